@@ -1,0 +1,71 @@
+"""What a backend is: one upstream dialect, as a plugin. Discovery is by entry point `sluice.backends`.
+
+A backend is a frozen msgspec Struct; its fields are its options in the configuration, strictly checked.
+It is pure: no I/O, no clock, no state between calls. A vendor that speaks a known dialect is configuration.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar, Protocol, runtime_checkable
+
+import msgspec
+
+from gateway.chat import ChatRequest
+from gateway.errors import UpstreamError
+from gateway.events import StreamEvent
+
+Headers = tuple[tuple[str, str], ...]
+
+
+class UpstreamRequest(msgspec.Struct, frozen=True):
+    """One HTTP request to an upstream: absolute URL, all headers but Host, Content-Length and credentials."""
+
+    url: str
+    headers: Headers
+    body: bytes
+    method: str = "POST"
+
+
+class Decoder(Protocol):
+    """An upstream's bytes -> events; sans-io, fresh for each response, bounded in memory."""
+
+    def feed(self, data: bytes) -> list[StreamEvent]:
+        """Events completed by `data`.
+
+        Where an error stands behind events in the same read, the events are returned first and the error
+        is raised by the next `feed` or `close`, so that nothing the caller is owed is lost.
+        Raises UpstreamError for an error inside the stream, UpstreamGarbled for what is not the dialect.
+        """
+        ...
+
+    def close(self) -> list[StreamEvent]:
+        """The body has ended. Returns what was pending (the Finished event among it, where the stream is complete).
+
+        Raises UpstreamTruncated where the dialect's own terminator has not been seen.
+        """
+        ...
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """One upstream dialect. `dialect` names the client dialect that it can pass through, or is empty."""
+
+    dialect: ClassVar[str]
+
+    def request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
+        """The request for this chat. The upstream is always asked to stream.
+
+        Raises BadRequest for what the dialect cannot express (the message says what).
+        """
+        ...
+
+    def decoder(self, *, verbatim: bool = False) -> Decoder:
+        """`verbatim`: also yield the raw frames as Verbatim events, at the end of each batch (only where `dialect` is set)."""
+        ...
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
+        """What an answer other than 200 means. Never raises; `body` may be cut or not JSON; header names are lower case."""
+        ...
+
+    def credentials(self) -> Headers:
+        """Headers that carry the credentials; sent to this upstream only and never logged."""
+        ...

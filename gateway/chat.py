@@ -1,0 +1,96 @@
+"""What is asked, in one vocabulary for every client dialect and every backend.
+
+A frontend builds a `ChatRequest`; a backend translates it. Where both speak the same dialect the backend
+starts from `wire` (the caller's own JSON object), so that fields nobody here interprets pass through.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+class Text(msgspec.Struct, frozen=True):
+    text: str
+
+
+class Image(msgspec.Struct, frozen=True):
+    """`url` is http(s) or a data: URL (RFC 2397)."""
+
+    url: str
+
+
+class Other(msgspec.Struct, frozen=True):
+    """A kind of content that only the caller's own dialect knows (audio, file …): `wire` is its JSON object."""
+
+    type: str
+    wire: Mapping[str, Any]
+
+
+Part = Text | Image | Other
+
+
+class ToolCall(msgspec.Struct, frozen=True):
+    """`arguments` is JSON text, as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+class Message(msgspec.Struct, frozen=True):
+    """`parts` of an assistant may be empty when it only called tools; `tool_call_id` belongs to role tool."""
+
+    role: Role
+    parts: tuple[Part, ...]
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
+
+    @property
+    def text(self) -> str:
+        return "".join(part.text for part in self.parts if isinstance(part, Text))
+
+
+class Tool(msgspec.Struct, frozen=True):
+    """A function the model may call; `parameters` is a JSON Schema."""
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] | None = None
+
+
+class Sampling(msgspec.Struct, frozen=True):
+    """How to sample; None leaves it to the provider. Names are OpenAI's."""
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+
+
+class ChatRequest(msgspec.Struct):
+    """One call. `model` is the alias as the caller wrote it, None for the key's default.
+
+    `tool_choice`: "auto", "none", "required", or the name of a function as ("function", name).
+    `response_format`: OpenAI's object as given, None where not asked for.
+    `session` is set where the gateway keeps the history; the pipeline then completes `messages`.
+    `wire` is the caller's whole JSON object where `dialect` can be passed through ("openai"), else None;
+    `system`/history is never merged into it: a request with a session has no wire.
+    """
+
+    dialect: str
+    model: str | None
+    messages: tuple[Message, ...]
+    stream: bool = True
+    session: str | None = None
+    sampling: Sampling = Sampling()
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str | tuple[str, str] | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: Mapping[str, Any] | None = None
+    include_usage: bool = False
+    profile: str = ""
+    wire: dict[str, Any] | None = None

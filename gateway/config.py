@@ -1,0 +1,196 @@
+"""The configuration as types: one file, strict, every default in sight. Reading it is `gateway.configfile`.
+
+Durations are seconds ("2s", "500ms", "1m" or a number), sizes are bytes ("64KiB" or a number), a rate is
+"10/s", "500/min", "20000/h" or "1000000/day". Secrets come as ${VAR}, ${VAR:-default} or ${file:/path}.
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+
+class Seconds(float):
+    """A duration: seconds as a number, or text with a unit (ms, s, m, h, d)."""
+
+
+class Bytes(int):
+    """A size: bytes as a number, or text with a unit (B, KB, KiB, MB, MiB, GB, GiB)."""
+
+
+class Rate(float):
+    """Units per second, written as "10/s", "500/min", "20000/h" or "1000000/day"."""
+
+
+class Secret(str):
+    """Text that is never shown: `repr` and `str()` formatting hide it; `reveal()` gives it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    def __str__(self) -> str:
+        return "***"
+
+    def __format__(self, spec: str) -> str:
+        return "***"
+
+    def reveal(self) -> str:
+        return "".join(self)
+
+
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}\Z")]
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class Server(_Section):
+    """Where the gateway listens, and what it takes from callers before it hangs up."""
+
+    listen: str = "127.0.0.1:8080"
+    admin_listen: str = "127.0.0.1:8081"
+    trusted_proxies: tuple[str, ...] = ()  # networks whose X-Forwarded-For is believed, rightmost first
+    body_limit: Bytes = Bytes(4 << 20)
+    body_timeout: Seconds = Seconds(30)
+    header_timeout: Seconds = Seconds(15)
+    keepalive_timeout: Seconds = Seconds(75)
+    write_idle: Seconds = Seconds(60)  # a reader that takes nothing for so long is closed
+    send_buffer: Bytes = Bytes(64 << 10)  # kernel's, per client connection
+    max_connections: int = 10_000
+    drain_delay: Seconds = Seconds(5)  # after SIGTERM: not ready, still serving
+    drain_timeout: Seconds = Seconds(60)  # then: streams may finish for so long
+
+
+class Timeouts(_Section):
+    """Deadlines by phase, in seconds. `total` null: none."""
+
+    connect: Seconds = Seconds(2)
+    headers: Seconds = Seconds(30)
+    first_token: Seconds = Seconds(30)
+    idle: Seconds = Seconds(30)
+    total: Seconds | None = None
+
+
+class Upstream(_Section):
+    """One provider account or server. `options` are the backend's own fields (base_url, api_key …), given beside `backend`."""
+
+    backend: str
+    timeouts: Timeouts = Timeouts()
+    max_connections: int = 1024
+    options: dict[str, Any] = {}
+
+
+class Target(_Section):
+    """One model of one upstream. Nothing goes to a target of weight 0 unless it is alone in its tier."""
+
+    upstream: str
+    model: str
+    weight: Annotated[float, Meta(ge=0)] = 1.0
+    timeouts: Timeouts | None = None  # in place of the upstream's
+
+
+class History(_Section):
+    """How much of a conversation the model is given: the most recent messages within both bounds."""
+
+    messages: Annotated[int, Meta(ge=0)] = 30
+    tokens: Annotated[int, Meta(ge=1)] = 16_000
+
+
+class Alias(_Section):
+    """What callers name as the model: tiers are tried in order, targets of one tier by weight."""
+
+    tiers: tuple[tuple[Target, ...], ...]
+    system: str = ""
+    history: History = History()
+    max_message_chars: Annotated[int, Meta(ge=1)] = 4000
+    heartbeat: Seconds | None = Seconds(15)
+    report_model: Literal["target", "alias"] = "target"
+    timeout: Seconds | None = None  # the whole call, all attempts together
+
+
+class Limit(_Section):
+    """A token bucket: `rate` refills it, `burst` is its capacity (default: one second's worth, at least 1)."""
+
+    rate: Rate
+    burst: Annotated[float, Meta(ge=1)] | None = None
+
+
+class KeyLimits(_Section):
+    requests: Limit | None = None
+
+
+class Key(_Section):
+    """A caller's key. Only its digest stands here: `sluice keys new` prints both."""
+
+    id: Name
+    digest: Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")]
+    tenant: Name | None = None  # default: the key's id
+    aliases: tuple[str, ...] = ("*",)
+    default_alias: str | None = None
+    limits: KeyLimits = KeyLimits()
+    origins: tuple[str, ...] = ()  # browser origins that may use it, exact ("https://app.example.com")
+    expires: str | None = None  # RFC 3339
+    enabled: bool = True
+
+
+class Claims(_Section):
+    """Which claims say what: `tenant` (default: sub), `aliases` (a list or a space-separated text; absent: the issuer's)."""
+
+    tenant: str = "sub"
+    aliases: str = "aliases"
+
+
+class Issuer(_Section):
+    """Whose JWTs are accepted (RFC 7519). Exactly one of `secret` and `jwks_file` (RFC 7517)."""
+
+    issuer: str
+    audience: str
+    algorithms: tuple[str, ...]
+    secret: Secret | None = None
+    jwks_file: str | None = None
+    leeway: Seconds = Seconds(30)
+    claims: Claims = Claims()
+    aliases: tuple[str, ...] = ("*",)
+    default_alias: str | None = None
+    limits: KeyLimits = KeyLimits()
+    origins: tuple[str, ...] = ()
+
+
+class Limits(_Section):
+    """`store`: "memory" or a redis:// / rediss:// / unix:// URL. `address`: per client address, before authentication."""
+
+    store: Secret = Secret("memory")
+    address: Limit | None = Limit(rate=Rate(50), burst=100)
+    prefix: Name = "sluice"
+
+
+class Admin(_Section):
+    """Who may read /v1/admin: the digest of the key sent as x-admin-api-key. Without it those routes answer 401."""
+
+    digest: Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")] | None = None
+
+
+class Log(_Section):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Metrics(_Section):
+    """`key_label`: also count requests by the configured key's id."""
+
+    key_label: bool = False
+
+
+class Config(_Section):
+    upstreams: dict[Name, Upstream]
+    aliases: dict[Name, Alias]
+    keys: tuple[Key, ...] = ()
+    jwt: tuple[Issuer, ...] = ()
+    server: Server = Server()
+    limits: Limits = Limits()
+    state: str = "memory"  # conversations: "memory" or "sqlite:PATH"
+    admin: Admin = Admin()
+    log: Log = Log()
+    metrics: Metrics = Metrics()

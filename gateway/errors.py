@@ -1,0 +1,158 @@
+"""What can go wrong, as types. They are raised where it happens and rendered in one place per dialect.
+
+Nothing here may hold a secret or a prompt: the text of each error is shown to callers.
+"""
+
+from typing import Literal
+
+UpstreamErrorKind = Literal[
+    # before an answer: connection
+    "dns_error", "connect_error", "connect_timeout", "tls_error", "reset", "headers_timeout",
+    # the answer's status
+    "rate_limited", "server_error", "overloaded", "bad_credentials", "not_found",
+    # the request itself is at fault: passed on to the caller
+    "bad_request", "context_length", "content_policy",
+    # the answer's stream
+    "garbled", "truncated", "stream_error", "first_token_timeout", "idle_timeout", "total_timeout",
+]  # fmt: skip
+
+CALLERS_FAULT: frozenset[UpstreamErrorKind] = frozenset({"bad_request", "context_length", "content_policy"})
+"""Kinds that another target would answer in the same way: never retried."""
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. `problems` are complete lines, ready to print."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class GatewayError(Exception):
+    """A call that cannot be answered. `code` is stable and meant for programs, the message for people."""
+
+    code = "internal_error"
+
+    def __init__(self, message: str = "", *, param: str | None = None) -> None:
+        super().__init__(message or self.code)
+        self.message = message or self.code.replace("_", " ")
+        self.param = param
+
+
+class BadRequest(GatewayError):
+    """`details` says which field and why: [{"field": "message", "reason": "must have 1 to 4000 characters"}]."""
+
+    code = "invalid_request"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        details: list[dict[str, str]] | None = None,
+    ) -> None:
+        super().__init__(message, param=param)
+        self.code = code or self.code
+        self.details = details if details is not None else [{"field": param or "body", "reason": message}]
+
+
+class Unauthorized(GatewayError):
+    """`reason` is one of the closed set of `auth_failures_total`; the caller is told only that it was refused."""
+
+    code = "unauthorized"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("Missing or invalid credentials")
+        self.reason = reason
+
+
+class Forbidden(GatewayError):
+    code = "forbidden"
+
+
+class ModelNotFound(GatewayError):
+    """An alias that does not exist, or that the key may not use: the caller cannot tell which."""
+
+    code = "model_not_found"
+
+
+class NotFound(GatewayError):
+    code = "not_found"
+
+
+class MethodNotAllowed(GatewayError):
+    code = "method_not_allowed"
+
+    def __init__(self, allowed: str) -> None:
+        super().__init__(f"Use {allowed}")
+        self.allowed = allowed
+
+
+class PayloadTooLarge(GatewayError):
+    code = "payload_too_large"
+
+
+class UnsupportedMediaType(GatewayError):
+    code = "unsupported_media_type"
+
+
+class RequestTimeout(GatewayError):
+    """The caller was too slow in sending its request."""
+
+    code = "request_timeout"
+
+
+class RateLimited(GatewayError):
+    """`retry_after` in seconds: when the same call would be admitted. `final`: retrying within the window is no use."""
+
+    code = "rate_limited"
+
+    def __init__(self, retry_after: float, *, scope: str, resource: str, final: bool = False) -> None:
+        super().__init__(f"Limit of {resource} per {scope} reached")
+        self.retry_after = retry_after
+        self.scope = scope
+        self.resource = resource
+        self.final = final
+
+
+class Unavailable(GatewayError):
+    """The gateway itself cannot take the call now (draining, a full waiting room, a store that is down)."""
+
+    code = "unavailable"
+
+
+class UpstreamError(GatewayError):
+    """An attempt at one target failed.
+
+    `status` is the upstream's HTTP status, 0 where there was none; `retry_after` in seconds where it said so.
+    The message is safe to show: the provider's own words about the request, or ours; never a header or a key.
+    """
+
+    def __init__(
+        self, kind: UpstreamErrorKind, message: str = "", *, status: int = 0, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message or kind.replace("_", " "))
+        self.kind: UpstreamErrorKind = kind
+        self.code = kind
+        self.status = status
+        self.retry_after = retry_after
+
+    @property
+    def callers_fault(self) -> bool:
+        """Another target would say the same: pass it on instead of failing over."""
+        return self.kind in CALLERS_FAULT
+
+
+class UpstreamTruncated(UpstreamError):
+    """The stream ended without its dialect's own terminator."""
+
+    def __init__(self, message: str = "The upstream's answer was cut short") -> None:
+        super().__init__("truncated", message)
+
+
+class UpstreamGarbled(UpstreamError):
+    """The stream is not the dialect it should be."""
+
+    def __init__(self, message: str = "The upstream's answer could not be understood") -> None:
+        super().__init__("garbled", message)

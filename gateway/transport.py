@@ -1,0 +1,61 @@
+"""How a call reaches an upstream, apart from who carries it (aiohttp's client or our own)."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from gateway.backends import UpstreamRequest
+from gateway.errors import UpstreamError
+
+Sink = Callable[[bytes], None]
+
+
+class UpstreamResponse(Protocol):
+    """One response, its head read, its body not. Header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+
+    async def pump(self, sink: Sink) -> None:
+        """Call `sink` with each read's body bytes as they arrive (de-chunked, one call per socket read, never b"").
+
+        Returns at the clean end of the body as HTTP frames it. Raises UpstreamError("truncated") on a cut,
+        whatever `sink` raises, and whatever `abort` was given. A body that ends with the connection is a clean end.
+        """
+        ...
+
+    async def read(self, limit: int) -> bytes:
+        """The body's first `limit` bytes (for error answers); the rest is not waited for. Raises UpstreamError on a cut."""
+        ...
+
+    def pause(self) -> None:
+        """Stop reading from the socket (back-pressure). Idempotent."""
+        ...
+
+    def resume(self) -> None: ...
+
+    def abort(self, error: BaseException) -> None:
+        """End the call from outside (a deadline): the socket is closed at once, `pump` or `read` raises `error`. Idempotent."""
+        ...
+
+
+class Transport(Protocol):
+    """Connections to one upstream: pool, TLS, deadlines of the first two phases."""
+
+    def send(
+        self, request: UpstreamRequest, *, connect: float, headers: float
+    ) -> AbstractAsyncContextManager[UpstreamResponse]:
+        """Send and wait for the head: `connect` seconds for DNS, TCP and TLS together, then `headers` seconds.
+
+        Enter raises UpstreamError: dns_error, connect_error, connect_timeout, tls_error, reset, headers_timeout, garbled.
+        Exit gives the connection back to the pool when the response was read to its clean end, and otherwise closes
+        its socket at once (so that the upstream stops generating). Redirects are not followed, cookies not kept,
+        nothing is decompressed, no proxy is taken from the environment. Safe to cancel at any point.
+        A request on a pooled connection that the upstream had closed is sent again, once, on a new one.
+        """
+        ...
+
+    async def close(self) -> None: ...
+
+
+__all__ = ["Sink", "Transport", "UpstreamError", "UpstreamRequest", "UpstreamResponse"]
