@@ -5,13 +5,16 @@ It is pure: no I/O, no clock, no state between calls. A vendor that speaks a kno
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 import msgspec
 
 from gateway.chat import ChatRequest
 from gateway.errors import UpstreamError
 from gateway.events import StreamEvent
+
+if TYPE_CHECKING:
+    from gateway.transport import Transport
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -64,6 +67,10 @@ class Backend(Protocol):
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         """What an answer other than 200 means. Never raises; `body` may be cut or not JSON; header names are lower case."""
+        ...
+
+    def transport(self) -> "Transport | None":
+        """None: over HTTP. An embedded model (echo) brings its own."""
         ...
 
     def credentials(self) -> Headers:

@@ -47,7 +47,7 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     pass
 
 
-class Server(_Section):
+class Server(_Section, frozen=True):
     """Where the gateway listens, and what it takes from callers before it hangs up."""
 
     listen: str = "127.0.0.1:8080"
@@ -64,7 +64,7 @@ class Server(_Section):
     drain_timeout: Seconds = Seconds(60)  # then: streams may finish for so long
 
 
-class Timeouts(_Section):
+class Timeouts(_Section, frozen=True):
     """Deadlines by phase, in seconds. `total` null: none."""
 
     connect: Seconds = Seconds(2)
@@ -74,7 +74,7 @@ class Timeouts(_Section):
     total: Seconds | None = None
 
 
-class Upstream(_Section):
+class Upstream(_Section, frozen=True):
     """One provider account or server. `options` are the backend's own fields (base_url, api_key …), given beside `backend`."""
 
     backend: str
@@ -83,7 +83,7 @@ class Upstream(_Section):
     options: dict[str, Any] = {}
 
 
-class Target(_Section):
+class Target(_Section, frozen=True):
     """One model of one upstream. Nothing goes to a target of weight 0 unless it is alone in its tier."""
 
     upstream: str
@@ -92,14 +92,14 @@ class Target(_Section):
     timeouts: Timeouts | None = None  # in place of the upstream's
 
 
-class History(_Section):
+class History(_Section, frozen=True):
     """How much of a conversation the model is given: the most recent messages within both bounds."""
 
     messages: Annotated[int, Meta(ge=0)] = 30
     tokens: Annotated[int, Meta(ge=1)] = 16_000
 
 
-class Alias(_Section):
+class Alias(_Section, frozen=True):
     """What callers name as the model: tiers are tried in order, targets of one tier by weight."""
 
     tiers: tuple[tuple[Target, ...], ...]
@@ -111,18 +111,18 @@ class Alias(_Section):
     timeout: Seconds | None = None  # the whole call, all attempts together
 
 
-class Limit(_Section):
+class Limit(_Section, frozen=True):
     """A token bucket: `rate` refills it, `burst` is its capacity (default: one second's worth, at least 1)."""
 
     rate: Rate
     burst: Annotated[float, Meta(ge=1)] | None = None
 
 
-class KeyLimits(_Section):
+class KeyLimits(_Section, frozen=True):
     requests: Limit | None = None
 
 
-class Key(_Section):
+class Key(_Section, frozen=True):
     """A caller's key. Only its digest stands here: `sluice keys new` prints both."""
 
     id: Name
@@ -136,14 +136,14 @@ class Key(_Section):
     enabled: bool = True
 
 
-class Claims(_Section):
+class Claims(_Section, frozen=True):
     """Which claims say what: `tenant` (default: sub), `aliases` (a list or a space-separated text; absent: the issuer's)."""
 
     tenant: str = "sub"
     aliases: str = "aliases"
 
 
-class Issuer(_Section):
+class Issuer(_Section, frozen=True):
     """Whose JWTs are accepted (RFC 7519). Exactly one of `secret` and `jwks_file` (RFC 7517)."""
 
     issuer: str
@@ -159,7 +159,7 @@ class Issuer(_Section):
     origins: tuple[str, ...] = ()
 
 
-class Limits(_Section):
+class Limits(_Section, frozen=True):
     """`store`: "memory" or a redis:// / rediss:// / unix:// URL. `address`: per client address, before authentication."""
 
     store: Secret = Secret("memory")
@@ -167,23 +167,23 @@ class Limits(_Section):
     prefix: Name = "sluice"
 
 
-class Admin(_Section):
+class Admin(_Section, frozen=True):
     """Who may read /v1/admin: the digest of the key sent as x-admin-api-key. Without it those routes answer 401."""
 
     digest: Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")] | None = None
 
 
-class Log(_Section):
+class Log(_Section, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-class Metrics(_Section):
+class Metrics(_Section, frozen=True):
     """`key_label`: also count requests by the configured key's id."""
 
     key_label: bool = False
 
 
-class Config(_Section):
+class Config(_Section, frozen=True):
     upstreams: dict[Name, Upstream]
     aliases: dict[Name, Alias]
     keys: tuple[Key, ...] = ()

@@ -40,7 +40,7 @@ class ConversationStore(Protocol):
         """Store the messages of one turn together: all or none."""
         ...
 
-    async def list(self, limit: int) -> tuple[list[Conversation], int]:
+    async def newest(self, limit: int) -> tuple[list[Conversation], int]:
         """The newest `limit` (by `updated`), and how many there are in all."""
         ...
 
