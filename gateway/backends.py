@@ -14,9 +14,35 @@ from gateway.errors import UpstreamError
 from gateway.events import StreamEvent
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     from gateway.transport import Transport
 
 Headers = tuple[tuple[str, str], ...]
+
+GROUP = "sluice.backends"
+
+
+def installed() -> dict[str, "EntryPoint"]:
+    """The backends of this environment, by name: ours and everyone's, wherever a distribution declares them."""
+    from importlib.metadata import entry_points
+
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
+def find_backend(name: str) -> type[msgspec.Struct]:
+    """The backend called `name`, a Struct. Raises LookupError, saying which there are or why it cannot be loaded."""
+    backends = installed()
+    if name not in backends:
+        known = ", ".join(sorted(backends)) or "none (is the distribution installed?)"
+        raise LookupError(f'no backend "{name}"; installed: {known}')
+    try:
+        found = backends[name].load()
+    except Exception as error:  # a plugin's import may fail in any way; the file that names it is told
+        raise LookupError(f'backend "{name}" cannot be loaded: {type(error).__name__}: {error}') from error
+    if not (isinstance(found, type) and issubclass(found, msgspec.Struct)):
+        raise LookupError(f'backend "{name}" cannot be loaded: {found!r} is not a msgspec Struct')
+    return found
 
 
 class UpstreamRequest(msgspec.Struct, frozen=True):

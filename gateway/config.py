@@ -2,6 +2,7 @@
 
 Durations are seconds ("2s", "500ms", "1m" or a number), sizes are bytes ("64KiB" or a number), a rate is
 "10/s", "500/min", "20000/h" or "1000000/day". Secrets come as ${VAR}, ${VAR:-default} or ${file:/path}.
+Relative paths are relative to the working directory.
 """
 
 from typing import Annotated, Any, Literal
@@ -9,38 +10,23 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from gateway.units import Bytes as Bytes
+from gateway.units import Rate as Rate
+from gateway.units import Seconds as Seconds
+from gateway.units import Secret as Secret
 
-class Seconds(float):
-    """A duration: seconds as a number, or text with a unit (ms, s, m, h, d)."""
-
-
-class Bytes(int):
-    """A size: bytes as a number, or text with a unit (B, KB, KiB, MB, MiB, GB, GiB)."""
-
-
-class Rate(float):
-    """Units per second, written as "10/s", "500/min", "20000/h" or "1000000/day"."""
-
-
-class Secret(str):
-    """Text that is never shown: `repr` and `str()` formatting hide it; `reveal()` gives it."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "Secret(***)"
-
-    def __str__(self) -> str:
-        return "***"
-
-    def __format__(self, spec: str) -> str:
-        return "***"
-
-    def reveal(self) -> str:
-        return "".join(self)
-
-
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}\Z")]
+Name = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}\Z",
+        description="a name: letters, digits and . _ : / @ -, at most 128, starting with a letter or digit",
+    ),
+]
+Digest = Annotated[
+    str,
+    Meta(pattern=r"^sha256:[0-9a-f]{64}\Z", description="sha256: and 64 hex digits, as `sluice keys hash` prints them"),
+]
+Count = Annotated[int, Meta(ge=1)]
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -59,7 +45,7 @@ class Server(_Section, frozen=True):
     keepalive_timeout: Seconds = Seconds(75)
     write_idle: Seconds = Seconds(60)  # a reader that takes nothing for so long is closed
     send_buffer: Bytes = Bytes(64 << 10)  # kernel's, per client connection
-    max_connections: int = 10_000
+    max_connections: Count = 10_000
     drain_delay: Seconds = Seconds(5)  # after SIGTERM: not ready, still serving
     drain_timeout: Seconds = Seconds(60)  # then: streams may finish for so long
 
@@ -75,11 +61,14 @@ class Timeouts(_Section, frozen=True):
 
 
 class Upstream(_Section, frozen=True):
-    """One provider account or server. `options` are the backend's own fields (base_url, api_key …), given beside `backend`."""
+    """One provider account or server. Every other key beside these is an option of the backend (base_url, api_key …).
+
+    `options` are those options as they were validated: never a key of the file, for showing the configuration only.
+    """
 
     backend: str
     timeouts: Timeouts = Timeouts()
-    max_connections: int = 1024
+    max_connections: Count = 1024
     options: dict[str, Any] = {}
 
 
@@ -96,7 +85,7 @@ class History(_Section, frozen=True):
     """How much of a conversation the model is given: the most recent messages within both bounds."""
 
     messages: Annotated[int, Meta(ge=0)] = 30
-    tokens: Annotated[int, Meta(ge=1)] = 16_000
+    tokens: Count = 16_000
 
 
 class Alias(_Section, frozen=True):
@@ -105,7 +94,7 @@ class Alias(_Section, frozen=True):
     tiers: tuple[tuple[Target, ...], ...]
     system: str = ""
     history: History = History()
-    max_message_chars: Annotated[int, Meta(ge=1)] = 4000
+    max_message_chars: Count = 4000
     heartbeat: Seconds | None = Seconds(15)
     report_model: Literal["target", "alias"] = "target"
     timeout: Seconds | None = None  # the whole call, all attempts together
@@ -119,6 +108,8 @@ class Limit(_Section, frozen=True):
 
 
 class KeyLimits(_Section, frozen=True):
+    """What one caller may take: `requests` counts calls."""
+
     requests: Limit | None = None
 
 
@@ -126,7 +117,7 @@ class Key(_Section, frozen=True):
     """A caller's key. Only its digest stands here: `sluice keys new` prints both."""
 
     id: Name
-    digest: Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")]
+    digest: Digest
     tenant: Name | None = None  # default: the key's id
     aliases: tuple[str, ...] = ("*",)
     default_alias: str | None = None
@@ -170,10 +161,12 @@ class Limits(_Section, frozen=True):
 class Admin(_Section, frozen=True):
     """Who may read /v1/admin: the digest of the key sent as x-admin-api-key. Without it those routes answer 401."""
 
-    digest: Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")] | None = None
+    digest: Digest | None = None
 
 
 class Log(_Section, frozen=True):
+    """One JSON line per request at info; why things go wrong at debug."""
+
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
@@ -184,6 +177,8 @@ class Metrics(_Section, frozen=True):
 
 
 class Config(_Section, frozen=True):
+    """The whole file: who answers (`upstreams`), what callers may name (`aliases`), who may call (`keys`, `jwt`)."""
+
     upstreams: dict[Name, Upstream]
     aliases: dict[Name, Alias]
     keys: tuple[Key, ...] = ()

@@ -3,6 +3,7 @@
 Nothing here may hold a secret or a prompt: the text of each error is shown to callers.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 UpstreamErrorKind = Literal[
@@ -104,12 +105,24 @@ class RequestTimeout(GatewayError):
 
 
 class RateLimited(GatewayError):
-    """`retry_after` in seconds: when the same call would be admitted. `final`: retrying within the window is no use."""
+    """`retry_after` in seconds: when the same call would be admitted. `final`: retrying within the window is no use.
+
+    `headers` tell the caller about the bucket.
+    """
 
     code = "rate_limited"
 
-    def __init__(self, retry_after: float, *, scope: str, resource: str, final: bool = False) -> None:
+    def __init__(
+        self,
+        retry_after: float,
+        *,
+        scope: str,
+        resource: str,
+        final: bool = False,
+        headers: Sequence[tuple[str, str]] = (),
+    ) -> None:
         super().__init__(f"Limit of {resource} per {scope} reached")
+        self.headers = headers
         self.retry_after = retry_after
         self.scope = scope
         self.resource = resource

@@ -1,0 +1,36 @@
+"""Headers -> Principal, before anything else can be built. Its result is an input of everything after it."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from gateway.config import Issuer, Key
+from gateway.errors import Unauthorized
+from gateway.identity.jwt import Verifier, looks_like_jwt
+from gateway.identity.keys import Keyring, credentials_of
+from gateway.identity.principal import Principal
+
+
+class Authenticator:
+    """Who calls, by key or by JWT. `clock` gives seconds since the epoch.
+
+    Raises ConfigError where an issuer's keys cannot be used (they are read here, once).
+    """
+
+    def __init__(self, keys: Sequence[Key], issuers: Sequence[Issuer] = (), *, clock: Callable[[], float] = time.time) -> None:
+        self._keyring = Keyring(keys, clock)
+        self._verifier = Verifier(issuers, clock=clock) if issuers else None
+
+    def identify(self, headers: Iterable[tuple[bytes, bytes]]) -> Principal:
+        """The caller behind raw header pairs. Raises Unauthorized(reason), reasons as `auth_failures_total` names them."""
+        credential = credentials_of(headers)
+        if credential is None:
+            raise Unauthorized("missing")
+        principal = self._keyring.find(credential.secret)
+        if principal is not None:
+            return principal
+        if self._verifier is not None and credential.bearer and looks_like_jwt(credential.secret):
+            return self._verifier.principal(credential.secret)
+        raise Unauthorized("unknown_key")
+
+
+__all__ = ["Authenticator", "Principal"]

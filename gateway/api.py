@@ -1,0 +1,377 @@
+"""The routes: what each path answers, and the one place that knows status codes. No sockets here.
+
+Every request ends in `Api.__call__`: it gets its id, is dispatched, and whatever goes wrong is rendered in the dialect
+of its route. A chat call is always downhill: address limit, identity, body, frontend, alias, pipeline.
+"""
+
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol
+from urllib.parse import unquote
+
+import msgspec
+
+from gateway.call import Call
+from gateway.errors import (
+    BadRequest,
+    Forbidden,
+    GatewayError,
+    MethodNotAllowed,
+    ModelNotFound,
+    NotFound,
+    PayloadTooLarge,
+    RateLimited,
+    RequestTimeout,
+    Unauthorized,
+    Unavailable,
+    UnsupportedMediaType,
+    UpstreamError,
+)
+from gateway.frontends import Frontend
+from gateway.frontends.openai import OpenAI
+from gateway.frontends.widget import WidgetStream, WidgetWhole, check_message
+from gateway.identity.principal import Principal
+from gateway.openapi import document
+from gateway.runtime import Runtime
+from gateway.transport import UpstreamResponse
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+STATUS: Mapping[type[GatewayError], int] = {
+    BadRequest: 400, Unauthorized: 401, Forbidden: 403, ModelNotFound: 404, NotFound: 404, MethodNotAllowed: 405,
+    RequestTimeout: 408, PayloadTooLarge: 413, UnsupportedMediaType: 415, RateLimited: 429, Unavailable: 503,
+}  # fmt: skip
+UPSTREAM_STATUS = {
+    "bad_request": 400, "context_length": 400, "content_policy": 400, "rate_limited": 429, "overloaded": 503,
+    "headers_timeout": 504, "first_token_timeout": 504, "idle_timeout": 504, "total_timeout": 504, "connect_timeout": 504,
+}  # fmt: skip
+ALLOWED_HEADERS = (
+    "authorization, content-type, accept, x-api-key, x-widget-api-key, x-request-id, last-event-id, "
+    "x-stainless-arch, x-stainless-async, x-stainless-lang, x-stainless-os, x-stainless-package-version, "
+    "x-stainless-retry-count, x-stainless-runtime, x-stainless-runtime-version, x-stainless-timeout, x-stainless-helper-method"
+)
+EXPOSED_HEADERS = (
+    "x-request-id, request-id, retry-after, retry-after-ms, x-should-retry, "
+    "x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests"
+)
+_json = msgspec.json.Encoder().encode
+
+
+class Request(Protocol):
+    """What the routes need of the server's exchange."""
+
+    received: float
+    extra: list[tuple[str, str]]
+    path: str
+    status: int
+    begun: bool
+    last_write: float
+    blocked_since: float
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def raw_headers(self) -> Sequence[tuple[bytes, bytes]]: ...
+    @property
+    def query(self) -> Mapping[str, str]: ...
+    @property
+    def peer(self) -> str: ...
+    async def body(self) -> bytes: ...
+    def reply(
+        self, status: int, body: bytes, headers: Sequence[tuple[str, str]] = (), content_type: str = "application/json"
+    ) -> None: ...
+    def begin(self, content_type: str, headers: Sequence[tuple[str, str]]) -> None: ...
+    def write(self, data: bytes, *, last: bool = False) -> None: ...
+    def attach(self, upstream: UpstreamResponse | None) -> None: ...
+    def abort(self) -> None: ...
+
+
+class _Whole:
+    """The outlet of an answer that is not streamed: head and body leave together, with a length."""
+
+    __slots__ = ("_content_type", "_headers", "_request", "begun", "blocked_since", "last_write")
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self.begun = False
+        self.last_write = self.blocked_since = 0.0
+
+    def begin(self, content_type: str, headers: Sequence[tuple[str, str]]) -> None:
+        self._content_type = content_type
+        self._headers = headers
+
+    def write(self, data: bytes, *, last: bool = False) -> None:
+        self.begun = True
+        self._request.reply(200, data, self._headers, self._content_type)
+
+    def attach(self, upstream: UpstreamResponse | None) -> None:
+        pass
+
+    def abort(self) -> None:
+        self._request.abort()
+
+
+Handler = Callable[["Api", Request, str], Awaitable[None]]
+
+
+class Api:
+    """The client-facing routes (`routes=API`) or the admin port's (`routes=ADMIN`) of one runtime."""
+
+    def __init__(self, runtime: Runtime, routes: Mapping[str, Mapping[str, "Handler"]]) -> None:
+        self.runtime = runtime
+        self._routes = routes
+        self._prefixes = [(path[:-1], methods) for path, methods in routes.items() if path.endswith("*")]
+        self.widget_stream = WidgetStream()
+        self.widget_whole = WidgetWhole()
+        self.openai = OpenAI()
+
+    async def __call__(self, request: Request) -> None:
+        asked = request.headers.get("X-Request-Id", "")
+        request_id = asked if asked and REQUEST_ID.fullmatch(asked) else secrets.token_hex(16)
+        request.extra += (("x-request-id", request_id), ("request-id", request_id))
+        try:
+            await self._dispatch(request, request_id)
+        except GatewayError as error:
+            self._refuse(request, self._dialect_of(request.path), error, request_id)
+        except Exception as crash:  # a fault of ours: told to the log (where, not what), and never to the caller
+            self.runtime.crashed(crash, request_id)
+            if request.begun:
+                request.abort()
+            else:
+                self._refuse(request, self._dialect_of(request.path), GatewayError("Internal server error"), request_id)
+
+    async def _dispatch(self, request: Request, request_id: str) -> None:
+        methods = self._routes.get(request.path) or self._by_prefix(request.path)
+        if methods is None:
+            raise NotFound("There is nothing at this path")
+        if request.method == "OPTIONS":
+            return self._preflight(request, methods)
+        handler = methods.get("GET" if request.method == "HEAD" else request.method)
+        if handler is None:
+            raise MethodNotAllowed(", ".join(sorted({*methods, "OPTIONS"})))
+        await handler(self, request, request_id)
+
+    def _by_prefix(self, path: str) -> Mapping[str, "Handler"] | None:
+        return next((methods for prefix, methods in self._prefixes if path.startswith(prefix) and path != prefix), None)
+
+    def _dialect_of(self, path: str) -> Frontend:
+        openai = path.startswith(("/v1/chat/completions", "/v1/models"))
+        return self.openai if openai else self.widget_whole
+
+    # --- errors
+
+    def _refuse(self, request: Request, frontend: Frontend, error: GatewayError, request_id: str) -> None:
+        headers: list[tuple[str, str]] = []
+        match error:
+            case RateLimited():
+                headers += error.headers
+                headers += _retry_after(error.retry_after)
+                if error.final:
+                    headers.append(("x-should-retry", "false"))
+            case UpstreamError(retry_after=float(seconds)) if status_of(error, frontend) in (429, 503):
+                headers += _retry_after(seconds)
+            case MethodNotAllowed(allowed=allowed):
+                headers.append(("Allow", allowed))
+            case Unauthorized():
+                headers.append(("WWW-Authenticate", 'Bearer realm="sluice"'))
+            case _:
+                pass
+        request.reply(status_of(error, frontend), _json(frontend.error(error, request_id)), headers)
+
+    # --- CORS
+
+    def _preflight(self, request: Request, methods: Mapping[str, "Handler"]) -> None:
+        allowed = ", ".join(sorted({*methods, "OPTIONS"}))
+        headers = [("Allow", allowed)]
+        origin = request.headers.get("Origin", "")
+        if origin in self.runtime.origins:
+            headers = [
+                *self._cors(origin),
+                ("Access-Control-Allow-Methods", allowed),
+                ("Access-Control-Allow-Headers", ALLOWED_HEADERS),
+                ("Access-Control-Max-Age", "600"),
+            ]
+        request.reply(204, b"", headers)
+
+    def _cors(self, origin: str) -> list[tuple[str, str]]:
+        return [
+            ("Access-Control-Allow-Origin", origin),
+            ("Access-Control-Expose-Headers", EXPOSED_HEADERS),
+            ("Vary", "Origin"),
+        ]
+
+    async def _identify(self, request: Request) -> Principal:
+        """The address's limit, then who is asking. A key that is bound to origins is refused to other pages."""
+        origin = request.headers.get("Origin", "")
+        if origin and origin in self.runtime.origins:
+            request.extra += self._cors(origin)
+        await self.runtime.limits.admit_address(self.runtime.addresses(request.peer, request.headers))
+        try:
+            principal = self.runtime.authenticator.identify(request.raw_headers)
+        except Unauthorized as error:
+            self.runtime.auth_failures[error.reason].inc()
+            raise
+        if origin and principal.origins and origin not in principal.origins:
+            raise Forbidden("This key may not be used from this origin")
+        return principal
+
+    # --- chat
+
+    async def chat(self, request: Request, request_id: str, frontend: Frontend) -> None:
+        """One chat call in any client dialect."""
+        runtime = self.runtime
+        call: Call | None = None
+        error: GatewayError | None = None
+        principal: Principal | None = None
+        try:
+            principal = await self._identify(request)
+            call = await self._call(request, request_id, frontend, principal)
+            outlet = request if call.chat.stream else _Whole(request)
+            await runtime.pipeline.answer(call, outlet)
+        except GatewayError as refused:
+            error = refused
+            self._refuse(request, frontend, refused, request_id)
+        finally:
+            runtime.finished(request, request_id, frontend.name, principal, call, error)
+
+    async def _call(self, request: Request, request_id: str, frontend: Frontend, principal: Principal) -> Call:
+        media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if media_type != "application/json" or request.headers.get("Content-Encoding", "identity") != "identity":
+            raise UnsupportedMediaType("Send application/json, not encoded")
+        if self.runtime.draining:
+            request.extra.append(("Connection", "close"))
+        chat = frontend.parse(await request.body(), request.headers)
+        name = chat.model or principal.default_alias or ""
+        route = self.runtime.routes.get(name)
+        if route is None or not principal.may(name):
+            what = "Say which model to use" if not name else "There is no such model, or this key may not use it"
+            raise ModelNotFound(what, param="model")
+        if chat.session is not None:
+            check_message(chat, route.config.max_message_chars)
+        series = self.runtime.series[frontend.name, name]
+        return Call(request_id, request.received, frontend, principal, route, chat, series)
+
+    # --- models
+
+    async def models(self, request: Request, request_id: str) -> None:
+        """OpenAI's list of models: the aliases that the key may use."""
+        principal = await self._identify(request)
+        names = [name for name in self.runtime.routes if principal.may(name)]
+        request.reply(200, _json({"object": "list", "data": [self._model(name) for name in names]}))
+
+    async def model(self, request: Request, request_id: str) -> None:
+        principal = await self._identify(request)
+        name = unquote(request.path.removeprefix("/v1/models/"))
+        if name not in self.runtime.routes or not principal.may(name):
+            raise ModelNotFound("There is no such model, or this key may not use it", param="model")
+        request.reply(200, _json(self._model(name)))
+
+    def _model(self, name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": self.runtime.started, "owned_by": "sluice"}
+
+    # --- conversations
+
+    async def conversations(self, request: Request, request_id: str) -> None:
+        self.runtime.check_admin(request.headers)
+        text = request.query.get("limit", "100")
+        if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= 200:
+            raise BadRequest("limit must be a whole number from 1 to 200", param="limit")
+        newest, total = await self.runtime.conversations.newest(int(text))
+        request.reply(200, _json({"conversations": [_conversation(found) for found in newest], "total": total}))
+
+    async def conversation(self, request: Request, request_id: str) -> None:
+        self.runtime.check_admin(request.headers)
+        found = await self.runtime.conversations.get(unquote(request.path.removeprefix("/v1/admin/conversations/")))
+        if found is None:
+            request.reply(404, _json({"error": "Conversation not found", "requestId": request_id}))
+            return
+        conversation, turns = found
+        messages = [{"role": t.role, "content": t.content, "createdAt": _iso(t.created)} | _interrupted(t.interrupted) for t in turns]
+        request.reply(200, _json({"conversation": _conversation(conversation), "messages": messages}))
+
+    # --- the process
+
+    async def health(self, request: Request, request_id: str) -> None:
+        request.reply(200, b'{"status":"ok"}')
+
+    async def ready(self, request: Request, request_id: str) -> None:
+        ready = not self.runtime.draining
+        request.reply(200 if ready else 503, b'{"status":"ready"}' if ready else b'{"status":"draining"}')
+
+    async def metrics(self, request: Request, request_id: str) -> None:
+        request.reply(200, self.runtime.exposition(), content_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def openapi(self, request: Request, request_id: str) -> None:
+        request.reply(200, _json(document()))
+
+
+def status_of(error: GatewayError, frontend: Frontend) -> int:
+    """The HTTP status of an error before a stream. The widget's contract knows one for everything that is not the caller's."""
+    if isinstance(error, UpstreamError):
+        status = UPSTREAM_STATUS.get(error.kind, 502)
+        return status if frontend.name != "widget" or status in (400, 429) else 500
+    return STATUS.get(type(error), 500)
+
+
+def _retry_after(seconds: float) -> list[tuple[str, str]]:
+    """`Retry-After` in whole seconds (RFC 9110 10.2.3), never too early; `retry-after-ms` exact."""
+    if seconds == float("inf"):
+        return [("x-should-retry", "false")]
+    return [("Retry-After", str(-int(-seconds // 1))), ("retry-after-ms", str(-int(-seconds * 1000 // 1)))]
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _conversation(found: Any) -> dict[str, Any]:
+    return {
+        "_id": found.id,
+        "sessionId": found.session,
+        "createdAt": _iso(found.created),
+        "updatedAt": _iso(found.updated),
+        "lastMessage": found.last_message,
+    }
+
+
+def _interrupted(interrupted: bool) -> dict[str, bool]:
+    return {"interrupted": True} if interrupted else {}
+
+
+async def _stream(api: Api, request: Request, request_id: str) -> None:
+    await api.chat(request, request_id, api.widget_stream)
+
+
+async def _whole(api: Api, request: Request, request_id: str) -> None:
+    await api.chat(request, request_id, api.widget_whole)
+
+
+async def _completions(api: Api, request: Request, request_id: str) -> None:
+    await api.chat(request, request_id, api.openai)
+
+
+PROBES: dict[str, dict[str, Handler]] = {
+    "/health": {"GET": Api.health},
+    "/healthz": {"GET": Api.ready},
+    "/livez": {"GET": Api.health},
+    "/readyz": {"GET": Api.ready},
+}
+CONVERSATIONS: dict[str, dict[str, Handler]] = {
+    "/v1/admin/conversations": {"GET": Api.conversations},
+    "/v1/admin/conversations/*": {"GET": Api.conversation},
+}
+API: dict[str, dict[str, Handler]] = {
+    "/v1/chat/stream": {"POST": _stream},
+    "/chat": {"POST": _stream},
+    "/v1/chat": {"POST": _whole},
+    "/v1/chat/completions": {"POST": _completions},
+    "/v1/models": {"GET": Api.models},
+    "/v1/models/*": {"GET": Api.model},
+    "/v1/openapi.json": {"GET": Api.openapi},
+    **PROBES,
+    **CONVERSATIONS,
+}
+ADMIN: dict[str, dict[str, Handler]] = {"/metrics": {"GET": Api.metrics}, **PROBES, **CONVERSATIONS}

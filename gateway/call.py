@@ -1,0 +1,99 @@
+"""One call, from the accepted request to its log line: what the server, the policies and the pipeline know of it."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from gateway.backends import Backend
+from gateway.chat import ChatRequest
+from gateway.config import Alias, Timeouts
+from gateway.errors import GatewayError
+from gateway.events import Usage
+from gateway.frontends import Frontend
+from gateway.health import Health
+from gateway.identity.principal import Principal
+from gateway.metrics import CallSeries, TargetSeries
+from gateway.transport import Transport, UpstreamResponse
+
+
+class Target(msgspec.Struct, frozen=True, eq=False):
+    """One model of one upstream, ready to be asked. `label` is "upstream/model"."""
+
+    label: str
+    upstream: str
+    model: str
+    weight: float
+    backend: Backend
+    transport: Transport
+    timeouts: Timeouts
+    health: Health
+    series: TargetSeries
+
+
+class Route(msgspec.Struct, frozen=True, eq=False):
+    """An alias, ready to be followed."""
+
+    name: str
+    config: Alias
+    tiers: Sequence[Sequence[Target]]
+
+
+class Attempt(msgspec.Struct, eq=False):
+    """One try at one target. `outcome` is of the closed set of `upstream_attempts_total`; times on the loop's clock."""
+
+    target: Target
+    started: float
+    outcome: str = "abandoned"
+    first_token: float | None = None
+    usage: Usage | None = None
+    characters: int = 0
+    model: str = ""
+
+
+class Call(msgspec.Struct, eq=False):
+    """`received` on the loop's clock; `ttft` and `duration` in seconds; `end` of the closed set of `stream_end_total`."""
+
+    id: str
+    received: float
+    frontend: Frontend
+    principal: Principal
+    route: Route
+    chat: ChatRequest
+    series: CallSeries
+    conversation: str = ""
+    text: str = ""
+    attempts: list[Attempt] = []
+    headers: list[tuple[str, str]] = []
+    ttft: float | None = None
+    end: str = ""
+    error: GatewayError | None = None
+
+    @property
+    def usage(self) -> Usage | None:
+        """Of the attempt that answered."""
+        return self.attempts[-1].usage if self.attempts else None
+
+
+class Outlet(Protocol):
+    """The client's side of one call. Writing never blocks: the outlet pauses the attached upstream instead."""
+
+    begun: bool
+    last_write: float  # loop time
+    blocked_since: float  # loop time since when the client takes nothing, 0.0 while it does
+
+    def begin(self, content_type: str, headers: Sequence[tuple[str, str]]) -> None:
+        """The head of a 200. Nothing is sent before the first `write`."""
+        ...
+
+    def write(self, data: bytes, *, last: bool = False) -> None:
+        """`last` ends the body."""
+        ...
+
+    def attach(self, upstream: UpstreamResponse | None) -> None:
+        """Whom to pause while the client does not read."""
+        ...
+
+    def abort(self) -> None:
+        """Close the client's connection at once."""
+        ...

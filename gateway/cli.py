@@ -1,0 +1,183 @@
+"""The command `sluice`: serve, check, config, keys, version, healthcheck.
+
+Each command imports what it needs when it runs, so that none waits for the others' libraries. Exit codes: 0 done,
+1 it failed (the reason on stderr, one line per problem, never a traceback), 2 the command line is wrong.
+"""
+
+import sys
+from typing import NoReturn
+
+import click
+
+HEALTH_URL = "http://127.0.0.1:8081/livez"
+
+
+def main() -> NoReturn:
+    """The entry point: our errors and the system's become one line and exit code 1."""
+    from gateway.errors import ConfigError
+
+    try:
+        cli(prog_name="sluice", standalone_mode=False)
+    except ConfigError as error:
+        _fail(*error.problems)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has left
+        sys.exit(1)
+    except OSError as error:
+        _fail(f"sluice: {error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+    sys.exit(0)
+
+
+def _fail(*lines: str) -> NoReturn:
+    for line in lines:
+        click.echo(line, err=True)
+    sys.exit(1)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """A streaming gateway in front of LLM providers."""
+
+
+@cli.command()
+@click.option("--config", "path", metavar="PATH", help="Default: $SLUICE_CONFIG, ./gateway.yaml, /etc/sluice/gateway.yaml.")
+def serve(path: str | None) -> None:
+    """Run the gateway."""
+    from gateway.configfile import load, locate
+
+    loaded = load(locate(path))
+    for warning in loaded.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    from gateway.server import run
+
+    sys.exit(run(loaded))
+
+
+@cli.command()
+@click.argument("file")
+@click.option("--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def check(file: str, style: str) -> None:
+    """Read FILE and name everything that is wrong in it, as file:line:column: path: message."""
+    from gateway.configfile import check as check_file
+
+    checked = check_file(file)
+    if style == "json":
+        import msgspec
+
+        report = {"ok": not checked.problems, "problems": checked.problems, "warnings": checked.warnings}
+        click.echo(msgspec.json.format(msgspec.json.encode(report)))
+    else:
+        for problem in checked.problems:
+            click.echo(str(problem), err=True)
+        for warning in checked.warnings:
+            click.echo(f"warning: {warning}", err=True)
+        if not checked.problems:
+            click.echo(f"{file}: ok")
+    sys.exit(1 if checked.problems else 0)
+
+
+@cli.group()
+def config() -> None:
+    """About the configuration's format."""
+
+
+@config.command()
+def schema() -> None:
+    """Print the JSON Schema of the configuration, the options of every installed backend included."""
+    import json
+
+    from gateway.backends import find_backend, installed
+    from gateway.configschema import json_schema
+
+    found = {}
+    for name in installed():
+        try:
+            found[name] = find_backend(name)
+        except LookupError as error:
+            click.echo(f"warning: {error}", err=True)
+    click.echo(json.dumps(json_schema(found), indent=2, ensure_ascii=False))
+
+
+@cli.group()
+def keys() -> None:
+    """Make keys and their digests."""
+
+
+@keys.command("new")
+@click.option("--id", "key_id", default="my-key", show_default=True, metavar="ID", help="The key's name in the configuration.")
+def new(key_id: str) -> None:
+    """Print a new key, once, and the lines that let it in."""
+    from gateway.identity.keys import digest_of, new_key
+
+    if not _is_name(key_id):
+        raise click.UsageError("--id: letters, digits and . _ : / @ -, at most 128, starting with a letter or digit")
+    key = new_key()
+    click.echo(f"# The key, shown this once:\n{key}\n\n# For the configuration:\nkeys:")
+    click.echo(f"  - id: {_quoted(key_id)}\n    digest: {digest_of(key)}")
+
+
+@keys.command("hash")
+def hash_() -> None:
+    """Read a key from standard input and print its digest."""
+    from gateway.identity.keys import digest_of
+
+    key = click.get_text_stream("stdin").readline().strip()
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        _fail("sluice: expected one key on standard input: printable ASCII without spaces")
+    click.echo(digest_of(key))
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+def version(as_json: bool) -> None:
+    """Print the version."""
+    import platform
+
+    from gateway.version import version as installed_version
+
+    if not as_json:
+        click.echo(f"sluice {installed_version()}")
+        return
+    import json
+
+    click.echo(json.dumps({"version": installed_version(), "python": platform.python_version()}))
+
+
+@cli.command()
+@click.option("--url", default=HEALTH_URL, show_default=True)
+@click.option("--timeout", default=3.0, show_default=True, help="Seconds.")
+def healthcheck(url: str, timeout: float) -> None:
+    """Ask a running gateway whether it is well (for container health checks)."""
+    from http.client import HTTPException
+    from urllib.request import ProxyHandler, build_opener
+
+    if not url.startswith(("http://", "https://")):
+        raise click.UsageError("--url: expected http:// or https://")
+    try:
+        with build_opener(ProxyHandler({})).open(url, timeout=timeout) as response:
+            click.echo(f"{url}: {response.status}")
+    except (OSError, HTTPException, ValueError) as error:  # an answer of 4xx or 5xx is an OSError too
+        _fail(f"sluice: {url}: {error}")
+
+
+def _is_name(text: str) -> bool:
+    import msgspec
+
+    from gateway.config import Name
+
+    try:
+        msgspec.convert(text, type=Name)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def _quoted(text: str) -> str:
+    from gateway.yamltext import resolve
+
+    return text if isinstance(resolve(text), str) and ":" not in text else f'"{text}"'

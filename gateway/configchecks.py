@@ -1,0 +1,204 @@
+"""What types cannot say about a configuration: references, pairs that exclude each other, addresses, dates.
+
+Each check looks at one section, wherever it stands, and reports by path; positions are the report's business. Values
+that were already found wrong are INVALID and skipped, so one mistake is one line.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from gateway.config import Alias, Config, Issuer, Key, Limits, Server, Target, Timeouts, Upstream
+from gateway.identity.jwks import issuer_keys, unusable
+from gateway.identity.keys import timestamp
+from gateway.problems import Path, Report, suggestion
+from gateway.units import Seconds
+from gateway.validation import INVALID
+
+STORES = ("redis://", "rediss://", "unix://")
+
+
+def address(text: str) -> tuple[str, int]:
+    """"host:port" -> (host, port); IPv6 in brackets, an empty host is every interface. Raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if bracketed else host
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535 or (":" in host) != bracketed or " " in host:
+        raise ValueError("expected host:port, such as 127.0.0.1:8080 or [::1]:8080")
+    return host, int(port)
+
+
+class Checks:
+    """`upstreams` and `aliases` are the names that the file declares, valid or not. Call `section` for each, then `whole`."""
+
+    def __init__(self, report: Report, upstreams: Iterable[str], aliases: Iterable[str]) -> None:
+        self._report = report
+        self._upstreams = set(upstreams)
+        self._aliases = set(aliases)
+        self._used: set[str] = set()
+        self._first: dict[tuple[str, str], Path] = {}
+
+    def section(self, path: Path, section: Any) -> None:
+        match section:
+            case Server():
+                self._server(path, section)
+            case Timeouts():
+                for name in ("connect", "headers", "first_token", "idle", "total"):
+                    self._above_zero((*path, name), getattr(section, name))
+            case Target(upstream=str(name)):
+                self._used.add(name)
+                if name not in self._upstreams:
+                    hint = suggestion(name, self._upstreams)
+                    self._report.problem((*path, "upstream"), f'unknown upstream "{name}"{hint}')
+            case Alias():
+                self._alias(path, section)
+            case Key():
+                self._key(path, section)
+            case Issuer():
+                self._issuer(path, section)
+            case Limits(store=str(store)):
+                if (text := store.reveal()) != "memory" and not text.startswith(STORES):
+                    self._report.problem((*path, "store"), "expected memory or a redis://, rediss:// or unix:// URL")
+            case Config():
+                self._whole(section)
+
+    def _above_zero(self, path: Path, value: Seconds | None) -> None:
+        if value is not None and value <= 0:
+            self._report.problem(path, "must be more than 0")
+
+    def _try(self, path: Path, check: Callable[[str], object], text: object) -> None:
+        """Report what `check` has to say about `text`."""
+        if not isinstance(text, str):
+            return
+        try:
+            check(text)
+        except ValueError as error:
+            self._report.problem(path, str(error))
+
+    def _once(self, kind: str, value: object, path: Path) -> None:
+        if not isinstance(value, str):
+            return
+        if (first := self._first.setdefault((kind, value), path)) != path:
+            where = self._report.line_of(first)
+            self._report.problem(path, f"the same {kind} stands in line {where} already")
+
+    def _server(self, path: Path, server: Server) -> None:
+        for name in ("listen", "admin_listen"):
+            self._try((*path, name), address, getattr(server, name))
+        if server.listen == server.admin_listen and not server.listen.endswith(":0"):
+            self._report.problem((*path, "admin_listen"), "must differ from listen")
+        for index, network in enumerate(server.trusted_proxies):
+            self._try((*path, "trusted_proxies", index), _network, network)
+        for name in ("body_timeout", "header_timeout", "keepalive_timeout", "write_idle"):
+            self._above_zero((*path, name), getattr(server, name))
+        for name in ("body_limit", "send_buffer"):
+            if getattr(server, name) < 1:
+                self._report.problem((*path, name), "must be more than 0")
+
+    def _alias(self, path: Path, alias: Alias) -> None:
+        self._above_zero((*path, "heartbeat"), alias.heartbeat)
+        self._above_zero((*path, "timeout"), alias.timeout)
+        if alias.tiers is INVALID:
+            return
+        if not alias.tiers:
+            self._report.problem((*path, "tiers"), "needs at least one tier with one target")
+        for index, tier in enumerate(alias.tiers):
+            if tier is INVALID:
+                continue
+            if not tier:
+                self._report.problem((*path, "tiers", index), "needs at least one target")
+            elif len(tier) > 1 and all(isinstance(target, Target) and target.weight == 0 for target in tier):
+                self._report.problem((*path, "tiers", index), "every target has weight 0: none would be asked")
+
+    def _caller(self, path: Path, caller: Key | Issuer) -> None:
+        """What keys and issuers have in common: what they may name, and where from."""
+        for index, name in enumerate(caller.aliases):
+            if isinstance(name, str) and name != "*":
+                self._known_alias((*path, "aliases", index), name)
+        default = caller.default_alias
+        if default is not None and self._known_alias((*path, "default_alias"), default):
+            if not {"*", default} & set(caller.aliases):
+                self._report.problem((*path, "default_alias"), f'"{default}" is not among its aliases')
+        for index, origin in enumerate(caller.origins):
+            self._try((*path, "origins", index), _origin, origin)
+
+    def _known_alias(self, path: Path, name: str) -> bool:
+        if name not in self._aliases:
+            self._report.problem(path, f'unknown alias "{name}"{suggestion(name, self._aliases)}')
+        return name in self._aliases
+
+    def _key(self, path: Path, key: Key) -> None:
+        self._once("id", key.id, (*path, "id"))
+        self._once("digest", key.digest, (*path, "digest"))
+        self._caller(path, key)
+        if key.expires is not None:
+            self._expiry((*path, "expires"), key.expires)
+
+    def _expiry(self, path: Path, text: str) -> None:
+        try:
+            if timestamp(text) <= time.time():
+                self._report.warning(path, "this key has expired")
+        except ValueError as error:
+            self._report.problem(path, str(error))
+
+    def _issuer(self, path: Path, issuer: Issuer) -> None:
+        self._once("issuer", issuer.issuer, (*path, "issuer"))
+        self._caller(path, issuer)
+        if (issuer.secret is None) == (issuer.jwks_file is None):
+            if not self._report.has_problem_at((*path, "secret")):
+                self._report.problem(path, "needs exactly one of secret and jwks_file")
+            return
+        if not isinstance(issuer.algorithms, tuple) or INVALID in issuer.algorithms:
+            return
+        if not issuer.algorithms:
+            self._report.problem((*path, "algorithms"), "needs at least one algorithm")
+        try:
+            keys = issuer_keys(issuer)
+        except ValueError as error:
+            self._report.problem((*path, "jwks_file"), str(error))
+            return
+        if problem := unusable(issuer.algorithms, keys, by_secret=issuer.jwks_file is None):
+            self._report.problem((*path, "algorithms"), problem)
+
+    def _whole(self, config: Config) -> None:
+        self._try(("state",), _state, config.state)
+        self._bounds(config)
+        self._unused(config)
+
+    def _bounds(self, config: Config) -> None:
+        for name, declared in (("upstreams", self._upstreams), ("aliases", self._aliases)):
+            if not declared and isinstance(getattr(config, name), dict):
+                self._report.problem((name,), "needs at least one")
+
+    def _unused(self, config: Config) -> None:
+        for name in sorted(self._upstreams - self._used):
+            self._report.warning(("upstreams", name), "no alias uses this upstream")
+        callers: list[Key | Issuer] = [caller for caller in (*config.keys, *config.jwt) if isinstance(caller, Key | Issuer)]
+        if not config.keys and not config.jwt:
+            self._report.warning((), "no keys and no jwt: nobody can call this gateway (`sluice keys new`)")
+            return
+        allowed = {name for caller in callers for name in caller.aliases}
+        for name in sorted(self._aliases - allowed if "*" not in allowed else ()):
+            self._report.warning(("aliases", name), "no key may use this alias")
+
+
+def _network(text: str) -> None:
+    from ipaddress import ip_network
+
+    try:
+        ip_network(text)
+    except ValueError:
+        raise ValueError("expected a network such as 10.0.0.0/8 (no bits set behind the prefix)") from None
+
+
+def _origin(text: str) -> None:
+    scheme, separator, host = text.partition("://")
+    if not separator or not scheme.isalnum() or not host or any(c in "/?#*@ " for c in host) or text != text.lower():
+        raise ValueError("expected an exact origin in lower case, such as https://app.example.com")
+
+
+def _state(text: str) -> None:
+    if text != "memory" and not (text.startswith("sqlite:") and len(text) > len("sqlite:")):
+        raise ValueError("expected memory or sqlite:PATH")
+
+

@@ -1,0 +1,131 @@
+"""Keys: what a request presents, and whose it is. Pure, on the path of every request.
+
+A key has 256 random bits, so its plain SHA-256 digest cannot be searched for; looking a digest up in a dict tells an
+attacker nothing that he could use, and the comparison that decides is constant-time all the same.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+
+from gateway.config import Key
+from gateway.errors import Unauthorized
+from gateway.identity.principal import Principal, default_of
+
+PREFIX = "sk-sluice-"
+MAX_LENGTH = 16 << 10
+
+_HEADERS = {b"x-api-key", b"x-widget-api-key", b"authorization"}
+_LENGTHS = frozenset(map(len, _HEADERS))  # most headers are told apart by their length alone
+_READABLE = re.compile(rb"[\x21-\x7e]{1,%d}" % MAX_LENGTH).fullmatch
+_BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([\x21-\x7e]{1,%d})" % MAX_LENGTH).fullmatch
+
+
+class Credential(msgspec.Struct, frozen=True, gc=False):
+    """What a request presents. `bearer`: it came (also) in Authorization, so it may be a JWT."""
+
+    secret: str
+    bearer: bool = False
+
+    def __repr__(self) -> str:
+        return "Credential(***)"
+
+
+def credentials_of(headers: Iterable[tuple[bytes, bytes]]) -> Credential | None:
+    """The one credential among raw header pairs (names in any case), or None. An empty header counts as absent.
+
+    Raises Unauthorized: "ambiguous" for a header given twice or for two different credentials, "unknown_key" for what
+    cannot be a credential (another scheme than Bearer, spaces, control characters, not ASCII).
+    """
+    found: bytes | None = None
+    bearer = False
+    seen: list[bytes] = []
+    for name, value in headers:
+        if len(name) not in _LENGTHS or (name := name.lower()) not in _HEADERS:
+            continue
+        if name in seen:
+            raise Unauthorized("ambiguous")
+        seen.append(name)
+        if not (value := value.strip(b" \t")):
+            continue
+        match = _BEARER(value) if name == b"authorization" else _READABLE(value)
+        if match is None:
+            raise Unauthorized("unknown_key")
+        secret = match[match.re.groups]
+        if found is not None and found != secret:
+            raise Unauthorized("ambiguous")
+        found = secret
+        bearer = bearer or name == b"authorization"
+    return None if found is None else Credential(found.decode("ascii"), bearer)
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    digest: bytes
+    principal: Principal
+    expires: float
+    enabled: bool
+
+
+class Keyring:
+    """The configured keys, found by digest. `clock` gives seconds since the epoch."""
+
+    def __init__(self, keys: Sequence[Key], clock: Callable[[], float] = time.time) -> None:
+        entries = map(_entry, keys)
+        self._entries = {entry.digest: entry for entry in entries}
+        self._clock = clock
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def find(self, secret: str) -> Principal | None:
+        """Whose key this is; None for a stranger's. Raises Unauthorized("revoked") or ("expired")."""
+        digest = hashlib.sha256(secret.encode()).digest()
+        entry = self._entries.get(digest)
+        if entry is None or not hmac.compare_digest(entry.digest, digest):
+            return None
+        if not entry.enabled:
+            raise Unauthorized("revoked")
+        if entry.expires <= self._clock():
+            raise Unauthorized("expired")
+        return entry.principal
+
+
+def _entry(key: Key) -> _Entry:
+    aliases = frozenset(key.aliases)
+    principal = Principal(
+        key_id=key.id,
+        tenant=key.tenant or key.id,
+        bucket=key.id,
+        aliases=aliases,
+        default_alias=default_of(aliases, key.default_alias),
+        limits=key.limits,
+        origins=key.origins,
+    )
+    expires = float("inf") if key.expires is None else timestamp(key.expires)
+    return _Entry(bytes.fromhex(key.digest.removeprefix("sha256:")), principal, expires, key.enabled)
+
+
+def new_key() -> str:
+    """A key of 256 random bits."""
+    return PREFIX + secrets.token_urlsafe(32)
+
+
+def digest_of(key: str) -> str:
+    """What stands in the configuration for `key`."""
+    return "sha256:" + hashlib.sha256(key.encode()).hexdigest()
+
+
+def timestamp(text: str) -> float:
+    """RFC 3339 date and time with offset -> seconds since the epoch. Raises ValueError."""
+    try:
+        moment: datetime = msgspec.convert(text, type=Annotated[datetime, msgspec.Meta(tz=True)])
+        return moment.timestamp()
+    except (msgspec.ValidationError, OverflowError):
+        raise ValueError("expected a date and time by RFC 3339, such as 2027-01-31T00:00:00Z") from None

@@ -1,0 +1,36 @@
+"""Who is calling, as everything behind authentication knows it."""
+
+from typing import Literal
+
+import msgspec
+
+from gateway.config import KeyLimits
+
+EVERY = "*"
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """An authenticated caller.
+
+    `key_id` comes from the configuration (for a JWT "jwt:" and the issuer), so it may be a label; `tenant` owns history
+    and usage; `bucket` is what per-key limits are counted under: the key, or one subject of an issuer.
+    """
+
+    key_id: str
+    tenant: str
+    bucket: str
+    aliases: frozenset[str]
+    default_alias: str | None = None
+    limits: KeyLimits = KeyLimits()
+    origins: tuple[str, ...] = ()
+    kind: Literal["key", "jwt"] = "key"
+
+    def may(self, alias: str) -> bool:
+        return EVERY in self.aliases or alias in self.aliases
+
+
+def default_of(aliases: frozenset[str], configured: str | None) -> str | None:
+    """The alias that answers where the caller names none: the configured one if it is allowed, else the only one."""
+    if configured is not None:
+        return configured if EVERY in aliases or configured in aliases else None
+    return next(iter(aliases)) if len(aliases) == 1 and EVERY not in aliases else None

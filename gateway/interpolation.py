@@ -1,0 +1,74 @@
+"""${VAR}, ${VAR:-default} and ${file:/path} inside the text values of the configuration; `$$` is a dollar sign.
+
+It happens after YAML was parsed, so what is inserted can never change the structure of the file. An unquoted value is
+read anew by the rules of plain scalars (`max_connections: ${N}` is a number). Problems name the variable, not its value.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+
+from gateway.yamltext import Broken, Entry, Node, Scalar, Sequence, resolve
+from gateway.yamltext import Mapping as Tree
+
+_REFERENCE = re.compile(r"\$(?:\$|\{([^}]*)(\})?)")
+_VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
+
+Path = tuple[str | int, ...]
+Problem = Callable[[Path, Node, str], None]
+
+
+class _Missing(Exception):
+    """What a reference points to is not there; the text says so."""
+
+
+class Expansion:
+    """`environ` and `read_file` are where references are looked up; `problem` is told of each one that is not there."""
+
+    def __init__(self, environ: Mapping[str, str], read_file: Callable[[str], str], problem: Problem) -> None:
+        self._environ = environ
+        self._read_file = read_file
+        self._problem = problem
+
+    def tree(self, node: Node, path: Path = ()) -> Node:
+        match node:
+            case Scalar(value=str()) if "$" in node.text:
+                return self._scalar(node, path)
+            case Sequence():
+                return Sequence(node.at, tuple(self.tree(item, (*path, index)) for index, item in enumerate(node.items)))
+            case Tree():
+                entries = {key: Entry(e.at, self.tree(e.node, (*path, key))) for key, e in node.entries.items()}
+                return Tree(node.at, entries)
+        return node
+
+    def _scalar(self, node: Scalar, path: Path) -> Node:
+        try:
+            text = _REFERENCE.sub(self._lookup, node.text)
+        except _Missing as missing:
+            self._problem(path, node, str(missing))
+            return Broken(node.at)
+        return Scalar(node.at, text, resolve(text) if node.plain else text, node.plain, "${" in node.text)
+
+    def _lookup(self, match: re.Match[str]) -> str:
+        if match[0] == "$$":
+            return "$"
+        if match[2] is None:
+            raise _Missing("${ without } (write $$ for a dollar sign)")
+        if match[1].startswith("file:"):
+            return self._file(match[1][5:])
+        if (reference := _VARIABLE.fullmatch(match[1])) is None:
+            raise _Missing("expected ${VAR}, ${VAR:-default} or ${file:/path} (write $$ for a dollar sign)")
+        name, default = reference.groups()
+        value = self._environ.get(name, "")
+        if not value and default is not None:
+            return default
+        if name not in self._environ:
+            raise _Missing(f"environment variable {name} is not set")
+        return value
+
+    def _file(self, path: str) -> str:
+        try:
+            return self._read_file(path).removesuffix("\n").removesuffix("\r")
+        except OSError as error:
+            raise _Missing(f"cannot read {path}: {(error.strerror or 'failed').lower()}") from None
+        except UnicodeDecodeError:
+            raise _Missing(f"cannot read {path}: not UTF-8") from None

@@ -1,0 +1,135 @@
+"""Every metric's name, labels, buckets and help, in one table; and the children that the hot path holds on to.
+
+Labels come from the configuration or from closed sets, never from a caller. Children are resolved when the runtime
+is built, so that all series of a configuration exist from the start (at zero) and a call costs no look-up.
+"""
+
+import platform
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+FIRST_TOKEN = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20, 30, 60, 120)
+PER_TOKEN = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2.5, 5)
+DURATION = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
+OVERHEAD = (50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3)
+
+CODES = ("2xx", "4xx", "5xx")
+END_REASONS = (
+    "done", "length", "content_filter", "client_gone", "upstream_error", "truncated", "first_token_timeout",
+    "idle_timeout", "total_timeout", "slow_reader", "drain", "limit",
+)  # fmt: skip
+OUTCOMES = (
+    "ok", "connect_error", "tls_error", "headers_timeout", "first_token_timeout", "idle_timeout", "total_timeout",
+    "rate_limited", "server_error", "bad_credentials", "client_error", "truncated", "garbled", "abandoned",
+)  # fmt: skip
+TOKEN_KINDS = ("input", "output", "cached_input", "reasoning")
+AUTH_REASONS = ("missing", "unknown_key", "expired", "revoked", "bad_signature", "wrong_audience", "ambiguous")
+
+
+class Spec(msgspec.Struct, frozen=True):
+    kind: type[Counter] | type[Gauge] | type[Histogram]
+    labels: tuple[str, ...]
+    help: str
+    buckets: tuple[float, ...] = ()
+
+
+TABLE: Mapping[str, Spec] = {
+    "requests": Spec(Counter, ("frontend", "alias", "code"), "Answered requests, by status class"),
+    "request_duration_seconds": Spec(Histogram, ("frontend", "alias"), "Request accepted to last byte", DURATION),
+    "time_to_first_token_seconds": Spec(
+        Histogram,
+        ("frontend", "alias"),
+        "Request accepted to first content event handed to the client's transport, failed attempts included",
+        FIRST_TOKEN,
+    ),
+    "upstream_time_to_first_token_seconds": Spec(
+        Histogram, ("upstream", "model"), "Attempt started to its first content event", FIRST_TOKEN
+    ),
+    "inter_token_seconds": Spec(
+        Histogram, ("alias",), "Gap between reads that brought content to a client (per read, not per event)", PER_TOKEN
+    ),
+    "time_per_output_token_seconds": Spec(
+        Histogram, ("upstream", "model"), "(duration - time to first token) / (output tokens - 1)", PER_TOKEN
+    ),
+    "overhead_seconds": Spec(
+        Histogram, ("phase",), "Time that was ours: accepted to upstream request sent; first content in to out", OVERHEAD
+    ),
+    "streams_in_flight": Spec(Gauge, ("frontend", "alias"), "Calls being answered"),
+    "requests_waiting": Spec(Gauge, ("alias",), "Calls queued for their session's turn"),
+    "oldest_stream_age_seconds": Spec(Gauge, (), "Age of the oldest call being answered"),
+    "stream_end": Spec(Counter, ("frontend", "alias", "reason"), "Ended calls, by how they ended"),
+    "tokens": Spec(Counter, ("upstream", "model", "kind", "source"), "Tokens as the provider reports them, else estimated"),
+    "upstream_attempts": Spec(Counter, ("upstream", "model", "outcome"), "Upstream attempts, by how they ended"),
+    "skipped_events": Spec(Counter, ("upstream", "model"), "Malformed events skipped inside good streams"),
+    "failovers": Spec(Counter, ("alias", "from", "to", "cause"), "Attempts handed to the next target"),
+    "recoveries": Spec(Counter, ("alias", "how", "outcome"), "Streams continued on another target after a cut"),
+    "breaker_state": Spec(Gauge, ("upstream", "model"), "0 closed, 1 half-open, 2 open"),
+    "ratelimit_decisions": Spec(Counter, ("scope", "resource", "decision"), "Decisions of the token buckets"),
+    "ratelimit_store_errors": Spec(Counter, ("store",), "Failed calls of the bucket store"),
+    "ratelimit_store_seconds": Spec(Histogram, ("store",), "Time for one decision of the bucket store", OVERHEAD),
+    "auth_failures": Spec(Counter, ("reason",), "Refused credentials"),
+    "conversation_store_errors": Spec(Counter, ("store", "op"), "Failed calls of the conversation store"),
+    "conversation_store_seconds": Spec(Histogram, ("store", "op"), "Time for one call of the conversation store", OVERHEAD),
+    "upstream_connections": Spec(Gauge, ("upstream", "state"), "Connections to an upstream: open, idle; calls waiting for one"),
+    "event_loop_lag_seconds": Spec(Histogram, (), "How late the event loop ran a timer", OVERHEAD),
+    "log_errors": Spec(Counter, (), "Log lines that could not be written"),
+    "build_info": Spec(Gauge, ("version", "python"), "Always 1"),
+}
+
+
+class Metrics:
+    """All metrics of one process, in a registry of their own."""
+
+    def __init__(self, version: str) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self._metrics: dict[str, Any] = {}
+        for name, spec in TABLE.items():
+            more: dict[str, Any] = {"buckets": spec.buckets} if spec.buckets else {}
+            self._metrics[name] = spec.kind("sluice_" + name, spec.help, spec.labels, registry=self.registry, **more)
+        self.child("build_info", version, platform.python_version()).set(1)
+
+    def child(self, name: str, *labels: str) -> Any:
+        """The series of `name` with these label values, created at zero if it is new."""
+        metric = self._metrics[name]
+        return metric.labels(*labels) if labels else metric
+
+    def children(self, name: str, before: Iterable[str], last: Iterable[str]) -> dict[str, Any]:
+        """A series for each value of the last label, by that value."""
+        return {value: self.child(name, *before, value) for value in last}
+
+    def exposition(self) -> bytes:
+        """Prometheus text format 0.0.4."""
+        return generate_latest(self.registry)
+
+
+class CallSeries:
+    """What one (frontend, alias) pair counts."""
+
+    def __init__(self, metrics: Metrics, frontend: str, alias: str) -> None:
+        pair = (frontend, alias)
+        self.requests = metrics.children("requests", pair, CODES)
+        self.duration = metrics.child("request_duration_seconds", *pair)
+        self.first_token = metrics.child("time_to_first_token_seconds", *pair)
+        self.in_flight = metrics.child("streams_in_flight", *pair)
+        self.ends = metrics.children("stream_end", pair, END_REASONS)
+
+
+class TargetSeries:
+    """What one target (upstream, model) counts."""
+
+    def __init__(self, metrics: Metrics, upstream: str, model: str) -> None:
+        pair = (upstream, model)
+        self.first_token = metrics.child("upstream_time_to_first_token_seconds", *pair)
+        self.per_token = metrics.child("time_per_output_token_seconds", *pair)
+        self.attempts = metrics.children("upstream_attempts", pair, OUTCOMES)
+        self.reported = {kind: metrics.child("tokens", *pair, kind, "provider") for kind in TOKEN_KINDS}
+        self.estimated = {kind: metrics.child("tokens", *pair, kind, "estimate") for kind in ("input", "output")}
+        self.skipped = metrics.child("skipped_events", *pair)
+        self.breaker = metrics.child("breaker_state", *pair)

@@ -1,0 +1,82 @@
+"""One turn of a conversation: its place in the queue, the history before it, and what is kept of it afterwards.
+
+User and assistant messages are stored together, once the answer has ended: a call that said nothing leaves nothing,
+and one that was cut short is kept as what was delivered, marked as interrupted.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from gateway.call import Call
+from gateway.chat import Message, Text
+from gateway.config import History
+from gateway.conversations import ConversationStore, Turn
+from gateway.conversations.turnstile import Turnstile
+
+COMPLETE = frozenset({"done", "length", "content_filter"})
+STORE_TIMEOUT = 5.0
+CHARACTERS_PER_TOKEN = 4
+
+
+class Turns:
+    """`failed` is told the name of a store's operation that failed: the caller has its answer and is not told."""
+
+    def __init__(
+        self,
+        store: ConversationStore,
+        turnstile: Turnstile,
+        wall: Callable[[], float],
+        failed: Callable[[str, Exception], Any],
+    ) -> None:
+        self._store = store
+        self._turnstile = turnstile
+        self._wall = wall
+        self._failed = failed
+
+    @asynccontextmanager
+    async def __call__(self, call: Call) -> AsyncIterator[None]:
+        session = call.chat.session
+        if session is None:
+            yield
+            return
+        tenant = call.principal.tenant
+        async with self._turnstile.turn(tenant, session):
+            call.conversation = await self._store.open(tenant, session)
+            asked = call.chat.messages[-1]
+            asked_at = self._wall()
+            turns = await self._store.recent(call.conversation, call.route.config.history.messages)
+            call.chat.messages = (*_system(call.route.config.system), *_window(turns, call.route.config.history), asked)
+            try:
+                yield
+            finally:
+                if call.end in COMPLETE or call.text:
+                    await self._keep(call, tenant, session, Turn("user", asked.text, asked_at))
+
+    async def _keep(self, call: Call, tenant: str, session: str, asked: Turn) -> None:
+        answered = Turn("assistant", call.text.strip(), self._wall(), interrupted=call.end not in COMPLETE)
+        try:
+            async with asyncio.timeout(STORE_TIMEOUT):
+                await self._store.append(tenant, session, call.conversation, [asked, answered])
+        except (OSError, TimeoutError, RuntimeError) as error:
+            self._failed("append", error)
+
+
+def _system(text: str) -> tuple[Message, ...]:
+    return (Message("system", (Text(text),)),) if text else ()
+
+
+def _window(turns: list[Turn], history: History) -> list[Message]:
+    """The most recent messages within the token budget (estimated), beginning with a user's."""
+    budget = history.tokens * CHARACTERS_PER_TOKEN
+    kept: list[Message] = []
+    for turn in reversed(turns):
+        budget -= len(turn.content)
+        if budget < 0:
+            break
+        if turn.content:
+            kept.append(Message(turn.role, (Text(turn.content),)))
+    while kept and kept[-1].role == "assistant":
+        kept.pop()
+    return kept[::-1]

@@ -1,0 +1,154 @@
+"""Alias -> the targets to ask, in order. Pure: health knows the clock, chance is passed in.
+
+Tiers are tried in order; within a tier, by weighted draw without replacement. Targets that are not well are passed over,
+unless nothing else is left: the last one is never ejected, for asking it is better than refusing without a try.
+
+After a failure (`Journey.failed`) the next step follows from the kind of error:
+- the request itself was at fault: no further step;
+- a server error or a reset before headers: the same target once more after a short jittered wait, then the next;
+- a 429 that ends soon: waited out on the same target; else the next at once (its health keeps later calls away);
+- silence (timeouts), broken streams, bad credentials, refused connections: the next at once, never the same again.
+
+A budget bounds what retries may add when everything fails: a share of the requests plus some a second.
+It is charged by extra attempts that fail, so that a burst of calls fails over freely while another target is well.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Generic, Protocol, TypeVar
+
+import msgspec
+
+from gateway.errors import UpstreamError, UpstreamErrorKind
+from gateway.health import Health
+
+ONCE_MORE: frozenset[UpstreamErrorKind] = frozenset({"server_error", "overloaded", "reset"})
+
+
+class Routable(Protocol):
+    """What routing needs to know of a target."""
+
+    @property
+    def weight(self) -> float: ...
+    @property
+    def health(self) -> Health: ...
+
+
+T = TypeVar("T", bound=Routable)
+
+
+class RetryPolicy(msgspec.Struct, frozen=True):
+    """Second try at a target after `backoff` seconds, jittered by half; a Retry-After up to `retry_after_wait` is waited out."""
+
+    same_target: int = 1
+    backoff: float = 0.1
+    retry_after_wait: float = 2.0
+
+
+class RetryBudget:
+    """Extra attempts that failed may be `share` of the requests plus `per_second`; at most `reserve` are saved up."""
+
+    def __init__(
+        self, clock: Callable[[], float], *, share: float = 0.2, per_second: float = 10.0, reserve: float = 10.0
+    ) -> None:
+        self._clock = clock
+        self._share = share
+        self._per_second = per_second
+        self._reserve = reserve
+        self._left = reserve
+        self._at = clock()
+
+    def request(self) -> None:
+        self._left = min(self._reserve, self._left + self._share)
+
+    def allows(self) -> bool:
+        now = self._clock()
+        self._left = min(self._reserve, self._left + (now - self._at) * self._per_second)
+        self._at = now
+        return self._left >= 1
+
+    def charge(self) -> None:
+        self._left -= 1
+
+
+class Step(msgspec.Struct, Generic[T], frozen=True):
+    """Ask `target` after `wait` seconds."""
+
+    target: T
+    wait: float = 0.0
+
+
+def draw(targets: Sequence[T], chance: Callable[[], float]) -> list[T]:
+    """All targets of a tier in a weighted random order (each `chance()` is in [0, 1)); weight 0 goes last."""
+    if len(targets) == 1:
+        return list(targets)
+    # Efraimidis and Spirakis 2006: sorting by u^(1/w) draws without replacement in proportion to the weights.
+    keyed = [((chance() ** (1 / t.weight) if t.weight > 0 else -1.0), i) for i, t in enumerate(targets)]
+    keyed.sort(reverse=True)
+    return [targets[i] for _, i in keyed]
+
+
+class Journey(Generic[T]):
+    """The steps of one call through its alias's tiers."""
+
+    __slots__ = ("_budget", "_chance", "_current", "_extra", "_now", "_policy", "_queue", "_tries")
+
+    def __init__(
+        self,
+        tiers: Sequence[Sequence[T]],
+        chance: Callable[[], float],
+        budget: RetryBudget,
+        policy: RetryPolicy | None = None,
+    ) -> None:
+        self._chance = chance
+        self._budget = budget
+        self._policy = policy or RetryPolicy()
+        self._queue = [target for tier in tiers for target in draw(tier, chance)]
+        self._current: T | None = None
+        self._tries = 0
+        self._extra = False
+        budget.request()
+
+    def first(self) -> Step[T]:
+        """The first step; there always is one."""
+        step = self._next_target()
+        assert step is not None, "an alias has at least one target"
+        return step
+
+    def failed(self, error: UpstreamError) -> Step[T] | None:
+        """The step after the current one failed, or None where the error is to be told to the caller."""
+        if self._extra:
+            self._budget.charge()
+        self._extra = True
+        if error.callers_fault or not self._budget.allows():
+            return None
+        wait = self._wait_for_same(error)
+        if wait is not None:
+            self._tries += 1
+            assert self._current is not None
+            return Step(self._current, wait)
+        return self._next_target()
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other target is left to ask."""
+        return not self._queue
+
+    def _wait_for_same(self, error: UpstreamError) -> float | None:
+        if self._tries > self._policy.same_target:
+            return None
+        if error.kind == "rate_limited":
+            soon = error.retry_after is not None and error.retry_after <= self._policy.retry_after_wait
+            return error.retry_after if soon else None
+        if error.kind in ONCE_MORE:
+            return self._policy.backoff * (0.5 + self._chance())
+        return None
+
+    def _next_target(self) -> Step[T] | None:
+        if not self._queue:
+            return None
+        well = next((i for i, target in enumerate(self._queue) if target.health.ready()), None)
+        if well is None:  # the one that will be well first, rather than no answer without a try
+            well = min(range(len(self._queue)), key=lambda i: self._queue[i].health.ready_at())
+        self._current = self._queue.pop(well)
+        self._tries = 1
+        return Step(self._current)

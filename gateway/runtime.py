@@ -1,0 +1,229 @@
+"""Config -> Runtime: everything that calls need, built once. Owns all state; nothing is global."""
+
+import asyncio
+import hashlib
+import hmac
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from gateway.addresses import client_addresses
+from gateway.backends import Backend
+from gateway.call import Call, Route, Target
+from gateway.config import Alias, Config, Timeouts
+from gateway.config import Target as TargetConfig
+from gateway.configfile import Loaded
+from gateway.conversations import ConversationStore
+from gateway.conversations.memory import MemoryConversations
+from gateway.conversations.turnstile import Turnstile
+from gateway.errors import GatewayError, Unauthorized, UpstreamError
+from gateway.health import Health
+from gateway.identity import Authenticator
+from gateway.identity.principal import Principal
+from gateway.limits import BucketStore
+from gateway.limits.memory import MemoryStore
+from gateway.logs import open_log, quiet_libraries
+from gateway.metrics import AUTH_REASONS, CallSeries, Metrics, TargetSeries
+from gateway.pipeline import Pipeline
+from gateway.policies.requests import RequestLimits
+from gateway.policies.turns import Turns
+from gateway.transport import Transport
+from gateway.upstream import HttpTransport
+from gateway.version import VERSION
+
+FRONTENDS = ("widget", "openai")
+OTHER = "other"
+TICK = 0.05
+"""Seconds between two looks at the deadlines of the calls in flight."""
+
+
+class Runtime:
+    """One configuration at work. Build it inside the event loop that will serve it."""
+
+    def __init__(self, loaded: Loaded, log: Any = None) -> None:
+        config = loaded.config
+        self.config = config
+        self.started = int(time.time())
+        self.draining = False
+        self._clock = asyncio.get_running_loop().time
+        self.metrics = Metrics(VERSION)
+        self.log = log or open_log(config.log.level, dropped=self.metrics.child("log_errors").inc)
+        quiet_libraries(self.log)
+        self.auth_failures = self.metrics.children("auth_failures", (), AUTH_REASONS)
+        self._transports: dict[str, Transport] = {
+            name: backend.transport() or _http(config, name, backend) for name, backend in loaded.backends.items()
+        }
+        self.routes = {name: self._route(name, alias, loaded.backends) for name, alias in config.aliases.items()}
+        self.series = {
+            (frontend, alias): CallSeries(self.metrics, frontend, alias)
+            for frontend in FRONTENDS
+            for alias in (*self.routes, OTHER)
+        }
+        self.authenticator = Authenticator(config, time.time)
+        self.origins = frozenset(origin for caller in (*config.keys, *config.jwt) for origin in caller.origins)
+        self.addresses = client_addresses(config.server.trusted_proxies)
+        self.store = _bucket_store(config, self.metrics)
+        self.limits = RequestLimits(self.store, config.limits.address, self._decided)
+        self.conversations = _conversation_store(config)
+        self.turnstile = Turnstile()
+        turns = Turns(self.conversations, self.turnstile, time.time, self._not_kept)
+        self.pipeline = Pipeline(
+            [self.limits, turns],
+            clock=self._clock,
+            wall=time.time,
+            metrics=self.metrics,
+            write_idle=float(config.server.write_idle),
+        )
+        self._admin_digest = config.admin.digest.partition(":")[2] if config.admin.digest else ""
+        self._lag = self.metrics.child("event_loop_lag_seconds")
+        self._oldest = self.metrics.child("oldest_stream_age_seconds")
+
+    # --- building
+
+    def _route(self, name: str, alias: Alias, backends: Mapping[str, Backend]) -> Route:
+        tiers = [[self._target(target, backends[target.upstream]) for target in tier] for tier in alias.tiers]
+        return Route(name, alias, tiers)
+
+    def _target(self, target: TargetConfig, backend: Backend) -> Target:
+        series = TargetSeries(self.metrics, target.upstream, target.model)
+        timeouts: Timeouts = target.timeouts or self.config.upstreams[target.upstream].timeouts
+        return Target(
+            label=f"{target.upstream}/{target.model}",
+            upstream=target.upstream,
+            model=target.model,
+            weight=target.weight,
+            backend=backend,
+            transport=self._transports[target.upstream],
+            timeouts=timeouts,
+            health=Health(self._clock, changed=series.breaker.set),
+            series=series,
+        )
+
+    # --- what happens
+
+    def _decided(self, scope: str, resource: str, decision: str) -> None:
+        self.metrics.child("ratelimit_decisions", scope, resource, decision).inc()
+
+    def _not_kept(self, operation: str, error: Exception) -> None:
+        self.metrics.child("conversation_store_errors", self.config.state.partition(":")[0], operation).inc()
+        self.log.error("conversation_not_kept", operation=operation, error=type(error).__name__)
+
+    def broken(self, status: int) -> None:
+        """A request that was not HTTP (400), or a fault of the server's (500)."""
+        self.series["widget", OTHER].requests[f"{status // 100}xx"].inc()
+
+    def crashed(self, crash: Exception, request_id: str) -> None:
+        """A fault of ours: where it happened, without values (they may hold what a caller sent)."""
+        frames = [f"{frame.filename}:{frame.lineno}:{frame.name}" for frame in traceback.extract_tb(crash.__traceback__)]
+        self.log.error("crash", request_id=request_id, error=type(crash).__name__, at=frames[-6:])
+
+    def finished(
+        self,
+        exchange: Any,
+        request_id: str,
+        frontend: str,
+        principal: Principal | None,
+        call: Call | None,
+        error: GatewayError | None,
+    ) -> None:
+        """Count and log one chat request, however it ended."""
+        duration = self._clock() - exchange.received
+        series = call.series if call is not None else self.series[frontend, OTHER]
+        status = exchange.status
+        if status:
+            series.requests[f"{status // 100}xx"].inc()
+        series.duration.observe(duration)
+        error = error or (call.error if call is not None else None)
+        self.log.info(
+            "request",
+            request_id=request_id,
+            frontend=frontend,
+            key=principal.key_id if principal is not None else None,
+            status=status or None,
+            duration=round(duration, 6),
+            error=error.code if error is not None else None,
+            reason=error.reason if isinstance(error, Unauthorized) else None,
+            **(_facts(call) if call is not None else {"end": "refused" if error is not None else "client_gone"}),
+        )
+
+    def exposition(self) -> bytes:
+        """/metrics, with the gauges that are only looked at."""
+        now = self._clock()
+        flows = self.pipeline.flows
+        self._oldest.set(max((now - flow.call.received for flow in flows), default=0.0))
+        for name, transport in self._transports.items():
+            for state in ("open", "idle", "waiting"):
+                self.metrics.child("upstream_connections", name, state).set(getattr(transport, state, 0))
+        return self.metrics.exposition()
+
+    def check_admin(self, headers: Mapping[str, str]) -> None:
+        """Raises Unauthorized unless `x-admin-api-key` is the configured one."""
+        digest = hashlib.sha256(headers.get("x-admin-api-key", "").encode()).hexdigest()
+        if not self._admin_digest or not hmac.compare_digest(digest, self._admin_digest):
+            raise Unauthorized("unknown_key")
+
+    # --- living
+
+    async def tick(self, sweep: Callable[[float], None]) -> None:
+        """Look at the deadlines of all calls, again and again; run until cancelled. `sweep` is called once a second."""
+        due = self._clock() + TICK
+        swept = due
+        while True:
+            await asyncio.sleep(max(0.0, due - self._clock()))
+            now = self._clock()
+            self._lag.observe(max(0.0, now - due))
+            for flow in list(self.pipeline.flows):
+                flow.tick(now)
+            if now - swept >= 1:
+                swept = now
+                sweep(now)
+            due = now + TICK
+
+    async def close(self) -> None:
+        for transport in self._transports.values():
+            await transport.close()
+        await self.store.close()
+        await self.conversations.close()
+
+
+def _facts(call: Call) -> dict[str, Any]:
+    usage = call.usage
+    answered = call.attempts[-1] if call.attempts else None
+    return {
+        "alias": call.route.name,
+        "target": answered.target.label if answered is not None else None,
+        "attempts": [f"{attempt.target.label} {attempt.outcome}" for attempt in call.attempts],
+        "stream": call.chat.stream,
+        "end": call.end,
+        "ttft": round(call.ttft, 6) if call.ttft is not None else None,
+        "tokens_in": usage.input if usage is not None else None,
+        "tokens_out": usage.output if usage is not None else None,
+        "upstream_error": str(call.error) if isinstance(call.error, UpstreamError) and not call.error.callers_fault else None,
+    }
+
+
+def _http(config: Config, name: str, backend: Backend) -> Transport:
+    upstream = config.upstreams[name]
+    base_url: str = getattr(backend, "base_url", "")
+    return HttpTransport(base_url, credentials=backend.credentials(), max_connections=upstream.max_connections)
+
+
+def _bucket_store(config: Config, metrics: Metrics) -> BucketStore:
+    url = config.limits.store.reveal()
+    if url == "memory":
+        return MemoryStore()
+    from gateway.limits.guarded import Guarded
+    from gateway.limits.redis import RedisStore
+
+    return Guarded(RedisStore(url, prefix=config.limits.prefix), MemoryStore())
+
+
+def _conversation_store(config: Config) -> ConversationStore:
+    kind, _, path = config.state.partition(":")
+    if kind == "memory":
+        return MemoryConversations()
+    from gateway.conversations.sqlite import SqliteConversations
+
+    return SqliteConversations(Path(path))

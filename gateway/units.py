@@ -1,0 +1,96 @@
+"""The scalars of the configuration: durations, sizes, rates and secrets, each with the text it is written as.
+
+`parse` takes what stands in the file (a number or text) and raises ValueError with a sentence that says what is
+expected and never repeats what was given: it may be a secret in the wrong place.
+"""
+
+import math
+import re
+from typing import ClassVar, Self
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_BYTES = {"B": 1, "KB": 1000, "KiB": 1 << 10, "MB": 10**6, "MiB": 1 << 20, "GB": 10**9, "GiB": 1 << 30}
+_RATES = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "hour": 3600.0, "day": 86400.0, "d": 86400.0}
+_NUMBER = r"[0-9]+(?:\.[0-9]+)?"
+
+
+def _split(text: str, pattern: str) -> tuple[float, str] | None:
+    match = re.fullmatch(pattern, text, re.ASCII)
+    return (float(match[1]), match[2]) if match else None
+
+
+class Seconds(float):
+    """A duration: seconds as a number, or text with a unit (ms, s, m, h, d)."""
+
+    pattern: ClassVar[str] = rf"({_NUMBER}) ?({'|'.join(_SECONDS)})"
+    expected: ClassVar[str] = "a duration such as 500ms, 2s, 1m or a number of seconds"
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        match value:
+            case str() if parts := _split(value, cls.pattern):
+                return cls(parts[0] * _SECONDS[parts[1]])
+            case int() | float() if not isinstance(value, bool) and math.isfinite(value) and value >= 0:
+                return cls(value)
+        raise ValueError(f"expected {cls.expected}")
+
+
+class Bytes(int):
+    """A size: bytes as a number, or text with a unit (B, KB, KiB, MB, MiB, GB, GiB)."""
+
+    pattern: ClassVar[str] = rf"({_NUMBER}) ?({'|'.join(_BYTES)})"
+    expected: ClassVar[str] = "a size such as 64KiB, 4MiB or a number of bytes"
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        match value:
+            case str() if parts := _split(value, cls.pattern):
+                return cls(round(parts[0] * _BYTES[parts[1]]))
+            case int() if not isinstance(value, bool) and value >= 0:
+                return cls(value)
+        raise ValueError(f"expected {cls.expected}")
+
+
+class Rate(float):
+    """Units per second, written as "10/s", "500/min", "20000/h" or "1000000/day"; a bare number is per second."""
+
+    pattern: ClassVar[str] = rf"({_NUMBER}) ?/ ?({'|'.join(_RATES)})"
+    expected: ClassVar[str] = "a rate above zero such as 10/s, 500/min, 20000/h or 1000000/day"
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        match value:
+            case str() if (parts := _split(value, cls.pattern)) and parts[0] > 0:
+                return cls(parts[0] / _RATES[parts[1]])
+            case int() | float() if not isinstance(value, bool) and math.isfinite(value) and value > 0:
+                return cls(value)
+        raise ValueError(f"expected {cls.expected}")
+
+
+class Secret(str):
+    """Text that is never shown: `repr` and `str()` formatting hide it; `reveal()` gives it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    def __str__(self) -> str:
+        return "***"
+
+    def __format__(self, spec: str) -> str:
+        return "***"
+
+    def reveal(self) -> str:
+        return "".join(self)
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        if not isinstance(value, str) or not value:
+            raise ValueError("expected text that is not empty")
+        if any(ord(character) < 32 or ord(character) == 127 for character in value):
+            raise ValueError("holds a line break or another control character")
+        return cls(value)
+
+
+UNITS: tuple[type[Seconds] | type[Bytes] | type[Rate], ...] = (Seconds, Bytes, Rate)

@@ -1,0 +1,221 @@
+"""YAML text -> a tree that remembers where everything stood.
+
+The rules are those of the YAML 1.2 core schema (https://yaml.org/spec/1.2.2/#103-core-schema): `no` is text, `012` is
+twelve, `1:30` is text. One document; duplicate keys are refused; anchors, aliases and merge keys (`<<`) work within
+bounds that a bomb of aliases or brackets cannot pass. Only libyaml's parser is used, nothing is ever constructed.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import yaml
+
+MAX_DEPTH = 64
+MAX_NODES = 100_000  # with every alias followed
+
+Value = None | bool | int | float | str
+
+
+class Mark(msgspec.Struct, frozen=True, order=True):
+    """A position as editors count it: from 1."""
+
+    line: int = 1
+    column: int = 1
+
+
+class Scalar(msgspec.Struct, frozen=True):
+    """`text` as written, `value` as the core schema reads it; `plain`: not quoted; `expanded`: came from outside the file."""
+
+    at: Mark
+    text: str
+    value: Value
+    plain: bool = True
+    expanded: bool = False
+
+
+class Sequence(msgspec.Struct, frozen=True):
+    at: Mark
+    items: tuple["Node", ...]
+
+
+class Entry(msgspec.Struct, frozen=True):
+    at: Mark  # of the key
+    node: "Node"
+
+
+class Mapping(msgspec.Struct, frozen=True):
+    at: Mark
+    entries: dict[str, Entry]
+
+
+class Broken(msgspec.Struct, frozen=True):
+    """A node about which a problem has been reported already."""
+
+    at: Mark
+
+
+Node = Scalar | Sequence | Mapping | Broken
+
+
+class YamlError(Exception):
+    """Not a document that we read. `path` is where in the tree, as far as it is known."""
+
+    def __init__(self, at: Mark, message: str) -> None:
+        super().__init__(message)
+        self.at = at
+        self.message = message
+
+
+_NULL = re.compile(r"(?:~|null|Null|NULL)?")
+_BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
+_INT = re.compile(r"[-+]?[0-9]{1,100}|0o[0-7]{1,100}|0x[0-9a-fA-F]{1,100}")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+_TAGS = {"map": "tag:yaml.org,2002:map", "seq": "tag:yaml.org,2002:seq", "str": "tag:yaml.org,2002:str"}
+
+
+def resolve(text: str) -> Value:
+    """What a plain scalar means by the core schema."""
+    if _NULL.fullmatch(text):
+        return None
+    if _BOOL.fullmatch(text):
+        return text[0] in "tT"
+    if _INT.fullmatch(text):
+        return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    if _NOT_FINITE.fullmatch(text):
+        return float(text.replace(".", "").lower())
+    return text
+
+
+def read(data: bytes) -> Node:
+    """The one document in `data`; an empty file is an empty mapping. Raises YamlError."""
+    text = _decode(data)
+    try:
+        return _Tree(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))).document()
+    except yaml.MarkedYAMLError as error:
+        problem = error.problem or error.context or "cannot be read"
+        raise YamlError(_mark(error.problem_mark or error.context_mark), f"not YAML: {problem}") from None
+    except yaml.reader.ReaderError as error:
+        raise YamlError(_at(text[: error.position]), "not YAML: a character that YAML does not allow") from None
+
+
+def _decode(data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise YamlError(_at(data[: error.start].decode("utf-8", "replace")), "not UTF-8") from None
+
+
+def _at(before: str) -> Mark:
+    return Mark(before.count("\n") + 1, len(before) - before.rfind("\n"))
+
+
+def _mark(mark: Any) -> Mark:
+    return Mark(mark.line + 1, mark.column + 1) if mark is not None else Mark()
+
+
+class _Tree:
+    """Builds nodes from the parser's events; libyaml's own composer recurses without a bound."""
+
+    def __init__(self, events: Iterator[Any]) -> None:
+        self._events = events
+        self._anchors: dict[str, tuple[Node, int]] = {}  # a node is known once it is complete: it cannot hold itself
+        self._depth = 0
+        self._count = 0
+
+    def document(self) -> Node:
+        root: Node | None = None
+        for event in self._events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                if root is not None:
+                    raise YamlError(_mark(event.start_mark), "not YAML: a second document; one file is one document")
+                root = self._node(next(self._events))
+        return root or Mapping(Mark(), {})
+
+    def _node(self, event: Any) -> Node:
+        at = _mark(event.start_mark)
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(str(event.anchor), at)
+        before = self._count
+        self._spend(1, at)
+        node: Node
+        match event:
+            case yaml.ScalarEvent():
+                node = _scalar(event, at)
+            case yaml.SequenceStartEvent():
+                _refuse_tag(event.tag, "seq", at)
+                node = Sequence(at, tuple(self._items(yaml.SequenceEndEvent, at)))
+            case _:
+                _refuse_tag(event.tag, "map", at)
+                node = Mapping(at, self._entries(at))
+        if event.anchor:
+            self._anchors[event.anchor] = node, self._count - before
+        return node
+
+    def _alias(self, name: str, at: Mark) -> Node:
+        try:
+            node, size = self._anchors[name]
+        except KeyError:
+            raise YamlError(at, f"not YAML: no anchor &{name} before this, or it would hold itself") from None
+        self._spend(size, at)
+        return node
+
+    def _spend(self, nodes: int, at: Mark) -> None:
+        self._count += nodes
+        if self._count > MAX_NODES:
+            raise YamlError(at, f"more than {MAX_NODES} values, aliases included")
+
+    def _items(self, end: type, at: Mark) -> Iterator[Node]:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise YamlError(at, f"nested deeper than {MAX_DEPTH}")
+        while not isinstance(event := next(self._events), end):
+            yield self._node(event)
+        self._depth -= 1
+
+    def _entries(self, at: Mark) -> dict[str, Entry]:
+        own: dict[str, Entry] = {}
+        merged: dict[str, Entry] = {}
+        nodes = self._items(yaml.MappingEndEvent, at)
+        for key in nodes:
+            value = next(nodes)
+            if not isinstance(key, Scalar):
+                raise YamlError(key.at, "a key must be a word")
+            if key.text == "<<" and key.plain:
+                merged = {**_merge(value), **merged}
+            elif key.text in own:
+                first = own[key.text].at.line
+                raise YamlError(key.at, f'duplicate key "{key.text}": it stands in line {first} already')
+            else:
+                own[key.text] = Entry(key.at, value)
+        return {**merged, **own}
+
+
+def _scalar(event: Any, at: Mark) -> Scalar:
+    plain = not event.style
+    if event.tag not in (None, "!", _TAGS["str"]):
+        raise YamlError(at, "not YAML that we read: only the tags !!str, !!seq and !!map are known")
+    value = resolve(event.value) if plain and event.tag is None else event.value
+    return Scalar(at, event.value, value, plain)
+
+
+def _refuse_tag(tag: str | None, kind: str, at: Mark) -> None:
+    if tag not in (None, "!", _TAGS[kind]):
+        raise YamlError(at, "not YAML that we read: only the tags !!str, !!seq and !!map are known")
+
+
+def _merge(value: Node) -> dict[str, Entry]:
+    """https://yaml.org/type/merge.html: of several mappings the earlier one wins."""
+    match value:
+        case Mapping():
+            return value.entries
+        case Sequence():
+            merged: dict[str, Entry] = {}
+            for item in value.items:
+                merged = {**_merge(item), **merged}
+            return merged
+    raise YamlError(value.at, "<< takes a mapping or a list of mappings")

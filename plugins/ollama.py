@@ -1,0 +1,196 @@
+"""Ollama's own chat API, /api/chat: https://github.com/ollama/ollama/blob/main/docs/api.md (NDJSON, one object a line).
+
+What the request loses on the way: `tool_choice` can only be "auto" (or "none": the tools stay away), anything else is
+refused; `parallel_tool_calls` is left out, as Ollama's own OpenAI endpoint does, for no model is told how many to call.
+
+The answer ends with the line that has done:true. A tool call comes whole; where it has no id it is given one, counted
+per answer (call_0, call_1 …). An error in the middle of a stream is a line {"error": "…"} under status 200.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import msgspec
+from msgspec import Raw
+
+from gateway.backends import Headers, UpstreamRequest
+from gateway.chat import ChatRequest, Image, Message, Text, Tool, ToolCall
+from gateway.config import Secret
+from gateway.errors import BadRequest, UpstreamError, UpstreamErrorKind, UpstreamGarbled, UpstreamTruncated
+from gateway.events import (
+    Finished,
+    FinishReason,
+    ReasoningDelta,
+    Started,
+    StreamEvent,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStarted,
+    Usage,
+)
+from gateway.wire.ndjson import NDJSONDecoder
+from gateway.wire.retry_after import parse_retry_after
+from plugins.translation import inline_image, json_object, response_format
+
+if TYPE_CHECKING:
+    from gateway.transport import Transport
+
+DONE_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "load": "stop", "unload": "stop"}
+
+# Ollama has no error codes: its words, and its status, are all there is.
+ERROR_WORDS: tuple[tuple[re.Pattern[str], UpstreamErrorKind], ...] = (
+    (re.compile(r"model .*not found", re.I), "not_found"),
+    (re.compile(r"exceed\w* (the )?(available )?context|context (length|window) exceeded|prompt is too long", re.I), "context_length"),
+    (re.compile(r"does not support|invalid (message|format|options|think)", re.I), "bad_request"),
+    (re.compile(r"server busy|maximum pending requests|overloaded", re.I), "overloaded"),
+    (re.compile(r"rate limit|usage limit", re.I), "rate_limited"),
+    (re.compile(r"unauthorized", re.I), "bad_credentials"),
+)
+
+
+class Ollama(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`base_url` without /api. `api_key` only for who stands behind a key (ollama.com); sent as Bearer.
+
+    `think`: true, false, or how hard ("low" … "high"), for models that can. `keep_alive`: how long the model stays loaded,
+    in seconds or as Ollama writes it ("10m"). `model_options`: Ollama's `options` (num_ctx, top_k …); a call's own
+    max_tokens, temperature, top_p, seed and stop go before them.
+    """
+
+    dialect: ClassVar[str] = ""
+
+    base_url: str = "http://localhost:11434"
+    api_key: Secret | None = None
+    headers: dict[str, str] = {}
+    think: bool | Literal["low", "medium", "high"] | None = None
+    keep_alive: float | str | None = None
+    model_options: dict[str, Any] = {}
+
+    def request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
+        if chat.tools and chat.tool_choice not in (None, "auto", "none"):
+            raise BadRequest("This model cannot be made to call a tool: tool_choice can be auto or none", param="tool_choice")
+        body = {
+            "model": model,
+            "messages": _messages(chat.messages),
+            "stream": True,
+            "tools": [_tool(tool) for tool in chat.tools] if chat.tool_choice != "none" else None,
+            "format": _format(chat),
+            "think": self.think,
+            "keep_alive": self.keep_alive,
+            "options": self.model_options | _options(chat),
+        }
+        said = {name: value for name, value in body.items() if value is not None and value != {} and value != []}
+        return UpstreamRequest(self.base_url.rstrip("/") + "/api/chat", self._headers, msgspec.json.encode(said))
+
+    def decoder(self, *, verbatim: bool = False) -> "ChatDecoder":
+        return ChatDecoder()
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
+        raise NotImplementedError
+
+    def transport(self) -> "Transport | None":
+        return None
+
+    def credentials(self) -> Headers:
+        return (("authorization", f"Bearer {self.api_key.reveal()}"),) if self.api_key else ()
+
+    @property
+    def _headers(self) -> Headers:
+        headers = {"content-type": "application/json", "accept": "application/x-ndjson"}
+        return tuple((headers | {name.lower(): value for name, value in self.headers.items()}).items())
+
+
+# ---- request
+
+
+def _options(chat: ChatRequest) -> dict[str, Any]:
+    sampling = chat.sampling
+    options = {
+        "num_predict": sampling.max_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "seed": sampling.seed,
+        "stop": sampling.stop or None,
+    }
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _format(chat: ChatRequest) -> str | dict[str, Any] | None:
+    wanted = response_format(chat.response_format)
+    if wanted.json_schema is not None:
+        return wanted.json_schema.schema
+    return "json" if wanted.type == "json_object" else None
+
+
+def _messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    names: dict[str, str] = {}  # of the tool calls so far, by id: results are matched by the tool's name
+    translated = []
+    for message in messages:
+        names |= {call.id: call.name for call in message.tool_calls}
+        translated.append(_message(message, names))
+    return translated
+
+
+def _message(message: Message, names: Mapping[str, str]) -> dict[str, Any]:
+    wire: dict[str, Any] = {"role": message.role, "content": message.text}
+    if images := _images(message):
+        wire["images"] = images
+    if message.tool_calls:
+        wire["tool_calls"] = [_tool_call(call) for call in message.tool_calls]
+    if message.role == "tool":
+        wire |= {"tool_call_id": message.tool_call_id, "tool_name": names.get(message.tool_call_id, "")}
+    return wire
+
+
+def _images(message: Message) -> list[str]:
+    images = []
+    for part in message.parts:
+        match part:
+            case Text():
+                pass
+            case Image(url=url):
+                inline = inline_image(url)
+                if inline is None:
+                    raise BadRequest("This model takes images only as data: URLs; it fetches none", param="messages")
+                images.append(inline.data)
+            case _:
+                raise BadRequest(f"Content of type {part.type!r} cannot be sent to this model", param="messages")
+    return images
+
+
+def _tool_call(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "function": {"name": call.name, "arguments": json_object(call.arguments)}}
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters or {"type": "object"}}
+    return {"type": "function", "function": function}
+
+
+# ---- answer
+
+
+class _Function(msgspec.Struct):
+    name: str = ""
+    arguments: Raw = Raw(b"{}")
+
+
+class _ToolCall(msgspec.Struct):
+    function: _Function
+    id: str = ""
+
+
+class _Message(msgspec.Struct):
+    content: str | None = None
+    thinking: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+
+
+class _Line(msgspec.Struct):
+    model: str = ""
+    message: _Message | None = None
+    done: bool = False
+    done_reason: str | None = None
+    prompt_eval_count: int | None = None
+    eval_count: int | None = None
+    error: str | None = None

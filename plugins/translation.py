@@ -1,0 +1,60 @@
+"""The pieces of a request that every dialect but OpenAI's has to take apart. Pure; raises BadRequest, never another error."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Raw
+
+from gateway.errors import BadRequest
+
+DATA_URL = re.compile(r"data:(?P<type>image/[\w.+-]+);base64,(?P<data>[A-Za-z0-9+/]+={0,2})")
+
+
+class Inline(msgspec.Struct, frozen=True):
+    """An image that came in the request itself; `data` is base64."""
+
+    media_type: str
+    data: str
+
+
+class JSONSchema(msgspec.Struct):
+    schema: dict[str, Any]
+
+
+class ResponseFormat(msgspec.Struct):
+    """OpenAI's `response_format`; `json_schema` is there exactly where `type` says so."""
+
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    json_schema: JSONSchema | None = None
+
+
+def inline_image(url: str) -> Inline | None:
+    """The image of a data: URL (RFC 2397), None for an http(s) URL."""
+    if url.startswith(("https://", "http://")):
+        return None
+    if found := DATA_URL.fullmatch(url):
+        return Inline(found["type"], found["data"])
+    raise BadRequest("An image must be an http(s) URL, or a data: URL of an image in base64", param="messages")
+
+
+def json_object(arguments: str) -> Raw:
+    """A tool call's arguments as they were written, proven to be a JSON object; blank text counts as an empty one."""
+    text = arguments.strip() or "{}"
+    try:
+        msgspec.json.decode(text, type=dict[str, Any])
+        return Raw(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        raise BadRequest("The arguments of a tool call must be a JSON object", param="messages") from None
+
+
+def response_format(wanted: Mapping[str, Any] | None) -> ResponseFormat:
+    """What the answer must look like; plain text where nothing was asked for."""
+    try:
+        parsed = msgspec.convert(wanted or {}, ResponseFormat)
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"response_format: {error}", param="response_format") from None
+    if parsed.type == "json_schema" and parsed.json_schema is None:
+        raise BadRequest("response_format of type json_schema needs json_schema.schema", param="response_format")
+    return parsed

@@ -1,0 +1,155 @@
+"""The relay as a state machine: what it says when, with a decoder and an encoder one can read."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from gateway.errors import GatewayError, UpstreamError, UpstreamTruncated
+from gateway.events import Finished, ReasoningDelta, Started, StreamEvent, TextDelta, ToolCallStarted, Usage, Verbatim
+from gateway.relay import Relay
+
+
+class Script:
+    """A decoder whose input names its events: one letter each."""
+
+    EVENTS: dict[str, StreamEvent] = {
+        "s": Started("id", "m"), "a": TextDelta("a"), "b": TextDelta("b"), "r": ReasoningDelta("r"),
+        "t": ToolCallStarted(0, "c", "f"), "v": Verbatim(b"raw"), "." : Finished("stop", Usage(1, 2)),
+        "l": Finished("length"),
+    }  # fmt: skip
+
+    def __init__(self, complete_at_close: bool = False) -> None:
+        self.complete_at_close = complete_at_close
+
+    def feed(self, data: bytes) -> list[StreamEvent]:
+        if b"!" in data:
+            raise UpstreamError("stream_error")
+        return [self.EVENTS[letter] for letter in data.decode() if letter != "_"]
+
+    def close(self) -> list[StreamEvent]:
+        if self.complete_at_close:
+            return [self.EVENTS["."]]
+        raise UpstreamTruncated
+
+
+class Names:
+    """An encoder that writes the events' letters back."""
+
+    content_type = "text/plain"
+
+    def start(self) -> bytes:
+        return b""
+
+    def encode(self, events: Sequence[StreamEvent]) -> bytes:
+        letters = {event: letter for letter, event in Script.EVENTS.items()}
+        return "".join(letters[event] for event in events).encode()
+
+    def fail(self, error: GatewayError) -> bytes:
+        return b"<" + error.code.encode() + b">"
+
+    def heartbeat(self) -> bytes:
+        return b"~"
+
+
+def relay(*, whole: bool = False, accept_empty: bool = False) -> Relay:
+    made = Relay(whole=whole)
+    made.attach(Script(), Names(), accept_empty=accept_empty, now=1.0)
+    return made
+
+
+def test_nothing_is_said_before_the_first_content() -> None:
+    r = relay()
+    assert r.feed(b"s", 2) == b""
+    assert not r.committed
+    assert r.feed(b"_", 3) == b""
+    assert r.feed(b"ab", 4) == b"sab", "what was held back comes first"
+    assert r.committed
+    assert (r.first_content_at, r.content_at) == (4, 4)
+    assert r.feed(b"a", 6) == b"a"
+    assert (r.first_content_at, r.content_at, r.gap) == (4, 6, 2)
+
+
+@pytest.mark.parametrize("letter", ["a", "r", "t"])
+def test_text_reasoning_and_tool_calls_are_content(letter: str) -> None:
+    r = relay()
+    assert r.feed(b"s" + letter.encode(), 2) != b""
+    assert r.first_content_at == 2
+
+
+@pytest.mark.parametrize("letter", ["s", "v", "_"])
+def test_roles_and_frames_are_not_content(letter: str) -> None:
+    r = relay()
+    assert r.feed(letter.encode(), 2) == b""
+    assert r.first_content_at == 0
+
+
+def test_another_attempt_leaves_no_trace_of_the_first() -> None:
+    r = relay()
+    r.feed(b"s", 2)
+    with pytest.raises(UpstreamError):
+        r.feed(b"!", 3)
+    r.attach(Script(), Names(), accept_empty=True, now=4)
+    assert r.feed(b"sb.", 5) == b"sb."
+    assert r.text == "b"
+
+
+def test_a_whole_answer_waits_for_its_end() -> None:
+    r = relay(whole=True)
+    assert r.feed(b"sab", 2) == b""
+    assert not r.committed
+    assert r.feed(b".", 3) == b"sab."
+    assert r.text == "ab"
+
+
+def test_a_whole_answer_that_breaks_leaves_no_trace() -> None:
+    r = relay(whole=True)
+    r.feed(b"sab", 2)
+    with pytest.raises(UpstreamTruncated):
+        r.close(3)
+    r.attach(Script(), Names(), accept_empty=True, now=4)
+    assert r.feed(b"sb.", 5) == b"sb."
+    assert r.text == "b"
+
+
+def test_the_end_of_the_body_can_complete_an_answer() -> None:
+    r = Relay(whole=False)
+    r.attach(Script(complete_at_close=True), Names(), accept_empty=False, now=1)
+    r.feed(b"sa", 2)
+    assert r.close(3) == b"."
+    assert r.finished is not None
+
+
+def test_the_end_of_the_body_before_the_answers_end_is_a_cut() -> None:
+    r = relay()
+    r.feed(b"sa", 2)
+    with pytest.raises(UpstreamTruncated):
+        r.close(3)
+    assert r.fail(UpstreamTruncated()) == b"<truncated>"
+
+
+def test_an_error_is_said_exactly_once_and_never_after_the_end() -> None:
+    r = relay()
+    r.feed(b"sa", 2)
+    assert r.fail(UpstreamTruncated()) == b"<truncated>"
+    assert r.fail(UpstreamTruncated()) == b""
+    done = relay()
+    done.feed(b"sa.", 2)
+    assert done.fail(UpstreamTruncated()) == b""
+
+
+def test_nothing_is_said_after_the_end() -> None:
+    r = relay()
+    assert r.feed(b"sa.", 2) == b"sa."
+    assert r.feed(b"ab", 3) == b""
+    assert r.close(4) == b""
+    assert r.text == "a"
+
+
+def test_an_empty_answer_is_a_failure_while_another_target_is_left() -> None:
+    with pytest.raises(UpstreamError, match="empty"):
+        relay().feed(b"s.", 2)
+    assert relay(accept_empty=True).feed(b"s.", 2) == b"s."
+
+
+def test_an_answer_cut_by_its_length_before_any_content_is_an_answer() -> None:
+    assert relay().feed(b"sl", 2) == b"sl"
