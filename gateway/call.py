@@ -1,7 +1,7 @@
 """One call, from the accepted request to its log line: what the server, the policies and the pipeline know of it."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -37,6 +37,7 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     name: str
     config: Alias
     tiers: Sequence[Sequence[Target]]
+    inter_token: Any
 
 
 class Attempt(msgspec.Struct, eq=False):

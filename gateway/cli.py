@@ -53,7 +53,7 @@ def serve(path: str | None) -> None:
     loaded = load(locate(path))
     for warning in loaded.warnings:
         click.echo(f"warning: {warning}", err=True)
-    from gateway.server import run
+    from gateway.serve import run
 
     sys.exit(run(loaded))
 
@@ -126,7 +126,7 @@ def hash_() -> None:
     """Read a key from standard input and print its digest."""
     from gateway.identity.keys import digest_of
 
-    key = click.get_text_stream("stdin").readline().strip()
+    key = sys.stdin.readline().strip()
     if not key or not key.isascii() or not key.isprintable() or " " in key:
         _fail("sluice: expected one key on standard input: printable ASCII without spaces")
     click.echo(digest_of(key))
@@ -138,14 +138,14 @@ def version(as_json: bool) -> None:
     """Print the version."""
     import platform
 
-    from gateway.version import version as installed_version
+    from gateway.version import VERSION
 
     if not as_json:
-        click.echo(f"sluice {installed_version()}")
+        click.echo(f"sluice {VERSION}")
         return
     import json
 
-    click.echo(json.dumps({"version": installed_version(), "python": platform.python_version()}))
+    click.echo(json.dumps({"version": VERSION, "python": platform.python_version()}))
 
 
 @cli.command()

@@ -5,10 +5,10 @@ that were already found wrong are INVALID and skipped, so one mistake is one lin
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from gateway.config import Alias, Config, Issuer, Key, Limits, Server, Target, Timeouts, Upstream
+from gateway.config import Alias, Config, Issuer, Key, Limits, Server, Target, Timeouts
 from gateway.identity.jwks import issuer_keys, unusable
 from gateway.identity.keys import timestamp
 from gateway.problems import Path, Report, suggestion
@@ -19,7 +19,7 @@ STORES = ("redis://", "rediss://", "unix://")
 
 
 def address(text: str) -> tuple[str, int]:
-    """"host:port" -> (host, port); IPv6 in brackets, an empty host is every interface. Raises ValueError."""
+    """ "host:port" -> (host, port); IPv6 in brackets, an empty host is every interface. Raises ValueError."""
     host, colon, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     host = host[1:-1] if bracketed else host
@@ -115,12 +115,14 @@ class Checks:
         for index, name in enumerate(caller.aliases):
             if isinstance(name, str) and name != "*":
                 self._known_alias((*path, "aliases", index), name)
-        default = caller.default_alias
-        if default is not None and self._known_alias((*path, "default_alias"), default):
-            if not {"*", default} & set(caller.aliases):
-                self._report.problem((*path, "default_alias"), f'"{default}" is not among its aliases')
+        if caller.default_alias is not None:
+            self._default_alias((*path, "default_alias"), caller.default_alias, caller.aliases)
         for index, origin in enumerate(caller.origins):
             self._try((*path, "origins", index), _origin, origin)
+
+    def _default_alias(self, path: Path, name: str, allowed: tuple[str, ...]) -> None:
+        if self._known_alias(path, name) and name not in allowed and "*" not in allowed:
+            self._report.problem(path, f'"{name}" is not among its aliases')
 
     def _known_alias(self, path: Path, name: str) -> bool:
         if name not in self._aliases:
@@ -200,5 +202,3 @@ def _origin(text: str) -> None:
 def _state(text: str) -> None:
     if text != "memory" and not (text.startswith("sqlite:") and len(text) > len("sqlite:")):
         raise ValueError("expected memory or sqlite:PATH")
-
-

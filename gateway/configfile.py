@@ -24,7 +24,7 @@ from gateway.problems import Problem, Report, suggestion
 from gateway.validation import INVALID, Walk
 from gateway.yamltext import Mapping, Mark, Node, YamlError, read
 
-MAX_FILE = 4 << 20
+MAX_FILE = 16 << 20
 DEFAULTS = ("gateway.yaml", "/etc/sluice/gateway.yaml")
 
 FindBackend = Callable[[str], type[msgspec.Struct]]
@@ -164,4 +164,3 @@ def _fields(struct: type[msgspec.Struct]) -> tuple[inspect.Field, ...]:
 def _names(root: Mapping, section: str) -> list[str]:
     entry = root.entries.get(section)
     return list(entry.node.entries) if entry is not None and isinstance(entry.node, Mapping) else []
-

@@ -15,6 +15,8 @@ UpstreamErrorKind = Literal[
     "bad_request", "context_length", "content_policy",
     # the answer's stream
     "garbled", "truncated", "stream_error", "first_token_timeout", "idle_timeout", "total_timeout",
+    # a continued answer that turned out to be another one
+    "diverged",
 ]  # fmt: skip
 
 CALLERS_FAULT: frozenset[UpstreamErrorKind] = frozenset({"bad_request", "context_length", "content_policy"})

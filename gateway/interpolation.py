@@ -1,7 +1,7 @@
 """${VAR}, ${VAR:-default} and ${file:/path} inside the text values of the configuration; `$$` is a dollar sign.
 
-It happens after YAML was parsed, so what is inserted can never change the structure of the file. An unquoted value is
-read anew by the rules of plain scalars (`max_connections: ${N}` is a number). Problems name the variable, not its value.
+It happens after YAML was parsed, so what is inserted can never change the structure of the file. What comes out is read
+by the type that it is for: "${N}" may be a number, and a key of digits stays text. Problems name variables, not values.
 """
 
 import re
@@ -43,10 +43,12 @@ class Expansion:
     def _scalar(self, node: Scalar, path: Path) -> Node:
         try:
             text = _REFERENCE.sub(self._lookup, node.text)
+            if "${" not in node.text.replace("$$", ""):
+                return Scalar(node.at, text, text, node.plain)
         except _Missing as missing:
             self._problem(path, node, str(missing))
             return Broken(node.at)
-        return Scalar(node.at, text, resolve(text) if node.plain else text, node.plain, "${" in node.text)
+        return Scalar(node.at, text, resolve(text), node.plain, expanded=True)
 
     def _lookup(self, match: re.Match[str]) -> str:
         if match[0] == "$$":

@@ -1,21 +1,25 @@
-"""One answer's state machine: an upstream's bytes in, the client's bytes out. No coroutine, no socket, no clock of its own.
+"""One attempt's state machine: an upstream's bytes in, the client's bytes out. No coroutine, no socket, no clock of its own.
 
 `feed` is decoder, observer and encoder in a row, so it can be driven by a task or straight from a socket's callback,
-and tested as what it is. It knows two phases:
+and tested as what it is. Its phases:
 
-    waiting    nothing that names the model has been said. Events are held back; an attempt that fails now leaves
-               no trace, and `attach` starts the next one with a fresh decoder and encoder.
-    committed  the first content event (text, reasoning, tool call; not a bare role) went to the client. From here on
-               the answer ends with its `Finished`, or in exactly one in-band error.
+    waiting     nothing has been said. Events are held back until the first content event (text, reasoning, tool call;
+                not a bare role); an attempt that fails now leaves no trace, and another may begin.
+    committed   the first content event went to the client. From here on the answer ends with its `Finished`, or is
+                continued by another attempt, or ends in exactly one in-band error.
+    recovering  this attempt continues an answer that was cut: the client holds `said` already. Either the model was
+                given it as a prefill, so that all it says is new; or it answers afresh and nothing is said until it
+                has reproduced `said` to the letter. Where it diverges, the client is told to start over if its dialect
+                can (`Encoder.restart`), and otherwise the attempt has failed. Text is never said twice.
 
 A whole answer (not streamed) commits only when it is complete, so any failure before its end leaves no trace either.
 
 The observer keeps what the rest of the gateway wants to know: when content came, how much, the usage, the finish,
-and the text where a conversation is kept.
+and the text.
 """
 
 from gateway.backends import Decoder
-from gateway.errors import GatewayError, UpstreamError, UpstreamGarbled, UpstreamTruncated
+from gateway.errors import UpstreamError, UpstreamGarbled, UpstreamTruncated
 from gateway.events import Finished, ReasoningDelta, Started, StreamEvent, TextDelta, ToolCallDelta, ToolCallStarted, Verbatim
 from gateway.frontends import Encoder
 
@@ -24,42 +28,50 @@ MAX_ANSWER = 32 << 20
 
 
 class Relay:
+    """`now` and all times are in seconds of the caller's clock.
+
+    `accept_empty`: a finished answer without any content is an answer. `said`: the text that the client holds from a
+    cut attempt; `prefilled`: the model was given it.
+    """
+
     __slots__ = (
-        "_accept_empty", "_decoder", "_encoder", "_held", "_text", "_whole", "characters", "committed", "content_at",
-        "failed", "finished", "first_content_at", "gap", "model",
+        "_accept_empty", "_decoder", "_encoder", "_held", "_reproducing", "_said", "_text", "_whole", "characters",
+        "committed", "content_at", "finished", "first_content_at", "gap", "model", "only_text",
     )  # fmt: skip
 
-    def __init__(self, *, whole: bool) -> None:
-        self._whole = whole
-        self.committed = False
-        self.failed = False
-        self.finished: Finished | None = None
-        self.characters = 0
-        self.first_content_at = self.content_at = self.gap = 0.0
-        self.model = ""
-        self._text: list[str] = []
-        self._held: list[StreamEvent] = []
-
-    def attach(self, decoder: Decoder, encoder: Encoder, *, accept_empty: bool, now: float) -> None:
-        """Begin with one attempt's response; `accept_empty`: a finished answer without any content is an answer.
-
-        `now` and all times are in seconds of the caller's clock.
-        """
-        assert not self.committed, "a committed answer cannot begin again"
+    def __init__(
+        self,
+        decoder: Decoder,
+        encoder: Encoder,
+        *,
+        whole: bool,
+        accept_empty: bool,
+        now: float,
+        said: str = "",
+        prefilled: bool = False,
+    ) -> None:
         self._decoder = decoder
         self._encoder = encoder
+        self._whole = whole
         self._accept_empty = accept_empty
-        self._held = []
-        self._text = []
-        self.characters = 0
-        self.model = ""
+        self._said = said
+        self._reproducing = bool(said) and not prefilled
+        self._held: list[StreamEvent] = []
+        self._text: list[str] = []
+        self.committed = False
+        self.finished: Finished | None = None
         self.first_content_at = 0.0
         self.content_at = now
+        self.gap = 0.0
+        self.characters = 0
+        self.model = ""
+        self.only_text = True
 
     @property
     def text(self) -> str:
-        """The answer's text so far, untrimmed."""
-        return "".join(self._text)
+        """What the client holds of the answer's text, untrimmed; what earlier attempts said included."""
+        text = "".join(self._text)
+        return self._said if self._reproducing else self._said + text
 
     def feed(self, data: bytes, now: float) -> bytes:
         """The client's bytes for this read of the upstream's; b"" = nothing to say yet.
@@ -77,13 +89,6 @@ class Relay:
             raise UpstreamTruncated
         return out
 
-    def fail(self, error: GatewayError) -> bytes:
-        """The in-band error that ends the answer; b"" where it has ended already."""
-        if self.failed or self.finished is not None:
-            return b""
-        self.failed = True
-        return self._encoder.fail(error)
-
     def _take(self, events: list[StreamEvent], now: float) -> bytes:
         if not events or self.finished is not None:
             return b""
@@ -93,6 +98,8 @@ class Relay:
             if self.finished is None and (self._whole or not self.first_content_at):
                 return b""
             self._check_empty()
+            if self._said:
+                return self._continue(events)
             self.committed = True
             self._held = []
         return self._encoder.encode(events)
@@ -113,7 +120,7 @@ class Relay:
             elif kind is Started:
                 self.model = event.model  # type: ignore[union-attr]
             else:
-                characters += _size(event)
+                characters += self._measure(event)
                 content = True
         self.characters = characters
         if content:
@@ -123,22 +130,52 @@ class Relay:
             if characters > MAX_ANSWER:
                 raise UpstreamGarbled("The upstream's answer is too long")
 
+    def _measure(self, event: StreamEvent) -> int:
+        match event:
+            case ReasoningDelta(text=text):
+                return len(text)
+            case ToolCallDelta(arguments=arguments):
+                return len(arguments)
+            case ToolCallStarted(name=name):
+                self.only_text = False
+                return len(name)
+            case _:
+                return 0
+
     def _check_empty(self) -> None:
         finished = self.finished
-        if finished is None or self.first_content_at or self._accept_empty:
+        if finished is None or self.first_content_at or self._accept_empty or self._said:
             return
         if finished.reason == "stop":
             self.finished = None
             raise UpstreamError("truncated", "The upstream's answer was empty")
 
+    def _continue(self, events: list[StreamEvent]) -> bytes:
+        """What is new in an attempt that recovers: everything behind a prefill, or what follows the reproduced text."""
+        restart = b""
+        if self._reproducing:
+            text = "".join(self._text)
+            complete = self.finished is not None or not self.only_text
+            if len(text) <= len(self._said) and self._said.startswith(text) and not (complete and text != self._said):
+                if not complete:
+                    return b""
+            elif not text.startswith(self._said):
+                restart = self._encoder.restart()
+                if not restart:
+                    self.finished = None
+                    raise UpstreamError("diverged", "Another answer than the one that was cut")
+                self._said = ""
+            fresh = text[len(self._said) :]
+            self._text = [self._said, fresh] if self._said else [fresh]
+            self._said = ""
+            self._reproducing = False
+            events = [*([TextDelta(fresh)] if fresh else ()), *(e for e in events if _follows_text(e))]
+        else:
+            events = [event for event in events if not isinstance(event, Started)]
+        self.committed = True
+        self._held = []
+        return restart + self._encoder.encode(events)
 
-def _size(event: StreamEvent) -> int:
-    match event:
-        case ReasoningDelta(text=text):
-            return len(text)
-        case ToolCallDelta(arguments=arguments):
-            return len(arguments)
-        case ToolCallStarted(name=name):
-            return len(name)
-        case _:
-            return 0
+
+def _follows_text(event: StreamEvent) -> bool:
+    return isinstance(event, ToolCallStarted | ToolCallDelta | Finished)

@@ -84,7 +84,7 @@ class Runtime:
 
     def _route(self, name: str, alias: Alias, backends: Mapping[str, Backend]) -> Route:
         tiers = [[self._target(target, backends[target.upstream]) for target in tier] for tier in alias.tiers]
-        return Route(name, alias, tiers)
+        return Route(name, alias, tiers, self.metrics.child("inter_token_seconds", name))
 
     def _target(self, target: TargetConfig, backend: Backend) -> Target:
         series = TargetSeries(self.metrics, target.upstream, target.model)

@@ -90,5 +90,5 @@ async def _drain(runtime: Runtime, clients: Listener, server: Any, config: Serve
             while runtime.pipeline.flows:  # a poll: this happens once in a process's life
                 await asyncio.sleep(0.05)
     for flow in list(runtime.pipeline.flows):
-        flow.end_by_drain()
+        flow.drain()
     await clients.shutdown(1.0)

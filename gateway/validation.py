@@ -104,7 +104,7 @@ class Walk:
 
     def _union(self, node: Node, types: tuple[inspect.Type, ...], path: Path) -> Any:
         others = [kind for kind in types if not isinstance(kind, inspect.NoneType)]
-        if len(others) < len(types) and isinstance(node, Scalar) and node.value is None:
+        if len(others) < len(types) and isinstance(node, Scalar) and _absent(node, others):
             return None
         if len(others) == 1:
             return self.value(node, others[0], path)
@@ -126,6 +126,16 @@ class Walk:
     def _wrong(self, node: Node, path: Path, message: str) -> Any:
         self.report.problem(path, message, node.at)
         return INVALID
+
+
+def _absent(node: Scalar, others: list[inspect.Type]) -> bool:
+    """A ${VAR} that holds the word null is text where text is possible; an empty one is none everywhere."""
+    text = any(isinstance(kind, inspect.StrType) or _is_secret(kind) for kind in others)
+    return node.value is None and not (node.expanded and node.text and text)
+
+
+def _is_secret(kind: inspect.Type) -> bool:
+    return isinstance(kind, inspect.CustomType) and issubclass(kind.cls, Secret)
 
 
 _CONTAINERS: dict[type, Callable[[list[Any]], Any]] = {
@@ -214,7 +224,7 @@ def plain(node: Node) -> Any:
     """The tree as Python's own types."""
     match node:
         case Scalar():
-            return node.value
+            return node.text if node.expanded and not node.plain else node.value
         case Sequence():
             return [plain(item) for item in node.items]
         case Mapping():

@@ -13,7 +13,7 @@ import msgspec
 import yaml
 
 MAX_DEPTH = 64
-MAX_NODES = 100_000  # with every alias followed
+MAX_ALIASED = 100_000  # nodes that stand there only by following aliases; the others are bounded by the file
 
 Value = None | bool | int | float | str
 
@@ -26,7 +26,7 @@ class Mark(msgspec.Struct, frozen=True, order=True):
 
 
 class Scalar(msgspec.Struct, frozen=True):
-    """`text` as written, `value` as the core schema reads it; `plain`: not quoted; `expanded`: came from outside the file."""
+    """`text` as written, `value` as the core schema reads it; `plain`: not quoted; `expanded`: ${VAR} was in it."""
 
     at: Mark
     text: str
@@ -126,6 +126,7 @@ class _Tree:
         self._anchors: dict[str, tuple[Node, int]] = {}  # a node is known once it is complete: it cannot hold itself
         self._depth = 0
         self._count = 0
+        self._aliased = 0
 
     def document(self) -> Node:
         root: Node | None = None
@@ -141,7 +142,7 @@ class _Tree:
         if isinstance(event, yaml.AliasEvent):
             return self._alias(str(event.anchor), at)
         before = self._count
-        self._spend(1, at)
+        self._count += 1
         node: Node
         match event:
             case yaml.ScalarEvent():
@@ -161,13 +162,11 @@ class _Tree:
             node, size = self._anchors[name]
         except KeyError:
             raise YamlError(at, f"not YAML: no anchor &{name} before this, or it would hold itself") from None
-        self._spend(size, at)
+        self._count += size
+        self._aliased += size
+        if self._aliased > MAX_ALIASED:
+            raise YamlError(at, f"aliases stand for more than {MAX_ALIASED} values")
         return node
-
-    def _spend(self, nodes: int, at: Mark) -> None:
-        self._count += nodes
-        if self._count > MAX_NODES:
-            raise YamlError(at, f"more than {MAX_NODES} values, aliases included")
 
     def _items(self, end: type, at: Mark) -> Iterator[Node]:
         self._depth += 1

@@ -9,34 +9,23 @@ What the request loses or changes on the way, because the API has no word for it
   - `seed` is left out: it is a wish in every dialect;
   - an assistant's last words lose their trailing white space, which the API refuses in a prefill.
 
-A stream is message_start, then content blocks (start, deltas, stop), message_delta (why it stopped, usage so far) and
-message_stop, its terminator. Event types nobody here knows are skipped, as the vendor's versioning policy asks.
-Redacted thinking, signatures, citations and the results of tools the provider ran have no event of ours.
+The answer is plugins.anthropic_stream.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import msgspec
-from msgspec import Meta, Raw
+from msgspec import Meta
 
 from gateway.backends import Headers, UpstreamRequest
 from gateway.chat import ChatRequest, Image, Message, Part, Text, Tool, ToolCall
 from gateway.config import Secret
-from gateway.errors import BadRequest, UpstreamError, UpstreamErrorKind, UpstreamGarbled, UpstreamTruncated
-from gateway.events import (
-    Finished,
-    FinishReason,
-    ReasoningDelta,
-    Started,
-    StreamEvent,
-    TextDelta,
-    ToolCallDelta,
-    ToolCallStarted,
-    Usage,
-)
-from gateway.wire.retry_after import parse_retry_after
+from gateway.errors import BadRequest, UpstreamError
+from gateway.wire.upstream_errors import upstream_error
+from plugins.anthropic_stream import MessagesDecoder
+from plugins.translation import check_endpoint, inline_image, json_object, response_format
 
 if TYPE_CHECKING:
     from gateway.transport import Transport
@@ -46,43 +35,12 @@ Block = dict[str, Any]
 FIRST_TURN = "(The assistant begins this conversation.)"
 """Said for the user where an assistant's message comes first; the API wants a user's there."""
 
-STOP_REASONS: dict[str, FinishReason] = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "pause_turn": "stop",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "tool_use": "tool_calls",
-    "refusal": "content_filter",
-}
 
-ERROR_TYPES: dict[str, UpstreamErrorKind] = {
-    "invalid_request_error": "bad_request",
-    "request_too_large": "bad_request",
-    "authentication_error": "bad_credentials",
-    "permission_error": "bad_credentials",
-    "billing_error": "bad_credentials",
-    "not_found_error": "not_found",
-    "rate_limit_error": "rate_limited",
-    "overloaded_error": "overloaded",
-    "api_error": "server_error",
-    "timeout_error": "server_error",
-}
-
-# The API calls these invalid_request_error too, though they are of another kind.
-ERROR_WORDS: tuple[tuple[re.Pattern[str], UpstreamErrorKind], ...] = (
-    (re.compile(r"prompt is too long|exceed(s|ed)? (the )?(model'?s? )?(context|maximum context)", re.I), "context_length"),
-    (re.compile(r"credit balance is too low", re.I), "bad_credentials"),
-    (re.compile(r"reached your specified .*usage limits", re.I), "rate_limited"),
-    (re.compile(r"content filtering policy", re.I), "content_policy"),
-)
-
-
-class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
     """The Messages API, at Anthropic or at whoever serves the same at `base_url` (with or without its `/v1`).
 
     `beta`: values of the anthropic-beta header. `extra_body`: fields put into each request as they are ("thinking" …).
-    `strict`: only message_stop ends an answer; else one that had said why it stopped is taken as complete.
+    `strict`: data in the stream that is no event is an error, else it is skipped.
     """
 
     dialect: ClassVar[str] = ""
@@ -95,6 +53,9 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     extra_body: dict[str, Any] = {}
     default_max_tokens: Annotated[int, Meta(ge=1)] = 4096
     strict: bool = False
+
+    def __post_init__(self) -> None:
+        check_endpoint(self.base_url, self.headers)
 
     def request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
         sampling = chat.sampling
@@ -116,11 +77,11 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         body |= {name: value for name, value in optional.items() if value not in (None, "", (), [])}
         return UpstreamRequest(self._url, self._headers, msgspec.json.encode(body | self.extra_body))
 
-    def decoder(self, *, verbatim: bool = False) -> "MessagesDecoder":
+    def decoder(self, *, verbatim: bool = False) -> MessagesDecoder:
         return MessagesDecoder(strict=self.strict)
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
-        raise NotImplementedError
+        return upstream_error(status, headers, body)
 
     def transport(self) -> "Transport | None":
         return None
@@ -128,13 +89,14 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     def credentials(self) -> Headers:
         return (("x-api-key", self.api_key.reveal()),) if self.api_key else ()
 
-    @property
+    @cached_property
     def _url(self) -> str:
         return self.base_url.rstrip("/").removesuffix("/v1") + "/v1/messages"
 
-    @property
+    @cached_property
     def _headers(self) -> Headers:
-        headers = {"content-type": "application/json", "accept": "text/event-stream", "anthropic-version": self.version}
+        headers = {"accept": "text/event-stream", "accept-encoding": "identity", "content-type": "application/json"}
+        headers["anthropic-version"] = self.version
         if self.beta:
             headers["anthropic-beta"] = ",".join(self.beta)
         return tuple((headers | {name.lower(): value for name, value in self.headers.items()}).items())
@@ -243,70 +205,3 @@ def _output_config(chat: ChatRequest) -> Block | None:
     if wanted.type == "json_object":
         raise BadRequest("This model needs response_format of type json_schema, with a schema", param="response_format")
     return {"format": {"type": "json_schema", "schema": wanted.json_schema.schema}} if wanted.json_schema else None
-
-
-# ---- answer
-
-
-class _OutputDetails(msgspec.Struct):
-    thinking_tokens: int | None = None
-
-
-class _Usage(msgspec.Struct):
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-    output_tokens_details: _OutputDetails | None = None
-
-
-class _Message(msgspec.Struct):
-    id: str = ""
-    model: str = ""
-    usage: _Usage | None = None
-
-
-class _Block(msgspec.Struct):
-    type: str
-    id: str = ""
-    name: str = ""
-    text: str | None = None
-    thinking: str | None = None
-    input: Raw = Raw(b"")
-
-
-class _Delta(msgspec.Struct):
-    type: str = ""
-    text: str = ""
-    thinking: str = ""
-    partial_json: str = ""
-    stop_reason: str | None = None
-
-
-class _Error(msgspec.Struct):
-    type: str = ""
-    message: str = ""
-
-
-class _Event(msgspec.Struct):
-    """Any event of the stream: one decode, no union, so that a type nobody here knows is no error."""
-
-    type: str
-    index: int = 0
-    delta: _Delta | None = None
-    content_block: _Block | None = None
-    message: _Message | None = None
-    usage: _Usage | None = None
-    error: _Error | None = None
-
-
-class _Typed(msgspec.Struct):
-    type: str
-
-
-class _Tool(msgspec.Struct):
-    """A tool call that is being written. `whole`: its input, where it came at once; `said`: pieces have come."""
-
-    index: int
-    whole: str
-    said: bool = False

@@ -8,7 +8,7 @@ the history arrive), or `text`, or counts `tokens` tokens ("tok0 tok1 …"). A m
 It is deterministic, and counts usage in words. `fail` makes it go wrong on purpose, to see what the gateway does then.
 
 Its transport plays the upstream's part: the body of the request is a `Script`, and the response is NDJSON of its own,
-a JSON string per token and an object at the end: {"input": 3, "output": 5}, or {"error": "…"}.
+an object that begins, a JSON string per token, and an object that ends.
 """
 
 import asyncio
@@ -25,16 +25,18 @@ from gateway.backends import Headers, UpstreamRequest
 from gateway.chat import ChatRequest
 from gateway.config import Seconds
 from gateway.errors import UpstreamError, UpstreamErrorKind, UpstreamGarbled, UpstreamTruncated
-from gateway.events import Finished, Started, StreamEvent, TextDelta, Usage
+from gateway.events import Finished, FinishReason, Started, StreamEvent, TextDelta, Usage
 from gateway.transport import Sink, Transport
-from gateway.wire.ndjson import NDJSONDecoder
+from gateway.wire.ndjson import JSONLines
+from plugins.decoding import FrameDecoder
 
 MAX_TOKENS = 100_000
 TICK = 0.001
 
 Failure = Literal["connect_error", "rate_limited", "overloaded", "truncated", "stream_error", "stall"]
 
-WISH = re.compile(r"\b(tokens|delay_ms|gap_us|ttft_us)=(\d{1,9})\b")
+UNITS = {"tokens": 1, "delay_ms": 1e-3, "gap_us": 1e-6, "ttft_us": 1e-6}
+WISH = re.compile(rf"\b({'|'.join(UNITS)})=([0-9]{{1,9}})\b")
 STATUS: dict[Failure, int] = {"rate_limited": 429, "overloaded": 503}
 KIND_OF_STATUS: dict[int, UpstreamErrorKind] = {429: "rate_limited", 503: "overloaded"}
 MID_STREAM = ("truncated", "stream_error", "stall")
@@ -55,7 +57,8 @@ class Script(msgspec.Struct):
     def pieces(self) -> list[str]:
         if self.tokens:
             return [f" tok{number}" if number else "tok0" for number in range(min(self.tokens, self.limit + 1))]
-        return re.findall(r"\s*\S+", self.text)
+        # without white space at its end each run of it has a word behind it, so that the search stays linear
+        return re.findall(r"\s*\S+", self.text.rstrip())
 
 
 class Echo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -73,17 +76,17 @@ class Echo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     def request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
         said = [message.text for message in chat.messages if message.role == "user"]
         last = said[-1] if said else ""
-        wish = {name: int(value) for name, value in WISH.findall(last)}
-        delay = wish["gap_us"] / 1e6 if "gap_us" in wish else wish["delay_ms"] / 1e3 if "delay_ms" in wish else self.delay
-        first = delay if self.first_token_delay is None else self.first_token_delay
+        wish = {name: int(value) * UNITS[name] for name, value in WISH.findall(last)}
+        delay = wish.get("gap_us", wish.get("delay_ms", float(self.delay)))
+        first = delay if self.first_token_delay is None else float(self.first_token_delay)
         script = Script(
             model=model,
             text=_reply(last, len(said)) if self.text is None else self.text,
             input=sum(len(message.text.split()) for message in chat.messages),
             limit=min(chat.sampling.max_tokens or MAX_TOKENS, MAX_TOKENS),
-            tokens=wish.get("tokens", self.tokens),
+            tokens=int(wish.get("tokens", self.tokens)),
             delay=delay,
-            first_token_delay=wish["ttft_us"] / 1e6 if "ttft_us" in wish else first,
+            first_token_delay=wish.get("ttft_us", first),
             fail=self.fail,
         )
         return UpstreamRequest("echo:", (), msgspec.json.encode(script))
@@ -106,16 +109,55 @@ def _reply(message: str, turn: int) -> str:
     return f"You said: {message}" if turn <= 1 else f"Turn {turn}, you said: {message}"
 
 
-# ---- the upstream's part
+# ---- answer
 
 
-class End(msgspec.Struct, omit_defaults=True):
+class Start(msgspec.Struct, tag="start"):
+    """The first line, which comes at once."""
+
+    model: str = ""
+
+
+class End(msgspec.Struct, tag="end", omit_defaults=True):
     """The last line. Usage in words; `length`: there was more to say."""
 
     input: int = 0
     output: int = 0
     length: bool = False
     error: str = ""
+
+
+_LINE = msgspec.json.Decoder(str | Start | End)
+
+
+class EchoDecoder(FrameDecoder[bytes]):
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(JSONLines())
+
+    def _end(self) -> list[StreamEvent]:
+        raise UpstreamTruncated
+
+    def _take(self, frame: bytes, events: list[StreamEvent]) -> None:
+        try:
+            line = _LINE.decode(frame)
+        except msgspec.DecodeError:
+            raise UpstreamGarbled from None
+        match line:
+            case str(text):
+                events.append(TextDelta(text))
+            case Start(model=model):
+                events.append(Started(model=model))
+            case End(error=""):
+                self._done = True
+                reason: FinishReason = "length" if line.length else "stop"
+                events.append(Finished(reason, Usage(input=line.input, output=line.output), reason))
+            case End(error=message):
+                raise UpstreamError("stream_error", message, status=200)
+
+
+# ---- the upstream's part
 
 
 class EchoTransport:
@@ -146,6 +188,7 @@ class EchoResponse:
 
     async def pump(self, sink: Sink) -> None:
         script = self._script
+        sink(_line(Start(script.model)))
         due = asyncio.get_running_loop().time()
         wait = script.first_token_delay
         for line in _lines(script):
@@ -208,5 +251,5 @@ def _lines(script: Script) -> Iterator[bytes]:
             yield _line(End(input=script.input, output=len(said), length=length))
 
 
-def _line(value: str | End) -> bytes:
+def _line(value: str | Start | End) -> bytes:
     return msgspec.json.encode(value) + b"\n"

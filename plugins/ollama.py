@@ -7,8 +7,8 @@ The answer ends with the line that has done:true. A tool call comes whole; where
 per answer (call_0, call_1 …). An error in the middle of a stream is a line {"error": "…"} under status 200.
 """
 
-import re
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
@@ -17,7 +17,7 @@ from msgspec import Raw
 from gateway.backends import Headers, UpstreamRequest
 from gateway.chat import ChatRequest, Image, Message, Text, Tool, ToolCall
 from gateway.config import Secret
-from gateway.errors import BadRequest, UpstreamError, UpstreamErrorKind, UpstreamGarbled, UpstreamTruncated
+from gateway.errors import BadRequest, UpstreamError, UpstreamGarbled, UpstreamTruncated
 from gateway.events import (
     Finished,
     FinishReason,
@@ -29,27 +29,18 @@ from gateway.events import (
     ToolCallStarted,
     Usage,
 )
-from gateway.wire.ndjson import NDJSONDecoder
-from gateway.wire.retry_after import parse_retry_after
-from plugins.translation import inline_image, json_object, response_format
+from gateway.wire.ndjson import JSONLines
+from gateway.wire.upstream_errors import stream_error, upstream_error
+from plugins.decoding import FrameDecoder
+from plugins.translation import check_endpoint, inline_image, json_object, response_format
 
 if TYPE_CHECKING:
     from gateway.transport import Transport
 
 DONE_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "load": "stop", "unload": "stop"}
 
-# Ollama has no error codes: its words, and its status, are all there is.
-ERROR_WORDS: tuple[tuple[re.Pattern[str], UpstreamErrorKind], ...] = (
-    (re.compile(r"model .*not found", re.I), "not_found"),
-    (re.compile(r"exceed\w* (the )?(available )?context|context (length|window) exceeded|prompt is too long", re.I), "context_length"),
-    (re.compile(r"does not support|invalid (message|format|options|think)", re.I), "bad_request"),
-    (re.compile(r"server busy|maximum pending requests|overloaded", re.I), "overloaded"),
-    (re.compile(r"rate limit|usage limit", re.I), "rate_limited"),
-    (re.compile(r"unauthorized", re.I), "bad_credentials"),
-)
 
-
-class Ollama(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Ollama(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
     """`base_url` without /api. `api_key` only for who stands behind a key (ollama.com); sent as Bearer.
 
     `think`: true, false, or how hard ("low" … "high"), for models that can. `keep_alive`: how long the model stays loaded,
@@ -65,6 +56,9 @@ class Ollama(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     think: bool | Literal["low", "medium", "high"] | None = None
     keep_alive: float | str | None = None
     model_options: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        check_endpoint(self.base_url, self.headers)
 
     def request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
         if chat.tools and chat.tool_choice not in (None, "auto", "none"):
@@ -86,7 +80,7 @@ class Ollama(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return ChatDecoder()
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
-        raise NotImplementedError
+        return upstream_error(status, headers, body)
 
     def transport(self) -> "Transport | None":
         return None
@@ -94,9 +88,9 @@ class Ollama(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def credentials(self) -> Headers:
         return (("authorization", f"Bearer {self.api_key.reveal()}"),) if self.api_key else ()
 
-    @property
+    @cached_property
     def _headers(self) -> Headers:
-        headers = {"content-type": "application/json", "accept": "application/x-ndjson"}
+        headers = {"accept": "application/x-ndjson", "accept-encoding": "identity", "content-type": "application/json"}
         return tuple((headers | {name.lower(): value for name, value in self.headers.items()}).items())
 
 
@@ -193,4 +187,74 @@ class _Line(msgspec.Struct):
     done_reason: str | None = None
     prompt_eval_count: int | None = None
     eval_count: int | None = None
-    error: str | None = None
+    error: Any = None
+
+
+_LINE = msgspec.json.Decoder(_Line)
+
+
+class ChatDecoder(FrameDecoder[bytes]):
+    """The events of one answer."""
+
+    __slots__ = ("_calls", "_lines", "_started")
+
+    def __init__(self) -> None:
+        self._lines = JSONLines()
+        super().__init__(self._lines)
+        self._calls = 0
+        self._started = False
+
+    def _end(self) -> list[StreamEvent]:
+        events: list[StreamEvent] = []
+        for line in self._lines.close():
+            try:
+                self._take(line, events)
+            except UpstreamGarbled:
+                raise UpstreamTruncated from None
+        if not self._done:
+            raise UpstreamTruncated
+        return events
+
+    def _take(self, frame: bytes, events: list[StreamEvent]) -> None:
+        try:
+            line = _LINE.decode(frame)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise UpstreamGarbled from None
+        if line.error is not None:
+            raise stream_error(line.error)
+        if not self._started:
+            self._started = True
+            events.append(Started(model=line.model))
+        if line.message is not None:
+            self._message(line.message, events)
+        if line.done:
+            events.append(self._finish(line))
+
+    def _message(self, message: _Message, events: list[StreamEvent]) -> None:
+        if message.thinking:
+            events.append(ReasoningDelta(message.thinking))
+        if message.content:
+            events.append(TextDelta(message.content))
+        for call in message.tool_calls or ():
+            index = self._calls
+            self._calls += 1
+            events.append(ToolCallStarted(index, call.id or f"call_{index}", call.function.name))
+            events.append(ToolCallDelta(index, _arguments(call.function.arguments)))
+
+    def _finish(self, line: _Line) -> Finished:
+        self._done = True
+        native = line.done_reason or ""
+        reason = DONE_REASONS.get(native, "stop")
+        if reason == "stop" and self._calls:
+            reason = "tool_calls"
+        if line.prompt_eval_count is None and line.eval_count is None:
+            return Finished(reason, None, native)
+        return Finished(reason, Usage(input=line.prompt_eval_count or 0, output=line.eval_count or 0), native)
+
+
+def _arguments(raw: Raw) -> str:
+    """The JSON text of an object; some servers behind this API write it as a string, as OpenAI does."""
+    text = bytes(raw).decode("utf-8", "replace")
+    if text.startswith('"'):
+        text = msgspec.json.decode(text, type=str)
+    return "{}" if text in ("", "null") else text

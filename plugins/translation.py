@@ -1,8 +1,9 @@
-"""The pieces of a request that every dialect but OpenAI's has to take apart. Pure; raises BadRequest, never another error."""
+"""The pieces of a request that every dialect but OpenAI's has to take apart, and the check of where it goes. Pure."""
 
 import re
 from collections.abc import Mapping
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Raw
@@ -30,8 +31,17 @@ class ResponseFormat(msgspec.Struct):
     json_schema: JSONSchema | None = None
 
 
+def check_endpoint(base_url: str, headers: Mapping[str, str]) -> None:
+    """Raises ValueError where a backend's options cannot be used: the configuration's reader says where it stands."""
+    url = urlsplit(base_url)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise ValueError("base_url must be an http(s) URL with a host")
+    if any(char < " " or char == "\x7f" for text in (*headers, *headers.values()) for char in text):
+        raise ValueError("headers must not hold control characters")
+
+
 def inline_image(url: str) -> Inline | None:
-    """The image of a data: URL (RFC 2397), None for an http(s) URL."""
+    """The image of a data: URL (RFC 2397), None for an http(s) URL. Raises BadRequest."""
     if url.startswith(("https://", "http://")):
         return None
     if found := DATA_URL.fullmatch(url):
@@ -40,7 +50,7 @@ def inline_image(url: str) -> Inline | None:
 
 
 def json_object(arguments: str) -> Raw:
-    """A tool call's arguments as they were written, proven to be a JSON object; blank text counts as an empty one."""
+    """A tool call's arguments as written, proven to be a JSON object; blank text counts as one. Raises BadRequest."""
     text = arguments.strip() or "{}"
     try:
         msgspec.json.decode(text, type=dict[str, Any])
@@ -50,7 +60,7 @@ def json_object(arguments: str) -> Raw:
 
 
 def response_format(wanted: Mapping[str, Any] | None) -> ResponseFormat:
-    """What the answer must look like; plain text where nothing was asked for."""
+    """What the answer must look like; plain text where nothing was asked for. Raises BadRequest."""
     try:
         parsed = msgspec.convert(wanted or {}, ResponseFormat)
     except msgspec.ValidationError as error:

@@ -2,11 +2,14 @@
 
 They are read where they lie and never copied into the repository; where they are absent the tests skip and say why.
 
+    from tests import corpus
+
     @pytest.mark.parametrize("recorded", corpus.params("anthropic"))
     def test_every_recorded_stream(recorded: corpus.Recorded) -> None:
         decoder.feed(recorded.body) ...; assert ... == recorded.expected
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +36,7 @@ class Expected(msgspec.Struct):
     text: str = ""
     reasoning: str | None = None
     tool_calls: list[ToolCall] | None = None
-    finish_reason: str | None = None
+    finish_reason: str | int | None = None
     usage: dict[str, int | None] | None = None
     refusal: str | None = None
 
@@ -68,9 +71,9 @@ def streams(*protocols: str) -> list[Recorded]:
     return [entry for entry in entries if not protocols or entry.protocol in protocols]
 
 
-def params(*protocols: str) -> list[ParameterSet]:
+def params(*protocols: str, where: Callable[[Recorded], bool] = lambda entry: True) -> list[ParameterSet]:
     """`streams` for `pytest.mark.parametrize`, one test a file; a single skipped one where the corpus is absent."""
-    found = streams(*protocols)
+    found = [entry for entry in streams(*protocols) if where(entry)]
     if not found:
         return [pytest.param(None, marks=pytest.mark.skip(reason=ABSENT), id="absent")]
     return [pytest.param(entry, id=entry.file) for entry in found]

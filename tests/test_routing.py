@@ -65,7 +65,12 @@ def test_tiers_are_tried_in_order() -> None:
 @pytest.mark.parametrize("kind", ["server_error", "overloaded", "reset"])
 def test_the_same_target_is_asked_once_more_after_a_server_error(kind: UpstreamErrorKind) -> None:
     error = UpstreamError(kind)
-    assert walk(journey([Target("a")], [Target("b")]), error, error, error, error) == [("a", 0), ("a", 0.1), ("b", 0), ("b", 0.1)]
+    assert walk(journey([Target("a")], [Target("b")]), error, error, error, error) == [
+        ("a", 0),
+        ("a", 0.1),
+        ("b", 0),
+        ("b", 0.1),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,13 @@ class Encoder(Protocol):
         """The in-band error that ends a stream, terminator included; nothing may be encoded after it."""
         ...
 
+    def restart(self) -> bytes:
+        """Tells the client to forget the text so far, because another answer begins; b"" where it could not understand.
+
+        Where something is returned, the encoder itself has forgotten the text, too.
+        """
+        ...
+
     def heartbeat(self) -> bytes:
         """Bytes that every client skips; b"" where the dialect has none (whole answers)."""
         ...

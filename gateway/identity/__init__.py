@@ -1,9 +1,9 @@
 """Headers -> Principal, before anything else can be built. Its result is an input of everything after it."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
-from gateway.config import Issuer, Key
+from gateway.config import Config
 from gateway.errors import Unauthorized
 from gateway.identity.jwt import Verifier, looks_like_jwt
 from gateway.identity.keys import Keyring, credentials_of
@@ -16,9 +16,9 @@ class Authenticator:
     Raises ConfigError where an issuer's keys cannot be used (they are read here, once).
     """
 
-    def __init__(self, keys: Sequence[Key], issuers: Sequence[Issuer] = (), *, clock: Callable[[], float] = time.time) -> None:
-        self._keyring = Keyring(keys, clock)
-        self._verifier = Verifier(issuers, clock=clock) if issuers else None
+    def __init__(self, config: Config, clock: Callable[[], float] = time.time) -> None:
+        self._keyring = Keyring(config.keys, clock)
+        self._verifier = Verifier(config.jwt, clock=clock) if config.jwt else None
 
     def identify(self, headers: Iterable[tuple[bytes, bytes]]) -> Principal:
         """The caller behind raw header pairs. Raises Unauthorized(reason), reasons as `auth_failures_total` names them."""

@@ -26,7 +26,7 @@ from gateway.identity.principal import EVERY, Principal, default_of
 CACHE_SIZE = 4096
 MAX_TENANT = 256
 
-_COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)\.([A-Za-z0-9_-]+)").fullmatch
+_COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)\.([A-Za-z0-9_-]*)").fullmatch
 
 
 class _Header(msgspec.Struct, frozen=True):

@@ -59,7 +59,7 @@ def credentials_of(headers: Iterable[tuple[bytes, bytes]]) -> Credential | None:
         if match is None:
             raise Unauthorized("unknown_key")
         secret = match[match.re.groups]
-        if found is not None and found != secret:
+        if found is not None and not hmac.compare_digest(found, secret):
             raise Unauthorized("ambiguous")
         found = secret
         bearer = bearer or name == b"authorization"

@@ -48,12 +48,10 @@ class Blocks:
     def _cut(self, data: bytes) -> bytes:
         buffer = self._buffer
         if not buffer:
-            end = data.rfind(self._delimiter) + len(self._delimiter)
+            found = data.rfind(self._delimiter)
+            end = found + len(self._delimiter) if found >= 0 else 0
             if end == len(data):
                 return data
-            if end < len(self._delimiter):
-                buffer += data
-                return b""
             buffer += data[end:]
             return data[:end]
         start = max(0, len(buffer) - len(self._delimiter) + 1)  # all before was searched, but for a delimiter cut in two
@@ -90,12 +88,9 @@ class Newlines:
         self._after_cr = False
 
     def feed(self, data: bytes) -> bytes:
-        if self._after_cr:
+        if self._after_cr and data:
+            self._after_cr = False
             data = data.removeprefix(b"\n")
-            self._after_cr = not data  # an LF alone: the next read must not lose one as well
-            if not data:
-                self._after_cr = False
-                return b""
         if b"\r" not in data:
             return data
         self._after_cr = data.endswith(b"\r")

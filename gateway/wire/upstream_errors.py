@@ -76,6 +76,9 @@ _PHRASES: tuple[tuple[str, UpstreamErrorKind], ...] = (
     ("api key not valid", "bad_credentials"),
 )
 
+_SHARPER: frozenset[UpstreamErrorKind] = frozenset({"context_length", "rate_limited", "bad_credentials", "not_found"})
+"""What a provider may mean by "bad request"."""
+
 _OURS: Mapping[UpstreamErrorKind, str] = {"bad_credentials": "The upstream refused the gateway's credentials"}
 
 _SECRET = re.compile(r"\b(?:sk|pk|rk|org|proj|gsk|xai|key|pplx|hf|AIza|AKIA|Bearer)(?:[-_ ][\w*.-]{6,}|[\w*-]{16,})")
@@ -133,7 +136,9 @@ def reason_of(value: Any) -> Reason:
 def status_kind(status: int, reason: Reason) -> UpstreamErrorKind:
     """The kind of an HTTP status, sharpened by what the provider said where the status is too coarse."""
     said = _said(reason)
-    if said == "content_policy" or (status in (400, 413, 422) and said in ("context_length", "rate_limited", "bad_credentials")):
+    if said == "content_policy" or (
+        status in (400, 413, 422) and said in ("context_length", "rate_limited", "bad_credentials")
+    ):
         return said
     if status == 400 and said == "not_found":
         return said

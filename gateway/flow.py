@@ -1,0 +1,202 @@
+"""One call in flight: the client's side, the attempts under way, and the deadlines of the phase each is in.
+
+A `Leg` is one attempt: it takes an upstream's reads (`sink`, called straight from the transport), relays them and hands
+the client's bytes to its `Flow`. The flow lets the first leg that has content win; what others say is thrown away.
+`Flow.tick` is called some twenty times a second for every call: no event needs a timer of its own.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from gateway.call import Attempt, Call, Outlet
+from gateway.errors import GatewayError, Unavailable, UpstreamError
+from gateway.frontends import Answer, Encoder
+from gateway.relay import Relay
+from gateway.transport import UpstreamResponse
+
+TAIL = 0.25
+"""Seconds that an upstream may take to end its body after the answer is complete; then the connection is closed."""
+
+
+class Tail(Exception):
+    """The answer is complete, but its upstream does not end the body."""
+
+
+class Lost(Exception):
+    """Another attempt was faster."""
+
+
+class Leg:
+    """One attempt in flight. `relay` is set when the response's head has come."""
+
+    __slots__ = ("_flow", "attempt", "relay", "response", "tail_from")
+
+    def __init__(self, flow: "Flow", attempt: Attempt) -> None:
+        self._flow = flow
+        self.attempt = attempt
+        self.relay: Relay | None = None
+        self.response: UpstreamResponse | None = None
+        self.tail_from = 0.0
+
+    def sink(self, data: bytes) -> None:
+        """One read of the upstream's: relay it, and say what the client is to have of it."""
+        relay, flow = self.relay, self._flow
+        assert relay is not None
+        now = flow.clock()
+        first = not relay.committed
+        chunk = relay.feed(data, now)
+        if chunk:
+            flow.hand_over(self, chunk, now, first=first)
+        if relay.finished is not None and not self.tail_from:
+            self.tail_from = now
+
+    def close(self) -> None:
+        """The upstream's body has ended. Raises UpstreamTruncated where the answer has not."""
+        relay, flow = self.relay, self._flow
+        assert relay is not None
+        now = flow.clock()
+        first = not relay.committed
+        chunk = relay.close(now)
+        if chunk:
+            flow.hand_over(self, chunk, now, first=first)
+
+    def tick(self, now: float) -> None:
+        relay, response = self.relay, self.response
+        if relay is None or response is None:
+            return
+        timeouts = self.attempt.target.timeouts
+        if self.tail_from:
+            if now - self.tail_from > TAIL:
+                response.abort(Tail())
+        elif timeouts.total is not None and now - self.attempt.started > timeouts.total:
+            response.abort(UpstreamError("total_timeout", "The upstream took too long for its answer"))
+        elif not relay.first_content_at:
+            if now - relay.content_at > timeouts.first_token:
+                response.abort(UpstreamError("first_token_timeout", "The upstream sent no token in time"))
+        elif now - relay.content_at > timeouts.idle:
+            response.abort(UpstreamError("idle_timeout", "The upstream stopped sending"))
+
+
+class Flow:
+    """`said` is what the client holds of an answer that was cut; `winner` the leg that speaks."""
+
+    __slots__ = (
+        "_answer", "_inter_token", "_write_idle", "call", "clock", "doomed", "encoder", "ended", "legs", "out", "said",
+        "verbatim", "winner",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        call: Call,
+        out: Outlet,
+        answer: Answer,
+        clock: Callable[[], float],
+        inter_token: Any,
+        write_idle: float,
+    ) -> None:
+        self.call = call
+        self.out = out
+        self.clock = clock
+        self.encoder: Encoder | None = None
+        self.verbatim = False
+        self.legs: list[Leg] = []
+        self.winner: Leg | None = None
+        self.said = ""
+        self.doomed = ""  # the end reason of a call that is being closed from our side
+        self.ended = False  # the answer's end, or its in-band error, has been said
+        self._answer = answer
+        self._inter_token = inter_token
+        self._write_idle = write_idle
+
+    @property
+    def committed(self) -> bool:
+        """Whether the client holds content."""
+        return self.winner is not None or bool(self.said)
+
+    @property
+    def text(self) -> str:
+        """What the client holds of the answer's text."""
+        if self.winner is not None and self.winner.relay is not None:
+            return self.winner.relay.text
+        return self.said
+
+    def speak(self, *, verbatim: bool) -> Encoder:
+        """The call's encoder: kept over failed attempts, for nothing is encoded before one commits."""
+        if self.encoder is None or verbatim is not self.verbatim:
+            self.encoder = self.call.frontend.encoder(self.call.chat, self._answer, verbatim=verbatim)
+            self.verbatim = verbatim
+        return self.encoder
+
+    def hand_over(self, leg: Leg, chunk: bytes, now: float, *, first: bool) -> None:
+        """A leg's bytes for the client. Raises Lost where another leg has won."""
+        if self.winner is None:
+            self.winner = leg
+            self.out.attach(leg.response)
+        elif self.winner is not leg:
+            raise Lost
+        assert leg.relay is not None
+        self.say(chunk, last=leg.relay.finished is not None)
+        if first:
+            self._first_token(leg)
+        elif leg.relay.gap:
+            self._inter_token.observe(leg.relay.gap)
+
+    def say(self, chunk: bytes, *, last: bool = False) -> None:
+        out = self.out
+        if self.ended:
+            return
+        if not out.begun:
+            out.begin(self.speak(verbatim=self.verbatim).content_type, self.call.headers)
+        out.write(chunk, last=last)
+        self.ended = last
+
+    def fail(self, error: GatewayError) -> None:
+        """Say the in-band error, unless the answer's end has been said."""
+        if not self.ended:
+            self.say(self.speak(verbatim=self.verbatim).fail(error), last=True)
+
+    def let_go(self) -> None:
+        """The winner was cut: keep what the client holds of it, for another attempt to go on from."""
+        self.said = self.text
+        self.winner = None
+        self.out.attach(None)
+
+    def _first_token(self, leg: Leg) -> None:
+        relay, call, attempt = leg.relay, self.call, leg.attempt
+        assert relay is not None
+        if not relay.first_content_at:
+            return
+        attempt.first_token = relay.first_content_at - attempt.started
+        attempt.target.series.first_token.observe(attempt.first_token)
+        if call.ttft is None:
+            call.ttft = self.clock() - call.received
+            call.series.first_token.observe(call.ttft)
+
+    def tick(self, now: float) -> None:
+        """Deadlines and heartbeats."""
+        out = self.out
+        blocked = out.blocked_since
+        if blocked:
+            if self.winner is not None and self.winner.relay is not None:
+                self.winner.relay.content_at = now  # a client that does not read is not the upstream's silence
+            if now - blocked > self._write_idle:
+                self.doomed = "slow_reader"
+                out.abort()
+            return
+        for leg in self.legs:
+            leg.tick(now)
+        heartbeat = self.call.route.config.heartbeat
+        if heartbeat and self.call.chat.stream and now - max(out.last_write, self.call.received) >= heartbeat:
+            beat = self.speak(verbatim=self.verbatim).heartbeat()
+            if beat:
+                self.say(beat)
+
+    def drain(self) -> None:
+        """The process is leaving: say so in-band where the answer has begun, and end the upstream calls."""
+        self.doomed = "drain"
+        leaving = Unavailable("The gateway is shutting down")
+        if self.out.begun:
+            self.fail(leaving)
+        for leg in self.legs:
+            if leg.response is not None:
+                leg.response.abort(leaving)

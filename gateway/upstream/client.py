@@ -1,0 +1,102 @@
+"""The transport of one upstream: heads, pool and dialer put together. See `gateway.transport.Transport` for the contract."""
+
+import ssl
+import time
+from collections.abc import Callable
+
+from gateway.backends import Headers, UpstreamRequest
+from gateway.errors import UpstreamError
+from gateway.upstream.connection import Connection
+from gateway.upstream.dial import Dialer, tls_context
+from gateway.upstream.exchange import Exchange
+from gateway.upstream.http1 import MAX_HEAD, MAX_HEADERS, ResponseParser
+from gateway.upstream.pool import Pool
+from gateway.upstream.request import Heads, origin_of
+from gateway.version import VERSION
+
+KEEPALIVE = 60.0
+
+
+class HttpTransport:
+    """Connections to the origin of `base_url`; may be built outside the event loop.
+
+    `credentials` go with every request, and to this origin only. `max_connections` bounds open and opening ones; further
+    calls wait their turn within their `connect` time. `tls` None: `tls_context()`, where the URL is https. `keepalive`,
+    seconds: an idle connection's life. Raises ValueError for a URL or credentials that cannot be used.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        credentials: Headers = (),
+        max_connections: int = 1024,
+        tls: ssl.SSLContext | None = None,
+        keepalive: float = KEEPALIVE,
+        max_head: int = MAX_HEAD,
+        max_headers: int = MAX_HEADERS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        origin = origin_of(base_url)
+        if origin.scheme == "https":
+            tls = tls or tls_context()
+        self._name = origin.name
+        self._heads = Heads(origin, credentials, f"sluice/{VERSION}")
+        self._max_head = max_head
+        self._max_headers = max_headers
+        self.pool = Pool(max_connections, keepalive, clock)
+        self.dialer = Dialer(origin, tls if origin.scheme == "https" else None, clock)
+        self.dialed = 0
+        self.resent = 0  # requests that met a stale connection
+
+    def send(self, request: UpstreamRequest, *, connect: float, headers: float) -> Exchange:
+        """See `gateway.transport.Transport`. Raises ValueError at once for a request that cannot be written."""
+        return Exchange(self, request, self._heads.of(request), connect, headers)
+
+    async def close(self) -> None:
+        """Idle connections are closed now, those in use when their calls end."""
+        self.pool.close()
+
+    # --- for metrics
+
+    @property
+    def open(self) -> int:
+        """Connections being opened, used or idle."""
+        return self.pool.open
+
+    @property
+    def idle(self) -> int:
+        return self.pool.idle
+
+    @property
+    def waiting(self) -> int:
+        """Calls waiting for one of `max_connections`."""
+        return self.pool.waiting
+
+    # --- for the exchange
+
+    def new_connection(self) -> Connection:
+        self.dialed += 1
+        parser = ResponseParser(self._name, max_head=self._max_head, max_headers=self._max_headers)
+        return Connection(parser, self._name, self.pool.lost)
+
+    def give_back(self, connection: Connection, *, ended: bool) -> None:
+        """A connection that nobody uses any more, with its place."""
+        first = not connection.used
+        if ended and connection.rest():
+            if first:
+                self.dialer.remember(connection)
+            self.pool.put(connection)
+        else:
+            connection.close()
+            self.pool.release()
+
+    def connect_timed_out(self, seconds: float, *, placed: bool) -> UpstreamError:
+        what = "could not be connected to" if placed else "had no connection to spare (the pool is full)"
+        return UpstreamError("connect_timeout", f"{self._name} {what} within {seconds:g} s")
+
+    def headers_timed_out(self, seconds: float) -> UpstreamError:
+        return UpstreamError("headers_timeout", f"{self._name} did not begin to answer within {seconds:g} s")
+
+    def closed_early(self) -> UpstreamError:
+        return UpstreamError("reset", f"{self._name} closed the connection before it was used")

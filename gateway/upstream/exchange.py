@@ -1,0 +1,254 @@
+"""One request and its response: the context manager that `HttpTransport.send` returns, and what it yields.
+
+    enter   a connection (idle, or a place and a new one, within `connect` seconds); the request in one write; the head
+            (within `headers` seconds: the one timer of a request, cancelled when the head is there)
+    body    `pump` awaits nothing but the end: each read goes from the socket's callback into the sink
+    exit    read to its clean end: the connection rests in the pool. Otherwise: closed at once
+
+State is kept in fields and the one waiting coroutine is merely woken, so an error that nobody waits for is no
+"exception was never retrieved". Whatever comes first decides: an end, a cut, `abort`, a sink that raises.
+
+A connection from the pool that the upstream closed without a byte of answer had never taken the request: it is sent
+again, once, on a new connection.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from gateway.errors import UpstreamError
+from gateway.transport import Sink, UpstreamRequest
+from gateway.upstream.connection import Connection
+
+if TYPE_CHECKING:
+    from gateway.upstream.client import HttpTransport
+
+MAX_EARLY = 64 << 10
+"""Body bytes kept between the head and `pump` before the socket is no longer read."""
+
+
+class Exchange:
+    """`status` and `headers` (lower case) are there once entered."""
+
+    __slots__ = (
+        "_client", "_connect_timeout", "_connection", "_early", "_early_size", "_ended", "_error", "_head", "_headers_timeout",
+        "_held", "_loop", "_paused", "_placed", "_request", "_sink", "_waiter", "_wanted", "headers", "status",
+    )  # fmt: skip
+
+    def __init__(self, client: "HttpTransport", request: UpstreamRequest, head: bytes, connect: float, headers: float) -> None:
+        self._client = client
+        self._request = request
+        self._head = head
+        self._connect_timeout = connect
+        self._headers_timeout = headers
+        self._loop = asyncio.get_running_loop()
+        self._connection: Connection | None = None
+        self._placed = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._sink: Sink | None = None
+        self._early: list[bytes] = []
+        self._early_size = 0
+        self._wanted = MAX_EARLY
+        self._held = False
+        self._paused = False
+        self._ended = False
+        self._error: BaseException | None = None
+        self.status = 0
+        self.headers: Mapping[str, str] = {}
+
+    # --- enter, exit
+
+    async def __aenter__(self) -> "Exchange":
+        try:
+            await self._open()
+        finally:
+            if not self.status:
+                self._leave()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._leave()
+
+    async def _open(self) -> None:
+        self._connection = self._client.pool.take()
+        if self._connection is None:
+            await self._connect()
+        self._placed = True
+        timer = self._loop.call_later(self._headers_timeout, self._too_late)
+        try:
+            await self._ask()
+            if self._is_stale():
+                self._client.resent += 1
+                self._connection = None
+                self._ended = False
+                self._error = None
+                await self._dial_in_time()
+                await self._ask()
+        finally:
+            timer.cancel()
+        if not self.status:
+            raise self._error or UpstreamError("reset")
+
+    def _leave(self) -> None:
+        connection, self._connection = self._connection, None
+        placed, self._placed = self._placed, False
+        self._early.clear()
+        self._sink = None
+        if connection is None:
+            if placed:
+                self._client.pool.release()
+        else:
+            self._client.give_back(connection, ended=self._ended)
+
+    # --- a connection
+
+    async def _connect(self) -> None:
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                self._connection = await self._client.pool.place()
+                self._placed = True
+                if self._connection is None:
+                    await self._dial()
+        except TimeoutError:
+            raise self._client.connect_timed_out(self._connect_timeout, placed=self._placed) from None
+
+    async def _dial_in_time(self) -> None:
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                await self._dial()
+        except TimeoutError:
+            raise self._client.connect_timed_out(self._connect_timeout, placed=True) from None
+
+    async def _dial(self) -> None:
+        connection = self._client.new_connection()
+        await self._client.dialer.dial(connection)
+        self._connection = connection
+
+    async def _ask(self) -> None:
+        connection = self._connection
+        if connection is None or self._error is not None:
+            return  # the deadline passed while a stale connection was being replaced
+        if connection.closed:
+            self._ended = True  # by the upstream, between opening and now
+            self._error = self._client.closed_early()
+            return
+        connection.ask(self._request.method, self._head, self._request.body, self)
+        await self._wait()
+
+    def _is_stale(self) -> bool:
+        connection = self._connection
+        return (
+            self._ended
+            and not self.status
+            and isinstance(self._error, UpstreamError)
+            and self._error.kind == "reset"
+            and connection is not None
+            and connection.used
+            and not connection.answered
+        )
+
+    def _too_late(self) -> None:
+        if not self.status:
+            self.abort(self._client.headers_timed_out(self._headers_timeout))
+
+    # --- the response
+
+    async def pump(self, sink: Sink) -> None:
+        """See `gateway.transport.UpstreamResponse`."""
+        self._sink = sink
+        early = b"".join(self._early)
+        self._early.clear()
+        if early:
+            self.body_came(early)
+        self._release_hold()
+        while not self._ended:
+            await self._wait()
+        if self._error is not None:
+            raise self._error
+
+    async def read(self, limit: int) -> bytes:
+        """See `gateway.transport.UpstreamResponse`."""
+        self._wanted = limit
+        while self._early_size < limit and not self._ended:
+            self._release_hold()
+            await self._wait()
+        if self._error is not None:
+            raise self._error
+        return b"".join(self._early)[:limit]
+
+    def pause(self) -> None:
+        self._paused = True
+        if self._connection is not None:
+            self._connection.pause()
+
+    def resume(self) -> None:
+        self._paused = False
+        if not self._held and self._connection is not None:
+            self._connection.resume()
+
+    def abort(self, error: BaseException) -> None:
+        """See `gateway.transport.UpstreamResponse`. A response that was handed over to its end is not aborted any more."""
+        if self._error is None and (self._early or not self._ended):
+            self._early.clear()
+            self._fail(error)
+
+    # --- from the connection
+
+    def head_came(self, status: int, headers: dict[str, str]) -> None:
+        self.status = status
+        self.headers = headers
+        self._wake()
+
+    def body_came(self, data: bytes) -> None:
+        sink = self._sink
+        if sink is None:
+            self._keep(data)
+            return
+        try:
+            sink(data)
+        except Exception as error:  # the reader's, and raised to it: there it belongs
+            self._fail(error)
+
+    def ended(self, error: UpstreamError | None) -> None:
+        if not self._ended:
+            self._end(error)
+
+    # --- inside
+
+    def _keep(self, data: bytes) -> None:
+        self._early.append(data)
+        self._early_size += len(data)
+        if self._early_size >= self._wanted:
+            self._held = True
+            if self._connection is not None:
+                self._connection.pause()
+            self._wake()
+
+    def _release_hold(self) -> None:
+        self._held = False
+        if not self._paused and self._connection is not None:
+            self._connection.resume()
+
+    def _fail(self, error: BaseException) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        self._ended = True
+        self._error = error
+        self._wake()
+
+    async def _wait(self) -> None:
+        waiter = self._waiter = self._loop.create_future()
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

@@ -1,0 +1,172 @@
+"""OpenAI's Chat Completions, and with another `base_url` everything that speaks it (vLLM, llama.cpp, Groq, Azure …).
+
+The request starts from the caller's own JSON object where the caller speaks the same dialect, so that fields nobody
+here knows pass through; else it is built from the vocabulary. The answer's stream is read by `plugins.openai_stream`.
+
+Standard: https://platform.openai.com/docs/api-reference/chat
+"""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from gateway.backends import Decoder, Headers, UpstreamRequest
+from gateway.chat import ChatRequest, Image, Message, Other, Part, Text, Tool, ToolCall
+from gateway.config import Secret
+from gateway.errors import BadRequest, UpstreamError
+from gateway.transport import Transport
+from gateway.wire.upstream_errors import upstream_error
+from plugins.openai_stream import ChunkDecoder
+
+
+class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
+    """A backend that speaks Chat Completions.
+
+    `base_url` ends before `/chat/completions`; a query of it is kept (Azure's api-version). `headers` are added to every
+    request. `max_tokens_field`: what the limit is called (OpenAI's newer models know only the second). `include_usage`:
+    ask for the usage chunk. `strict`: a malformed event in an otherwise good stream is an error, else it is skipped.
+    """
+
+    base_url: str = "https://api.openai.com/v1"
+    api_key: Secret | None = None
+    organization: str | None = None
+    project: str | None = None
+    headers: dict[str, str] = {}
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    include_usage: bool = True
+    strict: bool = False
+
+    dialect: ClassVar[str] = "openai"
+
+    def __post_init__(self) -> None:
+        url = urlsplit(self.base_url)
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise ValueError("base_url must be an http(s) URL with a host")
+        if any(c < " " or c == "\x7f" for text in (*self.headers, *self.headers.values()) for c in text):
+            raise ValueError("headers must not hold control characters")
+
+    def request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
+        if chat.wire is not None and chat.dialect == self.dialect:
+            body = self._passed_through(chat.wire)
+        else:
+            body = self._translated(chat)
+        body["model"] = model
+        body["stream"] = True
+        if self.include_usage:
+            options = body.get("stream_options")
+            body["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
+        return UpstreamRequest(url=self._url, headers=self._headers, body=msgspec.json.encode(body))
+
+    def decoder(self, *, verbatim: bool = False) -> Decoder:
+        return ChunkDecoder(verbatim=verbatim, strict=self.strict)
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
+        return upstream_error(status, headers, body)
+
+    def transport(self) -> Transport | None:
+        return None
+
+    def credentials(self) -> Headers:
+        return self._credentials
+
+    @cached_property
+    def _url(self) -> str:
+        url = urlsplit(self.base_url)
+        return url._replace(path=url.path.rstrip("/") + "/chat/completions", fragment="").geturl()
+
+    @cached_property
+    def _headers(self) -> Headers:
+        headers = {"accept": "text/event-stream", "accept-encoding": "identity", "content-type": "application/json"}
+        if self.organization is not None:
+            headers["openai-organization"] = self.organization
+        if self.project is not None:
+            headers["openai-project"] = self.project
+        headers.update((name.lower(), value) for name, value in self.headers.items())
+        return tuple(headers.items())
+
+    @cached_property
+    def _credentials(self) -> Headers:
+        return () if self.api_key is None else (("authorization", f"Bearer {self.api_key.reveal()}"),)
+
+    def _passed_through(self, wire: dict[str, Any]) -> dict[str, Any]:
+        body = dict(wire)
+        if self.max_tokens_field == "max_completion_tokens" and "max_tokens" in body:
+            limit = body.pop("max_tokens")
+            body.setdefault("max_completion_tokens", limit)
+        return body
+
+    def _translated(self, chat: ChatRequest) -> dict[str, Any]:
+        sampling = chat.sampling
+        body: dict[str, Any] = {
+            "messages": [_message(message, chat.dialect) for message in chat.messages],
+            self.max_tokens_field: sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "stop": sampling.stop or None,
+            "seed": sampling.seed,
+            "tools": [_tool(tool) for tool in chat.tools] or None,
+            "tool_choice": _tool_choice(chat.tool_choice),
+            "parallel_tool_calls": chat.parallel_tool_calls,
+            "response_format": chat.response_format,
+        }
+        return {name: value for name, value in body.items() if value is not None}
+
+
+# the request, from the vocabulary
+
+
+def _message(message: Message, dialect: str) -> dict[str, Any]:
+    wire: dict[str, Any] = {"role": message.role}
+    if message.parts or not message.tool_calls:
+        wire["content"] = _content(message.parts, dialect)
+    if message.tool_calls:
+        wire["tool_calls"] = [_tool_call(call) for call in message.tool_calls]
+    if message.role == "tool":
+        wire["tool_call_id"] = message.tool_call_id
+    return wire
+
+
+def _content(parts: tuple[Part, ...], dialect: str) -> str | list[Any]:
+    match parts:
+        case ():
+            return ""
+        case (Text(text=text),):
+            return text
+        case _:
+            return [_part(part, dialect) for part in parts]
+
+
+def _part(part: Part, dialect: str) -> Any:
+    match part:
+        case Text(text=text):
+            return {"type": "text", "text": text}
+        case Image(url=url):
+            return {"type": "image_url", "image_url": {"url": url}}
+        case Other(type=type_, wire=wire):
+            if dialect != OpenAI.dialect:
+                raise BadRequest(f"Content of type {type_!r} cannot be given to this model", param="messages")
+            return wire
+
+
+def _tool_call(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    function: dict[str, Any] = {"name": tool.name}
+    if tool.description:
+        function["description"] = tool.description
+    if tool.parameters is not None:
+        function["parameters"] = tool.parameters
+    return {"type": "function", "function": function}
+
+
+def _tool_choice(choice: str | tuple[str, str] | None) -> Any:
+    match choice:
+        case (kind, name):
+            return {"type": kind, kind: {"name": name}}
+        case _:
+            return choice

@@ -1,0 +1,438 @@
+"""The stream of Chat Completions: chunks of JSON in server-sent events -> events. The other half of `plugins.openai`.
+
+It is complete when choice 0 has a finish reason and then `[DONE]` or the end of the body comes; usage may come on any
+chunk (the last one counts), most often behind the finish reason. The rest of this file's length is vendors.
+
+Verbatim: the frames come back as they were, but for the terminator, errors, malformed frames, comments and the chunk
+that carries nothing but usage (not every client asked for it; it is in `Finished`).
+
+Standard: https://platform.openai.com/docs/api-reference/chat-streaming
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from gateway.errors import UpstreamError, UpstreamGarbled, UpstreamTruncated
+from gateway.events import (
+    Finished,
+    FinishReason,
+    ReasoningDelta,
+    Started,
+    StreamEvent,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStarted,
+    Usage,
+    Verbatim,
+)
+from gateway.wire import sse
+from gateway.wire.upstream_errors import stream_error
+
+MAX_DOCUMENT = 8 << 20
+"""Bytes of an answer that came whole, from a server that does not stream."""
+MAX_CALLS = 256
+"""Tool calls of one answer."""
+
+# the types of a chunk: only what is used, and every field as loose as the vendors are
+
+
+class _ContentPart(msgspec.Struct, gc=False):
+    """Mistral's reasoning models: content as a list of {"type": "text"} and {"type": "thinking"} parts."""
+
+    type: str = ""
+    text: str | None = None
+    thinking: "str | list[_ContentPart] | None" = None
+
+
+class _Function(msgspec.Struct, gc=False):
+    """`arguments` is JSON text, or the object itself (vendors that translate from another dialect)."""
+
+    name: str | None = None
+    arguments: str | dict[str, Any] | None = None
+
+
+class _ToolCall(msgspec.Struct, gc=False):
+    index: int | None = None
+    id: str | None = None
+    function: _Function | None = None
+
+
+class _Delta(msgspec.Struct, gc=False):
+    """Reasoning is `reasoning_content` (DeepSeek and most) or `reasoning` (Groq, OpenRouter, Ollama); some send both."""
+
+    content: str | list[_ContentPart] | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+    function_call: _Function | None = None
+
+
+class _PromptDetails(msgspec.Struct, gc=False):
+    cached_tokens: int | None = None
+
+
+class _CompletionDetails(msgspec.Struct, gc=False):
+    reasoning_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct, gc=False):
+    """`cached_tokens` and `prompt_cache_hit_tokens` stand for the details at Moonshot and DeepSeek."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _PromptDetails | None = None
+    completion_tokens_details: _CompletionDetails | None = None
+    cached_tokens: int | None = None
+    prompt_cache_hit_tokens: int | None = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    """`usage` is Moonshot's place for it; `finish_reason` is "" at some until there is one."""
+
+    delta: _Delta | None = None
+    index: int | None = 0
+    finish_reason: str | None = None
+    usage: _Usage | None = None
+
+
+class _Groq(msgspec.Struct, gc=False):
+    usage: _Usage | None = None
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    choices: list[_Choice] | None = None
+    usage: _Usage | None = None
+    error: Any = None
+    x_groq: _Groq | None = None
+    id: str | None = None
+    model: str | None = None
+
+
+_decode = msgspec.json.Decoder(_Chunk, strict=False).decode
+
+_MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+_FINISH: dict[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "max_tokens": "length",
+    "model_length": "length",
+    "tool_calls": "tool_calls",
+    "tool_use": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
+    "sensitive": "content_filter",
+}
+
+
+class _Call:
+    """A tool call under way, known upstream by its index; `started` once its name, or arguments, came."""
+
+    __slots__ = ("id", "index", "name", "started")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.id = ""
+        self.name = ""
+        self.started = False
+
+    def is_another(self, call: _ToolCall, function: _Function) -> bool:
+        """Is this delta the beginning of another call on the same (or no) index?
+
+        A new id alone is no sign (older vLLM makes one up for every delta), and neither is a name (some repeat it).
+        """
+        if not function.name or not self.started:
+            return False
+        return call.id != self.id if call.id else call.index is None and not self.id
+
+
+class ChunkDecoder:
+    """Bytes of one response -> events. `skipped` counts malformed events that were passed over (see `OpenAI.strict`)."""
+
+    # fmt: off
+    __slots__ = (
+        "_calls", "_count", "_document", "_done", "_error", "_first", "_latest", "_native",
+        "_started", "_stream", "_strict", "_usage", "_verbatim", "skipped",
+    )
+    # fmt: on
+
+    def __init__(self, *, verbatim: bool = False, strict: bool = False) -> None:
+        self._verbatim = verbatim
+        self._strict = strict
+        self._stream = sse.EventStream()
+        self._document: bytearray | None = None
+        self._first = b""  # the body's first byte that is not white space: tells a stream from a document
+        self._error: UpstreamError | None = None
+        self._started = False
+        self._done = False
+        self._native = ""
+        self._usage: _Usage | None = None
+        self._calls: dict[int, _Call] = {}
+        self._count = 0
+        self._latest: _Call | None = None
+        self.skipped = 0
+
+    def feed(self, data: bytes) -> list[StreamEvent]:
+        if self._error is not None:
+            raise self._error
+        if self._done:
+            return []
+        if not self._first:
+            self._recognize(data)
+        if self._document is not None:
+            return self._collect(data)
+        body = self._stream.complete(data)
+        if not body:
+            return []
+        found = sse.payloads(body)
+        if found is not None:
+            return self._batch(found, body)
+        return self._batch(self._odd_frames(body), None)
+
+    def close(self) -> list[StreamEvent]:
+        if self._error is not None:
+            raise self._error
+        if self._done:
+            return []
+        if self._document is not None:
+            events = self._batch([_as_chunk(self._document), b"[DONE]"], None)
+            if self._error is not None:
+                raise self._error
+            return events
+        self._stream.close()
+        events = []
+        self._finish(events)
+        return events
+
+    def _recognize(self, data: bytes) -> None:
+        self._first = data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+        if self._first in (b"{", b"["):
+            self._document = bytearray()
+        elif self._first == b"<":
+            raise UpstreamGarbled("The upstream answered with a page of HTML or XML")
+
+    def _collect(self, data: bytes) -> list[StreamEvent]:
+        assert self._document is not None
+        self._document += data
+        if len(self._document) > MAX_DOCUMENT:
+            raise UpstreamGarbled(f"The upstream sent a document longer than {MAX_DOCUMENT} bytes in place of a stream")
+        return []
+
+    def _odd_frames(self, body: bytes) -> list[bytes]:
+        """The payloads of frames that are not all one `data: ` line."""
+        events = map(self._stream.event, body.split(sse.END))
+        return [_as_error(event.data) if event.event == "error" else event.data for event in events if event is not None]
+
+    def _batch(self, payloads: list[bytes], body: bytes | None) -> list[StreamEvent]:
+        """The events of one read. `body` holds exactly these payloads' frames, None where it holds anything else."""
+        events: list[StreamEvent] = []
+        withheld: list[bytes] = []
+        seen = 0
+        try:
+            for payload in payloads:
+                if not self._chunk(payload, events):
+                    withheld.append(payload)
+                    if self._done:
+                        break
+                seen += 1
+        except UpstreamError as error:
+            self._error = error
+        if self._verbatim:
+            _add_verbatim(events, payloads[:seen], withheld, None if seen < len(payloads) else body)
+        if self._error is not None and not events:
+            raise self._error
+        return events
+
+    def _chunk(self, payload: bytes, events: list[StreamEvent]) -> bool:
+        """Translate one chunk. False: it must not be forwarded."""
+        try:
+            chunk = _decode(payload)
+        except _MALFORMED:
+            return self._not_a_chunk(payload, events)
+        if chunk.error:
+            raise stream_error({"error": chunk.error})
+        if chunk.usage is not None:
+            self._usage = chunk.usage
+        elif chunk.x_groq is not None:
+            self._usage = chunk.x_groq.usage or self._usage
+        choices = chunk.choices
+        if not choices:
+            return self._without_choices(chunk)
+        if not self._started:
+            self._started = True
+            events.append(Started(chunk.id or "", chunk.model or ""))
+        for choice in choices:
+            if not choice.index:
+                self._choice(choice, events)
+        return True
+
+    def _choice(self, choice: _Choice, events: list[StreamEvent]) -> None:
+        delta = choice.delta
+        if delta is not None:
+            reasoning = delta.reasoning_content or delta.reasoning
+            if reasoning:
+                events.append(ReasoningDelta(reasoning))
+            content = delta.content
+            if content:
+                if type(content) is str:
+                    events.append(TextDelta(content))
+                else:
+                    _parts(content, events)  # type: ignore[arg-type]
+            if delta.refusal:
+                events.append(TextDelta(delta.refusal))
+            if delta.tool_calls:
+                for call in delta.tool_calls:
+                    self._tool_call(call, events)
+            if delta.function_call is not None:
+                self._tool_call(_ToolCall(function=delta.function_call), events)
+        if choice.finish_reason:
+            self._native = choice.finish_reason
+            if self._native == "error":
+                raise UpstreamError("stream_error", "The upstream ended its answer with an error", status=200)
+        if choice.usage is not None:
+            self._usage = choice.usage
+
+    def _without_choices(self, chunk: _Chunk) -> bool:
+        """Azure's verdict on the prompt is a chunk like any other; usage alone is withheld; anything else is none of ours."""
+        if chunk.usage is None and chunk.choices is None:
+            self._skip()
+        return chunk.usage is None and chunk.choices is not None
+
+    def _not_a_chunk(self, payload: bytes, events: list[StreamEvent]) -> bool:
+        word = payload.strip()
+        if word == b"[DONE]":
+            self._finish(events)
+            return False
+        try:
+            payload.decode()
+        except UnicodeDecodeError:  # the standard's own answer: U+FFFD in its place
+            return self._chunk(payload.decode("utf-8", "replace").encode(), events)
+        if word:
+            self._skip()
+        return False
+
+    def _skip(self) -> None:
+        if self._strict:
+            raise UpstreamGarbled("The upstream sent an event that is not a chunk of a chat completion")
+        self.skipped += 1
+
+    def _tool_call(self, delta: _ToolCall, events: list[StreamEvent]) -> None:
+        function = delta.function or _Function()
+        call = self._latest if delta.index is None else self._calls.get(delta.index)
+        if call is None or call.is_another(delta, function):
+            call = self._new_call(delta.index)
+        self._latest = call
+        arguments = function.arguments
+        if isinstance(arguments, dict):
+            arguments = msgspec.json.encode(arguments).decode()
+        if not call.started:
+            call.id = delta.id or call.id
+            call.name = function.name or ""
+            if call.name or arguments:
+                call.started = True
+                events.append(ToolCallStarted(call.index, call.id, call.name))
+        if arguments:
+            events.append(ToolCallDelta(call.index, arguments))
+
+    def _new_call(self, index: int | None) -> _Call:
+        if self._count >= MAX_CALLS:
+            raise UpstreamGarbled(f"The upstream made more than {MAX_CALLS} tool calls")
+        call = _Call(self._count)
+        self._count += 1
+        if index is not None:
+            self._calls[index] = call
+        return call
+
+    def _finish(self, events: list[StreamEvent]) -> None:
+        """The stream's end, by its terminator or the body's end: complete only with a finish reason."""
+        if not self._native:
+            raise self._cut()
+        self._done = True
+        if not self._started:
+            events.append(Started())
+        reason = _FINISH.get(self._native.lower(), "stop")
+        events.append(Finished(reason, _usage(self._usage), self._native))
+
+    def _cut(self) -> UpstreamError:
+        if self._started or (self._first in b"deir:" and not self.skipped):
+            return UpstreamTruncated()
+        return UpstreamGarbled("The upstream's answer is not a stream of chat completion chunks")
+
+
+def _parts(parts: Sequence[_ContentPart], events: list[StreamEvent]) -> None:
+    for part in parts:
+        if part.text:
+            events.append(TextDelta(part.text))
+        match part.thinking:
+            case None | "":
+                pass
+            case str(text):
+                events.append(ReasoningDelta(text))
+            case thoughts:
+                events.extend(ReasoningDelta(thought.text) for thought in thoughts if thought.text)
+
+
+def _usage(usage: _Usage | None) -> Usage | None:
+    if usage is None or (usage.prompt_tokens is None and usage.completion_tokens is None):
+        return None
+    cached = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details is not None else None
+    reasoning = usage.completion_tokens_details.reasoning_tokens if usage.completion_tokens_details is not None else None
+    return Usage(
+        input=usage.prompt_tokens or 0,
+        output=usage.completion_tokens or 0,
+        cached_input=cached or usage.cached_tokens or usage.prompt_cache_hit_tokens or 0,
+        reasoning=reasoning or 0,
+    )
+
+
+def _add_verbatim(events: list[StreamEvent], payloads: list[bytes], withheld: list[bytes], body: bytes | None) -> None:
+    """`body` as it is where nothing is withheld; else its remaining frames, written anew."""
+    if body is None or withheld:
+        # what becomes of a frame depends on its payload alone, so equal payloads may be told apart by value
+        kept = [payload.replace(b"\n", b"\ndata: ") for payload in payloads if payload not in withheld]
+        body = b"".join(b"data: %b\n\n" % payload for payload in kept)
+    if body:
+        events.append(Verbatim(body))
+
+
+def _as_error(payload: bytes) -> bytes:
+    """The payload of an `event: error`, so that it reads as an error whether or not it says so itself."""
+    try:
+        value = msgspec.json.decode(payload)
+    except _MALFORMED:
+        value = payload.decode("utf-8", "replace")
+    if isinstance(value, dict) and value.get("error"):
+        return payload
+    return msgspec.json.encode({"error": value or "The upstream sent an error event"})
+
+
+def _as_chunk(document: bytes | bytearray) -> bytes:
+    """A whole chat completion as the one chunk that would have said the same; an error document as it is."""
+    try:
+        value = msgspec.json.decode(document)
+    except _MALFORMED:
+        value = None
+    match value:
+        case {"error": error} if error:
+            pass
+        case [{"error": error}, *_]:
+            value = {"error": error}
+        case {"choices": [*choices]}:
+            value = {**value, "object": "chat.completion.chunk", "choices": [_as_chunk_choice(choice) for choice in choices]}
+        case _:
+            raise UpstreamGarbled("The upstream answered with something other than a chat completion")
+    return msgspec.json.encode(value)
+
+
+def _as_chunk_choice(choice: Any) -> Any:
+    match choice:
+        case {"message": {"tool_calls": [*calls]}}:
+            numbered = [{"index": index, **call} for index, call in enumerate(calls) if isinstance(call, dict)]
+            return {**choice, "delta": {**choice["message"], "tool_calls": numbered}, "message": None}
+        case {"message": dict(message)}:
+            return {**choice, "delta": message, "message": None}
+        case _:
+            return choice

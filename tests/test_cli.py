@@ -1,0 +1,132 @@
+"""The command as a user runs it: in a process of its own, with its exit codes and its one-line errors."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from gateway.identity.keys import digest_of
+from gateway.version import VERSION
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("aiohttp", "redis", "jwt", "cryptography", "prometheus_client", "structlog", "uvloop", "pydantic")
+
+
+def sluice(*arguments: str, stdin: str = "", cwd: Path = ROOT, **environ: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}", **environ}
+    command = [sys.executable, "-m", "gateway", *arguments]
+    return subprocess.run(
+        command, input=stdin, capture_output=True, text=True, env=environment, cwd=cwd, timeout=60, check=False
+    )
+
+
+def test_version() -> None:
+    assert sluice("version").stdout == f"sluice {VERSION}\n"
+    assert json.loads(sluice("version", "--json").stdout)["version"] == VERSION
+
+
+def test_new_keys_come_with_the_lines_that_let_them_in() -> None:
+    out = sluice("keys", "new", "--id", "shop").stdout
+    (key,) = re.findall(r"^sk-sluice-[A-Za-z0-9_-]{43}$", out, re.MULTILINE)
+    assert out.endswith(f"keys:\n  - id: shop\n    digest: {digest_of(key)}\n")
+    assert sluice("keys", "hash", stdin=key + "\n").stdout == f"{digest_of(key)}\n"
+
+
+@pytest.mark.parametrize("stdin", ["", "\n", "two words\n", "schlüssel\n"])
+def test_hashing_what_is_no_key_fails_in_one_line(stdin: str) -> None:
+    done = sluice("keys", "hash", stdin=stdin, PYTHONIOENCODING="utf-8")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "sluice: expected one key on standard input: printable ASCII without spaces\n"
+
+
+def test_check_names_the_problems_and_fails(tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text("upstreams: {}\naliases: {}\nsever: {}\n")
+    done = sluice("check", str(file))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines() == [
+        f"{file}:1:12: upstreams: needs at least one",
+        f"{file}:2:10: aliases: needs at least one",
+        f'{file}:3:1: sever: unknown key "sever"; did you mean "server"?',
+        f"warning: {file}:1:1: no keys and no jwt: nobody can call this gateway (`sluice keys new`)",
+    ]
+    report = json.loads(sluice("check", str(file), "--format", "json").stdout)
+    assert report["ok"] is False
+    assert [(p["line"], p["column"], p["path"]) for p in report["problems"]] == [
+        (1, 12, "upstreams"),
+        (2, 10, "aliases"),
+        (3, 1, "sever"),
+    ]
+    assert len(report["warnings"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["check", "nowhere.yaml"], 1, "nowhere.yaml:1:1: cannot be read: no such file or directory"),
+        (["serve", "--config", "nowhere.yaml"], 1, "nowhere.yaml:1:1: cannot be read: no such file or directory"),
+        (["serve"], 1, "no configuration: give --config PATH or $SLUICE_CONFIG (looked for "),
+        (["healthcheck", "--url", "http://127.0.0.1:1/"], 1, "sluice: http://127.0.0.1:1/: "),
+        (["healthcheck", "--url", "ftp://x"], 2, "--url: expected http:// or https://"),
+        (["keys", "new", "--id", "a b"], 2, "--id: letters, digits"),
+        (["check"], 2, "Missing argument 'FILE'"),
+        (["chek"], 2, "No such command 'chek'"),
+    ],
+)
+def test_errors_are_lines_without_a_traceback(tmp_path: Path, arguments: list[str], code: int, said: str) -> None:
+    done = sluice(*arguments, cwd=tmp_path)
+    assert done.returncode == code
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_check_and_version_import_nothing_heavy(tmp_path: Path) -> None:
+    """What makes them quick; the time itself is not asserted."""
+    file = tmp_path / "bad.yaml"
+    file.write_text("upstreams: {}\naliases: {}\n")
+    for arguments in (["check", str(file)], ["version"], ["keys", "new"], ["config", "--help"]):
+        program = f"""
+import sys
+sys.argv = ["sluice", *{arguments!r}]
+from gateway.cli import main
+try:
+    main()
+except SystemExit:
+    pass
+print("loaded:", [name for name in {HEAVY!r} if name in sys.modules])
+"""
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
+        assert done.stdout.endswith("loaded: []\n"), done.stderr
+
+
+class _Health(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/livez" else 503)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def health() -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), _Health) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_healthcheck_tells_well_from_unwell(health: str) -> None:
+    well = sluice("healthcheck", "--url", f"{health}/livez", http_proxy="http://127.0.0.1:1")
+    assert (well.returncode, well.stdout) == (0, f"{health}/livez: 200\n")
+    unwell = sluice("healthcheck", "--url", f"{health}/readyz")
+    assert unwell.returncode == 1
+    assert "503" in unwell.stderr
