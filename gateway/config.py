@@ -135,7 +135,11 @@ class Claims(_Section, frozen=True):
 
 
 class Issuer(_Section, frozen=True):
-    """Whose JWTs are accepted (RFC 7519). Exactly one of `secret` and `jwks_file` (RFC 7517)."""
+    """Whose JWTs are accepted (RFC 7519). Exactly one of `secret` and `jwks_file` (RFC 7517).
+
+    The tenant is the claim behind `tenant_prefix` (default: the issuer and "|", so that nobody who may choose a subject
+    can choose another's tenant; "" where the issuer's tenants are the same as the keys').
+    """
 
     issuer: str
     audience: str
@@ -143,6 +147,7 @@ class Issuer(_Section, frozen=True):
     secret: Secret | None = None
     jwks_file: str | None = None
     leeway: Seconds = Seconds(30)
+    tenant_prefix: str | None = None
     claims: Claims = Claims()
     aliases: tuple[str, ...] = ("*",)
     default_alias: str | None = None

@@ -182,7 +182,7 @@ def _principal(issuer: Issuer, claims: dict[str, Any]) -> Principal:
     aliases = _aliases(issuer, claims.get(issuer.claims.aliases))
     return Principal(
         key_id=f"jwt:{issuer.issuer}",
-        tenant=tenant,
+        tenant=_prefix(issuer) + tenant,
         bucket=f"jwt:{issuer.issuer}|{tenant}",
         aliases=aliases,
         default_alias=default_of(aliases, issuer.default_alias),
@@ -201,3 +201,7 @@ def _aliases(issuer: Issuer, claimed: object) -> frozenset[str]:
     if EVERY in wanted:
         return granted
     return wanted if EVERY in granted else wanted & granted
+
+
+def _prefix(issuer: Issuer) -> str:
+    return f"{issuer.issuer}|" if issuer.tenant_prefix is None else issuer.tenant_prefix

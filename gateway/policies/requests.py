@@ -43,7 +43,7 @@ class RequestLimits:
     async def __call__(self, call: Call) -> AsyncIterator[None]:
         limit = call.principal.limits.requests
         if limit is not None:
-            claim = Claim(f"key:{call.principal.key_id}", bucket_of(limit))
+            claim = Claim(f"key:{call.principal.bucket}", bucket_of(limit))
             call.headers += await self._take([claim])
         yield
 
