@@ -1,5 +1,6 @@
 """Children held on one CPU, and what /proc says of them. Linux only."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -32,7 +33,7 @@ class CpuTime:
 
 
 class Child:
-    """A process in a session of its own, so that everything it starts can be ended with it. Output goes to `log`, or is piped."""
+    """A process in a session of its own, so that all it starts can be ended with it. Output goes to `log`, or is piped."""
 
     def __init__(
         self,
@@ -47,10 +48,8 @@ class Child:
             os.sched_setaffinity(0, {cpu})
             if nice:
                 os.setpriority(os.PRIO_PROCESS, 0, nice)
-                try:  # a new session is a scheduling group of its own, with a nice of its own
+                with contextlib.suppress(OSError):  # a new session is a scheduling group with a nice of its own
                     Path("/proc/self/autogroup").write_text(str(nice))
-                except OSError:
-                    pass
 
         self._log = log.open("ab") if log else None
         self.popen = subprocess.Popen(
@@ -72,10 +71,8 @@ class Child:
         """SIGTERM, five seconds, SIGKILL to what is left of its session."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             if self.popen.poll() is None or number == signal.SIGKILL:
-                try:
+                with contextlib.suppress(ProcessLookupError):
                     os.killpg(self.pid, number)
-                except ProcessLookupError:
-                    pass
                 try:
                     self.popen.wait(5)
                 except subprocess.TimeoutExpired:

@@ -125,7 +125,13 @@ class Meter:
         during = subject.usage()
         stats, wall = self._stats(), time.monotonic() - at
         spent, seen = during.cpu - used.cpu, stats["events"] - events
-        figures = {"during": during, "gw_cpu_pct": 100 * spent / wall, "active": stats["active"], "window_events": seen, "window_s": wall}
+        figures = {
+            "during": during,
+            "gw_cpu_pct": 100 * spent / wall,
+            "active": stats["active"],
+            "window_events": seen,
+            "window_s": wall,
+        }
         if seen:
             figures["us_per_event"] = spent / seen * 1e6
         return figures

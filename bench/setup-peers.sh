@@ -11,7 +11,7 @@ venv() {
     name=$1; shift
     [ -e "$name/.installed" ] && return
     echo "installing $name"
-    { [ -d "$name" ] || python3 -m venv "$name"; } && "$name/bin/pip" install -q --disable-pip-version-check "$@" \
+    { [ -d "$name" ] || python3 -m venv "$name"; } && "$name/bin/pip" install -qq --disable-pip-version-check "$@" \
         && "$name/bin/pip" freeze > "$name/.installed" || failed="$failed $name"
 }
 

@@ -95,7 +95,9 @@ class Subject:
         env = {"PATH": os.environ["PATH"], "HOME": str(self.work), "LANG": "C.UTF-8", **entry.env}
         cwd = entry.cwd or self.work
         if entry.beside:
-            self._beside = Child(shlex.split(entry.beside), bench.load_cpu, bench.nice, self.work / "beside.log", self.work, env)
+            self._beside = Child(
+                shlex.split(entry.beside), bench.load_cpu, bench.nice, self.work / "beside.log", self.work, env
+            )
             time.sleep(0.5)
         began = time.monotonic()
         self.child = Child(shlex.split(entry.cmd), bench.gateway_cpu, bench.nice, self.work / "log", cwd, env)
@@ -133,7 +135,12 @@ class Subject:
 
 
 def ask(
-    port: int, path: str, method: str = "GET", body: str | None = None, headers: Mapping[str, str] | None = None, timeout: float = 5
+    port: int,
+    path: str,
+    method: str = "GET",
+    body: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    timeout: float = 5,
 ) -> tuple[int, bytes]:
     """One request to this machine. Raises OSError, HTTPException."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)

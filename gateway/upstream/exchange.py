@@ -60,10 +60,12 @@ class Exchange:
     # --- enter, exit
 
     async def __aenter__(self) -> "Exchange":
+        entered = False
         try:
             await self._open()
+            entered = True
         finally:
-            if not self.status:
+            if not entered:  # the head may have come, and the caller been cancelled before it could see it
                 self._leave()
         return self
 
