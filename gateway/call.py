@@ -41,7 +41,7 @@ class Route(msgspec.Struct, frozen=True, eq=False):
 
 
 class Attempt(msgspec.Struct, eq=False):
-    """One try at one target. `outcome` is of the closed set of `upstream_attempts_total`; times on the loop's clock."""
+    """One try at one target. `outcome` is of the closed set of `upstream_attempts_total`; times on the monotonic clock."""
 
     target: Target
     started: float
@@ -53,7 +53,7 @@ class Attempt(msgspec.Struct, eq=False):
 
 
 class Call(msgspec.Struct, eq=False):
-    """`received` on the loop's clock; `ttft` and `duration` in seconds; `end` of the closed set of `stream_end_total`."""
+    """`received` on the monotonic clock; `ttft` and `duration` in seconds; `end` of the closed set of `stream_end_total`."""
 
     id: str
     received: float
@@ -80,8 +80,8 @@ class Outlet(Protocol):
     """The client's side of one call. Writing never blocks: the outlet pauses the attached upstream instead."""
 
     begun: bool
-    last_write: float  # loop time
-    blocked_since: float  # loop time since when the client takes nothing, 0.0 while it does
+    last_write: float  # monotonic time
+    blocked_since: float  # monotonic time since when the client takes nothing, 0.0 while it does
 
     def begin(self, content_type: str, headers: Sequence[tuple[str, str]]) -> None:
         """The head of a 200. Nothing is sent before the first `write`."""

@@ -47,7 +47,7 @@ class Runtime:
         self.config = config
         self.started = int(time.time())
         self.draining = False
-        self._clock = asyncio.get_running_loop().time
+        self._clock = time.monotonic
         self.metrics = Metrics(VERSION)
         self.log = log or open_log(config.log.level, dropped=self.metrics.child("log_errors").inc)
         quiet_libraries(self.log)

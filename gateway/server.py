@@ -64,7 +64,7 @@ class Connection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.head_since = self._loop.time()
+        self.head_since = time.monotonic()
         cast(asyncio.Transport, transport).set_write_buffer_limits(high=self.listener.config.send_buffer)
         if len(self.listener.connections) > self.listener.config.max_connections:
             cast(asyncio.Transport, transport).write(OVERLOADED)
@@ -72,7 +72,7 @@ class Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         if not self.head_since and self.exchange is None:
-            self.head_since = self._loop.time()
+            self.head_since = time.monotonic()
         super().data_received(data)
         if self._messages or self.exchange is not None:
             self.head_since = 0.0
@@ -80,7 +80,7 @@ class Connection(web.RequestHandler):
     def pause_writing(self) -> None:
         super().pause_writing()
         if self.exchange is not None:
-            self.exchange.blocked(self._loop.time())
+            self.exchange.blocked(time.monotonic())
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -170,7 +170,7 @@ class Exchange:
     )  # fmt: skip
 
     def __init__(self, request: web.BaseRequest, connection: Connection) -> None:
-        self.received = connection._loop.time()
+        self.received = time.monotonic()
         self.path = request.raw_path.partition("?")[0]
         self.close_after = connection.listener.draining or not request.keep_alive or request.version < (1, 1)
         self.begun = False
@@ -255,7 +255,7 @@ class Exchange:
         return fields + "Connection: close\r\n" if self.close_after else fields
 
     def _write(self, data: bytes) -> None:
-        self.last_write = self._connection._loop.time()
+        self.last_write = self._time.monotonic()
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 

@@ -1,0 +1,263 @@
+"""A Chat Completions request -> ChatRequest. What we interpret is checked, field by field; the rest passes through `wire`.
+
+Checked are the types of the fields below and what the vocabulary needs of messages and tools. Ranges (temperature, how
+many stops …) are the provider's to judge: they differ, and its answer is passed on. Reasons name fields, never values.
+
+Standard: https://platform.openai.com/docs/api-reference/chat/create
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from gateway.chat import ChatRequest, Image, Message, Other, Part, Sampling, Text, Tool, ToolCall
+from gateway.errors import BadRequest
+
+# the types of a request: only what is interpreted
+
+
+class _Function(msgspec.Struct):
+    name: str
+    arguments: str = ""
+
+
+class _ToolCall(msgspec.Struct):
+    id: str
+    function: _Function | None = None
+    type: str = "function"
+
+
+class _Message(msgspec.Struct):
+    """`function_call` and role "function" are what tools were called before 2023-11."""
+
+    role: str
+    content: str | list[dict[str, Any]] | None = None
+    refusal: str | None = None
+    name: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+    tool_call_id: str | None = None
+    function_call: _Function | None = None
+
+
+class _Definition(msgspec.Struct):
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class _Tool(msgspec.Struct):
+    """Other types than "function" are the provider's own: they pass through `wire` alone."""
+
+    type: str
+    function: _Definition | None = None
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class _Request(msgspec.Struct):
+    messages: list[_Message]
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    n: int | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    tools: list[_Tool] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: dict[str, Any] | None = None
+
+
+_PATH = re.compile(r" - at `\$\.?([^`]*)`$")
+_MISSING = re.compile(r"Object missing required field `(\w+)`")
+_EXPECTED = re.compile(r"Expected `([^`]*)`, got `([^`]*)`")
+
+
+def chat_of(wire: dict[str, Any]) -> ChatRequest:
+    """The request that this JSON object makes. Raises BadRequest, `param` naming the field as "messages[0].role"."""
+    asked = _typed(wire)
+    if asked.n not in (None, 1):
+        raise BadRequest("Only one choice per request is supported", param="n", code="unsupported_parameter")
+    if asked.model == "":
+        raise _bad("model", "must not be empty")
+    if not asked.messages:
+        raise _bad("messages", "must not be empty")
+    stop = asked.stop or ()
+    limit = asked.max_completion_tokens
+    return ChatRequest(
+        dialect="openai",
+        model=asked.model,
+        messages=tuple(_message(message, f"messages[{index}]") for index, message in enumerate(asked.messages)),
+        stream=bool(asked.stream),
+        sampling=Sampling(
+            max_tokens=asked.max_tokens if limit is None else limit,
+            temperature=asked.temperature,
+            top_p=asked.top_p,
+            stop=(stop,) if isinstance(stop, str) else tuple(stop),
+            seed=asked.seed,
+        ),
+        tools=_tools(asked.tools or []),
+        tool_choice=_tool_choice(asked.tool_choice),
+        parallel_tool_calls=asked.parallel_tool_calls,
+        response_format=_response_format(asked.response_format),
+        include_usage=bool(asked.stream_options and asked.stream_options.include_usage),
+        wire=wire,
+    )
+
+
+def _bad(param: str, reason: str) -> BadRequest:
+    return BadRequest(f"{param}: {reason}", param=param, details=[{"field": param, "reason": reason}])
+
+
+def _typed(wire: dict[str, Any]) -> _Request:
+    try:
+        return msgspec.convert(wire, _Request)
+    except msgspec.ValidationError as error:
+        raise _explained(str(error)) from None
+
+
+def _explained(text: str) -> BadRequest:
+    """msgspec's words with the path apart. Only types and our own names are repeated, for other words may hold values."""
+    found = _PATH.search(text)
+    path = found[1] if found else ""
+    if missing := _MISSING.match(text):
+        return _bad(f"{path}.{missing[1]}".lstrip("."), "is required")
+    if expected := _EXPECTED.match(text):
+        return _bad(path or "body", f"must be {expected[1].replace(' | ', ' or ')}, not {expected[2]}")
+    return _bad(path or "body", "has a value that is not allowed")
+
+
+# messages
+
+
+def _message(message: _Message, at: str) -> Message:
+    translate = _ROLES.get(message.role)
+    if translate is None:
+        raise _bad(f"{at}.role", f"must be one of {', '.join(_ROLES)}")
+    return translate(message, at)
+
+
+def _system(message: _Message, at: str) -> Message:
+    return Message("system", _content(message, at))
+
+
+def _user(message: _Message, at: str) -> Message:
+    return Message("user", _content(message, at))
+
+
+def _assistant(message: _Message, at: str) -> Message:
+    calls = [_call(call, f"{at}.tool_calls[{index}]") for index, call in enumerate(message.tool_calls or [])]
+    if message.function_call is not None:
+        legacy = message.function_call
+        calls.append(ToolCall(legacy.name, legacy.name, legacy.arguments))
+    parts = _content(message, at) if message.content else ()
+    if message.refusal:
+        parts = (*parts, Text(message.refusal))
+    return Message("assistant", parts, tuple(calls))
+
+
+def _tool(message: _Message, at: str) -> Message:
+    if not message.tool_call_id:
+        raise _bad(f"{at}.tool_call_id", "is required in messages of role tool")
+    return Message("tool", _content(message, at), tool_call_id=message.tool_call_id)
+
+
+def _function(message: _Message, at: str) -> Message:
+    if not message.name:
+        raise _bad(f"{at}.name", "is required in messages of role function")
+    return Message("tool", _content(message, at), tool_call_id=message.name)
+
+
+_ROLES: Mapping[str, Callable[[_Message, str], Message]] = {
+    "system": _system, "developer": _system, "user": _user, "assistant": _assistant, "tool": _tool, "function": _function,
+}  # fmt: skip
+
+
+def _content(message: _Message, at: str) -> tuple[Part, ...]:
+    at = f"{at}.content"
+    match message.content:
+        case str(text):
+            return (Text(text),)
+        case None:
+            raise _bad(at, "must be a string or a list of parts")
+        case []:
+            raise _bad(at, "must not be an empty list")
+        case parts:
+            return tuple(_part(part, f"{at}[{index}]") for index, part in enumerate(parts))
+
+
+def _part(part: dict[str, Any], at: str) -> Part:
+    match part:
+        case {"type": "text", "text": str(text)} | {"type": "refusal", "refusal": str(text)}:
+            return Text(text)
+        case {"type": "image_url", "image_url": {"url": str(url)}}:
+            if not url.startswith(("https://", "http://", "data:")):
+                raise _bad(f"{at}.image_url.url", "must be an http(s) or data: URL")
+            return Image(url)
+        case {"type": "text" | "refusal" | "image_url" as kind}:
+            raise _bad(f"{at}.{kind}", "must be an object with a url" if kind == "image_url" else "must be a string")
+        case {"type": str(kind)} if kind:
+            return Other(kind, part)
+        case _:
+            raise _bad(f"{at}.type", "must be a string")
+
+
+# tools
+
+
+def _call(call: _ToolCall, at: str) -> ToolCall:
+    """Calls of a provider's own kind (custom …) are in `wire` alone; here they keep their place."""
+    if call.function is None:
+        if call.type == "function":
+            raise _bad(f"{at}.function", "is required")
+        return ToolCall(call.id, call.type, "{}")
+    return ToolCall(call.id, call.function.name, call.function.arguments)
+
+
+def _tools(tools: list[_Tool]) -> tuple[Tool, ...]:
+    found = []
+    for index, tool in enumerate(tools):
+        if tool.type != "function":
+            continue
+        if tool.function is None:
+            raise _bad(f"tools[{index}].function", "is required")
+        if not tool.function.name:
+            raise _bad(f"tools[{index}].function.name", "must not be empty")
+        found.append(Tool(tool.function.name, tool.function.description or "", tool.function.parameters))
+    return tuple(found)
+
+
+_CHOICES = {"auto": "auto", "none": "none", "required": "required", "any": "required"}
+"""Mistral says "any"."""
+
+
+def _tool_choice(choice: str | dict[str, Any] | None) -> str | tuple[str, str] | None:
+    match choice:
+        case None:
+            return None
+        case str(word):
+            if word not in _CHOICES:
+                raise _bad("tool_choice", "must be auto, none, required, or an object that names a function")
+            return _CHOICES[word]
+        case {"type": "function", "function": {"name": str(name)}} if name:
+            return ("function", name)
+        case {"type": "function"}:
+            raise _bad("tool_choice.function.name", "must be a string")
+        case {"type": str()}:  # a provider's own (allowed_tools, custom): in `wire` alone
+            return None
+        case _:
+            raise _bad("tool_choice.type", "must be a string")
+
+
+def _response_format(wanted: dict[str, Any] | None) -> dict[str, Any] | None:
+    if wanted is not None and not isinstance(wanted.get("type"), str):
+        raise _bad("response_format.type", "must be a string")
+    return wanted

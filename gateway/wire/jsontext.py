@@ -1,0 +1,96 @@
+"""A caller's body -> a JSON object, strictly: RFC 8259, UTF-8 only, and nothing that two readers could take differently.
+
+Refused beyond the grammar: duplicate keys at any depth (which one counts is a matter of taste), NaN and Infinity,
+numbers that do not fit a double, integers of thousands of digits, lone surrogates, a byte order mark, other encodings than
+UTF-8, and nesting that nobody needs. The reasons say where, and never repeat what was sent.
+
+The standard library's scanner is the parser, because it alone shows every pair of an object before keys are lost.
+"""
+
+import json
+import math
+from typing import Any
+
+from gateway.errors import BadRequest
+
+MAX_DEPTH = 128
+"""Arrays and objects within each other. A tool's JSON Schema takes two for each of its own levels."""
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """The JSON object that `body` is. Raises BadRequest with a reason, whatever the bytes are."""
+    text = _text(body)
+    try:
+        value = _decode(text)
+    except json.JSONDecodeError as error:
+        raise BadRequest(f"The body is not valid JSON (line {error.lineno}, column {error.colno})") from None
+    except ValueError:
+        raise BadRequest("The body holds an integer with too many digits") from None
+    except RecursionError:
+        raise _too_deep() from None
+    if type(value) is not dict:
+        raise BadRequest("The body must be a JSON object")
+    _check_depth(body, value)
+    if b"\\ud" in body or b"\\uD" in body:
+        _check_surrogates(value)
+    return value
+
+
+def _text(body: bytes) -> str:
+    if not body:
+        raise BadRequest("The body is empty")
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"The body is not UTF-8 (at byte {error.start})") from None
+    if text[0] == "\ufeff":
+        raise BadRequest("The body must not begin with a byte order mark")
+    return text
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise BadRequest("The body holds an object with the same key twice")
+    return found
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise BadRequest("The body holds a number out of range")
+    return value
+
+
+def _no_constant(name: str) -> Any:
+    raise BadRequest("NaN and Infinity are not JSON")
+
+
+_decode = json.JSONDecoder(object_pairs_hook=_object, parse_float=_number, parse_constant=_no_constant).decode
+
+
+def _check_depth(body: bytes, value: dict[str, Any]) -> None:
+    if body.count(b"{") + body.count(b"[") <= MAX_DEPTH:  # most bodies: then nothing has to be walked
+        return
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            child
+            for container in level
+            for child in (container.values() if type(container) is dict else container)
+            if type(child) is dict or type(child) is list
+        ]
+        if not level:
+            return
+    raise _too_deep()
+
+
+def _check_surrogates(value: dict[str, Any]) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise BadRequest("The body holds a lone surrogate (\\ud800 to \\udfff), which is no character") from None
+
+
+def _too_deep() -> BadRequest:
+    return BadRequest(f"The body nests more than {MAX_DEPTH} arrays and objects")
