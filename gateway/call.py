@@ -8,12 +8,15 @@ import msgspec
 from gateway.backends import Backend
 from gateway.chat import ChatRequest
 from gateway.config import Alias, Timeouts
+from gateway.config import Target as TargetConfig
 from gateway.errors import GatewayError
 from gateway.events import Usage
 from gateway.frontends import Frontend
-from gateway.health import Health
+from gateway.health import Health, Load
 from gateway.identity.principal import Principal
 from gateway.metrics import CallSeries, TargetSeries
+from gateway.routing import RetryPolicy
+from gateway.strategies import Asked, Rank
 from gateway.transport import Transport, UpstreamResponse
 
 
@@ -23,11 +26,12 @@ class Target(msgspec.Struct, frozen=True, eq=False):
     label: str
     upstream: str
     model: str
-    weight: float
+    spec: TargetConfig
     backend: Backend
     transport: Transport
     timeouts: Timeouts
     health: Health
+    load: Load
     series: TargetSeries
 
 
@@ -36,7 +40,9 @@ class Route(msgspec.Struct, frozen=True, eq=False):
 
     name: str
     config: Alias
-    tiers: Sequence[Sequence[Target]]
+    ranks: Sequence[Rank]
+    retry: RetryPolicy
+    shadow: Target | None
     inter_token: Any
 
 
@@ -62,6 +68,7 @@ class Call(msgspec.Struct, eq=False):
     route: Route
     chat: ChatRequest
     series: CallSeries
+    asked: Asked = Asked()
     conversation: str = ""
     text: str = ""
     attempts: list[Attempt] = []

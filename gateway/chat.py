@@ -94,3 +94,19 @@ class ChatRequest(msgspec.Struct):
     include_usage: bool = False
     profile: str = ""
     wire: dict[str, Any] | None = None
+
+
+def continued(chat: ChatRequest, said: str) -> ChatRequest:
+    """The same request, ended by what an assistant has said so far, for a model that goes on from there (prefill)."""
+    wire = chat.wire
+    if wire is not None:
+        wire = {**wire, "messages": [*wire["messages"], {"role": "assistant", "content": said}]}
+    message = Message("assistant", (Text(said),))
+    return msgspec.structs.replace(chat, messages=(*chat.messages, message), wire=wire)
+
+
+def estimated_tokens(chat: ChatRequest) -> int:
+    """About how many tokens the prompt has: a quarter of its characters, and what an image usually costs."""
+    characters = sum(len(message.text) + sum(len(call.arguments) for call in message.tool_calls) for message in chat.messages)
+    images = sum(isinstance(part, Image) for message in chat.messages for part in message.parts)
+    return characters // 4 + 1000 * images

@@ -60,6 +60,15 @@ class Timeouts(_Section, frozen=True):
     total: Seconds | None = None
 
 
+class Breaker(_Section, frozen=True):
+    """When a target is left alone: after `failures` in a row, or a share of failures, for `open_for`, doubling up to `open_max`."""
+
+    failures: Count = 5
+    error_rate: Annotated[float, Meta(gt=0, le=1)] | None = 0.5  # of at least 20 calls within 30 s
+    open_for: Seconds = Seconds(5)
+    open_max: Seconds = Seconds(15)
+
+
 class Upstream(_Section, frozen=True):
     """One provider account or server. Every other key beside these is an option of the backend (base_url, api_key …).
 
@@ -68,17 +77,47 @@ class Upstream(_Section, frozen=True):
 
     backend: str
     timeouts: Timeouts = Timeouts()
+    breaker: Breaker = Breaker()
     max_connections: Count = 1024
     options: dict[str, Any] = {}
 
 
+class Canary(_Section, frozen=True):
+    """Callers for whom a target's weight is `weight`: those with one of `keys`, or whose `header` has this value."""
+
+    weight: Annotated[float, Meta(ge=0)]
+    keys: tuple[str, ...] = ()
+    header: str | None = None  # "x-canary: yes"
+
+
 class Target(_Section, frozen=True):
-    """One model of one upstream. Nothing goes to a target of weight 0 unless it is alone in its tier."""
+    """One model of one upstream. Nothing goes to a target of weight 0 unless nothing else is left."""
 
     upstream: str
     model: str
     weight: Annotated[float, Meta(ge=0)] = 1.0
     timeouts: Timeouts | None = None  # in place of the upstream's
+    context: Count | None = None  # tokens that the model takes; null: not known, never a reason to pass it over
+    vision: bool = True
+    tools: bool = True
+    prefill: bool = False  # it continues an assistant message that ends the request
+    price: Annotated[float, Meta(ge=0)] | None = None  # of a million tokens, in any unit, for the strategy `cheapest`
+    canary: Canary | None = None
+
+
+Strategy = Literal["weighted", "round_robin", "least_in_flight", "lowest_ttft", "cheapest", "affinity"]
+
+
+class Tier(_Section, frozen=True):
+    """Targets of the same rank. `affinity` keeps calls that share a session, key or prompt prefix on one target."""
+
+    targets: tuple[Target, ...]
+    strategy: Strategy = "weighted"
+    affinity: Literal["session", "key", "prefix"] = "session"
+
+
+def targets_of(tier: tuple[Target, ...] | Tier) -> tuple[Target, ...]:
+    return tier.targets if isinstance(tier, Tier) else tier
 
 
 class History(_Section, frozen=True):
@@ -88,16 +127,47 @@ class History(_Section, frozen=True):
     tokens: Count = 16_000
 
 
-class Alias(_Section, frozen=True):
-    """What callers name as the model: tiers are tried in order, targets of one tier by weight."""
+class Retry(_Section, frozen=True):
+    """After a server error the same target is asked once more, `backoff` later; a Retry-After up to the bound is waited out."""
 
-    tiers: tuple[tuple[Target, ...], ...]
+    same_target: Annotated[int, Meta(ge=0, le=5)] = 1
+    backoff: Seconds = Seconds(0.1)
+    retry_after_wait: Seconds = Seconds(2)
+
+
+class Hedge(_Section, frozen=True):
+    """Ask a second target when the first has no content after `after`, or after its own 95th percentile."""
+
+    after: Seconds | Literal["p95"]
+
+
+class Shadow(_Section, frozen=True):
+    """Send a share of the calls to another target, too, and throw its answer away; only metrics see it."""
+
+    upstream: str
+    model: str
+    share: Annotated[float, Meta(gt=0, le=1)]
+
+
+class Alias(_Section, frozen=True):
+    """What callers name as the model: tiers are tried in order. A tier is a list of targets, or a section with a strategy."""
+
+    tiers: tuple[tuple[Target, ...] | Tier, ...]
     system: str = ""
     history: History = History()
     max_message_chars: Count = 4000
     heartbeat: Seconds | None = Seconds(15)
     report_model: Literal["target", "alias"] = "target"
     timeout: Seconds | None = None  # the whole call, all attempts together
+    retry: Retry = Retry()
+    recovery: Literal["error", "continue"] = "error"  # when a stream is cut after its first content
+    fall_back_on_content_policy: bool = False  # else the refusal is passed on
+    on_disconnect: Literal["cancel", "finish"] = "cancel"
+    finish_limit: Seconds = Seconds(60)  # with `finish`: for so long after the client has left
+    hedge: Hedge | None = None
+    shadow: Shadow | None = None
+    resumable: bool = False
+    resume_window: Seconds = Seconds(300)  # how long a finished stream can be asked for again
 
 
 class Limit(_Section, frozen=True):

@@ -4,11 +4,12 @@ Each check looks at one section, wherever it stands, and reports by path; positi
 that were already found wrong are INVALID and skipped, so one mistake is one line.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from gateway.config import Alias, Config, Issuer, Key, Limits, Server, Target, Timeouts
+from gateway.config import Alias, Canary, Config, Issuer, Key, Limits, Server, Shadow, Target, Timeouts, targets_of
 from gateway.identity.jwks import issuer_keys, unusable
 from gateway.identity.keys import timestamp
 from gateway.problems import Path, Report, suggestion
@@ -45,7 +46,7 @@ class Checks:
             case Timeouts():
                 for name in ("connect", "headers", "first_token", "idle", "total"):
                     self._above_zero((*path, name), getattr(section, name))
-            case Target(upstream=str(name)):
+            case Target(upstream=str(name)) | Shadow(upstream=str(name)):
                 self._used.add(name)
                 if name not in self._upstreams:
                     hint = suggestion(name, self._upstreams)
@@ -59,6 +60,8 @@ class Checks:
             case Limits(store=str(store)):
                 if (text := store.reveal()) != "memory" and not text.startswith(STORES):
                     self._report.problem((*path, "store"), "expected memory or a redis://, rediss:// or unix:// URL")
+            case Canary():
+                self._canary(path, section)
             case Config():
                 self._whole(section)
 
@@ -105,10 +108,17 @@ class Checks:
         for index, tier in enumerate(alias.tiers):
             if tier is INVALID:
                 continue
-            if not tier:
+            targets = targets_of(tier)
+            if not targets:
                 self._report.problem((*path, "tiers", index), "needs at least one target")
-            elif len(tier) > 1 and all(isinstance(target, Target) and target.weight == 0 for target in tier):
+            elif targets is not INVALID and len(targets) > 1 and all(_unwanted(target) for target in targets):
                 self._report.problem((*path, "tiers", index), "every target has weight 0: none would be asked")
+
+    def _canary(self, path: Path, canary: Canary) -> None:
+        if not canary.keys and canary.header is None:
+            self._report.problem(path, "needs keys or a header to know its callers by")
+        if isinstance(canary.header, str) and not re.fullmatch(r"[A-Za-z0-9-]+:\s*\S.*", canary.header):
+            self._report.problem((*path, "header"), 'expected a header and its value, such as "x-canary: yes"')
 
     def _caller(self, path: Path, caller: Key | Issuer) -> None:
         """What keys and issuers have in common: what they may name, and where from."""
@@ -202,3 +212,7 @@ def _origin(text: str) -> None:
 def _state(text: str) -> None:
     if text != "memory" and not (text.startswith("sqlite:") and len(text) > len("sqlite:")):
         raise ValueError("expected memory or sqlite:PATH")
+
+
+def _unwanted(target: object) -> bool:
+    return isinstance(target, Target) and target.weight == 0 and target.canary is None

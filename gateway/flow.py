@@ -8,6 +8,7 @@ the client's bytes to its `Flow`. The flow lets the first leg that has content w
 from collections.abc import Callable
 from typing import Any
 
+from gateway.backends import Decoder
 from gateway.call import Attempt, Call, Outlet
 from gateway.errors import GatewayError, Unavailable, UpstreamError
 from gateway.frontends import Answer, Encoder
@@ -29,14 +30,31 @@ class Lost(Exception):
 class Leg:
     """One attempt in flight. `relay` is set when the response's head has come."""
 
-    __slots__ = ("_flow", "attempt", "relay", "response", "tail_from")
+    __slots__ = ("_accept_empty", "_flow", "_prefilled", "attempt", "relay", "response", "tail_from")
 
-    def __init__(self, flow: "Flow", attempt: Attempt) -> None:
+    def __init__(self, flow: "Flow", attempt: Attempt, *, accept_empty: bool, prefilled: bool = False) -> None:
         self._flow = flow
+        self._accept_empty = accept_empty
+        self._prefilled = prefilled
         self.attempt = attempt
         self.relay: Relay | None = None
         self.response: UpstreamResponse | None = None
         self.tail_from = 0.0
+
+    def begin(self, response: UpstreamResponse, decoder: Decoder, *, verbatim: bool) -> Relay:
+        """The response's head has come."""
+        flow = self._flow
+        self.response = response
+        self.relay = Relay(
+            decoder,
+            flow.speak(verbatim=verbatim),
+            whole=not flow.call.chat.stream,
+            accept_empty=self._accept_empty,
+            now=flow.clock(),
+            said=flow.said,
+            prefilled=self._prefilled,
+        )
+        return self.relay
 
     def sink(self, data: bytes) -> None:
         """One read of the upstream's: relay it, and say what the client is to have of it."""
@@ -156,7 +174,7 @@ class Flow:
             self.say(self.speak(verbatim=self.verbatim).fail(error), last=True)
 
     def let_go(self) -> None:
-        """The winner was cut: keep what the client holds of it, for another attempt to go on from."""
+        """The attempt is over: keep what the client holds of it, for another one to go on from."""
         self.said = self.text
         self.winner = None
         self.out.attach(None)
@@ -168,6 +186,7 @@ class Flow:
             return
         attempt.first_token = relay.first_content_at - attempt.started
         attempt.target.series.first_token.observe(attempt.first_token)
+        attempt.target.load.observe(attempt.first_token)
         if call.ttft is None:
             call.ttft = self.clock() - call.received
             call.series.first_token.observe(call.ttft)

@@ -22,11 +22,70 @@ class State(IntEnum):
 
 
 class BreakerPolicy(msgspec.Struct, frozen=True):
-    """`failures` in a row open the breaker for `open_for` seconds, doubling up to `open_max`."""
+    """`failures` in a row, or a share `error_rate` of the calls of a window, open the breaker for `open_for` seconds,
+    doubling up to `open_max`."""
 
     failures: int = 5
+    error_rate: float | None = None
     open_for: float = 5.0
     open_max: float = 15.0
+
+
+RATE_WINDOW = 30.0
+"""Seconds over which the error rate is counted, in two halves: the current one and the one before it."""
+RATE_CALLS = 20
+"""Calls that must have ended in the window before their rate says anything."""
+
+
+class Rate:
+    """The share of failures among the calls of the last half to whole window."""
+
+    __slots__ = ("_before", "_calls", "_clock", "_failures", "_since")
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.reset()
+
+    def reset(self) -> None:
+        self._since = self._clock()
+        self._calls = self._failures = 0
+        self._before = (0, 0)
+
+    def count(self, failed: bool) -> float:
+        """Count one call; returns the share, 0.0 while there were too few calls."""
+        now = self._clock()
+        if now - self._since >= RATE_WINDOW / 2:
+            self._before = (self._calls, self._failures) if now - self._since < RATE_WINDOW else (0, 0)
+            self._since, self._calls, self._failures = now, 0, 0
+        self._calls += 1
+        self._failures += failed
+        calls = self._calls + self._before[0]
+        return (self._failures + self._before[1]) / calls if calls >= RATE_CALLS else 0.0
+
+
+class Load:
+    """What strategies know of a target: calls in flight, and a decaying average of its time to first token (0: not known)."""
+
+    __slots__ = ("first_token", "in_flight", "recent")
+
+    DECAY = 0.2
+    KEPT = 100
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self.first_token = 0.0
+        self.recent: list[float] = []
+
+    def observe(self, seconds: float) -> None:
+        self.first_token = seconds if not self.first_token else self.first_token + self.DECAY * (seconds - self.first_token)
+        self.recent.append(seconds)
+        if len(self.recent) > 2 * self.KEPT:
+            del self.recent[: self.KEPT]
+
+    def p95(self) -> float | None:
+        """The 95th percentile of the latest times to first token; None while fewer than 20 are known."""
+        recent = sorted(self.recent[-self.KEPT :])
+        return recent[int(0.95 * (len(recent) - 1))] if len(recent) >= 20 else None
 
 
 NOT_ITS_FAULT: frozenset[UpstreamErrorKind] = frozenset({"bad_request", "context_length", "content_policy", "rate_limited"})
@@ -37,7 +96,7 @@ COOL_DOWN = 1.0
 class Health:
     """One target's. Not shared between processes: each sees its own calls."""
 
-    __slots__ = ("_clock", "_cool_until", "_failures", "_open_for", "_open_until", "_policy", "_probing", "changed")
+    __slots__ = ("_clock", "_cool_until", "_failures", "_open_for", "_open_until", "_policy", "_probing", "_rate", "changed")
 
     def __init__(
         self, clock: Callable[[], float], policy: BreakerPolicy | None = None, changed: Callable[[State], None] = lambda _: None
@@ -49,6 +108,7 @@ class Health:
         self._open_until = 0.0
         self._cool_until = 0.0
         self._probing = False
+        self._rate = Rate(clock)
         self.changed = changed
 
     @property
@@ -81,7 +141,9 @@ class Health:
         self._failures = 0
         self._probing = False
         self._cool_until = 0.0
+        self._rate.count(False)
         if self._open_for:
+            self._rate.reset()
             self._open_for = self._open_until = 0.0
             self.changed(State.CLOSED)
 
@@ -93,7 +155,9 @@ class Health:
             self._probing = False
             return
         self._failures += 1
-        if self._probing or (not self._open_for and self._failures >= self._policy.failures):
+        limit = self._policy.error_rate
+        too_many = self._failures >= self._policy.failures or (self._rate.count(True) >= limit if limit else False)
+        if self._probing or (not self._open_for and too_many):
             self._open_for = min(self._open_for * 2 or self._policy.open_for, self._policy.open_max)
             self._open_until = self._clock() + self._open_for
             self.changed(State.OPEN)

@@ -13,15 +13,16 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import Any
+from typing import Any, cast
 
 from gateway.backends import UpstreamRequest
 from gateway.call import Attempt, Call, Outlet, Target
+from gateway.chat import ChatRequest, continued
 from gateway.errors import BadRequest, GatewayError, RateLimited, UpstreamError, UpstreamErrorKind
 from gateway.flow import Flow, Leg, Tail
 from gateway.frontends import Answer
 from gateway.relay import Relay
-from gateway.routing import Journey, RetryBudget, RetryPolicy, Step
+from gateway.routing import Journey, RetryBudget, Step, queue_of
 
 Policy = Callable[[Call], AbstractAsyncContextManager[None]]
 
@@ -54,7 +55,6 @@ class Pipeline:
         metrics: Any,
         chance: Callable[[], float] = random.random,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        retry: RetryPolicy | None = None,
         write_idle: float = 60.0,
     ) -> None:
         self._policies = policies
@@ -63,7 +63,6 @@ class Pipeline:
         self._metrics = metrics
         self._chance = chance
         self._sleep = sleep
-        self._retry = retry or RetryPolicy()
         self._budget = RetryBudget(clock)
         self._write_idle = write_idle
         self._overhead = metrics.child("overhead_seconds", "request")
@@ -92,7 +91,7 @@ class Pipeline:
         flow = Flow(call, out, answer, self._clock, call.route.inter_token, self._write_idle)
         self.flows.add(flow)
         try:
-            opening = flow.speak(verbatim=_verbatim(call, route.tiers[0][0])).start()
+            opening = flow.speak(verbatim=_verbatim(call, cast(Target, route.ranks[0].targets[0]))).start()
             if opening:
                 flow.say(opening)
             async with asyncio.timeout(route.config.timeout):
@@ -116,19 +115,19 @@ class Pipeline:
 
     async def _follow(self, call: Call, flow: Flow) -> str:
         """The end reason of the answer that was given. Raises the last target's error where none was."""
-        journey = Journey(call.route.tiers, self._chance, self._budget, self._retry)
-        step: Step[Target] = journey.first()
+        queue: list[Target] = queue_of(call.route.ranks, call.asked, self._chance)
+        journey = Journey(queue, self._chance, self._budget, call.route.retry)
+        step = journey.first()
         while True:
             if step.wait:
                 await self._sleep(step.wait)
             try:
-                return await self._attempt(call, flow, step.target, last=journey.alone)
+                return await self._ask(call, flow, step.target, last=journey.alone)
             except (UpstreamError, BadRequest) as error:
-                if flow.committed:
-                    raise
-                following = self._next(call, journey, step.target, error)
+                following = self._next(call, journey, step.target, error) if _may_go_on(call, flow) else None
                 if following is None:
                     raise
+                flow.let_go()
                 step = following
 
     def _next(
@@ -141,17 +140,41 @@ class Pipeline:
             self._metrics.child("failovers", call.route.name, failed.label, step.target.label, OUTCOMES[error.kind]).inc()
         return step
 
-    async def _attempt(self, call: Call, flow: Flow, target: Target, *, last: bool) -> str:
+    async def _ask(self, call: Call, flow: Flow, target: Target, *, last: bool) -> str:
+        """One step. Where an answer was cut, the target is asked to go on with it: by prefill if it can, else afresh."""
+        if not flow.said:
+            return await self._attempt(call, flow, target, call.chat, last=last)
+        if target.spec.prefill:
+            try:
+                return await self._recover(call, flow, target, continued(call.chat, flow.said), how="prefill")
+            except UpstreamError as error:
+                if flow.winner is not None or not error.callers_fault:
+                    raise
+        return await self._recover(call, flow, target, call.chat, how="fresh")
+
+    async def _recover(self, call: Call, flow: Flow, target: Target, chat: ChatRequest, *, how: str) -> str:
+        outcome = "failed"
+        try:
+            end = await self._attempt(call, flow, target, chat, last=True, prefilled=how == "prefill")
+            outcome = "ok"
+            return end
+        finally:
+            self._metrics.child("recoveries", call.route.name, how, outcome).inc()
+
+    async def _attempt(
+        self, call: Call, flow: Flow, target: Target, chat: ChatRequest, *, last: bool, prefilled: bool = False
+    ) -> str:
         attempt = Attempt(target, self._clock())
-        request = target.backend.request(call.chat, target.model)
+        request = target.backend.request(chat, target.model)
         if not call.attempts:
             self._overhead.observe(attempt.started - call.received)
         call.attempts.append(attempt)
-        leg = Leg(flow, attempt)
+        leg = Leg(flow, attempt, accept_empty=last, prefilled=prefilled)
         flow.legs.append(leg)
         target.health.begin()
+        target.load.in_flight += 1
         try:
-            end = await self._exchange(call, flow, leg, request, last=last)
+            end = await self._exchange(flow, leg, request)
             attempt.outcome = "ok"
             target.health.succeeded()
             return end
@@ -160,19 +183,17 @@ class Pipeline:
             target.health.failed(error)
             raise
         finally:
+            target.load.in_flight -= 1
             flow.legs.remove(leg)
             self._record(attempt, leg.relay)
 
-    async def _exchange(self, call: Call, flow: Flow, leg: Leg, request: UpstreamRequest, *, last: bool) -> str:
+    async def _exchange(self, flow: Flow, leg: Leg, request: UpstreamRequest) -> str:
         target = leg.attempt.target
-        verbatim = _verbatim(call, target)
         timeouts = target.timeouts
         async with target.transport.send(request, connect=timeouts.connect, headers=timeouts.headers) as response:
+            verbatim = _verbatim(flow.call, target) and not flow.said
             decoder = target.backend.decoder(verbatim=verbatim)
-            leg.relay = relay = Relay(
-                decoder, flow.speak(verbatim=verbatim), whole=not call.chat.stream, accept_empty=last, now=self._clock()
-            )
-            leg.response = response
+            relay = leg.begin(response, decoder, verbatim=verbatim)
             try:
                 if response.status != 200:
                     raise target.backend.error(response.status, response.headers, await response.read(ERROR_BODY))
@@ -206,6 +227,14 @@ class Pipeline:
         if attempt.first_token is not None and usage.output > 1:
             took = self._clock() - attempt.started - attempt.first_token
             series.per_token.observe(took / (usage.output - 1))
+
+
+def _may_go_on(call: Call, flow: Flow) -> bool:
+    """Whether a failed attempt may be followed by another: before any content always, afterwards where the alias says so."""
+    if flow.winner is None:
+        return True
+    relay = flow.winner.relay
+    return call.route.config.recovery == "continue" and relay is not None and relay.only_text and relay.finished is None
 
 
 def _verbatim(call: Call, target: Target) -> bool:

@@ -36,7 +36,7 @@ class Relay:
 
     __slots__ = (
         "_accept_empty", "_decoder", "_encoder", "_held", "_reproducing", "_said", "_text", "_whole", "characters",
-        "committed", "content_at", "finished", "first_content_at", "gap", "model", "only_text",
+        "committed", "content_at", "finished", "first_content_at", "gap", "model", "only_text", "recovered",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +66,7 @@ class Relay:
         self.characters = 0
         self.model = ""
         self.only_text = True
+        self.recovered = False  # this attempt has gone on with what another had begun
 
     @property
     def text(self) -> str:
@@ -172,7 +173,9 @@ class Relay:
             events = [*([TextDelta(fresh)] if fresh else ()), *(e for e in events if _follows_text(e))]
         else:
             events = [event for event in events if not isinstance(event, Started)]
+        self._encoder.resume(Started(model=self.model))
         self.committed = True
+        self.recovered = True
         self._held = []
         return restart + self._encoder.encode(events)
 

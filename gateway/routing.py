@@ -1,10 +1,12 @@
-"""Alias -> the targets to ask, in order. Pure: health knows the clock, chance is passed in.
+"""Which target a call asks next. Pure: health knows the clock, chance is passed in.
 
-Tiers are tried in order; within a tier, by weighted draw without replacement. Targets that are not well are passed over,
-unless nothing else is left: the last one is never ejected, for asking it is better than refusing without a try.
+Tiers are tried in order; within a tier the strategy decides (`gateway.strategies`). Targets that cannot take the call (no
+vision, no tools, too small a context) are left out. Targets that are not well are passed over, unless nothing else is
+left: the last one is never ejected, for asking it is better than refusing without a try.
 
 After a failure (`Journey.failed`) the next step follows from the kind of error:
-- the request itself was at fault: no further step;
+- the request itself was at fault: no further step; but one that is too long goes to a target with a larger context, and
+  one that was refused by content policy to the next target where the alias says so;
 - a server error or a reset before headers: the same target once more after a short jittered wait, then the next;
 - a 429 that ends soon: waited out on the same target; else the next at once (its health keeps later calls away);
 - silence (timeouts), broken streams, bad credentials, refused connections: the next at once, never the same again.
@@ -14,34 +16,23 @@ It is charged by extra attempts that fail, so that a burst of calls fails over f
 """
 
 from collections.abc import Callable, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Generic
 
 import msgspec
 
-from gateway.errors import UpstreamError, UpstreamErrorKind
-from gateway.health import Health
+from gateway.errors import BadRequest, UpstreamError, UpstreamErrorKind
+from gateway.strategies import Asked, Chance, Rank, T, ordered
 
 ONCE_MORE: frozenset[UpstreamErrorKind] = frozenset({"server_error", "overloaded", "reset"})
 
 
-class Routable(Protocol):
-    """What routing needs to know of a target."""
-
-    @property
-    def weight(self) -> float: ...
-    @property
-    def health(self) -> Health: ...
-
-
-T = TypeVar("T", bound=Routable)
-
-
 class RetryPolicy(msgspec.Struct, frozen=True):
-    """Second try at a target after `backoff` seconds, jittered by half; a Retry-After up to `retry_after_wait` is waited out."""
+    """Second try at a target after `backoff` seconds, jittered by half; a Retry-After up to the bound is waited out."""
 
     same_target: int = 1
     backoff: float = 0.1
     retry_after_wait: float = 2.0
+    after_content_policy: bool = False
 
 
 class RetryBudget:
@@ -77,32 +68,33 @@ class Step(msgspec.Struct, Generic[T], frozen=True):
     wait: float = 0.0
 
 
-def draw(targets: Sequence[T], chance: Callable[[], float]) -> list[T]:
-    """All targets of a tier in a weighted random order (each `chance()` is in [0, 1)); weight 0 goes last."""
-    if len(targets) == 1:
-        return list(targets)
-    # Efraimidis and Spirakis 2006: sorting by u^(1/w) draws without replacement in proportion to the weights.
-    keyed = [((chance() ** (1 / t.weight) if t.weight > 0 else -1.0), i) for i, t in enumerate(targets)]
-    keyed.sort(reverse=True)
-    return [targets[i] for _, i in keyed]
+def queue_of(ranks: Sequence[Rank], asked: Asked, chance: Chance) -> list[T]:
+    """All targets that can take the call, in the order of tiers and strategies. Raises BadRequest where none can."""
+    queue: list[T] = []
+    why = ""
+    for rank in ranks:
+        fit = []
+        for target in rank.targets:
+            unfit = asked.unfit(target)
+            why = why or unfit
+            if not unfit:
+                fit.append(target)
+        queue += ordered(rank, fit, asked, chance)  # type: ignore[arg-type]
+    if not queue:
+        raise BadRequest(f"No target of this model can take the request: it {why}", param="model", code="no_fit_target")
+    return queue
 
 
 class Journey(Generic[T]):
-    """The steps of one call through its alias's tiers."""
+    """The steps of one call through the queue of its targets."""
 
-    __slots__ = ("_budget", "_chance", "_current", "_extra", "_now", "_policy", "_queue", "_tries")
+    __slots__ = ("_budget", "_chance", "_current", "_extra", "_policy", "_queue", "_tries")
 
-    def __init__(
-        self,
-        tiers: Sequence[Sequence[T]],
-        chance: Callable[[], float],
-        budget: RetryBudget,
-        policy: RetryPolicy | None = None,
-    ) -> None:
+    def __init__(self, queue: list[T], chance: Chance, budget: RetryBudget, policy: RetryPolicy | None = None) -> None:
+        self._queue = queue
         self._chance = chance
         self._budget = budget
         self._policy = policy or RetryPolicy()
-        self._queue = [target for tier in tiers for target in draw(tier, chance)]
         self._current: T | None = None
         self._tries = 0
         self._extra = False
@@ -111,7 +103,7 @@ class Journey(Generic[T]):
     def first(self) -> Step[T]:
         """The first step; there always is one."""
         step = self._next_target()
-        assert step is not None, "an alias has at least one target"
+        assert step is not None, "a queue has at least one target"
         return step
 
     def failed(self, error: UpstreamError) -> Step[T] | None:
@@ -119,7 +111,7 @@ class Journey(Generic[T]):
         if self._extra:
             self._budget.charge()
         self._extra = True
-        if error.callers_fault or not self._budget.allows():
+        if not self._worth_a_try(error) or not self._budget.allows():
             return None
         wait = self._wait_for_same(error)
         if wait is not None:
@@ -128,10 +120,28 @@ class Journey(Generic[T]):
             return Step(self._current, wait)
         return self._next_target()
 
+    def another(self) -> Step[T] | None:
+        """A target to ask beside the current one, if there is a well one: for hedging."""
+        if not self._budget.allows() or not any(target.health.ready() for target in self._queue):
+            return None
+        return self._next_target()
+
     @property
     def alone(self) -> bool:
         """Whether no other target is left to ask."""
         return not self._queue
+
+    def _worth_a_try(self, error: UpstreamError) -> bool:
+        match error.kind:
+            case "context_length":
+                assert self._current is not None
+                window = self._current.spec.context or 0
+                self._queue = [target for target in self._queue if (target.spec.context or 0) > window]
+                return bool(self._queue)
+            case "content_policy":
+                return self._policy.after_content_policy
+            case _:
+                return not error.callers_fault
 
     def _wait_for_same(self, error: UpstreamError) -> float | None:
         if self._tries > self._policy.same_target:

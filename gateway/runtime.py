@@ -12,14 +12,14 @@ from typing import Any
 from gateway.addresses import client_addresses
 from gateway.backends import Backend
 from gateway.call import Call, Route, Target
-from gateway.config import Alias, Config, Timeouts
+from gateway.config import Alias, Config, Issuer, Key, Tier, targets_of
 from gateway.config import Target as TargetConfig
 from gateway.configfile import Loaded
 from gateway.conversations import ConversationStore
 from gateway.conversations.memory import MemoryConversations
 from gateway.conversations.turnstile import Turnstile
 from gateway.errors import GatewayError, Unauthorized, UpstreamError
-from gateway.health import Health
+from gateway.health import BreakerPolicy, Health, Load
 from gateway.identity import Authenticator
 from gateway.identity.principal import Principal
 from gateway.limits import BucketStore
@@ -29,6 +29,8 @@ from gateway.metrics import AUTH_REASONS, CallSeries, Metrics, TargetSeries
 from gateway.pipeline import Pipeline
 from gateway.policies.requests import RequestLimits
 from gateway.policies.turns import Turns
+from gateway.routing import RetryPolicy
+from gateway.strategies import Rank
 from gateway.transport import Transport
 from gateway.upstream import HttpTransport
 from gateway.version import VERSION
@@ -62,7 +64,8 @@ class Runtime:
             for alias in (*self.routes, OTHER)
         }
         self.authenticator = Authenticator(config, time.time)
-        self.origins = frozenset(origin for caller in (*config.keys, *config.jwt) for origin in caller.origins)
+        callers: tuple[Key | Issuer, ...] = (*config.keys, *config.jwt)
+        self.origins = frozenset(origin for caller in callers for origin in caller.origins)
         self.addresses = client_addresses(config.server.trusted_proxies)
         self.store = _bucket_store(config, self.metrics)
         self.limits = RequestLimits(self.store, config.limits.address, self._decided)
@@ -83,21 +86,41 @@ class Runtime:
     # --- building
 
     def _route(self, name: str, alias: Alias, backends: Mapping[str, Backend]) -> Route:
-        tiers = [[self._target(target, backends[target.upstream]) for target in tier] for tier in alias.tiers]
-        return Route(name, alias, tiers, self.metrics.child("inter_token_seconds", name))
+        ranks = []
+        for tier in alias.tiers:
+            targets = [self._target(target, backends[target.upstream]) for target in targets_of(tier)]
+            ranks.append(Rank(targets, tier.strategy, tier.affinity) if isinstance(tier, Tier) else Rank(targets))
+        shadow = None
+        if alias.shadow is not None:
+            spec = TargetConfig(upstream=alias.shadow.upstream, model=alias.shadow.model)
+            shadow = self._target(spec, backends[spec.upstream])
+        retry = RetryPolicy(
+            same_target=alias.retry.same_target,
+            backoff=float(alias.retry.backoff),
+            retry_after_wait=float(alias.retry.retry_after_wait),
+            after_content_policy=alias.fall_back_on_content_policy,
+        )
+        return Route(name, alias, ranks, retry, shadow, self.metrics.child("inter_token_seconds", name))
 
-    def _target(self, target: TargetConfig, backend: Backend) -> Target:
-        series = TargetSeries(self.metrics, target.upstream, target.model)
-        timeouts: Timeouts = target.timeouts or self.config.upstreams[target.upstream].timeouts
+    def _target(self, spec: TargetConfig, backend: Backend) -> Target:
+        upstream = self.config.upstreams[spec.upstream]
+        series = TargetSeries(self.metrics, spec.upstream, spec.model)
+        breaker = BreakerPolicy(
+            failures=upstream.breaker.failures,
+            error_rate=upstream.breaker.error_rate,
+            open_for=float(upstream.breaker.open_for),
+            open_max=float(upstream.breaker.open_max),
+        )
         return Target(
-            label=f"{target.upstream}/{target.model}",
-            upstream=target.upstream,
-            model=target.model,
-            weight=target.weight,
+            label=f"{spec.upstream}/{spec.model}",
+            upstream=spec.upstream,
+            model=spec.model,
+            spec=spec,
             backend=backend,
-            transport=self._transports[target.upstream],
-            timeouts=timeouts,
-            health=Health(self._clock, changed=series.breaker.set),
+            transport=self._transports[spec.upstream],
+            timeouts=spec.timeouts or upstream.timeouts,
+            health=Health(self._clock, breaker, changed=series.breaker.set),
+            load=Load(),
             series=series,
         )
 

@@ -255,7 +255,7 @@ class Exchange:
         return fields + "Connection: close\r\n" if self.close_after else fields
 
     def _write(self, data: bytes) -> None:
-        self.last_write = self._time.monotonic()
+        self.last_write = time.monotonic()
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 

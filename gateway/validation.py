@@ -106,8 +106,9 @@ class Walk:
         others = [kind for kind in types if not isinstance(kind, inspect.NoneType)]
         if len(others) < len(types) and isinstance(node, Scalar) and _absent(node, others):
             return None
-        if len(others) == 1:
-            return self.value(node, others[0], path)
+        shaped = [kind for kind in others if _shape_fits(node, kind)]
+        if len(others) == 1 or len(shaped) == 1:
+            return self.value(node, (shaped or others)[0], path)
         for kind in others:
             attempt = Walk(Report(self.report.file), self._special)
             value = attempt.value(node, kind, path)
@@ -126,6 +127,16 @@ class Walk:
     def _wrong(self, node: Node, path: Path, message: str) -> Any:
         self.report.problem(path, message, node.at)
         return INVALID
+
+
+def _shape_fits(node: Node, kind: inspect.Type) -> bool:
+    """Whether a section, a list or a single value is what this type is written as."""
+    match node:
+        case Mapping():
+            return isinstance(kind, inspect.StructType | inspect.DictType)
+        case Sequence():
+            return isinstance(kind, inspect.VarTupleType | inspect.ListType | inspect.FrozenSetType)
+    return not isinstance(kind, inspect.StructType | inspect.DictType | inspect.VarTupleType | inspect.ListType)
 
 
 def _absent(node: Scalar, others: list[inspect.Type]) -> bool:

@@ -49,6 +49,9 @@ class Names:
     def fail(self, error: GatewayError) -> bytes:
         return b"<" + error.code.encode() + b">"
 
+    def resume(self, started: Started) -> None:
+        pass
+
     def restart(self) -> bytes:
         return self.restarting
 

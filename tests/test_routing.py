@@ -1,12 +1,17 @@
+import random
 from collections import Counter
 from collections.abc import Callable
 from itertools import cycle
+from typing import Any
 
 import pytest
 
-from gateway.errors import UpstreamError, UpstreamErrorKind
-from gateway.health import BreakerPolicy, Health
-from gateway.routing import Journey, RetryBudget, RetryPolicy, draw
+from gateway.config import Canary, Strategy
+from gateway.config import Target as Spec
+from gateway.errors import BadRequest, UpstreamError, UpstreamErrorKind
+from gateway.health import BreakerPolicy, Health, Load
+from gateway.routing import Journey, RetryBudget, RetryPolicy, queue_of
+from gateway.strategies import Asked, Rank
 
 
 class Clock:
@@ -17,13 +22,18 @@ class Clock:
 
 
 class Target:
-    def __init__(self, name: str, weight: float = 1.0, clock: Callable[[], float] = lambda: 0.0) -> None:
-        self.name = name
-        self.weight = weight
+    def __init__(self, name: str, weight: float = 1.0, clock: Callable[[], float] = lambda: 0.0, **spec: Any) -> None:
+        self.name = self.label = name
+        self.spec = Spec(upstream=name, model="m", weight=weight, **spec)
         self.health = Health(clock, BreakerPolicy(failures=1))
+        self.load = Load()
 
     def __repr__(self) -> str:
         return self.name
+
+
+def queue(*tiers: list[Target], asked: Asked = Asked(), strategy: Strategy = "weighted") -> list[Target]:  # noqa: B008
+    return queue_of([Rank(tier, strategy) for tier in tiers], asked, lambda: 0.5)
 
 
 def chances(*values: float) -> Callable[[], float]:
@@ -31,7 +41,8 @@ def chances(*values: float) -> Callable[[], float]:
 
 
 def journey(*tiers: list[Target], budget: RetryBudget | None = None) -> Journey[Target]:
-    return Journey(tiers, chances(0.5), budget or RetryBudget(Clock()), RetryPolicy(backoff=0.1, retry_after_wait=2))
+    policy = RetryPolicy(backoff=0.1, retry_after_wait=2)
+    return Journey(queue(*tiers), chances(0.5), budget or RetryBudget(Clock()), policy)
 
 
 def walk(trip: Journey[Target], *errors: UpstreamError) -> list[tuple[str, float]]:
@@ -47,11 +58,9 @@ def walk(trip: Journey[Target], *errors: UpstreamError) -> list[tuple[str, float
 
 
 def test_weights_decide_who_is_first() -> None:
-    import random
-
     rng = random.Random(7)
-    targets = [Target("a", 3), Target("b", 1), Target("never", 0)]
-    first = Counter(draw(targets, rng.random)[0].name for _ in range(4000))
+    rank = Rank([Target("a", 3), Target("b", 1), Target("never", 0)])
+    first = Counter(queue_of([rank], Asked(), rng.random)[0].label for _ in range(4000))
     assert first["never"] == 0
     assert 2850 <= first["a"] <= 3150
 
@@ -128,3 +137,99 @@ def test_the_budget_bounds_attempts_when_everything_fails() -> None:
         attempts += len(walk(trip, *[UpstreamError("connect_error")] * 5))
     assert attempts <= 1.2 * requests + 10 * 10 + 11
     assert attempts > requests
+
+
+def names(targets: list[Target]) -> list[str]:
+    return [target.name for target in targets]
+
+
+def test_round_robin_takes_turns() -> None:
+    rank = Rank([Target("a"), Target("b"), Target("c")], "round_robin")
+    firsts = [queue_of([rank], Asked(), lambda: 0.5)[0].label for _ in range(4)]
+    assert firsts == ["a", "b", "c", "a"]
+
+
+def test_least_in_flight_goes_to_the_idle_one() -> None:
+    busy, idle, bigger = Target("busy"), Target("idle"), Target("bigger", weight=4)
+    busy.load.in_flight, idle.load.in_flight, bigger.load.in_flight = 3, 1, 3
+    assert names(queue([busy, idle, bigger], strategy="least_in_flight")) == ["bigger", "idle", "busy"]
+
+
+def test_lowest_ttft_prefers_the_quicker_of_two() -> None:
+    slow, quick = Target("slow"), Target("quick")
+    slow.load.observe(2.0)
+    quick.load.observe(0.2)
+    rank = Rank([slow, quick], "lowest_ttft")
+    rng = random.Random(1)
+    assert {queue_of([rank], Asked(), rng.random)[0].label for _ in range(50)} == {"quick"}
+
+
+def test_cheapest_goes_by_price_and_unknown_prices_last() -> None:
+    tier = [Target("unknown"), Target("dear", price=10), Target("cheap", price=1)]
+    assert names(queue(tier, strategy="cheapest")) == ["cheap", "dear", "unknown"]
+
+
+def test_affinity_keeps_a_session_on_its_target_when_others_leave() -> None:
+    tier = [Target(name) for name in "abcd"]
+    home = {f"s{i}": queue(tier, asked=Asked(session=f"s{i}"), strategy="affinity")[0].name for i in range(200)}
+    assert set(home.values()) == set("abcd")
+    fewer = [target for target in tier if target.name != "c"]
+    for session, name in home.items():
+        now = queue(fewer, asked=Asked(session=session), strategy="affinity")[0].name
+        assert now == name or name == "c"
+
+
+@pytest.mark.parametrize(
+    ("asked", "left"),
+    [
+        (Asked(vision=True), ["all"]),
+        (Asked(tools=True), ["all", "blind"]),
+        (Asked(tokens=5000), ["all", "blind", "toolless"]),
+        (Asked(), ["all", "blind", "toolless", "small"]),
+    ],
+)
+def test_only_targets_that_can_take_the_call_are_asked(asked: Asked, left: list[str]) -> None:
+    tiers = [
+        [Target("all")],
+        [Target("blind", vision=False)],
+        [Target("toolless", vision=False, tools=False)],
+        [Target("small", vision=False, tools=False, context=4096)],
+    ]
+    assert names(queue(*tiers, asked=asked)) == left
+
+
+def test_a_request_that_no_target_can_take_is_refused_with_the_reason() -> None:
+    with pytest.raises(BadRequest, match="takes no images"):
+        queue([Target("blind", vision=False)], asked=Asked(vision=True))
+
+
+def test_a_request_that_is_too_long_goes_to_a_larger_context_only() -> None:
+    trip = journey([Target("small", context=8000)], [Target("same", context=8000)], [Target("large", context=100_000)])
+    assert walk(trip, UpstreamError("context_length")) == [("small", 0), ("large", 0)]
+
+
+def test_a_refusal_by_policy_is_passed_on_unless_the_alias_says_otherwise() -> None:
+    policy = RetryPolicy(after_content_policy=True)
+    trip = Journey(queue([Target("a")], [Target("b")]), chances(0.5), RetryBudget(Clock()), policy)
+    assert walk(trip, UpstreamError("content_policy")) == [("a", 0), ("b", 0)]
+
+
+@pytest.mark.parametrize("asked", [Asked(key="tester"), Asked(headers={"x-canary": "yes"})], ids=["by key", "by header"])
+def test_a_canary_is_weighed_for_its_callers(asked: Asked) -> None:
+    canary = Canary(weight=1000, keys=("tester",), header="x-canary: yes")
+    tier = [Target("stable"), Target("new", weight=0, canary=canary)]
+    rng = random.Random(3)
+    rank = Rank(tier)
+    chosen = Counter(queue_of([rank], asked, rng.random)[0].label for _ in range(200))
+    others = {queue_of([rank], Asked(key="other"), rng.random)[0].label for _ in range(200)}
+    assert chosen["new"] > 180
+    assert others == {"stable"}
+
+
+def test_the_error_rate_opens_a_breaker_that_never_sees_failures_in_a_row() -> None:
+    health = Health(lambda: 0.0, BreakerPolicy(failures=5, error_rate=0.5))
+    for _ in range(11):
+        health.failed(UpstreamError("server_error"))
+        if health.ready():
+            health.succeeded()
+    assert not health.ready()

@@ -7,7 +7,7 @@ import msgspec
 
 from gateway.chat import ChatRequest
 from gateway.errors import GatewayError
-from gateway.events import StreamEvent
+from gateway.events import Started, StreamEvent
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -39,6 +39,10 @@ class Encoder(Protocol):
 
     def fail(self, error: GatewayError) -> bytes:
         """The in-band error that ends a stream, terminator included; nothing may be encoded after it."""
+        ...
+
+    def resume(self, started: Started) -> None:
+        """Another attempt goes on with an answer that was cut: from here on it is this model's. Nothing is said again."""
         ...
 
     def restart(self) -> bytes:

@@ -6,15 +6,15 @@ import pytest
 
 from gateway.errors import UpstreamError
 from tests.fakes.rawserver import CHUNKED, Peer, Request, black_hole, chunk, chunked, raw_server, refused_url, sized
-from tests.upstream.calls import Caller, pumped, until
+from tests.upstream.calls import LONG, Caller, pumped, until
 
 BRIEF = 0.05
 
 
-async def refused(caller: Caller, url: str, **options: float) -> UpstreamError:
+async def refused(caller: Caller, url: str, *, connect: float = LONG, headers: float = LONG) -> UpstreamError:
     """The error that entering (or pumping) raises; it names the place and nothing else."""
     with pytest.raises(UpstreamError) as failed:
-        async with caller.send(url, **options) as response:
+        async with caller.send(url, connect=connect, headers=headers) as response:
             await pumped(response)
     assert url.rpartition("/")[2] in str(failed.value)
     return failed.value

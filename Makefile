@@ -1,0 +1,48 @@
+# The verbs; CI calls the same ones. A fresh clone needs Python 3.11 or newer, make and git.
+# TEST_WORKERS: processes that run tests (2). ARGS: more for pytest (make test ARGS="-k jwt"). PYTHON: the one for .venv.
+.PHONY: help run test check dev bench bench-peers lock upgrade test-model clean
+.DEFAULT_GOAL := help
+
+TEST_WORKERS ?= 2
+ARGS ?=
+export PYTHON
+
+help: ## what there is
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 18
+
+run: ## the gateway on 127.0.0.1:8080 with the embedded echo model
+	@scripts/bootstrap.sh run
+	@exec scripts/run.sh
+
+test: dev ## all tests; what needs a server or client that cannot be had skips and says why
+	@scripts/test_tools.sh
+	.venv/bin/python -m pytest --numprocesses $(TEST_WORKERS) --dist worksteal $(ARGS)
+
+check: dev ## style, types, locks
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	scripts/lock.sh --check
+
+dev: ## .venv with everything to work on it
+	@scripts/bootstrap.sh dev
+
+lock: dev ## renew the locks after a change of pyproject.toml
+	scripts/lock.sh
+
+upgrade: dev ## the newest versions into the locks
+	scripts/lock.sh --upgrade
+
+test-model: ## a real small model (270 MB of downloads) behind the gateway
+	@scripts/bootstrap.sh run
+	@scripts/test_model.sh
+
+bench: dev ## what a request and a token cost, beside the installed peers (FULL=1: the figures to quote); bench/REPORT.md
+	@FULL="$(FULL)" ARGS="$(ARGS)" bench/bench.sh
+
+bench-peers: ## the peers that bench compares with, into .cache/peers
+	@bench/setup-peers.sh .cache/peers
+
+clean: ## everything that was made, downloads included
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

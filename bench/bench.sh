@@ -1,0 +1,22 @@
+#!/bin/sh
+# `make bench`: compile mock and load, run whatever is installed, write REPORT.md and its plots. FULL=1: the figures to quote.
+# ARGS: more for run.py (ARGS="--gateways sluice,nginx").
+set -eu
+here=$(dirname "$0")
+cache=$here/../.cache
+out=$cache/bench
+mkdir -p "$out"
+for program in mock load; do
+    "${CC:-cc}" -O2 -Wall -Wextra -o "$out/$program" "$here/$program.c"
+done
+if [ "${FULL:-}" ]; then
+    set -- --rounds 3 --tries 3 --max-noise 6
+else
+    set -- --rounds 1 --tries 2 --max-noise 15 --scale 0.3 --warmup 1.5
+fi
+[ "$(id -u)" != 0 ] || set -- "$@" --nice -10
+plotter=$cache/peers/floor/bin/python
+[ ! -x "$plotter" ] || set -- "$@" --plot-python "$plotter"
+# shellcheck disable=SC2086 # ARGS are several words
+exec python3 -B "$here/run.py" --spin --scaling sluice,sluice-ndjson,nginx,envoy,smg,rolter \
+    --bin "$out" --peers "$cache/peers" --json "$out/last.json" --report "$here/REPORT.md" "$@" ${ARGS:-}

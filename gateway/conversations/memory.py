@@ -1,0 +1,72 @@
+"""Conversations in this process's memory: gone with it. Bounded, the ones that were quiet longest are forgotten first."""
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import msgspec
+
+from gateway.conversations import Conversation, Turn
+
+MAX_CONVERSATIONS = 10_000
+MAX_TURNS = 1_000
+PREVIEW = 200
+"""Characters of the last message in a list of conversations."""
+
+
+class _Kept(msgspec.Struct):
+    conversation: Conversation
+    turns: list[Turn]
+
+
+class MemoryConversations:
+    def __init__(self, *, conversations: int = MAX_CONVERSATIONS, turns: int = MAX_TURNS) -> None:
+        self._max = conversations
+        self._max_turns = turns
+        self._ids: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()  # by id; the one updated last is last
+
+    async def open(self, tenant: str, session: str) -> str:
+        key = (tenant, session)
+        found = self._ids.get(key)
+        if found is None:
+            found = self._ids[key] = secrets.token_urlsafe(18)
+            self._forget()
+        self._ids.move_to_end(key)
+        return found
+
+    async def recent(self, id: str, limit: int) -> list[Turn]:
+        kept = self._kept.get(id)
+        return kept.turns[-limit:] if kept is not None and limit else []
+
+    async def append(self, tenant: str, session: str, id: str, turns: Sequence[Turn]) -> None:
+        if not turns:
+            return
+        self._ids[tenant, session] = id
+        kept = self._kept.get(id)
+        if kept is None:
+            kept = self._kept[id] = _Kept(Conversation(id, tenant, session, turns[0].created, 0), [])
+        kept.turns += turns
+        del kept.turns[: -self._max_turns]
+        last = turns[-1]
+        kept.conversation = msgspec.structs.replace(
+            kept.conversation, updated=last.created, last_message=last.content[:PREVIEW]
+        )
+        self._kept.move_to_end(id)
+        self._forget()
+
+    async def newest(self, limit: int) -> tuple[list[Conversation], int]:
+        ids = [*reversed(self._kept)][:limit]
+        return [self._kept[id].conversation for id in ids], len(self._kept)
+
+    async def get(self, id: str) -> tuple[Conversation, list[Turn]] | None:
+        kept = self._kept.get(id)
+        return (kept.conversation, list(kept.turns)) if kept is not None else None
+
+    async def close(self) -> None:
+        pass
+
+    def _forget(self) -> None:
+        while len(self._ids) > self._max:
+            _, id = self._ids.popitem(last=False)
+            self._kept.pop(id, None)

@@ -1,0 +1,39 @@
+"""OpenAI's Chat Completions as a client dialect: what its SDKs, LangChain, the AI SDK and the rest send and read.
+
+The request is `openai_request`, streamed answers are `openai_chunks`, whole ones `openai_whole`. Where the upstream
+speaks the same dialect and the model's name need not be hidden, its chunks are passed on as they came (`verbatim`).
+
+Standard: https://platform.openai.com/docs/api-reference/chat, errors: https://platform.openai.com/docs/guides/error-codes
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from gateway.chat import ChatRequest
+from gateway.errors import GatewayError
+from gateway.frontends import Answer, Encoder
+from gateway.frontends.openai_chunks import Chunks, PassedOn
+from gateway.frontends.openai_errors import error_object
+from gateway.frontends.openai_request import chat_of
+from gateway.frontends.openai_whole import Accumulated, Whole
+from gateway.wire.jsontext import parse_object
+
+
+class OpenAI:
+    """`POST /v1/chat/completions`."""
+
+    name: ClassVar[str] = "openai"
+    dialect: ClassVar[str] = "openai"
+
+    def parse(self, body: bytes, headers: Mapping[str, str]) -> ChatRequest:
+        return chat_of(parse_object(body))
+
+    def encoder(self, chat: ChatRequest, answer: Answer, *, verbatim: bool = False) -> Encoder:
+        if not chat.stream:
+            return Accumulated(answer) if verbatim else Whole(answer)
+        if verbatim:
+            return PassedOn(answer, include_usage=chat.include_usage)
+        return Chunks(answer, include_usage=chat.include_usage)
+
+    def error(self, error: GatewayError, request_id: str) -> dict[str, Any]:
+        return error_object(error)

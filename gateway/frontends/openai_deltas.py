@@ -1,0 +1,92 @@
+"""The deltas of a streamed message, put together without knowing what their fields mean.
+
+Strings are continued, objects merged, lists continued by their entries' `index`; a number or a boolean is replaced, a null
+says nothing. Names, ids and whatever else identifies are not continued, for vendors repeat them in every chunk. Entries
+without an index are entries of their own, but for pieces of text (Mistral's content is a list of them, at times).
+"""
+
+from typing import Any
+
+IDENTIFYING = frozenset({"role", "type", "id", "index", "name", "object", "format", "mime_type", "tool_call_id"})
+_PIECES = ("text", "thinking")
+
+
+class _Growing(list[str]):
+    """A string that is being continued: joined once, at the end."""
+
+
+def merge(kept: dict[str, Any], delta: dict[str, Any]) -> None:
+    """Continue `kept` by what `delta` holds; `joined` makes plain values of it."""
+    for key, value in delta.items():
+        kind = type(value)
+        if value is None:
+            continue
+        if kind is str and key not in IDENTIFYING:
+            _continue_text(kept, key, value)
+        elif kind is dict:
+            merge(_held(kept, key, dict), value)
+        elif kind is list:
+            _continue_list(_held(kept, key, list), value)
+        elif value != "" or key not in kept:
+            kept[key] = value
+
+
+def joined(value: Any) -> Any:
+    """The value with its continued strings joined."""
+    match value:
+        case _Growing():
+            return "".join(value)
+        case dict():
+            return {key: joined(inner) for key, inner in value.items()}
+        case list():
+            return [joined(inner) for inner in value]
+        case _:
+            return value
+
+
+def _continue_text(kept: dict[str, Any], key: str, text: str) -> None:
+    held = kept.get(key)
+    if type(held) is _Growing:
+        held.append(text)
+    elif type(held) is list:  # what began as a list of parts goes on as one
+        if text:
+            _continue_list(held, [{"type": "text", "text": text}])
+    else:
+        kept[key] = _Growing([text])
+
+
+def _held(kept: dict[str, Any], key: str, kind: type[dict[str, Any]] | type[list[Any]]) -> Any:
+    """The object or list that is being continued; a text that goes on as a list of parts is its first one."""
+    held = kept.get(key)
+    if type(held) is kind:
+        return held
+    fresh: Any = [{"type": "text", "text": held}] if type(held) is _Growing and kind is list and any(held) else kind()
+    kept[key] = fresh
+    return fresh
+
+
+def _continue_list(kept: list[Any], entries: list[Any]) -> None:
+    for entry in entries:
+        if type(entry) is not dict:
+            kept.append(entry)
+            continue
+        held = _continued(kept, entry)
+        if held is None:
+            held = {}
+            kept.append(held)
+        merge(held, entry)
+
+
+def _continued(kept: list[Any], entry: dict[str, Any]) -> dict[str, Any] | None:
+    """The entry that this one continues: the last with its index, unless this one is plainly another tool call."""
+    index = entry.get("index")
+    if type(index) is not int:
+        last = kept[-1] if kept else None
+        goes_on = type(last) is dict and entry.get("type") in _PIECES and last.get("type") == entry["type"]
+        return last if goes_on else None
+    for held in reversed(kept):
+        if type(held) is dict and held.get("index") == index:
+            function = entry.get("function")
+            named = type(function) is dict and function.get("name")
+            return None if named and entry.get("id") and entry["id"] != held.get("id") else held
+    return None

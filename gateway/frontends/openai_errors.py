@@ -1,0 +1,46 @@
+"""Errors in OpenAI's shape: the only one whose message and code its SDKs show.
+
+The codes that clients act upon are OpenAI's (LangChain looks for `context_length_exceeded`); the others are ours.
+
+Standard: https://platform.openai.com/docs/guides/error-codes/api-errors
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.errors import Forbidden, GatewayError, RateLimited, Unauthorized, Unavailable, UpstreamError
+
+_TYPES: Mapping[type[GatewayError], str] = {
+    Unauthorized: "authentication_error", Forbidden: "permission_error", RateLimited: "rate_limit_error",
+    Unavailable: "server_error", GatewayError: "server_error",
+}  # fmt: skip
+_CODES: Mapping[str, str] = {
+    "unauthorized": "invalid_api_key",
+    "rate_limited": "rate_limit_exceeded",
+    "context_length": "context_length_exceeded",
+    "content_policy": "content_policy_violation",
+}
+
+
+def error_object(error: GatewayError) -> dict[str, Any]:
+    """The `{"error": …}` object for an error before or within a stream."""
+    return {
+        "error": {
+            "message": error.message,
+            "type": _type(error),
+            "param": error.param,
+            "code": _CODES.get(error.code, error.code),
+        }
+    }
+
+
+def _type(error: GatewayError) -> str:
+    match error:
+        case UpstreamError(callers_fault=True):
+            return "invalid_request_error"
+        case UpstreamError(kind="rate_limited"):
+            return "rate_limit_error"
+        case UpstreamError():
+            return "api_error"
+        case _:
+            return _TYPES.get(type(error), "invalid_request_error")

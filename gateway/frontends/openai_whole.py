@@ -1,0 +1,193 @@
+"""Events -> one chat completion, silent until it is complete; made of the events, or of the upstream's own chunks.
+
+Chunks are put together so that no vendor's field is lost: deltas are continued (`openai_deltas`), and outside of them
+the last word counts (citations, system_fingerprint …), but for logprobs, which are continued, too.
+
+Standard: https://platform.openai.com/docs/api-reference/chat/object
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from gateway.errors import GatewayError
+from gateway.events import (
+    Finished,
+    ReasoningDelta,
+    Started,
+    StreamEvent,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStarted,
+    Usage,
+    Verbatim,
+)
+from gateway.frontends import Answer
+from gateway.frontends.openai_chunks import call_id, usage_object
+from gateway.frontends.openai_deltas import joined, merge
+from gateway.frontends.openai_errors import error_object
+from gateway.wire.sse import EventStream
+
+_json = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+
+class _Completion:
+    __slots__ = ("_answer", "_id", "_model")
+
+    content_type = "application/json"
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self._id = f"chatcmpl-{answer.id}"
+        self._model = answer.model
+
+    def start(self) -> bytes:
+        return b""
+
+    def fail(self, error: GatewayError) -> bytes:
+        return _json(error_object(error))
+
+    def restart(self) -> bytes:
+        return b""
+
+    def heartbeat(self) -> bytes:
+        return b""
+
+    def _head(self) -> dict[str, Any]:
+        return {"id": self._id, "object": "chat.completion", "created": self._answer.created, "model": self._model}
+
+
+class Whole(_Completion):
+    """Of events. `usage` is null where the upstream did not report it."""
+
+    __slots__ = ("_calls", "_reasoning", "_text")
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer)
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._calls: dict[int, tuple[ToolCallStarted, list[str]]] = {}
+
+    def encode(self, events: Sequence[StreamEvent]) -> bytes:
+        for event in events:
+            match event:
+                case TextDelta(text=text):
+                    self._text.append(text)
+                case ReasoningDelta(text=text):
+                    self._reasoning.append(text)
+                case ToolCallStarted(kind="function"):
+                    self._calls[event.index] = (event, [])
+                case ToolCallDelta(index=index, arguments=arguments) if index in self._calls:
+                    self._calls[index][1].append(arguments)
+                case Started(model=model) if self._answer.reveal and model:
+                    self._model = model
+                case Finished():
+                    return self._completion(event)
+                case _:
+                    pass
+        return b""
+
+    def _completion(self, finished: Finished) -> bytes:
+        choice = {"index": 0, "message": self._message(), "logprobs": None, "finish_reason": finished.reason}
+        usage = usage_object(finished.usage) if finished.usage is not None else None
+        return _json({**self._head(), "choices": [choice], "usage": usage})
+
+    def _message(self) -> dict[str, Any]:
+        text = "".join(self._text)
+        content = text if text or not self._calls else None
+        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+        if self._reasoning:
+            message["reasoning_content"] = "".join(self._reasoning)
+        if self._calls:
+            message["tool_calls"] = [self._call(index, *call) for index, call in enumerate(self._calls.values())]
+        return message
+
+    def _call(self, index: int, call: ToolCallStarted, arguments: list[str]) -> dict[str, Any]:
+        function = {"name": call.name, "arguments": "".join(arguments)}
+        return {"id": call.id or call_id(self._answer, index), "type": "function", "function": function}
+
+
+class Accumulated(_Completion):
+    """Of the upstream's chunks."""
+
+    __slots__ = ("_choices", "_stream", "_top")
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer)
+        self._stream = EventStream()
+        self._top: dict[str, Any] = {}
+        self._choices: dict[int, dict[str, Any]] = {}
+
+    def encode(self, events: Sequence[StreamEvent]) -> bytes:
+        finished: Finished | None = None
+        for event in events:
+            if type(event) is Verbatim:
+                for frame in self._stream.feed(event.data):
+                    self._take(_value(frame.data))
+            elif type(event) is Finished:  # its own frames may stand behind it in the batch
+                finished = event
+        return b"" if finished is None else self._completion(finished.usage)
+
+    def _take(self, chunk: Any) -> None:
+        if type(chunk) is not dict:
+            return
+        choices = chunk.pop("choices", None)
+        chunk.pop("obfuscation", None)  # padding that hides a chunk's length
+        self._top.update((key, value) for key, value in chunk.items() if value is not None)
+        for choice in choices if type(choices) is list else ():
+            if type(choice) is dict:
+                self._take_choice(choice)
+
+    def _take_choice(self, choice: dict[str, Any]) -> None:
+        index = choice.get("index")
+        kept = self._choices.setdefault(index if type(index) is int else 0, {"message": {}})
+        for key, value in choice.items():
+            match key, value:
+                case ("index" | "message", _) | (_, None | ""):  # Perplexity's message is the text so far
+                    pass
+                case "delta", dict():
+                    merge(kept["message"], value)
+                case "logprobs", dict():
+                    merge(kept.setdefault("logprobs", {}), value)
+                case _:
+                    kept[key] = value
+
+    def _completion(self, usage: Usage | None) -> bytes:
+        reported = {"usage": usage_object(usage) if usage is not None else None}
+        choices = [_choice(index, self._choices[index]) for index in sorted(self._choices)]
+        whole = {**self._head(), "choices": choices, **reported, **self._top, "object": "chat.completion"}
+        try:
+            return _json(whole)
+        except (UnicodeEncodeError, OverflowError):  # half a surrogate pair, escaped in a field that nobody read
+            return json.dumps(whole).encode()
+
+
+def _choice(index: int, kept: dict[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = joined(kept)
+    said = plain.pop("message")
+    calls = said.get("tool_calls")
+    if type(calls) is list:
+        said["tool_calls"] = [_without_index(call) for call in calls]
+    message = {"role": "assistant", "content": None, "refusal": None, **said}
+    if message["content"] == "" and calls:
+        message["content"] = None
+    return {"index": index, "message": message, "logprobs": None, "finish_reason": "stop", **plain}
+
+
+def _without_index(call: Any) -> Any:
+    return {key: value for key, value in call.items() if key != "index"} if type(call) is dict else call
+
+
+def _value(data: bytes) -> Any:
+    """The decoder has read it already; what it passed over may be less than perfect JSON."""
+    try:
+        return _decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        return json.loads(data.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return None

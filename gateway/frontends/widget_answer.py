@@ -1,0 +1,166 @@
+"""Events -> the lines of the widget's stream, or its one object.
+
+A stream is `start`, any `token`, then `done` or `error`, each one line. Only clients that ask for the full profile
+(`Accept: application/x-ndjson; profile=full`) get `reasoning`, `tool_call`, `tool_call_delta` and `reset`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from gateway.errors import GatewayError
+from gateway.events import Finished, ReasoningDelta, Started, StreamEvent, TextDelta, ToolCallDelta, ToolCallStarted, Usage
+from gateway.frontends import Answer
+
+INTERNAL = "Internal server error"
+"""What every failure is called once a stream has begun; `code` says which it was."""
+
+_json = msgspec.json.Encoder().encode
+
+
+class _Text:
+    """What has been said; `message` is what history holds of it."""
+
+    __slots__ = ("_answer", "_model", "_pieces")
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self._model = answer.model
+        self._pieces: list[str] = []
+
+    def _started(self, event: Started) -> None:
+        if self._answer.reveal and event.model:
+            self._model = event.model
+
+    @property
+    def _message(self) -> str:
+        return "".join(self._pieces).strip()
+
+    @property
+    def _conversation(self) -> str:
+        """Where no history is kept, the request is all there is of a conversation."""
+        return self._answer.conversation or self._answer.id
+
+
+_TOKEN = b'{"type":"token","token":'
+_END = b"}\n"
+_BETWEEN = _END + _TOKEN
+
+
+class Lines(_Text):
+    """The stream. Of a batch that is nothing but text, one join makes the bytes."""
+
+    __slots__ = ("_full",)
+
+    content_type = "application/x-ndjson; charset=utf-8"
+
+    def __init__(self, answer: Answer, *, full: bool) -> None:
+        super().__init__(answer)
+        self._full = full
+
+    def start(self) -> bytes:
+        return _json({"type": "start", "conversationId": self._conversation}) + b"\n"
+
+    def encode(self, events: Sequence[StreamEvent]) -> bytes:
+        lines: list[bytes] = []
+        texts: list[str] = []
+        for event in events:
+            if type(event) is TextDelta:
+                if event.text:
+                    texts.append(event.text)
+                continue
+            if texts:
+                lines.append(self._tokens(texts))
+                texts = []
+            lines.append(self._line(event))
+        if texts:
+            lines.append(self._tokens(texts))
+        return b"".join(lines) if len(lines) != 1 else lines[0]
+
+    def fail(self, error: GatewayError) -> bytes:
+        return _json({"type": "error", "error": INTERNAL, "code": error.code, "requestId": self._answer.id}) + b"\n"
+
+    def restart(self) -> bytes:
+        if not self._full:
+            return b""
+        self._pieces = []
+        return b'{"type":"reset"}\n'
+
+    def heartbeat(self) -> bytes:
+        return b"\n"
+
+    def _tokens(self, texts: list[str]) -> bytes:
+        self._pieces += texts
+        return b"%b%b%b" % (_TOKEN, _BETWEEN.join(map(_json, texts)), _END)
+
+    def _line(self, event: StreamEvent) -> bytes:
+        match event:
+            case Finished(reason=reason, usage=usage):
+                return self._done(reason, usage)
+            case Started():
+                self._started(event)
+                return b""
+            case _ if self._full:
+                line = _extra(event)
+                return _json(line) + b"\n" if line else b""
+            case _:
+                return b""
+
+    def _done(self, reason: str, usage: Usage | None) -> bytes:
+        line: dict[str, Any] = {
+            "type": "done",
+            "message": self._message,
+            "conversationId": self._conversation,
+            "model": self._model,
+            "finishReason": reason,
+        }
+        if usage is not None:
+            line["usage"] = {
+                "inputTokens": usage.input,
+                "outputTokens": usage.output,
+                "cachedInputTokens": usage.cached_input,
+                "reasoningTokens": usage.reasoning,
+            }
+        return _json(line) + b"\n"
+
+
+def _extra(event: StreamEvent) -> dict[str, Any]:
+    """The lines of the full profile."""
+    match event:
+        case ReasoningDelta(text=text) if text:
+            return {"type": "reasoning", "text": text}
+        case ToolCallStarted(index=index, id=call_id, name=name, kind=kind):
+            return {"type": "tool_call", "index": index, "id": call_id, "name": name, "kind": kind}
+        case ToolCallDelta(index=index, arguments=arguments) if arguments:
+            return {"type": "tool_call_delta", "index": index, "arguments": arguments}
+        case _:
+            return {}
+
+
+class Whole(_Text):
+    """The whole answer, silent until it is complete."""
+
+    __slots__ = ()
+
+    content_type = "application/json"
+
+    def start(self) -> bytes:
+        return b""
+
+    def encode(self, events: Sequence[StreamEvent]) -> bytes:
+        for event in events:
+            if type(event) is TextDelta:
+                self._pieces.append(event.text)
+            elif type(event) is Finished:
+                return _json({"conversationId": self._conversation, "message": self._message})
+        return b""
+
+    def fail(self, error: GatewayError) -> bytes:
+        return _json({"error": INTERNAL, "code": error.code, "requestId": self._answer.id})
+
+    def restart(self) -> bytes:
+        return b""
+
+    def heartbeat(self) -> bytes:
+        return b""

@@ -1,0 +1,232 @@
+"""The OpenAPI 3.1 document of the routes that are served. Standard: https://spec.openapis.org/oas/v3.1.0"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from gateway.openapi_schemas import STRING, Schema, ref, schemas
+from gateway.version import VERSION
+
+KEY: list[dict[str, list[str]]] = [{"apiKey": []}, {"widgetApiKey": []}, {"bearer": []}]
+ADMIN: list[dict[str, list[str]]] = [{"adminApiKey": []}]
+REASONS = {
+    400: "The request is not valid: which field, and why.",
+    401: "No credential, more than one, or one that is not known.",
+    403: "This key may not be used from this origin.",
+    404: "There is no such model, or this key may not use it.",
+    408: "The body did not arrive in time.",
+    413: "The body is too large.",
+    415: "The body is not application/json.",
+    429: "A limit is reached; `Retry-After` says when to come back.",
+    500: "The gateway, or every upstream, has failed.",
+    502: "Every upstream has failed.",
+    503: "The gateway is shutting down, or the upstream is overloaded.",
+    504: "The upstream did not answer in time.",
+}
+_CHAT_ERRORS = (400, 401, 403, 404, 408, 413, 415, 429, 500)
+
+
+def document(aliases: Sequence[str] = ()) -> dict[str, Any]:
+    """The whole document, ready for JSON; with `aliases`, they are the models that may be named."""
+    model: Schema = {**STRING, "description": "An alias that the key may use; without it, the key's default."}
+    if aliases:
+        model["enum"] = sorted(aliases)
+    return {
+        "openapi": "3.1.0",
+        "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
+        "info": {
+            "title": "Sluice",
+            "version": VERSION,
+            "summary": "A streaming gateway in front of LLM providers",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": [{"name": "chat"}, {"name": "models"}, {"name": "conversations"}, {"name": "process"}],
+        "paths": {**_chat(), **_completions(), **_models(), **_conversations(), **_process()},
+        "components": {
+            "schemas": schemas(model),
+            "headers": _headers(),
+            "responses": _errors("Widget", "Error") | _errors("OpenAI", "OpenAIError"),
+            "securitySchemes": _security(),
+        },
+    }
+
+
+# the routes
+
+
+def _chat() -> dict[str, Any]:
+    stream = {
+        "description": "A stream of lines: `start`, any `token`, then `done` or `error`.",
+        "headers": _told(limits=True),
+        "content": {"application/x-ndjson": {"schema": ref("ChatLine"), "example": _LINES}},
+    }
+    turn = {"sessionId": "visitor-17", "message": "Why is the sky blue?"}
+    full = {
+        "name": "Accept",
+        "in": "header",
+        "required": False,
+        "schema": STRING,
+        "example": "application/x-ndjson; profile=full",
+        "description": "`application/x-ndjson; profile=full` asks for reasoning, tool calls and resets, too.",
+    }
+    errors = _refused("Widget", *_CHAT_ERRORS, 503)
+
+    def streamed(operation: str, summary: str) -> dict[str, Any]:
+        asked = {"parameters": [full], "requestBody": _body("ChatTurn", turn)}
+        return {"post": _operation("chat", operation, summary, KEY, {"200": stream, **errors}, **asked)}
+
+    whole = _answer("The answer.", "ChatAnswer", {"conversationId": "c_9f2e", "message": "Because of …"}, limits=True)
+    answered = _operation(
+        "chat",
+        "chat",
+        "Say one thing, get the whole answer",
+        KEY,
+        {"200": whole, **errors},
+        requestBody=_body("ChatTurn", turn),
+    )
+    return {
+        "/v1/chat/stream": streamed("streamChat", "Say one thing, get the answer as it is made"),
+        "/chat": streamed("streamChatAlias", "The same as /v1/chat/stream"),
+        "/v1/chat": {"post": answered},
+    }
+
+
+def _completions() -> dict[str, Any]:
+    asked = {"model": "echo", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
+    answer = {
+        "description": "One completion, or with `stream` server-sent events of chunks that end in `data: [DONE]`.",
+        "headers": _told(limits=True),
+        "content": {
+            "application/json": {"schema": ref("Completion")},
+            "text/event-stream": {"schema": ref("CompletionChunk"), "example": _CHUNKS},
+        },
+    }
+    responses = {"200": answer, **_refused("OpenAI", *_CHAT_ERRORS, 502, 503, 504)}
+    body = _body("CompletionRequest", asked)
+    operation = _operation("chat", "createChatCompletion", "OpenAI's Chat Completions", KEY, responses, requestBody=body)
+    return {"/v1/chat/completions": {"post": operation}}
+
+
+def _models() -> dict[str, Any]:
+    model = {"id": "echo", "object": "model", "created": 1790000000, "owned_by": "sluice"}
+    found = {"200": _answer("The model.", "Model", model), **_refused("OpenAI", 401, 403, 404, 429)}
+    listed = {"200": _answer("The models.", "Models", {"object": "list", "data": [model]}), **_refused("OpenAI", 401, 403, 429)}
+    named = {"parameters": [_in_path("id", "An alias.")]}
+    return {
+        "/v1/models": {"get": _operation("models", "listModels", "The models that the key may use", KEY, listed)},
+        "/v1/models/{id}": {"get": _operation("models", "getModel", "One of them", KEY, found, **named)},
+    }
+
+
+def _conversations() -> dict[str, Any]:
+    schema = {"type": "integer", "minimum": 1, "maximum": 200, "default": 100}
+    limit = {"name": "limit", "in": "query", "required": False, "schema": schema}
+    newest = {"200": _answer("The newest.", "Conversations"), **_refused("Widget", 400, 401)}
+    not_found = _answer("There is no such conversation.", "Error", {"error": "Conversation not found"})
+    one = {"200": _answer("It, and what was said.", "ConversationWithMessages"), **_refused("Widget", 401), "404": not_found}
+    tag = "conversations"
+    path = "/v1/admin/conversations"
+    named = [_in_path("id", "The `_id` of a conversation.")]
+    return {
+        path: {"get": _operation(tag, "listConversations", "Conversations, newest first", ADMIN, newest, parameters=[limit])},
+        f"{path}/{{id}}": {"get": _operation(tag, "getConversation", "One of them", ADMIN, one, parameters=named)},
+    }
+
+
+def _process() -> dict[str, Any]:
+    alive = {"200": _answer("The process is there.", "Status", {"status": "ok"})}
+    ready = {
+        "200": _answer("New calls are welcome.", "Status", {"status": "ready"}),
+        "503": _answer("It is shutting down.", "Status", {"status": "draining"}),
+    }
+    self_described = {"200": {"description": "This document.", "content": {"application/json": {"schema": {"type": "object"}}}}}
+    probes = {
+        "/health": ("health", "Is it there? (older spelling)", alive),
+        "/livez": ("livez", "Is it there?", alive),
+        "/healthz": ("healthz", "Does it take calls? (older spelling)", ready),
+        "/readyz": ("readyz", "Does it take calls?", ready),
+        "/v1/openapi.json": ("openapi", "This document", self_described),
+    }
+    return {
+        path: {"get": _operation("process", operation, summary, [], responses)}
+        for path, (operation, summary, responses) in probes.items()
+    }
+
+
+# their pieces
+
+
+def _operation(
+    tag: str, operation: str, summary: str, security: list[dict[str, list[str]]], responses: dict[str, Any], **more: Any
+) -> dict[str, Any]:
+    named = {"operationId": operation, "summary": summary, "tags": [tag], "security": security}
+    return {**named, **more, "responses": responses}
+
+
+def _body(schema: str, example: Any) -> dict[str, Any]:
+    return {"required": True, "content": {"application/json": {"schema": ref(schema), "example": example}}}
+
+
+def _in_path(name: str, description: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": STRING, "description": description}
+
+
+def _answer(description: str, schema: str, example: Any = None, *, limits: bool = False) -> dict[str, Any]:
+    content = {"schema": ref(schema)} | ({"example": example} if example is not None else {})
+    return {"description": description, "headers": _told(limits=limits), "content": {"application/json": content}}
+
+
+def _told(*, limits: bool = False, retry: bool = False) -> dict[str, Any]:
+    names = ["X-Request-Id"]
+    if limits:
+        names += ["X-RateLimit-Limit-Requests", "X-RateLimit-Remaining-Requests", "X-RateLimit-Reset-Requests"]
+    if retry:
+        names += ["Retry-After", "Retry-After-Ms"]
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+def _headers() -> dict[str, Any]:
+    described = {
+        "X-Request-Id": ("The caller's own, where it sent one, or ours: the key to logs.", STRING),
+        "Retry-After": ("Seconds until the same call would be admitted.", {"type": "integer", "minimum": 0}),
+        "Retry-After-Ms": ("The same in milliseconds.", {"type": "integer", "minimum": 0}),
+        "X-RateLimit-Limit-Requests": ("What the bucket holds.", {"type": "integer"}),
+        "X-RateLimit-Remaining-Requests": ("What is left in it.", {"type": "integer"}),
+        "X-RateLimit-Reset-Requests": ("When it is full again, as in `1.250s`.", STRING),
+    }
+    return {name: {"description": text, "schema": schema} for name, (text, schema) in described.items()}
+
+
+def _errors(prefix: str, schema: str) -> dict[str, Any]:
+    return {
+        f"{prefix}{status}": {
+            "description": reason,
+            "headers": _told(limits=status == 429, retry=status == 429),
+            "content": {"application/json": {"schema": ref(schema)}},
+        }
+        for status, reason in REASONS.items()
+    }
+
+
+def _refused(prefix: str, *statuses: int) -> dict[str, Any]:
+    return {str(status): {"$ref": f"#/components/responses/{prefix}{status}"} for status in statuses}
+
+
+def _security() -> dict[str, Any]:
+    described = {"apiKey": "x-api-key", "widgetApiKey": "x-widget-api-key", "adminApiKey": "x-admin-api-key"}
+    keys = {scheme: {"type": "apiKey", "in": "header", "name": header} for scheme, header in described.items()}
+    return {**keys, "bearer": {"type": "http", "scheme": "bearer", "description": "A key, or a JWT of a configured issuer."}}
+
+
+_LINES = """\
+{"type":"start","conversationId":"c_9f2e"}
+{"type":"token","token":"Because"}
+{"type":"done","message":"Because","conversationId":"c_9f2e","model":"echo","finishReason":"stop"}
+"""
+_CHUNKS = """\
+data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1790000000,"model":"echo",\
+"choices":[{"index":0,"delta":{"content":"Hello"},"finish_reason":null}]}
+
+data: [DONE]
+
+"""

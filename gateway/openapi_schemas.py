@@ -1,0 +1,158 @@
+"""The JSON Schemas (2020-12) of what goes over the wire: the components of `gateway.openapi`. Any answer may hold more."""
+
+from typing import Any
+
+Schema = dict[str, Any]
+
+STRING: Schema = {"type": "string"}
+COUNT: Schema = {"type": "integer", "minimum": 0}
+SESSION = "^[A-Za-z0-9._:-]{1,128}$"
+
+
+def ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def schemas(aliases: Schema) -> dict[str, Schema]:
+    """All of them, by name. `aliases` is the schema of a model's name."""
+    return {**_widget(aliases), **_openai(aliases), **_others()}
+
+
+def _object(required: dict[str, Schema], optional: dict[str, Schema] | None = None, **more: Any) -> Schema:
+    return {"type": "object", "properties": {**required, **(optional or {})}, "required": list(required), **more}
+
+
+def _array(items: Schema, **more: Any) -> Schema:
+    return {"type": "array", "items": items, **more}
+
+
+def _const(value: str) -> Schema:
+    return {"type": "string", "const": value}
+
+
+def _nullable(kind: str) -> Schema:
+    return {"type": [kind, "null"]}
+
+
+def _widget(aliases: Schema) -> dict[str, Schema]:
+    finish = {"type": "string", "enum": ["stop", "length", "tool_calls", "content_filter"]}
+    names = ("inputTokens", "outputTokens", "cachedInputTokens", "reasoningTokens")
+    usage = _object(dict.fromkeys(names, COUNT))
+    extra = "Only with the full profile."
+    index_and = {"index": COUNT}
+    called = {"id": STRING, "name": STRING, "kind": {"type": "string", "enum": ["function", "server"]}}
+    return {
+        "ChatTurn": _object(
+            {
+                "sessionId": {"type": "string", "pattern": SESSION},
+                "message": {
+                    "type": "string",
+                    "minLength": 1,
+                    "description": "At most 4000 characters, unless the alias is configured otherwise.",
+                },
+            },
+            {"model": aliases},
+            description="One turn of a session whose history the gateway keeps. Unknown fields are ignored.",
+        ),
+        "ChatAnswer": _object({"conversationId": STRING, "message": STRING}),
+        "ChatLine": {
+            "description": "One line of the stream. Blank lines are heartbeats; skip them, and unknown types and fields.",
+            "oneOf": [
+                _object({"type": _const("start"), "conversationId": STRING}),
+                _object({"type": _const("token"), "token": {**STRING, "minLength": 1}}),
+                _object(
+                    {"type": _const("done"), "message": STRING, "conversationId": STRING},
+                    {"model": STRING, "finishReason": finish, "usage": usage},
+                    description="The last line on success. `message` is the whole text, trimmed, as history holds it.",
+                ),
+                _object(
+                    {"type": _const("error"), "error": STRING},
+                    {"code": STRING, "requestId": STRING},
+                    description="The last line on failure.",
+                ),
+                _object({"type": _const("reasoning"), "text": STRING}, description=extra),
+                _object({"type": _const("tool_call"), **index_and, **called}, description=extra),
+                _object({"type": _const("tool_call_delta"), **index_and, "arguments": STRING}, description=extra),
+                _object({"type": _const("reset")}, description=f"{extra} Forget the text so far: another answer begins."),
+            ],
+        },
+        "Error": _object(
+            {"error": {**STRING, "description": "A fixed text for each status."}},
+            {
+                "code": {**STRING, "description": "Stable, for programs."},
+                "requestId": STRING,
+                "reason": {**STRING, "description": "For people."},
+                "details": _array(_object({"field": STRING, "reason": STRING}), description="With 400: which field, and why."),
+            },
+        ),
+    }
+
+
+def _openai(aliases: Schema) -> dict[str, Schema]:
+    link = "https://platform.openai.com/docs/api-reference/chat"
+    counts = dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), COUNT)
+    head = {"id": STRING, "created": {"type": "integer"}, "model": STRING}
+    error = _object({"message": STRING, "type": STRING, "param": _nullable("string"), "code": _nullable("string")})
+    message = _object({"role": STRING}, {"content": {"type": ["string", "array", "null"]}})
+    finish = {"finish_reason": _nullable("string")}
+    request = {
+        "stream": _nullable("boolean"),
+        "stream_options": {"type": ["object", "null"], "properties": {"include_usage": _nullable("boolean")}},
+        "n": {"type": ["integer", "null"], "enum": [1, None]},
+        "max_tokens": _nullable("integer"),
+        "max_completion_tokens": _nullable("integer"),
+        "temperature": _nullable("number"),
+        "top_p": _nullable("number"),
+        "stop": {"type": ["string", "array", "null"], "items": STRING},
+        "seed": _nullable("integer"),
+        "tools": {"type": ["array", "null"], "items": _object({"type": STRING})},
+        "tool_choice": {"type": ["string", "object", "null"]},
+        "parallel_tool_calls": _nullable("boolean"),
+        "response_format": {"type": ["object", "null"]},
+    }
+    return {
+        "CompletionRequest": _object(
+            {"messages": _array(message, minItems=1)},
+            {"model": aliases, **request},
+            description=f"OpenAI's, see {link}. Fields that are not listed pass through to upstreams of the same dialect.",
+        ),
+        "Completion": _object(
+            {
+                **head,
+                "object": _const("chat.completion"),
+                "choices": _array(_object({"index": COUNT, "message": message, **finish})),
+                "usage": {"oneOf": [ref("CompletionUsage"), {"type": "null"}]},
+            }
+        ),
+        "CompletionChunk": _object(
+            {
+                **head,
+                "object": _const("chat.completion.chunk"),
+                "choices": _array(_object({"index": COUNT, "delta": {"type": "object"}}, finish)),
+            },
+            {"usage": {"oneOf": [ref("CompletionUsage"), {"type": "null"}]}},
+            description="The data of one event. The last is [DONE]; after an error (an OpenAIError) there is none.",
+        ),
+        "CompletionUsage": _object(
+            counts, {"prompt_tokens_details": {"type": "object"}, "completion_tokens_details": {"type": "object"}}
+        ),
+        "Model": _object({"id": STRING, "object": _const("model"), "created": {"type": "integer"}, "owned_by": STRING}),
+        "Models": _object({"object": _const("list"), "data": _array(ref("Model"))}),
+        "OpenAIError": _object({"error": error}),
+    }
+
+
+def _others() -> dict[str, Schema]:
+    time = {"type": "string", "format": "date-time"}
+    turn = _object(
+        {"role": {"type": "string", "enum": ["user", "assistant"]}, "content": STRING, "createdAt": time},
+        {"interrupted": {"type": "boolean", "description": "The answer was cut short."}},
+    )
+    return {
+        "Conversation": _object(
+            {"_id": STRING, "sessionId": STRING, "createdAt": time, "updatedAt": time, "lastMessage": STRING}
+        ),
+        "Conversations": _object({"conversations": _array(ref("Conversation")), "total": COUNT}),
+        "ConversationWithMessages": _object({"conversation": ref("Conversation"), "messages": _array(turn)}),
+        "Status": _object({"status": STRING}),
+    }

@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# What single tests use and .venv does not hold: servers of the system (nginx, redis-server, promtool), helm, and
+# other people's clients. None of it is needed: what cannot be had in time is left out, its tests skip and say why.
+#
+# Servers come from Debian and only for root (SLUICE_APT=no: never); the rest goes to .cache. Logs: .cache/log.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+mkdir -p .cache/log .cache/bin
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 DEBIAN_FRONTEND=noninteractive
+clients=../shared/clients
+
+step() { # NAME SECONDS FUNCTION: quietly, within a time, and never fatal
+    local name=$1 seconds=$2
+    shift 2
+    export -f "$1"
+    timeout --kill-after=5 "$seconds" bash -euo pipefail -c "$1" >".cache/log/$name.log" 2>&1 </dev/null ||
+        echo "test tools: no $name (see .cache/log/$name.log); its tests will skip" >&2
+}
+
+servers() {
+    local packages=()
+    command -v nginx || packages+=(nginx-light)
+    command -v redis-server || packages+=(redis-server)
+    command -v promtool || packages+=(prometheus)
+    [[ ${#packages[@]} -gt 0 ]] || return 0
+    # their packages start them as services, on ports that may be somebody's: not for the sake of a test
+    local policy=/usr/sbin/policy-rc.d
+    if [[ ! -e $policy ]]; then
+        printf '#!/bin/sh\nexit 101\n' >$policy
+        chmod +x $policy
+        trap "rm -f $policy" EXIT
+    fi
+    apt-get update -qq
+    for package in "${packages[@]}"; do
+        apt-get install -y -qq --no-install-recommends "$package"
+    done
+}
+
+helm() { .venv/bin/python scripts/helm.py .cache/bin/helm; }
+
+python_clients() {
+    local lock=scripts/locks/clients.lock venv=.cache/clients-venv
+    cmp --silent "$lock" "$venv/installed.lock" && return
+    .venv/bin/python -m venv --clear "$venv" || .venv/bin/python -m virtualenv --clear "$venv"
+    "$venv/bin/python" -m pip install --quiet --no-compile --require-hashes --only-binary :all: -r "$lock"
+    cp "$lock" "$venv/installed.lock"
+}
+
+node_clients() {
+    mkdir -p .cache/clients
+    cmp --silent "$clients/package.json" .cache/clients/installed.json && return
+    cp "$clients/package.json" .cache/clients/package.json
+    chmod u+w .cache/clients/package.json
+    (cd .cache/clients && npm install --ignore-scripts --no-audit --no-fund --no-package-lock --loglevel error)
+    cp "$clients/package.json" .cache/clients/installed.json
+}
+
+export clients
+if [[ $(id -u) == 0 && ${SLUICE_APT:-yes} != no ]] && command -v apt-get >/dev/null; then step servers 240 servers & fi
+step helm 120 helm &
+if [[ -d $clients ]]; then
+    step python-clients 240 python_clients &
+    if command -v npm >/dev/null; then step node-clients 120 node_clients & fi
+fi
+wait

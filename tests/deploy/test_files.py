@@ -1,0 +1,94 @@
+"""Dockerfile, Compose and Prometheus: they parse, and what they name is there."""
+
+import fnmatch
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy"
+DOCKERFILE = (DEPLOY / "Dockerfile").read_text().replace("\\\n", " ")
+COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+
+
+def copied() -> list[str]:
+    """What the Dockerfile copies from the repository."""
+    lines = re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE)
+    return [source for line in lines for source in line.split()[:-1]]
+
+
+def test_the_dockerfile_copies_what_is_there() -> None:
+    assert {"requirements.lock", "gateway", "plugins"} <= set(copied())
+    assert [source for source in copied() if not (ROOT / source).exists()] == []
+
+
+def test_the_context_holds_what_the_dockerfile_copies() -> None:
+    rules = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
+    kept = [rule[1:] for rule in rules if rule.startswith("!")]
+    assert [source for source in copied() if not any(fnmatch.fnmatch(source, rule) for rule in kept)] == []
+
+
+def test_the_image_runs_unprivileged_and_installs_by_hash_only() -> None:
+    assert re.findall(r"^USER (.+)$", DOCKERFILE, re.MULTILINE) == ["65532:65532"]
+    installs = re.findall(r"pip (?:install|wheel) (.+)", DOCKERFILE)
+    assert installs
+    assert [line for line in installs if "--require-hashes" not in line and "--no-index" not in line] == []
+    assert 'ENTRYPOINT ["sluice"]' in DOCKERFILE
+    assert 'CMD ["sluice", "healthcheck"]' in DOCKERFILE
+
+
+def test_the_image_has_what_the_chart_expects() -> None:
+    deployment = (DEPLOY / "helm" / "sluice" / "templates" / "deployment.yaml").read_text()
+    assert "runAsUser: 65532" in deployment
+    assert all(path in DOCKERFILE and path in deployment for path in ("/etc/sluice", "/var/lib/sluice"))
+
+
+def test_compose_mounts_and_builds_what_is_there() -> None:
+    services = COMPOSE["services"]
+    assert set(services) == {"gateway", "redis", "prometheus"}
+    build = services["gateway"]["build"]
+    assert (DEPLOY / build["context"] / build["dockerfile"]).is_file()
+    mounts = [volume.split(":")[0] for service in services.values() for volume in service.get("volumes", [])]
+    assert all((DEPLOY / mount).is_file() for mount in mounts if mount.startswith("./"))
+    assert all(mount.startswith("./") or mount in COMPOSE["volumes"] for mount in mounts)
+
+
+def test_compose_shows_nothing_to_the_network() -> None:
+    ports = [port for service in COMPOSE["services"].values() for port in service.get("ports", [])]
+    assert [port for port in ports if not port.startswith("127.0.0.1:")] == []
+
+
+def test_the_gateway_accepts_the_configuration_of_compose(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gateway.configfile import check
+
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    assert [str(problem) for problem in check(str(DEPLOY / "compose" / "gateway.yaml")).problems] == []
+
+
+def test_prometheus_scrapes_the_admin_port_of_compose() -> None:
+    config = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())
+    gateway = yaml.safe_load((DEPLOY / "compose" / "gateway.yaml").read_text())
+    port = gateway["server"]["admin_listen"].rpartition(":")[2]
+    targets = [target for job in config["scrape_configs"] for group in job["static_configs"] for target in group["targets"]]
+    assert targets == [f"gateway:{port}"]
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_prometheus_accepts_its_configuration() -> None:
+    command = ["promtool", "check", "config", "--syntax-only", str(DEPLOY / "prometheus.yml")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_compose_is_valid() -> None:
+    docker = shutil.which("docker")
+    if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True, timeout=60).returncode:
+        pytest.skip("docker compose is not installed")
+    command = [docker, "compose", "-f", str(DEPLOY / "compose.yaml"), "config", "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,310 @@
+"""Chat Completions requests: what is interpreted, what passes through, and what is refused, field by field."""
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.chat import Image, Message, Other, Sampling, Text, Tool, ToolCall
+from gateway.errors import BadRequest
+from gateway.frontends.openai import OpenAI
+
+
+def parse(wire: Any) -> Any:
+    return OpenAI().parse(json.dumps(wire).encode(), {})
+
+
+def ask(**fields: Any) -> Any:
+    return parse({"model": "m", "messages": [{"role": "user", "content": "hi"}], **fields})
+
+
+def messages(*given: Any) -> Any:
+    return parse({"messages": list(given)}).messages
+
+
+USER = {"role": "user", "content": "hi"}
+
+
+def test_a_plain_request() -> None:
+    chat = ask()
+    assert (chat.dialect, chat.model, chat.stream, chat.session, chat.include_usage) == ("openai", "m", False, None, False)
+    assert chat.messages == (Message("user", (Text("hi"),)),)
+    assert chat.sampling == Sampling()
+    assert chat.tools == ()
+
+
+def test_the_model_may_be_left_to_the_key() -> None:
+    assert parse({"messages": [USER]}).model is None
+
+
+def test_every_field_that_is_interpreted() -> None:
+    chat = ask(
+        stream=True,
+        stream_options={"include_usage": True},
+        n=1,
+        max_tokens=5,
+        temperature=1,
+        top_p=0.5,
+        stop=["a", "b"],
+        seed=7,
+        tools=[
+            {
+                "type": "function",
+                "function": {"name": "f", "description": "d", "parameters": {"type": "object"}, "strict": True},
+            },
+            {"type": "function", "function": {"name": "g"}},
+            {"type": "web_search"},
+        ],
+        tool_choice={"type": "function", "function": {"name": "f"}},
+        parallel_tool_calls=False,
+        response_format={"type": "json_object"},
+    )
+    assert chat.stream
+    assert chat.include_usage
+    assert chat.sampling == Sampling(5, 1.0, 0.5, ("a", "b"), 7)
+    assert chat.tools == (Tool("f", "d", {"type": "object"}), Tool("g"))
+    assert chat.tool_choice == ("function", "f")
+    assert chat.parallel_tool_calls is False
+    assert chat.response_format == {"type": "json_object"}
+
+
+def test_nulls_are_as_good_as_nothing() -> None:
+    nothing = dict.fromkeys(
+        ("stream", "stream_options", "n", "max_tokens", "max_completion_tokens", "temperature", "top_p", "stop", "seed", "tools",
+         "tool_choice", "parallel_tool_calls", "response_format")
+    )  # fmt: skip
+    chat, plain = ask(**nothing), ask()
+    assert (chat.sampling, chat.tools, chat.stream) == (plain.sampling, plain.tools, plain.stream)
+
+
+def test_the_newer_name_of_the_token_limit_wins() -> None:
+    assert ask(max_tokens=5, max_completion_tokens=6).sampling.max_tokens == 6
+    assert ask(max_completion_tokens=6).sampling.max_tokens == 6
+
+
+def test_one_stop_may_stand_alone() -> None:
+    assert ask(stop="x").sampling.stop == ("x",)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("auto", "auto"), ("none", "none"), ("required", "required"), ("any", "required"), ({"type": "allowed_tools"}, None)],
+)
+def test_tool_choice(given: Any, meant: Any) -> None:
+    assert ask(tool_choice=given).tool_choice == meant
+
+
+def test_the_whole_object_passes_through() -> None:
+    wire = {"messages": [USER], "logit_bias": {"1": -100}, "functions": [{"name": "f"}], "vendor": {"x": [1, None]}}
+    assert parse(wire).wire == wire
+
+
+def test_every_role() -> None:
+    assert messages(
+        {"role": "system", "content": "s"},
+        {"role": "developer", "content": [{"type": "text", "text": "d"}]},
+        {"role": "user", "content": "u", "name": "someone"},
+        {"role": "assistant", "content": "a"},
+        {"role": "tool", "content": "t", "tool_call_id": "c1"},
+        {"role": "function", "content": "f", "name": "g"},
+    ) == (
+        Message("system", (Text("s"),)),
+        Message("system", (Text("d"),)),
+        Message("user", (Text("u"),)),
+        Message("assistant", (Text("a"),)),
+        Message("tool", (Text("t"),), tool_call_id="c1"),
+        Message("tool", (Text("f"),), tool_call_id="g"),
+    )
+
+
+def test_an_assistants_calls_and_refusals() -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    assert messages(
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "assistant", "content": "", "tool_calls": [call, {"id": "c2", "type": "custom", "custom": {"name": "x"}}]},
+        {"role": "assistant", "function_call": {"name": "g", "arguments": "{1"}},
+        {"role": "assistant", "content": None, "refusal": "no"},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "never"}]},
+    ) == (
+        Message("assistant", (), (ToolCall("c1", "f", "{}"),)),
+        Message("assistant", (), (ToolCall("c1", "f", "{}"), ToolCall("c2", "custom", "{}"))),
+        Message("assistant", (), (ToolCall("g", "g", "{1"),)),
+        Message("assistant", (Text("no"),)),
+        Message("assistant", (Text("never"),)),
+    )
+
+
+def test_parts_of_every_kind() -> None:
+    audio = {"type": "input_audio", "input_audio": {"data": "AA==", "format": "wav"}}
+    assert messages(
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "look"},
+                {"type": "image_url", "image_url": {"url": "https://x/y.png", "detail": "low"}},
+                {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}},
+                audio,
+            ],
+        }
+    )[0].parts == (Text("look"), Image("https://x/y.png"), Image("data:image/png;base64,AA=="), Other("input_audio", audio))
+
+
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+BAD_FIELDS: list[tuple[dict[str, Any], str]] = [
+    ({"messages": None}, "messages"),
+    ({"messages": {}}, "messages"),
+    ({"messages": "hello"}, "messages"),
+    ({"messages": []}, "messages"),
+    ({"model": 1}, "model"),
+    ({"model": ""}, "model"),
+    ({"stream": "true"}, "stream"),
+    ({"stream": 1}, "stream"),
+    ({"stream_options": []}, "stream_options"),
+    ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
+    ({"n": 2}, "n"),
+    ({"n": 0}, "n"),
+    ({"n": 1.5}, "n"),
+    ({"n": True}, "n"),
+    ({"max_tokens": "5"}, "max_tokens"),
+    ({"max_tokens": 5.5}, "max_tokens"),
+    ({"max_completion_tokens": []}, "max_completion_tokens"),
+    ({"temperature": "hot"}, "temperature"),
+    ({"temperature": 10**400}, "temperature"),
+    ({"top_p": {}}, "top_p"),
+    ({"stop": 1}, "stop"),
+    ({"stop": ["a", 1]}, "stop[1]"),
+    ({"seed": 1.5}, "seed"),
+    ({"tools": {}}, "tools"),
+    ({"tools": ["f"]}, "tools[0]"),
+    ({"tools": [{"function": {"name": "f"}}]}, "tools[0].type"),
+    ({"tools": [{"type": "function"}]}, "tools[0].function"),
+    ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function.name"),
+    ({"tools": [{"type": "function", "function": {"name": ""}}]}, "tools[0].function.name"),
+    ({"tools": [{"type": "function", "function": {"name": "f", "parameters": "x"}}]}, "tools[0].function.parameters"),
+    ({"tool_choice": 1}, "tool_choice"),
+    ({"tool_choice": "secret"}, "tool_choice"),
+    ({"tool_choice": {}}, "tool_choice.type"),
+    ({"tool_choice": {"type": "function"}}, "tool_choice.function.name"),
+    ({"tool_choice": {"type": "function", "function": {"name": ""}}}, "tool_choice.function.name"),
+    ({"parallel_tool_calls": "yes"}, "parallel_tool_calls"),
+    ({"response_format": "json"}, "response_format"),
+    ({"response_format": {}}, "response_format.type"),
+]
+
+BAD_MESSAGES: list[tuple[Any, str]] = [
+    ("hello", ""),
+    (None, ""),
+    ({}, ".role"),
+    ({"content": "secret"}, ".role"),
+    ({"role": 1, "content": "x"}, ".role"),
+    ({"role": "secret", "content": "x"}, ".role"),
+    ({"role": "user"}, ".content"),
+    ({"role": "user", "content": None}, ".content"),
+    ({"role": "user", "content": 5}, ".content"),
+    ({"role": "user", "content": {}}, ".content"),
+    ({"role": "user", "content": []}, ".content"),
+    ({"role": "user", "content": ["x"]}, ".content[0]"),
+    ({"role": "user", "content": [{"text": "x"}]}, ".content[0].type"),
+    ({"role": "user", "content": [{"type": 1}]}, ".content[0].type"),
+    ({"role": "user", "content": [{"type": "text", "text": "x"}, {"type": "text"}]}, ".content[1].text"),
+    ({"role": "user", "content": [{"type": "text", "text": None}]}, ".content[0].text"),
+    ({"role": "user", "content": [{"type": "image_url"}]}, ".content[0].image_url"),
+    ({"role": "user", "content": [{"type": "image_url", "image_url": "https://x"}]}, ".content[0].image_url"),
+    ({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///secret"}}]}, ".content[0].image_url.url"),
+    ({"role": "system", "content": None}, ".content"),
+    ({"role": "assistant", "content": 1}, ".content"),
+    ({"role": "assistant", "tool_calls": {}}, ".tool_calls"),
+    ({"role": "assistant", "tool_calls": [{}]}, ".tool_calls[0].id"),
+    ({"role": "assistant", "tool_calls": [CALL, {"id": "c"}]}, ".tool_calls[1].function"),
+    ({"role": "assistant", "tool_calls": [{"id": "c", "function": {}}]}, ".tool_calls[0].function.name"),
+    (
+        {"role": "assistant", "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": {"secret": 1}}}]},
+        ".tool_calls[0].function.arguments",
+    ),
+    ({"role": "tool", "content": "x"}, ".tool_call_id"),
+    ({"role": "tool", "content": "x", "tool_call_id": ""}, ".tool_call_id"),
+    ({"role": "tool", "tool_call_id": "c"}, ".content"),
+    ({"role": "function", "content": "x"}, ".name"),
+]
+
+
+def check_refusal(refused: BadRequest, field: str) -> None:
+    assert refused.param == field
+    assert [detail["field"] for detail in refused.details] == [field]
+    error = OpenAI().error(refused, "r")["error"]
+    assert (error["type"], error["param"]) == ("invalid_request_error", field)
+    assert "secret" not in json.dumps([error, refused.details])
+
+
+@pytest.mark.parametrize(("fields", "param"), BAD_FIELDS, ids=[str(row)[:80] for row in BAD_FIELDS])
+def test_a_bad_field_is_named(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        ask(**fields)
+    check_refusal(refused.value, param)
+
+
+@pytest.mark.parametrize(("message", "param"), BAD_MESSAGES, ids=[str(row)[:80] for row in BAD_MESSAGES])
+def test_a_bad_message_is_named(message: Any, param: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        parse({"messages": [USER, message]})
+    check_refusal(refused.value, f"messages[1]{param}")
+
+
+def test_messages_are_required() -> None:
+    with pytest.raises(BadRequest) as refused:
+        parse({"model": "m"})
+    check_refusal(refused.value, "messages")
+    assert refused.value.details == [{"field": "messages", "reason": "is required"}]
+
+
+def test_more_than_one_choice_is_an_unsupported_parameter() -> None:
+    with pytest.raises(BadRequest) as refused:
+        ask(n=3)
+    assert OpenAI().error(refused.value, "r")["error"]["code"] == "unsupported_parameter"
+
+
+def test_a_wrong_type_is_explained_in_types() -> None:
+    with pytest.raises(BadRequest) as refused:
+        ask(max_tokens="secret")
+    assert refused.value.message == "max_tokens: must be int or null, not str"
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["role", "content", "type", "text", "image_url", "url", "tool_calls", "id", "function", "name"]),
+            inner,
+        )
+    ),
+    max_leaves=12,
+)
+roles = st.sampled_from(["system", "user", "assistant", "tool", "function"])
+any_message = st.fixed_dictionaries(
+    {"role": roles | anything}, optional={"content": st.text() | anything, "tool_calls": anything, "tool_call_id": anything}
+)
+any_request = st.fixed_dictionaries(
+    {"messages": st.lists(any_message, max_size=3) | anything},
+    optional={name: anything for name in ("model", "stream", "n", "stop", "tools", "tool_choice", "response_format", "seed")},
+)
+
+
+@given(any_request)
+def test_any_request_is_a_chat_or_a_bad_request_that_names_a_field(wire: Any) -> None:
+    try:
+        chat = parse(wire)
+    except BadRequest as refused:
+        assert refused.param
+    else:
+        assert chat.wire == wire
+
+
+@given(st.binary(max_size=100))
+def test_any_bytes_are_a_chat_or_a_bad_request(body: bytes) -> None:
+    with contextlib.suppress(BadRequest):
+        OpenAI().parse(body, {})
