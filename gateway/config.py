@@ -61,7 +61,7 @@ class Timeouts(_Section, frozen=True):
 
 
 class Breaker(_Section, frozen=True):
-    """When a target is left alone: after `failures` in a row, or a share of failures, for `open_for`, doubling up to `open_max`."""
+    """When a target is left alone: after `failures` in a row or a share of them, for `open_for`, doubling to `open_max`."""
 
     failures: Count = 5
     error_rate: Annotated[float, Meta(gt=0, le=1)] | None = 0.5  # of at least 20 calls within 30 s
@@ -136,9 +136,9 @@ class Retry(_Section, frozen=True):
 
 
 class Hedge(_Section, frozen=True):
-    """Ask a second target when the first has no content after `after`, or after its own 95th percentile."""
+    """Ask a second target when the first has no content after `after`; null: after its own 95th percentile."""
 
-    after: Seconds | Literal["p95"]
+    after: Seconds | None = None
 
 
 class Shadow(_Section, frozen=True):

@@ -66,7 +66,7 @@ if ! .venv/bin/python -c 'import pip' 2>/dev/null; then
 fi
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
-pip=(.venv/bin/python -m pip --quiet)
+pip=(.venv/bin/python -m pip -qq) # errors only
 say "installing what ${locks[*]} list$([[ ${#locks[@]} == 1 ]] && echo s)"
 "${pip[@]}" install --require-hashes --only-binary :all: "${locks[@]/#/--requirement=}" ||
     fail "pip could not install the locked packages (its words are above)"

@@ -42,7 +42,7 @@ python_clients() {
     local lock=scripts/locks/clients.lock venv=.cache/clients-venv
     cmp --silent "$lock" "$venv/installed.lock" && return
     .venv/bin/python -m venv --clear "$venv" || .venv/bin/python -m virtualenv --clear "$venv"
-    "$venv/bin/python" -m pip install --quiet --no-compile --require-hashes --only-binary :all: -r "$lock"
+    "$venv/bin/python" -m pip install -qq --no-compile --require-hashes --only-binary :all: -r "$lock"
     cp "$lock" "$venv/installed.lock"
 }
 

@@ -67,6 +67,9 @@ class _Events:
     def fail(self, error: GatewayError) -> bytes:
         return b"data: %b\n\n" % _json(error_object(error))
 
+    def resume(self, started: Started) -> None:
+        self._model = started.model or self._model
+
     def restart(self) -> bytes:
         return b""
 
@@ -135,6 +138,10 @@ class Chunks(_Events):
     def _texts(self, texts: list[str]) -> bytes:
         opening = b"" if self._prefix else self._open("")
         return b"%b%b%b%b" % (opening, self._prefix, self._between.join(map(_json, texts)), self._suffix)
+
+    def resume(self, started: Started) -> None:
+        """The role has been said: only the form of the texts follows."""
+        self._open(started.model)
 
     def _frame(self, event: StreamEvent) -> bytes:
         match event:

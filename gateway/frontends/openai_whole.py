@@ -50,6 +50,9 @@ class _Completion:
     def fail(self, error: GatewayError) -> bytes:
         return _json(error_object(error))
 
+    def resume(self, started: Started) -> None:
+        """Nothing of a whole answer is said before its end, so there is nothing to go on from."""
+
     def restart(self) -> bytes:
         return b""
 

@@ -33,6 +33,9 @@ class _Text:
         if self._answer.reveal and event.model:
             self._model = event.model
 
+    def resume(self, started: Started) -> None:
+        self._started(started)
+
     @property
     def _message(self) -> str:
         return "".join(self._pieces).strip()

@@ -72,10 +72,11 @@ def test_every_field_that_is_interpreted() -> None:
 
 
 def test_nulls_are_as_good_as_nothing() -> None:
-    nothing = dict.fromkeys(
-        ("stream", "stream_options", "n", "max_tokens", "max_completion_tokens", "temperature", "top_p", "stop", "seed", "tools",
-         "tool_choice", "parallel_tool_calls", "response_format")
-    )  # fmt: skip
+    names = (
+        "stream stream_options n max_tokens max_completion_tokens temperature top_p stop seed tools tool_choice "
+        "parallel_tool_calls response_format"
+    )
+    nothing = dict.fromkeys(names.split())
     chat, plain = ask(**nothing), ask()
     assert (chat.sampling, chat.tools, chat.stream) == (plain.sampling, plain.tools, plain.stream)
 
@@ -296,12 +297,12 @@ any_request = st.fixed_dictionaries(
 
 @given(any_request)
 def test_any_request_is_a_chat_or_a_bad_request_that_names_a_field(wire: Any) -> None:
+    refused: BadRequest | None = None
     try:
-        chat = parse(wire)
-    except BadRequest as refused:
-        assert refused.param
-    else:
-        assert chat.wire == wire
+        assert parse(wire).wire == wire
+    except BadRequest as error:
+        refused = error
+    assert refused is None or refused.param
 
 
 @given(st.binary(max_size=100))
