@@ -67,6 +67,13 @@ class Pipeline:
         self._write_idle = write_idle
         self._overhead = metrics.child("overhead_seconds", "request")
         self.flows: set[Flow] = set()
+        self._idle: asyncio.Event | None = None
+
+    async def idle(self) -> None:
+        """Waits until no call is in flight."""
+        if self.flows:
+            self._idle = asyncio.Event()
+            await self._idle.wait()
 
     async def answer(self, call: Call, out: Outlet) -> None:
         """Answer one call. Raises GatewayError only while nothing has been sent; later errors are said in-band."""
@@ -102,6 +109,8 @@ class Pipeline:
             self._tell(call, flow, error)
         finally:
             self.flows.discard(flow)
+            if self._idle is not None and not self.flows:
+                self._idle.set()
             call.end = call.end or flow.doomed
             call.text = flow.text
 

@@ -11,10 +11,9 @@ import gc
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Self, cast
 
 from gateway.api import ADMIN, API, Api
-from gateway.config import Server as ServerConfig
 from gateway.configfile import Loaded
 from gateway.runtime import Runtime
 from gateway.server import Listener
@@ -36,32 +35,89 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
+class Gateway:
+    """A runtime and its two listeners. `async with` serves; leaving it closes what is left at once."""
+
+    def __init__(self, loaded: Loaded, log: Any = None) -> None:
+        self.config = loaded.config.server
+        self.runtime = Runtime(loaded, log)
+        self.clients = Listener(Api(self.runtime, API), self.config, self.runtime.broken)
+        self.operators = Listener(Api(self.runtime, ADMIN), self.config, self.runtime.broken)
+        self._servers: list[asyncio.Server] = []
+        self._ticking: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Raises CannotListen."""
+        places = ((self.operators, self.config.admin_listen, "admin_listen"), (self.clients, self.config.listen, "listen"))
+        for listener, address, option in places:
+            try:
+                self._servers.append(await listener.bind(address))
+            except OSError as error:
+                await self._close()
+                raise CannotListen(f"cannot listen on {address} (server.{option}): {error.strerror or error}") from None
+        self._ticking = asyncio.create_task(self.runtime.tick(self.clients.sweep))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._close()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of the API, as bound."""
+        return cast(tuple[str, int], self._servers[1].sockets[0].getsockname()[:2])
+
+    @property
+    def admin_address(self) -> tuple[str, int]:
+        return cast(tuple[str, int], self._servers[0].sockets[0].getsockname()[:2])
+
+    async def drain(self, hurry: asyncio.Event) -> None:
+        """Not ready, but serving, for the delay (or until `hurry`); then no new connections, and running calls may finish."""
+        runtime, config = self.runtime, self.config
+        runtime.draining = self.clients.draining = True
+        runtime.log.info(
+            "draining", in_flight=len(runtime.pipeline.flows), delay=config.drain_delay, timeout=config.drain_timeout
+        )
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(config.drain_delay):
+                await hurry.wait()
+        self._servers[1].close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(config.drain_timeout):
+                await runtime.pipeline.idle()
+        for flow in list(runtime.pipeline.flows):
+            flow.drain()
+        await self.clients.shutdown(1.0)
+
+    async def _close(self) -> None:
+        if self._ticking is not None:
+            self._ticking.cancel()
+        for server in reversed(self._servers):
+            server.close()
+        await self.clients.shutdown(0.1)
+        await self.operators.shutdown(0.1)
+        await self.runtime.close()
+
+
+class CannotListen(Exception):
+    """An address is taken, or not ours."""
+
+
 async def _serve(loaded: Loaded) -> int:
-    runtime = Runtime(loaded)
-    config = loaded.config.server
-    broken = runtime.broken
-    clients = Listener(Api(runtime, API), config, broken)
-    operators = Listener(Api(runtime, ADMIN), config, broken)
-    servers = []
-    for listener, address, option in ((operators, config.admin_listen, "admin_listen"), (clients, config.listen, "listen")):
-        try:
-            servers.append(await listener.bind(address))
-        except OSError as error:
-            print(f"sluice: cannot listen on {address} (server.{option}): {error.strerror or error}", file=sys.stderr)
-            return 1
-    gc.collect()
-    gc.freeze()  # what is here now stays: no use in looking at it again and again
-    stop = asyncio.Event()
-    with _signals(stop):
-        ticking = asyncio.create_task(runtime.tick(clients.sweep))
-        runtime.log.info("started", version=VERSION, listen=config.listen, admin_listen=config.admin_listen)
-        await stop.wait()
-        await _drain(runtime, clients, servers[1], config, stop)
-        ticking.cancel()
-    servers[0].close()
-    await operators.shutdown(1.0)
-    await runtime.close()
-    runtime.log.info("stopped")
+    try:
+        async with Gateway(loaded) as gateway:
+            log, config = gateway.runtime.log, gateway.config
+            gc.collect()
+            gc.freeze()  # what is here now stays: no use in looking at it again and again
+            stop = asyncio.Event()
+            with _signals(stop):
+                log.info("started", version=VERSION, listen=config.listen, admin_listen=config.admin_listen)
+                await stop.wait()
+                stop.clear()
+                await gateway.drain(hurry=stop)
+    except CannotListen as error:
+        print(f"sluice: {error}", file=sys.stderr)
+        return 1
+    log.info("stopped")
     return 0
 
 
@@ -75,20 +131,3 @@ def _signals(stop: asyncio.Event) -> Iterator[None]:
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
-
-
-async def _drain(runtime: Runtime, clients: Listener, server: Any, config: ServerConfig, stop: asyncio.Event) -> None:
-    runtime.draining = clients.draining = True
-    runtime.log.info("draining", in_flight=len(runtime.pipeline.flows), delay=config.drain_delay, timeout=config.drain_timeout)
-    stop.clear()
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(config.drain_delay):
-            await stop.wait()
-    server.close()
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(config.drain_timeout):
-            while runtime.pipeline.flows:  # a poll: this happens once in a process's life
-                await asyncio.sleep(0.05)
-    for flow in list(runtime.pipeline.flows):
-        flow.drain()
-    await clients.shutdown(1.0)
