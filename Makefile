@@ -33,8 +33,7 @@ lock: dev ## renew the locks after a change of pyproject.toml
 upgrade: dev ## the newest versions into the locks
 	scripts/lock.sh --upgrade
 
-test-model: ## a real small model (270 MB of downloads) behind the gateway
-	@scripts/bootstrap.sh run
+test-model: dev ## a real small model (270 MB of downloads) behind the gateway
 	@scripts/test_model.sh
 
 bench: dev ## what a request and a token cost, beside the installed peers (FULL=1: the figures to quote); bench/REPORT.md

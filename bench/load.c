@@ -11,7 +11,7 @@
  * A stream's lines are split as they come; a line with "w<n>@<µs>" in it is token n that
  * mock stamped at its write(), so lag = receipt - stamp, without any gap arithmetic, and a
  * token out of turn (lost, doubled, overtaken) is an error of its own kind, "order".
- * The first run of # in the body becomes the number of the request (or, --vary conn, of the connection).
+ * The first run of # in the body becomes a number of the request's own (or, --vary conn, of the connection's).
  * No new request starts after --duration; open ones may finish within --timeout.
  * Writes one JSON object to stdout. All times in µs.
  */
@@ -96,7 +96,7 @@ static void finish(Conn *c, int64_t *error) {
 
 static void send_request(Conn *c) {
     c->state = HEAD; c->status = 0; c->first = c->prev = c->tokens = 0; c->done = c->disorder = false;
-    int64_t n = vary_by_conn ? c - conns : n_started;
+    int64_t n = t_begin + (vary_by_conn ? c - conns : n_started);     /* another run's numbers are others */
     for (size_t i = vary_len; i--; n /= 10) request.p[vary_at + i] = '0' + n % 10;
     buf_reset(&c->head); buf_reset(&c->line);
     if (write(c->fd, request.p, request.len) != (ssize_t)request.len) finish(c, &e_reset);

@@ -4,6 +4,7 @@ Every request ends in `Api.__call__`: it gets its id, is dispatched, and whateve
 of its route. A chat call is always downhill: address limit, identity, body, frontend, alias, pipeline.
 """
 
+import asyncio
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ from urllib.parse import unquote
 
 import msgspec
 
-from gateway.call import Call
+from gateway.call import Call, Outlet
 from gateway.chat import ChatRequest, Image, estimated_tokens
 from gateway.errors import (
     BadRequest,
@@ -90,6 +91,7 @@ class Request(Protocol):
     def begin(self, content_type: str, headers: Sequence[tuple[str, str]]) -> None: ...
     def write(self, data: bytes, *, last: bool = False) -> None: ...
     def attach(self, upstream: UpstreamResponse | None) -> None: ...
+    def detach(self) -> None: ...
     def abort(self) -> None: ...
 
 
@@ -113,6 +115,9 @@ class _Whole:
 
     def attach(self, upstream: UpstreamResponse | None) -> None:
         pass
+
+    def detach(self) -> None:
+        self._request.detach()
 
     def abort(self) -> None:
         self._request.abort()
@@ -233,13 +238,24 @@ class Api:
         try:
             principal = await self._identify(request)
             call = await self._call(request, request_id, frontend, principal)
-            outlet = request if call.chat.stream else _Whole(request)
-            await runtime.pipeline.answer(call, outlet)
+            await self._answer(call, request if call.chat.stream else _Whole(request))
         except GatewayError as refused:
             error = refused
             self._refuse(request, frontend, refused, request_id)
         finally:
             runtime.finished(request, request_id, frontend.name, principal, call, error)
+
+    async def _answer(self, call: Call, outlet: Outlet) -> None:
+        """Where the alias says so, the call outlives its client: in a task of its own, for a bounded time."""
+        if call.route.config.on_disconnect == "cancel":
+            return await self.runtime.pipeline.answer(call, outlet)
+        task = asyncio.create_task(self.runtime.pipeline.answer(call, outlet))
+        try:
+            await asyncio.shield(task)
+        finally:
+            if not task.done():
+                outlet.detach()
+                self.runtime.outlives(call, task)
 
     async def _call(self, request: Request, request_id: str, frontend: Frontend, principal: Principal) -> Call:
         media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()

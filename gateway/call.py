@@ -72,15 +72,17 @@ class Call(msgspec.Struct, eq=False):
     conversation: str = ""
     text: str = ""
     attempts: list[Attempt] = []
+    answered: Attempt | None = None
     headers: list[tuple[str, str]] = []
     ttft: float | None = None
     end: str = ""
     error: GatewayError | None = None
+    detached: bool = False  # the client has left, and the call goes on
 
     @property
     def usage(self) -> Usage | None:
         """Of the attempt that answered."""
-        return self.attempts[-1].usage if self.attempts else None
+        return self.answered.usage if self.answered is not None else None
 
 
 class Outlet(Protocol):
@@ -102,6 +104,34 @@ class Outlet(Protocol):
         """Whom to pause while the client does not read."""
         ...
 
+    def detach(self) -> None:
+        """The client has left, and the call goes on without it."""
+        ...
+
     def abort(self) -> None:
         """Close the client's connection at once."""
         ...
+
+
+class Nowhere:
+    """An outlet for what nobody reads."""
+
+    def __init__(self) -> None:
+        self.begun = False
+        self.last_write = 0.0
+        self.blocked_since = 0.0
+
+    def begin(self, content_type: str, headers: Sequence[tuple[str, str]]) -> None:
+        self.begun = True
+
+    def write(self, data: bytes, *, last: bool = False) -> None:
+        pass
+
+    def attach(self, upstream: UpstreamResponse | None) -> None:
+        pass
+
+    def detach(self) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass

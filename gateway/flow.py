@@ -5,6 +5,7 @@ the client's bytes to its `Flow`. The flow lets the first leg that has content w
 `Flow.tick` is called some twenty times a second for every call: no event needs a timer of its own.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -30,9 +31,18 @@ class Lost(Exception):
 class Leg:
     """One attempt in flight. `relay` is set when the response's head has come."""
 
-    __slots__ = ("_accept_empty", "_flow", "_prefilled", "attempt", "relay", "response", "tail_from")
+    __slots__ = ("_accept_empty", "_flow", "_prefilled", "attempt", "relay", "response", "tail_from", "task")
 
-    def __init__(self, flow: "Flow", attempt: Attempt, *, accept_empty: bool, prefilled: bool = False) -> None:
+    def __init__(
+        self,
+        flow: "Flow",
+        attempt: Attempt,
+        task: "asyncio.Task[Any] | None" = None,
+        *,
+        accept_empty: bool,
+        prefilled: bool = False,
+    ) -> None:
+        self.task = task
         self._flow = flow
         self._accept_empty = accept_empty
         self._prefilled = prefilled
@@ -100,7 +110,7 @@ class Flow:
 
     __slots__ = (
         "_answer", "_inter_token", "_write_idle", "call", "clock", "doomed", "encoder", "ended", "legs", "out", "said",
-        "verbatim", "winner",
+        "verbatim", "winner", "won",
     )  # fmt: skip
 
     def __init__(
@@ -119,6 +129,7 @@ class Flow:
         self.verbatim = False
         self.legs: list[Leg] = []
         self.winner: Leg | None = None
+        self.won: asyncio.Event | None = None  # set when a leg has won, for who waits for that
         self.said = ""
         self.doomed = ""  # the end reason of a call that is being closed from our side
         self.ended = False  # the answer's end, or its in-band error, has been said
@@ -149,7 +160,10 @@ class Flow:
         """A leg's bytes for the client. Raises Lost where another leg has won."""
         if self.winner is None:
             self.winner = leg
+            self.call.answered = leg.attempt
             self.out.attach(leg.response)
+            if self.won is not None:
+                self.won.set()
         elif self.winner is not leg:
             raise Lost
         assert leg.relay is not None

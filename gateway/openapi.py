@@ -45,7 +45,7 @@ def document(aliases: Sequence[str] = ()) -> dict[str, Any]:
         "components": {
             "schemas": schemas(model),
             "headers": _headers(),
-            "responses": _errors("Widget", "Error") | _errors("OpenAI", "OpenAIError"),
+            "responses": _errors("Widget", "Error", *_CHAT_ERRORS, 503) | _errors("OpenAI", "OpenAIError", *REASONS),
             "securitySchemes": _security(),
         },
     }
@@ -197,14 +197,14 @@ def _headers() -> dict[str, Any]:
     return {name: {"description": text, "schema": schema} for name, (text, schema) in described.items()}
 
 
-def _errors(prefix: str, schema: str) -> dict[str, Any]:
+def _errors(prefix: str, schema: str, *statuses: int) -> dict[str, Any]:
     return {
         f"{prefix}{status}": {
-            "description": reason,
+            "description": REASONS[status],
             "headers": _told(limits=status == 429, retry=status == 429),
             "content": {"application/json": {"schema": ref(schema)}},
         }
-        for status, reason in REASONS.items()
+        for status in statuses
     }
 
 

@@ -11,22 +11,27 @@ keep the books.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, cast
 
+import msgspec
+
 from gateway.backends import UpstreamRequest
-from gateway.call import Attempt, Call, Outlet, Target
+from gateway.call import Attempt, Call, Nowhere, Outlet, Target
 from gateway.chat import ChatRequest, continued
 from gateway.errors import BadRequest, GatewayError, RateLimited, UpstreamError, UpstreamErrorKind
 from gateway.flow import Flow, Leg, Tail
 from gateway.frontends import Answer
+from gateway.hedging import race
 from gateway.relay import Relay
 from gateway.routing import Journey, RetryBudget, Step, queue_of
 
 Policy = Callable[[Call], AbstractAsyncContextManager[None]]
 
 ERROR_BODY = 64 << 10
+SHADOWS = 100
+"""Shadow calls at a time; more are not sent."""
 OUTCOMES: dict[UpstreamErrorKind, str] = {
     "dns_error": "connect_error", "connect_error": "connect_error", "connect_timeout": "connect_error",
     "reset": "connect_error", "tls_error": "tls_error", "headers_timeout": "headers_timeout",
@@ -41,6 +46,13 @@ ENDS_BADLY: dict[str, str] = {
     "truncated": "truncated", "first_token_timeout": "first_token_timeout", "headers_timeout": "first_token_timeout",
     "idle_timeout": "idle_timeout", "total_timeout": "total_timeout",
 }  # fmt: skip
+
+
+class Unseen:
+    """A series that nobody looks at."""
+
+    def observe(self, value: float) -> None:
+        pass
 
 
 class Pipeline:
@@ -68,6 +80,12 @@ class Pipeline:
         self._overhead = metrics.child("overhead_seconds", "request")
         self.flows: set[Flow] = set()
         self._idle: asyncio.Event | None = None
+        self._shadows: dict[Flow, asyncio.Task[str]] = {}
+
+    def tick(self, now: float) -> None:
+        """Look at the deadlines of all calls; to be called some twenty times a second."""
+        for flow in (*self.flows, *self._shadows):
+            flow.tick(now)
 
     async def idle(self) -> None:
         """Waits until no call is in flight."""
@@ -101,6 +119,7 @@ class Pipeline:
             opening = flow.speak(verbatim=_verbatim(call, cast(Target, route.ranks[0].targets[0]))).start()
             if opening:
                 flow.say(opening)
+            self._shadow(call)
             async with asyncio.timeout(route.config.timeout):
                 call.end = await self._follow(call, flow)
         except TimeoutError:
@@ -122,6 +141,24 @@ class Pipeline:
             raise error
         flow.fail(error)
 
+    def _shadow(self, call: Call) -> None:
+        """Send the call to the shadow target, too. Its answer goes nowhere, its attempt counts like any."""
+        shadow, config = call.route.shadow, call.route.config.shadow
+        if shadow is None or config is None or len(self._shadows) >= SHADOWS or self._chance() >= config.share:
+            return
+        double = msgspec.structs.replace(call, attempts=[], headers=[], answered=None, ttft=0.0)
+        answer = Answer(call.id, call.route.name, int(self._wall()))
+        flow = Flow(double, Nowhere(), answer, self._clock, Unseen(), self._write_idle)
+        task = asyncio.create_task(self._attempt(double, flow, shadow, double.chat, last=True))
+        self._shadows[flow] = task
+        task.add_done_callback(lambda done: (self._shadows.pop(flow, None), done.cancelled() or done.exception()))
+
+    async def close(self) -> None:
+        """End what runs beside the calls."""
+        for task in (tasks := list(self._shadows.values())):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     async def _follow(self, call: Call, flow: Flow) -> str:
         """The end reason of the answer that was given. Raises the last target's error where none was."""
         queue: list[Target] = queue_of(call.route.ranks, call.asked, self._chance)
@@ -131,7 +168,7 @@ class Pipeline:
             if step.wait:
                 await self._sleep(step.wait)
             try:
-                return await self._ask(call, flow, step.target, last=journey.alone)
+                return await self._step(call, flow, journey, step)
             except (UpstreamError, BadRequest) as error:
                 following = self._next(call, journey, step.target, error) if _may_go_on(call, flow) else None
                 if following is None:
@@ -148,6 +185,23 @@ class Pipeline:
         if step is not None and step.target is not failed:
             self._metrics.child("failovers", call.route.name, failed.label, step.target.label, OUTCOMES[error.kind]).inc()
         return step
+
+    async def _step(self, call: Call, flow: Flow, journey: Journey[Target], step: Step[Target]) -> str:
+        """Ask one target; where the alias hedges and it is slow, another beside it."""
+        hedge = call.route.config.hedge
+        patience = (hedge.after or step.target.load.p95()) if hedge is not None and not flow.said else None
+        if patience is None:
+            return await self._ask(call, flow, step.target, last=journey.alone)
+        flow.won = asyncio.Event()
+
+        def asks(target: Target) -> Coroutine[Any, Any, str]:
+            return self._ask(call, flow, target, last=journey.alone)
+
+        def second() -> Coroutine[Any, Any, str] | None:
+            other = journey.another()
+            return asks(other.target) if other is not None else None
+
+        return await race(asks(step.target), second, flow.won, lambda: flow.winner.task if flow.winner else None, patience)
 
     async def _ask(self, call: Call, flow: Flow, target: Target, *, last: bool) -> str:
         """One step. Where an answer was cut, the target is asked to go on with it: by prefill if it can, else afresh."""
@@ -178,7 +232,7 @@ class Pipeline:
         if not call.attempts:
             self._overhead.observe(attempt.started - call.received)
         call.attempts.append(attempt)
-        leg = Leg(flow, attempt, accept_empty=last, prefilled=prefilled)
+        leg = Leg(flow, attempt, asyncio.current_task(), accept_empty=last, prefilled=prefilled)
         flow.legs.append(leg)
         target.health.begin()
         target.load.in_flight += 1

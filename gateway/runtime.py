@@ -79,6 +79,7 @@ class Runtime:
             metrics=self.metrics,
             write_idle=float(config.server.write_idle),
         )
+        self._detached: set[asyncio.Task[None]] = set()
         self._admin_digest = config.admin.digest.partition(":")[2] if config.admin.digest else ""
         self._lag = self.metrics.child("event_loop_lag_seconds")
         self._oldest = self.metrics.child("oldest_stream_age_seconds")
@@ -142,6 +143,20 @@ class Runtime:
         frames = [f"{frame.filename}:{frame.lineno}:{frame.name}" for frame in traceback.extract_tb(crash.__traceback__)]
         self.log.error("crash", request_id=request_id, error=type(crash).__name__, at=frames[-6:])
 
+    def outlives(self, call: Call, task: "asyncio.Task[None]") -> None:
+        """A call that goes on without its client, for `finish_limit` at most; it is logged when it ends."""
+        call.detached = True
+        self._detached.add(task)
+        limit = asyncio.get_running_loop().call_later(float(call.route.config.finish_limit), task.cancel)
+
+        def ended(_: object) -> None:
+            limit.cancel()
+            self._detached.discard(task)
+            error = None if task.cancelled() else task.exception()
+            self.log.info("detached", request_id=call.id, error=type(error).__name__ if error else None, **_facts(call))
+
+        task.add_done_callback(ended)
+
     def finished(
         self,
         exchange: Any,
@@ -168,7 +183,11 @@ class Runtime:
             duration=round(duration, 6),
             error=error.code if error is not None else None,
             reason=error.reason if isinstance(error, Unauthorized) else None,
-            **(_facts(call) if call is not None else {"end": "refused" if error is not None else "client_gone"}),
+            **(
+                _facts(call)
+                if call is not None and not call.detached
+                else {"end": "refused" if error is not None else "client_gone"}
+            ),
         )
 
     def exposition(self) -> bytes:
@@ -197,14 +216,17 @@ class Runtime:
             await asyncio.sleep(max(0.0, due - self._clock()))
             now = self._clock()
             self._lag.observe(max(0.0, now - due))
-            for flow in list(self.pipeline.flows):
-                flow.tick(now)
+            self.pipeline.tick(now)
             if now - swept >= 1:
                 swept = now
                 sweep(now)
             due = now + TICK
 
     async def close(self) -> None:
+        for task in (detached := list(self._detached)):
+            task.cancel()
+        await asyncio.gather(*detached, return_exceptions=True)
+        await self.pipeline.close()
         for transport in self._transports.values():
             await transport.close()
         await self.store.close()
@@ -213,7 +235,7 @@ class Runtime:
 
 def _facts(call: Call) -> dict[str, Any]:
     usage = call.usage
-    answered = call.attempts[-1] if call.attempts else None
+    answered = call.answered or (call.attempts[-1] if call.attempts else None)
     return {
         "alias": call.route.name,
         "target": answered.target.label if answered is not None else None,

@@ -165,7 +165,7 @@ class Exchange:
     """One request and its answer; the client's side of a call (`gateway.call.Outlet`)."""
 
     __slots__ = (
-        "_chunked", "_connection", "_head", "_request", "_transport", "_upstream", "begun", "blocked_since",
+        "_chunked", "_connection", "_date", "_head", "_request", "_transport", "_upstream", "begun", "blocked_since",
         "close_after", "extra", "last_write", "path", "received", "status",
     )  # fmt: skip
 
@@ -181,6 +181,7 @@ class Exchange:
         """Headers for whatever will be answered (request id, CORS …)."""
         self._request = request
         self._connection = connection
+        self._date = connection.listener.date
         self._transport = connection.transport
         self._upstream: UpstreamResponse | None = None
         self._head = b""
@@ -245,7 +246,7 @@ class Exchange:
         self.status = status
         self.begun = True
         head = (
-            f"HTTP/1.1 {status} {REASONS.get(status, '')}\r\nDate: {self._connection.listener.date()}\r\nContent-Type: {content_type}\r\n"
+            f"HTTP/1.1 {status} {REASONS.get(status, '')}\r\nDate: {self._date()}\r\nContent-Type: {content_type}\r\n"
             f"Content-Length: {len(body)}\r\nCache-Control: no-store\r\n{self._fields(headers)}\r\n"
         )
         self._write(head.encode("latin-1") + (b"" if self._request.method == "HEAD" else body))
@@ -267,7 +268,7 @@ class Exchange:
         self.begun = True
         self._chunked = self._request.version >= (1, 1)
         self._head = (
-            f"HTTP/1.1 200 OK\r\nDate: {self._connection.listener.date()}\r\nContent-Type: {content_type}\r\n{self._fields(headers)}"
+            f"HTTP/1.1 200 OK\r\nDate: {self._date()}\r\nContent-Type: {content_type}\r\n{self._fields(headers)}"
         ).encode("latin-1") + NO_STORE
 
     def write(self, data: bytes, *, last: bool = False) -> None:
@@ -294,6 +295,11 @@ class Exchange:
         self.blocked_since = 0.0
         if self._upstream is not None:
             self._upstream.resume()
+
+    def detach(self) -> None:
+        """The client has left, and the call goes on without it: nothing is written, nothing holds the upstream up."""
+        self._transport = None
+        self.unblocked()
 
     def abort(self) -> None:
         """Close the connection at once, unsent bytes included; the handler is cancelled."""

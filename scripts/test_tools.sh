@@ -41,8 +41,8 @@ helm() { .venv/bin/python scripts/helm.py .cache/bin/helm; }
 python_clients() {
     local lock=scripts/locks/clients.lock venv=.cache/clients-venv
     cmp --silent "$lock" "$venv/installed.lock" && return
-    .venv/bin/python -m venv --clear "$venv" || .venv/bin/python -m virtualenv --clear "$venv"
-    "$venv/bin/python" -m pip install -qq --no-compile --require-hashes --only-binary :all: -r "$lock"
+    .venv/bin/uv venv --quiet --clear --no-config --python .venv/bin/python "$venv"
+    .venv/bin/python -m pip -qq --python "$venv/bin/python" install --no-compile --require-hashes --only-binary :all: -r "$lock"
     cp "$lock" "$venv/installed.lock"
 }
 

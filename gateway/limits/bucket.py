@@ -1,81 +1,142 @@
-"""The token bucket as arithmetic (the generic cell rate algorithm, ITU-T I.371, which is the same thing by its other name).
+"""The arithmetic of a token bucket, in whole numbers: what is admitted over any time T is at most
+capacity + floor(rate * T), exactly.
 
-A bucket is the moment `full_at` when it will be full again, in whole microseconds. Taking `amount` units moves that
-moment later by their cost, `amount / rate`; what lies further ahead than `capacity / rate` is more than the bucket
-holds. Costs are rounded up, the capacity and refunds down, so that the sum of what is admitted in any time T is never
-more than `capacity + floor(rate * T)`, exactly. Debt is simply a moment that lies further ahead.
+A bucket is kept as its *backlog*: how long it would take to fill up, in ticks. Time takes ticks away, a claim adds
+them, and a claim fits while the backlog stays within the capacity (this is GCRA, ITU-T I.371, told as a bucket). So
+refilling multiplies whole numbers and never divides; the only roundings are made once per limit and once per amount,
+each against the caller and by less than one tick, and a tick is at most a 2**-41st of the capacity (one microsecond
+for buckets that need more than 51 days to fill). Backlogs stay below 2**53: Redis's Lua, which has only doubles,
+does the same arithmetic and comes to the same numbers.
 
-`seen_at` is when the bucket was last touched: where the clock has stepped back since, the bucket moves with it, so that
-a step mints nothing and locks nobody out. The Lua script of the Redis store does the same in doubles, which are
-exact to 2^53 (the year 2255 in microseconds).
+Times are whole microseconds of any one clock. A clock that steps back neither mints nor takes anything: refilling
+goes on from the earlier time.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import lru_cache
 
 import msgspec
 
 from gateway.limits import Claim, Level, Limit, Verdict
 
 SECOND = 1_000_000
+CAPACITY_BITS = 42
+LONGEST = 1 << 50
+"""Microseconds (35 years): a bucket that takes longer to fill is a mistake."""
+LARGEST = 1 << 35
+"""Units: beyond it a tick is no longer small beside one unit."""
+MOST = 1 << 52
+"""Ticks of backlog. Debt does not grow beyond it (a thousand capacities; four for a bucket of 35 years)."""
+NEVER = 1 << 53
+"""The cost of what no bucket of this capacity can admit."""
 
 
-class Bucket(msgspec.Struct, frozen=True):
-    """Both in microseconds of the store's clock."""
+class Rule(msgspec.Struct, frozen=True):
+    """A limit in ticks: `pace` are refilled in a microsecond, a unit costs `unit`, a full bucket holds `capacity`."""
 
-    full_at: int
-    seen_at: int
+    limit: Limit
+    pace: int
+    unit: int
+    capacity: int
 
+    def cost(self, amount: float) -> int:
+        """Ticks that a claim of `amount` takes; NEVER where it exceeds the capacity. Raises ValueError below zero."""
+        if amount == 1 and self.unit <= self.capacity:
+            return self.unit
+        if not amount >= 0:
+            raise ValueError("a claim takes zero or more")
+        return NEVER if amount > self.limit.capacity else min(self._ticks(amount), self.capacity)
 
-def cost(amount: float, limit: Limit) -> int:
-    """Microseconds that the refill takes to make up for `amount`; rounded against the caller (a refund is negative)."""
-    return math.ceil(amount * SECOND / limit.rate)
+    def charge(self, amount: float) -> int:
+        """Ticks that settling adds (a refund's are negative). Raises ValueError for what is not finite."""
+        if not math.isfinite(amount):
+            raise ValueError("only a finite amount can be settled")
+        return max(-MOST, min(MOST, self._ticks(amount)))
 
+    def _ticks(self, amount: float) -> int:
+        """Rounded up: a charge is never too small and a refund never too large."""
+        numerator, denominator = amount.as_integer_ratio()
+        return -(-numerator * self.unit // denominator)
 
-def capacity(limit: Limit) -> int:
-    """Microseconds that an empty bucket takes to fill."""
-    return math.floor(limit.capacity * SECOND / limit.rate)
+    def wait(self, excess: int) -> int:
+        """Microseconds until a backlog that is `excess` ticks too large fits."""
+        return -(-excess // self.pace)
 
-
-def touched(bucket: Bucket | None, now: int) -> Bucket:
-    """The bucket as it is at `now`: an unknown or overdue one is full."""
-    if bucket is None:
-        return Bucket(now, now)
-    full_at = bucket.full_at - max(0, bucket.seen_at - now)
-    return Bucket(max(full_at, now), now)
-
-
-def level(bucket: Bucket, limit: Limit, now: int) -> Level:
-    behind = bucket.full_at - now
-    return Level(remaining=(capacity(limit) - behind) * limit.rate / SECOND, reset=behind / SECOND)
-
-
-def take(buckets: Mapping[str, Bucket], claims: Sequence[Claim], now: int) -> tuple[Verdict, dict[str, Bucket]]:
-    """All claims or none, out of the known `buckets`. Returns what was decided and the buckets that have changed."""
-    changed: dict[str, Bucket] = {}
-    before: dict[str, Bucket] = {}
-    wait = 0.0
-    denied = -1
-    for index, claim in enumerate(claims):
-        known = before.setdefault(claim.key, touched(buckets.get(claim.key), now))
-        bucket = changed.get(claim.key, known)
-        after = Bucket(bucket.full_at + cost(claim.amount, claim.limit), now)
-        over = after.full_at - now - capacity(claim.limit)
-        if over > 0:
-            needs = over / SECOND if claim.amount <= claim.limit.capacity else math.inf
-            if needs > wait:
-                wait, denied = needs, index
-        changed[claim.key] = after
-    if denied >= 0:
-        levels = tuple(level(before[claim.key], claim.limit, now) for claim in claims)
-        return Verdict(False, levels, wait, denied), {}
-    return Verdict(True, tuple(level(changed[claim.key], claim.limit, now) for claim in claims)), changed
+    def level(self, backlog: int) -> Level:
+        return Level((self.capacity - backlog) / self.unit, backlog / (self.pace * SECOND))
 
 
-def settle(buckets: Mapping[str, Bucket], claims: Sequence[Claim], now: int) -> dict[str, Bucket]:
-    """Charge (into debt if need be) or refund (never above full). Returns the buckets that have changed."""
-    changed: dict[str, Bucket] = {}
-    for claim in claims:
-        bucket = changed.get(claim.key) or touched(buckets.get(claim.key), now)
-        changed[claim.key] = Bucket(max(now, bucket.full_at + cost(claim.amount, claim.limit)), now)
-    return changed
+@lru_cache(4096)
+def rule_of(limit: Limit) -> Rule:
+    """The limit in ticks. Raises ValueError, with a sentence for people, for a limit that makes no sense.
+
+    A unit is rounded up to whole ticks, and once more where a capacity that is no whole number of ticks would
+    otherwise let a claim of all of it cost less than it took to refill.
+    """
+    if not (0 < limit.capacity <= LARGEST and 0 < limit.rate < math.inf):
+        raise ValueError(f"a limit needs a rate above zero and a capacity above zero, up to {LARGEST}")
+    capacity, rate = Fraction(limit.capacity), Fraction(limit.rate)
+    span = capacity / rate * SECOND
+    if span > LONGEST:
+        raise ValueError("a limit whose bucket takes over 35 years to fill")
+    pace = 1 << max(0, CAPACITY_BITS - int(span).bit_length())
+    exact = SECOND * pace / rate
+    unit = math.ceil(exact)
+    if math.floor(capacity * unit) < capacity * exact:
+        unit = math.ceil(exact + 1 / capacity)
+    return Rule(limit, pace, unit, math.floor(capacity * unit))
+
+
+class Bucket:
+    """The state of one bucket: its backlog as it was at the time `at`. A new one is full."""
+
+    __slots__ = ("at", "backlog", "rule")
+
+    def __init__(self, rule: Rule, at: int) -> None:
+        self.rule = rule
+        self.at = at
+        self.backlog = 0
+
+    def refill(self, earliest: int, latest: int) -> None:
+        """Let time pass. Where a clock is finer than a microsecond, it reads between `earliest` and `latest`."""
+        elapsed = (earliest - self.at) * self.rule.pace
+        if elapsed < self.backlog and elapsed >= 0:
+            self.backlog -= elapsed
+            self.at = earliest
+        elif elapsed < 0:
+            self.at = min(self.at, latest)
+        else:
+            self.backlog = 0
+            self.at = latest
+
+    def adopt(self, rule: Rule) -> None:
+        """The limit has changed: what has been used of the old one counts against the new one, in units."""
+        self.backlog = min(MOST, -(-self.backlog * rule.unit // self.rule.unit))
+        self.rule = rule
+
+    def settle(self, charge: int) -> None:
+        self.backlog = max(0, min(MOST, self.backlog + charge))
+
+
+def refusal(claims: Sequence[Claim], rules: Sequence[Rule], costs: Sequence[int], backlogs: Sequence[int]) -> Verdict:
+    """Why these claims do not fit, and when they would; `backlogs` as they are. The wait is in whole microseconds."""
+    levels = tuple(rule.level(backlog) for rule, backlog in zip(rules, backlogs, strict=True))
+    before: dict[str, int] = {}
+    longest, denied = 0.0, -1
+    for index, (claim, rule, cost, backlog) in enumerate(zip(claims, rules, costs, backlogs, strict=True)):
+        before[claim.key] = asked = before.get(claim.key, 0) + cost
+        excess = backlog + asked - rule.capacity
+        wait = math.inf if asked > rule.capacity else rule.wait(excess)
+        if excess > 0 and wait > longest:
+            longest, denied = wait, index
+    return Verdict(False, levels, longest / SECOND, denied)
+
+
+def same_limits(claims: Sequence[Claim], rules: Sequence[Rule]) -> None:
+    """Raises ValueError where a bucket is claimed under two limits at once: each window needs its own key."""
+    seen: dict[str, Rule] = {}
+    for claim, rule in zip(claims, rules, strict=True):
+        if seen.setdefault(claim.key, rule) != rule:
+            raise ValueError("one bucket is claimed under two limits")

@@ -18,10 +18,14 @@ from tests.e2e.gateway_process import DIGEST, KEY, ROOT, GatewayProcess, serving
 SCRIPTS = ROOT.parent / "shared" / "clients"
 PYTHON = ROOT / ".cache" / "clients-venv" / "bin" / "python"
 MODULES = ROOT / ".cache" / "clients"
+# the llm command line sends this to servers of its extra-openai-models.yaml, whatever --key says
+LLM_DIGEST = "sha256:88bc81329b106a602fc0080dac3602d172d9af553a30b53a55bc86ea03192d7d"  # of "DUMMY_KEY"
 CONFIG = f"""
 upstreams: {{ echo: {{ backend: echo, delay: 2ms }} }}
 aliases: {{ echo: {{ tiers: [[{{ upstream: echo, model: echo-1 }}]] }} }}
-keys: [{{ id: test, digest: "{DIGEST}", aliases: [echo] }}]
+keys:
+  - {{ id: test, digest: "{DIGEST}", aliases: [echo] }}
+  - {{ id: llm, digest: "{LLM_DIGEST}", aliases: [echo] }}
 limits: {{ address: null }}
 """
 PYTHON_CLIENTS = {

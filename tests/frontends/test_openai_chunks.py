@@ -139,7 +139,8 @@ def test_a_text_that_comes_before_the_start_opens_the_stream_all_the_same() -> N
 
 def test_a_failed_stream_ends_in_an_error_and_no_terminator() -> None:
     assert encoder().fail(UpstreamTruncated()) == (
-        b'data: {"error":{"message":"The upstream\'s answer was cut short","type":"api_error","param":null,"code":"truncated"}}\n\n'
+        b'data: {"error":{"message":"The upstream\'s answer was cut short","type":"api_error",'
+        b'"param":null,"code":"truncated"}}\n\n'
     )
     assert encoder(verbatim=True).fail(UpstreamTruncated()) == encoder().fail(UpstreamTruncated())
 

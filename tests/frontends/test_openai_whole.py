@@ -109,17 +109,49 @@ def test_a_failure_is_an_error_object() -> None:
 def test_chunks_are_put_together_and_no_field_is_lost() -> None:
     head = {"id": "up-1", "object": "chat.completion.chunk", "created": 5, "model": "gpt-x", "usage": None}
     answer = accumulated(
-        {**head, "system_fingerprint": "fp", "obfuscation": "xx", "choices": [
-            {"index": 0, "delta": {"role": "assistant", "content": "", "refusal": None}, "logprobs": None, "finish_reason": None}]},
-        {**head, "citations": ["a"], "choices": [
-            {"index": 0, "delta": {"content": "Hi", "role": "assistant"}, "logprobs": {"content": [{"token": "Hi"}], "refusal": None},
-             "content_filter_results": {"hate": {"severity": "safe"}}, "finish_reason": ""}]},
-        {**head, "citations": ["a", "b"], "choices": [
-            {"index": 0, "delta": {"content": " you"}, "logprobs": {"content": [{"token": " you"}]},
-             "content_filter_results": {"hate": {"severity": "safe"}}, "message": {"content": "so far"}, "finish_reason": "stop"}]},
+        {
+            **head,
+            "system_fingerprint": "fp",
+            "obfuscation": "xx",
+            "choices": [
+                {
+                    "index": 0,
+                    "delta": {"role": "assistant", "content": "", "refusal": None},
+                    "logprobs": None,
+                    "finish_reason": None,
+                }
+            ],
+        },
+        {
+            **head,
+            "citations": ["a"],
+            "choices": [
+                {
+                    "index": 0,
+                    "delta": {"content": "Hi", "role": "assistant"},
+                    "logprobs": {"content": [{"token": "Hi"}], "refusal": None},
+                    "content_filter_results": {"hate": {"severity": "safe"}},
+                    "finish_reason": "",
+                }
+            ],
+        },
+        {
+            **head,
+            "citations": ["a", "b"],
+            "choices": [
+                {
+                    "index": 0,
+                    "delta": {"content": " you"},
+                    "logprobs": {"content": [{"token": " you"}]},
+                    "content_filter_results": {"hate": {"severity": "safe"}},
+                    "message": {"content": "so far"},
+                    "finish_reason": "stop",
+                }
+            ],
+        },
         {**head, "service_tier": "default", "choices": []},
         usage=Usage(1, 2),
-    )  # fmt: skip
+    )
     assert answer == {
         "id": "up-1",
         "object": "chat.completion",
@@ -167,7 +199,10 @@ MESSAGES: list[tuple[str, list[Any], dict[str, Any]]] = [
     (
         "tool calls by index, names and ids repeated or empty",
         [
-            {"content": "", "tool_calls": [{"index": 0, "id": "c0", "type": "function", "function": {"name": "f", "arguments": ""}}]},
+            {
+                "content": "",
+                "tool_calls": [{"index": 0, "id": "c0", "type": "function", "function": {"name": "f", "arguments": ""}}],
+            },
             {"tool_calls": [{"index": 0, "id": "c0", "type": "function", "function": {"name": "f", "arguments": '{"a'}}]},
             {"tool_calls": [{"index": 1, "id": "c1", "type": "function", "function": {"name": "g", "arguments": "{}"}}]},
             {"tool_calls": [{"index": 0, "id": "", "type": None, "function": {"name": "", "arguments": '":1}'}}]},
@@ -196,7 +231,11 @@ MESSAGES: list[tuple[str, list[Any], dict[str, Any]]] = [
     (
         "tool calls without an index, with a vendor's field",
         [
-            {"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "{}"}, "extra_content": {"google": {"sig": "x"}}}]},
+            {
+                "tool_calls": [
+                    {"id": "a", "function": {"name": "f", "arguments": "{}"}, "extra_content": {"google": {"sig": "x"}}}
+                ]
+            },
             {"tool_calls": [{"id": "b", "function": {"name": "g", "arguments": "{}"}}]},
         ],
         {
@@ -242,11 +281,17 @@ MESSAGES: list[tuple[str, list[Any], dict[str, Any]]] = [
         [{"content": "a"}, {"content": [{"type": "text", "text": "b"}]}],
         {"content": [{"type": "text", "text": "ab"}]},
     ),
-    ("annotations", [{"annotations": [{"type": "u", "url": "1"}]}, {"annotations": [{"type": "u", "url": "2"}]}],
-     {"annotations": [{"type": "u", "url": "1"}, {"type": "u", "url": "2"}]}),
-    ("kinds that change", [{"x": "a", "y": {"z": 1}, "w": 1}, {"x": {"k": "v"}, "y": "b", "w": [2]}],
-     {"x": {"k": "v"}, "y": "b", "w": [2]}),
-]  # fmt: skip
+    (
+        "annotations",
+        [{"annotations": [{"type": "u", "url": "1"}]}, {"annotations": [{"type": "u", "url": "2"}]}],
+        {"annotations": [{"type": "u", "url": "1"}, {"type": "u", "url": "2"}]},
+    ),
+    (
+        "kinds that change",
+        [{"x": "a", "y": {"z": 1}, "w": 1}, {"x": {"k": "v"}, "y": "b", "w": [2]}],
+        {"x": {"k": "v"}, "y": "b", "w": [2]},
+    ),
+]
 
 
 @pytest.mark.parametrize(("deltas", "expected"), [row[1:] for row in MESSAGES], ids=[row[0] for row in MESSAGES])
