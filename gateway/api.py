@@ -15,7 +15,6 @@ from urllib.parse import unquote
 import msgspec
 
 from gateway.call import Call, Outlet
-from gateway.chat import ChatRequest, Image, estimated_tokens
 from gateway.errors import (
     BadRequest,
     Forbidden,
@@ -37,7 +36,7 @@ from gateway.frontends.widget import WidgetStream, WidgetWhole, check_message
 from gateway.identity.principal import Principal
 from gateway.openapi import document
 from gateway.runtime import Runtime
-from gateway.strategies import Asked
+from gateway.strategies import asked_of
 from gateway.transport import UpstreamResponse
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -58,8 +57,6 @@ EXPOSED_HEADERS = (
     "x-request-id, request-id, retry-after, retry-after-ms, x-should-retry, "
     "x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests"
 )
-PREFIX = 512
-"""Characters of the first message by which `affinity: prefix` knows calls that share a prompt cache."""
 _json = msgspec.json.Encoder().encode
 
 
@@ -272,7 +269,7 @@ class Api:
         if chat.session is not None:
             check_message(chat, route.config.max_message_chars)
         series = self.runtime.series[frontend.name, name]
-        asked = asked_of(chat, principal, request.headers)
+        asked = asked_of(chat, principal.key_id, principal.tenant, request.headers)
         return Call(request_id, request.received, frontend, principal, route, chat, series, asked)
 
     # --- models
@@ -329,19 +326,6 @@ class Api:
 
     async def openapi(self, request: Request, request_id: str) -> None:
         request.reply(200, _json(document()))
-
-
-def asked_of(chat: ChatRequest, principal: Principal, headers: Mapping[str, str]) -> Asked:
-    """What of a call decides about its route."""
-    return Asked(
-        key=principal.key_id,
-        session=f"{principal.tenant}/{chat.session}" if chat.session else "",
-        prefix=chat.messages[0].text[:PREFIX] if chat.messages else "",
-        headers=headers,
-        vision=any(isinstance(part, Image) for message in chat.messages for part in message.parts),
-        tools=bool(chat.tools),
-        tokens=estimated_tokens(chat),
-    )
 
 
 def status_of(error: GatewayError, frontend: Frontend) -> int:

@@ -59,6 +59,30 @@ def serve(path: str | None) -> None:
 
 
 @cli.command()
+@click.option("--alias", required=True, help="The alias that the call would name.")
+@click.option("--config", "path", metavar="PATH", help="Default: as for serve.")
+@click.option("--request", "request_file", metavar="FILE", help="The body of a request, to judge by what it needs.")
+def explain(alias: str, path: str | None, request_file: str | None) -> None:
+    """Print which targets would be asked, in which order, under which deadlines, and why."""
+    from pathlib import Path
+
+    from gateway.configfile import load, locate
+    from gateway.errors import BadRequest
+    from gateway.explain import explain as lines_of
+    from gateway.explain import request_in
+
+    loaded = load(locate(path))
+    if alias not in loaded.config.aliases:
+        _fail(f"sluice: there is no alias {alias}; there are {', '.join(loaded.config.aliases)}")
+    try:
+        chat = request_in(Path(request_file)) if request_file else None
+    except BadRequest as error:
+        _fail(f"{request_file}: {error.message}")
+    for line in lines_of(loaded.config, alias, chat):
+        click.echo(line)
+
+
+@cli.command()
 @click.argument("file")
 @click.option("--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def check(file: str, style: str) -> None:

@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
+from gateway.chat import ChatRequest, Image, estimated_tokens
 from gateway.config import Strategy
 from gateway.config import Target as TargetConfig
 from gateway.health import Health, Load
@@ -63,6 +64,23 @@ class Asked(msgspec.Struct, frozen=True):
         if spec.context is not None and self.tokens > spec.context:
             return f"takes {spec.context} tokens, about {self.tokens} were sent"
         return ""
+
+
+PREFIX = 512
+"""Characters of the first message by which `affinity: prefix` knows calls that share a prompt cache."""
+
+
+def asked_of(chat: ChatRequest, key: str = "", tenant: str = "", headers: Mapping[str, str] | None = None) -> Asked:
+    """What of a call decides about its route."""
+    return Asked(
+        key=key,
+        session=f"{tenant}/{chat.session}" if chat.session else "",
+        prefix=chat.messages[0].text[:PREFIX] if chat.messages else "",
+        headers=headers or {},
+        vision=any(isinstance(part, Image) for message in chat.messages for part in message.parts),
+        tools=bool(chat.tools),
+        tokens=estimated_tokens(chat),
+    )
 
 
 class Rank(msgspec.Struct):

@@ -13,8 +13,10 @@ from collections.abc import Callable, Sequence
 from gateway.limits import Claim, Verdict
 from gateway.limits.bucket import SECOND, Bucket, Rule, refusal, rule_of, same_limits
 
-SWEEP_EVERY = 64
-"""Claims between two sweeps; each looks at twice as many buckets."""
+SWEEP_EVERY = 32
+"""Claims between two sweeps."""
+SWEEP = 2 * SWEEP_EVERY
+"""Buckets looked at in a sweep: more than the claims between two sweeps can have made."""
 
 
 class MemoryStore:
@@ -33,6 +35,9 @@ class MemoryStore:
         """Raises ValueError for a negative amount, or one bucket under two limits."""
         now = self._clock()
         earliest, latest = _microseconds(now)
+        self._until_sweep -= len(claims)
+        if self._until_sweep <= 0:
+            self._sweep(earliest, latest)
         if len(claims) == 1:
             claim = claims[0]
             bucket = self._bucket(claim, earliest, latest)
@@ -66,9 +71,6 @@ class MemoryStore:
 
     def _bucket(self, claim: Claim, earliest: int, latest: int) -> Bucket:
         """The claim's bucket, as it is now."""
-        self._until_sweep -= 1
-        if not self._until_sweep:
-            self._sweep(earliest, latest)
         bucket = self._buckets.get(claim.key)
         if bucket is None:
             bucket = self._buckets[claim.key] = Bucket(rule_of(claim.limit), latest)
@@ -88,7 +90,7 @@ class MemoryStore:
     def _sweep(self, earliest: int, latest: int) -> None:
         self._until_sweep = SWEEP_EVERY
         buckets = self._buckets
-        for _ in range(min(2 * SWEEP_EVERY, len(buckets))):
+        for _ in range(min(SWEEP, len(buckets))):
             key = next(iter(buckets))
             bucket = buckets[key]
             bucket.refill(earliest, latest)
@@ -107,7 +109,10 @@ def _microseconds(now: float) -> tuple[int, int]:
 
 def _until(now: float, earliest: int, wait: float) -> float:
     """`wait`, lengthened where `now + wait` in floating point would fall just short of its microsecond."""
-    while _microseconds(now + wait)[0] < earliest + round(wait * SECOND) if wait < math.inf else False:
+    if wait == math.inf:
+        return wait
+    due = earliest + round(wait * SECOND)
+    while _microseconds(now + wait)[0] < due:
         wait += math.ulp(now + wait)
     return wait
 

@@ -1,0 +1,104 @@
+"""Buckets shared by any number of gateways, in Redis 6.2 or newer or Valkey: one script, one round trip per call.
+
+The time is the server's, so gateways need no common clock. All keys begin with `{prefix}`, a hash tag: the buckets of
+any call share a slot, as a cluster demands of a script, and all of one prefix live on one shard. A server that evicts
+keys mints tokens: give it `maxmemory-policy noeviction`, or enough memory (100 bytes per bucket that is not full).
+
+Each call has one deadline for everything it may wait for: a free connection, connecting, the reply. A call that is
+cancelled or late closes its connection, so that its reply can never be read by the next; whether it was decided
+is then unknown, and at worst its amount is lost to the caller, never minted.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from typing import Any
+
+import redis.asyncio as redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as NoConnection
+from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import TimeoutError as NoReply
+
+from gateway.limits import Claim, Verdict
+from gateway.limits.bucket import Rule, refusal, rule_of, same_limits
+from gateway.limits.faults import StoreFailed
+
+
+class RedisStore:
+    """`url`: redis://, rediss:// or unix://, as redis-py reads it. `timeout` in seconds, for a call as a whole.
+
+    `now` replaces the server's clock (microseconds), for tests.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        prefix: str = "sluice",
+        timeout: float = 0.05,
+        max_connections: int = 64,
+        now: Callable[[], int] | None = None,
+    ) -> None:
+        self._prefix = f"{{{prefix}}}:"
+        self._timeout = timeout
+        self._now = now
+        self._script = files("gateway.limits").joinpath("take.lua").read_text("utf-8")
+        self._digest = ""
+        self._client = redis.Redis.from_pool(
+            redis.BlockingConnectionPool.from_url(
+                url,
+                max_connections=max_connections,
+                timeout=timeout,
+                retry=Retry(NoBackoff(), 0),
+                socket_timeout=None,  # the call's own deadline covers it; redis-py's costs a task per write
+                socket_connect_timeout=timeout,
+                protocol=2,
+                driver_info=None,
+            )
+        )
+
+    async def take(self, claims: Sequence[Claim]) -> Verdict:
+        """Without claims it asks the server all the same: a probe. Raises StoreFailed; ValueError as MemoryStore does."""
+        rules = [rule_of(claim.limit) for claim in claims]
+        costs = [rule.cost(claim.amount) for claim, rule in zip(claims, rules, strict=True)]
+        admitted, *backlogs = await self._run("take", claims, rules, costs)
+        if not admitted:
+            return refusal(claims, rules, costs, backlogs)
+        return Verdict(True, tuple(rule.level(backlog) for rule, backlog in zip(rules, backlogs, strict=True)))
+
+    async def settle(self, claims: Sequence[Claim]) -> None:
+        """Raises StoreFailed; ValueError as MemoryStore does."""
+        rules = [rule_of(claim.limit) for claim in claims]
+        charges = [rule.charge(claim.amount) for claim, rule in zip(claims, rules, strict=True)]
+        await self._run("settle", claims, rules, charges)
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def _run(self, mode: str, claims: Sequence[Claim], rules: Sequence[Rule], ticks: Sequence[int]) -> list[int]:
+        same_limits(claims, rules)
+        numbers: list[int] = []
+        for rule, added in zip(rules, ticks, strict=True):
+            numbers += (rule.pace, rule.unit, rule.capacity, added)
+        keys = [self._prefix + claim.key for claim in claims]
+        arguments = [len(keys), *keys, mode, "" if self._now is None else self._now(), *numbers]
+        try:
+            async with asyncio.timeout(self._timeout):
+                return [int(number) for number in await self._evaluate(arguments)]
+        except (TimeoutError, NoReply) as error:
+            raise StoreFailed("timeout") from error
+        except (OSError, NoConnection) as error:
+            raise StoreFailed("connection") from error
+        except RedisError as error:
+            raise StoreFailed("reply") from error
+
+    async def _evaluate(self, arguments: Sequence[Any]) -> list[Any]:
+        if not self._digest:
+            self._digest = await self._client.script_load(self._script)
+        try:
+            found: list[Any] = await self._client.execute_command("EVALSHA", self._digest, *arguments)
+        except NoScriptError:  # a new server, or its scripts were flushed
+            found = await self._client.execute_command("EVAL", self._script, *arguments)
+        return found
