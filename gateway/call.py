@@ -1,7 +1,7 @@
 """One call, from the accepted request to its log line: what the server, the policies and the pipeline know of it."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import msgspec
 
@@ -44,6 +44,10 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     retry: RetryPolicy
     shadow: Target | None
     inter_token: Any
+
+    @property
+    def targets(self) -> list[Target]:
+        return [cast(Target, target) for rank in self.ranks for target in rank.targets]
 
 
 class Attempt(msgspec.Struct, eq=False):

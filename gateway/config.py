@@ -69,6 +69,13 @@ class Breaker(_Section, frozen=True):
     open_max: Seconds = Seconds(15)
 
 
+class Probe(_Section, frozen=True):
+    """Ask the upstream `path` (below its base_url) every so often; it spends no tokens, and any answer below 500 is well."""
+
+    path: str = "/models"
+    every: Seconds = Seconds(10)
+
+
 class Upstream(_Section, frozen=True):
     """One provider account or server. Every other key beside these is an option of the backend (base_url, api_key …).
 
@@ -78,6 +85,7 @@ class Upstream(_Section, frozen=True):
     backend: str
     timeouts: Timeouts = Timeouts()
     breaker: Breaker = Breaker()
+    probe: Probe | None = None
     max_connections: Count = 1024
     options: dict[str, Any] = {}
 

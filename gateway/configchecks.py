@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from gateway.config import Alias, Canary, Config, Issuer, Key, Limits, Server, Shadow, Target, Timeouts, targets_of
+from gateway.config import Alias, Canary, Config, Issuer, Key, Limits, Probe, Server, Shadow, Target, Timeouts, targets_of
 from gateway.identity.jwks import issuer_keys, unusable
 from gateway.identity.keys import timestamp
 from gateway.problems import Path, Report, suggestion
@@ -60,6 +60,8 @@ class Checks:
             case Limits(store=str(store)):
                 if (text := store.reveal()) != "memory" and not text.startswith(STORES):
                     self._report.problem((*path, "store"), "expected memory or a redis://, rediss:// or unix:// URL")
+            case Probe():
+                self._above_zero((*path, "every"), section.every)
             case Canary():
                 self._canary(path, section)
             case Config():

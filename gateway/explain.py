@@ -1,4 +1,4 @@
-"""Which targets a call would be sent to, in which order, under which deadlines, and why. Asks nobody: it reads the configuration.
+"""Which targets a call would be sent to, in which order, under which deadlines, and why. Asks nobody.
 
 Health and load are those of a gateway that has just started; a running one passes over targets that are not well.
 """

@@ -133,6 +133,10 @@ class Health:
             self._probing = True
             self.changed(State.HALF_OPEN)
 
+    def seems_well(self) -> None:
+        """A probe that spent no tokens succeeded: a call may find out now, rather than when the breaker's time is over."""
+        self._open_until = min(self._open_until, self._clock())
+
     def abandoned(self) -> None:
         """The call ended without telling anything (its caller left): another may probe."""
         self._probing = False

@@ -29,6 +29,7 @@ from gateway.metrics import AUTH_REASONS, CallSeries, Metrics, TargetSeries
 from gateway.pipeline import Pipeline
 from gateway.policies.requests import RequestLimits
 from gateway.policies.turns import Turns
+from gateway.probes import watch
 from gateway.routing import RetryPolicy
 from gateway.strategies import Rank
 from gateway.transport import Transport
@@ -54,6 +55,7 @@ class Runtime:
         self.log = log or open_log(config.log.level, dropped=self.metrics.child("log_errors").inc)
         quiet_libraries(self.log)
         self.auth_failures = self.metrics.children("auth_failures", (), AUTH_REASONS)
+        self._backends = loaded.backends
         self._transports: dict[str, Transport] = {
             name: backend.transport() or _http(config, name, backend) for name, backend in loaded.backends.items()
         }
@@ -79,6 +81,7 @@ class Runtime:
             metrics=self.metrics,
             write_idle=float(config.server.write_idle),
         )
+        self._probing: list[asyncio.Task[None]] = []
         self._detached: set[asyncio.Task[None]] = set()
         self._admin_digest = config.admin.digest.partition(":")[2] if config.admin.digest else ""
         self._lag = self.metrics.child("event_loop_lag_seconds")
@@ -222,10 +225,19 @@ class Runtime:
                 sweep(now)
             due = now + TICK
 
+    def start_probes(self) -> None:
+        """Begin with the active probes that the configuration asks for; they end with `close`."""
+        for name, upstream in self.config.upstreams.items():
+            base_url = getattr(self._backends[name], "base_url", "")
+            if upstream.probe is not None and base_url:
+                health = [t.health for route in self.routes.values() for t in route.targets if t.upstream == name]
+                watching = watch(upstream.probe, self._transports[name], base_url, upstream.timeouts, health)
+                self._probing.append(asyncio.create_task(watching))
+
     async def close(self) -> None:
-        for task in (detached := list(self._detached)):
+        for task in (beside := [*self._detached, *self._probing]):
             task.cancel()
-        await asyncio.gather(*detached, return_exceptions=True)
+        await asyncio.gather(*beside, return_exceptions=True)
         await self.pipeline.close()
         for transport in self._transports.values():
             await transport.close()

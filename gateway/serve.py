@@ -56,6 +56,7 @@ class Gateway:
                 await self._close()
                 raise CannotListen(f"cannot listen on {address} (server.{option}): {error.strerror or error}") from None
         self._ticking = asyncio.create_task(self.runtime.tick(self.clients.sweep))
+        self.runtime.start_probes()
         return self
 
     async def __aexit__(self, *_: object) -> None:

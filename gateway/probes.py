@@ -1,0 +1,46 @@
+"""Active probes: a cheap request every so often, so that a target that is well again is found without a caller's call."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from gateway.backends import Headers, UpstreamRequest
+from gateway.config import Probe, Timeouts
+from gateway.errors import UpstreamError
+from gateway.health import Health
+from gateway.transport import Transport
+
+BODY = 64 << 10
+
+
+async def watch(
+    probe: Probe,
+    transport: Transport,
+    base_url: str,
+    timeouts: Timeouts,
+    health: Sequence[Health],
+    headers: Headers = (),
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
+    """Probe one upstream and tell the health of all its targets, until cancelled."""
+    request = UpstreamRequest(base_url.rstrip("/") + probe.path, headers, b"", method="GET")
+    while True:
+        await sleep(float(probe.every))
+        try:
+            await _ask(transport, request, timeouts)
+        except UpstreamError as error:
+            for one in health:
+                one.failed(error)
+        else:
+            for one in health:
+                one.seems_well()
+
+
+async def _ask(transport: Transport, request: UpstreamRequest, timeouts: Timeouts) -> None:
+    async with transport.send(request, connect=timeouts.connect, headers=timeouts.headers) as response:
+        if response.status >= 500:
+            raise UpstreamError("server_error", status=response.status)
+        try:
+            async with asyncio.timeout(timeouts.headers):
+                await response.read(BODY)
+        except TimeoutError:
+            raise UpstreamError("headers_timeout", "The probe's answer did not end in time") from None
