@@ -199,7 +199,16 @@ REPLACED: list[tuple[str, str, str, list[str]]] = [
     ),
     ("no tiers", f"[[{TARGET}]]", "[]", ["5:12: aliases.fast.tiers: needs at least one tier with one target"]),
     ("empty tier", f"[[{TARGET}]]", f"[[{TARGET}], []]", ["5:43: aliases.fast.tiers[1]: needs at least one target"]),
-    ("flat tiers", f"[[{TARGET}]]", f"[{TARGET}]", ["5:13: aliases.fast.tiers[0]: expected a list"]),
+    (
+        "flat tiers",
+        f"[[{TARGET}]]",
+        f"[{TARGET}]",
+        [
+            '5:13: aliases.fast.tiers[0]: missing key "targets"',
+            '5:14: aliases.fast.tiers[0].upstream: unknown key "upstream"',
+            '5:30: aliases.fast.tiers[0].model: unknown key "model"',
+        ],
+    ),
     (
         "all weights zero",
         f"[[{TARGET}]]",

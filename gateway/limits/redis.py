@@ -10,6 +10,7 @@ is then unknown, and at worst its amount is lost to the caller, never minted.
 """
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from typing import Any
@@ -45,8 +46,8 @@ class RedisStore:
         self._timeout = timeout
         self._now = now
         self._script = files("gateway.limits").joinpath("take.lua").read_text("utf-8")
-        self._digest = ""
-        self._client = redis.Redis.from_pool(
+        self._digest = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()  # the name EVALSHA knows it by
+        self._client: Any = redis.Redis.from_pool(
             redis.BlockingConnectionPool.from_url(
                 url,
                 max_connections=max_connections,
@@ -95,8 +96,6 @@ class RedisStore:
             raise StoreFailed("reply") from error
 
     async def _evaluate(self, arguments: Sequence[Any]) -> list[Any]:
-        if not self._digest:
-            self._digest = await self._client.script_load(self._script)
         try:
             found: list[Any] = await self._client.execute_command("EVALSHA", self._digest, *arguments)
         except NoScriptError:  # a new server, or its scripts were flushed

@@ -5,7 +5,7 @@
 --          then for each claim: pace, unit, capacity (ticks, see bucket.py) and the ticks to add
 -- returns  {1 = done, 0 = refused; then the backlog of each claim's bucket afterwards}
 --
--- A bucket is a string "at backlog unit" (microseconds, ticks, ticks per unit) that expires when it would be full.
+-- A bucket is a string "at backlog pace unit" (see bucket.py) that expires when it would be full.
 -- Doubles hold whole numbers exactly below 2^53 and are written with %.0f: tostring() would round them to 14 digits.
 
 local MOST = 2 ^ 52
@@ -18,7 +18,7 @@ end
 
 local function write(key, bucket)
   if bucket.backlog > 0 then
-    local state = string.format("%.0f %.0f %s", bucket.at, bucket.backlog, bucket.unit)
+    local state = string.format("%.0f %.0f %s %s", now, bucket.backlog, bucket.pace, bucket.unit)
     local lifetime = math.ceil(bucket.backlog / bucket.pace / 1000) + margin
     redis.call("SET", key, state, "PX", string.format("%.0f", lifetime))
   else
@@ -27,17 +27,18 @@ local function write(key, bucket)
 end
 
 local function read(key, pace, unit)
-  local bucket = {at = now, backlog = 0, pace = tonumber(pace), unit = unit, stepped = false}
+  local bucket = {backlog = 0, pace = pace, unit = unit, changed = false}
   local state = redis.call("GET", key)
   if not state then return bucket end
-  local at, backlog, priced = string.match(state, "^(%d+) (%d+) (%d+)$")
+  local at, backlog, old_pace, old_unit = string.match(state, "^(%d+) (%d+) (%d+) (%d+)$")
   if not at then error("the value of a bucket's key is not a bucket") end
-  local elapsed = (now - at) * bucket.pace
-  bucket.stepped = elapsed < 0
+  local elapsed = (now - at) * old_pace
   bucket.backlog = math.max(0, backlog - math.max(0, elapsed))
-  if priced ~= unit then -- the limit has changed: what has been used counts against the new one, in units
-    bucket.backlog = math.min(MOST, math.ceil(bucket.backlog / priced * unit))
+  if old_unit ~= unit or old_pace ~= pace then -- what has been used counts against the new limit, in units
+    bucket.backlog = math.min(MOST, math.ceil(bucket.backlog / old_unit * unit))
+    bucket.changed = true
   end
+  bucket.changed = bucket.changed or elapsed < 0 -- refilling goes on from the earlier time
   return bucket
 end
 
@@ -58,10 +59,9 @@ end
 for key, bucket in pairs(buckets) do
   if fits and bucket.asked ~= bucket.backlog then
     bucket.backlog = bucket.asked
-    write(key, bucket)
-  elseif bucket.stepped then -- refilling goes on from the earlier time
-    write(key, bucket)
+    bucket.changed = true
   end
+  if bucket.changed then write(key, bucket) end
 end
 
 local answer = {fits and 1 or 0}

