@@ -189,7 +189,9 @@ class Pipeline:
     async def _step(self, call: Call, flow: Flow, journey: Journey[Target], step: Step[Target]) -> str:
         """Ask one target; where the alias hedges and it is slow, another beside it."""
         hedge = call.route.config.hedge
-        patience = (hedge.after or step.target.load.p95()) if hedge is not None and not flow.said else None
+        patience = None
+        if hedge is not None and not flow.said:
+            patience = hedge.after if hedge.after is not None else step.target.load.p95()
         if patience is None:
             return await self._ask(call, flow, step.target, last=journey.alone)
         flow.won = asyncio.Event()

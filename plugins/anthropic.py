@@ -95,7 +95,7 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     @cached_property
     def _headers(self) -> Headers:
-        headers = {"accept": "text/event-stream", "accept-encoding": "identity", "content-type": "application/json"}
+        headers = {"accept": "text/event-stream", "content-type": "application/json"}
         headers["anthropic-version"] = self.version
         if self.beta:
             headers["anthropic-beta"] = ",".join(self.beta)

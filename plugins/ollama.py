@@ -90,7 +90,7 @@ class Ollama(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     @cached_property
     def _headers(self) -> Headers:
-        headers = {"accept": "application/x-ndjson", "accept-encoding": "identity", "content-type": "application/json"}
+        headers = {"accept": "application/x-ndjson", "content-type": "application/json"}
         return tuple((headers | {name.lower(): value for name, value in self.headers.items()}).items())
 
 

@@ -79,7 +79,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     @cached_property
     def _headers(self) -> Headers:
-        headers = {"accept": "text/event-stream", "accept-encoding": "identity", "content-type": "application/json"}
+        headers = {"accept": "text/event-stream", "content-type": "application/json"}
         if self.organization is not None:
             headers["openai-organization"] = self.organization
         if self.project is not None:

@@ -30,13 +30,13 @@ class Turnstile:
         if queue is None:
             self._queues[key] = deque()
         else:
-            await self._wait(queue)
+            await self._wait(key, queue)
         try:
             yield
         finally:
             self._leave(key)
 
-    async def _wait(self, queue: deque[asyncio.Future[None]]) -> None:
+    async def _wait(self, key: tuple[str, str], queue: deque[asyncio.Future[None]]) -> None:
         if len(queue) >= MAX_WAITING:
             raise Unavailable("Too many turns of this session are waiting")
         called = asyncio.get_running_loop().create_future()
@@ -46,8 +46,8 @@ class Turnstile:
             await called
         except BaseException:
             if called.done() and not called.cancelled():  # called and cancelled at once: the turn goes on to the next
-                self._call_next(queue)
-            else:
+                self._leave(key)
+            elif called in queue:  # else whoever left meanwhile has passed it over
                 queue.remove(called)
             raise
         finally:

@@ -14,6 +14,7 @@ the vendor's own frames, and with the model's name hidden (`report_model: alias`
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import aiohttp
@@ -350,7 +351,14 @@ async def test_every_recorded_stream_arrives_as_its_manifest_says(
         for recorded, held in zip(RECORDED, answers, strict=True)
         if (wrong := difference(recorded, dialect, held))
     }
-    terminal = pytestconfig.pluginmanager.get_plugin("terminalreporter")
-    if terminal is not None:
-        terminal.write_line(f"\ncorpus, {cut}, to {name}: {len(RECORDED) - len(wrong)} / {len(RECORDED)}")
+    report(pytestconfig, f"corpus, {cut}, to {name}: {len(RECORDED) - len(wrong)} / {len(RECORDED)}")
     assert wrong == {}
+
+
+def report(config: pytest.Config, line: str) -> None:
+    """Write a line to the terminal, whatever is captured."""
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+    capture = config.pluginmanager.get_plugin("capturemanager")
+    if terminal is not None:
+        with capture.global_and_fixture_disabled() if capture is not None else nullcontext():
+            terminal.write_line("\n" + line)

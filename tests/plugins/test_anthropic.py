@@ -186,7 +186,7 @@ def test_headers_carry_version_and_betas_and_the_key_stands_apart() -> None:
     request = backend.request(ChatRequest(dialect="openai", model=None, messages=(said("user", "Hi"),)), "m")
     assert request.url == "https://proxy.example/x/v1/messages"
     assert dict(request.headers) == {
-        "accept": "text/event-stream", "accept-encoding": "identity", "content-type": "application/json",
+        "accept": "text/event-stream", "content-type": "application/json",
         "anthropic-version": "2023-06-01", "anthropic-beta": "a,b", "x-team": "one",
     }  # fmt: skip
     assert backend.credentials() == (("x-api-key", "sk-secret"),)

@@ -497,7 +497,6 @@ def test_headers_are_made_once_and_hold_no_credentials() -> None:
     assert first is second
     assert dict(first) == {
         "accept": "*/*",
-        "accept-encoding": "identity",
         "content-type": "application/json",
         "openai-organization": "o",
         "openai-project": "p",
