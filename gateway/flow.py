@@ -67,9 +67,11 @@ class Leg:
         return self.relay
 
     def sink(self, data: bytes) -> None:
-        """One read of the upstream's: relay it, and say what the client is to have of it."""
+        """One read of the upstream's: relay it, and say what the client is to have of it. Raises Lost where another has won."""
         relay, flow = self.relay, self._flow
         assert relay is not None
+        if flow.winner is not None and flow.winner is not self:
+            raise Lost  # before anything is encoded: the encoder is the call's
         now = flow.clock()
         first = not relay.committed
         chunk = relay.feed(data, now)
@@ -79,9 +81,11 @@ class Leg:
             self.tail_from = now
 
     def close(self) -> None:
-        """The upstream's body has ended. Raises UpstreamTruncated where the answer has not."""
+        """The upstream's body has ended. Raises UpstreamTruncated where the answer has not, Lost where another has won."""
         relay, flow = self.relay, self._flow
         assert relay is not None
+        if flow.winner is not None and flow.winner is not self:
+            raise Lost
         now = flow.clock()
         first = not relay.committed
         chunk = relay.close(now)
@@ -157,15 +161,13 @@ class Flow:
         return self.encoder
 
     def hand_over(self, leg: Leg, chunk: bytes, now: float, *, first: bool) -> None:
-        """A leg's bytes for the client. Raises Lost where another leg has won."""
+        """A leg's bytes for the client. Its first ones make it the winner."""
         if self.winner is None:
             self.winner = leg
             self.call.answered = leg.attempt
             self.out.attach(leg.response)
             if self.won is not None:
                 self.won.set()
-        elif self.winner is not leg:
-            raise Lost
         assert leg.relay is not None
         self.say(chunk, last=leg.relay.finished is not None)
         if first:
