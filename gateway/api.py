@@ -258,8 +258,6 @@ class Api:
         media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if media_type != "application/json" or request.headers.get("Content-Encoding", "identity") != "identity":
             raise UnsupportedMediaType("Send application/json, not encoded")
-        if self.runtime.draining:
-            request.extra.append(("Connection", "close"))
         chat = frontend.parse(await request.body(), request.headers)
         name = chat.model or principal.default_alias or ""
         route = self.runtime.routes.get(name)

@@ -29,6 +29,9 @@ Pairs = Iterable[tuple[str, str]]
 Dispatch = Callable[["Exchange"], Awaitable[None]]
 
 NO_STORE = b"Cache-Control: no-store, no-transform\r\nX-Accel-Buffering: no\r\n"
+MIN_RATE = 1024
+"""Bytes per second of a body that may take longer than `body_timeout`."""
+GRACE = 5.0
 REASONS = {status.value: status.phrase for status in HTTPStatus}
 OVERLOADED = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
 BAD_REQUEST = b'{"error":{"message":"The request is not valid HTTP","type":"invalid_request_error","code":"bad_http"}}'
@@ -213,31 +216,43 @@ class Exchange:
         return str(peername[0]) if isinstance(peername, tuple) else ""
 
     async def body(self) -> bytes:
-        """The whole body. Raises PayloadTooLarge, RequestTimeout, BadRequest (broken framing)."""
+        """The whole body. Raises PayloadTooLarge, RequestTimeout, BadRequest (broken framing).
+
+        It may take `body_timeout`, or longer for as long as it comes at MIN_RATE.
+        """
         request, config = self._request, self._connection.listener.config
         try:
-            length = request.content_length
-        except ValueError:
-            length = None
-        if length is not None and length > config.body_limit:
-            self.close_after = True
-            raise PayloadTooLarge(f"The body may have {int(config.body_limit)} bytes")
-        if request.headers.get("Expect", "").lower() == "100-continue" and self._transport is not None:
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        try:
+            if (request.content_length or 0) > config.body_limit:
+                raise self._too_large()
+            if request.headers.get("Expect", "").lower() == "100-continue" and self._transport is not None:
+                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             if request.content.is_eof():
                 return await request.read()
-            async with asyncio.timeout(config.body_timeout):
-                return await request.read()
+            return await self._slow_body(float(config.body_timeout), int(config.body_limit))
         except web.HTTPRequestEntityTooLarge:
-            self.close_after = True
-            raise PayloadTooLarge(f"The body may have {int(config.body_limit)} bytes") from None
+            raise self._too_large() from None
         except TimeoutError:
             self.close_after = True
             raise RequestTimeout("The body did not arrive in time") from None
-        except (HttpProcessingError, RequestPayloadError):
+        except (HttpProcessingError, RequestPayloadError, ValueError):
             self.close_after = True
             raise BadRequest("The body's framing is broken") from None
+
+    async def _slow_body(self, patience: float, limit: int) -> bytes:
+        content, loop = self._request.content, asyncio.get_running_loop()
+        body = bytearray()
+        started = loop.time()
+        async with asyncio.timeout_at(started + patience) as deadline:
+            while piece := await content.readany():
+                body += piece
+                if len(body) > limit:
+                    raise self._too_large()
+                deadline.reschedule(started + max(patience, GRACE + len(body) / MIN_RATE))
+        return bytes(body)
+
+    def _too_large(self) -> PayloadTooLarge:
+        self.close_after = True
+        return PayloadTooLarge(f"The body may have {int(self._connection.listener.config.body_limit)} bytes")
 
     # --- a whole answer
 
