@@ -84,6 +84,12 @@ class NotFound(GatewayError):
     code = "not_found"
 
 
+class NotResumable(GatewayError):
+    """A stream that was there, but whose rest cannot be had: it grew too large, its store failed, or its writer is gone."""
+
+    code = "stream_not_resumable"
+
+
 class MethodNotAllowed(GatewayError):
     code = "method_not_allowed"
 

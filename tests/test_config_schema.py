@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_config_problems import Fake
-from test_config_values import bundled
+from tests.test_config_problems import Fake
+from tests.test_config_values import bundled
 
 from gateway.configschema import DRAFT, json_schema
 

@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from test_config_problems import GOOD, Fake, find
+from tests.test_config_problems import GOOD, Fake, find
 
 from gateway.backends import find_backend
 from gateway.config import Secret

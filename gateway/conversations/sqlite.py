@@ -14,8 +14,9 @@ import os
 import secrets
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -44,7 +45,7 @@ MIGRATIONS = (
         updated REAL NOT NULL,
         last_message TEXT NOT NULL,
         UNIQUE (tenant, session)
-    ) STRICT;
+    );
     CREATE INDEX conversation_updated ON conversation (updated, number);
     CREATE TABLE turn (
         number INTEGER PRIMARY KEY,
@@ -53,7 +54,7 @@ MIGRATIONS = (
         content TEXT NOT NULL,
         created REAL NOT NULL,
         interrupted INTEGER NOT NULL
-    ) STRICT;
+    );
     CREATE INDEX turn_conversation ON turn (conversation, number);
     """,
 )
@@ -61,10 +62,9 @@ MIGRATIONS = (
 KEEP = """
     INSERT INTO conversation (id, tenant, session, created, updated, last_message) VALUES (?, ?, ?, ?, ?, ?)
     ON CONFLICT (tenant, session) DO UPDATE SET updated = excluded.updated, last_message = excluded.last_message
-    RETURNING number
 """
 ADD = "INSERT INTO turn (conversation, role, content, created, interrupted) VALUES (?, ?, ?, ?, ?)"
-FIND = "SELECT id FROM conversation WHERE tenant = ? AND session = ?"
+FIND = "SELECT id, number FROM conversation WHERE tenant = ? AND session = ?"
 LATEST = """
     SELECT role, content, turn.created, interrupted FROM turn JOIN conversation ON conversation.number = turn.conversation
     WHERE id = ? ORDER BY turn.number DESC LIMIT ?
@@ -144,10 +144,11 @@ class SqliteConversations:
     def _append(self, tenant: str, session: str, id: str, turns: Sequence[Turn]) -> None:
         last = turns[-1]
         conversation = (id, tenant, session, turns[0].created, last.created, last.content[:PREVIEW])
-        with _transaction(self._database) as database:
-            [(number,)] = database.execute(KEEP, conversation).fetchall()
+        with _transaction(self._database):
+            self._database.execute(KEEP, conversation)
+            [_, number] = self._database.execute(FIND, (tenant, session)).fetchone()
             rows = [(number, turn.role, turn.content, turn.created, turn.interrupted) for turn in turns]
-            database.executemany(ADD, rows)
+            self._database.executemany(ADD, rows)
 
     def _newest(self, limit: int) -> tuple[list[Conversation], int]:
         [count] = self._database.execute("SELECT count(*) FROM conversation").fetchone()
@@ -158,21 +159,17 @@ class SqliteConversations:
         return (Conversation(*row), self._recent(id, MAX_TURNS)) if row is not None else None
 
 
-class _transaction:
+@contextmanager
+def _transaction(database: sqlite3.Connection) -> Iterator[None]:
     """All or none. It begins with the right to write: one that finds out later that another writes cannot wait."""
-
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
-
-    def __enter__(self) -> sqlite3.Connection:
-        self._database.execute("BEGIN IMMEDIATE")
-        return self._database
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._database.execute("COMMIT")
-        elif self._database.in_transaction:
-            self._database.execute("ROLLBACK")
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        database.execute("COMMIT")
+    except BaseException:
+        if database.in_transaction:  # SQLite has ended it itself where the disk was full
+            database.execute("ROLLBACK")
+        raise
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -202,7 +199,7 @@ def _migrate(database: sqlite3.Connection, path: Path) -> None:
         [version] = database.execute("PRAGMA user_version").fetchone()
         if version > len(MIGRATIONS):
             raise OSError(errno.EINVAL, "the file was written by a newer version", str(path))
-        if version == 0 and database.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone():
+        if version == 0 and database.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
             raise OSError(errno.EINVAL, "the file is another program's database", str(path))
         for migration in MIGRATIONS[version:]:
             for statement in migration.split(";"):

@@ -20,6 +20,7 @@ from gateway.errors import (
     MethodNotAllowed,
     ModelNotFound,
     NotFound,
+    NotResumable,
     PayloadTooLarge,
     RateLimited,
     RequestTimeout,
@@ -38,7 +39,7 @@ TEXTS: Mapping[type[GatewayError], str] = {
     BadRequest: INVALID, Unauthorized: "Unauthorized", Forbidden: "Forbidden", ModelNotFound: "Model not found",
     NotFound: "Not found", MethodNotAllowed: "Method not allowed", RequestTimeout: "Request timeout",
     PayloadTooLarge: "Payload too large", UnsupportedMediaType: "Unsupported media type",
-    RateLimited: "Too many requests", Unavailable: "Service unavailable",
+    NotResumable: "Stream not resumable", RateLimited: "Too many requests", Unavailable: "Service unavailable",
 }  # fmt: skip
 """Those of BadRequest, Unauthorized and RateLimited, and `INTERNAL`, are the contract: clients compare them."""
 

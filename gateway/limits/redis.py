@@ -56,6 +56,7 @@ class RedisStore:
                 socket_timeout=None,  # the call's own deadline covers it; redis-py's costs a task per write
                 socket_connect_timeout=timeout,
                 protocol=2,
+                encoding_errors="surrogatepass",
                 driver_info=None,
             )
         )

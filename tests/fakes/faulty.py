@@ -179,9 +179,9 @@ async def head_only(turn: Turn) -> None:
 
 
 async def dripping_head(turn: Turn) -> None:
+    turn.peer.send(b"HTTP/1.1 200 OK\r\nx-drip: ")
     while not turn.peer.closed.is_set():
-        turn.peer.send(b"H" if not turn.tokens else b"T")
-        turn.tokens += 1
+        turn.peer.send(b"y")
         await asyncio.sleep(DRIP)
 
 

@@ -1,0 +1,60 @@
+"""What only the store in memory has to do: forget, and never suspend."""
+
+import pytest
+
+from gateway.limits import Claim, Limit
+from gateway.limits.memory import MemoryStore
+
+LIMIT = Limit(capacity=2, rate=1)
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_full_buckets_are_forgotten() -> None:
+    clock = Clock()
+    store = MemoryStore(clock)
+    for caller in range(50_000):
+        clock.now += 0.01
+        await store.take([Claim(f"address:{caller}", LIMIT), Claim(f"tenant:{caller}", LIMIT)])
+    assert len(store) < 1_000  # in a second, the time a bucket needs to fill, 200 are made
+
+
+async def test_buckets_that_are_not_full_are_kept() -> None:
+    clock = Clock()
+    store = MemoryStore(clock)
+    await store.take([Claim("debtor", LIMIT, 2)])
+    await store.settle([Claim("debtor", LIMIT, 1_000_000)])
+    for caller in range(5_000):
+        clock.now += 1
+        await store.take([Claim(f"address:{caller}", LIMIT)])
+    assert not (await store.take([Claim("debtor", LIMIT)])).admitted
+    assert len(store) < 200
+
+
+async def test_a_bucket_is_not_forgotten_by_the_call_that_claims_it() -> None:
+    clock = Clock()
+    store = MemoryStore(clock)
+    claims = [Claim(f"k{number}", LIMIT, 2) for number in range(5)]
+    for _ in range(100):
+        clock.now += 2
+        assert (await store.take(claims)).admitted
+        assert not any([(await store.take([claim])).admitted for claim in claims])
+
+
+async def test_memory_is_bounded_even_where_no_bucket_is_full() -> None:
+    store = MemoryStore(Clock(), max_buckets=500)
+    for caller in range(5_000):
+        await store.take([Claim(f"address:{caller}", LIMIT)])
+    assert len(store) < 600
+
+
+@pytest.mark.parametrize("claims", [[Claim("a", LIMIT)], [Claim("a", LIMIT), Claim("b", LIMIT)], [Claim("a", LIMIT, 9)], []])
+def test_a_take_never_suspends(claims: list[Claim]) -> None:
+    taking = MemoryStore(Clock()).take(claims)
+    with pytest.raises(StopIteration):
+        taking.send(None)  # type: ignore[attr-defined]

@@ -1,0 +1,273 @@
+"""The store in Redis against real servers: its own clock, expiry, faults of every kind, cancellation."""
+
+import asyncio
+import math
+import random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+import redis.asyncio as client
+
+from gateway.errors import Unavailable
+from gateway.limits import Claim, Limit
+from gateway.limits.faults import StoreFailed
+from gateway.limits.guarded import Guarded
+from gateway.limits.memory import MemoryStore
+from gateway.limits.redis import RedisStore
+from tests.servers import RedisServer, redis_binaries, redis_server
+
+LIMIT = Limit(capacity=10, rate=0.01)
+HANG = 20
+"""Seconds after which a test gives up."""
+
+
+@asynccontextmanager
+async def opened(url: str, prefix: str, timeout: float = 10) -> AsyncIterator[tuple[RedisStore, "client.Redis"]]:
+    store, raw = RedisStore(url, prefix=prefix, timeout=timeout), client.Redis.from_url(url)
+    try:
+        yield store, raw
+    finally:
+        await store.close()
+        await raw.aclose()
+
+
+@pytest.mark.parametrize("binary", redis_binaries() or [None], ids=lambda path: Path(path or "none").parts[1])
+async def test_runs_on_every_server_at_hand(binary: str | None) -> None:
+    with redis_server(binary) as server:
+        async with opened(server.url, "any") as (store, _):
+            assert (await store.take([Claim("a", LIMIT, 10), Claim("b", LIMIT)])).admitted
+            await store.settle([Claim("b", LIMIT, 20)])
+            verdict = await store.take([Claim("a", LIMIT), Claim("b", LIMIT)])
+            assert verdict.denied == 1
+            assert verdict.levels[1].remaining == pytest.approx(-11, abs=0.1)
+
+
+async def test_one_call_is_one_round_trip(redis: RedisServer) -> None:
+    async with opened(redis.url, "trips") as (store, raw):
+        claims = [Claim(f"k{number}", LIMIT) for number in range(5)]
+        await store.take(claims)
+        await raw.config_resetstat()
+        for _ in range(3):
+            await store.take(claims)
+        calls = {name: figures["calls"] for name, figures in (await raw.info("commandstats")).items()}
+        assert calls["cmdstat_evalsha"] == 3
+        assert not {"cmdstat_eval", "cmdstat_script|load", "cmdstat_ping", "cmdstat_client|setinfo"} & set(calls)
+
+
+async def test_by_the_servers_own_clock_never_more_than_capacity_and_rate_allow(redis: RedisServer) -> None:
+    async with opened(redis.url, "clock") as (store, raw):
+        limit = Limit(capacity=20, rate=500)
+
+        async def server_time() -> float:
+            seconds, micros = await raw.time()
+            return float(seconds) + micros / 1e6
+
+        async def caller() -> int:
+            return sum([(await store.take([Claim("k", limit)])).admitted for _ in range(100)])
+
+        began = await server_time()
+        admitted = sum(await asyncio.gather(*(caller() for _ in range(20))))
+        ended = await server_time()
+        assert 20 <= admitted <= 20 + math.floor(500 * (ended - began))
+
+
+async def test_two_gateways_share_a_bucket_and_two_prefixes_do_not(redis: RedisServer) -> None:
+    async with opened(redis.url, "one") as (a, _), opened(redis.url, "one") as (b, _), opened(redis.url, "two") as (c, _):
+        verdicts = await asyncio.gather(*(store.take([Claim("k", LIMIT)]) for store in (a, b) for _ in range(20)))
+        assert sum(verdict.admitted for verdict in verdicts) == 10
+        assert (await c.take([Claim("k", LIMIT, 10)])).admitted
+
+
+async def test_a_bucket_expires_soon_after_it_would_be_full_and_a_full_one_is_not_kept(redis: RedisServer) -> None:
+    async with opened(redis.url, "ttl") as (store, raw):
+        await store.take([Claim("k", LIMIT, 5)])
+        assert 500_000 < await raw.pttl("{ttl}:k") <= 501_001
+        await store.settle([Claim("k", LIMIT, -5)])
+        assert not await raw.exists("{ttl}:k")
+
+
+async def test_all_keys_of_a_prefix_share_a_slot(redis: RedisServer) -> None:
+    async with opened(redis.url, "slot") as (store, raw):
+        await store.take([Claim("a{x}", LIMIT), Claim("{y}", LIMIT)])
+        assert sorted(await raw.keys("{slot}:*")) == [b"{slot}:a{x}", b"{slot}:{y}"]
+
+
+@pytest.mark.parametrize("state", ["", "x", "1 2 3", "1 2 3 4 5", "-1 2 3 4", "1e3 2 3 4", "nan 1 1 1"])
+async def test_a_foreign_value_under_our_key_fails_that_call_and_is_left_as_it_is(redis: RedisServer, state: str) -> None:
+    async with opened(redis.url, "foreign") as (store, raw):
+        await raw.set("{foreign}:k", state)
+        with pytest.raises(StoreFailed, match="cannot be checked") as caught:
+            await store.take([Claim("fine", LIMIT), Claim("k", LIMIT)])
+        assert caught.value.reason == "reply"
+        assert await raw.get("{foreign}:k") == state.encode()
+        assert (await store.take([Claim("fine", LIMIT, 10)])).admitted
+        await raw.delete("{foreign}:fine")
+
+
+@pytest.mark.parametrize("mode", ["take", "settle"])
+async def test_a_wrong_type_under_our_key_fails_that_call_only(redis: RedisServer, mode: str) -> None:
+    async with opened(redis.url, f"type-{mode}") as (store, raw):
+        await raw.rpush(f"{{type-{mode}}}:k", "x")
+        guarded = Guarded(store, MemoryStore(), timeout=HANG)
+        for _ in range(5):
+            with pytest.raises(StoreFailed):
+                await getattr(store, mode)([Claim("fine", LIMIT), Claim("k", LIMIT)])
+            await getattr(guarded, mode)([Claim("k", LIMIT)])
+        assert not guarded.down
+        assert (await store.take([Claim("fine", LIMIT, 10)])).admitted
+
+
+async def test_a_server_that_forgot_the_script_is_given_it_again(redis: RedisServer) -> None:
+    async with opened(redis.url, "flush") as (store, raw):
+        for _ in range(3):
+            await raw.script_flush()
+            assert (await store.take([Claim("k", LIMIT)])).admitted
+        assert (await store.take([Claim("k", LIMIT)])).levels[0].remaining == pytest.approx(6, abs=0.1)
+
+
+async def test_a_server_without_memory_takes_nothing(own_redis: RedisServer) -> None:
+    async with opened(own_redis.url, "oom") as (store, raw):
+        await store.take([Claim("a", LIMIT)])
+        await raw.config_set("maxmemory", 1)
+        with pytest.raises(StoreFailed) as caught:
+            await store.take([Claim("a", LIMIT), Claim("b", LIMIT)])
+        assert caught.value.reason == "reply"
+        await raw.config_set("maxmemory", 0)
+        levels = (await store.take([Claim("a", LIMIT, 0), Claim("b", LIMIT, 0)])).levels
+        assert [round(level.remaining) for level in levels] == [9, 10]
+
+
+@contextmanager
+def nobody_listens() -> Iterator[str]:
+    import socket
+
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"redis://127.0.0.1:{bound.getsockname()[1]}"
+
+
+async def test_where_nobody_listens_the_connection_fails() -> None:
+    with nobody_listens() as url:
+        async with opened(url, "none") as (store, _):
+            with pytest.raises(StoreFailed) as caught:
+                await store.take([Claim("k", LIMIT)])
+            assert caught.value.reason == "connection"
+            assert "127.0.0.1" not in caught.value.message
+
+
+class Watched:
+    """A guarded store with everything it tells."""
+
+    def __init__(self, store: RedisStore, mode: str) -> None:
+        self.failures: list[str] = []
+        self.deciders: list[str] = []
+        self.up = asyncio.Event()
+        self.guarded = Guarded(
+            store, MemoryStore(), mode, probe_every=0.02,  # type: ignore[arg-type]
+            failed=self.failures.append, decided=lambda who, _: self.deciders.append(who), switched=self._switched,
+        )  # fmt: skip
+
+    def _switched(self, down: bool) -> None:
+        if not down:
+            self.up.set()
+
+
+@pytest.mark.parametrize("fault", ["stopped", "killed", "paused"])
+async def test_a_server_that_goes_away_is_waited_for_by_few_calls_and_used_again_when_it_is_back(
+    own_redis: RedisServer, fault: str
+) -> None:
+    async with opened(own_redis.url, "away", timeout=0.05) as (store, raw):
+        watched = Watched(store, "open")
+        await watched.guarded.take([Claim("k", LIMIT)])
+        match fault:
+            case "stopped":
+                own_redis.stop()
+            case "killed":
+                own_redis.kill()
+            case "paused":
+                await raw.execute_command("CLIENT", "PAUSE", 300, "ALL")
+        for _ in range(10):
+            assert (await watched.guarded.take([Claim("k", LIMIT)])).levels[0].remaining > -1
+        assert watched.deciders == ["store"] + ["fallback"] * 10
+        assert len(watched.failures) <= 5
+        match fault:
+            case "stopped":
+                own_redis.resume()
+            case "killed":
+                own_redis.start()
+        async with asyncio.timeout(HANG):
+            await watched.up.wait()
+            while watched.deciders[-1] != "store":
+                await watched.guarded.take([Claim("k", LIMIT, 0)])
+        await watched.guarded.close()
+
+
+async def test_a_closed_guard_refuses_while_the_server_is_gone(own_redis: RedisServer) -> None:
+    async with opened(own_redis.url, "closed", timeout=0.05) as (store, _):
+        watched = Watched(store, "closed")
+        own_redis.kill()
+        for _ in range(5):
+            with pytest.raises(Unavailable):
+                await watched.guarded.take([Claim("k", LIMIT)])
+        await watched.guarded.close()
+
+
+@asynccontextmanager
+async def delaying_proxy(port: int, chance: random.Random) -> AsyncIterator[str]:
+    """Passes every reply on whole and in order, each a little later than it came."""
+    links: set[asyncio.Task[None]] = set()
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float) -> None:
+        try:
+            while data := await reader.read(65536):
+                await asyncio.sleep(chance.random() * delay)
+                writer.write(data)
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+    async def link(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        links.add(asyncio.current_task())  # type: ignore[arg-type]
+        there, back = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(pump(reader, back, 0), pump(there, writer, 0.004))
+
+    server = await asyncio.start_server(link, "127.0.0.1", 0)
+    try:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for task in links:
+            task.cancel()
+        await asyncio.gather(*links, return_exceptions=True)
+
+
+async def test_a_cancelled_call_never_leaves_its_reply_to_another(redis: RedisServer) -> None:
+    chance = random.Random(5)
+    answered, cancelled = 0, 0
+    async with delaying_proxy(redis.port, chance) as url, opened(url, "cancel") as (store, _):
+
+        async def ask(number: int) -> None:
+            """Each call's bucket has its own capacity, so each reply shows whose it is."""
+            nonlocal answered
+            verdict = await store.take([Claim(f"k{number}", Limit(capacity=number + 2, rate=1e-3))])
+            assert verdict.levels[0].remaining == number + 1
+            answered += 1
+
+        async def caller(numbers: range) -> None:
+            nonlocal cancelled
+            for number in numbers:
+                call = asyncio.create_task(ask(number))
+                if number % 2:
+                    asyncio.get_running_loop().call_later(chance.random() * 0.005, call.cancel)
+                await asyncio.wait([call])
+                if call.cancelled():
+                    cancelled += 1
+                else:
+                    await call
+
+        await asyncio.gather(*(caller(range(first, 2000, 40)) for first in range(40)))
+    assert answered + cancelled == 2000
+    assert cancelled > 200
