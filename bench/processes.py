@@ -129,6 +129,14 @@ def about_machine() -> list[str]:
     name = os.uname()
     return [
         f"{os.cpu_count()} CPUs: {model}{', virtual' if 'hypervisor' in info else ''}; {int(memory) // 1024**2} GiB of memory",
+        *_siblings(),
         f"{name.sysname} {name.release} {name.machine}",
         f"Python {sys.version.split()[0]}",
     ]
+
+
+def _siblings() -> list[str]:
+    """CPUs that are two threads of one core slow each other down: by half, where both are busy."""
+    path = Path("/sys/devices/system/cpu/cpu0/topology/thread_siblings_list")
+    shared = path.read_text().strip() if path.exists() else "0"
+    return [] if shared == "0" else [f"CPUs {shared} are threads of one core: what load and mock do slows the gateway down"]

@@ -4,9 +4,10 @@ capacity + floor(rate * T), exactly.
 A bucket is kept as its *backlog*: how long it would take to fill up, in ticks. Time takes ticks away, a claim adds
 them, and a claim fits while the backlog stays within the capacity (this is GCRA, ITU-T I.371, told as a bucket). So
 refilling multiplies whole numbers and never divides; the only roundings are made once per limit and once per amount,
-each against the caller and by less than one tick, and a tick is at most a 2**-41st of the capacity (one microsecond
-for buckets that need more than 51 days to fill). Backlogs stay below 2**53: Redis's Lua, which has only doubles,
-does the same arithmetic and comes to the same numbers.
+each against the caller and by less than one tick, and a tick is at most a 2**-29th of a unit or, in buckets of more
+than 4,096 units, a 2**-41st of the capacity. Backlogs stay below 2**53: Redis's Lua, which has only doubles, does the
+same arithmetic and comes to the same numbers. That leaves room for a debt of two million units, or a thousand
+capacities where that is more (less only where filling takes over 51 days).
 
 Times are whole microseconds of any one clock. A clock that steps back neither mints nor takes anything: refilling
 goes on from the earlier time.
@@ -22,13 +23,13 @@ import msgspec
 from gateway.limits import Claim, Level, Limit, Verdict
 
 SECOND = 1_000_000
-CAPACITY_BITS = 42
+UNIT_BITS, CAPACITY_BITS = 30, 42
 LONGEST = 1 << 50
 """Microseconds (35 years): a bucket that takes longer to fill is a mistake."""
-LARGEST = 1 << 35
+LARGEST = 1 << 34
 """Units: beyond it a tick is no longer small beside one unit."""
 MOST = 1 << 52
-"""Ticks of backlog. Debt does not grow beyond it (a thousand capacities; four for a bucket of 35 years)."""
+"""Ticks of backlog. Debt does not grow beyond it."""
 NEVER = 1 << 53
 """The cost of what no bucket of this capacity can admit."""
 
@@ -81,7 +82,8 @@ def rule_of(limit: Limit) -> Rule:
     span = capacity / rate * SECOND
     if span > LONGEST:
         raise ValueError("a limit whose bucket takes over 35 years to fill")
-    pace = 1 << max(0, CAPACITY_BITS - int(span).bit_length())
+    size = min(CAPACITY_BITS, UNIT_BITS + int(capacity).bit_length())
+    pace = 1 << max(0, size - int(span).bit_length())
     exact = SECOND * pace / rate
     unit = math.ceil(exact)
     if math.floor(capacity * unit) < capacity * exact:

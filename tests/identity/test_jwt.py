@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jwt
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
@@ -43,9 +44,13 @@ def verifier(issuer: Issuer = ISSUER, now: float = NOW) -> Verifier:
 
 def test_a_token_is_its_tenant() -> None:
     principal = verifier().principal(token())
-    assert (principal.kind, principal.key_id, principal.tenant) == ("jwt", "jwt:https://i", "tenant-1")
+    assert (principal.kind, principal.key_id, principal.tenant) == ("jwt", "jwt:https://i", "https://i|tenant-1")
     assert principal.aliases == {"a", "b"}
     assert principal.bucket == "jwt:https://i|tenant-1"
+
+
+def test_an_issuers_tenants_can_be_the_same_as_the_keys() -> None:
+    assert verifier(msgspec.structs.replace(ISSUER, tenant_prefix="")).principal(token()).tenant == "tenant-1"
 
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
@@ -77,11 +82,11 @@ def test_refuses_with_the_reason(changes: dict[str, Any], expected: str) -> None
 
 @pytest.mark.parametrize("changes", [{"exp": NOW - 29}, {"nbf": NOW + 30}, {"aud": ["x", "sluice"]}, {"exp": int(NOW) + 9}])
 def test_accepts_within_the_leeway_and_any_listed_audience(changes: dict[str, Any]) -> None:
-    assert verifier().principal(token(**changes)).tenant == "tenant-1"
+    assert verifier().principal(token(**changes)).tenant == "https://i|tenant-1"
 
 
 def test_a_token_forged_by_hand_passes_only_with_the_secret() -> None:
-    assert verifier().principal(forged({"alg": "HS256"}, SECRET.encode())).tenant == "tenant-1"
+    assert verifier().principal(forged({"alg": "HS256"}, SECRET.encode())).tenant == "https://i|tenant-1"
     assert reason(verifier(), forged({"alg": "HS256"}, b"")) == "bad_signature"
 
 
@@ -121,7 +126,7 @@ def test_a_token_may_ask_for_less_but_never_for_more(claimed: Any, granted: tupl
         claims=Claims(tenant="org", aliases="models"),
     )  # fmt: skip
     principal = verifier(issuer).principal(token(models=claimed, org="o"))
-    assert (principal.tenant, principal.aliases) == ("o", aliases)
+    assert (principal.tenant, principal.aliases) == ("https://i|o", aliases)
 
 
 def test_a_verified_token_is_remembered_until_it_expires(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,8 +184,8 @@ def by_set(path: str, *algorithms: str) -> Issuer:
 def test_verifies_by_public_keys(tmp_path: Path, algorithm: str, key: Any, kind: Any) -> None:
     other = {"kty": "XYZ", "kid": "unknown kinds are left out"}
     check = verifier(by_set(jwks(tmp_path, other, public(key, kind, kid="k1")), algorithm))
-    assert check.principal(token({"kid": "k1"}, key, algorithm)).tenant == "tenant-1"
-    assert check.principal(token(None, key, algorithm)).tenant == "tenant-1"
+    assert check.principal(token({"kid": "k1"}, key, algorithm)).tenant == "https://i|tenant-1"
+    assert check.principal(token(None, key, algorithm)).tenant == "https://i|tenant-1"
     assert reason(check, token({"kid": "k2"}, key, algorithm)) == "unknown_key"
     good = token({"kid": "k1"}, key, algorithm)
     assert reason(check, good[:-8] + "AAAAAAAA") == "bad_signature"
@@ -199,7 +204,7 @@ def test_chooses_by_kid(tmp_path: Path) -> None:
     other = rsa.generate_private_key(65537, 2048)
     path = jwks(tmp_path, public(RSA, RSAAlgorithm, kid="one"), public(other, RSAAlgorithm, kid="two"))
     check = verifier(by_set(path, "RS256"))
-    assert check.principal(token({"kid": "two"}, other, "RS256")).tenant == "tenant-1"
+    assert check.principal(token({"kid": "two"}, other, "RS256")).tenant == "https://i|tenant-1"
     assert reason(check, token({"kid": "one"}, other, "RS256")) == "bad_signature"
 
 
