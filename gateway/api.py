@@ -22,6 +22,7 @@ from gateway.errors import (
     MethodNotAllowed,
     ModelNotFound,
     NotFound,
+    NotResumable,
     PayloadTooLarge,
     RateLimited,
     RequestTimeout,
@@ -35,6 +36,7 @@ from gateway.frontends.openai import OpenAI
 from gateway.frontends.widget import WidgetStream, WidgetWhole, check_message
 from gateway.identity.principal import Principal
 from gateway.openapi import document
+from gateway.resume.streams import Place, ResumableStreams, place_of
 from gateway.runtime import Runtime
 from gateway.strategies import asked_of
 from gateway.transport import UpstreamResponse
@@ -42,7 +44,7 @@ from gateway.transport import UpstreamResponse
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 STATUS: Mapping[type[GatewayError], int] = {
     BadRequest: 400, Unauthorized: 401, Forbidden: 403, ModelNotFound: 404, NotFound: 404, MethodNotAllowed: 405,
-    RequestTimeout: 408, PayloadTooLarge: 413, UnsupportedMediaType: 415, RateLimited: 429, Unavailable: 503,
+    RequestTimeout: 408, NotResumable: 410, PayloadTooLarge: 413, UnsupportedMediaType: 415, RateLimited: 429, Unavailable: 503,
 }  # fmt: skip
 UPSTREAM_STATUS = {
     "bad_request": 400, "context_length": 400, "content_policy": 400, "rate_limited": 429, "overloaded": 503,
@@ -90,6 +92,7 @@ class Request(Protocol):
     def attach(self, upstream: UpstreamResponse | None) -> None: ...
     def detach(self) -> None: ...
     def abort(self) -> None: ...
+    async def writable(self) -> None: ...
 
 
 class _Whole:
@@ -133,6 +136,13 @@ class Api:
         self.widget_stream = WidgetStream()
         self.widget_whole = WidgetWhole()
         self.openai = OpenAI()
+        self._resumable = ResumableStreams(
+            runtime.journals,
+            {frontend.name: frontend for frontend in (self.widget_stream, self.openai)},
+            answer=runtime.pipeline.answer,
+            outlives=runtime.outlives,
+            write_idle=float(runtime.config.server.write_idle),
+        )
 
     async def __call__(self, request: Request) -> None:
         asked = request.headers.get("X-Request-Id", "")
@@ -235,7 +245,10 @@ class Api:
         try:
             principal = await self._identify(request)
             call = await self._call(request, request_id, frontend, principal)
-            await self._answer(call, request if call.chat.stream else _Whole(request))
+            if call.chat.stream and call.route.config.resumable:
+                await self._resumable.answer(call, request)
+            else:
+                await self._answer(call, request if call.chat.stream else _Whole(request))
         except GatewayError as refused:
             error = refused
             self._refuse(request, frontend, refused, request_id)
@@ -253,6 +266,20 @@ class Api:
             if not task.done():
                 outlet.detach()
                 self.runtime.outlives(call, task)
+
+    async def resume(self, request: Request, request_id: str) -> None:
+        """What a client missed of a stream, and what comes: of the one that the path names, or `Last-Event-ID`."""
+        place: Place | None = None
+        last = request.headers.get("Last-Event-ID", "")
+        stream = request.path.removeprefix("/v1/chat/stream/") if request.path.startswith("/v1/chat/stream/") else ""
+        if request.method != "GET" or not (stream or last):
+            raise MethodNotAllowed("GET, OPTIONS" if stream else "OPTIONS, POST")
+        principal = await self._identify(request)
+        try:
+            place = place_of(stream, request.query.get("after", ""), last)
+            await self._resumable.resume(place, request, principal, request_id)
+        finally:
+            self.runtime.resumed(request, request_id, principal, place.stream if place is not None else None)
 
     async def _call(self, request: Request, request_id: str, frontend: Frontend, principal: Principal) -> Call:
         media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
@@ -383,9 +410,10 @@ CONVERSATIONS: dict[str, dict[str, Handler]] = {
 }
 API: dict[str, dict[str, Handler]] = {
     "/v1/chat/stream": {"POST": _stream},
+    "/v1/chat/stream/*": {"GET": Api.resume},
     "/chat": {"POST": _stream},
     "/v1/chat": {"POST": _whole},
-    "/v1/chat/completions": {"POST": _completions},
+    "/v1/chat/completions": {"POST": _completions, "GET": Api.resume},
     "/v1/models": {"GET": Api.models},
     "/v1/models/*": {"GET": Api.model},
     "/v1/openapi.json": {"GET": Api.openapi},

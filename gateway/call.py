@@ -94,7 +94,11 @@ class Outlet(Protocol):
 
     begun: bool
     last_write: float  # monotonic time
-    blocked_since: float  # monotonic time since when the client takes nothing, 0.0 while it does
+
+    @property
+    def blocked_since(self) -> float:
+        """Monotonic time since when the client takes nothing, 0.0 while it does."""
+        ...
 
     def begin(self, content_type: str, headers: Sequence[tuple[str, str]]) -> None:
         """The head of a 200. Nothing is sent before the first `write`."""

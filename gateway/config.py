@@ -269,6 +269,7 @@ class Config(_Section, frozen=True):
     server: Server = Server()
     limits: Limits = Limits()
     state: str = "memory"  # conversations: "memory" or "sqlite:PATH"
+    resume: Secret = Secret("memory")  # resumable streams: "memory" or a redis:// / rediss:// / unix:// URL
     admin: Admin = Admin()
     log: Log = Log()
     metrics: Metrics = Metrics()

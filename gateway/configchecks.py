@@ -13,7 +13,7 @@ from gateway.config import Alias, Canary, Config, Issuer, Key, Limits, Probe, Se
 from gateway.identity.jwks import issuer_keys, unusable
 from gateway.identity.keys import timestamp
 from gateway.problems import Path, Report, suggestion
-from gateway.units import Seconds
+from gateway.units import Seconds, Secret
 from gateway.validation import INVALID
 
 STORES = ("redis://", "rediss://", "unix://")
@@ -58,14 +58,17 @@ class Checks:
             case Issuer():
                 self._issuer(path, section)
             case Limits(store=str(store)):
-                if (text := store.reveal()) != "memory" and not text.startswith(STORES):
-                    self._report.problem((*path, "store"), "expected memory or a redis://, rediss:// or unix:// URL")
+                self._store((*path, "store"), store)
             case Probe():
                 self._above_zero((*path, "every"), section.every)
             case Canary():
                 self._canary(path, section)
             case Config():
                 self._whole(section)
+
+    def _store(self, path: Path, store: Secret) -> None:
+        if (text := store.reveal()) != "memory" and not text.startswith(STORES):
+            self._report.problem(path, "expected memory or a redis://, rediss:// or unix:// URL")
 
     def _above_zero(self, path: Path, value: Seconds | None) -> None:
         if value is not None and value <= 0:
@@ -176,6 +179,8 @@ class Checks:
 
     def _whole(self, config: Config) -> None:
         self._try(("state",), _state, config.state)
+        if config.resume is not INVALID:
+            self._store(("resume",), config.resume)
         self._bounds(config)
         self._unused(config)
 

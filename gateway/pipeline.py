@@ -130,7 +130,7 @@ class Pipeline:
             self.flows.discard(flow)
             if self._idle is not None and not self.flows:
                 self._idle.set()
-            call.end = call.end or flow.doomed
+            call.end = call.end or flow.doomed or _end_of_answer(flow)
             call.text = flow.text
 
     def _tell(self, call: Call, flow: Flow, error: GatewayError) -> None:
@@ -250,6 +250,9 @@ class Pipeline:
         finally:
             target.load.in_flight -= 1
             flow.legs.remove(leg)
+            if attempt.outcome == "abandoned" and leg.relay is not None and leg.relay.finished is not None:
+                attempt.outcome = "ok"  # the client left between the answer's end and the body's
+                target.health.succeeded()
             self._record(attempt, leg.relay)
 
     async def _exchange(self, flow: Flow, leg: Leg, request: UpstreamRequest) -> str:
@@ -292,6 +295,12 @@ class Pipeline:
         if attempt.first_token is not None and usage.output > 1:
             took = self._clock() - attempt.started - attempt.first_token
             series.per_token.observe(took / (usage.output - 1))
+
+
+def _end_of_answer(flow: Flow) -> str:
+    """How the answer ended, where its end has been said: then it does not matter that the client left."""
+    relay = flow.winner.relay if flow.winner is not None else None
+    return ENDS[relay.finished.reason] if flow.ended and relay is not None and relay.finished is not None else ""
 
 
 def _may_go_on(call: Call, flow: Flow) -> bool:

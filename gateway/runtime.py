@@ -30,6 +30,8 @@ from gateway.pipeline import Pipeline
 from gateway.policies.requests import RequestLimits
 from gateway.policies.turns import Turns
 from gateway.probes import watch
+from gateway.resume import Journals
+from gateway.resume.memory import MemoryJournals
 from gateway.routing import RetryPolicy
 from gateway.strategies import Rank
 from gateway.transport import Transport
@@ -72,6 +74,7 @@ class Runtime:
         self.store = _bucket_store(config, self.metrics)
         self.limits = RequestLimits(self.store, config.limits.address, self._decided)
         self.conversations = _conversation_store(config)
+        self.journals = _journals(config, self._not_journaled)
         self.turnstile = Turnstile()
         turns = Turns(self.conversations, self.turnstile, time.time, self._not_kept)
         self.pipeline = Pipeline(
@@ -137,6 +140,10 @@ class Runtime:
         self.metrics.child("conversation_store_errors", self.config.state.partition(":")[0], operation).inc()
         self.log.error("conversation_not_kept", operation=operation, error=type(error).__name__)
 
+    def _not_journaled(self, error: Exception) -> None:
+        self.metrics.child("conversation_store_errors", "redis", "journal").inc()
+        self.log.error("streams_not_resumable", error=type(error).__name__)
+
     def broken(self, status: int) -> None:
         """A request that was not HTTP (400), or a fault of the server's (500)."""
         self.series["widget", OTHER].requests[f"{status // 100}xx"].inc()
@@ -146,14 +153,28 @@ class Runtime:
         frames = [f"{frame.filename}:{frame.lineno}:{frame.name}" for frame in traceback.extract_tb(crash.__traceback__)]
         self.log.error("crash", request_id=request_id, error=type(crash).__name__, at=frames[-6:])
 
-    def outlives(self, call: Call, task: "asyncio.Task[None]") -> None:
-        """A call that goes on without its client, for `finish_limit` at most; it is logged when it ends."""
+    def outlives(self, call: Call, task: "asyncio.Task[None]", unread: Callable[[], float] | None = None) -> None:
+        """A call that goes on without its client, for `finish_limit` at most; it is logged when it ends.
+
+        `unread`: for how many seconds nobody has read what it says; it is these that are limited then.
+        """
         call.detached = True
         self._detached.add(task)
-        limit = asyncio.get_running_loop().call_later(float(call.route.config.finish_limit), task.cancel)
+        limit = float(call.route.config.finish_limit)
+        loop = asyncio.get_running_loop()
+
+        def look() -> None:
+            nonlocal timer
+            left = limit - unread() if unread is not None else 0.0
+            if left > 0:
+                timer = loop.call_later(left, look)
+            else:
+                task.cancel()
+
+        timer = loop.call_later(limit, look)
 
         def ended(_: object) -> None:
-            limit.cancel()
+            timer.cancel()
             self._detached.discard(task)
             error = None if task.cancelled() else task.exception()
             self.log.info("detached", request_id=call.id, error=type(error).__name__ if error else None, **_facts(call))
@@ -192,6 +213,12 @@ class Runtime:
                 else {"end": "refused" if error is not None else "client_gone"}
             ),
         )
+
+    def resumed(self, exchange: Any, request_id: str, principal: Principal, stream: str | None) -> None:
+        """Log one request that resumed a stream, or tried to; the call is counted where it was made."""
+        duration = round(self._clock() - exchange.received, 6)
+        status = exchange.status or None
+        self.log.info("resume", request_id=request_id, key=principal.key_id, status=status, duration=duration, resumed=stream)
 
     def exposition(self) -> bytes:
         """/metrics, with the gauges that are only looked at."""
@@ -239,6 +266,7 @@ class Runtime:
             task.cancel()
         await asyncio.gather(*beside, return_exceptions=True)
         await self.pipeline.close()
+        await self.journals.close()
         for transport in self._transports.values():
             await transport.close()
         await self.store.close()
@@ -275,6 +303,15 @@ def _bucket_store(config: Config, metrics: Metrics) -> BucketStore:
     from gateway.limits.redis import RedisStore
 
     return Guarded(RedisStore(url, prefix=config.limits.prefix), MemoryStore())
+
+
+def _journals(config: Config, failed: Callable[[Exception], None]) -> Journals:
+    url = config.resume.reveal()
+    if url == "memory":
+        return MemoryJournals()
+    from gateway.resume.redis import RedisJournals
+
+    return RedisJournals(url, prefix=config.limits.prefix, failed=failed)
 
 
 def _conversation_store(config: Config) -> ConversationStore:

@@ -168,8 +168,8 @@ class Exchange:
     """One request and its answer; the client's side of a call (`gateway.call.Outlet`)."""
 
     __slots__ = (
-        "_chunked", "_connection", "_date", "_head", "_request", "_transport", "_upstream", "begun", "blocked_since",
-        "close_after", "extra", "last_write", "path", "received", "status",
+        "_chunked", "_connection", "_date", "_head", "_request", "_transport", "_upstream", "_writable", "begun",
+        "blocked_since", "close_after", "extra", "last_write", "path", "received", "status",
     )  # fmt: skip
 
     def __init__(self, request: web.BaseRequest, connection: Connection) -> None:
@@ -187,6 +187,7 @@ class Exchange:
         self._date = connection.listener.date
         self._transport = connection.transport
         self._upstream: UpstreamResponse | None = None
+        self._writable: asyncio.Event | None = None
         self._head = b""
         self._chunked = True
 
@@ -287,9 +288,12 @@ class Exchange:
         ).encode("latin-1") + NO_STORE
 
     def write(self, data: bytes, *, last: bool = False) -> None:
-        """One chunk; `last` ends the body with it."""
+        """One chunk (of no bytes: the head alone); `last` ends the body with it."""
         if self._chunked:
-            data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if last else b"%x\r\n%b\r\n" % (len(data), data)
+            if data:
+                data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if last else b"%x\r\n%b\r\n" % (len(data), data)
+            elif last:
+                data = b"0\r\n\r\n"
         if self._head:
             data = self._head + (b"Transfer-Encoding: chunked\r\n\r\n" if self._chunked else b"\r\n") + data
             self._head = b""
@@ -310,6 +314,14 @@ class Exchange:
         self.blocked_since = 0.0
         if self._upstream is not None:
             self._upstream.resume()
+        if self._writable is not None:
+            self._writable.set()
+
+    async def writable(self) -> None:
+        """Waits while the client does not read; for who writes at its pace and has no upstream to pause."""
+        if self.blocked_since:
+            self._writable = asyncio.Event()
+            await self._writable.wait()
 
     def detach(self) -> None:
         """The client has left, and the call goes on without it: nothing is written, nothing holds the upstream up."""

@@ -374,3 +374,17 @@ async def test_a_hedge_leaves_one_winner_and_one_abandoned() -> None:
     assert stage.client.lines[-1]["message"] == ANSWER.strip()
     assert sorted(attempt.outcome for attempt in call.attempts) == ["abandoned", "ok"]
     assert stage.world.open == 0
+
+
+async def test_an_answer_is_complete_even_if_the_client_leaves_before_the_upstreams_body_ends() -> None:
+    stage = Stage([Script()])
+    call = stage.call()
+    task = asyncio.create_task(stage.pipeline.answer(call, stage.client))
+    while not stage.world.responses or stage.world.responses[0].sink is None:
+        await asyncio.sleep(0)
+    stage.world.responses[0].push(OPENING + frame({"content": ANSWER}) + ENDING)
+    assert stage.client.ends == 1
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert call.end == "done"
+    assert [attempt.outcome for attempt in call.attempts] == ["ok"]

@@ -12,8 +12,9 @@ import asyncio
 import os
 import secrets
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -112,7 +113,7 @@ def _open(path: Path) -> tuple[sqlite3.Connection, bytes]:
 
 
 def _migrate(file: sqlite3.Connection, path: Path) -> None:
-    with _Transaction(file):
+    with _transaction(file):
         version = file.execute("PRAGMA user_version").fetchone()[0]
         if version > len(MIGRATIONS):
             raise ConfigError([f"state: the SQLite file {path} was written by a newer version of this program"])
@@ -123,20 +124,16 @@ def _migrate(file: sqlite3.Connection, path: Path) -> None:
         file.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
 
 
-class _Transaction:
+@contextmanager
+def _transaction(file: sqlite3.Connection) -> Iterator[None]:
     """All or nothing. IMMEDIATE: it waits for its turn to write before it reads, so it can never find itself too late."""
-
-    def __init__(self, file: sqlite3.Connection) -> None:
-        self._file = file
-
-    def __enter__(self) -> None:
-        self._file.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._file.execute("COMMIT")
-        elif self._file.in_transaction:
-            self._file.execute("ROLLBACK")
+    file.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        file.execute("COMMIT")
+    finally:
+        if file.in_transaction:
+            file.execute("ROLLBACK")
 
 
 def _text(text: str) -> bytes:
@@ -147,7 +144,7 @@ def _text(text: str) -> bytes:
 def _append(file: sqlite3.Connection, tenant: str, session: str, id: str, turns: Sequence[Turn]) -> None:
     first, last = turns[0], turns[-1]
     rows = [(id, turn.role, _text(turn.content), turn.created, turn.interrupted) for turn in turns]
-    with _Transaction(file):
+    with _transaction(file):
         file.execute(
             """INSERT INTO conversations
                 VALUES (?, CAST(? AS TEXT), CAST(? AS TEXT), ?, max(?, ?), CAST(? AS TEXT),

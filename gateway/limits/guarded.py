@@ -2,6 +2,7 @@
 
 After `failures` calls in a row without an answer the store is left alone: everyone who still waits for it is let go,
 and further calls are decided at once, by the fallback's own buckets (mode "open") or by refusing them ("closed").
+The fallback's buckets are this gateway's share of the limits: they are divided by the number of gateways.
 Meanwhile one task asks the store every `probe_every` seconds and ends when it has answered.
 
 An error that the store answers with concerns that call alone, which is decided without it; others go on asking.
@@ -12,8 +13,10 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, TypeVar
 
+import msgspec
+
 from gateway.errors import Unavailable
-from gateway.limits import BucketStore, Claim, Verdict
+from gateway.limits import BucketStore, Claim, Limit, Verdict
 from gateway.limits.faults import Reason, StoreFailed
 
 Mode = Literal["open", "closed"]
@@ -29,7 +32,8 @@ class Guarded:
     """A BucketStore in front of another.
 
     `failed` is told the reason of each call that the store did not decide, `decided` who decided a call and how many
-    seconds that took, `switched` whether the store is now left alone. Times in seconds.
+    seconds that took, `switched` whether the store is now left alone. `replicas` gateways are expected to share the
+    store. Times in seconds.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class Guarded:
         fallback: BucketStore,
         mode: Mode = "open",
         *,
+        replicas: int = 1,
         failures: int = 3,
         timeout: float = 0.05,
         probe_every: float = 0.5,
@@ -51,6 +56,7 @@ class Guarded:
         self._store = store
         self._fallback = fallback
         self._mode = mode
+        self._replicas = replicas
         self._failures = failures
         self._timeout = timeout
         self._probe_every = probe_every
@@ -77,7 +83,7 @@ class Guarded:
         if self._mode == "closed":
             self._decided("nobody", self._clock() - began)
             raise Unavailable("The limits cannot be checked now")
-        verdict = await self._fallback.take(claims)
+        verdict = await self._fallback.take(share_of(claims, self._replicas))
         self._decided("fallback", self._clock() - began)
         return verdict
 
@@ -89,7 +95,7 @@ class Guarded:
             except StoreFailed as error:
                 self._count(error.reason)
         if self._mode == "open":
-            await self._fallback.settle(claims)
+            await self._fallback.settle(share_of(claims, self._replicas))
 
     async def close(self) -> None:
         if self._probing is not None:
@@ -138,3 +144,20 @@ class Guarded:
             else:
                 self.down = False
                 self._switched(False)
+
+
+def share_of(claims: Sequence[Claim], replicas: int) -> Sequence[Claim]:
+    """The claims as one of `replicas` gateways decides them alone: capacity and rate are divided by their number.
+
+    What one call asks of a bucket still fits it, if it fits the whole one: else large calls could never be admitted.
+    """
+    if replicas <= 1:
+        return claims
+    asked: dict[str, float] = {}
+    for claim in claims:
+        asked[claim.key] = asked.get(claim.key, 0.0) + claim.amount
+    return [msgspec.structs.replace(claim, limit=_share(claim.limit, replicas, asked[claim.key])) for claim in claims]
+
+
+def _share(limit: Limit, replicas: int, asked: float) -> Limit:
+    return Limit(max(limit.capacity / replicas, min(limit.capacity, asked)), limit.rate / replicas)

@@ -19,7 +19,7 @@ BATCH = 64 << 10
 
 
 class Head(msgspec.Struct, frozen=True):
-    """`owner` may read it; `frontend` names the dialect; `heartbeat` in seconds (0: none), `window` in seconds after its end."""
+    """`owner` may read it, `frontend` is its dialect; `heartbeat` in seconds (0: none), `window` in seconds after its end."""
 
     owner: str
     frontend: str

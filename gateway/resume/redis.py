@@ -10,9 +10,10 @@ it is reported once per outage, and the store is left alone for a while.
 """
 
 import asyncio
+import contextlib
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -28,15 +29,17 @@ LEASE = 15.0
 """Seconds after which a writer that says nothing is taken for dead; it says so three times in between."""
 PENDING = 1 << 20
 """Bytes that may wait for a write."""
-TIMEOUT = 1.0
-"""Seconds for one write."""
+TIMEOUT = 2.0
+"""Seconds for one call of the store."""
 LEFT_ALONE = 5.0
 """Seconds after a failure during which no stream is opened."""
 SHORTEST = 1.0
 """Seconds for which a stream is there after its end, however short its window: its readers need its last frames."""
 WRITERS = 64
 READERS = 512
-ENTRIES = 16
+ENTRIES = 4
+"""Read at a time."""
+HEAD = "1-0"
 FAILURES = (RedisError, OSError, TimeoutError)
 
 _head = msgspec.json.Decoder(Head).decode
@@ -44,7 +47,7 @@ _json = msgspec.json.Encoder().encode
 
 
 def entry_of(number: int) -> str:
-    """The id of the entry whose last frame has this number."""
+    """The id of the entry whose last frame has this number; the entry that ends a stream counts as one frame more."""
     return f"{number + 2}-0"
 
 
@@ -71,7 +74,7 @@ class RedisJournal:
         self._pending: list[bytes] = []
         self._waiting = 0
         self._size = 0
-        self._next = 0
+        self._next = 0  # the number of the first frame that is pending
         self._ended = self._closed = self._too_long = False
         self._read_at = -math.inf
         self._news = asyncio.Event()
@@ -81,7 +84,7 @@ class RedisJournal:
         return time.monotonic() - self._read_at
 
     def append(self, frames: Sequence[bytes], *, last: bool = False) -> None:
-        if self.lost or self._ended or self._closed:
+        if self.lost or self._over:
             return
         size = sum(map(len, frames))
         self._size += size
@@ -101,13 +104,10 @@ class RedisJournal:
     async def write(self) -> None:
         """Write until the end. To be run as a task."""
         try:
-            while not (self._too_long or (self._over and not self._pending)):
+            while not self._too_long and not (self._over and not self._pending):
                 await self._heard()
-                async with asyncio.timeout(TIMEOUT):
-                    await self._flush()
-            if not self._ended:
-                async with asyncio.timeout(TIMEOUT):
-                    await self._give_up()
+                await self._flush()
+            await self._finish()
         except FAILURES as error:
             self.lost = True
             self._pending = []
@@ -118,35 +118,202 @@ class RedisJournal:
         return self._ended or self._closed
 
     async def _heard(self) -> None:
-        """Waits for something to write, or for the lease to be renewed."""
-        try:
+        """Waits for something to write, or until the lease is to be renewed."""
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._store.lease / 3):
                 await self._news.wait()
-        except TimeoutError:
-            pass
         self._news.clear()
 
     async def _flush(self) -> None:
         store, keys = self._store, self._keys
-        now = time.monotonic()
         pending, self._pending, self._waiting = self._pending, [], 0
-        async with store.writing.pipeline(transaction=False) as pipe:
+        async with asyncio.timeout(TIMEOUT), store.writing.pipeline(transaction=False) as pipe:
             for entry in _entries(pending):
-                fields: dict[Any, Any] = {self._next + offset: frame for offset, frame in enumerate(entry)}
+                pipe.xadd(keys.log, dict(enumerate(entry, self._next)), id=entry_of(self._next + len(entry) - 1))
                 self._next += len(entry)
-                if self._ended and self._next == self._first_of(pending) + len(pending):
-                    fields["end"] = 1
-                pipe.xadd(keys.log, fields, id=entry_of(self._next - 1))
-            self._keep(pipe)
-            pipe.get(keys.read)
+            store.keep(pipe, keys, self._head)
+            pipe.exists(keys.read)
             *_, read = await pipe.execute()
-        if read is not None:
-            self._read_at = now
+        if read:
+            self._read_at = time.monotonic()
 
-    def _keep(self, pipe: Any) -> None:
-        window = max(self._head.window, SHORTEST)
-        if self._ended:
-            pipe.pexpire(self._keys.log, int(window * 1000))
-        else:
-            pipe.pexpire(self._keys.log, int((window + self._store.lease) * 1000))
-            pipe.set(self._keys.alive, 1, px=int(self._store.lease * 1000))
+    async def _finish(self) -> None:
+        """The last entry; or the stream is taken away, where it became too long or never began."""
+        store, keys = self._store, self._keys
+        window = int(max(self._head.window, SHORTEST) * 1000)
+        async with asyncio.timeout(TIMEOUT), store.writing.pipeline(transaction=True) as pipe:
+            if self._too_long:
+                pipe.set(keys.lost, _json(self._head), px=window)
+            if self._too_long or not self._next:
+                pipe.delete(keys.log, keys.alive, keys.read)
+            else:
+                pipe.xadd(keys.log, {"end" if self._ended else "cut": 1}, id=entry_of(self._next))
+                pipe.pexpire(keys.log, window)
+                pipe.delete(keys.alive)
+            await pipe.execute()
+
+
+class RedisJournals:
+    """`url`: redis://, rediss:// or unix://. `failed` is told of each outage once. `lease` in seconds."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        prefix: str = "sluice",
+        failed: Callable[[Exception], None] = lambda _: None,
+        lease: float = LEASE,
+        stream_bytes: int = MAX_STREAM,
+    ) -> None:
+        self.lease = lease
+        self.stream_bytes = stream_bytes
+        self.writing = _client(url, WRITERS)
+        self._reading = _client(url, READERS)
+        self._prefix = prefix
+        self._report = failed
+        self._left_alone_until = -math.inf
+        self._writers: dict[asyncio.Task[None], RedisJournal] = {}
+
+    async def open(self, stream: str, head: Head) -> RedisJournal:
+        keys = Keys(self._prefix, stream)
+        journal = RedisJournal(self, keys, head, lost=not await self._opened(keys, head))
+        if not journal.lost:
+            task = asyncio.create_task(journal.write())
+            self._writers[task] = journal
+            task.add_done_callback(lambda done: self._writers.pop(done, None))
+        return journal
+
+    async def _opened(self, keys: Keys, head: Head) -> bool:
+        if time.monotonic() < self._left_alone_until:
+            return False
+        try:
+            async with asyncio.timeout(TIMEOUT), self.writing.pipeline(transaction=True) as pipe:
+                pipe.xadd(keys.log, {"head": _json(head)}, id=HEAD)
+                self.keep(pipe, keys, head)
+                await pipe.execute()
+        except FAILURES as error:
+            self.failed(error)
+            return False
+        return True
+
+    def keep(self, pipe: Any, keys: Keys, head: Head) -> None:
+        """Renew what says that the writer is there."""
+        pipe.pexpire(keys.log, int((head.window + self.lease) * 1000))
+        pipe.set(keys.alive, 1, px=int(self.lease * 1000))
+
+    def failed(self, error: Exception) -> None:
+        now = time.monotonic()
+        if now >= self._left_alone_until:
+            self._report(error)
+        self._left_alone_until = now + LEFT_ALONE
+
+    async def find(self, stream: str) -> Found | None:
+        keys = Keys(self._prefix, stream)
+        try:
+            async with asyncio.timeout(TIMEOUT), self.writing.pipeline(transaction=False) as pipe:
+                pipe.xrange(keys.log, HEAD, HEAD)
+                pipe.xrevrange(keys.log, count=1)
+                pipe.get(keys.lost)
+                first, newest, lost = await pipe.execute()
+        except FAILURES as error:
+            raise Unavailable("Streams cannot be resumed now") from error
+        if lost is not None:
+            return Found(_head(lost), lost=True)
+        if not first or not newest:
+            return None
+        id, fields = newest[0]
+        over = b"end" in fields or b"cut" in fields
+        return Found(_head(first[0][1][b"head"]), _number(id) - over, b"end" in fields)
+
+    async def read(self, stream: str, after: int, patience: float | None) -> AsyncGenerator[Batch, None]:
+        keys = Keys(self._prefix, stream)
+        found = await self.find(stream)
+        if found is None or found.lost:
+            raise NotResumable("The stream is not kept any more")
+        cursor = entry_of(min(after, found.newest))
+        wait = self.lease / 3 if patience is None else min(patience, self.lease / 3)
+        alive, look = True, -math.inf
+        while True:
+            if (now := time.monotonic()) >= look:
+                alive, look = await self._look(keys), now + self.lease / 3
+            entries = await self._following(keys, cursor, wait)
+            if not entries and not alive:
+                raise NotResumable("The stream's writer is gone")
+            data = b"".join([_after(after, fields) for _, fields in entries])
+            if entries:
+                cursor, fields = entries[-1]
+                if b"cut" in fields:
+                    if data:
+                        yield Batch(data)
+                    raise NotResumable("The stream was cut")
+                if b"end" in fields:
+                    yield Batch(data, last=True)
+                    return
+            if data or (patience is not None and not entries):
+                yield Batch(data)
+
+    async def _look(self, keys: Keys) -> bool:
+        """Say that somebody reads, and see whether the writer is there."""
+        try:
+            async with asyncio.timeout(TIMEOUT), self.writing.pipeline(transaction=False) as pipe:
+                pipe.exists(keys.alive)
+                pipe.set(keys.read, 1, px=int(self.lease * 1000))
+                alive, _ = await pipe.execute()
+        except FAILURES as error:
+            raise Unavailable("The stream cannot be read now") from error
+        return bool(alive)
+
+    async def _following(self, keys: Keys, cursor: Any, wait: float) -> list[tuple[bytes, dict[bytes, bytes]]]:
+        try:
+            async with asyncio.timeout(wait + TIMEOUT):
+                found = await self._reading.xread({keys.log: cursor}, count=ENTRIES, block=max(1, int(wait * 1000)))
+        except FAILURES as error:
+            raise Unavailable("The stream cannot be read now") from error
+        return found[0][1] if found else []
+
+    async def close(self) -> None:
+        for journal in self._writers.values():
+            journal.close()
+        if self._writers:
+            await asyncio.wait(list(self._writers), timeout=TIMEOUT)
+        for task in list(self._writers):
+            task.cancel()
+        await self.writing.aclose()
+        await self._reading.aclose()
+
+
+def _client(url: str, connections: int) -> Any:
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=connections,
+        timeout=TIMEOUT,
+        retry=Retry(NoBackoff(), 0),
+        socket_timeout=None,  # each call's own deadline covers it
+        socket_connect_timeout=TIMEOUT,
+        protocol=2,
+        driver_info=None,
+    )
+    return Redis.from_pool(pool)
+
+
+def _entries(frames: Sequence[bytes]) -> Iterator[list[bytes]]:
+    """Frames in portions that a reader can be given at once."""
+    entry: list[bytes] = []
+    size = 0
+    for frame in frames:
+        if entry and size + len(frame) > BATCH:
+            yield entry
+            entry, size = [], 0
+        entry.append(frame)
+        size += len(frame)
+    if entry:
+        yield entry
+
+
+def _after(number: int, fields: dict[bytes, bytes]) -> bytes:
+    """An entry's frames behind frame `number`."""
+    return b"".join([frame for field, frame in fields.items() if field.isdigit() and int(field) > number])
+
+
+def _number(id: bytes) -> int:
+    return int(id.partition(b"-")[0]) - 2

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import os
 import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -19,6 +20,7 @@ from gateway.limits.redis import RedisStore
 from tests.servers import RedisServer, redis_binaries, redis_server
 
 LIMIT = Limit(capacity=10, rate=0.01)
+OPERATIONS = 100_000 if os.environ.get("SLUICE_FULL") == "1" else 5_000
 HANG = 20
 """Seconds after which a test gives up."""
 
@@ -244,10 +246,14 @@ async def delaying_proxy(port: int, chance: random.Random) -> AsyncIterator[str]
         await asyncio.gather(*links, return_exceptions=True)
 
 
-async def test_a_cancelled_call_never_leaves_its_reply_to_another(redis: RedisServer) -> None:
+@pytest.mark.timeout(OPERATIONS / 50 + 60)
+async def test_a_cancelled_call_never_leaves_its_reply_to_another_nor_keeps_its_connection(redis: RedisServer) -> None:
     chance = random.Random(5)
     answered, cancelled = 0, 0
-    async with delaying_proxy(redis.port, chance) as url, opened(url, "cancel") as (store, _):
+    connections, callers = 16, 40
+
+    async with delaying_proxy(redis.port, chance) as url:
+        store = RedisStore(url, prefix="cancel", timeout=HANG, max_connections=connections)
 
         async def ask(number: int) -> None:
             """Each call's bucket has its own capacity, so each reply shows whose it is."""
@@ -260,14 +266,17 @@ async def test_a_cancelled_call_never_leaves_its_reply_to_another(redis: RedisSe
             nonlocal cancelled
             for number in numbers:
                 call = asyncio.create_task(ask(number))
-                if number % 2:
-                    asyncio.get_running_loop().call_later(chance.random() * 0.005, call.cancel)
+                if number // callers % 2:
+                    asyncio.get_running_loop().call_later(chance.random() * 0.02, call.cancel)
                 await asyncio.wait([call])
                 if call.cancelled():
                     cancelled += 1
                 else:
                     await call
 
-        await asyncio.gather(*(caller(range(first, 2000, 40)) for first in range(40)))
-    assert answered + cancelled == 2000
-    assert cancelled > 200
+        await asyncio.gather(*(caller(range(first, OPERATIONS, callers)) for first in range(callers)))
+        await asyncio.gather(*(ask(OPERATIONS + number) for number in range(connections)))
+        await store.close()
+    assert answered + cancelled == OPERATIONS + connections
+    assert cancelled > OPERATIONS / 10
+    print(f"{answered} answered, {cancelled} cancelled")
