@@ -66,7 +66,7 @@ static Buf request;
 static Conn *conns; static int n_conns, n_used;
 static Conn *idle;
 static Hist h_ttft, h_gap, h_lag, h_total, h_late;
-static int64_t n_started, n_ok, n_active, n_peak, n_tokens, n_lines, n_bytes, n_connects;
+static int64_t n_started, n_sent, n_ok, n_active, n_peak, n_tokens, n_lines, n_bytes, n_connects;
 static int64_t e_connect, e_status, e_reset, e_short, e_stream, e_order, e_timeout;
 static int64_t t_begin, t_end, t_ok_last;
 static char sample[256];
@@ -96,7 +96,7 @@ static void finish(Conn *c, int64_t *error) {
 
 static void send_request(Conn *c) {
     c->state = HEAD; c->status = 0; c->first = c->prev = c->tokens = 0; c->done = c->disorder = false;
-    int64_t n = t_begin + (vary_by_conn ? c - conns : n_started);     /* another run's numbers are others */
+    int64_t n = t_begin + (vary_by_conn ? c - conns : n_sent++);     /* another run's numbers are others */
     for (size_t i = vary_len; i--; n /= 10) request.p[vary_at + i] = '0' + n % 10;
     buf_reset(&c->head); buf_reset(&c->line);
     if (write(c->fd, request.p, request.len) != (ssize_t)request.len) finish(c, &e_reset);

@@ -318,7 +318,7 @@ class Api:
     # --- conversations
 
     async def conversations(self, request: Request, request_id: str) -> None:
-        self.runtime.check_admin(request.headers)
+        self.runtime.check_admin(request.raw_headers)
         text = request.query.get("limit", "100")
         if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= 200:
             raise BadRequest("limit must be a whole number from 1 to 200", param="limit")
@@ -326,7 +326,7 @@ class Api:
         request.reply(200, _json({"conversations": [_conversation(found) for found in newest], "total": total}))
 
     async def conversation(self, request: Request, request_id: str) -> None:
-        self.runtime.check_admin(request.headers)
+        self.runtime.check_admin(request.raw_headers)
         found = await self.runtime.conversations.get(unquote(request.path.removeprefix("/v1/admin/conversations/")))
         if found is None:
             request.reply(404, _json({"error": "Conversation not found", "requestId": request_id}))

@@ -123,6 +123,10 @@ class Health:
             return False
         return not self._open_for or (not self._probing and self._clock() >= self._open_until)
 
+    def well(self) -> bool:
+        """Ready, and the last that was heard of it was good (or nothing)."""
+        return not self._failures and self.ready()
+
     def ready_at(self) -> float:
         """The clock's time from which `ready` may hold."""
         return max(self._cool_until, self._open_until)

@@ -12,8 +12,9 @@ REASONS = {
     400: "The request is not valid: which field, and why.",
     401: "No credential, more than one, or one that is not known.",
     403: "This key may not be used from this origin.",
-    404: "There is no such model, or this key may not use it.",
+    404: "There is no such model or stream, or this key may not use it.",
     408: "The body did not arrive in time.",
+    410: "The stream was there, but its rest cannot be had.",
     413: "The body is too large.",
     415: "The body is not application/json.",
     429: "A limit is reached; `Retry-After` says when to come back.",
@@ -45,7 +46,7 @@ def document(aliases: Sequence[str] = ()) -> dict[str, Any]:
         "components": {
             "schemas": schemas(model),
             "headers": _headers(),
-            "responses": _errors("Widget", "Error", *_CHAT_ERRORS, 503) | _errors("OpenAI", "OpenAIError", *REASONS),
+            "responses": _errors("Widget", "Error", *_CHAT_ERRORS, 410, 503) | _errors("OpenAI", "OpenAIError", *REASONS),
             "securitySchemes": _security(),
         },
     }
@@ -85,9 +86,48 @@ def _chat() -> dict[str, Any]:
         requestBody=_body("ChatTurn", turn),
     )
     return {
+        "/v1/chat/stream/{id}": {"get": _resumed()},
         "/v1/chat/stream": streamed("streamChat", "Say one thing, get the answer as it is made"),
         "/chat": streamed("streamChatAlias", "The same as /v1/chat/stream"),
         "/v1/chat": {"post": answered},
+    }
+
+
+def _resumed() -> dict[str, Any]:
+    number: Schema = {"type": "integer", "minimum": 0}
+    after = {
+        "name": "after",
+        "in": "query",
+        "required": False,
+        "schema": number,
+        "description": "The `n` of the last line that was received; without it, the whole stream.",
+    }
+    rest = {
+        "description": "The lines or events that follow, with their numbers, in the stream's own content type.",
+        "headers": _told(),
+        "content": {
+            "application/x-ndjson": {"schema": ref("ChatLine"), "example": _NUMBERED_LINES},
+            "text/event-stream": {"schema": ref("CompletionChunk"), "example": _CHUNKS},
+        },
+    }
+    nothing = {"description": "The stream has ended, and nothing of it is missing.", "headers": _told()}
+    return _operation(
+        "chat",
+        "resumeStream",
+        "Go on reading a stream whose connection was lost (aliases with `resumable`; the same key)",
+        KEY,
+        {"200": rest, "204": nothing, **_refused("Widget", 400, 401, 403, 404, 410, 429, 500, 503)},
+        parameters=[_in_path("id", "The `streamId` of the first line."), after, _last_event(required=False)],
+    )
+
+
+def _last_event(*, required: bool) -> dict[str, Any]:
+    return {
+        "name": "Last-Event-ID",
+        "in": "header",
+        "required": required,
+        "schema": STRING,
+        "description": "`{streamId}:{n}`, as the last event that was received had it; newer than `after`.",
     }
 
 
@@ -104,7 +144,21 @@ def _completions() -> dict[str, Any]:
     responses = {"200": answer, **_refused("OpenAI", *_CHAT_ERRORS, 502, 503, 504)}
     body = _body("CompletionRequest", asked)
     operation = _operation("chat", "createChatCompletion", "OpenAI's Chat Completions", KEY, responses, requestBody=body)
-    return {"/v1/chat/completions": {"post": operation}}
+    rest = {
+        "description": "The events that follow.",
+        "headers": _told(),
+        "content": {"text/event-stream": {"schema": ref("CompletionChunk"), "example": _CHUNKS}},
+    }
+    nothing = {"description": "The stream has ended, and nothing of it is missing.", "headers": _told()}
+    resumed = _operation(
+        "chat",
+        "resumeChatCompletion",
+        "Go on reading a stream whose connection was lost (aliases with `resumable`; the same key)",
+        KEY,
+        {"200": rest, "204": nothing, **_refused("OpenAI", 400, 401, 403, 404, 410, 429, 500, 503)},
+        parameters=[_last_event(required=True)],
+    )
+    return {"/v1/chat/completions": {"post": operation, "get": resumed}}
 
 
 def _models() -> dict[str, Any]:
@@ -222,6 +276,11 @@ _LINES = """\
 {"type":"start","conversationId":"c_9f2e"}
 {"type":"token","token":"Because"}
 {"type":"done","message":"Because","conversationId":"c_9f2e","model":"echo","finishReason":"stop"}
+"""
+_NUMBERED_LINES = """\
+{"type":"start","conversationId":"c_9f2e","streamId":"Kx3vQ0mT9rW2cZ7bN5yLpA1d","n":0}
+{"type":"token","token":"Because","n":1}
+{"type":"done","message":"Because","conversationId":"c_9f2e","model":"echo","finishReason":"stop","n":2}
 """
 _CHUNKS = """\
 data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1790000000,"model":"echo",\

@@ -56,9 +56,10 @@ def _widget(aliases: Schema) -> dict[str, Schema]:
         ),
         "ChatAnswer": _object({"conversationId": STRING, "message": STRING}),
         "ChatLine": {
-            "description": "One line of the stream. Blank lines are heartbeats; skip them, and unknown types and fields.",
+            "description": "One line of the stream. Blank lines are heartbeats; skip them, and unknown types and fields. "
+            "Lines of a stream that can be resumed have their number as `n`, too.",
             "oneOf": [
-                _object({"type": _const("start"), "conversationId": STRING}),
+                _object({"type": _const("start"), "conversationId": STRING}, {"streamId": STRING}),
                 _object({"type": _const("token"), "token": {**STRING, "minLength": 1}}),
                 _object(
                     {"type": _const("done"), "message": STRING, "conversationId": STRING},

@@ -11,8 +11,8 @@ After a failure (`Journey.failed`) the next step follows from the kind of error:
 - a 429 that ends soon: waited out on the same target; else the next at once (its health keeps later calls away);
 - silence (timeouts), broken streams, bad credentials, refused connections: the next at once, never the same again.
 
-A budget bounds what retries may add when everything fails: a share of the requests plus some a second.
-It is charged by extra attempts that fail, so that a burst of calls fails over freely while another target is well.
+A budget bounds what retries may add when everything fails: a share of the requests plus some a second. It is charged by
+extra attempts that fail, and going on to a target that is well needs none: a burst of calls fails over freely.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,6 +24,8 @@ from gateway.errors import BadRequest, UpstreamError, UpstreamErrorKind
 from gateway.strategies import Asked, Chance, Rank, T, ordered
 
 ONCE_MORE: frozenset[UpstreamErrorKind] = frozenset({"server_error", "overloaded", "reset"})
+STREAMED = 200
+"""The status of an error that came inside a stream: too late for asking the same target again."""
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
@@ -111,13 +113,15 @@ class Journey(Generic[T]):
         if self._extra:
             self._budget.charge()
         self._extra = True
-        if not self._worth_a_try(error) or not self._budget.allows():
+        if not self._worth_a_try(error):
             return None
         wait = self._wait_for_same(error)
-        if wait is not None:
+        if wait is not None and self._budget.allows():
             self._tries += 1
             assert self._current is not None
             return Step(self._current, wait)
+        if not self._budget.allows() and not any(target.health.well() for target in self._queue):
+            return None
         return self._next_target()
 
     def another(self) -> Step[T] | None:
@@ -149,7 +153,7 @@ class Journey(Generic[T]):
         if error.kind == "rate_limited":
             soon = error.retry_after is not None and error.retry_after <= self._policy.retry_after_wait
             return error.retry_after if soon else None
-        if error.kind in ONCE_MORE:
+        if error.kind in ONCE_MORE and error.status != STREAMED:
             return self._policy.backoff * (0.5 + self._chance())
         return None
 

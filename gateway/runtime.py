@@ -5,7 +5,7 @@ import hashlib
 import hmac
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +163,8 @@ class Runtime:
         limit = float(call.route.config.finish_limit)
         loop = asyncio.get_running_loop()
 
+        timer = loop.call_later(limit, lambda: look())
+
         def look() -> None:
             nonlocal timer
             left = limit - unread() if unread is not None else 0.0
@@ -170,8 +172,6 @@ class Runtime:
                 timer = loop.call_later(left, look)
             else:
                 task.cancel()
-
-        timer = loop.call_later(limit, look)
 
         def ended(_: object) -> None:
             timer.cancel()
@@ -230,9 +230,12 @@ class Runtime:
                 self.metrics.child("upstream_connections", name, state).set(getattr(transport, state, 0))
         return self.metrics.exposition()
 
-    def check_admin(self, headers: Mapping[str, str]) -> None:
-        """Raises Unauthorized unless `x-admin-api-key` is the configured one."""
-        digest = hashlib.sha256(headers.get("x-admin-api-key", "").encode()).hexdigest()
+    def check_admin(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Raises Unauthorized unless `x-admin-api-key`, given once among these raw pairs, is the configured one."""
+        given = [value.strip(b" \t") for name, value in headers if name.lower() == b"x-admin-api-key"]
+        if len(given) > 1:
+            raise Unauthorized("ambiguous")
+        digest = hashlib.sha256(given[0] if given else b"").hexdigest()
         if not self._admin_digest or not hmac.compare_digest(digest, self._admin_digest):
             raise Unauthorized("unknown_key")
 
@@ -285,7 +288,7 @@ def _facts(call: Call) -> dict[str, Any]:
         "ttft": round(call.ttft, 6) if call.ttft is not None else None,
         "tokens_in": usage.input if usage is not None else None,
         "tokens_out": usage.output if usage is not None else None,
-        "upstream_error": str(call.error) if isinstance(call.error, UpstreamError) and not call.error.callers_fault else None,
+        "upstream_status": (call.error.status or None) if isinstance(call.error, UpstreamError) else None,
     }
 
 

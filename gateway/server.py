@@ -131,6 +131,8 @@ class Listener(web.Server):
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = cast(Connection, request.protocol)
+        if not _plain(request):
+            return connection.handle_error(request, 400)
         exchange = Exchange(request, connection)
         connection.exchange = exchange
         try:
@@ -174,7 +176,7 @@ class Exchange:
 
     def __init__(self, request: web.BaseRequest, connection: Connection) -> None:
         self.received = time.monotonic()
-        self.path = request.raw_path.partition("?")[0]
+        self.path = _path_of(request.raw_path)
         self.close_after = connection.listener.draining or not request.keep_alive or request.version < (1, 1)
         self.begun = False
         self.blocked_since = 0.0
@@ -332,6 +334,23 @@ class Exchange:
         """Close the connection at once, unsent bytes included; the handler is cancelled."""
         if self._transport is not None:
             self._transport.abort()
+
+
+def _plain(request: web.BaseRequest) -> bool:
+    """HTTP/1.0 or 1.1 whose body is framed in a way that no proxy before us can have read differently (RFC 9112 6.1)."""
+    if "Transfer-Encoding" not in request.headers:
+        return (1, 0) <= request.version <= (1, 1)
+    codings = ",".join(request.headers.getall("Transfer-Encoding"))
+    return request.version == (1, 1) and codings.lower() == "chunked"
+
+
+def _path_of(target: str) -> str:
+    """The path of a request's target in origin-form or absolute-form (RFC 9112 3.2)."""
+    path = target.partition("?")[0]
+    if path.startswith("/"):
+        return path
+    _, _, rest = path.partition("://")
+    return "/" + rest.partition("/")[2] if rest else path
 
 
 class _Date:

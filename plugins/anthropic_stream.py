@@ -117,9 +117,9 @@ class _Writing(msgspec.Struct):
 
 
 class MessagesDecoder(FrameDecoder[Event]):
-    """The events of one message. `strict`: data that is no event is an error, else it is a proxy's noise and skipped."""
+    """The events of one message. `strict`: data that is no event is an error, else it is a proxy's noise: skipped, counted."""
 
-    __slots__ = ("_started", "_stop_reason", "_stream", "_strict", "_tools", "_usage")
+    __slots__ = ("_started", "_stop_reason", "_stream", "_strict", "_tools", "_usage", "skipped")
 
     def __init__(self, *, strict: bool = False) -> None:
         self._stream = EventStream()
@@ -129,6 +129,7 @@ class MessagesDecoder(FrameDecoder[Event]):
         self._usage: _Usage | None = None
         self._stop_reason = ""
         self._started = False
+        self.skipped = 0
 
     def _end(self) -> list[StreamEvent]:
         self._stream.close()
@@ -137,7 +138,7 @@ class MessagesDecoder(FrameDecoder[Event]):
         return [self._finish()]
 
     def _take(self, frame: Event, events: list[StreamEvent]) -> None:
-        event = _decode(frame.data, self._strict)
+        event = self._decode(frame.data)
         if event is None:
             return
         if not self._started and event.type not in ("message_start", "error"):
@@ -160,6 +161,17 @@ class MessagesDecoder(FrameDecoder[Event]):
                 events.append(self._finish())
             case _Event(type="error"):
                 raise _stream_error(event.error)
+
+    def _decode(self, data: bytes) -> _Event | None:
+        try:
+            event = _EVENT.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            kind = _type(data)
+            if kind in EVENTS or (self._strict and not kind):
+                raise UpstreamGarbled from None
+            self.skipped += not kind
+            return None
+        return event if event.type in EVENTS else None
 
     def _delta(self, block: int, delta: _Delta, events: list[StreamEvent]) -> None:
         match delta.type:
@@ -203,17 +215,6 @@ class MessagesDecoder(FrameDecoder[Event]):
         self._done = True
         usage = None if self._usage is None else _usage(self._usage)
         return Finished(STOP_REASONS.get(self._stop_reason, "stop"), usage, self._stop_reason)
-
-
-def _decode(data: bytes, strict: bool) -> _Event | None:
-    try:
-        event = _EVENT.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        kind = _type(data)
-        if kind in EVENTS or (strict and not kind):
-            raise UpstreamGarbled from None
-        return None
-    return event if event.type in EVENTS else None
 
 
 def _type(data: bytes) -> str:

@@ -45,7 +45,8 @@ class Ollama(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     `think`: true, false, or how hard ("low" … "high"), for models that can. `keep_alive`: how long the model stays loaded,
     in seconds or as Ollama writes it ("10m"). `model_options`: Ollama's `options` (num_ctx, top_k …); a call's own
-    max_tokens, temperature, top_p, seed and stop go before them.
+    max_tokens, temperature, top_p, seed and stop go before them. `strict`: a malformed line in an otherwise good stream is
+    an error, else it is skipped.
     """
 
     dialect: ClassVar[str] = ""
@@ -56,6 +57,7 @@ class Ollama(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     think: bool | Literal["low", "medium", "high"] | None = None
     keep_alive: float | str | None = None
     model_options: dict[str, Any] = {}
+    strict: bool = False
 
     def __post_init__(self) -> None:
         check_endpoint(self.base_url, self.headers)
@@ -77,7 +79,7 @@ class Ollama(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return UpstreamRequest(self.base_url.rstrip("/") + "/api/chat", self._headers, msgspec.json.encode(said))
 
     def decoder(self, *, verbatim: bool = False) -> "ChatDecoder":
-        return ChatDecoder()
+        return ChatDecoder(strict=self.strict)
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         return upstream_error(status, headers, body)
@@ -194,15 +196,17 @@ _LINE = msgspec.json.Decoder(_Line)
 
 
 class ChatDecoder(FrameDecoder[bytes]):
-    """The events of one answer."""
+    """The events of one answer. `skipped` counts malformed lines that were passed over (see `Ollama.strict`)."""
 
-    __slots__ = ("_calls", "_lines", "_started")
+    __slots__ = ("_calls", "_lines", "_started", "_strict", "skipped")
 
-    def __init__(self) -> None:
+    def __init__(self, *, strict: bool = False) -> None:
         self._lines = JSONLines()
         super().__init__(self._lines)
         self._calls = 0
         self._started = False
+        self._strict = strict
+        self.skipped = 0
 
     def _end(self) -> list[StreamEvent]:
         events: list[StreamEvent] = []
@@ -219,7 +223,10 @@ class ChatDecoder(FrameDecoder[bytes]):
         try:
             line = _LINE.decode(frame)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise UpstreamGarbled from None
+            if self._strict or not self._started:
+                raise UpstreamGarbled from None
+            self.skipped += 1
+            return
         if line.error is not None:
             raise stream_error(line.error)
         if not self._started:

@@ -126,14 +126,27 @@ def test_a_burst_fails_over_freely_while_another_target_is_well() -> None:
         assert walk(journey([Target("a")], [Target("b")], budget=budget), UpstreamError("connect_error"))[-1] == ("b", 0)
 
 
+def test_retries_at_a_sick_target_leave_the_way_to_a_well_one_free() -> None:
+    budget = RetryBudget(Clock())
+    trips = [journey([Target("a")], [Target("b")], [Target("c")], budget=budget) for _ in range(100)]
+    for trip in trips:
+        trip.first()
+    for wanted in ("a", "b"):
+        steps = [trip.failed(UpstreamError("server_error")) for trip in trips]
+        assert Counter(step.target.name for step in steps if step) == {wanted: 100}
+
+
 def test_the_budget_bounds_attempts_when_everything_fails() -> None:
     clock = Clock()
     budget = RetryBudget(clock)
     attempts = requests = 0
+    targets = [Target("a"), Target("b"), Target("c")]
+    for target in targets:
+        target.health.failed(UpstreamError("connect_error"))
     for _ in range(200 * 10):  # 200 requests a second for 10 seconds
         clock.now += 1 / 200
         requests += 1
-        trip = journey([Target("a")], [Target("b")], [Target("c")], budget=budget)
+        trip = journey(*([target] for target in targets), budget=budget)
         attempts += len(walk(trip, *[UpstreamError("connect_error")] * 5))
     assert attempts <= 1.2 * requests + 10 * 10 + 11
     assert attempts > requests

@@ -1,86 +1,66 @@
-"""One turn at a time per (tenant, session), in the order of asking, within one process.
-
-A session exists here only while somebody has its turn. A turn passes from hand to hand without ever being free, so
-nobody can push in between.
-"""
+"""One turn at a time per conversation: whoever comes first goes first, within this process."""
 
 import asyncio
 from collections import deque
-from types import TracebackType
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
 
 from gateway.errors import Unavailable
 
-Session = tuple[str, str]
-Line = deque[asyncio.Future[None]]
+MAX_WAITING = 32
+"""Turns that may wait for one session; the next is refused rather than kept for minutes."""
 
 
 class Turnstile:
-    """`waiting` counts those who wait, over all sessions. `max_waiting` bounds them per session; None: unbounded."""
+    """`waiting` is told +1 and -1 as turns begin and end to wait. Sessions with nobody in them are forgotten."""
 
-    def __init__(self, max_waiting: int | None = None) -> None:
-        self.waiting = 0
-        self._max_waiting = max_waiting
-        self._lines: dict[Session, Line] = {}
+    def __init__(self, waiting: Callable[[int], Any] = lambda _: None) -> None:
+        self._waiting = waiting
+        self._queues: dict[tuple[str, str], deque[asyncio.Future[None]]] = {}
 
     def __len__(self) -> int:
-        """How many sessions have a turn under way."""
-        return len(self._lines)
+        return len(self._queues)
 
-    def turn(self, tenant: str, session: str) -> "Turn":
-        """`async with` it: entering waits for the turn; raises Unavailable where too many wait already."""
-        return Turn(self, (tenant, session))
-
-    async def wait(self, session: Session) -> None:
-        line = self._lines.get(session)
-        if line is None:
-            self._lines[session] = deque()
-            return
-        if self._max_waiting is not None and len(line) >= self._max_waiting:
-            raise Unavailable("Too many turns of this session are waiting")
-        place = asyncio.get_running_loop().create_future()
-        line.append(place)
-        self.waiting += 1
-        mine = False
-        try:
-            await place
-            mine = True
-        finally:
-            self.waiting -= 1
-            if not mine:
-                self._leave(session, line, place)
-
-    def pass_on(self, session: Session) -> None:
-        """To the next in line, or the session is forgotten."""
-        line = self._lines[session]
-        while line:
-            place = line.popleft()
-            if not place.done():
-                place.set_result(None)
-                return
-        del self._lines[session]
-
-    def _leave(self, session: Session, line: Line, place: "asyncio.Future[None]") -> None:
-        """Cancelled while waiting; or just after the turn was handed over, and then it goes to the next."""
-        if place.cancelled():
-            if place in line:
-                line.remove(place)
+    @asynccontextmanager
+    async def turn(self, tenant: str, session: str) -> AsyncIterator[None]:
+        """Waits for the turn before it. Raises Unavailable where too many wait already. Safe to cancel at any point."""
+        key = (tenant, session)
+        queue = self._queues.get(key)
+        if queue is None:
+            self._queues[key] = deque()
         else:
-            self.pass_on(session)
+            await self._wait(key, queue)
+        try:
+            yield
+        finally:
+            self._leave(key)
 
+    async def _wait(self, key: tuple[str, str], queue: deque[asyncio.Future[None]]) -> None:
+        if len(queue) >= MAX_WAITING:
+            raise Unavailable("Too many turns of this session are waiting")
+        called = asyncio.get_running_loop().create_future()
+        queue.append(called)
+        self._waiting(1)
+        try:
+            await called
+        except BaseException:
+            if called.done() and not called.cancelled():  # called and cancelled at once: the turn goes on to the next
+                self._leave(key)
+            elif called in queue:  # else whoever left meanwhile has passed it over
+                queue.remove(called)
+            raise
+        finally:
+            self._waiting(-1)
 
-class Turn:
-    """One wait for a session's turn, and the turn."""
+    def _call_next(self, queue: deque[asyncio.Future[None]]) -> bool:
+        while queue:
+            called = queue.popleft()
+            if not called.done():
+                called.set_result(None)
+                return True
+        return False
 
-    __slots__ = ("_session", "_turnstile")
-
-    def __init__(self, turnstile: Turnstile, session: Session) -> None:
-        self._turnstile = turnstile
-        self._session = session
-
-    async def __aenter__(self) -> None:
-        await self._turnstile.wait(self._session)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._turnstile.pass_on(self._session)
+    def _leave(self, key: tuple[str, str]) -> None:
+        if not self._call_next(self._queues[key]):
+            del self._queues[key]

@@ -46,13 +46,13 @@ class MemoryStore:
             if backlog <= rule.capacity:
                 bucket.backlog = backlog
                 return Verdict(True, (rule.level(backlog),))
-            return self._refuse(claims, [bucket], now, earliest)
+            return self._refuse(claims, [bucket], now)
         rules = [rule_of(claim.limit) for claim in claims]
         same_limits(claims, rules)
         costs = [rule.cost(claim.amount) for claim, rule in zip(claims, rules, strict=True)]
         buckets = [self._bucket(claim, earliest, latest) for claim in claims]
         if not _fit(buckets, costs):
-            return self._refuse(claims, buckets, now, earliest)
+            return self._refuse(claims, buckets, now)
         for bucket, cost in zip(buckets, costs, strict=True):
             bucket.backlog += cost
         return Verdict(True, tuple(bucket.rule.level(bucket.backlog) for bucket in buckets))
@@ -80,11 +80,11 @@ class MemoryStore:
                 bucket.adopt(rule_of(claim.limit))
         return bucket
 
-    def _refuse(self, claims: Sequence[Claim], buckets: Sequence[Bucket], now: float, earliest: int) -> Verdict:
+    def _refuse(self, claims: Sequence[Claim], buckets: Sequence[Bucket], now: float) -> Verdict:
         rules: list[Rule] = [bucket.rule for bucket in buckets]
         costs = [rule.cost(claim.amount) for claim, rule in zip(claims, rules, strict=True)]
         verdict = refusal(claims, rules, costs, [bucket.backlog for bucket in buckets])
-        retry_after = _until(now, earliest, verdict.retry_after)
+        retry_after = _until(now, max(bucket.at for bucket in buckets), verdict.retry_after)
         return Verdict(False, verdict.levels, retry_after, verdict.denied)
 
     def _sweep(self, earliest: int, latest: int) -> None:
@@ -107,11 +107,13 @@ def _microseconds(now: float) -> tuple[int, int]:
     return earliest, earliest if earliest == exact else earliest + 1
 
 
-def _until(now: float, earliest: int, wait: float) -> float:
-    """`wait`, lengthened where `now + wait` in floating point would fall just short of its microsecond."""
+def _until(now: float, at: int, wait: float) -> float:
+    """`wait` from the microsecond `at`, as seconds from `now`; longer where `now + wait` would fall short in floating point."""
     if wait == math.inf:
         return wait
-    due = earliest + round(wait * SECOND)
+    due = at + round(wait * SECOND)
+    if _microseconds(now + wait)[0] < due:
+        wait = due / SECOND - now
     while _microseconds(now + wait)[0] < due:
         wait += math.ulp(now + wait)
     return wait

@@ -230,13 +230,13 @@ class RedisJournals:
         found = await self.find(stream)
         if found is None or found.lost:
             raise NotResumable("The stream is not kept any more")
-        cursor = entry_of(min(after, found.newest))
+        cursor: str | bytes = entry_of(min(after, found.newest))
         wait = self.lease / 3 if patience is None else min(patience, self.lease / 3)
         alive, look = True, -math.inf
         while True:
             if (now := time.monotonic()) >= look:
                 alive, look = await self._look(keys), now + self.lease / 3
-            entries = await self._following(keys, cursor, wait)
+            entries = await self._following(keys, cursor, wait if alive else None)
             if not entries and not alive:
                 raise NotResumable("The stream's writer is gone")
             data = b"".join([_after(after, fields) for _, fields in entries])
@@ -263,10 +263,11 @@ class RedisJournals:
             raise Unavailable("The stream cannot be read now") from error
         return bool(alive)
 
-    async def _following(self, keys: Keys, cursor: Any, wait: float) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    async def _following(self, keys: Keys, cursor: Any, wait: float | None) -> list[tuple[bytes, dict[bytes, bytes]]]:
         try:
-            async with asyncio.timeout(wait + TIMEOUT):
-                found = await self._reading.xread({keys.log: cursor}, count=ENTRIES, block=max(1, int(wait * 1000)))
+            async with asyncio.timeout((wait or 0) + TIMEOUT):
+                block = max(1, int(wait * 1000)) if wait is not None else None
+                found = await self._reading.xread({keys.log: cursor}, count=ENTRIES, block=block)
         except FAILURES as error:
             raise Unavailable("The stream cannot be read now") from error
         return found[0][1] if found else []

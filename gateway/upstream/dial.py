@@ -84,13 +84,14 @@ class Dialer:
     # --- names
 
     async def _resolve(self) -> list[_Address]:
-        if not self._addresses or self._clock() >= self._expires:
+        addresses = self._addresses
+        if not addresses or self._clock() >= self._expires:
             if self._lookup is None:
                 self._lookup = asyncio.get_running_loop().create_task(self._look_up())
                 self._lookup.add_done_callback(self._looked_up)
-            await asyncio.shield(self._lookup)
-        addresses = self._addresses
-        self._addresses = addresses[1:] + addresses[:1]
+            addresses = await asyncio.shield(self._lookup)
+        if self._addresses:  # another dial may have failed by now, and forgotten them
+            self._addresses = addresses[1:] + addresses[:1]
         return addresses
 
     async def _look_up(self) -> list[_Address]:

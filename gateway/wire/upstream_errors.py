@@ -71,6 +71,7 @@ _PHRASES: tuple[tuple[str, UpstreamErrorKind], ...] = (
     ("input is too long", "context_length"),
     ("reduce the length of the messages", "context_length"),
     ("content management policy", "content_policy"),
+    ("content filtering policy", "content_policy"),
     ("requires moderation", "content_policy"),
     ("credit balance", "rate_limited"),
     ("api key not valid", "bad_credentials"),

@@ -190,6 +190,13 @@ async def test_the_file_is_written_ahead_and_its_version_is_known(tmp_path: Path
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
+async def test_a_new_file_is_for_its_owner_only(tmp_path: Path) -> None:
+    store = SqliteConversations(tmp_path / "c.db")
+    await pair(store, 1)
+    assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
+    await store.close()
+
+
 async def test_a_closed_store_says_so(tmp_path: Path) -> None:
     store = SqliteConversations(tmp_path / "c.db")
     await store.close()

@@ -1,146 +1,210 @@
-"""One turn at a time per session, in order, whoever gives up on the way."""
+"""One turn at a time, first come first served, whoever gives up and whenever."""
 
 import asyncio
 import random
 
 import pytest
 
-from gateway.conversations.turnstile import Turnstile
+from gateway.conversations.turnstile import MAX_WAITING, Turnstile
 from gateway.errors import Unavailable
 
 
-class Sessions:
-    """Takes turns and notes who had one."""
+class Session:
+    """Turns of one session that note when they begin; each lasts until it is told to end."""
 
-    def __init__(self, max_waiting: int | None = None) -> None:
-        self.turnstile = Turnstile(max_waiting)
-        self.had: list[str] = []
-        self.leave = asyncio.Semaphore(0)
-        self._inside: set[tuple[str, str]] = set()
+    def __init__(self, turnstile: Turnstile, session: str = "s", tenant: str = "acme") -> None:
+        self._turnstile = turnstile
+        self._names = tenant, session
+        self.begun: list[int] = []
+        self.inside = 0
+        self._ends: dict[int, asyncio.Event] = {}
+        self.tasks: list[asyncio.Task[None]] = []
 
-    async def turn(self, name: str, tenant: str = "t", session: str = "s") -> None:
-        async with self.turnstile.turn(tenant, session):
-            assert (tenant, session) not in self._inside
-            self._inside.add((tenant, session))
-            self.had.append(name)
+    def come(self) -> asyncio.Task[None]:
+        number = len(self.tasks)
+        self._ends[number] = asyncio.Event()
+        self.tasks.append(asyncio.create_task(self._turn(number)))
+        return self.tasks[-1]
+
+    async def _turn(self, number: int) -> None:
+        async with self._turnstile.turn(*self._names):
+            self.begun.append(number)
+            self.inside += 1
+            assert self.inside == 1
             try:
-                await self.leave.acquire()
+                await self._ends[number].wait()
             finally:
-                self._inside.discard((tenant, session))
+                self.inside -= 1
 
-    async def start(self, *names: str) -> list[asyncio.Task[None]]:
-        tasks = [asyncio.create_task(self.turn(name)) for name in names]
-        await settled()
-        return tasks
+    def end(self, number: int) -> None:
+        self._ends[number].set()
 
 
-async def settled() -> None:
+async def settle() -> None:
+    """Let everything that can run run."""
     for _ in range(10):
         await asyncio.sleep(0)
 
 
-async def test_turns_come_in_the_order_of_asking() -> None:
-    sessions = Sessions()
-    tasks = await sessions.start("a", "b", "c")
-    assert (sessions.had, sessions.turnstile.waiting) == (["a"], 2)
-    sessions.leave.release()
-    await settled()
-    assert (sessions.had, sessions.turnstile.waiting) == (["a", "b"], 1)
-    sessions.leave.release()
-    sessions.leave.release()
-    await asyncio.gather(*tasks)
-    assert sessions.had == ["a", "b", "c"]
-    assert (sessions.turnstile.waiting, len(sessions.turnstile)) == (0, 0)
+async def test_turns_of_one_session_come_one_after_the_other_in_their_order() -> None:
+    turnstile = Turnstile()
+    session = Session(turnstile)
+    for _ in range(10):
+        session.come()
+    for number in range(10):
+        await settle()
+        assert session.begun == list(range(number + 1))
+        session.end(number)
+    await asyncio.gather(*session.tasks)
+    assert len(turnstile) == 0
 
 
-async def test_sessions_and_tenants_do_not_wait_for_each_other() -> None:
-    sessions = Sessions()
-    places = [("t", "s"), ("t", "s2"), ("u", "s")]
-    tasks = [asyncio.create_task(sessions.turn("x", *place)) for place in places]
-    await settled()
-    assert len(sessions.had) == 3
-    for _ in places:
-        sessions.leave.release()
-    await asyncio.gather(*tasks)
+async def test_other_sessions_and_other_tenants_do_not_wait() -> None:
+    turnstile = Turnstile()
+    sessions = [Session(turnstile, "s"), Session(turnstile, "t"), Session(turnstile, "s", "umbrella")]
+    for session in sessions:
+        session.come()
+    await settle()
+    assert [session.begun for session in sessions] == [[0], [0], [0]]
+    assert len(turnstile) == 3
+    for session in sessions:
+        session.end(0)
+    await settle()
+    assert len(turnstile) == 0
 
 
-async def test_nobody_pushes_in_while_a_turn_is_handed_over() -> None:
-    sessions = Sessions()
-    tasks = await sessions.start("a", "b")
-    sessions.leave.release()
-    while not tasks[0].done():
-        await asyncio.sleep(0)
-    late = asyncio.create_task(sessions.turn("late"))
-    await settled()
-    assert sessions.had == ["a", "b"]
-    sessions.leave.release()
-    sessions.leave.release()
-    await asyncio.gather(*tasks, late)
-    assert sessions.had == ["a", "b", "late"]
+async def test_one_more_than_may_wait_is_refused_and_the_others_are_served() -> None:
+    turnstile = Turnstile()
+    session = Session(turnstile)
+    for _ in range(MAX_WAITING + 1):
+        session.come()
+    await settle()
+    with pytest.raises(Unavailable):
+        await session.come()
+    for number in range(MAX_WAITING + 1):
+        session.end(number)
+    await asyncio.gather(*session.tasks[:-1])
+    assert session.begun == list(range(MAX_WAITING + 1))
+    assert len(turnstile) == 0
 
 
-async def test_who_gives_up_waiting_leaves_the_line() -> None:
-    sessions = Sessions()
-    a, b, c = await sessions.start("a", "b", "c")
-    b.cancel()
-    await settled()
-    assert sessions.turnstile.waiting == 1
-    sessions.leave.release()
-    sessions.leave.release()
-    await asyncio.wait([a, b, c])
-    assert sessions.had == ["a", "c"]
-    assert len(sessions.turnstile) == 0
-
-
-async def test_a_turn_handed_to_someone_who_just_gave_up_goes_to_the_next() -> None:
-    sessions = Sessions()
-    a, b, c = await sessions.start("a", "b", "c")
-    a.cancel()
-    while not a.done():  # the turn is b's now, but b has not run yet
-        await asyncio.sleep(0)
-        b.cancel()
-    await settled()
-    assert sessions.had == ["a", "c"]
-    sessions.leave.release()
-    await c
-    assert (sessions.turnstile.waiting, len(sessions.turnstile)) == (0, 0)
-
-
-async def test_a_turn_that_fails_is_over() -> None:
+async def test_a_turn_that_fails_lets_the_next_one_in() -> None:
     turnstile = Turnstile()
     with pytest.raises(ZeroDivisionError):
-        async with turnstile.turn("t", "s"):
+        async with turnstile.turn("acme", "s"):
             raise ZeroDivisionError
-    async with turnstile.turn("t", "s"):
-        assert len(turnstile) == 1
+    async with turnstile.turn("acme", "s"):
+        pass
+    assert len(turnstile) == 0
 
 
-async def test_the_line_may_be_bounded() -> None:
-    sessions = Sessions(max_waiting=1)
-    tasks = await sessions.start("a", "b", "c")
-    with pytest.raises(Unavailable):
-        await tasks[2]
-    sessions.leave.release()
-    sessions.leave.release()
-    await asyncio.gather(*tasks[:2])
-    assert sessions.had == ["a", "b"]
+async def test_who_gives_up_while_waiting_is_passed_over() -> None:
+    turnstile = Turnstile()
+    session = Session(turnstile)
+    for _ in range(4):
+        session.come()
+    await settle()
+    for number in (1, 2):
+        session.tasks[number].cancel()
+        await settle()
+    session.end(0)
+    await settle()
+    assert session.begun == [0, 3]
+    session.end(3)
+    await settle()
+    assert len(turnstile) == 0
+
+
+async def test_who_is_called_and_cancelled_at_once_calls_the_next() -> None:
+    turnstile = Turnstile()
+    session = Session(turnstile)
+    async with turnstile.turn("acme", "s"):
+        session.come()
+        session.come()
+        await settle()
+    session.tasks[0].cancel()  # it is its turn, but it has not run yet
+    await settle()
+    assert session.begun == [1]
+    session.end(1)
+    await settle()
+    assert len(turnstile) == 0
+
+
+async def test_who_is_called_and_cancelled_at_once_with_nobody_behind_locks_nobody_out() -> None:
+    turnstile = Turnstile()
+    session = Session(turnstile)
+    async with turnstile.turn("acme", "s"):
+        session.come()
+        await settle()
+    session.tasks[0].cancel()
+    await settle()
+    assert session.begun == []
+    assert len(turnstile) == 0
+    async with asyncio.timeout(5), turnstile.turn("acme", "s"):
+        pass
+
+
+async def test_who_gives_up_just_before_the_turn_ends_is_passed_over() -> None:
+    turnstile = Turnstile()
+    session = Session(turnstile)
+    async with turnstile.turn("acme", "s"):
+        session.come()
+        session.come()
+        await settle()
+        session.tasks[0].cancel()  # it still stands in the queue
+    session.end(1)
+    await settle()
+    assert session.begun == [1]
+    assert session.tasks[0].cancelled()
+    assert len(turnstile) == 0
+
+
+@pytest.mark.parametrize("steps", range(8))
+@pytest.mark.parametrize("victim", range(3))
+async def test_cancelling_anyone_at_any_step_leaves_everyone_else_served(steps: int, victim: int) -> None:
+    turnstile = Turnstile()
+    session = Session(turnstile)
+    for number in range(4):
+        session.come()
+        session.end(number)
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    session.tasks[victim].cancel()
+    async with asyncio.timeout(5):
+        await asyncio.gather(*session.tasks, return_exceptions=True)
+    assert set(session.begun) | {victim} == {0, 1, 2, 3}
+    assert session.begun == sorted(session.begun)
+    assert len(turnstile) == 0
 
 
 @pytest.mark.parametrize("seed", range(20))
-async def test_cancelled_at_random_nothing_is_lost_and_order_is_kept(seed: int) -> None:
-    chance, sessions = random.Random(seed), Sessions()
-    tasks = [asyncio.create_task(sessions.turn(f"{number:03}", session=str(number % 3))) for number in range(90)]
-    running = set(tasks)
-    while running:
-        for task in chance.sample(sorted(running, key=tasks.index), min(3, len(running))):
-            task.cancel()
-        for _ in range(chance.randrange(4)):
-            sessions.leave.release()
-        for _ in range(chance.randrange(4)):
+async def test_a_storm_of_turns_and_cancellations_leaves_nothing_behind(seed: int) -> None:
+    chance = random.Random(seed)
+    waiting = 0
+
+    def count(change: int) -> None:
+        nonlocal waiting
+        waiting += change
+
+    turnstile = Turnstile(count)
+    sessions = [Session(turnstile, str(n)) for n in range(3)]
+    for _ in range(300):
+        session = chance.choice(sessions)
+        match chance.randrange(4):
+            case 0 | 1:
+                session.come()
+            case 2 if session.tasks:
+                chance.choice(session.tasks).cancel()
+            case _ if session.tasks:
+                session.end(chance.randrange(len(session.tasks)))
+        for _ in range(chance.randrange(3)):
             await asyncio.sleep(0)
-        running = {task for task in tasks if not task.done()}
-    assert all(task.cancelled() or task.exception() is None for task in tasks)
-    for line in range(3):
-        had = [name for name in sessions.had if int(name) % 3 == line]
-        assert had == sorted(had)
-    assert (sessions.turnstile.waiting, len(sessions.turnstile)) == (0, 0)
+    tasks = [task for session in sessions for task in session.tasks]
+    for session in sessions:
+        for number in range(len(session.tasks)):
+            session.end(number)
+    async with asyncio.timeout(5):
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {type(result) for result in results} <= {type(None), asyncio.CancelledError, Unavailable}
+    assert all(session.begun == sorted(session.begun) for session in sessions)
+    assert (len(turnstile), waiting) == (0, 0)

@@ -48,7 +48,8 @@ async def ask(client: aiohttp.ClientSession, mode: str, alias: str, headers: Map
 
 def _code(body: dict[str, Any]) -> str:
     code = body["error"]["code"] if isinstance(body["error"], dict) else body["code"]
-    assert isinstance(code, str) and code
+    assert isinstance(code, str)
+    assert code
     return code
 
 
@@ -56,7 +57,7 @@ def _widget_stream(text: str) -> Answer:
     assert text.endswith("\n")
     lines = [json.loads(line) for line in text.splitlines() if line]
     kinds = [line["type"] for line in lines]
-    assert kinds[0] == "start" and kinds.count("start") == 1, kinds
+    assert [n for n, kind in enumerate(kinds) if kind == "start"] == [0], kinds
     assert [kind for kind in kinds if kind in ("done", "error")] == kinds[-1:], kinds
     said = ""
     for line in lines[1:-1]:

@@ -1,199 +1,32 @@
-"""What callers send that is wrong: a clear 4xx with a reason, never a 500; nothing is stored, and no provider is asked.
+"""What callers send that is wrong: a clear 4xx with a reason, never a 500; nothing is stored, and no provider is asked."""
 
-Everything goes over raw sockets through a running gateway. `watched` is the gateway with a provider behind it: when it
-is left, it looks whether the provider heard anything, whether a conversation was kept, and whether a canary (it stands in
-the key, in wrong credentials, in prompts, session ids and in the provider's key) appears in a log line, a metric or an error.
-After each refusal the connection either serves another request or has been said to close, and closes.
-"""
-
-import asyncio
-import gzip
 import json
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
 
 import aiohttp
-import msgspec
 import pytest
 
-from gateway.identity.keys import digest_of
-from tests.e2e.gateways import Running, gateway
+from tests.e2e.gateways import gateway
+from tests.e2e.watched import (
+    CANARY,
+    CONFIG,
+    KEY,
+    LIMIT,
+    OPENAI,
+    SECURITY,
+    STREAM,
+    WHOLE,
+    Watch,
+    needs_suite,
+    openai,
+    post,
+    watched,
+    widget,
+    without,
+)  # fmt: skip
 from tests.fakes.rawserver import Peer, RawServer, Request, sized
 
-CANARY = "c4n4ry"
-KEY = f"sk-sluice-{CANARY}"
-ADMIN = "sk-admin"
-LIMIT = 64 << 10
-STREAM, WHOLE, OPENAI = "/v1/chat/stream", "/v1/chat", "/v1/chat/completions"
-SECURITY = Path(__file__).resolve().parents[3] / "shared" / "security"
 SESSION = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-
-CONFIG = f"""
-server: {{listen: "127.0.0.1:0", admin_listen: "127.0.0.1:0", drain_delay: 0, body_limit: {LIMIT}}}
-limits: {{address: null}}
-admin: {{digest: "{digest_of(ADMIN)}"}}
-keys: [{{id: test, digest: "{digest_of(KEY)}", aliases: [chat, echo], default_alias: chat}}]
-upstreams:
-  fake: {{backend: openai, base_url: "PROVIDER", api_key: "sk-upstream-{CANARY}"}}
-  echo: {{backend: echo}}
-aliases:
-  chat: {{tiers: [[{{upstream: fake, model: m}}]], retry: {{same_target: 0}}}}
-  echo: {{tiers: [[{{upstream: echo, model: m}}]]}}
-  other: {{tiers: [[{{upstream: fake, model: m}}]]}}
-"""
-
-
-class Answer(msgspec.Struct):
-    """`headers` with lower-case names; `raw` is the head as it came."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-    raw: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-class Wire:
-    """A client's connection."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    async def ask(self, raw: bytes, *, head: bool = False) -> Answer:
-        self.writer.write(raw)
-        return await self.answer(head=head)
-
-    async def answer(self, *, head: bool = False) -> Answer:
-        async with asyncio.timeout(10):
-            raw = await self.reader.readuntil(b"\r\n\r\n")
-            first, *lines = raw[:-4].decode("latin-1").split("\r\n")
-            headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-            status = int(first.split(" ")[1])
-            return Answer(status, headers, b"" if head or status in (100, 204) else await self._body(headers), raw)
-
-    async def _body(self, headers: dict[str, str]) -> bytes:
-        if "content-length" in headers:
-            return await self.reader.readexactly(int(headers["content-length"]))
-        if headers.get("transfer-encoding") != "chunked":
-            return await self.reader.read()
-        body = b""
-        while size := int(await self.reader.readline(), 16):
-            body += await self.reader.readexactly(size)
-            await self.reader.readline()
-        await self.reader.readline()
-        return body
-
-    async def closed(self) -> bool:
-        async with asyncio.timeout(10):
-            return await self.reader.read() == b""
-
-
-class Watch:
-    """A gateway to be asked wrongly. `heard` is what the provider was asked."""
-
-    def __init__(self, running: Running, provider: RawServer) -> None:
-        self.running = running
-        self.provider = provider
-        self.wires: list[Wire] = []
-        self.errors: list[bytes] = []
-
-    async def wire(self) -> Wire:
-        wire = Wire(*await asyncio.open_connection(*self.running.address))
-        self.wires.append(wire)
-        return wire
-
-    async def refusal(self, raw: bytes, status: int, path: str) -> Answer:
-        """Ask, see that it is refused in the path's dialect, and that the connection is fit for another or closed."""
-        wire = await self.wire()
-        answer = await wire.ask(raw)
-        self.errors.append(answer.raw + answer.body)
-        assert answer.status == status, answer
-        well_said(answer, path)
-        if answer.headers.get("connection") == "close":
-            assert await wire.closed()
-        else:
-            assert (await wire.ask(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")).status == 200
-        return answer
-
-    async def stored(self) -> int:
-        wire = await self.wire()
-        head = f"GET /v1/admin/conversations HTTP/1.1\r\nHost: x\r\nx-admin-api-key: {ADMIN}\r\n\r\n"
-        total: int = (await wire.ask(head.encode())).json["total"]
-        return total
-
-    def silent(self) -> None:
-        """Nothing that must not be seen was written."""
-        seen = self.running.log_bytes.getvalue() + self.running.runtime.exposition() + b"".join(self.errors)
-        assert CANARY.encode() not in seen
-        assert not [line for line in self.running.log_lines if line["event"] == "crash"]
-
-
-async def _unexpected(request: Request, peer: Peer) -> None:
-    peer.send(sized(b"{}", 500))
-
-
-@asynccontextmanager
-async def watched(*, calls: bool = False) -> AsyncIterator[Watch]:
-    """`calls`: some of what is sent is right, so that conversations are kept."""
-    async with RawServer(_unexpected) as provider, gateway(CONFIG.replace("PROVIDER", provider.url)) as running:
-        watch = Watch(running, provider)
-        yield watch
-        assert provider.requests == []
-        if not calls:
-            assert await watch.stored() == 0
-        for wire in watch.wires:
-            wire.writer.close()
-        watch.silent()
-
-
-def well_said(answer: Answer, path: str) -> None:
-    """The error's shape: OpenAI's on its paths, else the widget's with a code, an id and, for 400, the reason."""
-    assert answer.headers["content-type"] == "application/json"
-    assert answer.headers["x-request-id"]
-    error = answer.json["error"]
-    if path == OPENAI or path.startswith("/v1/models"):
-        assert set(error) == {"message", "type", "param", "code"}
-        assert error["message"]
-        assert error["code"]
-        return
-    assert isinstance(error, str)
-    assert answer.json["code"]
-    assert answer.json["requestId"] == answer.headers["x-request-id"]
-    if answer.status == 400:
-        assert error == "Invalid request payload"
-        assert all(detail["field"] and detail["reason"] for detail in answer.json["details"])
-        assert answer.json["details"]
-
-
-def post(path: str, body: bytes, *headers: str, credential: str | None = f"x-api-key: {KEY}", media: str = "json") -> bytes:
-    lines = [f"POST {path} HTTP/1.1", "Host: x", *headers]
-    if credential is not None:
-        lines.append(credential)
-    if media:
-        lines.append(f"Content-Type: application/{media}")
-    if not any(line.lower().startswith("transfer-encoding") for line in headers):
-        lines.append(f"Content-Length: {len(body)}")
-    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
-
-
-def widget(**fields: Any) -> bytes:
-    return json.dumps({"sessionId": f"s-{CANARY}", "message": f"hi {CANARY}"} | fields).encode()
-
-
-def openai(**fields: Any) -> bytes:
-    return json.dumps({"model": "chat", "messages": [{"role": "user", "content": f"hi {CANARY}"}]} | fields).encode()
-
-
-def without(body: bytes, field: str) -> bytes:
-    return json.dumps({name: value for name, value in json.loads(body).items() if name != field}).encode()
-
 
 # bodies
 
@@ -302,53 +135,6 @@ async def test_an_alias_that_is_unknown_or_not_the_keys_is_not_found(alias: str)
             await watch.refusal(get.encode(), 404, "/v1/models")
 
 
-# HTTP
-
-
-def chunked(*sizes_and_data: tuple[str, bytes], end: bytes = b"0\r\n\r\n") -> bytes:
-    return b"".join(size.encode() + b"\r\n" + data + b"\r\n" for size, data in sizes_and_data) + end
-
-
-CHUNKED = "Transfer-Encoding: chunked"
-HTTP: dict[str, tuple[bytes, int]] = {
-    "too large": (post(STREAM, widget(x="x" * LIMIT)), 413),
-    "said to be too large": (post(STREAM, b"", CHUNKED).replace(CHUNKED.encode(), b"Content-Length: 99999999"), 413),
-    "too large in chunks": (post(STREAM, chunked(("ffff", b"x" * 0xFFFF), ("ffff", b"x" * 0xFFFF)), CHUNKED), 413),
-    "text": (post(STREAM, widget(), "Content-Type: text/plain", media=""), 415),
-    "no type": (post(STREAM, widget(), media=""), 415),
-    "form": (post(STREAM, widget(), media="x-www-form-urlencoded"), 415),
-    "nearly": (post(STREAM, widget(), media="json5"), 415),
-    "gzip": (post(STREAM, gzip.compress(widget()), "Content-Encoding: gzip"), 415),
-    "said to be gzip": (post(STREAM, widget(), "Content-Encoding: gzip"), 415),
-    "unknown path": (post(f"/v1/{CANARY}", widget()), 404),
-    "slash": (post("/v1/chat/", widget()), 404),
-    "two slashes": (post("//v1/chat", widget()), 404),
-    "dots": (post("/v1/../v1/chat", widget()), 404),
-    "the admin port's": (f"GET /metrics HTTP/1.1\r\nHost: x\r\nx-api-key: {KEY}\r\n\r\n".encode(), 404),
-    "get": (f"GET {STREAM} HTTP/1.1\r\nHost: x\r\nx-api-key: {KEY}\r\n\r\n".encode(), 405),
-    "delete": (f"DELETE /health HTTP/1.1\r\nHost: x\r\nx-api-key: {KEY}\r\n\r\n".encode(), 405),
-    "trace": (f"TRACE {STREAM} HTTP/1.1\r\nHost: x\r\nx-api-key: {KEY}\r\n\r\n".encode(), 405),
-    "post to models": (post("/v1/models", b"{}"), 405),
-    "admin without a key": (b"GET /v1/admin/conversations HTTP/1.1\r\nHost: x\r\n\r\n", 401),
-    "admin with a caller's": (
-        f"GET /v1/admin/conversations HTTP/1.1\r\nHost: x\r\nx-admin-api-key: {KEY}\r\n\r\n".encode(),
-        401,
-    ),
-}
-
-
-@pytest.mark.parametrize("case", HTTP)
-async def test_what_http_says_no_to(case: str) -> None:
-    raw, status = HTTP[case]
-    path = raw.split(b" ")[1].decode()
-    async with watched() as watch:
-        answer = await watch.refusal(raw, status, path)
-        if status == 405:
-            methods = answer.headers["allow"].split(", ")
-            assert "OPTIONS" in methods
-            assert raw.split(b" ")[0].decode() not in methods
-
-
 @pytest.mark.parametrize(
     "credential",
     [
@@ -370,135 +156,12 @@ async def test_a_credential_that_is_wrong_is_refused_before_the_body_is_looked_a
                 assert answer.json["error"] == "Unauthorized"
 
 
-MALFORMED: dict[str, bytes] = {
-    "no HTTP": f"hello {CANARY}\r\n\r\n".encode(),
-    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + CANARY.encode() + b"\r\n\r\n",
-    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    "no version": f"GET /{CANARY}\r\n\r\n".encode(),
-    "another version": f"GET /{CANARY} HTTP/9.9\r\nHost: x\r\n\r\n".encode(),
-    "header without a colon": f"GET / HTTP/1.1\r\nHost: x\r\n{CANARY}\r\n\r\n".encode(),
-    "header with a space": f"GET / HTTP/1.1\r\nHost: x\r\nx {CANARY}: 1\r\n\r\n".encode(),
-    "header with a NUL": f"GET / HTTP/1.1\r\nHost: x\r\nx: {CANARY}\x00\r\n\r\n".encode(),
-    "folded header": f"GET / HTTP/1.1\r\nHost: x\r\nx: 1\r\n {CANARY}\r\n\r\n".encode(),
-    "method of control characters": f"G\x01T /{CANARY} HTTP/1.1\r\nHost: x\r\n\r\n".encode(),
-    "two lengths": post(STREAM, widget(), "Content-Length: 3"),
-    "length of letters": post(STREAM, widget()).replace(b"Content-Length: ", b"Content-Length: x"),
-    "negative length": post(STREAM, widget()).replace(b"Content-Length: ", b"Content-Length: -"),
-    "length and chunks": post(STREAM, chunked(("1", b"{")), CHUNKED, "Content-Length: 5"),
-    "endless line": b"GET /" + CANARY.encode() * 4000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-    "endless header": b"GET / HTTP/1.1\r\nHost: x\r\nx: " + CANARY.encode() * 4000 + b"\r\n\r\n",
-}
-
-
-@pytest.mark.parametrize("case", MALFORMED)
-async def test_what_is_not_http_gets_an_answer_that_quotes_nothing_of_it(case: str) -> None:
-    async with watched() as watch:
-        wire = await watch.wire()
-        answer = await wire.ask(MALFORMED[case])
-        watch.errors.append(answer.raw + answer.body)
-        assert answer.status == 400
-        assert answer.json["error"]["message"] == "The request is not valid HTTP"
-        assert answer.headers["connection"] == "close"
-        assert await wire.closed()
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        chunked(("zz", b"{}")), chunked(("-1", b"{")), chunked(("5", b"{}")), chunked(("", b"{}")), chunked(("1", b"{}")),
-        chunked(("2", b"{}"), end=b"0\r\nx"), b"\r\n\r\n", b"2;" + b"x" * 20_000 + b"\r\n{}\r\n0\r\n\r\n",
-    ],
-)  # fmt: skip
-@pytest.mark.parametrize("path", [STREAM, OPENAI])
-async def test_broken_chunks_are_a_400_and_the_connection_is_closed(path: str, body: bytes) -> None:
-    async with watched() as watch:
-        wire = await watch.wire()
-        wire.writer.write(post(path, body, CHUNKED))
-        answer = await wire.answer()
-        watch.errors.append(answer.raw + answer.body)
-        assert answer.status == 400
-        assert answer.headers["connection"] == "close"
-        assert await wire.closed()
-
-
-async def test_a_body_that_ends_early_is_no_call() -> None:
-    async with watched() as watch:
-        for cut in (1, 10):
-            wire = await watch.wire()
-            wire.writer.write(post(STREAM, widget())[:-cut])
-            wire.writer.close()
-            await wire.writer.wait_closed()
-
-
-# HTTP that is right, if seldom seen
-
-
-async def test_a_client_of_http_1_0_gets_an_answer_without_chunks() -> None:
-    async with watched(calls=True) as watch:
-        for path, body in (
-            (STREAM, widget(model="echo")),
-            (OPENAI, openai(model="echo", stream=True)),
-            (WHOLE, widget(model="echo")),
-        ):
-            wire = await watch.wire()
-            answer = await wire.ask(post(path, body).replace(b"HTTP/1.1", b"HTTP/1.0", 1))
-            assert answer.status == 200
-            assert "transfer-encoding" not in answer.headers
-            assert f"hi {CANARY}".split()[0] in answer.body.decode()
-            assert await wire.closed()
-
-
-async def test_head_is_get_without_a_body_and_options_names_the_methods() -> None:
-    async with watched() as watch:
-        wire = await watch.wire()
-        answer = await wire.ask(b"HEAD /health HTTP/1.1\r\nHost: x\r\n\r\n", head=True)
-        assert (answer.status, answer.headers["content-length"]) == (200, "15")
-        answer = await wire.ask(f"OPTIONS {STREAM} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        assert (answer.status, answer.headers["allow"]) == (204, "OPTIONS, POST")
-        assert "access-control-allow-origin" not in answer.headers
-        answer = await wire.ask(b"OPTIONS /health HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert set(answer.headers["allow"].split(", ")) >= {"GET", "OPTIONS"}
-        answer = await wire.ask(b"HEAD /nowhere HTTP/1.1\r\nHost: x\r\n\r\n", head=True)
-        assert answer.status == 404
-        assert (await wire.ask(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")).body == b'{"status":"ok"}'
-
-
-async def test_a_client_that_waits_for_100_is_told_to_go_on_or_refused_at_once() -> None:
-    async with watched(calls=True) as watch:
-        wire = await watch.wire()
-        body = widget(model="echo")
-        raw = post(WHOLE, body, "Expect: 100-continue")
-        assert (await wire.ask(raw[: -len(body)])).status == 100
-        assert (await wire.ask(body)).status == 200
-        wire = await watch.wire()
-        refused = await wire.ask(post(WHOLE, b"", "Expect: 100-continue", CHUNKED, credential="x-api-key: wrong"))
-        assert refused.status == 401
-        wire = await watch.wire()
-        large = f"POST {WHOLE} HTTP/1.1\r\nHost: x\r\nx-api-key: {KEY}\r\nContent-Type: application/json\r\n"
-        large += "Expect: 100-continue\r\nContent-Length: 9999999\r\n\r\n"
-        assert (await wire.ask(large.encode())).status == 413
-
-
-async def test_pipelined_requests_are_answered_in_order() -> None:
-    async with watched(calls=True) as watch:
-        wire = await watch.wire()
-        health = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
-        right = post(WHOLE, widget(model="echo"))
-        wire.writer.write(health + right + post(WHOLE, b"{") + right + post(OPENAI, openai(model="nope")) + health)
-        answers = [await wire.answer() for _ in range(6)]
-        assert [answer.status for answer in answers] == [200, 200, 400, 200, 404, 200]
-        assert answers[3].json["message"] == f"Turn 2, you said: hi {CANARY}"
-
-
 # other people's collections
 
 
 def suite(kind: str) -> list[bytes]:
     folder = SECURITY / "jsontestsuite" / "test_parsing"
     return [path.read_bytes() for path in sorted(folder.glob(f"{kind}_*.json"))]
-
-
-needs_suite = pytest.mark.skipif(not SECURITY.is_dir(), reason=f"the collections of bad input are not here ({SECURITY})")
 
 
 def wrapped(value: bytes, path: str) -> bytes:
@@ -547,7 +210,7 @@ async def test_naughty_strings_come_back_as_they_were_sent() -> None:
                 lines = [json.loads(line) for line in (await response.read()).split(b"\n") if line]
             if text:
                 said = "".join(line["token"] for line in lines if line["type"] == "token")
-                assert said == f"You said: {text}"
+                assert said == f"You said: {text}".rstrip()  # echo says words with the white space before them
                 assert lines[-1]["message"] == said.strip()
 
 

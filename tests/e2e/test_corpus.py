@@ -12,7 +12,6 @@ the vendor's own frames, and with the model's name hidden (`report_model: alias`
 """
 
 import asyncio
-import json
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -23,6 +22,7 @@ import pytest
 
 from tests import corpus
 from tests.e2e.gateways import HEAD, KEY, gateway
+from tests.e2e.held import Held, of_chunks, of_completion, of_lines
 from tests.fakes.rawserver import CHUNKED, LAST_CHUNK, Peer, RawServer, Request, chunk, sized
 from tests.plugins.test_corpus_anthropic_ollama import HTTP_ERRORS as HTTP_ERRORS_BY_STATUS
 from tests.plugins.test_corpus_anthropic_ollama import REASONS, same_json
@@ -37,134 +37,7 @@ HTTP_STATUS = {"bad_request": 400, "context_length": 400, "bad_credentials": 502
 pytestmark = [pytest.mark.skipif(not RECORDED, reason=corpus.ABSENT), pytest.mark.timeout(240)]
 
 
-# what a client holds
-
-
-class Call(msgspec.Struct):
-    name: str = ""
-    arguments: str = ""
-    id: str = ""
-    kind: str = "function"
-
-
-class Held(msgspec.Struct):
-    """`error` is the code of the error that ended the answer; `status` that of the response."""
-
-    status: int = 200
-    text: str = ""
-    reasoning: str = ""
-    calls: list[Call] = []
-    finish: str | None = None
-    usage: tuple[int, int, int] | None = None
-    error: str | None = None
-
-
-def of_lines(status: int, body: bytes) -> Held:
-    """Of the widget's NDJSON with the full profile."""
-    held = Held(status)
-    lines = [json.loads(line) for line in body.splitlines() if line]
-    assert lines[0]["type"] == "start"
-    assert [line["type"] for line in lines].count("start") == 1
-    for at, line in enumerate(lines):
-        match line:
-            case {"type": "token", "token": str(text)}:
-                held.text += text
-            case {"type": "reasoning", "text": str(text)}:
-                held.reasoning += text
-            case {"type": "tool_call", "index": index, "id": str(id_), "name": str(name), "kind": str(kind)}:
-                assert index == len(held.calls)
-                held.calls.append(Call(name, "", id_, kind))
-            case {"type": "tool_call_delta", "index": int(index), "arguments": str(piece)}:
-                held.calls[index].arguments += piece
-            case {"type": "done"}:
-                assert at == len(lines) - 1
-                assert line["message"] == held.text.strip()
-                held.finish = line["finishReason"]
-                usage = line.get("usage")
-                held.usage = usage and (usage["inputTokens"], usage["outputTokens"], usage["cachedInputTokens"])
-            case {"type": "error", "error": "Internal server error", "code": str(code)}:
-                assert at == len(lines) - 1
-                held.error = code
-    return held
-
-
-def of_chunks(status: int, body: bytes) -> Held:
-    """Of OpenAI's stream, read as its SDK does, and with the names under which vendors send reasoning."""
-    held = Held(status)
-    if status != 200:
-        held.error = json.loads(body)["error"]["code"]
-        return held
-    frames = [data for frame in body.replace(b"\r\n", b"\n").split(b"\n\n") if (data := data_of(frame))]
-    finished = frames[-1] == b"[DONE]"
-    for frame in frames[:-1] if finished else frames:
-        value = json.loads(frame)
-        if value.get("error"):
-            held.error = value["error"]["code"] or value["error"]["type"]
-            assert frame is frames[-1]
-            continue
-        for choice in first_of(value.get("choices") or ()):
-            take_delta(held, choice.get("delta") or {})
-            held.finish = choice.get("finish_reason") or held.finish
-        if not value.get("choices") and value.get("usage"):
-            held.usage = usage_of(value["usage"])
-    assert finished is (held.error is None)
-    return held
-
-
-def data_of(frame: bytes) -> bytes:
-    return b"\n".join(line[5:].removeprefix(b" ") for line in frame.split(b"\n") if line.startswith(b"data:"))
-
-
-def first_of(choices: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One was asked for; in one recording the vendor sends more."""
-    return [choice for choice in choices if choice.get("index", 0) == 0]
-
-
-def take_delta(held: Held, delta: dict[str, Any]) -> None:
-    take_said(held, delta)
-    for piece in delta.get("tool_calls") or ():
-        function = piece.get("function") or {}
-        index = piece.get("index")
-        fresh = piece.get("id") and (index is None or index >= len(held.calls) or held.calls[index].id != piece["id"])
-        if fresh:
-            held.calls.append(Call(function.get("name") or "", function.get("arguments") or "", piece["id"]))
-        else:
-            held.calls[-1 if index is None else min(index, len(held.calls) - 1)].arguments += function.get("arguments") or ""
-
-
-def take_said(held: Held, said: dict[str, Any]) -> None:
-    content = said.get("content")
-    for part in [content] if isinstance(content, str) else content or ():
-        match part:
-            case str() as text:
-                held.text += text
-            case {"type": "text", "text": str(text)}:
-                held.text += text
-            case {"type": "thinking", "thinking": pieces}:
-                held.reasoning += pieces if isinstance(pieces, str) else "".join(piece["text"] for piece in pieces)
-    held.text += said.get("refusal") or ""
-    held.reasoning += said.get("reasoning_content") or said.get("reasoning") or ""
-
-
-def usage_of(usage: dict[str, Any]) -> tuple[int, int, int]:
-    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-    return usage["prompt_tokens"], usage["completion_tokens"], cached
-
-
-def of_completion(status: int, body: bytes) -> Held:
-    """Of OpenAI's whole answer."""
-    held = Held(status)
-    value = json.loads(body)
-    if status != 200:
-        held.error = value["error"]["code"]
-        return held
-    [choice] = first_of(value["choices"])
-    take_said(held, choice["message"])
-    for call in choice["message"].get("tool_calls") or ():
-        held.calls.append(Call(call["function"]["name"], call["function"]["arguments"], call["id"]))
-    held.finish = choice["finish_reason"]
-    held.usage = value["usage"] and usage_of(value["usage"])
-    return held
+# how a client asks
 
 
 class Dialect(msgspec.Struct, frozen=True):

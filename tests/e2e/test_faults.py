@@ -8,19 +8,20 @@ import asyncio
 import gc
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
 import aiohttp
 import pytest
 
-import gateway.runtime
+from gateway import runtime
+from gateway.routing import RetryBudget
 from tests.e2e.answers import FULL, MODES, Answer, ask
 from tests.e2e.gateways import HEAD, Running, gateway
 from tests.fakes.dialects import ANSWER, DIALECTS, INPUT, TOKENS
 from tests.fakes.faulty import BEHAVIOURS, Behaviour, Provider, cut, healthy, malformed, no_prefill, other_words, refusing
-from tests.fakes.rawserver import RawServer, authority, black_hole, refused_url
+from tests.fakes.rawserver import Peer, RawServer, Request, authority, black_hole, refused_url
 from tests.upstream.calls import until
 
 DIALECT = pytest.mark.parametrize("dialect", list(DIALECTS))
@@ -124,24 +125,38 @@ async def answers(g: Running, kind: str, modes: Iterable[str] = MODES, **headers
             return dict(zip(modes, await asyncio.gather(*asked), strict=True))
 
 
-async def settled(g: Running) -> None:
+class Record:
+    """What the log and the metrics say when all calls have ended; read once, for reading is not cheap."""
+
+    def __init__(self, g: Running) -> None:
+        self._lines = {line["alias"]: line for line in g.requests}
+        series = (line.rpartition(" ") for line in g.runtime.exposition().decode().splitlines() if line[0] != "#")
+        self._series = {name: float(value) for name, _, value in series}
+
+    def metric(self, line: str) -> float:
+        return self._series.get(line, 0.0)
+
+    def end(self, name: str) -> str:
+        return str(self._lines[name]["end"])
+
+    def attempts(self, name: str) -> list[str]:
+        """The attempts of an alias's latest call, from its log line; the metrics must say the same of all of its calls."""
+        found = [attempt.replace(f"/{name} ", " ") for attempt in self._lines[name]["attempts"]]
+        for attempt, count in Counter(found).items():
+            upstream, outcome = attempt.split()
+            series = f'sluice_upstream_attempts_total{{model="{name}",outcome="{outcome}",upstream="{upstream}"}}'
+            assert self.metric(series) == count, series
+        return found
+
+
+async def settled(g: Running) -> Record:
     """Every call has ended and been logged; nothing crashed, and no connection is in use."""
     await until(lambda: not g.runtime.pipeline.flows)
     await until(lambda: not any(connection.exchange for connection in g.clients.connections))  # type: ignore[attr-defined]
     gc.collect()  # what was never awaited or retrieved says so now
     await asyncio.sleep(0)
     assert [line for line in g.log_lines if line["event"] in ("crash", "library")] == []
-
-
-def attempts(g: Running, name: str) -> list[str]:
-    """The attempts of the one call of an alias, from its log line; the metrics must say the same."""
-    [line] = [line for line in g.requests if line["alias"] == name]
-    found = [attempt.replace(f"/{name} ", " ") for attempt in line["attempts"]]
-    for attempt, count in Counter(found).items():
-        upstream, outcome = attempt.split()
-        series = f'sluice_upstream_attempts_total{{model="{name}",outcome="{outcome}",upstream="{upstream}"}}'
-        assert g.metric(series) == count, series
-    return found
+    return Record(g)
 
 
 def expected(outcomes: str, *then: str) -> list[str]:
@@ -150,7 +165,13 @@ def expected(outcomes: str, *then: str) -> list[str]:
 
 @asynccontextmanager
 async def pair(
-    dialect: str, fault: Behaviour, second: Behaviour = healthy, *, brief: bool = False, options: str = "", modes: Iterable[str] = MODES
+    dialect: str,
+    fault: Behaviour,
+    second: Behaviour = healthy,
+    *,
+    brief: bool = False,
+    options: str = "",
+    modes: Iterable[str] = MODES,
 ) -> AsyncIterator[tuple[Running, Provider, Provider]]:
     """A gateway before a faulty provider and another one, with four aliases for each mode.
 
@@ -164,17 +185,23 @@ async def pair(
             alias(named("fresh", mode), "faulty", "well", extra=", recovery: continue"),
             alias(named("alone", mode), "faulty", extra=", recovery: continue"),
         ]
-    async with RawServer(lambda request, peer: asyncio.sleep(0)) as elsewhere:
+    async with RawServer(unasked) as elsewhere:
         async with Provider(fault, elsewhere=elsewhere.url) as faulty, Provider(second) as well:
             urls = {"faulty": faulty.url, "well": well.url}
             timeouts = BRIEF if brief else PATIENT
             async with gateway(configuration(dialect, urls, aliases, timeouts=timeouts, options=options)) as g:
+                # what bounds retries is tested apart: here every call may have its own
+                g.runtime.pipeline._budget = RetryBudget(time.monotonic, reserve=1000)
                 yield g, faulty, well
                 await settled(g)
             async with asyncio.timeout(BOUND):
                 await faulty.all_closed()
                 await well.all_closed()
         assert elsewhere.peers == [], "somebody followed a redirect"
+
+
+async def unasked(request: Request, peer: Peer) -> None:
+    raise AssertionError("nobody should have asked this server")
 
 
 def check_connections(fault: str, provider: Provider) -> None:
@@ -192,12 +219,14 @@ async def test_a_target_that_recovers_by_itself_gives_the_whole_answer(fault: st
         for kind in ("pair", "alone"):
             for mode, answer in (await answers(g, kind)).items():
                 assert answer == Answer(200, ANSWER), (kind, mode)
-        await settled(g)
+        record = await settled(g)
         for kind in ("pair", "alone"):
             for mode in MODES:
-                assert attempts(g, named(kind, mode)) == expected(SURVIVED[fault]), (kind, mode)
+                assert record.attempts(named(kind, mode)) == expected(SURVIVED[fault]), (kind, mode)
         assert well.turns == []
-        skipped = sum(g.metric(f'sluice_skipped_events_total{{model="{named("pair", mode)}",upstream="faulty"}}') for mode in MODES)
+        skipped = sum(
+            record.metric(f'sluice_skipped_events_total{{model="{named("pair", mode)}",upstream="faulty"}}') for mode in MODES
+        )
         assert skipped == (len(MODES) if fault == "one event invalid" else 0)
         check_connections(fault, faulty)
 
@@ -213,14 +242,15 @@ async def test_a_fault_before_the_first_token_costs_the_caller_nothing(fault: st
         for answer in (*got[0].values(), *got[1].values()):
             assert answer == Answer(200, ANSWER)
         for mode, answer in got[2].items():
-            assert answer.error and answer.text == "", mode
+            assert answer.error, mode
+            assert answer.text == ""
             assert (answer.status == 200) == (mode == "widget stream"), "an error before anything was said has its status"
-        await settled(g)
+        record = await settled(g)
         for mode in MODES:
-            assert attempts(g, named("pair", mode)) == expected(outcomes, "well ok")
-            assert attempts(g, named("alone", mode)) == expected(outcomes)
+            assert record.attempts(named("pair", mode)) == expected(outcomes, "well ok")
+            assert record.attempts(named("alone", mode)) == expected(outcomes)
         assert {turn.prefill for turn in well.turns} == {""}
-        assert not any(line["end"] == "done" for line in g.requests if line["alias"].startswith("alone"))
+        assert "done" not in {record.end(named("alone", mode)) for mode in MODES}
         check_connections(fault, faulty)
 
 
@@ -230,17 +260,19 @@ async def test_a_stream_that_breaks_is_continued_or_ends_in_one_error(fault: str
     async with pair(dialect, BEHAVIOURS[fault], brief=fault in DEADLINES) as (g, faulty, well):
         kinds = ("pair", "prefill", "fresh", "alone")
         got = dict(zip(kinds, await asyncio.gather(*(answers(g, kind) for kind in kinds)), strict=True))
-        await settled(g)
+        record = await settled(g)
         for mode in MODES:
             for kind in ("prefill", "fresh"):
                 assert got[kind][mode] == Answer(200, ANSWER), (kind, mode)
-                assert attempts(g, named(kind, mode)) == expected(DURING[fault], "well ok")
-            assert attempts(g, named("alone", mode)) == expected(DURING[fault])
+                assert record.attempts(named(kind, mode)) == expected(DURING[fault], "well ok")
+            assert record.attempts(named("alone", mode)) == expected(DURING[fault])
             alone, told = got["alone"][mode], got["pair"][mode]
             assert alone.error
             if mode in STREAMS:
-                assert told.error and told.text == alone.text and ANSWER.startswith(told.text)
-                assert attempts(g, named("pair", mode)) == expected(DURING[fault])
+                assert told.error
+                assert told.text == alone.text
+                assert ANSWER.startswith(told.text)
+                assert record.attempts(named("pair", mode)) == expected(DURING[fault])
             else:  # nothing had been said
                 assert told == Answer(200, ANSWER)
         assert {turn.prefill for turn in well.turns if turn.model.startswith("fresh")} == {""}
@@ -248,7 +280,7 @@ async def test_a_stream_that_breaks_is_continued_or_ends_in_one_error(fault: str
         how = {"prefill": "prefill", "fresh": "fresh"}
         for kind, way in how.items():
             for mode in STREAMS:
-                assert g.metric(f'sluice_recoveries_total{{alias="{named(kind, mode)}",how="{way}",outcome="ok"}}') == 1
+                assert record.metric(f'sluice_recoveries_total{{alias="{named(kind, mode)}",how="{way}",outcome="ok"}}') == 1
         check_connections(fault, faulty)
 
 
@@ -269,9 +301,9 @@ async def test_a_malformed_event_is_a_cut_where_the_upstream_is_strict(dialect: 
             assert got[1][mode] == Answer(200, ANSWER)
             assert got[2][mode].error == "garbled"
             assert got[0][mode].complete == (mode not in STREAMS)
-        await settled(g)
+        record = await settled(g)
         for mode in MODES:
-            assert attempts(g, named("prefill", mode)) == ["faulty garbled", "well ok"]
+            assert record.attempts(named("prefill", mode)) == ["faulty garbled", "well ok"]
 
 
 # --- recovery
@@ -281,10 +313,10 @@ async def test_a_malformed_event_is_a_cut_where_the_upstream_is_strict(dialect: 
 async def test_a_fallback_that_refuses_the_prefill_is_asked_afresh(dialect: str) -> None:
     async with pair(dialect, cut(40), no_prefill) as (g, _, well):
         got = await answers(g, "prefill", STREAMS)
-        await settled(g)
+        record = await settled(g)
         for mode in STREAMS:
             assert got[mode] == Answer(200, ANSWER)
-            assert attempts(g, named("prefill", mode)) == expected("truncated", "well client_error", "well ok")
+            assert record.attempts(named("prefill", mode)) == expected("truncated", "well client_error", "well ok")
             turns = [turn for turn in well.turns if turn.model == named("prefill", mode)]
             assert [bool(turn.prefill) for turn in turns] == [True, False]
 
@@ -294,9 +326,9 @@ async def test_another_answer_is_never_appended_to_the_one_that_was_cut(dialect:
     async with pair(dialect, cut(40), other_words) as (g, _, _):
         for answer in (await answers(g, "fresh", STREAMS)).values():
             assert (answer.text, answer.error) == ("".join(TOKENS[:40]), "diverged")
-        await settled(g)
+        record = await settled(g)
         for mode in STREAMS:
-            assert attempts(g, named("fresh", mode)) == expected("truncated", "well garbled")
+            assert record.attempts(named("fresh", mode)) == expected("truncated", "well garbled")
 
 
 @DIALECT
@@ -310,11 +342,13 @@ async def test_a_caller_that_can_start_over_gets_another_answer_whole(dialect: s
 async def test_the_tokens_of_every_attempt_are_counted_apart(dialect: str) -> None:
     async with pair(dialect, cut(40)) as (g, faulty, _):
         await answers(g, "prefill", STREAMS)
-        await settled(g)
+        record = await settled(g)
 
         def tokens(upstream: str, mode: str, kind: str, source: str) -> float:
             model = named("prefill", mode)
-            return g.metric(f'sluice_tokens_total{{kind="{kind}",model="{model}",source="{source}",upstream="{upstream}"}}')
+            return record.metric(
+                f'sluice_tokens_total{{kind="{kind}",model="{model}",source="{source}",upstream="{upstream}"}}'
+            )
 
         for mode in STREAMS:
             [turn] = [turn for turn in faulty.turns if turn.model == named("prefill", mode)]
@@ -347,15 +381,15 @@ async def test_a_refused_request_goes_where_it_may_be_taken_and_nowhere_else(fau
                 assert answer == Answer(200, ANSWER)
             for mode, answer in (await answers(g, "pair")).items():
                 assert answer.status == (200 if mode == "widget stream" else 400)
-                assert answer.error.startswith(code) and not answer.text
-            await settled(g)
+                assert answer.error.startswith(code)
+                assert answer.text == ""
+            record = await settled(g)
             for mode in MODES:
-                assert attempts(g, named("pair", mode)) == ["faulty client_error"]
+                assert record.attempts(named("pair", mode)) == ["faulty client_error"]
         assert same.turns == []
 
 
 # --- there is no provider
-
 
 
 @DIALECT
@@ -375,9 +409,13 @@ async def test_a_provider_that_cannot_be_reached_costs_the_caller_nothing(
     kinds = ("pair", "alone")
     aliases = [alias(named("pair", mode), "faulty", "well") for mode in MODES]
     aliases += [alias(named("alone", mode), "faulty") for mode in MODES]
-    stranger = Provider(healthy)
-    stranger._tls = authority().stranger
-    async with stranger, Provider(healthy) as plain, Provider(healthy) as well:
+
+    async def greet(peer: Peer) -> None:
+        peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        peer.close()
+
+    stranger = RawServer(unasked, tls=authority().stranger)
+    async with stranger, RawServer(unasked, greet=greet) as plain, Provider(healthy) as well:
         with black_hole() as hole:
             url = {
                 "refused": refused_url(),
@@ -386,16 +424,18 @@ async def test_a_provider_that_cannot_be_reached_costs_the_caller_nothing(
                 "untrusted certificate": stranger.url,
                 "no TLS": plain.url.replace("http:", "https:"),
             }[where]
-            config = configuration(dialect, {"faulty": url, "well": well.url}, aliases, timeouts=PATIENT.replace("20", "0.4", 1))
+            config = configuration(
+                dialect, {"faulty": url, "well": well.url}, aliases, timeouts=PATIENT.replace("20", "0.4", 1)
+            )
             async with gateway(config) as g:
                 got = dict(zip(kinds, await asyncio.gather(*(answers(g, kind) for kind in kinds)), strict=True))
-                await settled(g)
+                record = await settled(g)
                 for mode in MODES:
                     assert got["pair"][mode] == Answer(200, ANSWER)
                     assert got["alone"][mode].error == code
-                    assert attempts(g, named("pair", mode)) == expected(outcomes, "well ok")
-                    assert attempts(g, named("alone", mode)) == expected(outcomes)
-                assert g.metric('sluice_upstream_connections{state="open",upstream="faulty"}') == 0
+                    assert record.attempts(named("pair", mode)) == expected(outcomes, "well ok")
+                    assert record.attempts(named("alone", mode)) == expected(outcomes)
+                assert record.metric('sluice_upstream_connections{state="open",upstream="faulty"}') == 0
 
 
 # --- the provider comes back
@@ -404,12 +444,16 @@ async def test_a_provider_that_cannot_be_reached_costs_the_caller_nothing(
 async def test_a_target_that_was_down_serves_again_soon_after_its_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
     skew = [0.0]
     clock = SimpleNamespace(time=time.time, monotonic=lambda: time.monotonic() + skew[0])
-    monkeypatch.setattr(gateway.runtime, "time", clock)
+    monkeypatch.setattr(runtime, "time", clock)
     modes = ["openai stream"]
     async with Provider(refusing("overloaded")) as flapping, Provider(healthy) as well:
         aliases = [alias(named("pair", mode), "faulty", "well") for mode in modes]
         urls = {"faulty": flapping.url, "well": well.url}
-        async with gateway(configuration("openai", urls, aliases, breaker="{failures: 5}")) as g:
+        async with gateway(
+            configuration("openai", urls, aliases, breaker="{failures: 5}").replace(
+                "drain_delay", "header_timeout: 1h, drain_delay"
+            )
+        ) as g:
 
             async def asked() -> int:
                 """How many of the provider's answers one call took, which is answered whole in any case."""
@@ -441,5 +485,5 @@ async def test_a_burst_of_calls_fails_over_whole(fault: str) -> None:
         config = configuration("openai", urls, [alias(named("pair", mode), "faulty", "well")], timeouts=BRIEF, breaker="{}")
         async with gateway(config) as g, aiohttp.ClientSession(g.url, connector=aiohttp.TCPConnector(limit=0)) as client:
             got = await asyncio.gather(*(ask(client, mode, named("pair", mode)) for _ in range(BURST)))
-            assert Counter(answer.error or "whole" for answer in got) == {"whole": BURST}
             await settled(g)
+            assert Counter(answer.error or "whole" for answer in got) == {"whole": BURST}

@@ -10,7 +10,7 @@ not need an address of their own (for those, see `rawserver`); `turns` is what w
 import asyncio
 import gzip
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tests.fakes.dialects import ANSWER, TOKENS, Dialect, dialect_of
 from tests.fakes.rawserver import LAST_CHUNK, Peer, RawServer, Request, chunk, sized

@@ -52,15 +52,19 @@ class Expected(msgspec.Struct):
 
 
 class Oracle:
-    """Token buckets by the book: levels are exact, and time that runs backwards does not count."""
+    """Token buckets by the book: levels are exact, and time that runs backwards does not count.
 
-    def __init__(self) -> None:
-        self.levels: dict[str, Fraction] = {}
-        self.at: dict[str, Fraction] = {}
+    `writes_only`: a call that changes nothing leaves no trace of when it was made, unless time had run backwards.
+    """
+
+    def __init__(self, *, writes_only: bool = False) -> None:
+        self._writes_only = writes_only
+        self._states: dict[str, tuple[Fraction, Fraction]] = {}
+        """Level, and the time it was as high."""
 
     def take(self, claims: Sequence[Claim], now: Fraction) -> Expected:
-        self._refill(claims, now)
-        left = dict(self.levels)
+        before = {claim.key: self._level(claim, now) for claim in claims}
+        left = dict(before)
         wait: Fraction | None = Fraction(0)
         asked: dict[str, Fraction] = {}
         for claim in claims:
@@ -70,21 +74,25 @@ class Oracle:
                 wait = None
             elif wait is not None:
                 wait = max(wait, -left[claim.key] / Fraction(claim.limit.rate))
-        admitted = all(left[claim.key] >= 0 for claim in claims)
-        if admitted:
-            self.levels = left
-        return Expected(admitted, [self.levels[claim.key] for claim in claims], wait)
+        admitted = all(level >= 0 for level in left.values())
+        after = left if admitted else before
+        self._keep(before, after, now)
+        return Expected(admitted, [after[claim.key] for claim in claims], wait)
 
     def settle(self, claims: Sequence[Claim], now: Fraction) -> None:
-        self._refill(claims, now)
+        before = {claim.key: self._level(claim, now) for claim in claims}
+        after = dict(before)
         for claim in claims:
-            level = self.levels[claim.key] - Fraction(claim.amount)
-            self.levels[claim.key] = min(level, Fraction(claim.limit.capacity))
+            after[claim.key] = min(after[claim.key] - Fraction(claim.amount), Fraction(claim.limit.capacity))
+        self._keep(before, after, now)
 
-    def _refill(self, claims: Sequence[Claim], now: Fraction) -> None:
-        for claim in claims:
-            capacity = Fraction(claim.limit.capacity)
-            elapsed = max(Fraction(0), now - self.at.get(claim.key, now))
-            level = self.levels.get(claim.key, capacity) + elapsed * Fraction(claim.limit.rate)
-            self.levels[claim.key] = min(level, capacity)
-            self.at[claim.key] = now
+    def _level(self, claim: Claim, now: Fraction) -> Fraction:
+        capacity = Fraction(claim.limit.capacity)
+        level, at = self._states.get(claim.key, (capacity, now))
+        return min(capacity, level + max(Fraction(0), now - at) * Fraction(claim.limit.rate))
+
+    def _keep(self, before: dict[str, Fraction], after: dict[str, Fraction], now: Fraction) -> None:
+        for key, level in after.items():
+            ran_backwards = key in self._states and now < self._states[key][1]
+            if not self._writes_only or ran_backwards or level != before[key]:
+                self._states[key] = (level, now)

@@ -1,6 +1,7 @@
 """The store in Redis against real servers: its own clock, expiry, faults of every kind, cancellation."""
 
 import asyncio
+import contextlib
 import math
 import os
 import random
@@ -219,31 +220,32 @@ async def test_a_closed_guard_refuses_while_the_server_is_gone(own_redis: RedisS
 @asynccontextmanager
 async def delaying_proxy(port: int, chance: random.Random) -> AsyncIterator[str]:
     """Passes every reply on whole and in order, each a little later than it came."""
-    links: set[asyncio.Task[None]] = set()
+    links: dict[asyncio.Task[None], tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = {}
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float) -> None:
-        try:
+        with contextlib.suppress(OSError):
             while data := await reader.read(65536):
                 await asyncio.sleep(chance.random() * delay)
                 writer.write(data)
-        except OSError:
-            pass
-        finally:
-            writer.close()
+        writer.close()
 
     async def link(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        links.add(asyncio.current_task())  # type: ignore[arg-type]
         there, back = await asyncio.open_connection("127.0.0.1", port)
+        task = asyncio.current_task()
+        assert task is not None
+        links[task] = writer, back
         await asyncio.gather(pump(reader, back, 0), pump(there, writer, 0.004))
+        del links[task]
 
     server = await asyncio.start_server(link, "127.0.0.1", 0)
     try:
         yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
-        for task in links:
-            task.cancel()
-        await asyncio.gather(*links, return_exceptions=True)
+        for client_side, server_side in links.values():
+            client_side.close()
+            server_side.close()
+        await asyncio.gather(*links)
 
 
 @pytest.mark.timeout(OPERATIONS / 50 + 60)
@@ -280,3 +282,64 @@ async def test_a_cancelled_call_never_leaves_its_reply_to_another_nor_keeps_its_
     assert answered + cancelled == OPERATIONS + connections
     assert cancelled > OPERATIONS / 10
     print(f"{answered} answered, {cancelled} cancelled")
+
+
+async def test_a_late_reply_is_never_another_calls_and_the_store_goes_on(redis: RedisServer) -> None:
+    chance = random.Random(6)
+    outcomes: list[str] = []
+    async with delaying_proxy(redis.port, chance) as url:
+        store = RedisStore(url, prefix="late", timeout=0.004)
+
+        async def caller(numbers: range) -> None:
+            for number in numbers:
+                try:
+                    verdict = await store.take([Claim(f"k{number}", Limit(capacity=number + 2, rate=1e-3))])
+                except StoreFailed as error:
+                    outcomes.append(error.reason)
+                else:
+                    assert verdict.levels[0].remaining == number + 1
+                    outcomes.append("answered")
+
+        await asyncio.gather(*(caller(range(first, 1000, 20)) for first in range(20)))
+        await store.close()
+    assert len(outcomes) == 1000
+    assert set(outcomes) <= {"answered", "timeout", "connection"}
+    print({outcome: outcomes.count(outcome) for outcome in set(outcomes)})
+
+
+async def test_a_burst_leaves_together_and_is_decided_in_its_order(redis: RedisServer) -> None:
+    async with opened(redis.url, "burst") as (store, raw):
+        await store.take([])
+        before = (await raw.info("clients"))["connected_clients"]
+        verdicts = await asyncio.gather(*(store.take([Claim("k", LIMIT)]) for _ in range(1000)))
+        assert [verdict.admitted for verdict in verdicts[:10]] == [True] * 10
+        assert not any(verdict.admitted for verdict in verdicts[10:])
+        assert (await raw.info("clients"))["connected_clients"] <= before + 3
+
+
+async def test_a_burst_after_the_script_was_forgotten_is_decided_once(redis: RedisServer) -> None:
+    async with opened(redis.url, "forgotten") as (store, raw):
+        await store.take([])
+        await raw.script_flush()
+        await asyncio.gather(*(store.settle([Claim("k", LIMIT)]) for _ in range(200)))
+        verdict = await store.take([Claim("k", LIMIT)])
+        assert verdict.levels[0].remaining == pytest.approx(-190, abs=0.1)
+
+
+async def test_one_foreign_value_in_a_burst_fails_one_call(redis: RedisServer) -> None:
+    async with opened(redis.url, "one-bad") as (store, raw):
+        await raw.set("{one-bad}:k50", "x")
+        calls = (store.take([Claim(f"k{number}", LIMIT)]) for number in range(100))
+        found = await asyncio.gather(*calls, return_exceptions=True)
+        assert [number for number, answer in enumerate(found) if isinstance(answer, StoreFailed)] == [50]
+
+
+async def test_closing_lets_go_of_whoever_waits(own_redis: RedisServer) -> None:
+    store = RedisStore(own_redis.url, timeout=0.2)
+    await store.take([])
+    own_redis.stop()
+    waiting = [asyncio.create_task(store.take([Claim("k", LIMIT)])) for _ in range(5)]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_EXCEPTION, timeout=0)
+    await store.close()
+    answers = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(answer, StoreFailed) for answer in answers)

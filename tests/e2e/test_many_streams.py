@@ -1,0 +1,128 @@
+"""Proof 5 of the streams: many at once, with faults among them, and none loses, reorders or doubles an event.
+
+And readers who do not read: bounded memory each, and an end after the write-idle time.
+
+SLUICE_FULL=1: 1,000 streams in place of 300, 200 readers in place of 20.
+"""
+
+import asyncio
+import json
+import os
+import re
+from collections import Counter
+
+import aiohttp
+
+from tests.e2e.answers import ask
+from tests.e2e.gateway_process import DIGEST, GatewayProcess, serving
+from tests.e2e.gateways import HEAD, gateway
+from tests.e2e.test_disconnect import Caller, flood
+from tests.fakes.dialects import ANSWER, TOKENS
+from tests.fakes.faulty import BEHAVIOURS, Provider, Turn
+from tests.fakes.rawserver import LAST_CHUNK
+from tests.upstream.calls import until
+
+FULL = os.environ.get("SLUICE_FULL") == "1"
+STREAMS = 1000 if FULL else 300
+READERS = 200 if FULL else 20
+FAULTS = (
+    "500 always", "503 always", "reset before headers", "closed before headers", "error in the stream", "cut before a token",
+    "HTML 200", "429 always", "headers, then nothing", "CL and TE",
+)  # fmt: skip
+PER_READER = 350 << 10
+"""Bytes of resident memory that a reader who does not read may cost."""
+
+
+async def in_pieces(turn: Turn) -> None:
+    """A healthy answer in reads of all sizes, between which other streams have their turn."""
+    turn.begin()
+    step = 0
+    while turn.tokens < len(TOKENS):
+        turn.say(1 + (turn.number + step) % 7)
+        step += 1
+        await asyncio.sleep(0)
+    turn.finish()
+    turn.write(turn.dialect.end())
+    turn.peer.send(LAST_CHUNK)
+
+
+async def mixed(turn: Turn) -> None:
+    """Every second request fails, each time in another way."""
+    behaviour = in_pieces if turn.number % 2 else BEHAVIOURS[FAULTS[turn.number // 2 % len(FAULTS)]]
+    await behaviour(turn)
+
+
+async def test_many_streams_at_once_lose_reorder_and_double_nothing() -> None:
+    brief = "timeouts: {headers: 20, first_token: 2, idle: 20}, breaker: {failures: 100000, error_rate: null}"
+    async with Provider(mixed) as faulty, Provider(in_pieces) as well:
+        config = f"""{HEAD}
+upstreams:
+  faulty: {{backend: openai, base_url: "{faulty.url}", {brief}}}
+  well: {{backend: openai, base_url: "{well.url}"}}
+aliases:
+  chat: {{tiers: [[{{upstream: faulty, model: m}}], [{{upstream: well, model: m}}]], retry: {{backoff: 0.01}}}}
+"""
+        connector = aiohttp.TCPConnector(limit=0)
+        async with gateway(config, level="info") as g, aiohttp.ClientSession(g.url, connector=connector) as client:
+            modes = ("widget stream", "openai stream")
+            answers = await asyncio.gather(*(ask(client, modes[n % 2], "chat") for n in range(STREAMS)))
+            assert Counter(answer.error or "whole" for answer in answers) == {"whole": STREAMS}
+            assert {answer.text for answer in answers} == {ANSWER}
+            await until(lambda: not g.runtime.pipeline.flows)
+            await until(lambda: g.log_bytes.getvalue().count(b'"event":"request"') == STREAMS)
+            assert Counter(line["end"] for line in g.requests) == {"done": STREAMS}
+            assert [line for line in g.log_lines if line["event"] in ("crash", "library")] == []
+            assert len(faulty.turns) > STREAMS / 3, "the faulty one was asked, too"
+
+
+# --- readers who do not read
+
+
+def resident(process: GatewayProcess) -> int:
+    """Bytes."""
+    with open(f"/proc/{process.process.pid}/status") as status:  # noqa: PTH123
+        found = re.search(r"VmRSS:\s+(\d+) kB", status.read())
+    assert found is not None
+    return int(found[1]) << 10
+
+
+async def test_readers_who_do_not_read_are_bounded_and_then_closed() -> None:
+    async with Provider(flood) as provider:
+        config = f"""
+server: {{listen: "127.0.0.1:${{API_PORT}}", admin_listen: "127.0.0.1:${{ADMIN_PORT}}", drain_delay: 0, write_idle: 2s}}
+keys: [{{id: test, digest: "{DIGEST}", aliases: ["*"]}}]
+limits: {{address: null}}
+upstreams: {{fake: {{backend: openai, base_url: "{provider.url}"}}}}
+aliases: {{chat: {{tiers: [[{{upstream: fake, model: m}}]]}}}}
+"""
+        starting = asyncio.to_thread(lambda: (context := serving(config), context.__enter__()))
+        context, process = await starting
+        try:
+            await slow_readers(process, 1)  # what is allocated once, is
+            before = resident(process)
+            grown = await slow_readers(process, READERS) - before
+            print(f"\n{READERS} readers who do not read: {grown / READERS / 1024:.0f} KiB of resident memory each")
+            assert grown / READERS < PER_READER
+            await provider.all_closed()
+            ends = [json.loads(line)["end"] for line in process.lines if '"event":"request"' in line]
+            assert ends == ["slow_reader"] * (READERS + 1)
+        finally:
+            await asyncio.to_thread(context.__exit__, None, None, None)
+
+
+async def slow_readers(process: GatewayProcess, count: int) -> int:
+    """The most resident memory while so many readers do not read; returns when the gateway has closed them all."""
+    loop = asyncio.get_running_loop()
+    readers = []
+    for _ in range(count):
+        _, reader = await loop.create_connection(Caller, "127.0.0.1", process.port)
+        reader.transport.pause_reading()
+        reader.ask("openai stream", "chat")
+        readers.append(reader)
+    most, logged = 0, len(process.records("request"))
+    while len(process.records("request")) < logged + count:
+        most = max(most, resident(process))
+        await asyncio.sleep(0.02)  # another process: nothing tells when
+    for reader in readers:
+        reader.transport.abort()
+    return most
