@@ -234,10 +234,15 @@ class Issuer(_Section, frozen=True):
 
 
 class Limits(_Section, frozen=True):
-    """`store`: "memory" or a redis:// / rediss:// / unix:// URL. `address`: per client address, before authentication."""
+    """`store`: "memory" or a redis:// / rediss:// / unix:// URL. `address`: per client address, before authentication.
+
+    When the store does not answer: `open` counts in this process, with the limits divided by `replicas`; `closed` refuses.
+    """
 
     store: Secret = Secret("memory")
     address: Limit | None = Limit(rate=Rate(50), burst=100)
+    when_down: Literal["open", "closed"] = "open"
+    replicas: Count = 1
     prefix: Name = "sluice"
 
 

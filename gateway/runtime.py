@@ -30,8 +30,6 @@ from gateway.pipeline import Pipeline
 from gateway.policies.requests import RequestLimits
 from gateway.policies.turns import Turns
 from gateway.probes import watch
-from gateway.resume import Journals
-from gateway.resume.memory import MemoryJournals
 from gateway.routing import RetryPolicy
 from gateway.strategies import Rank
 from gateway.transport import Transport
@@ -71,7 +69,7 @@ class Runtime:
         callers: tuple[Key | Issuer, ...] = (*config.keys, *config.jwt)
         self.origins = frozenset(origin for caller in callers for origin in caller.origins)
         self.addresses = client_addresses(config.server.trusted_proxies)
-        self.store = _bucket_store(config, self.metrics)
+        self.store = _bucket_store(config, self.metrics, self.log)
         self.limits = RequestLimits(self.store, config.limits.address, self._decided)
         self.conversations = _conversation_store(config)
         self.journals = _journals(config, self._not_journaled)
@@ -298,23 +296,24 @@ def _http(config: Config, name: str, backend: Backend) -> Transport:
     return HttpTransport(base_url, credentials=backend.credentials(), max_connections=upstream.max_connections)
 
 
-def _bucket_store(config: Config, metrics: Metrics) -> BucketStore:
+def _bucket_store(config: Config, metrics: Metrics, log: Any) -> BucketStore:
     url = config.limits.store.reveal()
     if url == "memory":
         return MemoryStore()
     from gateway.limits.guarded import Guarded
     from gateway.limits.redis import RedisStore
 
-    return Guarded(RedisStore(url, prefix=config.limits.prefix), MemoryStore())
-
-
-def _journals(config: Config, failed: Callable[[Exception], None]) -> Journals:
-    url = config.resume.reveal()
-    if url == "memory":
-        return MemoryJournals()
-    from gateway.resume.redis import RedisJournals
-
-    return RedisJournals(url, prefix=config.limits.prefix, failed=failed)
+    errors = metrics.child("ratelimit_store_errors", "redis")
+    seconds = metrics.child("ratelimit_store_seconds", "redis")
+    return Guarded(
+        RedisStore(url, prefix=config.limits.prefix),
+        MemoryStore(),
+        config.limits.when_down,
+        replicas=config.limits.replicas,
+        failed=lambda reason: errors.inc(),
+        decided=lambda decider, took: seconds.observe(took),
+        switched=lambda down: log.warning("limits_store", down=down, mode=config.limits.when_down),
+    )
 
 
 def _conversation_store(config: Config) -> ConversationStore:

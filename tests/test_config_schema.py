@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.test_config_problems import Fake
-from tests.test_config_values import bundled
 
 from gateway.configschema import DRAFT, json_schema
+from tests.test_config_problems import Fake
+from tests.test_config_values import bundled
 
 COMMITTED = Path(__file__).parent.parent / "config" / "schema.json"
 

@@ -6,7 +6,6 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from tests.test_config_problems import GOOD, Fake, find
 
 from gateway.backends import find_backend
 from gateway.config import Secret
@@ -17,6 +16,7 @@ from gateway.units import Bytes, Rate, Seconds
 from gateway.version import VERSION
 from gateway.yamltext import Mapping as Tree
 from gateway.yamltext import Scalar, YamlError, read
+from tests.test_config_problems import GOOD, Fake, find
 
 ROOT = Path(__file__).parent.parent
 SECRET = "s3cret-never-shown"

@@ -10,6 +10,8 @@ from gateway.conversations import Conversation, Turn
 
 MAX_CONVERSATIONS = 10_000
 MAX_TURNS = 1_000
+MAX_CHARACTERS = 64 << 20
+"""Of all messages together: some 64 to 256 MiB."""
 PREVIEW = 200
 """Characters of the last message in a list of conversations."""
 
@@ -20,8 +22,12 @@ class _Kept(msgspec.Struct):
 
 
 class MemoryConversations:
-    def __init__(self, *, conversations: int = MAX_CONVERSATIONS, turns: int = MAX_TURNS) -> None:
+    def __init__(
+        self, *, conversations: int = MAX_CONVERSATIONS, turns: int = MAX_TURNS, characters: int = MAX_CHARACTERS
+    ) -> None:
         self._max = conversations
+        self._max_characters = characters
+        self._characters = 0
         self._max_turns = turns
         self._ids: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._kept: OrderedDict[str, _Kept] = OrderedDict()  # by id; the one updated last is last
@@ -47,6 +53,7 @@ class MemoryConversations:
         if kept is None:
             kept = self._kept[id] = _Kept(Conversation(id, tenant, session, turns[0].created, 0), [])
         kept.turns += turns
+        self._characters += _size(turns) - _size(kept.turns[: -self._max_turns])
         del kept.turns[: -self._max_turns]
         last = turns[-1]
         kept.conversation = msgspec.structs.replace(
@@ -69,4 +76,18 @@ class MemoryConversations:
     def _forget(self) -> None:
         while len(self._ids) > self._max:
             _, id = self._ids.popitem(last=False)
-            self._kept.pop(id, None)
+            self._drop(id)
+        while self._characters > self._max_characters and len(self._kept) > 1:
+            id = next(iter(self._kept))
+            conversation = self._kept[id].conversation
+            self._ids.pop((conversation.tenant, conversation.session), None)
+            self._drop(id)
+
+    def _drop(self, id: str) -> None:
+        kept = self._kept.pop(id, None)
+        if kept is not None:
+            self._characters -= _size(kept.turns)
+
+
+def _size(turns: Sequence[Turn]) -> int:
+    return sum(len(turn.content) for turn in turns)

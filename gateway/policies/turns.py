@@ -16,6 +16,7 @@ from gateway.conversations import ConversationStore, Turn
 from gateway.conversations.turnstile import Turnstile
 
 COMPLETE = frozenset({"done", "length", "content_filter"})
+BROKEN = (OSError, TimeoutError, RuntimeError)
 STORE_TIMEOUT = 5.0
 CHARACTERS_PER_TOKEN = 4
 
@@ -43,23 +44,33 @@ class Turns:
             return
         tenant = call.principal.tenant
         async with self._turnstile.turn(tenant, session):
-            call.conversation = await self._store.open(tenant, session)
-            asked = call.chat.messages[-1]
-            asked_at = self._wall()
-            turns = await self._store.recent(call.conversation, call.route.config.history.messages)
+            asked, asked_at = call.chat.messages[-1], self._wall()
+            turns = await self._history(call, tenant, session)
             call.chat.messages = (*_system(call.route.config.system), *_window(turns, call.route.config.history), asked)
             try:
                 yield
             finally:
-                if call.end in COMPLETE or call.text:
+                if call.conversation and (call.end in COMPLETE or call.text):
                     await self._keep(call, tenant, session, Turn("user", asked.text, asked_at))
+
+    async def _history(self, call: Call, tenant: str, session: str) -> list[Turn]:
+        """What was said before. A store that is down costs the history, not the answer; the caller is told in a header."""
+        try:
+            id = await self._store.open(tenant, session)
+            turns = await self._store.recent(id, call.route.config.history.messages)
+        except BROKEN as error:
+            self._failed("open", error)
+            call.headers.append(("x-sluice-history", "unavailable"))
+            return []
+        call.conversation = id
+        return turns
 
     async def _keep(self, call: Call, tenant: str, session: str, asked: Turn) -> None:
         answered = Turn("assistant", call.text.strip(), self._wall(), interrupted=call.end not in COMPLETE)
         try:
             async with asyncio.timeout(STORE_TIMEOUT):
                 await self._store.append(tenant, session, call.conversation, [asked, answered])
-        except (OSError, TimeoutError, RuntimeError) as error:
+        except BROKEN as error:
             self._failed("append", error)
 
 

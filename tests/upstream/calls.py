@@ -53,5 +53,5 @@ async def pumped(response: Exchange) -> bytes:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Let the loop turn until it holds (the test's own timeout is the bound)."""
-    while not condition():  # noqa: ASYNC110 - conditions of others' state have no event
+    while not condition():
         await asyncio.sleep(0)
