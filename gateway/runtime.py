@@ -316,6 +316,15 @@ def _bucket_store(config: Config, metrics: Metrics, log: Any) -> BucketStore:
     )
 
 
+def _journals(config: Config, failed: Callable[[Exception], None]) -> Journals:
+    url = config.resume.reveal()
+    if url == "memory":
+        return MemoryJournals()
+    from gateway.resume.redis import RedisJournals
+
+    return RedisJournals(url, prefix=config.limits.prefix, failed=failed)
+
+
 def _conversation_store(config: Config) -> ConversationStore:
     kind, _, path = config.state.partition(":")
     if kind == "memory":
