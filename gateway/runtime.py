@@ -30,6 +30,8 @@ from gateway.pipeline import Pipeline
 from gateway.policies.requests import RequestLimits
 from gateway.policies.turns import Turns
 from gateway.probes import watch
+from gateway.resume import Journals
+from gateway.resume.memory import MemoryJournals
 from gateway.routing import RetryPolicy
 from gateway.strategies import Rank
 from gateway.transport import Transport

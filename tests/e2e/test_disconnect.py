@@ -70,8 +70,9 @@ async def callers(g: Running, count: int, mode: str, alias: str, *, read: bool =
 async def flood(turn: Turn) -> None:
     """Megabytes, as fast as they are taken."""
     turn.begin()
+    tokens = b"".join(OPENAI.token(f" w{n}") for n in range(100))
     while not turn.peer.closed.is_set():
-        turn.write(OPENAI.token("x" * 10_000))
+        turn.write(tokens)
         await turn.peer.drain()
 
 
