@@ -5,8 +5,8 @@ of its route. A chat call is always downhill: address limit, identity, body, fro
 """
 
 import asyncio
+import random
 import re
-import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -38,7 +38,7 @@ from gateway.identity.principal import Principal
 from gateway.openapi import document
 from gateway.resume.streams import Place, ResumableStreams, place_of
 from gateway.runtime import Runtime
-from gateway.strategies import asked_of
+from gateway.strategies import NOTHING, asked_of
 from gateway.transport import UpstreamResponse
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -146,14 +146,14 @@ class Api:
 
     async def __call__(self, request: Request) -> None:
         asked = request.headers.get("X-Request-Id", "")
-        request_id = asked if asked and REQUEST_ID.fullmatch(asked) else secrets.token_hex(16)
+        request_id = asked if asked and REQUEST_ID.fullmatch(asked) else f"{random.getrandbits(128):032x}"
         request.extra += (("x-request-id", request_id), ("request-id", request_id))
         try:
             await self._dispatch(request, request_id)
         except GatewayError as error:
             self._refuse(request, self._dialect_of(request.path), error, request_id)
         except Exception as crash:  # a fault of ours: told to the log (where, not what), and never to the caller
-            self.runtime.crashed(crash, request_id)
+            self.runtime.records.crashed(crash, request_id)
             if request.begun:
                 request.abort()
             else:
@@ -228,7 +228,7 @@ class Api:
         try:
             principal = self.runtime.authenticator.identify(request.raw_headers)
         except Unauthorized as error:
-            self.runtime.auth_failures[error.reason].inc()
+            self.runtime.records.auth_failures[error.reason].inc()
             raise
         if origin and principal.origins and origin not in principal.origins:
             raise Forbidden("This key may not be used from this origin")
@@ -253,7 +253,7 @@ class Api:
             error = refused
             self._refuse(request, frontend, refused, request_id)
         finally:
-            runtime.finished(request, request_id, frontend.name, principal, call, error)
+            runtime.records.finished(request, request_id, frontend.name, principal, call, error)
 
     async def _answer(self, call: Call, outlet: Outlet) -> None:
         """Where the alias says so, the call outlives its client: in a task of its own, for a bounded time."""
@@ -279,7 +279,7 @@ class Api:
             place = place_of(stream, request.query.get("after", ""), last)
             await self._resumable.resume(place, request, principal, request_id)
         finally:
-            self.runtime.resumed(request, request_id, principal, place.stream if place is not None else None)
+            self.runtime.records.resumed(request, request_id, principal, place.stream if place is not None else None)
 
     async def _call(self, request: Request, request_id: str, frontend: Frontend, principal: Principal) -> Call:
         media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
@@ -293,8 +293,8 @@ class Api:
             raise ModelNotFound(what, param="model")
         if chat.session is not None:
             check_message(chat, route.config.max_message_chars)
-        series = self.runtime.series[frontend.name, name]
-        asked = asked_of(chat, principal.key_id, principal.tenant, request.headers)
+        series = self.runtime.records.series[frontend.name, name]
+        asked = NOTHING if route.plain else asked_of(chat, principal.key_id, principal.tenant, request.headers)
         return Call(request_id, request.received, frontend, principal, route, chat, series, asked)
 
     # --- models

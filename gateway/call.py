@@ -1,6 +1,6 @@
 """One call, from the accepted request to its log line: what the server, the policies and the pipeline know of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
 import msgspec
@@ -44,6 +44,8 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     retry: RetryPolicy
     shadow: Target | None
     inter_token: Any
+    waiting: Callable[[int], Any] = lambda _: None  # told +1 and -1 as calls begin and end to wait for their turn
+    plain: bool = False  # one target that takes every call: nothing of a call decides about its route
 
     @property
     def targets(self) -> list[Target]:

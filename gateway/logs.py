@@ -1,10 +1,11 @@
 """One JSON line per request, at its end, and the few events of the process's own life. Content is never logged.
 
+Lines leave many at a time (the runtime's ticker flushes them), for a write is the dearest part of a line.
 A line that cannot be written (a full disk, a closed pipe) is counted and dropped: a log cannot fail a request.
 """
 
 import logging
-import sys
+import time
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
@@ -12,28 +13,73 @@ import msgspec
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
-_encode = msgspec.json.Encoder(enc_hook=str).encode
+
+def _plain(value: object) -> object:
+    return float(value) if isinstance(value, float) else str(value)
+
+
+_encode = msgspec.json.Encoder(enc_hook=_plain).encode
 
 
 def _render(_: WrappedLogger, __: str, event: EventDict) -> bytes:
     return _encode(event)
 
 
-class _Lines:
-    """Writes whole lines, unbuffered, and never raises."""
+class Lines:
+    """Whole lines for `out`, kept until `flush`: one write for many. Warnings and worse leave at once, with what was before.
 
-    def __init__(self, out: BinaryIO, dropped: Callable[[], None]) -> None:
+    Never raises: `dropped` is called for each line that could not be written.
+    """
+
+    FULL = 64 << 10
+
+    def __init__(self, out: BinaryIO, dropped: Callable[[], None] = lambda: None) -> None:
         self._out = out
         self._dropped = dropped
+        self._kept: list[bytes] = []
+        self._size = 0
 
     def msg(self, line: bytes) -> None:
+        self._kept.append(line)
+        self._size += len(line)
+        if self._size > self.FULL:
+            self.flush()
+
+    def now(self, line: bytes) -> None:
+        self.msg(line)
+        self.flush()
+
+    def flush(self) -> None:
+        if not self._kept:
+            return
+        lines, self._kept, self._size = self._kept, [], 0
         try:
-            self._out.write(line + b"\n")
+            self._out.write(b"\n".join(lines) + b"\n")
             self._out.flush()
         except (OSError, ValueError):
-            self._dropped()
+            for _ in lines:
+                self._dropped()
 
-    debug = info = warning = error = critical = exception = msg
+    debug = info = msg
+    warning = error = critical = exception = now
+
+
+class _Stamp:
+    """ISO 8601 in UTC with milliseconds; the second's text is made once a second."""
+
+    def __init__(self, wall: Callable[[], float]) -> None:
+        self._wall = wall
+        self._second = -1
+        self._text = ""
+
+    def __call__(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        now = self._wall()
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        event["timestamp"] = f"{self._text}.{int((now - second) * 1000):03d}Z"
+        return event
 
 
 class _Foreign(logging.Handler):
@@ -48,21 +94,16 @@ class _Foreign(logging.Handler):
         self._log.warning("library", logger=record.name, severity=record.levelname.lower(), exception=kind)
 
 
-def open_log(
-    level: str = "info", out: BinaryIO | None = None, dropped: Callable[[], None] = lambda: None
-) -> structlog.typing.FilteringBoundLogger:
-    """A structlog logger that writes JSON lines to `out` (default: stdout).
-
-    `dropped` is called for each line that could not be written.
-    """
+def open_log(lines: Lines, level: str = "info", wall: Callable[[], float] = time.time) -> structlog.typing.FilteringBoundLogger:
+    """A structlog logger that writes JSON lines."""
     number = logging.getLevelNamesMapping()[level.upper()]
     logger: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
-        _Lines(out or sys.stdout.buffer, dropped),
-        processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True), _render],
+        lines,
+        processors=[structlog.processors.add_log_level, _Stamp(wall), _render],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        cache_logger_on_first_use=True,
+        context_class=dict,
     )
-    return logger
+    return logger.bind()
 
 
 def quiet_libraries(log: Any) -> None:

@@ -9,9 +9,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+
+from gateway.series import Family, Kind
 
 FIRST_TOKEN = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20, 30, 60, 120)
 PER_TOKEN = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2.5, 5)
@@ -32,53 +34,54 @@ AUTH_REASONS = ("missing", "unknown_key", "expired", "revoked", "bad_signature",
 
 
 class Spec(msgspec.Struct, frozen=True):
-    kind: type[Counter] | type[Gauge] | type[Histogram]
+    kind: Kind
     labels: tuple[str, ...]
     help: str
     buckets: tuple[float, ...] = ()
 
 
 TABLE: Mapping[str, Spec] = {
-    "requests": Spec(Counter, ("frontend", "alias", "code"), "Answered requests, by status class"),
-    "request_duration_seconds": Spec(Histogram, ("frontend", "alias"), "Request accepted to last byte", DURATION),
+    "requests": Spec("counter", ("frontend", "alias", "code"), "Answered requests, by status class"),
+    "key_requests": Spec("counter", ("key", "code"), "Answered requests by key, where metrics.key_label is set"),
+    "request_duration_seconds": Spec("histogram", ("frontend", "alias"), "Request accepted to last byte", DURATION),
     "time_to_first_token_seconds": Spec(
-        Histogram,
+        "histogram",
         ("frontend", "alias"),
         "Request accepted to first content event handed to the client's transport, failed attempts included",
         FIRST_TOKEN,
     ),
     "upstream_time_to_first_token_seconds": Spec(
-        Histogram, ("upstream", "model"), "Attempt started to its first content event", FIRST_TOKEN
+        "histogram", ("upstream", "model"), "Attempt started to its first content event", FIRST_TOKEN
     ),
     "inter_token_seconds": Spec(
-        Histogram, ("alias",), "Gap between reads that brought content to a client (per read, not per event)", PER_TOKEN
+        "histogram", ("alias",), "Gap between reads that brought content to a client (per read, not per event)", PER_TOKEN
     ),
     "time_per_output_token_seconds": Spec(
-        Histogram, ("upstream", "model"), "(duration - time to first token) / (output tokens - 1)", PER_TOKEN
+        "histogram", ("upstream", "model"), "(duration - time to first token) / (output tokens - 1)", PER_TOKEN
     ),
     "overhead_seconds": Spec(
-        Histogram, ("phase",), "Time that was ours: accepted to upstream request sent; first content in to out", OVERHEAD
+        "histogram", ("phase",), "Time that was ours: accepted to upstream request sent; first content in to out", OVERHEAD
     ),
-    "streams_in_flight": Spec(Gauge, ("frontend", "alias"), "Calls being answered"),
-    "requests_waiting": Spec(Gauge, ("alias",), "Calls queued for their session's turn"),
-    "oldest_stream_age_seconds": Spec(Gauge, (), "Age of the oldest call being answered"),
-    "stream_end": Spec(Counter, ("frontend", "alias", "reason"), "Ended calls, by how they ended"),
-    "tokens": Spec(Counter, ("upstream", "model", "kind", "source"), "Tokens as the provider reports them, else estimated"),
-    "upstream_attempts": Spec(Counter, ("upstream", "model", "outcome"), "Upstream attempts, by how they ended"),
-    "skipped_events": Spec(Counter, ("upstream", "model"), "Malformed events skipped inside good streams"),
-    "failovers": Spec(Counter, ("alias", "from", "to", "cause"), "Attempts handed to the next target"),
-    "recoveries": Spec(Counter, ("alias", "how", "outcome"), "Streams continued on another target after a cut"),
-    "breaker_state": Spec(Gauge, ("upstream", "model"), "0 closed, 1 half-open, 2 open"),
-    "ratelimit_decisions": Spec(Counter, ("scope", "resource", "decision"), "Decisions of the token buckets"),
-    "ratelimit_store_errors": Spec(Counter, ("store",), "Failed calls of the bucket store"),
-    "ratelimit_store_seconds": Spec(Histogram, ("store",), "Time for one decision of the bucket store", OVERHEAD),
-    "auth_failures": Spec(Counter, ("reason",), "Refused credentials"),
-    "conversation_store_errors": Spec(Counter, ("store", "op"), "Failed calls of the conversation store"),
-    "conversation_store_seconds": Spec(Histogram, ("store", "op"), "Time for one call of the conversation store", OVERHEAD),
-    "upstream_connections": Spec(Gauge, ("upstream", "state"), "Connections to an upstream: open, idle; calls waiting for one"),
-    "event_loop_lag_seconds": Spec(Histogram, (), "How late the event loop ran a timer", OVERHEAD),
-    "log_errors": Spec(Counter, (), "Log lines that could not be written"),
-    "build_info": Spec(Gauge, ("version", "python"), "Always 1"),
+    "streams_in_flight": Spec("gauge", ("frontend", "alias"), "Calls being answered"),
+    "requests_waiting": Spec("gauge", ("alias",), "Calls queued for their session's turn"),
+    "oldest_stream_age_seconds": Spec("gauge", (), "Age of the oldest call being answered"),
+    "stream_end": Spec("counter", ("frontend", "alias", "reason"), "Ended calls, by how they ended"),
+    "tokens": Spec("counter", ("upstream", "model", "kind", "source"), "Tokens as the provider reports them, else estimated"),
+    "upstream_attempts": Spec("counter", ("upstream", "model", "outcome"), "Upstream attempts, by how they ended"),
+    "skipped_events": Spec("counter", ("upstream", "model"), "Malformed events skipped inside good streams"),
+    "failovers": Spec("counter", ("alias", "from", "to", "cause"), "Attempts handed to the next target"),
+    "recoveries": Spec("counter", ("alias", "how", "outcome"), "Streams continued on another target after a cut"),
+    "breaker_state": Spec("gauge", ("upstream", "model"), "0 closed, 1 half-open, 2 open"),
+    "ratelimit_decisions": Spec("counter", ("scope", "resource", "decision"), "Decisions of the token buckets"),
+    "ratelimit_store_errors": Spec("counter", ("store",), "Failed calls of the bucket store"),
+    "ratelimit_store_seconds": Spec("histogram", ("store",), "Time for one decision of the bucket store", OVERHEAD),
+    "auth_failures": Spec("counter", ("reason",), "Refused credentials"),
+    "conversation_store_errors": Spec("counter", ("store", "op"), "Failed calls of the conversation store"),
+    "conversation_store_seconds": Spec("histogram", ("store", "op"), "Time for one call of the conversation store", OVERHEAD),
+    "upstream_connections": Spec("gauge", ("upstream", "state"), "Connections to an upstream (open, idle) and calls waiting"),
+    "event_loop_lag_seconds": Spec("histogram", (), "How late the event loop ran a timer", OVERHEAD),
+    "log_errors": Spec("counter", (), "Log lines that could not be written"),
+    "build_info": Spec("gauge", ("version", "python"), "Always 1"),
 }
 
 
@@ -86,20 +89,20 @@ class Metrics:
     """All metrics of one process, in a registry of their own."""
 
     def __init__(self, version: str) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
-        self._metrics: dict[str, Any] = {}
+        self._families: dict[str, Family] = {}
         for name, spec in TABLE.items():
-            more: dict[str, Any] = {"buckets": spec.buckets} if spec.buckets else {}
-            self._metrics[name] = spec.kind("sluice_" + name, spec.help, spec.labels, registry=self.registry, **more)
+            family = self._families[name] = Family(spec.kind, "sluice_" + name, spec.help, spec.labels, spec.buckets)
+            if not spec.labels:
+                family.child(())
+            self.registry.register(family)
         self.child("build_info", version, platform.python_version()).set(1)
 
     def child(self, name: str, *labels: str) -> Any:
         """The series of `name` with these label values, created at zero if it is new."""
-        metric = self._metrics[name]
-        return metric.labels(*labels) if labels else metric
+        return self._families[name].child(labels)
 
     def children(self, name: str, before: Iterable[str], last: Iterable[str]) -> dict[str, Any]:
         """A series for each value of the last label, by that value."""

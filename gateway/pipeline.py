@@ -12,7 +12,7 @@ keep the books.
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager
 from typing import Any, cast
 
 import msgspec
@@ -97,10 +97,7 @@ class Pipeline:
         """Answer one call. Raises GatewayError only while nothing has been sent; later errors are said in-band."""
         call.series.in_flight.inc()
         try:
-            async with AsyncExitStack() as stack:
-                for policy in self._policies:
-                    await stack.enter_async_context(policy(call))
-                await self._relay(call, out)
+            await self._admitted(call, out, 0)
         except GatewayError as error:
             call.error = error
             call.end = call.end or _end_of(error)
@@ -109,6 +106,13 @@ class Pipeline:
             call.end = call.end or "client_gone"
             call.series.in_flight.dec()
             call.series.ends[call.end].inc()
+
+    async def _admitted(self, call: Call, out: Outlet, passed: int) -> None:
+        """The policies around the call, one within the other."""
+        if passed == len(self._policies):
+            return await self._relay(call, out)
+        async with self._policies[passed](call):
+            await self._admitted(call, out, passed + 1)
 
     async def _relay(self, call: Call, out: Outlet) -> None:
         route = call.route
@@ -120,8 +124,11 @@ class Pipeline:
             if opening:
                 flow.say(opening)
             self._shadow(call)
-            async with asyncio.timeout(route.config.timeout):
+            if route.config.timeout is None:
                 call.end = await self._follow(call, flow)
+            else:
+                async with asyncio.timeout(route.config.timeout):
+                    call.end = await self._follow(call, flow)
         except TimeoutError:
             self._tell(call, flow, UpstreamError("total_timeout", "The call took too long"))
         except GatewayError as error:
@@ -161,7 +168,8 @@ class Pipeline:
 
     async def _follow(self, call: Call, flow: Flow) -> str:
         """The end reason of the answer that was given. Raises the last target's error where none was."""
-        queue: list[Target] = queue_of(call.route.ranks, call.asked, self._chance)
+        route = call.route
+        queue = route.targets if route.plain else queue_of(route.ranks, call.asked, self._chance)
         journey = Journey(queue, self._chance, self._budget, call.route.retry)
         step = journey.first()
         while True:

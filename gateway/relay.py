@@ -25,6 +25,8 @@ from gateway.frontends import Encoder
 
 MAX_ANSWER = 32 << 20
 """Characters of one answer; what is longer is cut (an upstream that never ends must not fill the memory)."""
+FOLD = 256
+"""Pieces of text that are kept as they came; more are joined."""
 
 
 class Relay:
@@ -35,7 +37,7 @@ class Relay:
     """
 
     __slots__ = (
-        "_accept_empty", "_decoder", "_encoder", "_held", "_reproducing", "_said", "_text", "_whole", "characters",
+        "_accept_empty", "_decoder", "_encoder", "_folded", "_held", "_reproducing", "_said", "_text", "_whole", "characters",
         "committed", "content_at", "finished", "first_content_at", "gap", "model", "only_text", "recovered",
     )  # fmt: skip
 
@@ -58,6 +60,7 @@ class Relay:
         self._reproducing = bool(said) and not prefilled
         self._held: list[StreamEvent] = []
         self._text: list[str] = []
+        self._folded = 0
         self.committed = False
         self.finished: Finished | None = None
         self.first_content_at = 0.0
@@ -124,6 +127,9 @@ class Relay:
                 characters += self._measure(event)
                 content = True
         self.characters = characters
+        if len(self._text) - self._folded > FOLD:  # a token as an object of its own takes ten times its text
+            self._text[self._folded :] = ["".join(self._text[self._folded :])]
+            self._folded += 1
         if content:
             self.gap = now - self.content_at
             self.content_at = now
@@ -168,6 +174,7 @@ class Relay:
                 self._said = ""
             fresh = text[len(self._said) :]
             self._text = [self._said, fresh] if self._said else [fresh]
+            self._folded = 0
             self._said = ""
             self._reproducing = False
             events = [*([TextDelta(fresh)] if fresh else ()), *(e for e in events if _follows_text(e))]

@@ -160,7 +160,10 @@ class Journey(Generic[T]):
     def _next_target(self) -> Step[T] | None:
         if not self._queue:
             return None
-        well = next((i for i, target in enumerate(self._queue) if target.health.ready()), None)
+        if len(self._queue) == 1:
+            well: int | None = 0
+        else:
+            well = next((i for i, target in enumerate(self._queue) if target.health.ready()), None)
         if well is None:  # the one that will be well first, rather than no answer without a try
             well = min(range(len(self._queue)), key=lambda i: self._queue[i].health.ready_at())
         self._current = self._queue.pop(well)

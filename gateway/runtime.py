@@ -3,43 +3,34 @@
 import asyncio
 import hashlib
 import hmac
+import sys
 import time
-import traceback
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from typing import Any
 
 from gateway.addresses import client_addresses
 from gateway.backends import Backend
 from gateway.call import Call, Route, Target
-from gateway.config import Alias, Config, Issuer, Key, Tier, targets_of
+from gateway.config import Alias, Issuer, Key, Tier, targets_of
 from gateway.config import Target as TargetConfig
 from gateway.configfile import Loaded
-from gateway.conversations import ConversationStore
-from gateway.conversations.memory import MemoryConversations
+from gateway.conversations.measured import Measured
 from gateway.conversations.turnstile import Turnstile
-from gateway.errors import GatewayError, Unauthorized, UpstreamError
+from gateway.errors import Unauthorized
 from gateway.health import BreakerPolicy, Health, Load
 from gateway.identity import Authenticator
-from gateway.identity.principal import Principal
-from gateway.limits import BucketStore
-from gateway.limits.memory import MemoryStore
-from gateway.logs import open_log, quiet_libraries
-from gateway.metrics import AUTH_REASONS, CallSeries, Metrics, TargetSeries
+from gateway.logs import Lines, open_log, quiet_libraries
+from gateway.metrics import Metrics, TargetSeries
 from gateway.pipeline import Pipeline
 from gateway.policies.requests import RequestLimits
 from gateway.policies.turns import Turns
 from gateway.probes import watch
-from gateway.resume import Journals
-from gateway.resume.memory import MemoryJournals
+from gateway.records import Records
 from gateway.routing import RetryPolicy
+from gateway.stores import bucket_store, conversation_store, http_transport, journals
 from gateway.strategies import Rank
 from gateway.transport import Transport
-from gateway.upstream import HttpTransport
 from gateway.version import VERSION
 
-FRONTENDS = ("widget", "openai")
-OTHER = "other"
 TICK = 0.05
 """Seconds between two looks at the deadlines of the calls in flight."""
 
@@ -47,36 +38,33 @@ TICK = 0.05
 class Runtime:
     """One configuration at work. Build it inside the event loop that will serve it."""
 
-    def __init__(self, loaded: Loaded, log: Any = None) -> None:
+    def __init__(self, loaded: Loaded, lines: Lines | None = None) -> None:
         config = loaded.config
         self.config = config
         self.started = int(time.time())
         self.draining = False
         self._clock = time.monotonic
         self.metrics = Metrics(VERSION)
-        self.log = log or open_log(config.log.level, dropped=self.metrics.child("log_errors").inc)
+        self.lines = lines or Lines(sys.stdout.buffer, self.metrics.child("log_errors").inc)
+        self.log = open_log(self.lines, config.log.level)
         quiet_libraries(self.log)
-        self.auth_failures = self.metrics.children("auth_failures", (), AUTH_REASONS)
         self._backends = loaded.backends
         self._transports: dict[str, Transport] = {
-            name: backend.transport() or _http(config, name, backend) for name, backend in loaded.backends.items()
+            name: backend.transport() or http_transport(config, name, backend) for name, backend in loaded.backends.items()
         }
         self.routes = {name: self._route(name, alias, loaded.backends) for name, alias in config.aliases.items()}
-        self.series = {
-            (frontend, alias): CallSeries(self.metrics, frontend, alias)
-            for frontend in FRONTENDS
-            for alias in (*self.routes, OTHER)
-        }
+        labelled = [key.id for key in config.keys] if config.metrics.key_label else []
+        kind = config.state.partition(":")[0]
+        self.records = records = Records(self.metrics, self.log, self._clock, self.routes, kind, labelled)
         self.authenticator = Authenticator(config, time.time)
         callers: tuple[Key | Issuer, ...] = (*config.keys, *config.jwt)
         self.origins = frozenset(origin for caller in callers for origin in caller.origins)
         self.addresses = client_addresses(config.server.trusted_proxies)
-        self.store = _bucket_store(config, self.metrics, self.log)
-        self.limits = RequestLimits(self.store, config.limits.address, self._decided)
-        self.conversations = _conversation_store(config)
-        self.journals = _journals(config, self._not_journaled)
-        self.turnstile = Turnstile()
-        turns = Turns(self.conversations, self.turnstile, time.time, self._not_kept)
+        self.store = bucket_store(config, self.metrics, self.log)
+        self.limits = RequestLimits(self.store, config.limits.address, records.decided)
+        self.conversations = Measured(conversation_store(config), self.metrics, kind, self._clock)
+        self.journals = journals(config, records.not_journaled)
+        turns = Turns(self.conversations, Turnstile(), time.time, records.not_kept)
         self.pipeline = Pipeline(
             [self.limits, turns],
             clock=self._clock,
@@ -107,7 +95,9 @@ class Runtime:
             retry_after_wait=float(alias.retry.retry_after_wait),
             after_content_policy=alias.fall_back_on_content_policy,
         )
-        return Route(name, alias, ranks, retry, shadow, self.metrics.child("inter_token_seconds", name))
+        inter_token = self.metrics.child("inter_token_seconds", name)
+        waiting = self.metrics.child("requests_waiting", name)
+        return Route(name, alias, ranks, retry, shadow, inter_token, waiting.inc, plain=_takes_every_call(ranks))
 
     def _target(self, spec: TargetConfig, backend: Backend) -> Target:
         upstream = self.config.upstreams[spec.upstream]
@@ -133,26 +123,6 @@ class Runtime:
 
     # --- what happens
 
-    def _decided(self, scope: str, resource: str, decision: str) -> None:
-        self.metrics.child("ratelimit_decisions", scope, resource, decision).inc()
-
-    def _not_kept(self, operation: str, error: Exception) -> None:
-        self.metrics.child("conversation_store_errors", self.config.state.partition(":")[0], operation).inc()
-        self.log.error("conversation_not_kept", operation=operation, error=type(error).__name__)
-
-    def _not_journaled(self, error: Exception) -> None:
-        self.metrics.child("conversation_store_errors", "redis", "journal").inc()
-        self.log.error("streams_not_resumable", error=type(error).__name__)
-
-    def broken(self, status: int) -> None:
-        """A request that was not HTTP (400), or a fault of the server's (500)."""
-        self.series["widget", OTHER].requests[f"{status // 100}xx"].inc()
-
-    def crashed(self, crash: Exception, request_id: str) -> None:
-        """A fault of ours: where it happened, without values (they may hold what a caller sent)."""
-        frames = [f"{frame.filename}:{frame.lineno}:{frame.name}" for frame in traceback.extract_tb(crash.__traceback__)]
-        self.log.error("crash", request_id=request_id, error=type(crash).__name__, at=frames[-6:])
-
     def outlives(self, call: Call, task: "asyncio.Task[None]", unread: Callable[[], float] | None = None) -> None:
         """A call that goes on without its client, for `finish_limit` at most; it is logged when it ends.
 
@@ -176,49 +146,9 @@ class Runtime:
         def ended(_: object) -> None:
             timer.cancel()
             self._detached.discard(task)
-            error = None if task.cancelled() else task.exception()
-            self.log.info("detached", request_id=call.id, error=type(error).__name__ if error else None, **_facts(call))
+            self.records.detached(call, None if task.cancelled() else task.exception())
 
         task.add_done_callback(ended)
-
-    def finished(
-        self,
-        exchange: Any,
-        request_id: str,
-        frontend: str,
-        principal: Principal | None,
-        call: Call | None,
-        error: GatewayError | None,
-    ) -> None:
-        """Count and log one chat request, however it ended."""
-        duration = self._clock() - exchange.received
-        series = call.series if call is not None else self.series[frontend, OTHER]
-        status = exchange.status
-        if status:
-            series.requests[f"{status // 100}xx"].inc()
-        series.duration.observe(duration)
-        error = error or (call.error if call is not None else None)
-        self.log.info(
-            "request",
-            request_id=request_id,
-            frontend=frontend,
-            key=principal.key_id if principal is not None else None,
-            status=status or None,
-            duration=round(duration, 6),
-            error=error.code if error is not None else None,
-            reason=error.reason if isinstance(error, Unauthorized) else None,
-            **(
-                _facts(call)
-                if call is not None and not call.detached
-                else {"end": "refused" if error is not None else "client_gone"}
-            ),
-        )
-
-    def resumed(self, exchange: Any, request_id: str, principal: Principal, stream: str | None) -> None:
-        """Log one request that resumed a stream, or tried to; the call is counted where it was made."""
-        duration = round(self._clock() - exchange.received, 6)
-        status = exchange.status or None
-        self.log.info("resume", request_id=request_id, key=principal.key_id, status=status, duration=duration, resumed=stream)
 
     def exposition(self) -> bytes:
         """/metrics, with the gauges that are only looked at."""
@@ -250,6 +180,7 @@ class Runtime:
             now = self._clock()
             self._lag.observe(max(0.0, now - due))
             self.pipeline.tick(now)
+            self.lines.flush()
             if now - swept >= 1:
                 swept = now
                 sweep(now)
@@ -274,63 +205,11 @@ class Runtime:
             await transport.close()
         await self.store.close()
         await self.conversations.close()
+        self.lines.flush()
 
 
-def _facts(call: Call) -> dict[str, Any]:
-    usage = call.usage
-    answered = call.answered or (call.attempts[-1] if call.attempts else None)
-    return {
-        "alias": call.route.name,
-        "target": answered.target.label if answered is not None else None,
-        "attempts": [f"{attempt.target.label} {attempt.outcome}" for attempt in call.attempts],
-        "stream": call.chat.stream,
-        "end": call.end,
-        "ttft": round(call.ttft, 6) if call.ttft is not None else None,
-        "tokens_in": usage.input if usage is not None else None,
-        "tokens_out": usage.output if usage is not None else None,
-        "upstream_status": (call.error.status or None) if isinstance(call.error, UpstreamError) else None,
-    }
-
-
-def _http(config: Config, name: str, backend: Backend) -> Transport:
-    upstream = config.upstreams[name]
-    base_url: str = getattr(backend, "base_url", "")
-    return HttpTransport(base_url, credentials=backend.credentials(), max_connections=upstream.max_connections)
-
-
-def _bucket_store(config: Config, metrics: Metrics, log: Any) -> BucketStore:
-    url = config.limits.store.reveal()
-    if url == "memory":
-        return MemoryStore()
-    from gateway.limits.guarded import Guarded
-    from gateway.limits.redis import RedisStore
-
-    errors = metrics.child("ratelimit_store_errors", "redis")
-    seconds = metrics.child("ratelimit_store_seconds", "redis")
-    return Guarded(
-        RedisStore(url, prefix=config.limits.prefix),
-        MemoryStore(),
-        config.limits.when_down,
-        replicas=config.limits.replicas,
-        failed=lambda reason: errors.inc(),
-        decided=lambda decider, took: seconds.observe(took),
-        switched=lambda down: log.warning("limits_store", down=down, mode=config.limits.when_down),
-    )
-
-
-def _journals(config: Config, failed: Callable[[Exception], None]) -> Journals:
-    url = config.resume.reveal()
-    if url == "memory":
-        return MemoryJournals()
-    from gateway.resume.redis import RedisJournals
-
-    return RedisJournals(url, prefix=config.limits.prefix, failed=failed)
-
-
-def _conversation_store(config: Config) -> ConversationStore:
-    kind, _, path = config.state.partition(":")
-    if kind == "memory":
-        return MemoryConversations()
-    from gateway.conversations.sqlite import SqliteConversations
-
-    return SqliteConversations(Path(path))
+def _takes_every_call(ranks: list[Rank]) -> bool:
+    """Whether nothing of a call can decide about its route: there is one target, and it has no conditions."""
+    targets = [target for rank in ranks for target in rank.targets]
+    spec = targets[0].spec
+    return len(targets) == 1 and spec.vision and spec.tools and spec.context is None

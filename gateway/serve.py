@@ -11,10 +11,11 @@ import gc
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, Self, cast
+from typing import Self, cast
 
 from gateway.api import ADMIN, API, Api
 from gateway.configfile import Loaded
+from gateway.logs import Lines
 from gateway.runtime import Runtime
 from gateway.server import Listener
 from gateway.version import VERSION
@@ -38,11 +39,11 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 class Gateway:
     """A runtime and its two listeners. `async with` serves; leaving it closes what is left at once."""
 
-    def __init__(self, loaded: Loaded, log: Any = None) -> None:
+    def __init__(self, loaded: Loaded, lines: Lines | None = None) -> None:
         self.config = loaded.config.server
-        self.runtime = Runtime(loaded, log)
-        self.clients = Listener(Api(self.runtime, API), self.config, self.runtime.broken)
-        self.operators = Listener(Api(self.runtime, ADMIN), self.config, self.runtime.broken)
+        self.runtime = Runtime(loaded, lines)
+        self.clients = Listener(Api(self.runtime, API), self.config, self.runtime.records.broken)
+        self.operators = Listener(Api(self.runtime, ADMIN), self.config, self.runtime.records.broken)
         self._servers: list[asyncio.Server] = []
         self._ticking: asyncio.Task[None] | None = None
 
@@ -119,6 +120,7 @@ async def _serve(loaded: Loaded) -> int:
         print(f"sluice: {error}", file=sys.stderr)
         return 1
     log.info("stopped")
+    gateway.runtime.lines.flush()
     return 0
 
 

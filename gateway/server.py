@@ -230,7 +230,10 @@ class Exchange:
             if request.headers.get("Expect", "").lower() == "100-continue" and self._transport is not None:
                 self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             if request.content.is_eof():
-                return await request.read()
+                body = request.content.read_nowait()
+                if len(body) > config.body_limit:
+                    raise self._too_large()
+                return body
             return await self._slow_body(float(config.body_timeout), int(config.body_limit))
         except web.HTTPRequestEntityTooLarge:
             raise self._too_large() from None

@@ -66,6 +66,8 @@ class Asked(msgspec.Struct, frozen=True):
         return ""
 
 
+NOTHING = Asked()
+
 PREFIX = 512
 """Characters of the first message by which `affinity: prefix` knows calls that share a prompt cache."""
 

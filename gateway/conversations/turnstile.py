@@ -8,7 +8,7 @@ from typing import Any
 
 from gateway.errors import Unavailable
 
-MAX_WAITING = 32
+MAX_WAITING = 256
 """Turns that may wait for one session; the next is refused rather than kept for minutes."""
 
 
@@ -23,25 +23,28 @@ class Turnstile:
         return len(self._queues)
 
     @asynccontextmanager
-    async def turn(self, tenant: str, session: str) -> AsyncIterator[None]:
-        """Waits for the turn before it. Raises Unavailable where too many wait already. Safe to cancel at any point."""
+    async def turn(self, tenant: str, session: str, waiting: Callable[[int], Any] | None = None) -> AsyncIterator[None]:
+        """Waits for the turn before it. Raises Unavailable where too many wait already. Safe to cancel at any point.
+
+        `waiting` is told in place of the turnstile's own.
+        """
         key = (tenant, session)
         queue = self._queues.get(key)
         if queue is None:
             self._queues[key] = deque()
         else:
-            await self._wait(key, queue)
+            await self._wait(key, queue, waiting or self._waiting)
         try:
             yield
         finally:
             self._leave(key)
 
-    async def _wait(self, key: tuple[str, str], queue: deque[asyncio.Future[None]]) -> None:
+    async def _wait(self, key: tuple[str, str], queue: deque[asyncio.Future[None]], waiting: Callable[[int], Any]) -> None:
         if len(queue) >= MAX_WAITING:
             raise Unavailable("Too many turns of this session are waiting")
         called = asyncio.get_running_loop().create_future()
         queue.append(called)
-        self._waiting(1)
+        waiting(1)
         try:
             await called
         except BaseException:
@@ -51,7 +54,7 @@ class Turnstile:
                 queue.remove(called)
             raise
         finally:
-            self._waiting(-1)
+            waiting(-1)
 
     def _call_next(self, queue: deque[asyncio.Future[None]]) -> bool:
         while queue:

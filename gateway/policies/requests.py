@@ -1,8 +1,9 @@
 """Requests per key, and per client address before authentication. A refused request takes nothing from any bucket."""
 
 import math
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from functools import lru_cache
+from types import TracebackType
 from typing import Any
 
 from gateway.call import Call
@@ -11,6 +12,7 @@ from gateway.errors import RateLimited
 from gateway.limits import BucketStore, Claim, Limit, Verdict
 
 
+@lru_cache(4096)
 def bucket_of(limit: LimitConfig) -> Limit:
     """The token bucket for a configured limit: its capacity is one second's worth, at least 1, unless `burst` says."""
     return Limit(capacity=limit.burst or max(1.0, float(limit.rate)), rate=float(limit.rate))
@@ -19,11 +21,17 @@ def bucket_of(limit: LimitConfig) -> Limit:
 def headers_of(claim: Claim, verdict: Verdict, index: int = 0) -> list[tuple[str, str]]:
     """`x-ratelimit-*` in OpenAI's names; reset in seconds until the bucket is full."""
     level = verdict.levels[index]
+    limit, remaining, reset = _names(claim.resource)
     return [
-        (f"x-ratelimit-limit-{claim.resource}", str(int(claim.limit.capacity))),
-        (f"x-ratelimit-remaining-{claim.resource}", str(max(0, math.floor(level.remaining)))),
-        (f"x-ratelimit-reset-{claim.resource}", f"{level.reset:.3f}s"),
+        (limit, str(int(claim.limit.capacity))),
+        (remaining, str(max(0, math.floor(level.remaining)))),
+        (reset, f"{level.reset:.3f}s"),
     ]
+
+
+@lru_cache(16)
+def _names(resource: str) -> tuple[str, str, str]:
+    return f"x-ratelimit-limit-{resource}", f"x-ratelimit-remaining-{resource}", f"x-ratelimit-reset-{resource}"
 
 
 class RequestLimits:
@@ -37,22 +45,36 @@ class RequestLimits:
     async def admit_address(self, address: str) -> None:
         """Raises RateLimited where this client address has asked too often."""
         if self._address is not None:
-            await self._take([Claim(f"address:{address}", self._address, scope="address")])
+            await self.take(Claim(f"address:{address}", self._address, 1.0, "address"))
 
-    @asynccontextmanager
-    async def __call__(self, call: Call) -> AsyncIterator[None]:
-        limit = call.principal.limits.requests
-        if limit is not None:
-            claim = Claim(f"key:{call.principal.bucket}", bucket_of(limit))
-            call.headers += await self._take([claim])
-        yield
+    def __call__(self, call: Call) -> "_Admission":
+        return _Admission(self, call)
 
-    async def _take(self, claims: Sequence[Claim]) -> list[tuple[str, str]]:
-        verdict = await self._store.take(claims)
-        index = max(verdict.denied, 0)
-        claim = claims[index]
-        headers = headers_of(claim, verdict, index)
-        self._decided(claim.scope, claim.resource, "admitted" if verdict.admitted else "refused")
-        if not verdict.admitted:
-            raise RateLimited(verdict.retry_after, scope=claim.scope, resource=claim.resource, headers=headers)
-        return headers
+    async def take(self, claim: Claim) -> Verdict:
+        """Raises RateLimited where it does not fit."""
+        verdict = await self._store.take([claim])
+        if verdict.admitted:
+            self._decided(claim.scope, claim.resource, "admitted")
+            return verdict
+        self._decided(claim.scope, claim.resource, "refused")
+        headers = headers_of(claim, verdict)
+        raise RateLimited(verdict.retry_after, scope=claim.scope, resource=claim.resource, headers=headers)
+
+
+class _Admission:
+    """One call's: a request is charged when it begins, whatever becomes of it."""
+
+    __slots__ = ("_call", "_limits")
+
+    def __init__(self, limits: RequestLimits, call: Call) -> None:
+        self._limits = limits
+        self._call = call
+
+    async def __aenter__(self) -> None:
+        principal = self._call.principal
+        if principal.limits.requests is not None:
+            claim = Claim(f"key:{principal.bucket}", bucket_of(principal.limits.requests))
+            self._call.headers += headers_of(claim, await self._limits.take(claim))
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        return None

@@ -4,9 +4,8 @@ User and assistant messages are stored together, once the answer has ended: a ca
 and one that was cut short is kept as what was delivered, marked as interrupted.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 from gateway.call import Call
@@ -15,9 +14,9 @@ from gateway.config import History
 from gateway.conversations import ConversationStore, Turn
 from gateway.conversations.turnstile import Turnstile
 
+_NO_TURN: AbstractAsyncContextManager[None] = nullcontext()
 COMPLETE = frozenset({"done", "length", "content_filter"})
 BROKEN = (OSError, TimeoutError, RuntimeError)
-STORE_TIMEOUT = 5.0
 CHARACTERS_PER_TOKEN = 4
 
 
@@ -36,14 +35,13 @@ class Turns:
         self._wall = wall
         self._failed = failed
 
+    def __call__(self, call: Call) -> AbstractAsyncContextManager[None]:
+        return _NO_TURN if call.chat.session is None else self._turn(call, call.chat.session)
+
     @asynccontextmanager
-    async def __call__(self, call: Call) -> AsyncIterator[None]:
-        session = call.chat.session
-        if session is None:
-            yield
-            return
+    async def _turn(self, call: Call, session: str) -> AsyncIterator[None]:
         tenant = call.principal.tenant
-        async with self._turnstile.turn(tenant, session):
+        async with self._turnstile.turn(tenant, session, call.route.waiting):
             asked, asked_at = call.chat.messages[-1], self._wall()
             turns = await self._history(call, tenant, session)
             call.chat.messages = (*_system(call.route.config.system), *_window(turns, call.route.config.history), asked)
@@ -68,8 +66,7 @@ class Turns:
     async def _keep(self, call: Call, tenant: str, session: str, asked: Turn) -> None:
         answered = Turn("assistant", call.text.strip(), self._wall(), interrupted=call.end not in COMPLETE)
         try:
-            async with asyncio.timeout(STORE_TIMEOUT):
-                await self._store.append(tenant, session, call.conversation, [asked, answered])
+            await self._store.append(tenant, session, call.conversation, [asked, answered])
         except BROKEN as error:
             self._failed("append", error)
 

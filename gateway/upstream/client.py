@@ -15,6 +15,8 @@ from gateway.upstream.request import Heads, origin_of
 from gateway.version import VERSION
 
 KEEPALIVE = 60.0
+READ = 64 << 10
+"""Bytes of one read at most."""
 
 
 class HttpTransport:
@@ -46,6 +48,7 @@ class HttpTransport:
         self._max_headers = max_headers
         self.pool = Pool(max_connections, keepalive, clock)
         self.dialer = Dialer(origin, tls if origin.scheme == "https" else None, clock)
+        self._buffer = memoryview(bytearray(READ))
         self.dialed = 0
         self.resent = 0  # requests that met a stale connection
 
@@ -78,7 +81,7 @@ class HttpTransport:
     def new_connection(self) -> Connection:
         self.dialed += 1
         parser = ResponseParser(self._name, max_head=self._max_head, max_headers=self._max_headers)
-        return Connection(parser, self._name, self.pool.lost)
+        return Connection(parser, self._name, self.pool.lost, self._buffer)
 
     def give_back(self, connection: Connection, *, ended: bool) -> None:
         """A connection that nobody uses any more, with its place."""

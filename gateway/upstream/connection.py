@@ -25,12 +25,20 @@ class Receiver(Protocol):
     def ended(self, error: UpstreamError | None) -> None: ...
 
 
-class Connection(asyncio.Protocol):
-    """`used`: it has carried a request before this one. `answered`: a byte of this one's answer has come."""
+class Connection(asyncio.BufferedProtocol):
+    """`used`: it has carried a request before this one. `answered`: a byte of this one's answer has come.
 
-    __slots__ = ("_lost", "_parser", "_paused", "_peer", "_receiver", "_transport", "answered", "closed", "idle_since", "used")
+    `buffer` is what sockets are read into, shared by any connections: its size bounds what one read can bring, and so
+    what is under way to a client that has just stopped reading (the event loops' own reads are of 256 KiB).
+    """
 
-    def __init__(self, parser: ResponseParser, peer: str, lost: "Callable[[Connection], None]") -> None:
+    __slots__ = (
+        "_buffer", "_lost", "_parser", "_paused", "_peer", "_receiver", "_transport", "answered", "closed", "idle_since",
+        "used",
+    )  # fmt: skip
+
+    def __init__(self, parser: ResponseParser, peer: str, lost: "Callable[[Connection], None]", buffer: memoryview) -> None:
+        self._buffer = buffer
         self._parser = parser
         self._peer = peer
         self._lost = lost
@@ -97,6 +105,12 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         if self.closed:
             self._transport.abort()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self._buffer[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         receiver = self._receiver

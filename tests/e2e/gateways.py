@@ -10,7 +10,7 @@ from typing import Any
 
 from gateway.configfile import load
 from gateway.identity.keys import digest_of
-from gateway.logs import open_log
+from gateway.logs import Lines
 from gateway.serve import Gateway
 
 KEY = "sk-sluice-test"
@@ -42,6 +42,7 @@ class Running(Gateway):
 
     @property
     def log_lines(self) -> list[dict[str, Any]]:
+        self.runtime.lines.flush()
         return [json.loads(line) for line in self.log_bytes.getvalue().splitlines()]
 
     @property
@@ -62,9 +63,9 @@ async def gateway(config: str, *, level: str = "debug") -> AsyncIterator[Running
     """A running gateway for the configuration text (YAML)."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "gateway.yaml"
-        path.write_text(config)
+        path.write_text(config if "\nlog:" in config else f"{config}\nlog: {{level: {level}}}\n")
         out = io.BytesIO()
-        running = Running(load(str(path)), open_log(level, out))
+        running = Running(load(str(path)), Lines(out))
         running.log_bytes = out
         async with running:
             yield running

@@ -79,10 +79,10 @@ aliases:
 # --- readers who do not read
 
 
-def resident(process: GatewayProcess) -> int:
-    """Bytes."""
+def resident(process: GatewayProcess, of: str = "VmRSS") -> int:
+    """Bytes; `of` VmHWM: the most there ever were."""
     with open(f"/proc/{process.process.pid}/status") as status:
-        found = re.search(r"VmRSS:\s+(\d+) kB", status.read())
+        found = re.search(rf"{of}:\s+(\d+) kB", status.read())
     assert found is not None
     return int(found[1]) << 10
 
@@ -106,6 +106,32 @@ aliases: {{chat: {{tiers: [[{{upstream: fake, model: m}}]]}}}}
             await provider.all_closed()
             ends = [json.loads(line)["end"] for line in process.lines if '"event":"request"' in line]
             assert ends == ["slow_reader"] * (READERS + FEW)
+        finally:
+            await asyncio.to_thread(context.__exit__, None, None, None)
+
+
+PER_BOMB = 8 << 20
+
+
+async def test_what_is_too_large_costs_little_memory() -> None:
+    bombs = ("64 MiB line", "5000 headers", "gzip bomb")
+    async with Provider(in_pieces) as provider:
+        config = f"""
+keys: [{{id: test, digest: "{DIGEST}", aliases: ["*"]}}]
+limits: {{address: null}}
+upstreams: {{fake: {{backend: openai, base_url: "{provider.url}", breaker: {{failures: 1000}}}}}}
+aliases: {{chat: {{tiers: [[{{upstream: fake, model: m}}]]}}}}
+"""
+        context = serving(config)
+        process = await asyncio.to_thread(context.__enter__)
+        try:
+            async with aiohttp.ClientSession(process.api) as client:
+                assert (await ask(client, "openai stream", "chat")).text == ANSWER
+                for bomb in bombs:
+                    most = resident(process, "VmHWM")
+                    provider.behaviour = BEHAVIOURS[bomb]
+                    assert (await ask(client, "openai stream", "chat")).error == "garbled"
+                    assert resident(process, "VmHWM") - most < PER_BOMB, bomb
         finally:
             await asyncio.to_thread(context.__exit__, None, None, None)
 

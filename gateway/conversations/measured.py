@@ -1,0 +1,48 @@
+"""A conversation store whose calls are timed and whose failures are raised as they are."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+from gateway.conversations import Conversation, ConversationStore, Turn
+
+T = TypeVar("T")
+OPERATIONS = ("open", "recent", "append", "newest", "get")
+
+
+class Series(Protocol):
+    """Where the times go: `gateway.metrics.Metrics`."""
+
+    def children(self, name: str, before: Sequence[str], last: Sequence[str]) -> dict[str, Any]: ...
+
+
+class Measured:
+    """`kind` names the store in metrics; `clock` in seconds, monotonic."""
+
+    def __init__(self, store: ConversationStore, series: Series, kind: str, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._clock = clock
+        self._seconds = series.children("conversation_store_seconds", (kind,), OPERATIONS)
+
+    async def _timed(self, operation: str, call: Awaitable[T]) -> T:
+        began = self._clock()
+        result = await call
+        self._seconds[operation].observe(self._clock() - began)
+        return result
+
+    async def open(self, tenant: str, session: str) -> str:
+        return await self._timed("open", self._store.open(tenant, session))
+
+    async def recent(self, id: str, limit: int) -> list[Turn]:
+        return await self._timed("recent", self._store.recent(id, limit))
+
+    async def append(self, tenant: str, session: str, id: str, turns: Sequence[Turn]) -> None:
+        await self._timed("append", self._store.append(tenant, session, id, turns))
+
+    async def newest(self, limit: int) -> tuple[list[Conversation], int]:
+        return await self._timed("newest", self._store.newest(limit))
+
+    async def get(self, id: str) -> tuple[Conversation, list[Turn]] | None:
+        return await self._timed("get", self._store.get(id))
+
+    async def close(self) -> None:
+        await self._store.close()

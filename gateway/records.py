@@ -1,0 +1,132 @@
+"""What is counted and logged of requests and of what goes wrong: one line and one count each, and never content."""
+
+import traceback
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from gateway.call import Call
+from gateway.errors import GatewayError, Unauthorized, UpstreamError
+from gateway.identity.principal import Principal
+from gateway.metrics import AUTH_REASONS, CODES, CallSeries, Metrics
+from gateway.series import Value
+
+FRONTENDS = ("widget", "openai")
+OTHER = "other"
+"""The alias of requests that named none that exists."""
+
+
+class Records:
+    """`clock` is the monotonic one that calls are received on. `conversations` names the kind of that store.
+
+    `keys`: those that requests are also counted by.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        log: Any,
+        clock: Callable[[], float],
+        aliases: Iterable[str],
+        conversations: str,
+        keys: Iterable[str],
+    ) -> None:
+        self._metrics = metrics
+        self._clock = clock
+        self._conversations = conversations
+        self._decisions: dict[tuple[str, str, str], Value] = {}
+        self._by_key = {key: metrics.children("key_requests", (key,), CODES) for key in keys}
+        self.log = log
+        self.auth_failures = metrics.children("auth_failures", (), AUTH_REASONS)
+        self.series = {
+            (frontend, alias): CallSeries(metrics, frontend, alias) for alias in (*aliases, OTHER) for frontend in FRONTENDS
+        }
+
+    def decided(self, scope: str, resource: str, decision: str) -> None:
+        """Of a token bucket."""
+        series = self._decisions.get((scope, resource, decision))
+        if series is None:
+            series = self._decisions[scope, resource, decision] = self._metrics.child(
+                "ratelimit_decisions", scope, resource, decision
+            )
+        series.inc()
+
+    def not_kept(self, operation: str, error: Exception) -> None:
+        """A conversation store failed: a call went without its history, or its turn was not stored."""
+        self._metrics.child("conversation_store_errors", self._conversations, operation).inc()
+        self.log.error("conversationnot_kept", operation=operation, error=type(error).__name__)
+
+    def not_journaled(self, error: Exception) -> None:
+        """The store of resumable streams failed: what runs goes on, but cannot be resumed."""
+        self._metrics.child("conversation_store_errors", "redis", "journal").inc()
+        self.log.error("streams_not_resumable", error=type(error).__name__)
+
+    def broken(self, status: int) -> None:
+        """A request that was not HTTP (400), or a fault of the server's (500)."""
+        self.series["widget", OTHER].requests[f"{status // 100}xx"].inc()
+
+    def crashed(self, crash: Exception, request_id: str) -> None:
+        """A fault of ours: where it happened, without values (they may hold what a caller sent)."""
+        frames = [f"{frame.filename}:{frame.lineno}:{frame.name}" for frame in traceback.extract_tb(crash.__traceback__)]
+        self.log.error("crash", request_id=request_id, error=type(crash).__name__, at=frames[-6:])
+
+    def finished(
+        self,
+        exchange: Any,
+        request_id: str,
+        frontend: str,
+        principal: Principal | None,
+        call: Call | None,
+        error: GatewayError | None,
+    ) -> None:
+        """Count and log one chat request, however it ended."""
+        duration = self._clock() - exchange.received
+        series = call.series if call is not None else self.series[frontend, OTHER]
+        status = exchange.status
+        if status:
+            code = f"{status // 100}xx"
+            series.requests[code].inc()
+            if principal is not None and principal.key_id in self._by_key:
+                self._by_key[principal.key_id][code].inc()
+        series.duration.observe(duration)
+        error = error or (call.error if call is not None else None)
+        self.log.info(
+            "request",
+            request_id=request_id,
+            frontend=frontend,
+            key=principal.key_id if principal is not None else None,
+            status=status or None,
+            duration=round(duration, 6),
+            error=error.code if error is not None else None,
+            reason=error.reason if isinstance(error, Unauthorized) else None,
+            **(
+                _facts(call)
+                if call is not None and not call.detached
+                else {"end": "refused" if error is not None else "client_gone"}
+            ),
+        )
+
+    def resumed(self, exchange: Any, request_id: str, principal: Principal, stream: str | None) -> None:
+        """Log one request that resumed a stream, or tried to; the call is counted where it was made."""
+        duration = round(self._clock() - exchange.received, 6)
+        status = exchange.status or None
+        self.log.info("resume", request_id=request_id, key=principal.key_id, status=status, duration=duration, resumed=stream)
+
+    def detached(self, call: Call, error: BaseException | None) -> None:
+        """A call that went on without its client has ended."""
+        self.log.info("detached", request_id=call.id, error=type(error).__name__ if error else None, **_facts(call))
+
+
+def _facts(call: Call) -> dict[str, Any]:
+    usage = call.usage
+    answered = call.answered or (call.attempts[-1] if call.attempts else None)
+    return {
+        "alias": call.route.name,
+        "target": answered.target.label if answered is not None else None,
+        "attempts": [f"{attempt.target.label} {attempt.outcome}" for attempt in call.attempts],
+        "stream": call.chat.stream,
+        "end": call.end,
+        "ttft": round(call.ttft, 6) if call.ttft is not None else None,
+        "tokens_in": usage.input if usage is not None else None,
+        "tokens_out": usage.output if usage is not None else None,
+        "upstream_status": (call.error.status or None) if isinstance(call.error, UpstreamError) else None,
+    }

@@ -1,0 +1,61 @@
+"""What a configuration says about transports and stores, built. What is not used is not imported."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gateway.backends import Backend
+from gateway.config import Config
+from gateway.conversations import ConversationStore
+from gateway.conversations.memory import MemoryConversations
+from gateway.limits import BucketStore
+from gateway.limits.memory import MemoryStore
+from gateway.metrics import Metrics
+from gateway.resume import Journals
+from gateway.resume.memory import MemoryJournals
+from gateway.transport import Transport
+from gateway.upstream import HttpTransport
+
+
+def http_transport(config: Config, name: str, backend: Backend) -> Transport:
+    upstream = config.upstreams[name]
+    base_url: str = getattr(backend, "base_url", "")
+    return HttpTransport(base_url, credentials=backend.credentials(), max_connections=upstream.max_connections)
+
+
+def bucket_store(config: Config, metrics: Metrics, log: Any) -> BucketStore:
+    url = config.limits.store.reveal()
+    if url == "memory":
+        return MemoryStore()
+    from gateway.limits.guarded import Guarded
+    from gateway.limits.redis import RedisStore
+
+    errors = metrics.child("ratelimit_store_errors", "redis")
+    seconds = metrics.child("ratelimit_store_seconds", "redis")
+    return Guarded(
+        RedisStore(url, prefix=config.limits.prefix),
+        MemoryStore(),
+        config.limits.when_down,
+        replicas=config.limits.replicas,
+        failed=lambda reason: errors.inc(),
+        decided=lambda decider, took: seconds.observe(took),
+        switched=lambda down: log.warning("limits_store", down=down, mode=config.limits.when_down),
+    )
+
+
+def journals(config: Config, failed: Callable[[Exception], None]) -> Journals:
+    url = config.resume.reveal()
+    if url == "memory":
+        return MemoryJournals()
+    from gateway.resume.redis import RedisJournals
+
+    return RedisJournals(url, prefix=config.limits.prefix, failed=failed)
+
+
+def conversation_store(config: Config) -> ConversationStore:
+    kind, _, path = config.state.partition(":")
+    if kind == "memory":
+        return MemoryConversations()
+    from gateway.conversations.sqlite import SqliteConversations
+
+    return SqliteConversations(Path(path))
