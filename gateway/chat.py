@@ -97,7 +97,11 @@ class ChatRequest(msgspec.Struct):
 
 
 def continued(chat: ChatRequest, said: str) -> ChatRequest:
-    """The same request, ended by what an assistant has said so far, for a model that goes on from there (prefill)."""
+    """The same request, ended by what an assistant has said so far, for a model that goes on from there (prefill).
+
+    Without the white space at its end: some providers refuse it, and models go on badly from there. They say it again.
+    """
+    said = said.rstrip()
     wire = chat.wire
     if wire is not None:
         wire = {**wire, "messages": [*wire["messages"], {"role": "assistant", "content": said}]}

@@ -19,13 +19,14 @@ import msgspec
 
 from gateway.backends import UpstreamRequest
 from gateway.call import Attempt, Call, Nowhere, Outlet, Target
-from gateway.chat import ChatRequest, continued
+from gateway.chat import ChatRequest, continued, estimated_tokens
 from gateway.errors import BadRequest, GatewayError, RateLimited, UpstreamError, UpstreamErrorKind
 from gateway.flow import Flow, Leg, Tail
 from gateway.frontends import Answer
 from gateway.hedging import race
 from gateway.relay import Relay
 from gateway.routing import Journey, RetryBudget, Step, queue_of
+from gateway.transport import UpstreamResponse
 
 Policy = Callable[[Call], AbstractAsyncContextManager[None]]
 
@@ -261,7 +262,7 @@ class Pipeline:
             if attempt.outcome == "abandoned" and leg.relay is not None and leg.relay.finished is not None:
                 attempt.outcome = "ok"  # the client left between the answer's end and the body's
                 target.health.succeeded()
-            self._record(attempt, leg.relay)
+            self._record(attempt, leg.relay, chat)
 
     async def _exchange(self, flow: Flow, leg: Leg, request: UpstreamRequest) -> str:
         target = leg.attempt.target
@@ -272,7 +273,7 @@ class Pipeline:
             relay = leg.begin(response, decoder, verbatim=verbatim)
             try:
                 if response.status != 200:
-                    raise target.backend.error(response.status, response.headers, await response.read(ERROR_BODY))
+                    raise target.backend.error(response.status, response.headers, await _reason(response))
                 await response.pump(leg.sink)
                 leg.close()
             except (Tail, UpstreamError):
@@ -284,18 +285,19 @@ class Pipeline:
         assert relay.finished is not None
         return ENDS[relay.finished.reason]
 
-    def _record(self, attempt: Attempt, relay: Relay | None) -> None:
+    def _record(self, attempt: Attempt, relay: Relay | None, chat: ChatRequest) -> None:
         """The attempt's outcome and tokens, whatever became of it."""
         series = attempt.target.series
         series.attempts[attempt.outcome].inc()
         if attempt.outcome == "abandoned":
             attempt.target.health.abandoned()
-        if relay is None:  # it never came to a response
+        if relay is None or not (relay.first_content_at or relay.finished):  # nothing was generated
             return
         attempt.characters = relay.characters
         attempt.model = relay.model
         attempt.usage = usage = relay.finished.usage if relay.finished is not None else None
         if usage is None:
+            series.estimated["input"].inc(estimated_tokens(chat))
             series.estimated["output"].inc(relay.characters // 4)
             return
         for kind, child in series.reported.items():
@@ -309,6 +311,14 @@ def _end_of_answer(flow: Flow) -> str:
     """How the answer ended, where its end has been said: then it does not matter that the client left."""
     relay = flow.winner.relay if flow.winner is not None else None
     return ENDS[relay.finished.reason] if flow.ended and relay is not None and relay.finished is not None else ""
+
+
+async def _reason(response: UpstreamResponse) -> bytes:
+    """The body of an error answer; where it is cut or does not come, the status alone has to do."""
+    try:
+        return await response.read(ERROR_BODY)
+    except UpstreamError:
+        return b""
 
 
 def _may_go_on(call: Call, flow: Flow) -> bool:

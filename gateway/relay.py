@@ -158,33 +158,45 @@ class Relay:
             raise UpstreamError("truncated", "The upstream's answer was empty")
 
     def _continue(self, events: list[StreamEvent]) -> bytes:
-        """What is new in an attempt that recovers: everything behind a prefill, or what follows the reproduced text."""
+        """What is new in an attempt that recovers; b"" while there is nothing yet."""
         restart = b""
-        if self._reproducing:
+        known = self._said if self._reproducing else _trailing_space(self._said)
+        if known:
             text = "".join(self._text)
             complete = self.finished is not None or not self.only_text
-            if len(text) <= len(self._said) and self._said.startswith(text) and not (complete and text != self._said):
-                if not complete:
-                    return b""
-            elif not text.startswith(self._said):
-                restart = self._encoder.restart()
-                if not restart:
-                    self.finished = None
-                    raise UpstreamError("diverged", "Another answer than the one that was cut")
-                self._said = ""
-            fresh = text[len(self._said) :]
-            self._text = [self._said, fresh] if self._said else [fresh]
+            if not complete and len(text) <= len(known) and known.startswith(text):
+                return b""
+            if not text.startswith(known):
+                restart = self._diverged()
+                known = ""
+            self._said = "" if restart else self._said
+            fresh = text[len(known) :]
+            self._text = [fresh]
             self._folded = 0
-            self._said = ""
-            self._reproducing = False
             events = [*([TextDelta(fresh)] if fresh else ()), *(e for e in events if _follows_text(e))]
         else:
             events = [event for event in events if not isinstance(event, Started)]
+        self._reproducing = False
         self._encoder.resume(Started(model=self.model))
         self.committed = True
         self.recovered = True
         self._held = []
         return restart + self._encoder.encode(events)
+
+    def _diverged(self) -> bytes:
+        """The fresh answer is another one: the client starts over if it can. Behind a prefill nothing can diverge."""
+        if not self._reproducing:
+            return b""
+        restart = self._encoder.restart()
+        if not restart:
+            self.finished = None
+            raise UpstreamError("diverged", "Another answer than the one that was cut")
+        return restart
+
+
+def _trailing_space(text: str) -> str:
+    """What a prefill has to do without (`gateway.chat.continued`): the model is expected to say it again."""
+    return text[len(text.rstrip()) :]
 
 
 def _follows_text(event: StreamEvent) -> bool:

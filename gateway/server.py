@@ -80,6 +80,10 @@ class Connection(web.RequestHandler):
         if self._messages or self.exchange is not None:
             self.head_since = 0.0
 
+    def eof_received(self) -> None:
+        if self.exchange is not None and self.transport is not None:
+            self.transport.abort()  # else what is unsent would keep the call alive until it has been flushed
+
     def pause_writing(self) -> None:
         super().pause_writing()
         if self.exchange is not None:

@@ -16,7 +16,7 @@ class Script:
     EVENTS: ClassVar[dict[str, StreamEvent]] = {
         "s": Started("id", "m"), "a": TextDelta("a"), "b": TextDelta("b"), "r": ReasoningDelta("r"),
         "t": ToolCallStarted(0, "c", "f"), "v": Verbatim(b"raw"), "." : Finished("stop", Usage(1, 2)),
-        "l": Finished("length"),
+        "l": Finished("length"), "w": TextDelta(" "), "n": TextDelta("\n"),
     }  # fmt: skip
 
     def __init__(self, complete_at_close: bool = False) -> None:
@@ -186,3 +186,15 @@ def test_a_client_that_can_starts_over_when_the_answer_is_another() -> None:
     assert r.feed(b"a", 3).startswith(b"<again>")
     assert r.feed(b"b.", 4) == b"b."
     assert r.text == "aab"
+
+
+@pytest.mark.parametrize(
+    ("said", "answer", "new"),
+    [("a b ", b"_s_ab.", b"ab."), ("a ", b"ws a.", b"a."), ("x\n\n", b"s_nna.", b"a."), ("x\n", b"nwa.", b" a.")],
+)
+def test_white_space_that_the_prefill_did_without_is_not_said_twice(said: str, answer: bytes, new: bytes) -> None:
+    whole = relay(said=said, prefilled=True)
+    assert whole.feed(answer.replace(b" ", b""), 2) == new
+    cut = relay(said=said, prefilled=True)
+    assert b"".join(cut.feed(bytes([letter]), 2) for letter in answer.replace(b" ", b"")) == new
+    assert cut.text == said + new.decode().removesuffix(".")

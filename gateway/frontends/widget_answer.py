@@ -16,6 +16,9 @@ from gateway.frontends import Answer
 INTERNAL = "Internal server error"
 """What every failure is called once a stream has begun; `code` says which it was."""
 
+FOLD = 256
+"""Pieces that are kept apart: a string per token would cost ten times the text."""
+
 _json = msgspec.json.Encoder().encode
 
 
@@ -28,6 +31,11 @@ class _Text:
         self._answer = answer
         self._model = answer.model
         self._pieces: list[str] = []
+
+    def _keep(self, texts: list[str]) -> None:
+        self._pieces += texts
+        if len(self._pieces) > FOLD:
+            self._pieces = ["".join(self._pieces)]
 
     def _started(self, event: Started) -> None:
         if self._answer.reveal and event.model:
@@ -94,7 +102,7 @@ class Lines(_Text):
         return b"\n"
 
     def _tokens(self, texts: list[str]) -> bytes:
-        self._pieces += texts
+        self._keep(texts)
         return b"%b%b%b" % (_TOKEN, _BETWEEN.join(map(_json, texts)), _END)
 
     def _line(self, event: StreamEvent) -> bytes:
@@ -154,7 +162,7 @@ class Whole(_Text):
     def encode(self, events: Sequence[StreamEvent]) -> bytes:
         for event in events:
             if type(event) is TextDelta:
-                self._pieces.append(event.text)
+                self._keep([event.text])
             elif type(event) is Finished:
                 return _json({"conversationId": self._conversation, "message": self._message})
         return b""

@@ -46,7 +46,7 @@ BEFORE = {
     "429 with a long Retry-After": "rate_limited",
     "500 always": "server_error server_error",
     "503 always": "server_error server_error",
-    "500 whose body stalls": "first_token_timeout",
+    "500 whose body stalls": "server_error server_error",
     "reset before headers": "connect_error connect_error",
     "closed before headers": "connect_error connect_error",
     "never answers": "headers_timeout",

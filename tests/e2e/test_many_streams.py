@@ -90,7 +90,7 @@ def resident(process: GatewayProcess, of: str = "VmRSS") -> int:
 async def test_readers_who_do_not_read_are_bounded_and_then_closed() -> None:
     async with Provider(flood) as provider:
         config = f"""
-server: {{listen: "127.0.0.1:${{API_PORT}}", admin_listen: "127.0.0.1:${{ADMIN_PORT}}", drain_delay: 0, write_idle: 2s}}
+server: {{listen: "127.0.0.1:${{API_PORT}}", admin_listen: "127.0.0.1:${{ADMIN_PORT}}", drain_delay: 0, write_idle: 4s}}
 keys: [{{id: test, digest: "{DIGEST}", aliases: ["*"]}}]
 limits: {{address: null}}
 upstreams: {{fake: {{backend: openai, base_url: "{provider.url}"}}}}
@@ -140,12 +140,12 @@ async def slow_readers(process: GatewayProcess, count: int) -> int:
     """The most resident memory while so many readers do not read; returns when the gateway has closed them all."""
     loop = asyncio.get_running_loop()
     readers = []
+    most, logged = 0, len(process.records("request"))
     for _ in range(count):
         _, reader = await loop.create_connection(Caller, "127.0.0.1", process.port)
         reader.transport.pause_reading()
         reader.ask("openai stream", "chat")
         readers.append(reader)
-    most, logged = 0, len(process.records("request"))
     while len(process.records("request")) < logged + count:
         most = max(most, resident(process))
         await asyncio.sleep(0.02)  # another process: nothing tells when
