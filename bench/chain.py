@@ -25,7 +25,10 @@ from gateway.configfile import load
 from gateway.logs import Lines
 from gateway.runtime import Runtime
 
-FRAME = b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":%b,"finish_reason":%b}]}\n\n'
+FRAME = (
+    b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m",'
+    b'"choices":[{"index":0,"delta":%b,"finish_reason":%b}]}\n\n'
+)
 ANSWER = (
     FRAME % (b'{"role":"assistant","content":""}', b"null")
     + FRAME % (b'{"content":"w@1234567890123"}', b"null")
@@ -83,6 +86,7 @@ class Request:
     def __init__(self, path: str, body: bytes) -> None:
         self.received = time.monotonic()
         self.extra: list[tuple[str, str]] = []
+        self.caller: str | None = None
         self.path = path
         self.status = 0
         self.begun = False

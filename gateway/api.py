@@ -66,6 +66,7 @@ class Request(Protocol):
     """What the routes need of the server's exchange."""
 
     received: float
+    caller: str | None
     extra: list[tuple[str, str]]
     path: str
     status: int
@@ -132,7 +133,7 @@ class Api:
     def __init__(self, runtime: Runtime, routes: Mapping[str, Mapping[str, "Handler"]]) -> None:
         self.runtime = runtime
         self._routes = routes
-        self._prefixes = [(path[:-1], methods) for path, methods in routes.items() if path.endswith("*")]
+        self._prefixes = [path[:-1] for path in routes if path.endswith("*")]
         self.widget_stream = WidgetStream()
         self.widget_whole = WidgetWhole()
         self.openai = OpenAI()
@@ -148,8 +149,9 @@ class Api:
         asked = request.headers.get("X-Request-Id", "")
         request_id = asked if asked and REQUEST_ID.fullmatch(asked) else f"{random.getrandbits(128):032x}"
         request.extra += (("x-request-id", request_id), ("request-id", request_id))
+        route = request.path if request.path in self._routes else self._prefix_of(request.path)
         try:
-            await self._dispatch(request, request_id)
+            await self._dispatch(request, request_id, self._routes.get(route))
         except GatewayError as error:
             self._refuse(request, self._dialect_of(request.path), error, request_id)
         except Exception as crash:  # a fault of ours: told to the log (where, not what), and never to the caller
@@ -158,9 +160,10 @@ class Api:
                 request.abort()
             else:
                 self._refuse(request, self._dialect_of(request.path), GatewayError("Internal server error"), request_id)
+        if route not in RECORDED or request.status in (404, 405):
+            self.runtime.records.other(request, request_id, self._dialect_of(request.path).name, route or "other")
 
-    async def _dispatch(self, request: Request, request_id: str) -> None:
-        methods = self._routes.get(request.path) or self._by_prefix(request.path)
+    async def _dispatch(self, request: Request, request_id: str, methods: Mapping[str, "Handler"] | None) -> None:
         if methods is None:
             raise NotFound("There is nothing at this path")
         if request.method == "OPTIONS":
@@ -170,8 +173,9 @@ class Api:
             raise MethodNotAllowed(", ".join(sorted({*methods, "OPTIONS"})))
         await handler(self, request, request_id)
 
-    def _by_prefix(self, path: str) -> Mapping[str, "Handler"] | None:
-        return next((methods for prefix, methods in self._prefixes if path.startswith(prefix) and path != prefix), None)
+    def _prefix_of(self, path: str) -> str:
+        """The route with a parameter at its end that this path belongs to; "" where there is none."""
+        return next((f"{prefix}*" for prefix in self._prefixes if path.startswith(prefix) and path != prefix), "")
 
     def _dialect_of(self, path: str) -> Frontend:
         openai = path.startswith(("/v1/chat/completions", "/v1/models"))
@@ -227,6 +231,7 @@ class Api:
         await self.runtime.limits.admit_address(self.runtime.addresses(request.peer, request.headers))
         try:
             principal = self.runtime.authenticator.identify(request.raw_headers)
+            request.caller = principal.key_id
         except Unauthorized as error:
             self.runtime.records.auth_failures[error.reason].inc()
             raise
@@ -420,4 +425,6 @@ API: dict[str, dict[str, Handler]] = {
     **PROBES,
     **CONVERSATIONS,
 }
+RECORDED = frozenset({"/v1/chat/stream", "/v1/chat/stream/*", "/chat", "/v1/chat", "/v1/chat/completions", "/metrics", *PROBES})
+"""Routes whose requests are not logged here: by what they call, or (probes and scrapes) not at all."""
 ADMIN: dict[str, dict[str, Handler]] = {"/metrics": {"GET": Api.metrics}, **PROBES, **CONVERSATIONS}

@@ -105,6 +105,14 @@ class Records:
             ),
         )
 
+    def other(self, exchange: Any, request_id: str, frontend: str, route: str) -> None:
+        """Count and log a request that is not a chat. `route` is the pattern, never what a caller typed."""
+        if exchange.status:
+            self.series[frontend, OTHER].requests[f"{exchange.status // 100}xx"].inc()
+        duration = round(self._clock() - exchange.received, 6)
+        status = exchange.status or None
+        self.log.info("request", request_id=request_id, route=route, key=exchange.caller, status=status, duration=duration)
+
     def resumed(self, exchange: Any, request_id: str, principal: Principal, stream: str | None) -> None:
         """Log one request that resumed a stream, or tried to; the call is counted where it was made."""
         duration = round(self._clock() - exchange.received, 6)

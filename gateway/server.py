@@ -175,7 +175,7 @@ class Exchange:
 
     __slots__ = (
         "_chunked", "_connection", "_date", "_head", "_request", "_transport", "_upstream", "_writable", "begun",
-        "blocked_since", "close_after", "extra", "last_write", "path", "received", "status",
+        "blocked_since", "caller", "close_after", "extra", "last_write", "path", "received", "status",
     )  # fmt: skip
 
     def __init__(self, request: web.BaseRequest, connection: Connection) -> None:
@@ -186,6 +186,8 @@ class Exchange:
         self.blocked_since = 0.0
         self.last_write = 0.0
         self.status = 0
+        self.caller: str | None = None
+        """The key that the request was found to come with, for the log."""
         self.extra: list[tuple[str, str]] = []
         """Headers for whatever will be answered (request id, CORS …)."""
         self._request = request

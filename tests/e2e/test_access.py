@@ -115,7 +115,7 @@ async def test_a_credential_is_taken_or_refused_in_every_dialect(
         if expected == 401:
             reason = REASONS.get(name, running.requests[0]["reason"])
             assert running.metric(f'sluice_auth_failures_total{{reason="{reason}"}}') == 5
-            assert [line["key"] for line in running.requests] == [None] * 4
+            assert [line["key"] for line in running.requests] == [None] * 5
         assert ONE not in running.log_bytes.getvalue().decode()
 
 

@@ -85,3 +85,19 @@ async def test_probes_and_metrics_answer_on_the_admin_port() -> None:
         assert "sluice_build_info" in text
         async with client.get(g.url + "/metrics") as response:
             assert response.status == 404
+
+
+async def test_requests_that_are_no_chat_are_logged_by_their_route() -> None:
+    async with gateway(ECHO) as g, aiohttp.ClientSession(g.url, headers=HEADERS) as client:
+        for method, path in (("GET", "/v1/models"), ("GET", "/v1/models/chat"), ("GET", "/secret-path"), ("GET", "/chat")):
+            async with client.request(method, path) as response:
+                await response.read()
+        async with client.get("/livez") as response:
+            await response.read()
+        assert [(line["route"], line["status"]) for line in g.requests] == [
+            ("/v1/models", 200),
+            ("/v1/models/*", 200),
+            ("other", 404),
+            ("/chat", 405),
+        ]
+        assert "secret-path" not in g.log_bytes.getvalue().decode()
