@@ -20,6 +20,7 @@ from gateway.errors import BadRequest, UpstreamError
 from gateway.transport import Transport
 from gateway.wire.upstream_errors import upstream_error
 from plugins.openai_stream import ChunkDecoder
+from plugins.translation import check_endpoint
 
 
 class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
@@ -42,11 +43,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     dialect: ClassVar[str] = "openai"
 
     def __post_init__(self) -> None:
-        url = urlsplit(self.base_url)
-        if url.scheme not in ("http", "https") or not url.hostname:
-            raise ValueError("base_url must be an http(s) URL with a host")
-        if any(c < " " or c == "\x7f" for text in (*self.headers, *self.headers.values()) for c in text):
-            raise ValueError("headers must not hold control characters")
+        check_endpoint(self.base_url, self.headers)
 
     def request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
         if chat.wire is not None and chat.dialect == self.dialect:

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Raw
 
 from gateway.errors import BadRequest
+from gateway.wire.fields import check_fields
 
 DATA_URL = re.compile(r"data:(?P<type>image/[\w.+-]+);base64,(?P<data>[A-Za-z0-9+/]+={0,2})")
 
@@ -36,8 +37,7 @@ def check_endpoint(base_url: str, headers: Mapping[str, str]) -> None:
     url = urlsplit(base_url)
     if url.scheme not in ("http", "https") or not url.hostname:
         raise ValueError("base_url must be an http(s) URL with a host")
-    if any(char < " " or char == "\x7f" for text in (*headers, *headers.values()) for char in text):
-        raise ValueError("headers must not hold control characters")
+    check_fields(headers.items())
 
 
 def inline_image(url: str) -> Inline | None:

@@ -12,17 +12,13 @@ from urllib.parse import urlsplit
 import msgspec
 
 from gateway.backends import Headers, UpstreamRequest
+from gateway.wire.fields import check_fields
 
 KEPT = 256
 """Heads kept; beyond that (headers that differ each time) all are forgotten and built anew, for some 5 µs each."""
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_METHOD = re.compile(r"[A-Z]+")
 _TARGET = re.compile(r"[\x21-\x7e]+")
-_OURS = frozenset((
-    "host", "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer", "upgrade", "expect",
-    "accept-encoding",
-))  # fmt: skip
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -61,7 +57,7 @@ class Heads:
     """The request heads of one origin. `credentials` replace what a request calls by the same names."""
 
     def __init__(self, origin: Origin, credentials: Headers, agent: str) -> None:
-        _check(credentials)
+        check_fields(credentials)
         self._origin = origin
         self._credentials = credentials
         self._agent = agent
@@ -79,9 +75,9 @@ class Heads:
         return head
 
     def _build(self, method: str, url: str, headers: Headers) -> bytes:
-        if not _TOKEN.fullmatch(method):
+        if not _METHOD.fullmatch(method):
             raise ValueError("not a request method")
-        _check(headers)
+        check_fields(headers)
         lines = "".join(f"{name}: {value}\r\n" for name, value in self._all(headers))
         return f"{method} {self._target(url)} HTTP/1.1\r\n{lines}Content-Length: ".encode("latin-1")
 
@@ -102,13 +98,3 @@ class Heads:
         if not _TARGET.fullmatch(target):
             raise ValueError("the request's URL has a character that must be escaped")
         return target
-
-
-def _check(headers: Headers) -> None:
-    for name, value in headers:
-        if not _TOKEN.fullmatch(name):
-            raise ValueError("not a header name")
-        if name.lower() in _OURS:
-            raise ValueError(f"the header {name} is not for others to set")
-        if not _VALUE.fullmatch(value):
-            raise ValueError(f"the header {name} has a character that cannot be sent")

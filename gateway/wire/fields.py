@@ -1,0 +1,23 @@
+"""Which header fields may be set on an upstream request, and what may stand in them (RFC 9110 5.1, 5.5)."""
+
+import re
+from collections.abc import Iterable
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+OURS = frozenset((
+    "host", "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer", "upgrade", "expect",
+    "accept-encoding",
+))  # fmt: skip
+"""Those that frame the message or the connection: nobody but the client sets them."""
+
+
+def check_fields(headers: Iterable[tuple[str, str]]) -> None:
+    """Raises ValueError, with a sentence that names the field but not its value."""
+    for name, value in headers:
+        if not _TOKEN.fullmatch(name):
+            raise ValueError("not a header name")
+        if name.lower() in OURS:
+            raise ValueError(f"the header {name} is not for others to set")
+        if not _VALUE.fullmatch(value):
+            raise ValueError(f"the header {name} has a character that cannot be sent")
