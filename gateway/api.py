@@ -15,6 +15,7 @@ from urllib.parse import unquote
 import msgspec
 
 from gateway.call import Call, Outlet
+from gateway.chat import with_system
 from gateway.errors import (
     BadRequest,
     Forbidden,
@@ -154,12 +155,8 @@ class Api:
             await self._dispatch(request, request_id, self._routes.get(route))
         except GatewayError as error:
             self._refuse(request, self._dialect_of(request.path), error, request_id)
-        except Exception as crash:  # a fault of ours: told to the log (where, not what), and never to the caller
-            self.runtime.records.crashed(crash, request_id)
-            if request.begun:
-                request.abort()
-            else:
-                self._refuse(request, self._dialect_of(request.path), GatewayError("Internal server error"), request_id)
+        except Exception as crash:
+            self._crashed(request, self._dialect_of(request.path), crash, request_id)
         if route not in RECORDED or request.status in (404, 405):
             self.runtime.records.other(request, request_id, self._dialect_of(request.path).name, route or "other")
 
@@ -201,6 +198,16 @@ class Api:
                 pass
         request.reply(status_of(error, frontend), _json(frontend.error(error, request_id)), headers)
 
+    def _crashed(self, request: Request, frontend: Frontend, crash: Exception, request_id: str) -> GatewayError:
+        """A fault of ours: told to the log (where, not what), and never to the caller."""
+        self.runtime.records.crashed(crash, request_id)
+        error = GatewayError("Internal server error")
+        if request.begun:
+            request.abort()
+        else:
+            self._refuse(request, frontend, error, request_id)
+        return error
+
     # --- CORS
 
     def _preflight(self, request: Request, methods: Mapping[str, "Handler"]) -> None:
@@ -239,6 +246,15 @@ class Api:
             raise Forbidden("This key may not be used from this origin")
         return principal
 
+    async def _admit_operator(self, request: Request) -> None:
+        """Guessing the admin key costs what guessing any other does."""
+        await self.runtime.limits.admit_address(self.runtime.addresses(request.peer, request.headers))
+        try:
+            self.runtime.check_admin(request.raw_headers)
+        except Unauthorized as error:
+            self.runtime.records.auth_failures[error.reason].inc()
+            raise
+
     # --- chat
 
     async def chat(self, request: Request, request_id: str, frontend: Frontend) -> None:
@@ -257,6 +273,8 @@ class Api:
         except GatewayError as refused:
             error = refused
             self._refuse(request, frontend, refused, request_id)
+        except Exception as crash:
+            error = self._crashed(request, frontend, crash, request_id)
         finally:
             runtime.records.finished(request, request_id, frontend.name, principal, call, error)
 
@@ -288,7 +306,7 @@ class Api:
 
     async def _call(self, request: Request, request_id: str, frontend: Frontend, principal: Principal) -> Call:
         media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if media_type != "application/json" or request.headers.get("Content-Encoding", "identity") != "identity":
+        if media_type != "application/json" or request.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise UnsupportedMediaType("Send application/json, not encoded")
         chat = frontend.parse(await request.body(), request.headers)
         name = chat.model or principal.default_alias or ""
@@ -296,8 +314,10 @@ class Api:
         if route is None or not principal.may(name):
             what = "Say which model to use" if not name else "There is no such model, or this key may not use it"
             raise ModelNotFound(what, param="model")
-        if chat.session is not None:
+        if frontend.name == "widget":
             check_message(chat, route.config.max_message_chars)
+            if chat.session is None:  # its own messages: no history, but the alias's prompt all the same
+                chat = with_system(chat, route.config.system)
         series = self.runtime.records.series[frontend.name, name]
         asked = NOTHING if route.plain else asked_of(chat, principal.key_id, principal.tenant, request.headers)
         return Call(request_id, request.received, frontend, principal, route, chat, series, asked)
@@ -323,7 +343,7 @@ class Api:
     # --- conversations
 
     async def conversations(self, request: Request, request_id: str) -> None:
-        self.runtime.check_admin(request.raw_headers)
+        await self._admit_operator(request)
         text = request.query.get("limit", "100")
         if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= 200:
             raise BadRequest("limit must be a whole number from 1 to 200", param="limit")
@@ -331,7 +351,7 @@ class Api:
         request.reply(200, _json({"conversations": [_conversation(found) for found in newest], "total": total}))
 
     async def conversation(self, request: Request, request_id: str) -> None:
-        self.runtime.check_admin(request.raw_headers)
+        await self._admit_operator(request)
         found = await self.runtime.conversations.get(unquote(request.path.removeprefix("/v1/admin/conversations/")))
         if found is None:
             request.reply(404, _json({"error": "Conversation not found", "requestId": request_id}))

@@ -109,6 +109,13 @@ def continued(chat: ChatRequest, said: str) -> ChatRequest:
     return msgspec.structs.replace(chat, messages=(*chat.messages, message), wire=wire)
 
 
+def with_system(chat: ChatRequest, text: str) -> ChatRequest:
+    """The same request, opened by a system prompt; "" leaves it as it is."""
+    if not text:
+        return chat
+    return msgspec.structs.replace(chat, messages=(Message("system", (Text(text),)), *chat.messages), wire=None)
+
+
 def estimated_tokens(chat: ChatRequest) -> int:
     """About how many tokens the prompt has: a quarter of its characters, and what an image usually costs."""
     characters = sum(len(message.text) + sum(len(call.arguments) for call in message.tool_calls) for message in chat.messages)

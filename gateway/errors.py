@@ -19,6 +19,16 @@ UpstreamErrorKind = Literal[
     "diverged",
 ]  # fmt: skip
 
+CONNECTION: dict[UpstreamErrorKind, str] = {
+    "dns_error": "The upstream could not be reached",
+    "connect_error": "The upstream could not be reached",
+    "tls_error": "The upstream could not be reached",
+    "connect_timeout": "The upstream could not be reached in time",
+    "headers_timeout": "The upstream did not answer in time",
+    "reset": "The upstream closed the connection",
+}
+"""What callers are told of connections: the errors' own messages name our upstreams' addresses, and are for the log."""
+
 CALLERS_FAULT: frozenset[UpstreamErrorKind] = frozenset({"bad_request", "context_length", "content_policy"})
 """Kinds that another target would answer in the same way: never retried."""
 
@@ -147,13 +157,15 @@ class UpstreamError(GatewayError):
     """An attempt at one target failed.
 
     `status` is the upstream's HTTP status, 0 where there was none; `retry_after` in seconds where it said so.
+    `detail` is for the log only: what happened to the connection, with the upstream's address.
     The message is safe to show: the provider's own words about the request, or ours; never a header or a key.
     """
 
     def __init__(
         self, kind: UpstreamErrorKind, message: str = "", *, status: int = 0, retry_after: float | None = None
     ) -> None:
-        super().__init__(message or kind.replace("_", " "))
+        self.detail = message if kind in CONNECTION else ""
+        super().__init__(CONNECTION.get(kind) or message or kind.replace("_", " "))
         self.kind: UpstreamErrorKind = kind
         self.code = kind
         self.status = status

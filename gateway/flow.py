@@ -14,6 +14,7 @@ from gateway.call import Attempt, Call, Outlet
 from gateway.errors import GatewayError, Unavailable, UpstreamError
 from gateway.frontends import Answer, Encoder
 from gateway.relay import Relay
+from gateway.scope import Scope
 from gateway.transport import UpstreamResponse
 
 TAIL = 0.25
@@ -113,7 +114,7 @@ class Flow:
     """`said` is what the client holds of an answer that was cut; `winner` the leg that speaks."""
 
     __slots__ = (
-        "_answer", "_inter_token", "_write_idle", "call", "clock", "doomed", "encoder", "ended", "legs", "out", "said",
+        "_inter_token", "_write_idle", "answer", "call", "clock", "doomed", "encoder", "ended", "legs", "out", "said", "scope",
         "verbatim", "winner", "won",
     )  # fmt: skip
 
@@ -137,7 +138,8 @@ class Flow:
         self.said = ""
         self.doomed = ""  # the end reason of a call that is being closed from our side
         self.ended = False  # the answer's end, or its in-band error, has been said
-        self._answer = answer
+        self.answer = answer
+        self.scope = Scope()
         self._inter_token = inter_token
         self._write_idle = write_idle
 
@@ -156,7 +158,7 @@ class Flow:
     def speak(self, *, verbatim: bool) -> Encoder:
         """The call's encoder: kept over failed attempts, for nothing is encoded before one commits."""
         if self.encoder is None or verbatim is not self.verbatim:
-            self.encoder = self.call.frontend.encoder(self.call.chat, self._answer, verbatim=verbatim)
+            self.encoder = self.call.frontend.encoder(self.call.chat, self.answer, verbatim=verbatim)
             self.verbatim = verbatim
         return self.encoder
 
@@ -172,6 +174,7 @@ class Flow:
         self.say(chunk, last=leg.relay.finished is not None)
         if first:
             self._first_token(leg)
+            self.call.series.overhead.observe(self.clock() - now)
         elif leg.relay.gap:
             self._inter_token.observe(leg.relay.gap)
 
@@ -222,16 +225,19 @@ class Flow:
             leg.tick(now)
         heartbeat = self.call.route.config.heartbeat
         if heartbeat and self.call.chat.stream and now - max(out.last_write, self.call.received) >= heartbeat:
-            beat = self.speak(verbatim=self.verbatim).heartbeat()
-            if beat:
-                self.say(beat)
+            self._beat()
+
+    def _beat(self) -> None:
+        encoder = self.encoder
+        if encoder is None:  # the call still waits for its turn: what the encoder will have to know is not known yet
+            encoder = self.call.frontend.encoder(self.call.chat, self.answer)
+        beat = encoder.heartbeat()
+        if beat and not self.ended:
+            if not self.out.begun:
+                self.out.begin(encoder.content_type, self.call.headers)
+            self.out.write(beat)
 
     def drain(self) -> None:
-        """The process is leaving: say so in-band where the answer has begun, and end the upstream calls."""
+        """The process is leaving: end the call, wherever it waits."""
         self.doomed = "drain"
-        leaving = Unavailable("The gateway is shutting down")
-        if self.out.begun:
-            self.fail(leaving)
-        for leg in self.legs:
-            if leg.response is not None:
-                leg.response.abort(leaving)
+        self.scope.end(Unavailable("The gateway is shutting down"))

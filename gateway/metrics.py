@@ -23,7 +23,7 @@ OVERHEAD = (50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e
 CODES = ("2xx", "4xx", "5xx")
 END_REASONS = (
     "done", "length", "content_filter", "client_gone", "upstream_error", "truncated", "first_token_timeout",
-    "idle_timeout", "total_timeout", "slow_reader", "drain", "limit",
+    "idle_timeout", "total_timeout", "slow_reader", "drain", "limit", "internal_error",
 )  # fmt: skip
 OUTCOMES = (
     "ok", "connect_error", "tls_error", "headers_timeout", "first_token_timeout", "idle_timeout", "total_timeout",
@@ -122,6 +122,7 @@ class CallSeries:
         self.duration = metrics.child("request_duration_seconds", *pair)
         self.first_token = metrics.child("time_to_first_token_seconds", *pair)
         self.in_flight = metrics.child("streams_in_flight", *pair)
+        self.overhead = metrics.child("overhead_seconds", "first_token")
         self.ends = metrics.children("stream_end", pair, END_REASONS)
 
 

@@ -69,6 +69,7 @@ class Pipeline:
         chance: Callable[[], float] = random.random,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         write_idle: float = 60.0,
+        crashed: Callable[[Exception, str], object] = lambda crash, request_id: None,
     ) -> None:
         self._policies = policies
         self._clock = clock
@@ -78,6 +79,7 @@ class Pipeline:
         self._sleep = sleep
         self._budget = RetryBudget(clock)
         self._write_idle = write_idle
+        self._crashed = crashed
         self._overhead = metrics.child("overhead_seconds", "request")
         self.flows: set[Flow] = set()
         self._idle: asyncio.Event | None = None
@@ -97,54 +99,54 @@ class Pipeline:
     async def answer(self, call: Call, out: Outlet) -> None:
         """Answer one call. Raises GatewayError only while nothing has been sent; later errors are said in-band."""
         call.series.in_flight.inc()
+        answer = Answer(call.id, call.route.name, int(self._wall()), reveal=call.route.config.report_model == "target")
+        flow = Flow(call, out, answer, self._clock, call.route.inter_token, self._write_idle)
+        self.flows.add(flow)
+        deadline = _deadline(flow, call.route.config.timeout)
         try:
-            await self._admitted(call, out, 0)
+            with flow.scope:
+                await self._admitted(call, flow, 0)
         except GatewayError as error:
-            call.error = error
-            call.end = call.end or _end_of(error)
-            raise
+            self._tell(call, flow, error)
+        except Exception as crash:  # a fault of ours: the caller is told that much, the log where it happened
+            self._crashed(crash, call.id)
+            call.end = "internal_error"
+            self._tell(call, flow, GatewayError("Internal server error"))
         finally:
-            call.end = call.end or "client_gone"
+            if deadline is not None:
+                deadline.cancel()
+            self.flows.discard(flow)
+            if self._idle is not None and not self.flows:
+                self._idle.set()
+            call.end = call.end or flow.doomed or "client_gone"
             call.series.in_flight.dec()
             call.series.ends[call.end].inc()
 
-    async def _admitted(self, call: Call, out: Outlet, passed: int) -> None:
+    async def _admitted(self, call: Call, flow: Flow, passed: int) -> None:
         """The policies around the call, one within the other."""
         if passed == len(self._policies):
-            return await self._relay(call, out)
+            return await self._relay(call, flow)
         async with self._policies[passed](call):
-            await self._admitted(call, out, passed + 1)
+            await self._admitted(call, flow, passed + 1)
 
-    async def _relay(self, call: Call, out: Outlet) -> None:
+    async def _relay(self, call: Call, flow: Flow) -> None:
         route = call.route
-        answer = Answer(call.id, route.name, int(self._wall()), call.conversation, route.config.report_model == "target")
-        flow = Flow(call, out, answer, self._clock, call.route.inter_token, self._write_idle)
-        self.flows.add(flow)
+        if call.conversation:
+            flow.answer = msgspec.structs.replace(flow.answer, conversation=call.conversation)
         try:
             opening = flow.speak(verbatim=_verbatim(call, cast(Target, route.ranks[0].targets[0]))).start()
             if opening:
                 flow.say(opening)
             self._shadow(call)
-            if route.config.timeout is None:
-                call.end = await self._follow(call, flow)
-            else:
-                async with asyncio.timeout(route.config.timeout):
-                    call.end = await self._follow(call, flow)
-        except TimeoutError:
-            self._tell(call, flow, UpstreamError("total_timeout", "The call took too long"))
-        except GatewayError as error:
-            self._tell(call, flow, error)
+            call.end = await self._follow(call, flow)
         finally:
-            self.flows.discard(flow)
-            if self._idle is not None and not self.flows:
-                self._idle.set()
-            call.end = call.end or flow.doomed or _end_of_answer(flow)
+            call.end = call.end or _end_of_answer(flow)
             call.text = flow.text
 
     def _tell(self, call: Call, flow: Flow, error: GatewayError) -> None:
         """In-band where the answer has begun; else it is the server's to say."""
         call.error = error
-        call.end = flow.doomed or _end_of(error)
+        call.end = call.end or flow.doomed or _end_of(error)
         if not flow.out.begun:
             raise error
         flow.fail(error)
@@ -311,6 +313,14 @@ def _end_of_answer(flow: Flow) -> str:
     """How the answer ended, where its end has been said: then it does not matter that the client left."""
     relay = flow.winner.relay if flow.winner is not None else None
     return ENDS[relay.finished.reason] if flow.ended and relay is not None and relay.finished is not None else ""
+
+
+def _deadline(flow: Flow, timeout: float | None) -> asyncio.TimerHandle | None:
+    """The whole call's, where its alias has one: waiting for a turn included."""
+    if timeout is None:
+        return None
+    late = UpstreamError("total_timeout", "The call took too long")
+    return asyncio.get_running_loop().call_later(timeout, flow.scope.end, late)
 
 
 async def _reason(response: UpstreamResponse) -> bytes:

@@ -136,5 +136,6 @@ def _facts(call: Call) -> dict[str, Any]:
         "ttft": round(call.ttft, 6) if call.ttft is not None else None,
         "tokens_in": usage.input if usage is not None else None,
         "tokens_out": usage.output if usage is not None else None,
+        "detail": (call.error.detail or None) if isinstance(call.error, UpstreamError) else None,
         "upstream_status": (call.error.status or None) if isinstance(call.error, UpstreamError) else None,
     }

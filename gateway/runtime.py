@@ -71,6 +71,7 @@ class Runtime:
             wall=time.time,
             metrics=self.metrics,
             write_idle=float(config.server.write_idle),
+            crashed=records.crashed,
         )
         self._probing: list[asyncio.Task[None]] = []
         self._detached: set[asyncio.Task[None]] = set()

@@ -272,9 +272,10 @@ class Exchange:
         """Head and body in one write."""
         self.status = status
         self.begun = True
+        content = f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n" if status != 204 else ""
         head = (
-            f"HTTP/1.1 {status} {REASONS.get(status, '')}\r\nDate: {self._date()}\r\nContent-Type: {content_type}\r\n"
-            f"Content-Length: {len(body)}\r\nCache-Control: no-store\r\n{self._fields(headers)}\r\n"
+            f"HTTP/1.1 {status} {REASONS.get(status, '')}\r\nDate: {self._date()}\r\n{content}"
+            f"Cache-Control: no-store\r\n{self._fields(headers)}\r\n"
         )
         self._write(head.encode("latin-1") + (b"" if self._request.method == "HEAD" else body))
 

@@ -3,7 +3,8 @@ keeps the grammar (one start, no text after the end, one end), loses and doubles
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 import msgspec
@@ -388,3 +389,40 @@ async def test_an_answer_is_complete_even_if_the_client_leaves_before_the_upstre
     await asyncio.gather(task, return_exceptions=True)
     assert call.end == "done"
     assert [attempt.outcome for attempt in call.attempts] == ["ok"]
+
+
+@pytest.mark.parametrize("frontend", ["widget", "openai"])
+async def test_a_fault_of_ours_is_an_error_like_any_other(frontend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    crashes: list[str] = []
+    stage = Stage([Script()])
+    stage.pipeline._crashed = lambda crash, request_id: crashes.append(type(crash).__name__)
+    monkeypatch.setattr(Scripted, "send", lambda *_, **__: {}["nothing"])
+    call = stage.call(frontend)
+    if frontend == "widget":
+        await stage.pipeline.answer(call, stage.client)
+        assert [line["type"] for line in stage.client.lines] == ["start", "error"]
+    else:
+        with pytest.raises(GatewayError):
+            await stage.pipeline.answer(call, stage.client)
+    assert (call.end, crashes) == ("internal_error", ["KeyError"])
+
+
+async def test_the_whole_calls_deadline_covers_waiting_and_the_waiting_client_is_kept_alive() -> None:
+    stage = Stage([Script()], timeout=Seconds(0.05))
+
+    @asynccontextmanager
+    async def waits(call: Call) -> AsyncIterator[None]:
+        stage.world.now += 20
+        stage.pipeline.tick(stage.world.now)
+        await asyncio.Event().wait()
+        yield
+
+    stage.pipeline._policies = [waits]
+    stage.route = msgspec.structs.replace(
+        stage.route, config=msgspec.structs.replace(stage.route.config, heartbeat=Seconds(15))
+    )
+    call = stage.call()
+    await stage.pipeline.answer(call, stage.client)
+    assert stage.client.data.startswith(b"\n"), "a heartbeat while it waits"
+    assert stage.client.lines[-1]["code"] == "total_timeout"
+    assert call.end == "total_timeout"

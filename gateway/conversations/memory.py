@@ -30,16 +30,20 @@ class MemoryConversations:
         self._characters = 0
         self._max_turns = turns
         self._ids: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._new: OrderedDict[tuple[str, str], str] = OrderedDict()  # given, but nothing stored: they push nobody out
         self._kept: OrderedDict[str, _Kept] = OrderedDict()  # by id; the one updated last is last
 
     async def open(self, tenant: str, session: str) -> str:
         key = (tenant, session)
         found = self._ids.get(key)
-        if found is None:
-            found = self._ids[key] = secrets.token_urlsafe(18)
-            self._forget()
-        self._ids.move_to_end(key)
-        return found
+        if found is not None:
+            self._ids.move_to_end(key)
+            return found
+        if key not in self._new:
+            self._new[key] = secrets.token_urlsafe(18)
+            if len(self._new) > self._max:
+                self._new.popitem(last=False)
+        return self._new[key]
 
     async def recent(self, id: str, limit: int) -> list[Turn]:
         kept = self._kept.get(id)
@@ -48,6 +52,7 @@ class MemoryConversations:
     async def append(self, tenant: str, session: str, id: str, turns: Sequence[Turn]) -> None:
         if not turns:
             return
+        self._new.pop((tenant, session), None)
         self._ids[tenant, session] = id
         kept = self._kept.get(id)
         if kept is None:

@@ -47,8 +47,8 @@ _SESSION = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 def check_message(chat: ChatRequest, limit: int) -> None:
-    """Raises BadRequest where the message that was sent has more than `limit` characters (code points)."""
-    if len(chat.messages[-1].text) > limit:
+    """Raises BadRequest where a message that was sent has more than `limit` characters (code points)."""
+    if any(len(message.text) > limit for message in chat.messages if message.role == "user"):
         raise _refused([("message", f"must have 1 to {limit} characters")])
 
 

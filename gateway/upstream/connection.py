@@ -148,7 +148,7 @@ class Connection(asyncio.BufferedProtocol):
             parser.eof()
             self._finish(parser.error)
         elif parser.status:
-            self._finish(UpstreamTruncated(f"{self._peer} broke the connection in the middle of its answer"))
+            self._finish(UpstreamTruncated("The upstream broke the connection in the middle of its answer"))
         else:
             self._finish(UpstreamError("reset", f"{self._peer} broke the connection before its answer's head"))
 

@@ -92,7 +92,7 @@ class ResponseParser:
         if not self.status:
             self.error = UpstreamError("reset", f"{self._peer} closed the connection before its answer's head")
         elif self._delimited:
-            self.error = UpstreamTruncated(f"{self._peer} closed the connection in the middle of its answer")
+            self.error = UpstreamTruncated("The upstream closed the connection in the middle of its answer")
         else:
             self.over = True
 
@@ -185,4 +185,4 @@ class ResponseParser:
             self.error = self._garbled(str(refusal) if known else "a change of protocol")
 
     def _garbled(self, what: str) -> UpstreamGarbled:
-        return UpstreamGarbled(f"{self._peer} sent what is not HTTP/1.1 as it should be: {what}")
+        return UpstreamGarbled(f"The upstream sent what is not HTTP/1.1 as it should be: {what}")

@@ -11,7 +11,7 @@ async def test_forgets_the_session_that_was_quiet_longest() -> None:
         ids[session] = await store.open("acme", session)
         await store.append("acme", session, ids[session], [Turn("user", session, at)])
     assert await store.open("acme", "a") == ids["a"]
-    await store.open("acme", "d")
+    await store.append("acme", "d", await store.open("acme", "d"), [Turn("user", "d", 9)])
     assert await store.get(ids["b"]) is None
     assert await store.get(ids["a"]) is not None
     assert await store.open("acme", "b") != ids["b"]

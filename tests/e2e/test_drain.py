@@ -78,3 +78,25 @@ async def test_streams_that_take_too_long_are_told_so() -> None:
         assert (end["type"], end["code"]) == ("error", "unavailable")
         await task
         assert [line["end"] for line in g.requests] == ["drain"]
+
+
+SILENT = f"""{HEAD.replace("drain_delay: 0", "drain_delay: 60s, drain_timeout: 100ms")}
+upstreams: {{echo: {{backend: echo, first_token_delay: 60s}}}}
+aliases: {{chat: {{tiers: [[{{upstream: echo, model: echo}}]]}}}}
+"""
+
+
+async def test_calls_that_have_said_nothing_yet_are_refused_not_dropped() -> None:
+    hurry = asyncio.Event()
+    hurry.set()
+    async with gateway(SILENT) as g, aiohttp.ClientSession(g.url, headers=HEADERS) as client:
+        whole = asyncio.create_task(client.post("/v1/chat", json={"sessionId": "a", "message": "hi"}))
+        stream = await client.post("/v1/chat/stream", json={"sessionId": "b", "message": "hi"})
+        queued = asyncio.create_task(client.post("/v1/chat", json={"sessionId": "b", "message": "after"}))
+        while len(g.runtime.pipeline.flows) < 3:
+            await asyncio.sleep(0)
+        await draining(g, hurry)
+        assert (await whole).status == 503
+        assert (await queued).status == 503
+        assert (await rest(stream))["code"] == "unavailable"
+        assert [line["end"] for line in g.requests] == ["drain"] * 3

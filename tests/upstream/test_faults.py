@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.errors import UpstreamError
+from gateway.errors import CONNECTION, UpstreamError
 from tests.fakes.rawserver import CHUNKED, Peer, Request, black_hole, chunk, chunked, raw_server, refused_url, sized
 from tests.upstream.calls import LONG, Caller, pumped, until
 
@@ -16,7 +16,9 @@ async def refused(caller: Caller, url: str, *, connect: float = LONG, headers: f
     with pytest.raises(UpstreamError) as failed:
         async with caller.send(url, connect=connect, headers=headers) as response:
             await pumped(response)
-    assert url.rpartition("/")[2] in str(failed.value)
+    address = url.rpartition("/")[2]
+    assert address not in str(failed.value), "callers are not told where our upstreams are"
+    assert (address in failed.value.detail) == (failed.value.kind in CONNECTION), "the log is"
     return failed.value
 
 

@@ -125,7 +125,7 @@ def test_a_malformed_response_is_garbled_under_every_cut(raw: bytes) -> None:
             continue  # one read is bounded by the socket's buffer already
         assert outcome.kind == "garbled", reads[:3]
         assert not outcome.reusable
-        assert outcome.message.startswith("upstream:80 sent what is not HTTP/1.1")
+        assert outcome.message.startswith("The upstream sent what is not HTTP/1.1")
 
 
 CUT = [

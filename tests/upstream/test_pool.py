@@ -1,4 +1,5 @@
 import asyncio
+import re
 
 import pytest
 
@@ -164,8 +165,9 @@ async def test_a_full_pool_costs_the_connect_time_and_says_so(caller: Caller) ->
     async with raw_server(hold) as server:
         transport = caller.transport(server.url, max_connections=1)
         async with caller.send(server.url):
-            with pytest.raises(UpstreamError, match="pool is full") as failed:
+            with pytest.raises(UpstreamError) as failed:
                 await caller.whole(server.url, connect=0.02)
+            assert re.search("pool is full", failed.value.detail)
             assert failed.value.kind == "connect_timeout"
             assert (transport.open, transport.waiting) == (1, 0)
         assert transport.open == 0

@@ -1,0 +1,38 @@
+"""A stretch of a task's work that can be ended from outside with an error of our own, wherever it waits.
+
+What `asyncio.timeout` does for a deadline, for any reason: the task is cancelled, and where that cancellation leaves the
+stretch it becomes the error. A cancellation that comes from elsewhere (the client left) passes through untouched.
+"""
+
+import asyncio
+from types import TracebackType
+from typing import Any
+
+
+class Scope:
+    """`with Scope() as scope:` in the task; `scope.end(error)` from anywhere else in its loop."""
+
+    __slots__ = ("_cancelling", "_error", "_task")
+
+    def __init__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "only a task can be ended"
+        self._task: asyncio.Task[Any] = task
+        self._cancelling = task.cancelling()
+        self._error: Exception | None = None
+
+    def end(self, error: Exception) -> None:
+        """The first error counts."""
+        if self._error is None and not self._task.done():
+            self._error = error
+            self._task.cancel()
+
+    def __enter__(self) -> "Scope":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._error is None:
+            return
+        ours = self._task.uncancel() <= self._cancelling
+        if ours and kind is not None and issubclass(kind, asyncio.CancelledError):
+            raise self._error from None
