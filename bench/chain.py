@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import cProfile
 import io
+import itertools
 import pstats
 import tempfile
 import time
@@ -125,11 +126,12 @@ async def main(options: argparse.Namespace) -> None:
             rank.targets = [_canned(target) for target in rank.targets]
     api = Api(runtime, API)
     body = BODY.replace(b'"stream":true', b'"stream":false') if options.whole else BODY
+    sessions = itertools.count()
 
     async def calls(count: int) -> None:
-        for number in range(count):
+        for _ in range(count):
             if options.ndjson:
-                await api(Request("/v1/chat/stream", NDJSON % number))
+                await api(Request("/v1/chat/stream", NDJSON % next(sessions)))
             else:
                 await api(Request("/v1/chat/completions", body))
         runtime.lines.flush()

@@ -15,7 +15,7 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 ToolKind = Literal["function", "server"]
 
 
-class Usage(msgspec.Struct, frozen=True):
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """Token counts as the provider billed them. `cached_input` is part of `input`, `reasoning` of `output`."""
 
     input: int = 0
@@ -24,22 +24,22 @@ class Usage(msgspec.Struct, frozen=True):
     reasoning: int = 0
 
 
-class Started(msgspec.Struct, frozen=True):
+class Started(msgspec.Struct, frozen=True, gc=False):
     """The upstream began to answer. `id` and `model` as it names them, empty where it does not."""
 
     id: str = ""
     model: str = ""
 
 
-class TextDelta(msgspec.Struct, frozen=True):
+class TextDelta(msgspec.Struct, frozen=True, gc=False):
     text: str
 
 
-class ReasoningDelta(msgspec.Struct, frozen=True):
+class ReasoningDelta(msgspec.Struct, frozen=True, gc=False):
     text: str
 
 
-class ToolCallStarted(msgspec.Struct, frozen=True):
+class ToolCallStarted(msgspec.Struct, frozen=True, gc=False):
     """`index` counts the answer's tool calls from 0. A `server` tool is run by the provider, never by the client."""
 
     index: int
@@ -48,14 +48,14 @@ class ToolCallStarted(msgspec.Struct, frozen=True):
     kind: ToolKind = "function"
 
 
-class ToolCallDelta(msgspec.Struct, frozen=True):
+class ToolCallDelta(msgspec.Struct, frozen=True, gc=False):
     """The next piece of the JSON text of one call's arguments."""
 
     index: int
     arguments: str
 
 
-class Finished(msgspec.Struct, frozen=True):
+class Finished(msgspec.Struct, frozen=True, gc=False):
     """The answer is complete. `native` is the provider's own word for why."""
 
     reason: FinishReason
@@ -63,7 +63,7 @@ class Finished(msgspec.Struct, frozen=True):
     native: str = ""
 
 
-class Verbatim(msgspec.Struct, frozen=True):
+class Verbatim(msgspec.Struct, frozen=True, gc=False):
     """Complete frames of the upstream's bytes, to be forwarded as they are (same dialect only)."""
 
     data: bytes

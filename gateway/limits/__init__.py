@@ -16,7 +16,7 @@ class Limit(msgspec.Struct, frozen=True):
     rate: float
 
 
-class Claim(msgspec.Struct, frozen=True):
+class Claim(msgspec.Struct, frozen=True, gc=False):
     """`amount` units out of bucket `key`. `scope` and `resource` name it in metrics, headers and errors."""
 
     key: str
@@ -26,14 +26,14 @@ class Claim(msgspec.Struct, frozen=True):
     resource: str = "requests"
 
 
-class Level(msgspec.Struct, frozen=True):
+class Level(msgspec.Struct, frozen=True, gc=False):
     """State of one bucket after the decision: `remaining` units (may be negative: debt), `reset` seconds until full."""
 
     remaining: float
     reset: float
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class Verdict(msgspec.Struct, frozen=True, gc=False):
     """Admitted, or refused by `denied` (the index of the claim that must wait longest) for `retry_after` seconds.
 
     `levels` stand in the order of the claims, in both cases. A refusal takes nothing from any bucket.

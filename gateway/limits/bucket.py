@@ -104,7 +104,7 @@ class Bucket:
     def refill(self, earliest: int, latest: int) -> None:
         """Let time pass. Where a clock is finer than a microsecond, it reads between `earliest` and `latest`."""
         elapsed = (earliest - self.at) * self.rule.pace
-        if elapsed < self.backlog and elapsed >= 0:
+        if 0 <= elapsed < self.backlog:
             self.backlog -= elapsed
             self.at = earliest
         elif elapsed < 0:

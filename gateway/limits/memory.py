@@ -39,7 +39,7 @@ class MemoryStore:
         if self._until_sweep <= 0:
             self._sweep(earliest, latest)
         if len(claims) == 1:
-            claim = claims[0]
+            [claim] = claims
             bucket = self._bucket(claim, earliest, latest)
             rule = bucket.rule
             backlog = bucket.backlog + rule.cost(claim.amount)
@@ -76,7 +76,7 @@ class MemoryStore:
             bucket = self._buckets[claim.key] = Bucket(rule_of(claim.limit), latest)
         else:
             bucket.refill(earliest, latest)
-            if bucket.rule.limit != claim.limit:
+            if bucket.rule.limit is not claim.limit and bucket.rule.limit != claim.limit:
                 bucket.adopt(rule_of(claim.limit))
         return bucket
 

@@ -18,20 +18,28 @@ def bucket_of(limit: LimitConfig) -> Limit:
     return Limit(capacity=limit.burst or max(1.0, float(limit.rate)), rate=float(limit.rate))
 
 
+@lru_cache(4096)
+def _claim_of_key(bucket: str, limit: LimitConfig) -> Claim:
+    return Claim(f"key:{bucket}", bucket_of(limit))
+
+
+@lru_cache(4096)
+def _claim_of_address(address: str, limit: Limit) -> Claim:
+    return Claim(f"address:{address}", limit, 1.0, "address")
+
+
 def headers_of(claim: Claim, verdict: Verdict, index: int = 0) -> list[tuple[str, str]]:
     """`x-ratelimit-*` in OpenAI's names; reset in seconds until the bucket is full."""
     level = verdict.levels[index]
-    limit, remaining, reset = _names(claim.resource)
-    return [
-        (limit, str(int(claim.limit.capacity))),
-        (remaining, str(max(0, math.floor(level.remaining)))),
-        (reset, f"{level.reset:.3f}s"),
-    ]
+    limit, remaining, reset = _names(claim.resource, claim.limit.capacity)
+    return [limit, (remaining, str(max(0, math.floor(level.remaining)))), (reset, "%.3fs" % level.reset)]
 
 
-@lru_cache(16)
-def _names(resource: str) -> tuple[str, str, str]:
-    return f"x-ratelimit-limit-{resource}", f"x-ratelimit-remaining-{resource}", f"x-ratelimit-reset-{resource}"
+@lru_cache(4096)
+def _names(resource: str, capacity: float) -> tuple[tuple[str, str], str, str]:
+    """The whole header that says the limit, and the names of the two that follow."""
+    limit = (f"x-ratelimit-limit-{resource}", str(int(capacity)))
+    return limit, f"x-ratelimit-remaining-{resource}", f"x-ratelimit-reset-{resource}"
 
 
 class RequestLimits:
@@ -45,7 +53,7 @@ class RequestLimits:
     async def admit_address(self, address: str) -> None:
         """Raises RateLimited where this client address has asked too often."""
         if self._address is not None:
-            await self.take(Claim(f"address:{address}", self._address, 1.0, "address"))
+            await self.take(_claim_of_address(address, self._address))
 
     def __call__(self, call: Call) -> "_Admission":
         return _Admission(self, call)
@@ -73,7 +81,7 @@ class _Admission:
     async def __aenter__(self) -> None:
         principal = self._call.principal
         if principal.limits.requests is not None:
-            claim = Claim(f"key:{principal.bucket}", bucket_of(principal.limits.requests))
+            claim = _claim_of_key(principal.bucket, principal.limits.requests)
             self._call.headers += headers_of(claim, await self._limits.take(claim))
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
