@@ -152,7 +152,9 @@ class Api:
         request.extra += (("x-request-id", request_id), ("request-id", request_id))
         route = request.path if request.path in self._routes else self._prefix_of(request.path)
         try:
-            await self._dispatch(request, request_id, self._routes.get(route))
+            handler = self._handler_of(request, self._routes.get(route))
+            if handler is not None:
+                await handler(self, request, request_id)
         except GatewayError as error:
             self._refuse(request, self._dialect_of(request.path), error, request_id)
         except Exception as crash:
@@ -160,15 +162,18 @@ class Api:
         if route not in RECORDED or request.status in (404, 405):
             self.runtime.records.other(request, request_id, self._dialect_of(request.path).name, route or "other")
 
-    async def _dispatch(self, request: Request, request_id: str, methods: Mapping[str, "Handler"] | None) -> None:
+    def _handler_of(self, request: Request, methods: Mapping[str, "Handler"] | None) -> "Handler | None":
+        """Who answers this request to a route that has these methods; None where it has been answered."""
         if methods is None:
             raise NotFound("There is nothing at this path")
-        if request.method == "OPTIONS":
-            return self._preflight(request, methods)
-        handler = methods.get("GET" if request.method == "HEAD" else request.method)
+        method = request.method
+        if method == "OPTIONS":
+            self._preflight(request, methods)
+            return None
+        handler = methods.get("GET" if method == "HEAD" else method)
         if handler is None:
             raise MethodNotAllowed(", ".join(sorted({*methods, "OPTIONS"})))
-        await handler(self, request, request_id)
+        return handler
 
     def _prefix_of(self, path: str) -> str:
         """The route with a parameter at its end that this path belongs to; "" where there is none."""
@@ -266,10 +271,14 @@ class Api:
         try:
             principal = await self._identify(request)
             call = await self._call(request, request_id, frontend, principal)
-            if call.chat.stream and call.route.config.resumable:
+            alias = call.route.config
+            outlet = request if call.chat.stream else _Whole(request)
+            if call.chat.stream and alias.resumable:
                 await self._resumable.answer(call, request)
+            elif alias.on_disconnect == "cancel":
+                await runtime.pipeline.answer(call, outlet)
             else:
-                await self._answer(call, request if call.chat.stream else _Whole(request))
+                await self._answer_to_the_end(call, outlet)
         except GatewayError as refused:
             error = refused
             self._refuse(request, frontend, refused, request_id)
@@ -278,10 +287,8 @@ class Api:
         finally:
             runtime.records.finished(request, request_id, frontend.name, principal, call, error)
 
-    async def _answer(self, call: Call, outlet: Outlet) -> None:
-        """Where the alias says so, the call outlives its client: in a task of its own, for a bounded time."""
-        if call.route.config.on_disconnect == "cancel":
-            return await self.runtime.pipeline.answer(call, outlet)
+    async def _answer_to_the_end(self, call: Call, outlet: Outlet) -> None:
+        """The call outlives its client: in a task of its own, for a bounded time."""
         task = asyncio.create_task(self.runtime.pipeline.answer(call, outlet))
         try:
             await asyncio.shield(task)
@@ -305,7 +312,9 @@ class Api:
             self.runtime.records.resumed(request, request_id, principal, place.stream if place is not None else None)
 
     async def _call(self, request: Request, request_id: str, frontend: Frontend, principal: Principal) -> Call:
-        media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        media_type = request.headers.get("Content-Type", "")
+        if media_type != "application/json":
+            media_type = media_type.partition(";")[0].strip().lower()
         if media_type != "application/json" or request.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise UnsupportedMediaType("Send application/json, not encoded")
         chat = frontend.parse(await request.body(), request.headers)
@@ -411,16 +420,16 @@ def _interrupted(interrupted: bool) -> dict[str, bool]:
     return {"interrupted": True} if interrupted else {}
 
 
-async def _stream(api: Api, request: Request, request_id: str) -> None:
-    await api.chat(request, request_id, api.widget_stream)
+def _stream(api: Api, request: Request, request_id: str) -> Awaitable[None]:
+    return api.chat(request, request_id, api.widget_stream)
 
 
-async def _whole(api: Api, request: Request, request_id: str) -> None:
-    await api.chat(request, request_id, api.widget_whole)
+def _whole(api: Api, request: Request, request_id: str) -> Awaitable[None]:
+    return api.chat(request, request_id, api.widget_whole)
 
 
-async def _completions(api: Api, request: Request, request_id: str) -> None:
-    await api.chat(request, request_id, api.openai)
+def _completions(api: Api, request: Request, request_id: str) -> Awaitable[None]:
+    return api.chat(request, request_id, api.openai)
 
 
 PROBES: dict[str, dict[str, Handler]] = {

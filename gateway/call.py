@@ -49,7 +49,7 @@ class Route(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def targets(self) -> list[Target]:
-        return [cast(Target, target) for rank in self.ranks for target in rank.targets]
+        return cast(list[Target], [target for rank in self.ranks for target in rank.targets])
 
 
 class Attempt(msgspec.Struct, eq=False):

@@ -12,11 +12,11 @@ import msgspec
 Role = Literal["system", "user", "assistant", "tool"]
 
 
-class Text(msgspec.Struct, frozen=True):
+class Text(msgspec.Struct, frozen=True, gc=False):
     text: str
 
 
-class Image(msgspec.Struct, frozen=True):
+class Image(msgspec.Struct, frozen=True, gc=False):
     """`url` is http(s) or a data: URL (RFC 2397)."""
 
     url: str
@@ -32,7 +32,7 @@ class Other(msgspec.Struct, frozen=True):
 Part = Text | Image | Other
 
 
-class ToolCall(msgspec.Struct, frozen=True):
+class ToolCall(msgspec.Struct, frozen=True, gc=False):
     """`arguments` is JSON text, as the model wrote it."""
 
     id: str
@@ -61,7 +61,7 @@ class Tool(msgspec.Struct, frozen=True):
     parameters: Mapping[str, Any] | None = None
 
 
-class Sampling(msgspec.Struct, frozen=True):
+class Sampling(msgspec.Struct, frozen=True, gc=False):
     """How to sample; None leaves it to the provider. Names are OpenAI's."""
 
     max_tokens: int | None = None

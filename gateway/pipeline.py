@@ -28,7 +28,8 @@ from gateway.relay import Relay
 from gateway.routing import Journey, RetryBudget, Step, queue_of
 from gateway.transport import UpstreamResponse
 
-Policy = Callable[[Call], AbstractAsyncContextManager[None]]
+Policy = Callable[[Call], AbstractAsyncContextManager[None] | None]
+"""None: this call is none of the policy's."""
 
 ERROR_BODY = 64 << 10
 SHADOWS = 100
@@ -105,7 +106,7 @@ class Pipeline:
         deadline = _deadline(flow, call.route.config.timeout)
         try:
             with flow.scope:
-                await self._admitted(call, flow, 0)
+                await self._admitted(call, flow)
         except GatewayError as error:
             self._tell(call, flow, error)
         except Exception as crash:  # a fault of ours: the caller is told that much, the log where it happened
@@ -122,12 +123,14 @@ class Pipeline:
             call.series.in_flight.dec()
             call.series.ends[call.end].inc()
 
-    async def _admitted(self, call: Call, flow: Flow, passed: int) -> None:
+    async def _admitted(self, call: Call, flow: Flow, passed: int = 0) -> None:
         """The policies around the call, one within the other."""
-        if passed == len(self._policies):
-            return await self._relay(call, flow)
-        async with self._policies[passed](call):
-            await self._admitted(call, flow, passed + 1)
+        for number in range(passed, len(self._policies)):
+            policy = self._policies[number](call)
+            if policy is not None:
+                async with policy:
+                    return await self._admitted(call, flow, number + 1)
+        await self._relay(call, flow)
 
     async def _relay(self, call: Call, flow: Flow) -> None:
         route = call.route
@@ -137,7 +140,8 @@ class Pipeline:
             opening = flow.speak(verbatim=_verbatim(call, cast(Target, route.ranks[0].targets[0]))).start()
             if opening:
                 flow.say(opening)
-            self._shadow(call)
+            if route.shadow is not None:
+                self._shadow(call)
             call.end = await self._follow(call, flow)
         finally:
             call.end = call.end or _end_of_answer(flow)
@@ -173,12 +177,14 @@ class Pipeline:
         """The end reason of the answer that was given. Raises the last target's error where none was."""
         route = call.route
         queue = route.targets if route.plain else queue_of(route.ranks, call.asked, self._chance)
-        journey = Journey(queue, self._chance, self._budget, call.route.retry)
+        journey = Journey(queue, self._chance, self._budget, route.retry)
         step = journey.first()
         while True:
             if step.wait:
                 await self._sleep(step.wait)
             try:
+                if route.config.hedge is None and not flow.said:
+                    return await self._attempt(call, flow, step.target, call.chat, last=journey.alone)
                 return await self._step(call, flow, journey, step)
             except (UpstreamError, BadRequest) as error:
                 following = self._next(call, journey, step.target, error) if _may_go_on(call, flow) else None
@@ -302,8 +308,11 @@ class Pipeline:
             series.estimated["input"].inc(estimated_tokens(chat))
             series.estimated["output"].inc(relay.characters // 4)
             return
-        for kind, child in series.reported.items():
-            child.inc(getattr(usage, kind))
+        reported = series.reported
+        reported["input"].inc(usage.input)
+        reported["output"].inc(usage.output)
+        reported["cached_input"].inc(usage.cached_input)
+        reported["reasoning"].inc(usage.reasoning)
         if attempt.first_token is not None and usage.output > 1:
             took = self._clock() - attempt.started - attempt.first_token
             series.per_token.observe(took / (usage.output - 1))

@@ -248,6 +248,9 @@ class ChunkDecoder:
 
     def _chunk(self, payload: bytes, events: list[StreamEvent]) -> bool:
         """Translate one chunk. False: it must not be forwarded."""
+        if payload == b"[DONE]":
+            self._finish(events)
+            return False
         try:
             chunk = _decode(payload)
         except _MALFORMED:

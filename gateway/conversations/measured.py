@@ -1,6 +1,6 @@
 """A conversation store whose calls are timed and whose failures are raised as they are."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
 from gateway.conversations import Conversation, ConversationStore, Turn
@@ -29,20 +29,20 @@ class Measured:
         self._seconds[operation].observe(self._clock() - began)
         return result
 
-    async def open(self, tenant: str, session: str) -> str:
-        return await self._timed("open", self._store.open(tenant, session))
+    def open(self, tenant: str, session: str) -> Coroutine[Any, Any, str]:
+        return self._timed("open", self._store.open(tenant, session))
 
-    async def recent(self, id: str, limit: int) -> list[Turn]:
-        return await self._timed("recent", self._store.recent(id, limit))
+    def recent(self, id: str, limit: int) -> Coroutine[Any, Any, list[Turn]]:
+        return self._timed("recent", self._store.recent(id, limit))
 
-    async def append(self, tenant: str, session: str, id: str, turns: Sequence[Turn]) -> None:
-        await self._timed("append", self._store.append(tenant, session, id, turns))
+    def append(self, tenant: str, session: str, id: str, turns: Sequence[Turn]) -> Coroutine[Any, Any, None]:
+        return self._timed("append", self._store.append(tenant, session, id, turns))
 
-    async def newest(self, limit: int) -> tuple[list[Conversation], int]:
-        return await self._timed("newest", self._store.newest(limit))
+    def newest(self, limit: int) -> Coroutine[Any, Any, tuple[list[Conversation], int]]:
+        return self._timed("newest", self._store.newest(limit))
 
-    async def get(self, id: str) -> tuple[Conversation, list[Turn]] | None:
-        return await self._timed("get", self._store.get(id))
+    def get(self, id: str) -> Coroutine[Any, Any, tuple[Conversation, list[Turn]] | None]:
+        return self._timed("get", self._store.get(id))
 
     async def close(self) -> None:
         await self._store.close()

@@ -12,18 +12,18 @@ from typing import Any
 
 import msgspec
 
-from gateway.chat import ChatRequest, Image, Message, Other, Part, Sampling, Text, Tool, ToolCall
+from gateway.chat import ChatRequest, Image, Message, Other, Part, Role, Sampling, Text, Tool, ToolCall
 from gateway.errors import BadRequest
 
 # the types of a request: only what is interpreted
 
 
-class _Function(msgspec.Struct):
+class _Function(msgspec.Struct, gc=False):
     name: str
     arguments: str = ""
 
 
-class _ToolCall(msgspec.Struct):
+class _ToolCall(msgspec.Struct, gc=False):
     id: str
     function: _Function | None = None
     type: str = "function"
@@ -54,7 +54,7 @@ class _Tool(msgspec.Struct):
     function: _Definition | None = None
 
 
-class _StreamOptions(msgspec.Struct):
+class _StreamOptions(msgspec.Struct, gc=False):
     include_usage: bool | None = None
 
 
@@ -95,7 +95,7 @@ def chat_of(wire: dict[str, Any]) -> ChatRequest:
     return ChatRequest(
         dialect="openai",
         model=asked.model,
-        messages=tuple(_message(message, f"messages[{index}]") for index, message in enumerate(asked.messages)),
+        messages=tuple([_message(message, index) for index, message in enumerate(asked.messages)]),
         stream=bool(asked.stream),
         sampling=Sampling(
             max_tokens=asked.max_tokens if limit is None else limit,
@@ -104,7 +104,7 @@ def chat_of(wire: dict[str, Any]) -> ChatRequest:
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
             seed=asked.seed,
         ),
-        tools=_tools(asked.tools or []),
+        tools=_tools(asked.tools) if asked.tools else (),
         tool_choice=_tool_choice(asked.tool_choice),
         parallel_tool_calls=asked.parallel_tool_calls,
         response_format=_response_format(asked.response_format),
@@ -138,7 +138,10 @@ def _explained(text: str) -> BadRequest:
 # messages
 
 
-def _message(message: _Message, at: str) -> Message:
+def _message(message: _Message, index: int) -> Message:
+    if type(message.content) is str and (role := _PLAIN.get(message.role)):  # most are nothing but a text
+        return Message(role, (Text(message.content),))
+    at = f"messages[{index}]"
     translate = _ROLES.get(message.role)
     if translate is None:
         raise _bad(f"{at}.role", f"must be one of {', '.join(_ROLES)}")
@@ -176,6 +179,7 @@ def _function(message: _Message, at: str) -> Message:
     return Message("tool", _content(message, at), tool_call_id=message.name)
 
 
+_PLAIN: Mapping[str, Role] = {"system": "system", "developer": "system", "user": "user"}
 _ROLES: Mapping[str, Callable[[_Message, str], Message]] = {
     "system": _system, "developer": _system, "user": _user, "assistant": _assistant, "tool": _tool, "function": _function,
 }  # fmt: skip
@@ -240,9 +244,9 @@ _CHOICES = {"auto": "auto", "none": "none", "required": "required", "any": "requ
 
 
 def _tool_choice(choice: str | dict[str, Any] | None) -> str | tuple[str, str] | None:
+    if choice is None:
+        return None
     match choice:
-        case None:
-            return None
         case str(word):
             if word not in _CHOICES:
                 raise _bad("tool_choice", "must be auto, none, required, or an object that names a function")

@@ -5,7 +5,7 @@ and one that was cut short is kept as what was delivered, marked as interrupted.
 """
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from gateway.call import Call
@@ -14,7 +14,6 @@ from gateway.config import History
 from gateway.conversations import ConversationStore, Turn
 from gateway.conversations.turnstile import Turnstile
 
-_NO_TURN: AbstractAsyncContextManager[None] = nullcontext()
 COMPLETE = frozenset({"done", "length", "content_filter"})
 BROKEN = (OSError, TimeoutError, RuntimeError)
 CHARACTERS_PER_TOKEN = 4
@@ -35,8 +34,8 @@ class Turns:
         self._wall = wall
         self._failed = failed
 
-    def __call__(self, call: Call) -> AbstractAsyncContextManager[None]:
-        return _NO_TURN if call.chat.session is None else self._turn(call, call.chat.session)
+    def __call__(self, call: Call) -> AbstractAsyncContextManager[None] | None:
+        return None if call.chat.session is None else self._turn(call, call.chat.session)
 
     @asynccontextmanager
     async def _turn(self, call: Call, session: str) -> AsyncIterator[None]:
