@@ -73,13 +73,23 @@ class _Stamp:
         self._text = ""
 
     def __call__(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        event["timestamp"] = self.text()
+        return event
+
+    def text(self) -> str:
         now = self._wall()
         second = int(now)
         if second != self._second:
             self._second = second
             self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        event["timestamp"] = f"{self._text}.{int((now - second) * 1000):03d}Z"
-        return event
+        return f"{self._text}.{int((now - second) * 1000):03d}Z"
+
+
+class Line(msgspec.Struct, kw_only=True):
+    """A line whose fields are known beforehand. Made of a Struct it costs a fraction of structlog's way to the same bytes."""
+
+    level: str = "info"
+    timestamp: str = ""
 
 
 class _Foreign(logging.Handler):
@@ -104,6 +114,17 @@ def open_log(lines: Lines, level: str = "info", wall: Callable[[], float] = time
         context_class=dict,
     )
     return logger.bind()
+
+
+def open_lines(lines: Lines, level: str = "info", wall: Callable[[], float] = time.time) -> Callable[[Line], None]:
+    """What writes `Line`s, as `open_log`'s logger writes its own."""
+    stamp = _Stamp(wall)
+
+    def say(line: Line) -> None:
+        line.timestamp = stamp.text()
+        lines.msg(_encode(line))
+
+    return say if logging.getLevelNamesMapping()[level.upper()] <= logging.INFO else lambda _: None
 
 
 def quiet_libraries(log: Any) -> None:

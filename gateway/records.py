@@ -4,9 +4,12 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from msgspec import UNSET, UnsetType
+
 from gateway.call import Call
 from gateway.errors import GatewayError, Unauthorized, UpstreamError
 from gateway.identity.principal import Principal
+from gateway.logs import Line
 from gateway.metrics import AUTH_REASONS, CODES, CallSeries, Metrics
 from gateway.series import Value
 
@@ -15,22 +18,46 @@ OTHER = "other"
 """The alias of requests that named none that exists."""
 
 
-class Records:
-    """`clock` is the monotonic one that calls are received on. `conversations` names the kind of that store.
+class RequestLine(Line, kw_only=True):
+    """The line of one chat request. What is left out was not known: the request was refused, or its call goes on."""
 
-    `keys`: those that requests are also counted by.
+    request_id: str
+    frontend: str
+    key: str | None
+    status: int | None
+    duration: float
+    error: str | None
+    reason: str | None
+    end: str
+    alias: str | UnsetType = UNSET
+    target: str | UnsetType | None = UNSET
+    attempts: list[str] | UnsetType = UNSET
+    stream: bool | UnsetType = UNSET
+    ttft: float | UnsetType | None = UNSET
+    tokens_in: int | UnsetType | None = UNSET
+    tokens_out: int | UnsetType | None = UNSET
+    upstream_status: int | UnsetType | None = UNSET
+    event: str = "request"
+
+
+class Records:
+    """`say` writes the line of a request, `log` all others. `clock` is the monotonic one that calls are received on.
+
+    `conversations` names the kind of that store. `keys`: those that requests are also counted by.
     """
 
     def __init__(
         self,
         metrics: Metrics,
         log: Any,
+        say: Callable[["RequestLine"], None],
         clock: Callable[[], float],
         aliases: Iterable[str],
         conversations: str,
         keys: Iterable[str],
     ) -> None:
         self._metrics = metrics
+        self._say = say
         self._clock = clock
         self._conversations = conversations
         self._decisions: dict[tuple[str, str, str], Value] = {}
@@ -89,20 +116,21 @@ class Records:
                 self._by_key[principal.key_id][code].inc()
         series.duration.observe(duration)
         error = error or (call.error if call is not None else None)
-        self.log.info(
-            "request",
-            request_id=request_id,
-            frontend=frontend,
-            key=principal.key_id if principal is not None else None,
-            status=status or None,
-            duration=round(duration, 6),
-            error=error.code if error is not None else None,
-            reason=error.reason if isinstance(error, Unauthorized) else None,
-            **(
-                _facts(call)
-                if call is not None and not call.detached
-                else {"end": "refused" if error is not None else "client_gone"}
-            ),
+        if call is not None and not call.detached:
+            facts = _facts(call)
+        else:
+            facts = {"end": "refused" if error is not None else "client_gone"}
+        self._say(
+            RequestLine(
+                request_id=request_id,
+                frontend=frontend,
+                key=principal.key_id if principal is not None else None,
+                status=status or None,
+                duration=round(duration, 6),
+                error=error.code if error is not None else None,
+                reason=error.reason if isinstance(error, Unauthorized) else None,
+                **facts,
+            )
         )
 
     def other(self, exchange: Any, request_id: str, frontend: str, route: str) -> None:

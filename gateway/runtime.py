@@ -18,7 +18,7 @@ from gateway.conversations.turnstile import Turnstile
 from gateway.errors import Unauthorized
 from gateway.health import BreakerPolicy, Health, Load
 from gateway.identity import Authenticator
-from gateway.logs import Lines, open_log, quiet_libraries
+from gateway.logs import Lines, open_lines, open_log, quiet_libraries
 from gateway.metrics import Metrics, TargetSeries
 from gateway.pipeline import Pipeline
 from gateway.policies.requests import RequestLimits
@@ -55,7 +55,8 @@ class Runtime:
         self.routes = {name: self._route(name, alias, loaded.backends) for name, alias in config.aliases.items()}
         labelled = [key.id for key in config.keys] if config.metrics.key_label else []
         kind = config.state.partition(":")[0]
-        self.records = records = Records(self.metrics, self.log, self._clock, self.routes, kind, labelled)
+        say = open_lines(self.lines, config.log.level)
+        self.records = records = Records(self.metrics, self.log, say, self._clock, self.routes, kind, labelled)
         self.authenticator = Authenticator(config, time.time)
         callers: tuple[Key | Issuer, ...] = (*config.keys, *config.jwt)
         self.origins = frozenset(origin for caller in callers for origin in caller.origins)

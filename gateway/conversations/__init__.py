@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 import msgspec
 
 
-class Turn(msgspec.Struct, frozen=True):
+class Turn(msgspec.Struct, frozen=True, gc=False):
     """One message as history holds it. `created` in seconds since the epoch."""
 
     role: Literal["user", "assistant"]
@@ -15,7 +15,7 @@ class Turn(msgspec.Struct, frozen=True):
     interrupted: bool = False
 
 
-class Conversation(msgspec.Struct, frozen=True):
+class Conversation(msgspec.Struct, frozen=True, gc=False):
     """`id` is opaque, unguessable and stable for its (tenant, session). Times in seconds since the epoch."""
 
     id: str

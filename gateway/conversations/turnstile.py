@@ -2,12 +2,14 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from types import TracebackType
 from typing import Any
 
 from gateway.errors import Unavailable
 
+Key = tuple[str, str]
+"""A conversation: its tenant and session."""
 MAX_WAITING = 256
 """Turns that may wait for one session; the next is refused rather than kept for minutes."""
 
@@ -17,29 +19,30 @@ class Turnstile:
 
     def __init__(self, waiting: Callable[[int], Any] = lambda _: None) -> None:
         self._waiting = waiting
-        self._queues: dict[tuple[str, str], deque[asyncio.Future[None]]] = {}
+        self._queues: dict[Key, deque[asyncio.Future[None]]] = {}
 
     def __len__(self) -> int:
         return len(self._queues)
 
-    @asynccontextmanager
-    async def turn(self, tenant: str, session: str, waiting: Callable[[int], Any] | None = None) -> AsyncIterator[None]:
+    def turn(self, tenant: str, session: str, waiting: Callable[[int], Any] | None = None) -> "Place":
         """Waits for the turn before it. Raises Unavailable where too many wait already. Safe to cancel at any point.
 
         `waiting` is told in place of the turnstile's own.
         """
-        key = (tenant, session)
+        return Place(self, (tenant, session), waiting or self._waiting)
+
+    async def enter(self, key: Key, waiting: Callable[[int], Any]) -> None:
         queue = self._queues.get(key)
         if queue is None:
             self._queues[key] = deque()
         else:
-            await self._wait(key, queue, waiting or self._waiting)
-        try:
-            yield
-        finally:
-            self._leave(key)
+            await self._wait(key, queue, waiting)
 
-    async def _wait(self, key: tuple[str, str], queue: deque[asyncio.Future[None]], waiting: Callable[[int], Any]) -> None:
+    def leave(self, key: Key) -> None:
+        if not self._call_next(self._queues[key]):
+            del self._queues[key]
+
+    async def _wait(self, key: Key, queue: deque[asyncio.Future[None]], waiting: Callable[[int], Any]) -> None:
         if len(queue) >= MAX_WAITING:
             raise Unavailable("Too many turns of this session are waiting")
         called = asyncio.get_running_loop().create_future()
@@ -49,7 +52,7 @@ class Turnstile:
             await called
         except BaseException:
             if called.done() and not called.cancelled():  # called and cancelled at once: the turn goes on to the next
-                self._leave(key)
+                self.leave(key)
             elif called in queue:  # else whoever left meanwhile has passed it over
                 queue.remove(called)
             raise
@@ -64,6 +67,22 @@ class Turnstile:
                 return True
         return False
 
-    def _leave(self, key: tuple[str, str]) -> None:
-        if not self._call_next(self._queues[key]):
-            del self._queues[key]
+
+class Place:
+    """One turn's place in its conversation's queue, from `async with` to its end."""
+
+    __slots__ = ("_key", "_turnstile", "_waiting")
+
+    def __init__(self, turnstile: Turnstile, key: Key, waiting: Callable[[int], Any]) -> None:
+        self._turnstile = turnstile
+        self._key = key
+        self._waiting = waiting
+
+    async def __aenter__(self) -> None:
+        await self._turnstile.enter(self._key, self._waiting)
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        self._turnstile.leave(self._key)
