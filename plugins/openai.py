@@ -127,13 +127,12 @@ def _message(message: Message, dialect: str) -> dict[str, Any]:
 
 
 def _content(parts: tuple[Part, ...], dialect: str) -> str | list[Any]:
-    match parts:
-        case ():
-            return ""
-        case (Text(text=text),):
-            return text
-        case _:
-            return [_part(part, dialect) for part in parts]
+    if not parts:
+        return ""
+    first = parts[0]
+    if len(parts) == 1 and type(first) is Text:
+        return first.text
+    return [_part(part, dialect) for part in parts]
 
 
 def _part(part: Part, dialect: str) -> Any:

@@ -58,12 +58,13 @@ class MemoryConversations:
         if kept is None:
             kept = self._kept[id] = _Kept(Conversation(id, tenant, session, turns[0].created, 0), [])
         kept.turns += turns
-        self._characters += _size(turns) - _size(kept.turns[: -self._max_turns])
-        del kept.turns[: -self._max_turns]
+        self._characters += _size(turns)
+        if len(kept.turns) > self._max_turns:
+            self._characters -= _size(kept.turns[: -self._max_turns])
+            del kept.turns[: -self._max_turns]
         last = turns[-1]
-        kept.conversation = msgspec.structs.replace(
-            kept.conversation, updated=last.created, last_message=last.content[:PREVIEW]
-        )
+        created = kept.conversation.created
+        kept.conversation = Conversation(id, tenant, session, created, last.created, last.content[:PREVIEW])
         self._kept.move_to_end(id)
         self._forget()
 
@@ -95,4 +96,4 @@ class MemoryConversations:
 
 
 def _size(turns: Sequence[Turn]) -> int:
-    return sum(len(turn.content) for turn in turns)
+    return sum([len(turn.content) for turn in turns])

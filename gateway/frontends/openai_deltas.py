@@ -33,15 +33,14 @@ def merge(kept: dict[str, Any], delta: dict[str, Any]) -> None:
 
 def joined(value: Any) -> Any:
     """The value with its continued strings joined."""
-    match value:
-        case _Growing():
-            return "".join(value)
-        case dict():
-            return {key: joined(inner) for key, inner in value.items()}
-        case list():
-            return [joined(inner) for inner in value]
-        case _:
-            return value
+    kind = type(value)
+    if kind is _Growing:
+        return "".join(value)
+    if kind is dict:
+        return {key: joined(inner) for key, inner in value.items()}
+    if kind is list:
+        return [joined(inner) for inner in value]
+    return value
 
 
 def _continue_text(kept: dict[str, Any], key: str, text: str) -> None:

@@ -7,6 +7,7 @@ Standard: https://platform.openai.com/docs/api-reference/chat/object
 """
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,10 +29,12 @@ from gateway.frontends import Answer
 from gateway.frontends.openai_chunks import call_id, usage_object
 from gateway.frontends.openai_deltas import joined, merge
 from gateway.frontends.openai_errors import error_object
-from gateway.wire.sse import EventStream
+from gateway.wire.sse import EventStream, payloads
 
 _json = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
+_decode_text = msgspec.json.Decoder(str).decode
+_CONTENT = re.compile(rb'"content":\s*("(?:[^"\\]|\\.)*")')
 
 
 class _Completion:
@@ -114,12 +117,13 @@ class Whole(_Completion):
 
 
 class Accumulated(_Completion):
-    """Of the upstream's chunks."""
+    """Of the upstream's chunks. A chunk that differs from the one before it in nothing but its text is not parsed again."""
 
-    __slots__ = ("_choices", "_stream", "_top")
+    __slots__ = ("_after", "_before", "_choices", "_stream", "_top")
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(answer)
+        self._before = self._after = b""  # what stands around the text of the chunk before; b"": it was not like that
         self._stream = EventStream()
         self._top: dict[str, Any] = {}
         self._choices: dict[int, dict[str, Any]] = {}
@@ -128,13 +132,29 @@ class Accumulated(_Completion):
         finished: Finished | None = None
         for event in events:
             if type(event) is Verbatim:
-                for frame in self._stream.feed(event.data):
-                    self._take(_value(frame.data))
+                found = payloads(event.data)
+                for payload in found if found is not None else [frame.data for frame in self._stream.feed(event.data)]:
+                    if not (self._before and self._take_text(payload)):
+                        self._take(payload)
             elif type(event) is Finished:  # its own frames may stand behind it in the batch
                 finished = event
         return b"" if finished is None else self._completion(finished.usage)
 
-    def _take(self, chunk: Any) -> None:
+    def _take_text(self, payload: bytes) -> bool:
+        """Whether this is the chunk before with another text."""
+        before, after = self._before, self._after
+        if not (payload.startswith(before) and payload.endswith(after)):
+            return False
+        try:  # what stands between them must be one JSON string, so that the rest means what it meant before
+            text = _decode_text(payload[len(before) : len(payload) - len(after)])
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return False
+        merge(self._choices[0]["message"], {"content": text})
+        return True
+
+    def _take(self, payload: bytes) -> None:
+        self._before = b""
+        chunk = _value(payload)
         if type(chunk) is not dict:
             return
         choices = chunk.pop("choices", None)
@@ -143,20 +163,21 @@ class Accumulated(_Completion):
         for choice in choices if type(choices) is list else ():
             if type(choice) is dict:
                 self._take_choice(choice)
+                if len(choices) == 1 and (text := _only_text(choice)):
+                    self._before, self._after = _around(payload, text)
 
     def _take_choice(self, choice: dict[str, Any]) -> None:
         index = choice.get("index")
         kept = self._choices.setdefault(index if type(index) is int else 0, {"message": {}})
         for key, value in choice.items():
-            match key, value:
-                case ("index" | "message", _) | (_, None | ""):  # Perplexity's message is the text so far
-                    pass
-                case "delta", dict():
-                    merge(kept["message"], value)
-                case "logprobs", dict():
-                    merge(kept.setdefault("logprobs", {}), value)
-                case _:
-                    kept[key] = value
+            if value is None or value == "" or key in ("index", "message"):  # Perplexity's message is the text so far
+                continue
+            if key == "delta" and type(value) is dict:
+                merge(kept["message"], value)
+            elif key == "logprobs" and type(value) is dict:
+                merge(kept.setdefault("logprobs", {}), value)
+            else:
+                kept[key] = value
 
     def _completion(self, usage: Usage | None) -> bytes:
         reported = {"usage": usage_object(usage) if usage is not None else None}
@@ -182,6 +203,23 @@ def _choice(index: int, kept: dict[str, Any]) -> dict[str, Any]:
 
 def _without_index(call: Any) -> Any:
     return {key: value for key, value in call.items() if key != "index"} if type(call) is dict else call
+
+
+def _only_text(choice: dict[str, Any]) -> str:
+    """The text of a first choice whose delta is nothing else; "" for others."""
+    delta = choice.get("delta")
+    if type(delta) is not dict or len(delta) != 1 or choice.get("index") != 0:
+        return ""
+    text = delta.get("content")
+    return text if type(text) is str else ""
+
+
+def _around(payload: bytes, text: str) -> tuple[bytes, bytes]:
+    """What stands before and behind this text; nothing where that is not plain to see, or differs in each chunk (padding)."""
+    found = [*_CONTENT.finditer(payload)]
+    if len(found) != 1 or b'"obfuscation"' in payload or _value(found[0][1]) != text:
+        return b"", b""
+    return payload[: found[0].start(1)], payload[found[0].end(1) :]
 
 
 def _value(data: bytes) -> Any:

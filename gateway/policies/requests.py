@@ -32,7 +32,7 @@ def headers_of(claim: Claim, verdict: Verdict, index: int = 0) -> list[tuple[str
     """`x-ratelimit-*` in OpenAI's names; reset in seconds until the bucket is full."""
     level = verdict.levels[index]
     limit, remaining, reset = _names(claim.resource, claim.limit.capacity)
-    return [limit, (remaining, str(max(0, math.floor(level.remaining)))), (reset, "%.3fs" % level.reset)]
+    return [limit, (remaining, str(max(0, math.floor(level.remaining)))), (reset, f"{level.reset:.3f}s")]
 
 
 @lru_cache(4096)

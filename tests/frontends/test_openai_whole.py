@@ -344,3 +344,46 @@ def test_recorded_streams_make_whole_answers(recorded: corpus.Recorded, verbatim
     assert calls == [(call.name, call.arguments) for call in expected.tool_calls or ()]
     assert answer["object"] == "chat.completion"
     assert all("index" not in call for call in message.get("tool_calls", ()))
+
+
+TEXTS = ["One", " two", ' "three"\n', "", "ü\U0001f600", '","x":"', "}]}", "\\", "content"]
+
+
+@pytest.mark.parametrize("more", [{}, {"obfuscation": "abc"}, {"logprobs": None}])
+def test_chunks_that_differ_in_their_text_alone_say_what_each_of_them_says(more: dict[str, Any]) -> None:
+    def frame(text: str) -> bytes:
+        choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
+        return b"data: %b\n\n" % json.dumps({"id": "c", "model": "m", "choices": [choice], **more}).encode()
+
+    one = encoder(verbatim=True)
+    body = b"".join(map(frame, TEXTS))
+    assert one.encode([Verbatim(body)]) == b""
+    found = json.loads(one.encode([Verbatim(frame(" end")), Finished("stop")]))
+    assert found["choices"][0]["message"]["content"] == "".join(TEXTS) + " end"
+    assert (found["id"], found["model"]) == ("c", "m")
+
+
+@pytest.mark.parametrize(
+    ("odd", "text", "extra"),
+    [
+        (b'"b"},"seen":true,"x":{"y":"z"', "ab", True),  # more than a text between what is around it
+        (b'["b"]', None, None),
+        (b'"\\u00fc"', "a\u00fc", None),
+    ],
+)
+def test_a_chunk_that_only_looks_like_the_one_before_it_is_read_anew(odd: bytes, text: str | None, extra: bool | None) -> None:
+    frame = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":%b}}]}\n\n'
+    one = encoder(verbatim=True)
+    found = json.loads(one.encode([Verbatim(frame % b'"a"' + frame % odd), Finished("stop")]))
+    choice = found["choices"][0]
+    assert choice.get("seen") == extra
+    assert text is None or choice["message"]["content"] == text
+
+
+def test_what_another_chunk_said_meanwhile_is_said_again_by_one_like_the_first() -> None:
+    frame = b'data: {"id":"c","citations":%b,"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
+    one = encoder(verbatim=True)
+    body = frame % b"[1]" + frame % b"[2]" + frame % b"[1]"
+    found = json.loads(one.encode([Verbatim(body), Finished("stop")]))
+    assert found["citations"] == [1]
+    assert found["choices"][0]["message"]["content"] == "aaa"
