@@ -119,12 +119,13 @@ class Whole(_Completion):
 class Accumulated(_Completion):
     """Of the upstream's chunks. A chunk that differs from the one before it in nothing but its text is not parsed again."""
 
-    __slots__ = ("_after", "_before", "_choices", "_stream", "_top")
+    __slots__ = ("_after", "_before", "_choices", "_plain", "_stream", "_top")
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(answer)
         self._before = self._after = b""  # what stands around the text of the chunk before; b"": it was not like that
-        self._stream = EventStream()
+        self._plain = False  # the chunk before was nothing but a text
+        self._stream: EventStream | None = None  # for frames of another form than one `data: ` line
         self._top: dict[str, Any] = {}
         self._choices: dict[int, dict[str, Any]] = {}
 
@@ -132,13 +133,16 @@ class Accumulated(_Completion):
         finished: Finished | None = None
         for event in events:
             if type(event) is Verbatim:
-                found = payloads(event.data)
-                for payload in found if found is not None else [frame.data for frame in self._stream.feed(event.data)]:
+                for payload in payloads(event.data) or self._odd_frames(event.data):
                     if not (self._before and self._take_text(payload)):
                         self._take(payload)
             elif type(event) is Finished:  # its own frames may stand behind it in the batch
                 finished = event
         return b"" if finished is None else self._completion(finished.usage)
+
+    def _odd_frames(self, data: bytes) -> list[bytes]:
+        self._stream = self._stream or EventStream()
+        return [event.data for event in self._stream.feed(data)]
 
     def _take_text(self, payload: bytes) -> bool:
         """Whether this is the chunk before with another text."""
@@ -159,12 +163,15 @@ class Accumulated(_Completion):
             return
         choices = chunk.pop("choices", None)
         chunk.pop("obfuscation", None)  # padding that hides a chunk's length
-        self._top.update((key, value) for key, value in chunk.items() if value is not None)
+        self._top.update([(key, value) for key, value in chunk.items() if value is not None])
+        text = ""
         for choice in choices if type(choices) is list else ():
             if type(choice) is dict:
                 self._take_choice(choice)
-                if len(choices) == 1 and (text := _only_text(choice)):
-                    self._before, self._after = _around(payload, text)
+                text = _only_text(choice) if len(choices) == 1 else ""
+        if text and self._plain:  # the second in a row: there will be more
+            self._before, self._after = _around(payload, text)
+        self._plain = bool(text)
 
     def _take_choice(self, choice: dict[str, Any]) -> None:
         index = choice.get("index")
