@@ -36,6 +36,7 @@ class RequestLine(Line, kw_only=True):
     ttft: float | UnsetType | None = UNSET
     tokens_in: int | UnsetType | None = UNSET
     tokens_out: int | UnsetType | None = UNSET
+    detail: str | UnsetType | None = UNSET
     upstream_status: int | UnsetType | None = UNSET
     event: str = "request"
 
@@ -80,7 +81,7 @@ class Records:
     def not_kept(self, operation: str, error: Exception) -> None:
         """A conversation store failed: a call went without its history, or its turn was not stored."""
         self._metrics.child("conversation_store_errors", self._conversations, operation).inc()
-        self.log.error("conversationnot_kept", operation=operation, error=type(error).__name__)
+        self.log.error("conversation_not_kept", operation=operation, error=type(error).__name__)
 
     def not_journaled(self, error: Exception) -> None:
         """The store of resumable streams failed: what runs goes on, but cannot be resumed."""

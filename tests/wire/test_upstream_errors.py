@@ -61,7 +61,7 @@ ANSWERS: list[tuple[int, Any, str, str]] = [
         "not_found",
         "Invalid model: x",
     ),
-    (408, {}, "headers_timeout", "headers timeout"),
+    (408, {}, "headers_timeout", "The upstream did not answer in time"),
     (409, {}, "server_error", "server error"),
     (425, {}, "server_error", "server error"),
     (418, {}, "bad_request", "bad request"),
