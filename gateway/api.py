@@ -8,7 +8,6 @@ import asyncio
 import random
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, Protocol
 from urllib.parse import unquote
 
@@ -23,43 +22,21 @@ from gateway.errors import (
     MethodNotAllowed,
     ModelNotFound,
     NotFound,
-    NotResumable,
-    PayloadTooLarge,
-    RateLimited,
-    RequestTimeout,
     Unauthorized,
-    Unavailable,
     UnsupportedMediaType,
-    UpstreamError,
 )
 from gateway.frontends import Frontend
 from gateway.frontends.openai import OpenAI
 from gateway.frontends.widget import WidgetStream, WidgetWhole, check_message
 from gateway.identity.principal import Principal
 from gateway.openapi import document
+from gateway.rendering import ALLOWED_HEADERS, EXPOSED_HEADERS, conversation_object, headers_of, message_object, status_of
 from gateway.resume.streams import Place, ResumableStreams, place_of
 from gateway.runtime import Runtime
 from gateway.strategies import NOTHING, asked_of
 from gateway.transport import UpstreamResponse
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-STATUS: Mapping[type[GatewayError], int] = {
-    BadRequest: 400, Unauthorized: 401, Forbidden: 403, ModelNotFound: 404, NotFound: 404, MethodNotAllowed: 405,
-    RequestTimeout: 408, NotResumable: 410, PayloadTooLarge: 413, UnsupportedMediaType: 415, RateLimited: 429, Unavailable: 503,
-}  # fmt: skip
-UPSTREAM_STATUS = {
-    "bad_request": 400, "context_length": 400, "content_policy": 400, "rate_limited": 429, "overloaded": 503,
-    "headers_timeout": 504, "first_token_timeout": 504, "idle_timeout": 504, "total_timeout": 504, "connect_timeout": 504,
-}  # fmt: skip
-ALLOWED_HEADERS = (
-    "authorization, content-type, accept, x-api-key, x-widget-api-key, x-request-id, last-event-id, "
-    "x-stainless-arch, x-stainless-async, x-stainless-lang, x-stainless-os, x-stainless-package-version, "
-    "x-stainless-retry-count, x-stainless-runtime, x-stainless-runtime-version, x-stainless-timeout, x-stainless-helper-method"
-)
-EXPOSED_HEADERS = (
-    "x-request-id, request-id, retry-after, retry-after-ms, x-should-retry, "
-    "x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests"
-)
 _json = msgspec.json.Encoder().encode
 
 
@@ -186,22 +163,8 @@ class Api:
     # --- errors
 
     def _refuse(self, request: Request, frontend: Frontend, error: GatewayError, request_id: str) -> None:
-        headers: list[tuple[str, str]] = []
-        match error:
-            case RateLimited():
-                headers += error.headers
-                headers += _retry_after(error.retry_after)
-                if error.final:
-                    headers.append(("x-should-retry", "false"))
-            case UpstreamError(retry_after=float(seconds)) if status_of(error, frontend) in (429, 503):
-                headers += _retry_after(seconds)
-            case MethodNotAllowed(allowed=allowed):
-                headers.append(("Allow", allowed))
-            case Unauthorized():
-                headers.append(("WWW-Authenticate", 'Bearer realm="sluice"'))
-            case _:
-                pass
-        request.reply(status_of(error, frontend), _json(frontend.error(error, request_id)), headers)
+        status = status_of(error, frontend)
+        request.reply(status, _json(frontend.error(error, request_id)), headers_of(error, status))
 
     def _crashed(self, request: Request, frontend: Frontend, crash: Exception, request_id: str) -> GatewayError:
         """A fault of ours: told to the log (where, not what), and never to the caller."""
@@ -357,7 +320,7 @@ class Api:
         if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= 200:
             raise BadRequest("limit must be a whole number from 1 to 200", param="limit")
         newest, total = await self.runtime.conversations.newest(int(text))
-        request.reply(200, _json({"conversations": [_conversation(found) for found in newest], "total": total}))
+        request.reply(200, _json({"conversations": [conversation_object(found) for found in newest], "total": total}))
 
     async def conversation(self, request: Request, request_id: str) -> None:
         await self._admit_operator(request)
@@ -366,10 +329,8 @@ class Api:
             request.reply(404, _json({"error": "Conversation not found", "requestId": request_id}))
             return
         conversation, turns = found
-        messages = [
-            {"role": t.role, "content": t.content, "createdAt": _iso(t.created)} | _interrupted(t.interrupted) for t in turns
-        ]
-        request.reply(200, _json({"conversation": _conversation(conversation), "messages": messages}))
+        messages = [message_object(turn) for turn in turns]
+        request.reply(200, _json({"conversation": conversation_object(conversation), "messages": messages}))
 
     # --- the process
 
@@ -385,39 +346,6 @@ class Api:
 
     async def openapi(self, request: Request, request_id: str) -> None:
         request.reply(200, _json(document()))
-
-
-def status_of(error: GatewayError, frontend: Frontend) -> int:
-    """The HTTP status of an error before a stream. The widget's contract knows one for everything that is not the caller's."""
-    if isinstance(error, UpstreamError):
-        status = UPSTREAM_STATUS.get(error.kind, 502)
-        return status if frontend.name != "widget" or status in (400, 429) else 500
-    return STATUS.get(type(error), 500)
-
-
-def _retry_after(seconds: float) -> list[tuple[str, str]]:
-    """`Retry-After` in whole seconds (RFC 9110 10.2.3), never too early; `retry-after-ms` exact."""
-    if seconds == float("inf"):
-        return [("x-should-retry", "false")]
-    return [("Retry-After", str(-int(-seconds // 1))), ("retry-after-ms", str(-int(-seconds * 1000 // 1)))]
-
-
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _conversation(found: Any) -> dict[str, Any]:
-    return {
-        "_id": found.id,
-        "sessionId": found.session,
-        "createdAt": _iso(found.created),
-        "updatedAt": _iso(found.updated),
-        "lastMessage": found.last_message,
-    }
-
-
-def _interrupted(interrupted: bool) -> dict[str, bool]:
-    return {"interrupted": True} if interrupted else {}
 
 
 def _stream(api: Api, request: Request, request_id: str) -> Awaitable[None]:

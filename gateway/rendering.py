@@ -1,0 +1,92 @@
+"""How results become HTTP: the status of every error, the headers that go with them, CORS, and stored conversations as JSON."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from gateway.conversations import Conversation, Turn
+from gateway.errors import (
+    BadRequest,
+    Forbidden,
+    GatewayError,
+    MethodNotAllowed,
+    ModelNotFound,
+    NotFound,
+    NotResumable,
+    PayloadTooLarge,
+    RateLimited,
+    RequestTimeout,
+    Unauthorized,
+    Unavailable,
+    UnsupportedMediaType,
+    UpstreamError,
+)
+from gateway.frontends import Frontend
+
+STATUS: Mapping[type[GatewayError], int] = {
+    BadRequest: 400, Unauthorized: 401, Forbidden: 403, ModelNotFound: 404, NotFound: 404, MethodNotAllowed: 405,
+    RequestTimeout: 408, NotResumable: 410, PayloadTooLarge: 413, UnsupportedMediaType: 415, RateLimited: 429, Unavailable: 503,
+}  # fmt: skip
+UPSTREAM_STATUS = {
+    "bad_request": 400, "context_length": 400, "content_policy": 400, "rate_limited": 429, "overloaded": 503,
+    "headers_timeout": 504, "first_token_timeout": 504, "idle_timeout": 504, "total_timeout": 504, "connect_timeout": 504,
+}  # fmt: skip
+ALLOWED_HEADERS = (
+    "authorization, content-type, accept, x-api-key, x-widget-api-key, x-request-id, last-event-id, "
+    "x-stainless-arch, x-stainless-async, x-stainless-lang, x-stainless-os, x-stainless-package-version, "
+    "x-stainless-retry-count, x-stainless-runtime, x-stainless-runtime-version, x-stainless-timeout, x-stainless-helper-method"
+)
+EXPOSED_HEADERS = (
+    "x-request-id, request-id, retry-after, retry-after-ms, x-should-retry, "
+    "x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests"
+)
+
+
+def status_of(error: GatewayError, frontend: Frontend) -> int:
+    """The HTTP status of an error before a stream. The widget's contract knows one for everything that is not the caller's."""
+    if isinstance(error, UpstreamError):
+        status = UPSTREAM_STATUS.get(error.kind, 502)
+        return status if frontend.name != "widget" or status in (400, 429) else 500
+    return STATUS.get(type(error), 500)
+
+
+def headers_of(error: GatewayError, status: int) -> list[tuple[str, str]]:
+    """What a caller needs beside the body: when to come back, what to use instead, how to authenticate."""
+    match error:
+        case RateLimited(headers=limits, retry_after=seconds, final=final):
+            return [*limits, *_retry_after(seconds), *([("x-should-retry", "false")] if final else [])]
+        case UpstreamError(retry_after=float(seconds)) if status in (429, 503):
+            return _retry_after(seconds)
+        case MethodNotAllowed(allowed=allowed):
+            return [("Allow", allowed)]
+        case Unauthorized():
+            return [("WWW-Authenticate", 'Bearer realm="sluice"')]
+        case _:
+            return []
+
+
+def _retry_after(seconds: float) -> list[tuple[str, str]]:
+    """`Retry-After` in whole seconds (RFC 9110 10.2.3), never too early; `retry-after-ms` exact."""
+    if seconds == float("inf"):
+        return [("x-should-retry", "false")]
+    return [("Retry-After", str(-int(-seconds // 1))), ("retry-after-ms", str(-int(-seconds * 1000 // 1)))]
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def conversation_object(found: Conversation) -> dict[str, Any]:
+    """A stored conversation as the contract writes it."""
+    return {
+        "_id": found.id,
+        "sessionId": found.session,
+        "createdAt": _iso(found.created),
+        "updatedAt": _iso(found.updated),
+        "lastMessage": found.last_message,
+    }
+
+
+def message_object(turn: Turn) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": turn.role, "content": turn.content, "createdAt": _iso(turn.created)}
+    return {**message, "interrupted": True} if turn.interrupted else message
