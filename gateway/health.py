@@ -1,7 +1,9 @@
 """Who is well: a circuit breaker and a cool-down per target. Passive (real calls tell), pure, with the clock passed in.
 
 Closed, until so many failures follow one another. Open, for a while that doubles with each failed probe up to a bound.
-Then half-open: one real call is let through as the probe; success closes the breaker at once, failure opens it again.
+Then half-open: one real call is let through as the probe; success closes the breaker at once. The next probe is due when
+the doubled while has passed since this one *began*: one that hangs (a target that accepts and never answers) must not
+keep a target away that has recovered meanwhile, and neither must calls that began before the breaker opened.
 A 429 is not a failure: it only keeps calls away until the upstream said it would answer again.
 """
 
@@ -90,7 +92,7 @@ class Load:
 
 NOT_ITS_FAULT: frozenset[UpstreamErrorKind] = frozenset({"bad_request", "context_length", "content_policy", "rate_limited"})
 COOL_DOWN = 1.0
-"""Seconds to stay away after a 429 that does not say for how long."""
+"""Seconds to stay away after a 429 that does not say for how long. (A 503 with a Retry-After cools down, too.)"""
 
 
 class Health:
@@ -115,13 +117,11 @@ class Health:
     def state(self) -> State:
         if not self._open_for:
             return State.CLOSED
-        return State.HALF_OPEN if self._clock() >= self._open_until else State.OPEN
+        return State.HALF_OPEN if self._probing or self._clock() >= self._open_until else State.OPEN
 
     def ready(self) -> bool:
-        """Whether a call may be sent now. Half-open: only while no probe is under way."""
-        if self._clock() < self._cool_until:
-            return False
-        return not self._open_for or (not self._probing and self._clock() >= self._open_until)
+        """Whether a call may be sent now. Half-open: one at a time, until it has had its while."""
+        return self._clock() >= self.ready_at()
 
     def well(self) -> bool:
         """Ready, and the last that was heard of it was good (or nothing)."""
@@ -132,8 +132,11 @@ class Health:
         return max(self._cool_until, self._open_until)
 
     def begin(self) -> None:
-        """A call is being sent: where the breaker is half-open, it is the probe."""
-        if self._open_for:
+        """A call is being sent: where a probe is due, it is the probe."""
+        now = self._clock()
+        if self._open_for and now >= self._open_until:
+            self._open_for = min(self._open_for * 2, self._policy.open_max)
+            self._open_until = now + self._open_for
             self._probing = True
             self.changed(State.HALF_OPEN)
 
@@ -143,7 +146,9 @@ class Health:
 
     def abandoned(self) -> None:
         """The call ended without telling anything (its caller left): another may probe."""
-        self._probing = False
+        if self._probing:
+            self._probing = False
+            self._open_until = self._clock()
 
     def succeeded(self) -> None:
         self._failures = 0
@@ -157,16 +162,17 @@ class Health:
 
     def failed(self, error: UpstreamError) -> None:
         """Count what the error says about the target (nothing, where the request itself was at fault)."""
-        if error.kind == "rate_limited":
+        if error.kind == "rate_limited" or error.retry_after is not None:
             self._cool_until = max(self._cool_until, self._clock() + (error.retry_after or COOL_DOWN))
         if error.kind in NOT_ITS_FAULT:
-            self._probing = False
-            return
+            return self.abandoned()
         self._failures += 1
         limit = self._policy.error_rate
         too_many = self._failures >= self._policy.failures or (self._rate.count(True) >= limit if limit else False)
-        if self._probing or (not self._open_for and too_many):
-            self._open_for = min(self._open_for * 2 or self._policy.open_for, self._policy.open_max)
+        if not self._open_for and too_many:
+            self._open_for = min(self._policy.open_for, self._policy.open_max)
             self._open_until = self._clock() + self._open_for
             self.changed(State.OPEN)
-        self._probing = False
+        elif self._probing:
+            self._probing = False
+            self.changed(State.OPEN)

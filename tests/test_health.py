@@ -109,3 +109,43 @@ def test_errors_of_the_request_say_nothing_about_the_target() -> None:
         for _ in range(5):
             health.failed(UpstreamError(kind))  # type: ignore[arg-type]
     assert health.ready()
+
+
+def test_a_target_that_hung_serves_again_within_sixteen_seconds_of_its_recovery() -> None:
+    """It accepts and never answers: whatever is sent to it fails by its deadline only, half a minute later."""
+    for down_for in range(60, 91):
+        clock = Clock()
+        health = Health(clock)
+        down_until = clock.now + down_for
+        failing: list[float] = []
+        while True:
+            clock.now += 0.25
+            while failing and failing[0] <= clock.now:
+                failing.pop(0)
+                health.failed(UpstreamError("headers_timeout"))
+            if health.ready():
+                health.begin()
+                if clock.now >= down_until:
+                    break
+                failing.append(clock.now + 30)
+        assert clock.now - down_until <= 16
+
+
+def test_calls_from_before_the_breaker_opened_do_not_keep_it_open() -> None:
+    health, clock, states = opened()
+    clock.now += 5
+    health.begin()
+    health.failed(BROKEN)  # one of those
+    health.succeeded()
+    assert health.ready()
+    assert states[-1] is State.CLOSED
+
+
+def test_any_error_with_a_retry_after_cools_down() -> None:
+    clock = Clock()
+    health = Health(clock, POLICY)
+    health.begin()
+    health.failed(UpstreamError("overloaded", retry_after=20))
+    assert not health.ready()
+    clock.now += 20
+    assert health.ready()
