@@ -8,7 +8,7 @@ After a failure (`Journey.failed`) the next step follows from the kind of error:
 - the request itself was at fault: no further step; but one that is too long goes to a target with a larger context, and
   one that was refused by content policy to the next target where the alias says so;
 - a server error or a reset before headers: the same target once more after a short jittered wait, then the next;
-- a 429 that ends soon: waited out on the same target; else the next at once (its health keeps later calls away);
+- a Retry-After (429, 503) that ends soon: waited out on the same target; else the next at once (health keeps later calls away);
 - silence (timeouts), broken streams, bad credentials, refused connections: the next at once, never the same again.
 
 A budget bounds what retries may add when everything fails: a share of the requests plus some a second. It is charged by
@@ -38,10 +38,13 @@ class RetryPolicy(msgspec.Struct, frozen=True):
 
 
 class RetryBudget:
-    """Extra attempts that failed may be `share` of the requests plus `per_second`; at most `reserve` are saved up."""
+    """Extra attempts that failed may be `share` of the requests plus `per_second`; at most `reserve` are saved up.
+
+    With what is saved up that makes 1.2 attempts a request and 10 a second over any dozen seconds.
+    """
 
     def __init__(
-        self, clock: Callable[[], float], *, share: float = 0.2, per_second: float = 10.0, reserve: float = 10.0
+        self, clock: Callable[[], float], *, share: float = 0.2, per_second: float = 9.0, reserve: float = 10.0
     ) -> None:
         self._clock = clock
         self._share = share
@@ -150,12 +153,10 @@ class Journey(Generic[T]):
     def _wait_for_same(self, error: UpstreamError) -> float | None:
         if self._tries > self._policy.same_target:
             return None
-        if error.kind == "rate_limited":
-            soon = error.retry_after is not None and error.retry_after <= self._policy.retry_after_wait
-            return error.retry_after if soon else None
-        if error.kind in ONCE_MORE and error.status != STREAMED:
-            return self._policy.backoff * (0.5 + self._chance())
-        return None
+        once_more = error.kind in ONCE_MORE and error.status != STREAMED
+        if error.retry_after is not None and (once_more or error.kind == "rate_limited"):
+            return error.retry_after if error.retry_after <= self._policy.retry_after_wait else None
+        return self._policy.backoff * (0.5 + self._chance()) if once_more else None
 
     def _next_target(self) -> Step[T] | None:
         if not self._queue:
