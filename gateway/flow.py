@@ -64,6 +64,7 @@ class Leg:
             now=flow.clock(),
             said=flow.said,
             prefilled=self._prefilled,
+            resumes=flow.resumes,
         )
         return self.relay
 
@@ -111,11 +112,12 @@ class Leg:
 
 
 class Flow:
-    """`said` is what the client holds of an answer that was cut; `winner` the leg that speaks."""
+    """`said` is the text that the client holds of an answer that was cut, `resumes` whether it holds any of it (reasoning
+    alone, too); `winner` is the leg that speaks."""
 
     __slots__ = (
-        "_inter_token", "_write_idle", "answer", "call", "clock", "doomed", "encoder", "ended", "legs", "out", "said", "scope",
-        "verbatim", "winner", "won",
+        "_inter_token", "_write_idle", "answer", "call", "clock", "doomed", "encoder", "ended", "legs", "out",
+        "resumes", "said", "scope", "verbatim", "winner", "won",
     )  # fmt: skip
 
     def __init__(
@@ -136,17 +138,13 @@ class Flow:
         self.winner: Leg | None = None
         self.won: asyncio.Event | None = None  # set when a leg has won, for who waits for that
         self.said = ""
+        self.resumes = False
         self.doomed = ""  # the end reason of a call that is being closed from our side
         self.ended = False  # the answer's end, or its in-band error, has been said
         self.answer = answer
         self.scope = Scope()
         self._inter_token = inter_token
         self._write_idle = write_idle
-
-    @property
-    def committed(self) -> bool:
-        """Whether the client holds content."""
-        return self.winner is not None or bool(self.said)
 
     @property
     def text(self) -> str:
@@ -195,6 +193,7 @@ class Flow:
     def let_go(self) -> None:
         """The attempt is over: keep what the client holds of it, for another one to go on from."""
         self.said = self.text
+        self.resumes = self.resumes or self.winner is not None
         self.winner = None
         self.out.attach(None)
 

@@ -10,6 +10,7 @@ keep the books.
 """
 
 import asyncio
+import math
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -183,7 +184,7 @@ class Pipeline:
             if step.wait:
                 await self._sleep(step.wait)
             try:
-                if route.config.hedge is None and not flow.said:
+                if route.config.hedge is None and not flow.resumes:
                     return await self._attempt(call, flow, step.target, call.chat, last=journey.alone)
                 return await self._step(call, flow, journey, step)
             except (UpstreamError, BadRequest) as error:
@@ -207,7 +208,7 @@ class Pipeline:
         """Ask one target; where the alias hedges and it is slow, another beside it."""
         hedge = call.route.config.hedge
         patience = None
-        if hedge is not None and not flow.said:
+        if hedge is not None and not flow.resumes:
             patience = hedge.after if hedge.after is not None else step.target.load.p95()
         if patience is None:
             return await self._ask(call, flow, step.target, last=journey.alone)
@@ -217,6 +218,8 @@ class Pipeline:
             return self._ask(call, flow, target, last=journey.alone)
 
         def second() -> Coroutine[Any, Any, str] | None:
+            if any(leg.relay is not None and leg.relay.first_content_at for leg in flow.legs):
+                return None  # it has begun: a whole answer is not said before its end
             other = journey.another()
             return asks(other.target) if other is not None else None
 
@@ -224,9 +227,9 @@ class Pipeline:
 
     async def _ask(self, call: Call, flow: Flow, target: Target, *, last: bool) -> str:
         """One step. Where an answer was cut, the target is asked to go on with it: by prefill if it can, else afresh."""
-        if not flow.said:
+        if not flow.resumes:
             return await self._attempt(call, flow, target, call.chat, last=last)
-        if target.spec.prefill:
+        if target.spec.prefill and flow.said:
             try:
                 return await self._recover(call, flow, target, continued(call.chat, flow.said), how="prefill")
             except UpstreamError as error:
@@ -270,13 +273,26 @@ class Pipeline:
             if attempt.outcome == "abandoned" and leg.relay is not None and leg.relay.finished is not None:
                 attempt.outcome = "ok"  # the client left between the answer's end and the body's
                 target.health.succeeded()
+            elif attempt.outcome == "abandoned" and self._was_silent(call, leg):
+                attempt.outcome = "total_timeout"
+                target.health.failed(UpstreamError("total_timeout"))
             self._record(attempt, leg.relay, chat)
+
+    def _was_silent(self, call: Call, leg: Leg) -> bool:
+        """Whether the alias's deadline ended this attempt, which had most of the call's time and said nothing: else a
+        target that never answers would never be found out where the alias's deadline is shorter than its own."""
+        timeout, now = call.route.config.timeout, self._clock()
+        if timeout is None or now - call.received < timeout or (leg.relay is not None and leg.relay.first_content_at):
+            return False
+        return now - leg.attempt.started > timeout / 2
 
     async def _exchange(self, flow: Flow, leg: Leg, request: UpstreamRequest) -> str:
         target = leg.attempt.target
         timeouts = target.timeouts
-        async with target.transport.send(request, connect=timeouts.connect, headers=timeouts.headers) as response:
-            verbatim = _verbatim(flow.call, target) and not flow.said
+        bound = timeouts.total if timeouts.total is not None else math.inf
+        connect, headers = min(timeouts.connect, bound), min(timeouts.headers, bound)
+        async with target.transport.send(request, connect=connect, headers=headers) as response:
+            verbatim = _verbatim(flow.call, target) and not flow.resumes
             decoder = target.backend.decoder(verbatim=verbatim)
             relay = leg.begin(response, decoder, verbatim=verbatim)
             try:

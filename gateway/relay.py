@@ -9,8 +9,9 @@ and tested as what it is. Its phases:
                 continued by another attempt, or ends in exactly one in-band error.
     recovering  this attempt continues an answer that was cut: the client holds `said` already. Either the model was
                 given it as a prefill, so that all it says is new; or it answers afresh and nothing is said until it
-                has reproduced `said` to the letter. Where it diverges, the client is told to start over if its dialect
-                can (`Encoder.restart`), and otherwise the attempt has failed. Text is never said twice.
+                has reproduced `said` to the letter. Where the cut came before any text, its text is all new, but its
+                reasoning is not said: the client holds another's. Where it diverges, the client is told to start over if
+                its dialect can (`Encoder.restart`), and otherwise the attempt has failed. Text is never said twice.
 
 A whole answer (not streamed) commits only when it is complete, so any failure before its end leaves no trace either.
 
@@ -33,12 +34,12 @@ class Relay:
     """`now` and all times are in seconds of the caller's clock.
 
     `accept_empty`: a finished answer without any content is an answer. `said`: the text that the client holds from a
-    cut attempt; `prefilled`: the model was given it.
+    cut attempt; `prefilled`: the model was given it. `resumes`: the client holds content of a cut attempt, text or not.
     """
 
     __slots__ = (
-        "_accept_empty", "_decoder", "_encoder", "_folded", "_held", "_reproducing", "_said", "_text", "_whole", "characters",
-        "committed", "content_at", "finished", "first_content_at", "gap", "model", "only_text", "recovered",
+        "_accept_empty", "_decoder", "_encoder", "_folded", "_held", "_reproducing", "_resumes", "_said", "_text", "_whole",
+        "characters", "committed", "content_at", "finished", "first_content_at", "gap", "model", "only_text", "recovered",
     )  # fmt: skip
 
     def __init__(
@@ -51,6 +52,7 @@ class Relay:
         now: float,
         said: str = "",
         prefilled: bool = False,
+        resumes: bool = False,
     ) -> None:
         self._decoder = decoder
         self._encoder = encoder
@@ -58,6 +60,7 @@ class Relay:
         self._accept_empty = accept_empty
         self._said = said
         self._reproducing = bool(said) and not prefilled
+        self._resumes = resumes or bool(said)
         self._held: list[StreamEvent] = []
         self._text: list[str] = []
         self._folded = 0
@@ -102,7 +105,7 @@ class Relay:
             if self.finished is None and (self._whole or not self.first_content_at):
                 return b""
             self._check_empty()
-            if self._said:
+            if self._resumes:
                 return self._continue(events)
             self.committed = True
             self._held = []
@@ -174,8 +177,12 @@ class Relay:
             self._text = [fresh]
             self._folded = 0
             events = [*([TextDelta(fresh)] if fresh else ()), *(e for e in events if _follows_text(e))]
-        else:
+        elif self._said:
             events = [event for event in events if not isinstance(event, Started)]
+        else:
+            events = self._held = [event for event in events if isinstance(event, TextDelta) or _follows_text(event)]
+            if not events:
+                return b""
         self._reproducing = False
         self._encoder.resume(Started(model=self.model))
         self.committed = True

@@ -426,3 +426,49 @@ async def test_the_whole_calls_deadline_covers_waiting_and_the_waiting_client_is
     assert stage.client.data.startswith(b"\n"), "a heartbeat while it waits"
     assert stage.client.lines[-1]["code"] == "total_timeout"
     assert call.end == "total_timeout"
+
+
+async def begun(stage: Stage, count: int) -> None:
+    """So many attempts have their response's head."""
+    while len(stage.world.responses) < count or not all(response.sink for response in stage.world.responses):
+        await asyncio.sleep(0)
+
+
+async def test_reasoning_that_was_cut_is_said_once_and_so_is_the_role() -> None:
+    stage = Stage([Script(), Script()], recovery="continue")
+    task = asyncio.create_task(stage.pipeline.answer(stage.call("openai"), stage.client))
+    await begun(stage, 1)
+    stage.world.responses[0].push(OPENING + frame({"reasoning_content": "let me think"}))
+    stage.world.responses[0].finish()
+    await begun(stage, 2)
+    stage.world.responses[1].push(OPENING + frame({"reasoning_content": "let me think"}) + frame({"content": ANSWER}) + ENDING)
+    stage.world.responses[1].finish()
+    await task
+    for once in (b'"role":', b"let me think", ANSWER.encode(), b"[DONE]"):
+        assert stage.client.data.replace(b": ", b":").count(once) == 1
+
+
+async def test_an_answer_that_is_not_streamed_is_not_hedged_once_it_has_begun() -> None:
+    stage = Stage([Script(), Script()], hedge=Hedge(after=Seconds(0.02)))
+    call = stage.call("openai")
+    call.chat.stream = False
+    task = asyncio.create_task(stage.pipeline.answer(call, stage.client))
+    await begun(stage, 1)
+    stage.world.responses[0].push(OPENING + frame({"content": ANSWER}))
+    await asyncio.wait({task}, timeout=0.1)
+    stage.world.responses[0].push(ENDING)
+    stage.world.responses[0].finish()
+    await task
+    assert [attempt.outcome for attempt in call.attempts] == ["ok"]
+
+
+async def test_a_target_that_is_silent_until_the_alias_deadline_has_failed() -> None:
+    stage = Stage([Script()], timeout=Seconds(0.05))
+    call = stage.call("openai")
+    task = asyncio.create_task(stage.pipeline.answer(call, stage.client))
+    await begun(stage, 1)
+    stage.world.now += 1
+    with pytest.raises(UpstreamError, match="too long"):
+        await task
+    assert [attempt.outcome for attempt in call.attempts] == ["total_timeout"]
+    assert not stage.targets[0].health.well()

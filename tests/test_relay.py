@@ -59,8 +59,12 @@ class Names:
         return b"~"
 
 
-def relay(*, whole: bool = False, accept_empty: bool = False, said: str = "", prefilled: bool = False) -> Relay:
-    return Relay(Script(), Names(), whole=whole, accept_empty=accept_empty, now=1.0, said=said, prefilled=prefilled)
+def relay(
+    *, whole: bool = False, accept_empty: bool = False, said: str = "", prefilled: bool = False, resumes: bool = False
+) -> Relay:
+    return Relay(
+        Script(), Names(), whole=whole, accept_empty=accept_empty, now=1.0, said=said, prefilled=prefilled, resumes=resumes
+    )
 
 
 def test_nothing_is_said_before_the_first_content() -> None:
@@ -198,3 +202,14 @@ def test_white_space_that_the_prefill_did_without_is_not_said_twice(said: str, a
     cut = relay(said=said, prefilled=True)
     assert b"".join(cut.feed(bytes([letter]), 2) for letter in answer.replace(b" ", b"")) == new
     assert cut.text == said + new.decode().removesuffix(".")
+
+
+def test_behind_reasoning_that_was_cut_only_what_is_not_reasoning_is_new() -> None:
+    subject = relay(resumes=True)
+    assert [subject.feed(data, 2.0) for data in (b"sr", b"r", b"ra", b"b.")] == [b"", b"", b"a", b"b."]
+    assert subject.text == "ab"
+    assert subject.recovered
+
+
+def test_behind_reasoning_that_was_cut_an_end_without_text_is_an_end() -> None:
+    assert relay(resumes=True, accept_empty=True).feed(b"sr.", 2.0) == b"."
