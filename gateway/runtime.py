@@ -52,6 +52,7 @@ class Runtime:
         self._transports: dict[str, Transport] = {
             name: backend.transport() or http_transport(config, name, backend) for name, backend in loaded.backends.items()
         }
+        self._states: dict[tuple[str, str], tuple[Health, Load]] = {}
         self.routes = {name: self._route(name, alias, loaded.backends) for name, alias in config.aliases.items()}
         labelled = [key.id for key in config.keys] if config.metrics.key_label else []
         kind = config.state.partition(":")[0]
@@ -104,12 +105,7 @@ class Runtime:
     def _target(self, spec: TargetConfig, backend: Backend) -> Target:
         upstream = self.config.upstreams[spec.upstream]
         series = TargetSeries(self.metrics, spec.upstream, spec.model)
-        breaker = BreakerPolicy(
-            failures=upstream.breaker.failures,
-            error_rate=upstream.breaker.error_rate,
-            open_for=float(upstream.breaker.open_for),
-            open_max=float(upstream.breaker.open_max),
-        )
+        health, load = self._state(spec, series)
         return Target(
             label=f"{spec.upstream}/{spec.model}",
             upstream=spec.upstream,
@@ -118,10 +114,25 @@ class Runtime:
             backend=backend,
             transport=self._transports[spec.upstream],
             timeouts=spec.timeouts or upstream.timeouts,
-            health=Health(self._clock, breaker, changed=series.breaker.set),
-            load=Load(),
+            health=health,
+            load=load,
             series=series,
         )
+
+    def _state(self, spec: TargetConfig, series: TargetSeries) -> tuple[Health, Load]:
+        """A target's health and load: what one alias learns of a model of an upstream, all aliases know."""
+        known = self._states.get((spec.upstream, spec.model))
+        if known is not None:
+            return known
+        upstream = self.config.upstreams[spec.upstream]
+        breaker = BreakerPolicy(
+            failures=upstream.breaker.failures,
+            error_rate=upstream.breaker.error_rate,
+            open_for=float(upstream.breaker.open_for),
+            open_max=float(upstream.breaker.open_max),
+        )
+        state = self._states[spec.upstream, spec.model] = Health(self._clock, breaker, changed=series.breaker.set), Load()
+        return state
 
     # --- what happens
 
@@ -193,7 +204,7 @@ class Runtime:
         for name, upstream in self.config.upstreams.items():
             base_url = getattr(self._backends[name], "base_url", "")
             if upstream.probe is not None and base_url:
-                health = [t.health for route in self.routes.values() for t in route.targets if t.upstream == name]
+                health = [health for (of, _), (health, _) in self._states.items() if of == name]
                 watching = watch(upstream.probe, self._transports[name], base_url, upstream.timeouts, health)
                 self._probing.append(asyncio.create_task(watching))
 
