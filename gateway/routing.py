@@ -40,7 +40,7 @@ class RetryPolicy(msgspec.Struct, frozen=True):
 class RetryBudget:
     """Extra attempts that failed may be `share` of the requests plus `per_second`; at most `reserve` are saved up.
 
-    With what is saved up that makes 1.2 attempts a request and 10 a second over any dozen seconds.
+    With what is saved up that makes 1.2 attempts a request and 10 a second over twenty seconds or more.
     """
 
     def __init__(
