@@ -70,6 +70,3 @@ class Verbatim(msgspec.Struct, frozen=True, gc=False):
 
 
 StreamEvent = Started | TextDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta | Finished | Verbatim
-
-CONTENT = (TextDelta, ReasoningDelta, ToolCallStarted, ToolCallDelta)
-"""The events that count as content: the first of them is the first token, and commits the answer."""

@@ -77,9 +77,6 @@ _PHRASES: tuple[tuple[str, UpstreamErrorKind], ...] = (
     ("api key not valid", "bad_credentials"),
 )
 
-_SHARPER: frozenset[UpstreamErrorKind] = frozenset({"context_length", "rate_limited", "bad_credentials", "not_found"})
-"""What a provider may mean by "bad request"."""
-
 _OURS: Mapping[UpstreamErrorKind, str] = {"bad_credentials": "The upstream refused the gateway's credentials"}
 
 _SECRET = re.compile(r"\b(?:sk|pk|rk|org|proj|gsk|xai|key|pplx|hf|AIza|AKIA|Bearer)(?:[-_ ][\w*.-]{6,}|[\w*-]{16,})")
