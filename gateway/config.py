@@ -46,6 +46,7 @@ class Server(_Section, frozen=True):
     write_idle: Seconds = Seconds(60)  # a reader that takes nothing for so long is closed
     send_buffer: Bytes = Bytes(64 << 10)  # kernel's, per client connection
     max_connections: Count = 10_000
+    workers: Count = 1  # processes on one port
     drain_delay: Seconds = Seconds(5)  # after SIGTERM: not ready, still serving
     drain_timeout: Seconds = Seconds(60)  # then: streams may finish for so long
 
@@ -58,6 +59,57 @@ class Timeouts(_Section, frozen=True):
     first_token: Seconds = Seconds(30)
     idle: Seconds = Seconds(30)
     total: Seconds | None = None
+
+
+class Limit(_Section, frozen=True):
+    """A token bucket: `rate` refills it, `burst` is its capacity (default: one window's worth: 500 of 500/min, at least 1)."""
+
+    rate: Rate
+    burst: Annotated[float, Meta(gt=0)] | None = None
+
+    @property
+    def capacity(self) -> float:
+        return self.burst if self.burst is not None else max(1.0, self.rate * self.rate.window)
+
+
+class Budget(_Section, frozen=True):
+    """US dollars per calendar day, week (from Monday) and month, in UTC. From `soft` (a share) on callers are warned."""
+
+    day: Annotated[float, Meta(gt=0)] | None = None
+    week: Annotated[float, Meta(gt=0)] | None = None
+    month: Annotated[float, Meta(gt=0)] | None = None
+    soft: Annotated[float, Meta(gt=0, le=1)] = 0.8
+
+
+class CallLimits(_Section, frozen=True):
+    """What may be taken: calls, tokens (input and output), US dollars, streams at a time. Several windows each, all hold.
+
+    `weight`: the share of a key in the queue of an alias that has one.
+    """
+
+    requests: Limit | tuple[Limit, ...] = ()
+    tokens: Limit | tuple[Limit, ...] = ()
+    money: Limit | tuple[Limit, ...] = ()
+    streams: Count | None = None
+    budget: Budget | None = None
+    weight: Annotated[float, Meta(gt=0)] = 1.0
+
+
+def windows_of(limit: Limit | tuple[Limit, ...]) -> tuple[Limit, ...]:
+    return (limit,) if isinstance(limit, Limit) else limit
+
+
+class Queue(_Section, frozen=True):
+    """In place of an immediate 429: wait for up to `timeout`, with at most `size` others, fairly by key and its weight."""
+
+    size: Count = 100
+    timeout: Seconds = Seconds(10)
+
+
+class Tenant(_Section, frozen=True):
+    """What all keys of one tenant may take together."""
+
+    limits: CallLimits = CallLimits()
 
 
 class Breaker(_Section, frozen=True):
@@ -87,6 +139,7 @@ class Upstream(_Section, frozen=True):
     breaker: Breaker = Breaker()
     probe: Probe | None = None
     max_connections: Count = 1024
+    limits: CallLimits = CallLimits()  # of all calls to it: a target that has no room is passed over
     options: dict[str, Any] = {}
 
 
@@ -176,19 +229,8 @@ class Alias(_Section, frozen=True):
     shadow: Shadow | None = None
     resumable: bool = False
     resume_window: Seconds = Seconds(300)  # how long a finished stream can be asked for again
-
-
-class Limit(_Section, frozen=True):
-    """A token bucket: `rate` refills it, `burst` is its capacity (default: one second's worth, at least 1)."""
-
-    rate: Rate
-    burst: Annotated[float, Meta(ge=1)] | None = None
-
-
-class KeyLimits(_Section, frozen=True):
-    """What one caller may take: `requests` counts calls."""
-
-    requests: Limit | None = None
+    limits: CallLimits = CallLimits()  # of all its calls together
+    queue: Queue | None = None
 
 
 class Key(_Section, frozen=True):
@@ -199,21 +241,27 @@ class Key(_Section, frozen=True):
     tenant: Name | None = None  # default: the key's id
     aliases: tuple[str, ...] = ("*",)
     default_alias: str | None = None
-    limits: KeyLimits = KeyLimits()
+    limits: CallLimits = CallLimits()
     origins: tuple[str, ...] = ()  # browser origins that may use it, exact ("https://app.example.com")
     expires: str | None = None  # RFC 3339
     enabled: bool = True
 
 
 class Claims(_Section, frozen=True):
-    """Which claims say what: `tenant` (default: sub), `aliases` (a list or a space-separated text; absent: the issuer's)."""
+    """Which claims say what: `tenant` (default: sub), `aliases` (a list or a space-separated text; absent: the issuer's).
+
+    `plan` names one of the issuer's `plans`; absent, or another: the issuer's `limits`.
+    """
 
     tenant: str = "sub"
     aliases: str = "aliases"
+    plan: str = "plan"
 
 
 class Issuer(_Section, frozen=True):
-    """Whose JWTs are accepted (RFC 7519). Exactly one of `secret` and `jwks_file` (RFC 7517).
+    """Whose JWTs are accepted (RFC 7519). Exactly one of `secret`, `jwks_file`, `jwks_url` (RFC 7517) and `discovery`.
+
+    `discovery`: the key set's address stands in the issuer's /.well-known/openid-configuration (OpenID Connect Discovery).
 
     The tenant is the claim behind `tenant_prefix` (default: the issuer and "|", so that nobody who may choose a subject
     can choose another's tenant; "" where the issuer's tenants are the same as the keys').
@@ -224,32 +272,76 @@ class Issuer(_Section, frozen=True):
     algorithms: tuple[str, ...]
     secret: Secret | None = None
     jwks_file: str | None = None
+    jwks_url: str | None = None
+    discovery: bool = False
     leeway: Seconds = Seconds(30)
     tenant_prefix: str | None = None
     claims: Claims = Claims()
     aliases: tuple[str, ...] = ("*",)
     default_alias: str | None = None
-    limits: KeyLimits = KeyLimits()
+    limits: CallLimits = CallLimits()
+    plans: dict[Name, CallLimits] = {}
     origins: tuple[str, ...] = ()
 
 
+class BrowserTokens(_Section, frozen=True):
+    """POST /v1/tokens: a key mints tokens for pages, bound to an origin, an alias and a session prefix, for seconds."""
+
+    secret: Secret
+    longest: Seconds = Seconds(900)
+
+
 class Limits(_Section, frozen=True):
-    """`store`: "memory" or a redis:// / rediss:// / unix:// URL. `address`: per client address, before authentication.
+    """`store`: "memory", "shared:PATH" (workers of one host) or a redis:// / rediss:// / unix:// URL.
+
+    `address`: per client address, strangers included. `overall`: all calls together. `output_tokens`: what is reserved
+    for an answer where the caller sets no maximum.
 
     When the store does not answer: `open` counts in this process, with the limits divided by `replicas`; `closed` refuses.
     """
 
     store: Secret = Secret("memory")
     address: Limit | None = Limit(rate=Rate(50), burst=100)
+    overall: CallLimits = CallLimits()
+    output_tokens: Count = 1024
     when_down: Literal["open", "closed"] = "open"
     replicas: Count = 1
     prefix: Name = "sluice"
 
 
 class Admin(_Section, frozen=True):
-    """Who may read /v1/admin: the digest of the key sent as x-admin-api-key. Without it those routes answer 401."""
+    """Who may use /v1/admin and /admin: the digest of the key sent as x-admin-api-key. Without it those routes answer 401.
+
+    `store`: where dynamic keys and usage are kept: "memory", "sqlite:PATH", or a redis:// / rediss:// / unix:// URL;
+    null: as `state`. `pepper`: dynamic keys are kept as HMAC-SHA-256 under it, else as plain SHA-256.
+    """
 
     digest: Digest | None = None
+    store: Secret | None = None
+    pepper: Secret | None = None
+
+
+class Price(_Section, frozen=True):
+    """US dollars for a million tokens. `cached_input` null: as input; `reasoning` null: as output; `since`: a date."""
+
+    input: Annotated[float, Meta(ge=0)]
+    output: Annotated[float, Meta(ge=0)]
+    cached_input: Annotated[float, Meta(ge=0)] | None = None
+    reasoning: Annotated[float, Meta(ge=0)] | None = None
+    since: str | None = None
+
+
+class Prices(_Section, frozen=True):
+    """What tokens cost: `file` (default: the table that comes with the gateway), `models` before it.
+
+    A model is named "upstream/model" or "model". `unknown`: a call whose model has no price goes on, or is refused.
+    `header`: answers say what they cost (whole ones; streams say it in their log line and usage).
+    """
+
+    file: str | None = None
+    models: dict[Name, Price | tuple[Price, ...]] = {}
+    unknown: Literal["allow", "refuse"] = "allow"
+    header: bool = False
 
 
 class Log(_Section, frozen=True):
@@ -271,10 +363,13 @@ class Config(_Section, frozen=True):
     aliases: dict[Name, Alias]
     keys: tuple[Key, ...] = ()
     jwt: tuple[Issuer, ...] = ()
+    tokens: BrowserTokens | None = None
+    tenants: dict[Name, Tenant] = {}
     server: Server = Server()
     limits: Limits = Limits()
     state: str = "memory"  # conversations: "memory" or "sqlite:PATH"
     resume: Secret = Secret("memory")  # resumable streams: "memory" or a redis:// / rediss:// / unix:// URL
     admin: Admin = Admin()
+    prices: Prices = Prices()
     log: Log = Log()
     metrics: Metrics = Metrics()

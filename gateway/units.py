@@ -52,7 +52,12 @@ class Bytes(int):
 
 
 class Rate(float):
-    """Units per second, written as "10/s", "500/min", "20000/h" or "1000000/day"; a bare number is per second."""
+    """Units per second, written as "10/s", "500/min", "20000/h" or "1000000/day"; a bare number is per second.
+
+    `window`: the seconds of the unit it was written in.
+    """
+
+    window = 1.0
 
     pattern: ClassVar[str] = rf"({_NUMBER}) ?/ ?({'|'.join(_RATES)})"
     expected: ClassVar[str] = "a rate above zero such as 10/s, 500/min, 20000/h or 1000000/day"
@@ -61,7 +66,9 @@ class Rate(float):
     def parse(cls, value: object) -> Self:
         match value:
             case str() if (parts := _split(value, cls.pattern)) and parts[0] > 0:
-                return cls(parts[0] / _RATES[parts[1]])
+                rate = cls(parts[0] / _RATES[parts[1]])
+                rate.window = _RATES[parts[1]]
+                return rate
             case int() | float() if not isinstance(value, bool) and math.isfinite(value) and value > 0:
                 return cls(value)
         raise ValueError(f"expected {cls.expected}")

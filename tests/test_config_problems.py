@@ -91,7 +91,7 @@ APPENDED: list[tuple[str, str, list[str]]] = [
         ["8:26: limits.address.rate: expected a rate above zero such as 10/s, 500/min, 20000/h or 1000000/day"],
     ),
     ("missing in a section", "limits: {address: {burst: 1}}", ['8:19: limits.address: missing key "rate"']),
-    ("burst", "limits: {address: {rate: 1/s, burst: 0.5}}", ["8:38: limits.address.burst: must be at least 1"]),
+    ("burst", "limits: {address: {rate: 1/s, burst: 0}}", ["8:38: limits.address.burst: must be more than 0"]),
     (
         "choice",
         "log: {level: warn}",

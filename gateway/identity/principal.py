@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from gateway.config import KeyLimits
+from gateway.config import CallLimits
 
 EVERY = "*"
 
@@ -13,7 +13,8 @@ class Principal(msgspec.Struct, frozen=True):
     """An authenticated caller.
 
     `key_id` comes from the configuration (for a JWT "jwt:" and the issuer), so it may be a label; `tenant` owns history
-    and usage; `bucket` is what per-key limits are counted under: the key, or one subject of an issuer.
+    and usage; `bucket` is what per-key limits are counted under: the key, or one subject of an issuer. Sessions of a caller
+    with a `session_prefix` must begin with it.
     """
 
     key_id: str
@@ -21,9 +22,10 @@ class Principal(msgspec.Struct, frozen=True):
     bucket: str
     aliases: frozenset[str]
     default_alias: str | None = None
-    limits: KeyLimits = KeyLimits()
+    limits: CallLimits = CallLimits()
     origins: tuple[str, ...] = ()
-    kind: Literal["key", "jwt"] = "key"
+    kind: Literal["key", "jwt", "browser"] = "key"
+    session_prefix: str = ""
 
     def may(self, alias: str) -> bool:
         return EVERY in self.aliases or alias in self.aliases

@@ -10,24 +10,45 @@ import msgspec
 
 
 class Limit(msgspec.Struct, frozen=True):
-    """`capacity` units at most, refilled at `rate` units a second."""
+    """`capacity` units at most, refilled at `rate` units a second; a rate of 0 never refills (a budget of one period)."""
 
     capacity: float
     rate: float
 
 
 class Claim(msgspec.Struct, frozen=True, gc=False):
-    """`amount` units out of bucket `key`. `scope` and `resource` name it in metrics, headers and errors."""
+    """`amount` units out of bucket `key`. `scope` and `resource` name it in metrics, headers and errors.
+
+    `expires`, seconds since the epoch: when a bucket that never refills may be forgotten; 0 for those that refill.
+    """
 
     key: str
     limit: Limit
     amount: float = 1.0
     scope: str = "key"
     resource: str = "requests"
+    expires: float = 0.0
+
+
+class Slot(msgspec.Struct, frozen=True, gc=False):
+    """One of `capacity` places under `key`, held by `holder` (unique to the call) until it is settled.
+
+    Where several processes share a store it is a lease: it is lost `BucketStore.lease` seconds after the last `renew`,
+    so that a crashed process holds no place for longer.
+    """
+
+    key: str
+    capacity: int
+    holder: str
+    scope: str = "key"
+    resource: str = "streams"
 
 
 class Level(msgspec.Struct, frozen=True, gc=False):
-    """State of one bucket after the decision: `remaining` units (may be negative: debt), `reset` seconds until full."""
+    """State of one bucket after the decision: `remaining` units (may be negative: debt), `reset` seconds until full.
+
+    Of slots: `remaining` places, `reset` 0.
+    """
 
     remaining: float
     reset: float
@@ -36,8 +57,10 @@ class Level(msgspec.Struct, frozen=True, gc=False):
 class Verdict(msgspec.Struct, frozen=True, gc=False):
     """Admitted, or refused by `denied` (the index of the claim that must wait longest) for `retry_after` seconds.
 
-    `levels` stand in the order of the claims, in both cases. A refusal takes nothing from any bucket.
-    `retry_after` is when the same call would really be admitted; infinite where an amount exceeds its capacity.
+    `levels` stand in the order of the claims, then of the slots, in both cases; `denied` counts in the same order.
+    A refusal takes nothing from any bucket, and no slot. `retry_after` is when the same call would really be admitted;
+    infinite where an amount exceeds its capacity or its bucket never refills. When a slot comes free nobody knows: for
+    slots alone it is SLOT_WAIT.
     """
 
     admitted: bool
@@ -46,15 +69,32 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     denied: int = -1
 
 
-class BucketStore(Protocol):
-    """Where buckets live. One test suite for every implementation."""
+SLOT_WAIT = 1.0
+"""Seconds."""
 
-    async def take(self, claims: Sequence[Claim]) -> Verdict:
-        """All claims or none, atomically."""
+
+class BucketStore(Protocol):
+    """Where buckets live. One test suite for every implementation.
+
+    A caller that is cancelled while it waits has taken nothing: what the store decides afterwards is given back.
+    """
+
+    lease: float
+    """Seconds that a slot is held without being renewed; infinite where it lives and dies with this process."""
+
+    async def take(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:
+        """All claims and slots or none, atomically."""
         ...
 
-    async def settle(self, claims: Sequence[Claim]) -> None:
-        """Charge (positive amount, into debt if need be) or refund (negative, never above capacity)."""
+    async def settle(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> None:
+        """Charge (positive amount, into debt if need be) or refund (negative, never above capacity); give slots back.
+
+        A slot that is not held any more is no error.
+        """
+        ...
+
+    async def renew(self, slots: Sequence[Slot]) -> None:
+        """Hold them for another `lease`."""
         ...
 
     async def close(self) -> None: ...

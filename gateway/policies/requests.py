@@ -8,19 +8,19 @@ from typing import Any
 
 from gateway.call import Call
 from gateway.config import Limit as LimitConfig
+from gateway.config import windows_of
 from gateway.errors import RateLimited
 from gateway.limits import BucketStore, Claim, Limit, Verdict
 
 
-@lru_cache(4096)
 def bucket_of(limit: LimitConfig) -> Limit:
-    """The token bucket for a configured limit: its capacity is one second's worth, at least 1, unless `burst` says."""
-    return Limit(capacity=limit.burst or max(1.0, float(limit.rate)), rate=float(limit.rate))
+    """The token bucket for a configured limit."""
+    return Limit(limit.capacity, float(limit.rate))
 
 
 @lru_cache(4096)
-def _claim_of_key(bucket: str, limit: LimitConfig) -> Claim:
-    return Claim(f"key:{bucket}", bucket_of(limit))
+def _claim_of_key(bucket: str, limit: Limit) -> Claim:
+    return Claim(f"key:{bucket}", limit)
 
 
 @lru_cache(4096)
@@ -80,8 +80,8 @@ class _Admission:
 
     async def __aenter__(self) -> None:
         principal = self._call.principal
-        if principal.limits.requests is not None:
-            claim = _claim_of_key(principal.bucket, principal.limits.requests)
+        for limit in windows_of(principal.limits.requests)[:1]:
+            claim = _claim_of_key(principal.bucket, bucket_of(limit))
             self._call.headers += headers_of(claim, await self._limits.take(claim))
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

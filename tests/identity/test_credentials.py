@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from gateway.config import Config, Key, KeyLimits, Limit, Rate
+from gateway.config import CallLimits, Config, Key, Limit, Rate
 from gateway.errors import Unauthorized
 from gateway.identity import Authenticator
 from gateway.identity.keys import Keyring, credentials_of, digest_of, new_key, timestamp
@@ -77,7 +77,7 @@ def config(*keys: Key) -> Config:
 
 
 def test_a_known_key_is_its_principal() -> None:
-    limits = KeyLimits(requests=Limit(rate=Rate(1)))
+    limits = CallLimits(requests=Limit(rate=Rate(1)))
     secret = new_key()
     keys = [Key(id=f"k{n}", digest=digest_of(new_key())) for n in range(20)]
     mine = Key(
