@@ -243,7 +243,7 @@ def bundled() -> dict[str, type]:
 @pytest.mark.parametrize("name", ["gateway.dev.yaml", "gateway.example.yaml"])
 def test_the_files_we_ship_are_good(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    environ = {"OPENAI_API_KEY": "x", "JWT_SECRET": "k" * 32}
+    environ = {"OPENAI_API_KEY": "x", "JWT_SECRET": "k" * 32, "BROWSER_TOKEN_SECRET": "t" * 32}
     checked = check(f"config/{name}", environ=environ, find=bundled().__getitem__)
     assert [str(problem) for problem in (*checked.problems, *checked.warnings)] == []
 
