@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from gateway.adminkeys import AdminKeys
 from gateway.call import Call, Outlet
 from gateway.chat import with_system
 from gateway.errors import (
@@ -35,6 +36,7 @@ from gateway.resume.streams import Place, ResumableStreams, place_of
 from gateway.runtime import Runtime
 from gateway.strategies import NOTHING, asked_of
 from gateway.transport import UpstreamResponse
+from gateway.wire.jsontext import parse_object
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _json = msgspec.json.Encoder().encode
@@ -115,6 +117,7 @@ class Api:
         self.widget_stream = WidgetStream()
         self.widget_whole = WidgetWhole()
         self.openai = OpenAI()
+        self._keys = AdminKeys(runtime.keys, runtime.config, runtime.log)
         self._resumable = ResumableStreams(
             runtime.journals,
             {frontend.name: frontend for frontend in (self.widget_stream, self.openai)},
@@ -274,13 +277,16 @@ class Api:
         finally:
             self.runtime.records.resumed(request, request_id, principal, place.stream if place is not None else None)
 
-    async def _call(self, request: Request, request_id: str, frontend: Frontend, principal: Principal) -> Call:
+    async def _json_body(self, request: Request) -> bytes:
         media_type = request.headers.get("Content-Type", "")
         if media_type != "application/json":
             media_type = media_type.partition(";")[0].strip().lower()
         if media_type != "application/json" or request.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise UnsupportedMediaType("Send application/json, not encoded")
-        chat = frontend.parse(await request.body(), request.headers)
+        return await request.body()
+
+    async def _call(self, request: Request, request_id: str, frontend: Frontend, principal: Principal) -> Call:
+        chat = frontend.parse(await self._json_body(request), request.headers)
         name = chat.model or principal.default_alias or ""
         route = self.runtime.routes.get(name)
         if route is None or not principal.may(name):
@@ -316,10 +322,7 @@ class Api:
 
     async def conversations(self, request: Request, request_id: str) -> None:
         await self._admit_operator(request)
-        text = request.query.get("limit", "100")
-        if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= 200:
-            raise BadRequest("limit must be a whole number from 1 to 200", param="limit")
-        newest, total = await self.runtime.conversations.newest(int(text))
+        newest, total = await self.runtime.conversations.newest(_limit_of(request.query))
         request.reply(200, _json({"conversations": [conversation_object(found) for found in newest], "total": total}))
 
     async def conversation(self, request: Request, request_id: str) -> None:
@@ -331,6 +334,28 @@ class Api:
         conversation, turns = found
         messages = [message_object(turn) for turn in turns]
         request.reply(200, _json({"conversation": conversation_object(conversation), "messages": messages}))
+
+    # --- keys
+
+    async def keys(self, request: Request, request_id: str) -> None:
+        """All of them, or a new one."""
+        await self._admit_operator(request)
+        if request.method == "POST":
+            request.reply(201, _json(await self._keys.create(await self._object(request))))
+        else:
+            request.reply(200, _json(self._keys.listed(_limit_of(request.query), request.query.get("after", ""))))
+
+    async def key(self, request: Request, request_id: str) -> None:
+        """One of them, or what is to become of it."""
+        await self._admit_operator(request)
+        method = "GET" if request.method == "HEAD" else request.method
+        path = request.path.removeprefix("/admin/keys/")
+        request.reply(200, _json(await self._keys.answer(method, path, await self._object(request))))
+
+    async def _object(self, request: Request) -> dict[str, Any]:
+        """The body, an object; an empty one where there is no body."""
+        sent = request.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in request.headers
+        return parse_object(await self._json_body(request)) if sent else {}
 
     # --- the process
 
@@ -346,6 +371,14 @@ class Api:
 
     async def openapi(self, request: Request, request_id: str) -> None:
         request.reply(200, _json(document()))
+
+
+def _limit_of(query: Mapping[str, str]) -> int:
+    """How many are wanted of a list. Raises BadRequest."""
+    text = query.get("limit", "100")
+    if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= 200:
+        raise BadRequest("limit must be a whole number from 1 to 200", param="limit")
+    return int(text)
 
 
 def _stream(api: Api, request: Request, request_id: str) -> Awaitable[None]:
@@ -370,6 +403,10 @@ CONVERSATIONS: dict[str, dict[str, Handler]] = {
     "/v1/admin/conversations": {"GET": Api.conversations},
     "/v1/admin/conversations/*": {"GET": Api.conversation},
 }
+KEYS: dict[str, dict[str, Handler]] = {
+    "/admin/keys": {"GET": Api.keys, "POST": Api.keys},
+    "/admin/keys/*": {"GET": Api.key, "PATCH": Api.key, "DELETE": Api.key, "POST": Api.key},
+}
 API: dict[str, dict[str, Handler]] = {
     "/v1/chat/stream": {"POST": _stream},
     "/v1/chat/stream/*": {"GET": Api.resume},
@@ -381,7 +418,8 @@ API: dict[str, dict[str, Handler]] = {
     "/v1/openapi.json": {"GET": Api.openapi},
     **PROBES,
     **CONVERSATIONS,
+    **KEYS,
 }
 RECORDED = frozenset({"/v1/chat/stream", "/v1/chat/stream/*", "/chat", "/v1/chat", "/v1/chat/completions", "/metrics", *PROBES})
 """Routes whose requests are not logged here: by what they call, or (probes and scrapes) not at all."""
-ADMIN: dict[str, dict[str, Handler]] = {"/metrics": {"GET": Api.metrics}, **PROBES, **CONVERSATIONS}
+ADMIN: dict[str, dict[str, Handler]] = {"/metrics": {"GET": Api.metrics}, **PROBES, **CONVERSATIONS, **KEYS}

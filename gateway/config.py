@@ -233,18 +233,33 @@ class Alias(_Section, frozen=True):
     queue: Queue | None = None
 
 
-class Key(_Section, frozen=True):
-    """A caller's key. Only its digest stands here: `sluice keys new` prints both."""
+class Grant(_Section, frozen=True):
+    """What a key may do, and until when."""
 
-    id: Name
-    digest: Digest
-    tenant: Name | None = None  # default: the key's id
     aliases: tuple[str, ...] = ("*",)
     default_alias: str | None = None
     limits: CallLimits = CallLimits()
     origins: tuple[str, ...] = ()  # browser origins that may use it, exact ("https://app.example.com")
     expires: str | None = None  # RFC 3339
     enabled: bool = True
+
+
+class NamedGrant(Grant, frozen=True, kw_only=True):
+    """A key without the secret. `tenant` null: the key's id."""
+
+    id: Name
+    tenant: Name | None = None
+
+    @property
+    def owner(self) -> str:
+        """The tenant that history and usage belong to."""
+        return self.tenant or self.id
+
+
+class Key(NamedGrant, frozen=True, kw_only=True):
+    """A caller's key. Only its digest stands here: `sluice keys new` prints both."""
+
+    digest: Digest
 
 
 class Claims(_Section, frozen=True):

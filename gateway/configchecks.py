@@ -9,7 +9,22 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from gateway.config import Alias, Canary, Config, Issuer, Key, Limits, Probe, Server, Shadow, Target, Timeouts, targets_of
+from gateway.config import (
+    Admin,
+    Alias,
+    Canary,
+    Config,
+    Issuer,
+    Key,
+    Limits,
+    NamedGrant,
+    Probe,
+    Server,
+    Shadow,
+    Target,
+    Timeouts,
+    targets_of,
+)
 from gateway.identity.jwks import issuer_keys, unusable
 from gateway.identity.keys import timestamp
 from gateway.problems import Path, Report, suggestion
@@ -53,12 +68,14 @@ class Checks:
                     self._report.problem((*path, "upstream"), f'unknown upstream "{name}"{hint}')
             case Alias():
                 self._alias(path, section)
-            case Key():
+            case NamedGrant():
                 self._key(path, section)
             case Issuer():
                 self._issuer(path, section)
             case Limits(store=str(store)):
                 self._store((*path, "store"), store)
+            case Admin(store=str(store)):
+                self._try((*path, "store"), _kept, store.reveal())
             case Probe():
                 self._above_zero((*path, "every"), section.every)
             case Canary():
@@ -125,7 +142,7 @@ class Checks:
         if isinstance(canary.header, str) and not re.fullmatch(r"[A-Za-z0-9-]+:\s*\S.*", canary.header):
             self._report.problem((*path, "header"), 'expected a header and its value, such as "x-canary: yes"')
 
-    def _caller(self, path: Path, caller: Key | Issuer) -> None:
+    def _caller(self, path: Path, caller: NamedGrant | Issuer) -> None:
         """What keys and issuers have in common: what they may name, and where from."""
         for index, name in enumerate(caller.aliases):
             if isinstance(name, str) and name != "*":
@@ -144,9 +161,10 @@ class Checks:
             self._report.problem(path, f'unknown alias "{name}"{suggestion(name, self._aliases)}')
         return name in self._aliases
 
-    def _key(self, path: Path, key: Key) -> None:
+    def _key(self, path: Path, key: NamedGrant) -> None:
         self._once("id", key.id, (*path, "id"))
-        self._once("digest", key.digest, (*path, "digest"))
+        if isinstance(key, Key):
+            self._once("digest", key.digest, (*path, "digest"))
         self._caller(path, key)
         if key.expires is not None:
             self._expiry((*path, "expires"), key.expires)
@@ -183,11 +201,19 @@ class Checks:
             self._store(("resume",), config.resume)
         self._bounds(config)
         self._unused(config)
+        self._apart(config)
 
     def _bounds(self, config: Config) -> None:
         for name, declared in (("upstreams", self._upstreams), ("aliases", self._aliases)):
             if not declared and isinstance(getattr(config, name), dict):
                 self._report.problem((name,), "needs at least one")
+
+    def _apart(self, config: Config) -> None:
+        """Workers do not share what is kept in memory."""
+        admin = config.admin
+        store = admin.store.reveal() if admin.store is not None else config.state
+        if admin.digest is not None and store == "memory" and config.server.workers > 1:
+            self._report.warning(("admin", "store"), "memory: keys that are made by one worker do not work with the others")
 
     def _unused(self, config: Config) -> None:
         for name in sorted(self._upstreams - self._used):
@@ -219,6 +245,14 @@ def _origin(text: str) -> None:
 def _state(text: str) -> None:
     if text != "memory" and not (text.startswith("sqlite:") and len(text) > len("sqlite:")):
         raise ValueError("expected memory or sqlite:PATH")
+
+
+def _kept(text: str) -> None:
+    try:
+        _state(text)
+    except ValueError:
+        if not text.startswith(STORES):
+            raise ValueError("expected memory, sqlite:PATH or a redis://, rediss:// or unix:// URL") from None
 
 
 def _unwanted(target: object) -> bool:

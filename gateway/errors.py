@@ -94,6 +94,12 @@ class NotFound(GatewayError):
     code = "not_found"
 
 
+class Conflict(GatewayError):
+    """What is asked for does not go together with what is there: a name that is taken, or what may not be changed here."""
+
+    code = "conflict"
+
+
 class NotResumable(GatewayError):
     """A stream that was there, but whose rest cannot be had: it grew too large, its store failed, or its writer is gone."""
 

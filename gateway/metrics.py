@@ -75,6 +75,8 @@ TABLE: Mapping[str, Spec] = {
     "ratelimit_decisions": Spec("counter", ("scope", "resource", "decision"), "Decisions of the token buckets"),
     "ratelimit_store_errors": Spec("counter", ("store",), "Failed calls of the bucket store"),
     "ratelimit_store_seconds": Spec("histogram", ("store",), "Time for one decision of the bucket store", OVERHEAD),
+    "dynamic_keys": Spec("gauge", (), "Keys of the admin API that this process knows"),
+    "key_store_errors": Spec("counter", (), "Failed calls of the store of dynamic keys"),
     "auth_failures": Spec("counter", ("reason",), "Refused credentials"),
     "conversation_store_errors": Spec("counter", ("store", "op"), "Failed calls of the conversation store"),
     "conversation_store_seconds": Spec("histogram", ("store", "op"), "Time for one call of the conversation store", OVERHEAD),

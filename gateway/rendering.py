@@ -4,9 +4,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
+from gateway.config import Key, NamedGrant
 from gateway.conversations import Conversation, Turn
 from gateway.errors import (
     BadRequest,
+    Conflict,
     Forbidden,
     GatewayError,
     MethodNotAllowed,
@@ -22,10 +26,12 @@ from gateway.errors import (
     UpstreamError,
 )
 from gateway.frontends import Frontend
+from gateway.keystore import StoredKey, plain
 
 STATUS: Mapping[type[GatewayError], int] = {
     BadRequest: 400, Unauthorized: 401, Forbidden: 403, ModelNotFound: 404, NotFound: 404, MethodNotAllowed: 405,
-    RequestTimeout: 408, NotResumable: 410, PayloadTooLarge: 413, UnsupportedMediaType: 415, RateLimited: 429, Unavailable: 503,
+    RequestTimeout: 408, Conflict: 409, NotResumable: 410,
+    PayloadTooLarge: 413, UnsupportedMediaType: 415, RateLimited: 429, Unavailable: 503,
 }  # fmt: skip
 UPSTREAM_STATUS = {
     "bad_request": 400, "context_length": 400, "content_policy": 400, "rate_limited": 429, "overloaded": 503,
@@ -90,3 +96,15 @@ def conversation_object(found: Conversation) -> dict[str, Any]:
 def message_object(turn: Turn) -> dict[str, Any]:
     message: dict[str, Any] = {"role": turn.role, "content": turn.content, "createdAt": _iso(turn.created)}
     return {**message, "interrupted": True} if turn.interrupted else message
+
+
+def key_object(key: NamedGrant) -> dict[str, Any]:
+    """A key without its secret and its digests: of the configuration, or made through the admin API."""
+    told: dict[str, Any] = {"id": key.id, "tenant": key.owner, "source": "config" if isinstance(key, Key) else "admin"}
+    told |= {name: getattr(key, name) for name in ("aliases", "default_alias", "origins", "expires", "enabled")}
+    told["limits"] = msgspec.to_builtins(key.limits, enc_hook=plain)
+    if isinstance(key, StoredKey):
+        told |= {"last_four": key.last_four, "created": _iso(key.created)}
+        told["rotated"] = _iso(key.rotated) if key.rotated is not None else None
+        told["old_key_until"] = _iso(key.old.until) if key.old is not None else None
+    return told

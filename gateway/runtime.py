@@ -5,12 +5,13 @@ import hashlib
 import hmac
 import sys
 import time
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping
 
 from gateway.addresses import client_addresses
 from gateway.backends import Backend
 from gateway.call import Call, Route, Target
-from gateway.config import Alias, Issuer, Key, Tier, targets_of
+from gateway.config import Alias, Config, Issuer, Key, Tier, targets_of
 from gateway.config import Target as TargetConfig
 from gateway.configfile import Loaded
 from gateway.conversations.measured import Measured
@@ -18,6 +19,8 @@ from gateway.conversations.turnstile import Turnstile
 from gateway.errors import Unauthorized
 from gateway.health import BreakerPolicy, Health, Load
 from gateway.identity import Authenticator
+from gateway.keystore.follower import Follower
+from gateway.keystore.table import KeyTable
 from gateway.logs import Lines, open_lines, open_log, quiet_libraries
 from gateway.metrics import Metrics, TargetSeries
 from gateway.pipeline import Pipeline
@@ -26,7 +29,7 @@ from gateway.policies.turns import Turns
 from gateway.probes import watch
 from gateway.records import Records
 from gateway.routing import RetryPolicy
-from gateway.stores import bucket_store, conversation_store, http_transport, journals
+from gateway.stores import bucket_store, conversation_store, http_transport, journals, key_store
 from gateway.strategies import Rank
 from gateway.transport import Transport
 from gateway.version import VERSION
@@ -58,9 +61,11 @@ class Runtime:
         kind = config.state.partition(":")[0]
         say = open_lines(self.lines, config.log.level)
         self.records = records = Records(self.metrics, self.log, say, self._clock, self.routes, kind, labelled)
-        self.authenticator = Authenticator(config, time.time)
+        self.keys = self._keys(config)
+        self.authenticator = Authenticator(config, time.time, dynamic=self.keys.table.keyring)
         callers: tuple[Key | Issuer, ...] = (*config.keys, *config.jwt)
-        self.origins = frozenset(origin for caller in callers for origin in caller.origins)
+        configured = dict.fromkeys((origin for caller in callers for origin in caller.origins), 1)
+        self.origins = ChainMap(configured, self.keys.table.origins)
         self.addresses = client_addresses(config.server.trusted_proxies)
         self.store = bucket_store(config, self.metrics, self.log)
         self.limits = RequestLimits(self.store, config.limits.address, records.decided)
@@ -82,6 +87,16 @@ class Runtime:
         self._oldest = self.metrics.child("oldest_stream_age_seconds")
 
     # --- building
+
+    def _keys(self, config: Config) -> Follower:
+        pepper = config.admin.pepper.reveal().encode() if config.admin.pepper is not None else b""
+        table = KeyTable(pepper=pepper, configured=frozenset(key.id for key in config.keys), clock=time.time)
+        return Follower(
+            key_store(config),
+            table,
+            failed=self.metrics.child("key_store_errors").inc,
+            switched=lambda down, reason: self.log.warning("key_store", down=down, reason=reason, keys=len(table)),
+        )
 
     def _route(self, name: str, alias: Alias, backends: Mapping[str, Backend]) -> Route:
         ranks = []
@@ -165,6 +180,7 @@ class Runtime:
 
     def exposition(self) -> bytes:
         """/metrics, with the gauges that are only looked at."""
+        self.metrics.child("dynamic_keys").set(len(self.keys.table))
         now = self._clock()
         flows = self.pipeline.flows
         self._oldest.set(max((now - flow.call.received for flow in flows), default=0.0))
@@ -217,6 +233,7 @@ class Runtime:
         for transport in self._transports.values():
             await transport.close()
         await self.store.close()
+        await self.keys.close()
         await self.conversations.close()
         self.lines.flush()
 

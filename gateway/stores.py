@@ -8,6 +8,8 @@ from gateway.backends import Backend
 from gateway.config import Config
 from gateway.conversations import ConversationStore
 from gateway.conversations.memory import MemoryConversations
+from gateway.keystore import KeyStore
+from gateway.keystore.memory import MemoryKeys
 from gateway.limits import BucketStore
 from gateway.limits.memory import MemoryStore
 from gateway.metrics import Metrics
@@ -59,3 +61,22 @@ def conversation_store(config: Config) -> ConversationStore:
     from gateway.conversations.sqlite import SqliteConversations
 
     return SqliteConversations(Path(path))
+
+
+def admin_store(config: Config) -> str:
+    """Where dynamic keys and usage are kept: "memory", "sqlite:PATH" or a URL of Redis. It may hold a password."""
+    return config.admin.store.reveal() if config.admin.store is not None else config.state
+
+
+def key_store(config: Config) -> KeyStore:
+    kept = admin_store(config)
+    kind, _, path = kept.partition(":")
+    if kind == "memory":
+        return MemoryKeys()
+    if kind == "sqlite":
+        from gateway.keystore.sqlite import SqliteKeys
+
+        return SqliteKeys(Path(path))
+    from gateway.keystore.redis import RedisKeys
+
+    return RedisKeys(kept, prefix=config.limits.prefix)

@@ -6,11 +6,13 @@ expected and never repeats what was given: it may be a secret in the wrong place
 
 import math
 import re
+from decimal import Decimal
 from typing import ClassVar, Self
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"B": 1, "KB": 1000, "KiB": 1 << 10, "MB": 10**6, "MiB": 1 << 20, "GB": 10**9, "GiB": 1 << 30}
 _RATES = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "hour": 3600.0, "day": 86400.0, "d": 86400.0}
+_WINDOWS = {1.0: "s", 60.0: "min", 3600.0: "h", 86400.0: "day"}
 _NUMBER = r"[0-9]+(?:\.[0-9]+)?"
 
 
@@ -72,6 +74,11 @@ class Rate(float):
             case int() | float() if not isinstance(value, bool) and math.isfinite(value) and value > 0:
                 return cls(value)
         raise ValueError(f"expected {cls.expected}")
+
+    @property
+    def text(self) -> str:
+        """As it is written: `parse` makes the same rate of it."""
+        return f"{Decimal(f'{self * self.window:.15g}'):f}/{_WINDOWS[self.window]}"
 
 
 class Secret(str):

@@ -15,6 +15,7 @@ import msgspec
 from gateway.chat import ChatRequest, Message, Text
 from gateway.errors import (
     BadRequest,
+    Conflict,
     Forbidden,
     GatewayError,
     MethodNotAllowed,
@@ -40,6 +41,7 @@ TEXTS: Mapping[type[GatewayError], str] = {
     NotFound: "Not found", MethodNotAllowed: "Method not allowed", RequestTimeout: "Request timeout",
     PayloadTooLarge: "Payload too large", UnsupportedMediaType: "Unsupported media type",
     NotResumable: "Stream not resumable", RateLimited: "Too many requests", Unavailable: "Service unavailable",
+    Conflict: "Conflict",
 }  # fmt: skip
 """Those of BadRequest, Unauthorized and RateLimited, and `INTERNAL`, are the contract: clients compare them."""
 

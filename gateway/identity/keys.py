@@ -6,16 +6,17 @@ attacker nothing that he could use, and the comparison that decides is constant-
 
 import hashlib
 import hmac
+import math
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated
 
 import msgspec
 
-from gateway.config import Key
+from gateway.config import Key, NamedGrant
 from gateway.errors import Unauthorized
 from gateway.identity.principal import Principal, default_of
 
@@ -73,20 +74,41 @@ class _Entry(msgspec.Struct, frozen=True):
     enabled: bool
 
 
-class Keyring:
-    """The configured keys, found by digest. `clock` gives seconds since the epoch."""
+def _sha256(secret: bytes) -> bytes:
+    return hashlib.sha256(secret).digest()
 
-    def __init__(self, keys: Sequence[Key], clock: Callable[[], float] = time.time) -> None:
-        entries = map(_entry, keys)
-        self._entries = {entry.digest: entry for entry in entries}
+
+class Keyring:
+    """Keys, found by what `digest` makes of them. `clock` gives seconds since the epoch."""
+
+    def __init__(
+        self, keys: Sequence[Key], clock: Callable[[], float] = time.time, digest: Callable[[bytes], bytes] = _sha256
+    ) -> None:
+        self._entries: dict[bytes, _Entry] = {}
+        self._by_id: dict[str, list[_Entry]] = {}
         self._clock = clock
+        self._digest = digest
+        for key in keys:
+            self.put(key, {bytes.fromhex(key.digest.removeprefix("sha256:")): math.inf})
 
     def __len__(self) -> int:
         return len(self._entries)
 
+    def put(self, key: NamedGrant, digests: Mapping[bytes, float]) -> None:
+        """Let in who presents one of `digests` until the time that stands with it. The first is the key's current one."""
+        self.drop(key.id)
+        self._by_id[key.id] = [_entry(key, digest, until) for digest, until in digests.items()]
+        self._entries |= {entry.digest: entry for entry in self._by_id[key.id]}
+
+    def drop(self, key_id: str) -> None:
+        for entry in self._by_id.pop(key_id, ()):
+            self._entries.pop(entry.digest, None)
+
     def find(self, secret: str) -> Principal | None:
         """Whose key this is; None for a stranger's. Raises Unauthorized("revoked") or ("expired")."""
-        digest = hashlib.sha256(secret.encode()).digest()
+        if not self._entries:
+            return None
+        digest = self._digest(secret.encode())
         entry = self._entries.get(digest)
         if entry is None or not hmac.compare_digest(entry.digest, digest):
             return None
@@ -96,20 +118,25 @@ class Keyring:
             raise Unauthorized("expired")
         return entry.principal
 
+    def named(self, key_id: str) -> Principal | None:
+        """The key of this id, for what was made in its name; None where it could not be used itself."""
+        entry = next(iter(self._by_id.get(key_id, ())), None)
+        return entry.principal if entry is not None and entry.enabled and entry.expires > self._clock() else None
 
-def _entry(key: Key) -> _Entry:
+
+def _entry(key: NamedGrant, digest: bytes, until: float) -> _Entry:
     aliases = frozenset(key.aliases)
     principal = Principal(
         key_id=key.id,
-        tenant=key.tenant or key.id,
+        tenant=key.owner,
         bucket=key.id,
         aliases=aliases,
         default_alias=default_of(aliases, key.default_alias),
         limits=key.limits,
         origins=key.origins,
     )
-    expires = float("inf") if key.expires is None else timestamp(key.expires)
-    return _Entry(bytes.fromhex(key.digest.removeprefix("sha256:")), principal, expires, key.enabled)
+    expires = math.inf if key.expires is None else timestamp(key.expires)
+    return _Entry(digest, principal, min(expires, until), key.enabled)
 
 
 def new_key() -> str:

@@ -1,0 +1,162 @@
+"""Keeps the table of dynamic keys what the store is, and changes both.
+
+Every process asks the store for changes four times a second, so that a key that is revoked anywhere works nowhere within
+a second; what this process changes it knows at once. While the store does not answer, the keys that are known go on
+working and nothing can be changed. A store that has lost its memory (a server restarted empty, an older replica that
+took over) is given back what it has forgotten and this process knows.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from gateway.errors import Unavailable
+from gateway.keystore import PAGE, Changes, Entry, KeyStore, StoredKey, StoreFailed
+from gateway.keystore.table import KeyTable
+
+EVERY = 0.25
+"""Seconds between two questions for changes."""
+
+
+def _ignore(*_: object) -> None:
+    return None
+
+
+class Follower:
+    """`failed` is told of each call that the store did not serve, `switched` whether it is down now."""
+
+    def __init__(
+        self,
+        store: KeyStore,
+        table: KeyTable,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        failed: Callable[[], Any] = _ignore,
+        switched: Callable[[bool, str], Any] = _ignore,
+    ) -> None:
+        self.table = table
+        self.down = False
+        self._store = store
+        self._sleep = sleep
+        self._failed = failed
+        self._switched = switched
+        self._seen = 0
+        self._epoch = ""
+        self._turn = asyncio.Lock()
+        """One call at a time: a page that was read before a change must not be applied after it."""
+        self._following: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Read all keys, then follow until `close`. Where the store does not answer, the keys come when it does."""
+        await self.follow()
+        self._following = asyncio.create_task(self._follow())
+
+    async def close(self) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait([self._following])
+        await self._store.close()
+
+    async def follow(self) -> None:
+        """Ask once for changes. Never raises."""
+        async with self._turn:
+            try:
+                await self._read()
+            except Exception as error:  # whatever it is: the keys that are known go on working, and there is a next time
+                self._failed()
+                self._switch(error.reason if isinstance(error, StoreFailed) else type(error).__name__)
+            else:
+                self._switch("")
+
+    async def put(self, key: StoredKey, revision: int) -> bool:
+        """Keep `key` in place of `revision` (0: it is new). False where another has changed it: the table knows by then.
+
+        Raises Unavailable where the store does not answer.
+        """
+        async with self._changing():
+            made = await self._store.put(key, revision)
+            if made is not None:
+                self.table.put(Entry(key.id, made, key))
+                return True
+        await self.follow()
+        return False
+
+    async def delete(self, id: str, revision: int) -> bool:
+        """As `put`."""
+        async with self._changing():
+            if await self._store.delete(id, revision):
+                self.table.drop(id)
+                return True
+        await self.follow()
+        return False
+
+    @asynccontextmanager
+    async def _changing(self) -> AsyncIterator[None]:
+        async with self._turn:
+            try:
+                if self.down:  # known since the last look: nobody has to wait for it
+                    raise StoreFailed("down")
+                yield
+            except StoreFailed as error:
+                self._failed()
+                raise Unavailable("The key store does not answer now") from error
+
+    # --- following
+
+    def _switch(self, reason: str) -> None:
+        down = bool(reason)
+        if down != self.down:
+            self.down = down
+            self._switched(down, reason)
+
+    async def _follow(self) -> None:
+        while True:
+            await self._sleep(EVERY)
+            await self.follow()
+
+    async def _read(self) -> None:
+        while True:
+            changes = await self._store.changes(self._seen)
+            if changes.generation < self._seen or (self._epoch and changes.epoch != self._epoch):
+                await self._restore(changes)
+                continue
+            self._epoch = changes.epoch
+            if changes.generation == self._seen:
+                return
+            for entry in changes.entries:
+                self.table.put(entry)
+            self._seen = changes.generation
+            if len(changes.entries) < PAGE:
+                if changes.total != len(self.table):
+                    await self._forget()
+                return
+
+    async def _forget(self) -> None:
+        """What the store has no more."""
+        ids = await self._store.ids()
+        for entry in self.table.entries:
+            if entry.id not in ids:
+                self.table.drop(entry.id)
+
+    async def _restore(self, changes: Changes) -> None:
+        """Give the store back what it has lost, then read all of it again: what others gave back counts as well."""
+        another = changes.epoch != self._epoch
+        stored = await self._all()
+        for entry in self.table.entries:
+            revision = stored.get(entry.id, 0)
+            lost = revision == 0 if another else entry.revision > changes.generation
+            if lost and entry.key is not None:
+                await self._store.put(entry.key, revision)
+        self._epoch, self._seen = "", 0
+
+    async def _all(self) -> dict[str, int]:
+        """The revision of each key in the store."""
+        found: dict[str, int] = {}
+        since = 0
+        while True:
+            page = await self._store.changes(since)
+            found |= {entry.id: entry.revision for entry in page.entries}
+            if len(page.entries) < PAGE:
+                return found
+            since = page.generation

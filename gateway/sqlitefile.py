@@ -1,0 +1,133 @@
+"""An SQLite file that a store of ours works in: its own connection, in one thread of its own.
+
+One thread does everything, one call after the other, so the event loop never waits for a disk and the connection is
+never shared. WAL with synchronous=NORMAL loses nothing when the process dies; a power cut may cost the last
+transactions, never the file. Several processes of one host, and several stores of one process, may use one file (they
+wait for each other's writes); a network file system may not hold it.
+
+A store's tables belong to a *part* of the file, each with the version of its own schema. Names of ours begin with
+`sluice_`, but for those of the conversations, which came first and have `user_version` for theirs.
+"""
+
+import asyncio
+import errno
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PARTS = "CREATE TABLE IF NOT EXISTS sluice_part (name TEXT PRIMARY KEY, version INTEGER NOT NULL)"
+STRANGERS = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sluice_%' LIMIT 1"
+"""Is there a table that is not of any part?"""
+CONVERSATIONS = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'conversation'"
+
+
+class SqliteFile:
+    """Opens `path`, or makes it; its directory must exist. `prepare` is called once, within the thread.
+
+    `busy`: seconds to wait for another's write. Raises OSError, with `filename`, here where the file cannot be used and
+    from each `run` that the file cannot serve.
+    """
+
+    def __init__(self, path: Path, name: str, prepare: Callable[[sqlite3.Connection], None], *, busy: float) -> None:
+        self._path = path
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+        try:
+            self.database = self._thread.submit(_open, path, prepare, busy).result()
+        except BaseException:
+            self._thread.shutdown()
+            raise
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What `work` returns; it runs in the thread, where `database` may be used."""
+        try:
+            return await asyncio.wrap_future(self._thread.submit(work, *args, **kwargs))
+        except sqlite3.Error as error:
+            raise _failure(self._path, error) from error
+        except UnicodeEncodeError as error:
+            raise OSError(errno.EILSEQ, "text that is not Unicode cannot be stored", str(self._path)) from error
+
+    async def close(self) -> None:
+        """Ends what was begun, then closes the file. A second close does nothing."""
+        try:
+            closing = self._thread.submit(self.database.close)
+        except RuntimeError:  # closed before
+            return
+        await asyncio.wrap_future(closing)
+        self._thread.shutdown(wait=False)
+
+
+@contextmanager
+def transaction(database: sqlite3.Connection) -> Iterator[None]:
+    """All or none. It begins with the right to write: one that finds out later that another writes cannot wait."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        database.execute("COMMIT")
+    except BaseException:
+        if database.in_transaction:  # SQLite has ended it itself where the disk was full
+            database.execute("ROLLBACK")
+        raise
+
+
+def migrate_part(database: sqlite3.Connection, path: Path, part: str, migrations: Sequence[str]) -> None:
+    """Bring the tables of `part` to the newest schema: each migration leads to the next version. Raises OSError."""
+    with transaction(database):  # of several processes that start at once, one migrates
+        if database.execute(STRANGERS).fetchone() and not database.execute(CONVERSATIONS).fetchone():
+            raise another_programs(path)
+        database.execute(PARTS)
+        row = database.execute("SELECT version FROM sluice_part WHERE name = ?", (part,)).fetchone()
+        version = row[0] if row is not None else 0
+        if version > len(migrations):
+            raise of_a_newer_version(path)
+        for migration in migrations[version:]:
+            for statement in migration.split(";"):
+                database.execute(statement)
+        database.execute("INSERT OR REPLACE INTO sluice_part (name, version) VALUES (?, ?)", (part, len(migrations)))
+
+
+def another_programs(path: Path) -> OSError:
+    return OSError(errno.EINVAL, "the file is another program's database", str(path))
+
+
+def of_a_newer_version(path: Path) -> OSError:
+    return OSError(errno.EINVAL, "the file was written by a newer version", str(path))
+
+
+def _open(path: Path, prepare: Callable[[sqlite3.Connection], None], busy: float) -> sqlite3.Connection:
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "the directory of the file does not exist", str(path))
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # it holds what people said: for its owner only
+    database = None
+    try:
+        # check_same_thread: made, used and closed in the store's thread, but also freed by whichever drops it last
+        database = sqlite3.connect(path, timeout=busy, isolation_level=None, check_same_thread=False)
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = NORMAL")
+        database.execute("PRAGMA foreign_keys = ON")
+        prepare(database)
+    except BaseException as error:
+        if database is not None:
+            database.close()
+        if isinstance(error, sqlite3.Error):
+            raise _failure(path, error) from error
+        raise
+    return database
+
+
+def _failure(path: Path, error: sqlite3.Error) -> OSError:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    match code:
+        case sqlite3.SQLITE_NOTADB:
+            return OSError(errno.EINVAL, "the file is not an SQLite database", str(path))
+        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_READONLY:
+            return PermissionError(errno.EACCES, f"the database cannot be opened for writing ({error})", str(path))
+        case sqlite3.SQLITE_FULL:
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    return OSError(errno.EIO, f"SQLite: {error}", str(path))
