@@ -14,6 +14,7 @@ REASONS = {
     403: "This key may not be used from this origin.",
     404: "There is no such model or stream, or this key may not use it.",
     408: "The body did not arrive in time.",
+    409: "The id is taken, or the key cannot be changed here.",
     410: "The stream was there, but its rest cannot be had.",
     413: "The body is too large.",
     415: "The body is not application/json.",
@@ -41,12 +42,13 @@ def document(aliases: Sequence[str] = ()) -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        "tags": [{"name": "chat"}, {"name": "models"}, {"name": "conversations"}, {"name": "process"}],
-        "paths": {**_chat(), **_completions(), **_models(), **_conversations(), **_process()},
+        "tags": [{"name": "chat"}, {"name": "models"}, {"name": "conversations"}, {"name": "keys"}, {"name": "process"}],
+        "paths": {**_chat(), **_completions(), **_models(), **_conversations(), **_keys(), **_process()},
         "components": {
             "schemas": schemas(model),
             "headers": _headers(),
-            "responses": _errors("Widget", "Error", *_CHAT_ERRORS, 410, 503) | _errors("OpenAI", "OpenAIError", *REASONS),
+            "responses": _errors("Widget", "Error", *_CHAT_ERRORS, 409, 410, 503)
+            | _errors("OpenAI", "OpenAIError", *(status for status in REASONS if status != 409)),
             "securitySchemes": _security(),
         },
     }
@@ -173,8 +175,6 @@ def _models() -> dict[str, Any]:
 
 
 def _conversations() -> dict[str, Any]:
-    schema = {"type": "integer", "minimum": 1, "maximum": 200, "default": 100}
-    limit = {"name": "limit", "in": "query", "required": False, "schema": schema}
     newest = {"200": _answer("The newest.", "Conversations"), **_refused("Widget", 400, 401)}
     not_found = _answer("There is no such conversation.", "Error", {"error": "Conversation not found"})
     one = {"200": _answer("It, and what was said.", "ConversationWithMessages"), **_refused("Widget", 401), "404": not_found}
@@ -182,8 +182,61 @@ def _conversations() -> dict[str, Any]:
     path = "/v1/admin/conversations"
     named = [_in_path("id", "The `_id` of a conversation.")]
     return {
-        path: {"get": _operation(tag, "listConversations", "Conversations, newest first", ADMIN, newest, parameters=[limit])},
+        path: {"get": _operation(tag, "listConversations", "Conversations, newest first", ADMIN, newest, parameters=[_LIMIT])},
         f"{path}/{{id}}": {"get": _operation(tag, "getConversation", "One of them", ADMIN, one, parameters=named)},
+    }
+
+
+def _keys() -> dict[str, Any]:
+    after = {
+        "name": "after",
+        "in": "query",
+        "required": False,
+        "schema": STRING,
+        "description": "The `next` of the page before.",
+    }
+    asked = {"id": "shop", "aliases": ["chat"], "limits": {"requests": {"rate": "500/min"}}, "expires": "2099-12-31T23:59:59Z"}
+    written, named = (400, 401, 408, 413, 415, 429, 500, 503), [_in_path("id", "A key's id, percent-encoded.")]
+    one = {"200": _answer("The key as it is now.", "AdminKey"), **_refused("Widget", 401, 404, 429, 500)}
+    changed = one | _refused("Widget", *written, 404, 409)
+    new = _answer("The key, which is shown in this answer alone.", "NewAdminKey")
+    gone = {"200": _answer("It is gone.", "DeletedKey"), **_refused("Widget", 401, 404, 409, 429, 500, 503)}
+    made = {"201": new, **_refused("Widget", *written, 409)}
+    listed = {"200": _answer("Keys in the order of their ids.", "AdminKeys"), **_refused("Widget", 400, 401, 429, 500)}
+
+    def operation(name: str, summary: str, responses: dict[str, Any], **more: Any) -> dict[str, Any]:
+        return _operation("keys", name, summary, ADMIN, responses, **more)
+
+    path = "/admin/keys"
+    return {
+        path: {
+            "get": operation("listKeys", "All keys, those of the configuration included", listed, parameters=[_LIMIT, after]),
+            "post": operation("createKey", "Make a key", made, requestBody=_body("KeyAsked", asked)),
+        },
+        f"{path}/{{id}}": {
+            "get": operation("getKey", "One of them", one, parameters=named),
+            "patch": operation(
+                "updateKey",
+                "Change what it may do: what is given replaces what was there",
+                changed,
+                parameters=named,
+                requestBody=_body("KeyGrant", {"enabled": False}),
+            ),
+            "delete": operation("deleteKey", "Delete it: it stops working everywhere within a second", gone, parameters=named),
+        },
+        f"{path}/{{id}}/rotate": {
+            "post": operation(
+                "rotateKey",
+                "A new key under the same id; the old one works until the overlap ends",
+                changed | {"200": new},
+                parameters=named,
+                requestBody=_body("KeyRotation", {"overlap": "10m"}) | {"required": False},
+            )
+        },
+        f"{path}/{{id}}/disable": {
+            "post": operation("disableKey", "It stops working everywhere within a second", changed, parameters=named)
+        },
+        f"{path}/{{id}}/enable": {"post": operation("enableKey", "It works again", changed, parameters=named)},
     }
 
 
@@ -272,6 +325,12 @@ def _security() -> dict[str, Any]:
     return {**keys, "bearer": {"type": "http", "scheme": "bearer", "description": "A key, or a JWT of a configured issuer."}}
 
 
+_LIMIT = {
+    "name": "limit",
+    "in": "query",
+    "required": False,
+    "schema": {"type": "integer", "minimum": 1, "maximum": 200, "default": 100},
+}
 _LINES = """\
 {"type":"start","conversationId":"c_9f2e"}
 {"type":"token","token":"Because"}

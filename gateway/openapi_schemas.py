@@ -15,7 +15,7 @@ def ref(name: str) -> Schema:
 
 def schemas(aliases: Schema) -> dict[str, Schema]:
     """All of them, by name. `aliases` is the schema of a model's name."""
-    return {**_widget(aliases), **_openai(aliases), **_others()}
+    return {**_widget(aliases), **_openai(aliases), **_others(), **_keys()}
 
 
 def _object(required: dict[str, Schema], optional: dict[str, Schema] | None = None, **more: Any) -> Schema:
@@ -156,4 +156,36 @@ def _others() -> dict[str, Schema]:
         "Conversations": _object({"conversations": _array(ref("Conversation")), "total": COUNT}),
         "ConversationWithMessages": _object({"conversation": ref("Conversation"), "messages": _array(turn)}),
         "Status": _object({"status": STRING}),
+    }
+
+
+def _keys() -> dict[str, Schema]:
+    time = {"type": ["string", "null"], "format": "date-time"}
+    limits: Schema = {"type": "object", "description": "As `limits` of a key in the configuration."}
+    grant: dict[str, Schema] = {
+        "aliases": _array(STRING),
+        "default_alias": _nullable("string"),
+        "limits": limits,
+        "origins": _array(STRING),
+        "expires": time,
+        "enabled": {"type": "boolean"},
+    }
+    told: dict[str, Schema] = {
+        "id": STRING,
+        "tenant": STRING,
+        "source": {"type": "string", "enum": ["admin", "config"], "description": "Those of the configuration change there."},
+        **grant,
+    }
+    stored: dict[str, Schema] = {"last_four": STRING, "created": time, "rotated": time, "old_key_until": time}
+    shown = {"key": {**STRING, "description": "Shown once. It is kept as a digest and cannot be had again."}}
+    overlap: Schema = {"type": ["string", "number"], "description": "`10m`, or seconds.", "default": 0}
+    strict = {"additionalProperties": False}
+    return {
+        "KeyGrant": _object({}, grant, **strict),
+        "KeyAsked": _object({"id": STRING}, {"tenant": _nullable("string"), **grant}, **strict),
+        "KeyRotation": _object({}, {"overlap": overlap}, **strict),
+        "AdminKey": _object(told, stored),
+        "NewAdminKey": _object({**told, **stored, **shown}),
+        "AdminKeys": _object({"keys": _array(ref("AdminKey")), "next": _nullable("string"), "total": COUNT}),
+        "DeletedKey": _object({"id": STRING, "deleted": {"type": "boolean"}}),
     }

@@ -42,6 +42,7 @@ class Follower:
         self._failed = failed
         self._switched = switched
         self._seen = 0
+        self._made = 0  # the latest generation that is this process's own work
         self._epoch = ""
         self._turn = asyncio.Lock()
         """One call at a time: a page that was read before a change must not be applied after it."""
@@ -77,6 +78,7 @@ class Follower:
         async with self._changing():
             made = await self._store.put(key, revision)
             if made is not None:
+                self._made = made
                 self.table.put(Entry(key.id, made, key))
                 return True
         await self.follow()
@@ -118,7 +120,7 @@ class Follower:
     async def _read(self) -> None:
         while True:
             changes = await self._store.changes(self._seen)
-            if changes.generation < self._seen or (self._epoch and changes.epoch != self._epoch):
+            if changes.generation < max(self._seen, self._made) or (self._epoch and changes.epoch != self._epoch):
                 await self._restore(changes)
                 continue
             self._epoch = changes.epoch
@@ -148,7 +150,7 @@ class Follower:
             lost = revision == 0 if another else entry.revision > changes.generation
             if lost and entry.key is not None:
                 await self._store.put(entry.key, revision)
-        self._epoch, self._seen = "", 0
+        self._epoch, self._seen, self._made = "", 0, 0
 
     async def _all(self) -> dict[str, int]:
         """The revision of each key in the store."""
