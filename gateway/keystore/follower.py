@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from gateway.errors import Unavailable
-from gateway.keystore import PAGE, Changes, Entry, KeyStore, StoredKey, StoreFailed
+from gateway.keystore import PAGE, Entry, KeyStore, StoredKey, StoreFailed
 from gateway.keystore.table import KeyTable
 
 EVERY = 0.25
@@ -120,8 +120,9 @@ class Follower:
     async def _read(self) -> None:
         while True:
             changes = await self._store.changes(self._seen)
-            if changes.generation < max(self._seen, self._made) or (self._epoch and changes.epoch != self._epoch):
-                await self._restore(changes)
+            another = bool(self._epoch) and changes.epoch != self._epoch
+            if another or changes.generation < max(self._seen, self._made):
+                await self._restore(changes.generation, another)
                 continue
             self._epoch = changes.epoch
             if changes.generation == self._seen:
@@ -141,13 +142,15 @@ class Follower:
             if entry.id not in ids:
                 self.table.drop(entry.id)
 
-    async def _restore(self, changes: Changes) -> None:
-        """Give the store back what it has lost, then read all of it again: what others gave back counts as well."""
-        another = changes.epoch != self._epoch
+    async def _restore(self, generation: int, another: bool) -> None:
+        """Give the store back what it has lost, then read all of it again: what others gave back counts as well.
+
+        It has lost what came after `generation`, or all that there was before `another` epoch.
+        """
         stored = await self._all()
         for entry in self.table.entries:
             revision = stored.get(entry.id, 0)
-            lost = revision == 0 if another else entry.revision > changes.generation
+            lost = revision == 0 if another else entry.revision > generation
             if lost and entry.key is not None:
                 await self._store.put(entry.key, revision)
         self._epoch, self._seen, self._made = "", 0, 0
