@@ -4,7 +4,6 @@ What is answered comes from memory (the follower's table), what is changed is ch
 the key as it is now: where another process was faster it is made again, of what that one left.
 """
 
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
@@ -35,14 +34,13 @@ class Rotation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AdminKeys:
-    """`log` is told of every change. `clock` gives seconds since the epoch."""
+    """`log` is told of every change."""
 
-    def __init__(self, keys: Follower, config: Config, log: Any, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, keys: Follower, config: Config, log: Any) -> None:
         self._keys = keys
         self._aliases = list(config.aliases)
         self._configured: Mapping[str, Key] = {key.id: key for key in config.keys}
         self._log = log
-        self._clock = clock
 
     async def create(self, wire: dict[str, Any]) -> dict[str, Any]:
         """A new key: the one answer that shows it. Raises BadRequest, Conflict, Unavailable."""
@@ -52,7 +50,7 @@ class AdminKeys:
         if asked.id in self._configured or self._keys.table.get(asked.id) is not None:
             raise _taken()
         secret = new_key()
-        digest, now = self._keys.table.digest(secret), self._clock()
+        digest, now = self._keys.table.digest(secret), self._keys.table.clock()
         key = StoredKey(**msgspec.structs.asdict(asked), digest=digest, last_four=secret[-4:], created=now)
         if not await self._keys.put(key, 0):
             raise _taken()
@@ -116,7 +114,7 @@ class AdminKeys:
         secret = new_key()
 
         def rotated(key: StoredKey) -> StoredKey:
-            now = self._clock()
+            now = self._keys.table.clock()
             old = Superseded(key.digest, now + overlap) if overlap else None
             digest = self._keys.table.digest(secret)
             return msgspec.structs.replace(key, digest=digest, last_four=secret[-4:], rotated=now, old=old)

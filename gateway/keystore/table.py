@@ -27,7 +27,8 @@ class KeyTable:
         self._scheme = PEPPERED if pepper else PLAIN
         self._configured = configured
         self._entries: dict[str, Entry] = {}
-        self.keyring = Keyring((), clock, self._hash)
+        self.clock = clock
+        self.keyring = Keyring((), lambda: self.clock(), self._hash)
         self.origins: Counter[str] = Counter()
 
     def __len__(self) -> int:
