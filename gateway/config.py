@@ -328,7 +328,8 @@ class Admin(_Section, frozen=True):
     """Who may use /v1/admin and /admin: the digest of the key sent as x-admin-api-key. Without it those routes answer 401.
 
     `store`: where dynamic keys and usage are kept: "memory", "sqlite:PATH", or a redis:// / rediss:// / unix:// URL;
-    null: as `state`. `pepper`: dynamic keys are kept as HMAC-SHA-256 under it, else as plain SHA-256.
+    null: as `state`. `pepper`: dynamic keys are kept as HMAC-SHA-256 under it, else as plain SHA-256; another pepper
+    invalidates all of them.
     """
 
     digest: Digest | None = None

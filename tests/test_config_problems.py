@@ -111,6 +111,11 @@ APPENDED: list[tuple[str, str, list[str]]] = [
     ("state", "state: postgres", ["8:8: state: expected memory or sqlite:PATH"]),
     ("state without a path", 'state: "sqlite:"', ["8:8: state: expected memory or sqlite:PATH"]),
     ("store", "limits: {store: mysql://x}", ["8:17: limits.store: expected memory or a redis://, rediss:// or unix:// URL"]),
+    (
+        "admin store",
+        "admin: {store: mysql://x}",
+        ["8:16: admin.store: expected memory, sqlite:PATH or a redis://, rediss:// or unix:// URL"],
+    ),
     ("missing variable", "state: ${STATE}", ["8:8: state: environment variable STATE is not set"]),
     ("missing file", "state: ${file:/nowhere}", ["8:8: state: cannot read /nowhere: no such file or directory"]),
     ("unclosed reference", "state: ${STATE", ["8:8: state: ${ without } (write $$ for a dollar sign)"]),
@@ -396,3 +401,12 @@ def test_warns_of_what_is_of_no_use(tmp_path: Path) -> None:
     assert warnings(tmp_path, GOOD[: GOOD.index("keys:")]) == [
         "gateway.yaml:1:1: no keys and no jwt: nobody can call this gateway (`sluice keys new`)"
     ]
+
+
+def test_says_nothing_of_missing_keys_where_they_can_be_made_later_but_of_workers_that_share_none(tmp_path: Path) -> None:
+    without_keys = GOOD[: GOOD.index("keys:")] + f'admin: {{digest: "{DIGEST}"}}\n'
+    assert warnings(tmp_path, without_keys) == []
+    assert warnings(tmp_path, without_keys + "server: {workers: 2}\n") == [
+        "gateway.yaml:6:8: admin.store: memory: keys that are made by one worker do not work with the others"
+    ]
+    assert warnings(tmp_path, without_keys + 'server: {workers: 2}\nstate: "sqlite:x.db"\n') == []

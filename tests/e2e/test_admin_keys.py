@@ -308,6 +308,18 @@ async def test_an_old_key_works_until_its_overlap_ends(monkeypatch: pytest.Monke
         assert [await it.use(key) for key in (second, third)] == [401, 401]
 
 
+async def test_a_stream_that_runs_when_its_key_is_deleted_goes_on() -> None:
+    async with serving() as it:
+        key = await it.make("a")
+        body = {"sessionId": "s", "message": "tokens=20 delay_ms=5"}
+        async with it.client.post(f"{it.running.url}/v1/chat/stream", json=body, headers={"x-api-key": key}) as response:
+            await response.content.readline()
+            await it.ask("DELETE", "/a")
+            assert await it.use(key) == 401
+            *_, last = (await response.read()).splitlines()
+            assert json.loads(last)["type"] == "done"
+
+
 # several gateways
 
 
