@@ -124,7 +124,7 @@ class Api:
         )
 
     async def __call__(self, request: Request) -> None:
-        asked = request.headers.get("X-Request-Id", "")
+        asked = request.headers.get("x-request-id", "")
         request_id = asked if asked and REQUEST_ID.fullmatch(asked) else f"{random.getrandbits(128):032x}"
         request.extra += (("x-request-id", request_id), ("request-id", request_id))
         route = request.path if request.path in self._routes else self._prefix_of(request.path)
@@ -181,7 +181,7 @@ class Api:
     def _preflight(self, request: Request, methods: Mapping[str, "Handler"]) -> None:
         allowed = ", ".join(sorted({*methods, "OPTIONS"}))
         headers = [("Allow", allowed)]
-        origin = request.headers.get("Origin", "")
+        origin = request.headers.get("origin", "")
         if origin in self.runtime.origins:
             headers = [
                 *self._cors(origin),
@@ -200,7 +200,7 @@ class Api:
 
     async def _identify(self, request: Request) -> Principal:
         """The address's limit, then who is asking. A key that is bound to origins is refused to other pages."""
-        origin = request.headers.get("Origin", "")
+        origin = request.headers.get("origin", "")
         if origin and origin in self.runtime.origins:
             request.extra += self._cors(origin)
         await self.runtime.limits.admit_address(self.runtime.addresses(request.peer, request.headers))
@@ -263,7 +263,7 @@ class Api:
     async def resume(self, request: Request, request_id: str) -> None:
         """What a client missed of a stream, and what comes: of the one that the path names, or `Last-Event-ID`."""
         place: Place | None = None
-        last = request.headers.get("Last-Event-ID", "")
+        last = request.headers.get("last-event-id", "")
         stream = request.path.removeprefix("/v1/chat/stream/") if request.path.startswith("/v1/chat/stream/") else ""
         if request.method != "GET" or not (stream or last):
             raise MethodNotAllowed("GET, OPTIONS" if stream else "OPTIONS, POST")
@@ -275,10 +275,10 @@ class Api:
             self.runtime.records.resumed(request, request_id, principal, place.stream if place is not None else None)
 
     async def _call(self, request: Request, request_id: str, frontend: Frontend, principal: Principal) -> Call:
-        media_type = request.headers.get("Content-Type", "")
+        media_type = request.headers.get("content-type", "")
         if media_type != "application/json":
             media_type = media_type.partition(";")[0].strip().lower()
-        if media_type != "application/json" or request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        if media_type != "application/json" or request.headers.get("content-encoding", "identity").lower() != "identity":
             raise UnsupportedMediaType("Send application/json, not encoded")
         chat = frontend.parse(await request.body(), request.headers)
         name = chat.model or principal.default_alias or ""

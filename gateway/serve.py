@@ -15,9 +15,9 @@ from typing import Self, cast
 
 from gateway.api import ADMIN, API, Api
 from gateway.configfile import Loaded
+from gateway.inbound import Listener
 from gateway.logs import Lines
 from gateway.runtime import Runtime
-from gateway.server import Listener
 from gateway.version import VERSION
 
 
