@@ -277,11 +277,11 @@ def test_checks_references_and_sections(tmp_path: Path, old: str, new: str, expe
 ISSUER = "issuer: https://i, audience: sluice"
 LONG = "k" * 64
 ISSUERS: list[tuple[str, str, list[str]]] = [
-    ("neither", f"{{{ISSUER}, algorithms: [HS256]}}", ["9:5: jwt[0]: needs exactly one of secret and jwks_file"]),
+    ("neither", f"{{{ISSUER}, algorithms: [HS256]}}", ["9:5: jwt[0]: needs exactly one of secret, jwks_file, jwks_url and discovery"]),
     (
         "both",
         f"{{{ISSUER}, algorithms: [HS256], secret: {LONG}, jwks_file: x}}",
-        ["9:5: jwt[0]: needs exactly one of secret and jwks_file"],
+        ["9:5: jwt[0]: needs exactly one of secret, jwks_file, jwks_url and discovery"],
     ),
     (
         "none",
@@ -317,7 +317,7 @@ ISSUERS: list[tuple[str, str, list[str]]] = [
         [
             '9:5: jwt[0]: missing key "algorithms"',
             '9:5: jwt[0]: missing key "audience"',
-            "9:5: jwt[0]: needs exactly one of secret and jwks_file",
+            "9:5: jwt[0]: needs exactly one of secret, jwks_file, jwks_url and discovery",
         ],
     ),
 ]
