@@ -16,7 +16,7 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -28,6 +28,7 @@ from gateway.identity.principal import EVERY, Principal, default_of
 CACHE_SIZE = 4096
 MAX_TENANT = 256
 
+_T = TypeVar("_T")
 _COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)\.([A-Za-z0-9_-]*)").fullmatch
 
 
@@ -128,11 +129,8 @@ class Verifier:
         issuer, source = found
         key = _key(issuer, source, _header(token))
         payload = verify(token, key, issuer.algorithms)
-        try:
-            claims = msgspec.json.decode(payload, type=_Claims)
-            custom = msgspec.json.decode(payload, type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            raise Unauthorized("bad_signature") from None
+        claims = _decoded(payload, _Claims, "bad_signature")
+        custom = _decoded(payload, dict[str, Any], "bad_signature")
         end = self._within_time(claims, issuer.leeway)
         if issuer.audience != claims.aud and issuer.audience not in _listed(claims.aud):
             raise Unauthorized("wrong_audience")
@@ -176,6 +174,14 @@ def _choose(keys: Sequence[Jwk], header: _Header) -> Jwk:
     return (named or fitting)[0]
 
 
+def _decoded(data: bytes, kind: type[_T], reason: str) -> _T:
+    """JSON as `kind`; whatever else it is, however deeply it nests, is refused for `reason`."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Unauthorized(reason) from None
+
+
 def _segment(text: str) -> bytes:
     try:
         return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
@@ -186,10 +192,7 @@ def _segment(text: str) -> bytes:
 def _header(token: str) -> _Header:
     if (parts := _COMPACT(token)) is None:
         raise Unauthorized("bad_signature")
-    try:
-        header = msgspec.json.decode(_segment(parts[1]), type=_Header)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise Unauthorized("bad_signature") from None
+    header = _decoded(_segment(parts[1]), _Header, "bad_signature")
     if header.crit is not None or not header.b64:  # we understand no critical extension (RFC 7515 section 4.1.11)
         raise Unauthorized("bad_signature")
     return header
@@ -203,10 +206,7 @@ def _claimed_issuer(token: str) -> str:
     """Only to choose whose keys decide; nothing else is believed of a token that is not verified."""
     if (parts := _COMPACT(token)) is None:
         raise Unauthorized("unknown_key")
-    try:
-        return msgspec.json.decode(_segment(parts[2]), type=_Unverified).iss
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise Unauthorized("unknown_key") from None
+    return _decoded(_segment(parts[2]), _Unverified, "unknown_key").iss
 
 
 def _listed(value: object) -> list[str]:

@@ -76,7 +76,7 @@ async def fetch(issuer: Issuer) -> KeySet:
         raise FetchFailed("timeout") from None
     except (aiohttp.ClientError, OSError):
         raise FetchFailed("unreachable") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise FetchFailed("invalid") from None
     usable = tuple(key for key in keys if any(key.verifies(algorithm) for algorithm in issuer.algorithms))
     return KeySet(usable, life_of(cache_control))
