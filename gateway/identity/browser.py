@@ -29,7 +29,7 @@ SHORTEST_SECRET = 32
 """Octets (RFC 7518 section 3.2)."""
 
 _HEAD = base64.urlsafe_b64encode(b'{"alg":"HS256","typ":"sluice-browser+jwt"}').rstrip(b"=").decode() + "."
-_COMPACT = re.compile(re.escape(_HEAD) + r"([A-Za-z0-9_-]{1,2048})\.([A-Za-z0-9_-]{43})").fullmatch
+_COMPACT = re.compile(re.escape(_HEAD) + r"([A-Za-z0-9_-]{1,4096})\.([A-Za-z0-9_-]{43})").fullmatch
 _PREFIX = re.compile(r"[A-Za-z0-9._:-]{0,95}[._:-]").fullmatch
 
 PrincipalOfKey = Callable[[str], Principal | None]
@@ -139,7 +139,7 @@ class BrowserTokens:
             raise Unauthorized("bad_signature")
         try:
             claims = msgspec.json.decode(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)), type=_Claims)
-        except (msgspec.DecodeError, binascii.Error):  # signed by someone else who has the secret
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, binascii.Error):  # signed by someone else who has the secret
             raise Unauthorized("bad_signature") from None
         if claims.exp <= self._clock():
             raise Unauthorized("expired")

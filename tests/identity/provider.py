@@ -6,6 +6,7 @@ async with provider() as idp:
 """
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -79,7 +80,7 @@ class Provider:
 
 
 @asynccontextmanager
-async def provider() -> AsyncIterator[Provider]:
+async def provider(tls: ssl.SSLContext | None = None) -> AsyncIterator[Provider]:
     idp = Provider()
     app = web.Application()
     app.router.add_get("/jwks.json", idp._jwks)
@@ -87,10 +88,10 @@ async def provider() -> AsyncIterator[Provider]:
     app.router.add_get("/realms/one/.well-known/openid-configuration", idp._discovery)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
     await site.start()
     host, port = runner.addresses[0][:2]
-    idp.url = f"http://{host}:{port}"
+    idp.url = f"{'https' if tls else 'http'}://{host}:{port}"
     try:
         yield idp
     finally:

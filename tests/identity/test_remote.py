@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 import jwt
 import pytest
+import trustme
 from aiohttp import web
 
 from gateway.config import Config
@@ -381,6 +383,16 @@ async def test_a_server_that_is_not_there_is_unreachable() -> None:
     async with provider() as idp:
         pass
     assert await outcome_of(idp) == "unreachable"
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_not_believed() -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    async with provider(context) as idp:
+        idp.publish("k1")
+        assert idp.url.startswith("https://")
+        assert await outcome_of(idp) == "unreachable"
+        assert idp.fetches == 0
 
 
 async def outcome_of(idp: Provider, **options: Any) -> str:
