@@ -20,7 +20,7 @@ REASONS = {
     429: "A limit is reached; `Retry-After` says when to come back.",
     500: "The gateway, or every upstream, has failed.",
     502: "Every upstream has failed.",
-    503: "The gateway is shutting down, or the upstream is overloaded.",
+    503: "The gateway is shutting down, the upstream is overloaded, or the keys of a token's issuer cannot be had.",
     504: "The upstream did not answer in time.",
 }
 _CHAT_ERRORS = (400, 401, 403, 404, 408, 413, 415, 429, 500)
@@ -175,7 +175,7 @@ def _tokens() -> dict[str, Any]:
         "mintToken",
         "Mint a token for a web page: for a server with a key, which stays on the server",
         KEY,
-        {"200": _answer("The token.", "MintedToken", minted), **_refused("Widget", *_CHAT_ERRORS)},
+        {"200": _answer("The token.", "MintedToken", minted), **_refused("Widget", *_CHAT_ERRORS, 503)},
         requestBody=_body("TokenRequest", asked),
         description="The page sends it in place of a key, as a bearer. It may chat (and resume its own streams) from its "
         "origin, with its alias, in sessions that begin with its prefix, within the limits of the key that minted it, "
@@ -186,8 +186,8 @@ def _tokens() -> dict[str, Any]:
 
 def _models() -> dict[str, Any]:
     model = {"id": "echo", "object": "model", "created": 1790000000, "owned_by": "sluice"}
-    found = {"200": _answer("The model.", "Model", model), **_refused("OpenAI", 401, 403, 404, 429)}
-    listed = {"200": _answer("The models.", "Models", {"object": "list", "data": [model]}), **_refused("OpenAI", 401, 403, 429)}
+    found = {"200": _answer("The model.", "Model", model), **_refused("OpenAI", 401, 403, 404, 429, 503)}
+    listed = {"200": _answer("The models.", "Models", {"object": "list", "data": [model]}), **_refused("OpenAI", 401, 403, 429, 503)}
     named = {"parameters": [_in_path("id", "An alias.")]}
     return {
         "/v1/models": {"get": _operation("models", "listModels", "The models that the key may use", KEY, listed)},
