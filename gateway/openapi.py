@@ -187,7 +187,10 @@ def _tokens() -> dict[str, Any]:
 def _models() -> dict[str, Any]:
     model = {"id": "echo", "object": "model", "created": 1790000000, "owned_by": "sluice"}
     found = {"200": _answer("The model.", "Model", model), **_refused("OpenAI", 401, 403, 404, 429, 503)}
-    listed = {"200": _answer("The models.", "Models", {"object": "list", "data": [model]}), **_refused("OpenAI", 401, 403, 429, 503)}
+    listed = {
+        "200": _answer("The models.", "Models", {"object": "list", "data": [model]}),
+        **_refused("OpenAI", 401, 403, 429, 503),
+    }
     named = {"parameters": [_in_path("id", "An alias.")]}
     return {
         "/v1/models": {"get": _operation("models", "listModels", "The models that the key may use", KEY, listed)},

@@ -139,7 +139,7 @@ class BrowserTokens:
             raise Unauthorized("bad_signature")
         try:
             claims = msgspec.json.decode(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)), type=_Claims)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, binascii.Error):  # signed by someone else who has the secret
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, binascii.Error):  # another's, by the same secret
             raise Unauthorized("bad_signature") from None
         if claims.exp <= self._clock():
             raise Unauthorized("expired")
