@@ -58,6 +58,7 @@ class Gateway:
                 raise CannotListen(f"cannot listen on {address} (server.{option}): {error.strerror or error}") from None
         self._ticking = asyncio.create_task(self.runtime.tick(self.clients.sweep))
         self.runtime.start_probes()
+        self.runtime.authenticator.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
