@@ -270,6 +270,7 @@ class Api:
             error = self._crashed(request, frontend, crash, request_id)
         finally:
             runtime.records.finished(request, request_id, frontend.name, principal, call, error)
+            del error  # it knows this frame by its traceback
 
     async def _answer_to_the_end(self, call: Call, outlet: Outlet) -> None:
         """The call outlives its client: in a task of its own, for a bounded time."""
