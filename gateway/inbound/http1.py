@@ -16,6 +16,8 @@ from typing import Any
 
 import httptools
 
+from gateway.wire.fields import NAMES
+
 MAX_LINE = 8190
 MAX_HEAD = 32 << 10
 MAX_HEADERS = 128
@@ -26,16 +28,6 @@ MAX_WAITING = 64
 
 _VERSIONS = {"1.1": (1, 1), "1.0": (1, 0)}
 _HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:%\[\]-]*").fullmatch
-_NAMES = {
-    name: name.lower().decode()
-    for usual in (
-        b"Host", b"Accept", b"Accept-Encoding", b"Accept-Language", b"Authorization", b"Connection", b"Content-Length",
-        b"Content-Type", b"Origin", b"Referer", b"User-Agent", b"X-Forwarded-For", b"X-Request-Id",
-        b"X-API-Key", b"X-Api-Key", b"Traceparent",
-    )
-    for name in (usual, usual.lower())
-}  # fmt: skip
-"""Most names that are seen, in lower case: looked up more cheaply than made."""
 
 
 class _Refused(Exception):
@@ -158,7 +150,7 @@ class RequestParser:
             return  # a trailer: bounded, of no use
         head = self._head
         head.pairs.append((name, value))
-        key = _NAMES.get(name) or name.lower().decode("latin-1")
+        key = NAMES.get(name) or name.lower().decode("latin-1")
         fields = head.fields
         text = value.decode("latin-1")
         fields[key] = f"{fields[key]}, {text}" if key in fields else text
