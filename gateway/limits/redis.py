@@ -90,7 +90,7 @@ class RedisStore:
         await self._client.aclose()
 
     async def _run(self, mode: str, claims: Sequence[Claim], rules: Sequence[Rule], ticks: Sequence[int]) -> list[int]:
-        same_limits(claims, rules)
+        same_limits(claims)
         numbers: list[int] = []
         for rule, added in zip(rules, ticks, strict=True):
             numbers += (rule.pace, rule.unit, rule.capacity, added)

@@ -158,7 +158,7 @@ async def test_any_text_names_a_bucket(at: Lab, key: str) -> None:
         [Claim("k", TEN), Claim("a", TEN, -1)],
         [Claim("k", TEN), Claim("k", Limit(capacity=20, rate=2))],
         [Claim("k", Limit(capacity=0, rate=1))],
-        [Claim("k", Limit(capacity=10, rate=0))],
+        [Claim("k", Limit(capacity=10, rate=-1))],
         [Claim("k", Limit(capacity=math.inf, rate=1))],
         [Claim("k", Limit(capacity=math.nan, rate=1))],
         [Claim("k", Limit(capacity=1, rate=1e-10))],
