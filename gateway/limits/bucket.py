@@ -50,16 +50,23 @@ class Rule(msgspec.Struct, frozen=True):
             return self.unit
         if not amount >= 0:
             raise ValueError("a claim takes zero or more")
-        return NEVER if amount > self.limit.capacity else min(self._ticks(amount), self.capacity)
+        if amount > self.limit.capacity:
+            return NEVER
+        ticks = self._ticks(amount)
+        return ticks if ticks <= self.capacity else self.capacity
 
     def charge(self, amount: float) -> int:
         """Ticks that settling adds (a refund's are negative). Raises ValueError for what is not finite."""
         if not math.isfinite(amount):
             raise ValueError("only a finite amount can be settled")
-        return max(-MOST, min(MOST, self._ticks(amount)))
+        ticks = self._ticks(amount)
+        return ticks if -MOST <= ticks <= MOST else int(math.copysign(MOST, ticks))
 
     def _ticks(self, amount: float) -> int:
         """Rounded up: a charge is never too small and a refund never too large."""
+        whole = int(amount)
+        if whole == amount:
+            return whole * self.unit
         numerator, denominator = amount.as_integer_ratio()
         return -(-numerator * self.unit // denominator)
 

@@ -58,34 +58,40 @@ class MemoryStore:
             if backlog <= rule.capacity:
                 bucket.backlog = backlog
                 return Verdict(True, (rule.level(backlog),))
-        buckets = [self._bucket(claim, claims, earliest, latest) for claim in claims]
-        costs = [bucket.rule.cost(claim.amount) for claim, bucket in zip(claims, buckets, strict=True)]
+        taken = []
+        for claim in claims:
+            bucket = self._bucket(claim, claims, earliest, latest)
+            taken.append((bucket, bucket.rule.cost(claim.amount)))
         fits = True
-        for bucket, cost in zip(buckets, costs, strict=True):
+        for bucket, cost in taken:
             bucket.backlog += cost
-            fits = fits and bucket.backlog <= bucket.rule.capacity
+            if bucket.backlog > bucket.rule.capacity:
+                fits = False
         entered: list[Slot] = []
         rooms = [self._enter(slot, entered) for slot in slots]
         if fits and all(rooms):
-            levels = [bucket.rule.level(bucket.backlog) for bucket in buckets]
-            levels += [Level(float(slot.capacity - self._taken(slot)), 0.0) for slot in slots]
+            levels = [bucket.rule.level(bucket.backlog) for bucket, _ in taken]
+            for slot in slots:
+                levels.append(Level(float(slot.capacity - self._taken(slot)), 0.0))
             return Verdict(True, tuple(levels))
-        for bucket, cost in zip(buckets, costs, strict=True):
+        for bucket, cost in taken:
             bucket.backlog -= cost
         for slot in entered:
             self._free(slot)
+        rules, backlogs = [bucket.rule for bucket, _ in taken], [bucket.backlog for bucket, _ in taken]
         places = [(self._taken(slot), room) for slot, room in zip(slots, rooms, strict=True)]
-        rules, backlogs = [bucket.rule for bucket in buckets], [bucket.backlog for bucket in buckets]
-        verdict = refusal(claims, rules, costs, backlogs, slots, places)
-        retry_after = _until(now, max((bucket.at for bucket in buckets), default=latest), verdict.retry_after)
+        verdict = refusal(claims, rules, [cost for _, cost in taken], backlogs, slots, places)
+        retry_after = _until(now, max((bucket.at for bucket, _ in taken), default=latest), verdict.retry_after)
         return Verdict(False, verdict.levels, retry_after, verdict.denied)
 
     async def settle(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> None:
         """Raises ValueError for an amount that is not finite, or one bucket under two limits."""
         earliest, latest = _microseconds(self._clock())
-        buckets = [self._bucket(claim, claims, earliest, latest) for claim in claims]
-        charges = [bucket.rule.charge(claim.amount) for claim, bucket in zip(claims, buckets, strict=True)]
-        for bucket, charge in zip(buckets, charges, strict=True):
+        charges = []
+        for claim in claims:
+            bucket = self._bucket(claim, claims, earliest, latest)
+            charges.append((bucket, bucket.rule.charge(claim.amount)))
+        for bucket, charge in charges:
             bucket.settle(charge)
         for slot in slots:
             self._free(slot)
