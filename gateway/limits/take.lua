@@ -68,7 +68,7 @@ end
 
 local function hold(key, holder)
   redis.call("ZADD", key, whole(now + lease), holder)
-  redis.call("PEXPIRE", key, whole(lease / 1000 + margin))
+  redis.call("PEXPIRE", key, whole(math.ceil(lease / 1000) + margin))
 end
 
 if mode == "renew" then -- what cannot be renewed does not keep the others from it
@@ -112,7 +112,7 @@ for i = claims + 1, #KEYS do
       places[key] = set
     end
     if not (lasts and tonumber(lasts) > now) and not set.entered[holder] then
-      if set.taken + set.asked >= capacity then place.room, fits = 0, false end
+      if set.taken + set.asked >= capacity then place.room, set.full, fits = 0, true, false end
       set.asked = set.asked + 1
       set.entered[holder] = true
     end
@@ -132,16 +132,22 @@ for key, bucket in pairs(buckets) do
 end
 if not taking then return {1} end
 
+if fits then
+  for _, place in ipairs(holders) do hold(place.key, place.holder) end
+end
+for key, set in pairs(places) do
+  if not fits and set.full then -- a lease that the clock has stepped back before is cut to its length
+    for _, holder in ipairs(redis.call("ZRANGEBYSCORE", key, "(" .. whole(now + lease), "+inf")) do hold(key, holder) end
+  end
+  forget_expired(key)
+end
+
 local answer = {fits and 1 or 0}
 for i = 1, claims do
   answer[#answer + 1] = buckets[KEYS[i]].backlog
 end
 for _, place in ipairs(holders) do
   local set = places[place.key]
-  if fits then
-    hold(place.key, place.holder)
-    forget_expired(place.key)
-  end
   answer[#answer + 1] = set.taken + (fits and set.asked or 0)
   answer[#answer + 1] = place.room
 end
