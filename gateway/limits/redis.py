@@ -192,15 +192,21 @@ class RedisStore:
         call.answer = asyncio.get_running_loop().create_future()
         self._queued.append(call)
         self._depart()
+        reply: list[int] = []
         try:
             async with asyncio.timeout(self._timeout):
-                return await call.answer
+                reply = await call.answer
+                return reply
         except (TimeoutError, NoReply) as error:
             raise StoreFailed("timeout") from error
         except (OSError, NoConnection) as error:
             raise StoreFailed("connection") from error
         except RedisError as error:
             raise StoreFailed("reply") from error
+        finally:
+            if not reply and _admitted(call):  # cancelled in the moment in which it was answered
+                self._owed.append(call.undo())
+                self._depart()
 
     def _depart(self) -> None:
         if len(self._flights) < self._max_flights:
@@ -230,7 +236,7 @@ class RedisStore:
 
     def _land(self, call: _Call, reply: Any) -> None:
         if call.mode == "take" and not _waits(call) and not isinstance(reply, Exception) and reply[0]:
-            self._owed.append(call.undo())
+            self._owed.append(call.undo())  # admitted for nobody
         self._end_renewal(call)
         _answer(call, reply)
 
@@ -275,6 +281,13 @@ class RedisStore:
 
 def _waits(call: _Call) -> bool:
     return call.answer is not None and not call.answer.done()
+
+
+def _admitted(call: _Call) -> bool:
+    answer = call.answer
+    if call.mode != "take" or answer is None or not answer.done() or answer.cancelled():
+        return False
+    return answer.exception() is None and bool(answer.result()[0])
 
 
 def _answer(call: _Call, reply: Any) -> None:
