@@ -19,7 +19,8 @@ class Limit(msgspec.Struct, frozen=True):
 class Claim(msgspec.Struct, frozen=True, gc=False):
     """`amount` units out of bucket `key`. `scope` and `resource` name it in metrics, headers and errors.
 
-    `expires`, seconds since the epoch: when a bucket that never refills may be forgotten; 0 for those that refill.
+    `expires`, seconds since the epoch: when a bucket that never refills may be forgotten (0: never); of no account for
+    those that refill.
     """
 
     key: str

@@ -149,8 +149,8 @@ class MemoryStore:
             key = next(iter(buckets))
             bucket = buckets[key]
             bucket.refill(earliest, latest)
-            kept = wall < bucket.expires if not bucket.rule.pace else len(buckets) <= self._max_buckets
-            if bucket.backlog and kept:
+            budget_runs = not bucket.rule.pace and (not bucket.expires or wall < bucket.expires)
+            if bucket.backlog and (budget_runs or (bucket.rule.pace and len(buckets) <= self._max_buckets)):
                 buckets.move_to_end(key)
             else:
                 del buckets[key]

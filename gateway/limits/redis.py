@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import redis.asyncio as redis
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import NoScriptError, RedisError, ResponseError
@@ -31,6 +32,7 @@ from redis.exceptions import TimeoutError as NoReply
 from gateway.limits import Claim, Level, Slot, Verdict
 from gateway.limits.bucket import SECOND, Rule, refusal, rule_of, same_limits
 from gateway.limits.faults import StoreFailed
+from gateway.limits.sentinel import SCHEME, Sentinels, sentinels_of
 
 SEATS = 128
 """Calls in one flight: what is behind them waits for the next, or takes another connection."""
@@ -89,9 +91,9 @@ def _release(places: Sequence[Place]) -> _Call:
 
 
 class RedisStore:
-    """`url`: redis://, rediss:// or unix://, as redis-py reads it. `timeout` and `lease` in seconds: for a call as a
-    whole, and for how long a slot is held that nobody renews.
+    """`url`: redis://, rediss:// or unix://, as redis-py reads it, or redis+sentinel:// (sentinel.py).
 
+    `timeout` and `lease` in seconds: for a call as a whole, and for how long a slot is held that nobody renews.
     `now` replaces the server's clock (microseconds), for tests.
     """
 
@@ -117,19 +119,20 @@ class RedisStore:
         """Given back by nobody who waits for it: it leaves with the next flight, and is no reason for one that may fail."""
         self._renewals: list[_Call] = []
         self._flights: set[asyncio.Task[None]] = set()
-        self._client: Any = redis.Redis.from_pool(
-            redis.BlockingConnectionPool.from_url(
-                url,
-                max_connections=max_connections,
-                timeout=timeout,
-                retry=Retry(NoBackoff(), 0),
-                socket_timeout=None,  # the call's own deadline covers it; redis-py's costs a task per write
-                socket_connect_timeout=timeout,
-                protocol=2,
-                encoding_errors="surrogatepass",
-                driver_info=None,
-            )
-        )
+        self._sentinel: Sentinel | None = None
+        options: dict[str, Any] = {
+            "retry": Retry(NoBackoff(), 0),
+            "socket_timeout": None,  # the call's own deadline covers it; redis-py's costs a task per write
+            "socket_connect_timeout": timeout,
+            "protocol": 2,
+            "encoding_errors": "surrogatepass",
+            "driver_info": None,
+        }
+        if url.startswith(SCHEME):
+            self._sentinel, pool = _watched(sentinels_of(url), timeout, options)
+        else:
+            pool = redis.BlockingConnectionPool.from_url(url, max_connections=max_connections, timeout=timeout, **options)
+        self._client: Any = redis.Redis.from_pool(pool)
 
     async def take(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:
         """Without claims and slots it asks all the same: a probe. Raises StoreFailed; ValueError as MemoryStore does."""
@@ -175,6 +178,8 @@ class RedisStore:
         for call in self._queued:
             _answer(call, NoConnection("closed"))
         await self._client.aclose()
+        for sentinel in self._sentinel.sentinels if self._sentinel else ():
+            await sentinel.aclose()
 
     def _call(
         self, mode: Mode, claims: Sequence[Claim], rules: Sequence[Rule], ticks: Sequence[int], slots: Sequence[Slot]
@@ -277,6 +282,16 @@ class RedisStore:
             pipeline.execute_command(*command)
         replies: list[Any] = await pipeline.execute(raise_on_error=False)
         return replies
+
+
+def _watched(at: Sentinels, timeout: float, options: dict[str, Any]) -> tuple[Sentinel, redis.ConnectionPool]:
+    """Each new connection asks the sentinels who is the master now."""
+    asking = {"socket_timeout": timeout, "socket_connect_timeout": timeout, "retry": Retry(NoBackoff(), 0)}
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]
+        at.hosts, sentinel_kwargs={**asking, "password": at.sentinel_password}
+    )
+    serving = {"db": at.db, "username": at.username, "password": at.password, **options}
+    return sentinel, SentinelConnectionPool(at.service, sentinel, **serving)  # type: ignore[no-untyped-call]
 
 
 def _waits(call: _Call) -> bool:
