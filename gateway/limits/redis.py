@@ -26,7 +26,7 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as NoConnection
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as NoReply
 
 from gateway.limits import Claim, Level, Slot, Verdict
@@ -266,7 +266,7 @@ class RedisStore:
             again = await self._pipeline([("EVAL", self._script, *runs[index]) for index in unknown])
             for index, reply in zip(unknown, again, strict=True):
                 replies[index] = reply
-        if any(isinstance(reply, ResponseError) and "READONLY" in str(reply) for reply in replies):
+        if any(_from_replica(reply) for reply in replies):
             await self._client.connection_pool.disconnect(inuse_connections=False)
             raise NoConnection("a replica answered where the master was")
         return replies
@@ -292,6 +292,11 @@ def _watched(at: Sentinels, timeout: float, options: dict[str, Any]) -> tuple[Se
     )
     serving = {"db": at.db, "username": at.username, "password": at.password, **options}
     return sentinel, SentinelConnectionPool(at.service, sentinel, **serving)  # type: ignore[no-untyped-call]
+
+
+def _from_replica(reply: Any) -> bool:
+    """Redis 6.2 says it in the text of the script's error, Redis 7 as redis-py's own kind."""
+    return isinstance(reply, ReadOnlyError) or (isinstance(reply, ResponseError) and "READONLY" in str(reply))
 
 
 def _waits(call: _Call) -> bool:
