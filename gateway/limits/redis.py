@@ -41,7 +41,7 @@ PATIENCE = 1.0
 OWED = 10_000
 """Give-backs that may wait for a flight; the oldest are dropped beyond it."""
 RENEWED = 256
-"""Slots renewed by one run of the script."""
+"""Slots renewed by one run of the script, one run after the other: calls that come meanwhile wait for no more."""
 
 Mode = Literal["take", "settle", "renew"]
 Place = tuple[str, str]
@@ -161,10 +161,10 @@ class RedisStore:
 
     async def renew(self, slots: Sequence[Slot]) -> None:
         """A slot that was lost is held again, even beyond its capacity: its call is there. Raises StoreFailed."""
-        parts = [slots[first : first + RENEWED] for first in range(0, len(slots), RENEWED)]
-        calls = [self._call("renew", (), (), (), part) for part in parts]
-        self._renewals += calls
-        await asyncio.gather(*(self._run(call) for call in calls))
+        for first in range(0, len(slots), RENEWED):
+            call = self._call("renew", (), (), (), slots[first : first + RENEWED])
+            self._renewals.append(call)
+            await self._run(call)
 
     async def close(self) -> None:
         """Carries what is still to be given back, within PATIENCE."""
