@@ -32,6 +32,7 @@ from gateway.units import Seconds, Secret
 from gateway.validation import INVALID
 
 STORES = ("redis://", "rediss://", "unix://")
+SENTINEL = "redis+sentinel://"
 
 
 def address(text: str) -> tuple[str, int]:
@@ -75,7 +76,7 @@ class Checks:
             case BrowserTokens():
                 self._tokens(path, section)
             case Limits(store=str(store)):
-                self._store((*path, "store"), store)
+                self._store((*path, "store"), store, SENTINEL)
             case Probe():
                 self._above_zero((*path, "every"), section.every)
             case Canary():
@@ -83,8 +84,8 @@ class Checks:
             case Config():
                 self._whole(section)
 
-    def _store(self, path: Path, store: Secret) -> None:
-        if (text := store.reveal()) != "memory" and not text.startswith(STORES):
+    def _store(self, path: Path, store: Secret, *more: str) -> None:
+        if (text := store.reveal()) != "memory" and not text.startswith((*STORES, *more)):
             self._report.problem(path, "expected memory or a redis://, rediss:// or unix:// URL")
 
     def _above_zero(self, path: Path, value: Seconds | None) -> None:
