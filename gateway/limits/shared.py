@@ -18,17 +18,15 @@ apart), or another process opens the table; those of a process that hangs are wh
 import math
 import struct
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
-from hashlib import blake2b
 from pathlib import Path
 
 from gateway.limits import SLOT_WAIT, Claim, Level, Slot, Verdict
 from gateway.limits.bucket import SECOND, Bucket, Rule, refusal, rule_of
 from gateway.limits.faults import StoreFailed
 from gateway.limits.memory import _microseconds, _until
-from gateway.limits.table import CHUNK, EMPTY, FREE, KEY, Name, Row, Table
+from gateway.limits.table import CHUNK, EMPTY, FREE, Name, Row, Table, name_of
 
 BUCKET = struct.Struct("<qqqqqd")
 """At, backlog, pace, unit, capacity, when it may be forgotten (seconds since the epoch; 0: when it is full)."""
@@ -46,17 +44,18 @@ def _ignore() -> None:
     return None
 
 
-def _name(text: str, kind: bytes) -> Name:
-    digest = bytearray(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=KEY, person=kind).digest())
-    digest[-1] |= 1
-    return Name(bytes(digest), int.from_bytes(digest[:8], "little"))
+@lru_cache(8192)
+def _name_of_bucket(key: str) -> Name:
+    return name_of(key, b"b")
 
 
-_name_of = lru_cache(8192)(_name)
+@lru_cache(8192)
+def _name_of_places(key: str) -> Name:
+    return name_of(key, b"p")
 
 
 def _name_of_lease(slot: Slot) -> Name:
-    return _name(f"{len(slot.key)} {slot.key}{slot.holder}", b"lease")
+    return name_of(slot.holder, b"l", _name_of_places(slot.key).key)
 
 
 class SharedStore:
@@ -84,8 +83,7 @@ class SharedStore:
         self._evicted = evicted
         self._buried = -math.inf
         self._table = Table(path, size)
-        while not self._table.try_lock():
-            time.sleep(1e-3)
+        self._table.lock_to_open()
         try:
             self._bury({self._table.seat})
             self._table.use_seat()
@@ -117,7 +115,7 @@ class SharedStore:
             for claim, charge in zip(claims, charges, strict=True):
                 rows[claim.key].settle(charge)
             changed = self._changed(rows.values(), earliest, {row.index for row in rows.values()})
-            table.write(changed + self._without(self._held(slots)))
+            table.write(changed + self._without(self._held(slots)) if slots else changed)
         finally:
             table.unlock()
 
@@ -146,7 +144,7 @@ class SharedStore:
             fits = fits and row.backlog <= row.rule.capacity
         wanted = self._wanted(slots, earliest) if slots else _Wanted()
         places = wanted.places
-        if not fits or not all(places[slot.key].taken <= slot.capacity for slot in slots):
+        if not fits or not wanted.room:
             return self._refuse(claims, rules, costs, rows, slots, places, now)
         used = {row.index for row in rows.values()} | wanted.indices()
         changed = self._changed(rows.values(), earliest, used)
@@ -190,7 +188,7 @@ class SharedStore:
         for claim, rule in zip(claims, rules, strict=True):
             row = rows.get(claim.key)
             if row is None:
-                row = rows[claim.key] = self._row(_name_of(claim.key, b"bucket"), rule, earliest, latest)
+                row = rows[claim.key] = self._row(_name_of_bucket(claim.key), rule, earliest, latest)
             elif row.rule is not rule and row.rule != rule:
                 raise ValueError("one bucket is claimed under two limits")
             if not rule.pace:
@@ -221,10 +219,10 @@ class SharedStore:
         changed = []
         for row in rows:
             if row.backlog != row.before or row.at < row.read_at:
-                index = row.index if row.index >= 0 else self._new_row(row.name, now, used)
-                rule = row.rule
+                new, rule = row.index < 0, row.rule
+                index = self._new_row(row.name, now, used) if new else row.index
                 state = BUCKET.pack(row.at, row.backlog, rule.pace, rule.unit, rule.capacity, row.until)
-                changed.append(Row(index, row.name.key, state))
+                changed.append(Row(index, row.name.key, state, new))
         return changed
 
     def _new_row(self, name: Name, now: int, used: set[int]) -> int:
@@ -252,7 +250,7 @@ class SharedStore:
         if 0 < self._table.bound <= now:
             self._end_leases(self._table.bounded(now), now)
         wanted = self._look(slots)
-        if any(wanted.places[slot.key].taken > slot.capacity for slot in slots) and self._bury():
+        if not wanted.room and self._bury():
             wanted = self._look(slots)
         return wanted
 
@@ -261,7 +259,7 @@ class SharedStore:
         for slot in slots:
             place = wanted.places.get(slot.key)
             if place is None:
-                name = _name_of(slot.key, b"places")
+                name = _name_of_places(slot.key)
                 index = table.find(name)
                 taken = table.state(LEASE_OR_PLACES, index)[1] if index >= 0 else 0
                 place = wanted.places[slot.key] = _Places(name, index, taken)
@@ -269,20 +267,24 @@ class SharedStore:
             if name.key not in wanted.leases:
                 index = table.find(name)
                 wanted.leases[name.key] = _Lease(name, index, place)
-                place.taken += index < 0
+                if index < 0:
+                    place.taken += 1
+            if place.taken > slot.capacity:
+                wanted.room = False
         return wanted
 
     def _leased(self, wanted: "_Wanted", now: int, used: set[int]) -> list[Row]:
         rows = []
         for place in wanted.places.values():
-            if place.index < 0:
+            if new := place.index < 0:
                 place.index = self._new_row(place.name, now, used)
-            rows.append(Row(place.index, place.name.key, _state_of_places(place.taken)))
+            rows.append(Row(place.index, place.name.key, _state_of_places(place.taken), new))
         until = now + round(self.lease * SECOND)
         for lease in wanted.leases.values():
-            index = lease.index if lease.index >= 0 else self._new_row(lease.name, now, used)
+            new = lease.index < 0
+            index = self._new_row(lease.name, now, used) if new else lease.index
             self._table.lower(index, until)
-            rows.append(Row(index, lease.name.key, self._state_of_lease(until, lease.place.index)))
+            rows.append(Row(index, lease.name.key, self._state_of_lease(until, lease.place.index), new))
         return rows
 
     def _state_of_lease(self, until: int, place: int) -> bytes:
@@ -295,10 +297,13 @@ class SharedStore:
 
     def _without(self, leases: Sequence[tuple[int, int]]) -> list[Row]:
         """These leases given back: their rows, and those of their places."""
-        rows = [Row(lease, FREE, EMPTY) for lease, _ in leases]
-        for place, count in Counter(place for _, place in leases).items():
+        rows = [Row(lease, FREE, EMPTY, True) for lease, _ in leases]
+        counts: dict[int, int] = {}
+        for _, place in leases:
+            counts[place] = counts.get(place, 0) + 1
+        for place, count in counts.items():
             taken = self._table.state(LEASE_OR_PLACES, place)[1] - count
-            rows.append(Row(place, self._table.key(place), _state_of_places(taken)))
+            rows.append(Row(place, self._table.key(place), _state_of_places(taken), False))
         return rows
 
     def _renewed(self, slots: Sequence[Slot]) -> list[Row]:
@@ -312,7 +317,7 @@ class SharedStore:
                 ends, place, *_ = self._table.state(LEASE_OR_PLACES, index)
                 if ends > now:
                     self._table.lower(index, until)
-                    rows.append(Row(index, name.key, self._state_of_lease(until, place)))
+                    rows.append(Row(index, name.key, self._state_of_lease(until, place), False))
         return rows
 
     def _bury(self, besides: Iterable[int] = ()) -> bool:
@@ -382,11 +387,12 @@ class _Lease:
 class _Wanted:
     """The places that a call's slots want, by the slots' keys, and the leases, by their rows' keys."""
 
-    __slots__ = ("leases", "places")
+    __slots__ = ("leases", "places", "room")
 
     def __init__(self) -> None:
         self.places: dict[str, _Places] = {}
         self.leases: dict[bytes, _Lease] = {}
+        self.room = True
 
     def indices(self) -> set[int]:
         return {place.index for place in self.places.values()} | {lease.index for lease in self.leases.values()}

@@ -32,6 +32,7 @@ import stat
 import struct
 import time
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -65,18 +66,25 @@ PATIENCE = 5.0
 
 
 class Name(msgspec.Struct, frozen=True, gc=False):
-    """`key`: 16 bytes, of which the last is not 0, so that no zeros but a free row's are a free row's. `hash`: of the same."""
+    """`key`: KEY bytes, of which the last is not 0, so that no zeros but a free row's are a free row's. `hash`: of the same."""
 
     key: bytes
     hash: int
 
 
+def name_of(text: str, kind: bytes, salt: bytes = b"") -> Name:
+    """`kind`: one byte, not 0; `salt`: up to 16 bytes."""
+    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=KEY - 1, salt=salt).digest()
+    return Name(digest + kind, int.from_bytes(digest[:8], "little"))
+
+
 class Row(msgspec.Struct, frozen=True, gc=False):
-    """What is to stand in a row."""
+    """What is to stand in a row; `new`: in place of whatever is there now, else of the same key's earlier state."""
 
     index: int
     key: bytes
     state: bytes
+    new: bool
 
 
 def _lock(kind: int, first: int, count: int = 1) -> bytes:
@@ -94,9 +102,10 @@ class Table:
 
     def __init__(self, path: str | Path, size: int) -> None:
         self.seat = -1
+        self._path = os.fspath(path)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            self._open(os.fspath(path), size)
+            self._open(self._path, size)
         except BaseException:
             os.close(self._file)
             raise
@@ -109,11 +118,7 @@ class Table:
         found = os.fstat(self._file)
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
             raise OSError(errno.EPERM, "not a file of this user's", path)
-        deadline = time.monotonic() + PATIENCE
-        while not self._holds(_TAKE):
-            if time.monotonic() > deadline:
-                raise OSError(errno.ETIMEDOUT, "its lock is held by a process that does not go on", path)
-            time.sleep(NAP)
+        self.lock_to_open()
         try:
             self.size = self._begin(path, size)
             self._mask = self.size - 1
@@ -155,6 +160,14 @@ class Table:
             self._finish()
         return True
 
+    def lock_to_open(self) -> None:
+        """For those without an event loop yet. Raises OSError where the lock cannot be had for PATIENCE seconds."""
+        deadline = time.monotonic() + PATIENCE
+        while not self._holds(_TAKE):
+            if time.monotonic() > deadline:
+                raise OSError(errno.ETIMEDOUT, "its lock is held by a process that does not go on", self._path)
+            time.sleep(NAP)
+
     async def lock(self, patience: float) -> None:
         """Raises StoreFailed where the lock cannot be had for `patience` seconds."""
         for _ in range(NAPS):
@@ -188,9 +201,10 @@ class Table:
         """The row that has this name; -1: none."""
         first = self._keys + (name.hash & self._mask) * KEY
         at = self._map.find(name.key, first, first + WINDOW * KEY)
-        while at >= 0 and (at - first) % KEY:
-            at = self._map.find(name.key, at + 1, first + WINDOW * KEY)
-        return at if at < 0 else (at - self._keys) // KEY
+        if at < 0:
+            return at
+        index, between = divmod(at - self._keys, KEY)
+        return -1 if between else index  # no digest is like the end of one and the beginning of the next
 
     def free_row(self, hash_: int, taken: Container[int]) -> int:
         """A row for a name of this hash that is free and not among `taken`; -1: none."""
@@ -223,20 +237,17 @@ class Table:
         self._map[JOURNAL : JOURNAL + len(journal)] = journal
         self._map[MARK] = len(rows)
         for row in rows:
-            self._place(row.index, row.key, row.state)
+            at = self._states + row.index * STATE
+            self._map[at : at + STATE] = row.state
+            if row.new:
+                at = self._keys + row.index * KEY
+                self._map[at : at + KEY] = row.key
         self._map[MARK] = 0
 
     def _finish(self) -> None:
         """What a process that died had decided."""
-        for entry in ENTRY.iter_unpack(self._map[JOURNAL : JOURNAL + self._map[MARK] * ENTRY.size]):
-            self._place(*entry)
-        self._map[MARK] = 0
-
-    def _place(self, index: int, key: bytes, state: bytes) -> None:
-        at = self._states + index * STATE
-        self._map[at : at + STATE] = state
-        at = self._keys + index * KEY
-        self._map[at : at + KEY] = key
+        decided = self._map[JOURNAL : JOURNAL + self._map[MARK] * ENTRY.size]
+        self.write([Row(index, key, state, True) for index, key, state in ENTRY.iter_unpack(decided)])
 
     # --- bounds
 
