@@ -1,11 +1,13 @@
 """A table in a file that several processes of one host map: its lock, its journal, its rows. What they mean is `shared.py`'s.
 
-    header | mark | seats | journal | bounds | keys of all rows | states of all rows
+    header | mark | turn | seats | journal | bounds | keys of all rows | states of all rows
 
 *The lock* is an open file description lock (fcntl(2), F_OFD_SETLK) on the file's byte 0, held for some ten microseconds
-while a call reads and writes. The kernel frees it when its holder dies, however. Who finds it taken naps up to NAPS times,
-the event loop with it (that is no longer than other callbacks take), and then waits without holding up the loop. A holder
-that was stopped (SIGSTOP, a debugger) between two of its instructions is waited for until the call's patience ends.
+while a call reads and writes. The kernel frees it when its holder dies, however. Who finds it taken naps and tries again,
+and its event loop naps with it: a holder that was preempted needs the processor that a busy wait would take from it. While
+the lock changes hands (each holder counts the turn on) naps are of 50 µs; else they double, and after 13 ms the holder
+may have been stopped between two of its instructions (SIGSTOP, a debugger): then no call of this process naps any more,
+but each tries again every RETRY, beside the loop's other work, until its patience ends or the lock changes hands.
 
 *The journal.* A call's new rows are written to the journal, then their number to the mark (one byte, so it is there or it
 is not), then to their places, then the mark is cleared. Who takes the lock and finds a mark does again what it says: a
@@ -56,11 +58,11 @@ ENTRY = struct.Struct("<q16s48s")
 MOST = 255
 """Rows of one write."""
 BOUND = struct.Struct("<q")
-MARK, SEATING, JOURNAL, BOUNDS = 64, 256, 4096, 24576
+MARK, TURN, SEATING, JOURNAL, BOUNDS = 64, 128, 256, 4096, 24576
 FREE = bytes(KEY)
 EMPTY = bytes(STATE)
 
-NAP, NAPS = 50e-6, 10
+NAP, LONGEST_NAP, RETRY = 50e-6, 10e-3, 5e-3
 PATIENCE = 5.0
 """Seconds to wait for the lock when a file is opened."""
 
@@ -102,6 +104,8 @@ class Table:
 
     def __init__(self, path: str | Path, size: int) -> None:
         self.seat = -1
+        self._stuck = False
+        """The lock's holder does not go on, as it seems."""
         self._path = os.fspath(path)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -156,6 +160,7 @@ class Table:
     def try_lock(self) -> bool:
         if not self._holds(_TAKE):
             return False
+        self._map[TURN] = (self._map[TURN] + 1) & 255
         if self._map[MARK]:
             self._finish()
         return True
@@ -170,15 +175,21 @@ class Table:
 
     async def lock(self, patience: float) -> None:
         """Raises StoreFailed where the lock cannot be had for `patience` seconds."""
-        for _ in range(NAPS):
-            time.sleep(NAP)  # noqa: ASYNC251
-            if self.try_lock():
-                return
         deadline = time.monotonic() + patience
+        turn, nap = self._map[TURN], NAP
         while not self.try_lock():
             if time.monotonic() > deadline:
                 raise StoreFailed("timeout")
-            await asyncio.sleep(1e-3)
+            if self._map[TURN] != turn:
+                turn, nap, self._stuck = self._map[TURN], NAP, False
+            elif nap > LONGEST_NAP:
+                self._stuck = True
+            if self._stuck:
+                await asyncio.sleep(RETRY)
+            else:
+                time.sleep(nap)  # noqa: ASYNC251
+                nap *= 2
+        self._stuck = False
 
     def unlock(self) -> None:
         fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, _GIVE)
