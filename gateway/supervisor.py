@@ -46,10 +46,11 @@ def supervise(loaded: Loaded) -> Part | int:
     except CannotListen as error:
         print(f"sluice: {error}", file=sys.stderr)
         return 1
-    log = open_log(Lines(sys.stdout.buffer), loaded.config.log.level)
+    lines = Lines(sys.stdout.buffer)
+    log = open_log(lines, loaded.config.log.level)
     server = loaded.config.server
-    log.info("supervising", workers=server.workers, listen=server.listen, admin_listen=server.admin_listen, pid=os.getpid())
-    return _Supervisor(_with_store(loaded, log), sockets, log).run()
+    log.info("supervising", workers=server.workers, listen=server.listen, admin_listen=server.admin_listen)
+    return _Supervisor(_with_store(loaded, log), sockets, lines, log).run()
 
 
 class _Child(msgspec.Struct):
@@ -60,9 +61,10 @@ class _Child(msgspec.Struct):
 
 
 class _Supervisor:
-    def __init__(self, loaded: Loaded, sockets: list[socket.socket], log: Any) -> None:
+    def __init__(self, loaded: Loaded, sockets: list[socket.socket], lines: Lines, log: Any) -> None:
         self._loaded = loaded
         self._sockets = sockets
+        self._lines = lines
         self._log = log
         self._numbers = range(1, loaded.config.server.workers + 1)
         self._children: dict[int, _Child] = {}
@@ -89,6 +91,7 @@ class _Supervisor:
                 part = self._fork(number)
                 if part is not None:
                     return part
+            self._lines.flush()
             for key, _ in self._selector.select(self._pause()):
                 if key.fileobj is self._woken:
                     self._signalled(self._woken.recv(256))
@@ -96,7 +99,8 @@ class _Supervisor:
                     self._listens(self._children[key.data])
             if self._code is not None and time.monotonic() >= self._kill_at:
                 self._kill()
-        self._log.info("supervised", code=self._code)
+        self._log.info("workers_stopped", code=self._code)
+        self._lines.flush()
         return self._code
 
     # --- starting
@@ -116,7 +120,7 @@ class _Supervisor:
         """None in the supervisor."""
         del self._due[number]
         listens, ready = os.pipe()
-        sys.stdout.flush()
+        self._lines.flush()  # else the worker would have them, too
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until its own handlers are there, it dies of them
         pid = os.fork()
         if not pid:
