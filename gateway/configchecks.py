@@ -76,7 +76,7 @@ class Checks:
             case BrowserTokens():
                 self._tokens(path, section)
             case Limits(store=str(store)) if not SHARED.fullmatch(store.reveal()):
-                self._store((*path, "store"), store, "memory, shared:PATH")
+                self._store((*path, "store"), store, "memory, shared:PATH,")
             case Probe():
                 self._above_zero((*path, "every"), section.every)
             case Canary():

@@ -110,7 +110,11 @@ APPENDED: list[tuple[str, str, list[str]]] = [
     ),
     ("state", "state: postgres", ["8:8: state: expected memory or sqlite:PATH"]),
     ("state without a path", 'state: "sqlite:"', ["8:8: state: expected memory or sqlite:PATH"]),
-    ("store", "limits: {store: mysql://x}", ["8:17: limits.store: expected memory or a redis://, rediss:// or unix:// URL"]),
+    (
+        "store",
+        "limits: {store: mysql://x}",
+        ["8:17: limits.store: expected memory, shared:PATH, or a redis://, rediss:// or unix:// URL"],
+    ),
     ("missing variable", "state: ${STATE}", ["8:8: state: environment variable STATE is not set"]),
     ("missing file", "state: ${file:/nowhere}", ["8:8: state: cannot read /nowhere: no such file or directory"]),
     ("unclosed reference", "state: ${STATE", ["8:8: state: ${ without } (write $$ for a dollar sign)"]),
