@@ -82,6 +82,8 @@ class SharedStore:
         self._patience = patience
         self._evicted = evicted
         self._buried = -math.inf
+        self._latest = -1
+        """When a place was wanted last. Where the clock steps back, leases must not last until it is there again."""
         self._table = Table(path, size)
         self._table.lock_to_open()
         try:
@@ -247,8 +249,11 @@ class SharedStore:
     # --- slots
 
     def _wanted(self, slots: Sequence[Slot], now: int) -> "_Wanted":
-        if 0 < self._table.bound <= now:
+        if now < self._latest:
+            self._end_leases(self._table.bounded(math.inf), now)
+        elif 0 < self._table.bound <= now:
             self._end_leases(self._table.bounded(now), now)
+        self._latest = now
         wanted = self._look(slots)
         if not wanted.room and self._bury():
             wanted = self._look(slots)
@@ -269,8 +274,7 @@ class SharedStore:
                 wanted.leases[name.key] = _Lease(name, index, place)
                 if index < 0:
                     place.taken += 1
-            if place.taken > slot.capacity:
-                wanted.room = False
+                    wanted.room = wanted.room and place.taken <= slot.capacity
         return wanted
 
     def _leased(self, wanted: "_Wanted", now: int, used: set[int]) -> list[Row]:
@@ -333,18 +337,26 @@ class SharedStore:
         return bool(dead)
 
     def _end_leases(self, chunks: Iterable[int], now: int, dead: frozenset[int] = frozenset()) -> None:
-        """Give back the slots in these chunks whose lease has ended, or whose process is dead."""
+        """Give back the slots in these chunks whose lease has ended, or whose process is dead.
+
+        A lease that would end later than one that began now began on a clock that has stepped back: it ends with that.
+        """
         table, bounds = self._table, {}
+        longest = now + round(self.lease * SECOND)
         for chunk in chunks:
             window = range(chunk * CHUNK, (chunk + 1) * CHUNK)
-            ended, bounds[chunk] = [], 0
+            ended, shortened, bounds[chunk] = [], [], 0
             for index, (until, place, kind, seat, _, _) in zip(window, table.states(LEASE_OR_PLACES, window), strict=True):
                 if kind != LEASE:
                     continue
                 if until <= now or seat in dead:
                     ended.append((index, place))
-                else:
-                    bounds[chunk] = min(bounds[chunk] or until, until)
+                    continue
+                if until > longest:
+                    shortened.append((index, LEASE_OR_PLACES.pack(longest, place, LEASE, seat, 0, 0)))
+                bounds[chunk] = min(bounds[chunk] or longest, until, longest)
+            for first in range(0, len(shortened), BATCH):
+                table.write([Row(index, table.key(index), state, False) for index, state in shortened[first : first + BATCH]])
             for first in range(0, len(ended), BATCH):
                 table.write(self._without(ended[first : first + BATCH]))
         table.rebound(bounds)
