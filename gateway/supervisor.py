@@ -95,8 +95,8 @@ class _Supervisor:
             for key, _ in self._selector.select(self._pause()):
                 if key.fileobj is self._woken:
                     self._signalled(self._woken.recv(256))
-                else:
-                    self._listens(self._children[key.data])
+                elif child := self._children.get(key.data):  # else it was seen to have ended just now
+                    self._listens(child)
             if self._code is not None and time.monotonic() >= self._kill_at:
                 self._kill()
         self._log.info("workers_stopped", code=self._code)
@@ -122,12 +122,20 @@ class _Supervisor:
         listens, ready = os.pipe()
         self._lines.flush()  # else the worker would have them, too
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until its own handlers are there, it dies of them
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:  # no memory, too many processes: the others go on
+            self._log.error("no_worker", worker=number, detail=error.strerror)
+            self._due[number] = time.monotonic() + LONGEST_PAUSE
+            pid = -1
         if not pid:
             os.close(listens)
             return self._become(Worker(number, ready, self._orphans))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         os.close(ready)
+        if pid < 0:
+            os.close(listens)
+            return None
         self._children[pid] = _Child(number, time.monotonic(), listens)
         self._selector.register(listens, selectors.EVENT_READ, pid)
         self._log.info("worker_started", worker=number, worker_pid=pid)
@@ -151,7 +159,7 @@ class _Supervisor:
 
     def _listens(self, child: _Child) -> None:
         """It says so, or it has ended without."""
-        if os.read(child.ready, 1):
+        if child.ready >= 0 and os.read(child.ready, 1):
             if self._unproven == set(self._numbers):
                 self._due |= dict.fromkeys(self._numbers[1:], 0.0)
             self._unproven.discard(child.number)
@@ -203,8 +211,7 @@ class _Supervisor:
                 self._ended(child, pid, os.waitstatus_to_exitcode(status))
 
     def _ended(self, child: _Child, pid: int, code: int) -> None:
-        if child.ready >= 0:
-            self._listens(child)  # what it had said and nobody had read
+        self._listens(child)  # it may have said so and nobody had read it
         if self._code is not None:
             return
         if child.number in self._unproven:
