@@ -46,16 +46,24 @@ def cli() -> None:
 
 @cli.command()
 @click.option("--config", "path", metavar="PATH", help="Default: $SLUICE_CONFIG, ./gateway.yaml, /etc/sluice/gateway.yaml.")
-def serve(path: str | None) -> None:
+@click.option("--workers", type=click.IntRange(min=1), help="Processes on one port. Default: server.workers.")
+def serve(path: str | None, workers: int | None) -> None:
     """Run the gateway."""
-    from gateway.configfile import load, locate
+    from gateway.configfile import load, locate, with_workers
 
     loaded = load(locate(path))
+    if workers is not None:
+        loaded = with_workers(loaded, workers)
     for warning in loaded.warnings:
         click.echo(f"warning: {warning}", err=True)
     from gateway.serve import run
 
-    sys.exit(run(loaded))
+    if loaded.config.server.workers == 1:
+        sys.exit(run(loaded))
+    from gateway.supervisor import supervise
+
+    part = supervise(loaded)
+    sys.exit(part if isinstance(part, int) else run(*part))
 
 
 @cli.command()

@@ -6,7 +6,7 @@ that were already found wrong are INVALID and skipped, so one mistake is one lin
 
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from gateway.config import (
@@ -33,6 +33,7 @@ from gateway.validation import INVALID
 
 STORES = ("redis://", "rediss://", "unix://")
 SENTINEL = "redis+sentinel://"
+SHARED = re.compile(r"shared:.+")
 
 
 def address(text: str) -> tuple[str, int]:
@@ -75,8 +76,8 @@ class Checks:
                 self._issuer(path, section)
             case BrowserTokens():
                 self._tokens(path, section)
-            case Limits(store=str(store)):
-                self._store((*path, "store"), store, SENTINEL)
+            case Limits(store=str(store)) if not SHARED.fullmatch(store.reveal()):
+                self._store((*path, "store"), store, SENTINEL, local="memory, shared:PATH,")
             case Probe():
                 self._above_zero((*path, "every"), section.every)
             case Canary():
@@ -84,9 +85,9 @@ class Checks:
             case Config():
                 self._whole(section)
 
-    def _store(self, path: Path, store: Secret, *more: str) -> None:
+    def _store(self, path: Path, store: Secret, *more: str, local: str = "memory") -> None:
         if (text := store.reveal()) != "memory" and not text.startswith((*STORES, *more)):
-            self._report.problem(path, "expected memory or a redis://, rediss:// or unix:// URL")
+            self._report.problem(path, f"expected {local} or a redis://, rediss:// or unix:// URL")
 
     def _above_zero(self, path: Path, value: Seconds | None) -> None:
         if value is not None and value <= 0:
@@ -216,6 +217,9 @@ class Checks:
             self._store(("resume",), config.resume)
         self._bounds(config)
         self._unused(config)
+        if isinstance(config.server, Server) and isinstance(config.server.workers, int) and config.server.workers > 1:
+            for path, text in not_shared(config):
+                self._report.warning(path, text)
 
     def _bounds(self, config: Config) -> None:
         for name, declared in (("upstreams", self._upstreams), ("aliases", self._aliases)):
@@ -234,6 +238,17 @@ class Checks:
             self._report.warning(("aliases", name), "no key may use this alias")
         if config.tokens is not None and not any(key.origins for key in config.keys if isinstance(key, Key)):
             self._report.warning(("tokens",), "no key has origins, so none can mint a token")
+
+
+def not_shared(config: Config) -> Iterator[tuple[Path, str]]:
+    """What several workers would not have in common: where it stands, and what comes of it."""
+    if config.state == "memory":
+        yield ("state",), "each worker keeps its own conversations: a turn that another worker answers does not know them"
+    elif isinstance(config.state, str):
+        yield ("state",), "turns of one session at two workers at once are not put in order"
+    resumable = [alias for alias in config.aliases.values() if isinstance(alias, Alias) and alias.resumable]
+    if resumable and isinstance(config.resume, Secret) and config.resume.reveal() == "memory":
+        yield ("resume",), "a stream can only be resumed at the worker that began it: use a redis:// URL"
 
 
 def _network(text: str) -> None:

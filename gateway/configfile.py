@@ -16,7 +16,7 @@ from msgspec import inspect
 
 from gateway.backends import Backend, find_backend
 from gateway.config import Config, Upstream
-from gateway.configchecks import Checks
+from gateway.configchecks import Checks, not_shared
 from gateway.errors import ConfigError
 from gateway.interpolation import Expansion
 from gateway.problems import Path as KeyPath
@@ -77,6 +77,15 @@ def check(path: str, *, environ: Environment[str, str] = os.environ, find: FindB
     warnings = tuple(str(warning) for warning in sorted(report.warnings))
     digest = hashlib.sha256(data).hexdigest()[:12]
     return _outcome(report, Loaded(path, config, reading.backends, warnings, digest))
+
+
+def with_workers(loaded: Loaded, workers: int) -> Loaded:
+    """With another number of workers than the file's, and a warning for what these would not share."""
+    config, warnings = loaded.config, loaded.warnings
+    if workers > 1 and config.server.workers == 1:
+        warnings += tuple(f"{loaded.path}: {'.'.join(map(str, path))}: {text}" for path, text in not_shared(config))
+    server = msgspec.structs.replace(config.server, workers=workers)
+    return msgspec.structs.replace(loaded, config=msgspec.structs.replace(config, server=server), warnings=warnings)
 
 
 def locate(given: str | None, environ: Environment[str, str] = os.environ) -> str:

@@ -74,6 +74,7 @@ TABLE: Mapping[str, Spec] = {
     "breaker_state": Spec("gauge", ("upstream", "model"), "0 closed, 1 half-open, 2 open"),
     "ratelimit_decisions": Spec("counter", ("scope", "resource", "decision"), "Decisions of the token buckets"),
     "ratelimit_store_errors": Spec("counter", ("store",), "Failed calls of the bucket store"),
+    "ratelimit_forgotten": Spec("counter", ("store",), "Buckets forgotten before they were full, for want of room"),
     "ratelimit_store_seconds": Spec("histogram", ("store",), "Time for one decision of the bucket store", OVERHEAD),
     "auth_failures": Spec("counter", ("reason",), "Refused credentials"),
     "jwks_fetches": Spec("counter", ("issuer", "outcome"), "Fetches of issuers' key sets, by how they ended"),
@@ -82,6 +83,7 @@ TABLE: Mapping[str, Spec] = {
     "upstream_connections": Spec("gauge", ("upstream", "state"), "Connections to an upstream (open, idle) and calls waiting"),
     "event_loop_lag_seconds": Spec("histogram", (), "How late the event loop ran a timer", OVERHEAD),
     "log_errors": Spec("counter", (), "Log lines that could not be written"),
+    "worker": Spec("gauge", (), "Number of the worker process that answered, from 1; 0 where there is only one process"),
     "build_info": Spec("gauge", ("version", "python"), "Always 1"),
 }
 

@@ -6,6 +6,7 @@ import hmac
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from select import PIPE_BUF
 
 from gateway.addresses import client_addresses
 from gateway.backends import Backend
@@ -45,7 +46,8 @@ class Runtime:
         self.draining = False
         self._clock = time.monotonic
         self.metrics = Metrics(VERSION)
-        self.lines = lines or Lines(sys.stdout.buffer, self.metrics.child("log_errors").inc)
+        full = PIPE_BUF if config.server.workers > 1 else Lines.FULL  # else lines of several workers tear each other
+        self.lines = lines or Lines(sys.stdout.buffer, self.metrics.child("log_errors").inc, full=full)
         self.log = open_log(self.lines, config.log.level)
         quiet_libraries(self.log)
         self._backends = loaded.backends

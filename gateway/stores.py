@@ -28,15 +28,25 @@ def bucket_store(config: Config, metrics: Metrics, log: Any) -> BucketStore:
     if url == "memory":
         return MemoryStore()
     from gateway.limits.guarded import Guarded
-    from gateway.limits.redis import RedisStore
 
-    errors = metrics.child("ratelimit_store_errors", "redis")
-    seconds = metrics.child("ratelimit_store_seconds", "redis")
+    kind, _, path = url.partition(":")
+    kind = kind if kind == "shared" else "redis"
+    errors = metrics.child("ratelimit_store_errors", kind)
+    seconds = metrics.child("ratelimit_store_seconds", kind)
+    store: BucketStore
+    if kind == "shared":
+        from gateway.limits.shared import SharedStore
+
+        store = SharedStore(path, evicted=metrics.child("ratelimit_forgotten", kind).inc)
+    else:
+        from gateway.limits.redis import RedisStore
+
+        store = RedisStore(url, prefix=config.limits.prefix)
     return Guarded(
-        RedisStore(url, prefix=config.limits.prefix),
+        store,
         MemoryStore(),
         config.limits.when_down,
-        replicas=config.limits.replicas,
+        replicas=config.limits.replicas * config.server.workers,
         failed=lambda reason: errors.inc(),
         decided=lambda decider, took: seconds.observe(took),
         switched=lambda down: log.warning("limits_store", down=down, mode=config.limits.when_down),

@@ -110,7 +110,11 @@ APPENDED: list[tuple[str, str, list[str]]] = [
     ),
     ("state", "state: postgres", ["8:8: state: expected memory or sqlite:PATH"]),
     ("state without a path", 'state: "sqlite:"', ["8:8: state: expected memory or sqlite:PATH"]),
-    ("store", "limits: {store: mysql://x}", ["8:17: limits.store: expected memory or a redis://, rediss:// or unix:// URL"]),
+    (
+        "store",
+        "limits: {store: mysql://x}",
+        ["8:17: limits.store: expected memory, shared:PATH, or a redis://, rediss:// or unix:// URL"],
+    ),
     ("missing variable", "state: ${STATE}", ["8:8: state: environment variable STATE is not set"]),
     ("missing file", "state: ${file:/nowhere}", ["8:8: state: cannot read /nowhere: no such file or directory"]),
     ("unclosed reference", "state: ${STATE", ["8:8: state: ${ without } (write $$ for a dollar sign)"]),
@@ -455,3 +459,21 @@ def test_warns_of_what_is_of_no_use(tmp_path: Path) -> None:
     assert warnings(tmp_path, GOOD[: GOOD.index("keys:")]) == [
         "gateway.yaml:1:1: no keys and no jwt: nobody can call this gateway (`sluice keys new`)"
     ]
+
+
+def test_warns_of_what_several_workers_do_not_share(tmp_path: Path) -> None:
+    def said(text: str) -> list[str]:
+        return [line.split(": ", 1)[1] for line in warnings(tmp_path, text)]
+
+    several = GOOD.replace("    tiers:", "    resumable: true\n    tiers:") + "server: {workers: 2}\n"
+    own = "state: each worker keeps its own conversations: a turn that another worker answers does not know them"
+    order = "state: turns of one session at two workers at once are not put in order"
+    resume = "resume: a stream can only be resumed at the worker that began it: use a redis:// URL"
+    assert said(several.replace("2}", "1}")) == []
+    assert said(several) == [resume, own]
+    assert said(several + "state: sqlite:x.db\nresume: redis://x\n") == [order]
+
+
+@pytest.mark.parametrize("store", ["memory", "shared:/run/sluice/limits", "redis://x", "unix:///x"])
+def test_stores_of_limits(tmp_path: Path, store: str) -> None:
+    assert lines(tmp_path, f"{GOOD}limits: {{store: '{store}'}}\n") == []

@@ -18,6 +18,7 @@ import redis.asyncio as client
 
 from gateway.limits import BucketStore, Claim, Limit, Slot
 from gateway.limits.redis import RedisStore
+from gateway.limits.shared import SharedStore
 
 Clock = Callable[[], Awaitable[int]]
 PREFIX = "processes"
@@ -37,7 +38,14 @@ def in_redis(url: str) -> tuple[BucketStore, Clock]:
     return RedisStore(url, prefix=PREFIX, timeout=30, lease=LEASE, max_connections=32), now
 
 
-STORES: dict[str, Callable[[str], tuple[BucketStore, Clock]]] = {"redis": in_redis}
+def in_file(url: str) -> tuple[BucketStore, Clock]:
+    async def now() -> int:
+        return time.monotonic_ns() // 1000
+
+    return SharedStore(url.partition(":")[2], lease=LEASE), now
+
+
+STORES: dict[str, Callable[[str], tuple[BucketStore, Clock]]] = {"redis": in_redis, "shared": in_file}
 """By the URL's scheme: the store, and the clock it goes by, in microseconds."""
 
 

@@ -5,6 +5,7 @@ A new store is one line of STORES.
 
 import itertools
 import math
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from fractions import Fraction
@@ -14,6 +15,7 @@ import msgspec
 from gateway.limits import SLOT_WAIT, BucketStore, Claim, Slot
 from gateway.limits.memory import MemoryStore
 from gateway.limits.redis import RedisStore
+from gateway.limits.shared import SharedStore
 from tests.servers import RedisServer
 
 STEP = 15_625
@@ -22,6 +24,11 @@ EPOCH = 1_900_000_000 * 64
 LEASE = 30
 """Seconds."""
 _prefixes = (f"test{number}" for number in itertools.count())
+
+
+def _nameless() -> str:
+    """A file that is gone when its store is."""
+    return f"/proc/self/fd/{os.memfd_create('limits')}"
 
 
 class Lab:
@@ -52,9 +59,10 @@ class Lab:
 STORES: dict[str, Callable[[Lab], BucketStore]] = {
     "memory": lambda at: MemoryStore(at.seconds, wall=at.seconds),
     "redis": lambda at: RedisStore(at.url, prefix=next(_prefixes), timeout=10, lease=LEASE, now=at.microseconds),
+    "shared": lambda at: SharedStore(_nameless(), clock=at.seconds, wall=at.seconds, lease=LEASE),
 }
 
-TRACELESS = {"redis"}
+TRACELESS = {"redis", "shared"}
 """Stores in which a call that changes nothing leaves no trace of when it was made."""
 
 

@@ -30,8 +30,10 @@ HANG = 30
 
 
 @pytest.fixture(params=STORES)
-def url(request: pytest.FixtureRequest) -> str:
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A store that any process can open."""
+    if request.param == "shared":
+        return f"shared:{tmp_path / 'limits'}"
     server: RedisServer = request.getfixturevalue("redis")
     return server.url
 
