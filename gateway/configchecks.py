@@ -9,9 +9,25 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from gateway.config import Alias, Canary, Config, Issuer, Key, Limits, Probe, Server, Shadow, Target, Timeouts, targets_of
+from gateway.config import (
+    Alias,
+    Canary,
+    Config,
+    Issuer,
+    Key,
+    Limits,
+    Price,
+    Prices,
+    Probe,
+    Server,
+    Shadow,
+    Target,
+    Timeouts,
+    targets_of,
+)
 from gateway.identity.jwks import issuer_keys, unusable
 from gateway.identity.keys import timestamp
+from gateway.pricefile import check_date, check_order
 from gateway.problems import Path, Report, suggestion
 from gateway.units import Seconds, Secret
 from gateway.validation import INVALID
@@ -63,6 +79,10 @@ class Checks:
                 self._above_zero((*path, "every"), section.every)
             case Canary():
                 self._canary(path, section)
+            case Price():
+                check_date(self._report, path, section)
+            case Prices(models=dict(models)):
+                check_order(self._report, (*path, "models"), models)
             case Config():
                 self._whole(section)
 
