@@ -36,6 +36,7 @@ class RequestLine(Line, kw_only=True):
     ttft: float | UnsetType | None = UNSET
     tokens_in: int | UnsetType | None = UNSET
     tokens_out: int | UnsetType | None = UNSET
+    cost_usd: float | UnsetType | None = UNSET
     detail: str | UnsetType | None = UNSET
     upstream_status: int | UnsetType | None = UNSET
     event: str = "request"
@@ -165,6 +166,7 @@ def _facts(call: Call) -> dict[str, Any]:
         "ttft": round(call.ttft, 6) if call.ttft is not None else None,
         "tokens_in": usage.input if usage is not None else None,
         "tokens_out": usage.output if usage is not None else None,
+        "cost_usd": round(cost, 9) if (cost := call.cost) is not None else None,
         "detail": (call.error.detail or None) if isinstance(call.error, UpstreamError) else None,
         "upstream_status": (call.error.status or None) if isinstance(call.error, UpstreamError) else None,
     }

@@ -19,6 +19,8 @@ The observer keeps what the rest of the gateway wants to know: when content came
 and the text.
 """
 
+from collections.abc import Callable
+
 from gateway.backends import Decoder
 from gateway.errors import UpstreamError, UpstreamGarbled, UpstreamTruncated
 from gateway.events import Finished, ReasoningDelta, Started, StreamEvent, TextDelta, ToolCallDelta, ToolCallStarted, Verbatim
@@ -39,7 +41,8 @@ class Relay:
 
     __slots__ = (
         "_accept_empty", "_decoder", "_encoder", "_folded", "_held", "_reproducing", "_resumes", "_said", "_text", "_whole",
-        "characters", "committed", "content_at", "finished", "first_content_at", "gap", "model", "only_text", "recovered",
+        "characters", "committed", "content_at", "finished", "first_content_at", "gap", "model", "only_text", "pieces",
+        "priced", "recovered",
     )  # fmt: skip
 
     def __init__(
@@ -70,6 +73,8 @@ class Relay:
         self.content_at = now
         self.gap = 0.0
         self.characters = 0
+        self.pieces = 0  # of content: most providers send a token at a time
+        self.priced: Callable[[Finished], Finished] | None = None  # adds what the answer costs
         self.model = ""
         self.only_text = True
         self.recovered = False  # this attempt has gone on with what another had begun
@@ -79,6 +84,11 @@ class Relay:
         """What the client holds of the answer's text, untrimmed; what earlier attempts said included."""
         text = "".join(self._text)
         return self._said if self._reproducing else self._said + text
+
+    @property
+    def estimated_tokens(self) -> int:
+        """About how many tokens the answer has, where nobody says: a token per piece, or per four characters."""
+        return max(self.pieces, self.characters // 4)
 
     def feed(self, data: bytes, now: float) -> bytes:
         """The client's bytes for this read of the upstream's; b"" = nothing to say yet.
@@ -100,6 +110,9 @@ class Relay:
         if not events or self.finished is not None:
             return b""
         self._observe(events, now)
+        if self.priced is not None and self.finished is not None:
+            finished = self.finished = self.priced(self.finished)
+            events = [finished if isinstance(event, Finished) else event for event in events]
         if not self.committed:
             events = self._held = self._held + events if self._held else events
             if self.finished is None and (self._whole or not self.first_content_at):
@@ -114,6 +127,7 @@ class Relay:
     def _observe(self, events: list[StreamEvent], now: float) -> None:
         characters = self.characters
         content = False
+        others = 0
         for event in events:
             kind = type(event)
             if kind is TextDelta:
@@ -121,15 +135,18 @@ class Relay:
                 characters += len(event.text)  # type: ignore[union-attr]
                 content = True
             elif kind is Verbatim:
-                pass
+                others += 1
             elif kind is Finished:
                 self.finished = event  # type: ignore[assignment]
+                others += 1
             elif kind is Started:
                 self.model = event.model  # type: ignore[union-attr]
+                others += 1
             else:
                 characters += self._measure(event)
                 content = True
         self.characters = characters
+        self.pieces += len(events) - others
         if len(self._text) - self._folded > FOLD:  # a token as an object of its own takes ten times its text
             self._text[self._folded :] = ["".join(self._text[self._folded :])]
             self._folded += 1

@@ -21,6 +21,7 @@ from gateway.identity import Authenticator
 from gateway.logs import Lines, open_lines, open_log, quiet_libraries
 from gateway.metrics import Metrics, TargetSeries
 from gateway.pipeline import Pipeline
+from gateway.policies.priced import Priced
 from gateway.policies.requests import RequestLimits
 from gateway.policies.turns import Turns
 from gateway.probes import watch
@@ -49,6 +50,7 @@ class Runtime:
         self.log = open_log(self.lines, config.log.level)
         quiet_libraries(self.log)
         self._backends = loaded.backends
+        self._prices = loaded.prices
         self._transports: dict[str, Transport] = {
             name: backend.transport() or http_transport(config, name, backend) for name, backend in loaded.backends.items()
         }
@@ -67,13 +69,15 @@ class Runtime:
         self.conversations = Measured(conversation_store(config), self.metrics, kind, self._clock)
         self.journals = journals(config, records.not_journaled)
         turns = Turns(self.conversations, Turnstile(), time.time, records.not_kept)
+        priced = [Priced(time.time)] if config.prices.unknown == "refuse" else []
         self.pipeline = Pipeline(
-            [self.limits, turns],
+            [*priced, self.limits, turns],
             clock=self._clock,
             wall=time.time,
             metrics=self.metrics,
             write_idle=float(config.server.write_idle),
             crashed=records.crashed,
+            prices=config.prices,
         )
         self._probing: list[asyncio.Task[None]] = []
         self._detached: set[asyncio.Task[None]] = set()
@@ -92,6 +96,8 @@ class Runtime:
         if alias.shadow is not None:
             spec = TargetConfig(upstream=alias.shadow.upstream, model=alias.shadow.model)
             shadow = self._target(spec, backends[spec.upstream])
+            if self.config.prices.unknown == "refuse" and not shadow.prices:
+                shadow = None
         retry = RetryPolicy(
             same_target=alias.retry.same_target,
             backoff=float(alias.retry.backoff),
@@ -117,6 +123,7 @@ class Runtime:
             health=health,
             load=load,
             series=series,
+            prices=self._prices.prices_of(spec.upstream, spec.model),
         )
 
     def _state(self, spec: TargetConfig, series: TargetSeries) -> tuple[Health, Load]:
