@@ -70,9 +70,8 @@ TABLE: Mapping[str, Spec] = {
     "cost_usd": Spec("counter", ("upstream", "model"), "US dollars by the price table, estimated tokens included"),
     "unpriced_requests": Spec("counter", ("upstream", "model"), "Attempts that generated something whose price is not known"),
     "budget_soft": Spec("counter", ("scope", "period"), "Calls that were admitted beyond a budget's soft mark"),
-    "usage_store_errors": Spec(
-        "counter", ("store",), "Failed calls of the usage store; what they brought is kept and tried again"
-    ),
+    "usage_store_errors": Spec("counter", (), "Batches that the usage store did not take; they are kept and brought again"),
+    "usage_folded": Spec("counter", (), "Calls counted under other, because too much waits for the usage store"),
     "upstream_attempts": Spec("counter", ("upstream", "model", "outcome"), "Upstream attempts, by how they ended"),
     "skipped_events": Spec("counter", ("upstream", "model"), "Malformed events skipped inside good streams"),
     "failovers": Spec("counter", ("alias", "from", "to", "cause"), "Attempts handed to the next target"),

@@ -45,7 +45,8 @@ class RequestLine(Line, kw_only=True):
 class Records:
     """`say` writes the line of a request, `log` all others. `clock` is the monotonic one that calls are received on.
 
-    `conversations` names the kind of that store. `keys`: those that requests are also counted by.
+    `conversations` names the kind of that store. `keys`: those that requests are also counted by. `used` is told of each
+    call when it is over, once, and whether it ended in an error.
     """
 
     def __init__(
@@ -57,11 +58,13 @@ class Records:
         aliases: Iterable[str],
         conversations: str,
         keys: Iterable[str],
+        used: Callable[[Call, bool], object] = lambda call, failed: None,
     ) -> None:
         self._metrics = metrics
         self._say = say
         self._clock = clock
         self._conversations = conversations
+        self._used = used
         self._decisions: dict[tuple[str, str, str], Value] = {}
         self._by_key = {key: metrics.children("key_requests", (key,), CODES) for key in keys}
         self.log = log
@@ -120,6 +123,7 @@ class Records:
         error = error or (call.error if call is not None else None)
         if call is not None and not call.detached:
             facts = _facts(call)
+            self._used(call, error is not None)
         else:
             facts = {"end": "refused" if error is not None else "client_gone"}
         self._say(
@@ -151,6 +155,7 @@ class Records:
 
     def detached(self, call: Call, error: BaseException | None) -> None:
         """A call that went on without its client has ended."""
+        self._used(call, error is not None or call.error is not None)
         self.log.info("detached", request_id=call.id, error=type(error).__name__ if error else None, **_facts(call))
 
 

@@ -27,9 +27,12 @@ from gateway.policies.turns import Turns
 from gateway.probes import watch
 from gateway.records import Records
 from gateway.routing import RetryPolicy
-from gateway.stores import bucket_store, conversation_store, http_transport, journals
+from gateway.stores import bucket_store, conversation_store, http_transport, journals, usage_store
 from gateway.strategies import Rank
 from gateway.transport import Transport
+from gateway.usage import UsageFailed
+from gateway.usage.ledger import Ledger
+from gateway.usage.opening import reopen
 from gateway.version import VERSION
 
 TICK = 0.05
@@ -59,14 +62,17 @@ class Runtime:
         labelled = [key.id for key in config.keys] if config.metrics.key_label else []
         kind = config.state.partition(":")[0]
         say = open_lines(self.lines, config.log.level)
-        self.records = records = Records(self.metrics, self.log, say, self._clock, self.routes, kind, labelled)
+        self.conversations = Measured(conversation_store(config), self.metrics, kind, self._clock)
+        self.usage = self._ledger()  # after the conversations, whose file it may share: they want theirs new or their own
+        self.records = records = Records(
+            self.metrics, self.log, say, self._clock, self.routes, kind, labelled, used=self.usage.add
+        )
         self.authenticator = Authenticator(config, time.time)
         callers: tuple[Key | Issuer, ...] = (*config.keys, *config.jwt)
         self.origins = frozenset(origin for caller in callers for origin in caller.origins)
         self.addresses = client_addresses(config.server.trusted_proxies)
         self.store = bucket_store(config, self.metrics, self.log)
         self.limits = RequestLimits(self.store, config.limits.address, records.decided)
-        self.conversations = Measured(conversation_store(config), self.metrics, kind, self._clock)
         self.journals = journals(config, records.not_journaled)
         turns = Turns(self.conversations, Turnstile(), time.time, records.not_kept)
         priced = [Priced(time.time)] if config.prices.unknown == "refuse" else []
@@ -80,6 +86,7 @@ class Runtime:
             prices=config.prices,
         )
         self._probing: list[asyncio.Task[None]] = []
+        self._counting: asyncio.Task[None] | None = None
         self._detached: set[asyncio.Task[None]] = set()
         self._admin_digest = config.admin.digest.partition(":")[2] if config.admin.digest else ""
         self._lag = self.metrics.child("event_loop_lag_seconds")
@@ -141,6 +148,16 @@ class Runtime:
         state = self._states[spec.upstream, spec.model] = Health(self._clock, breaker, changed=series.breaker.set), Load()
         return state
 
+    def _ledger(self) -> Ledger:
+        store = usage_store(self.config)
+        errors = self.metrics.child("usage_store_errors")
+
+        def failed(error: UsageFailed) -> None:
+            errors.inc()
+            self.log.warning("usage_not_stored", error=str(error))
+
+        return Ledger(store, wall=time.time, failed=failed, folded=self.metrics.child("usage_folded").inc)
+
     # --- what happens
 
     def outlives(self, call: Call, task: "asyncio.Task[None]", unread: Callable[[], float] | None = None) -> None:
@@ -191,6 +208,11 @@ class Runtime:
 
     # --- living
 
+    async def open(self) -> None:
+        """To be done before the first call: the budgets' buckets know what was spent; from now on usage is stored."""
+        await reopen(self.store, self.usage, self.config, time.time())
+        self._counting = asyncio.create_task(self.usage.run())
+
     async def tick(self, sweep: Callable[[float], None]) -> None:
         """Look at the deadlines of all calls, again and again; run until cancelled. `sweep` is called once a second."""
         due = self._clock() + TICK
@@ -225,6 +247,10 @@ class Runtime:
             await transport.close()
         await self.store.close()
         await self.conversations.close()
+        if self._counting is not None:
+            self._counting.cancel()
+            await asyncio.wait([self._counting])
+        await self.usage.close()
         self.lines.flush()
 
 
