@@ -57,8 +57,8 @@ class Route(msgspec.Struct, frozen=True, eq=False):
 class Attempt(msgspec.Struct, eq=False):
     """One try at one target. `outcome` is of the closed set of `upstream_attempts_total`; times on the monotonic clock.
 
-    `usage` as the provider reported it. `billed` stands where something was generated: the same, or estimated; `cost` is
-    what that comes to in US dollars, None where the target has no price.
+    `usage` is what the provider reported; `used` the same, or an estimate of what was said, or nothing where nothing was.
+    `cost` is what that comes to in US dollars; None where nothing was said, or the target has no price.
     """
 
     target: Target
@@ -68,7 +68,7 @@ class Attempt(msgspec.Struct, eq=False):
     usage: Usage | None = None
     characters: int = 0
     model: str = ""
-    billed: Usage | None = None
+    used: Usage = Usage()
     cost: float | None = None
 
 

@@ -41,8 +41,8 @@ def document(aliases: Sequence[str] = ()) -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        "tags": [{"name": "chat"}, {"name": "models"}, {"name": "conversations"}, {"name": "process"}],
-        "paths": {**_chat(), **_completions(), **_models(), **_conversations(), **_process()},
+        "tags": [{"name": "chat"}, {"name": "models"}, {"name": "conversations"}, {"name": "usage"}, {"name": "process"}],
+        "paths": {**_chat(), **_completions(), **_models(), **_conversations(), **_usage(), **_process()},
         "components": {
             "schemas": schemas(model),
             "headers": _headers(),
@@ -187,6 +187,26 @@ def _conversations() -> dict[str, Any]:
     }
 
 
+def _usage() -> dict[str, Any]:
+    day: Schema = {"type": "string", "format": "date"}
+    fields = ("day", "key", "tenant", "alias", "model")
+
+    def asked(name: str, schema: Schema, description: str) -> dict[str, Any]:
+        return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
+
+    parameters = [
+        asked("from", day, "The first day (UTC); without it, the first of the month."),
+        asked("to", day, "The last day, itself included; without it, today."),
+        asked("by", {**STRING, "default": "day,model"}, f"What rows are kept apart by: any of {', '.join(fields)}."),
+        asked("format", {**STRING, "enum": ["json", "csv"]}, "CSV also by `Accept: text/csv`."),
+    ]
+    found = _answer("What was used.", "UsageReport")
+    found["content"]["text/csv"] = {"schema": STRING}
+    answers = {"200": found, **_refused("Widget", 400, 401, 429, 503)}
+    operation = _operation("usage", "getUsage", "Requests, tokens and costs", ADMIN, answers, parameters=parameters)
+    return {"/admin/usage": {"get": operation}}
+
+
 def _process() -> dict[str, Any]:
     alive = {"200": _answer("The process is there.", "Status", {"status": "ok"})}
     ready = {
@@ -247,6 +267,7 @@ def _headers() -> dict[str, Any]:
         "X-RateLimit-Limit-Requests": ("What the bucket holds.", {"type": "integer"}),
         "X-RateLimit-Remaining-Requests": ("What is left in it.", {"type": "integer"}),
         "X-RateLimit-Reset-Requests": ("When it is full again, as in `1.250s`.", STRING),
+        "X-Sluice-Cost-Usd": ("What the call cost in US dollars, where the gateway tells it (`prices.header`).", STRING),
     }
     return {name: {"description": text, "schema": schema} for name, (text, schema) in described.items()}
 

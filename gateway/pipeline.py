@@ -341,16 +341,16 @@ class Pipeline:
         attempt.characters = relay.characters
         attempt.model = relay.model
         attempt.usage = usage = relay.finished.usage if relay.finished is not None else None
-        attempt.billed = billed = usage or Usage(estimated_tokens(chat), relay.estimated_tokens)
+        attempt.used = used = usage or Usage(estimated_tokens(chat), relay.estimated_tokens)
         price = price_at(attempt.target.prices, self._wall())
         if price is not None:
-            attempt.cost = dollars = cost(price, billed)
+            attempt.cost = dollars = cost(price, used)
             series.cost.inc(dollars)
         else:
             series.unpriced.inc()
         if usage is None:
-            series.estimated["input"].inc(billed.input)
-            series.estimated["output"].inc(billed.output)
+            series.estimated["input"].inc(used.input)
+            series.estimated["output"].inc(used.output)
             return
         reported = series.reported
         reported["input"].inc(usage.input)

@@ -210,7 +210,7 @@ class Runtime:
 
     async def open(self) -> None:
         """To be done before the first call: the budgets' buckets know what was spent; from now on usage is stored."""
-        await reopen(self.store, self.usage, self.config, time.time())
+        await reopen(self.store, self.usage.store, self.config, time.time())
         self._counting = asyncio.create_task(self.usage.run())
 
     async def tick(self, sweep: Callable[[float], None]) -> None:

@@ -63,14 +63,14 @@ class Ledger:
         whole.requests += 1
         whole.errors += failed
         for attempt in call.attempts:
-            billed = attempt.billed
-            if billed is None:
+            used = attempt.used
+            if not (used.input or used.output):
                 continue
             figures = whole if attempt is answered else self._figures(call, attempt)
-            figures.input += billed.input
-            figures.output += billed.output
-            figures.cached_input += billed.cached_input
-            figures.reasoning += billed.reasoning
+            figures.input += used.input
+            figures.output += used.output
+            figures.cached_input += used.cached_input
+            figures.reasoning += used.reasoning
             figures.estimated += attempt.usage is None
             if attempt.cost is not None:
                 figures.nanos += nanos(attempt.cost)
