@@ -11,7 +11,7 @@ ADMIN: list[dict[str, list[str]]] = [{"adminApiKey": []}]
 REASONS = {
     400: "The request is not valid: which field, and why.",
     401: "No credential, more than one, or one that is not known.",
-    403: "This key may not be used from this origin.",
+    403: "This key may not be used from this origin, or nobody knows what the model costs (`price_unknown`).",
     404: "There is no such model or stream, or this key may not use it.",
     408: "The body did not arrive in time.",
     410: "The stream was there, but its rest cannot be had.",
@@ -77,6 +77,7 @@ def _chat() -> dict[str, Any]:
         return {"post": _operation("chat", operation, summary, KEY, {"200": stream, **errors}, **asked)}
 
     whole = _answer("The answer.", "ChatAnswer", {"conversationId": "c_9f2e", "message": "Because of …"}, limits=True)
+    whole["headers"] = _told(limits=True, cost=True)
     answered = _operation(
         "chat",
         "chat",
@@ -135,7 +136,7 @@ def _completions() -> dict[str, Any]:
     asked = {"model": "echo", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
     answer = {
         "description": "One completion, or with `stream` server-sent events of chunks that end in `data: [DONE]`.",
-        "headers": _told(limits=True),
+        "headers": _told(limits=True, cost=True),
         "content": {
             "application/json": {"schema": ref("Completion")},
             "text/event-stream": {"schema": ref("CompletionChunk"), "example": _CHUNKS},
@@ -250,10 +251,12 @@ def _answer(description: str, schema: str, example: Any = None, *, limits: bool 
     return {"description": description, "headers": _told(limits=limits), "content": {"application/json": content}}
 
 
-def _told(*, limits: bool = False, retry: bool = False) -> dict[str, Any]:
+def _told(*, limits: bool = False, retry: bool = False, cost: bool = False) -> dict[str, Any]:
     names = ["X-Request-Id"]
     if limits:
         names += ["X-RateLimit-Limit-Requests", "X-RateLimit-Remaining-Requests", "X-RateLimit-Reset-Requests"]
+    if cost:
+        names.append("X-Sluice-Cost-Usd")
     if retry:
         names += ["Retry-After", "Retry-After-Ms"]
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
