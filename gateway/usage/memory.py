@@ -26,7 +26,7 @@ class MemoryUsage:
                 rows[subject] = msgspec.structs.replace(figures)
 
     async def of_day(self, day: str) -> Sequence[Row]:
-        return list(self._days.get(day, {}).items())
+        return [(subject, msgspec.structs.replace(figures)) for subject, figures in self._days.get(day, {}).items()]
 
     async def prune(self, before: str) -> None:
         for day in [day for day in self._days if day < before]:

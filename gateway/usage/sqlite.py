@@ -79,7 +79,7 @@ class SqliteUsage:
     async def _run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return await asyncio.wrap_future(self._thread.submit(work, *args, **kwargs))
-        except (sqlite3.Error, UnicodeEncodeError, RuntimeError) as error:
+        except (sqlite3.Error, UnicodeEncodeError, OverflowError, RuntimeError) as error:
             raise UsageFailed(str(error)) from error
 
     # --- in the thread
