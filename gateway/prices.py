@@ -97,14 +97,13 @@ def since_of(text: str | None) -> float:
 
 def cost(price: Price, usage: Usage) -> float:
     """US dollars. `cached_input` is part of `input`, `reasoning` of `output`; what exceeds the whole is paid beside it."""
-    cached = price.input if price.cached_input is None else price.cached_input
-    reasoning = price.output if price.reasoning is None else price.reasoning
-    total = (
-        max(0, usage.input - usage.cached_input) * price.input
-        + usage.cached_input * cached
-        + max(0, usage.output - usage.reasoning) * price.output
-        + usage.reasoning * reasoning
-    )
+    cached, reasoned = usage.cached_input, usage.reasoning
+    fresh, said = usage.input - cached, usage.output - reasoned
+    total = (fresh if fresh > 0 else 0) * price.input + (said if said > 0 else 0) * price.output
+    if cached:
+        total += cached * (price.input if price.cached_input is None else price.cached_input)
+    if reasoned:
+        total += reasoned * (price.output if price.reasoning is None else price.reasoning)
     return total / MILLION
 
 

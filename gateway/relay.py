@@ -40,8 +40,8 @@ class Relay:
     """
 
     __slots__ = (
-        "_accept_empty", "_decoder", "_encoder", "_folded", "_held", "_reproducing", "_resumes", "_said", "_text", "_whole",
-        "characters", "committed", "content_at", "finished", "first_content_at", "gap", "model", "only_text", "pieces",
+        "_accept_empty", "_counted", "_decoder", "_encoder", "_folded", "_held", "_reproducing", "_resumes", "_said", "_text",
+        "_whole", "characters", "committed", "content_at", "finished", "first_content_at", "gap", "model", "only_text",
         "priced", "recovered",
     )  # fmt: skip
 
@@ -67,13 +67,13 @@ class Relay:
         self._held: list[StreamEvent] = []
         self._text: list[str] = []
         self._folded = 0
+        self._counted = 0  # pieces that do not stand apart in `_text` (any more)
         self.committed = False
         self.finished: Finished | None = None
         self.first_content_at = 0.0
         self.content_at = now
         self.gap = 0.0
         self.characters = 0
-        self.pieces = 0  # of content: most providers send a token at a time
         self.priced: Callable[[Finished], Finished] | None = None  # adds what the answer costs
         self.model = ""
         self.only_text = True
@@ -84,6 +84,11 @@ class Relay:
         """What the client holds of the answer's text, untrimmed; what earlier attempts said included."""
         text = "".join(self._text)
         return self._said if self._reproducing else self._said + text
+
+    @property
+    def pieces(self) -> int:
+        """Pieces of content that came: most providers send a token at a time."""
+        return self._counted + len(self._text) - self._folded
 
     @property
     def estimated_tokens(self) -> int:
@@ -110,9 +115,6 @@ class Relay:
         if not events or self.finished is not None:
             return b""
         self._observe(events, now)
-        if self.priced is not None and self.finished is not None:
-            finished = self.finished = self.priced(self.finished)
-            events = [finished if isinstance(event, Finished) else event for event in events]
         if not self.committed:
             events = self._held = self._held + events if self._held else events
             if self.finished is None and (self._whole or not self.first_content_at):
@@ -127,7 +129,6 @@ class Relay:
     def _observe(self, events: list[StreamEvent], now: float) -> None:
         characters = self.characters
         content = False
-        others = 0
         for event in events:
             kind = type(event)
             if kind is TextDelta:
@@ -135,19 +136,21 @@ class Relay:
                 characters += len(event.text)  # type: ignore[union-attr]
                 content = True
             elif kind is Verbatim:
-                others += 1
+                pass
             elif kind is Finished:
                 self.finished = event  # type: ignore[assignment]
-                others += 1
+                if self.priced is not None:
+                    self.finished = self.priced(event)  # type: ignore[arg-type]
+                    events[events.index(event)] = self.finished
             elif kind is Started:
                 self.model = event.model  # type: ignore[union-attr]
-                others += 1
             else:
                 characters += self._measure(event)
+                self._counted += 1
                 content = True
         self.characters = characters
-        self.pieces += len(events) - others
         if len(self._text) - self._folded > FOLD:  # a token as an object of its own takes ten times its text
+            self._counted += len(self._text) - self._folded
             self._text[self._folded :] = ["".join(self._text[self._folded :])]
             self._folded += 1
         if content:
@@ -191,6 +194,7 @@ class Relay:
                 known = ""
             self._said = "" if restart else self._said
             fresh = text[len(known) :]
+            self._counted = self.pieces - 1
             self._text = [fresh]
             self._folded = 0
             events = [*([TextDelta(fresh)] if fresh else ()), *(e for e in events if _follows_text(e))]
