@@ -16,6 +16,8 @@ Owner = tuple[str, str]
 """Scope and name, as `budget_prefix` takes them."""
 ALL = "all"
 """The one owner of scope `overall`."""
+ROUNDING = 1e-8
+"""US dollars, or the share of a budget, by which a full bucket may seem less than full (`gateway.limits.bucket`)."""
 
 
 def opening_charges(
@@ -68,7 +70,8 @@ async def reopen(buckets: BucketStore, usage: UsageStore, config: Config, wall: 
         for charge in opening_charges(rows, config, wall):
             [level] = (await buckets.take([msgspec.structs.replace(charge, amount=0.0)])).levels
             once = msgspec.structs.replace(charge, key=f"{charge.key}:opened", limit=Limit(1.0, 0.0), amount=1.0)
-            if level.remaining >= charge.limit.capacity and (await buckets.take([once])).admitted:
+            untouched = charge.limit.capacity - level.remaining <= max(ROUNDING, charge.limit.capacity * ROUNDING)
+            if untouched and (await buckets.take([once])).admitted:
                 await buckets.settle([charge])
     except (UsageFailed, Unavailable):
         return
