@@ -6,6 +6,7 @@ import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
+from typing import cast
 
 from gateway.call import Attempt, Call
 from gateway.prices import nanos
@@ -77,13 +78,13 @@ class Ledger:
 
     def _figures(self, call: Call, attempt: Attempt | None) -> Figures:
         caller, model = call.principal, attempt.target.label if attempt is not None else ""
-        subject = Subject(self._day, caller.key_id, caller.tenant, call.route.name, model)
-        found = self._rows.get(subject)
+        fields = (self._day, caller.key_id, caller.tenant, call.route.name, model)  # a Subject is as good a key, but dearer
+        found = self._rows.get(cast(Subject, fields))
         if found is None:
             if len(self._rows) >= self._most:
                 self._folded()
-                subject = Subject(self._day, OTHER, OTHER, OTHER, OTHER)
-            found = self._rows.setdefault(subject, Figures())
+                fields = (self._day, OTHER, OTHER, OTHER, OTHER)
+            found = self._rows.setdefault(Subject(*fields), Figures())
         return found
 
     # --- bringing
