@@ -24,27 +24,27 @@ BUSY = 5.0
 NAMES = Figures.__struct_fields__
 TABLES = (
     f"""
-    CREATE TABLE IF NOT EXISTS usage (
+    CREATE TABLE IF NOT EXISTS sluice_usage (
         day TEXT NOT NULL, key TEXT NOT NULL, tenant TEXT NOT NULL, alias TEXT NOT NULL, model TEXT NOT NULL,
         {", ".join(f"{name} INTEGER NOT NULL" for name in NAMES)},
         PRIMARY KEY (day, key, tenant, alias, model)
     ) WITHOUT ROWID
     """,
     """
-    CREATE TABLE IF NOT EXISTS usage_writer (
+    CREATE TABLE IF NOT EXISTS sluice_usage_writer (
         writer TEXT NOT NULL PRIMARY KEY, number INTEGER NOT NULL, day TEXT NOT NULL
     ) WITHOUT ROWID
     """,
 )
 ARRIVED = """
-    INSERT INTO usage_writer VALUES (?, ?, ?)
+    INSERT INTO sluice_usage_writer VALUES (?, ?, ?)
     ON CONFLICT (writer) DO UPDATE SET number = excluded.number, day = excluded.day WHERE number < excluded.number
 """
 ADD = f"""
-    INSERT INTO usage VALUES (?, ?, ?, ?, ?, {", ".join("?" for _ in NAMES)})
+    INSERT INTO sluice_usage VALUES (?, ?, ?, ?, ?, {", ".join("?" for _ in NAMES)})
     ON CONFLICT DO UPDATE SET {", ".join(f"{name} = {name} + excluded.{name}" for name in NAMES)}
 """  # noqa: S608 (the names of our own fields)
-OF_DAY = f"SELECT day, key, tenant, alias, model, {', '.join(NAMES)} FROM usage WHERE day = ?"  # noqa: S608
+OF_DAY = f"SELECT day, key, tenant, alias, model, {', '.join(NAMES)} FROM sluice_usage WHERE day = ?"  # noqa: S608
 
 
 class SqliteUsage:
@@ -101,7 +101,7 @@ class SqliteUsage:
         return [(Subject(*row[:5]), Figures(*row[5:])) for row in self._database.execute(OF_DAY, (day,))]
 
     def _prune(self, before: str) -> None:
-        for table in ("usage", "usage_writer"):
+        for table in ("sluice_usage", "sluice_usage_writer"):
             self._database.execute(f"DELETE FROM {table} WHERE day < ?", (before,))  # noqa: S608
 
 
