@@ -83,8 +83,8 @@ class Unauthorized(GatewayError):
 class Forbidden(GatewayError):
     code = "forbidden"
 
-    def __init__(self, message: str = "", *, code: str | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, message: str = "", *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message, param=param)
         self.code = code or self.code
 
 

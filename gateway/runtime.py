@@ -67,7 +67,7 @@ class Runtime:
         self.records = records = Records(
             self.metrics, self.log, say, self._clock, self.routes, kind, labelled, used=self.usage.add
         )
-        self.authenticator = Authenticator(config, time.time)
+        self.authenticator = Authenticator(config, time.time, records.keys_fetched)
         callers: tuple[Key | Issuer, ...] = (*config.keys, *config.jwt)
         self.origins = frozenset(origin for caller in callers for origin in caller.origins)
         self.addresses = client_addresses(config.server.trusted_proxies)
@@ -241,6 +241,7 @@ class Runtime:
         for task in (beside := [*self._detached, *self._probing]):
             task.cancel()
         await asyncio.gather(*beside, return_exceptions=True)
+        await self.authenticator.close()
         await self.pipeline.close()
         await self.journals.close()
         for transport in self._transports.values():
