@@ -7,12 +7,14 @@ of its route. A chat call is always downhill: address limit, identity, body, fro
 import asyncio
 import random
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 from urllib.parse import unquote
 
 import msgspec
 
+from gateway.adminusage import usage_of
 from gateway.call import Call, Outlet
 from gateway.chat import with_system
 from gateway.errors import (
@@ -367,6 +369,14 @@ class Api:
         messages = [message_object(turn) for turn in turns]
         request.reply(200, _json({"conversation": conversation_object(conversation), "messages": messages}))
 
+    # --- usage
+
+    async def usage(self, request: Request, request_id: str) -> None:
+        await self._admit_operator(request)
+        accept = request.headers.get("accept", "")
+        body, content_type, headers = await usage_of(self.runtime.usage, request.query, accept, time.time)
+        request.reply(200, body, headers, content_type)
+
     # --- the process
 
     async def health(self, request: Request, request_id: str) -> None:
@@ -405,6 +415,7 @@ CONVERSATIONS: dict[str, dict[str, Handler]] = {
     "/v1/admin/conversations": {"GET": Api.conversations},
     "/v1/admin/conversations/*": {"GET": Api.conversation},
 }
+USAGE: dict[str, dict[str, Handler]] = {"/admin/usage": {"GET": Api.usage}}
 API: dict[str, dict[str, Handler]] = {
     "/v1/chat/stream": {"POST": _stream},
     "/v1/chat/stream/*": {"GET": Api.resume},
@@ -417,9 +428,10 @@ API: dict[str, dict[str, Handler]] = {
     "/v1/openapi.json": {"GET": Api.openapi},
     **PROBES,
     **CONVERSATIONS,
+    **USAGE,
 }
 FOR_SERVERS = frozenset({"/v1/tokens"})
 """Routes that no page may read the answers of, whatever its origin."""
 RECORDED = frozenset({"/v1/chat/stream", "/v1/chat/stream/*", "/chat", "/v1/chat", "/v1/chat/completions", "/metrics", *PROBES})
 """Routes whose requests are not logged here: by what they call, or (probes and scrapes) not at all."""
-ADMIN: dict[str, dict[str, Handler]] = {"/metrics": {"GET": Api.metrics}, **PROBES, **CONVERSATIONS}
+ADMIN: dict[str, dict[str, Handler]] = {"/metrics": {"GET": Api.metrics}, **PROBES, **CONVERSATIONS, **USAGE}

@@ -17,6 +17,8 @@ from gateway.config import (
     Issuer,
     Key,
     Limits,
+    Price,
+    Prices,
     Probe,
     Server,
     Shadow,
@@ -27,6 +29,7 @@ from gateway.config import (
 from gateway.identity.browser import SHORTEST_SECRET
 from gateway.identity.jwks import check_url, is_remote, issuer_keys, unfit, unusable
 from gateway.identity.keys import timestamp
+from gateway.pricefile import check_date, check_order
 from gateway.problems import Path, Report, suggestion
 from gateway.units import Seconds, Secret
 from gateway.validation import INVALID
@@ -82,6 +85,10 @@ class Checks:
                 self._above_zero((*path, "every"), section.every)
             case Canary():
                 self._canary(path, section)
+            case Price():
+                check_date(self._report, path, section)
+            case Prices(models=dict(models)):
+                check_order(self._report, (*path, "models"), models)
             case Config():
                 self._whole(section)
 

@@ -11,7 +11,7 @@ ADMIN: list[dict[str, list[str]]] = [{"adminApiKey": []}]
 REASONS = {
     400: "The request is not valid: which field, and why.",
     401: "No credential, more than one, or one that is not known.",
-    403: "This key may not be used from this origin, or not for this.",
+    403: "This key may not be used from this origin, or not for this, or nobody knows the model's price (`price_unknown`).",
     404: "There is no such model or stream, or this key may not use it.",
     408: "The body did not arrive in time.",
     410: "The stream was there, but its rest cannot be had.",
@@ -41,8 +41,15 @@ def document(aliases: Sequence[str] = ()) -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        "tags": [{"name": "chat"}, {"name": "tokens"}, {"name": "models"}, {"name": "conversations"}, {"name": "process"}],
-        "paths": {**_chat(), **_completions(), **_tokens(), **_models(), **_conversations(), **_process()},
+        "tags": [
+            {"name": "chat"},
+            {"name": "tokens"},
+            {"name": "models"},
+            {"name": "conversations"},
+            {"name": "usage"},
+            {"name": "process"},
+        ],
+        "paths": {**_chat(), **_completions(), **_tokens(), **_models(), **_conversations(), **_usage(), **_process()},
         "components": {
             "schemas": schemas(model),
             "headers": _headers(),
@@ -77,6 +84,7 @@ def _chat() -> dict[str, Any]:
         return {"post": _operation("chat", operation, summary, KEY, {"200": stream, **errors}, **asked)}
 
     whole = _answer("The answer.", "ChatAnswer", {"conversationId": "c_9f2e", "message": "Because of …"}, limits=True)
+    whole["headers"] = _told(limits=True, cost=True)
     answered = _operation(
         "chat",
         "chat",
@@ -135,7 +143,7 @@ def _completions() -> dict[str, Any]:
     asked = {"model": "echo", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
     answer = {
         "description": "One completion, or with `stream` server-sent events of chunks that end in `data: [DONE]`.",
-        "headers": _told(limits=True),
+        "headers": _told(limits=True, cost=True),
         "content": {
             "application/json": {"schema": ref("Completion")},
             "text/event-stream": {"schema": ref("CompletionChunk"), "example": _CHUNKS},
@@ -213,6 +221,26 @@ def _conversations() -> dict[str, Any]:
     }
 
 
+def _usage() -> dict[str, Any]:
+    day: Schema = {"type": "string", "format": "date"}
+    fields = ("day", "key", "tenant", "alias", "model")
+
+    def asked(name: str, schema: Schema, description: str) -> dict[str, Any]:
+        return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
+
+    parameters = [
+        asked("from", day, "The first day (UTC); without it, the first of the month."),
+        asked("to", day, "The last day, itself included; without it, today."),
+        asked("by", {**STRING, "default": "day,model"}, f"What rows are kept apart by: any of {', '.join(fields)}."),
+        asked("format", {**STRING, "enum": ["json", "csv"]}, "CSV also by `Accept: text/csv`."),
+    ]
+    found = _answer("What was used.", "UsageReport")
+    found["content"]["text/csv"] = {"schema": STRING}
+    answers = {"200": found, **_refused("Widget", 400, 401, 429, 503)}
+    operation = _operation("usage", "getUsage", "Requests, tokens and costs", ADMIN, answers, parameters=parameters)
+    return {"/admin/usage": {"get": operation}}
+
+
 def _process() -> dict[str, Any]:
     alive = {"200": _answer("The process is there.", "Status", {"status": "ok"})}
     ready = {
@@ -256,10 +284,12 @@ def _answer(description: str, schema: str, example: Any = None, *, limits: bool 
     return {"description": description, "headers": _told(limits=limits), "content": {"application/json": content}}
 
 
-def _told(*, limits: bool = False, retry: bool = False) -> dict[str, Any]:
+def _told(*, limits: bool = False, retry: bool = False, cost: bool = False) -> dict[str, Any]:
     names = ["X-Request-Id"]
     if limits:
         names += ["X-RateLimit-Limit-Requests", "X-RateLimit-Remaining-Requests", "X-RateLimit-Reset-Requests"]
+    if cost:
+        names.append("X-Sluice-Cost-Usd")
     if retry:
         names += ["Retry-After", "Retry-After-Ms"]
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
@@ -273,6 +303,7 @@ def _headers() -> dict[str, Any]:
         "X-RateLimit-Limit-Requests": ("What the bucket holds.", {"type": "integer"}),
         "X-RateLimit-Remaining-Requests": ("What is left in it.", {"type": "integer"}),
         "X-RateLimit-Reset-Requests": ("When it is full again, as in `1.250s`.", STRING),
+        "X-Sluice-Cost-Usd": ("What the call cost in US dollars, where the gateway tells it (`prices.header`).", STRING),
     }
     return {name: {"description": text, "schema": schema} for name, (text, schema) in described.items()}
 

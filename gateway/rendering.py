@@ -39,7 +39,8 @@ ALLOWED_HEADERS = (
 )
 EXPOSED_HEADERS = (
     "x-request-id, request-id, retry-after, retry-after-ms, x-should-retry, "
-    "x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests"
+    "x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
+    "x-sluice-cost-usd"
 )
 
 NOT_STORED = (("Cache-Control", "no-store"),)

@@ -22,14 +22,18 @@ from gateway.identity import Authenticator
 from gateway.logs import Lines, open_lines, open_log, quiet_libraries
 from gateway.metrics import Metrics, TargetSeries
 from gateway.pipeline import Pipeline
+from gateway.policies.priced import Priced
 from gateway.policies.requests import RequestLimits
 from gateway.policies.turns import Turns
 from gateway.probes import watch
 from gateway.records import Records
 from gateway.routing import RetryPolicy
-from gateway.stores import bucket_store, conversation_store, http_transport, journals
+from gateway.stores import bucket_store, conversation_store, http_transport, journals, usage_store
 from gateway.strategies import Rank
 from gateway.transport import Transport
+from gateway.usage import UsageFailed
+from gateway.usage.ledger import Ledger
+from gateway.usage.opening import reopen
 from gateway.version import VERSION
 
 TICK = 0.05
@@ -51,6 +55,7 @@ class Runtime:
         self.log = open_log(self.lines, config.log.level)
         quiet_libraries(self.log)
         self._backends = loaded.backends
+        self._prices = loaded.prices
         self._transports: dict[str, Transport] = {
             name: backend.transport() or http_transport(config, name, backend) for name, backend in loaded.backends.items()
         }
@@ -59,25 +64,31 @@ class Runtime:
         labelled = [key.id for key in config.keys] if config.metrics.key_label else []
         kind = config.state.partition(":")[0]
         say = open_lines(self.lines, config.log.level)
-        self.records = records = Records(self.metrics, self.log, say, self._clock, self.routes, kind, labelled)
+        self.conversations = Measured(conversation_store(config), self.metrics, kind, self._clock)
+        self.usage = self._ledger()  # after the conversations, whose file it may share: they want theirs new or their own
+        self.records = records = Records(
+            self.metrics, self.log, say, self._clock, self.routes, kind, labelled, used=self.usage.add
+        )
         self.authenticator = Authenticator(config, time.time, records.keys_fetched)
         callers: tuple[Key | Issuer, ...] = (*config.keys, *config.jwt)
         self.origins = frozenset(origin for caller in callers for origin in caller.origins)
         self.addresses = client_addresses(config.server.trusted_proxies)
         self.store = bucket_store(config, self.metrics, self.log)
         self.limits = RequestLimits(self.store, config.limits.address, records.decided)
-        self.conversations = Measured(conversation_store(config), self.metrics, kind, self._clock)
         self.journals = journals(config, records.not_journaled)
         turns = Turns(self.conversations, Turnstile(), time.time, records.not_kept)
+        priced = [Priced(time.time)] if config.prices.unknown == "refuse" else []
         self.pipeline = Pipeline(
-            [self.limits, turns],
+            [*priced, self.limits, turns],
             clock=self._clock,
             wall=time.time,
             metrics=self.metrics,
             write_idle=float(config.server.write_idle),
             crashed=records.crashed,
+            prices=config.prices,
         )
         self._probing: list[asyncio.Task[None]] = []
+        self._counting: asyncio.Task[None] | None = None
         self._detached: set[asyncio.Task[None]] = set()
         self._admin_digest = config.admin.digest.partition(":")[2] if config.admin.digest else ""
         self._lag = self.metrics.child("event_loop_lag_seconds")
@@ -94,6 +105,8 @@ class Runtime:
         if alias.shadow is not None:
             spec = TargetConfig(upstream=alias.shadow.upstream, model=alias.shadow.model)
             shadow = self._target(spec, backends[spec.upstream])
+            if self.config.prices.unknown == "refuse" and not shadow.prices:
+                shadow = None
         retry = RetryPolicy(
             same_target=alias.retry.same_target,
             backoff=float(alias.retry.backoff),
@@ -119,6 +132,7 @@ class Runtime:
             health=health,
             load=load,
             series=series,
+            prices=self._prices.prices_of(spec.upstream, spec.model),
         )
 
     def _state(self, spec: TargetConfig, series: TargetSeries) -> tuple[Health, Load]:
@@ -135,6 +149,16 @@ class Runtime:
         )
         state = self._states[spec.upstream, spec.model] = Health(self._clock, breaker, changed=series.breaker.set), Load()
         return state
+
+    def _ledger(self) -> Ledger:
+        store = usage_store(self.config)
+        errors = self.metrics.child("usage_store_errors")
+
+        def failed(error: UsageFailed) -> None:
+            errors.inc()
+            self.log.warning("usage_not_stored", error=str(error))
+
+        return Ledger(store, wall=time.time, failed=failed, folded=self.metrics.child("usage_folded").inc)
 
     # --- what happens
 
@@ -186,6 +210,11 @@ class Runtime:
 
     # --- living
 
+    async def open(self) -> None:
+        """To be done before the first call: the budgets' buckets know what was spent; from now on usage is stored."""
+        await reopen(self.store, self.usage.store, self.config, time.time())
+        self._counting = asyncio.create_task(self.usage.run())
+
     async def tick(self, sweep: Callable[[float], None]) -> None:
         """Look at the deadlines of all calls, again and again; run until cancelled. `sweep` is called once a second."""
         due = self._clock() + TICK
@@ -221,6 +250,10 @@ class Runtime:
             await transport.close()
         await self.store.close()
         await self.conversations.close()
+        if self._counting is not None:
+            self._counting.cancel()
+            await asyncio.wait([self._counting])
+        await self.usage.close()
         self.lines.flush()
 
 

@@ -67,6 +67,7 @@ class Gateway:
 
     async def __aenter__(self) -> Self:
         """Raises CannotListen."""
+        await self.runtime.open()
         places = ((self.operators, self.config.admin_listen, "admin_listen"), (self.clients, self.config.listen, "listen"))
         for listener, address, option in places:
             try:

@@ -15,6 +15,8 @@ from gateway.resume import Journals
 from gateway.resume.memory import MemoryJournals
 from gateway.transport import Transport
 from gateway.upstream import HttpTransport
+from gateway.usage import UsageStore
+from gateway.usage.memory import MemoryUsage
 
 
 def http_transport(config: Config, name: str, backend: Backend) -> Transport:
@@ -60,6 +62,20 @@ def journals(config: Config, failed: Callable[[Exception], None]) -> Journals:
     from gateway.resume.redis import RedisJournals
 
     return RedisJournals(url, prefix=config.limits.prefix, failed=failed)
+
+
+def usage_store(config: Config) -> UsageStore:
+    text = config.admin.store.reveal() if config.admin.store is not None else config.state
+    kind, _, path = text.partition(":")
+    if kind == "memory":
+        return MemoryUsage()
+    if kind == "sqlite":
+        from gateway.usage.sqlite import SqliteUsage
+
+        return SqliteUsage(Path(path))
+    from gateway.usage.redis import RedisUsage
+
+    return RedisUsage(text, prefix=config.limits.prefix)
 
 
 def conversation_store(config: Config) -> ConversationStore:

@@ -11,7 +11,8 @@ MODULES = sorted([*ROOT.glob("gateway/**/*.py"), *ROOT.glob("plugins/*.py")])
 VOCABULARY = {"gateway.errors", "gateway.events", "gateway.chat", "gateway.config", "gateway.units"}
 EDGES = (
     "gateway/inbound", "gateway/serve.py", "gateway/upstream", "gateway/limits/redis.py", "gateway/resume/redis.py",
-    "gateway/conversations/sqlite.py", "gateway/identity/remote.py",
+    "gateway/conversations/sqlite.py", "gateway/identity/remote.py", "gateway/usage/sqlite.py",
+    "gateway/usage/redis.py",
     "gateway/identity/jwks.py", "gateway/supervisor.py", "gateway/cli.py", "gateway/__main__.py", "gateway/configfile.py",
     "gateway/interpolation.py", "gateway/logs.py", "gateway/runtime.py",
 )  # fmt: skip
