@@ -7,6 +7,7 @@ of its route. A chat call is always downhill: address limit, identity, body, fro
 import asyncio
 import random
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 from urllib.parse import unquote
@@ -14,6 +15,7 @@ from urllib.parse import unquote
 import msgspec
 
 from gateway.adminkeys import AdminKeys
+from gateway.adminusage import usage_of
 from gateway.call import Call, Outlet
 from gateway.chat import with_system
 from gateway.errors import (
@@ -29,9 +31,20 @@ from gateway.errors import (
 from gateway.frontends import Frontend
 from gateway.frontends.openai import OpenAI
 from gateway.frontends.widget import WidgetStream, WidgetWhole, check_message
+from gateway.identity import KeysWanted
+from gateway.identity.browser import token_request
 from gateway.identity.principal import Principal
 from gateway.openapi import document
-from gateway.rendering import ALLOWED_HEADERS, EXPOSED_HEADERS, conversation_object, headers_of, message_object, status_of
+from gateway.rendering import (
+    ALLOWED_HEADERS,
+    EXPOSED_HEADERS,
+    NOT_STORED,
+    conversation_object,
+    headers_of,
+    message_object,
+    status_of,
+    token_object,
+)
 from gateway.resume.streams import Place, ResumableStreams, place_of
 from gateway.runtime import Runtime
 from gateway.strategies import NOTHING, asked_of
@@ -127,7 +140,7 @@ class Api:
         )
 
     async def __call__(self, request: Request) -> None:
-        asked = request.headers.get("X-Request-Id", "")
+        asked = request.headers.get("x-request-id", "")
         request_id = asked if asked and REQUEST_ID.fullmatch(asked) else f"{random.getrandbits(128):032x}"
         request.extra += (("x-request-id", request_id), ("request-id", request_id))
         route = request.path if request.path in self._routes else self._prefix_of(request.path)
@@ -184,8 +197,8 @@ class Api:
     def _preflight(self, request: Request, methods: Mapping[str, "Handler"]) -> None:
         allowed = ", ".join(sorted({*methods, "OPTIONS"}))
         headers = [("Allow", allowed)]
-        origin = request.headers.get("Origin", "")
-        if origin in self.runtime.origins:
+        origin = request.headers.get("origin", "")
+        if origin in self.runtime.origins and request.path not in FOR_SERVERS:
             headers = [
                 *self._cors(origin),
                 ("Access-Control-Allow-Methods", allowed),
@@ -203,19 +216,28 @@ class Api:
 
     async def _identify(self, request: Request) -> Principal:
         """The address's limit, then who is asking. A key that is bound to origins is refused to other pages."""
-        origin = request.headers.get("Origin", "")
-        if origin and origin in self.runtime.origins:
+        origin = request.headers.get("origin", "")
+        if origin and origin in self.runtime.origins and request.path not in FOR_SERVERS:
             request.extra += self._cors(origin)
         await self.runtime.limits.admit_address(self.runtime.addresses(request.peer, request.headers))
         try:
-            principal = self.runtime.authenticator.identify(request.raw_headers)
+            principal = await self._principal(request.raw_headers)
             request.caller = principal.key_id
         except Unauthorized as error:
             self.runtime.records.auth_failures[error.reason].inc()
             raise
-        if origin and principal.origins and origin not in principal.origins:
+        if (origin or principal.kind == "browser") and principal.origins and origin not in principal.origins:
             raise Forbidden("This key may not be used from this origin")
         return principal
+
+    async def _principal(self, headers: Sequence[tuple[bytes, bytes]]) -> Principal:
+        """Only a token whose issuer's keys are not known yet has to wait, once and for seconds at most."""
+        authenticator = self.runtime.authenticator
+        try:
+            return authenticator.identify(headers)
+        except KeysWanted as wanted:
+            await wanted.keys.renew()
+        return authenticator.identify(headers)
 
     async def _admit_operator(self, request: Request) -> None:
         """Guessing the admin key costs what guessing any other does."""
@@ -252,6 +274,7 @@ class Api:
             error = self._crashed(request, frontend, crash, request_id)
         finally:
             runtime.records.finished(request, request_id, frontend.name, principal, call, error)
+            del error  # it knows this frame by its traceback
 
     async def _answer_to_the_end(self, call: Call, outlet: Outlet) -> None:
         """The call outlives its client: in a task of its own, for a bounded time."""
@@ -266,7 +289,7 @@ class Api:
     async def resume(self, request: Request, request_id: str) -> None:
         """What a client missed of a stream, and what comes: of the one that the path names, or `Last-Event-ID`."""
         place: Place | None = None
-        last = request.headers.get("Last-Event-ID", "")
+        last = request.headers.get("last-event-id", "")
         stream = request.path.removeprefix("/v1/chat/stream/") if request.path.startswith("/v1/chat/stream/") else ""
         if request.method != "GET" or not (stream or last):
             raise MethodNotAllowed("GET, OPTIONS" if stream else "OPTIONS, POST")
@@ -278,10 +301,10 @@ class Api:
             self.runtime.records.resumed(request, request_id, principal, place.stream if place is not None else None)
 
     async def _json_body(self, request: Request) -> bytes:
-        media_type = request.headers.get("Content-Type", "")
+        media_type = request.headers.get("content-type", "")
         if media_type != "application/json":
             media_type = media_type.partition(";")[0].strip().lower()
-        if media_type != "application/json" or request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        if media_type != "application/json" or request.headers.get("content-encoding", "identity").lower() != "identity":
             raise UnsupportedMediaType("Send application/json, not encoded")
         return await request.body()
 
@@ -292,6 +315,8 @@ class Api:
         if route is None or not principal.may(name):
             what = "Say which model to use" if not name else "There is no such model, or this key may not use it"
             raise ModelNotFound(what, param="model")
+        if principal.session_prefix and chat.session is not None and not chat.session.startswith(principal.session_prefix):
+            raise Forbidden("This token's sessions begin with its session prefix", param="sessionId")
         if frontend.name == "widget":
             check_message(chat, route.config.max_message_chars)
             if chat.session is None:  # its own messages: no history, but the alias's prompt all the same
@@ -317,6 +342,14 @@ class Api:
 
     def _model(self, name: str) -> dict[str, Any]:
         return {"id": name, "object": "model", "created": self.runtime.started, "owned_by": "sluice"}
+
+    # --- tokens
+
+    async def tokens(self, request: Request, request_id: str) -> None:
+        """A token for a web page, minted by a key."""
+        principal = await self._identify(request)
+        asked = token_request(parse_object(await self._json_body(request)))
+        request.reply(200, _json(token_object(self.runtime.authenticator.mint(principal, asked))), NOT_STORED)
 
     # --- conversations
 
@@ -354,8 +387,16 @@ class Api:
 
     async def _object(self, request: Request) -> dict[str, Any]:
         """The body, an object; an empty one where there is no body."""
-        sent = request.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in request.headers
+        sent = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
         return parse_object(await self._json_body(request)) if sent else {}
+
+    # --- usage
+
+    async def usage(self, request: Request, request_id: str) -> None:
+        await self._admit_operator(request)
+        accept = request.headers.get("accept", "")
+        body, content_type, headers = await usage_of(self.runtime.usage, request.query, accept, time.time)
+        request.reply(200, body, headers, content_type)
 
     # --- the process
 
@@ -407,19 +448,24 @@ KEYS: dict[str, dict[str, Handler]] = {
     "/admin/keys": {"GET": Api.keys, "POST": Api.keys},
     "/admin/keys/*": {"GET": Api.key, "PATCH": Api.key, "DELETE": Api.key, "POST": Api.key},
 }
+USAGE: dict[str, dict[str, Handler]] = {"/admin/usage": {"GET": Api.usage}}
 API: dict[str, dict[str, Handler]] = {
     "/v1/chat/stream": {"POST": _stream},
     "/v1/chat/stream/*": {"GET": Api.resume},
     "/chat": {"POST": _stream},
     "/v1/chat": {"POST": _whole},
     "/v1/chat/completions": {"POST": _completions, "GET": Api.resume},
+    "/v1/tokens": {"POST": Api.tokens},
     "/v1/models": {"GET": Api.models},
     "/v1/models/*": {"GET": Api.model},
     "/v1/openapi.json": {"GET": Api.openapi},
     **PROBES,
     **CONVERSATIONS,
     **KEYS,
+    **USAGE,
 }
+FOR_SERVERS = frozenset({"/v1/tokens"})
+"""Routes that no page may read the answers of, whatever its origin."""
 RECORDED = frozenset({"/v1/chat/stream", "/v1/chat/stream/*", "/chat", "/v1/chat", "/v1/chat/completions", "/metrics", *PROBES})
 """Routes whose requests are not logged here: by what they call, or (probes and scrapes) not at all."""
-ADMIN: dict[str, dict[str, Handler]] = {"/metrics": {"GET": Api.metrics}, **PROBES, **CONVERSATIONS, **KEYS}
+ADMIN: dict[str, dict[str, Handler]] = {"/metrics": {"GET": Api.metrics}, **PROBES, **CONVERSATIONS, **KEYS, **USAGE}

@@ -15,6 +15,7 @@ from gateway.frontends import Frontend
 from gateway.health import Health, Load
 from gateway.identity.principal import Principal
 from gateway.metrics import CallSeries, TargetSeries
+from gateway.prices import Dated
 from gateway.routing import RetryPolicy
 from gateway.strategies import Asked, Rank
 from gateway.transport import Transport, UpstreamResponse
@@ -33,6 +34,7 @@ class Target(msgspec.Struct, frozen=True, eq=False):
     health: Health
     load: Load
     series: TargetSeries
+    prices: tuple[Dated, ...] = ()  # the latest first; empty: nobody knows what it costs
 
 
 class Route(msgspec.Struct, frozen=True, eq=False):
@@ -53,7 +55,11 @@ class Route(msgspec.Struct, frozen=True, eq=False):
 
 
 class Attempt(msgspec.Struct, eq=False):
-    """One try at one target. `outcome` is of the closed set of `upstream_attempts_total`; times on the monotonic clock."""
+    """One try at one target. `outcome` is of the closed set of `upstream_attempts_total`; times on the monotonic clock.
+
+    `usage` is what the provider reported; `used` the same, or an estimate of what was said, or nothing where nothing was.
+    `cost` is what that comes to in US dollars; None where nothing was said, or the target has no price.
+    """
 
     target: Target
     started: float
@@ -62,6 +68,8 @@ class Attempt(msgspec.Struct, eq=False):
     usage: Usage | None = None
     characters: int = 0
     model: str = ""
+    used: Usage = Usage()
+    cost: float | None = None
 
 
 class Call(msgspec.Struct, eq=False):
@@ -89,6 +97,12 @@ class Call(msgspec.Struct, eq=False):
     def usage(self) -> Usage | None:
         """Of the attempt that answered."""
         return self.answered.usage if self.answered is not None else None
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars of all attempts that generated something, as far as they have a price; None where none has."""
+        known = [attempt.cost for attempt in self.attempts if attempt.cost is not None]
+        return sum(known) if known else None
 
 
 class Outlet(Protocol):

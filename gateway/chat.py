@@ -117,7 +117,12 @@ def with_system(chat: ChatRequest, text: str) -> ChatRequest:
 
 
 def estimated_tokens(chat: ChatRequest) -> int:
-    """About how many tokens the prompt has: a quarter of its characters, and what an image usually costs."""
-    characters = sum(len(message.text) + sum(len(call.arguments) for call in message.tool_calls) for message in chat.messages)
+    """About how many tokens the prompt has: a quarter of its UTF-8 bytes, and what an image usually costs."""
+    size = sum(_size(message.text) + sum(_size(call.arguments) for call in message.tool_calls) for message in chat.messages)
     images = sum(isinstance(part, Image) for message in chat.messages for part in message.parts)
-    return characters // 4 + 1000 * images
+    return size // 4 + 1000 * images
+
+
+def _size(text: str) -> int:
+    """UTF-8 bytes: beyond ASCII a character is more of a token."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))

@@ -300,14 +300,15 @@ class Issuer(_Section, frozen=True):
 
 
 class BrowserTokens(_Section, frozen=True):
-    """POST /v1/tokens: a key mints tokens for pages, bound to an origin, an alias and a session prefix, for seconds."""
+    """POST /v1/tokens: a key with `origins` mints tokens for pages, bound to an origin, an alias and a session prefix."""
 
     secret: Secret
     longest: Seconds = Seconds(900)
 
 
 class Limits(_Section, frozen=True):
-    """`store`: "memory", "shared:PATH" (workers of one host) or a redis:// / rediss:// / unix:// URL.
+    """`store`: "memory", "shared:PATH" (workers of one host) or a redis:// / rediss:// / unix:// URL; where Sentinel chooses
+    the server, redis+sentinel://host:port,host:port/service/db.
 
     `address`: per client address, strangers included. `overall`: all calls together. `output_tokens`: what is reserved
     for an answer where the caller sets no maximum.

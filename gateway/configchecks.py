@@ -6,18 +6,21 @@ that were already found wrong are INVALID and skipped, so one mistake is one lin
 
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from gateway.config import (
     Admin,
     Alias,
+    BrowserTokens,
     Canary,
     Config,
     Issuer,
     Key,
     Limits,
     NamedGrant,
+    Price,
+    Prices,
     Probe,
     Server,
     Shadow,
@@ -25,13 +28,17 @@ from gateway.config import (
     Timeouts,
     targets_of,
 )
-from gateway.identity.jwks import issuer_keys, unusable
+from gateway.identity.browser import SHORTEST_SECRET
+from gateway.identity.jwks import check_url, is_remote, issuer_keys, unfit, unusable
 from gateway.identity.keys import timestamp
+from gateway.pricefile import check_date, check_order
 from gateway.problems import Path, Report, suggestion
 from gateway.units import Seconds, Secret
 from gateway.validation import INVALID
 
 STORES = ("redis://", "rediss://", "unix://")
+SENTINEL = "redis+sentinel://"
+SHARED = re.compile(r"shared:.+")
 
 
 def address(text: str) -> tuple[str, int]:
@@ -72,20 +79,26 @@ class Checks:
                 self._key(path, section)
             case Issuer():
                 self._issuer(path, section)
-            case Limits(store=str(store)):
-                self._store((*path, "store"), store)
+            case BrowserTokens():
+                self._tokens(path, section)
+            case Limits(store=str(store)) if not SHARED.fullmatch(store.reveal()):
+                self._store((*path, "store"), store, SENTINEL, local="memory, shared:PATH,")
             case Admin(store=str(store)):
                 self._try((*path, "store"), _kept, store.reveal())
             case Probe():
                 self._above_zero((*path, "every"), section.every)
             case Canary():
                 self._canary(path, section)
+            case Price():
+                check_date(self._report, path, section)
+            case Prices(models=dict(models)):
+                check_order(self._report, (*path, "models"), models)
             case Config():
                 self._whole(section)
 
-    def _store(self, path: Path, store: Secret) -> None:
-        if (text := store.reveal()) != "memory" and not text.startswith(STORES):
-            self._report.problem(path, "expected memory or a redis://, rediss:// or unix:// URL")
+    def _store(self, path: Path, store: Secret, *more: str, local: str = "memory") -> None:
+        if (text := store.reveal()) != "memory" and not text.startswith((*STORES, *more)):
+            self._report.problem(path, f"expected {local} or a redis://, rediss:// or unix:// URL")
 
     def _above_zero(self, path: Path, value: Seconds | None) -> None:
         if value is not None and value <= 0:
@@ -179,14 +192,23 @@ class Checks:
     def _issuer(self, path: Path, issuer: Issuer) -> None:
         self._once("issuer", issuer.issuer, (*path, "issuer"))
         self._caller(path, issuer)
-        if (issuer.secret is None) == (issuer.jwks_file is None):
-            if not self._report.has_problem_at((*path, "secret")):
-                self._report.problem(path, "needs exactly one of secret and jwks_file")
+        given = [value for value in (issuer.secret, issuer.jwks_file, issuer.jwks_url, issuer.discovery or None) if value]
+        if len(given) != 1:
+            if not any(self._report.has_problem_at((*path, name)) for name in ("secret", "jwks_file", "jwks_url", "discovery")):
+                self._report.problem(path, "needs exactly one of secret, jwks_file, jwks_url and discovery")
             return
+        if issuer.jwks_url is not None:
+            self._try((*path, "jwks_url"), check_url, issuer.jwks_url)
+        if issuer.discovery:
+            self._try((*path, "issuer"), _discoverable, issuer.issuer)
         if not isinstance(issuer.algorithms, tuple) or INVALID in issuer.algorithms:
             return
         if not issuer.algorithms:
             self._report.problem((*path, "algorithms"), "needs at least one algorithm")
+        if is_remote(issuer):
+            if problem := unfit(issuer.algorithms):
+                self._report.problem((*path, "algorithms"), problem)
+            return
         try:
             keys = issuer_keys(issuer)
         except ValueError as error:
@@ -195,25 +217,26 @@ class Checks:
         if problem := unusable(issuer.algorithms, keys, by_secret=issuer.jwks_file is None):
             self._report.problem((*path, "algorithms"), problem)
 
+    def _tokens(self, path: Path, tokens: BrowserTokens) -> None:
+        if tokens.secret is not INVALID and len(tokens.secret.reveal().encode()) < SHORTEST_SECRET:
+            self._report.problem((*path, "secret"), f"is too short: at least {SHORTEST_SECRET} bytes")
+        if tokens.longest < 1:
+            self._report.problem((*path, "longest"), "must be at least 1s")
+
     def _whole(self, config: Config) -> None:
         self._try(("state",), _state, config.state)
         if config.resume is not INVALID:
             self._store(("resume",), config.resume)
         self._bounds(config)
         self._unused(config)
-        self._apart(config)
+        if isinstance(config.server, Server) and isinstance(config.server.workers, int) and config.server.workers > 1:
+            for path, text in not_shared(config):
+                self._report.warning(path, text)
 
     def _bounds(self, config: Config) -> None:
         for name, declared in (("upstreams", self._upstreams), ("aliases", self._aliases)):
             if not declared and isinstance(getattr(config, name), dict):
                 self._report.problem((name,), "needs at least one")
-
-    def _apart(self, config: Config) -> None:
-        """Workers do not share what is kept in memory."""
-        admin = config.admin
-        store = admin.store.reveal() if admin.store is not None else config.state
-        if admin.digest is not None and store == "memory" and config.server.workers > 1:
-            self._report.warning(("admin", "store"), "memory: keys that are made by one worker do not work with the others")
 
     def _unused(self, config: Config) -> None:
         for name in sorted(self._upstreams - self._used):
@@ -227,6 +250,22 @@ class Checks:
         allowed = {name for caller in callers for name in caller.aliases}
         for name in sorted(self._aliases - allowed if "*" not in allowed else ()):
             self._report.warning(("aliases", name), "no key may use this alias")
+        if config.tokens is not None and not any(key.origins for key in config.keys if isinstance(key, Key)):
+            self._report.warning(("tokens",), "no key has origins, so none can mint a token")
+
+
+def not_shared(config: Config) -> Iterator[tuple[Path, str]]:
+    """What several workers would not have in common: where it stands, and what comes of it."""
+    if config.state == "memory":
+        yield ("state",), "each worker keeps its own conversations: a turn that another worker answers does not know them"
+    elif isinstance(config.state, str):
+        yield ("state",), "turns of one session at two workers at once are not put in order"
+    resumable = [alias for alias in config.aliases.values() if isinstance(alias, Alias) and alias.resumable]
+    if resumable and isinstance(config.resume, Secret) and config.resume.reveal() == "memory":
+        yield ("resume",), "a stream can only be resumed at the worker that began it: use a redis:// URL"
+    store = config.admin.store.reveal() if config.admin.store is not None else config.state
+    if config.admin.digest is not None and store == "memory":
+        yield ("admin", "store"), "each worker has its own dynamic keys and usage: use sqlite:PATH or a redis:// URL"
 
 
 def _network(text: str) -> None:
@@ -242,6 +281,12 @@ def _origin(text: str) -> None:
     scheme, separator, host = text.partition("://")
     if not separator or not scheme.isalnum() or not host or any(c in "/?#*@ " for c in host) or text != text.lower():
         raise ValueError("expected an exact origin in lower case, such as https://app.example.com")
+
+
+def _discoverable(text: str) -> None:
+    check_url(text)
+    if "?" in text:
+        raise ValueError("has a query, so nothing can be discovered below it")
 
 
 def _state(text: str) -> None:

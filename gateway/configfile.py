@@ -6,7 +6,8 @@ over: its own fields by `Upstream`, everything beside them by the Struct of the 
 
 import hashlib
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from collections.abc import Mapping as Environment
 from pathlib import Path
 from typing import Any, cast
@@ -15,10 +16,12 @@ import msgspec
 from msgspec import inspect
 
 from gateway.backends import Backend, find_backend
-from gateway.config import Config, Upstream
-from gateway.configchecks import Checks
+from gateway.config import Config, Tier, Upstream, targets_of
+from gateway.configchecks import Checks, not_shared
 from gateway.errors import ConfigError
 from gateway.interpolation import Expansion
+from gateway.pricefile import bundled_prices, listed, read_prices
+from gateway.prices import PriceTable, price_at
 from gateway.problems import Path as KeyPath
 from gateway.problems import Problem, Report, suggestion
 from gateway.validation import INVALID, Walk
@@ -34,6 +37,7 @@ class Loaded(msgspec.Struct, frozen=True):
     """A configuration that can be used. `backends`: one instance per upstream, by the upstream's name.
 
     `warnings` are complete lines, ready to print. `hash` names the file's bytes (before ${VAR}), for metrics and logs.
+    `prices` reads the table that comes with the gateway when it is first asked; it raises ConfigError where that is broken.
     """
 
     path: str
@@ -41,6 +45,7 @@ class Loaded(msgspec.Struct, frozen=True):
     backends: dict[str, Backend]
     warnings: tuple[str, ...] = ()
     hash: str = ""
+    prices: PriceTable = PriceTable({})
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -74,9 +79,45 @@ def check(path: str, *, environ: Environment[str, str] = os.environ, find: FindB
     reading = _Reading(report, find)
     expansion = Expansion(environ, _read_text, lambda at, node, text: report.problem(at, text, node.at))
     config = reading.config(expansion.tree(root))
+    if report.problems:
+        return _outcome(report, None)
+    prices = _prices(config, report)
     warnings = tuple(str(warning) for warning in sorted(report.warnings))
     digest = hashlib.sha256(data).hexdigest()[:12]
-    return _outcome(report, Loaded(path, config, reading.backends, warnings, digest))
+    return _outcome(report, Loaded(path, config, reading.backends, warnings, digest, prices))
+
+
+def _prices(config: Config, report: Report) -> PriceTable:
+    """What tokens cost. A file of one's own is read at once, for its problems; the one that comes with us when needed."""
+    own = listed(config.prices.models)
+    if config.prices.file is None:
+        table = PriceTable(own, bundled_prices)
+    else:
+        found, of_file = read_prices(Path(config.prices.file))
+        report.problems += of_file.problems
+        table = PriceTable(own, lambda: found)
+    if config.prices.unknown == "refuse" and not report.problems:
+        for path, upstream, model in _targets(config):
+            if price_at(table.prices_of(upstream, model), time.time()) is None:
+                report.warning(path, f"{upstream}/{model} has no price: no call goes there (prices.unknown)")
+    return table
+
+
+def _targets(config: Config) -> Iterator[tuple[KeyPath, str, str]]:
+    for name, alias in config.aliases.items():
+        for number, tier in enumerate(alias.tiers):
+            within = ("targets",) if isinstance(tier, Tier) else ()
+            for index, target in enumerate(targets_of(tier)):
+                yield ("aliases", name, "tiers", number, *within, index, "model"), target.upstream, target.model
+
+
+def with_workers(loaded: Loaded, workers: int) -> Loaded:
+    """With another number of workers than the file's, and a warning for what these would not share."""
+    config, warnings = loaded.config, loaded.warnings
+    if workers > 1 and config.server.workers == 1:
+        warnings += tuple(f"{loaded.path}: {'.'.join(map(str, path))}: {text}" for path, text in not_shared(config))
+    server = msgspec.structs.replace(config.server, workers=workers)
+    return msgspec.structs.replace(loaded, config=msgspec.structs.replace(config, server=server), warnings=warnings)
 
 
 def locate(given: str | None, environ: Environment[str, str] = os.environ) -> str:

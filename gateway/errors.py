@@ -83,6 +83,10 @@ class Unauthorized(GatewayError):
 class Forbidden(GatewayError):
     code = "forbidden"
 
+    def __init__(self, message: str = "", *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message, param=param)
+        self.code = code or self.code
+
 
 class ModelNotFound(GatewayError):
     """An alias that does not exist, or that the key may not use: the caller cannot tell which."""

@@ -56,11 +56,15 @@ class ToolCallDelta(msgspec.Struct, frozen=True, gc=False):
 
 
 class Finished(msgspec.Struct, frozen=True, gc=False):
-    """The answer is complete. `native` is the provider's own word for why."""
+    """The answer is complete. `native` is the provider's own word for why.
+
+    `cost` in US dollars is added on the way, where callers are told it.
+    """
 
     reason: FinishReason
     usage: Usage | None = None
     native: str = ""
+    cost: float | None = None
 
 
 class Verbatim(msgspec.Struct, frozen=True, gc=False):

@@ -32,18 +32,20 @@ class Lines:
     """
 
     FULL = 64 << 10
+    """Bytes of one write, where one line is not longer."""
 
-    def __init__(self, out: BinaryIO, dropped: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, out: BinaryIO, dropped: Callable[[], None] = lambda: None, *, full: int = FULL) -> None:
         self._out = out
+        self._full = full
         self._dropped = dropped
         self._kept: list[bytes] = []
         self._size = 0
 
     def msg(self, line: bytes) -> None:
-        self._kept.append(line)
-        self._size += len(line)
-        if self._size > self.FULL:
+        if self._size + len(line) >= self._full:
             self.flush()
+        self._kept.append(line)
+        self._size += len(line) + 1
 
     def now(self, line: bytes) -> None:
         self.msg(line)

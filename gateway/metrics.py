@@ -67,6 +67,11 @@ TABLE: Mapping[str, Spec] = {
     "oldest_stream_age_seconds": Spec("gauge", (), "Age of the oldest call being answered"),
     "stream_end": Spec("counter", ("frontend", "alias", "reason"), "Ended calls, by how they ended"),
     "tokens": Spec("counter", ("upstream", "model", "kind", "source"), "Tokens as the provider reports them, else estimated"),
+    "cost_usd": Spec("counter", ("upstream", "model"), "US dollars by the price table, estimated tokens included"),
+    "unpriced_requests": Spec("counter", ("upstream", "model"), "Attempts that generated something whose price is not known"),
+    "budget_soft": Spec("counter", ("scope", "period"), "Calls that were admitted beyond a budget's soft mark"),
+    "usage_store_errors": Spec("counter", (), "Batches that the usage store did not take; they are kept and brought again"),
+    "usage_folded": Spec("counter", (), "Calls counted under other, because too much waits for the usage store"),
     "upstream_attempts": Spec("counter", ("upstream", "model", "outcome"), "Upstream attempts, by how they ended"),
     "skipped_events": Spec("counter", ("upstream", "model"), "Malformed events skipped inside good streams"),
     "failovers": Spec("counter", ("alias", "from", "to", "cause"), "Attempts handed to the next target"),
@@ -74,15 +79,18 @@ TABLE: Mapping[str, Spec] = {
     "breaker_state": Spec("gauge", ("upstream", "model"), "0 closed, 1 half-open, 2 open"),
     "ratelimit_decisions": Spec("counter", ("scope", "resource", "decision"), "Decisions of the token buckets"),
     "ratelimit_store_errors": Spec("counter", ("store",), "Failed calls of the bucket store"),
+    "ratelimit_forgotten": Spec("counter", ("store",), "Buckets forgotten before they were full, for want of room"),
     "ratelimit_store_seconds": Spec("histogram", ("store",), "Time for one decision of the bucket store", OVERHEAD),
     "dynamic_keys": Spec("gauge", (), "Keys of the admin API that this process knows"),
     "key_store_errors": Spec("counter", (), "Failed calls of the store of dynamic keys"),
     "auth_failures": Spec("counter", ("reason",), "Refused credentials"),
+    "jwks_fetches": Spec("counter", ("issuer", "outcome"), "Fetches of issuers' key sets, by how they ended"),
     "conversation_store_errors": Spec("counter", ("store", "op"), "Failed calls of the conversation store"),
     "conversation_store_seconds": Spec("histogram", ("store", "op"), "Time for one call of the conversation store", OVERHEAD),
     "upstream_connections": Spec("gauge", ("upstream", "state"), "Connections to an upstream (open, idle) and calls waiting"),
     "event_loop_lag_seconds": Spec("histogram", (), "How late the event loop ran a timer", OVERHEAD),
     "log_errors": Spec("counter", (), "Log lines that could not be written"),
+    "worker": Spec("gauge", (), "Number of the worker process that answered, from 1; 0 where there is only one process"),
     "build_info": Spec("gauge", ("version", "python"), "Always 1"),
 }
 
@@ -139,4 +147,6 @@ class TargetSeries:
         self.reported = {kind: metrics.child("tokens", *pair, kind, "provider") for kind in TOKEN_KINDS}
         self.estimated = {kind: metrics.child("tokens", *pair, kind, "estimate") for kind in ("input", "output")}
         self.skipped = metrics.child("skipped_events", *pair)
+        self.cost = metrics.child("cost_usd", *pair)
+        self.unpriced = metrics.child("unpriced_requests", *pair)
         self.breaker = metrics.child("breaker_state", *pair)

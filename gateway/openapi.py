@@ -11,7 +11,7 @@ ADMIN: list[dict[str, list[str]]] = [{"adminApiKey": []}]
 REASONS = {
     400: "The request is not valid: which field, and why.",
     401: "No credential, more than one, or one that is not known.",
-    403: "This key may not be used from this origin.",
+    403: "This key may not be used from this origin, or not for this, or nobody knows the model's price (`price_unknown`).",
     404: "There is no such model or stream, or this key may not use it.",
     408: "The body did not arrive in time.",
     409: "The id is taken, or the key cannot be changed here.",
@@ -21,7 +21,7 @@ REASONS = {
     429: "A limit is reached; `Retry-After` says when to come back.",
     500: "The gateway, or every upstream, has failed.",
     502: "Every upstream has failed.",
-    503: "The gateway is shutting down, or the upstream is overloaded.",
+    503: "The gateway is shutting down, the upstream is overloaded, or the keys of a token's issuer cannot be had.",
     504: "The upstream did not answer in time.",
 }
 _CHAT_ERRORS = (400, 401, 403, 404, 408, 413, 415, 429, 500)
@@ -42,8 +42,25 @@ def document(aliases: Sequence[str] = ()) -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        "tags": [{"name": "chat"}, {"name": "models"}, {"name": "conversations"}, {"name": "keys"}, {"name": "process"}],
-        "paths": {**_chat(), **_completions(), **_models(), **_conversations(), **_keys(), **_process()},
+        "tags": [
+            {"name": "chat"},
+            {"name": "tokens"},
+            {"name": "models"},
+            {"name": "conversations"},
+            {"name": "keys"},
+            {"name": "usage"},
+            {"name": "process"},
+        ],
+        "paths": {
+            **_chat(),
+            **_completions(),
+            **_tokens(),
+            **_models(),
+            **_conversations(),
+            **_keys(),
+            **_usage(),
+            **_process(),
+        },
         "components": {
             "schemas": schemas(model),
             "headers": _headers(),
@@ -79,6 +96,7 @@ def _chat() -> dict[str, Any]:
         return {"post": _operation("chat", operation, summary, KEY, {"200": stream, **errors}, **asked)}
 
     whole = _answer("The answer.", "ChatAnswer", {"conversationId": "c_9f2e", "message": "Because of …"}, limits=True)
+    whole["headers"] = _told(limits=True, cost=True)
     answered = _operation(
         "chat",
         "chat",
@@ -137,7 +155,7 @@ def _completions() -> dict[str, Any]:
     asked = {"model": "echo", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
     answer = {
         "description": "One completion, or with `stream` server-sent events of chunks that end in `data: [DONE]`.",
-        "headers": _told(limits=True),
+        "headers": _told(limits=True, cost=True),
         "content": {
             "application/json": {"schema": ref("Completion")},
             "text/event-stream": {"schema": ref("CompletionChunk"), "example": _CHUNKS},
@@ -163,10 +181,36 @@ def _completions() -> dict[str, Any]:
     return {"/v1/chat/completions": {"post": operation, "get": resumed}}
 
 
+def _tokens() -> dict[str, Any]:
+    asked = {"origin": "https://app.example.com", "alias": "chat", "sessionPrefix": "visitor-17:", "seconds": 300}
+    minted = {
+        "token": "eyJhbGciOiJIUzI1NiIsInR5cCI6InNsdWljZS1icm93c2VyK2p3dCJ9.e30.c2ln",
+        "expiresAt": "2027-01-31T10:05:00.000Z",
+        "origin": "https://app.example.com",
+        "alias": "chat",
+        "sessionPrefix": "visitor-17:",
+    }
+    operation = _operation(
+        "tokens",
+        "mintToken",
+        "Mint a token for a web page: for a server with a key, which stays on the server",
+        KEY,
+        {"200": _answer("The token.", "MintedToken", minted), **_refused("Widget", *_CHAT_ERRORS, 503)},
+        requestBody=_body("TokenRequest", asked),
+        description="The page sends it in place of a key, as a bearer. It may chat (and resume its own streams) from its "
+        "origin, with its alias, in sessions that begin with its prefix, within the limits of the key that minted it, "
+        "until it expires or the key may not be used any more.",
+    )
+    return {"/v1/tokens": {"post": operation}}
+
+
 def _models() -> dict[str, Any]:
     model = {"id": "echo", "object": "model", "created": 1790000000, "owned_by": "sluice"}
-    found = {"200": _answer("The model.", "Model", model), **_refused("OpenAI", 401, 403, 404, 429)}
-    listed = {"200": _answer("The models.", "Models", {"object": "list", "data": [model]}), **_refused("OpenAI", 401, 403, 429)}
+    found = {"200": _answer("The model.", "Model", model), **_refused("OpenAI", 401, 403, 404, 429, 503)}
+    listed = {
+        "200": _answer("The models.", "Models", {"object": "list", "data": [model]}),
+        **_refused("OpenAI", 401, 403, 429, 503),
+    }
     named = {"parameters": [_in_path("id", "An alias.")]}
     return {
         "/v1/models": {"get": _operation("models", "listModels", "The models that the key may use", KEY, listed)},
@@ -240,6 +284,26 @@ def _keys() -> dict[str, Any]:
     }
 
 
+def _usage() -> dict[str, Any]:
+    day: Schema = {"type": "string", "format": "date"}
+    fields = ("day", "key", "tenant", "alias", "model")
+
+    def asked(name: str, schema: Schema, description: str) -> dict[str, Any]:
+        return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
+
+    parameters = [
+        asked("from", day, "The first day (UTC); without it, the first of the month."),
+        asked("to", day, "The last day, itself included; without it, today."),
+        asked("by", {**STRING, "default": "day,model"}, f"What rows are kept apart by: any of {', '.join(fields)}."),
+        asked("format", {**STRING, "enum": ["json", "csv"]}, "CSV also by `Accept: text/csv`."),
+    ]
+    found = _answer("What was used.", "UsageReport")
+    found["content"]["text/csv"] = {"schema": STRING}
+    answers = {"200": found, **_refused("Widget", 400, 401, 429, 503)}
+    operation = _operation("usage", "getUsage", "Requests, tokens and costs", ADMIN, answers, parameters=parameters)
+    return {"/admin/usage": {"get": operation}}
+
+
 def _process() -> dict[str, Any]:
     alive = {"200": _answer("The process is there.", "Status", {"status": "ok"})}
     ready = {
@@ -283,10 +347,12 @@ def _answer(description: str, schema: str, example: Any = None, *, limits: bool 
     return {"description": description, "headers": _told(limits=limits), "content": {"application/json": content}}
 
 
-def _told(*, limits: bool = False, retry: bool = False) -> dict[str, Any]:
+def _told(*, limits: bool = False, retry: bool = False, cost: bool = False) -> dict[str, Any]:
     names = ["X-Request-Id"]
     if limits:
         names += ["X-RateLimit-Limit-Requests", "X-RateLimit-Remaining-Requests", "X-RateLimit-Reset-Requests"]
+    if cost:
+        names.append("X-Sluice-Cost-Usd")
     if retry:
         names += ["Retry-After", "Retry-After-Ms"]
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
@@ -300,6 +366,7 @@ def _headers() -> dict[str, Any]:
         "X-RateLimit-Limit-Requests": ("What the bucket holds.", {"type": "integer"}),
         "X-RateLimit-Remaining-Requests": ("What is left in it.", {"type": "integer"}),
         "X-RateLimit-Reset-Requests": ("When it is full again, as in `1.250s`.", STRING),
+        "X-Sluice-Cost-Usd": ("What the call cost in US dollars, where the gateway tells it (`prices.header`).", STRING),
     }
     return {name: {"description": text, "schema": schema} for name, (text, schema) in described.items()}
 
@@ -322,7 +389,14 @@ def _refused(prefix: str, *statuses: int) -> dict[str, Any]:
 def _security() -> dict[str, Any]:
     described = {"apiKey": "x-api-key", "widgetApiKey": "x-widget-api-key", "adminApiKey": "x-admin-api-key"}
     keys = {scheme: {"type": "apiKey", "in": "header", "name": header} for scheme, header in described.items()}
-    return {**keys, "bearer": {"type": "http", "scheme": "bearer", "description": "A key, or a JWT of a configured issuer."}}
+    return {
+        **keys,
+        "bearer": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "A key, a token that one minted, or a JWT of a configured issuer.",
+        },
+    }
 
 
 _LIMIT = {

@@ -38,6 +38,7 @@ def _widget(aliases: Schema) -> dict[str, Schema]:
     finish = {"type": "string", "enum": ["stop", "length", "tool_calls", "content_filter"]}
     names = ("inputTokens", "outputTokens", "cachedInputTokens", "reasoningTokens")
     usage = _object(dict.fromkeys(names, COUNT))
+    cost = {"type": "number", "minimum": 0, "description": "US dollars, where the gateway tells them (`prices.header`)."}
     extra = "Only with the full profile."
     index_and = {"index": COUNT}
     called = {"id": STRING, "name": STRING, "kind": {"type": "string", "enum": ["function", "server"]}}
@@ -63,7 +64,7 @@ def _widget(aliases: Schema) -> dict[str, Schema]:
                 _object({"type": _const("token"), "token": {**STRING, "minLength": 1}}),
                 _object(
                     {"type": _const("done"), "message": STRING, "conversationId": STRING},
-                    {"model": STRING, "finishReason": finish, "usage": usage},
+                    {"model": STRING, "finishReason": finish, "usage": usage, "cost": cost},
                     description="The last line on success. `message` is the whole text, trimmed, as history holds it.",
                 ),
                 _object(
@@ -145,16 +146,47 @@ def _openai(aliases: Schema) -> dict[str, Schema]:
 
 def _others() -> dict[str, Schema]:
     time = {"type": "string", "format": "date-time"}
+    day = {"type": "string", "format": "date"}
+    tokens = ("input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens")
+    figures = {
+        **dict.fromkeys(("requests", "errors", *tokens, "estimated"), COUNT),
+        "cost_usd": {"type": "number", "minimum": 0},
+    }
     turn = _object(
         {"role": {"type": "string", "enum": ["user", "assistant"]}, "content": STRING, "createdAt": time},
         {"interrupted": {"type": "boolean", "description": "The answer was cut short."}},
     )
+    prefix = "1 to 96 letters, digits and . _ : - of which the last is one of . _ : -; without it, a random one."
     return {
+        "TokenRequest": _object(
+            {"origin": {**STRING, "description": "The page's; one of the key's own origins, exact."}},
+            {
+                "alias": {**STRING, "description": "The one alias it may name; without it, the key's default."},
+                "sessionPrefix": {**STRING, "description": prefix},
+                "seconds": {"type": "integer", "minimum": 1, "default": 300, "description": "How long it lives."},
+            },
+            additionalProperties=False,
+        ),
+        "MintedToken": _object(
+            {"token": STRING, "expiresAt": time, "origin": STRING, "alias": STRING, "sessionPrefix": STRING}
+        ),
         "Conversation": _object(
             {"_id": STRING, "sessionId": STRING, "createdAt": time, "updatedAt": time, "lastMessage": STRING}
         ),
         "Conversations": _object({"conversations": _array(ref("Conversation")), "total": COUNT}),
         "ConversationWithMessages": _object({"conversation": ref("Conversation"), "messages": _array(turn)}),
+        "UsageReport": _object(
+            {
+                "from": day,
+                "to": day,
+                "by": _array({"type": "string", "enum": ["day", "key", "tenant", "alias", "model"]}),
+                "rows": _array(
+                    _object(figures, {"day": day, "key": STRING, "tenant": STRING, "alias": STRING, "model": STRING})
+                ),
+                "total": _object(figures),
+            },
+            description="`cost_usd` in US dollars; `estimated` counts attempts whose tokens the provider did not report.",
+        ),
         "Status": _object({"status": STRING}),
     }
 

@@ -21,10 +21,13 @@ import msgspec
 from gateway.backends import UpstreamRequest
 from gateway.call import Attempt, Call, Nowhere, Outlet, Target
 from gateway.chat import ChatRequest, continued, estimated_tokens
+from gateway.config import Prices
 from gateway.errors import BadRequest, GatewayError, RateLimited, UpstreamError, UpstreamErrorKind
+from gateway.events import Finished, Usage
 from gateway.flow import Flow, Leg, Tail
 from gateway.frontends import Answer
 from gateway.hedging import race
+from gateway.prices import cost, price_at
 from gateway.relay import Relay
 from gateway.routing import Journey, RetryBudget, Step, queue_of
 from gateway.transport import UpstreamResponse
@@ -32,6 +35,7 @@ from gateway.transport import UpstreamResponse
 Policy = Callable[[Call], AbstractAsyncContextManager[None] | None]
 """None: this call is none of the policy's."""
 
+COST = "x-sluice-cost-usd"
 ERROR_BODY = 64 << 10
 SHADOWS = 100
 """Shadow calls at a time; more are not sent."""
@@ -72,6 +76,7 @@ class Pipeline:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         write_idle: float = 60.0,
         crashed: Callable[[Exception, str], object] = lambda crash, request_id: None,
+        prices: Prices | None = None,
     ) -> None:
         self._policies = policies
         self._clock = clock
@@ -82,6 +87,7 @@ class Pipeline:
         self._budget = RetryBudget(clock)
         self._write_idle = write_idle
         self._crashed = crashed
+        self._prices = prices or Prices()
         self._overhead = metrics.child("overhead_seconds", "request")
         self.flows: set[Flow] = set()
         self._idle: asyncio.Event | None = None
@@ -118,6 +124,7 @@ class Pipeline:
             if deadline is not None:
                 deadline.cancel()
             self.flows.discard(flow)
+            flow.close()
             if self._idle is not None and not self.flows:
                 self._idle.set()
             call.end = call.end or flow.doomed or "client_gone"
@@ -178,6 +185,8 @@ class Pipeline:
         """The end reason of the answer that was given. Raises the last target's error where none was."""
         route = call.route
         queue = route.targets if route.plain else queue_of(route.ranks, call.asked, self._chance)
+        if self._prices.unknown == "refuse":
+            queue = [target for target in queue if price_at(target.prices, self._wall()) is not None]
         journey = Journey(queue, self._chance, self._budget, route.retry)
         step = journey.first()
         while True:
@@ -295,6 +304,8 @@ class Pipeline:
             verbatim = _verbatim(flow.call, target) and not flow.resumes
             decoder = target.backend.decoder(verbatim=verbatim)
             relay = leg.begin(response, decoder, verbatim=verbatim)
+            if self._prices.header:
+                relay.priced = lambda finished: self._told(flow, leg, finished)
             try:
                 if response.status != 200:
                     raise target.backend.error(response.status, response.headers, await _reason(response))
@@ -309,6 +320,17 @@ class Pipeline:
         assert relay.finished is not None
         return ENDS[relay.finished.reason]
 
+    def _told(self, flow: Flow, leg: Leg, finished: Finished) -> Finished:
+        """The answer's end with what the call has cost so far, where that is known; a whole answer says it in a header."""
+        price = price_at(leg.attempt.target.prices, self._wall())
+        if price is None or finished.usage is None:
+            return finished
+        dollars = round((flow.call.cost or 0.0) + cost(price, finished.usage), 9)
+        if not flow.call.chat.stream:
+            others = [(name, value) for name, value in flow.call.headers if name != COST]  # of an answer that was none
+            flow.call.headers = [*others, (COST, f"{dollars:.9f}")]
+        return msgspec.structs.replace(finished, cost=dollars)
+
     def _record(self, attempt: Attempt, relay: Relay | None, chat: ChatRequest) -> None:
         """The attempt's outcome and tokens, whatever became of it."""
         series = attempt.target.series
@@ -320,9 +342,16 @@ class Pipeline:
         attempt.characters = relay.characters
         attempt.model = relay.model
         attempt.usage = usage = relay.finished.usage if relay.finished is not None else None
+        attempt.used = used = usage or Usage(estimated_tokens(chat), relay.estimated_tokens)
+        price = price_at(attempt.target.prices, self._wall())
+        if price is not None:
+            attempt.cost = dollars = cost(price, used)
+            series.cost.inc(dollars)
+        else:
+            series.unpriced.inc()
         if usage is None:
-            series.estimated["input"].inc(estimated_tokens(chat))
-            series.estimated["output"].inc(relay.characters // 4)
+            series.estimated["input"].inc(used.input)
+            series.estimated["output"].inc(used.output)
             return
         reported = series.reported
         reported["input"].inc(usage.input)

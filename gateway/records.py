@@ -36,6 +36,7 @@ class RequestLine(Line, kw_only=True):
     ttft: float | UnsetType | None = UNSET
     tokens_in: int | UnsetType | None = UNSET
     tokens_out: int | UnsetType | None = UNSET
+    cost_usd: float | UnsetType | None = UNSET
     detail: str | UnsetType | None = UNSET
     upstream_status: int | UnsetType | None = UNSET
     event: str = "request"
@@ -44,7 +45,8 @@ class RequestLine(Line, kw_only=True):
 class Records:
     """`say` writes the line of a request, `log` all others. `clock` is the monotonic one that calls are received on.
 
-    `conversations` names the kind of that store. `keys`: those that requests are also counted by.
+    `conversations` names the kind of that store. `keys`: those that requests are also counted by. `used` is told of each
+    call when it is over, once, and whether it ended in an error.
     """
 
     def __init__(
@@ -56,12 +58,15 @@ class Records:
         aliases: Iterable[str],
         conversations: str,
         keys: Iterable[str],
+        used: Callable[[Call, bool], object] = lambda call, failed: None,
     ) -> None:
         self._metrics = metrics
         self._say = say
         self._clock = clock
         self._conversations = conversations
+        self._used = used
         self._decisions: dict[tuple[str, str, str], Value] = {}
+        self._fetches: dict[str, str] = {}
         self._by_key = {key: metrics.children("key_requests", (key,), CODES) for key in keys}
         self.log = log
         self.auth_failures = metrics.children("auth_failures", (), AUTH_REASONS)
@@ -77,6 +82,14 @@ class Records:
                 "ratelimit_decisions", scope, resource, decision
             )
         series.inc()
+
+    def keys_fetched(self, issuer: str, outcome: str, keys: int) -> None:
+        """An issuer's key set was fetched, or could not be: each is counted, and a change is logged."""
+        self._metrics.child("jwks_fetches", issuer, outcome).inc()
+        if self._fetches.get(issuer) != outcome:
+            self._fetches[issuer] = outcome
+            say = self.log.info if outcome == "ok" else self.log.warning
+            say("jwks", issuer=issuer, outcome=outcome, keys=keys)
 
     def not_kept(self, operation: str, error: Exception) -> None:
         """A conversation store failed: a call went without its history, or its turn was not stored."""
@@ -119,6 +132,7 @@ class Records:
         error = error or (call.error if call is not None else None)
         if call is not None and not call.detached:
             facts = _facts(call)
+            self._used(call, error is not None)
         else:
             facts = {"end": "refused" if error is not None else "client_gone"}
         self._say(
@@ -150,6 +164,7 @@ class Records:
 
     def detached(self, call: Call, error: BaseException | None) -> None:
         """A call that went on without its client has ended."""
+        self._used(call, error is not None or call.error is not None)
         self.log.info("detached", request_id=call.id, error=type(error).__name__ if error else None, **_facts(call))
 
 
@@ -165,6 +180,7 @@ def _facts(call: Call) -> dict[str, Any]:
         "ttft": round(call.ttft, 6) if call.ttft is not None else None,
         "tokens_in": usage.input if usage is not None else None,
         "tokens_out": usage.output if usage is not None else None,
+        "cost_usd": round(cost, 9) if (cost := call.cost) is not None else None,
         "detail": (call.error.detail or None) if isinstance(call.error, UpstreamError) else None,
         "upstream_status": (call.error.status or None) if isinstance(call.error, UpstreamError) else None,
     }

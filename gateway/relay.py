@@ -19,6 +19,8 @@ The observer keeps what the rest of the gateway wants to know: when content came
 and the text.
 """
 
+from collections.abc import Callable
+
 from gateway.backends import Decoder
 from gateway.errors import UpstreamError, UpstreamGarbled, UpstreamTruncated
 from gateway.events import Finished, ReasoningDelta, Started, StreamEvent, TextDelta, ToolCallDelta, ToolCallStarted, Verbatim
@@ -38,8 +40,9 @@ class Relay:
     """
 
     __slots__ = (
-        "_accept_empty", "_decoder", "_encoder", "_folded", "_held", "_reproducing", "_resumes", "_said", "_text", "_whole",
-        "characters", "committed", "content_at", "finished", "first_content_at", "gap", "model", "only_text", "recovered",
+        "_accept_empty", "_counted", "_decoder", "_encoder", "_folded", "_held", "_reproducing", "_resumes", "_said", "_text",
+        "_whole", "characters", "committed", "content_at", "finished", "first_content_at", "gap", "model", "only_text",
+        "priced", "recovered",
     )  # fmt: skip
 
     def __init__(
@@ -64,12 +67,14 @@ class Relay:
         self._held: list[StreamEvent] = []
         self._text: list[str] = []
         self._folded = 0
+        self._counted = 0  # pieces that do not stand apart in `_text` (any more)
         self.committed = False
         self.finished: Finished | None = None
         self.first_content_at = 0.0
         self.content_at = now
         self.gap = 0.0
         self.characters = 0
+        self.priced: Callable[[Finished], Finished] | None = None  # adds what the answer costs
         self.model = ""
         self.only_text = True
         self.recovered = False  # this attempt has gone on with what another had begun
@@ -79,6 +84,16 @@ class Relay:
         """What the client holds of the answer's text, untrimmed; what earlier attempts said included."""
         text = "".join(self._text)
         return self._said if self._reproducing else self._said + text
+
+    @property
+    def pieces(self) -> int:
+        """Pieces of content that came: most providers send a token at a time."""
+        return self._counted + len(self._text) - self._folded
+
+    @property
+    def estimated_tokens(self) -> int:
+        """About how many tokens the answer has, where nobody says: a token per piece, or per four characters."""
+        return max(self.pieces, self.characters // 4)
 
     def feed(self, data: bytes, now: float) -> bytes:
         """The client's bytes for this read of the upstream's; b"" = nothing to say yet.
@@ -124,13 +139,18 @@ class Relay:
                 pass
             elif kind is Finished:
                 self.finished = event  # type: ignore[assignment]
+                if self.priced is not None:
+                    self.finished = self.priced(event)  # type: ignore[arg-type]
+                    events[events.index(event)] = self.finished
             elif kind is Started:
                 self.model = event.model  # type: ignore[union-attr]
             else:
                 characters += self._measure(event)
+                self._counted += 1
                 content = True
         self.characters = characters
         if len(self._text) - self._folded > FOLD:  # a token as an object of its own takes ten times its text
+            self._counted += len(self._text) - self._folded
             self._text[self._folded :] = ["".join(self._text[self._folded :])]
             self._folded += 1
         if content:
@@ -174,6 +194,7 @@ class Relay:
                 known = ""
             self._said = "" if restart else self._said
             fresh = text[len(known) :]
+            self._counted = self.pieces - 1
             self._text = [fresh]
             self._folded = 0
             events = [*([TextDelta(fresh)] if fresh else ()), *(e for e in events if _follows_text(e))]

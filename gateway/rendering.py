@@ -26,6 +26,7 @@ from gateway.errors import (
     UpstreamError,
 )
 from gateway.frontends import Frontend
+from gateway.identity.browser import Minted
 from gateway.keystore import StoredKey, plain
 
 STATUS: Mapping[type[GatewayError], int] = {
@@ -44,8 +45,11 @@ ALLOWED_HEADERS = (
 )
 EXPOSED_HEADERS = (
     "x-request-id, request-id, retry-after, retry-after-ms, x-should-retry, "
-    "x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests"
+    "x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
+    "x-sluice-cost-usd"
 )
+
+NOT_STORED = (("Cache-Control", "no-store"),)
 
 
 def status_of(error: GatewayError, frontend: Frontend) -> int:
@@ -90,6 +94,16 @@ def conversation_object(found: Conversation) -> dict[str, Any]:
         "createdAt": _iso(found.created),
         "updatedAt": _iso(found.updated),
         "lastMessage": found.last_message,
+    }
+
+
+def token_object(minted: Minted) -> dict[str, Any]:
+    return {
+        "token": minted.token,
+        "expiresAt": _iso(minted.expires),
+        "origin": minted.origin,
+        "alias": minted.alias,
+        "sessionPrefix": minted.session_prefix,
     }
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping
+from select import PIPE_BUF
 
 from gateway.addresses import client_addresses
 from gateway.backends import Backend
@@ -24,14 +25,18 @@ from gateway.keystore.table import KeyTable
 from gateway.logs import Lines, open_lines, open_log, quiet_libraries
 from gateway.metrics import Metrics, TargetSeries
 from gateway.pipeline import Pipeline
+from gateway.policies.priced import Priced
 from gateway.policies.requests import RequestLimits
 from gateway.policies.turns import Turns
 from gateway.probes import watch
 from gateway.records import Records
 from gateway.routing import RetryPolicy
-from gateway.stores import bucket_store, conversation_store, http_transport, journals, key_store
+from gateway.stores import bucket_store, conversation_store, http_transport, journals, key_store, usage_store
 from gateway.strategies import Rank
 from gateway.transport import Transport
+from gateway.usage import UsageFailed
+from gateway.usage.ledger import Ledger
+from gateway.usage.opening import reopen
 from gateway.version import VERSION
 
 TICK = 0.05
@@ -48,10 +53,12 @@ class Runtime:
         self.draining = False
         self._clock = time.monotonic
         self.metrics = Metrics(VERSION)
-        self.lines = lines or Lines(sys.stdout.buffer, self.metrics.child("log_errors").inc)
+        full = PIPE_BUF if config.server.workers > 1 else Lines.FULL  # else lines of several workers tear each other
+        self.lines = lines or Lines(sys.stdout.buffer, self.metrics.child("log_errors").inc, full=full)
         self.log = open_log(self.lines, config.log.level)
         quiet_libraries(self.log)
         self._backends = loaded.backends
+        self._prices = loaded.prices
         self._transports: dict[str, Transport] = {
             name: backend.transport() or http_transport(config, name, backend) for name, backend in loaded.backends.items()
         }
@@ -60,27 +67,33 @@ class Runtime:
         labelled = [key.id for key in config.keys] if config.metrics.key_label else []
         kind = config.state.partition(":")[0]
         say = open_lines(self.lines, config.log.level)
-        self.records = records = Records(self.metrics, self.log, say, self._clock, self.routes, kind, labelled)
+        self.conversations = Measured(conversation_store(config), self.metrics, kind, self._clock)
+        self.usage = self._ledger()
+        self.records = records = Records(
+            self.metrics, self.log, say, self._clock, self.routes, kind, labelled, used=self.usage.add
+        )
         self.keys = self._keys(config)
-        self.authenticator = Authenticator(config, time.time, dynamic=self.keys.table.keyring)
+        self.authenticator = Authenticator(config, time.time, records.keys_fetched, self.keys.table.keyring)
         callers: tuple[Key | Issuer, ...] = (*config.keys, *config.jwt)
         configured = dict.fromkeys((origin for caller in callers for origin in caller.origins), 1)
         self.origins = ChainMap(configured, self.keys.table.origins)
         self.addresses = client_addresses(config.server.trusted_proxies)
         self.store = bucket_store(config, self.metrics, self.log)
         self.limits = RequestLimits(self.store, config.limits.address, records.decided)
-        self.conversations = Measured(conversation_store(config), self.metrics, kind, self._clock)
         self.journals = journals(config, records.not_journaled)
         turns = Turns(self.conversations, Turnstile(), time.time, records.not_kept)
+        priced = [Priced(time.time)] if config.prices.unknown == "refuse" else []
         self.pipeline = Pipeline(
-            [self.limits, turns],
+            [*priced, self.limits, turns],
             clock=self._clock,
             wall=time.time,
             metrics=self.metrics,
             write_idle=float(config.server.write_idle),
             crashed=records.crashed,
+            prices=config.prices,
         )
         self._probing: list[asyncio.Task[None]] = []
+        self._counting: asyncio.Task[None] | None = None
         self._detached: set[asyncio.Task[None]] = set()
         self._admin_digest = config.admin.digest.partition(":")[2] if config.admin.digest else ""
         self._lag = self.metrics.child("event_loop_lag_seconds")
@@ -107,6 +120,8 @@ class Runtime:
         if alias.shadow is not None:
             spec = TargetConfig(upstream=alias.shadow.upstream, model=alias.shadow.model)
             shadow = self._target(spec, backends[spec.upstream])
+            if self.config.prices.unknown == "refuse" and not shadow.prices:
+                shadow = None
         retry = RetryPolicy(
             same_target=alias.retry.same_target,
             backoff=float(alias.retry.backoff),
@@ -132,6 +147,7 @@ class Runtime:
             health=health,
             load=load,
             series=series,
+            prices=self._prices.prices_of(spec.upstream, spec.model),
         )
 
     def _state(self, spec: TargetConfig, series: TargetSeries) -> tuple[Health, Load]:
@@ -148,6 +164,16 @@ class Runtime:
         )
         state = self._states[spec.upstream, spec.model] = Health(self._clock, breaker, changed=series.breaker.set), Load()
         return state
+
+    def _ledger(self) -> Ledger:
+        store = usage_store(self.config)
+        errors = self.metrics.child("usage_store_errors")
+
+        def failed(error: UsageFailed) -> None:
+            errors.inc()
+            self.log.warning("usage_not_stored", error=str(error))
+
+        return Ledger(store, wall=time.time, failed=failed, folded=self.metrics.child("usage_folded").inc)
 
     # --- what happens
 
@@ -200,6 +226,12 @@ class Runtime:
 
     # --- living
 
+    async def open(self) -> None:
+        """To be done before the first call: keys and what was spent of budgets are known; from now on usage is stored."""
+        await self.keys.start()
+        await reopen(self.store, self.usage.store, self.config, time.time(), self.keys.table.budgets)
+        self._counting = asyncio.create_task(self.usage.run())
+
     async def tick(self, sweep: Callable[[float], None]) -> None:
         """Look at the deadlines of all calls, again and again; run until cancelled. `sweep` is called once a second."""
         due = self._clock() + TICK
@@ -228,6 +260,7 @@ class Runtime:
         for task in (beside := [*self._detached, *self._probing]):
             task.cancel()
         await asyncio.gather(*beside, return_exceptions=True)
+        await self.authenticator.close()
         await self.pipeline.close()
         await self.journals.close()
         for transport in self._transports.values():
@@ -235,6 +268,10 @@ class Runtime:
         await self.store.close()
         await self.keys.close()
         await self.conversations.close()
+        if self._counting is not None:
+            self._counting.cancel()
+            await asyncio.wait([self._counting])
+        await self.usage.close()
         self.lines.flush()
 
 

@@ -3,29 +3,46 @@
 On SIGTERM or SIGINT readiness flips first while new connections are still served (`drain_delay`: load balancers need
 that long to notice); then no more are accepted and running calls may finish (`drain_timeout`); what is left then is
 told so in-band and closed. The admin port goes last. A second signal ends the delay.
+
+A worker (see `supervisor.py`) shares its ports with others. It drains on SIGTERM, however often that comes, and when its
+supervisor is gone; SIGINT ends its delay.
 """
 
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from typing import Self, cast
 
+import msgspec
+
 from gateway.api import ADMIN, API, Api
 from gateway.configfile import Loaded
+from gateway.inbound import Listener
 from gateway.logs import Lines
 from gateway.runtime import Runtime
-from gateway.server import Listener
 from gateway.version import VERSION
 
 
-def run(loaded: Loaded) -> int:
+class Worker(msgspec.Struct, frozen=True):
+    """One of several processes on the same ports.
+
+    It says on the descriptor `ready` that it listens; `supervisor` is one that can be read when its supervisor is gone.
+    """
+
+    number: int
+    ready: int
+    supervisor: int
+
+
+def run(loaded: Loaded, worker: Worker | None = None) -> int:
     """Serve until a signal says otherwise. Returns the process's exit code: 1 where an address cannot be had."""
     runner = asyncio.Runner(loop_factory=_loop_factory())
     with runner:
-        return runner.run(_serve(loaded))
+        return runner.run(_serve(loaded, worker))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -39,26 +56,28 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 class Gateway:
     """A runtime and its two listeners. `async with` serves; leaving it closes what is left at once."""
 
-    def __init__(self, loaded: Loaded, lines: Lines | None = None) -> None:
+    def __init__(self, loaded: Loaded, lines: Lines | None = None, *, reuse_port: bool = False) -> None:
         self.config = loaded.config.server
         self.runtime = Runtime(loaded, lines)
         self.clients = Listener(Api(self.runtime, API), self.config, self.runtime.records.broken)
         self.operators = Listener(Api(self.runtime, ADMIN), self.config, self.runtime.records.broken)
+        self._reuse_port = reuse_port
         self._servers: list[asyncio.Server] = []
         self._ticking: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         """Raises CannotListen."""
-        await self.runtime.keys.start()
+        await self.runtime.open()
         places = ((self.operators, self.config.admin_listen, "admin_listen"), (self.clients, self.config.listen, "listen"))
         for listener, address, option in places:
             try:
-                self._servers.append(await listener.bind(address))
+                self._servers.append(await listener.bind(address, reuse_port=self._reuse_port))
             except OSError as error:
                 await self._close()
                 raise CannotListen(f"cannot listen on {address} (server.{option}): {error.strerror or error}") from None
         self._ticking = asyncio.create_task(self.runtime.tick(self.clients.sweep))
         self.runtime.start_probes()
+        self.runtime.authenticator.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -105,18 +124,20 @@ class CannotListen(Exception):
     """An address is taken, or not ours."""
 
 
-async def _serve(loaded: Loaded) -> int:
+async def _serve(loaded: Loaded, worker: Worker | None) -> int:
+    number = worker.number if worker else 0
     try:
-        async with Gateway(loaded) as gateway:
+        async with Gateway(loaded, reuse_port=worker is not None) as gateway:
             log, config = gateway.runtime.log, gateway.config
             gc.collect()
             gc.freeze()  # what is here now stays: no use in looking at it again and again
-            stop = asyncio.Event()
-            with _signals(stop):
-                log.info("started", version=VERSION, listen=config.listen, admin_listen=config.admin_listen)
+            gc.set_threshold(20_000, 20, 100)  # calls leave no cycles behind: the default looks after every second one
+            gateway.runtime.metrics.child("worker").set(number)
+            stop, hurry = asyncio.Event(), asyncio.Event()
+            with _signals(stop, hurry, worker):
+                log.info("started", version=VERSION, listen=config.listen, admin_listen=config.admin_listen, worker=number)
                 await stop.wait()
-                stop.clear()
-                await gateway.drain(hurry=stop)
+                await gateway.drain(hurry)
     except CannotListen as error:
         print(f"sluice: {error}", file=sys.stderr)
         return 1
@@ -126,12 +147,31 @@ async def _serve(loaded: Loaded) -> int:
 
 
 @contextlib.contextmanager
-def _signals(stop: asyncio.Event) -> Iterator[None]:
+def _signals(stop: asyncio.Event, hurry: asyncio.Event, worker: Worker | None) -> Iterator[None]:
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+
+    def terminated() -> None:
+        (hurry if stop.is_set() and worker is None else stop).set()
+
+    def interrupted() -> None:
+        if worker is not None:
+            hurry.set()
+        terminated()
+
+    def abandoned(descriptor: int) -> None:
+        loop.remove_reader(descriptor)
+        stop.set()
+
+    loop.add_signal_handler(signal.SIGTERM, terminated)
+    loop.add_signal_handler(signal.SIGINT, interrupted)
+    if worker is not None:
+        loop.add_reader(worker.supervisor, abandoned, worker.supervisor)
+        os.write(worker.ready, b"1")
+        os.close(worker.ready)
     try:
         yield
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+        if worker is not None:
+            loop.remove_reader(worker.supervisor)

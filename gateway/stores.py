@@ -17,6 +17,8 @@ from gateway.resume import Journals
 from gateway.resume.memory import MemoryJournals
 from gateway.transport import Transport
 from gateway.upstream import HttpTransport
+from gateway.usage import UsageStore
+from gateway.usage.memory import MemoryUsage
 
 
 def http_transport(config: Config, name: str, backend: Backend) -> Transport:
@@ -30,15 +32,25 @@ def bucket_store(config: Config, metrics: Metrics, log: Any) -> BucketStore:
     if url == "memory":
         return MemoryStore()
     from gateway.limits.guarded import Guarded
-    from gateway.limits.redis import RedisStore
 
-    errors = metrics.child("ratelimit_store_errors", "redis")
-    seconds = metrics.child("ratelimit_store_seconds", "redis")
+    kind, _, path = url.partition(":")
+    kind = kind if kind == "shared" else "redis"
+    errors = metrics.child("ratelimit_store_errors", kind)
+    seconds = metrics.child("ratelimit_store_seconds", kind)
+    store: BucketStore
+    if kind == "shared":
+        from gateway.limits.shared import SharedStore
+
+        store = SharedStore(path, evicted=metrics.child("ratelimit_forgotten", kind).inc)
+    else:
+        from gateway.limits.redis import RedisStore
+
+        store = RedisStore(url, prefix=config.limits.prefix)
     return Guarded(
-        RedisStore(url, prefix=config.limits.prefix),
+        store,
         MemoryStore(),
         config.limits.when_down,
-        replicas=config.limits.replicas,
+        replicas=config.limits.replicas * config.server.workers,
         failed=lambda reason: errors.inc(),
         decided=lambda decider, took: seconds.observe(took),
         switched=lambda down: log.warning("limits_store", down=down, mode=config.limits.when_down),
@@ -52,6 +64,20 @@ def journals(config: Config, failed: Callable[[Exception], None]) -> Journals:
     from gateway.resume.redis import RedisJournals
 
     return RedisJournals(url, prefix=config.limits.prefix, failed=failed)
+
+
+def usage_store(config: Config) -> UsageStore:
+    text = admin_store(config)
+    kind, _, path = text.partition(":")
+    if kind == "memory":
+        return MemoryUsage()
+    if kind == "sqlite":
+        from gateway.usage.sqlite import SqliteUsage
+
+        return SqliteUsage(Path(path))
+    from gateway.usage.redis import RedisUsage
+
+    return RedisUsage(text, prefix=config.limits.prefix)
 
 
 def conversation_store(config: Config) -> ConversationStore:

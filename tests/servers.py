@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+STARTED = ("ready to accept connections", "+monitor master main")
 STARTS = 5
 """Attempts: another process may take a port between our finding it free and the server's binding it."""
 
@@ -64,14 +65,17 @@ class RedisServer:
                 return
         raise RuntimeError("redis-server did not start")
 
-    def _started(self, port: int) -> bool:
+    def _command(self, port: int) -> list[str]:
         options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", self._directory]
+        return [self._binary, *options, "--repl-diskless-sync-delay", "0"]
+
+    def _started(self, port: int) -> bool:
         self._process = subprocess.Popen(
-            [self._binary, *options], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            self._command(port), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            if "ready to accept connections" in line.lower():
+            if any(words in line.lower() for words in STARTED):
                 return True
         self.kill()
         return False
@@ -91,6 +95,27 @@ class RedisServer:
     def resume(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
+
+
+class RedisSentinel(RedisServer):
+    """A redis-server that watches over another as "main", on its own: down after 300 ms."""
+
+    def __init__(self, directory: str, master: RedisServer, binary: str | None = None) -> None:
+        super().__init__(directory, binary)
+        self._master = master
+
+    def _command(self, port: int) -> list[str]:
+        lines = [
+            f"port {port}",
+            "bind 127.0.0.1",
+            f"dir {self._directory}",
+            f"sentinel monitor main 127.0.0.1 {self._master.port} 1",
+            "sentinel down-after-milliseconds main 300",
+            "sentinel failover-timeout main 3000",
+        ]
+        file = Path(self._directory) / "sentinel.conf"
+        file.write_text("\n".join(lines))
+        return [self._binary, str(file), "--sentinel"]
 
 
 @contextmanager

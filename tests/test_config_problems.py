@@ -110,7 +110,11 @@ APPENDED: list[tuple[str, str, list[str]]] = [
     ),
     ("state", "state: postgres", ["8:8: state: expected memory or sqlite:PATH"]),
     ("state without a path", 'state: "sqlite:"', ["8:8: state: expected memory or sqlite:PATH"]),
-    ("store", "limits: {store: mysql://x}", ["8:17: limits.store: expected memory or a redis://, rediss:// or unix:// URL"]),
+    (
+        "store",
+        "limits: {store: mysql://x}",
+        ["8:17: limits.store: expected memory, shared:PATH, or a redis://, rediss:// or unix:// URL"],
+    ),
     (
         "admin store",
         "admin: {store: mysql://x}",
@@ -282,11 +286,58 @@ def test_checks_references_and_sections(tmp_path: Path, old: str, new: str, expe
 ISSUER = "issuer: https://i, audience: sluice"
 LONG = "k" * 64
 ISSUERS: list[tuple[str, str, list[str]]] = [
-    ("neither", f"{{{ISSUER}, algorithms: [HS256]}}", ["9:5: jwt[0]: needs exactly one of secret and jwks_file"]),
+    (
+        "neither",
+        f"{{{ISSUER}, algorithms: [HS256]}}",
+        ["9:5: jwt[0]: needs exactly one of secret, jwks_file, jwks_url and discovery"],
+    ),
     (
         "both",
         f"{{{ISSUER}, algorithms: [HS256], secret: {LONG}, jwks_file: x}}",
-        ["9:5: jwt[0]: needs exactly one of secret and jwks_file"],
+        ["9:5: jwt[0]: needs exactly one of secret, jwks_file, jwks_url and discovery"],
+    ),
+    (
+        "by address and by discovery",
+        f"{{{ISSUER}, algorithms: [RS256], jwks_url: 'https://i/jwks', discovery: true}}",
+        ["9:5: jwt[0]: needs exactly one of secret, jwks_file, jwks_url and discovery"],
+    ),
+    ("by address", f"{{{ISSUER}, algorithms: [RS256, ES256, EdDSA], jwks_url: 'https://i/jwks'}}", []),
+    ("by an address on this machine", f"{{{ISSUER}, algorithms: [RS256], jwks_url: 'http://[::1]:80/jwks'}}", []),
+    ("by discovery", f"{{{ISSUER}, algorithms: [RS256], discovery: true}}", []),
+    (
+        "by an address that anyone on the way can change",
+        f"{{{ISSUER}, algorithms: [RS256], jwks_url: 'http://i/jwks'}}",
+        ["9:74: jwt[0].jwks_url: must be https: whoever can change the answer could sign tokens"],
+    ),
+    (
+        "by no address",
+        f"{{{ISSUER}, algorithms: [RS256], jwks_url: jwks.json}}",
+        ["9:74: jwt[0].jwks_url: expected a URL such as https://login.example.com/jwks.json"],
+    ),
+    (
+        "by an address with a password",
+        f"{{{ISSUER}, algorithms: [RS256], jwks_url: 'https://a:b@i/jwks'}}",
+        ["9:74: jwt[0].jwks_url: must have neither a user nor a fragment"],
+    ),
+    (
+        "discovery below a name",
+        "{issuer: login, audience: sluice, algorithms: [RS256], discovery: true}",
+        ["9:14: jwt[0].issuer: expected a URL such as https://login.example.com/jwks.json"],
+    ),
+    (
+        "discovery below a query",
+        "{issuer: 'https://i?a', audience: sluice, algorithms: [RS256], discovery: true}",
+        ["9:14: jwt[0].issuer: has a query, so nothing can be discovered below it"],
+    ),
+    (
+        "a shared-secret algorithm with keys that anyone can fetch",
+        f"{{{ISSUER}, algorithms: [RS256, HS256], jwks_url: 'https://i/jwks'}}",
+        ["9:55: jwt[0].algorithms: HS256 needs a secret: the keys of a set that is fetched are public"],
+    ),
+    (
+        "a shared-secret algorithm with discovery",
+        f"{{{ISSUER}, algorithms: [HS512], discovery: true}}",
+        ["9:55: jwt[0].algorithms: HS512 needs a secret: the keys of a set that is fetched are public"],
     ),
     (
         "none",
@@ -322,7 +373,7 @@ ISSUERS: list[tuple[str, str, list[str]]] = [
         [
             '9:5: jwt[0]: missing key "algorithms"',
             '9:5: jwt[0]: missing key "audience"',
-            "9:5: jwt[0]: needs exactly one of secret and jwks_file",
+            "9:5: jwt[0]: needs exactly one of secret, jwks_file, jwks_url and discovery",
         ],
     ),
 ]
@@ -331,6 +382,18 @@ ISSUERS: list[tuple[str, str, list[str]]] = [
 @pytest.mark.parametrize(("text", "expected"), [pytest.param(t, e, id=i) for i, t, e in ISSUERS])
 def test_checks_issuers_of_tokens(tmp_path: Path, text: str, expected: list[str]) -> None:
     assert lines(tmp_path, f"{GOOD}jwt:\n  - {text}\n") == [f"gateway.yaml:{line}" for line in expected]
+
+
+TOKENS = [
+    ("short", "{secret: short}", ["8:18: tokens.secret: is too short: at least 32 bytes"]),
+    ("no time", f"{{secret: {LONG}, longest: 0s}}", ["8:93: tokens.longest: must be at least 1s"]),
+    ("no secret", "{}", ['8:9: tokens: missing key "secret"']),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), [pytest.param(t, e, id=i) for i, t, e in TOKENS])
+def test_checks_browser_tokens(tmp_path: Path, text: str, expected: list[str]) -> None:
+    assert lines(tmp_path, f"{GOOD}tokens: {text}\n") == [f"gateway.yaml:{line}" for line in expected]
 
 
 def test_refuses_a_shared_secret_algorithm_where_the_set_holds_public_keys(tmp_path: Path) -> None:
@@ -403,10 +466,32 @@ def test_warns_of_what_is_of_no_use(tmp_path: Path) -> None:
     ]
 
 
+def test_warns_of_what_several_workers_do_not_share(tmp_path: Path) -> None:
+    def said(text: str) -> list[str]:
+        return [line.split(": ", 1)[1] for line in warnings(tmp_path, text)]
+
+    several = GOOD.replace("    tiers:", "    resumable: true\n    tiers:") + "server: {workers: 2}\n"
+    own = "state: each worker keeps its own conversations: a turn that another worker answers does not know them"
+    order = "state: turns of one session at two workers at once are not put in order"
+    resume = "resume: a stream can only be resumed at the worker that began it: use a redis:// URL"
+    assert said(several.replace("2}", "1}")) == []
+    assert said(several) == [resume, own]
+    assert said(several + "state: sqlite:x.db\nresume: redis://x\n") == [order]
+
+
+@pytest.mark.parametrize("store", ["memory", "shared:/run/sluice/limits", "redis://x", "unix:///x"])
+def test_stores_of_limits(tmp_path: Path, store: str) -> None:
+    assert lines(tmp_path, f"{GOOD}limits: {{store: '{store}'}}\n") == []
+
+
 def test_says_nothing_of_missing_keys_where_they_can_be_made_later_but_of_workers_that_share_none(tmp_path: Path) -> None:
-    without_keys = GOOD[: GOOD.index("keys:")] + f'admin: {{digest: "{DIGEST}"}}\n'
-    assert warnings(tmp_path, without_keys) == []
-    assert warnings(tmp_path, without_keys + "server: {workers: 2}\n") == [
-        "gateway.yaml:6:8: admin.store: memory: keys that are made by one worker do not work with the others"
+    text = GOOD[: GOOD.index("keys:")] + f'admin: {{digest: "{DIGEST}"}}\n'
+    apart = "each worker has its own dynamic keys and usage: use sqlite:PATH or a redis:// URL"
+    assert warnings(tmp_path, text) == []
+    said = [
+        (state, warnings(tmp_path, f'{text}server: {{workers: 2}}\nstate: "{state}"\n')) for state in ("memory", "sqlite:x")
     ]
-    assert warnings(tmp_path, without_keys + 'server: {workers: 2}\nstate: "sqlite:x.db"\n') == []
+    assert [(state, [line for line in found if line.endswith(apart)] != []) for state, found in said] == [
+        ("memory", True),
+        ("sqlite:x", False),
+    ]

@@ -213,3 +213,49 @@ def test_behind_reasoning_that_was_cut_only_what_is_not_reasoning_is_new() -> No
 
 def test_behind_reasoning_that_was_cut_an_end_without_text_is_an_end() -> None:
     assert relay(resumes=True, accept_empty=True).feed(b"sr.", 2.0) == b"."
+
+
+def test_every_piece_of_content_is_counted_and_nothing_else() -> None:
+    r = relay()
+    for data in (b"s", b"av", b"rbt", b"v", b"."):
+        r.feed(data, 2)
+    assert (r.pieces, r.characters, r.estimated_tokens) == (4, 4, 4)
+    for batch in range(1, 300):
+        r = relay()
+        r.feed(b"a" * batch, 2)
+        r.feed(b"ab" * batch, 3)
+        assert r.pieces == 3 * batch, "however they are folded"
+
+
+def test_pieces_that_say_again_what_the_client_holds_count_too() -> None:
+    r = relay(said="ab")
+    assert r.feed(b"sa", 2) == b""
+    assert r.feed(b"bab", 3) == b"ab"
+    assert r.feed(b"a.", 4) == b"a."
+    assert r.pieces == 5
+
+
+def test_large_pieces_are_estimated_by_their_characters() -> None:
+    r = Relay(Long(), Names(), whole=True, accept_empty=True, now=1)
+    r.feed(b"", 2)
+    assert (r.pieces, r.estimated_tokens) == (1, 250)
+
+
+class Long(Script):
+    def feed(self, data: bytes) -> list[StreamEvent]:
+        return [TextDelta("x" * 1000)]
+
+
+def test_the_end_says_the_cost_where_it_is_asked_for() -> None:
+    said: list[StreamEvent] = []
+
+    class Keeps(Names):
+        def encode(self, events: Sequence[StreamEvent]) -> bytes:
+            said.extend(events)
+            return b"x"
+
+    r = Relay(Script(), Keeps(), whole=False, accept_empty=False, now=1)
+    r.priced = lambda finished: Finished(finished.reason, finished.usage, cost=0.5)
+    r.feed(b"sa", 2)
+    r.feed(b"b.", 3)
+    assert said[-1] == r.finished == Finished("stop", Usage(1, 2), cost=0.5)

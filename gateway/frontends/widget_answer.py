@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from gateway.errors import GatewayError
-from gateway.events import Finished, ReasoningDelta, Started, StreamEvent, TextDelta, ToolCallDelta, ToolCallStarted, Usage
+from gateway.events import Finished, ReasoningDelta, Started, StreamEvent, TextDelta, ToolCallDelta, ToolCallStarted
 from gateway.frontends import Answer
 
 INTERNAL = "Internal server error"
@@ -107,8 +107,8 @@ class Lines(_Text):
 
     def _line(self, event: StreamEvent) -> bytes:
         match event:
-            case Finished(reason=reason, usage=usage):
-                return self._done(reason, usage)
+            case Finished():
+                return self._done(event)
             case Started():
                 self._started(event)
                 return b""
@@ -118,13 +118,14 @@ class Lines(_Text):
             case _:
                 return b""
 
-    def _done(self, reason: str, usage: Usage | None) -> bytes:
+    def _done(self, finished: Finished) -> bytes:
+        usage = finished.usage
         line: dict[str, Any] = {
             "type": "done",
             "message": self._message,
             "conversationId": self._conversation,
             "model": self._model,
-            "finishReason": reason,
+            "finishReason": finished.reason,
         }
         if usage is not None:
             line["usage"] = {
@@ -133,6 +134,8 @@ class Lines(_Text):
                 "cachedInputTokens": usage.cached_input,
                 "reasoningTokens": usage.reasoning,
             }
+        if finished.cost is not None:
+            line["cost"] = finished.cost
         return _json(line) + b"\n"
 
 

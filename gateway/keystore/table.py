@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+from gateway.config import Budget
 from gateway.identity.keys import Keyring
 from gateway.keystore import Entry, StoredKey
 
@@ -37,6 +38,12 @@ class KeyTable:
     @property
     def entries(self) -> list[Entry]:
         return list(self._entries.values())
+
+    @property
+    def budgets(self) -> dict[str, Budget]:
+        """Those of the keys that have one, by id."""
+        keys = (entry.key for entry in self._entries.values() if entry.id not in self._configured)
+        return {key.id: key.limits.budget for key in keys if key is not None and key.limits.budget is not None}
 
     def get(self, id: str) -> Entry | None:
         return self._entries.get(id)

@@ -9,6 +9,8 @@ than 4,096 units, a 2**-41st of the capacity. Backlogs stay below 2**53: Redis's
 same arithmetic and comes to the same numbers. That leaves room for a debt of two million units, or a thousand
 capacities where that is more (less only where filling takes over 51 days).
 
+A limit of rate 0 is a bucket whose backlog no time takes away: what a period's budget is.
+
 Times are whole microseconds of any one clock. A clock that steps back neither mints nor takes anything: refilling
 goes on from the earlier time.
 """
@@ -20,7 +22,7 @@ from functools import lru_cache
 
 import msgspec
 
-from gateway.limits import Claim, Level, Limit, Verdict
+from gateway.limits import SLOT_WAIT, Claim, Level, Limit, Slot, Verdict
 
 SECOND = 1_000_000
 UNIT_BITS, CAPACITY_BITS = 30, 42
@@ -35,7 +37,7 @@ NEVER = 1 << 53
 
 
 class Rule(msgspec.Struct, frozen=True):
-    """A limit in ticks: `pace` are refilled in a microsecond, a unit costs `unit`, a full bucket holds `capacity`."""
+    """A limit in ticks: `pace` are refilled in a microsecond (0: never), a unit costs `unit`, `capacity` fill the bucket."""
 
     limit: Limit
     pace: int
@@ -48,25 +50,35 @@ class Rule(msgspec.Struct, frozen=True):
             return self.unit
         if not amount >= 0:
             raise ValueError("a claim takes zero or more")
-        return NEVER if amount > self.limit.capacity else min(self._ticks(amount), self.capacity)
+        if amount > self.limit.capacity:
+            return NEVER
+        ticks = self._ticks(amount)
+        return ticks if ticks <= self.capacity else self.capacity
 
     def charge(self, amount: float) -> int:
         """Ticks that settling adds (a refund's are negative). Raises ValueError for what is not finite."""
         if not math.isfinite(amount):
             raise ValueError("only a finite amount can be settled")
-        return max(-MOST, min(MOST, self._ticks(amount)))
+        ticks = self._ticks(amount)
+        return ticks if -MOST <= ticks <= MOST else MOST if ticks > 0 else -MOST
 
     def _ticks(self, amount: float) -> int:
         """Rounded up: a charge is never too small and a refund never too large."""
+        whole = int(amount)
+        if whole == amount:
+            return whole * self.unit
         numerator, denominator = amount.as_integer_ratio()
         return -(-numerator * self.unit // denominator)
 
-    def wait(self, excess: int) -> int:
-        """Microseconds until a backlog that is `excess` ticks too large fits."""
-        return -(-excess // self.pace)
+    def wait(self, excess: int) -> float:
+        """Microseconds until a backlog that is `excess` ticks too large fits; infinite where none are ever refilled."""
+        return -(-excess // self.pace) if self.pace else math.inf
 
     def level(self, backlog: int) -> Level:
-        return Level((self.capacity - backlog) / self.unit, backlog / (self.pace * SECOND))
+        """Its `reset` is infinite where the bucket is not full and never refills: who claims it knows when its period ends."""
+        if self.pace:
+            return Level((self.capacity - backlog) / self.unit, backlog / (self.pace * SECOND))
+        return Level((self.capacity - backlog) / self.unit, math.inf if backlog else 0.0)
 
 
 @lru_cache(4096)
@@ -76,13 +88,17 @@ def rule_of(limit: Limit) -> Rule:
     A unit is rounded up to whole ticks, and once more where a capacity that is no whole number of ticks would
     otherwise let a claim of all of it cost less than it took to refill.
     """
-    if not (0 < limit.capacity <= LARGEST and 0 < limit.rate < math.inf):
-        raise ValueError(f"a limit needs a rate above zero and a capacity above zero, up to {LARGEST}")
+    if not (0 < limit.capacity <= LARGEST and 0 <= limit.rate < math.inf):
+        raise ValueError(f"a limit needs a rate of zero or more and a capacity above zero, up to {LARGEST}")
     capacity, rate = Fraction(limit.capacity), Fraction(limit.rate)
+    bits = int(capacity).bit_length()
+    size = min(CAPACITY_BITS, UNIT_BITS + bits)
+    if not rate:
+        unit = 1 << (size - bits)
+        return Rule(limit, 0, unit, math.floor(capacity * unit))
     span = capacity / rate * SECOND
     if span > LONGEST:
         raise ValueError("a limit whose bucket takes over 35 years to fill")
-    size = min(CAPACITY_BITS, UNIT_BITS + int(capacity).bit_length())
     pace = 1 << max(0, size - int(span).bit_length())
     exact = SECOND * pace / rate
     unit = math.ceil(exact)
@@ -92,14 +108,15 @@ def rule_of(limit: Limit) -> Rule:
 
 
 class Bucket:
-    """The state of one bucket: its backlog as it was at the time `at`. A new one is full."""
+    """The state of one bucket: its backlog as it was at the time `at`. A new one is full. `expires` as in its claims."""
 
-    __slots__ = ("at", "backlog", "rule")
+    __slots__ = ("at", "backlog", "expires", "rule")
 
-    def __init__(self, rule: Rule, at: int) -> None:
+    def __init__(self, rule: Rule, at: int, expires: float = 0.0) -> None:
         self.rule = rule
         self.at = at
         self.backlog = 0
+        self.expires = expires
 
     def refill(self, earliest: int, latest: int) -> None:
         """Let time pass. Where a clock is finer than a microsecond, it reads between `earliest` and `latest`."""
@@ -122,9 +139,19 @@ class Bucket:
         self.backlog = max(0, min(MOST, self.backlog + charge))
 
 
-def refusal(claims: Sequence[Claim], rules: Sequence[Rule], costs: Sequence[int], backlogs: Sequence[int]) -> Verdict:
-    """Why these claims do not fit, and when they would; `backlogs` as they are. The wait is in whole microseconds."""
-    levels = tuple(rule.level(backlog) for rule, backlog in zip(rules, backlogs, strict=True))
+def refusal(
+    claims: Sequence[Claim],
+    rules: Sequence[Rule],
+    costs: Sequence[int],
+    backlogs: Sequence[int],
+    slots: Sequence[Slot] = (),
+    places: Sequence[tuple[int, bool]] = (),
+) -> Verdict:
+    """Why this call does not fit, and when it would; `backlogs` as they are. The wait is in whole microseconds.
+
+    `places`, for each slot: how many are taken under its key, and whether there was one left for it.
+    """
+    levels = [rule.level(backlog) for rule, backlog in zip(rules, backlogs, strict=True)]
     before: dict[str, int] = {}
     longest, denied = 0.0, -1
     for index, (claim, rule, cost, backlog) in enumerate(zip(claims, rules, costs, backlogs, strict=True)):
@@ -133,12 +160,16 @@ def refusal(claims: Sequence[Claim], rules: Sequence[Rule], costs: Sequence[int]
         wait = math.inf if asked > rule.capacity else rule.wait(excess)
         if excess > 0 and wait > longest:
             longest, denied = wait, index
-    return Verdict(False, levels, longest / SECOND, denied)
+    for index, (slot, (taken, room)) in enumerate(zip(slots, places, strict=True), len(claims)):
+        levels.append(Level(float(slot.capacity - taken), 0.0))
+        if not room and longest < SLOT_WAIT * SECOND:
+            longest, denied = SLOT_WAIT * SECOND, index
+    return Verdict(False, tuple(levels), longest / SECOND, denied)
 
 
-def same_limits(claims: Sequence[Claim], rules: Sequence[Rule]) -> None:
+def same_limits(claims: Sequence[Claim]) -> None:
     """Raises ValueError where a bucket is claimed under two limits at once: each window needs its own key."""
-    seen: dict[str, Rule] = {}
-    for claim, rule in zip(claims, rules, strict=True):
-        if seen.setdefault(claim.key, rule) != rule:
+    seen: dict[str, Limit] = {}
+    for claim in claims:
+        if seen.setdefault(claim.key, claim.limit) != claim.limit:
             raise ValueError("one bucket is claimed under two limits")

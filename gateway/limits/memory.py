@@ -1,8 +1,9 @@
-"""Buckets of one process. Nothing here suspends, so a call is atomic without a lock.
+"""Buckets and slots of one process. Nothing here suspends, so a call is atomic without a lock.
 
 Full buckets need no memory: each call looks at a few of the buckets that were looked at longest ago and forgets those
 that are full again, so the cost is spread and there is no task. Beyond `max_buckets` the one looked at longest ago is
-forgotten even if it is not full; getting there takes as many callers at once.
+forgotten even if it is not full; getting there takes as many callers at once. Only what never refills is kept until it
+expires; where twice `max_buckets` are reached, which only those can do, a new one is refused.
 """
 
 import math
@@ -10,8 +11,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-from gateway.limits import Claim, Verdict
-from gateway.limits.bucket import SECOND, Bucket, Rule, refusal, rule_of, same_limits
+from gateway.errors import Unavailable
+from gateway.limits import Claim, Level, Slot, Verdict
+from gateway.limits.bucket import SECOND, Bucket, refusal, rule_of, same_limits
 
 SWEEP_EVERY = 32
 """Claims between two sweeps."""
@@ -20,81 +22,135 @@ SWEEP = 2 * SWEEP_EVERY
 
 
 class MemoryStore:
-    """`clock` gives seconds and should be monotonic."""
+    """`clock` gives seconds and should be monotonic; `wall` seconds since the epoch, for what expires."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, *, max_buckets: int = 500_000) -> None:
+    lease = math.inf
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        wall: Callable[[], float] = time.time,
+        max_buckets: int = 500_000,
+    ) -> None:
         self._clock = clock
+        self._wall = wall
         self._max_buckets = max_buckets
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+        self._holders: dict[str, set[str]] = {}
         self._until_sweep = SWEEP_EVERY
 
     def __len__(self) -> int:
         return len(self._buckets)
 
-    async def take(self, claims: Sequence[Claim]) -> Verdict:
-        """Raises ValueError for a negative amount, or one bucket under two limits."""
+    async def take(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:
+        """Raises ValueError for a negative amount, or one bucket under two limits; Unavailable for a budget too many."""
         now = self._clock()
         earliest, latest = _microseconds(now)
         self._until_sweep -= len(claims)
         if self._until_sweep <= 0:
             self._sweep(earliest, latest)
-        if len(claims) == 1:
+        if len(claims) == 1 and not slots:
             [claim] = claims
-            bucket = self._bucket(claim, earliest, latest)
+            bucket = self._bucket(claim, claims, earliest, latest)
             rule = bucket.rule
             backlog = bucket.backlog + rule.cost(claim.amount)
             if backlog <= rule.capacity:
                 bucket.backlog = backlog
                 return Verdict(True, (rule.level(backlog),))
-            return self._refuse(claims, [bucket], now)
-        rules = [rule_of(claim.limit) for claim in claims]
-        same_limits(claims, rules)
-        costs = [rule.cost(claim.amount) for claim, rule in zip(claims, rules, strict=True)]
-        buckets = [self._bucket(claim, earliest, latest) for claim in claims]
-        if not _fit(buckets, costs):
-            return self._refuse(claims, buckets, now)
-        for bucket, cost in zip(buckets, costs, strict=True):
+        taken = []
+        for claim in claims:
+            bucket = self._bucket(claim, claims, earliest, latest)
+            taken.append((bucket, bucket.rule.cost(claim.amount)))
+        fits = True
+        for bucket, cost in taken:
             bucket.backlog += cost
-        return Verdict(True, tuple(bucket.rule.level(bucket.backlog) for bucket in buckets))
+            if bucket.backlog > bucket.rule.capacity:
+                fits = False
+        entered: list[Slot] = []
+        rooms = [self._enter(slot, entered) for slot in slots]
+        if fits and all(rooms):
+            levels = [bucket.rule.level(bucket.backlog) for bucket, _ in taken]
+            levels += [Level(float(slot.capacity - self._taken(slot)), 0.0) for slot in slots]
+            return Verdict(True, tuple(levels))
+        for bucket, cost in taken:
+            bucket.backlog -= cost
+        for slot in entered:
+            self._free(slot)
+        rules, backlogs = [bucket.rule for bucket, _ in taken], [bucket.backlog for bucket, _ in taken]
+        places = [(self._taken(slot), room) for slot, room in zip(slots, rooms, strict=True)]
+        verdict = refusal(claims, rules, [cost for _, cost in taken], backlogs, slots, places)
+        retry_after = _until(now, max((bucket.at for bucket, _ in taken), default=latest), verdict.retry_after)
+        return Verdict(False, verdict.levels, retry_after, verdict.denied)
 
-    async def settle(self, claims: Sequence[Claim]) -> None:
+    async def settle(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> None:
         """Raises ValueError for an amount that is not finite, or one bucket under two limits."""
         earliest, latest = _microseconds(self._clock())
-        rules = [rule_of(claim.limit) for claim in claims]
-        same_limits(claims, rules)
-        charges = [rule.charge(claim.amount) for claim, rule in zip(claims, rules, strict=True)]
-        for claim, charge in zip(claims, charges, strict=True):
-            self._bucket(claim, earliest, latest).settle(charge)
+        charges = []
+        for claim in claims:
+            bucket = self._bucket(claim, claims, earliest, latest)
+            charges.append((bucket, bucket.rule.charge(claim.amount)))
+        for bucket, charge in charges:
+            bucket.settle(charge)
+        for slot in slots:
+            self._free(slot)
+
+    async def renew(self, slots: Sequence[Slot]) -> None:
+        """Nothing to do: a slot lives and dies with this process."""
 
     async def close(self) -> None:
         self._buckets.clear()
+        self._holders.clear()
 
-    def _bucket(self, claim: Claim, earliest: int, latest: int) -> Bucket:
-        """The claim's bucket, as it is now."""
+    def _bucket(self, claim: Claim, claims: Sequence[Claim], earliest: int, latest: int) -> Bucket:
+        """The claim's bucket, as it is now. Raises ValueError where another of the `claims` has another limit for it."""
         bucket = self._buckets.get(claim.key)
         if bucket is None:
-            bucket = self._buckets[claim.key] = Bucket(rule_of(claim.limit), latest)
-        else:
-            bucket.refill(earliest, latest)
-            if bucket.rule.limit is not claim.limit and bucket.rule.limit != claim.limit:
-                bucket.adopt(rule_of(claim.limit))
+            return self._new(claim, latest)
+        bucket.refill(earliest, latest)
+        if bucket.rule.limit is not claim.limit and bucket.rule.limit != claim.limit:
+            same_limits(claims)
+            bucket.adopt(rule_of(claim.limit))
         return bucket
 
-    def _refuse(self, claims: Sequence[Claim], buckets: Sequence[Bucket], now: float) -> Verdict:
-        rules: list[Rule] = [bucket.rule for bucket in buckets]
-        costs = [rule.cost(claim.amount) for claim, rule in zip(claims, rules, strict=True)]
-        verdict = refusal(claims, rules, costs, [bucket.backlog for bucket in buckets])
-        retry_after = _until(now, max(bucket.at for bucket in buckets), verdict.retry_after)
-        return Verdict(False, verdict.levels, retry_after, verdict.denied)
+    def _new(self, claim: Claim, at: int) -> Bucket:
+        if not claim.limit.rate and len(self._buckets) >= 2 * self._max_buckets:
+            raise Unavailable("The limits cannot be checked now")
+        bucket = self._buckets[claim.key] = Bucket(rule_of(claim.limit), at, claim.expires)
+        return bucket
+
+    def _enter(self, slot: Slot, entered: list[Slot]) -> bool:
+        """Let the holder in even if there is no room; whether there was. Who is in already takes no second place."""
+        holders = self._holders.get(slot.key)
+        if holders is None:
+            holders = self._holders[slot.key] = set()
+        if slot.holder in holders:
+            return True
+        room = len(holders) < slot.capacity
+        holders.add(slot.holder)
+        entered.append(slot)
+        return room
+
+    def _taken(self, slot: Slot) -> int:
+        return len(self._holders.get(slot.key, ()))
+
+    def _free(self, slot: Slot) -> None:
+        holders = self._holders.get(slot.key)
+        if holders is not None:
+            holders.discard(slot.holder)
+            if not holders:
+                del self._holders[slot.key]
 
     def _sweep(self, earliest: int, latest: int) -> None:
         self._until_sweep = SWEEP_EVERY
         buckets = self._buckets
+        wall = self._wall()
         for _ in range(min(SWEEP, len(buckets))):
             key = next(iter(buckets))
             bucket = buckets[key]
             bucket.refill(earliest, latest)
-            if bucket.backlog and len(buckets) <= self._max_buckets:
+            budget_runs = not bucket.rule.pace and (not bucket.expires or wall < bucket.expires)
+            if bucket.backlog and (budget_runs or (bucket.rule.pace and len(buckets) <= self._max_buckets)):
                 buckets.move_to_end(key)
             else:
                 del buckets[key]
@@ -117,13 +173,3 @@ def _until(now: float, at: int, wait: float) -> float:
     while _microseconds(now + wait)[0] < due:
         wait += math.ulp(now + wait)
     return wait
-
-
-def _fit(buckets: Sequence[Bucket], costs: Sequence[int]) -> bool:
-    asked: dict[int, int] = {}
-    for bucket, cost in zip(buckets, costs, strict=True):
-        backlog = asked.get(id(bucket), bucket.backlog) + cost
-        if backlog > bucket.rule.capacity:
-            return False
-        asked[id(bucket)] = backlog
-    return True

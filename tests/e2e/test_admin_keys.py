@@ -320,6 +320,28 @@ async def test_a_stream_that_runs_when_its_key_is_deleted_goes_on() -> None:
             assert json.loads(last)["type"] == "done"
 
 
+async def test_tokens_that_a_key_minted_for_pages_end_with_it() -> None:
+    async with serving(more='\ntokens: {secret: "a secret of at least 32 bytes, not more"}\n') as it:
+        key = await it.make("a", origins=[PAGE])
+        url = f"{it.running.url}/v1/tokens"
+        async with it.client.post(url, json={"origin": PAGE, "sessionPrefix": "s."}, headers={"x-api-key": key}) as response:
+            token = (await response.json())["token"]
+
+        async def asked() -> int:
+            headers = {"Authorization": f"Bearer {token}", "Origin": PAGE}
+            body = {"sessionId": "s.1", "message": "hi"}
+            async with it.client.post(f"{it.running.url}/v1/chat", json=body, headers=headers) as response:
+                return response.status
+
+        assert await asked() == 200
+        await it.ask("POST", "/a/disable")
+        assert await asked() == 401
+        await it.ask("POST", "/a/enable")
+        assert await asked() == 200
+        await it.ask("DELETE", "/a")
+        assert await asked() == 401
+
+
 # several gateways
 
 

@@ -194,7 +194,7 @@ async def test_nothing_is_left_of_a_call_whose_client_has_left(name: str) -> Non
             assert g.metric(f'sluice_upstream_attempts_total{{model="m",outcome="{outcome}",upstream="{upstream}"}}') == count
             if name in ("mid-stream", "not streaming"):
                 charged = g.metric('sluice_tokens_total{kind="output",model="m",source="estimate",upstream="fake"}')
-                assert charged == sum(len(turn.text) // 4 for turn in provider.turns), "charged is what the provider sent"
+                assert charged == sum(turn.tokens for turn in provider.turns), "charged is what the provider sent"
 
 
 async def nothing_left(g: Running, tasks: int, provider: Provider) -> None:

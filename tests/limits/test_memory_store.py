@@ -2,6 +2,7 @@
 
 import pytest
 
+from gateway.errors import Unavailable
 from gateway.limits import Claim, Limit
 from gateway.limits.memory import MemoryStore
 
@@ -58,3 +59,34 @@ def test_a_take_never_suspends(claims: list[Claim]) -> None:
     taking = MemoryStore(Clock()).take(claims)
     with pytest.raises(StopIteration):
         taking.send(None)  # type: ignore[attr-defined]
+
+
+BUDGET = Limit(capacity=2, rate=0)
+
+
+@pytest.mark.parametrize("expires", [0.0, 5_000.0])
+async def test_a_budget_is_kept_until_it_expires_however_many_others_come(expires: float) -> None:
+    clock, wall = Clock(), Clock()
+    store = MemoryStore(clock, wall=wall, max_buckets=100)
+    spent = Claim("month", BUDGET, 2, expires=expires)
+    assert (await store.take([spent])).admitted
+    for caller in range(2_000):
+        await store.take([Claim(f"address:{caller}", LIMIT)])
+    clock.now, wall.now = 10_000, 4_999
+    for caller in range(2_000):
+        await store.take([Claim(f"address:{caller}", LIMIT)])
+    assert not (await store.take([spent])).admitted
+    wall.now = 5_000
+    for caller in range(2_000):
+        await store.take([Claim(f"address:{caller}", LIMIT)])
+    assert (await store.take([spent])).admitted is (expires > 0)
+
+
+async def test_a_budget_too_many_is_refused_and_no_other_forgotten_for_it() -> None:
+    store = MemoryStore(Clock(), wall=Clock(), max_buckets=50)
+    for number in range(100):
+        assert (await store.take([Claim(f"k{number}", BUDGET, 2, expires=1e9)])).admitted
+    with pytest.raises(Unavailable):
+        await store.take([Claim("one more", BUDGET, expires=1e9)])
+    assert not any([(await store.take([Claim(f"k{number}", BUDGET, expires=1e9)])).admitted for number in range(100)])
+    assert (await store.take([Claim("refills", LIMIT)])).admitted

@@ -1,0 +1,277 @@
+"""Several worker processes on one port: start them, start them again, stop them.
+
+The supervisor reads the configuration once, takes the ports, and forks a worker for each number; every worker listens for
+itself (SO_REUSEPORT: the kernel deals connections out), so the supervisor touches no request and has nothing to do but
+wait. It forks before it has a thread or an event loop, and executes nothing anew: all workers have one configuration and
+one version of the code, also those that come hours later, and share the memory of both.
+
+The first worker starts alone; what keeps it from listening it says itself, once, and ends all. One that ends later is
+replaced: at once, or after a pause that doubles while it keeps ending within STEADY seconds. SIGTERM or SIGINT is passed
+on as SIGTERM, at which workers drain (see `serve.py`), a second one as SIGINT, which ends their delay; those that are not
+gone GRACE seconds after their time are killed. Workers are process groups of their own, so that a terminal's Ctrl-C
+reaches them once.
+
+Every worker holds one end of a pipe whose other end is the supervisor's alone: where that is killed, they drain and end.
+"""
+
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+import msgspec
+
+from gateway.configchecks import address
+from gateway.configfile import Loaded
+from gateway.logs import Lines, open_log
+from gateway.serve import CannotListen, Worker
+from gateway.units import Secret
+
+STEADY = 10.0
+"""Seconds that a worker must last to be started again without a pause."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+GRACE = 5.0
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
+
+Part = tuple[Loaded, Worker]
+
+
+def supervise(loaded: Loaded) -> Part | int:
+    """Run `server.workers` workers. Returns in each of them, with what it is to serve, and here at the end: the exit code."""
+    try:
+        loaded, sockets = _with_ports(loaded)
+    except CannotListen as error:
+        print(f"sluice: {error}", file=sys.stderr)
+        return 1
+    lines = Lines(sys.stdout.buffer)
+    log = open_log(lines, loaded.config.log.level)
+    server = loaded.config.server
+    log.info("supervising", workers=server.workers, listen=server.listen, admin_listen=server.admin_listen)
+    return _Supervisor(_with_store(loaded, log), sockets, lines, log).run()
+
+
+class _Child(msgspec.Struct):
+    number: int
+    started: float
+    ready: int
+    """The descriptor that it says on that it listens; -1: it has."""
+
+
+class _Supervisor:
+    def __init__(self, loaded: Loaded, sockets: list[socket.socket], lines: Lines, log: Any) -> None:
+        self._loaded = loaded
+        self._sockets = sockets
+        self._lines = lines
+        self._log = log
+        self._numbers = range(1, loaded.config.server.workers + 1)
+        self._children: dict[int, _Child] = {}
+        self._due: dict[int, float] = {1: 0.0}
+        """When to start which worker."""
+        self._failures = dict.fromkeys(self._numbers, 0)
+        self._code: int | None = None
+        """The exit code, once it is time to stop."""
+        self._kill_at = 0.0
+        self._unproven = set(self._numbers)
+        """Workers that have never listened."""
+        self._orphans, self._alive = os.pipe()
+        self._woken, self._wakes = socket.socketpair()
+        self._selector = selectors.DefaultSelector()
+
+    def run(self) -> Part | int:
+        self._wakes.setblocking(False)
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        signal.set_wakeup_fd(self._wakes.fileno())
+        for noted in SIGNALS:
+            signal.signal(noted, _noted)
+        while self._code is None or self._children:
+            for number in self._now_due():
+                part = self._fork(number)
+                if part is not None:
+                    return part
+            self._lines.flush()
+            for key, _ in self._selector.select(self._pause()):
+                if key.fileobj is self._woken:
+                    self._signalled(self._woken.recv(256))
+                elif child := self._children.get(key.data):  # else it was seen to have ended just now
+                    self._listens(child)
+            if self._code is not None and time.monotonic() >= self._kill_at:
+                self._kill()
+        self._log.info("workers_stopped", code=self._code)
+        self._lines.flush()
+        return self._code
+
+    # --- starting
+
+    def _now_due(self) -> list[int]:
+        if self._code is not None:
+            return []
+        now = time.monotonic()
+        return [number for number, due in sorted(self._due.items()) if due <= now]
+
+    def _pause(self) -> float | None:
+        """Seconds until there is something to do; None: when there is a signal."""
+        times = [self._kill_at] if self._code is not None else list(self._due.values())
+        return max(0.0, min(times) - time.monotonic()) if times else None
+
+    def _fork(self, number: int) -> Part | None:
+        """None in the supervisor."""
+        del self._due[number]
+        listens, ready = os.pipe()
+        self._lines.flush()  # else the worker would have them, too
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until its own handlers are there, it dies of them
+        try:
+            pid = os.fork()
+        except OSError as error:  # no memory, too many processes: the others go on
+            self._log.error("no_worker", worker=number, detail=error.strerror)
+            self._due[number] = time.monotonic() + LONGEST_PAUSE
+            pid = -1
+        if not pid:
+            os.close(listens)
+            return self._become(Worker(number, ready, self._orphans))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        os.close(ready)
+        if pid < 0:
+            os.close(listens)
+            return None
+        self._children[pid] = _Child(number, time.monotonic(), listens)
+        self._selector.register(listens, selectors.EVENT_READ, pid)
+        self._log.info("worker_started", worker=number, worker_pid=pid)
+        return None
+
+    def _become(self, worker: Worker) -> Part:
+        """A new worker lets go of what is the supervisor's."""
+        os.setpgid(0, 0)
+        signal.set_wakeup_fd(-1)
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        self._selector.close()
+        for held in (self._woken, self._wakes, *self._sockets):
+            held.close()
+        for child in self._children.values():
+            if child.ready >= 0:
+                os.close(child.ready)
+        os.close(self._alive)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        return self._loaded, worker
+
+    def _listens(self, child: _Child) -> None:
+        """It says so, or it has ended without."""
+        if child.ready >= 0 and os.read(child.ready, 1):
+            if self._unproven == set(self._numbers):
+                self._due |= dict.fromkeys(self._numbers[1:], 0.0)
+            self._unproven.discard(child.number)
+        self._hang_up(child)
+
+    def _hang_up(self, child: _Child) -> None:
+        if child.ready >= 0:
+            self._selector.unregister(child.ready)
+            os.close(child.ready)
+            child.ready = -1
+
+    # --- ending
+
+    def _signalled(self, numbers: bytes) -> None:
+        if signal.SIGCHLD in numbers:
+            self._reap()
+        for number in numbers:
+            if number in (signal.SIGTERM, signal.SIGINT):
+                if self._code is None:
+                    self._stop(0)
+                else:
+                    self._send(signal.SIGINT)
+
+    def _stop(self, code: int) -> None:
+        server = self._loaded.config.server
+        self._code = code
+        self._kill_at = time.monotonic() + server.drain_delay + server.drain_timeout + GRACE
+        self._send(signal.SIGTERM)
+
+    def _send(self, number: signal.Signals) -> None:
+        for pid in self._children:
+            os.kill(pid, number)  # it is ours and not waited for yet, so it is nobody else's
+
+    def _kill(self) -> None:
+        self._log.warning("workers_killed", workers=[child.number for child in self._children.values()])
+        self._kill_at = time.monotonic() + GRACE
+        self._send(signal.SIGKILL)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            child = self._children.pop(pid, None)
+            if child is not None:
+                self._ended(child, pid, os.waitstatus_to_exitcode(status))
+
+    def _ended(self, child: _Child, pid: int, code: int) -> None:
+        self._listens(child)  # it may have said so and nobody had read it
+        if self._code is not None:
+            return
+        if child.number in self._unproven:
+            if code <= 0:  # else it has said why
+                how = f"was ended by signal {-code}" if code else "ended"
+                print(f"sluice: worker {child.number} {how} before it listened", file=sys.stderr)
+            self._stop(code if code > 0 else 1)
+            return
+        now = time.monotonic()
+        failures = self._failures[child.number] + 1 if now - child.started < STEADY else 1
+        self._failures[child.number] = failures
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (failures - 2)) if failures > 1 else 0.0
+        self._due[child.number] = now + pause
+        self._log.warning("worker_ended", worker=child.number, worker_pid=pid, code=code, again_in=pause)
+
+
+def _noted(*_: object) -> None:
+    """Python asks for a handler; the loop reads the number from the wakeup descriptor."""
+
+
+def _with_ports(loaded: Loaded) -> tuple[Loaded, list[socket.socket]]:
+    """The configuration with the ports as they are (0 is a number now), and sockets that hold them. Raises CannotListen."""
+    server, sockets = loaded.config.server, []
+    taken = {}
+    for option in ("admin_listen", "listen"):
+        given: str = getattr(server, option)
+        try:
+            held = _hold(*address(given))
+        except OSError as error:
+            raise CannotListen(f"cannot listen on {given} (server.{option}): {error.strerror or error}") from None
+        sockets.append(held)
+        taken[option] = f"{given.rpartition(':')[0]}:{held.getsockname()[1]}"
+    server = msgspec.structs.replace(server, **taken)
+    return msgspec.structs.replace(loaded, config=msgspec.structs.replace(loaded.config, server=server)), sockets
+
+
+def _hold(host: str, port: int) -> socket.socket:
+    """A socket that has the port for this user's processes and does not listen. Raises OSError where somebody listens there."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    if port:
+        with socket.socket(family, socket.SOCK_STREAM) as alone:  # beside another gateway SO_REUSEPORT would let us in
+            alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            alone.bind((host, port))
+    held = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind((host, port))
+    except OSError:
+        held.close()
+        raise
+    return held
+
+
+def _with_store(loaded: Loaded, log: Any) -> Loaded:
+    """Buckets in the memory of each worker would multiply the limits: they are in a file without a name instead."""
+    config = loaded.config
+    if config.limits.store.reveal() != "memory":
+        return loaded
+    log.info("limits_store", configured="memory", used="shared memory of the workers")
+    path = f"/proc/self/fd/{os.memfd_create('sluice-limits')}"
+    limits = msgspec.structs.replace(config.limits, store=Secret(f"shared:{path}"))
+    return msgspec.structs.replace(loaded, config=msgspec.structs.replace(config, limits=limits))

@@ -1,0 +1,202 @@
+"""`sluice serve` with several workers: real processes on one port, killed, stopped, replaced."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.e2e.gateway_process import DIGEST, KEY, GatewayProcess, serving
+from tests.e2e.test_bad_start import RIGHT, start
+
+HEADERS = {"x-api-key": KEY}
+
+
+def config(workers: int, *, tokens: int = 20, delay: str = "10ms", limits: str = "{}", server: str = "") -> str:
+    return f"""
+server:
+  {{listen: "127.0.0.1:${{API_PORT}}", admin_listen: "127.0.0.1:${{ADMIN_PORT}}", drain_delay: 0s, workers: {workers}{server}}}
+keys: [{{id: test, digest: "{DIGEST}", default_alias: chat, limits: {limits}}}]
+limits: {{address: null}}
+upstreams: {{echo: {{backend: echo, tokens: {tokens}, delay: {delay}}}}}
+aliases: {{chat: {{tiers: [[{{upstream: echo, model: echo}}]]}}}}
+"""
+
+
+@asynccontextmanager
+async def client(gateway: GatewayProcess) -> AsyncIterator[aiohttp.ClientSession]:
+    """A connection for each request, so that the kernel deals them all out."""
+    connector = aiohttp.TCPConnector(force_close=True, limit=0)
+    async with aiohttp.ClientSession(gateway.api, headers=HEADERS, connector=connector) as session:
+        yield session
+
+
+def pids(gateway: GatewayProcess) -> dict[int, int]:
+    """The workers that were started last, by number."""
+    return {record["worker"]: record["worker_pid"] for record in gateway.records("worker_started")}
+
+
+def listening(gateway: GatewayProcess, count: int) -> None:
+    """Returns when so many workers have said that they listen."""
+    gateway.wait_for(lambda _: len(gateway.records("started")) >= count)
+
+
+async def stream(session: aiohttp.ClientSession, name: str) -> str:
+    """How it ended."""
+    try:
+        async with session.post("/v1/chat/stream", json={"sessionId": name, "message": "hi"}) as response:
+            lines = (await response.text()).splitlines()
+            return str(json.loads(lines[-1])["type"])
+    except aiohttp.ClientConnectorError:
+        return "refused"
+    except aiohttp.ClientError:
+        return "cut"
+
+
+async def test_all_workers_answer_on_one_port_and_say_who_they_are() -> None:
+    with serving(config(3)) as gateway:
+        listening(gateway, 3)
+        seen = {re.search(r"^sluice_worker (\d)", gateway.scrape(), re.MULTILINE)[1] for _ in range(60)}  # type: ignore[index]
+        assert seen == {"1", "2", "3"}
+        assert {record["worker"] for record in gateway.records("started")} == {1, 2, 3}
+        assert any("each worker keeps its own conversations" in line for line in gateway.errors)
+
+
+async def test_a_limit_holds_over_all_workers_exactly() -> None:
+    with serving(config(4, tokens=1, limits="{requests: {rate: 1/day, burst: 20}}")) as gateway:
+        listening(gateway, 4)
+        [used] = gateway.records("limits_store")
+        assert used["configured"] == "memory"
+        async with client(gateway) as session:
+
+            async def call(number: int) -> int:
+                async with session.post("/v1/chat", json={"sessionId": str(number), "message": "hi"}) as response:
+                    return response.status
+
+            assert Counter(await asyncio.gather(*map(call, range(200)))) == {200: 20, 429: 180}
+
+
+async def test_a_killed_worker_costs_its_own_streams_alone_and_is_replaced() -> None:
+    with serving(config(3)) as gateway:
+        listening(gateway, 3)
+        before = pids(gateway)
+        over = asyncio.Event()
+        ends: Counter[str] = Counter()
+        async with client(gateway) as session:
+
+            async def caller(number: int) -> None:
+                while not over.is_set():
+                    ends[await stream(session, str(number))] += 1
+
+            callers = [asyncio.create_task(caller(number)) for number in range(30)]
+            while ends["done"] < 60:
+                await asyncio.sleep(0.01)
+            os.kill(before[2], signal.SIGKILL)
+            await asyncio.to_thread(
+                gateway.wait_for, lambda record: record["event"] == "worker_ended" and record["worker"] == 2
+            )
+            await asyncio.to_thread(listening, gateway, 4)
+            reached = ends["done"]
+            while ends["done"] < reached + 60:
+                await asyncio.sleep(0.01)
+            over.set()
+            await asyncio.gather(*callers)
+        assert set(ends) == {"done", "cut"}
+        assert 0 < ends["cut"] < 30
+        after = pids(gateway)
+        assert [number for number in before if before[number] != after[number]] == [2]
+
+
+async def test_all_workers_finish_their_streams_at_sigterm() -> None:
+    with serving(config(3, tokens=100)) as gateway:
+        listening(gateway, 3)
+        async with client(gateway) as session:
+            streams = [await session.post("/v1/chat/stream", json={"sessionId": str(n), "message": "hi"}) for n in range(12)]
+            for response in streams:
+                await response.content.readline()
+            gateway.process.terminate()
+            ends = [json.loads((await response.text()).splitlines()[-1])["type"] for response in streams]
+        assert ends == ["done"] * 12
+        assert await asyncio.to_thread(gateway.process.wait, 20) == 0
+        assert len(gateway.records("stopped")) == 3
+
+
+async def test_a_second_signal_ends_the_workers_delay() -> None:
+    with serving(config(2).replace("drain_delay: 0s", "drain_delay: 60s")) as gateway:
+        listening(gateway, 2)
+        gateway.process.send_signal(signal.SIGINT)
+        gateway.wait_for(lambda _: len(gateway.records("draining")) == 2)
+        gateway.process.send_signal(signal.SIGINT)
+        assert await asyncio.to_thread(gateway.process.wait, 20) == 0
+
+
+def test_a_worker_that_keeps_ending_is_started_after_longer_and_longer() -> None:
+    with serving(config(2)) as gateway:
+        listening(gateway, 2)
+        for count, number in enumerate([signal.SIGTERM, signal.SIGKILL, signal.SIGKILL], 3):
+            os.kill(pids(gateway)[1], number)
+            listening(gateway, count)
+        ended = gateway.records("worker_ended")
+        assert [(record["code"], record["again_in"]) for record in ended] == [(0, 0.0), (-9, 0.5), (-9, 1.0)]
+        assert {record["worker"] for record in ended} == {1}
+
+
+def test_workers_that_do_not_end_in_time_are_killed() -> None:
+    with serving(config(2, server=", drain_timeout: 0s")) as gateway:
+        listening(gateway, 2)
+        os.kill(pids(gateway)[1], signal.SIGSTOP)
+        gateway.process.terminate()
+        assert gateway.process.wait(20) == 0
+        assert gateway.records("workers_killed")[0]["workers"] == [1]
+
+
+def test_a_killed_supervisor_leaves_no_workers() -> None:
+    def kill() -> GatewayProcess:
+        with serving(config(3)) as gateway:
+            listening(gateway, 3)
+            gateway.process.kill()
+            gateway.wait_for(lambda _: len(gateway.records("stopped")) == 3)
+            [output, _] = gateway._readers
+            output.join(20)
+            assert not output.is_alive(), "somebody still has our standard output"
+        raise AssertionError("its exit code was 0")
+
+    with pytest.raises(RuntimeError, match="ended with -9"):
+        kill()
+
+
+def problems(stderr: str) -> list[str]:
+    return [line for line in stderr.splitlines() if not line.startswith("warning: ")]
+
+
+@pytest.mark.parametrize("shares", [False, True], ids=["alone", "that would share it"])
+@pytest.mark.parametrize("taken", ["API_PORT", "ADMIN_PORT"])
+def test_a_port_in_use_is_one_line_and_exit_1(taken: str, shares: bool, tmp_path: Path) -> None:
+    with socket.socket() as other:
+        if shares:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        done = start(tmp_path, RIGHT.replace("server: {", "server: {workers: 3, "), **{taken: port})
+    assert (done.returncode, done.stdout) == (1, "")
+    [line] = problems(done.stderr)
+    assert port in line
+    assert "in use" in line
+
+
+def test_a_worker_that_cannot_start_ends_all_with_its_message(tmp_path: Path) -> None:
+    text = RIGHT.replace("server: {", "server: {workers: 3, ") + "limits: {store: 'shared:/nowhere/limits'}\n"
+    done = start(tmp_path, text)
+    assert done.returncode == 1
+    [line] = problems(done.stderr)
+    assert "/nowhere/limits" in line
+    assert [json.loads(line).get("worker") for line in done.stdout.splitlines()] == [None, 1, None]

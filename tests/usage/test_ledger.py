@@ -1,0 +1,214 @@
+"""The ledger: each call once, each batch once, whatever becomes of the store."""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from gateway.call import Attempt, Call
+from gateway.events import Usage
+from gateway.usage import BATCH, Batch, Figures, Row, Subject, UsageFailed, UsageStore
+from gateway.usage.ledger import OTHER, Ledger
+from gateway.usage.memory import MemoryUsage
+
+NOON = 1_795_608_000.0  # 2026-11-25T12:00:00Z
+DAY = "2026-11-25"
+NOTHING = Usage()
+
+
+def attempt(model: str = "openai/m", used: Usage = NOTHING, cost: float | None = None, *, reported: bool = True) -> Attempt:
+    target: Any = SimpleNamespace(label=model)
+    return Attempt(target, 0.0, usage=used if reported else None, used=used, cost=cost)
+
+
+def call(*attempts: Attempt, key: str = "shop", answered: Attempt | None = None) -> Call:
+    principal = SimpleNamespace(key_id=key, tenant="acme")
+    route = SimpleNamespace(name="chat")
+    return cast(Call, SimpleNamespace(principal=principal, route=route, attempts=list(attempts), answered=answered))
+
+
+def subject(model: str = "openai/m", key: str = "shop", day: str = DAY) -> Subject:
+    return Subject(day, key, "acme", "chat", model)
+
+
+class Flaky:
+    """A store that fails as it is told: before it has counted a batch, or after."""
+
+    def __init__(self, store: UsageStore) -> None:
+        self.store = store
+        self.fails: list[str] = []
+        self.batches: list[Batch] = []
+
+    async def add(self, batch: Batch) -> None:
+        how = self.fails.pop(0) if self.fails else ""
+        if how == "before":
+            raise UsageFailed(how)
+        self.batches.append(batch)
+        await self.store.add(batch)
+        if how == "after":
+            raise UsageFailed(how)
+        if how == "hangs":
+            await asyncio.Event().wait()
+
+    async def of_day(self, day: str) -> Sequence[Row]:
+        return await self.store.of_day(day)
+
+    async def prune(self, before: str) -> None:
+        await self.store.prune(before)
+
+    async def close(self) -> None:
+        await self.store.close()
+
+
+def ledger(store: UsageStore | None = None, wall: float = NOON, **options: Any) -> Ledger:
+    return Ledger(store or MemoryUsage(), wall=lambda: wall, **options)
+
+
+async def held(of: Ledger, day: str = DAY) -> dict[Subject, Figures]:
+    return dict(await of.store.of_day(day))
+
+
+async def test_a_call_counts_under_the_target_that_answered_and_tokens_where_they_arose() -> None:
+    book = ledger()
+    cut = attempt("a/m", Usage(10, 3), 0.001, reported=False)
+    refused = attempt("b/m")
+    answered = attempt("c/m", Usage(20, 5, 4, 2), 0.002)
+    book.add(call(cut, refused, answered, answered=answered), failed=False)
+    await book.flush()
+    assert await held(book) == {
+        subject("a/m"): Figures(input=10, output=3, nanos=1_000_000, estimated=1),
+        subject("c/m"): Figures(1, 0, 20, 5, 4, 2, 2_000_000, 0),
+    }
+
+
+async def test_a_call_that_failed_or_was_never_sent_counts_too() -> None:
+    book = ledger()
+    book.add(call(attempt("a/m"), attempt("b/m")), failed=True)
+    book.add(call(), failed=True)
+    book.add(call(attempt("a/m", Usage(1, 1))), failed=False)  # the client left
+    await book.flush()
+    assert await held(book) == {
+        subject("b/m"): Figures(requests=1, errors=1),
+        subject(""): Figures(requests=1, errors=1),
+        subject("a/m"): Figures(requests=1, input=1, output=1),
+    }
+
+
+async def test_a_call_belongs_to_the_utc_day_on_which_it_ended() -> None:
+    wall = [NOON]
+    book = Ledger(MemoryUsage(), wall=lambda: wall[0])
+    for moment in (NOON, NOON + 43199.9, NOON + 43200, NOON - 43200.1, NOON):
+        wall[0] = moment
+        book.add(call(), failed=False)
+    await book.flush()
+    days = ("2026-11-24", DAY, "2026-11-26")
+    assert [sum(figures.requests for figures in (await held(book, day)).values()) for day in days] == [1, 3, 1]
+
+
+async def test_a_batch_that_fails_is_kept_and_brought_again() -> None:
+    failures: list[UsageFailed] = []
+    store = Flaky(MemoryUsage())
+    book = ledger(store, failed=failures.append)
+    store.fails = ["before", "after", "before"]
+    for flushes in range(4):
+        book.add(call(), failed=False)
+        assert await book.flush() is (flushes == 3)
+    assert len(failures) == 3
+    assert (await held(book))[subject("")].requests == 4
+
+
+async def test_a_flush_that_is_given_up_half_way_is_not_counted_twice(store: UsageStore) -> None:
+    flaky = Flaky(store)
+    book = ledger(flaky)
+    book.add(call(), failed=False)
+    flaky.fails = ["hangs"]
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await book.flush()
+    book.add(call(), failed=False)
+    assert await book.flush()
+    assert (await held(book))[subject("")].requests == 2
+
+
+async def test_no_failure_loses_or_doubles_anything(store: UsageStore) -> None:
+    dice = random.Random(7)
+    flaky = Flaky(store)
+    book = ledger(flaky)
+    total = 0
+    for _ in range(60):
+        for _ in range(dice.randrange(4)):
+            cost = dice.randrange(10**9)
+            total += cost
+            book.add(call(attempt(f"a/{dice.randrange(5)}", Usage(1, 1), cost / 1e9)), failed=False)
+        flaky.fails = [dice.choice(["", "before", "after"])]
+        await book.flush()
+    flaky.fails = []
+    assert await book.flush()
+    rows = await held(book)
+    assert sum(figures.nanos for figures in rows.values()) == total
+
+
+async def test_a_large_batch_is_cut_and_goes_on_where_it_was() -> None:
+    store = Flaky(MemoryUsage())
+    book = ledger(store)
+    for number in range(BATCH * 2 + 1):
+        book.add(call(key=f"k{number}"), failed=False)
+    store.fails = ["", "after"]
+    assert not await book.flush()
+    assert await book.flush()
+    assert [len(batch.rows) for batch in store.batches] == [BATCH, BATCH, BATCH, 1]
+    assert len(await held(book)) == BATCH * 2 + 1
+    assert {figures.requests for figures in (await held(book)).values()} == {1}
+
+
+async def test_while_the_store_is_down_what_waits_is_bounded_and_the_sums_stay_right() -> None:
+    folded: list[int] = []
+    store = Flaky(MemoryUsage())
+    book = ledger(store, most=10, folded=lambda: folded.append(1))
+    store.fails = ["before"] * 5
+    for number in range(50):
+        book.add(call(attempt("a/m", Usage(1, 0)), key=f"k{number}"), failed=False)
+        if number % 10 == 0:
+            await book.flush()
+    assert await book.flush()
+    rows = await held(book)
+    assert len(rows) <= 22
+    assert sum(figures.requests for figures in rows.values()) == sum(figures.input for figures in rows.values()) == 50
+    assert rows[Subject(DAY, OTHER, OTHER, OTHER, OTHER)].requests == len(folded) > 0
+
+
+async def test_days_older_than_400_are_forgotten() -> None:
+    book = ledger()
+    await book.store.add(Batch("w", 1, "2025-10-20", [(subject(day="2025-10-20"), Figures(requests=1))]))
+    await book.store.add(Batch("w", 2, "2025-10-21", [(subject(day="2025-10-21"), Figures(requests=1))]))
+    book.add(call(), failed=False)
+    await book.flush()
+    assert not await held(book, "2025-10-20")
+    assert await held(book, "2025-10-21")
+
+
+async def test_it_brings_a_batch_a_second_and_the_rest_at_the_end(store: UsageStore) -> None:
+    slept: list[float] = []
+    rounds = asyncio.Semaphore(0)
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        await rounds.acquire()
+
+    flaky = Flaky(store)
+    book = Ledger(flaky, wall=lambda: NOON, sleep=sleep)
+    running = asyncio.create_task(book.run())
+    book.add(call(), failed=False)
+    rounds.release()
+    while len(slept) < 2:
+        await asyncio.sleep(0.001)
+    assert slept == [1.0, 1.0]
+    assert (await held(book))[subject("")].requests == 1
+    running.cancel()
+    await asyncio.wait([running])
+    book.add(call(), failed=False)
+    await book.close()
+    assert len(flaky.batches) == 2

@@ -1,0 +1,72 @@
+"""The usage report: what can be asked, how it is summed and written."""
+
+import csv
+import io
+from datetime import date
+
+import msgspec
+import pytest
+
+from gateway import adminusage
+from gateway.adminusage import Asked, add_up, as_csv, as_json, asked_of
+from gateway.errors import BadRequest
+from gateway.usage import Figures, Row, Subject
+
+TODAY = date(2026, 11, 25)
+DANGEROUS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"]
+
+
+def row(key: str = "k", tenant: str = "t", nanos: int = 1, day: str = "2026-11-25") -> Row:
+    return Subject(day, key, tenant, "chat", "u/m"), Figures(requests=1, nanos=nanos)
+
+
+def summed(rows: list[Row], *by: str) -> list[Row]:
+    sums: dict[Subject, Figures] = {}
+    add_up(sums, rows, by)
+    return sorted(sums.items())
+
+
+def test_without_a_question_it_is_the_month_so_far_by_day_and_model() -> None:
+    assert asked_of({}, "*/*", TODAY) == Asked(date(2026, 11, 1), TODAY, ("day", "model"), False)
+    assert asked_of({"to": "2026-03-05"}, "", TODAY).first == date(2026, 3, 1)
+    assert asked_of({"by": "model, day ,key"}, "", TODAY).by == ("day", "key", "model")
+    assert asked_of({}, "text/csv; q=1", TODAY).csv
+    assert not asked_of({"format": "json"}, "text/csv", TODAY).csv
+
+
+def test_rows_are_summed_over_what_was_not_asked_for() -> None:
+    rows = [row("a", "t"), row("b", "t", 10), row("a", "u", 100), row("a", "t", 1000, "2026-11-24")]
+    assert [(s.key, f.nanos, f.requests) for s, f in summed(rows, "key")] == [("a", 1101, 3), ("b", 10, 1)]
+    assert [(s.tenant, f.nanos) for s, f in summed(rows, "tenant")] == [("t", 1011), ("u", 100)]
+    assert [f.nanos for _, f in summed(rows)] == [1111]
+
+
+def test_more_rows_than_an_answer_holds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adminusage, "MOST", 2)
+    rows = [row(f"k{number}") for number in range(3)]
+    assert summed(rows, "tenant")
+    with pytest.raises(BadRequest):
+        summed(rows, "key")
+
+
+@pytest.mark.parametrize("name", DANGEROUS)
+def test_no_cell_of_the_csv_is_a_formula(name: str) -> None:
+    asked = Asked(TODAY, TODAY, ("key", "tenant"), True)
+    text = as_csv(asked, [row(name, "a-b=c")]).decode()
+    [_, cells] = csv.reader(io.StringIO(text, newline=""))
+    assert cells[:2] == [f"'{name}", "a-b=c"]
+
+
+def test_the_csv_is_what_rfc_4180_says() -> None:
+    asked = Asked(TODAY, TODAY, ("key",), True)
+    assert as_csv(asked, [row('a"b,c\nd', nanos=12_000_000_345)]) == (
+        b"key,requests,errors,input_tokens,output_tokens,cached_input_tokens,reasoning_tokens,cost_usd,estimated\r\n"
+        b'"a""b,c\nd",1,0,0,0,0,0,12.000000345,0\r\n'
+    )
+
+
+def test_costs_are_exact_in_json_however_large() -> None:
+    asked = Asked(TODAY, TODAY, (), False)
+    text = as_json(asked, [row(nanos=123_456_789_012_345_678_901)])
+    assert b'"cost_usd":123456789012.345678901' in text
+    assert msgspec.json.decode(text)["total"]["requests"] == 1
