@@ -1,7 +1,8 @@
 """The admin API of keys: makes, lists, changes, rotates, disables and deletes the dynamic ones, and lists the configured.
 
-What is answered comes from memory (the follower's table), what is changed is changed in the store. A change is made of
-the key as it is now: where another process was faster it is made again, of what that one left.
+What is answered comes from memory (the follower's table, after one more look at the store while it answers), what is
+changed is changed in the store. A change is made of the key as it is now: where another process was faster it is made
+again, of what that one left.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -57,8 +58,9 @@ class AdminKeys:
         self._changed("create", key.id)
         return {**key_object(key), "key": secret}
 
-    def listed(self, limit: int, after: str) -> dict[str, Any]:
+    async def listed(self, limit: int, after: str) -> dict[str, Any]:
         """At most `limit` keys whose ids come after `after`, in the alphabet's order; `next` is what to continue after."""
+        await self._look()
         table = self._keys.table
         ids = sorted({*table.ids_after(after, limit + 1), *(id for id in self._configured if id > after)})
         total = len(table) + sum(table.get(id) is None for id in self._configured)
@@ -77,6 +79,7 @@ class AdminKeys:
         operation = methods.get(method)
         if operation is None:
             raise MethodNotAllowed(", ".join(sorted({*methods, "OPTIONS"})))
+        await self._look()
         return await operation(self, unquote(name), wire)
 
     async def get(self, id: str, wire: dict[str, Any]) -> dict[str, Any]:
@@ -130,6 +133,11 @@ class AdminKeys:
         raise _busy()
 
     # --- changing
+
+    async def _look(self) -> None:
+        """Another worker may have made the key a moment ago."""
+        if not self._keys.down:
+            await self._keys.follow()
 
     async def _change(self, action: str, id: str, make: Callable[[StoredKey], StoredKey]) -> StoredKey:
         for _ in range(TRIES):

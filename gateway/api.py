@@ -376,7 +376,7 @@ class Api:
         if request.method == "POST":
             request.reply(201, _json(await self._keys.create(await self._object(request))))
         else:
-            request.reply(200, _json(self._keys.listed(_limit_of(request.query), request.query.get("after", ""))))
+            request.reply(200, _json(await self._keys.listed(_limit_of(request.query), request.query.get("after", ""))))
 
     async def key(self, request: Request, request_id: str) -> None:
         """One of them, or what is to become of it."""

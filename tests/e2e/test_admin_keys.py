@@ -364,6 +364,17 @@ async def test_what_one_gateway_revokes_the_other_refuses(store: str) -> None:
             assert (await one.ask("DELETE", f"/{id}"))[0] == 200
 
 
+async def test_the_admin_api_of_every_gateway_knows_a_key_at_once(store: str) -> None:
+    async with serving(store) as one, serving(store) as two:
+        for number in range(5):
+            await one.make(f"k{number}")
+            assert (await two.ask("GET", f"/k{number}"))[0] == 200
+            await one.ask("POST", f"/k{number}/disable")
+            assert (await two.ask("GET", f"/k{number}"))[1]["enabled"] is False
+            assert (await two.ask("DELETE", f"/k{number}"))[0] == 200
+            assert (await one.ask("GET", f"/k{number}"))[0] == 404
+
+
 async def test_changes_by_two_gateways_at_once_are_all_made(store: str) -> None:
     async with serving(store) as one, serving(store) as two:
         made = await asyncio.gather(*(it.ask("POST", body={"id": "same"}) for it in (one, two) for _ in range(4)))
