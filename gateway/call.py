@@ -7,7 +7,7 @@ import msgspec
 
 from gateway.backends import Backend
 from gateway.chat import ChatRequest
-from gateway.config import Alias, Timeouts
+from gateway.config import Alias, Price, Timeouts
 from gateway.config import Target as TargetConfig
 from gateway.errors import GatewayError
 from gateway.events import Usage
@@ -33,6 +33,7 @@ class Target(msgspec.Struct, frozen=True, eq=False):
     health: Health
     load: Load
     series: TargetSeries
+    price: Price | None = None
 
 
 class Route(msgspec.Struct, frozen=True, eq=False):
@@ -53,13 +54,17 @@ class Route(msgspec.Struct, frozen=True, eq=False):
 
 
 class Attempt(msgspec.Struct, eq=False):
-    """One try at one target. `outcome` is of the closed set of `upstream_attempts_total`; times on the monotonic clock."""
+    """One try at one target. `outcome` is of the closed set of `upstream_attempts_total`; times on the monotonic clock.
+
+    `usage` is what the provider reported; `used` the same, or an estimate of what was said, or nothing where nothing was.
+    """
 
     target: Target
     started: float
     outcome: str = "abandoned"
     first_token: float | None = None
     usage: Usage | None = None
+    used: Usage = Usage()
     characters: int = 0
     model: str = ""
 
@@ -75,6 +80,7 @@ class Call(msgspec.Struct, eq=False):
     chat: ChatRequest
     series: CallSeries
     asked: Asked = Asked()
+    address: str = ""  # the client's, as limits count it
     conversation: str = ""
     text: str = ""
     attempts: list[Attempt] = []

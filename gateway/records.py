@@ -61,7 +61,6 @@ class Records:
         self._say = say
         self._clock = clock
         self._conversations = conversations
-        self._decisions: dict[tuple[str, str, str], Value] = {}
         self._by_key = {key: metrics.children("key_requests", (key,), CODES) for key in keys}
         self.log = log
         self.auth_failures = metrics.children("auth_failures", (), AUTH_REASONS)
@@ -69,14 +68,10 @@ class Records:
             (frontend, alias): CallSeries(metrics, frontend, alias) for alias in (*aliases, OTHER) for frontend in FRONTENDS
         }
 
-    def decided(self, scope: str, resource: str, decision: str) -> None:
-        """Of a token bucket."""
-        series = self._decisions.get((scope, resource, decision))
-        if series is None:
-            series = self._decisions[scope, resource, decision] = self._metrics.child(
-                "ratelimit_decisions", scope, resource, decision
-            )
-        series.inc()
+    def decisions(self, scope: str, resource: str, decision: str) -> Value:
+        """The series of a decision of limits."""
+        found: Value = self._metrics.child("ratelimit_decisions", scope, resource, decision)
+        return found
 
     def not_kept(self, operation: str, error: Exception) -> None:
         """A conversation store failed: a call went without its history, or its turn was not stored."""

@@ -21,7 +21,7 @@ from gateway.identity import Authenticator
 from gateway.logs import Lines, open_lines, open_log, quiet_libraries
 from gateway.metrics import Metrics, TargetSeries
 from gateway.pipeline import Pipeline
-from gateway.policies.requests import RequestLimits
+from gateway.policies.limits import Limiter
 from gateway.policies.turns import Turns
 from gateway.probes import watch
 from gateway.records import Records
@@ -63,12 +63,21 @@ class Runtime:
         self.origins = frozenset(origin for caller in callers for origin in caller.origins)
         self.addresses = client_addresses(config.server.trusted_proxies)
         self.store = bucket_store(config, self.metrics, self.log)
-        self.limits = RequestLimits(self.store, config.limits.address, records.decided)
+        self.limits = Limiter(
+            self.store,
+            config.limits,
+            config.tenants,
+            config.upstreams,
+            count=records.decisions,
+            clock=self._clock,
+            wall=time.time,
+        )
         self.conversations = Measured(conversation_store(config), self.metrics, kind, self._clock)
         self.journals = journals(config, records.not_journaled)
         turns = Turns(self.conversations, Turnstile(), time.time, records.not_kept)
         self.pipeline = Pipeline(
-            [self.limits, turns],
+            [turns, self.limits],  # who waits for a turn holds no place and is charged nothing
+            room=self.limits.room,
             clock=self._clock,
             wall=time.time,
             metrics=self.metrics,
@@ -216,6 +225,7 @@ class Runtime:
         await self.journals.close()
         for transport in self._transports.values():
             await transport.close()
+        await self.limits.close()
         await self.store.close()
         await self.conversations.close()
         self.lines.flush()
