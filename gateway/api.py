@@ -257,7 +257,11 @@ class Api:
         try:
             address = self._address(request)
             principal = await self._authenticate(request, address)
-            call = await self._called(request, request_id, frontend, principal, address)
+            try:
+                call = await self._call(request, request_id, frontend, principal, address)
+            except GatewayError:
+                await runtime.limits.charge(address)  # what is no call is charged to its address alone
+                raise
             alias = call.route.config
             outlet = request if call.chat.stream else _Whole(request)
             if call.chat.stream and alias.resumable:
@@ -298,17 +302,7 @@ class Api:
         finally:
             self.runtime.records.resumed(request, request_id, principal, place.stream if place is not None else None)
 
-    async def _called(self, request: Request, request_id: str, frontend: Frontend, principal: Principal, address: str) -> Call:
-        """The call; its address is charged with it. What is none is charged to the address alone."""
-        try:
-            call = await self._call(request, request_id, frontend, principal)
-        except GatewayError:
-            await self.runtime.limits.charge(address)
-            raise
-        call.address = address
-        return call
-
-    async def _call(self, request: Request, request_id: str, frontend: Frontend, principal: Principal) -> Call:
+    async def _call(self, request: Request, request_id: str, frontend: Frontend, principal: Principal, address: str) -> Call:
         media_type = request.headers.get("Content-Type", "")
         if media_type != "application/json":
             media_type = media_type.partition(";")[0].strip().lower()
@@ -326,7 +320,7 @@ class Api:
                 chat = with_system(chat, route.config.system)
         series = self.runtime.records.series[frontend.name, name]
         asked = NOTHING if route.plain else asked_of(chat, principal.key_id, principal.tenant, request.headers)
-        return Call(request_id, request.received, frontend, principal, route, chat, series, asked)
+        return Call(request_id, request.received, frontend, principal, route, chat, series, asked, address)
 
     # --- models
 

@@ -19,7 +19,7 @@ from gateway.chat import ChatRequest, estimated_tokens
 from gateway.config import Budget, CallLimits, Price, windows_of
 from gateway.config import Limit as LimitConfig
 from gateway.events import Usage
-from gateway.limits import Claim, Level, Limit, Slot
+from gateway.limits import Claim, Level, Limit, Slot, Verdict
 from gateway.prices import cost
 
 Header = tuple[str, str]
@@ -69,15 +69,8 @@ class Plan(msgspec.Struct, frozen=True, eq=False):
     slots: tuple[Slot, ...]
     shown: tuple[tuple[Shown, ...], ...]
     admitted: tuple[Any, ...]
-
-    @property
-    def plain(self) -> bool:
-        """Nothing is to be settled."""
-        return not (self.metered or self.budgets or self.slots)
-
-    @property
-    def metering(self) -> bool:
-        return bool(self.metered or self.budgets)
+    metering: bool
+    plain: bool  # nothing is to be settled
 
     def amounts(self, amounts: Amounts, wall: float) -> list[Claim]:
         """The claims on what is metered, budgets as they are at `wall` (seconds since the epoch)."""
@@ -104,12 +97,10 @@ def plan_of(views: Sequence[View], address: Limit | None, count: Counter) -> Pla
     money = [claim for view in views for claim in _windows(view, "money", view.limits.money)]
     budgets = [(view, view.limits.budget) for view in views if view.limits.budget is not None]
     slots = [_slot(view, view.limits.streams) for view in views if view.limits.streams is not None]
-    known = [*fixed, *tokens]
-    if address is not None:
-        known.insert(0, claim_of_address("", address))
-    series = {(claim.scope, claim.resource) for claim in (*known, *money, *slots)} | {
-        (view.scope, "budget") for view, _ in budgets
-    }
+    known = [*([claim_of_address("", address)] if address is not None else []), *fixed, *tokens]
+    series = {(claim.scope, claim.resource) for claim in (*known, *money)}
+    series |= {(slot.scope, slot.resource) for slot in slots} | {(view.scope, "budget") for view, _ in budgets}
+    metering = bool(tokens or money or budgets)
     return Plan(
         fixed=tuple(fixed),
         metered=(*tokens, *money),
@@ -117,6 +108,8 @@ def plan_of(views: Sequence[View], address: Limit | None, count: Counter) -> Pla
         slots=tuple(slots),
         shown=tuple(windows for resource in ("requests", "tokens") if (windows := _narrowest(known, resource))),
         admitted=tuple(count(scope, resource, "admitted") for scope, resource in sorted(series)),
+        metering=metering,
+        plain=not metering and not slots,
     )
 
 
@@ -128,6 +121,12 @@ def bucket_of(limit: LimitConfig) -> Limit:
 @lru_cache(4096)
 def claim_of_address(address: str, limit: Limit) -> Claim:
     return Claim(f"address:{address}", limit, 1.0, "address")
+
+
+def denied_of(claims: Sequence[Claim], slots: Sequence[Slot], verdict: Verdict) -> Claim | Slot:
+    """What refused."""
+    index = verdict.denied
+    return claims[index] if index < len(claims) else slots[index - len(claims)]
 
 
 def amounted(claim: Claim, amount: float) -> Claim:

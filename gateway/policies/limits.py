@@ -33,6 +33,7 @@ from gateway.policies.claims import (
     View,
     bucket_of,
     claim_of_address,
+    denied_of,
     differences,
     headers_of,
     held,
@@ -76,6 +77,7 @@ class Limiter:
         clock: Callable[[], float],
         wall: Callable[[], float],
     ) -> None:
+        self.store = store
         self.ledger = Ledger(store, self._settled)
         self._address = bucket_of(limits.address) if limits.address else None
         self._overall = View("overall", "all", limits.overall)
@@ -91,9 +93,11 @@ class Limiter:
         plans = {name: plan_of([View("upstream", name, of.limits)], None, count) for name, of in upstreams.items()}
         self._upstreams = {name: plan for name, plan in plans.items() if plan.fixed or not plan.plain}
 
-    def __call__(self, call: Call) -> "_Admission | None":
+    def __call__(self, call: Call) -> AbstractAsyncContextManager[None] | None:
         plan = self._plan(call.principal, call.route)
-        return _Admission(self, plan, call) if plan.admitted else None
+        if not plan.admitted:
+            return None
+        return (_Admission if plan.plain and call.route.config.queue is None else _Reservation)(self, plan, call)
 
     def room(self, attempt: Attempt, chat: ChatRequest) -> AbstractAsyncContextManager[None] | None:
         """What an attempt takes of its upstream's limits; None where it has none. Entering it raises NoRoom."""
@@ -173,7 +177,7 @@ class Limiter:
         self, shown: Sequence[Sequence[Shown]], claims: Sequence[Claim], slots: Sequence[Slot], verdict: Verdict
     ) -> RateLimited:
         """What the caller is told: of the resource that was refused, the bucket that refused it."""
-        denied = (*claims, *slots)[verdict.denied]
+        denied = denied_of(claims, slots, verdict)
         self._count(denied.scope, denied.resource, "refused").inc()
         if denied.resource in ("requests", "tokens") and isinstance(denied, Claim):
             others = [windows for windows in shown if windows[0].resource != denied.resource]
@@ -212,7 +216,31 @@ class Limiter:
 
 
 class _Admission:
-    """One call's: from its admission until all its attempts are over."""
+    """Of a call that only requests are counted of: it is charged when it begins, whatever becomes of it."""
+
+    __slots__ = ("_call", "_limiter", "_plan")
+
+    def __init__(self, limiter: Limiter, plan: Plan, call: Call) -> None:
+        self._limiter = limiter
+        self._plan = plan
+        self._call = call
+
+    async def __aenter__(self) -> None:
+        limiter, plan, call = self._limiter, self._plan, self._call
+        claims = limiter.claims(plan, call)
+        verdict = await limiter.store.take(claims)
+        if not verdict.admitted:
+            raise limiter.refusal(plan.shown, claims, (), verdict)
+        for series in plan.admitted:
+            series.inc()
+        call.headers += headers_of(plan.shown, verdict.levels)
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        return None
+
+
+class _Reservation:
+    """Of any other call: from its admission until all its attempts are over."""
 
     __slots__ = ("_call", "_limiter", "_metered", "_plan", "_slots")
 
@@ -220,17 +248,12 @@ class _Admission:
         self._limiter = limiter
         self._plan = plan
         self._call = call
-        self._metered: list[Claim] = []
-        self._slots: tuple[Slot, ...] = ()
 
     async def __aenter__(self) -> None:
         limiter, plan, call = self._limiter, self._plan, self._call
-        claims: Sequence[Claim] = limiter.claims(plan, call)
-        if not plan.plain:
-            self._slots = limiter.slots(plan)
-            if plan.metering:
-                self._metered = limiter.metered(plan, limiter.reserved(call))
-                claims = (*claims, *self._metered)
+        self._slots = limiter.slots(plan)
+        self._metered = limiter.metered(plan, limiter.reserved(call)) if plan.metering else []
+        claims = (*limiter.claims(plan, call), *self._metered)
         verdict = await limiter.take(call, claims, self._slots)
         if not verdict.admitted:
             raise limiter.refusal(plan.shown, claims, self._slots, verdict)
@@ -241,8 +264,7 @@ class _Admission:
             call.headers += self._warnings(verdict, len(claims))
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._metered or self._slots:
-            self._limiter.ledger.settle(differences(self._metered, used(self._call.attempts)), self._slots)
+        self._limiter.ledger.settle(differences(self._metered, used(self._call.attempts)), self._slots)
 
     def _warnings(self, verdict: Verdict, claims: int) -> list[Header]:
         """Budgets' claims are the last ones."""

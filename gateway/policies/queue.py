@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 from gateway.config import Queue
 from gateway.errors import GatewayError
 from gateway.limits import SLOT_WAIT, Claim, Level, Slot, Verdict
-from gateway.policies.claims import amounted
+from gateway.policies.claims import amounted, denied_of
 from gateway.policies.ledger import Ledger
 
 T = TypeVar("T")
@@ -128,7 +128,7 @@ class WaitingRoom:
         verdict, wakes = None, self._wakes
         if not self._queue:
             verdict = await self._ledger.take(claims, slots)
-            if verdict.admitted or not self._may_wait(verdict, (*claims, *slots)[verdict.denied]):
+            if verdict.admitted or not self._may_wait(verdict, denied_of(claims, slots, verdict)):
                 return verdict
         if len(self._queue) >= self._config.size:
             return await self._peek(claims, slots)
@@ -182,7 +182,7 @@ class WaitingRoom:
 
     def _block(self, line: Line[_Waiter], verdict: Verdict) -> None:
         waiter = line.items[0]
-        denied = (*waiter.claims, *waiter.slots)[verdict.denied]
+        denied = denied_of(waiter.claims, waiter.slots, verdict)
         line.until = self._clock() + verdict.retry_after
         line.blocked_by = denied.key
         line.own = denied.scope in OWN
@@ -209,7 +209,7 @@ class WaitingRoom:
         self._arm(due)
 
     async def _ask(self, line: Line[_Waiter]) -> bool:
-        """Whether the head of the line has to wait: not, where it was admitted, refused for good, or has left, or may be asked again."""
+        """Whether the head of the line has to wait: not where it was admitted, refused for good, has left, or may be asked."""
         waiter, wakes = line.items[0], self._wakes
         try:
             verdict = await self._ledger.take(waiter.claims, waiter.slots)
@@ -222,7 +222,7 @@ class WaitingRoom:
             if verdict.admitted:
                 self._ledger.undo(waiter.claims, waiter.slots)
             return False
-        if verdict.admitted or not self._may_wait(verdict, (*waiter.claims, *waiter.slots)[verdict.denied]):
+        if verdict.admitted or not self._may_wait(verdict, denied_of(waiter.claims, waiter.slots, verdict)):
             self._queue.serve(line)
             waiter.answer.set_result(verdict)
             return False
@@ -245,7 +245,7 @@ class WaitingRoom:
         waits += [SLOT_WAIT] * len(slots)
         before = next((line for line in self._queue.lines() if not line.own), None)
         ahead, shared = (before.until - self._clock(), before.blocked_by) if before is not None else (0.0, "")
-        asked = (*claims, *slots)
+        asked: list[Claim | Slot] = [*claims, *slots]
         denied = max(range(len(asked)), key=lambda at: (waits[at], asked[at].key == shared, asked[at].scope != "address"))
         return Verdict(False, (*found.levels, *[Level(0.0, 0.0)] * len(slots)), max(waits[denied], ahead, TIMER), denied)
 
