@@ -157,7 +157,7 @@ def price_of(target: Target) -> Price | None:
 def reserved(chat: ChatRequest, targets: Iterable[Target], output: int) -> Amounts:
     """What a call may use: its prompt and the longest answer it asks for (else `output` tokens), of the dearest target."""
     prompt = estimated_tokens(chat)
-    most = chat.sampling.max_tokens or output
+    most = output if chat.sampling.max_tokens is None else chat.sampling.max_tokens
     usage = Usage(prompt, most)
     prices = (price_of(target) for target in targets)
     return Amounts(prompt + most, max((cost(price, usage) for price in prices if price is not None), default=0.0))

@@ -211,6 +211,9 @@ class WaitingRoom:
     async def _ask(self, line: Line[_Waiter]) -> bool:
         """Whether the head of the line has to wait: not where it was admitted, refused for good, has left, or may be asked."""
         waiter, wakes = line.items[0], self._wakes
+        if waiter.answer.done():  # it was cancelled, and has not yet had its turn of the loop
+            self._queue.leave(line, waiter)
+            return False
         try:
             verdict = await self._ledger.take(waiter.claims, waiter.slots)
         except GatewayError as error:
@@ -218,7 +221,7 @@ class WaitingRoom:
                 self._queue.serve(line)
                 waiter.answer.set_exception(error)
             return False
-        if waiter.answer.done():
+        if waiter.answer.done():  # while the store was asked
             if verdict.admitted:
                 self._ledger.undo(waiter.claims, waiter.slots)
             return False
