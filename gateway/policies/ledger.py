@@ -25,6 +25,11 @@ class Ledger:
         self._settling: set[asyncio.Task[None]] = set()
         self._renewing: asyncio.Task[None] | None = None
 
+    @property
+    def settling(self) -> int:
+        """Calls whose settling is under way."""
+        return len(self._settling)
+
     async def take(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:
         """All or none. The slots, of one holder, are kept until they are settled. Raises Unavailable."""
         if not slots:

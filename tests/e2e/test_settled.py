@@ -4,7 +4,7 @@ In each phase N callers are brought to the same point and then leave all at once
 token of the fake provider is one event of four characters, so what it sends is what an estimate charges for it; where an
 answer was complete it reports its usage, which counts.
 
-SLUICE_FULL=1: 10,000 in all, in place of 40 a phase.
+SLUICE_FULL=1: 10,000 in all, in place of 80 a phase.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from tests.upstream.calls import until
 
 FULL = os.environ.get("SLUICE_FULL") == "1"
 AT_ONCE = 40
-ROUNDS = -(-10_000 // (6 * AT_ONCE)) if FULL else 1
+ROUNDS = -(-10_000 // (8 * AT_ONCE)) if FULL else 2
 PLENTY = 1_000_000
 PROMPT = 1
 """Tokens that "Count" is estimated at."""
@@ -79,7 +79,7 @@ SCOPES = {"key": "test", "alias": "chat", "upstream": "fake"}
 
 async def charged(g: Running) -> dict[str, int]:
     """Tokens by scope; none of them holds a place, and nobody waits."""
-    await until(lambda: not g.runtime.pipeline.flows and not g.runtime.limits.ledger._settling)
+    await until(lambda: not g.runtime.pipeline.flows and not g.runtime.limits.ledger.settling)
     for scope, name in SCOPES.items():
         assert await taken(g, scope, name) == 0, scope
     assert g.metric('sluice_requests_waiting{alias="chat"}') == 0
