@@ -9,9 +9,25 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from gateway.config import Alias, Canary, Config, Issuer, Key, Limits, Probe, Server, Shadow, Target, Timeouts, targets_of
+from gateway.config import (
+    Alias,
+    Canary,
+    Config,
+    Issuer,
+    Key,
+    Limit,
+    Limits,
+    Probe,
+    Server,
+    Shadow,
+    Target,
+    Timeouts,
+    targets_of,
+)
 from gateway.identity.jwks import issuer_keys, unusable
 from gateway.identity.keys import timestamp
+from gateway.limits import Limit as BucketLimit
+from gateway.limits.bucket import rule_of
 from gateway.problems import Path, Report, suggestion
 from gateway.units import Seconds, Secret
 from gateway.validation import INVALID
@@ -57,6 +73,8 @@ class Checks:
                 self._key(path, section)
             case Issuer():
                 self._issuer(path, section)
+            case Limit(rate=float(), burst=None | float() | int()):
+                self._limit(path, section)
             case Limits(store=str(store)):
                 self._store((*path, "store"), store)
             case Probe():
@@ -69,6 +87,12 @@ class Checks:
     def _store(self, path: Path, store: Secret) -> None:
         if (text := store.reveal()) != "memory" and not text.startswith(STORES):
             self._report.problem(path, "expected memory or a redis://, rediss:// or unix:// URL")
+
+    def _limit(self, path: Path, limit: Limit) -> None:
+        try:
+            rule_of(BucketLimit(limit.capacity, float(limit.rate)))
+        except ValueError as error:
+            self._report.problem(path, str(error))
 
     def _above_zero(self, path: Path, value: Seconds | None) -> None:
         if value is not None and value <= 0:
