@@ -33,6 +33,7 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
 class Slot(msgspec.Struct, frozen=True, gc=False):
     """One of `capacity` places under `key`, held by `holder` (unique to the call) until it is settled.
 
+    A holder has one place under a key, however often it takes it.
     Where several processes share a store it is a lease: it is lost `BucketStore.lease` seconds after the last `renew`,
     so that a crashed process holds no place for longer.
     """
@@ -45,7 +46,8 @@ class Slot(msgspec.Struct, frozen=True, gc=False):
 
 
 class Level(msgspec.Struct, frozen=True, gc=False):
-    """State of one bucket after the decision: `remaining` units (may be negative: debt), `reset` seconds until full.
+    """State of one bucket after the decision: `remaining` units (may be negative: debt), `reset` seconds until full
+    (infinite where it never refills: whoever claims it knows when its period ends).
 
     Of slots: `remaining` places, `reset` 0.
     """
@@ -61,12 +63,15 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     A refusal takes nothing from any bucket, and no slot. `retry_after` is when the same call would really be admitted;
     infinite where an amount exceeds its capacity or its bucket never refills. When a slot comes free nobody knows: for
     slots alone it is SLOT_WAIT.
+
+    `by`: who decided in place of the store that was asked. That is where the call must be settled: `(verdict.by or store)`.
     """
 
     admitted: bool
     levels: tuple[Level, ...]
     retry_after: float = 0.0
     denied: int = -1
+    by: "BucketStore | None" = None
 
 
 SLOT_WAIT = 1.0
@@ -94,7 +99,7 @@ class BucketStore(Protocol):
         ...
 
     async def renew(self, slots: Sequence[Slot]) -> None:
-        """Hold them for another `lease`."""
+        """Hold them for another `lease`, those too that were lost meanwhile: due every third of it while a call goes on."""
         ...
 
     async def close(self) -> None: ...

@@ -37,7 +37,7 @@ NEVER = 1 << 53
 
 
 class Rule(msgspec.Struct, frozen=True):
-    """A limit in ticks: `pace` are refilled in a microsecond (0: never), a unit costs `unit`, a full bucket holds `capacity`."""
+    """A limit in ticks: `pace` are refilled in a microsecond (0: never), a unit costs `unit`, `capacity` fill the bucket."""
 
     limit: Limit
     pace: int
@@ -60,7 +60,7 @@ class Rule(msgspec.Struct, frozen=True):
         if not math.isfinite(amount):
             raise ValueError("only a finite amount can be settled")
         ticks = self._ticks(amount)
-        return ticks if -MOST <= ticks <= MOST else int(math.copysign(MOST, ticks))
+        return ticks if -MOST <= ticks <= MOST else MOST if ticks > 0 else -MOST
 
     def _ticks(self, amount: float) -> int:
         """Rounded up: a charge is never too small and a refund never too large."""

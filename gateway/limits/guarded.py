@@ -2,26 +2,38 @@
 
 After `failures` calls in a row without an answer the store is left alone: everyone who still waits for it is let go,
 and further calls are decided at once, by the fallback's own buckets (mode "open") or by refusing them ("closed").
-The fallback's buckets are this gateway's share of the limits: they are divided by the number of gateways.
-Meanwhile one task asks the store every `probe_every` seconds and ends when it has answered.
+The fallback's buckets are this gateway's share of the limits: they are divided by the number of gateways, budgets too.
+So an outage admits one limit more, over all gateways together. Slots that the store had given are not counted in it.
+Meanwhile one task asks the store every `probe_every` seconds and ends when it has answered and been paid.
+
+A call is settled where it was decided: one that the fallback admitted there (`Verdict.by`), whatever has become of the
+store; one that the store admitted in the store, and while that is left alone it is noted and settled when it is back.
+Budgets, which never refill, are charged in the store as well for what the fallback admitted: an outage hides no money.
 
 An error that the store answers with concerns that call alone, which is decided without it; others go on asking.
+A settlement that fails is not tried again: it may have been done.
 """
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from gateway.errors import Unavailable
-from gateway.limits import BucketStore, Claim, Limit, Verdict
+from gateway.limits import BucketStore, Claim, Limit, Slot, Verdict
 from gateway.limits.faults import Reason, StoreFailed
 
 Mode = Literal["open", "closed"]
 T = TypeVar("T")
 Decider = Literal["store", "fallback", "nobody"]
+
+OWED = 10_000
+"""Settlements noted while the store is left alone; the oldest are dropped beyond it."""
+TOGETHER = 100
+"""Of them on their way at a time."""
 
 
 def _ignore(*_: object) -> None:
@@ -53,10 +65,9 @@ class Guarded:
         switched: Callable[[bool], object] = _ignore,
     ) -> None:
         self.down = False
+        self.lease = store.lease
         self._store = store
-        self._fallback = fallback
         self._mode = mode
-        self._replicas = replicas
         self._failures = failures
         self._timeout = timeout
         self._probe_every = probe_every
@@ -68,13 +79,15 @@ class Guarded:
         self._streak = 0
         self._waiting: set[asyncio.Timeout] = set()
         self._probing: asyncio.Task[None] | None = None
+        self._owed: deque[tuple[Sequence[Claim], Sequence[Slot]]] = deque(maxlen=OWED)
+        self._share = Share(fallback, replicas, lambda claims: self._owed.append((claims, ())))
 
-    async def take(self, claims: Sequence[Claim]) -> Verdict:
+    async def take(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:
         """Raises Unavailable where the store is down and the mode is closed."""
         began = self._clock()
         if not self.down:
             try:
-                verdict = await self._ask(self._store.take, claims)
+                verdict = await self._ask(self._timeout, self._store.take, claims, slots)
             except StoreFailed as error:
                 self._count(error.reason)
             else:
@@ -83,34 +96,51 @@ class Guarded:
         if self._mode == "closed":
             self._decided("nobody", self._clock() - began)
             raise Unavailable("The limits cannot be checked now")
-        verdict = await self._fallback.take(share_of(claims, self._replicas))
+        verdict = await self._share.take(claims, slots)
         self._decided("fallback", self._clock() - began)
         return verdict
 
-    async def settle(self, claims: Sequence[Claim]) -> None:
+    async def settle(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> None:
         """Never raises for a store that is down: the call it belongs to has been answered."""
-        if not self.down:
+        if any(slot.holder in self._share.holders for slot in slots):
+            await self._share.settle(claims, slots)
+        else:
+            await self._pay(claims, slots)
+
+    async def renew(self, slots: Sequence[Slot]) -> None:
+        """Never raises for a store that is down: what was lost is held again by a later renewal."""
+        held = [slot for slot in slots if slot.holder not in self._share.holders]
+        if held and not self.down:
             try:
-                return await self._ask(self._store.settle, claims)
+                await self._ask(min(self.lease / 3, 10), self._store.renew, held)
             except StoreFailed as error:
                 self._count(error.reason)
-        if self._mode == "open":
-            await self._fallback.settle(share_of(claims, self._replicas))
 
     async def close(self) -> None:
         if self._probing is not None:
             self._probing.cancel()
             await asyncio.wait([self._probing])
         await self._store.close()
-        await self._fallback.close()
+        await self._share.close()
 
-    async def _ask(self, operation: Callable[[Sequence[Claim]], Awaitable[T]], claims: Sequence[Claim]) -> T:
+    async def _pay(self, claims: Sequence[Claim], slots: Sequence[Slot]) -> None:
+        """Settle in the store, and what is owed besides; or note it, for when the store is back."""
+        if self.down:
+            self._owed.append((claims, slots))
+            return
+        try:
+            await self._ask(self._timeout, self._store.settle, claims, slots)
+            await self._settle_debts()
+        except StoreFailed as error:
+            self._count(error.reason)
+
+    async def _ask(self, timeout: float, operation: Callable[..., Awaitable[T]], *arguments: Any) -> T:
         """Raises StoreFailed, also where everyone who waits is let go."""
         try:
-            async with asyncio.timeout(self._timeout) as deadline:
+            async with asyncio.timeout(timeout) as deadline:
                 self._waiting.add(deadline)
                 try:
-                    answer = await operation(claims)
+                    answer = await operation(*arguments)
                 finally:
                     self._waiting.discard(deadline)
         except TimeoutError as error:
@@ -138,12 +168,62 @@ class Guarded:
         while self.down:
             await self._sleep(self._probe_every)
             try:
-                await self._ask(self._store.take, ())
+                await self._ask(self._timeout, self._store.take, ())
+                await self._settle_debts()
             except StoreFailed as error:
                 self._failed(error.reason)
             else:
                 self.down = False
                 self._switched(False)
+
+    async def _settle_debts(self) -> None:
+        """Raises StoreFailed where the store is gone again; those that were on their way may then be lost."""
+        while self._owed:
+            some = [self._owed.popleft() for _ in range(min(TOGETHER, len(self._owed)))]
+            paying = (self._ask(self._timeout, self._store.settle, claims, slots) for claims, slots in some)
+            for outcome in await asyncio.gather(*paying, return_exceptions=True):
+                if isinstance(outcome, StoreFailed) and outcome.reason != "reply":
+                    raise outcome
+
+
+class Share:
+    """A BucketStore for one of `replicas` gateways that decides alone: capacities and rates are divided by their number.
+
+    `charge` is given what was taken from or settled in buckets that never refill. `holders` have slots here.
+    """
+
+    lease = float("inf")
+
+    def __init__(self, store: BucketStore, replicas: int, charge: Callable[[Sequence[Claim]], object]) -> None:
+        self.holders: set[str] = set()
+        self._store = store
+        self._replicas = replicas
+        self._charge = charge
+
+    async def take(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:
+        verdict = await self._store.take(share_of(claims, self._replicas), self._places(slots))
+        if verdict.admitted:
+            self.holders.update(slot.holder for slot in slots)
+            self._charge_budgets(claims)
+        return msgspec.structs.replace(verdict, by=self)
+
+    async def settle(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> None:
+        self.holders.difference_update(slot.holder for slot in slots)
+        await self._store.settle(share_of(claims, self._replicas), self._places(slots))
+        self._charge_budgets(claims)
+
+    async def renew(self, slots: Sequence[Slot]) -> None:
+        await self._store.renew(slots)
+
+    async def close(self) -> None:
+        await self._store.close()
+
+    def _places(self, slots: Sequence[Slot]) -> Sequence[Slot]:
+        return [msgspec.structs.replace(slot, capacity=max(1, slot.capacity // self._replicas)) for slot in slots]
+
+    def _charge_budgets(self, claims: Sequence[Claim]) -> None:
+        if budgets := [claim for claim in claims if not claim.limit.rate]:
+            self._charge(budgets)
 
 
 def share_of(claims: Sequence[Claim], replicas: int) -> Sequence[Claim]:

@@ -71,8 +71,7 @@ class MemoryStore:
         rooms = [self._enter(slot, entered) for slot in slots]
         if fits and all(rooms):
             levels = [bucket.rule.level(bucket.backlog) for bucket, _ in taken]
-            for slot in slots:
-                levels.append(Level(float(slot.capacity - self._taken(slot)), 0.0))
+            levels += [Level(float(slot.capacity - self._taken(slot)), 0.0) for slot in slots]
             return Verdict(True, tuple(levels))
         for bucket, cost in taken:
             bucket.backlog -= cost
@@ -121,7 +120,7 @@ class MemoryStore:
         return bucket
 
     def _enter(self, slot: Slot, entered: list[Slot]) -> bool:
-        """Let the holder in, whether or not there was room, which is what it returns; who was in already is not counted twice."""
+        """Let the holder in even if there is no room; whether there was. Who is in already takes no second place."""
         holders = self._holders.get(slot.key)
         if holders is None:
             holders = self._holders[slot.key] = set()

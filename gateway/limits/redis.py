@@ -1,4 +1,4 @@
-"""Buckets shared by any number of gateways, in Redis 6.2 or newer or Valkey: one script, one round trip per call.
+"""Buckets and slots shared by any number of gateways, in Redis 6.2 or newer or Valkey: one script, one round trip per call.
 
 The time is the server's, so gateways need no common clock. All keys begin with `{prefix}`, a hash tag: the buckets of
 any call share a slot, as a cluster demands of a script, and all of one prefix live on one shard. A server that evicts
@@ -6,15 +6,20 @@ keys mints tokens: give it `maxmemory-policy noeviction`, or enough memory (100 
 
 Calls that come while others are under way leave together: a *flight* is a pipeline of single scripts, written and read
 at once on a connection of its own, so a burst costs tens of microseconds per call and not a connection each. The
-caller only waits for its place in the flight: cancelled or late, it leaves the connection alone, and its reply is
-dropped when it comes. Whether it was decided is then unknown; at worst its amount is lost to the caller, never minted.
+caller only waits for its place in the flight: cancelled or late, it leaves the connection alone, and the flight goes on
+waiting for its reply. A take that turns out to have been admitted for nobody is given back in the next flight. A
+settlement is carried whether anybody waits for it or not.
+
+Where a connection breaks, what it carried may have been done or not. Amounts are not sent twice, so that none is ever
+minted; at worst they are lost to the caller. Slots are given back once more, which does no harm.
 """
 
 import asyncio
 import hashlib
+from collections import deque
 from collections.abc import Callable, Sequence
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal
 
 import redis.asyncio as redis
 from redis.asyncio.retry import Retry
@@ -23,16 +28,69 @@ from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as NoReply
 
-from gateway.limits import Claim, Verdict
-from gateway.limits.bucket import Rule, refusal, rule_of, same_limits
+from gateway.limits import Claim, Level, Slot, Verdict
+from gateway.limits.bucket import SECOND, Rule, refusal, rule_of, same_limits
 from gateway.limits.faults import StoreFailed
 
 SEATS = 128
 """Calls in one flight: what is behind them waits for the next, or takes another connection."""
+PATIENCE = 1.0
+"""Seconds that a flight waits for replies, when its callers have long gone; then it gives its connection up."""
+OWED = 10_000
+"""Give-backs that may wait for a flight; the oldest are dropped beyond it."""
+RENEWED = 256
+"""Slots renewed by one run of the script."""
+
+Mode = Literal["take", "settle", "renew"]
+Place = tuple[str, str]
+"""The key of a set of slots, and a holder."""
+
+
+class _Call:
+    """One run of the script. `answer`: who waits for it, if anybody does."""
+
+    __slots__ = ("answer", "buckets", "ended", "limits", "mode", "numbers", "places")
+
+    def __init__(
+        self,
+        mode: Mode,
+        buckets: Sequence[str] = (),
+        numbers: Sequence[int] = (),
+        places: Sequence[Place] = (),
+        limits: Sequence[int] = (),
+        answer: "asyncio.Future[list[int]] | None" = None,
+    ) -> None:
+        self.mode = mode
+        self.buckets = buckets
+        self.numbers = numbers
+        self.places = places
+        self.limits = limits
+        self.answer = answer
+        self.ended: list[Place] = []
+        """Of a renewal: places given back since it was asked for."""
+
+    def arguments(self, now: int | str, lease: int) -> list[Any]:
+        held = [key for key, _ in self.places]
+        found: list[Any] = [len(self.buckets) + len(held), *self.buckets, *held]
+        found += (self.mode, now, lease, len(self.buckets), *self.numbers)
+        for (_, holder), limit in zip(self.places, self.limits, strict=True):
+            found += (limit, holder)
+        return found
+
+    def undo(self) -> "_Call":
+        """What gives a take back."""
+        numbers = list(self.numbers)
+        numbers[3::5] = [-ticks for ticks in numbers[3::5]]
+        return _Call("settle", self.buckets, numbers, self.places, self.limits)
+
+
+def _release(places: Sequence[Place]) -> _Call:
+    return _Call("settle", places=places, limits=[0] * len(places))
 
 
 class RedisStore:
-    """`url`: redis://, rediss:// or unix://, as redis-py reads it. `timeout` in seconds, for a call as a whole.
+    """`url`: redis://, rediss:// or unix://, as redis-py reads it. `timeout` and `lease` in seconds: for a call as a
+    whole, and for how long a slot is held that nobody renews.
 
     `now` replaces the server's clock (microseconds), for tests.
     """
@@ -43,17 +101,22 @@ class RedisStore:
         *,
         prefix: str = "sluice",
         timeout: float = 0.05,
+        lease: float = 30.0,
         max_connections: int = 4,
         now: Callable[[], int] | None = None,
     ) -> None:
-        self._prefix = f"{{{prefix}}}:"
+        self.lease = lease
+        self._tag = f"{{{prefix}}}"
         self._timeout = timeout
         self._now = now
         self._script = files("gateway.limits").joinpath("take.lua").read_text("utf-8")
-        self._max_flights = max_connections
-        self._queued: list[tuple[Sequence[Any], asyncio.Future[list[Any]]]] = []
-        self._flights: set[asyncio.Task[None]] = set()
         self._digest = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()  # the name EVALSHA knows it by
+        self._max_flights = max_connections
+        self._queued: list[_Call] = []
+        self._owed: deque[_Call] = deque(maxlen=OWED)
+        """Given back by nobody who waits for it: it leaves with the next flight, and is no reason for one that may fail."""
+        self._renewals: list[_Call] = []
+        self._flights: set[asyncio.Task[None]] = set()
         self._client: Any = redis.Redis.from_pool(
             redis.BlockingConnectionPool.from_url(
                 url,
@@ -68,80 +131,139 @@ class RedisStore:
             )
         )
 
-    async def take(self, claims: Sequence[Claim]) -> Verdict:
-        """Without claims it asks the server all the same: a probe. Raises StoreFailed; ValueError as MemoryStore does."""
+    async def take(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:
+        """Without claims and slots it asks all the same: a probe. Raises StoreFailed; ValueError as MemoryStore does."""
+        if not claims and not slots:
+            await self._run(_release([(f"{self._tag}/", "")]))  # a write: a replica would read for us, and no more
+            return Verdict(True, ())
         rules = [rule_of(claim.limit) for claim in claims]
         costs = [rule.cost(claim.amount) for claim, rule in zip(claims, rules, strict=True)]
-        admitted, *backlogs = await self._run("take", claims, rules, costs)
+        admitted, *state = await self._run(self._call("take", claims, rules, costs, slots))
+        backlogs, places = state[: len(claims)], state[len(claims) :]
         if not admitted:
-            return refusal(claims, rules, costs, backlogs)
-        return Verdict(True, tuple(rule.level(backlog) for rule, backlog in zip(rules, backlogs, strict=True)))
+            rooms = [(taken, room == 1) for taken, room in zip(places[::2], places[1::2], strict=True)]
+            return refusal(claims, rules, costs, backlogs, slots, rooms)
+        levels = [rule.level(backlog) for rule, backlog in zip(rules, backlogs, strict=True)]
+        levels += [Level(float(slot.capacity - taken), 0.0) for slot, taken in zip(slots, places[::2], strict=True)]
+        return Verdict(True, tuple(levels))
 
-    async def settle(self, claims: Sequence[Claim]) -> None:
-        """Raises StoreFailed; ValueError as MemoryStore does."""
+    async def settle(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> None:
+        """Raises StoreFailed where it is not known to have been done; ValueError as MemoryStore does."""
         rules = [rule_of(claim.limit) for claim in claims]
         charges = [rule.charge(claim.amount) for claim, rule in zip(claims, rules, strict=True)]
-        await self._run("settle", claims, rules, charges)
+        call = self._call("settle", claims, rules, charges, slots)
+        for renewal in self._renewals:  # another connection may be the faster one
+            renewal.ended += call.places
+        await self._run(call)
+
+    async def renew(self, slots: Sequence[Slot]) -> None:
+        """A slot that was lost is held again, even beyond its capacity: its call is there. Raises StoreFailed."""
+        parts = [slots[first : first + RENEWED] for first in range(0, len(slots), RENEWED)]
+        calls = [self._call("renew", (), (), (), part) for part in parts]
+        self._renewals += calls
+        await asyncio.gather(*(self._run(call) for call in calls))
 
     async def close(self) -> None:
+        """Carries what is still to be given back, within PATIENCE."""
+        if self._owed:
+            self._depart()
+        if self._flights:
+            await asyncio.wait(self._flights, timeout=PATIENCE)
         for flight in self._flights:
             flight.cancel()
         await asyncio.gather(*self._flights, return_exceptions=True)
+        for call in self._queued:
+            _answer(call, NoConnection("closed"))
         await self._client.aclose()
 
-    async def _run(self, mode: str, claims: Sequence[Claim], rules: Sequence[Rule], ticks: Sequence[int]) -> list[int]:
-        same_limits(claims)
+    def _call(
+        self, mode: Mode, claims: Sequence[Claim], rules: Sequence[Rule], ticks: Sequence[int], slots: Sequence[Slot]
+    ) -> _Call:
+        buckets = [f"{self._tag}:{claim.key}" for claim in claims]
+        if len(set(buckets)) < len(buckets):
+            same_limits(claims)
         numbers: list[int] = []
-        for rule, added in zip(rules, ticks, strict=True):
-            numbers += (rule.pace, rule.unit, rule.capacity, added)
-        keys = [self._prefix + claim.key for claim in claims]
-        arguments = [len(keys), *keys, mode, "" if self._now is None else self._now(), *numbers]
+        for claim, rule, added in zip(claims, rules, ticks, strict=True):
+            numbers += (rule.pace, rule.unit, rule.capacity, added, int(claim.expires * 1000))
+        places = [(f"{self._tag}/{slot.key}", slot.holder) for slot in slots]
+        return _Call(mode, buckets, numbers, places, [slot.capacity for slot in slots])
+
+    async def _run(self, call: _Call) -> list[int]:
+        call.answer = asyncio.get_running_loop().create_future()
+        self._queued.append(call)
+        self._depart()
+        reply: list[int] = []
         try:
             async with asyncio.timeout(self._timeout):
-                return [int(number) for number in await self._evaluate(arguments)]
+                reply = await call.answer
+                return reply
         except (TimeoutError, NoReply) as error:
             raise StoreFailed("timeout") from error
         except (OSError, NoConnection) as error:
             raise StoreFailed("connection") from error
         except RedisError as error:
             raise StoreFailed("reply") from error
+        finally:
+            if not reply and _admitted(call):  # cancelled in the moment in which it was answered
+                self._owed.append(call.undo())
+                self._depart()
 
-    async def _evaluate(self, arguments: Sequence[Any]) -> list[Any]:
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[list[Any]] = loop.create_future()
-        self._queued.append((arguments, answer))
+    def _depart(self) -> None:
         if len(self._flights) < self._max_flights:
-            flight = loop.create_task(self._fly())
+            flight = asyncio.get_running_loop().create_task(self._fly())
             self._flights.add(flight)
             flight.add_done_callback(self._flights.discard)
-        return await answer
 
     async def _fly(self) -> None:
         """Carry everyone who waits, until nobody does."""
-        while self._queued:
+        well = True
+        while self._queued or (self._owed and well):
             boarding, self._queued = self._queued[:SEATS], self._queued[SEATS:]
-            aboard = [(arguments, answer) for arguments, answer in boarding if not answer.done()]
-            replies: list[Any]
+            aboard = [call for call in boarding if call.mode != "take" or _waits(call)]
+            while self._owed and len(aboard) < SEATS:
+                aboard.append(self._owed.popleft())
             try:
-                async with asyncio.timeout(self._timeout):
-                    replies = await self._send([arguments for arguments, _ in aboard])
+                async with asyncio.timeout(max(PATIENCE, self._timeout)):
+                    replies = await self._send(aboard)
             except Exception as error:  # whatever it is, it is for those aboard to see
-                replies = [error] * len(aboard)
-            for (_, answer), reply in zip(aboard, replies, strict=True):
-                if answer.done():
-                    continue
-                if isinstance(reply, Exception):
-                    answer.set_exception(reply)
-                else:
-                    answer.set_result(reply)
+                well = False
+                for call in aboard:
+                    self._land_unknown(call, error)
+            else:
+                well = True
+                for call, reply in zip(aboard, replies, strict=True):
+                    self._land(call, reply)
 
-    async def _send(self, calls: Sequence[Sequence[Any]]) -> list[Any]:
-        replies = await self._pipeline([("EVALSHA", self._digest, *arguments) for arguments in calls])
+    def _land(self, call: _Call, reply: Any) -> None:
+        if call.mode == "take" and not _waits(call) and not isinstance(reply, Exception) and reply[0]:
+            self._owed.append(call.undo())  # admitted for nobody
+        self._end_renewal(call)
+        _answer(call, reply)
+
+    def _land_unknown(self, call: _Call, error: Exception) -> None:
+        if call.places and call.mode != "renew":
+            self._owed.append(_release(call.places))
+        self._end_renewal(call)
+        _answer(call, error)
+
+    def _end_renewal(self, call: _Call) -> None:
+        if call.mode == "renew":
+            self._renewals.remove(call)
+            if ended := set(call.ended).intersection(call.places):
+                self._owed.append(_release(list(ended)))
+
+    async def _send(self, calls: Sequence[_Call]) -> list[Any]:
+        now = "" if self._now is None else self._now()
+        runs = [call.arguments(now, round(self.lease * SECOND)) for call in calls]
+        replies = await self._pipeline([("EVALSHA", self._digest, *arguments) for arguments in runs])
         unknown = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if unknown:  # a new server, or its scripts were flushed
-            again = await self._pipeline([("EVAL", self._script, *calls[index]) for index in unknown])
+            again = await self._pipeline([("EVAL", self._script, *runs[index]) for index in unknown])
             for index, reply in zip(unknown, again, strict=True):
                 replies[index] = reply
+        if any(isinstance(reply, ResponseError) and "READONLY" in str(reply) for reply in replies):
+            await self._client.connection_pool.disconnect(inuse_connections=False)
+            raise NoConnection("a replica answered where the master was")
         return replies
 
     async def _pipeline(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
@@ -155,3 +277,23 @@ class RedisStore:
             pipeline.execute_command(*command)
         replies: list[Any] = await pipeline.execute(raise_on_error=False)
         return replies
+
+
+def _waits(call: _Call) -> bool:
+    return call.answer is not None and not call.answer.done()
+
+
+def _admitted(call: _Call) -> bool:
+    answer = call.answer
+    if call.mode != "take" or answer is None or not answer.done() or answer.cancelled():
+        return False
+    return answer.exception() is None and bool(answer.result()[0])
+
+
+def _answer(call: _Call, reply: Any) -> None:
+    if call.answer is None or call.answer.done():
+        return
+    if isinstance(reply, Exception):
+        call.answer.set_exception(reply)
+    else:
+        call.answer.set_result(reply)

@@ -1,7 +1,8 @@
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from tests.limits.stores import STORES, Lab, lab
 from tests.servers import RedisServer, redis_server
 
 
@@ -17,3 +18,23 @@ def own_redis() -> Iterator[RedisServer]:
     """A server that the test may stop and kill."""
     with redis_server() as server:
         yield server
+
+
+@pytest.fixture(scope="session", params=STORES)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Each store by its name."""
+    found: str = request.param
+    return found
+
+
+@pytest.fixture(scope="session")
+def server(request: pytest.FixtureRequest, kind: str) -> RedisServer | None:
+    """What the store needs to run."""
+    found: RedisServer | None = request.getfixturevalue("redis") if kind == "redis" else None
+    return found
+
+
+@pytest.fixture
+async def at(kind: str, server: RedisServer | None) -> AsyncIterator[Lab]:
+    async with lab(kind, server) as opened:
+        yield opened

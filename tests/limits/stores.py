@@ -1,13 +1,17 @@
-"""The two stores with a clock the test moves, and what a bucket should do, told in exact fractions."""
+"""Every store with a clock the test moves, and what buckets and slots should do, told in exact fractions.
+
+A new store is one line of STORES.
+"""
 
 import itertools
-from collections.abc import AsyncIterator, Sequence
+import math
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from fractions import Fraction
 
 import msgspec
 
-from gateway.limits import BucketStore, Claim
+from gateway.limits import SLOT_WAIT, BucketStore, Claim, Slot
 from gateway.limits.memory import MemoryStore
 from gateway.limits.redis import RedisStore
 from tests.servers import RedisServer
@@ -15,19 +19,29 @@ from tests.servers import RedisServer
 STEP = 15_625
 """Microseconds: 1/64 s, a time that floats and whole microseconds both hold exactly."""
 EPOCH = 1_900_000_000 * 64
+LEASE = 30
+"""Seconds."""
 _prefixes = (f"test{number}" for number in itertools.count())
 
 
 class Lab:
     """A store at a time of the test's choosing, in steps of 1/64 s."""
 
-    def __init__(self, redis: RedisServer | None) -> None:
+    def __init__(self, kind: str, redis: RedisServer | None) -> None:
         self.steps = EPOCH
-        self.store: BucketStore
-        if redis is None:
-            self.store = MemoryStore(lambda: self.steps / 64)
-        else:
-            self.store = RedisStore(redis.url, prefix=next(_prefixes), timeout=10, now=lambda: self.steps * STEP)
+        self.redis = redis
+        self.store: BucketStore = STORES[kind](self)
+
+    @property
+    def url(self) -> str:
+        assert self.redis is not None
+        return self.redis.url
+
+    def seconds(self) -> float:
+        return self.steps / 64
+
+    def microseconds(self) -> int:
+        return self.steps * STEP
 
     def advance(self, seconds: float) -> None:
         steps = Fraction(seconds) * 64
@@ -35,9 +49,18 @@ class Lab:
         self.steps += int(steps)
 
 
+STORES: dict[str, Callable[[Lab], BucketStore]] = {
+    "memory": lambda at: MemoryStore(at.seconds, wall=at.seconds),
+    "redis": lambda at: RedisStore(at.url, prefix=next(_prefixes), timeout=10, lease=LEASE, now=at.microseconds),
+}
+
+TRACELESS = {"redis"}
+"""Stores in which a call that changes nothing leaves no trace of when it was made."""
+
+
 @asynccontextmanager
-async def lab(redis: RedisServer | None) -> AsyncIterator[Lab]:
-    opened = Lab(redis)
+async def lab(kind: str, redis: RedisServer | None) -> AsyncIterator[Lab]:
+    opened = Lab(kind, redis)
     try:
         yield opened
     finally:
@@ -52,17 +75,20 @@ class Expected(msgspec.Struct):
 
 
 class Oracle:
-    """Token buckets by the book: levels are exact, and time that runs backwards does not count.
+    """Token buckets by the book: levels are exact, and time that runs backwards does not count. Slots with a lease.
 
     `writes_only`: a call that changes nothing leaves no trace of when it was made, unless time had run backwards.
     """
 
-    def __init__(self, *, writes_only: bool = False) -> None:
+    def __init__(self, *, writes_only: bool = False, lease: float = math.inf) -> None:
         self._writes_only = writes_only
+        self._lease = lease
         self._states: dict[str, tuple[Fraction, Fraction]] = {}
         """Level, and the time it was as high."""
+        self._leases: dict[Slot, float] = {}
+        """When each ends."""
 
-    def take(self, claims: Sequence[Claim], now: Fraction) -> Expected:
+    def take(self, claims: Sequence[Claim], now: Fraction, slots: Sequence[Slot] = ()) -> Expected:
         before = {claim.key: self._level(claim, now) for claim in claims}
         left = dict(before)
         wait: Fraction | None = Fraction(0)
@@ -70,21 +96,44 @@ class Oracle:
         for claim in claims:
             left[claim.key] -= Fraction(claim.amount)
             asked[claim.key] = asked.get(claim.key, Fraction(0)) + Fraction(claim.amount)
-            if asked[claim.key] > Fraction(claim.limit.capacity):
+            missing = -left[claim.key]
+            if asked[claim.key] > Fraction(claim.limit.capacity) or (missing > 0 and not claim.limit.rate):
                 wait = None
-            elif wait is not None:
-                wait = max(wait, -left[claim.key] / Fraction(claim.limit.rate))
-        admitted = all(level >= 0 for level in left.values())
+            elif wait is not None and missing > 0:
+                wait = max(wait, missing / Fraction(claim.limit.rate))
+        held = self.held(now)
+        after_slots = held | set(slots)
+        rooms = [self._taken(slot, after_slots) <= slot.capacity or slot in held for slot in slots]
+        if not all(rooms) and wait is not None:
+            wait = max(wait, Fraction(SLOT_WAIT))
+        admitted = all(level >= 0 for level in left.values()) and all(rooms)
         after = left if admitted else before
         self._keep(before, after, now)
-        return Expected(admitted, [after[claim.key] for claim in claims], wait)
+        if admitted:
+            self._leases |= dict.fromkeys(slots, float(now) + self._lease)
+        places = [Fraction(slot.capacity - self._taken(slot, after_slots if admitted else held)) for slot in slots]
+        return Expected(admitted, [after[claim.key] for claim in claims] + places, wait)
 
-    def settle(self, claims: Sequence[Claim], now: Fraction) -> None:
+    def settle(self, claims: Sequence[Claim], now: Fraction, slots: Sequence[Slot] = ()) -> None:
         before = {claim.key: self._level(claim, now) for claim in claims}
         after = dict(before)
         for claim in claims:
             after[claim.key] = min(after[claim.key] - Fraction(claim.amount), Fraction(claim.limit.capacity))
         self._keep(before, after, now)
+        for slot in slots:
+            self._leases.pop(slot, None)
+
+    def renew(self, slots: Sequence[Slot], now: Fraction) -> None:
+        self._leases |= dict.fromkeys(slots, float(now) + self._lease)
+
+    def held(self, now: Fraction) -> set[Slot]:
+        return {slot for slot, ends in self._leases.items() if ends > now}
+
+    def lapsed(self, now: Fraction) -> set[Slot]:
+        return set(self._leases) - self.held(now)
+
+    def _taken(self, slot: Slot, held: set[Slot]) -> int:
+        return sum(other.key == slot.key for other in held)
 
     def _level(self, claim: Claim, now: Fraction) -> Fraction:
         capacity = Fraction(claim.limit.capacity)

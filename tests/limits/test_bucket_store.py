@@ -1,22 +1,15 @@
-"""What every bucket store does, asked of the one in memory and of one in a real Redis."""
+"""What every bucket store does."""
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.limits import Claim, Limit
-from tests.limits.stores import Lab, lab
+from gateway.limits import SLOT_WAIT, Claim, Limit, Slot
+from tests.limits.stores import EPOCH, LEASE, Lab
 
 TEN = Limit(capacity=10, rate=2)
 NOTHING_LEFT = Claim("k", TEN, 10)
-
-
-@pytest.fixture(params=["memory", "redis"])
-async def at(request: pytest.FixtureRequest) -> AsyncIterator[Lab]:
-    async with lab(request.getfixturevalue("redis") if request.param == "redis" else None) as opened:
-        yield opened
 
 
 async def test_a_new_bucket_is_full(at: Lab) -> None:
@@ -183,3 +176,104 @@ async def test_concurrent_calls_share_out_exactly_the_capacity(at: Lab) -> None:
     verdicts = await asyncio.gather(*(at.store.take([Claim("k", limit), Claim(f"own{n}", TEN)]) for n in range(200)))
     assert sum(verdict.admitted for verdict in verdicts) == 57
     assert sorted(verdict.levels[0].remaining for verdict in verdicts if verdict.admitted) == list(range(57))
+
+
+BUDGET = Limit(capacity=50, rate=0)
+MIDNIGHT = EPOCH / 64 + 86_400
+
+
+def budget(amount: float) -> Claim:
+    return Claim("day", BUDGET, amount, expires=MIDNIGHT)
+
+
+async def test_a_budget_never_refills(at: Lab) -> None:
+    verdict = await at.store.take([budget(45)])
+    assert (verdict.levels[0].remaining, verdict.levels[0].reset) == (5, math.inf)
+    at.advance(80_000)
+    verdict = await at.store.take([Claim("k", TEN), budget(6)])
+    assert (verdict.admitted, verdict.retry_after, verdict.denied) == (False, math.inf, 1)
+    assert (verdict.levels[1].remaining, verdict.levels[1].reset) == (5, math.inf)
+    await at.store.settle([budget(-45)])
+    verdict = await at.store.take([budget(0)])
+    assert (verdict.levels[0].remaining, verdict.levels[0].reset) == (50, 0)
+
+
+async def test_a_budget_goes_into_debt_and_is_raised(at: Lab) -> None:
+    await at.store.take([budget(50)])
+    await at.store.settle([budget(30.5)])
+    verdict = await at.store.take([Claim("day", Limit(capacity=100, rate=0), 19.5, expires=MIDNIGHT)])
+    assert (verdict.admitted, verdict.levels[0].remaining) == (True, 0)
+
+
+def slot(holder: str, key: str = "s", capacity: int = 2) -> Slot:
+    return Slot(key, capacity, holder)
+
+
+async def test_as_many_hold_a_slot_as_there_are(at: Lab) -> None:
+    verdicts = [await at.store.take([], [slot(holder)]) for holder in "abc"]
+    assert [verdict.admitted for verdict in verdicts] == [True, True, False]
+    assert [verdict.levels[0].remaining for verdict in verdicts] == [1, 0, 0]
+    assert (verdicts[2].retry_after, verdicts[2].denied, verdicts[2].levels[0].reset) == (SLOT_WAIT, 0, 0)
+    await at.store.settle([], [slot("a")])
+    assert (await at.store.take([], [slot("c")])).admitted
+    assert (await at.store.take([], [slot("c", "other")])).levels[0].remaining == 1
+
+
+async def test_without_a_slot_nothing_is_taken_from_any_bucket_and_the_other_way_round(at: Lab) -> None:
+    await at.store.take([Claim("empty", TEN, 10)], [slot("a"), slot("a", "full", 1)])
+    verdict = await at.store.take([Claim("k", TEN)], [slot("b"), slot("b", "full", 1)])
+    assert (verdict.admitted, verdict.denied) == (False, 2)
+    assert [level.remaining for level in verdict.levels] == [10, 1, 0]
+    verdict = await at.store.take([Claim("k", TEN), Claim("empty", TEN, 4)], [slot("b")])
+    assert (verdict.admitted, verdict.denied, verdict.retry_after) == (False, 1, 2.0)
+    assert [level.remaining for level in verdict.levels] == [10, 0, 1]
+    assert (await at.store.take([Claim("k", TEN, 10)], [slot("b")])).levels[1].remaining == 0
+
+
+async def test_a_slot_is_waited_for_where_the_buckets_would_be_there_earlier(at: Lab) -> None:
+    await at.store.take([NOTHING_LEFT], [slot("a", capacity=1)])
+    verdict = await at.store.take([Claim("k", TEN)], [slot("b", capacity=1)])
+    assert (verdict.denied, verdict.retry_after) == (1, SLOT_WAIT)
+
+
+async def test_a_holder_has_one_place_under_a_key(at: Lab) -> None:
+    for _ in range(5):
+        assert (await at.store.take([Claim("k", TEN)], [slot("a"), slot("a")])).admitted
+    assert (await at.store.take([], [slot("b")])).levels[0].remaining == 0
+    assert (await at.store.take([], [slot("a")])).admitted
+    assert [level.remaining for level in (await at.store.take([], [slot("c"), slot("d")])).levels] == [0, 0]
+
+
+async def test_giving_back_what_is_not_held_is_no_error(at: Lab) -> None:
+    await at.store.take([], [slot("a")])
+    for _ in range(2):
+        await at.store.settle([Claim("k", TEN, 1)], [slot("a"), slot("stranger"), slot("a", "unheard-of")])
+    verdict = await at.store.take([Claim("k", TEN, 0)], [slot("b")])
+    assert [level.remaining for level in verdict.levels] == [8, 1]
+
+
+async def test_a_slot_is_held_as_long_as_it_is_renewed_and_a_crashed_holders_comes_back_after_its_lease(at: Lab) -> None:
+    await at.store.take([], [slot("alive"), slot("crashed")])
+    for _ in range(3):
+        at.advance(LEASE / 3 - 1)
+        await at.store.renew([slot("alive")])
+        assert not (await at.store.take([], [slot("next")])).admitted
+    at.advance(3)
+    crashed = at.store.lease < math.inf
+    assert (await at.store.take([], [slot("next")])).admitted is crashed
+    await at.store.settle([], [slot("crashed")])
+    assert (await at.store.take([], [slot("third")])).admitted is not crashed
+
+
+async def test_a_clock_that_steps_back_holds_a_slot_no_longer_than_a_lease_from_when_it_is_asked_for(at: Lab) -> None:
+    await at.store.take([], [slot("crashed", capacity=1)])
+    at.advance(-7200)
+    assert not (await at.store.take([], [slot("next", capacity=1)])).admitted
+    at.advance(LEASE)
+    assert (await at.store.take([], [slot("next", capacity=1)])).admitted is (at.store.lease < math.inf)
+
+
+async def test_concurrent_calls_never_hold_one_slot_too_many(at: Lab) -> None:
+    verdicts = await asyncio.gather(*(at.store.take([Claim("k", TEN, 0.01)], [slot(str(n), capacity=7)]) for n in range(100)))
+    assert sum(verdict.admitted for verdict in verdicts) == 7
+    assert (await at.store.take([Claim("k", TEN, 0)])).levels[0].remaining == pytest.approx(9.93)

@@ -1,18 +1,24 @@
 """A store that fails, hangs and comes back: who decides meanwhile, and who has to wait."""
 
 import asyncio
+import math
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.errors import Unavailable
-from gateway.limits import Claim, Limit, Verdict
+from gateway.limits import Claim, Limit, Slot, Verdict
 from gateway.limits.faults import Reason, StoreFailed
-from gateway.limits.guarded import Guarded, Mode
+from gateway.limits.guarded import OWED, Guarded, Mode
 from gateway.limits.memory import MemoryStore
 
 CLAIMS = [Claim("k", Limit(capacity=100, rate=1))]
+TOKENS = Claim("t", Limit(capacity=1000, rate=1), 600)
+REFUND = msgspec.structs.replace(TOKENS, amount=-500.0)
+BUDGET = Claim("b", Limit(capacity=100, rate=0), 30, expires=2.0**40)
+SLOT = Slot("s", 4, "holder")
 FOREVER = 3600.0
 
 
@@ -25,14 +31,30 @@ class Store(MemoryStore):
         self.hanging = False
         self.asked = 0
         self.settled: list[Claim] = []
+        self.renewed: list[Slot] = []
 
-    async def take(self, claims: Sequence[Claim]) -> Verdict:
+    async def take(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:
         await self._asked()
-        return await super().take(claims)
+        return await super().take(claims, slots)
 
-    async def settle(self, claims: Sequence[Claim]) -> None:
+    async def settle(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> None:
         await self._asked()
         self.settled += claims
+        await super().settle(claims, slots)
+
+    async def renew(self, slots: Sequence[Slot]) -> None:
+        await self._asked()
+        self.renewed += slots
+
+    async def left(self, claim: Claim) -> float:
+        """What its bucket holds."""
+        verdict = await super().take([msgspec.structs.replace(claim, amount=0.0)])
+        return verdict.levels[0].remaining
+
+    async def places(self, slot: Slot) -> float:
+        """How many are left under its key."""
+        verdict = await super().take([Claim("never", Limit(1, 1), 2)], [slot])
+        return verdict.levels[1].remaining
 
     async def _asked(self) -> None:
         self.asked += 1
@@ -45,18 +67,29 @@ class Store(MemoryStore):
 class Guard:
     """A guarded store, all that it told, and a turn of its probing whenever the test says so."""
 
-    def __init__(self, mode: Mode = "open", *, timeout: float = FOREVER) -> None:
+    def __init__(self, mode: Mode = "open", *, timeout: float = FOREVER, replicas: int = 1) -> None:
         self.store, self.fallback = Store(), Store()
         self.told: list[Any] = []
         self._turns = asyncio.Semaphore(0)
         self._turned = asyncio.Event()
         self.guarded = Guarded(
-            self.store, self.fallback, mode, timeout=timeout, clock=lambda: 0.0, sleep=self._sleep,
+            self.store, self.fallback, mode, timeout=timeout, replicas=replicas, clock=lambda: 0.0, sleep=self._sleep,
             failed=self.told.append, decided=lambda who, _: self.told.append(who), switched=self._switched,
         )  # fmt: skip
 
     async def take(self) -> Verdict:
         return await self.guarded.take(CLAIMS)
+
+    async def break_down(self) -> None:
+        self.store.fault = "connection"
+        for number in range(3):
+            await self.guarded.settle([Claim(f"breaks{number}", Limit(1, 1))])
+        assert self.guarded.down
+
+    async def recover(self) -> None:
+        self.store.fault = None
+        await self.probe()
+        assert not self.guarded.down
 
     async def probe(self) -> None:
         """Let it ask once, and see that through."""
@@ -164,14 +197,117 @@ async def test_it_is_asked_again_until_it_answers_and_then_decides_again() -> No
 
 
 @pytest.mark.parametrize("mode", ["open", "closed"])
-async def test_settling_never_raises_for_a_store_that_is_down(mode: Mode) -> None:
+async def test_settling_and_renewing_never_raise_for_a_store_that_is_down(mode: Mode) -> None:
     guard = Guard(mode)
     guard.store.fault = "timeout"
     for _ in range(4):
         await guard.guarded.settle(CLAIMS)
-    assert len(guard.fallback.settled) == (4 if mode == "open" else 0)
+        await guard.guarded.renew([SLOT])
+    assert guard.fallback.asked == 0
     assert guard.told.count("timeout") == 3
     await guard.guarded.close()
+
+
+async def test_what_the_store_admitted_is_settled_there_when_it_is_back() -> None:
+    guard = Guard()
+    verdict = await guard.guarded.take([TOKENS], [SLOT])
+    assert verdict.by is None
+    await guard.break_down()
+    await guard.guarded.settle([REFUND], [SLOT])
+    assert (await guard.fallback.left(TOKENS), await guard.store.left(TOKENS), await guard.store.places(SLOT)) == (1000, 400, 3)
+    await guard.recover()
+    assert (await guard.fallback.left(TOKENS), await guard.store.left(TOKENS), await guard.store.places(SLOT)) == (1000, 900, 4)
+
+
+@pytest.mark.parametrize("recovered", [False, True])
+@pytest.mark.parametrize("slots", [[], [SLOT]])
+async def test_what_the_fallback_admitted_is_settled_there_whatever_has_become_of_the_store(
+    recovered: bool, slots: list[Slot]
+) -> None:
+    guard = Guard()
+    await guard.break_down()
+    verdict = await guard.guarded.take([TOKENS], slots)
+    assert verdict.by is not None
+    assert await guard.fallback.places(SLOT) == 4 - len(slots)
+    if recovered:
+        await guard.recover()
+    await (guard.guarded if slots else verdict.by).settle([REFUND], slots)
+    assert (await guard.fallback.left(TOKENS), await guard.fallback.places(SLOT)) == (900, 4)
+    if not recovered:
+        await guard.recover()
+    assert (await guard.store.left(TOKENS), await guard.store.places(SLOT)) == (1000, 4)
+
+
+async def test_a_refusal_of_the_fallback_holds_nothing() -> None:
+    guard = Guard()
+    await guard.break_down()
+    assert not (await guard.guarded.take([Claim("k", Limit(1, 1), 2)], [SLOT])).admitted
+    await guard.recover()
+    await guard.guarded.take([], [SLOT])
+    await guard.guarded.settle([], [SLOT])
+    assert await guard.store.places(SLOT) == 4
+
+
+async def test_what_is_owed_to_the_store_is_bounded_and_paid_before_it_decides_again() -> None:
+    guard = Guard()
+    await guard.break_down()
+    for _ in range(OWED + 50):
+        await guard.guarded.settle(CLAIMS)
+    guard.store.fault = None
+    await guard.probe()
+    assert guard.told[-1] == "up"
+    assert len(guard.store.settled) == OWED
+
+
+async def test_a_store_that_fails_again_while_it_is_paid_stays_left_alone() -> None:
+    guard = Guard()
+    await guard.break_down()
+    await guard.guarded.settle([Claim("bad", Limit(1, 1), math.nan)])  # a caller's mistake keeps nobody else from it
+    await guard.guarded.settle([TOKENS])
+    settle = guard.store.settle
+
+    async def fails(claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> None:
+        raise StoreFailed("timeout")
+
+    guard.store.fault, guard.store.settle = None, fails  # type: ignore[method-assign]
+    await guard.probe()
+    assert guard.guarded.down
+    guard.store.settle = settle  # type: ignore[method-assign]
+    await guard.probe()
+    assert not guard.guarded.down
+    assert await guard.store.left(TOKENS) == 1000  # it may have been done, so it was not sent twice
+
+
+@pytest.mark.parametrize(("replicas", "places"), [(1, 4), (2, 2), (3, 1), (9, 1)])
+async def test_slots_are_divided_by_the_number_of_gateways_and_one_is_always_left(replicas: int, places: int) -> None:
+    guard = Guard(replicas=replicas)
+    await guard.break_down()
+    verdicts = [await guard.guarded.take([], [Slot("s", 4, str(number))]) for number in range(6)]
+    assert sum(verdict.admitted for verdict in verdicts) == places
+
+
+async def test_only_slots_of_the_store_are_renewed_in_it() -> None:
+    guard = Guard()
+    mine = Slot("s", 4, "mine")
+    await guard.guarded.take([], [mine])
+    await guard.break_down()
+    await guard.guarded.take([], [SLOT])
+    await guard.guarded.renew([mine, SLOT])
+    await guard.recover()
+    await guard.guarded.renew([mine, SLOT])
+    assert guard.store.renewed == [mine]
+
+
+async def test_a_budget_is_charged_in_the_store_for_what_the_fallback_admitted() -> None:
+    guard = Guard(replicas=2)
+    await guard.break_down()
+    verdict = await guard.guarded.take([TOKENS, BUDGET])
+    assert verdict.levels[1].remaining == 50 - 30
+    assert not (await guard.guarded.take([BUDGET])).admitted
+    assert verdict.by is not None
+    await verdict.by.settle([REFUND, msgspec.structs.replace(BUDGET, amount=-10.0)])
+    await guard.recover()
+    assert (await guard.store.left(TOKENS), await guard.store.left(BUDGET)) == (1000, 80)
 
 
 async def test_a_cancelled_call_is_no_failure() -> None:
@@ -189,7 +325,7 @@ async def test_a_cancelled_call_is_no_failure() -> None:
 async def test_nonsense_is_the_callers_fault_not_the_stores() -> None:
     guard = Guard()
     with pytest.raises(ValueError):
-        await guard.guarded.take([Claim("k", Limit(capacity=1, rate=0))])
+        await guard.guarded.take([Claim("k", Limit(capacity=0, rate=1))])
     assert guard.told == []
 
 

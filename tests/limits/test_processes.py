@@ -1,6 +1,6 @@
-"""Several gateways in processes of their own on one Redis: together they admit what one would, exactly.
+"""Several gateways in processes of their own on one store: together they admit what one would, exactly.
 
-SLUICE_FULL=1 makes it 8 processes of 200 callers for a minute; else 3 of 9 for three seconds.
+SLUICE_FULL=1 makes it 8 processes of 200 callers for a minute; else 3 of 9 for two seconds.
 """
 
 import json
@@ -8,80 +8,123 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gateway.limits import Slot
+from tests.limits.caller import MOST, STORES
 from tests.servers import RedisServer
 
 ROOT = Path(__file__).parents[2]
 FULL = os.environ.get("SLUICE_FULL") == "1"
-PROCESSES, CALLERS, SECONDS = (8, 200, 60) if FULL else (3, 9, 3)
-LIMITS = {"a": (1, 7.0), "b": (20, 100.0), "c": (5, 40 / 3)}
+PROCESSES, CALLERS, SECONDS = (8, 200, 60) if FULL else (3, 9, 2)
+REQUESTS = {"a": (1, 7.0), "b": (20, 100.0), "c": (5, 40 / 3)}
 """By bucket: capacity and rate. All of them are asked for far more than they hold."""
+TOKENS = {"t": (2_000, 3_000.0), "u": (100, 500.0), "v": (500, 1234.5)}
+SLOTS = {"x": (1, 0), "y": (3, 0), "z": (7, 0)}
+HANG = 30
 
-CALLER = """
-import asyncio, json, sys, redis.asyncio as client
-from gateway.limits import Claim, Limit
-from gateway.limits.redis import RedisStore
 
-async def main(url, callers, seconds, limits):
-    store, raw = RedisStore(url, prefix="processes", timeout=30, max_connections=32), client.Redis.from_url(url)
-    admitted = dict.fromkeys(limits, 0)
+@pytest.fixture(params=STORES)
+def url(request: pytest.FixtureRequest) -> str:
+    """A store that any process can open."""
+    server: RedisServer = request.getfixturevalue("redis")
+    return server.url
 
-    async def now():
-        seconds, micros = await raw.time()
-        return seconds * 1_000_000 + micros
 
-    async def caller(key):
-        claim = Claim(key, Limit(*limits[key]))
-        while not over.is_set():
-            verdict = await store.take([claim])
-            if verdict.admitted:
-                admitted[key] += 1
-            else:
-                await asyncio.wait([ending], timeout=verdict.retry_after)
+@contextmanager
+def processes(number: int, *arguments: str) -> Iterator[list["subprocess.Popen[str]"]]:
+    """So many of caller.py, ready to begin."""
+    command = [sys.executable, "-m", "tests.limits.caller", *arguments]
+    started = [
+        subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(number)
+    ]
+    try:
+        for process in started:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        yield started
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
 
-    over = asyncio.Event()
-    ending = asyncio.create_task(over.wait())
-    await store.take([])
-    print("ready", flush=True)
-    sys.stdin.readline()
-    began = await now()
-    asyncio.get_running_loop().call_later(seconds, over.set)
-    await asyncio.gather(*(caller([*limits][number % len(limits)]) for number in range(callers)))
-    print(json.dumps([began, await now(), admitted]))
-    await store.close()
-    await raw.aclose()
 
-asyncio.run(main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), json.loads(sys.argv[4])))
-"""
+def begin(process: "subprocess.Popen[str]") -> None:
+    assert process.stdin is not None
+    process.stdin.write("go\n")
+    process.stdin.flush()
+
+
+class Counted:
+    """What all of them counted, and for how long: `longest` from the first that began to the last that ended (seconds)."""
+
+    def __init__(self, url: str, work: str, limits: dict[str, tuple[float, float]]) -> None:
+        with processes(PROCESSES, url, work, str(CALLERS), str(SECONDS), json.dumps(limits)) as started:
+            for process in started:
+                begin(process)
+            self._found = [json.loads(process.stdout.readline()) for process in started if process.stdout is not None]
+        self.longest = (max(end for _, end, _ in self._found) - min(start for start, _, _ in self._found)) / 1e6
+        self.shortest = (min(end for _, end, _ in self._found) - max(start for start, _, _ in self._found)) / 1e6
+
+    def sums(self, key: str) -> list[int]:
+        return [sum(column) for column in zip(*self.all(key), strict=True)]
+
+    def all(self, key: str) -> list[list[Any]]:
+        return [counts[key] for _, _, counts in self._found]
 
 
 @pytest.mark.timeout(SECONDS * 3 + 120)
-def test_several_processes_never_admit_one_too_many_and_hardly_one_too_few(redis: RedisServer) -> None:
-    command = [sys.executable, "-c", CALLER, redis.url, str(CALLERS), str(SECONDS), json.dumps(LIMITS)]
-    processes = [
-        subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(PROCESSES)
-    ]
-    try:
-        for process in processes:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        found = [json.loads(process.communicate()[0]) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    began = min(start for start, _, _ in found)
-    longest = max(end for _, end, _ in found) - began
-    shortest = min(end for _, end, _ in found) - max(start for start, _, _ in found)
-    for key, (capacity, rate) in LIMITS.items():
-        admitted = sum(counts[key] for _, _, counts in found)
-        assert admitted <= capacity + math.floor(rate * longest / 1_000_000)
+def test_several_processes_never_admit_one_too_many_and_hardly_one_too_few(url: str) -> None:
+    counted = Counted(url, "requests", REQUESTS)
+    for key, (capacity, rate) in REQUESTS.items():
+        admitted = counted.sums(key)[0]
+        assert admitted <= capacity + math.floor(rate * counted.longest)
         if capacity > 1:  # else whoever comes late finds what a full bucket could not hold gone
-            assert admitted >= 0.99 * (capacity + rate * shortest / 1_000_000) - 1
-        print(f"{key}: {admitted} of {capacity + rate * longest / 1_000_000:.2f}")
+            assert admitted >= 0.99 * (capacity + rate * counted.shortest) - 1
+        print(f"{key}: {admitted} of {capacity + rate * counted.longest:.2f}")
+
+
+@pytest.mark.timeout(SECONDS * 3 + 120)
+def test_tokens_that_are_settled_at_random_are_neither_minted_nor_lost(url: str) -> None:
+    counted = Counted(url, "tokens", TOKENS)
+    for key, (capacity, rate) in TOKENS.items():
+        admitted, refunded, charged = counted.sums(key)
+        assert admitted - refunded <= capacity + math.floor(rate * counted.longest)
+        net = admitted - refunded + charged
+        assert net >= 0.99 * (capacity + rate * counted.shortest) - MOST
+        print(f"{key}: {admitted} - {refunded} + {charged} = {net} of {capacity + rate * counted.longest:.2f}")
+
+
+@pytest.mark.timeout(SECONDS * 3 + 120)
+def test_never_one_slot_too_many_is_held(url: str) -> None:
+    counted = Counted(url, "slots", SLOTS)
+    for key, (capacity, _) in SLOTS.items():
+        held = [span for spans in counted.all(key) for span in spans]
+        changes = sorted([(began, 1) for began, _ in held] + [(ended, -1) for _, ended in held])
+        at_once, most = 0, 0
+        for _, change in changes:
+            at_once += change
+            most = max(most, at_once)
+        assert most == capacity
+        busy = sum(ended - began for began, ended in held) / (capacity * counted.shortest * 1e9)
+        print(f"{key}: {len(held)} times, at most {most} of {capacity} at once, {busy:.0%} of the time")
+
+
+async def test_what_a_killed_process_held_comes_back_after_its_lease(url: str) -> None:
+    store, _ = STORES[url.partition(":")[0]](url)
+    slot = Slot("crash", 3, "heir")
+    with processes(1, url, "hold", "1", str(HANG), json.dumps({"crash": (3, 0)})) as [process]:
+        begin(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        verdict = await store.take([], [slot])
+        assert (verdict.admitted, verdict.levels[0].remaining) == (False, 0)
+        process.kill()
+    while not (await store.take([], [slot])).admitted:
+        pass
+    await store.close()

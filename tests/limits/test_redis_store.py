@@ -13,7 +13,7 @@ import pytest
 import redis.asyncio as client
 
 from gateway.errors import Unavailable
-from gateway.limits import Claim, Limit
+from gateway.limits import Claim, Limit, Slot
 from gateway.limits.faults import StoreFailed
 from gateway.limits.guarded import Guarded
 from gateway.limits.memory import MemoryStore
@@ -50,10 +50,12 @@ async def test_runs_on_every_server_at_hand(binary: str | None) -> None:
 async def test_one_call_is_one_round_trip(redis: RedisServer) -> None:
     async with opened(redis.url, "trips") as (store, raw):
         claims = [Claim(f"k{number}", LIMIT) for number in range(5)]
-        await store.take(claims)
+        slots = [Slot(f"s{number}", 10, "me") for number in range(100)]
+        await store.take(claims, slots)
         await raw.config_resetstat()
-        for _ in range(3):
-            await store.take(claims)
+        await store.take(claims, slots)
+        await store.renew(slots)
+        await store.settle(claims, slots)
         calls = {name: figures["calls"] for name, figures in (await raw.info("commandstats")).items()}
         assert calls["cmdstat_evalsha"] == 3
         assert not {"cmdstat_eval", "cmdstat_script|load", "cmdstat_ping", "cmdstat_client|setinfo"} & set(calls)
@@ -91,6 +93,33 @@ async def test_a_bucket_expires_soon_after_it_would_be_full_and_a_full_one_is_no
         assert not await raw.exists("{ttl}:k")
 
 
+async def test_a_budget_expires_with_its_period_and_a_set_of_slots_with_its_lease(redis: RedisServer) -> None:
+    async with opened(redis.url, "period") as (store, raw):
+        ends = (await raw.time())[0] + 86_400.0
+        await store.take([Claim("day", Limit(50, 0), 1, expires=ends)], [Slot("s", 1, "me")])
+        assert 86_300_000 < await raw.pttl("{period}:day") <= 86_400_000
+        assert 29_000 < await raw.pttl("{period}/s") <= 31_000
+        await store.settle([Claim("day", Limit(50, 0), 1, expires=ends - 2 * 86_400)], [Slot("s", 1, "me")])
+        assert await raw.keys("{period}*") == []
+
+
+async def test_a_renewal_holds_again_what_was_lost(redis: RedisServer) -> None:
+    async with opened(redis.url, "lost") as (store, raw):
+        slots = [Slot(f"s{number % 7}", 1, f"h{number}") for number in range(600)]
+        await store.renew(slots)
+        assert sum([await raw.zcard(f"{{lost}}/s{number}") for number in range(7)]) == 600
+        assert (await store.take([], [Slot("s0", 87, "next")])).levels[0].remaining == 0
+
+
+async def test_a_lease_ends_by_the_servers_own_clock(redis: RedisServer) -> None:
+    store = RedisStore(redis.url, prefix="lease", timeout=HANG, lease=0.05)
+    await store.take([], [Slot("s", 1, "crashed")])
+    async with asyncio.timeout(HANG):
+        while not (await store.take([], [Slot("s", 1, "next")])).admitted:
+            await asyncio.sleep(0)
+    await store.close()
+
+
 async def test_all_keys_of_a_prefix_share_a_slot(redis: RedisServer) -> None:
     async with opened(redis.url, "slot") as (store, raw):
         await store.take([Claim("a{x}", LIMIT), Claim("{y}", LIMIT)])
@@ -122,6 +151,33 @@ async def test_a_wrong_type_under_our_key_fails_that_call_only(redis: RedisServe
         assert (await store.take([Claim("fine", LIMIT, 10)])).admitted
 
 
+@pytest.mark.parametrize("foreign", ["string", "list"])
+async def test_a_wrong_type_under_a_slots_key_fails_the_call_that_asks_for_it_only(redis: RedisServer, foreign: str) -> None:
+    async with opened(redis.url, f"slots-{foreign}") as (store, raw):
+        tag = f"{{slots-{foreign}}}"
+        await (raw.set(f"{tag}/bad", "x") if foreign == "string" else raw.rpush(f"{tag}/bad", "x"))
+        good, bad = Slot("good", 1, "me"), Slot("bad", 1, "me")
+        for operation in (store.take, store.settle):
+            with pytest.raises(StoreFailed) as caught:
+                await operation([Claim("k", LIMIT)], [good, bad])
+            assert caught.value.reason == "reply"
+        assert await raw.keys(f"{tag}*") == [f"{tag}/bad".encode()]
+        with pytest.raises(StoreFailed):
+            await store.renew([bad, good])
+        assert await raw.zcard(f"{tag}/good") == 1
+
+
+async def test_a_replica_is_no_store(own_redis: RedisServer) -> None:
+    async with opened(own_redis.url, "replica") as (store, raw):
+        await store.take([Claim("k", LIMIT)])
+        await raw.execute_command("REPLICAOF", "127.0.0.1", "1")
+        await raw.config_set("replica-serve-stale-data", "yes")
+        for claims in ([], [Claim("k", LIMIT)]):
+            with pytest.raises(StoreFailed) as caught:
+                await store.take(claims)
+            assert caught.value.reason == "connection"
+
+
 async def test_a_server_that_forgot_the_script_is_given_it_again(redis: RedisServer) -> None:
     async with opened(redis.url, "flush") as (store, raw):
         for _ in range(3):
@@ -132,14 +188,18 @@ async def test_a_server_that_forgot_the_script_is_given_it_again(redis: RedisSer
 
 async def test_a_server_without_memory_takes_nothing(own_redis: RedisServer) -> None:
     async with opened(own_redis.url, "oom") as (store, raw):
-        await store.take([Claim("a", LIMIT)])
+        mine, other = Slot("s", 2, "mine"), Slot("s", 2, "other")
+        await store.take([Claim("a", LIMIT, 3)], [mine])
         await raw.config_set("maxmemory", 1)
-        with pytest.raises(StoreFailed) as caught:
-            await store.take([Claim("a", LIMIT), Claim("b", LIMIT)])
-        assert caught.value.reason == "reply"
+        for claims, slots in (([Claim("a", LIMIT), Claim("b", LIMIT)], []), ([Claim("a", LIMIT)], [other]), ([], [other])):
+            with pytest.raises(StoreFailed) as caught:
+                await store.take(claims, slots)
+            assert caught.value.reason == "reply"
+        await store.renew([mine])
+        await store.settle([Claim("a", LIMIT, -2)])  # what is given back frees memory sooner or later
         await raw.config_set("maxmemory", 0)
-        levels = (await store.take([Claim("a", LIMIT, 0), Claim("b", LIMIT, 0)])).levels
-        assert [round(level.remaining) for level in levels] == [9, 10]
+        levels = (await store.take([Claim("a", LIMIT, 0), Claim("b", LIMIT, 0)], [mine])).levels
+        assert [round(level.remaining) for level in levels] == [9, 10, 1]
 
 
 @contextmanager
@@ -282,6 +342,82 @@ async def test_a_cancelled_call_never_leaves_its_reply_to_another_nor_keeps_its_
     assert answered + cancelled == OPERATIONS + connections
     assert cancelled > OPERATIONS / 10
     print(f"{answered} answered, {cancelled} cancelled")
+
+
+BUDGET = Limit(capacity=1e9, rate=0)
+"""Never refilled, so that it tells exactly what was taken."""
+
+
+@pytest.mark.timeout(OPERATIONS / 50 + 60)
+@pytest.mark.parametrize("timeout", [HANG, 0.02])
+async def test_who_is_cancelled_or_too_late_has_taken_nothing(redis: RedisServer, timeout: float) -> None:
+    chance = random.Random(7)
+    callers, prefix = 40, f"given-back-{timeout}"
+    admitted, late, cancelled = set(), 0, 0
+
+    async with delaying_proxy(redis.port, chance) as url:
+        store = RedisStore(url, prefix=prefix, timeout=timeout)
+
+        async def caller(numbers: range) -> None:
+            nonlocal late, cancelled
+            for number in numbers:
+                claims, slots = (
+                    [Claim("k", BUDGET, number), Claim("refills", LIMIT, 0.001)],
+                    [Slot("s", 1_000_000, str(number))],
+                )
+                taking = asyncio.create_task(store.take(claims, slots))
+                if chance.random() < 0.5:
+                    asyncio.get_running_loop().call_later(chance.random() * 0.008, taking.cancel)
+                await asyncio.wait([taking])
+                if taking.cancelled():
+                    cancelled += 1
+                elif taking.exception() is not None:
+                    late += 1
+                elif taking.result().admitted:
+                    admitted.add(number)
+
+        await asyncio.gather(*(caller(range(first, OPERATIONS // 2, callers)) for first in range(callers)))
+        await store.close()
+    async with opened(redis.url, prefix) as (store, raw):
+        level = (await store.take([Claim("k", BUDGET, 0)])).levels[0]
+        assert level.remaining == BUDGET.capacity - sum(admitted)
+        assert {int(holder) for holder in await raw.zrange(f"{{{prefix}}}/s", 0, -1)} == admitted
+    assert admitted or timeout < HANG
+    assert cancelled
+    print(f"{len(admitted)} admitted, {cancelled} cancelled, {late} too late")
+
+
+async def test_a_settlement_is_carried_whether_anybody_waits_for_it_or_not(redis: RedisServer) -> None:
+    chance = random.Random(8)
+    async with delaying_proxy(redis.port, chance) as url:
+        store = RedisStore(url, prefix="carried", timeout=HANG)
+        slots = [Slot("s", 1000, str(number)) for number in range(500)]
+        await asyncio.gather(*(store.take([Claim("k", BUDGET, 5)], [slot]) for slot in slots))
+        settling = [asyncio.create_task(store.settle([Claim("k", BUDGET, -2)], [slot])) for slot in slots]
+        for task in settling:
+            if chance.random() < 0.7:
+                asyncio.get_running_loop().call_later(chance.random() * 0.008, task.cancel)
+        await asyncio.wait(settling)
+        await store.close()
+    async with opened(redis.url, "carried") as (store, raw):
+        assert (await store.take([Claim("k", BUDGET, 0)])).levels[0].remaining == BUDGET.capacity - 1500
+        assert not await raw.exists("{carried}/s")
+
+
+async def test_a_slot_given_back_while_it_is_renewed_stays_given_back(redis: RedisServer) -> None:
+    async with delaying_proxy(redis.port, random.Random(9)) as url:
+        store = RedisStore(url, prefix="renewing", timeout=HANG, max_connections=8)
+
+        async def caller(number: int) -> None:
+            slot = Slot("s", 10, str(number))
+            for _ in range(20):
+                await store.take([], [slot])
+                await asyncio.gather(store.renew([slot]), store.settle([], [slot]), store.take([Claim("k", LIMIT, 0)]))
+
+        await asyncio.gather(*(caller(number) for number in range(10)))
+        await store.close()
+    async with opened(redis.url, "renewing") as (_, raw):
+        assert await raw.zrange("{renewing}/s", 0, -1) == []
 
 
 async def test_a_late_reply_is_never_another_calls_and_the_store_goes_on(redis: RedisServer) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from gateway.limits import Claim, Limit, Verdict
+from gateway.limits import Claim, Limit, Slot, Verdict
 from gateway.limits.faults import StoreFailed
 from gateway.limits.guarded import Guarded, share_of
 from gateway.limits.memory import MemoryStore
@@ -14,10 +14,10 @@ WHOLE = Limit(capacity=12, rate=4)
 
 
 class Broken(MemoryStore):
-    async def take(self, claims: Sequence[Claim]) -> Verdict:
+    async def take(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:
         raise StoreFailed("reply")
 
-    async def settle(self, claims: Sequence[Claim]) -> None:
+    async def settle(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> None:
         raise StoreFailed("reply")
 
 
@@ -62,9 +62,11 @@ async def test_what_exceeds_the_whole_bucket_is_never_admitted() -> None:
 
 async def test_settling_counts_whole_amounts_against_the_share() -> None:
     store = Guarded(Broken(), MemoryStore(Clock()), replicas=3)
-    await store.settle([Claim("k", WHOLE, 6)])
+    verdict = await store.take([Claim("k", WHOLE, 0)])
+    assert verdict.by is not None
+    await verdict.by.settle([Claim("k", WHOLE, 6)])
     assert (await store.take([Claim("k", WHOLE, 0)])).levels[0].remaining == pytest.approx(-2, abs=0.01)
-    await store.settle([Claim("k", WHOLE, -100)])
+    await verdict.by.settle([Claim("k", WHOLE, -100)])
     assert (await store.take([Claim("k", WHOLE, 0)])).levels[0].remaining == pytest.approx(4, abs=0.01)
 
 
