@@ -1,6 +1,8 @@
 """What one call costs between the sockets: the whole policy and relay chain on canned bytes, no kernel in the way.
 
-    python bench/chain.py [--profile] [--ndjson] [--whole]
+    python bench/chain.py [--profile] [--ndjson] [--whole] [--events 64]
+
+`--events`: so many more text events, each in a read of its own; the price of one is printed, too.
 
 Steadier than any load test; for finding where the time goes, not for comparing with anything else.
 """
@@ -48,11 +50,17 @@ HEADERS = [
 ]  # fmt: skip
 
 
+TEXT = FRAME % (b'{"content":"w@1234567890123"}', b"null")
+
+
 class Response:
     status = 200
     headers = {"content-type": "text/event-stream"}  # noqa: RUF012
+    events = 0
 
     async def pump(self, sink: Any) -> None:
+        for _ in range(self.events):
+            sink(TEXT)
         sink(ANSWER)
 
     async def read(self, limit: int) -> bytes:
@@ -139,6 +147,11 @@ async def main(options: argparse.Namespace) -> None:
     await calls(2000)
     best = min([await _timed(calls) for _ in range(7)])
     print(f"{best:.1f} µs per call")
+    if options.events:
+        Response.events = options.events
+        await calls(200)
+        more = min([await _timed(calls, 500) for _ in range(7)])
+        print(f"{(more - best) / options.events:.2f} µs per event")
     if options.profile:
         profile = cProfile.Profile()
         profile.enable()
@@ -162,4 +175,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     for name in ("profile", "ndjson", "whole"):
         parser.add_argument(f"--{name}", action="store_true")
+    parser.add_argument("--events", type=int, default=0)
     asyncio.run(main(parser.parse_args()))

@@ -27,7 +27,7 @@ def client_addresses(trusted_proxies: Sequence[str]) -> Callable[[str, Mapping[s
         address, trusted = known(peer) if peer else ("unknown", bool(networks))
         if not trusted:
             return address
-        for hop in reversed(headers.get("X-Forwarded-For", "").split(",")[-MAX_HOPS:]):
+        for hop in reversed(headers.get("x-forwarded-for", "").split(",")[-MAX_HOPS:]):
             found, trusted = known(hop.strip())
             if found == "unknown":
                 return address

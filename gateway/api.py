@@ -28,13 +28,25 @@ from gateway.errors import (
 from gateway.frontends import Frontend
 from gateway.frontends.openai import OpenAI
 from gateway.frontends.widget import WidgetStream, WidgetWhole, check_message
+from gateway.identity import KeysWanted
+from gateway.identity.browser import token_request
 from gateway.identity.principal import Principal
 from gateway.openapi import document
-from gateway.rendering import ALLOWED_HEADERS, EXPOSED_HEADERS, conversation_object, headers_of, message_object, status_of
+from gateway.rendering import (
+    ALLOWED_HEADERS,
+    EXPOSED_HEADERS,
+    NOT_STORED,
+    conversation_object,
+    headers_of,
+    message_object,
+    status_of,
+    token_object,
+)
 from gateway.resume.streams import Place, ResumableStreams, place_of
 from gateway.runtime import Runtime
 from gateway.strategies import NOTHING, asked_of
 from gateway.transport import UpstreamResponse
+from gateway.wire.jsontext import parse_object
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _json = msgspec.json.Encoder().encode
@@ -124,7 +136,7 @@ class Api:
         )
 
     async def __call__(self, request: Request) -> None:
-        asked = request.headers.get("X-Request-Id", "")
+        asked = request.headers.get("x-request-id", "")
         request_id = asked if asked and REQUEST_ID.fullmatch(asked) else f"{random.getrandbits(128):032x}"
         request.extra += (("x-request-id", request_id), ("request-id", request_id))
         route = request.path if request.path in self._routes else self._prefix_of(request.path)
@@ -189,8 +201,8 @@ class Api:
     def _preflight(self, request: Request, methods: Mapping[str, "Handler"]) -> None:
         allowed = ", ".join(sorted({*methods, "OPTIONS"}))
         headers = [("Allow", allowed)]
-        origin = request.headers.get("Origin", "")
-        if origin in self.runtime.origins:
+        origin = request.headers.get("origin", "")
+        if origin in self.runtime.origins and request.path not in FOR_SERVERS:
             headers = [
                 *self._cors(origin),
                 ("Access-Control-Allow-Methods", allowed),
@@ -221,21 +233,31 @@ class Api:
 
         A try that fails is charged to its address, and an address that has nothing left is refused before it is made.
         """
-        origin = request.headers.get("Origin", "")
-        if origin and origin in self.runtime.origins:
+        origin = request.headers.get("origin", "")
+        if origin and origin in self.runtime.origins and request.path not in FOR_SERVERS:
             request.extra += self._cors(origin)
         self.runtime.limits.check(address)
         try:
-            principal = self.runtime.authenticator.identify(request.raw_headers)
+            principal = await self._principal(request.raw_headers)
             request.caller = principal.key_id
-        except Unauthorized as error:
+        except GatewayError as error:
             await self.runtime.limits.charge(address)
-            self.runtime.records.auth_failures[error.reason].inc()
+            if isinstance(error, Unauthorized):
+                self.runtime.records.auth_failures[error.reason].inc()
             raise
-        if origin and principal.origins and origin not in principal.origins:
+        if (origin or principal.kind == "browser") and principal.origins and origin not in principal.origins:
             await self.runtime.limits.charge(address)
             raise Forbidden("This key may not be used from this origin")
         return principal
+
+    async def _principal(self, headers: Sequence[tuple[bytes, bytes]]) -> Principal:
+        """Only a token whose issuer's keys are not known yet has to wait, once and for seconds at most."""
+        authenticator = self.runtime.authenticator
+        try:
+            return authenticator.identify(headers)
+        except KeysWanted as wanted:
+            await wanted.keys.renew()
+        return authenticator.identify(headers)
 
     async def _admit_operator(self, request: Request) -> None:
         """Guessing the admin key costs what guessing any other does."""
@@ -277,6 +299,7 @@ class Api:
             error = self._crashed(request, frontend, crash, request_id)
         finally:
             runtime.records.finished(request, request_id, frontend.name, principal, call, error)
+            del error  # it knows this frame by its traceback
 
     async def _answer_to_the_end(self, call: Call, outlet: Outlet) -> None:
         """The call outlives its client: in a task of its own, for a bounded time."""
@@ -291,7 +314,7 @@ class Api:
     async def resume(self, request: Request, request_id: str) -> None:
         """What a client missed of a stream, and what comes: of the one that the path names, or `Last-Event-ID`."""
         place: Place | None = None
-        last = request.headers.get("Last-Event-ID", "")
+        last = request.headers.get("last-event-id", "")
         stream = request.path.removeprefix("/v1/chat/stream/") if request.path.startswith("/v1/chat/stream/") else ""
         if request.method != "GET" or not (stream or last):
             raise MethodNotAllowed("GET, OPTIONS" if stream else "OPTIONS, POST")
@@ -302,18 +325,23 @@ class Api:
         finally:
             self.runtime.records.resumed(request, request_id, principal, place.stream if place is not None else None)
 
-    async def _call(self, request: Request, request_id: str, frontend: Frontend, principal: Principal, address: str) -> Call:
-        media_type = request.headers.get("Content-Type", "")
+    async def _json_body(self, request: Request) -> bytes:
+        media_type = request.headers.get("content-type", "")
         if media_type != "application/json":
             media_type = media_type.partition(";")[0].strip().lower()
-        if media_type != "application/json" or request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        if media_type != "application/json" or request.headers.get("content-encoding", "identity").lower() != "identity":
             raise UnsupportedMediaType("Send application/json, not encoded")
-        chat = frontend.parse(await request.body(), request.headers)
+        return await request.body()
+
+    async def _call(self, request: Request, request_id: str, frontend: Frontend, principal: Principal, address: str) -> Call:
+        chat = frontend.parse(await self._json_body(request), request.headers)
         name = chat.model or principal.default_alias or ""
         route = self.runtime.routes.get(name)
         if route is None or not principal.may(name):
             what = "Say which model to use" if not name else "There is no such model, or this key may not use it"
             raise ModelNotFound(what, param="model")
+        if principal.session_prefix and chat.session is not None and not chat.session.startswith(principal.session_prefix):
+            raise Forbidden("This token's sessions begin with its session prefix", param="sessionId")
         if frontend.name == "widget":
             check_message(chat, route.config.max_message_chars)
             if chat.session is None:  # its own messages: no history, but the alias's prompt all the same
@@ -339,6 +367,14 @@ class Api:
 
     def _model(self, name: str) -> dict[str, Any]:
         return {"id": name, "object": "model", "created": self.runtime.started, "owned_by": "sluice"}
+
+    # --- tokens
+
+    async def tokens(self, request: Request, request_id: str) -> None:
+        """A token for a web page, minted by a key."""
+        principal = await self._identify(request)
+        asked = token_request(parse_object(await self._json_body(request)))
+        request.reply(200, _json(token_object(self.runtime.authenticator.mint(principal, asked))), NOT_STORED)
 
     # --- conversations
 
@@ -404,12 +440,15 @@ API: dict[str, dict[str, Handler]] = {
     "/chat": {"POST": _stream},
     "/v1/chat": {"POST": _whole},
     "/v1/chat/completions": {"POST": _completions, "GET": Api.resume},
+    "/v1/tokens": {"POST": Api.tokens},
     "/v1/models": {"GET": Api.models},
     "/v1/models/*": {"GET": Api.model},
     "/v1/openapi.json": {"GET": Api.openapi},
     **PROBES,
     **CONVERSATIONS,
 }
+FOR_SERVERS = frozenset({"/v1/tokens"})
+"""Routes that no page may read the answers of, whatever its origin."""
 RECORDED = frozenset({"/v1/chat/stream", "/v1/chat/stream/*", "/chat", "/v1/chat", "/v1/chat/completions", "/metrics", *PROBES})
 """Routes whose requests are not logged here: by what they call, or (probes and scrapes) not at all."""
 ADMIN: dict[str, dict[str, Handler]] = {"/metrics": {"GET": Api.metrics}, **PROBES, **CONVERSATIONS}

@@ -1,4 +1,4 @@
-"""The command `sluice`: serve, check, config, keys, version, healthcheck.
+"""The command `sluice`: serve, check, explain, config, keys, token, version, healthcheck.
 
 Each command imports what it needs when it runs, so that none waits for the others' libraries. Exit codes: 0 done,
 1 it failed (the reason on stderr, one line per problem, never a traceback), 2 the command line is wrong.
@@ -154,6 +154,38 @@ def hash_() -> None:
     if not key or not key.isascii() or not key.isprintable() or " " in key:
         _fail("sluice: expected one key on standard input: printable ASCII without spaces")
     click.echo(digest_of(key))
+
+
+@cli.group()
+def token() -> None:
+    """Tokens for web pages, as POST /v1/tokens mints them."""
+
+
+@token.command()
+@click.option("--config", "path", metavar="FILE", help="Default: as for serve.")
+@click.option("--key", "key_id", required=True, metavar="ID", help="The key in whose name it is minted.")
+@click.option("--origin", required=True, metavar="URL", help="The page's origin: one of the key's.")
+@click.option("--alias", help="Default: the key's default alias.")
+@click.option("--session-prefix", metavar="TEXT", help="Default: a random one.")
+@click.option("--seconds", type=int, help="How long it lives. Default: 300, or tokens.longest.")
+def mint(
+    path: str | None, key_id: str, origin: str, alias: str | None, session_prefix: str | None, seconds: int | None
+) -> None:
+    """Print a browser token, for development."""
+    from gateway.configfile import load, locate
+    from gateway.errors import GatewayError
+    from gateway.identity import Authenticator
+    from gateway.identity.browser import TokenRequest
+
+    authenticator = Authenticator(load(locate(path)).config)
+    owner = authenticator.key(key_id)
+    if owner is None:
+        _fail(f"sluice: there is no key {key_id} that may be used")
+    try:
+        minted = authenticator.mint(owner, TokenRequest(origin, alias, session_prefix, seconds))
+    except GatewayError as error:
+        _fail(f"sluice: {error.message}")
+    click.echo(minted.token)
 
 
 @cli.command()

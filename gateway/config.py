@@ -285,7 +285,7 @@ class Issuer(_Section, frozen=True):
 
 
 class BrowserTokens(_Section, frozen=True):
-    """POST /v1/tokens: a key mints tokens for pages, bound to an origin, an alias and a session prefix, for seconds."""
+    """POST /v1/tokens: a key with `origins` mints tokens for pages, bound to an origin, an alias and a session prefix."""
 
     secret: Secret
     longest: Seconds = Seconds(900)

@@ -11,6 +11,7 @@ from typing import Any
 
 from gateway.config import (
     Alias,
+    BrowserTokens,
     Canary,
     Config,
     Issuer,
@@ -24,7 +25,8 @@ from gateway.config import (
     Timeouts,
     targets_of,
 )
-from gateway.identity.jwks import issuer_keys, unusable
+from gateway.identity.browser import SHORTEST_SECRET
+from gateway.identity.jwks import check_url, is_remote, issuer_keys, unfit, unusable
 from gateway.identity.keys import timestamp
 from gateway.limits import Limit as BucketLimit
 from gateway.limits.bucket import rule_of
@@ -75,6 +77,8 @@ class Checks:
                 self._issuer(path, section)
             case Limit(rate=float(), burst=None | float() | int()):
                 self._limit(path, section)
+            case BrowserTokens():
+                self._tokens(path, section)
             case Limits(store=str(store)):
                 self._store((*path, "store"), store)
             case Probe():
@@ -185,14 +189,23 @@ class Checks:
     def _issuer(self, path: Path, issuer: Issuer) -> None:
         self._once("issuer", issuer.issuer, (*path, "issuer"))
         self._caller(path, issuer)
-        if (issuer.secret is None) == (issuer.jwks_file is None):
-            if not self._report.has_problem_at((*path, "secret")):
-                self._report.problem(path, "needs exactly one of secret and jwks_file")
+        given = [value for value in (issuer.secret, issuer.jwks_file, issuer.jwks_url, issuer.discovery or None) if value]
+        if len(given) != 1:
+            if not any(self._report.has_problem_at((*path, name)) for name in ("secret", "jwks_file", "jwks_url", "discovery")):
+                self._report.problem(path, "needs exactly one of secret, jwks_file, jwks_url and discovery")
             return
+        if issuer.jwks_url is not None:
+            self._try((*path, "jwks_url"), check_url, issuer.jwks_url)
+        if issuer.discovery:
+            self._try((*path, "issuer"), _discoverable, issuer.issuer)
         if not isinstance(issuer.algorithms, tuple) or INVALID in issuer.algorithms:
             return
         if not issuer.algorithms:
             self._report.problem((*path, "algorithms"), "needs at least one algorithm")
+        if is_remote(issuer):
+            if problem := unfit(issuer.algorithms):
+                self._report.problem((*path, "algorithms"), problem)
+            return
         try:
             keys = issuer_keys(issuer)
         except ValueError as error:
@@ -200,6 +213,12 @@ class Checks:
             return
         if problem := unusable(issuer.algorithms, keys, by_secret=issuer.jwks_file is None):
             self._report.problem((*path, "algorithms"), problem)
+
+    def _tokens(self, path: Path, tokens: BrowserTokens) -> None:
+        if tokens.secret is not INVALID and len(tokens.secret.reveal().encode()) < SHORTEST_SECRET:
+            self._report.problem((*path, "secret"), f"is too short: at least {SHORTEST_SECRET} bytes")
+        if tokens.longest < 1:
+            self._report.problem((*path, "longest"), "must be at least 1s")
 
     def _whole(self, config: Config) -> None:
         self._try(("state",), _state, config.state)
@@ -223,6 +242,8 @@ class Checks:
         allowed = {name for caller in callers for name in caller.aliases}
         for name in sorted(self._aliases - allowed if "*" not in allowed else ()):
             self._report.warning(("aliases", name), "no key may use this alias")
+        if config.tokens is not None and not any(key.origins for key in config.keys if isinstance(key, Key)):
+            self._report.warning(("tokens",), "no key has origins, so none can mint a token")
 
 
 def _network(text: str) -> None:
@@ -238,6 +259,12 @@ def _origin(text: str) -> None:
     scheme, separator, host = text.partition("://")
     if not separator or not scheme.isalnum() or not host or any(c in "/?#*@ " for c in host) or text != text.lower():
         raise ValueError("expected an exact origin in lower case, such as https://app.example.com")
+
+
+def _discoverable(text: str) -> None:
+    check_url(text)
+    if "?" in text:
+        raise ValueError("has a query, so nothing can be discovered below it")
 
 
 def _state(text: str) -> None:

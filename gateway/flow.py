@@ -197,6 +197,11 @@ class Flow:
         self.winner = None
         self.out.attach(None)
 
+    def close(self) -> None:
+        """The call is over. Flow and legs know each other: parted, they go at once, and the collector has nothing to find."""
+        self.winner = None
+        self.legs.clear()
+
     def _first_token(self, leg: Leg) -> None:
         relay, call, attempt = leg.relay, self.call, leg.attempt
         assert relay is not None

@@ -80,6 +80,7 @@ TABLE: Mapping[str, Spec] = {
     "ratelimit_store_errors": Spec("counter", ("store",), "Failed calls of the bucket store"),
     "ratelimit_store_seconds": Spec("histogram", ("store",), "Time for one decision of the bucket store", OVERHEAD),
     "auth_failures": Spec("counter", ("reason",), "Refused credentials"),
+    "jwks_fetches": Spec("counter", ("issuer", "outcome"), "Fetches of issuers' key sets, by how they ended"),
     "conversation_store_errors": Spec("counter", ("store", "op"), "Failed calls of the conversation store"),
     "conversation_store_seconds": Spec("histogram", ("store", "op"), "Time for one call of the conversation store", OVERHEAD),
     "upstream_connections": Spec("gauge", ("upstream", "state"), "Connections to an upstream (open, idle) and calls waiting"),

@@ -11,7 +11,7 @@ ADMIN: list[dict[str, list[str]]] = [{"adminApiKey": []}]
 REASONS = {
     400: "The request is not valid: which field, and why.",
     401: "No credential, more than one, or one that is not known.",
-    403: "This key may not be used from this origin.",
+    403: "This key may not be used from this origin, or not for this.",
     404: "There is no such model or stream, or this key may not use it.",
     408: "The body did not arrive in time.",
     410: "The stream was there, but its rest cannot be had.",
@@ -20,7 +20,7 @@ REASONS = {
     429: "A limit is reached; `Retry-After` says when to come back.",
     500: "The gateway, or every upstream, has failed.",
     502: "Every upstream has failed.",
-    503: "The gateway is shutting down, or the upstream is overloaded.",
+    503: "The gateway is shutting down, the upstream is overloaded, or the keys of a token's issuer cannot be had.",
     504: "The upstream did not answer in time.",
 }
 _CHAT_ERRORS = (400, 401, 403, 404, 408, 413, 415, 429, 500)
@@ -41,8 +41,8 @@ def document(aliases: Sequence[str] = ()) -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        "tags": [{"name": "chat"}, {"name": "models"}, {"name": "conversations"}, {"name": "process"}],
-        "paths": {**_chat(), **_completions(), **_models(), **_conversations(), **_process()},
+        "tags": [{"name": "chat"}, {"name": "tokens"}, {"name": "models"}, {"name": "conversations"}, {"name": "process"}],
+        "paths": {**_chat(), **_completions(), **_tokens(), **_models(), **_conversations(), **_process()},
         "components": {
             "schemas": schemas(model),
             "headers": _headers(),
@@ -161,10 +161,36 @@ def _completions() -> dict[str, Any]:
     return {"/v1/chat/completions": {"post": operation, "get": resumed}}
 
 
+def _tokens() -> dict[str, Any]:
+    asked = {"origin": "https://app.example.com", "alias": "chat", "sessionPrefix": "visitor-17:", "seconds": 300}
+    minted = {
+        "token": "eyJhbGciOiJIUzI1NiIsInR5cCI6InNsdWljZS1icm93c2VyK2p3dCJ9.e30.c2ln",
+        "expiresAt": "2027-01-31T10:05:00.000Z",
+        "origin": "https://app.example.com",
+        "alias": "chat",
+        "sessionPrefix": "visitor-17:",
+    }
+    operation = _operation(
+        "tokens",
+        "mintToken",
+        "Mint a token for a web page: for a server with a key, which stays on the server",
+        KEY,
+        {"200": _answer("The token.", "MintedToken", minted), **_refused("Widget", *_CHAT_ERRORS, 503)},
+        requestBody=_body("TokenRequest", asked),
+        description="The page sends it in place of a key, as a bearer. It may chat (and resume its own streams) from its "
+        "origin, with its alias, in sessions that begin with its prefix, within the limits of the key that minted it, "
+        "until it expires or the key may not be used any more.",
+    )
+    return {"/v1/tokens": {"post": operation}}
+
+
 def _models() -> dict[str, Any]:
     model = {"id": "echo", "object": "model", "created": 1790000000, "owned_by": "sluice"}
-    found = {"200": _answer("The model.", "Model", model), **_refused("OpenAI", 401, 403, 404, 429)}
-    listed = {"200": _answer("The models.", "Models", {"object": "list", "data": [model]}), **_refused("OpenAI", 401, 403, 429)}
+    found = {"200": _answer("The model.", "Model", model), **_refused("OpenAI", 401, 403, 404, 429, 503)}
+    listed = {
+        "200": _answer("The models.", "Models", {"object": "list", "data": [model]}),
+        **_refused("OpenAI", 401, 403, 429, 503),
+    }
     named = {"parameters": [_in_path("id", "An alias.")]}
     return {
         "/v1/models": {"get": _operation("models", "listModels", "The models that the key may use", KEY, listed)},
@@ -269,7 +295,14 @@ def _refused(prefix: str, *statuses: int) -> dict[str, Any]:
 def _security() -> dict[str, Any]:
     described = {"apiKey": "x-api-key", "widgetApiKey": "x-widget-api-key", "adminApiKey": "x-admin-api-key"}
     keys = {scheme: {"type": "apiKey", "in": "header", "name": header} for scheme, header in described.items()}
-    return {**keys, "bearer": {"type": "http", "scheme": "bearer", "description": "A key, or a JWT of a configured issuer."}}
+    return {
+        **keys,
+        "bearer": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "A key, a token that one minted, or a JWT of a configured issuer.",
+        },
+    }
 
 
 _LINES = """\

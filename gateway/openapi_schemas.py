@@ -149,7 +149,20 @@ def _others() -> dict[str, Schema]:
         {"role": {"type": "string", "enum": ["user", "assistant"]}, "content": STRING, "createdAt": time},
         {"interrupted": {"type": "boolean", "description": "The answer was cut short."}},
     )
+    prefix = "1 to 96 letters, digits and . _ : - of which the last is one of . _ : -; without it, a random one."
     return {
+        "TokenRequest": _object(
+            {"origin": {**STRING, "description": "The page's; one of the key's own origins, exact."}},
+            {
+                "alias": {**STRING, "description": "The one alias it may name; without it, the key's default."},
+                "sessionPrefix": {**STRING, "description": prefix},
+                "seconds": {"type": "integer", "minimum": 1, "default": 300, "description": "How long it lives."},
+            },
+            additionalProperties=False,
+        ),
+        "MintedToken": _object(
+            {"token": STRING, "expiresAt": time, "origin": STRING, "alias": STRING, "sessionPrefix": STRING}
+        ),
         "Conversation": _object(
             {"_id": STRING, "sessionId": STRING, "createdAt": time, "updatedAt": time, "lastMessage": STRING}
         ),

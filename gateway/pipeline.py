@@ -123,6 +123,7 @@ class Pipeline:
             if deadline is not None:
                 deadline.cancel()
             self.flows.discard(flow)
+            flow.close()
             if self._idle is not None and not self.flows:
                 self._idle.set()
             call.end = call.end or flow.doomed or "client_gone"

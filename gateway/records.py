@@ -61,6 +61,7 @@ class Records:
         self._say = say
         self._clock = clock
         self._conversations = conversations
+        self._fetches: dict[str, str] = {}
         self._by_key = {key: metrics.children("key_requests", (key,), CODES) for key in keys}
         self.log = log
         self.auth_failures = metrics.children("auth_failures", (), AUTH_REASONS)
@@ -72,6 +73,14 @@ class Records:
         """The series of a decision of limits."""
         found: Value = self._metrics.child("ratelimit_decisions", scope, resource, decision)
         return found
+
+    def keys_fetched(self, issuer: str, outcome: str, keys: int) -> None:
+        """An issuer's key set was fetched, or could not be: each is counted, and a change is logged."""
+        self._metrics.child("jwks_fetches", issuer, outcome).inc()
+        if self._fetches.get(issuer) != outcome:
+            self._fetches[issuer] = outcome
+            say = self.log.info if outcome == "ok" else self.log.warning
+            say("jwks", issuer=issuer, outcome=outcome, keys=keys)
 
     def not_kept(self, operation: str, error: Exception) -> None:
         """A conversation store failed: a call went without its history, or its turn was not stored."""

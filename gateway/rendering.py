@@ -22,6 +22,7 @@ from gateway.errors import (
     UpstreamError,
 )
 from gateway.frontends import Frontend
+from gateway.identity.browser import Minted
 
 STATUS: Mapping[type[GatewayError], int] = {
     BadRequest: 400, Unauthorized: 401, Forbidden: 403, ModelNotFound: 404, NotFound: 404, MethodNotAllowed: 405,
@@ -41,6 +42,8 @@ EXPOSED_HEADERS = (
     "x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
     "x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, x-sluice-budget"
 )
+
+NOT_STORED = (("Cache-Control", "no-store"),)
 
 
 def status_of(error: GatewayError, frontend: Frontend) -> int:
@@ -87,6 +90,16 @@ def conversation_object(found: Conversation) -> dict[str, Any]:
         "createdAt": _iso(found.created),
         "updatedAt": _iso(found.updated),
         "lastMessage": found.last_message,
+    }
+
+
+def token_object(minted: Minted) -> dict[str, Any]:
+    return {
+        "token": minted.token,
+        "expiresAt": _iso(minted.expires),
+        "origin": minted.origin,
+        "alias": minted.alias,
+        "sessionPrefix": minted.session_prefix,
     }
 
 

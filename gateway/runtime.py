@@ -58,7 +58,7 @@ class Runtime:
         kind = config.state.partition(":")[0]
         say = open_lines(self.lines, config.log.level)
         self.records = records = Records(self.metrics, self.log, say, self._clock, self.routes, kind, labelled)
-        self.authenticator = Authenticator(config, time.time)
+        self.authenticator = Authenticator(config, time.time, records.keys_fetched)
         callers: tuple[Key | Issuer, ...] = (*config.keys, *config.jwt)
         self.origins = frozenset(origin for caller in callers for origin in caller.origins)
         self.addresses = client_addresses(config.server.trusted_proxies)
@@ -221,6 +221,7 @@ class Runtime:
         for task in (beside := [*self._detached, *self._probing]):
             task.cancel()
         await asyncio.gather(*beside, return_exceptions=True)
+        await self.authenticator.close()
         await self.pipeline.close()
         await self.journals.close()
         for transport in self._transports.values():

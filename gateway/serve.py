@@ -15,9 +15,9 @@ from typing import Self, cast
 
 from gateway.api import ADMIN, API, Api
 from gateway.configfile import Loaded
+from gateway.inbound import Listener
 from gateway.logs import Lines
 from gateway.runtime import Runtime
-from gateway.server import Listener
 from gateway.version import VERSION
 
 
@@ -58,6 +58,7 @@ class Gateway:
                 raise CannotListen(f"cannot listen on {address} (server.{option}): {error.strerror or error}") from None
         self._ticking = asyncio.create_task(self.runtime.tick(self.clients.sweep))
         self.runtime.start_probes()
+        self.runtime.authenticator.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -110,6 +111,7 @@ async def _serve(loaded: Loaded) -> int:
             log, config = gateway.runtime.log, gateway.config
             gc.collect()
             gc.freeze()  # what is here now stays: no use in looking at it again and again
+            gc.set_threshold(20_000, 20, 100)  # calls leave no cycles behind: the default looks after every second one
             stop = asyncio.Event()
             with _signals(stop):
                 log.info("started", version=VERSION, listen=config.listen, admin_listen=config.admin_listen)

@@ -51,7 +51,7 @@ class Asked(msgspec.Struct, frozen=True):
         if canary is None:
             return target.spec.weight
         name, _, value = (canary.header or "").partition(":")
-        chosen = self.key in canary.keys or (bool(name) and self.headers.get(name.strip(), "") == value.strip())
+        chosen = self.key in canary.keys or (bool(name) and self.headers.get(name.strip().lower(), "") == value.strip())
         return canary.weight if chosen else target.spec.weight
 
     def unfit(self, target: Routable) -> str:

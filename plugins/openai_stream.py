@@ -30,6 +30,7 @@ from gateway.events import (
 from gateway.wire import sse
 from gateway.wire.upstream_errors import stream_error
 
+FRAMING = len(b"data: \n\n")
 MAX_DOCUMENT = 8 << 20
 """Bytes of an answer that came whole, from a server that does not stream."""
 MAX_CALLS = 256
@@ -229,19 +230,21 @@ class ChunkDecoder:
     def _batch(self, payloads: list[bytes], body: bytes | None) -> list[StreamEvent]:
         """The events of one read. `body` holds exactly these payloads' frames, None where it holds anything else."""
         events: list[StreamEvent] = []
-        withheld: list[bytes] = []
-        seen = 0
+        passed: list[bytes] = []
+        withheld = gap = False  # `gap`: one was withheld before another that is passed on
         try:
             for payload in payloads:
-                if not self._chunk(payload, events):
-                    withheld.append(payload)
-                    if self._done:
-                        break
-                seen += 1
+                if self._chunk(payload, events):
+                    gap = gap or withheld
+                    passed.append(payload)
+                elif self._done:
+                    break
+                else:
+                    withheld = True
         except UpstreamError as error:
             self._error = error
-        if self._verbatim:
-            _add_verbatim(events, payloads[:seen], withheld, None if seen < len(payloads) else body)
+        if self._verbatim and passed:
+            events.append(Verbatim(_frames(passed, None if gap else body, len(payloads))))
         if self._error is not None and not events:
             raise self._error
         return events
@@ -391,14 +394,14 @@ def _usage(usage: _Usage | None) -> Usage | None:
     )
 
 
-def _add_verbatim(events: list[StreamEvent], payloads: list[bytes], withheld: list[bytes], body: bytes | None) -> None:
-    """`body` as it is where nothing is withheld; else its remaining frames, written anew."""
-    if body is None or withheld:
-        # what becomes of a frame depends on its payload alone, so equal payloads may be told apart by value
-        kept = [payload.replace(b"\n", b"\ndata: ") for payload in payloads if payload not in withheld]
-        body = b"".join(b"data: %b\n\n" % payload for payload in kept)
-    if body:
-        events.append(Verbatim(body))
+def _frames(passed: list[bytes], body: bytes | None, count: int) -> bytes:
+    """The frames that are passed on. They stand at the beginning of `body`, the frames of `count` payloads; without it
+    they are written anew."""
+    if body is None:
+        return b"".join([b"data: %b\n\n" % payload.replace(b"\n", b"\ndata: ") for payload in passed])
+    if len(passed) == count:
+        return body
+    return body[: sum(map(len, passed)) + FRAMING * len(passed)]
 
 
 def _as_error(payload: bytes) -> bytes:

@@ -1,5 +1,6 @@
 """The command as a user runs it: in a process of its own, with its exit codes and its one-line errors."""
 
+import base64
 import json
 import os
 import re
@@ -44,6 +45,44 @@ def test_hashing_what_is_no_key_fails_in_one_line(stdin: str) -> None:
     done = sluice("keys", "hash", stdin=stdin, PYTHONIOENCODING="utf-8")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "sluice: expected one key on standard input: printable ASCII without spaces\n"
+
+
+MINTING = f"""
+upstreams: {{echo: {{backend: echo}}}}
+aliases: {{chat: {{tiers: [[{{upstream: echo, model: m}}]]}}}}
+keys: [{{id: shop, digest: "{digest_of("sk")}", aliases: [chat], origins: ["https://a.example"]}},
+  {{id: off, digest: "{digest_of("sk2")}", origins: ["https://a.example"], enabled: false}}]
+tokens: {{secret: {"s" * 32}}}
+"""
+
+
+def test_a_token_is_minted_for_development(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text(MINTING)
+    mint = (
+        "token",
+        "mint",
+        "--config",
+        str(file),
+        "--origin",
+        "https://a.example",
+        "--session-prefix",
+        "dev-",
+        "--seconds",
+        "60",
+    )
+    (token,) = sluice(*mint, "--key", "shop").stdout.splitlines()
+    claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
+    assert [claims[name] for name in ("key", "alias", "origin", "session")] == ["shop", "chat", "https://a.example", "dev-"]
+    assert claims["exp"] - claims["iat"] == 60
+    for arguments, said in (
+        (("--key", "nobody"), "there is no key nobody that may be used"),
+        (("--key", "off"), "there is no key off that may be used"),
+        (("--key", "shop", "--alias", "x"), "There is no such model, or this key may not use it"),
+        (("--key", "shop", "--seconds", "901"), "seconds: must be 1 to 900"),
+    ):
+        done = sluice(*mint, *arguments)
+        assert (done.returncode, done.stdout, done.stderr) == (1, "", f"sluice: {said}\n")
 
 
 def test_check_names_the_problems_and_fails(tmp_path: Path) -> None:

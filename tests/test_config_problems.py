@@ -282,11 +282,58 @@ def test_checks_references_and_sections(tmp_path: Path, old: str, new: str, expe
 ISSUER = "issuer: https://i, audience: sluice"
 LONG = "k" * 64
 ISSUERS: list[tuple[str, str, list[str]]] = [
-    ("neither", f"{{{ISSUER}, algorithms: [HS256]}}", ["9:5: jwt[0]: needs exactly one of secret and jwks_file"]),
+    (
+        "neither",
+        f"{{{ISSUER}, algorithms: [HS256]}}",
+        ["9:5: jwt[0]: needs exactly one of secret, jwks_file, jwks_url and discovery"],
+    ),
     (
         "both",
         f"{{{ISSUER}, algorithms: [HS256], secret: {LONG}, jwks_file: x}}",
-        ["9:5: jwt[0]: needs exactly one of secret and jwks_file"],
+        ["9:5: jwt[0]: needs exactly one of secret, jwks_file, jwks_url and discovery"],
+    ),
+    (
+        "by address and by discovery",
+        f"{{{ISSUER}, algorithms: [RS256], jwks_url: 'https://i/jwks', discovery: true}}",
+        ["9:5: jwt[0]: needs exactly one of secret, jwks_file, jwks_url and discovery"],
+    ),
+    ("by address", f"{{{ISSUER}, algorithms: [RS256, ES256, EdDSA], jwks_url: 'https://i/jwks'}}", []),
+    ("by an address on this machine", f"{{{ISSUER}, algorithms: [RS256], jwks_url: 'http://[::1]:80/jwks'}}", []),
+    ("by discovery", f"{{{ISSUER}, algorithms: [RS256], discovery: true}}", []),
+    (
+        "by an address that anyone on the way can change",
+        f"{{{ISSUER}, algorithms: [RS256], jwks_url: 'http://i/jwks'}}",
+        ["9:74: jwt[0].jwks_url: must be https: whoever can change the answer could sign tokens"],
+    ),
+    (
+        "by no address",
+        f"{{{ISSUER}, algorithms: [RS256], jwks_url: jwks.json}}",
+        ["9:74: jwt[0].jwks_url: expected a URL such as https://login.example.com/jwks.json"],
+    ),
+    (
+        "by an address with a password",
+        f"{{{ISSUER}, algorithms: [RS256], jwks_url: 'https://a:b@i/jwks'}}",
+        ["9:74: jwt[0].jwks_url: must have neither a user nor a fragment"],
+    ),
+    (
+        "discovery below a name",
+        "{issuer: login, audience: sluice, algorithms: [RS256], discovery: true}",
+        ["9:14: jwt[0].issuer: expected a URL such as https://login.example.com/jwks.json"],
+    ),
+    (
+        "discovery below a query",
+        "{issuer: 'https://i?a', audience: sluice, algorithms: [RS256], discovery: true}",
+        ["9:14: jwt[0].issuer: has a query, so nothing can be discovered below it"],
+    ),
+    (
+        "a shared-secret algorithm with keys that anyone can fetch",
+        f"{{{ISSUER}, algorithms: [RS256, HS256], jwks_url: 'https://i/jwks'}}",
+        ["9:55: jwt[0].algorithms: HS256 needs a secret: the keys of a set that is fetched are public"],
+    ),
+    (
+        "a shared-secret algorithm with discovery",
+        f"{{{ISSUER}, algorithms: [HS512], discovery: true}}",
+        ["9:55: jwt[0].algorithms: HS512 needs a secret: the keys of a set that is fetched are public"],
     ),
     (
         "none",
@@ -322,7 +369,7 @@ ISSUERS: list[tuple[str, str, list[str]]] = [
         [
             '9:5: jwt[0]: missing key "algorithms"',
             '9:5: jwt[0]: missing key "audience"',
-            "9:5: jwt[0]: needs exactly one of secret and jwks_file",
+            "9:5: jwt[0]: needs exactly one of secret, jwks_file, jwks_url and discovery",
         ],
     ),
 ]
@@ -331,6 +378,18 @@ ISSUERS: list[tuple[str, str, list[str]]] = [
 @pytest.mark.parametrize(("text", "expected"), [pytest.param(t, e, id=i) for i, t, e in ISSUERS])
 def test_checks_issuers_of_tokens(tmp_path: Path, text: str, expected: list[str]) -> None:
     assert lines(tmp_path, f"{GOOD}jwt:\n  - {text}\n") == [f"gateway.yaml:{line}" for line in expected]
+
+
+TOKENS = [
+    ("short", "{secret: short}", ["8:18: tokens.secret: is too short: at least 32 bytes"]),
+    ("no time", f"{{secret: {LONG}, longest: 0s}}", ["8:93: tokens.longest: must be at least 1s"]),
+    ("no secret", "{}", ['8:9: tokens: missing key "secret"']),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), [pytest.param(t, e, id=i) for i, t, e in TOKENS])
+def test_checks_browser_tokens(tmp_path: Path, text: str, expected: list[str]) -> None:
+    assert lines(tmp_path, f"{GOOD}tokens: {text}\n") == [f"gateway.yaml:{line}" for line in expected]
 
 
 def test_refuses_a_shared_secret_algorithm_where_the_set_holds_public_keys(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Keys that verify signatures: a JSON Web Key Set (RFC 7517), or one shared secret as a key of its own.
 
+Sets that are fetched are kept by `gateway.identity.remote`; what a key may do is decided here for all of them.
+
 Reading and judging a set needs no cryptography, so `sluice check` can do it; PyJWT sees only keys that passed. A key is
 used for an algorithm only where its type, curve, `alg`, `use` and `key_ops` allow that algorithm (RFC 7517 sections
 4.2-4.4) and it is long enough (RFC 7518 sections 3.2-3.5). Problems never quote a key.
@@ -8,7 +10,10 @@ used for an algorithm only where its type, curve, `alg`, `use` and `key_ops` all
 import base64
 import binascii
 from collections.abc import Sequence
+from ipaddress import ip_address
 from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -24,6 +29,7 @@ _RSA_OCTETS = 256
 ALGORITHMS: dict[str, tuple[str, ...]] = {"oct": tuple(_HMAC), "RSA": _RSA, "EC": tuple(_CURVES), "OKP": ("EdDSA",)}
 """What we verify, by type of key. `none` is not among them and never will be."""
 
+_KNOWN = frozenset(name for names in ALGORITHMS.values() for name in names)
 _MISSPELT = {"ES521": "ES512"}  # not registered, but what RFC 7520's own vectors and older libraries write for P-521
 
 
@@ -66,6 +72,33 @@ class Jwk(msgspec.Struct, frozen=True):
         return self.crv in ("Ed25519", "Ed448") and bool(self.x)
 
 
+class KeySource(Protocol):
+    """Where an issuer's keys are looked up, without waiting: configured ones, or a set that is fetched."""
+
+    @property
+    def keys(self) -> tuple[Jwk, ...]: ...
+
+    def worth_asking(self) -> bool:
+        """Whether `renew` might bring a key that is not among `keys`."""
+        ...
+
+    async def renew(self) -> None:
+        """Wait for keys that are newer, for seconds at most. Raises Unavailable where there are none at all even then."""
+        ...
+
+
+class ConfiguredKeys(msgspec.Struct, frozen=True):
+    """Keys that never change."""
+
+    keys: tuple[Jwk, ...]
+
+    def worth_asking(self) -> bool:
+        return False
+
+    async def renew(self) -> None:
+        return None
+
+
 class _Set(msgspec.Struct, frozen=True):
     keys: list[msgspec.Raw]
 
@@ -87,12 +120,23 @@ def read_jwks(path: str) -> tuple[Jwk, ...]:
 
 
 def parse_jwks(data: bytes, name: str = "the key set") -> tuple[Jwk, ...]:
+    """The keys of a JWK Set; one of an unknown type, or with a member of a wrong type, is left out (RFC 7517 section 5).
+
+    Raises ValueError for what is no set at all, `name` saying which.
+    """
     try:
         raw = msgspec.json.decode(data, type=_Set).keys
         known = [key for key in raw if msgspec.json.decode(key, type=_Kind).kty in ALGORITHMS]
-        return tuple(msgspec.json.decode(key, type=Jwk) for key in known)
+        return tuple(key for key in map(_readable, known) if key is not None)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise ValueError(f'{name} is not a JSON Web Key Set: {{"keys": [...]}}') from None
+
+
+def _readable(raw: msgspec.Raw) -> Jwk | None:
+    try:
+        return msgspec.json.decode(raw, type=Jwk)
+    except msgspec.ValidationError:
+        return None
 
 
 def shared_secret(secret: str) -> Jwk:
@@ -101,18 +145,57 @@ def shared_secret(secret: str) -> Jwk:
 
 
 def issuer_keys(issuer: Issuer) -> tuple[Jwk, ...]:
-    """The keys that the configuration gives an issuer. Raises ValueError for a set that cannot be read."""
+    """The keys that the configuration gives an issuer, none for a set that is fetched. Raises ValueError."""
     if issuer.jwks_file is not None:
         return read_jwks(issuer.jwks_file)
     return (shared_secret(issuer.secret.reveal()),) if issuer.secret is not None else ()
 
 
+def is_remote(issuer: Issuer) -> bool:
+    """Whether its keys are fetched."""
+    return issuer.jwks_url is not None or issuer.discovery
+
+
+def check_url(text: str) -> None:
+    """Raises ValueError unless keys may be fetched from this address: https, or http where it is this machine."""
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        host = ""
+    if not host or not text.isascii() or not text.isprintable() or " " in text or parts.scheme not in ("https", "http"):
+        raise ValueError("expected a URL such as https://login.example.com/jwks.json")
+    if parts.username is not None or parts.fragment:
+        raise ValueError("must have neither a user nor a fragment")
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise ValueError("must be https: whoever can change the answer could sign tokens")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def unfit(algorithms: Sequence[str]) -> str:
+    """Why these algorithms cannot be used with a set that is fetched, whatever will be in it; empty where they can.
+
+    What anyone can fetch is no secret, so HMAC is refused (RFC 8725 section 2.1).
+    """
+    for algorithm in algorithms:
+        if algorithm not in _KNOWN:
+            return _unknown(algorithm)
+        if algorithm in _HMAC:
+            return f"{algorithm} needs a secret: the keys of a set that is fetched are public"
+    return ""
+
+
 def unusable(algorithms: Sequence[str], keys: Sequence[Jwk], *, by_secret: bool) -> str:
     """Why these algorithms cannot be used with these keys; empty where each has a key."""
-    known = {name for names in ALGORITHMS.values() for name in names}
     for algorithm in algorithms:
-        if algorithm not in known:
-            return f"unknown algorithm {algorithm[:32]!r}; known: {', '.join(sorted(known))}"
+        if algorithm not in _KNOWN:
+            return _unknown(algorithm)
         if any(key.verifies(algorithm) for key in keys):
             continue
         if not by_secret:
@@ -121,6 +204,10 @@ def unusable(algorithms: Sequence[str], keys: Sequence[Jwk], *, by_secret: bool)
             return f"{algorithm} needs a public key (jwks_file), not a secret"
         return f"the secret is too short for {algorithm}: at least {_HMAC[algorithm]} bytes"
     return ""
+
+
+def _unknown(algorithm: str) -> str:
+    return f"unknown algorithm {algorithm[:32]!r}; known: {', '.join(sorted(_KNOWN))}"
 
 
 def _octets(text: str | None) -> bytes:

@@ -2,7 +2,9 @@
 
 The token names its issuer; the issuer's configuration alone says which algorithms and keys may verify it. Only then are
 its claims read: exp, iss and aud are required, nbf is kept. A verified token is remembered by the SHA-256 of the whole
-token, so that a stream of calls pays for one signature; nothing that failed is remembered.
+token for as long as its key is its issuer's, so that a stream of calls pays for one signature; nothing that failed is.
+
+Nothing here waits. Where a key may have been published since the set was last fetched, KeysWanted says whom to ask.
 
 Importing this module imports neither PyJWT nor cryptography: `Verifier` does, so only a gateway with issuers pays for it.
 """
@@ -13,19 +15,20 @@ import hashlib
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
-from gateway.config import Issuer
+from gateway.config import CallLimits, Issuer
 from gateway.errors import ConfigError, Unauthorized
-from gateway.identity.jwks import Jwk, issuer_keys, unusable
+from gateway.identity.jwks import ConfiguredKeys, Jwk, KeySource, issuer_keys, unusable
 from gateway.identity.principal import EVERY, Principal, default_of
 
 CACHE_SIZE = 4096
 MAX_TENANT = 256
 
+_T = TypeVar("_T")
 _COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)\.([A-Za-z0-9_-]*)").fullmatch
 
 
@@ -41,6 +44,23 @@ class _Claims(msgspec.Struct, frozen=True):
     aud: str | list[str]
     exp: float
     nbf: float = float("-inf")
+
+
+class KeysWanted(Unauthorized):
+    """The token's key is not known yet: await `keys.renew()`, then ask once more. Who does not wait has refused it."""
+
+    def __init__(self, keys: KeySource) -> None:
+        super().__init__("unknown_key")
+        self.keys = keys
+
+
+class _Verified(msgspec.Struct, frozen=True):
+    """A token that was verified: until when, whose it is, and by which of its issuer's keys."""
+
+    end: float
+    principal: Principal
+    key: Jwk
+    source: KeySource
 
 
 def looks_like_jwt(secret: str) -> bool:
@@ -70,44 +90,51 @@ def verify(token: str, key: Jwk, algorithms: Collection[str]) -> bytes:
 
 
 class Verifier:
-    """Tokens -> principals. `clock` gives seconds since the epoch. Raises ConfigError for keys that cannot be used."""
+    """Tokens -> principals. `clock` gives seconds since the epoch. `fetched`: the sets of issuers whose keys are fetched.
+
+    Raises ConfigError for keys or algorithms that cannot be used.
+    """
 
     def __init__(
-        self, issuers: Sequence[Issuer], *, clock: Callable[[], float] = time.time, cache_size: int = CACHE_SIZE
+        self,
+        issuers: Sequence[Issuer],
+        *,
+        clock: Callable[[], float] = time.time,
+        cache_size: int = CACHE_SIZE,
+        fetched: Mapping[str, KeySource] | None = None,
     ) -> None:
-        self._issuers = {issuer.issuer: (issuer, keys_of(issuer)) for issuer in issuers}
+        fetched = fetched or {}
+        self._issuers = {issuer.issuer: (issuer, fetched.get(issuer.issuer) or keys_of(issuer)) for issuer in issuers}
         self._clock = clock
-        self._cache: OrderedDict[bytes, tuple[float, Principal]] = OrderedDict()
+        self._cache: OrderedDict[bytes, _Verified] = OrderedDict()
         self._cache_size = cache_size
 
     def principal(self, token: str) -> Principal:
-        """Whose token this is. Raises Unauthorized with the reason."""
+        """Whose token this is. Raises Unauthorized with the reason; KeysWanted where waiting may help."""
         digest = hashlib.sha256(token.encode()).digest()
         if (known := self._cache.get(digest)) is not None:
-            if known[0] > self._clock():
+            if known.end > self._clock() and known.key in known.source.keys:
                 self._cache.move_to_end(digest)
-                return known[1]
+                return known.principal
             del self._cache[digest]
-        end, principal = self._verified(token)
-        self._cache[digest] = end, principal
+        verified = self._cache[digest] = self._verified(token)
         if len(self._cache) > self._cache_size:
             self._cache.popitem(last=False)
-        return principal
+        return verified.principal
 
-    def _verified(self, token: str) -> tuple[float, Principal]:
-        issuer, keys = self._issuers.get(_claimed_issuer(token), (None, ()))
-        if issuer is None:
+    def _verified(self, token: str) -> _Verified:
+        found = self._issuers.get(_claimed_issuer(token))
+        if found is None:
             raise Unauthorized("unknown_key")
-        payload = verify(token, _choose(keys, _header(token)), issuer.algorithms)
-        try:
-            claims = msgspec.json.decode(payload, type=_Claims)
-            custom = msgspec.json.decode(payload, type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            raise Unauthorized("bad_signature") from None
+        issuer, source = found
+        key = _key(issuer, source, _header(token))
+        payload = verify(token, key, issuer.algorithms)
+        claims = _decoded(payload, _Claims, "bad_signature")
+        custom = _decoded(payload, dict[str, Any], "bad_signature")
         end = self._within_time(claims, issuer.leeway)
         if issuer.audience != claims.aud and issuer.audience not in _listed(claims.aud):
             raise Unauthorized("wrong_audience")
-        return end, _principal(issuer, custom)
+        return _Verified(end, _principal(issuer, custom), key, source)
 
     def _within_time(self, claims: _Claims, leeway: float) -> float:
         now = self._clock()
@@ -116,15 +143,24 @@ class Verifier:
         return claims.exp + leeway
 
 
-def keys_of(issuer: Issuer) -> tuple[Jwk, ...]:
-    """The issuer's keys. Raises ConfigError where one of its algorithms has none."""
+def keys_of(issuer: Issuer) -> ConfiguredKeys:
+    """The issuer's configured keys. Raises ConfigError where one of its algorithms has none."""
     try:
         keys = issuer_keys(issuer)
     except ValueError as error:
         raise ConfigError([f"jwt issuer {issuer.issuer}: {error}"]) from None
     if problem := unusable(issuer.algorithms, keys, by_secret=issuer.jwks_file is None):
         raise ConfigError([f"jwt issuer {issuer.issuer}: {problem}"])
-    return keys
+    return ConfiguredKeys(keys)
+
+
+def _key(issuer: Issuer, source: KeySource, header: _Header) -> Jwk:
+    try:
+        return _choose(source.keys, header)
+    except Unauthorized:
+        if header.alg in issuer.algorithms and source.worth_asking():
+            raise KeysWanted(source) from None
+        raise
 
 
 def _choose(keys: Sequence[Jwk], header: _Header) -> Jwk:
@@ -138,6 +174,14 @@ def _choose(keys: Sequence[Jwk], header: _Header) -> Jwk:
     return (named or fitting)[0]
 
 
+def _decoded(data: bytes, kind: type[_T], reason: str) -> _T:
+    """JSON as `kind`; whatever else it is, however deeply it nests, is refused for `reason`."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Unauthorized(reason) from None
+
+
 def _segment(text: str) -> bytes:
     try:
         return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
@@ -148,10 +192,7 @@ def _segment(text: str) -> bytes:
 def _header(token: str) -> _Header:
     if (parts := _COMPACT(token)) is None:
         raise Unauthorized("bad_signature")
-    try:
-        header = msgspec.json.decode(_segment(parts[1]), type=_Header)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise Unauthorized("bad_signature") from None
+    header = _decoded(_segment(parts[1]), _Header, "bad_signature")
     if header.crit is not None or not header.b64:  # we understand no critical extension (RFC 7515 section 4.1.11)
         raise Unauthorized("bad_signature")
     return header
@@ -165,10 +206,7 @@ def _claimed_issuer(token: str) -> str:
     """Only to choose whose keys decide; nothing else is believed of a token that is not verified."""
     if (parts := _COMPACT(token)) is None:
         raise Unauthorized("unknown_key")
-    try:
-        return msgspec.json.decode(_segment(parts[2]), type=_Unverified).iss
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise Unauthorized("unknown_key") from None
+    return _decoded(_segment(parts[2]), _Unverified, "unknown_key").iss
 
 
 def _listed(value: object) -> list[str]:
@@ -186,7 +224,7 @@ def _principal(issuer: Issuer, claims: dict[str, Any]) -> Principal:
         bucket=f"jwt:{issuer.issuer}|{tenant}",
         aliases=aliases,
         default_alias=default_of(aliases, issuer.default_alias),
-        limits=issuer.limits,
+        limits=_limits(issuer, claims.get(issuer.claims.plan)),
         origins=issuer.origins,
         kind="jwt",
     )
@@ -201,6 +239,11 @@ def _aliases(issuer: Issuer, claimed: object) -> frozenset[str]:
     if EVERY in wanted:
         return granted
     return wanted if EVERY in granted else wanted & granted
+
+
+def _limits(issuer: Issuer, plan: object) -> CallLimits:
+    """Those of the plan that the token names; a name that is not configured is none."""
+    return issuer.plans.get(plan, issuer.limits) if isinstance(plan, str) else issuer.limits
 
 
 def _prefix(issuer: Issuer) -> str:

@@ -79,6 +79,7 @@ class Keyring:
     def __init__(self, keys: Sequence[Key], clock: Callable[[], float] = time.time) -> None:
         entries = map(_entry, keys)
         self._entries = {entry.digest: entry for entry in entries}
+        self._by_id = {entry.principal.key_id: entry for entry in self._entries.values()}
         self._clock = clock
 
     def __len__(self) -> int:
@@ -95,6 +96,11 @@ class Keyring:
         if entry.expires <= self._clock():
             raise Unauthorized("expired")
         return entry.principal
+
+    def named(self, key_id: str) -> Principal | None:
+        """The key of this id, for what was made in its name; None where it could not be used itself."""
+        entry = self._by_id.get(key_id)
+        return entry.principal if entry is not None and entry.enabled and entry.expires > self._clock() else None
 
 
 def _entry(key: Key) -> _Entry:

@@ -142,7 +142,8 @@ class ResumableStreams:
 
 
 def _owner(principal: Principal) -> str:
-    return msgspec.json.encode([principal.tenant, principal.bucket]).decode()
+    """Pages that share a key are told apart by the sessions that they may name."""
+    return msgspec.json.encode([principal.tenant, principal.bucket, principal.session_prefix]).decode()
 
 
 def _unnamed(request_id: str) -> Answer:

@@ -4,6 +4,7 @@
     request     UpstreamRequest -> request bytes. Pure
     connection  one socket: feeds the parser, tells the exchange
     exchange    one request and its response: what the pipeline holds
+    deadlines   one timer for many waits
     pool        idle connections, and how many there may be
     dial        names, addresses, TCP, TLS
     client      the transport that puts them together

@@ -1,5 +1,6 @@
 """The transport of one upstream: heads, pool and dialer put together. See `gateway.transport.Transport` for the contract."""
 
+import asyncio
 import ssl
 import time
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from collections.abc import Callable
 from gateway.backends import Headers, UpstreamRequest
 from gateway.errors import UpstreamError
 from gateway.upstream.connection import Connection
+from gateway.upstream.deadlines import Deadlines
 from gateway.upstream.dial import Dialer, tls_context
 from gateway.upstream.exchange import Exchange
 from gateway.upstream.http1 import MAX_HEAD, MAX_HEADERS, ResponseParser
@@ -49,16 +51,22 @@ class HttpTransport:
         self.pool = Pool(max_connections, keepalive, clock)
         self.dialer = Dialer(origin, tls if origin.scheme == "https" else None, clock)
         self._buffer = memoryview(bytearray(READ))
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.dialed = 0
         self.resent = 0  # requests that met a stale connection
 
     def send(self, request: UpstreamRequest, *, connect: float, headers: float) -> Exchange:
         """See `gateway.transport.Transport`. Raises ValueError at once for a request that cannot be written."""
-        return Exchange(self, request, self._heads.of(request), connect, headers)
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._heads_due = Deadlines(self._loop)
+        return Exchange(self, request, self._heads.of(request), connect, headers, self._loop, self._heads_due)
 
     async def close(self) -> None:
         """Idle connections are closed now, those in use when their calls end."""
         self.pool.close()
+        if self._loop is not None:
+            self._heads_due.close()
 
     # --- for metrics
 

@@ -1,7 +1,7 @@
 """One request and its response: the context manager that `HttpTransport.send` returns, and what it yields.
 
     enter   a connection (idle, or a place and a new one, within `connect` seconds); the request in one write; the head
-            (within `headers` seconds: the one timer of a request, cancelled when the head is there)
+            (within `headers` seconds: see `deadlines`)
     body    `pump` awaits nothing but the end: each read goes from the socket's callback into the sink
     exit    read to its clean end: the connection rests in the pool. Otherwise: closed at once
 
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from gateway.errors import UpstreamError
 from gateway.transport import Sink, UpstreamRequest
 from gateway.upstream.connection import Connection
+from gateway.upstream.deadlines import Deadlines
 
 if TYPE_CHECKING:
     from gateway.upstream.client import HttpTransport
@@ -32,17 +33,28 @@ class Exchange:
     """`status` and `headers` (lower case) are there once entered."""
 
     __slots__ = (
-        "_client", "_connect_timeout", "_connection", "_early", "_early_size", "_ended", "_error", "_head", "_headers_timeout",
-        "_held", "_loop", "_paused", "_placed", "_request", "_sink", "_waiter", "_wanted", "headers", "status",
+        "_client", "_connect_timeout", "_connection", "_early", "_early_size", "_ended", "_error", "_head",
+        "_headers_timeout", "_heads_due", "_held", "_loop", "_paused", "_placed", "_request", "_sink", "_waiter",
+        "_wanted", "headers", "status",
     )  # fmt: skip
 
-    def __init__(self, client: "HttpTransport", request: UpstreamRequest, head: bytes, connect: float, headers: float) -> None:
+    def __init__(
+        self,
+        client: "HttpTransport",
+        request: UpstreamRequest,
+        head: bytes,
+        connect: float,
+        headers: float,
+        loop: asyncio.AbstractEventLoop,
+        heads_due: Deadlines,
+    ) -> None:
         self._client = client
         self._request = request
         self._head = head
         self._connect_timeout = connect
         self._headers_timeout = headers
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
+        self._heads_due = heads_due
         self._connection: Connection | None = None
         self._placed = False
         self._waiter: asyncio.Future[None] | None = None
@@ -79,7 +91,7 @@ class Exchange:
         if self._connection is None:
             await self._connect()
         self._placed = True
-        timer = self._loop.call_later(self._headers_timeout, self._too_late)
+        self._heads_due.expect(self, self._headers_timeout)
         try:
             await self._ask()
             if self._is_stale():
@@ -90,7 +102,7 @@ class Exchange:
                 await self._dial_in_time()
                 await self._ask()
         finally:
-            timer.cancel()
+            self._heads_due.forget(self, self._headers_timeout)
         if not self.status:
             raise self._error or UpstreamError("reset")
 
@@ -152,7 +164,8 @@ class Exchange:
             and not connection.answered
         )
 
-    def _too_late(self) -> None:
+    def too_late(self) -> None:
+        """The head has not come in time."""
         if not self.status:
             self.abort(self._client.headers_timed_out(self._headers_timeout))
 

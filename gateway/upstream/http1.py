@@ -17,6 +17,7 @@ Interim heads (100, 102, 103) are skipped. A response without a length ends with
 import httptools
 
 from gateway.errors import UpstreamError, UpstreamGarbled, UpstreamTruncated
+from gateway.wire.fields import NAMES
 
 MAX_HEAD = 64 << 10
 MAX_HEADERS = 200
@@ -113,7 +114,7 @@ class ResponseParser:
         if self.status:
             return  # a trailer: bounded, of no use
         fields = self._fields
-        key = name.decode("latin-1").lower()
+        key = NAMES.get(name) or name.decode("latin-1").lower()
         text = value.decode("latin-1").strip(" \t")
         fields[key] = f"{fields[key]}, {text}" if key in fields else text
 

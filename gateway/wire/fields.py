@@ -1,7 +1,7 @@
 """Which header fields may be set on an upstream request, and what may stand in them (RFC 9110 5.1, 5.5)."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
@@ -21,3 +21,12 @@ def check_fields(headers: Iterable[tuple[str, str]]) -> None:
             raise ValueError(f"the header {name} is not for others to set")
         if not _VALUE.fullmatch(value):
             raise ValueError(f"the header {name} has a character that cannot be sent")
+
+
+_USUAL = (
+    "Accept", "Accept-Encoding", "Accept-Language", "Authorization", "Cache-Control", "Connection", "Content-Length",
+    "Content-Type", "Date", "Host", "Origin", "Referer", "Server", "Strict-Transport-Security", "Traceparent",
+    "Transfer-Encoding", "User-Agent", "Vary", "X-Api-Key", "X-Forwarded-For", "X-Request-Id",
+)  # fmt: skip
+NAMES: Mapping[bytes, str] = {spelt: name.lower() for name in _USUAL for spelt in (name.encode(), name.lower().encode())}
+"""The names of most fields that are seen, in lower case: looked up for less than it takes to make them."""

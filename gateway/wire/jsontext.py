@@ -4,12 +4,15 @@ Refused beyond the grammar: duplicate keys at any depth (which one counts is a m
 numbers that do not fit a double, integers of thousands of digits, lone surrogates, a byte order mark, other encodings than
 UTF-8, and nesting that nobody needs. The reasons say where, and never repeat what was sent.
 
-The standard library's scanner is the parser, because it alone shows every pair of an object before keys are lost.
+The standard library's scanner is the judge, because it alone shows every pair of an object before keys are lost. Most
+bodies need no judge: msgspec has read one, and it has as many keys as there are colons behind quotes, so none is doubled.
 """
 
 import json
 import math
 from typing import Any
+
+import msgspec
 
 from gateway.errors import BadRequest
 
@@ -19,6 +22,9 @@ MAX_DEPTH = 128
 
 def parse_object(body: bytes) -> dict[str, Any]:
     """The JSON object that `body` is. Raises BadRequest with a reason, whatever the bytes are."""
+    value = _plain(body)
+    if value is not None:
+        return value
     text = _text(body)
     try:
         value = _decode(text)
@@ -34,6 +40,47 @@ def parse_object(body: bytes) -> dict[str, Any]:
     if b"\\ud" in body or b"\\uD" in body:
         _check_surrogates(value)
     return value
+
+
+_fast = msgspec.json.Decoder(dict[str, Any]).decode
+_ODD = (b" :", b"\t:", b"\n:", b"\r:", b"\\ud", b"\\uD")
+"""What needs the judge: a colon that does not stand right behind its key, and what may be half a surrogate pair."""
+
+
+def _plain(body: bytes) -> dict[str, Any] | None:
+    """The object, where nothing about it can be doubtful: then each of its colons belongs to a key, and each key has one."""
+    for mark in _ODD:
+        if mark in body:
+            return None
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH:
+        return None
+    try:
+        value = _fast(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return value if _keys(value) == body.count(b'":') else None
+
+
+def _keys(value: dict[str, Any]) -> int:
+    found = len(value)
+    for child in value.values():
+        kind = type(child)
+        if kind is dict:
+            found += _keys(child)
+        elif kind is list:
+            found += _keys_in(child)
+    return found
+
+
+def _keys_in(items: list[Any]) -> int:
+    found = 0
+    for child in items:
+        kind = type(child)
+        if kind is dict:
+            found += _keys(child)
+        elif kind is list:
+            found += _keys_in(child)
+    return found
 
 
 def _text(body: bytes) -> str:

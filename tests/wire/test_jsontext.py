@@ -166,3 +166,22 @@ json_values = st.recursive(
 @given(st.dictionaries(st.text(), json_values), st.booleans())
 def test_every_object_comes_back_as_it_was(value: dict[str, Any], ascii_only: bool) -> None:
     assert parse_object(json.dumps(value, ensure_ascii=ascii_only).encode()) == value
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a" :1,"a":2}', b'{"a":1,"a" :2}', b'{"a"\t:1,"b":{"a":1,"a"\n:2}}', b'{"a":"x\\":y","a":1}',
+        b'{"a":[{"b":1,"b":2}]}', b'{"\\u0061":1,"a":2}', b'{"a":":","a":1}', b'{"a":"\\": ","a":1}',
+    ],
+)  # fmt: skip
+def test_a_doubled_key_is_seen_however_it_is_written(body: bytes) -> None:
+    with pytest.raises(BadRequest, match="same key twice"):
+        parse_object(body)
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"a":"b\\":c"}', b'{"a : b":" :","c" : [":",{"d":"\\":"}]}', b'{":":":"}', b'{"a":[[{"b":{}}]]}']
+)
+def test_what_looks_doubled_and_is_not_is_taken(body: bytes) -> None:
+    assert parse_object(body) == json.loads(body)

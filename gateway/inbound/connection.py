@@ -1,0 +1,183 @@
+"""One client's socket, as an asyncio protocol: bytes to the parser, one request at a time to a task of its own.
+
+Deadlines are time stamps that the listener's sweep looks at once a second: `since` is when the connection came into the
+state that it is in, and what that may last depends on the state:
+
+    head     a request's head is coming (a new connection: is to come)      header_timeout
+    busy     a request is being answered                                    the exchange's own deadlines
+    idle     kept alive                                                     keepalive_timeout
+    linger   answered before its body was read: what still comes is thrown away, so that the client reads the answer
+             and not a reset                                                LINGER
+"""
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Literal, cast
+
+from gateway.inbound.exchange import Exchange
+from gateway.inbound.http1 import RequestParser
+
+if TYPE_CHECKING:
+    from gateway.inbound.listener import Listener
+
+State = Literal["head", "busy", "idle", "linger"]
+LINGER = 2.0
+OVERLOADED = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
+BAD_REQUEST = b'{"error":{"message":"The request is not valid HTTP","type":"invalid_request_error","code":"bad_http"}}'
+BAD = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: %d\r\nCache-Control: no-store\r\n"
+    b"Connection: close\r\n\r\n%b" % (len(BAD_REQUEST), BAD_REQUEST)
+)
+
+SLOW = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+class Connection(asyncio.Protocol):
+    """`peer`: the address of the other end; "" where it has none (a Unix socket)."""
+
+    __slots__ = ("_listener", "_parser", "_paused", "_task", "exchange", "peer", "since", "state", "transport")
+
+    def __init__(self, listener: "Listener") -> None:
+        self._listener = listener
+        self._parser = RequestParser(listener.body_limit)
+        self._task: asyncio.Task[None] | None = None
+        self._paused = False
+        self.exchange: Exchange | None = None
+        self.transport: asyncio.Transport | None = None
+        self.peer = ""
+        self.state: State = "head"
+        self.since = 0.0
+
+    # --- for the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        listener = self._listener
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=listener.send_buffer)
+        peername = transport.get_extra_info("peername")
+        self.peer = str(peername[0]) if isinstance(peername, tuple) else ""
+        self.since = time.monotonic()
+        listener.connections.add(self)
+        if len(listener.connections) > listener.max_connections:
+            self.transport.write(OVERLOADED)
+            self.transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
+        self._parser.close()
+        self._listener.left(self)
+        if self._task is not None:
+            self._task.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        parser = self._parser
+        if self.state == "linger" or parser.error:
+            return
+        parser.feed(data)
+        if self.exchange is None:
+            self._next()
+        else:
+            self.exchange.body_moved()
+            if parser.waiting:  # pipelined: their turn is to come, and no more is wanted before
+                self._pause()
+
+    def eof_received(self) -> bool:
+        if self.exchange is not None:
+            self.abort()  # else what is unsent would keep the call alive until it has been flushed
+        return False
+
+    def pause_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.blocked(time.monotonic())
+
+    def resume_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.unblocked()
+
+    # --- for the listener
+
+    def look(self, now: float) -> None:
+        """Close it where it has been in its state for too long."""
+        bound = self._listener.bounds.get(self.state)
+        if bound is None or now - self.since <= bound:
+            return
+        if self._parser.begun:
+            self._refuse(SLOW)
+        elif self.state == "linger":
+            self.abort()
+        else:
+            self.close()
+
+    def close(self) -> None:
+        """After what is written has been sent."""
+        if self.transport is not None:
+            self.transport.close()
+
+    def abort(self) -> None:
+        """At once, unsent bytes included; the handler is cancelled."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    # --- one request after the other
+
+    def _next(self) -> None:
+        parser, listener = self._parser, self._listener
+        if parser.waiting:
+            exchange = self.exchange = Exchange(parser.waiting.pop(0), self, listener)
+            self.state = "busy"
+            self._task = listener.loop.create_task(self._answer(exchange))
+        elif parser.error:
+            self._listener.broken(400)
+            self._refuse(BAD)
+        else:
+            if parser.begun and self.state == "idle":
+                self._enter("head")
+            self._resume()
+
+    async def _answer(self, exchange: Exchange) -> None:
+        """The body of the request's task; afterwards the connection goes on, if it can."""
+        try:
+            await self._listener.dispatch(exchange)
+        finally:
+            self._task = None
+            self.exchange = None
+            if self.transport is not None and not self.transport.is_closing():
+                self._answered(exchange)
+
+    def _answered(self, exchange: Exchange) -> None:
+        if not exchange.said:
+            self.abort()  # a handler that failed without a word, or in the middle of an answer
+        elif not exchange.request.over:
+            self._linger()
+        elif exchange.close_after:
+            self.close()
+        else:
+            self._enter("head" if self._parser.begun else "idle")
+            self._next()
+
+    def _refuse(self, answer: bytes) -> None:
+        """What is not HTTP, or no whole request, gets an answer that quotes nothing of it, and the connection is closed."""
+        if self.transport is not None:
+            self.transport.write(answer)
+        self._linger()
+
+    def _linger(self) -> None:
+        self._enter("linger")
+        self._parser.close()
+        if self.transport is not None:
+            self.transport.write_eof()
+            self._resume()
+
+    def _enter(self, state: State) -> None:
+        self.state = state
+        self.since = time.monotonic()
+
+    def _pause(self) -> None:
+        if not self._paused and self.transport is not None:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def _resume(self) -> None:
+        if self._paused and self.transport is not None:
+            self._paused = False
+            self.transport.resume_reading()

@@ -1,0 +1,214 @@
+"""One request and its answer; the client's side of a call (`gateway.call.Outlet`).
+
+It writes head, chunks and end straight to the transport, one write per call, and pauses the upstream while the client
+does not read. Nothing here waits but for a body that has not come yet.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
+
+from gateway.errors import BadRequest, PayloadTooLarge, RequestTimeout
+from gateway.inbound.http1 import Incoming
+from gateway.transport import UpstreamResponse
+
+if TYPE_CHECKING:
+    from gateway.inbound.connection import Connection
+    from gateway.inbound.listener import Listener
+
+Pairs = Iterable[tuple[str, str]]
+
+NO_STORE = "Cache-Control: no-store, no-transform\r\nX-Accel-Buffering: no\r\n"
+MIN_RATE = 1024
+"""Bytes per second of a body that may take longer than `body_timeout`."""
+GRACE = 5.0
+REASONS = {status.value: status.phrase for status in HTTPStatus}
+
+
+class Exchange:
+    """`received`: when the head was complete (monotonic). `said`: the whole answer has been written."""
+
+    __slots__ = (
+        "_chunked", "_connection", "_head", "_listener", "_moved", "_transport", "_upstream", "_writable", "begun",
+        "blocked_since", "caller", "close_after", "extra", "headers", "last_write", "method", "path", "received", "request",
+        "said", "status",
+    )  # fmt: skip
+
+    def __init__(self, request: Incoming, connection: "Connection", listener: "Listener") -> None:
+        self.request = request
+        self.method = request.method
+        self.headers: Mapping[str, str] = request.fields
+        self.path = _path_of(request.target)
+        self.received = time.monotonic()
+        self.close_after = listener.draining or not request.keep_alive or request.version != (1, 1)
+        self.begun = False
+        self.said = False
+        self.blocked_since = 0.0
+        self.last_write = 0.0
+        self.status = 0
+        self.caller: str | None = None
+        """The key that the request was found to come with, for the log."""
+        self.extra: list[tuple[str, str]] = []
+        """Headers for whatever will be answered (request id, CORS …)."""
+        self._connection = connection
+        self._listener = listener
+        self._transport = connection.transport
+        self._upstream: UpstreamResponse | None = None
+        self._writable: asyncio.Event | None = None
+        self._moved: asyncio.Future[None] | None = None
+        self._head = b""
+        self._chunked = True
+
+    # --- the request
+
+    @property
+    def raw_headers(self) -> Sequence[tuple[bytes, bytes]]:
+        return self.request.pairs
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The last of each name counts; what cannot be read is left out."""
+        return dict(parse_qsl(self.request.target.partition("?")[2], keep_blank_values=True, max_num_fields=None))
+
+    @property
+    def peer(self) -> str:
+        return self._connection.peer
+
+    async def body(self) -> bytes:
+        """The whole body. Raises PayloadTooLarge, RequestTimeout, BadRequest (broken framing).
+
+        It may take `body_timeout`, or longer for as long as it comes at MIN_RATE.
+        """
+        request = self.request
+        if request.length > self._listener.body_limit:
+            raise self._too_large()
+        if not request.over:
+            try:
+                await self._rest_of_body(request)
+            except TimeoutError:
+                self.close_after = True
+                raise RequestTimeout("The body did not arrive in time") from None
+        if request.size > self._listener.body_limit:
+            raise self._too_large()
+        return request.body()
+
+    async def _rest_of_body(self, request: Incoming) -> None:
+        listener = self._listener
+        if self._transport is not None and request.fields.get("expect", "").lower() == "100-continue":
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        started = listener.loop.time()
+        async with asyncio.timeout_at(started + listener.body_timeout) as deadline:
+            while not request.over:
+                if request.broken:
+                    self.close_after = True
+                    raise BadRequest("The body's framing is broken")
+                if request.size > listener.body_limit:
+                    raise self._too_large()
+                self._moved = listener.loop.create_future()
+                await self._moved
+                deadline.reschedule(started + max(listener.body_timeout, GRACE + request.size / MIN_RATE))
+
+    def body_moved(self) -> None:
+        """More of the body has come, or it is found to be broken."""
+        if self._moved is not None and not self._moved.done():
+            self._moved.set_result(None)
+
+    def _too_large(self) -> PayloadTooLarge:
+        self.close_after = True
+        return PayloadTooLarge(f"The body may have {self._listener.body_limit} bytes")
+
+    # --- a whole answer
+
+    def reply(self, status: int, body: bytes, headers: Pairs = (), content_type: str = "application/json") -> None:
+        """Head and body in one write."""
+        self.status = status
+        self.begun = self.said = True
+        content = f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n" if status != 204 else ""
+        head = (
+            f"HTTP/1.1 {status} {REASONS.get(status, '')}\r\nDate: {self._listener.date()}\r\n{content}"
+            f"Cache-Control: no-store\r\n{self._fields(headers)}\r\n"
+        )
+        self._write(head.encode("latin-1") + (b"" if self.method == "HEAD" else body))
+
+    def _fields(self, headers: Pairs) -> str:
+        fields = "".join([f"{name}: {value}\r\n" for name, value in (*self.extra, *headers)])
+        if not self.request.over:
+            self.close_after = True
+        return fields + "Connection: close\r\n" if self.close_after else fields
+
+    def _write(self, data: bytes) -> None:
+        self.last_write = time.monotonic()
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    # --- a streamed answer
+
+    def begin(self, content_type: str, headers: Pairs = ()) -> None:
+        """The head of a 200; it leaves with the first chunk."""
+        self.status = 200
+        self.begun = True
+        self._chunked = self.request.version == (1, 1)
+        framing = "Transfer-Encoding: chunked\r\n\r\n" if self._chunked else "\r\n"
+        self._head = (
+            f"HTTP/1.1 200 OK\r\nDate: {self._listener.date()}\r\nContent-Type: {content_type}\r\n"
+            f"{self._fields(headers)}{NO_STORE}{framing}"
+        ).encode("latin-1")
+
+    def write(self, data: bytes, *, last: bool = False) -> None:
+        """One chunk (of no bytes: the head alone); `last` ends the body with it."""
+        if self._chunked:
+            if data:
+                data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if last else b"%x\r\n%b\r\n" % (len(data), data)
+            elif last:
+                data = b"0\r\n\r\n"
+        if self._head:
+            data = self._head + data
+            self._head = b""
+        self.said = last
+        self._write(data)
+
+    def attach(self, upstream: UpstreamResponse | None) -> None:
+        """Whom to pause while the client does not read."""
+        self._upstream = upstream
+        if upstream is not None and self.blocked_since:
+            upstream.pause()
+
+    def blocked(self, now: float) -> None:
+        self.blocked_since = now
+        if self._upstream is not None:
+            self._upstream.pause()
+
+    def unblocked(self) -> None:
+        self.blocked_since = 0.0
+        if self._upstream is not None:
+            self._upstream.resume()
+        if self._writable is not None:
+            self._writable.set()
+
+    async def writable(self) -> None:
+        """Waits while the client does not read; for who writes at its pace and has no upstream to pause."""
+        if self.blocked_since:
+            self._writable = asyncio.Event()
+            await self._writable.wait()
+
+    def detach(self) -> None:
+        """The client has left, and the call goes on without it: nothing is written, nothing holds the upstream up."""
+        self._transport = None
+        self.unblocked()
+
+    def abort(self) -> None:
+        """Close the connection at once, unsent bytes included; the handler is cancelled."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def _path_of(target: str) -> str:
+    """The path of a request's target in origin-form or absolute-form (RFC 9112 3.2)."""
+    path = target.partition("?")[0]
+    if path.startswith("/"):
+        return path
+    _, _, rest = path.partition("://")
+    return "/" + rest.partition("/")[2] if rest else path
