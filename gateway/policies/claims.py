@@ -150,25 +150,26 @@ def _slot(view: View, capacity: int) -> Slot:
 # --- how much
 
 
-def price_of(target: Target) -> Price | None:
+def price_of(target: Target, wall: float) -> Price | None:
+    """The price that holds at `wall` (seconds since the epoch); None where nobody knows it."""
     return target.price
 
 
-def reserved(chat: ChatRequest, targets: Iterable[Target], output: int) -> Amounts:
+def reserved(chat: ChatRequest, targets: Iterable[Target], output: int, wall: float) -> Amounts:
     """What a call may use: its prompt and the longest answer it asks for (else `output` tokens), of the dearest target."""
     prompt = estimated_tokens(chat)
     most = output if chat.sampling.max_tokens is None else chat.sampling.max_tokens
     usage = Usage(prompt, most)
-    prices = (price_of(target) for target in targets)
+    prices = (price_of(target, wall) for target in targets)
     return Amounts(prompt + most, max((cost(price, usage) for price in prices if price is not None), default=0.0))
 
 
-def used(attempts: Iterable[Attempt]) -> Amounts:
+def used(attempts: Iterable[Attempt], wall: float) -> Amounts:
     """What they were billed, or would be for what they said: an attempt that generated nothing costs nothing."""
     tokens, money = 0, 0.0
     for attempt in attempts:
         tokens += attempt.used.input + attempt.used.output
-        price = price_of(attempt.target)
+        price = price_of(attempt.target, wall)
         if price is not None:
             money += cost(price, attempt.used)
     return Amounts(tokens, money)

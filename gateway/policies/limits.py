@@ -18,7 +18,7 @@ from types import TracebackType
 import msgspec
 
 from gateway.budgets import seconds_left
-from gateway.call import Attempt, Call, Route
+from gateway.call import Attempt, Call, Route, Target
 from gateway.chat import ChatRequest
 from gateway.config import CallLimits, Limits, Tenant, Upstream
 from gateway.errors import NoRoom, RateLimited
@@ -150,11 +150,13 @@ class Limiter:
     def metered(self, plan: Plan, amounts: Amounts) -> list[Claim]:
         return plan.amounts(amounts, self._wall())
 
-    def reserved(self, call: Call) -> Amounts:
-        return reserved(call.chat, call.route.targets, self._output_tokens)
+    def reserved(self, chat: ChatRequest, targets: Sequence[Target]) -> Amounts:
+        return reserved(chat, targets, self._output_tokens, self._wall())
 
-    def reserved_at(self, attempt: Attempt, chat: ChatRequest) -> Amounts:
-        return reserved(chat, [attempt.target], self._output_tokens)
+    def settle(self, metered: Sequence[Claim], slots: Sequence[Slot], attempts: Sequence[Attempt]) -> None:
+        """Charge what these attempts used in place of what was reserved for them; give the places back."""
+        changes = differences(metered, used(attempts, self._wall())) if metered else []
+        self.ledger.settle(changes, slots)
 
     def slots(self, plan: Plan) -> tuple[Slot, ...]:
         """Places for a new holder."""
@@ -252,7 +254,7 @@ class _Reservation:
     async def __aenter__(self) -> None:
         limiter, plan, call = self._limiter, self._plan, self._call
         self._slots = limiter.slots(plan)
-        self._metered = limiter.metered(plan, limiter.reserved(call)) if plan.metering else []
+        self._metered = limiter.metered(plan, limiter.reserved(call.chat, call.route.targets)) if plan.metering else []
         claims = (*limiter.claims(plan, call), *self._metered)
         verdict = await limiter.take(call, claims, self._slots)
         if not verdict.admitted:
@@ -264,7 +266,7 @@ class _Reservation:
             call.headers += self._warnings(verdict, len(claims))
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._limiter.ledger.settle(differences(self._metered, used(self._call.attempts)), self._slots)
+        self._limiter.settle(self._metered, self._slots, self._call.attempts)
 
     def _warnings(self, verdict: Verdict, claims: int) -> list[Header]:
         """Budgets' claims are the last ones."""
@@ -286,7 +288,7 @@ class _Room:
     async def __aenter__(self) -> None:
         limiter, plan = self._limiter, self._plan
         self._slots = limiter.slots(plan)
-        self._metered = limiter.metered(plan, limiter.reserved_at(self._attempt, self._chat)) if plan.metering else []
+        self._metered = limiter.metered(plan, limiter.reserved(self._chat, [self._attempt.target])) if plan.metering else []
         claims = (*plan.fixed, *self._metered)
         verdict = await limiter.ledger.take(claims, self._slots)
         if not verdict.admitted:
@@ -295,4 +297,4 @@ class _Room:
             series.inc()
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._limiter.ledger.settle(differences(self._metered, used([self._attempt])), self._slots)
+        self._limiter.settle(self._metered, self._slots, [self._attempt])

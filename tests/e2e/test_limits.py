@@ -1,9 +1,10 @@
 """Limits of every scope and resource over HTTP, and what callers are told of them."""
 
 import asyncio
+import itertools
 import os
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,11 +19,30 @@ from tests.e2e.buckets import left, taken
 from tests.e2e.gateways import Running, gateway
 from tests.fakes.dialects import INPUT, TOKENS
 from tests.fakes.faulty import Behaviour, Provider, Turn, healthy, refusing, stall
+from tests.servers import redis_server
 from tests.upstream.calls import until
 
 FULL = os.environ.get("SLUICE_FULL") == "1"
 ONE, TWO = "sk-sluice-one", "sk-sluice-two"
 OPENAI, STREAM = "/v1/chat/completions", "/v1/chat/stream"
+
+
+prefixes = (f"test{number}" for number in itertools.count())
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[str]:
+    with redis_server() as server:
+        yield server.url
+
+
+@pytest.fixture(params=["memory", "redis"])
+def store(request: pytest.FixtureRequest) -> str:
+    """Where the limits are kept; a Redis that every test has a prefix of its own in."""
+    if request.param == "memory":
+        return "memory"
+    url: str = request.getfixturevalue("redis")
+    return url
 
 
 @asynccontextmanager
@@ -37,12 +57,13 @@ async def serving(
     more: str = "",
     address: str = "null",
     tenants: tuple[str, str] = ("acme", "acme"),
+    store: str = "memory",
 ) -> AsyncIterator[tuple[Running, Provider, aiohttp.ClientSession]]:
     """Two keys, of one tenant unless said otherwise; `fake` and `spare` are two names of one provider."""
     async with Provider(behaviour) as provider:
         config = f"""
 server: {{listen: "127.0.0.1:0", admin_listen: "127.0.0.1:0", drain_delay: 0}}
-limits: {{address: {address}}}
+limits: {{address: {address}, store: "{store}", prefix: "{next(prefixes)}"}}
 keys:
   - {{id: one, digest: "{digest_of(ONE)}", tenant: {tenants[0]}, default_alias: chat, limits: {one}}}
   - {{id: two, digest: "{digest_of(TWO)}", tenant: {tenants[1]}, default_alias: chat, limits: {two}}}
@@ -84,8 +105,8 @@ async def test_all_windows_hold_and_the_tightest_is_told() -> None:
         assert "key" in body["error"]["message"]
 
 
-async def test_tokens_are_reserved_and_settled_into_debt() -> None:
-    async with serving(one="{tokens: {rate: 60/min, burst: 40}}") as (g, _, client):
+async def test_tokens_are_reserved_and_settled_into_debt(store: str) -> None:
+    async with serving(store=store, one="{tokens: {rate: 60/min, burst: 40}}") as (g, _, client):
         status, headers, _ = await ask(client, max_tokens=10)
         assert status == 200
         assert headers["x-ratelimit-limit-tokens"] == "40"
@@ -102,15 +123,15 @@ async def test_tokens_are_reserved_and_settled_into_debt() -> None:
         assert "Retry-After" not in headers
 
 
-async def test_streams_at_a_time_are_counted_while_they_last() -> None:
-    async with serving(stall(1), one="{streams: 2, requests: {rate: 100/s}}") as (g, _, client):
+async def test_streams_at_a_time_are_counted_while_they_last(store: str) -> None:
+    async with serving(stall(1), store=store, one="{streams: 2, requests: {rate: 100/s}}") as (g, _, client):
         streams = [await hold(client) for _ in range(2)]
         status, headers, body = await ask(client)
         assert (status, headers["Retry-After"]) == (429, "1")
         assert "streams" in body["error"]["message"]
         assert headers["x-ratelimit-limit-requests"] == "100"
         streams[0].close()
-        await until(lambda: len(g.runtime.pipeline.flows) == 1)
+        await until(lambda: len(g.runtime.pipeline.flows) == 1 and not g.runtime.limits.ledger.settling)
         streams.append(await hold(client))
         assert streams[-1].status == 200
         for stream in streams:
@@ -185,8 +206,12 @@ async def test_all_upstreams_without_room_say_when_there_is_some() -> None:
         assert g.requests[-1]["end"] == "limit"
 
 
-async def test_an_upstreams_places_come_back_when_its_attempts_end() -> None:
-    async with serving(stall(1), fake=", limits: {streams: 1, tokens: {rate: 1/h, burst: 5000}}") as (g, _, client):
+async def test_an_upstreams_places_come_back_when_its_attempts_end(store: str) -> None:
+    async with serving(stall(1), store=store, fake=", limits: {streams: 1, tokens: {rate: 1/h, burst: 5000}}") as (
+        g,
+        _,
+        client,
+    ):
         stream = await hold(client)
         assert (await ask(client))[0] == 429
         stream.close()
@@ -274,17 +299,17 @@ async def _read(request: Any) -> int:
 QUEUE = ", queue: {size: 10, timeout: 20s}, limits: {streams: 1}"
 
 
-async def test_a_queue_lets_everyone_in_one_after_the_other() -> None:
-    async with serving(alias=QUEUE) as (g, _, client):
+async def test_a_queue_lets_everyone_in_one_after_the_other(store: str) -> None:
+    async with serving(store=store, alias=QUEUE) as (g, _, client):
         answers = await asyncio.gather(*(ask(client, (ONE, TWO)[n % 2]) for n in range(10)))
         assert [status for status, _, _ in answers] == [200] * 10
         assert g.metric('sluice_requests_waiting{alias="chat"}') == 0
         assert await taken(g, "alias", "chat") == 0
 
 
-async def test_a_queue_lets_a_call_in_when_its_bucket_has_refilled() -> None:
+async def test_a_queue_lets_a_call_in_when_its_bucket_has_refilled(store: str) -> None:
     alias = ", queue: {size: 10, timeout: 20s}, limits: {requests: {rate: 20/s, burst: 1}}"
-    async with serving(alias=alias) as (_, _, client):
+    async with serving(store=store, alias=alias) as (_, _, client):
         answers = await asyncio.gather(*(ask(client) for _ in range(5)))
         assert [status for status, _, _ in answers] == [200] * 5
 
