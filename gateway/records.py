@@ -65,7 +65,6 @@ class Records:
         self._clock = clock
         self._conversations = conversations
         self._used = used
-        self._decisions: dict[tuple[str, str, str], Value] = {}
         self._fetches: dict[str, str] = {}
         self._by_key = {key: metrics.children("key_requests", (key,), CODES) for key in keys}
         self.log = log
@@ -74,14 +73,10 @@ class Records:
             (frontend, alias): CallSeries(metrics, frontend, alias) for alias in (*aliases, OTHER) for frontend in FRONTENDS
         }
 
-    def decided(self, scope: str, resource: str, decision: str) -> None:
-        """Of a token bucket."""
-        series = self._decisions.get((scope, resource, decision))
-        if series is None:
-            series = self._decisions[scope, resource, decision] = self._metrics.child(
-                "ratelimit_decisions", scope, resource, decision
-            )
-        series.inc()
+    def decisions(self, scope: str, resource: str, decision: str) -> Value:
+        """The series of a decision of limits."""
+        found: Value = self._metrics.child("ratelimit_decisions", scope, resource, decision)
+        return found
 
     def keys_fetched(self, issuer: str, outcome: str, keys: int) -> None:
         """An issuer's key set was fetched, or could not be: each is counted, and a change is logged."""
