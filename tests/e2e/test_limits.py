@@ -215,7 +215,7 @@ async def test_an_upstreams_places_come_back_when_its_attempts_end(store: str) -
         stream.close()
         await over(g)
         assert await taken(g, "upstream", "fake") == 0
-        assert await left(g, "upstream", "fake", "tokens") == pytest.approx(5000 - 3, abs=0.1)  # the prompt, and the piece that came
+        assert await left(g, "upstream", "fake", "tokens") == pytest.approx(5000 - 3, abs=0.1)  # prompt and piece
 
 
 async def test_answers_that_fail_tell_the_limits_too() -> None:
