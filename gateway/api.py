@@ -1,7 +1,7 @@
 """The routes: what each path answers, and the one place that knows status codes. No sockets here.
 
 Every request ends in `Api.__call__`: it gets its id, is dispatched, and whatever goes wrong is rendered in the dialect
-of its route. A chat call is always downhill: address limit, identity, body, frontend, alias, pipeline.
+of its route. A chat call is always downhill: identity, body, frontend, alias, pipeline.
 """
 
 import asyncio
@@ -178,9 +178,17 @@ class Api:
 
     # --- errors
 
-    def _refuse(self, request: Request, frontend: Frontend, error: GatewayError, request_id: str) -> None:
+    def _refuse(
+        self,
+        request: Request,
+        frontend: Frontend,
+        error: GatewayError,
+        request_id: str,
+        known: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        """`known`: the headers that the answer would have had."""
         status = status_of(error, frontend)
-        request.reply(status, _json(frontend.error(error, request_id)), headers_of(error, status))
+        request.reply(status, _json(frontend.error(error, request_id)), [*known, *headers_of(error, status)])
 
     def _crashed(self, request: Request, frontend: Frontend, crash: Exception, request_id: str) -> GatewayError:
         """A fault of ours: told to the log (where, not what), and never to the caller."""
@@ -215,18 +223,34 @@ class Api:
         ]
 
     async def _identify(self, request: Request) -> Principal:
-        """The address's limit, then who is asking. A key that is bound to origins is refused to other pages."""
+        """Who is asking, within the address's limit."""
+        address = self._address(request)
+        principal = await self._authenticate(request, address)
+        await self.runtime.limits.charge(address)
+        return principal
+
+    def _address(self, request: Request) -> str:
+        return self.runtime.addresses(request.peer, request.headers)
+
+    async def _authenticate(self, request: Request, address: str) -> Principal:
+        """Who is asking. A key that is bound to origins is refused to other pages.
+
+        A try that fails is charged to its address, and an address that has nothing left is refused before it is made.
+        """
         origin = request.headers.get("origin", "")
         if origin and origin in self.runtime.origins and request.path not in FOR_SERVERS:
             request.extra += self._cors(origin)
-        await self.runtime.limits.admit_address(self.runtime.addresses(request.peer, request.headers))
+        self.runtime.limits.check(address)
         try:
             principal = await self._principal(request.raw_headers)
             request.caller = principal.key_id
-        except Unauthorized as error:
-            self.runtime.records.auth_failures[error.reason].inc()
+        except GatewayError as error:
+            await self.runtime.limits.charge(address)
+            if isinstance(error, Unauthorized):
+                self.runtime.records.auth_failures[error.reason].inc()
             raise
         if (origin or principal.kind == "browser") and principal.origins and origin not in principal.origins:
+            await self.runtime.limits.charge(address)
             raise Forbidden("This key may not be used from this origin")
         return principal
 
@@ -241,7 +265,7 @@ class Api:
 
     async def _admit_operator(self, request: Request) -> None:
         """Guessing the admin key costs what guessing any other does."""
-        await self.runtime.limits.admit_address(self.runtime.addresses(request.peer, request.headers))
+        await self.runtime.limits.charge(self._address(request))
         try:
             self.runtime.check_admin(request.raw_headers)
         except Unauthorized as error:
@@ -257,8 +281,13 @@ class Api:
         error: GatewayError | None = None
         principal: Principal | None = None
         try:
-            principal = await self._identify(request)
-            call = await self._call(request, request_id, frontend, principal)
+            address = self._address(request)
+            principal = await self._authenticate(request, address)
+            try:
+                call = await self._call(request, request_id, frontend, principal, address)
+            except GatewayError:
+                await runtime.limits.charge(address)  # what is no call is charged to its address alone
+                raise
             alias = call.route.config
             outlet = request if call.chat.stream else _Whole(request)
             if call.chat.stream and alias.resumable:
@@ -269,7 +298,7 @@ class Api:
                 await self._answer_to_the_end(call, outlet)
         except GatewayError as refused:
             error = refused
-            self._refuse(request, frontend, refused, request_id)
+            self._refuse(request, frontend, refused, request_id, call.headers if call is not None else ())
         except Exception as crash:
             error = self._crashed(request, frontend, crash, request_id)
         finally:
@@ -308,7 +337,7 @@ class Api:
             raise UnsupportedMediaType("Send application/json, not encoded")
         return await request.body()
 
-    async def _call(self, request: Request, request_id: str, frontend: Frontend, principal: Principal) -> Call:
+    async def _call(self, request: Request, request_id: str, frontend: Frontend, principal: Principal, address: str) -> Call:
         chat = frontend.parse(await self._json_body(request), request.headers)
         name = chat.model or principal.default_alias or ""
         route = self.runtime.routes.get(name)
@@ -323,7 +352,7 @@ class Api:
                 chat = with_system(chat, route.config.system)
         series = self.runtime.records.series[frontend.name, name]
         asked = NOTHING if route.plain else asked_of(chat, principal.key_id, principal.tenant, request.headers)
-        return Call(request_id, request.received, frontend, principal, route, chat, series, asked)
+        return Call(request_id, request.received, frontend, principal, route, chat, series, asked, address)
 
     # --- models
 

@@ -66,9 +66,9 @@ class Attempt(msgspec.Struct, eq=False):
     outcome: str = "abandoned"
     first_token: float | None = None
     usage: Usage | None = None
+    used: Usage = Usage()
     characters: int = 0
     model: str = ""
-    used: Usage = Usage()
     cost: float | None = None
 
 
@@ -83,6 +83,7 @@ class Call(msgspec.Struct, eq=False):
     chat: ChatRequest
     series: CallSeries
     asked: Asked = Asked()
+    address: str = ""  # the client's, as limits count it
     conversation: str = ""
     text: str = ""
     attempts: list[Attempt] = []

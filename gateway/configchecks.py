@@ -17,6 +17,7 @@ from gateway.config import (
     Config,
     Issuer,
     Key,
+    Limit,
     Limits,
     NamedGrant,
     Price,
@@ -31,6 +32,8 @@ from gateway.config import (
 from gateway.identity.browser import SHORTEST_SECRET
 from gateway.identity.jwks import check_url, is_remote, issuer_keys, unfit, unusable
 from gateway.identity.keys import timestamp
+from gateway.limits import Limit as BucketLimit
+from gateway.limits.bucket import rule_of
 from gateway.pricefile import check_date, check_order
 from gateway.problems import Path, Report, suggestion
 from gateway.units import Seconds, Secret
@@ -79,6 +82,8 @@ class Checks:
                 self._key(path, section)
             case Issuer():
                 self._issuer(path, section)
+            case Limit(rate=float(), burst=None | float() | int()):
+                self._limit(path, section)
             case BrowserTokens():
                 self._tokens(path, section)
             case Limits(store=str(store)) if not SHARED.fullmatch(store.reveal()):
@@ -99,6 +104,12 @@ class Checks:
     def _store(self, path: Path, store: Secret, *more: str, local: str = "memory") -> None:
         if (text := store.reveal()) != "memory" and not text.startswith((*STORES, *more)):
             self._report.problem(path, f"expected {local} or a redis://, rediss:// or unix:// URL")
+
+    def _limit(self, path: Path, limit: Limit) -> None:
+        try:
+            rule_of(BucketLimit(limit.capacity, float(limit.rate)))
+        except ValueError as error:
+            self._report.problem(path, str(error))
 
     def _above_zero(self, path: Path, value: Seconds | None) -> None:
         if value is not None and value <= 0:

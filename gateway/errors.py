@@ -149,7 +149,7 @@ class RateLimited(GatewayError):
         final: bool = False,
         headers: Sequence[tuple[str, str]] = (),
     ) -> None:
-        super().__init__(f"Limit of {resource} per {scope} reached")
+        super().__init__(f"Limit of {resource} reached {'overall' if scope == 'overall' else 'per ' + scope}")
         self.headers = headers
         self.retry_after = retry_after
         self.scope = scope
@@ -185,6 +185,14 @@ class UpstreamError(GatewayError):
     def callers_fault(self) -> bool:
         """Another target would say the same: pass it on instead of failing over."""
         return self.kind in CALLERS_FAULT
+
+
+class NoRoom(UpstreamError):
+    """Our own limit of an upstream is reached: it was not asked. `retry_after` in seconds, infinite where it is never."""
+
+    def __init__(self, retry_after: float, resource: str) -> None:
+        super().__init__("rate_limited", f"Limit of {resource} reached per upstream", retry_after=retry_after)
+        self.wait = retry_after
 
 
 class UpstreamTruncated(UpstreamError):

@@ -63,7 +63,7 @@ TABLE: Mapping[str, Spec] = {
         "histogram", ("phase",), "Time that was ours: accepted to upstream request sent; first content in to out", OVERHEAD
     ),
     "streams_in_flight": Spec("gauge", ("frontend", "alias"), "Calls being answered"),
-    "requests_waiting": Spec("gauge", ("alias",), "Calls queued for their session's turn"),
+    "requests_waiting": Spec("gauge", ("alias",), "Calls that wait for their session's turn, or in their alias's queue"),
     "oldest_stream_age_seconds": Spec("gauge", (), "Age of the oldest call being answered"),
     "stream_end": Spec("counter", ("frontend", "alias", "reason"), "Ended calls, by how they ended"),
     "tokens": Spec("counter", ("upstream", "model", "kind", "source"), "Tokens as the provider reports them, else estimated"),
@@ -77,7 +77,11 @@ TABLE: Mapping[str, Spec] = {
     "failovers": Spec("counter", ("alias", "from", "to", "cause"), "Attempts handed to the next target"),
     "recoveries": Spec("counter", ("alias", "how", "outcome"), "Streams continued on another target after a cut"),
     "breaker_state": Spec("gauge", ("upstream", "model"), "0 closed, 1 half-open, 2 open"),
-    "ratelimit_decisions": Spec("counter", ("scope", "resource", "decision"), "Decisions of the token buckets"),
+    "ratelimit_decisions": Spec(
+        "counter",
+        ("scope", "resource", "decision"),
+        "Decisions of limits: an admitted call counts for each of its scopes, a refused one for that which refused it",
+    ),
     "ratelimit_store_errors": Spec("counter", ("store",), "Failed calls of the bucket store"),
     "ratelimit_forgotten": Spec("counter", ("store",), "Buckets forgotten before they were full, for want of room"),
     "ratelimit_store_seconds": Spec("histogram", ("store",), "Time for one decision of the bucket store", OVERHEAD),

@@ -2,7 +2,7 @@
 
     answer    policies admit, the answer is relayed, every way out gets its end reason, policies settle
     _follow   asks the route's targets one after another until one answers, or tells the caller why none did
-    _attempt  one target: request, head, body through the relay; its outcome is recorded whatever happens
+    _attempt  one target: room, request, head, body through the relay; its outcome is recorded whatever happens
 
 The bytes of an answer do not pass through a coroutine: see `gateway.flow`. Nothing here catches cancellation: when the
 client leaves, the task is cancelled, the transport's exit closes the upstream connection, and the `finally` clauses
@@ -22,7 +22,7 @@ from gateway.backends import UpstreamRequest
 from gateway.call import Attempt, Call, Nowhere, Outlet, Target
 from gateway.chat import ChatRequest, continued, estimated_tokens
 from gateway.config import Prices
-from gateway.errors import BadRequest, GatewayError, RateLimited, UpstreamError, UpstreamErrorKind
+from gateway.errors import BadRequest, GatewayError, NoRoom, RateLimited, UpstreamError, UpstreamErrorKind
 from gateway.events import Finished, Usage
 from gateway.flow import Flow, Leg, Tail
 from gateway.frontends import Answer
@@ -34,6 +34,8 @@ from gateway.transport import UpstreamResponse
 
 Policy = Callable[[Call], AbstractAsyncContextManager[None] | None]
 """None: this call is none of the policy's."""
+Room = Callable[[Attempt, ChatRequest], AbstractAsyncContextManager[None] | None]
+"""What an attempt takes of its upstream's limits; entering it raises NoRoom. None: there are none."""
 
 COST = "x-sluice-cost-usd"
 ERROR_BODY = 64 << 10
@@ -72,6 +74,7 @@ class Pipeline:
         clock: Callable[[], float],
         wall: Callable[[], float],
         metrics: Any,
+        room: Room = lambda attempt, chat: None,
         chance: Callable[[], float] = random.random,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         write_idle: float = 60.0,
@@ -82,6 +85,7 @@ class Pipeline:
         self._clock = clock
         self._wall = wall
         self._metrics = metrics
+        self._room = room
         self._chance = chance
         self._sleep = sleep
         self._budget = RetryBudget(clock)
@@ -189,6 +193,7 @@ class Pipeline:
             queue = [target for target in queue if price_at(target.prices, self._wall()) is not None]
         journey = Journey(queue, self._chance, self._budget, route.retry)
         step = journey.first()
+        full: NoRoom | None = None  # of the upstreams without room, the one that has some first
         while True:
             if step.wait:
                 await self._sleep(step.wait)
@@ -198,8 +203,10 @@ class Pipeline:
                 return await self._step(call, flow, journey, step)
             except (UpstreamError, BadRequest) as error:
                 following = self._next(call, journey, step.target, error) if _may_go_on(call, flow) else None
+                if isinstance(error, NoRoom):
+                    full = error if full is None or error.wait < full.wait else full
                 if following is None:
-                    raise
+                    raise (full if full is not None and isinstance(error, NoRoom) else error) from None
                 flow.let_go()
                 step = following
 
@@ -208,7 +215,7 @@ class Pipeline:
     ) -> Step[Target] | None:
         if isinstance(error, BadRequest):  # this dialect cannot express the request; another may
             error = UpstreamError("not_found", error.message)
-        step = journey.failed(error)
+        step = journey.passed_over() if isinstance(error, NoRoom) else journey.failed(error)
         if step is not None and step.target is not failed:
             self._metrics.child("failovers", call.route.name, failed.label, step.target.label, OUTCOMES[error.kind]).inc()
         return step
@@ -255,10 +262,32 @@ class Pipeline:
         finally:
             self._metrics.child("recoveries", call.route.name, how, outcome).inc()
 
-    async def _attempt(
+    def _attempt(
         self, call: Call, flow: Flow, target: Target, chat: ChatRequest, *, last: bool, prefilled: bool = False
-    ) -> str:
+    ) -> Coroutine[Any, Any, str]:
+        """One target, within the limits of its upstream."""
         attempt = Attempt(target, self._clock())
+        room = self._room(attempt, chat)
+        if room is None:
+            return self._try(call, flow, attempt, chat, last=last, prefilled=prefilled)
+        return self._try_within(room, call, flow, attempt, chat, last=last, prefilled=prefilled)
+
+    async def _try_within(
+        self,
+        room: AbstractAsyncContextManager[None],
+        call: Call,
+        flow: Flow,
+        attempt: Attempt,
+        chat: ChatRequest,
+        *,
+        last: bool,
+        prefilled: bool,
+    ) -> str:
+        async with room:
+            return await self._try(call, flow, attempt, chat, last=last, prefilled=prefilled)
+
+    async def _try(self, call: Call, flow: Flow, attempt: Attempt, chat: ChatRequest, *, last: bool, prefilled: bool) -> str:
+        target = attempt.target
         request = target.backend.request(chat, target.model)
         if not call.attempts:
             self._overhead.observe(attempt.started - call.received)
@@ -401,9 +430,9 @@ def _verbatim(call: Call, target: Target) -> bool:
 
 def _end_of(error: GatewayError) -> str:
     match error:
+        case RateLimited() | NoRoom():
+            return "limit"
         case UpstreamError(kind=kind):
             return ENDS_BADLY.get(kind, "upstream_error")
-        case RateLimited():
-            return "limit"
         case _:
             return "upstream_error"

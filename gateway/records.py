@@ -18,8 +18,40 @@ OTHER = "other"
 """The alias of requests that named none that exists."""
 
 
-class RequestLine(Line, kw_only=True):
-    """The line of one chat request. What is left out was not known: the request was refused, or its call goes on."""
+class CallLine(Line, kw_only=True):
+    """What a line says of a call; what is left out was not known."""
+
+    alias: str | UnsetType = UNSET
+    target: str | UnsetType | None = UNSET
+    attempts: list[str] | UnsetType = UNSET
+    stream: bool | UnsetType = UNSET
+    end: str = "client_gone"
+    ttft: float | UnsetType | None = UNSET
+    tokens_in: int | UnsetType | None = UNSET
+    tokens_out: int | UnsetType | None = UNSET
+    cost_usd: float | UnsetType | None = UNSET
+    detail: str | UnsetType | None = UNSET
+    upstream_status: int | UnsetType | None = UNSET
+
+    def tell(self, call: Call) -> None:
+        usage, ttft, cost = call.usage, call.ttft, call.cost
+        answered = call.answered or (call.attempts[-1] if call.attempts else None)
+        self.alias = call.route.name
+        self.target = answered.target.label if answered is not None else None
+        self.attempts = [f"{attempt.target.label} {attempt.outcome}" for attempt in call.attempts]
+        self.stream = call.chat.stream
+        self.end = call.end
+        self.ttft = round(ttft, 6) if ttft is not None else None
+        self.tokens_in = usage.input if usage is not None else None
+        self.tokens_out = usage.output if usage is not None else None
+        self.cost_usd = round(cost, 9) if cost is not None else None
+        failed = call.error if isinstance(call.error, UpstreamError) else None
+        self.detail = (failed.detail or None) if failed is not None else None
+        self.upstream_status = (failed.status or None) if failed is not None else None
+
+
+class RequestLine(CallLine, kw_only=True):
+    """The line of one chat request. Without a call: it was refused, or its call goes on."""
 
     request_id: str
     frontend: str
@@ -28,18 +60,18 @@ class RequestLine(Line, kw_only=True):
     duration: float
     error: str | None
     reason: str | None
-    end: str
-    alias: str | UnsetType = UNSET
-    target: str | UnsetType | None = UNSET
-    attempts: list[str] | UnsetType = UNSET
-    stream: bool | UnsetType = UNSET
-    ttft: float | UnsetType | None = UNSET
-    tokens_in: int | UnsetType | None = UNSET
-    tokens_out: int | UnsetType | None = UNSET
-    cost_usd: float | UnsetType | None = UNSET
-    detail: str | UnsetType | None = UNSET
-    upstream_status: int | UnsetType | None = UNSET
     event: str = "request"
+
+
+class DetachedLine(CallLine, kw_only=True):
+    """The line of a call that went on without its client; `error` is a type's name."""
+
+    request_id: str
+    error: str | None
+    event: str = "detached"
+
+
+_CLASSES = {number: f"{number}xx" for number in range(1, 6)}
 
 
 class Records:
@@ -53,7 +85,7 @@ class Records:
         self,
         metrics: Metrics,
         log: Any,
-        say: Callable[["RequestLine"], None],
+        say: Callable[[CallLine], None],
         clock: Callable[[], float],
         aliases: Iterable[str],
         conversations: str,
@@ -65,7 +97,6 @@ class Records:
         self._clock = clock
         self._conversations = conversations
         self._used = used
-        self._decisions: dict[tuple[str, str, str], Value] = {}
         self._fetches: dict[str, str] = {}
         self._by_key = {key: metrics.children("key_requests", (key,), CODES) for key in keys}
         self.log = log
@@ -74,14 +105,10 @@ class Records:
             (frontend, alias): CallSeries(metrics, frontend, alias) for alias in (*aliases, OTHER) for frontend in FRONTENDS
         }
 
-    def decided(self, scope: str, resource: str, decision: str) -> None:
-        """Of a token bucket."""
-        series = self._decisions.get((scope, resource, decision))
-        if series is None:
-            series = self._decisions[scope, resource, decision] = self._metrics.child(
-                "ratelimit_decisions", scope, resource, decision
-            )
-        series.inc()
+    def decisions(self, scope: str, resource: str, decision: str) -> Value:
+        """The series of a decision of limits."""
+        found: Value = self._metrics.child("ratelimit_decisions", scope, resource, decision)
+        return found
 
     def keys_fetched(self, issuer: str, outcome: str, keys: int) -> None:
         """An issuer's key set was fetched, or could not be: each is counted, and a change is logged."""
@@ -124,29 +151,27 @@ class Records:
         series = call.series if call is not None else self.series[frontend, OTHER]
         status = exchange.status
         if status:
-            code = f"{status // 100}xx"
+            code = _CLASSES[status // 100]
             series.requests[code].inc()
-            if principal is not None and principal.key_id in self._by_key:
+            if self._by_key and principal is not None and principal.key_id in self._by_key:
                 self._by_key[principal.key_id][code].inc()
         series.duration.observe(duration)
         error = error or (call.error if call is not None else None)
-        if call is not None and not call.detached:
-            facts = _facts(call)
-            self._used(call, error is not None)
-        else:
-            facts = {"end": "refused" if error is not None else "client_gone"}
-        self._say(
-            RequestLine(
-                request_id=request_id,
-                frontend=frontend,
-                key=principal.key_id if principal is not None else None,
-                status=status or None,
-                duration=round(duration, 6),
-                error=error.code if error is not None else None,
-                reason=error.reason if isinstance(error, Unauthorized) else None,
-                **facts,
-            )
+        line = RequestLine(
+            request_id=request_id,
+            frontend=frontend,
+            key=principal.key_id if principal is not None else None,
+            status=status or None,
+            duration=round(duration, 6),
+            error=error.code if error is not None else None,
+            reason=error.reason if isinstance(error, Unauthorized) else None,
         )
+        if call is not None and not call.detached:
+            line.tell(call)
+            self._used(call, error is not None)
+        elif error is not None:
+            line.end = "refused"
+        self._say(line)
 
     def other(self, exchange: Any, request_id: str, frontend: str, route: str) -> None:
         """Count and log a request that is not a chat. `route` is the pattern, never what a caller typed."""
@@ -165,22 +190,6 @@ class Records:
     def detached(self, call: Call, error: BaseException | None) -> None:
         """A call that went on without its client has ended."""
         self._used(call, error is not None or call.error is not None)
-        self.log.info("detached", request_id=call.id, error=type(error).__name__ if error else None, **_facts(call))
-
-
-def _facts(call: Call) -> dict[str, Any]:
-    usage = call.usage
-    answered = call.answered or (call.attempts[-1] if call.attempts else None)
-    return {
-        "alias": call.route.name,
-        "target": answered.target.label if answered is not None else None,
-        "attempts": [f"{attempt.target.label} {attempt.outcome}" for attempt in call.attempts],
-        "stream": call.chat.stream,
-        "end": call.end,
-        "ttft": round(call.ttft, 6) if call.ttft is not None else None,
-        "tokens_in": usage.input if usage is not None else None,
-        "tokens_out": usage.output if usage is not None else None,
-        "cost_usd": round(cost, 9) if (cost := call.cost) is not None else None,
-        "detail": (call.error.detail or None) if isinstance(call.error, UpstreamError) else None,
-        "upstream_status": (call.error.status or None) if isinstance(call.error, UpstreamError) else None,
-    }
+        line = DetachedLine(request_id=call.id, error=type(error).__name__ if error else None)
+        line.tell(call)
+        self._say(line)

@@ -46,7 +46,7 @@ ALLOWED_HEADERS = (
 EXPOSED_HEADERS = (
     "x-request-id, request-id, retry-after, retry-after-ms, x-should-retry, "
     "x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
-    "x-sluice-cost-usd"
+    "x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, x-sluice-budget, x-sluice-cost-usd"
 )
 
 NOT_STORED = (("Cache-Control", "no-store"),)
@@ -64,7 +64,7 @@ def headers_of(error: GatewayError, status: int) -> list[tuple[str, str]]:
     """What a caller needs beside the body: when to come back, what to use instead, how to authenticate."""
     match error:
         case RateLimited(headers=limits, retry_after=seconds, final=final):
-            return [*limits, *_retry_after(seconds), *([("x-should-retry", "false")] if final else [])]
+            return [*limits, *_retry_after(seconds, final=final)]
         case UpstreamError(retry_after=float(seconds)) if status in (429, 503):
             return _retry_after(seconds)
         case MethodNotAllowed(allowed=allowed):
@@ -75,11 +75,13 @@ def headers_of(error: GatewayError, status: int) -> list[tuple[str, str]]:
             return []
 
 
-def _retry_after(seconds: float) -> list[tuple[str, str]]:
+def _retry_after(seconds: float, *, final: bool = False) -> list[tuple[str, str]]:
     """`Retry-After` in whole seconds (RFC 9110 10.2.3), never too early; `retry-after-ms` exact."""
+    never = [("x-should-retry", "false")]
     if seconds == float("inf"):
-        return [("x-should-retry", "false")]
-    return [("Retry-After", str(-int(-seconds // 1))), ("retry-after-ms", str(-int(-seconds * 1000 // 1)))]
+        return never
+    when = [("Retry-After", str(-int(-seconds // 1))), ("retry-after-ms", str(-int(-seconds * 1000 // 1)))]
+    return when + never if final else when
 
 
 def _iso(seconds: float) -> str:

@@ -127,6 +127,10 @@ class Journey(Generic[T]):
             return None
         return self._next_target()
 
+    def passed_over(self) -> Step[T] | None:
+        """The step after a target that was not asked, for its upstream has no room by our own limits; it has not failed."""
+        return self._next_target()
+
     def another(self) -> Step[T] | None:
         """A target to ask beside the current one, if there is a well one: for hedging."""
         if not self._budget.allows() or not any(target.health.ready() for target in self._queue):

@@ -25,8 +25,8 @@ from gateway.keystore.table import KeyTable
 from gateway.logs import Lines, open_lines, open_log, quiet_libraries
 from gateway.metrics import Metrics, TargetSeries
 from gateway.pipeline import Pipeline
+from gateway.policies.limits import Limiter
 from gateway.policies.priced import Priced
-from gateway.policies.requests import RequestLimits
 from gateway.policies.turns import Turns
 from gateway.probes import watch
 from gateway.records import Records
@@ -79,12 +79,22 @@ class Runtime:
         self.origins = ChainMap(configured, self.keys.table.origins)
         self.addresses = client_addresses(config.server.trusted_proxies)
         self.store = bucket_store(config, self.metrics, self.log)
-        self.limits = RequestLimits(self.store, config.limits.address, records.decided)
+        self.limits = Limiter(
+            self.store,
+            config.limits,
+            config.tenants,
+            config.upstreams,
+            count=records.decisions,
+            soft=lambda scope, period: self.metrics.child("budget_soft", scope, period),
+            clock=self._clock,
+            wall=time.time,
+        )
         self.journals = journals(config, records.not_journaled)
         turns = Turns(self.conversations, Turnstile(), time.time, records.not_kept)
         priced = [Priced(time.time)] if config.prices.unknown == "refuse" else []
         self.pipeline = Pipeline(
-            [*priced, self.limits, turns],
+            [*priced, turns, self.limits],  # who waits for a turn holds no place and is charged nothing
+            room=self.limits.room,
             clock=self._clock,
             wall=time.time,
             metrics=self.metrics,
@@ -265,6 +275,7 @@ class Runtime:
         await self.journals.close()
         for transport in self._transports.values():
             await transport.close()
+        await self.limits.close()
         await self.store.close()
         await self.keys.close()
         await self.conversations.close()

@@ -93,6 +93,11 @@ APPENDED: list[tuple[str, str, list[str]]] = [
     ("missing in a section", "limits: {address: {burst: 1}}", ['8:19: limits.address: missing key "rate"']),
     ("burst", "limits: {address: {rate: 1/s, burst: 0}}", ["8:38: limits.address.burst: must be more than 0"]),
     (
+        "burst that never comes",
+        "limits: {overall: {tokens: [{rate: 1/s}, {rate: 1/day, burst: 1000000000}]}}",
+        ["8:42: limits.overall.tokens[1]: a limit whose bucket takes over 35 years to fill"],
+    ),
+    (
         "choice",
         "log: {level: warn}",
         ['8:14: log.level: expected one of debug, error, info, warning; did you mean "warning"?'],

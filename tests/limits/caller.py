@@ -42,7 +42,7 @@ def in_file(url: str) -> tuple[BucketStore, Clock]:
     async def now() -> int:
         return time.monotonic_ns() // 1000
 
-    return SharedStore(url.partition(":")[2], lease=LEASE), now
+    return SharedStore(url.partition(":")[2], lease=LEASE, patience=30), now
 
 
 STORES: dict[str, Callable[[str], tuple[BucketStore, Clock]]] = {"redis": in_redis, "shared": in_file}

@@ -1,0 +1,315 @@
+"""What calls take and give back, told when they would be admitted, at a time of the test's choosing."""
+
+import asyncio
+import math
+import random
+
+import pytest
+
+from gateway.budgets import budget_claims, budget_prefix
+from gateway.call import Attempt, Call
+from gateway.config import Alias, Budget, CallLimits, Limit, Limits, Queue, Rate, Seconds, Tenant, windows_of
+from gateway.errors import RateLimited
+from gateway.events import Usage
+from gateway.limits import Claim, Slot
+from gateway.limits.memory import MemoryStore
+from gateway.policies.claims import bucket_of
+from tests.policies.calls import Desk, Slow, turns
+from tests.test_pipeline import Stage
+
+
+def window(rate: float, burst: float) -> Limit:
+    return Limit(rate=Rate(rate), burst=burst)
+
+
+def bucket(limits: CallLimits, resource: str, number: int = 0, scope: str = "key:k") -> Claim:
+    return Claim(f"{scope}:{resource}:{number}", bucket_of(windows_of(getattr(limits, resource))[number]))
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_a_refused_call_is_admitted_exactly_when_it_was_told(seed: int) -> None:
+    chance = random.Random(seed)
+
+    def some(tokens: int) -> CallLimits:
+        requests = tuple(window(chance.uniform(0.01, 3), chance.randint(1, 4)) for _ in range(chance.randint(0, 3)))
+        return CallLimits(requests=requests, tokens=window(chance.uniform(1, 40), tokens) if chance.random() < 0.7 else ())
+
+    key, tenant, alias = some(60), Tenant(some(90)), Alias(tiers=(), limits=some(150))
+    desk = Desk(limits=Limits(address=window(0.5, 5), overall=some(200)), tenants={"tenant": tenant})
+    refused = 0
+    while refused < 10:
+        call = desk.call(key, alias, tokens=chance.randint(1, 50))
+        began, wait = desk.now, await told(desk, call)
+        if wait:
+            refused += 1
+            early = min(0.05, wait / 2)
+            desk.now = began + wait - early
+            assert await told(desk, call) == pytest.approx(early, abs=1e-5)
+            desk.now = began + wait
+            assert not await told(desk, call)
+        desk.now += chance.random()
+
+
+async def told(desk: Desk, call: Call) -> float:
+    """The seconds after which the call is told to come back; 0 where it is admitted."""
+    try:
+        await desk.enter(call)
+    except RateLimited as error:
+        return error.retry_after
+    return 0.0
+
+
+async def test_a_call_is_settled_to_what_its_attempts_used() -> None:
+    limits = CallLimits(tokens=(window(1, 100), window(0.5, 1000)), streams=1)
+    targets = Stage([]).targets
+    cases = [
+        ([], 0),  # nothing was generated: nothing is charged
+        ([Usage(7, 60)], 67),  # more than was reserved: debt
+        ([Usage(), Usage(3, 2)], 5),  # a failed attempt costs nothing
+        ([Usage(4, 10), Usage(4, 11)], 29),  # two that said something
+    ]
+    for spent, expected in cases:
+        desk = Desk()
+        call = desk.call(limits, tokens=20)  # the prompt is of 2
+        admission = await desk.enter(call)
+        assert await desk.level(bucket(limits, "tokens")) == 100 - 22
+        with pytest.raises(RateLimited) as full:
+            await desk.enter(desk.call(limits, tokens=20))
+        assert (full.value.scope, full.value.resource, full.value.retry_after) == ("key", "streams", 1.0)
+        call.attempts += [Attempt(targets[0], 0.0, used=usage) for usage in spent]
+        await desk.leave(admission)
+        assert await desk.level(bucket(limits, "tokens")) == pytest.approx(100 - expected)
+        assert await desk.level(bucket(limits, "tokens", 1)) == pytest.approx(1000 - expected)
+        await desk.enter(desk.call(limits, tokens=0))
+
+
+async def test_debt_keeps_a_caller_away_for_as_long_as_it_takes_to_pay() -> None:
+    limits = CallLimits(tokens=window(2, 40))
+    desk = Desk()
+    call = desk.call(limits, tokens=10)
+    admission = await desk.enter(call)
+    call.attempts.append(Attempt(Stage([]).targets[0], 0.0, used=Usage(20, 60)))
+    await desk.leave(admission)
+    with pytest.raises(RateLimited) as error:
+        await desk.enter(desk.call(limits, tokens=8))
+    assert error.value.retry_after == pytest.approx((40 + 10) / 2)
+    assert dict(error.value.headers)["x-ratelimit-remaining-tokens"] == "0"
+    assert not error.value.final
+
+
+async def test_what_never_fits_says_that_retrying_is_no_use() -> None:
+    limits = CallLimits(tokens=window(2, 40))
+    desk = Desk()
+    with pytest.raises(RateLimited) as error:
+        await desk.enter(desk.call(limits, tokens=100))
+    assert error.value.final
+    assert error.value.retry_after == math.inf
+    assert await desk.level(bucket(limits, "tokens")) == 40
+
+
+async def test_a_refusal_takes_nothing_from_any_scope() -> None:
+    few, many = (
+        CallLimits(requests=window(0.001, 2)),
+        CallLimits(requests=window(0.001, 50), tokens=window(1, 5000), streams=50),
+    )
+    desk = Desk(limits=Limits(address=window(0.001, 40), overall=many), tenants={"tenant": Tenant(many)})
+    alias = Alias(tiers=(), limits=few)
+    for _ in range(2):
+        await desk.enter(desk.call(many, alias, tokens=8))
+    for _ in range(5):
+        with pytest.raises(RateLimited) as error:
+            await desk.enter(desk.call(many, alias, tokens=8))
+        assert (error.value.scope, error.value.resource) == ("alias", "requests")
+        headers = dict(error.value.headers)
+        assert headers["x-ratelimit-limit-requests"] == "2", "what refused is told"
+        assert headers["x-ratelimit-remaining-tokens"] == "4980"
+    for scope in ("key:k", "tenant:tenant", "overall:all"):
+        assert await desk.level(bucket(many, "requests", scope=scope)) == 48
+        assert await desk.level(bucket(many, "tokens", scope=scope)) == 4980
+    for scope in ("key", "tenant", "overall"):
+        for resource in ("requests", "tokens", "streams"):
+            assert desk.metrics.child("ratelimit_decisions", scope, resource, "admitted").value == 2
+    assert desk.metrics.child("ratelimit_decisions", "alias", "requests", "refused").value == 5
+
+
+async def test_a_spent_budget_ends_with_its_period() -> None:
+    limits = CallLimits(budget=Budget(day=1.0, soft=0.5))
+    desk = Desk()
+    await desk.store.take(budget_claims(budget_prefix("key", "k"), Budget(day=1.0), desk.now, 0.6))
+    call = desk.call(limits)
+    await desk.enter(call)
+    assert ("x-sluice-budget", "day 60%") in call.headers
+    await desk.store.settle(budget_claims(budget_prefix("key", "k"), Budget(day=1.0), desk.now, 0.5))
+    with pytest.raises(RateLimited) as error:
+        await desk.enter(desk.call(limits))
+    assert error.value.final
+    assert error.value.resource == "budget"
+    assert error.value.retry_after == 86400 - 1000
+    desk.now = 86400.0
+    await desk.enter(desk.call(limits))
+
+
+async def test_an_address_without_anything_left_is_refused_without_asking_the_store() -> None:
+    store = Slow(MemoryStore(lambda: desk.now))
+    desk = Desk(limits=Limits(address=window(0.1, 2)), store=store)
+    for _ in range(2):
+        await desk.limiter.charge("192.0.2.7")
+    with pytest.raises(RateLimited) as first:
+        await desk.limiter.charge("192.0.2.7")
+    asked = len(store.asked)
+    desk.now += 5.0
+    with pytest.raises(RateLimited) as second:
+        desk.limiter.check("192.0.2.7")
+    assert second.value.retry_after == pytest.approx(first.value.retry_after - 5.0)
+    assert len(store.asked) == asked
+    desk.limiter.check("192.0.2.8")
+    desk.now += 5.0
+    desk.limiter.check("192.0.2.7")
+    await desk.limiter.charge("192.0.2.7")
+
+
+async def test_one_round_trip_before_a_call_and_none_after_it_where_only_requests_are_counted() -> None:
+    plain, metered = CallLimits(requests=window(1, 100)), CallLimits(requests=window(1, 100), tokens=window(1, 9000), streams=3)
+    for limits, expected in ((plain, ["take"]), (metered, ["take", "settle"])):
+        store = Slow(MemoryStore(lambda: 0.0))
+        desk = Desk(limits=Limits(overall=limits), tenants={"tenant": Tenant(limits)}, store=store)
+        await desk.leave(await desk.enter(desk.call(limits, Alias(tiers=(), limits=limits))))
+        await desk.limiter.close()
+        assert store.asked == expected
+
+
+async def test_settling_outlives_the_call_and_closing_waits_for_it() -> None:
+    limits = CallLimits(streams=1)
+    store = Slow(MemoryStore(lambda: 0.0))
+    desk = Desk(store=store)
+    admission = await desk.enter(desk.call(limits))
+    store.gate.clear()
+
+    async def leaving() -> None:
+        await admission.__aexit__(None, None, None)
+
+    await asyncio.create_task(leaving())  # whose end nobody waited for
+    store.gate.set()
+    await desk.limiter.close()
+    assert (await store.store.take([], [Slot("key:k:streams", 1, "another")])).admitted
+
+
+async def test_leases_are_renewed_together_while_they_are_held() -> None:
+    limits = CallLimits(streams=9)
+    store = Slow(MemoryStore(lambda: 0.0), lease=0.03)
+    desk = Desk(store=store)
+    admissions = [await desk.enter(desk.call(limits)) for _ in range(3)]
+    while len(store.renewed) < 2:
+        await asyncio.sleep(0.005)
+    assert [len({slot.holder for slot in slots}) for slots in store.renewed[:2]] == [3, 3]
+    for admission in admissions:
+        await desk.leave(admission)
+    await asyncio.sleep(0.03)
+    renewed = len(store.renewed)
+    await asyncio.sleep(0.03)
+    assert len(store.renewed) == renewed
+    await desk.limiter.close()
+
+
+# --- the queue
+
+
+def queued(**limits: object) -> Alias:
+    return Alias(tiers=(), limits=CallLimits(**limits), queue=Queue(size=4, timeout=Seconds(5)))  # type: ignore[arg-type]
+
+
+async def test_a_place_that_comes_free_goes_to_who_waits_longest() -> None:
+    desk, alias = Desk(), queued(streams=1)
+    first = await desk.enter(desk.call(alias=alias))
+    tasks = [asyncio.create_task(desk.enter(desk.call(alias=alias))) for _ in range(3)]
+    for number in range(3):
+        await turns()
+        assert [task.done() for task in tasks] == [n < number for n in range(3)]
+        await desk.leave(first if number == 0 else tasks[number - 1].result())
+    await desk.leave(await tasks[2])
+
+
+async def test_a_full_queue_refuses_at_once_and_takes_nothing() -> None:
+    desk, alias = Desk(), queued(streams=1, tokens=window(1, 100))
+    first = await desk.enter(desk.call(alias=alias, tokens=8))
+    tasks = [asyncio.create_task(desk.enter(desk.call(alias=alias, tokens=8))) for _ in range(4)]
+    await turns()
+    with pytest.raises(RateLimited) as error:
+        await desk.enter(desk.call(alias=alias, tokens=8))
+    assert (error.value.scope, error.value.resource, error.value.retry_after) == ("alias", "streams", 1.0)
+    assert dict(error.value.headers)["x-ratelimit-remaining-tokens"] == "90"
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    await desk.leave(first)
+    assert await desk.level(bucket(alias.limits, "tokens", scope="alias:chat")) == 100
+    assert len(desk.limiter._rooms["chat"]) == 0
+
+
+async def test_a_key_that_is_kept_back_by_its_own_limits_keeps_nobody_else_back() -> None:
+    desk, alias = Desk(), queued(streams=2)
+    own = CallLimits(streams=1)
+    held = await desk.enter(desk.call(own, alias, name="a"))
+    waits = asyncio.create_task(desk.enter(desk.call(own, alias, name="a")))
+    await turns()
+    assert not waits.done()
+    other = await desk.enter(desk.call(own, alias, name="b"))
+    await desk.leave(other)
+    await turns()
+    assert not waits.done()
+    await desk.leave(held)
+    await desk.leave(await waits)
+
+
+async def test_nobody_overtakes_who_waits_for_what_all_share() -> None:
+    desk, alias = Desk(), queued(tokens=window(1, 100))
+    first = desk.call(alias=alias, tokens=90)
+    admission = await desk.enter(first)
+    large = asyncio.create_task(desk.enter(desk.call(alias=alias, tokens=50, name="a")))
+    await turns()
+    small = asyncio.create_task(desk.enter(desk.call(alias=alias, tokens=1, name="b")))
+    await turns()
+    assert not large.done()
+    assert not small.done(), "there is room for it, but it came later"
+    await desk.leave(admission)  # all of it is given back
+    await asyncio.gather(large, small)
+
+
+@pytest.mark.parametrize("slow", [False, True])
+@pytest.mark.parametrize("seed", range(15))
+async def test_whoever_gives_up_and_whenever_no_place_and_no_token_is_lost(seed: int, slow: bool) -> None:
+    chance = random.Random(seed)
+    memory = MemoryStore(lambda: 0.0)
+    desk = Desk(store=Slow(memory, lease=30.0) if slow else memory)
+    alias = Alias(
+        tiers=(),
+        limits=CallLimits(streams=3, tokens=window(0.001, 1000)),
+        queue=Queue(size=20, timeout=Seconds(chance.choice([0.001, 0.01, 60]))),
+    )
+    own = CallLimits(streams=2)
+
+    async def one(number: int) -> None:
+        try:
+            admission = await desk.enter(desk.call(own, alias, name="abcd"[number % 4], tokens=chance.randint(1, 400)))
+        except RateLimited:
+            return
+        try:
+            await turns(chance.randint(0, 20))
+        finally:
+            await admission.__aexit__(None, None, None)
+
+    tasks = [asyncio.create_task(one(number)) for number in range(60)]
+    for _ in range(40):
+        await turns(chance.randint(0, 4))
+        tasks[chance.randrange(60)].cancel()
+    await asyncio.wait(tasks, timeout=20)
+    assert all(task.done() for task in tasks)
+    assert {task.exception() for task in tasks if not task.cancelled()} == {None}
+    await desk.limiter.close()
+    assert len(desk.limiter._rooms["chat"]) == 0
+    claim = bucket(alias.limits, "tokens", scope="alias:chat")
+    verdict = await memory.take([Claim(claim.key, claim.limit, 0.0)])
+    assert verdict.levels[0].remaining == pytest.approx(1000, abs=1e-3)
+    probe = [Slot(f"key:{name}:streams", 2, "probe") for name in "abcd"] + [Slot("alias:chat:streams", 3, "probe")]
+    places = await memory.take([], probe)
+    assert [level.remaining for level in places.levels] == [1, 1, 1, 1, 2], "all are free, but for the probe's"
