@@ -99,7 +99,7 @@ class Pipeline:
 
     def tick(self, now: float) -> None:
         """Look at the deadlines of all calls; to be called some twenty times a second."""
-        for flow in (*self.flows, *self._shadows):
+        for flow in [flow for flow in (*self.flows, *self._shadows) if now >= flow.due]:
             flow.tick(now)
 
     async def idle(self) -> None:
