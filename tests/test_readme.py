@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from gateway.configfile import check
+from gateway.metrics import TABLE
 from tests.test_config_values import bundled
 
 ROOT = Path(__file__).parent.parent
@@ -28,3 +29,14 @@ def test_the_routing_example_fits_into_it(tmp_path: Path) -> None:
     real = blocks()[0]
     head, _, tail = real.partition("aliases:")
     assert problems(head + blocks()[1] + tail[tail.index("\nkeys:") :], tmp_path) == []
+
+
+def test_the_limits_fit_into_it_too(tmp_path: Path) -> None:
+    assert problems(blocks()[0].partition("\nkeys:")[0] + "\n" + blocks()[2], tmp_path) == []
+
+
+def test_the_page_of_metrics_names_them_all_as_they_are() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    for name, spec in TABLE.items():
+        full = f"{name}_total" if spec.kind == "counter" else name
+        assert f"| `{full}` | {spec.kind} | {', '.join(spec.labels)} | {spec.help} |" in page
