@@ -71,7 +71,8 @@ class RequestParser:
     """
 
     __slots__ = (
-        "_barren", "_body", "_count", "_head", "_limit", "_llhttp", "_passed_over", "_room", "_url", "begun", "error", "waiting",
+        "_barren", "_body", "_count", "_head", "_limit", "_llhttp", "_passed_over", "_room", "_url", "begun", "error",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self, limit: int) -> None:

@@ -14,10 +14,10 @@ from tests.wire.cuts import bytewise, exhaustive
 SECURITY = Path(__file__).resolve().parents[3] / "shared" / "security"
 LIMIT = 1000
 
-HOST = b"Host: x\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 NEXT = b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
 H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA\r\n"
+POST_H2C = b"POST / HTTP/1.1\r\nHost: x\r\n" + H2C
 
 
 class Outcome:
@@ -37,24 +37,32 @@ def seen(outcome: Outcome) -> tuple[object, ...]:
     return outcome.error, outcome.begun, outcome.requests, outcome.heads
 
 
-def request(line: str = "GET / HTTP/1.1", *headers: str, body: str = "") -> bytes:
+def request(line: str, *headers: str, body: str = "") -> bytes:
     return "\r\n".join([line, *headers, "", body]).encode("latin-1")
+
+
+def get(*headers: str, body: str = "") -> bytes:
+    return request("GET / HTTP/1.1", "Host: x", *headers, body=body)
+
+
+def post(*headers: str, body: str = "") -> bytes:
+    return request("POST / HTTP/1.1", "Host: x", *headers, body=body)
 
 
 GOOD = [
     ("a plain one", request("GET /a?b=c HTTP/1.1", "Host: x"), ["GET /a?b=c"]),
     ("empty lines before it", b"\r\n\r\n" + NEXT, ["GET /next"]),
-    ("a length", request("POST / HTTP/1.1", "Host: x", "Content-Length: 3", body="abc"), ["POST / abc"]),
-    ("length zero", request("POST / HTTP/1.1", "Host: x", "Content-Length: 0"), ["POST /"]),
-    ("a length of zeros and a digit", request("POST / HTTP/1.1", "Host: x", "Content-Length: 003", body="abc"), ["POST / abc"]),
-    ("a length and a space", request("POST / HTTP/1.1", "Host: x", "Content-Length: 3 \t", body="abc"), ["POST / abc"]),
-    ("a body in a GET", request("GET / HTTP/1.1", "Host: x", "Content-Length: 3", body="abc"), ["GET / abc"]),
-    ("no body in a POST", request("POST / HTTP/1.1", "Host: x"), ["POST /"]),
+    ("a length", post("Content-Length: 3", body="abc"), ["POST / abc"]),
+    ("length zero", post("Content-Length: 0"), ["POST /"]),
+    ("a length of zeros and a digit", post("Content-Length: 003", body="abc"), ["POST / abc"]),
+    ("a length and a space", post("Content-Length: 3 \t", body="abc"), ["POST / abc"]),
+    ("a body in a GET", get("Content-Length: 3", body="abc"), ["GET / abc"]),
+    ("no body in a POST", post(), ["POST /"]),
     ("chunks", CHUNKED + b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", ["POST / abcde"]),
     ("no chunks", CHUNKED + b"0\r\n\r\n", ["POST /"]),
     ("chunk extensions", CHUNKED + b'3;a=b;c="d"\r\nabc\r\n0;e\r\n\r\n', ["POST / abc"]),
     ("trailers", CHUNKED + b"3\r\nabc\r\n0\r\nX-Sum: 1\r\nHost: y\r\nAuthorization: z\r\n\r\n", ["POST / abc"]),
-    ("trailers that would upgrade", CHUNKED + b"0\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n" + NEXT, ["POST /", "GET /next"]),
+    ("trailers that would upgrade", CHUNKED + b"0\r\n" + H2C + b"\r\n" + NEXT, ["POST /", "GET /next"]),
     ("sizes in upper case, with zeros", CHUNKED + b"00A\r\n0123456789\r\n000\r\n\r\n", ["POST / 0123456789"]),
     ("chunked in capitals, and a space", CHUNKED.replace(b"chunked", b"Chunked ") + b"0\r\n\r\n", ["POST /"]),
     ("pipelined", NEXT + CHUNKED + b"1\r\na\r\n0\r\n\r\n" + NEXT, ["GET /next", "POST / a", "GET /next"]),
@@ -63,18 +71,18 @@ GOOD = [
     ("OPTIONS of all", request("OPTIONS * HTTP/1.1", "Host: x"), ["OPTIONS *"]),
     ("absolute-form", request("GET http://y:1/a?b HTTP/1.1", "Host: x"), ["GET http://y:1/a?b"]),
     ("a seldom method", request("QUERY / HTTP/1.1", "Host: x"), ["QUERY /"]),
-    ("Expect", request("POST / HTTP/1.1", "Host: x", "Expect: 100-continue", "Content-Length: 1", body="a"), ["POST / a"]),
+    ("Expect", post("Expect: 100-continue", "Content-Length: 1", body="a"), ["POST / a"]),
     ("HTTP/1.0", b"GET / HTTP/1.0\r\n\r\n", ["GET /"]),
     ("HTTP/1.0 with a host and a body", request("POST / HTTP/1.0", "Host: x", "Content-Length: 1", body="a"), ["POST / a"]),
-    ("h2c", request("GET / HTTP/1.1", "Host: x").replace(b"\r\n\r\n", b"\r\n" + H2C + b"\r\n") + NEXT, ["GET /", "GET /next"]),
-    ("h2c with a length", b"POST / HTTP/1.1\r\n" + HOST + H2C + b"Content-Length: 3\r\n\r\nabc" + NEXT, ["POST / abc", "GET /next"]),
-    ("h2c with length zero", b"POST / HTTP/1.1\r\n" + HOST + H2C + b"Content-Length: 0\r\n\r\n" + NEXT, ["POST /", "GET /next"]),
+    ("h2c", get()[:-2] + H2C + b"\r\n" + NEXT, ["GET /", "GET /next"]),
+    ("h2c with a length", POST_H2C + b"Content-Length: 3\r\n\r\nabc" + NEXT, ["POST / abc", "GET /next"]),
+    ("h2c with length zero", POST_H2C + b"Content-Length: 0\r\n\r\n" + NEXT, ["POST /", "GET /next"]),
     ("h2c with chunks", CHUNKED[:-2] + H2C + b"\r\n3\r\nabc\r\n0\r\nA: b\r\n\r\n" + NEXT, ["POST / abc", "GET /next"]),
-    ("h2c whose body is like a request", b"POST / HTTP/1.1\r\n" + HOST + H2C + b"Content-Length: %d\r\n\r\n" % len(NEXT) + NEXT,
+    ("h2c whose body is like a request", POST_H2C + b"Content-Length: %d\r\n\r\n" % len(NEXT) + NEXT,
      ["POST / " + NEXT.decode().strip()]),
     ("upgrades, one after the other", (CHUNKED[:-2] + H2C + b"\r\n1\r\na\r\n0\r\n\r\n") * 3, ["POST / a"] * 3),
-    ("WebSocket", request("GET / HTTP/1.1", "Host: x", "Connection: Upgrade", "Upgrade: websocket") + NEXT, ["GET /", "GET /next"]),
-    ("names with underscores are others", request("POST / HTTP/1.1", "Host: x", "Content_Length: 9", "Transfer_Encoding: chunked")
+    ("WebSocket", get("Connection: Upgrade", "Upgrade: websocket") + NEXT, ["GET /", "GET /next"]),
+    ("names with underscores are others", post("Content_Length: 9", "Transfer_Encoding: chunked")
      + NEXT, ["POST /", "GET /next"]),
 ]  # fmt: skip
 
@@ -88,7 +96,9 @@ def test_good_requests_are_the_same_under_every_cut(raw: bytes, requests: list[s
         assert seen(outcome) == seen(whole)
 
 
-@pytest.mark.parametrize("host", ["x", "x:80", "x:", "", "127.0.0.1:8080", "[::1]", "[fe80::1%25eth0]:80", "a_b.c~d", "%41", " x \t"])
+@pytest.mark.parametrize(
+    "host", ["x", "x:80", "x:", "", "127.0.0.1:8080", "[::1]", "[fe80::1%25eth0]:80", "a_b.c~d", "%41", " x \t"]
+)
 def test_these_are_hosts(host: str) -> None:
     for version in ("1.0", "1.1"):
         raw = request(f"GET / HTTP/{version}", f"Host: {host}")
@@ -99,7 +109,8 @@ def test_these_are_hosts(host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["a b", "a,b", "u@x", "x/y", "x?y", "x#y", "http://x", "a:b:c", "x:8o", "::1", "[::1", "[]", "[::1]x", "é", "<x>", '"x"']
+    "host",
+    ["a b", "a,b", "u@x", "x/y", "x?y", "x#y", "http://x", "a:b:c", "x:8o", "::1", "[::1", "[]", "[::1]x", "é", "<x>", '"x"'],
 )
 def test_these_are_not(host: str) -> None:
     for version in ("1.0", "1.1"):
@@ -109,46 +120,46 @@ def test_these_are_not(host: str) -> None:
 
 REFUSED = [
     ("length and chunks", CHUNKED[:-2] + b"Content-Length: 3\r\n\r\n3\r\nabc\r\n0\r\n\r\n"),
-    ("chunks and length", request("POST / HTTP/1.1", "Host: x", "Content-Length: 3", "Transfer-Encoding: chunked", body="abc")),
-    ("a length twice", request("POST / HTTP/1.1", "Host: x", "Content-Length: 3", "Content-Length: 3", body="abc")),
-    ("differing lengths", request("POST / HTTP/1.1", "Host: x", "Content-Length: 3", "Content-Length: 4", body="abcd")),
-    ("a list of lengths", request("POST / HTTP/1.1", "Host: x", "Content-Length: 3, 3", body="abc")),
-    ("no length in it", request("POST / HTTP/1.1", "Host: x", "Content-Length:", body="abc")),
-    ("negative length", request("POST / HTTP/1.1", "Host: x", "Content-Length: -3", body="abc")),
-    ("signed length", request("POST / HTTP/1.1", "Host: x", "Content-Length: +3", body="abc")),
-    ("hex length", request("POST / HTTP/1.1", "Host: x", "Content-Length: 0x3", body="abc")),
-    ("length in two", request("POST / HTTP/1.1", "Host: x", "Content-Length: 3 3", body="abc")),
-    ("huge length", request("POST / HTTP/1.1", "Host: x", "Content-Length: 99999999999999999999", body="abc")),
-    ("length of 5000 zeros", request("POST / HTTP/1.1", "Host: x", f"Content-Length: {'0' * 5000}3", body="abc")),
-    ("another coding", request("POST / HTTP/1.1", "Host: x", "Transfer-Encoding: gzip", body="abc")),
-    ("identity", request("POST / HTTP/1.1", "Host: x", "Transfer-Encoding: identity", body="abc")),
-    ("two codings", request("POST / HTTP/1.1", "Host: x", "Transfer-Encoding: gzip, chunked", body="0\r\n\r\n")),
-    ("an empty coding", request("POST / HTTP/1.1", "Host: x", "Transfer-Encoding: , chunked", body="0\r\n\r\n")),
-    ("a coding twice", request("POST / HTTP/1.1", "Host: x", *["Transfer-Encoding: chunked"] * 2, body="0\r\n\r\n")),
-    ("a coding like chunked", request("POST / HTTP/1.1", "Host: x", "Transfer-Encoding: xchunked", body="0\r\n\r\n")),
-    ("a coding with a parameter", request("POST / HTTP/1.1", "Host: x", "Transfer-Encoding: chunked;a=b", body="0\r\n\r\n")),
-    ("a coding behind a vertical tab", request("POST / HTTP/1.1", "Host: x", "Transfer-Encoding: \x0bchunked", body="0\r\n\r\n")),
-    ("a coding before a no-break space", request("POST / HTTP/1.1", "Host: x", "Transfer-Encoding: chunked\xa0", body="0\r\n\r\n")),
-    ("no coding in it", request("POST / HTTP/1.1", "Host: x", "Transfer-Encoding:", body="0\r\n\r\n")),
+    ("chunks and length", post("Content-Length: 3", "Transfer-Encoding: chunked", body="abc")),
+    ("a length twice", post("Content-Length: 3", "Content-Length: 3", body="abc")),
+    ("differing lengths", post("Content-Length: 3", "Content-Length: 4", body="abcd")),
+    ("a list of lengths", post("Content-Length: 3, 3", body="abc")),
+    ("no length in it", post("Content-Length:", body="abc")),
+    ("negative length", post("Content-Length: -3", body="abc")),
+    ("signed length", post("Content-Length: +3", body="abc")),
+    ("hex length", post("Content-Length: 0x3", body="abc")),
+    ("length in two", post("Content-Length: 3 3", body="abc")),
+    ("huge length", post("Content-Length: 99999999999999999999", body="abc")),
+    ("length of 5000 zeros", post(f"Content-Length: {'0' * 5000}3", body="abc")),
+    ("another coding", post("Transfer-Encoding: gzip", body="abc")),
+    ("identity", post("Transfer-Encoding: identity", body="abc")),
+    ("two codings", post("Transfer-Encoding: gzip, chunked", body="0\r\n\r\n")),
+    ("an empty coding", post("Transfer-Encoding: , chunked", body="0\r\n\r\n")),
+    ("a coding twice", post(*["Transfer-Encoding: chunked"] * 2, body="0\r\n\r\n")),
+    ("a coding like chunked", post("Transfer-Encoding: xchunked", body="0\r\n\r\n")),
+    ("a coding with a parameter", post("Transfer-Encoding: chunked;a=b", body="0\r\n\r\n")),
+    ("a coding behind a vertical tab", post("Transfer-Encoding: \x0bchunked", body="0\r\n\r\n")),
+    ("a coding before a no-break space", post("Transfer-Encoding: chunked\xa0", body="0\r\n\r\n")),
+    ("no coding in it", post("Transfer-Encoding:", body="0\r\n\r\n")),
     ("chunks in HTTP/1.0", request("POST / HTTP/1.0", "Host: x", "Transfer-Encoding: chunked", body="0\r\n\r\n")),
     ("no Host", request("GET / HTTP/1.1")),
-    ("two Hosts", request("GET / HTTP/1.1", "Host: x", "Host: y")),
-    ("the same Host twice", request("GET / HTTP/1.1", "Host: x", "host: x")),
+    ("two Hosts", get("Host: y")),
+    ("the same Host twice", get("host: x")),
     ("two empty Hosts", request("GET / HTTP/1.1", "Host:", "Host:")),
     ("two Hosts in HTTP/1.0", request("GET / HTTP/1.0", "Host: x", "Host: x")),
-    ("folded header", request("GET / HTTP/1.1", "Host: x", "A: b", " c")),
-    ("folded coding", request("POST / HTTP/1.1", "Host: x", "Transfer-Encoding:", " chunked", body="0\r\n\r\n")),
+    ("folded header", get("A: b", " c")),
+    ("folded coding", post("Transfer-Encoding:", " chunked", body="0\r\n\r\n")),
     ("a space before the first header", request("GET / HTTP/1.1", " Host: x")),
-    ("space before the colon", request("POST / HTTP/1.1", "Host: x", "Content-Length : 3", body="abc")),
-    ("tab before the colon", request("POST / HTTP/1.1", "Host: x", "Transfer-Encoding\t: chunked", body="0\r\n\r\n")),
-    ("no colon", request("GET / HTTP/1.1", "Host: x", "abc")),
-    ("no name", request("GET / HTTP/1.1", "Host: x", ": 1")),
-    ("a name that is no token", request("GET / HTTP/1.1", "Host: x", "a[b]: 1")),
-    ("a name of 8 bits", request("GET / HTTP/1.1", "Host: x", "é: 1")),
-    ("NUL in a name", request("GET / HTTP/1.1", "Host: x", "a\0b: 1")),
-    ("NUL in a value", request("GET / HTTP/1.1", "Host: x", "a: b\0c")),
-    ("bell in a value", request("GET / HTTP/1.1", "Host: x", "a: b\x07c")),
-    ("bare CR in a value", request("GET / HTTP/1.1", "Host: x", "a: b\rc")),
+    ("space before the colon", post("Content-Length : 3", body="abc")),
+    ("tab before the colon", post("Transfer-Encoding\t: chunked", body="0\r\n\r\n")),
+    ("no colon", get("abc")),
+    ("no name", get(": 1")),
+    ("a name that is no token", get("a[b]: 1")),
+    ("a name of 8 bits", get("é: 1")),
+    ("NUL in a name", get("a\0b: 1")),
+    ("NUL in a value", get("a: b\0c")),
+    ("bell in a value", get("a: b\x07c")),
+    ("bare CR in a value", get("a: b\rc")),
     ("bare LF behind a header", b"GET / HTTP/1.1\r\nHost: x\nA: b\r\n\r\n"),
     ("bare LF everywhere", b"GET / HTTP/1.1\nHost: x\n\n"),
     ("bare LF at the end of a head", b"GET / HTTP/1.1\r\nHost: x\r\n\n"),
@@ -212,8 +223,8 @@ def test_an_error_leaves_the_requests_before_it_good(raw: bytes) -> None:
 
 
 CLOSING = [
-    request("GET / HTTP/1.1", "Host: x", "Connection: close"),
-    request("POST / HTTP/1.1", "Host: x", "Connection: close", "Content-Length: 1", body="a"),
+    get("Connection: close"),
+    post("Connection: close", "Content-Length: 1", body="a"),
     request("GET / HTTP/1.0", "Host: x"),
     request("POST / HTTP/1.0", "Content-Length: 1", body="a"),
 ]
@@ -233,12 +244,12 @@ CUT = [
     ("empty lines", b"\r\n" * 30, False),
     ("in the line", b"GET /", True),
     ("in a header", b"GET / HTTP/1.1\r\nHost: ", True),
-    ("before the last LF", request("GET / HTTP/1.1", "Host: x")[:-1], True),
-    ("before the body", request("POST / HTTP/1.1", "Host: x", "Content-Length: 3"), False),
-    ("in the body", request("POST / HTTP/1.1", "Host: x", "Content-Length: 3", body="ab"), False),
+    ("before the last LF", get()[:-1], True),
+    ("before the body", post("Content-Length: 3"), False),
+    ("in the body", post("Content-Length: 3", body="ab"), False),
     ("before the last LF of chunks", CHUNKED + b"1\r\na\r\n0\r\n\r", False),
     ("in the trailers", CHUNKED + b"1\r\na\r\n0\r\nA: b\r\n", False),
-    ("in the body of an upgrade", b"POST / HTTP/1.1\r\n" + HOST + H2C + b"Content-Length: 3\r\n\r\nab", False),
+    ("in the body of an upgrade", POST_H2C + b"Content-Length: 3\r\n\r\nab", False),
 ]
 
 
@@ -273,14 +284,12 @@ def test_trailers_change_nothing_of_the_head() -> None:
 
 
 BOUNDS = [
-    ("line", request(f"GET /{'a' * (MAX_LINE - 1)} HTTP/1.1", "Host: x"), request(f"GET /{'a' * MAX_LINE} HTTP/1.1", "Host: x")),
-    ("value", request("GET / HTTP/1.1", "Host: x", f"A: {'a' * (MAX_LINE - 1)}"),
-     request("GET / HTTP/1.1", "Host: x", f"A: {'a' * MAX_LINE}")),
-    ("name", request("GET / HTTP/1.1", "Host: x", f"{'a' * MAX_LINE}:"), request("GET / HTTP/1.1", "Host: x", f"{'a' * MAX_LINE}: b")),
-    ("headers", request("GET / HTTP/1.1", "Host: x", *["a: b"] * (MAX_HEADERS - 1)),
-     request("GET / HTTP/1.1", "Host: x", *["a: b"] * MAX_HEADERS)),
-    ("head", request("GET / HTTP/1.1", "Host: x", *[f"a: {'b' * 4090}"] * (MAX_HEAD // 4096)),
-     request("GET / HTTP/1.1", "Host: x", *[f"a: {'b' * 4096}"] * (MAX_HEAD // 4096))),
+    ("line", *(request(f"GET /{'a' * size} HTTP/1.1", "Host: x") for size in (MAX_LINE - 1, MAX_LINE))),
+    ("value", *(get(f"A: {'a' * size}") for size in (MAX_LINE - 1, MAX_LINE))),
+    ("name", get(f"{'a' * MAX_LINE}:"), get(f"{'a' * MAX_LINE}: b")),
+    ("headers", get(*["a: b"] * (MAX_HEADERS - 1)), get(*["a: b"] * MAX_HEADERS)),
+    ("head", get(*[f"a: {'b' * 4090}"] * (MAX_HEAD // 4096)),
+     get(*[f"a: {'b' * 4096}"] * (MAX_HEAD // 4096))),
     ("trailers", CHUNKED + b"0\r\n" + b"a: b\r\n" * (MAX_HEADERS - 2) + b"\r\n",
      CHUNKED + b"0\r\n" + b"a: b\r\n" * (MAX_HEADERS - 1) + b"\r\n"),
     ("waiting requests", NEXT * MAX_WAITING, NEXT * (MAX_WAITING + 1)),
@@ -383,3 +392,115 @@ def test_a_closed_parser_waits_for_no_collector(raw: bytes) -> None:
         assert gone() is None
     finally:
         gc.enable()
+
+
+# --- vectors of others
+
+
+def vectors(folder: str) -> list[dict[str, object]]:
+    """The rows of a collection; [] where it is not here."""
+    path = SECURITY / folder / "requests.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def verdict(raw: bytes) -> str:
+    """What we say to these bytes; byte by byte the same as in one read."""
+    outcome = Outcome([raw])
+    if len(raw) < MAX_BARREN:  # framing without content is bounded read by read
+        assert seen(Outcome(bytewise(raw)))[:3] == seen(outcome)[:3]
+    complete = len(outcome.requests) == len(outcome.heads) > 0 and not outcome.begun
+    return "reject" if outcome.error else "accept" if complete else "wait"
+
+
+TAKEN = {
+    "double_space": "llhttp reads over it, as most do; the target that follows is the same to all",
+    "bad_pct": "a path is compared as it came; there is nothing at this one (404)",
+    "rtsp_protocol": "llhttp does not say which protocol it was; it is answered as HTTP/1.0 and closed",
+    "ice_protocol": "as RTSP",
+    "te_underscore": "a name like any other: nothing here maps underscores to hyphens",
+    "chunk_ext_16k": "bounded read by read: refused where it comes in several",
+    "trailer_host": "trailers are dropped, as 9110 6.5.1 allows",
+    "trailer_authorization": "dropped, too",
+    "expect_bogus": "9110 10.1.1 leaves it to the server; nothing waits for it",
+    "content_encoding_bogus": "the routes' to refuse: 415",
+    "dup_authorization": "the routes': 401",
+    "dup_api_key": "the routes': 401",
+    "two_credentials": "the routes': 401",
+    "dup_content_type": "the routes': 415",
+    "connection_strips_auth": "Connection's list strips nothing here",
+}
+"""Requests that own_h1 wants refused and the parser takes, and why."""
+
+
+@pytest.mark.skipif(not vectors("own_h1"), reason=f"there are no vectors in {SECURITY / 'own_h1'}")
+def test_what_the_rfcs_refuse_is_refused_and_what_they_allow_is_taken() -> None:
+    rows = vectors("own_h1")
+    said = {str(row["name"]): verdict(base64.b64decode(str(row["raw_b64"]))) for row in rows}
+    print(f"\nown_h1: {len(rows)} requests, {len(TAKEN)} deviations:")
+    for name, reason in TAKEN.items():
+        print(f"    {name}: {reason}")
+    others = {name for name, found in said.items() if found != next(r["expect"] for r in rows if r["name"] == name)}
+    assert others == TAKEN.keys()
+    assert {said[name] for name in TAKEN} == {"accept"}
+
+
+DIFFERENT = {
+    # gunicorn refuses, the parser takes
+    "invalid 006": "its line limit is 4094 bytes",
+    "invalid 008": "its header limits are smaller",
+    "invalid 009": "it takes 100 headers",
+    "invalid 041": "two content types: the routes' to refuse (415)",
+    "invalid rfc9110_trailer_forbidden_host_01": "trailers are dropped",
+    "invalid rfc9112_target_asterisk_non_options_01": "there is nothing at * (404)",
+    # gunicorn takes, the parser refuses
+    "valid 013": "spaces in chunk extensions, which RFC 9112 calls bad",
+    "valid 019": "nothing is read behind the last request of a connection",
+    "valid 021": "nothing is read behind the last request of a connection",
+    "valid 099": "its body is shorter than its length says",
+    "valid 005": "a fragment is no part of a target (RFC 9112 3.2)",
+    "valid 027": "a target is ASCII (RFC 3986)",
+    "valid 031": "a method that llhttp does not know",
+    "valid 009": "identity is no transfer coding (RFC 9112 7)",
+    "valid 029": "so it is",
+    "valid 030": "so it is",
+    "valid rfc9112_smuggle_te_identity_chunked_01": "so it is",
+    "valid 025": "gzip is not read",
+    "valid 025_line": "gzip is not read",
+    "valid rfc9112_smuggle_gzip_chunked_01": "gzip is not read",
+    "valid rfc9112_target_authority_connect_01": "we are no proxy",
+    "valid rfc9112_target_authority_ipv6_01": "we are no proxy",
+}
+
+
+@pytest.mark.skipif(not vectors("gunicorn_h1"), reason=f"there are no vectors in {SECURITY / 'gunicorn_h1'}")
+def test_gunicorn_and_the_parser_differ_only_where_it_is_said_why() -> None:
+    """Rows that need gunicorn's settings apart. HTTP/1.1 without a Host, of which it has many, is given one."""
+    rows = [row for row in vectors("gunicorn_h1") if not row["needs_settings"]]
+    different = set()
+    for row in rows:
+        raw = base64.b64decode(str(row["raw_b64"]))
+        if row["expect"] == "valid":
+            raw = hosted(raw)
+        if (verdict(raw) == "accept") != (row["expect"] == "valid"):
+            different.add(f"{row['expect']} {row['name']}")
+    print(f"\ngunicorn_h1: {len(rows)} requests of {len(vectors('gunicorn_h1'))} (the others need its settings), "
+          f"{len(DIFFERENT)} deviations:")  # fmt: skip
+    for name, reason in DIFFERENT.items():
+        print(f"    {name}: {reason}")
+    assert different == DIFFERENT.keys()
+
+
+def hosted(raw: bytes) -> bytes:
+    """With a Host in each HTTP/1.1 head that has none (in the first only, where what follows may be a body of some length)."""
+    heads = raw.split(b"\r\n\r\n")
+    count = 1 if b"content-length:" in raw.lower() else len(heads)
+    return b"\r\n\r\n".join([*map(_hosted, heads[:count]), *heads[count:]])
+
+
+def _hosted(head: bytes) -> bytes:
+    line, _, fields = head.partition(b"\r\n")
+    return (
+        b"\r\n".join([line, b"Host: x", *([fields] if fields else [])])
+        if line.endswith(b"1.1") and b"host:" not in fields.lower()
+        else head
+    )
