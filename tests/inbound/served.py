@@ -24,6 +24,9 @@ from gateway.inbound.listener import Listener
 from tests.e2e.watched import Wire
 from tests.upstream.calls import until
 
+BOUND = 3.0
+"""Seconds after which what is left is left for good."""
+
 Answer = Callable[[Exchange], Awaitable[None]]
 
 
@@ -95,9 +98,10 @@ async def served(answer: Answer, **config: Any) -> AsyncIterator[Served]:
         for client in server.clients:
             client.close()
         sockets.close()
-        await server.emptied()
-        await until(lambda: asyncio.all_tasks() <= before)
-        await until(lambda: not left_over())
+        async with asyncio.timeout(BOUND):
+            await server.emptied()
+            await until(lambda: asyncio.all_tasks() <= before)
+            await until(lambda: not left_over())
         assert server.complaints == []
     finally:
         gc.enable()

@@ -138,6 +138,7 @@ async def test_pipelined_requests_wait_in_order_and_unread_while_the_first_is_an
         assert [(await wire.answer()).body for _ in range(10)] == [f"first /{number}".encode() for number in range(10)]
         assert server.paths == [f"/{number}" for number in range(10)]
         assert connection.transport.is_reading(), "else nobody would hear the client leave"
+        del connection
 
 
 @pytest.mark.parametrize("cut", [60, 70_000, 200_000, 399_999])
