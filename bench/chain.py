@@ -1,6 +1,6 @@
 """What one call costs between the sockets: the whole policy and relay chain on canned bytes, no kernel in the way.
 
-    python bench/chain.py [--profile] [--ndjson] [--whole] [--events 64]
+    python bench/chain.py [--profile] [--ndjson] [--whole] [--policy] [--events 64]
 
 `--events`: so many more text events, each in a read of its own; the price of one is printed, too.
 
@@ -127,7 +127,9 @@ class Request:
 async def main(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "gateway.yaml"
-        path.write_text(sluice.config().replace("$mock", "1").replace("$port", "8080").replace("$admin", "8081"))
+        path.write_text(
+            sluice.config(whole_policy=options.policy).replace("$mock", "1").replace("$port", "8080").replace("$admin", "8081")
+        )
         runtime = Runtime(load(str(path)), Lines(io.BytesIO()))
     for route in runtime.routes.values():
         for rank in route.ranks:
@@ -142,6 +144,7 @@ async def main(options: argparse.Namespace) -> None:
                 await api(Request("/v1/chat/stream", NDJSON % next(sessions)))
             else:
                 await api(Request("/v1/chat/completions", body))
+            await asyncio.sleep(0)  # what is settled in tasks of its own
         runtime.lines.flush()
 
     await calls(2000)
@@ -173,7 +176,7 @@ async def _timed(calls: Any, count: int = 3000) -> float:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    for name in ("profile", "ndjson", "whole"):
+    for name in ("profile", "ndjson", "whole", "policy"):
         parser.add_argument(f"--{name}", action="store_true")
     parser.add_argument("--events", type=int, default=0)
     asyncio.run(main(parser.parse_args()))

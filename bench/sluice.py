@@ -8,6 +8,8 @@ import json
 KEY = "sk-bench"
 SECRET = "bench-bench-bench-bench-bench-bench"
 PLENTY = "{ rate: 1000000/s, burst: 1000000 }"
+SLOWLY = "{ rate: 100000000/min }"
+LOTS = "{ rate: 100000000/s, burst: 1000000000 }"
 
 UPSTREAMS = {
     "openai": "backend: openai, base_url: 'http://127.0.0.1:$mock/v1'",
@@ -28,8 +30,12 @@ def config(
     keys: int = 1,
     aliases: int = 1,
     report_model: str = "target",
+    whole_policy: bool = False,
 ) -> str:
-    """A gateway.yaml. `keys` and `aliases` count those that stand in it; the first of each is the one that is used."""
+    """A gateway.yaml. `keys` and `aliases` count those that stand in it; the first of each is the one that is used.
+
+    `whole_policy`: requests in two windows, tokens, money, streams and a budget of the key, and tokens of tenant and alias.
+    """
     lines = [
         "server: { listen: '127.0.0.1:$port', admin_listen: '127.0.0.1:$admin', drain_delay: 0s, drain_timeout: 1s }",
         f"log: {{ level: {log} }}",
@@ -42,8 +48,14 @@ def config(
     for number in range(aliases):
         name = "gpt-4o-mini" if number == 0 else f"alias-{number}"
         lines.append(f"  {name}: {{ tiers: [[{{ upstream: mock, model: gpt-4o-mini }}]], report_model: {report_model},")
+        lines.append(f"    limits: {{ tokens: {LOTS} }}," if whole_policy else "")
         lines.append("    system: You are a helpful assistant. }")
     limits = f"limits: {{ requests: {PLENTY} }}" if limited else "limits: {}"
+    if whole_policy:
+        of_key = f"requests: [{PLENTY}, {SLOWLY}], tokens: {LOTS}, money: {LOTS}, streams: 100000, budget: {{ month: 1000000 }}"
+        limits = f"limits: {{ {of_key} }}"
+        lines.append(f"tenants: {{ key-0: {{ limits: {{ tokens: {LOTS} }} }} }}")
+        lines.append("prices: { models: { gpt-4o-mini: { input: 0.15, output: 0.6 } } }")
     lines.append("keys:")
     for number in range(keys):
         digest = hashlib.sha256((KEY if number == 0 else f"sk-{number}").encode()).hexdigest()

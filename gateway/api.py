@@ -242,7 +242,11 @@ class Api:
             request.extra += self._cors(origin)
         self.runtime.limits.check(address)
         try:
-            principal = await self._principal(request.raw_headers)
+            try:
+                principal = self.runtime.authenticator.identify(request.raw_headers)
+            except KeysWanted as wanted:  # only a token whose issuer's keys are not known yet has to wait, once
+                await wanted.keys.renew()
+                principal = self.runtime.authenticator.identify(request.raw_headers)
             request.caller = principal.key_id
         except GatewayError as error:
             await self.runtime.limits.charge(address)
@@ -253,15 +257,6 @@ class Api:
             await self.runtime.limits.charge(address)
             raise Forbidden("This key may not be used from this origin")
         return principal
-
-    async def _principal(self, headers: Sequence[tuple[bytes, bytes]]) -> Principal:
-        """Only a token whose issuer's keys are not known yet has to wait, once and for seconds at most."""
-        authenticator = self.runtime.authenticator
-        try:
-            return authenticator.identify(headers)
-        except KeysWanted as wanted:
-            await wanted.keys.renew()
-        return authenticator.identify(headers)
 
     async def _admit_operator(self, request: Request) -> None:
         """Guessing the admin key costs what guessing any other does."""

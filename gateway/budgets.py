@@ -7,8 +7,9 @@ What a claim takes is the policy's to say (`budget_claims` gives the amount to e
 settled like any other limit, and it is settled on the claims that were taken, whichever period it is by then.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -18,7 +19,8 @@ from gateway.limits import Claim, Level, Limit
 
 Period = Literal["day", "week", "month"]
 PERIODS: tuple[Period, ...] = ("day", "week", "month")
-MARGIN = 86400.0
+DAY = 86400.0
+MARGIN = DAY
 """Seconds for which a bucket is kept after its period's end: calls that began in it are settled on it."""
 NO_AMOUNT = 0.0
 
@@ -72,8 +74,10 @@ def budget_claims(
     Take them with all others of the call. They are in the order that `soft_marks` expects.
     """
     return tuple(
-        Claim(f"{prefix}:{span.name}", Limit(dollars, 0.0), amount, scope, "budget", span.end + MARGIN)
-        for dollars, span in _spans(budget, wall)
+        [
+            Claim(key, limit, amount, scope, "budget", expires)
+            for key, limit, expires in _buckets(prefix, budget, int(wall // DAY))
+        ]
     )
 
 
@@ -94,8 +98,13 @@ def soft_header(marks: Sequence[Mark]) -> str:
     return ", ".join(f"{mark.period} {int(mark.share * 100 + 1e-9)}%" for mark in marks)
 
 
-def _spans(budget: Budget, wall: float) -> Iterator[tuple[float, Span]]:
+@lru_cache(4096)
+def _buckets(prefix: str, budget: Budget, day: int) -> tuple[tuple[str, Limit, float], ...]:
+    """Key, limit and expiry of each of a budget's buckets on one day since the epoch (UTC)."""
+    found = []
     for period in PERIODS:
         dollars: float | None = getattr(budget, period)
         if dollars is not None:
-            yield dollars, span_of(period, wall)
+            span = span_of(period, day * DAY)
+            found.append((f"{prefix}:{span.name}", Limit(dollars, 0.0), span.end + MARGIN))
+    return tuple(found)

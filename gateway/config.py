@@ -139,6 +139,7 @@ class Upstream(_Section, frozen=True):
     breaker: Breaker = Breaker()
     probe: Probe | None = None
     max_connections: Count = 1024
+    proxy: Secret | None = None  # http://[user:password@]host:port to tunnel through (CONNECT)
     limits: CallLimits = CallLimits()  # of all calls to it: a target that has no room is passed over
     options: dict[str, Any] = {}
 

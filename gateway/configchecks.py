@@ -27,6 +27,7 @@ from gateway.config import (
     Shadow,
     Target,
     Timeouts,
+    Upstream,
     targets_of,
 )
 from gateway.identity.browser import SHORTEST_SECRET
@@ -84,6 +85,8 @@ class Checks:
                 self._issuer(path, section)
             case Limit(rate=float(), burst=None | float() | int()):
                 self._limit(path, section)
+            case Upstream(proxy=Secret() as proxy):
+                self._try((*path, "proxy"), _proxy, proxy.reveal())
             case BrowserTokens():
                 self._tokens(path, section)
             case Limits(store=str(store)) if not SHARED.fullmatch(store.reveal()):
@@ -286,6 +289,12 @@ def _network(text: str) -> None:
         ip_network(text)
     except ValueError:
         raise ValueError("expected a network such as 10.0.0.0/8 (no bits set behind the prefix)") from None
+
+
+def _proxy(text: str) -> None:
+    from gateway.upstream.tunnel import proxy_of
+
+    proxy_of(text)
 
 
 def _origin(text: str) -> None:

@@ -2,10 +2,12 @@
 
 A `Leg` is one attempt: it takes an upstream's reads (`sink`, called straight from the transport), relays them and hands
 the client's bytes to its `Flow`. The flow lets the first leg that has content win; what others say is thrown away.
-`Flow.tick` is called some twenty times a second for every call: no event needs a timer of its own.
+`Flow.tick` looks at the deadlines: no event needs a timer of its own. It is called when the clock has passed `Flow.due`,
+which is set back to 0 whenever a phase with another deadline begins (progress only moves deadlines away).
 """
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +21,10 @@ from gateway.transport import UpstreamResponse
 
 TAIL = 0.25
 """Seconds that an upstream may take to end its body after the answer is complete; then the connection is closed."""
+
+
+LOOK = 0.25
+"""Seconds between two looks at a call at most: what begins outside of it (a client that stops reading) is seen by then."""
 
 
 class Tail(Exception):
@@ -55,6 +61,7 @@ class Leg:
     def begin(self, response: UpstreamResponse, decoder: Decoder, *, verbatim: bool) -> Relay:
         """The response's head has come."""
         flow = self._flow
+        flow.due = 0.0
         self.response = response
         self.relay = Relay(
             decoder,
@@ -75,12 +82,15 @@ class Leg:
         if flow.winner is not None and flow.winner is not self:
             raise Lost  # before anything is encoded: the encoder is the call's
         now = flow.clock()
-        first = not relay.committed
+        first, waited = not relay.committed, not relay.first_content_at
         chunk = relay.feed(data, now)
+        if waited and relay.first_content_at:
+            flow.due = 0.0
         if chunk:
             flow.hand_over(self, chunk, now, first=first)
         if relay.finished is not None and not self.tail_from:
             self.tail_from = now
+            flow.due = 0.0
 
     def close(self) -> None:
         """The upstream's body has ended. Raises UpstreamTruncated where the answer has not, Lost where another has won."""
@@ -94,21 +104,37 @@ class Leg:
         if chunk:
             flow.hand_over(self, chunk, now, first=first)
 
-    def tick(self, now: float) -> None:
+    def tick(self, now: float) -> float:
+        """End it where it is late. Returns when its next deadline is, as things stand."""
         relay, response = self.relay, self.response
         if relay is None or response is None:
-            return
+            return math.inf
         timeouts = self.attempt.target.timeouts
         if self.tail_from:
-            if now - self.tail_from > TAIL:
-                response.abort(Tail())
-        elif timeouts.total is not None and now - self.attempt.started > timeouts.total:
-            response.abort(UpstreamError("total_timeout", "The upstream took too long for its answer"))
-        elif not relay.first_content_at:
-            if now - relay.content_at > timeouts.first_token:
-                response.abort(UpstreamError("first_token_timeout", "The upstream sent no token in time"))
-        elif now - relay.content_at > timeouts.idle:
-            response.abort(UpstreamError("idle_timeout", "The upstream stopped sending"))
+            return self._end_after(self.tail_from + TAIL, now, Tail)
+        total = math.inf
+        if timeouts.total is not None:
+            total = self._end_after(self.attempt.started + timeouts.total, now, _late_total)
+        if relay.first_content_at:
+            return min(total, self._end_after(relay.content_at + timeouts.idle, now, _late_next))
+        return min(total, self._end_after(relay.content_at + timeouts.first_token, now, _late_first))
+
+    def _end_after(self, deadline: float, now: float, error: Callable[[], Exception]) -> float:
+        if now > deadline and self.response is not None:
+            self.response.abort(error())
+        return deadline
+
+
+def _late_total() -> Exception:
+    return UpstreamError("total_timeout", "The upstream took too long for its answer")
+
+
+def _late_first() -> Exception:
+    return UpstreamError("first_token_timeout", "The upstream sent no token in time")
+
+
+def _late_next() -> Exception:
+    return UpstreamError("idle_timeout", "The upstream stopped sending")
 
 
 class Flow:
@@ -116,7 +142,7 @@ class Flow:
     alone, too); `winner` is the leg that speaks."""
 
     __slots__ = (
-        "_inter_token", "_write_idle", "answer", "call", "clock", "doomed", "encoder", "ended", "legs", "out",
+        "_inter_token", "_write_idle", "answer", "call", "clock", "doomed", "due", "encoder", "ended", "legs", "out",
         "resumes", "said", "scope", "verbatim", "winner", "won",
     )  # fmt: skip
 
@@ -139,6 +165,7 @@ class Flow:
         self.won: asyncio.Event | None = None  # set when a leg has won, for who waits for that
         self.said = ""
         self.resumes = False
+        self.due = 0.0  # when `tick` is to be called next
         self.doomed = ""  # the end reason of a call that is being closed from our side
         self.ended = False  # the answer's end, or its in-band error, has been said
         self.answer = answer
@@ -217,6 +244,7 @@ class Flow:
     def tick(self, now: float) -> None:
         """Deadlines and heartbeats."""
         out = self.out
+        self.due = now + LOOK
         blocked = out.blocked_since
         if blocked:
             if self.winner is not None and self.winner.relay is not None:
@@ -226,10 +254,14 @@ class Flow:
                 out.abort()
             return
         for leg in self.legs:
-            leg.tick(now)
+            self.due = min(self.due, leg.tick(now))
         heartbeat = self.call.route.config.heartbeat
-        if heartbeat and self.call.chat.stream and now - max(out.last_write, self.call.received) >= heartbeat:
-            self._beat()
+        if heartbeat and self.call.chat.stream:
+            silent_since = max(out.last_write, self.call.received)
+            if now - silent_since >= heartbeat:
+                self._beat()
+            else:
+                self.due = min(self.due, silent_since + heartbeat)
 
     def _beat(self) -> None:
         encoder = self.encoder

@@ -14,7 +14,7 @@ import math
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
@@ -99,7 +99,7 @@ class Pipeline:
 
     def tick(self, now: float) -> None:
         """Look at the deadlines of all calls; to be called some twenty times a second."""
-        for flow in (*self.flows, *self._shadows):
+        for flow in [flow for flow in (*self.flows, *self._shadows) if now >= flow.due]:
             flow.tick(now)
 
     async def idle(self) -> None:
@@ -141,6 +141,8 @@ class Pipeline:
             policy = self._policies[number](call)
             if policy is not None:
                 async with policy:
+                    if number + 1 == len(self._policies):
+                        return await self._relay(call, flow)
                     return await self._admitted(call, flow, number + 1)
         await self._relay(call, flow)
 
@@ -149,7 +151,8 @@ class Pipeline:
         if call.conversation:
             flow.answer = msgspec.structs.replace(flow.answer, conversation=call.conversation)
         try:
-            opening = flow.speak(verbatim=_verbatim(call, cast(Target, route.ranks[0].targets[0]))).start()
+            first: Target = route.ranks[0].targets[0]  # type: ignore[assignment]
+            opening = flow.speak(verbatim=_verbatim(call, first)).start()
             if opening:
                 flow.say(opening)
             if route.shadow is not None:
@@ -188,7 +191,7 @@ class Pipeline:
     async def _follow(self, call: Call, flow: Flow) -> str:
         """The end reason of the answer that was given. Raises the last target's error where none was."""
         route = call.route
-        queue = route.targets if route.plain else queue_of(route.ranks, call.asked, self._chance)
+        queue: list[Target] = [*route.ranks[0].targets] if route.plain else queue_of(route.ranks, call.asked, self._chance)  # type: ignore[list-item]
         if self._prices.unknown == "refuse":
             queue = [target for target in queue if price_at(target.prices, self._wall()) is not None]
         journey = Journey(queue, self._chance, self._budget, route.retry)
@@ -292,7 +295,8 @@ class Pipeline:
         if not call.attempts:
             self._overhead.observe(attempt.started - call.received)
         call.attempts.append(attempt)
-        leg = Leg(flow, attempt, asyncio.current_task(), accept_empty=last, prefilled=prefilled)
+        task = asyncio.current_task() if flow.won is not None else None  # only one of several has to be told apart
+        leg = Leg(flow, attempt, task, accept_empty=last, prefilled=prefilled)
         flow.legs.append(leg)
         target.health.begin()
         target.load.in_flight += 1
@@ -344,6 +348,7 @@ class Pipeline:
                 if relay.finished is None:
                     raise
             finally:
+                relay.priced = None  # it knows the leg, and the leg the relay
                 flow.out.attach(None)
                 target.series.skipped.inc(getattr(decoder, "skipped", 0))
         assert relay.finished is not None

@@ -24,7 +24,12 @@ from gateway.usage.memory import MemoryUsage
 def http_transport(config: Config, name: str, backend: Backend) -> Transport:
     upstream = config.upstreams[name]
     base_url: str = getattr(backend, "base_url", "")
-    return HttpTransport(base_url, credentials=backend.credentials(), max_connections=upstream.max_connections)
+    return HttpTransport(
+        base_url,
+        credentials=backend.credentials(),
+        max_connections=upstream.max_connections,
+        proxy=upstream.proxy.reveal() if upstream.proxy is not None else None,
+    )
 
 
 def bucket_store(config: Config, metrics: Metrics, log: Any) -> BucketStore:

@@ -28,3 +28,7 @@ def test_the_routing_example_fits_into_it(tmp_path: Path) -> None:
     real = blocks()[0]
     head, _, tail = real.partition("aliases:")
     assert problems(head + blocks()[1] + tail[tail.index("\nkeys:") :], tmp_path) == []
+
+
+def test_the_limits_fit_into_it_too(tmp_path: Path) -> None:
+    assert problems(blocks()[0].partition("\nkeys:")[0] + "\n" + blocks()[2], tmp_path) == []

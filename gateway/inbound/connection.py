@@ -6,6 +6,8 @@ state that it is in, and what that may last depends on the state:
     head     a request's head is coming (a new connection: is to come)      header_timeout
     busy     a request is being answered                                    the exchange's own deadlines
     idle     kept alive                                                     keepalive_timeout
+    unread   answered, but the client takes nothing: no more is done for it write_idle
+             before it does, and it may be closing
     linger   answered before its body was read: what still comes is thrown away, so that the client reads the answer
              and not a reset                                                LINGER
 """
@@ -20,7 +22,7 @@ from gateway.inbound.http1 import RequestParser
 if TYPE_CHECKING:
     from gateway.inbound.listener import Listener
 
-State = Literal["head", "busy", "idle", "linger"]
+State = Literal["head", "busy", "idle", "unread", "linger"]
 LINGER = 2.0
 OVERLOADED = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
 BAD_REQUEST = b'{"error":{"message":"The request is not valid HTTP","type":"invalid_request_error","code":"bad_http"}}'
@@ -35,13 +37,14 @@ SLOW = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\
 class Connection(asyncio.Protocol):
     """`peer`: the address of the other end; "" where it has none (a Unix socket)."""
 
-    __slots__ = ("_listener", "_parser", "_paused", "_task", "exchange", "peer", "since", "state", "transport")
+    __slots__ = ("_blocked", "_listener", "_parser", "_paused", "_task", "exchange", "peer", "since", "state", "transport")
 
     def __init__(self, listener: "Listener") -> None:
         self._listener = listener
         self._parser = RequestParser(listener.body_limit)
         self._task: asyncio.Task[None] | None = None
         self._paused = False
+        self._blocked = False
         self.exchange: Exchange | None = None
         self.transport: asyncio.Transport | None = None
         self.peer = ""
@@ -59,8 +62,9 @@ class Connection(asyncio.Protocol):
         self.since = time.monotonic()
         listener.connections.add(self)
         if len(listener.connections) > listener.max_connections:
+            listener.broken(503)
             self.transport.write(OVERLOADED)
-            self.transport.close()
+            self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
@@ -68,18 +72,19 @@ class Connection(asyncio.Protocol):
         self._listener.left(self)
         if self._task is not None:
             self._task.cancel()
+        self._task = self.exchange = None  # which a task that never began would leave behind
 
     def data_received(self, data: bytes) -> None:
         parser = self._parser
         if self.state == "linger" or parser.error:
             return
         parser.feed(data)
-        if self.exchange is None:
-            self._next()
-        else:
+        if self.exchange is not None:
             self.exchange.body_moved()
-            if parser.waiting:  # pipelined: their turn is to come, and no more is wanted before
-                self._pause()
+        elif self.state != "unread":
+            self._next()
+        if parser.waiting:  # pipelined: their turn is to come, and no more is wanted before
+            self._pause()
 
     def eof_received(self) -> bool:
         if self.exchange is not None:
@@ -87,12 +92,16 @@ class Connection(asyncio.Protocol):
         return False
 
     def pause_writing(self) -> None:
+        self._blocked = True
         if self.exchange is not None:
             self.exchange.blocked(time.monotonic())
 
     def resume_writing(self) -> None:
+        self._blocked = False
         if self.exchange is not None:
             self.exchange.unblocked()
+        elif self.state == "unread" and self.transport is not None and not self.transport.is_closing():
+            self._go_on()
 
     # --- for the listener
 
@@ -101,16 +110,18 @@ class Connection(asyncio.Protocol):
         bound = self._listener.bounds.get(self.state)
         if bound is None or now - self.since <= bound:
             return
-        if self._parser.begun:
-            self._refuse(SLOW)
-        elif self.state == "linger":
+        if self.state in ("linger", "unread"):
             self.abort()
+        elif self._parser.begun:
+            self._listener.broken(408)
+            self._refuse(SLOW)
         else:
             self.close()
 
     def close(self) -> None:
-        """After what is written has been sent."""
+        """After what is written has been sent, which may not take for ever."""
         if self.transport is not None:
+            self._enter("unread")
             self.transport.close()
 
     def abort(self) -> None:
@@ -126,6 +137,8 @@ class Connection(asyncio.Protocol):
             exchange = self.exchange = Exchange(parser.waiting.pop(0), self, listener)
             self.state = "busy"
             self._task = listener.loop.create_task(self._answer(exchange))
+            if not parser.waiting:
+                self._resume()  # for its body, and to hear the client leave
         elif parser.error:
             self._listener.broken(400)
             self._refuse(BAD)
@@ -149,11 +162,18 @@ class Connection(asyncio.Protocol):
             self.abort()  # a handler that failed without a word, or in the middle of an answer
         elif not exchange.request.over:
             self._linger()
-        elif exchange.close_after:
-            self.close()
+        elif exchange.close_after or self._listener.closing:
+            # nothing more is read: where more was sent, that would be a reset
+            (self._linger if self._parser.waiting or self._parser.error else self.close)()
+        elif self._blocked:
+            self._enter("unread")
+            self._pause()
         else:
-            self._enter("head" if self._parser.begun else "idle")
-            self._next()
+            self._go_on()
+
+    def _go_on(self) -> None:
+        self._enter("head" if self._parser.begun else "idle")
+        self._next()
 
     def _refuse(self, answer: bytes) -> None:
         """What is not HTTP, or no whole request, gets an answer that quotes nothing of it, and the connection is closed."""

@@ -97,7 +97,8 @@ class Exchange:
 
     async def _rest_of_body(self, request: Incoming) -> None:
         listener = self._listener
-        if self._transport is not None and request.fields.get("expect", "").lower() == "100-continue":
+        expected = request.version == (1, 1) and request.fields.get("expect", "").lower() == "100-continue"
+        if expected and self._transport is not None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         started = listener.loop.time()
         async with asyncio.timeout_at(started + listener.body_timeout) as deadline:
@@ -124,14 +125,14 @@ class Exchange:
 
     def reply(self, status: int, body: bytes, headers: Pairs = (), content_type: str = "application/json") -> None:
         """Head and body in one write."""
-        self.status = status
-        self.begun = self.said = True
         content = f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n" if status != 204 else ""
         head = (
             f"HTTP/1.1 {status} {REASONS.get(status, '')}\r\nDate: {self._listener.date()}\r\n{content}"
             f"Cache-Control: no-store\r\n{self._fields(headers)}\r\n"
-        )
-        self._write(head.encode("latin-1") + (b"" if self.method == "HEAD" else body))
+        ).encode("latin-1")  # before anything is said: what cannot be written can still be answered 500
+        self.status = status
+        self.begun = self.said = True
+        self._write(head if self.method == "HEAD" else head + body)
 
     def _fields(self, headers: Pairs) -> str:
         fields = "".join([f"{name}: {value}\r\n" for name, value in (*self.extra, *headers)])
@@ -148,14 +149,14 @@ class Exchange:
 
     def begin(self, content_type: str, headers: Pairs = ()) -> None:
         """The head of a 200; it leaves with the first chunk."""
-        self.status = 200
-        self.begun = True
         self._chunked = self.request.version == (1, 1)
         framing = "Transfer-Encoding: chunked\r\n\r\n" if self._chunked else "\r\n"
         self._head = (
             f"HTTP/1.1 200 OK\r\nDate: {self._listener.date()}\r\nContent-Type: {content_type}\r\n"
             f"{self._fields(headers)}{NO_STORE}{framing}"
         ).encode("latin-1")
+        self.status = 200
+        self.begun = True
 
     def write(self, data: bytes, *, last: bool = False) -> None:
         """One chunk (of no bytes: the head alone); `last` ends the body with it."""

@@ -5,10 +5,11 @@ Content-Length beside a Transfer-Encoding, repeated lengths, bare CR and LF, fol
 stricter here, so that no proxy before us can have read a request differently (RFC 9112):
 
     HTTP/1.0 and 1.1 only; one transfer coding, and it is `chunked`, and only in HTTP/1.1
-    exactly one Host in HTTP/1.1, which is a host (3.2); no target longer than MAX_LINE, no header either
-    a bounded head, a bounded number of headers (trailers counted in), bounded framing bytes between two pieces of body
+    exactly one Host in HTTP/1.1, at most one in HTTP/1.0, which is a host (3.2); no fragment in a target; no CONNECT
+    no target longer than MAX_LINE, no header either; a bounded head, a bounded number of headers (trailers counted in),
+        bounded bytes that are neither a whole header nor content
 
-An upgrade (h2c, WebSocket) is passed over, as RFC 9110 7.8 allows: the request is answered as it stands.
+An upgrade (h2c, WebSocket) is passed over, as RFC 9110 7.8 allows: the request is answered as it stands, with its body.
 """
 
 import re
@@ -20,14 +21,16 @@ from gateway.wire.fields import NAMES
 
 MAX_LINE = 8190
 MAX_HEAD = 32 << 10
+"""Bytes of names and values."""
 MAX_HEADERS = 128
 MAX_BARREN = 16 << 10
-"""Bytes of framing (chunk sizes, extensions, trailers) without a byte of body among them."""
+"""Bytes of reads that complete no header and bring no byte of body: a header that does not end, chunk extensions."""
 MAX_WAITING = 64
 """Requests of one connection that wait for their turn (pipelining); what comes behind them is not read."""
 
 _VERSIONS = {"1.1": (1, 1), "1.0": (1, 0)}
-_HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:%\[\]-]*").fullmatch
+_HOST = re.compile(r"(?:\[[A-Za-z0-9:._~%-]+\]|[A-Za-z0-9._~!$&'()*+;=%-]*)(?::[0-9]*)?").fullmatch
+"""A host and a port, or nothing. Without the comma that joins repeated ones."""
 
 
 class _Refused(Exception):
@@ -41,7 +44,7 @@ class Incoming:
     are counted and thrown away. `length` is what the head promises, -1 for chunks.
     """
 
-    __slots__ = ("broken", "fields", "keep_alive", "length", "method", "over", "pairs", "pieces", "size", "target", "version")
+    __slots__ = ("broken", "content", "fields", "keep_alive", "length", "method", "over", "pairs", "size", "target", "version")
 
     def __init__(self) -> None:
         self.method = ""
@@ -51,13 +54,13 @@ class Incoming:
         self.fields: dict[str, str] = {}
         self.keep_alive = False
         self.length = 0
-        self.pieces: list[bytes] = []
+        self.content: bytes | bytearray = b""
         self.size = 0
         self.over = False
         self.broken = False
 
     def body(self) -> bytes:
-        return self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
+        return bytes(self.content)
 
 
 class RequestParser:
@@ -67,13 +70,17 @@ class RequestParser:
     will be read; requests in `waiting` are good all the same. `begun`: a head has begun that is not complete.
     """
 
-    __slots__ = ("_barren", "_body", "_count", "_head", "_limit", "_llhttp", "_room", "_url", "begun", "error", "waiting")
+    __slots__ = (
+        "_barren", "_body", "_count", "_head", "_limit", "_llhttp", "_passed_over", "_room", "_url", "begun", "error",
+        "waiting",
+    )  # fmt: skip
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._llhttp: Any = httptools.HttpRequestParser(self)
         self._head = Incoming()
         self._body: Incoming | None = None
+        self._passed_over: Incoming | None = None
         self._url = b""
         self._count = 0
         self._room = MAX_HEAD
@@ -97,26 +104,34 @@ class RequestParser:
 
     def _feed(self, data: bytes) -> None:
         while data and not self.error:
-            body, size = self._body, self._body.size if self._body is not None else 0
+            head, count, body = self._head, self._count, self._body
+            size = body.size if body is not None else 0
             try:
                 self._llhttp.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
                 data = data[upgrade.args[0] :]
-                self._llhttp = httptools.HttpRequestParser(self)  # the old one reads nothing any more
+                self._go_on()
                 continue
-            self._count_bytes(body, size, len(data))
+            if self.begun or self._body is not None:
+                more = self._head is not head or self._count != count or self._body is not body
+                if more or (body is not None and body.size != size):
+                    self._barren = 0
+                else:
+                    self._count_barren(len(data))
             return
 
-    def _count_bytes(self, body: Incoming | None, size: int, fed: int) -> None:
-        """Bounds for what brings neither a complete head nor a byte of body."""
-        if self.begun:
-            self._room -= fed
-            if self._room < 0:
-                raise _Refused
-        elif body is not None and body is self._body:
-            self._barren = self._barren + fed if body.size == size else 0
-            if self._barren > MAX_BARREN:
-                raise _Refused
+    def _count_barren(self, size: int) -> None:
+        self._barren += size
+        if self._barren > MAX_BARREN:
+            raise _Refused
+
+    def _go_on(self) -> None:
+        """Behind the head of an upgrade, where llhttp has ended: another reads its body, if it has one, and what follows."""
+        self._llhttp = httptools.HttpRequestParser(self)
+        if self._passed_over is not None:
+            length = self._passed_over.length
+            framing = b"Content-Length: %d" % length if length >= 0 else b"Transfer-Encoding: chunked"
+            self._llhttp.feed_data(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % framing)
 
     def _stop(self) -> None:
         self.error = True
@@ -125,10 +140,15 @@ class RequestParser:
         if self._body is not None:
             self._body.broken = True
             self._body = None
+        if self._passed_over is not None:
+            self._passed_over.broken = True
+            self._passed_over = None
 
     # --- llhttp's callbacks
 
     def on_message_begin(self) -> None:
+        if self._passed_over is not None:
+            return
         if len(self.waiting) >= MAX_WAITING:
             raise _Refused
         self.begun = True
@@ -143,12 +163,15 @@ class RequestParser:
             raise _Refused
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        size = len(name) + len(value)
         self._count += 1
-        if self._count > MAX_HEADERS or len(value) + len(name) > MAX_LINE:
+        self._room -= size
+        if self._count > MAX_HEADERS or self._room < 0 or size > MAX_LINE:
             raise _Refused
         if not self.begun:
             return  # a trailer: bounded, of no use
         head = self._head
+        value = value.rstrip(b" \t")
         head.pairs.append((name, value))
         key = NAMES.get(name) or name.lower().decode("latin-1")
         fields = head.fields
@@ -156,6 +179,9 @@ class RequestParser:
         fields[key] = f"{fields[key]}, {text}" if key in fields else text
 
     def on_headers_complete(self) -> None:
+        if self._passed_over is not None:
+            self._body, self._passed_over = self._passed_over, None
+            return
         head, llhttp = self._head, self._llhttp
         version = _VERSIONS.get(llhttp.get_http_version())
         if version is None:
@@ -166,19 +192,25 @@ class RequestParser:
         head.keep_alive = llhttp.should_keep_alive()
         _check(head)
         self.begun = False
-        self._barren = 0
-        self._body = head
         self.waiting.append(head)
+        if head.length and llhttp.should_upgrade():  # llhttp would take the body for the next request
+            self._passed_over = head
+        else:
+            self._body = head
 
     def on_body(self, data: bytes) -> None:
         body = self._body
         if body is None:
             raise _Refused
         body.size += len(data)
-        if body.size <= self._limit:
-            body.pieces.append(data)
+        if body.size > self._limit:
+            body.content = b""
+        elif not body.content:
+            body.content = data
         else:
-            body.pieces.clear()
+            if isinstance(body.content, bytes):
+                body.content = bytearray(body.content)
+            body.content += data
 
     def on_message_complete(self) -> None:
         body = self._body
@@ -190,10 +222,13 @@ class RequestParser:
 def _check(head: Incoming) -> None:
     """What RFC 9112 leaves to the recipient's choice, or llhttp to its caller."""
     fields = head.fields
-    if head.version == (1, 1) and (host := fields.get("host")) is not None:
-        if not _HOST(host):  # two of them are joined by a space, which no host has
+    host = fields.get("host")
+    if host is None:
+        if head.version == (1, 1):
             raise _Refused
-    elif head.version == (1, 1):
+    elif not _HOST(host):
+        raise _Refused
+    if head.method == "CONNECT" or "#" in head.target:  # what follows a CONNECT would be for a tunnel
         raise _Refused
     coding = fields.get("transfer-encoding")
     if coding is not None:

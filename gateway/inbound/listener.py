@@ -17,15 +17,16 @@ Dispatch = Callable[[Exchange], Awaitable[None]]
 class Listener:
     """Build it inside the event loop. `dispatch` answers a request, and sees to it that any error is answered.
 
-    `broken` is told the status of requests that were not HTTP. Bounds are `config`'s; the kernel's and our own send
-    buffers are bounded by `send_buffer` each. `draining`: answers close their connections.
+    `broken` is told the status of what was answered before it was a request: no HTTP (400), too slow (408), one connection
+    too many (503). Bounds are `config`'s; the kernel's and our own send buffers are bounded by `send_buffer` each.
+    `draining`: answers say that they close their connections; `closing`: they do, whether they have said so or not.
     """
 
     def __init__(self, dispatch: Dispatch, config: ServerConfig, broken: Callable[[int], None]) -> None:
         self.loop = asyncio.get_running_loop()
         self.dispatch = dispatch
         self.broken = broken
-        self.draining = False
+        self.draining = self.closing = False
         self.date = Date()
         self.connections: set[Connection] = set()
         self._emptied: asyncio.Event | None = None
@@ -34,7 +35,8 @@ class Listener:
         self.body_timeout = float(config.body_timeout)
         self.send_buffer = int(config.send_buffer)
         self.bounds: dict[State, float] = {
-            "head": float(config.header_timeout), "idle": float(config.keepalive_timeout), "linger": LINGER,
+            "head": float(config.header_timeout), "idle": float(config.keepalive_timeout),
+            "unread": float(config.write_idle), "linger": LINGER,
         }  # fmt: skip
 
     async def bind(self, address: str, backlog: int = 4096, *, reuse_port: bool = False) -> asyncio.Server:
@@ -63,7 +65,7 @@ class Listener:
 
     async def shutdown(self, timeout: float) -> None:
         """Close all connections: idle ones now, those that are being answered within `timeout` seconds."""
-        self.draining = True
+        self.draining = self.closing = True
         for connection in list(self.connections):
             if connection.exchange is None:
                 connection.close()

@@ -14,6 +14,7 @@ from gateway.upstream.exchange import Exchange
 from gateway.upstream.http1 import MAX_HEAD, MAX_HEADERS, ResponseParser
 from gateway.upstream.pool import Pool
 from gateway.upstream.request import Heads, origin_of
+from gateway.upstream.tunnel import proxy_of
 from gateway.version import VERSION
 
 KEEPALIVE = 60.0
@@ -25,8 +26,9 @@ class HttpTransport:
     """Connections to the origin of `base_url`; may be built outside the event loop.
 
     `credentials` go with every request, and to this origin only. `max_connections` bounds open and opening ones; further
-    calls wait their turn within their `connect` time. `tls` None: `tls_context()`, where the URL is https. `keepalive`,
-    seconds: an idle connection's life. Raises ValueError for a URL or credentials that cannot be used.
+    calls wait their turn within their `connect` time. `tls` None: `tls_context()`, where the URL is https. `proxy`: the
+    URL of an HTTP proxy to tunnel through. `keepalive`, seconds: an idle connection's life. Raises ValueError for a URL
+    or credentials that cannot be used.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class HttpTransport:
         credentials: Headers = (),
         max_connections: int = 1024,
         tls: ssl.SSLContext | None = None,
+        proxy: str | None = None,
         keepalive: float = KEEPALIVE,
         max_head: int = MAX_HEAD,
         max_headers: int = MAX_HEADERS,
@@ -49,7 +52,8 @@ class HttpTransport:
         self._max_head = max_head
         self._max_headers = max_headers
         self.pool = Pool(max_connections, keepalive, clock)
-        self.dialer = Dialer(origin, tls if origin.scheme == "https" else None, clock)
+        through = proxy_of(proxy) if proxy is not None else None
+        self.dialer = Dialer(origin, tls if origin.scheme == "https" else None, clock, proxy=through)
         self._buffer = memoryview(bytearray(READ))
         self._loop: asyncio.AbstractEventLoop | None = None
         self.dialed = 0

@@ -18,6 +18,7 @@ import aiohappyeyeballs
 from gateway.errors import UpstreamError
 from gateway.upstream.connection import Connection
 from gateway.upstream.request import Origin
+from gateway.upstream.tunnel import Proxy, open_tunnel
 
 DNS_TTL = 60.0
 RACE_DELAY = 0.25
@@ -59,10 +60,19 @@ def tls_context(*, cafile: str | None = None) -> TlsContext:
 
 
 class Dialer:
-    """Opens connections to `origin`. A proxy, when there is one, would be another class with this `dial`."""
+    """Opens connections to `origin`, through a tunnel where there is a `proxy`: then that one's name is looked up alone."""
 
-    def __init__(self, origin: Origin, tls: ssl.SSLContext | None, clock: Callable[[], float], ttl: float = DNS_TTL) -> None:
+    def __init__(
+        self,
+        origin: Origin,
+        tls: ssl.SSLContext | None,
+        clock: Callable[[], float],
+        ttl: float = DNS_TTL,
+        proxy: Proxy | None = None,
+    ) -> None:
         self._origin = origin
+        self._proxy = proxy
+        self._peer = proxy.origin if proxy is not None else origin
         self._tls = tls
         self._clock = clock
         self._ttl = ttl
@@ -73,6 +83,8 @@ class Dialer:
     async def dial(self, connection: Connection) -> None:
         """Connect it. Raises UpstreamError: dns_error, connect_error, tls_error."""
         sock = await self._connect(await self._resolve())
+        if self._proxy is not None:
+            await self._tunnel(sock, self._proxy)
         await self._start(connection, sock)
 
     def remember(self, connection: Connection) -> None:
@@ -95,13 +107,13 @@ class Dialer:
         return addresses
 
     async def _look_up(self) -> list[_Address]:
-        origin = self._origin
+        peer = self._peer
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+            found = await asyncio.get_running_loop().getaddrinfo(peer.host, peer.port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            raise UpstreamError("dns_error", f"The name of {origin.name} could not be resolved") from error
+            raise UpstreamError("dns_error", f"The name of {peer.name} could not be resolved") from error
         if not found:
-            raise UpstreamError("dns_error", f"The name of {origin.name} has no address")
+            raise UpstreamError("dns_error", f"The name of {peer.name} has no address")
         return list(found)
 
     def _looked_up(self, lookup: "asyncio.Task[list[_Address]]") -> None:
@@ -124,7 +136,16 @@ class Dialer:
         except (OSError, RuntimeError) as error:  # uvloop raises the latter too
             self._addresses = []
             reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-            raise UpstreamError("connect_error", f"{self._origin.name} could not be connected to: {reason}") from error
+            raise UpstreamError("connect_error", f"{self._peer.name} could not be connected to: {reason}") from error
+
+    async def _tunnel(self, sock: socket.socket, proxy: Proxy) -> None:
+        opened = False
+        try:
+            await open_tunnel(sock, self._origin, proxy)
+            opened = True
+        finally:
+            if not opened:
+                sock.close()
 
     async def _start(self, connection: Connection, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()

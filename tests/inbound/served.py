@@ -1,0 +1,113 @@
+"""A listener whose requests are answered by the test, and clients of it.
+
+    async with served(answer, max_connections=2) as server:
+        wire = await server.wire()
+
+When it is left nothing may be left: no connection, no task, no object of a connection (with the collector switched off),
+no complaint of the loop.
+"""
+
+import asyncio
+import gc
+import socket
+import struct
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from gateway.config import Server
+from gateway.inbound.connection import Connection
+from gateway.inbound.exchange import Exchange
+from gateway.inbound.http1 import Incoming, RequestParser
+from gateway.inbound.listener import Listener
+from tests.e2e.watched import Wire
+from tests.upstream.calls import until
+
+Answer = Callable[[Exchange], Awaitable[None]]
+
+
+class Served:
+    """`exchanges`: paths of the requests that came to be answered; `cancelled`: of those whose handler was cancelled."""
+
+    def __init__(self, answer: Answer, config: Server) -> None:
+        self.answer = answer
+        self.paths: list[str] = []
+        self.cancelled: list[str] = []
+        self.broken: list[int] = []
+        self.complaints: list[dict[str, Any]] = []
+        self.clients: list[socket.socket | asyncio.StreamWriter] = []
+        self.listener = Listener(self.dispatch, config, self.broken.append)
+        self.address = ("127.0.0.1", 0)
+
+    async def dispatch(self, exchange: Exchange) -> None:
+        self.paths.append(exchange.path)
+        try:
+            await self.answer(exchange)
+        except asyncio.CancelledError:
+            self.cancelled.append(exchange.path)
+            raise
+
+    @property
+    def connection(self) -> Connection:
+        """The only one."""
+        (connection,) = self.listener.connections
+        return connection
+
+    async def wire(self) -> Wire:
+        """A client that reads."""
+        wire = Wire(*await asyncio.open_connection(*self.address))
+        self.clients.append(wire.writer)
+        return wire
+
+    async def mute(self, *sent: bytes) -> socket.socket:
+        """A client that has sent this, and does not read. Its kernel takes next to nothing."""
+        client = socket.socket()
+        self.clients.append(client)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(client, self.address)
+        for data in sent:
+            await loop.sock_sendall(client, data)
+        return client
+
+    def later(self, seconds: float) -> None:
+        """The sweep, as it will be so many seconds from now."""
+        self.listener.sweep(time.monotonic() + seconds)
+
+    async def emptied(self) -> None:
+        await until(lambda: not self.listener.connections)
+
+
+@asynccontextmanager
+async def served(answer: Answer, **config: Any) -> AsyncIterator[Served]:
+    loop = asyncio.get_running_loop()
+    before = asyncio.all_tasks()
+    gc.collect()
+    gc.disable()
+    try:
+        server = Served(answer, Server(**config))
+        loop.set_exception_handler(lambda _, context: server.complaints.append(context))
+        sockets = await server.listener.bind("127.0.0.1:0")
+        server.address = sockets.sockets[0].getsockname()
+        yield server
+        for client in server.clients:
+            client.close()
+        sockets.close()
+        await server.emptied()
+        await until(lambda: asyncio.all_tasks() <= before)
+        await until(lambda: not left_over())
+        assert server.complaints == []
+    finally:
+        gc.enable()
+
+
+def left_over() -> list[object]:
+    return [found for found in gc.get_objects() if isinstance(found, (Connection, Exchange, RequestParser, Incoming))]
+
+
+def reset(wire: Wire) -> None:
+    """The client leaves with a TCP reset."""
+    wire.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    wire.writer.transport.abort()
