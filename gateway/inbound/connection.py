@@ -83,8 +83,6 @@ class Connection(asyncio.Protocol):
             self.exchange.body_moved()
         elif self.state != "unread":
             self._next()
-        if parser.waiting:  # pipelined: their turn is to come, and no more is wanted before
-            self._pause()
 
     def eof_received(self) -> bool:
         if self.exchange is not None:
@@ -137,8 +135,7 @@ class Connection(asyncio.Protocol):
             exchange = self.exchange = Exchange(parser.waiting.pop(0), self, listener)
             self.state = "busy"
             self._task = listener.loop.create_task(self._answer(exchange))
-            if not parser.waiting:
-                self._resume()  # for its body, and to hear the client leave
+            self._resume()  # for its body, and to hear the client leave
         elif parser.error:
             self._listener.broken(400)
             self._refuse(BAD)

@@ -109,7 +109,10 @@ class Exchange:
                 if request.size > listener.body_limit:
                     raise self._too_large()
                 self._moved = listener.loop.create_future()
-                await self._moved
+                try:
+                    await self._moved
+                finally:
+                    self._moved = None  # cancelled, it holds the frame that holds us
                 deadline.reschedule(started + max(listener.body_timeout, GRACE + request.size / MIN_RATE))
 
     def body_moved(self) -> None:

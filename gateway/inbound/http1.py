@@ -26,7 +26,9 @@ MAX_HEADERS = 128
 MAX_BARREN = 16 << 10
 """Bytes of reads that complete no header and bring no byte of body: a header that does not end, chunk extensions."""
 MAX_WAITING = 64
-"""Requests of one connection that wait for their turn (pipelining); what comes behind them is not read."""
+MAX_KEPT = 1 << 20
+"""Requests of one connection that wait for their turn (pipelining), and bytes of their bodies; more is refused, for a
+connection that was not read would not say when its client leaves."""
 
 _VERSIONS = {"1.1": (1, 1), "1.0": (1, 0)}
 _HOST = re.compile(r"(?:\[[A-Za-z0-9:._~%-]+\]|[A-Za-z0-9._~!$&'()*+;=%-]*)(?::[0-9]*)?").fullmatch
@@ -71,7 +73,7 @@ class RequestParser:
     """
 
     __slots__ = (
-        "_barren", "_body", "_count", "_head", "_limit", "_llhttp", "_passed_over", "_room", "_url", "begun", "error",
+        "_barren", "_body", "_count", "_head", "_kept", "_limit", "_llhttp", "_passed_over", "_room", "_url", "begun", "error",
         "waiting",
     )  # fmt: skip
 
@@ -85,6 +87,7 @@ class RequestParser:
         self._count = 0
         self._room = MAX_HEAD
         self._barren = 0
+        self._kept = 0
         self.waiting: list[Incoming] = []
         self.begun = False
         self.error = False
@@ -151,6 +154,8 @@ class RequestParser:
             return
         if len(self.waiting) >= MAX_WAITING:
             raise _Refused
+        if not self.waiting:
+            self._kept = 0
         self.begun = True
         self._head = Incoming()
         self._url = b""
@@ -203,6 +208,10 @@ class RequestParser:
         if body is None:
             raise _Refused
         body.size += len(data)
+        if self.waiting and self.waiting[-1] is body:
+            self._kept += len(data)
+            if self._kept > MAX_KEPT:
+                raise _Refused
         if body.size > self._limit:
             body.content = b""
         elif not body.content:
