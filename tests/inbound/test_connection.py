@@ -176,20 +176,14 @@ async def test_a_client_that_leaves_is_heard_while_its_last_pipelined_request_is
 
 
 async def test_a_client_cannot_make_the_gateway_keep_what_it_pipelines() -> None:
+    """What is too much is thrown away, for a connection that is not read would not say when its client leaves."""
     held = Held()
     async with served(held) as server:
         client = await server.mute(get("/0"))
         await until(lambda: server.paths == ["/0"])
-        sent = 0
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(1):  # a bound: it ends where the kernel takes no more
-                while True:
-                    await asyncio.get_running_loop().sock_sendall(client, post("/", b"a" * 100_000))
-                    sent += 1
-        parser = server.connection._parser
-        assert sum(waiting.size for waiting in parser.waiting) < 2 << 20
-        assert sent * 100_000 < 20 << 20
-        del parser
+        for _ in range(100):
+            await asyncio.get_running_loop().sock_sendall(client, post("/", b"a" * 100_000))
+        assert sum(waiting.size for waiting in server.connection._parser.waiting) < 2 << 20
 
 
 async def test_garbage_behind_good_requests_is_refused_after_they_were_answered() -> None:
