@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 State = Literal["head", "busy", "idle", "unread", "linger"]
 LINGER = 2.0
+PIPELINED = 16
+"""Requests that may wait for their turn, with PIPELINED_SIZE bytes of bodies, while we still read: a client that leaves is
+heard only then."""
+PIPELINED_SIZE = 64 << 10
 OVERLOADED = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
 BAD_REQUEST = b'{"error":{"message":"The request is not valid HTTP","type":"invalid_request_error","code":"bad_http"}}'
 BAD = (
@@ -83,7 +87,7 @@ class Connection(asyncio.Protocol):
             self.exchange.body_moved()
         elif self.state != "unread":
             self._next()
-        if parser.waiting:  # pipelined: their turn is to come, and no more is wanted before
+        if parser.waiting and self._full():
             self._pause()
 
     def eof_received(self) -> bool:
@@ -137,8 +141,8 @@ class Connection(asyncio.Protocol):
             exchange = self.exchange = Exchange(parser.waiting.pop(0), self, listener)
             self.state = "busy"
             self._task = listener.loop.create_task(self._answer(exchange))
-            if not parser.waiting:
-                self._resume()  # for its body, and to hear the client leave
+            if self._paused and not self._full():
+                self._resume()
         elif parser.error:
             self._listener.broken(400)
             self._refuse(BAD)
@@ -191,6 +195,10 @@ class Connection(asyncio.Protocol):
     def _enter(self, state: State) -> None:
         self.state = state
         self.since = time.monotonic()
+
+    def _full(self) -> bool:
+        waiting = self._parser.waiting
+        return len(waiting) > PIPELINED or sum([request.size for request in waiting]) > PIPELINED_SIZE
 
     def _pause(self) -> None:
         if not self._paused and self.transport is not None:

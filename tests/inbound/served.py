@@ -24,6 +24,9 @@ from gateway.inbound.listener import Listener
 from tests.e2e.watched import Wire
 from tests.upstream.calls import until
 
+BOUND = 10.0
+"""Seconds after which what is left is left for good."""
+
 Answer = Callable[[Exchange], Awaitable[None]]
 
 
@@ -53,6 +56,13 @@ class Served:
         """The only one."""
         (connection,) = self.listener.connections
         return connection
+
+    @property
+    def request(self) -> Incoming:
+        """The only one that is being answered."""
+        exchange = self.connection.exchange
+        assert exchange is not None
+        return exchange.request
 
     async def wire(self) -> Wire:
         """A client that reads."""
@@ -95,9 +105,10 @@ async def served(answer: Answer, **config: Any) -> AsyncIterator[Served]:
         for client in server.clients:
             client.close()
         sockets.close()
-        await server.emptied()
-        await until(lambda: asyncio.all_tasks() <= before)
-        await until(lambda: not left_over())
+        async with asyncio.timeout(BOUND):
+            await server.emptied()
+            await until(lambda: asyncio.all_tasks() <= before)
+            await until(lambda: not left_over())
         assert server.complaints == []
     finally:
         gc.enable()
