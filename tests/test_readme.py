@@ -1,18 +1,30 @@
-"""The README's configuration can be used as it stands."""
+"""The README's configuration and commands can be used as they stand."""
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
+import click
+import pytest
+
+from gateway.api import ADMIN, API
+from gateway.cli import cli
 from gateway.configfile import check
-from gateway.metrics import TABLE
+from tests.e2e.gateway_process import DIGEST, KEY, serving
 from tests.test_config_values import bundled
 
 ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
 ENVIRON = {"OPENAI_API_KEY": "x", "ANTHROPIC_API_KEY": "x"}
 
 
 def blocks() -> list[str]:
-    return re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    return re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+
+
+def section(title: str) -> str:
+    return README.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
 
 
 def problems(text: str, tmp_path: Path) -> list[str]:
@@ -32,11 +44,49 @@ def test_the_routing_example_fits_into_it(tmp_path: Path) -> None:
 
 
 def test_the_limits_fit_into_it_too(tmp_path: Path) -> None:
-    assert problems(blocks()[0].partition("\nkeys:")[0] + "\n" + blocks()[2], tmp_path) == []
+    upstreams = blocks()[0].partition("\naliases:")[0]
+    assert problems(upstreams + "\n" + blocks()[2], tmp_path) == []
 
 
-def test_the_page_of_metrics_names_them_all_as_they_are() -> None:
-    page = (ROOT / "docs" / "metrics.md").read_text()
-    for name, spec in TABLE.items():
-        full = f"{name}_total" if spec.kind == "counter" else name
-        assert f"| `{full}` | {spec.kind} | {', '.join(spec.labels)} | {spec.help} |" in page
+def test_the_issuers_fit_into_it_too(tmp_path: Path) -> None:
+    assert problems(blocks()[0] + blocks()[3], tmp_path) == []
+
+
+def test_every_route_stands_among_the_endpoints() -> None:
+    told = section("Endpoints")
+    assert [path for path in (*API, *ADMIN) if f"{path.removesuffix('/*')}" not in told] == []
+
+
+def test_every_command_is_one_with_its_options() -> None:
+    for line in re.findall(r"`sluice ([^`]+)`", section("Commands")):
+        command: click.Command = cli
+        names = re.findall(r"^[a-z ]*[a-z]", line)[0].split()
+        for name in names:
+            assert isinstance(command, click.Group)
+            command = command.commands[name]
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert set(re.findall(r"--[a-z-]+", line)) <= options, line
+
+
+GATEWAY = f"""
+upstreams: {{ echo: {{ backend: echo }} }}
+aliases: {{ echo: {{ tiers: [[{{ upstream: echo, model: echo }}]] }} }}
+keys: [{{ id: shop, digest: "{DIGEST}", default_alias: echo, origins: [https://shop.example.com] }}]
+tokens: {{ secret: page-secret-page-secret-page-secret }}
+admin: {{ digest: "{DIGEST}" }}
+"""
+
+
+def test_its_curl_lines_are_answered(tmp_path: Path) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    commands = [block for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) if block.startswith("curl")]
+    assert len(commands) == 4
+    with serving(GATEWAY) as running:
+        for command in commands:
+            here = command.replace("http://127.0.0.1:8080", "127.0.0.1:8080").replace("sk-sluice-dev", KEY)
+            here = here.replace("127.0.0.1:8080", running.api).replace("127.0.0.1:8081", running.admin)
+            script = f"set -e\ncurl() {{ command curl --fail --noproxy '*' \"$@\"; }}\nKEY={KEY} ADMIN={KEY}\n{here}"
+            done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, timeout=20)
+            assert done.returncode == 0, (here, done.stderr)
+            assert done.stdout, here

@@ -5,7 +5,7 @@
     exchange    one request and its answer: what the routes hold
     listener    the listening socket, its connections, and their end
 
-Why not aiohttp's server, whose parser, tasks and response objects cost 40 µs more of a request (DECISIONS 25): the grammar
+Why not aiohttp's server, whose parser, tasks and response objects cost 40 µs more of a request (DECISIONS 24): the grammar
 is llhttp's here as there, and an answer is one write. When a client leaves, its handler's task is cancelled at once, and
 with it the upstream call; a half-closed client counts as gone.
 """
