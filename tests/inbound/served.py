@@ -24,11 +24,7 @@ from gateway.inbound.listener import Listener
 from tests.e2e.watched import Wire
 from tests.upstream.calls import until
 
-<<<<<<< HEAD
 BOUND = 10.0
-=======
-BOUND = 3.0
->>>>>>> main
 """Seconds after which what is left is left for good."""
 
 Answer = Callable[[Exchange], Awaitable[None]]
