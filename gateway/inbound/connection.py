@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 
 State = Literal["head", "busy", "idle", "unread", "linger"]
 LINGER = 2.0
-PIPELINED = 16
-"""Requests that may wait for their turn, with PIPELINED_SIZE bytes of bodies, while we still read: a client that leaves is
-heard only then."""
-PIPELINED_SIZE = 64 << 10
 OVERLOADED = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
 BAD_REQUEST = b'{"error":{"message":"The request is not valid HTTP","type":"invalid_request_error","code":"bad_http"}}'
 BAD = (
@@ -87,8 +83,6 @@ class Connection(asyncio.Protocol):
             self.exchange.body_moved()
         elif self.state != "unread":
             self._next()
-        if parser.waiting and self._full():
-            self._pause()
 
     def eof_received(self) -> bool:
         if self.exchange is not None:
@@ -141,8 +135,7 @@ class Connection(asyncio.Protocol):
             exchange = self.exchange = Exchange(parser.waiting.pop(0), self, listener)
             self.state = "busy"
             self._task = listener.loop.create_task(self._answer(exchange))
-            if self._paused and not self._full():
-                self._resume()
+            self._resume()  # for its body, and to hear the client leave
         elif parser.error:
             self._listener.broken(400)
             self._refuse(BAD)
@@ -195,10 +188,6 @@ class Connection(asyncio.Protocol):
     def _enter(self, state: State) -> None:
         self.state = state
         self.since = time.monotonic()
-
-    def _full(self) -> bool:
-        waiting = self._parser.waiting
-        return len(waiting) > PIPELINED or sum([request.size for request in waiting]) > PIPELINED_SIZE
 
     def _pause(self) -> None:
         if not self._paused and self.transport is not None:

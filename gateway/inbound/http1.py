@@ -26,7 +26,9 @@ FIELD = 256
 MAX_BARREN = 16 << 10
 """Bytes of reads that complete no header and bring no byte of body: a header that does not end, chunk extensions."""
 MAX_WAITING = 64
-"""Requests of one connection that wait for their turn (pipelining); what comes behind them is not read."""
+MAX_KEPT = 1 << 20
+"""Requests of one connection that wait for their turn (pipelining), and bytes of their bodies where they are several; more is
+refused, for a connection that was not read would not say when its client leaves."""
 
 _VERSIONS = {"1.1": (1, 1), "1.0": (1, 0)}
 _HOST = re.compile(r"(?:\[[A-Za-z0-9:._~%-]+\]|[A-Za-z0-9._~!$&'()*+;=%-]*)(?::[0-9]*)?").fullmatch
@@ -112,6 +114,8 @@ class RequestParser:
                 data = data[upgrade.args[0] :]
                 self._go_on()
                 continue
+            if len(self.waiting) > 1 and sum([request.size for request in self.waiting]) > MAX_KEPT:
+                raise _Refused
             if self._head is not None:
                 self._count_barren(len(data), (self._room, -1))
             elif self._body is not None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.inbound.http1 import FIELD, MAX_BARREN, MAX_HEAD, MAX_LINE, MAX_WAITING, Incoming, RequestParser
+from gateway.inbound.http1 import FIELD, MAX_BARREN, MAX_HEAD, MAX_KEPT, MAX_LINE, MAX_WAITING, Incoming, RequestParser
 from tests.wire.cuts import bytewise, exhaustive
 
 SECURITY = Path(__file__).resolve().parents[3] / "shared" / "security"
@@ -329,6 +329,22 @@ def test_what_does_not_end_is_refused(start: bytes, piece: bytes, bound: int) ->
             parser.feed(each)
             sent += len(each)
             assert sent <= bound + 2 * len(each)
+
+
+def test_bodies_that_wait_are_bounded_together() -> None:
+    body = "a" * (MAX_KEPT // 4)
+    parser = RequestParser(MAX_KEPT)
+    for _ in range(4):
+        parser.feed(post(f"Content-Length: {len(body)}", body=body))
+    assert not parser.error
+    parser.feed(post("Content-Length: 1", body="a"))
+    assert parser.error
+    assert [waiting.over for waiting in parser.waiting] == [True] * 5
+    parser = RequestParser(MAX_KEPT)
+    for _ in range(20):
+        parser.feed(post(f"Content-Length: {len(body)}", body=body))
+        del parser.waiting[:-1]  # answered
+    assert not parser.error
 
 
 def test_a_head_that_begins_behind_a_large_body_is_not_blamed_for_it() -> None:
