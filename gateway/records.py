@@ -129,7 +129,7 @@ class Records:
         self.log.error("streams_not_resumable", error=type(error).__name__)
 
     def broken(self, status: int) -> None:
-        """A request that was not HTTP (400), or a fault of the server's (500)."""
+        """What was answered before it was a request: no HTTP (400), too slow (408), one connection too many (503)."""
         self.series["widget", OTHER].requests[f"{status // 100}xx"].inc()
 
     def crashed(self, crash: Exception, request_id: str) -> None:

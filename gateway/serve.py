@@ -75,10 +75,14 @@ class Gateway:
             except OSError as error:
                 await self._close()
                 raise CannotListen(f"cannot listen on {address} (server.{option}): {error.strerror or error}") from None
-        self._ticking = asyncio.create_task(self.runtime.tick(self.clients.sweep))
+        self._ticking = asyncio.create_task(self.runtime.tick(self._sweep))
         self.runtime.start_probes()
         self.runtime.authenticator.start()
         return self
+
+    def _sweep(self, now: float) -> None:
+        self.clients.sweep(now)
+        self.operators.sweep(now)
 
     async def __aexit__(self, *_: object) -> None:
         await self._close()

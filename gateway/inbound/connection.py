@@ -108,7 +108,7 @@ class Connection(asyncio.Protocol):
         bound = self._listener.bounds.get(self.state)
         if bound is None or now - self.since <= bound:
             return
-        if self.state in ("linger", "unread"):
+        if self.state in ("linger", "unread") or (self.transport is not None and self.transport.is_closing()):
             self.abort()
         elif self._parser.begun:
             self._listener.broken(408)

@@ -101,19 +101,20 @@ class Exchange:
         if expected and self._transport is not None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         started = listener.loop.time()
-        async with asyncio.timeout_at(started + listener.body_timeout) as deadline:
-            while not request.over:
-                if request.broken:
-                    self.close_after = True
-                    raise BadRequest("The body's framing is broken")
-                if request.size > listener.body_limit:
-                    raise self._too_large()
-                self._moved = listener.loop.create_future()
-                try:
+        deadline = started + listener.body_timeout
+        while not request.over:
+            if request.broken:
+                self.close_after = True
+                raise BadRequest("The body's framing is broken")
+            if request.size > listener.body_limit:
+                raise self._too_large()
+            self._moved = listener.loop.create_future()
+            try:
+                async with asyncio.timeout_at(deadline):
                     await self._moved
-                finally:
-                    self._moved = None  # cancelled, it holds the frame that holds us
-                deadline.reschedule(started + max(listener.body_timeout, GRACE + request.size / MIN_RATE))
+            finally:
+                self._moved = None  # cancelled, it holds the frame that holds us
+            deadline = max(deadline, started + GRACE + request.size / MIN_RATE)
 
     def body_moved(self) -> None:
         """More of the body has come, or it is found to be broken."""

@@ -6,8 +6,8 @@ stricter here, so that no proxy before us can have read a request differently (R
 
     HTTP/1.0 and 1.1 only; one transfer coding, and it is `chunked`, and only in HTTP/1.1
     exactly one Host in HTTP/1.1, at most one in HTTP/1.0, which is a host (3.2); no fragment in a target; no CONNECT
-    no target longer than MAX_LINE, no header either; a bounded head, a bounded number of headers (trailers counted in),
-        bounded bytes that are neither a whole header nor content
+    no target longer than MAX_LINE, no header either; a bounded head (trailers counted in), bounded bytes that are neither a
+        whole header nor content
 
 An upgrade (h2c, WebSocket) is passed over, as RFC 9110 7.8 allows: the request is answered as it stands, with its body.
 """
@@ -20,15 +20,15 @@ import httptools
 from gateway.wire.fields import NAMES
 
 MAX_LINE = 8190
-MAX_HEAD = 32 << 10
-"""Bytes of names and values."""
-MAX_HEADERS = 128
+MAX_HEAD = 64 << 10
+"""Bytes of names and values, and FIELD for each of them (so there are at most 255; as HTTP/2 counts, RFC 9113 6.5.2)."""
+FIELD = 256
 MAX_BARREN = 16 << 10
 """Bytes of reads that complete no header and bring no byte of body: a header that does not end, chunk extensions."""
 MAX_WAITING = 64
 MAX_KEPT = 1 << 20
-"""Requests of one connection that wait for their turn (pipelining), and bytes of their bodies; more is refused, for a
-connection that was not read would not say when its client leaves."""
+"""Requests of one connection that wait for their turn (pipelining), and bytes of their bodies where they are several; more is
+refused, for a connection that was not read would not say when its client leaves."""
 
 _VERSIONS = {"1.1": (1, 1), "1.0": (1, 0)}
 _HOST = re.compile(r"(?:\[[A-Za-z0-9:._~%-]+\]|[A-Za-z0-9._~!$&'()*+;=%-]*)(?::[0-9]*)?").fullmatch
@@ -73,24 +73,25 @@ class RequestParser:
     """
 
     __slots__ = (
-        "_barren", "_body", "_count", "_head", "_kept", "_limit", "_llhttp", "_passed_over", "_room", "_url", "begun", "error",
-        "waiting",
+        "_barren", "_body", "_head", "_limit", "_llhttp", "_passed_over", "_progress", "_room", "_url", "error", "waiting",
     )  # fmt: skip
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._llhttp: Any = httptools.HttpRequestParser(self)
-        self._head = Incoming()
+        self._head: Incoming | None = None
         self._body: Incoming | None = None
         self._passed_over: Incoming | None = None
         self._url = b""
-        self._count = 0
         self._room = MAX_HEAD
+        self._progress = (0, 0)
         self._barren = 0
-        self._kept = 0
         self.waiting: list[Incoming] = []
-        self.begun = False
         self.error = False
+
+    @property
+    def begun(self) -> bool:
+        return self._head is not None
 
     def feed(self, data: bytes) -> None:
         """Never raises: see `waiting`, `error`, and the requests themselves."""
@@ -107,24 +108,24 @@ class RequestParser:
 
     def _feed(self, data: bytes) -> None:
         while data and not self.error:
-            head, count, body = self._head, self._count, self._body
-            size = body.size if body is not None else 0
             try:
                 self._llhttp.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
                 data = data[upgrade.args[0] :]
                 self._go_on()
                 continue
-            if self.begun or self._body is not None:
-                more = self._head is not head or self._count != count or self._body is not body
-                if more or (body is not None and body.size != size):
-                    self._barren = 0
-                else:
-                    self._count_barren(len(data))
+            if len(self.waiting) > 1 and sum([request.size for request in self.waiting]) > MAX_KEPT:
+                raise _Refused
+            if self._head is not None:
+                self._count_barren(len(data), (self._room, -1))
+            elif self._body is not None:
+                self._count_barren(len(data), (self._room, self._body.size))
             return
 
-    def _count_barren(self, size: int) -> None:
-        self._barren += size
+    def _count_barren(self, size: int, progress: tuple[int, int]) -> None:
+        """`progress`: what is left of the head's room, and how much there is of the body."""
+        self._barren = self._barren + size if progress == self._progress else 0
+        self._progress = progress
         if self._barren > MAX_BARREN:
             raise _Refused
 
@@ -138,8 +139,8 @@ class RequestParser:
 
     def _stop(self) -> None:
         self.error = True
-        self.begun = False
         self._llhttp = None
+        self._head = None
         if self._body is not None:
             self._body.broken = True
             self._body = None
@@ -154,13 +155,10 @@ class RequestParser:
             return
         if len(self.waiting) >= MAX_WAITING:
             raise _Refused
-        if not self.waiting:
-            self._kept = 0
-        self.begun = True
         self._head = Incoming()
         self._url = b""
-        self._count = 0
         self._room = MAX_HEAD
+        self._progress = (0, 0)
 
     def on_url(self, url: bytes) -> None:
         self._url += url
@@ -169,14 +167,13 @@ class RequestParser:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         size = len(name) + len(value)
-        self._count += 1
-        self._room -= size
-        if self._count > MAX_HEADERS or self._room < 0 or size > MAX_LINE:
+        self._room = room = self._room - size - FIELD
+        if room < 0 or size > MAX_LINE:
             raise _Refused
-        if not self.begun:
-            return  # a trailer: bounded, of no use
         head = self._head
-        value = value.rstrip(b" \t")
+        if head is None:
+            return  # a trailer: bounded, of no use
+        value = value.rstrip()  # only spaces and tabs: llhttp lets no other white space through
         head.pairs.append((name, value))
         key = NAMES.get(name) or name.lower().decode("latin-1")
         fields = head.fields
@@ -189,14 +186,14 @@ class RequestParser:
             return
         head, llhttp = self._head, self._llhttp
         version = _VERSIONS.get(llhttp.get_http_version())
-        if version is None:
+        if head is None or version is None:
             raise _Refused
         head.version = version
         head.method = llhttp.get_method().decode("latin-1")
         head.target = self._url.decode("latin-1")
         head.keep_alive = llhttp.should_keep_alive()
         _check(head)
-        self.begun = False
+        self._head = None
         self.waiting.append(head)
         if head.length and llhttp.should_upgrade():  # llhttp would take the body for the next request
             self._passed_over = head
@@ -208,10 +205,6 @@ class RequestParser:
         if body is None:
             raise _Refused
         body.size += len(data)
-        if self.waiting and self.waiting[-1] is body:
-            self._kept += len(data)
-            if self._kept > MAX_KEPT:
-                raise _Refused
         if body.size > self._limit:
             body.content = b""
         elif not body.content:

@@ -19,9 +19,9 @@ BODY = json.dumps({"sessionId": "s", "message": "hi"}).encode()
 HEADERS = f"POST /v1/chat HTTP/1.1\r\nHost: x\r\nx-api-key: {KEY}\r\nContent-Type: application/json\r\n".encode()
 
 
-async def drip(g: Running, pieces: list[bytes], pause: float = 0.05) -> tuple[bytes, float]:
+async def drip(g: Running, pieces: list[bytes], pause: float = 0.05, *, admin: bool = False) -> tuple[bytes, float]:
     """What is answered to pieces sent one after another, and how long the connection lived."""
-    reader, writer = await asyncio.open_connection(*g.address)
+    reader, writer = await asyncio.open_connection(*(g.admin_address if admin else g.address))
     began = time.monotonic()
     answer = asyncio.create_task(reader.read())
     try:
@@ -46,9 +46,10 @@ async def drip(g: Running, pieces: list[bytes], pause: float = 0.05) -> tuple[by
 )
 async def test_a_head_that_does_not_end_is_hung_up_on(pieces: list[bytes]) -> None:
     async with gateway(CONFIG) as g:
-        answer, lived = await drip(g, pieces)
-        assert b" 200 " not in answer
-        assert lived < 10, "a bound, not a measurement: the deadline is 0.3 s"
+        for admin in (False, True):
+            answer, lived = await drip(g, pieces, admin=admin)
+            assert b" 200 " not in answer
+            assert lived < 10, "a bound, not a measurement: the deadline is 0.3 s"
 
 
 async def test_a_body_that_does_not_come_is_answered_408() -> None:

@@ -3,7 +3,8 @@
     async with served(answer, max_connections=2) as server:
         wire = await server.wire()
 
-When it is left nothing may be left: no connection, no task, no object of a connection, no complaint of the loop.
+When it is left nothing may be left: no connection, no task, no object of a connection (with the collector switched off),
+no complaint of the loop.
 """
 
 import asyncio
@@ -56,6 +57,13 @@ class Served:
         (connection,) = self.listener.connections
         return connection
 
+    @property
+    def request(self) -> Incoming:
+        """The only one that is being answered."""
+        exchange = self.connection.exchange
+        assert exchange is not None
+        return exchange.request
+
     async def wire(self) -> Wire:
         """A client that reads."""
         wire = Wire(*await asyncio.open_connection(*self.address))
@@ -100,7 +108,6 @@ async def served(answer: Answer, **config: Any) -> AsyncIterator[Served]:
         async with asyncio.timeout(BOUND):
             await server.emptied()
             await until(lambda: asyncio.all_tasks() <= before)
-            gc.collect()  # a cancelled handler's traceback may know its frames
             await until(lambda: not left_over())
         assert server.complaints == []
     finally:

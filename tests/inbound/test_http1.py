@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.inbound.http1 import MAX_BARREN, MAX_HEAD, MAX_HEADERS, MAX_LINE, MAX_WAITING, RequestParser
+from gateway.inbound.http1 import FIELD, MAX_BARREN, MAX_HEAD, MAX_KEPT, MAX_LINE, MAX_WAITING, Incoming, RequestParser
 from tests.wire.cuts import bytewise, exhaustive
 
 SECURITY = Path(__file__).resolve().parents[3] / "shared" / "security"
 LIMIT = 1000
 
+MAX_HEADERS = MAX_HEAD // (FIELD + 2)
+"""Of one letter and one letter."""
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 NEXT = b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
 H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA\r\n"
@@ -287,11 +289,10 @@ BOUNDS = [
     ("line", *(request(f"GET /{'a' * size} HTTP/1.1", "Host: x") for size in (MAX_LINE - 1, MAX_LINE))),
     ("value", *(get(f"A: {'a' * size}") for size in (MAX_LINE - 1, MAX_LINE))),
     ("name", get(f"{'a' * MAX_LINE}:"), get(f"{'a' * MAX_LINE}: b")),
-    ("headers", get(*["a: b"] * (MAX_HEADERS - 1)), get(*["a: b"] * MAX_HEADERS)),
-    ("head", get(*[f"a: {'b' * 4090}"] * (MAX_HEAD // 4096)),
-     get(*[f"a: {'b' * 4096}"] * (MAX_HEAD // 4096))),
-    ("trailers", CHUNKED + b"0\r\n" + b"a: b\r\n" * (MAX_HEADERS - 2) + b"\r\n",
-     CHUNKED + b"0\r\n" + b"a: b\r\n" * (MAX_HEADERS - 1) + b"\r\n"),
+    ("headers", get(*["a: b"] * (MAX_HEADERS - 1)), get(*["a: b"] * (MAX_HEADERS + 1))),
+    ("head", get(*[f"a: {'b' * 3838}"] * (MAX_HEAD // 4096 - 1)), get(*[f"a: {'b' * 3839}"] * (MAX_HEAD // 4096))),
+    ("trailers", CHUNKED + b"0\r\n" + b"a: b\r\n" * (MAX_HEADERS - 3) + b"\r\n",
+     CHUNKED + b"0\r\n" + b"a: b\r\n" * (MAX_HEADERS + 1) + b"\r\n"),
     ("waiting requests", NEXT * MAX_WAITING, NEXT * (MAX_WAITING + 1)),
 ]  # fmt: skip
 
@@ -309,11 +310,11 @@ ENDLESS = [
     ("a name", b"GET / HTTP/1.1\r\n", b"a", MAX_BARREN),
     ("a value", b"GET / HTTP/1.1\r\nA: ", b"a", MAX_BARREN),
     ("spaces before a value", b"GET / HTTP/1.1\r\nA:", b" ", MAX_BARREN),
-    ("headers", b"GET / HTTP/1.1\r\n", b"a:\r\n", MAX_HEADERS * 4),
+    ("headers", b"GET / HTTP/1.1\r\n", b"a:\r\n", MAX_HEADERS * 5),
     ("a chunk extension", CHUNKED + b"3;", b"a", MAX_BARREN),
     ("zeros of a chunk size", CHUNKED, b"0", MAX_BARREN),
     ("a trailer", CHUNKED + b"0\r\nA: ", b"a", MAX_BARREN),
-    ("trailers", CHUNKED + b"0\r\n", b"a:\r\n", MAX_HEADERS * 4),
+    ("trailers", CHUNKED + b"0\r\n", b"a:\r\n", MAX_HEADERS * 5),
     ("requests", b"", NEXT, (MAX_WAITING + 1) * len(NEXT)),
 ]  # fmt: skip
 
@@ -328,6 +329,22 @@ def test_what_does_not_end_is_refused(start: bytes, piece: bytes, bound: int) ->
             parser.feed(each)
             sent += len(each)
             assert sent <= bound + 2 * len(each)
+
+
+def test_bodies_that_wait_are_bounded_together() -> None:
+    body = "a" * (MAX_KEPT // 4)
+    parser = RequestParser(MAX_KEPT)
+    for _ in range(4):
+        parser.feed(post(f"Content-Length: {len(body)}", body=body))
+    assert not parser.error
+    parser.feed(post("Content-Length: 1", body="a"))
+    assert parser.error
+    assert [waiting.over for waiting in parser.waiting] == [True] * 5
+    parser = RequestParser(MAX_KEPT)
+    for _ in range(20):
+        parser.feed(post(f"Content-Length: {len(body)}", body=body))
+        del parser.waiting[:-1]  # answered
+    assert not parser.error
 
 
 def test_a_head_that_begins_behind_a_large_body_is_not_blamed_for_it() -> None:
@@ -392,6 +409,14 @@ def test_a_closed_parser_waits_for_no_collector(raw: bytes) -> None:
         assert gone() is None
     finally:
         gc.enable()
+
+
+def test_an_idle_parser_keeps_nothing_of_a_request() -> None:
+    gc.collect()
+    parser = RequestParser(LIMIT)
+    parser.feed(post("Content-Length: 3", body="abc") + POST_H2C + b"Content-Length: 1\r\n\r\na")
+    assert [parser.waiting.pop(0).body() for _ in range(2)] == [b"abc", b"a"]
+    assert not [found for found in gc.get_objects() if isinstance(found, Incoming)]
 
 
 # --- vectors of others
