@@ -63,7 +63,7 @@ class Connection(asyncio.Protocol):
         listener.connections.add(self)
         if len(listener.connections) > listener.max_connections:
             listener.broken(503)
-            self.transport.write(OVERLOADED)
+            listener.outbox.write(self.transport, OVERLOADED)
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -120,6 +120,7 @@ class Connection(asyncio.Protocol):
         """After what is written has been sent, which may not take for ever."""
         if self.transport is not None:
             self._enter("unread")
+            self._listener.outbox.flush()
             self.transport.close()
 
     def abort(self) -> None:
@@ -146,11 +147,13 @@ class Connection(asyncio.Protocol):
 
     async def _answer(self, exchange: Exchange) -> None:
         """The body of the request's task; afterwards the connection goes on, if it can."""
+        self._listener.outbox.users += 1
         try:
             await self._listener.dispatch(exchange)
         finally:
             self._task = None
             self.exchange = None
+            self._listener.outbox.users -= 1
             if self.transport is not None and not self.transport.is_closing():
                 self._answered(exchange)
 
@@ -175,13 +178,14 @@ class Connection(asyncio.Protocol):
     def _refuse(self, answer: bytes) -> None:
         """What is not HTTP, or no whole request, gets an answer that quotes nothing of it, and the connection is closed."""
         if self.transport is not None:
-            self.transport.write(answer)
+            self._listener.outbox.write(self.transport, answer)
         self._linger()
 
     def _linger(self) -> None:
         self._enter("linger")
         self._parser.close()
         if self.transport is not None:
+            self._listener.outbox.flush()
             self.transport.write_eof()
             self._resume()
 

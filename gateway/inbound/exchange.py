@@ -99,7 +99,7 @@ class Exchange:
         listener = self._listener
         expected = request.version == (1, 1) and request.fields.get("expect", "").lower() == "100-continue"
         if expected and self._transport is not None:
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            listener.outbox.write(self._transport, b"HTTP/1.1 100 Continue\r\n\r\n")
         started = listener.loop.time()
         deadline = started + listener.body_timeout
         while not request.over:
@@ -147,7 +147,7 @@ class Exchange:
     def _write(self, data: bytes) -> None:
         self.last_write = time.monotonic()
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
+            self._listener.outbox.write(self._transport, data)
 
     # --- a streamed answer
 

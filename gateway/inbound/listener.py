@@ -10,6 +10,7 @@ from email.utils import formatdate
 from gateway.config import Server as ServerConfig
 from gateway.inbound.connection import LINGER, Connection, State
 from gateway.inbound.exchange import Exchange
+from gateway.outbox import Outbox
 
 Dispatch = Callable[[Exchange], Awaitable[None]]
 
@@ -24,6 +25,7 @@ class Listener:
 
     def __init__(self, dispatch: Dispatch, config: ServerConfig, broken: Callable[[int], None]) -> None:
         self.loop = asyncio.get_running_loop()
+        self.outbox = Outbox(self.loop)
         self.dispatch = dispatch
         self.broken = broken
         self.draining = self.closing = False

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from gateway.backends import Headers, UpstreamRequest
 from gateway.errors import UpstreamError
+from gateway.outbox import Outbox
 from gateway.upstream.connection import Connection
 from gateway.upstream.deadlines import Deadlines
 from gateway.upstream.dial import Dialer, tls_context
@@ -64,6 +65,7 @@ class HttpTransport:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             self._heads_due = Deadlines(self._loop)
+            self.outbox = Outbox(self._loop)
         return Exchange(self, request, self._heads.of(request), connect, headers, self._loop, self._heads_due)
 
     async def close(self) -> None:
@@ -93,7 +95,7 @@ class HttpTransport:
     def new_connection(self) -> Connection:
         self.dialed += 1
         parser = ResponseParser(self._name, max_head=self._max_head, max_headers=self._max_headers)
-        return Connection(parser, self._name, self.pool.lost, self._buffer)
+        return Connection(parser, self._name, self.pool.lost, self._buffer, self.outbox)
 
     def give_back(self, connection: Connection, *, ended: bool) -> None:
         """A connection that nobody uses any more, with its place."""

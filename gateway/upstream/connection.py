@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from gateway.errors import UpstreamError, UpstreamTruncated
+from gateway.outbox import Outbox
 from gateway.upstream.http1 import ResponseParser
 
 
@@ -33,12 +34,20 @@ class Connection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_buffer", "_lost", "_parser", "_paused", "_peer", "_receiver", "_transport", "answered", "closed", "idle_since",
-        "used",
+        "_buffer", "_lost", "_outbox", "_parser", "_paused", "_peer", "_receiver", "_transport", "answered", "closed",
+        "idle_since", "used",
     )  # fmt: skip
 
-    def __init__(self, parser: ResponseParser, peer: str, lost: "Callable[[Connection], None]", buffer: memoryview) -> None:
+    def __init__(
+        self,
+        parser: ResponseParser,
+        peer: str,
+        lost: "Callable[[Connection], None]",
+        buffer: memoryview,
+        outbox: Outbox,
+    ) -> None:
         self._buffer = buffer
+        self._outbox = outbox
         self._parser = parser
         self._peer = peer
         self._lost = lost
@@ -59,7 +68,7 @@ class Connection(asyncio.BufferedProtocol):
         self._parser.expect(method)
         self._receiver = receiver
         if len(body) < 16 << 10:
-            self._transport.write(b"%b%d\r\n\r\n%b" % (head, len(body), body))
+            self._outbox.write(self._transport, b"%b%d\r\n\r\n%b" % (head, len(body), body))
         else:
             self._transport.writelines((b"%b%d\r\n\r\n" % (head, len(body)), body))
 
@@ -119,6 +128,9 @@ class Connection(asyncio.BufferedProtocol):
             return
         parser = self._parser
         head_due = not parser.status
+        if head_due and self._outbox.holds(self._transport):  # no answer to a request that has not been sent
+            self._ended_by_peer(None)
+            return
         self.answered = True
         body = parser.feed(data)
         if head_due and parser.status:

@@ -72,6 +72,7 @@ class Exchange:
     # --- enter, exit
 
     async def __aenter__(self) -> "Exchange":
+        self._client.outbox.users += 1
         entered = False
         try:
             await self._open()
@@ -107,6 +108,7 @@ class Exchange:
             raise self._error or UpstreamError("reset")
 
     def _leave(self) -> None:
+        self._client.outbox.users -= 1
         connection, self._connection = self._connection, None
         placed, self._placed = self._placed, False
         self._early.clear()

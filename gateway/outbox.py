@@ -1,0 +1,48 @@
+"""Writes of one turn of the event loop, made together at its end.
+
+A write to a socket wakes its reader, on another CPU by an interrupt, and the kernel's code on the way there drives the
+interpreter's out of the caches. Made in a row, most writes find their readers awake: under load a request costs a fifth
+less so (bench/PROFILE.md). Where only a FEW exchanges are under way there is nothing to be gained, and no write waits.
+
+Everything that is written to a transport goes through here, and whoever closes one, or its writing side, flushes first.
+"""
+
+import asyncio
+
+FEW = 4
+LARGE = 16 << 10
+"""Bytes that do not wait: what a turn can read of a fast upstream is more than a client that does not read may cost."""
+
+
+class Outbox:
+    """`users`: exchanges under way; who begins one and ends one counts it."""
+
+    __slots__ = ("_loop", "_waiting", "users")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: dict[asyncio.WriteTransport, bytes] = {}
+        self.users = 0
+
+    def write(self, transport: asyncio.WriteTransport, data: bytes) -> None:
+        """Now, or behind all callbacks that the event loop knows of by now."""
+        waiting = self._waiting
+        if transport in waiting:
+            data = waiting.pop(transport) + data
+        if self.users <= FEW or len(data) > LARGE:
+            transport.write(data)
+        else:
+            if not waiting:
+                self._loop.call_soon(self.flush)
+            waiting[transport] = data
+
+    def holds(self, transport: asyncio.WriteTransport | None) -> bool:
+        """Whether something that was written to the transport has not been handed to it yet."""
+        return transport in self._waiting
+
+    def flush(self) -> None:
+        """Hand over what waits. What was written to a transport that is closing is lost, as it is without an outbox."""
+        waiting, self._waiting = self._waiting, {}
+        for transport, data in waiting.items():
+            if not transport.is_closing():
+                transport.write(data)
