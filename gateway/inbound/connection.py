@@ -87,6 +87,8 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         if self.exchange is not None:
             self.abort()  # else what is unsent would keep the call alive until it has been flushed
+        else:
+            self._listener.outbox.flush()  # the event loop closes the transport behind this
         return False
 
     def pause_writing(self) -> None:

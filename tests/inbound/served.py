@@ -47,9 +47,9 @@ class Served:
         self.paths.append(exchange.path)
         try:
             await self.answer(exchange)
-        except asyncio.CancelledError:
-            self.cancelled.append(exchange.path)
-            raise
+        finally:
+            if being_cancelled():
+                self.cancelled.append(exchange.path)
 
     @property
     def connection(self) -> Connection:
@@ -112,6 +112,12 @@ async def served(answer: Answer, **config: Any) -> AsyncIterator[Served]:
         assert server.complaints == []
     finally:
         gc.enable()
+
+
+def being_cancelled() -> bool:
+    """Of the task that asks; it is no variable of the asker's frame, which an exception may keep."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def left_over() -> list[object]:

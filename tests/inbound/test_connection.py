@@ -9,6 +9,7 @@ import pytest
 
 from gateway.errors import BadRequest, PayloadTooLarge, RequestTimeout
 from gateway.inbound.exchange import Exchange
+from gateway.outbox import FEW
 from tests.e2e.watched import Wire
 from tests.inbound.served import Served, reset, served
 from tests.upstream.calls import until
@@ -426,6 +427,23 @@ async def test_a_half_closed_client_counts_as_gone(state: str) -> None:
         wire.writer.write_eof()
         await server.emptied()
         await until(lambda: len(server.cancelled) == (state in WAITING))
+
+
+async def test_an_answer_that_waits_for_the_turn_s_end_reaches_a_client_that_closes_its_half() -> None:
+    async with served(echo) as server:
+        wire = await server.wire()
+        wire.writer.write(GET)
+        assert (await wire.answer()).body == b"/"
+        transport, outbox = server.connection.transport, server.listener.outbox
+        assert transport is not None
+        outbox.users = FEW + 1
+        outbox.write(transport, b"HTTP/1.1 204 No Content\r\n\r\n")
+        assert outbox.holds(transport)
+        assert not server.connection.eof_received()
+        transport.close()  # as the event loop does then
+        del transport  # it knows its connection
+        assert (await wire.answer()).status == 204
+        await server.emptied()
 
 
 @pytest.mark.parametrize("state", STATES)
