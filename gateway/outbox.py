@@ -1,7 +1,7 @@
 """Writes of one turn of the event loop, made together at its end.
 
 A write to a socket wakes its reader, on another CPU by an interrupt, and the kernel's code on the way there drives the
-interpreter's out of the caches. Made in a row, most writes find their readers awake: under load a request costs a fifth
+interpreter's out of the caches. Made in a row, most writes find their readers awake: under load a request costs a sixth
 less so (bench/PROFILE.md). Where only a FEW exchanges are under way there is nothing to be gained, and no write waits.
 
 Everything that is written to a transport goes through here, and whoever closes one, or its writing side, flushes first.
