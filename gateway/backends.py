@@ -81,7 +81,7 @@ class Backend(Protocol):
     dialect: ClassVar[str]
 
     def request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
-        """The request for this chat. The upstream is always asked to stream.
+        """The request for a streamed answer to this chat.
 
         Raises BadRequest for what the dialect cannot express (the message says what).
         """
@@ -101,4 +101,22 @@ class Backend(Protocol):
 
     def credentials(self) -> Headers:
         """Headers that carry the credentials; sent to this upstream only and never logged."""
+        ...
+
+
+@runtime_checkable
+class AnswersWhole(Protocol):
+    """A backend that can also ask for an answer in one piece, which is passed on as it came (to its own dialect only)."""
+
+    @property
+    def always_stream(self) -> bool:
+        """It is not to."""
+        ...
+
+    def whole_request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
+        """The request as its caller made it, who wants no stream and speaks this dialect."""
+        ...
+
+    def whole_decoder(self) -> Decoder:
+        """Yields the events of the answer and then its Verbatim, `whole`; or those of a stream, where one came nevertheless."""
         ...

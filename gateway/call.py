@@ -5,7 +5,7 @@ from typing import Any, Protocol, cast
 
 import msgspec
 
-from gateway.backends import Backend
+from gateway.backends import AnswersWhole, Backend
 from gateway.chat import ChatRequest
 from gateway.config import Alias, Timeouts
 from gateway.config import Target as TargetConfig
@@ -35,6 +35,7 @@ class Target(msgspec.Struct, frozen=True, eq=False):
     load: Load
     series: TargetSeries
     prices: tuple[Dated, ...] = ()  # the latest first; empty: nobody knows what it costs
+    whole: AnswersWhole | None = None  # how it is asked for an answer in one piece; None: it is always asked for a stream
 
 
 class Route(msgspec.Struct, frozen=True, eq=False):
@@ -70,6 +71,7 @@ class Attempt(msgspec.Struct, eq=False):
     characters: int = 0
     model: str = ""
     cost: float | None = None
+    whole: AnswersWhole | None = None  # the answer was asked for in one piece
 
 
 class Call(msgspec.Struct, eq=False):

@@ -52,12 +52,16 @@ class Server(_Section, frozen=True):
 
 
 class Timeouts(_Section, frozen=True):
-    """Deadlines by phase, in seconds. `total` null: none."""
+    """Deadlines by phase, in seconds. `total` null: none.
+
+    `whole`: of an answer that is asked for in one piece, in place of `headers`, `first_token` and `idle`.
+    """
 
     connect: Seconds = Seconds(2)
     headers: Seconds = Seconds(30)
     first_token: Seconds = Seconds(30)
     idle: Seconds = Seconds(30)
+    whole: Seconds = Seconds(300)
     total: Seconds | None = None
 
 

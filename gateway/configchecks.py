@@ -70,7 +70,7 @@ class Checks:
             case Server():
                 self._server(path, section)
             case Timeouts():
-                for name in ("connect", "headers", "first_token", "idle", "total"):
+                for name in ("connect", "headers", "first_token", "idle", "whole", "total"):
                     self._above_zero((*path, name), getattr(section, name))
             case Target(upstream=str(name)) | Shadow(upstream=str(name)):
                 self._used.add(name)

@@ -68,9 +68,13 @@ class Finished(msgspec.Struct, frozen=True, gc=False):
 
 
 class Verbatim(msgspec.Struct, frozen=True, gc=False):
-    """Complete frames of the upstream's bytes, to be forwarded as they are (same dialect only)."""
+    """Complete frames of the upstream's bytes, to be forwarded as they are (same dialect only).
+
+    `whole`: no frames, but a whole answer as it came, in one piece.
+    """
 
     data: bytes
+    whole: bool = False
 
 
 StreamEvent = Started | TextDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta | Finished | Verbatim

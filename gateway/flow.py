@@ -109,12 +109,15 @@ class Leg:
         relay, response = self.relay, self.response
         if relay is None or response is None:
             return math.inf
-        timeouts = self.attempt.target.timeouts
+        attempt = self.attempt
+        timeouts = attempt.target.timeouts
         if self.tail_from:
             return self._end_after(self.tail_from + TAIL, now, Tail)
         total = math.inf
         if timeouts.total is not None:
-            total = self._end_after(self.attempt.started + timeouts.total, now, _late_total)
+            total = self._end_after(attempt.started + timeouts.total, now, _late_total)
+        if attempt.whole is not None and response.status == 200 and not _is_stream(response):
+            return min(total, self._end_after(attempt.started + timeouts.whole, now, _late_total))
         if relay.first_content_at:
             return min(total, self._end_after(relay.content_at + timeouts.idle, now, _late_next))
         return min(total, self._end_after(relay.content_at + timeouts.first_token, now, _late_first))
@@ -123,6 +126,10 @@ class Leg:
         if now > deadline and self.response is not None:
             self.response.abort(error())
         return deadline
+
+
+def _is_stream(response: UpstreamResponse) -> bool:
+    return response.headers.get("content-type", "").startswith("text/event-stream")
 
 
 def _late_total() -> Exception:
@@ -235,8 +242,9 @@ class Flow:
         if not relay.first_content_at:
             return
         attempt.first_token = relay.first_content_at - attempt.started
-        attempt.target.series.first_token.observe(attempt.first_token)
-        attempt.target.load.observe(attempt.first_token)
+        if attempt.whole is None:  # else it is the last one's time
+            attempt.target.series.first_token.observe(attempt.first_token)
+            attempt.target.load.observe(attempt.first_token)
         if call.ttft is None:
             call.ttft = self.clock() - call.received
             call.series.first_token.observe(call.ttft)

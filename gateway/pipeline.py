@@ -50,6 +50,8 @@ OUTCOMES: dict[UpstreamErrorKind, str] = {
     "truncated": "truncated", "stream_error": "server_error", "first_token_timeout": "first_token_timeout",
     "idle_timeout": "idle_timeout", "total_timeout": "total_timeout", "diverged": "garbled",
 }  # fmt: skip
+UNSEEN = frozenset({"abandoned", "headers_timeout", "idle_timeout", "total_timeout", "truncated"})
+"""Outcomes of an attempt that may have generated what nobody saw, as its answer was to come in one piece: its prompt counts."""
 ENDS = {"stop": "done", "tool_calls": "done", "length": "length", "content_filter": "content_filter"}
 ENDS_BADLY: dict[str, str] = {
     "truncated": "truncated", "first_token_timeout": "first_token_timeout", "headers_timeout": "first_token_timeout",
@@ -291,7 +293,11 @@ class Pipeline:
 
     async def _try(self, call: Call, flow: Flow, attempt: Attempt, chat: ChatRequest, *, last: bool, prefilled: bool) -> str:
         target = attempt.target
-        request = target.backend.request(chat, target.model)
+        if not chat.stream and target.whole is not None and _verbatim(call, target):
+            attempt.whole = target.whole
+            request = target.whole.whole_request(chat, target.model)
+        else:
+            request = target.backend.request(chat, target.model)
         if not call.attempts:
             self._overhead.observe(attempt.started - call.received)
         call.attempts.append(attempt)
@@ -332,10 +338,11 @@ class Pipeline:
         target = leg.attempt.target
         timeouts = target.timeouts
         bound = timeouts.total if timeouts.total is not None else math.inf
-        connect, headers = min(timeouts.connect, bound), min(timeouts.headers, bound)
+        whole = leg.attempt.whole
+        connect, headers = min(timeouts.connect, bound), min(timeouts.headers if whole is None else timeouts.whole, bound)
         async with target.transport.send(request, connect=connect, headers=headers) as response:
             verbatim = _verbatim(flow.call, target) and not flow.resumes
-            decoder = target.backend.decoder(verbatim=verbatim)
+            decoder = target.backend.decoder(verbatim=verbatim) if whole is None else whole.whole_decoder()
             relay = leg.begin(response, decoder, verbatim=verbatim)
             if self._prices.header:
                 relay.priced = lambda finished: self._told(flow, leg, finished)
@@ -371,12 +378,16 @@ class Pipeline:
         series.attempts[attempt.outcome].inc()
         if attempt.outcome == "abandoned":
             attempt.target.health.abandoned()
-        if relay is None or not (relay.first_content_at or relay.finished):  # nothing was generated
+        usage: Usage | None = None
+        if relay is not None and (relay.first_content_at or relay.finished):
+            attempt.characters = relay.characters
+            attempt.model = relay.model
+            attempt.usage = usage = relay.finished.usage if relay.finished is not None else None
+            attempt.used = used = usage or Usage(estimated_tokens(chat), relay.estimated_tokens)
+        elif attempt.whole is not None and attempt.outcome in UNSEEN:
+            attempt.used = used = Usage(estimated_tokens(chat), 0)
+        else:  # nothing was generated
             return
-        attempt.characters = relay.characters
-        attempt.model = relay.model
-        attempt.usage = usage = relay.finished.usage if relay.finished is not None else None
-        attempt.used = used = usage or Usage(estimated_tokens(chat), relay.estimated_tokens)
         price = price_at(attempt.target.prices, self._wall())
         if price is not None:
             attempt.cost = dollars = cost(price, used)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from select import PIPE_BUF
 
 from gateway.addresses import client_addresses
-from gateway.backends import Backend
+from gateway.backends import AnswersWhole, Backend
 from gateway.call import Call, Route, Target
 from gateway.config import Alias, Config, Issuer, Key, Tier, targets_of
 from gateway.config import Target as TargetConfig
@@ -124,7 +124,8 @@ class Runtime:
     def _route(self, name: str, alias: Alias, backends: Mapping[str, Backend]) -> Route:
         ranks = []
         for tier in alias.tiers:
-            targets = [self._target(target, backends[target.upstream]) for target in targets_of(tier)]
+            by_ttft = alias.hedge is not None or (isinstance(tier, Tier) and tier.strategy == "lowest_ttft")
+            targets = [self._target(target, backends[target.upstream], by_ttft=by_ttft) for target in targets_of(tier)]
             ranks.append(Rank(targets, tier.strategy, tier.affinity) if isinstance(tier, Tier) else Rank(targets))
         shadow = None
         if alias.shadow is not None:
@@ -142,7 +143,8 @@ class Runtime:
         waiting = self.metrics.child("requests_waiting", name)
         return Route(name, alias, ranks, retry, shadow, inter_token, waiting.inc, plain=_takes_every_call(ranks))
 
-    def _target(self, spec: TargetConfig, backend: Backend) -> Target:
+    def _target(self, spec: TargetConfig, backend: Backend, *, by_ttft: bool = False) -> Target:
+        """`by_ttft`: its time to the first token decides about routes, so whole answers have to be streamed to us, too."""
         upstream = self.config.upstreams[spec.upstream]
         series = TargetSeries(self.metrics, spec.upstream, spec.model)
         health, load = self._state(spec, series)
@@ -158,6 +160,7 @@ class Runtime:
             load=load,
             series=series,
             prices=self._prices.prices_of(spec.upstream, spec.model),
+            whole=backend if isinstance(backend, AnswersWhole) and not (backend.always_stream or by_ttft) else None,
         )
 
     def _state(self, spec: TargetConfig, series: TargetSeries) -> tuple[Health, Load]:

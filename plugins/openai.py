@@ -1,7 +1,8 @@
 """OpenAI's Chat Completions, and with another `base_url` everything that speaks it (vLLM, llama.cpp, Groq, Azure …).
 
 The request starts from the caller's own JSON object where the caller speaks the same dialect, so that fields nobody
-here knows pass through; else it is built from the vocabulary. The answer's stream is read by `plugins.openai_stream`.
+here knows pass through; else it is built from the vocabulary. The answer's stream is read by `plugins.openai_stream`, an
+answer in one piece by `plugins.openai_document`.
 
 Standard: https://platform.openai.com/docs/api-reference/chat
 """
@@ -19,6 +20,7 @@ from gateway.config import Secret
 from gateway.errors import BadRequest, UpstreamError
 from gateway.transport import Transport
 from gateway.wire.upstream_errors import upstream_error
+from plugins.openai_document import DocumentDecoder
 from plugins.openai_stream import ChunkDecoder
 from plugins.translation import check_endpoint
 
@@ -29,6 +31,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     `base_url` ends before `/chat/completions`; a query of it is kept (Azure's api-version). `headers` are added to every
     request. `max_tokens_field`: what the limit is called (OpenAI's newer models know only the second). `include_usage`:
     ask for the usage chunk. `strict`: a malformed event in an otherwise good stream is an error, else it is skipped.
+    `always_stream`: ask for a stream, too, where a caller of this dialect wants its answer in one piece.
     """
 
     base_url: str = "https://api.openai.com/v1"
@@ -39,6 +42,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     include_usage: bool = True
     strict: bool = False
+    always_stream: bool = False
 
     dialect: ClassVar[str] = "openai"
 
@@ -56,6 +60,15 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             options = body.get("stream_options")
             body["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
         return UpstreamRequest(url=self._url, headers=self._headers, body=msgspec.json.encode(body))
+
+    def whole_request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
+        assert chat.wire is not None, "only its own dialect is passed on"
+        body = self._passed_through(chat.wire)
+        body["model"] = model
+        return UpstreamRequest(url=self._url, headers=self._whole_headers, body=msgspec.json.encode(body))
+
+    def whole_decoder(self) -> Decoder:
+        return DocumentDecoder(verbatim=True, strict=self.strict)
 
     def decoder(self, *, verbatim: bool = False) -> Decoder:
         return ChunkDecoder(verbatim=verbatim, strict=self.strict)
@@ -76,7 +89,14 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     @cached_property
     def _headers(self) -> Headers:
-        headers = {"accept": "text/event-stream", "content-type": "application/json"}
+        return self._headers_for("text/event-stream")
+
+    @cached_property
+    def _whole_headers(self) -> Headers:
+        return self._headers_for("application/json")
+
+    def _headers_for(self, accept: str) -> Headers:
+        headers = {"accept": accept, "content-type": "application/json"}
         if self.organization is not None:
             headers["openai-organization"] = self.organization
         if self.project is not None:

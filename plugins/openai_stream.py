@@ -31,8 +31,8 @@ from gateway.wire import sse
 from gateway.wire.upstream_errors import stream_error
 
 FRAMING = len(b"data: \n\n")
-MAX_DOCUMENT = 8 << 20
-"""Bytes of an answer that came whole, from a server that does not stream."""
+MAX_DOCUMENT = 32 << 20
+"""Bytes of an answer that came whole."""
 MAX_CALLS = 256
 """Tool calls of one answer."""
 
@@ -54,20 +54,20 @@ class _Function(msgspec.Struct, gc=False):
     arguments: str | dict[str, Any] | None = None
 
 
-class _ToolCall(msgspec.Struct, gc=False):
+class ToolCallPart(msgspec.Struct, gc=False):
     index: int | None = None
     id: str | None = None
     function: _Function | None = None
 
 
-class _Delta(msgspec.Struct, gc=False):
+class Delta(msgspec.Struct, gc=False):
     """Reasoning is `reasoning_content` (DeepSeek and most) or `reasoning` (Groq, OpenRouter, Ollama); some send both."""
 
     content: str | list[_ContentPart] | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
     refusal: str | None = None
-    tool_calls: list[_ToolCall] | None = None
+    tool_calls: list[ToolCallPart] | None = None
     function_call: _Function | None = None
 
 
@@ -79,7 +79,7 @@ class _CompletionDetails(msgspec.Struct, gc=False):
     reasoning_tokens: int | None = None
 
 
-class _Usage(msgspec.Struct, gc=False):
+class ReportedUsage(msgspec.Struct, gc=False):
     """`cached_tokens` and `prompt_cache_hit_tokens` stand for the details at Moonshot and DeepSeek."""
 
     prompt_tokens: int | None = None
@@ -90,22 +90,22 @@ class _Usage(msgspec.Struct, gc=False):
     prompt_cache_hit_tokens: int | None = None
 
 
-class _Choice(msgspec.Struct, gc=False):
+class Choice(msgspec.Struct, gc=False):
     """`usage` is Moonshot's place for it; `finish_reason` is "" at some until there is one."""
 
-    delta: _Delta | None = None
+    delta: Delta | None = None
     index: int | None = 0
     finish_reason: str | None = None
-    usage: _Usage | None = None
+    usage: ReportedUsage | None = None
 
 
 class _Groq(msgspec.Struct, gc=False):
-    usage: _Usage | None = None
+    usage: ReportedUsage | None = None
 
 
 class _Chunk(msgspec.Struct, gc=False):
-    choices: list[_Choice] | None = None
-    usage: _Usage | None = None
+    choices: list[Choice] | None = None
+    usage: ReportedUsage | None = None
     error: Any = None
     x_groq: _Groq | None = None
     id: str | None = None
@@ -114,7 +114,7 @@ class _Chunk(msgspec.Struct, gc=False):
 
 _decode = msgspec.json.Decoder(_Chunk, strict=False).decode
 
-_MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _FINISH: dict[str, FinishReason] = {
     "stop": "stop",
@@ -140,7 +140,7 @@ class _Call:
         self.name = ""
         self.started = False
 
-    def is_another(self, call: _ToolCall, function: _Function) -> bool:
+    def is_another(self, call: ToolCallPart, function: _Function) -> bool:
         """Is this delta the beginning of another call on the same (or no) index?
 
         A new id alone is no sign (older vLLM makes one up for every delta), and neither is a name (some repeat it).
@@ -170,7 +170,7 @@ class ChunkDecoder:
         self._started = False
         self._done = False
         self._native = ""
-        self._usage: _Usage | None = None
+        self._usage: ReportedUsage | None = None
         self._calls: dict[int, _Call] = {}
         self._count = 0
         self._latest: _Call | None = None
@@ -256,7 +256,7 @@ class ChunkDecoder:
             return False
         try:
             chunk = _decode(payload)
-        except _MALFORMED:
+        except MALFORMED:
             return self._not_a_chunk(payload, events)
         if chunk.error:
             raise stream_error({"error": chunk.error})
@@ -275,7 +275,7 @@ class ChunkDecoder:
                 self._choice(choice, events)
         return True
 
-    def _choice(self, choice: _Choice, events: list[StreamEvent]) -> None:
+    def _choice(self, choice: Choice, events: list[StreamEvent]) -> None:
         delta = choice.delta
         if delta is not None:
             reasoning = delta.reasoning_content or delta.reasoning
@@ -293,7 +293,7 @@ class ChunkDecoder:
                 for call in delta.tool_calls:
                     self._tool_call(call, events)
             if delta.function_call is not None:
-                self._tool_call(_ToolCall(function=delta.function_call), events)
+                self._tool_call(ToolCallPart(function=delta.function_call), events)
         if choice.finish_reason:
             self._native = choice.finish_reason
             if self._native == "error":
@@ -325,7 +325,7 @@ class ChunkDecoder:
             raise UpstreamGarbled("The upstream sent an event that is not a chunk of a chat completion")
         self.skipped += 1
 
-    def _tool_call(self, delta: _ToolCall, events: list[StreamEvent]) -> None:
+    def _tool_call(self, delta: ToolCallPart, events: list[StreamEvent]) -> None:
         function = delta.function or _Function()
         call = self._latest if delta.index is None else self._calls.get(delta.index)
         if call is None or call.is_another(delta, function):
@@ -381,7 +381,7 @@ def _parts(parts: Sequence[_ContentPart], events: list[StreamEvent]) -> None:
                 events.extend(ReasoningDelta(thought.text) for thought in thoughts if thought.text)
 
 
-def _usage(usage: _Usage | None) -> Usage | None:
+def _usage(usage: ReportedUsage | None) -> Usage | None:
     if usage is None or (usage.prompt_tokens is None and usage.completion_tokens is None):
         return None
     cached = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details is not None else None
@@ -408,7 +408,7 @@ def _as_error(payload: bytes) -> bytes:
     """The payload of an `event: error`, so that it reads as an error whether or not it says so itself."""
     try:
         value = msgspec.json.decode(payload)
-    except _MALFORMED:
+    except MALFORMED:
         value = payload.decode("utf-8", "replace")
     if isinstance(value, dict) and value.get("error"):
         return payload
@@ -419,7 +419,7 @@ def _as_chunk(document: bytes | bytearray) -> bytes:
     """A whole chat completion as the one chunk that would have said the same; an error document as it is."""
     try:
         value = msgspec.json.decode(document)
-    except _MALFORMED:
+    except MALFORMED:
         value = None
     match value:
         case {"error": error} if error:

@@ -1,4 +1,4 @@
-"""Events -> one chat completion, silent until it is complete; made of the events, or of the upstream's own chunks.
+"""Events -> one chat completion, silent until it is complete; made of the events, or of the upstream's own chunks, or its own.
 
 Chunks are put together so that no vendor's field is lost: deltas are continued (`openai_deltas`), and outside of them
 the last word counts (citations, system_fingerprint …), but for logprobs, which are continued, too.
@@ -117,7 +117,8 @@ class Whole(_Completion):
 
 
 class Accumulated(_Completion):
-    """Of the upstream's chunks. A chunk that differs from the one before it in nothing but its text is not parsed again."""
+    """Of the upstream's chunks, or its own whole answer. A chunk that differs from the one before it in nothing but its
+    text is not parsed again."""
 
     __slots__ = ("_after", "_before", "_choices", "_plain", "_stream", "_top")
 
@@ -133,6 +134,8 @@ class Accumulated(_Completion):
         finished: Finished | None = None
         for event in events:
             if type(event) is Verbatim:
+                if event.whole:
+                    return event.data
                 for payload in payloads(event.data) or self._odd_frames(event.data):
                     if not (self._before and self._take_text(payload)):
                         self._take(payload)

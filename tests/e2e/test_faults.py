@@ -25,9 +25,9 @@ from tests.fakes.rawserver import Peer, RawServer, Request, authority, black_hol
 from tests.upstream.calls import until
 
 DIALECT = pytest.mark.parametrize("dialect", list(DIALECTS))
-BRIEF = "{connect: 0.3, headers: 0.3, first_token: 0.3, idle: 0.3}"
+BRIEF = "{connect: 0.3, headers: 0.3, first_token: 0.3, idle: 0.3, whole: 0.3}"
 """Deadlines that are meant to pass."""
-PATIENT = "{connect: 20, headers: 20, first_token: 20, idle: 20}"
+PATIENT = "{connect: 20, headers: 20, first_token: 20, idle: 20, whole: 20}"
 BOUND = 20.0
 """Seconds in which any answer has come, or has failed."""
 
