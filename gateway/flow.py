@@ -161,6 +161,7 @@ class Flow:
         clock: Callable[[], float],
         inter_token: Any,
         write_idle: float,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self.call = call
         self.out = out
@@ -176,7 +177,7 @@ class Flow:
         self.doomed = ""  # the end reason of a call that is being closed from our side
         self.ended = False  # the answer's end, or its in-band error, has been said
         self.answer = answer
-        self.scope = Scope()
+        self.scope = Scope(loop)
         self._inter_token = inter_token
         self._write_idle = write_idle
 

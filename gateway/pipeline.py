@@ -1,7 +1,7 @@
 """The whole flow of one call: policies, route, attempts, relay, and what is to be known of it afterwards.
 
     answer    policies admit, the answer is relayed, every way out gets its end reason, policies settle
-    _follow   asks the route's targets one after another until one answers, or tells the caller why none did
+    _relay    asks the route's targets one after another until one answers, or tells the caller why none did
     _attempt  one target: room, request, head, body through the relay; its outcome is recorded whatever happens
 
 The bytes of an answer do not pass through a coroutine: see `gateway.flow`. Nothing here catches cancellation: when the
@@ -97,6 +97,7 @@ class Pipeline:
         self._overhead = metrics.child("overhead_seconds", "request")
         self.flows: set[Flow] = set()
         self._idle: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._shadows: dict[Flow, asyncio.Task[str]] = {}
 
     def tick(self, now: float) -> None:
@@ -114,7 +115,8 @@ class Pipeline:
         """Answer one call. Raises GatewayError only while nothing has been sent; later errors are said in-band."""
         call.series.in_flight.inc()
         answer = Answer(call.id, call.route.name, int(self._wall()), reveal=call.route.config.report_model == "target")
-        flow = Flow(call, out, answer, self._clock, call.route.inter_token, self._write_idle)
+        loop = self._loop = self._loop or asyncio.get_running_loop()
+        flow = Flow(call, out, answer, self._clock, call.route.inter_token, self._write_idle, loop)
         self.flows.add(flow)
         deadline = _deadline(flow, call.route.config.timeout)
         try:
@@ -133,33 +135,27 @@ class Pipeline:
             flow.close()
             if self._idle is not None and not self.flows:
                 self._idle.set()
-            call.end = call.end or flow.doomed or "client_gone"
+            call.end = call.end or _end_of_answer(flow) or flow.doomed or "client_gone"
             call.series.in_flight.dec()
             call.series.ends[call.end].inc()
 
-    async def _admitted(self, call: Call, flow: Flow, passed: int = 0) -> None:
+    def _admitted(self, call: Call, flow: Flow, passed: int = 0) -> Coroutine[Any, Any, None]:
         """The policies around the call, one within the other."""
         for number in range(passed, len(self._policies)):
             policy = self._policies[number](call)
             if policy is not None:
-                async with policy:
-                    if number + 1 == len(self._policies):
-                        return await self._relay(call, flow)
-                    return await self._admitted(call, flow, number + 1)
-        await self._relay(call, flow)
+                return self._within(policy, call, flow, number + 1)
+        return self._kept(call, flow) if call.conversation else self._relay(call, flow)
 
-    async def _relay(self, call: Call, flow: Flow) -> None:
-        route = call.route
-        if call.conversation:
-            flow.answer = msgspec.structs.replace(flow.answer, conversation=call.conversation)
+    async def _within(self, policy: AbstractAsyncContextManager[None], call: Call, flow: Flow, passed: int) -> None:
+        async with policy:
+            await self._admitted(call, flow, passed)
+
+    async def _kept(self, call: Call, flow: Flow) -> None:
+        """A call of a conversation: it is named to the client, and its text is known to the policies."""
+        flow.answer = msgspec.structs.replace(flow.answer, conversation=call.conversation)
         try:
-            first: Target = route.ranks[0].targets[0]  # type: ignore[assignment]
-            opening = flow.speak(verbatim=_verbatim(call, first)).start()
-            if opening:
-                flow.say(opening)
-            if route.shadow is not None:
-                self._shadow(call)
-            call.end = await self._follow(call, flow)
+            await self._relay(call, flow)
         finally:
             call.end = call.end or _end_of_answer(flow)
             call.text = flow.text
@@ -167,7 +163,7 @@ class Pipeline:
     def _tell(self, call: Call, flow: Flow, error: GatewayError) -> None:
         """In-band where the answer has begun; else it is the server's to say."""
         call.error = error
-        call.end = call.end or flow.doomed or _end_of(error)
+        call.end = call.end or _end_of_answer(flow) or flow.doomed or _end_of(error)
         if not flow.out.begun:
             raise error
         flow.fail(error)
@@ -190,23 +186,38 @@ class Pipeline:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _follow(self, call: Call, flow: Flow) -> str:
-        """The end reason of the answer that was given. Raises the last target's error where none was."""
+    async def _relay(self, call: Call, flow: Flow) -> None:
+        """Sets the end reason of the answer that was given. Raises the last target's error where none was."""
         route = call.route
-        queue: list[Target] = [*route.ranks[0].targets] if route.plain else queue_of(route.ranks, call.asked, self._chance)  # type: ignore[list-item]
-        if self._prices.unknown == "refuse":
-            queue = [target for target in queue if price_at(target.prices, self._wall()) is not None]
-        journey = Journey(queue, self._chance, self._budget, route.retry)
-        step = journey.first()
+        first: Target = route.ranks[0].targets[0]  # type: ignore[assignment]
+        opening = flow.speak(verbatim=_verbatim(call, first)).start()
+        if opening:
+            flow.say(opening)
+        if route.shadow is not None:
+            self._shadow(call)
+        self._budget.request()
+        journey = None
+        if route.plain and route.config.hedge is None:  # one target: the rest of the journey is thought of when it is due
+            step = Step(first)
+        else:
+            journey = self._journey(call)
+            step = journey.first()
         full: NoRoom | None = None  # of the upstreams without room, the one that has some first
         while True:
             if step.wait:
                 await self._sleep(step.wait)
             try:
-                if route.config.hedge is None and not flow.resumes:
-                    return await self._attempt(call, flow, step.target, call.chat, last=journey.alone)
-                return await self._step(call, flow, journey, step)
+                if journey is None:
+                    call.end = await self._attempt(call, flow, first, call.chat, last=True)
+                elif route.config.hedge is None and not flow.resumes:
+                    call.end = await self._attempt(call, flow, step.target, call.chat, last=journey.alone)
+                else:
+                    call.end = await self._step(call, flow, journey, step)
+                return
             except (UpstreamError, BadRequest) as error:
+                if journey is None:
+                    journey = self._journey(call)
+                    journey.first()
                 following = self._next(call, journey, step.target, error) if _may_go_on(call, flow) else None
                 if isinstance(error, NoRoom):
                     full = error if full is None or error.wait < full.wait else full
@@ -214,6 +225,13 @@ class Pipeline:
                     raise (full if full is not None and isinstance(error, NoRoom) else error) from None
                 flow.let_go()
                 step = following
+
+    def _journey(self, call: Call) -> Journey[Target]:
+        route = call.route
+        queue: list[Target] = [*route.ranks[0].targets] if route.plain else queue_of(route.ranks, call.asked, self._chance)  # type: ignore[list-item]
+        if self._prices.unknown == "refuse":
+            queue = [target for target in queue if price_at(target.prices, self._wall()) is not None]
+        return Journey(queue, self._chance, self._budget, route.retry)
 
     def _next(
         self, call: Call, journey: Journey[Target], failed: Target, error: UpstreamError | BadRequest

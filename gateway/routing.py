@@ -91,7 +91,7 @@ def queue_of(ranks: Sequence[Rank], asked: Asked, chance: Chance) -> list[T]:
 
 
 class Journey(Generic[T]):
-    """The steps of one call through the queue of its targets."""
+    """The steps of one call through the queue of its targets. Its request is for the caller to count in the budget."""
 
     __slots__ = ("_budget", "_chance", "_current", "_extra", "_policy", "_queue", "_tries")
 
@@ -103,7 +103,6 @@ class Journey(Generic[T]):
         self._current: T | None = None
         self._tries = 0
         self._extra = False
-        budget.request()
 
     def first(self) -> Step[T]:
         """The first step; there always is one."""

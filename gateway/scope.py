@@ -14,8 +14,9 @@ class Scope:
 
     __slots__ = ("_cancelling", "_error", "_task")
 
-    def __init__(self) -> None:
-        task = asyncio.current_task()
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """`loop`: the running one, where it is at hand (asking for it costs a system call in Python 3.11)."""
+        task = asyncio.current_task(loop)
         assert task is not None, "only a task can be ended"
         self._task: asyncio.Task[Any] = task
         self._cancelling = task.cancelling()

@@ -216,7 +216,7 @@ class Stage:
         kind = WidgetStream() if frontend == "widget" else OpenAIFrontend()
         principal = Principal("k", "k", "k", frozenset("*"))
         series = CallSeries(self.metrics, kind.name, "chat")
-        return Call("id", self.world.now, kind, principal, self.route, chat, series)
+        return Call("id", self.world.now, kind, principal, self.route, chat, series, conversation="c")
 
     async def play(self, task: "asyncio.Task[None]", steps: int) -> int:
         """Let every attempt go by its script until the task is done or `steps` are used up; returns the steps left."""

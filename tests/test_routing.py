@@ -42,7 +42,9 @@ def chances(*values: float) -> Callable[[], float]:
 
 def journey(*tiers: list[Target], budget: RetryBudget | None = None) -> Journey[Target]:
     policy = RetryPolicy(backoff=0.1, retry_after_wait=2)
-    return Journey(queue(*tiers), chances(0.5), budget or RetryBudget(Clock()), policy)
+    budget = budget or RetryBudget(Clock())
+    budget.request()
+    return Journey(queue(*tiers), chances(0.5), budget, policy)
 
 
 def walk(trip: Journey[Target], *errors: UpstreamError) -> list[tuple[str, float]]:

@@ -4,7 +4,7 @@ Token bucket (capacity, refill per second), continuous refill. All claims of one
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -73,6 +73,15 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     retry_after: float = 0.0
     denied: int = -1
     by: "BucketStore | None" = None
+
+
+@runtime_checkable
+class Immediate(Protocol):
+    """A bucket store that never has to wait."""
+
+    def take_now(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:
+        """As `BucketStore.take`."""
+        ...
 
 
 SLOT_WAIT = 1.0

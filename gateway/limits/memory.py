@@ -44,6 +44,10 @@ class MemoryStore:
         return len(self._buckets)
 
     async def take(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:
+        """As `take_now`."""
+        return self.take_now(claims, slots)
+
+    def take_now(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:
         """Raises ValueError for a negative amount, or one bucket under two limits; Unavailable for a budget too many."""
         now = self._clock()
         earliest, latest = _microseconds(now)

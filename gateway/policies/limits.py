@@ -24,7 +24,7 @@ from gateway.chat import ChatRequest
 from gateway.config import CallLimits, Limits, Tenant, Upstream
 from gateway.errors import NoRoom, RateLimited
 from gateway.identity.principal import Principal
-from gateway.limits import BucketStore, Claim, Level, Slot, Verdict
+from gateway.limits import BucketStore, Claim, Immediate, Level, Slot, Verdict
 from gateway.policies.claims import (
     Amounts,
     Counter,
@@ -83,6 +83,7 @@ class Limiter:
         wall: Callable[[], float],
     ) -> None:
         self.store = store
+        self._now = store.take_now if isinstance(store, Immediate) else None
         self._soft = soft
         self.ledger = Ledger(store, self._settled)
         self._address = bucket_of(limits.address) if limits.address else None
@@ -103,7 +104,21 @@ class Limiter:
         plan = self._plan(call.principal, call.route)
         if not plan.admitted:
             return None
-        return (_Admission if plan.plain and call.route.config.queue is None else _Reservation)(self, plan, call)
+        if not plan.plain or call.route.config.queue is not None:
+            return _Reservation(self, plan, call)
+        if self._now is None:
+            return _Admission(self, plan, call)
+        claims = self.claims(plan, call)
+        self.admit(plan, call, claims, self._now(claims))
+        return None
+
+    def admit(self, plan: Plan, call: Call, claims: Sequence[Claim], verdict: Verdict) -> None:
+        """Count and tell what was decided of a call that has nothing to settle. Raises RateLimited."""
+        if not verdict.admitted:
+            raise self.refusal(plan.shown, claims, (), verdict)
+        for series in plan.admitted:
+            series.inc()
+        call.headers += headers_of(plan.shown, verdict.levels)
 
     def room(self, attempt: Attempt, chat: ChatRequest) -> AbstractAsyncContextManager[None] | None:
         """What an attempt takes of its upstream's limits; None where it has none. Entering it raises NoRoom."""
@@ -247,12 +262,7 @@ class _Admission:
     async def __aenter__(self) -> None:
         limiter, plan, call = self._limiter, self._plan, self._call
         claims = limiter.claims(plan, call)
-        verdict = await limiter.store.take(claims)
-        if not verdict.admitted:
-            raise limiter.refusal(plan.shown, claims, (), verdict)
-        for series in plan.admitted:
-            series.inc()
-        call.headers += headers_of(plan.shown, verdict.levels)
+        limiter.admit(plan, call, claims, await limiter.store.take(claims))
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         return None
