@@ -243,7 +243,7 @@ class Api:
         self.runtime.limits.check(address)
         try:
             try:
-                principal = self.runtime.authenticator.identify(request.raw_headers)
+                principal = self.runtime.authenticator.identify(request.raw_headers, request.headers)
             except KeysWanted as wanted:  # only a token whose issuer's keys are not known yet has to wait, once
                 await wanted.keys.renew()
                 principal = self.runtime.authenticator.identify(request.raw_headers)
@@ -333,7 +333,8 @@ class Api:
         return await request.body()
 
     async def _call(self, request: Request, request_id: str, frontend: Frontend, principal: Principal, address: str) -> Call:
-        chat = frontend.parse(await self._json_body(request), request.headers)
+        body = await self._json_body(request)
+        chat = frontend.parse(body, request.headers)
         name = chat.model or principal.default_alias or ""
         route = self.runtime.routes.get(name)
         if route is None or not principal.may(name):
@@ -347,7 +348,7 @@ class Api:
                 chat = with_system(chat, route.config.system)
         series = self.runtime.records.series[frontend.name, name]
         asked = NOTHING if route.plain else asked_of(chat, principal.key_id, principal.tenant, request.headers)
-        return Call(request_id, request.received, frontend, principal, route, chat, series, asked, address)
+        return Call(request_id, request.received, frontend, principal, route, chat, series, asked, address, len(body))
 
     # --- models
 
@@ -419,6 +420,7 @@ class Api:
     async def usage(self, request: Request, request_id: str) -> None:
         await self._admit_operator(request)
         accept = request.headers.get("accept", "")
+        self.runtime.later.flush()
         body, content_type, headers = await usage_of(self.runtime.usage, request.query, accept, time.time)
         request.reply(200, body, headers, content_type)
 

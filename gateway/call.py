@@ -55,6 +55,10 @@ class Route(msgspec.Struct, frozen=True, eq=False):
         return cast(list[Target], [target for rank in self.ranks for target in rank.targets])
 
 
+NOTHING = Usage()
+"""What an attempt used that generated nothing."""
+
+
 class Attempt(msgspec.Struct, eq=False):
     """One try at one target. `outcome` is of the closed set of `upstream_attempts_total`; times on the monotonic clock.
 
@@ -67,7 +71,7 @@ class Attempt(msgspec.Struct, eq=False):
     outcome: str = "abandoned"
     first_token: float | None = None
     usage: Usage | None = None
-    used: Usage = Usage()
+    used: Usage = NOTHING
     characters: int = 0
     model: str = ""
     cost: float | None = None
@@ -86,6 +90,7 @@ class Call(msgspec.Struct, eq=False):
     series: CallSeries
     asked: Asked = Asked()
     address: str = ""  # the client's, as limits count it
+    size: int = 0  # bytes of the request's body
     conversation: str = ""
     text: str = ""
     attempts: list[Attempt] = []

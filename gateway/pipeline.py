@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from gateway.backends import UpstreamRequest
-from gateway.call import Attempt, Call, Nowhere, Outlet, Target
+from gateway.call import NOTHING, Attempt, Call, Nowhere, Outlet, Target
 from gateway.chat import ChatRequest, continued, estimated_tokens
 from gateway.config import Prices
 from gateway.errors import BadRequest, GatewayError, NoRoom, RateLimited, UpstreamError, UpstreamErrorKind
@@ -27,6 +27,7 @@ from gateway.events import Finished, Usage
 from gateway.flow import Flow, Leg, Tail
 from gateway.frontends import Answer
 from gateway.hedging import race
+from gateway.later import Schedule, at_once
 from gateway.prices import cost, price_at
 from gateway.relay import Relay
 from gateway.routing import Journey, RetryBudget, Step, queue_of
@@ -82,6 +83,7 @@ class Pipeline:
         write_idle: float = 60.0,
         crashed: Callable[[Exception, str], object] = lambda crash, request_id: None,
         prices: Prices | None = None,
+        later: Schedule = at_once,
     ) -> None:
         self._policies = policies
         self._clock = clock
@@ -94,6 +96,7 @@ class Pipeline:
         self._write_idle = write_idle
         self._crashed = crashed
         self._prices = prices or Prices()
+        self._later = later
         self._overhead = metrics.child("overhead_seconds", "request")
         self.flows: set[Flow] = set()
         self._idle: asyncio.Event | None = None
@@ -392,38 +395,43 @@ class Pipeline:
 
     def _record(self, attempt: Attempt, relay: Relay | None, chat: ChatRequest) -> None:
         """The attempt's outcome and tokens, whatever became of it."""
-        series = attempt.target.series
-        series.attempts[attempt.outcome].inc()
         if attempt.outcome == "abandoned":
             attempt.target.health.abandoned()
-        usage: Usage | None = None
         if relay is not None and (relay.first_content_at or relay.finished):
             attempt.characters = relay.characters
             attempt.model = relay.model
-            attempt.usage = usage = relay.finished.usage if relay.finished is not None else None
-            attempt.used = used = usage or Usage(estimated_tokens(chat), relay.estimated_tokens)
+            attempt.usage = relay.finished.usage if relay.finished is not None else None
+            attempt.used = attempt.usage or Usage(estimated_tokens(chat), relay.estimated_tokens)
         elif attempt.whole is not None and attempt.outcome in UNSEEN:
-            attempt.used = used = Usage(estimated_tokens(chat), 0)
-        else:  # nothing was generated
-            return
-        price = price_at(attempt.target.prices, self._wall())
-        if price is not None:
-            attempt.cost = dollars = cost(price, used)
-            series.cost.inc(dollars)
-        else:
-            series.unpriced.inc()
-        if usage is None:
-            series.estimated["input"].inc(used.input)
-            series.estimated["output"].inc(used.output)
-            return
-        reported = series.reported
-        reported["input"].inc(usage.input)
-        reported["output"].inc(usage.output)
-        reported["cached_input"].inc(usage.cached_input)
-        reported["reasoning"].inc(usage.reasoning)
-        if attempt.first_token is not None and usage.output > 1:
-            took = self._clock() - attempt.started - attempt.first_token
-            series.per_token.observe(took / (usage.output - 1))
+            attempt.used = Usage(estimated_tokens(chat), 0)
+        if attempt.used is not NOTHING:
+            price = price_at(attempt.target.prices, self._wall())
+            attempt.cost = cost(price, attempt.used) if price is not None else None
+        self._later(_count, attempt, self._clock())
+
+
+def _count(attempt: Attempt, ended: float) -> None:
+    """What metrics are to know of an attempt that has ended."""
+    series = attempt.target.series
+    series.attempts[attempt.outcome].inc()
+    usage, used = attempt.usage, attempt.used
+    if used is NOTHING:
+        return
+    if attempt.cost is not None:
+        series.cost.inc(attempt.cost)
+    else:
+        series.unpriced.inc()
+    if usage is None:
+        series.estimated["input"].inc(used.input)
+        series.estimated["output"].inc(used.output)
+        return
+    reported = series.reported
+    reported["input"].inc(usage.input)
+    reported["output"].inc(usage.output)
+    reported["cached_input"].inc(usage.cached_input)
+    reported["reasoning"].inc(usage.reasoning)
+    if attempt.first_token is not None and usage.output > 1:
+        series.per_token.observe((ended - attempt.started - attempt.first_token) / (usage.output - 1))
 
 
 def _end_of_answer(flow: Flow) -> str:

@@ -9,6 +9,7 @@ from msgspec import UNSET, UnsetType
 from gateway.call import Call
 from gateway.errors import GatewayError, Unauthorized, UpstreamError
 from gateway.identity.principal import Principal
+from gateway.later import Schedule, at_once
 from gateway.logs import Line
 from gateway.metrics import AUTH_REASONS, CODES, CallSeries, Metrics
 from gateway.series import Value
@@ -78,7 +79,7 @@ class Records:
     """`say` writes the line of a request, `log` all others. `clock` is the monotonic one that calls are received on.
 
     `conversations` names the kind of that store. `keys`: those that requests are also counted by. `used` is told of each
-    call when it is over, once, and whether it ended in an error.
+    call when it is over, once, and whether it ended in an error. `later`: when what has ended well is counted and logged.
     """
 
     def __init__(
@@ -91,12 +92,14 @@ class Records:
         conversations: str,
         keys: Iterable[str],
         used: Callable[[Call, bool], object] = lambda call, failed: None,
+        later: Schedule = at_once,
     ) -> None:
         self._metrics = metrics
         self._say = say
         self._clock = clock
         self._conversations = conversations
         self._used = used
+        self._later = later
         self._fetches: dict[str, str] = {}
         self._by_key = {key: metrics.children("key_requests", (key,), CODES) for key in keys}
         self.log = log
@@ -146,21 +149,36 @@ class Records:
         call: Call | None,
         error: GatewayError | None,
     ) -> None:
-        """Count and log one chat request, however it ended."""
+        """Count and log one chat request, however it ended: later, but for errors, which hold more than is worth keeping."""
         duration = self._clock() - exchange.received
+        error = error or (call.error if call is not None else None)
+        key = principal.key_id if principal is not None else None
+        if error is None and call is not None:
+            self._later(self._finished, exchange.status, duration, request_id, frontend, key, call, None, size=call.size)
+        else:
+            self._finished(exchange.status, duration, request_id, frontend, key, call, error)
+
+    def _finished(
+        self,
+        status: int,
+        duration: float,
+        request_id: str,
+        frontend: str,
+        key: str | None,
+        call: Call | None,
+        error: GatewayError | None,
+    ) -> None:
         series = call.series if call is not None else self.series[frontend, OTHER]
-        status = exchange.status
         if status:
             code = _CLASSES[status // 100]
             series.requests[code].inc()
-            if self._by_key and principal is not None and principal.key_id in self._by_key:
-                self._by_key[principal.key_id][code].inc()
+            if key in self._by_key:
+                self._by_key[key][code].inc()
         series.duration.observe(duration)
-        error = error or (call.error if call is not None else None)
         line = RequestLine(
             request_id=request_id,
             frontend=frontend,
-            key=principal.key_id if principal is not None else None,
+            key=key,
             status=status or None,
             duration=round(duration, 6),
             error=error.code if error is not None else None,

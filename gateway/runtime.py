@@ -22,6 +22,7 @@ from gateway.health import BreakerPolicy, Health, Load
 from gateway.identity import Authenticator
 from gateway.keystore.follower import Follower
 from gateway.keystore.table import KeyTable
+from gateway.later import Later
 from gateway.logs import Lines, open_lines, open_log, quiet_libraries
 from gateway.metrics import Metrics, TargetSeries
 from gateway.pipeline import Pipeline
@@ -69,8 +70,9 @@ class Runtime:
         say = open_lines(self.lines, config.log.level)
         self.conversations = Measured(conversation_store(config), self.metrics, kind, self._clock)
         self.usage = self._ledger()
+        self.later = Later(lambda crash: self.records.crashed(crash, ""))
         self.records = records = Records(
-            self.metrics, self.log, say, self._clock, self.routes, kind, labelled, used=self.usage.add
+            self.metrics, self.log, say, self._clock, self.routes, kind, labelled, used=self.usage.add, later=self.later
         )
         self.keys = self._keys(config)
         self.authenticator = Authenticator(config, time.time, records.keys_fetched, self.keys.table.keyring)
@@ -101,6 +103,7 @@ class Runtime:
             write_idle=float(config.server.write_idle),
             crashed=records.crashed,
             prices=config.prices,
+            later=self.later,
         )
         self._probing: list[asyncio.Task[None]] = []
         self._counting: asyncio.Task[None] | None = None
@@ -219,6 +222,7 @@ class Runtime:
 
     def exposition(self) -> bytes:
         """/metrics, with the gauges that are only looked at."""
+        self.later.flush()
         self.metrics.child("dynamic_keys").set(len(self.keys.table))
         now = self._clock()
         flows = self.pipeline.flows
@@ -245,6 +249,11 @@ class Runtime:
         await reopen(self.store, self.usage.store, self.config, time.time(), self.keys.table.budgets)
         self._counting = asyncio.create_task(self.usage.run())
 
+    def flush(self) -> None:
+        """Count what has ended, and write its lines."""
+        self.later.flush()
+        self.lines.flush()
+
     async def tick(self, sweep: Callable[[float], None]) -> None:
         """Look at the deadlines of all calls, again and again; run until cancelled. `sweep` is called once a second."""
         due = self._clock() + TICK
@@ -254,7 +263,7 @@ class Runtime:
             now = self._clock()
             self._lag.observe(max(0.0, now - due))
             self.pipeline.tick(now)
-            self.lines.flush()
+            self.flush()
             if now - swept >= 1:
                 swept = now
                 sweep(now)
@@ -285,8 +294,9 @@ class Runtime:
         if self._counting is not None:
             self._counting.cancel()
             await asyncio.wait([self._counting])
+        self.later.flush()
         await self.usage.close()
-        self.lines.flush()
+        self.flush()
 
 
 def _takes_every_call(ranks: list[Rank]) -> bool:

@@ -146,7 +146,7 @@ async def _serve(loaded: Loaded, worker: Worker | None) -> int:
         print(f"sluice: {error}", file=sys.stderr)
         return 1
     log.info("stopped")
-    gateway.runtime.lines.flush()
+    gateway.runtime.flush()
     return 0
 
 

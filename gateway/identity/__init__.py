@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from gateway.config import Config
 from gateway.errors import NotFound, Unauthorized
 from gateway.identity.browser import BrowserTokens, Minted, TokenRequest, is_browser_token
 from gateway.identity.jwks import is_remote
 from gateway.identity.jwt import KeysWanted, Verifier, looks_like_jwt
-from gateway.identity.keys import Keyring, credentials_of
+from gateway.identity.keys import Keyring, credentials_of, plain_credential
 from gateway.identity.principal import Principal
 
 
@@ -38,13 +38,13 @@ class Authenticator:
         self._verifier = Verifier(config.jwt, clock=clock, fetched=self._remote) if config.jwt else None
         self._browser = BrowserTokens(config.tokens, self.key, config.aliases, clock) if config.tokens else None
 
-    def identify(self, headers: Iterable[tuple[bytes, bytes]]) -> Principal:
-        """The caller behind raw header pairs, without waiting.
+    def identify(self, headers: Iterable[tuple[bytes, bytes]], fields: Mapping[str, str] | None = None) -> Principal:
+        """The caller behind raw header pairs, without waiting; `fields`: the same ones by name, where they are at hand.
 
         Raises Unauthorized(reason), reasons as `auth_failures_total` names them. It is KeysWanted for a JWT whose key may
         have been published meanwhile: await its `keys.renew()` and ask once more.
         """
-        credential = credentials_of(headers)
+        credential = (plain_credential(fields) if fields is not None else None) or credentials_of(headers)
         if credential is None:
             raise Unauthorized("missing")
         principal = self._keyring.find(credential.secret) or self._dynamic.find(credential.secret)

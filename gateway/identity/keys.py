@@ -67,6 +67,25 @@ def credentials_of(headers: Iterable[tuple[bytes, bytes]]) -> Credential | None:
     return None if found is None else Credential(found.decode("ascii"), bearer)
 
 
+_PLAIN = re.compile(rf"[\x21-\x7e]{{1,{MAX_LENGTH}}}").fullmatch
+
+
+def plain_credential(fields: Mapping[str, str]) -> Credential | None:
+    """The credential of a request that has just one, and plainly; `fields`: by lower-case name, repeated ones joined by ", ".
+
+    None says nothing: ask `credentials_of`.
+    """
+    key = fields.get("x-api-key")
+    bearer = fields.get("authorization")
+    if "x-widget-api-key" in fields or (key is None) is (bearer is None):
+        return None
+    if key is not None:
+        return Credential(key) if _PLAIN(key) else None
+    if bearer is not None and bearer.startswith("Bearer ") and _PLAIN(bearer[7:]):
+        return Credential(bearer[7:], True)
+    return None
+
+
 class _Entry(msgspec.Struct, frozen=True):
     digest: bytes
     principal: Principal

@@ -21,6 +21,11 @@ class Blocks:
         self._buffer = bytearray()
         self._garbled = False
 
+    @property
+    def pending(self) -> bool:
+        """Whether anything of what came before is still to be said."""
+        return bool(self._buffer) or self._garbled
+
     def feed(self, data: bytes) -> bytes:
         """The blocks that are complete now, delimiters included, in one piece; b"" where there is none.
 
@@ -82,16 +87,16 @@ class Blocks:
 class Newlines:
     """CRLF, CR and LF all become LF, also where a read ends between CR and LF."""
 
-    __slots__ = ("_after_cr",)
+    __slots__ = ("after_cr",)
 
     def __init__(self) -> None:
-        self._after_cr = False
+        self.after_cr = False
 
     def feed(self, data: bytes) -> bytes:
-        if self._after_cr and data:
-            self._after_cr = False
+        if self.after_cr and data:
+            self.after_cr = False
             data = data.removeprefix(b"\n")
         if b"\r" not in data:
             return data
-        self._after_cr = data.endswith(b"\r")
+        self.after_cr = data.endswith(b"\r")
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")

@@ -34,11 +34,13 @@ class EventStream:
     `last_id` and `retry` (milliseconds, None where the stream has not said) are the stream's own state.
     """
 
-    __slots__ = ("_blocks", "_head", "_newlines", "last_id", "retry")
+    __slots__ = ("_blocks", "_clean", "_head", "_limit", "_newlines", "last_id", "retry")
 
     def __init__(self, limit: int = LIMIT) -> None:
-        self._blocks = Blocks(END, limit)
-        self._newlines = Newlines()
+        self._limit = limit
+        self._clean = True  # whatever came so far has been said: there is no state but in `_head`
+        self._blocks: Blocks | None = None
+        self._newlines: Newlines | None = None
         self._head: bytes | None = b""
         self.last_id = ""
         self.retry: int | None = None
@@ -53,13 +55,25 @@ class EventStream:
 
         What is pending when the input ends is no event, and there is nothing more to ask for then.
         """
+        if self._clean and data.endswith(END) and data[0] != _BOM[0] and len(data) <= self._limit and b"\r" not in data:
+            self._head = None
+            return data
+        return self._completed(data)
+
+    def _completed(self, data: bytes) -> bytes:
+        """`complete` for reads that are not just whole frames."""
+        if self._blocks is None or self._newlines is None:
+            self._blocks = Blocks(END, self._limit)
+            self._newlines = Newlines()
         if self._head is not None:
             data = self._skip_bom(self._head + data)
-        return self._blocks.feed(self._newlines.feed(data))
+        body = self._blocks.feed(self._newlines.feed(data))
+        self._clean = not (self._head or self._blocks.pending or self._newlines.after_cr)
+        return body
 
     def close(self) -> bytes:
         """The input has ended: what is left, which is no event. Raises UpstreamGarbled where `feed` still owes it."""
-        return self._blocks.close()
+        return self._blocks.close() if self._blocks is not None else b""
 
     def event(self, frame: bytes) -> Event | None:
         """The event of one frame (what stands between two empty lines); None where it has no data."""

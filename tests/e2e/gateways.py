@@ -42,7 +42,7 @@ class Running(Gateway):
 
     @property
     def log_lines(self) -> list[dict[str, Any]]:
-        self.runtime.lines.flush()
+        self.runtime.flush()
         return [json.loads(line) for line in self.log_bytes.getvalue().splitlines()]
 
     @property

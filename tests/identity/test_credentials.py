@@ -5,11 +5,13 @@ from collections.abc import Sequence
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.config import CallLimits, Config, Key, Limit, Rate
 from gateway.errors import Unauthorized
 from gateway.identity import Authenticator
-from gateway.identity.keys import Keyring, credentials_of, digest_of, new_key, timestamp
+from gateway.identity.keys import Keyring, credentials_of, digest_of, new_key, plain_credential, timestamp
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -66,6 +68,33 @@ def test_refuses_what_is_ambiguous_or_cannot_be_a_credential(headers: Headers, r
         assert caught.value.reason == reason
         assert caught.value.__context__ is None
         assert all(value.decode("latin-1") not in str(caught.value) for _, value in headers if value)
+
+
+def by_name(headers: Headers) -> dict[str, str]:
+    """As the server joins them."""
+    fields: dict[str, str] = {}
+    for name, value in headers:
+        key, text = name.decode().lower(), value.strip(b" \t").decode("latin-1")
+        fields[key] = f"{fields[key]}, {text}" if key in fields else text
+    return fields
+
+
+PIECES = st.sampled_from(
+    [b"", b"k1", b"k2", b"Bearer k1", b"bearer k1", b"Bearer  k1", b"Basic k1", b"Bearer", b"k\x80", b"a,b"]
+)
+NAMES = st.sampled_from([b"x-api-key", b"X-Api-Key", b"x-widget-api-key", b"authorization", b"Authorization", b"host"])
+
+
+@given(st.lists(st.tuples(NAMES, PIECES), max_size=4))
+def test_the_short_way_finds_what_the_long_one_finds_or_nothing(headers: Headers) -> None:
+    short = plain_credential(by_name(headers))
+    if short is not None:
+        assert short == credentials_of(headers)
+
+
+def test_the_short_way_is_gone_by_those_who_send_one_credential() -> None:
+    assert plain_credential({"x-api-key": "k1", "host": "x"}) == credentials_of([(b"x-api-key", b"k1")])
+    assert plain_credential({"authorization": "Bearer k1"}) == credentials_of([(b"authorization", b"Bearer k1")])
 
 
 def test_a_credential_does_not_show_itself() -> None:

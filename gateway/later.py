@@ -1,0 +1,44 @@
+"""What nobody waits for: counting and logging what has ended, done for many calls in a row.
+
+None of it stands between a caller and the answer then, and the same code over and over again finds the processor's caches
+warm: it costs half of what it does between two calls (bench/PROFILE.md). Whoever shows what was counted flushes first.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+MANY = 32
+HEAVY = 1 << 20
+"""Bytes that the work in waiting may keep in memory."""
+
+Schedule = Callable[..., None]
+"""`later(work, *args, size=0)`; `size`: bytes that `args` keep in memory, where that is worth mentioning."""
+
+
+def at_once(work: Callable[..., object], *args: Any, size: int = 0) -> None:
+    """For who has no clock to flush by."""
+    work(*args)
+
+
+class Later:
+    """A Schedule; `flush` is to be called some twenty times a second. `crashed` is told what the work raises."""
+
+    def __init__(self, crashed: Callable[[Exception], object]) -> None:
+        self._crashed = crashed
+        self._waiting: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
+        self._size = 0
+
+    def __call__(self, work: Callable[..., object], *args: Any, size: int = 0) -> None:
+        self._waiting.append((work, args))
+        self._size += size
+        if len(self._waiting) >= MANY or self._size > HEAVY:
+            self.flush()
+
+    def flush(self) -> None:
+        """Do it now, in order."""
+        waiting, self._waiting, self._size = self._waiting, [], 0
+        for work, args in waiting:
+            try:
+                work(*args)
+            except Exception as crash:
+                self._crashed(crash)
