@@ -35,6 +35,7 @@ class Target(msgspec.Struct, frozen=True, eq=False):
     load: Load
     series: TargetSeries
     prices: tuple[Dated, ...] = ()  # the latest first; empty: nobody knows what it costs
+    passes_on: str | None = None  # the client dialect whose callers get its frames as they came
     whole: AnswersWhole | None = None  # how it is asked for an answer in one piece; None: it is always asked for a stream
 
 

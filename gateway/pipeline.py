@@ -10,7 +10,6 @@ keep the books.
 """
 
 import asyncio
-import math
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -116,7 +115,7 @@ class Pipeline:
 
     async def answer(self, call: Call, out: Outlet) -> None:
         """Answer one call. Raises GatewayError only while nothing has been sent; later errors are said in-band."""
-        call.series.in_flight.inc()
+        call.series.in_flight.value += 1
         answer = Answer(call.id, call.route.name, int(self._wall()), reveal=call.route.config.report_model == "target")
         loop = self._loop = self._loop or asyncio.get_running_loop()
         flow = Flow(call, out, answer, self._clock, call.route.inter_token, self._write_idle, loop)
@@ -139,8 +138,8 @@ class Pipeline:
             if self._idle is not None and not self.flows:
                 self._idle.set()
             call.end = call.end or _end_of_answer(flow) or flow.doomed or "client_gone"
-            call.series.in_flight.dec()
-            call.series.ends[call.end].inc()
+            call.series.in_flight.value -= 1
+            call.series.ends[call.end].value += 1
 
     def _admitted(self, call: Call, flow: Flow, passed: int = 0) -> Coroutine[Any, Any, None]:
         """The policies around the call, one within the other."""
@@ -193,7 +192,7 @@ class Pipeline:
         """Sets the end reason of the answer that was given. Raises the last target's error where none was."""
         route = call.route
         first: Target = route.ranks[0].targets[0]  # type: ignore[assignment]
-        opening = flow.speak(verbatim=_verbatim(call, first)).start()
+        opening = flow.speak(verbatim=first.passes_on == call.frontend.dialect).start()
         if opening:
             flow.say(opening)
         if route.shadow is not None:
@@ -314,7 +313,7 @@ class Pipeline:
 
     async def _try(self, call: Call, flow: Flow, attempt: Attempt, chat: ChatRequest, *, last: bool, prefilled: bool) -> str:
         target = attempt.target
-        if not chat.stream and target.whole is not None and _verbatim(call, target):
+        if not chat.stream and target.whole is not None and target.passes_on == call.frontend.dialect:
             attempt.whole = target.whole
             request = target.whole.whole_request(chat, target.model)
         else:
@@ -358,11 +357,12 @@ class Pipeline:
     async def _exchange(self, flow: Flow, leg: Leg, request: UpstreamRequest) -> str:
         target = leg.attempt.target
         timeouts = target.timeouts
-        bound = timeouts.total if timeouts.total is not None else math.inf
         whole = leg.attempt.whole
-        connect, headers = min(timeouts.connect, bound), min(timeouts.headers if whole is None else timeouts.whole, bound)
+        connect, headers = timeouts.connect, timeouts.headers if whole is None else timeouts.whole
+        if timeouts.total is not None:
+            connect, headers = min(connect, timeouts.total), min(headers, timeouts.total)
         async with target.transport.send(request, connect=connect, headers=headers) as response:
-            verbatim = _verbatim(flow.call, target) and not flow.resumes
+            verbatim = target.passes_on == flow.call.frontend.dialect and not flow.resumes
             decoder = target.backend.decoder(verbatim=verbatim) if whole is None else whole.whole_decoder()
             relay = leg.begin(response, decoder, verbatim=verbatim)
             if self._prices.header:
@@ -378,7 +378,8 @@ class Pipeline:
             finally:
                 relay.priced = None  # it knows the leg, and the leg the relay
                 flow.out.attach(None)
-                target.series.skipped.inc(getattr(decoder, "skipped", 0))
+                if skipped := getattr(decoder, "skipped", 0):
+                    target.series.skipped.inc(skipped)
         assert relay.finished is not None
         return ENDS[relay.finished.reason]
 
@@ -413,23 +414,23 @@ class Pipeline:
 def _count(attempt: Attempt, ended: float) -> None:
     """What metrics are to know of an attempt that has ended."""
     series = attempt.target.series
-    series.attempts[attempt.outcome].inc()
+    series.attempts[attempt.outcome].value += 1
     usage, used = attempt.usage, attempt.used
     if used is NOTHING:
         return
     if attempt.cost is not None:
-        series.cost.inc(attempt.cost)
+        series.cost.value += attempt.cost
     else:
-        series.unpriced.inc()
+        series.unpriced.value += 1
     if usage is None:
         series.estimated["input"].inc(used.input)
         series.estimated["output"].inc(used.output)
         return
     reported = series.reported
-    reported["input"].inc(usage.input)
-    reported["output"].inc(usage.output)
-    reported["cached_input"].inc(usage.cached_input)
-    reported["reasoning"].inc(usage.reasoning)
+    reported["input"].value += usage.input
+    reported["output"].value += usage.output
+    reported["cached_input"].value += usage.cached_input
+    reported["reasoning"].value += usage.reasoning
     if attempt.first_token is not None and usage.output > 1:
         series.per_token.observe((ended - attempt.started - attempt.first_token) / (usage.output - 1))
 
@@ -462,12 +463,6 @@ def _may_go_on(call: Call, flow: Flow) -> bool:
         return True
     relay = flow.winner.relay
     return call.route.config.recovery == "continue" and relay is not None and relay.only_text and relay.finished is None
-
-
-def _verbatim(call: Call, target: Target) -> bool:
-    """Whether client and target speak the same dialect, and the target's name need not be hidden."""
-    dialect = call.frontend.dialect
-    return bool(dialect) and target.backend.dialect == dialect and call.route.config.report_model == "target"
 
 
 def _end_of(error: GatewayError) -> str:

@@ -171,7 +171,7 @@ class Records:
         series = call.series if call is not None else self.series[frontend, OTHER]
         if status:
             code = _CLASSES[status // 100]
-            series.requests[code].inc()
+            series.requests[code].value += 1
             if key in self._by_key:
                 self._by_key[key][code].inc()
         series.duration.observe(duration)

@@ -128,12 +128,12 @@ class Runtime:
         ranks = []
         for tier in alias.tiers:
             by_ttft = alias.hedge is not None or (isinstance(tier, Tier) and tier.strategy == "lowest_ttft")
-            targets = [self._target(target, backends[target.upstream], by_ttft=by_ttft) for target in targets_of(tier)]
+            targets = [self._target(target, backends[target.upstream], alias, by_ttft) for target in targets_of(tier)]
             ranks.append(Rank(targets, tier.strategy, tier.affinity) if isinstance(tier, Tier) else Rank(targets))
         shadow = None
         if alias.shadow is not None:
             spec = TargetConfig(upstream=alias.shadow.upstream, model=alias.shadow.model)
-            shadow = self._target(spec, backends[spec.upstream])
+            shadow = self._target(spec, backends[spec.upstream], alias)
             if self.config.prices.unknown == "refuse" and not shadow.prices:
                 shadow = None
         retry = RetryPolicy(
@@ -146,7 +146,7 @@ class Runtime:
         waiting = self.metrics.child("requests_waiting", name)
         return Route(name, alias, ranks, retry, shadow, inter_token, waiting.inc, plain=_takes_every_call(ranks))
 
-    def _target(self, spec: TargetConfig, backend: Backend, *, by_ttft: bool = False) -> Target:
+    def _target(self, spec: TargetConfig, backend: Backend, alias: Alias, by_ttft: bool = False) -> Target:
         """`by_ttft`: its time to the first token decides about routes, so whole answers have to be streamed to us, too."""
         upstream = self.config.upstreams[spec.upstream]
         series = TargetSeries(self.metrics, spec.upstream, spec.model)
@@ -163,6 +163,7 @@ class Runtime:
             load=load,
             series=series,
             prices=self._prices.prices_of(spec.upstream, spec.model),
+            passes_on=backend.dialect if backend.dialect and alias.report_model == "target" else None,
             whole=backend if isinstance(backend, AnswersWhole) and not (backend.always_stream or by_ttft) else None,
         )
 

@@ -95,13 +95,16 @@ class PassedOn(_Events):
         frames: list[bytes] = []
         finished: Finished | None = None
         for event in events:
-            if type(event) is Verbatim:
-                frames.append(event.data)
-            elif type(event) is Finished:  # its own frames may stand behind it in the batch
-                finished = event
-            elif type(event) is Started:
-                self._id = event.id or self._id
-                self._model = event.model or self._model
+            kind = type(event)
+            if kind is TextDelta:
+                continue
+            if kind is Verbatim:
+                frames.append(event.data)  # type: ignore[union-attr]
+            elif kind is Finished:  # its own frames may stand behind it in the batch
+                finished = event  # type: ignore[assignment]
+            elif kind is Started:
+                self._id = event.id or self._id  # type: ignore[union-attr]
+                self._model = event.model or self._model  # type: ignore[union-attr]
         if finished is not None:
             frames.append(self._end(finished.usage))
         return frames[0] if len(frames) == 1 else b"".join(frames)

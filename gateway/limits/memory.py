@@ -54,14 +54,6 @@ class MemoryStore:
         self._until_sweep -= len(claims)
         if self._until_sweep <= 0:
             self._sweep(earliest, latest)
-        if len(claims) == 1 and not slots:
-            [claim] = claims
-            bucket = self._bucket(claim, claims, earliest, latest)
-            rule = bucket.rule
-            backlog = bucket.backlog + rule.cost(claim.amount)
-            if backlog <= rule.capacity:
-                bucket.backlog = backlog
-                return Verdict(True, (rule.level(backlog),))
         taken = []
         for claim in claims:
             bucket = self._bucket(claim, claims, earliest, latest)
@@ -72,9 +64,11 @@ class MemoryStore:
             if bucket.backlog > bucket.rule.capacity:
                 fits = False
         entered: list[Slot] = []
-        rooms = [self._enter(slot, entered) for slot in slots]
+        rooms = [self._enter(slot, entered) for slot in slots] if slots else ()
         if fits and all(rooms):
             levels = [bucket.rule.level(bucket.backlog) for bucket, _ in taken]
+            if not slots:
+                return Verdict(True, tuple(levels))
             levels += [Level(float(slot.capacity - self._taken(slot)), 0.0) for slot in slots]
             return Verdict(True, tuple(levels))
         for bucket, cost in taken:

@@ -117,7 +117,7 @@ class Limiter:
         if not verdict.admitted:
             raise self.refusal(plan.shown, claims, (), verdict)
         for series in plan.admitted:
-            series.inc()
+            series.value += 1
         call.headers += headers_of(plan.shown, verdict.levels)
 
     def room(self, attempt: Attempt, chat: ChatRequest) -> AbstractAsyncContextManager[None] | None:
