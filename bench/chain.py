@@ -79,7 +79,7 @@ class Sending:
 
 
 class Canned:
-    def send(self, request: Any, *, connect: float, headers: float) -> Sending:
+    def send(self, request: Any, *, connect: float, headers: float, reader: Any = None) -> Sending:
         return Sending()
 
     async def close(self) -> None: ...

@@ -9,15 +9,17 @@ which is set back to 0 whenever a phase with another deadline begins (progress o
 import asyncio
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from gateway.backends import Decoder
 from gateway.call import Attempt, Call, Outlet
 from gateway.errors import GatewayError, Unavailable, UpstreamError
+from gateway.events import Finished
 from gateway.frontends import Answer, Encoder
 from gateway.relay import Relay
 from gateway.scope import Scope
-from gateway.transport import UpstreamResponse
+from gateway.transport import Sink, UpstreamResponse
 
 TAIL = 0.25
 """Seconds that an upstream may take to end its body after the answer is complete; then the connection is closed."""
@@ -36,9 +38,15 @@ class Lost(Exception):
 
 
 class Leg:
-    """One attempt in flight. `relay` is set when the response's head has come."""
+    """One attempt in flight, and the reader of its response. `relay` is set when the response's head has come.
 
-    __slots__ = ("_accept_empty", "_flow", "_prefilled", "attempt", "relay", "response", "tail_from", "task")
+    `priced` adds what the answer costs to its end.
+    """
+
+    __slots__ = (
+        "_accept_empty", "_made", "_prefilled", "_priced", "attempt", "decoder", "flow", "relay", "response", "tail_from",
+        "task",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -48,36 +56,63 @@ class Leg:
         *,
         accept_empty: bool,
         prefilled: bool = False,
+        priced: "Callable[[Leg, Finished], Finished] | None" = None,
     ) -> None:
         self.task = task
-        self._flow = flow
+        self.flow = flow
         self._accept_empty = accept_empty
         self._prefilled = prefilled
+        self._priced = priced
+        self._made: Relay | None = None
         self.attempt = attempt
+        self.decoder: Decoder | None = None
         self.relay: Relay | None = None
         self.response: UpstreamResponse | None = None
         self.tail_from = 0.0
 
-    def begin(self, response: UpstreamResponse, decoder: Decoder, *, verbatim: bool) -> Relay:
+    def sent(self) -> None:
+        """What the answer will need is made while it is on its way; of several, only the first to answer has the encoder."""
+        if self._made is None and self.flow.won is None:
+            self._made = self._make()
+
+    def begin(self, response: UpstreamResponse) -> Sink | None:
         """The response's head has come."""
-        flow = self._flow
+        flow = self.flow
         flow.due = 0.0
         self.response = response
-        self.relay = Relay(
+        self.relay = relay = self._made or self._make()
+        relay.content_at = flow.clock()
+        return self.sink if response.status == 200 else None
+
+    def _make(self) -> Relay:
+        flow, target, whole = self.flow, self.attempt.target, self.attempt.whole
+        verbatim = target.passes_on == flow.call.frontend.dialect and not flow.resumes
+        self.decoder = decoder = target.backend.decoder(verbatim=verbatim) if whole is None else whole.whole_decoder()
+        relay = Relay(
             decoder,
             flow.speak(verbatim=verbatim),
             whole=not flow.call.chat.stream,
             accept_empty=self._accept_empty,
-            now=flow.clock(),
+            now=0.0,
             said=flow.said,
             prefilled=self._prefilled,
             resumes=flow.resumes,
         )
-        return self.relay
+        if self._priced is not None:
+            relay.priced = partial(self._priced, self)
+        return relay
+
+    def part(self) -> None:
+        """The attempt is over: whatever knows it is parted from it, so that the collector has nothing to find."""
+        if self.relay is not None:
+            self.relay.priced = None
+        self._made = None
+        if self.flow.winner is self:
+            self.flow.out.attach(None)
 
     def sink(self, data: bytes) -> None:
         """One read of the upstream's: relay it, and say what the client is to have of it. Raises Lost where another has won."""
-        relay, flow = self.relay, self._flow
+        relay, flow = self.relay, self.flow
         assert relay is not None
         if flow.winner is not None and flow.winner is not self:
             raise Lost  # before anything is encoded: the encoder is the call's
@@ -94,7 +129,7 @@ class Leg:
 
     def close(self) -> None:
         """The upstream's body has ended. Raises UpstreamTruncated where the answer has not, Lost where another has won."""
-        relay, flow = self.relay, self._flow
+        relay, flow = self.relay, self.flow
         assert relay is not None
         if flow.winner is not None and flow.winner is not self:
             raise Lost

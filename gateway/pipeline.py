@@ -96,6 +96,7 @@ class Pipeline:
         self._crashed = crashed
         self._prices = prices or Prices()
         self._later = later
+        self._priced = self._told if self._prices.header else None
         self._overhead = metrics.child("overhead_seconds", "request")
         self.flows: set[Flow] = set()
         self._idle: asyncio.Event | None = None
@@ -322,12 +323,12 @@ class Pipeline:
             self._overhead.observe(attempt.started - call.received)
         call.attempts.append(attempt)
         task = asyncio.current_task() if flow.won is not None else None  # only one of several has to be told apart
-        leg = Leg(flow, attempt, task, accept_empty=last, prefilled=prefilled)
+        leg = Leg(flow, attempt, task, accept_empty=last, prefilled=prefilled, priced=self._priced)
         flow.legs.append(leg)
         target.health.begin()
         target.load.in_flight += 1
         try:
-            end = await self._exchange(flow, leg, request)
+            end = await self._exchange(leg, request)
             attempt.outcome = "ok"
             target.health.succeeded()
             return end
@@ -338,6 +339,9 @@ class Pipeline:
         finally:
             target.load.in_flight -= 1
             flow.legs.remove(leg)
+            leg.part()
+            if skipped := getattr(leg.decoder, "skipped", 0):
+                target.series.skipped.inc(skipped)
             if attempt.outcome == "abandoned" and leg.relay is not None and leg.relay.finished is not None:
                 attempt.outcome = "ok"  # the client left between the answer's end and the body's
                 target.health.succeeded()
@@ -354,19 +358,18 @@ class Pipeline:
             return False
         return now - leg.attempt.started > timeout / 2
 
-    async def _exchange(self, flow: Flow, leg: Leg, request: UpstreamRequest) -> str:
+    async def _exchange(self, leg: Leg, request: UpstreamRequest) -> str:
         target = leg.attempt.target
         timeouts = target.timeouts
         whole = leg.attempt.whole
         connect, headers = timeouts.connect, timeouts.headers if whole is None else timeouts.whole
         if timeouts.total is not None:
             connect, headers = min(connect, timeouts.total), min(headers, timeouts.total)
-        async with target.transport.send(request, connect=connect, headers=headers) as response:
-            verbatim = target.passes_on == flow.call.frontend.dialect and not flow.resumes
-            decoder = target.backend.decoder(verbatim=verbatim) if whole is None else whole.whole_decoder()
-            relay = leg.begin(response, decoder, verbatim=verbatim)
-            if self._prices.header:
-                relay.priced = lambda finished: self._told(flow, leg, finished)
+        async with target.transport.send(request, connect=connect, headers=headers, reader=leg) as response:
+            if leg.relay is None:
+                leg.begin(response)
+            relay = leg.relay
+            assert relay is not None
             try:
                 if response.status != 200:
                     raise target.backend.error(response.status, response.headers, await _reason(response))
@@ -375,23 +378,19 @@ class Pipeline:
             except (Tail, UpstreamError):
                 if relay.finished is None:
                     raise
-            finally:
-                relay.priced = None  # it knows the leg, and the leg the relay
-                flow.out.attach(None)
-                if skipped := getattr(decoder, "skipped", 0):
-                    target.series.skipped.inc(skipped)
         assert relay.finished is not None
         return ENDS[relay.finished.reason]
 
-    def _told(self, flow: Flow, leg: Leg, finished: Finished) -> Finished:
+    def _told(self, leg: Leg, finished: Finished) -> Finished:
         """The answer's end with what the call has cost so far, where that is known; a whole answer says it in a header."""
+        call = leg.flow.call
         price = price_at(leg.attempt.target.prices, self._wall())
         if price is None or finished.usage is None:
             return finished
-        dollars = round((flow.call.cost or 0.0) + cost(price, finished.usage), 9)
-        if not flow.call.chat.stream:
-            others = [(name, value) for name, value in flow.call.headers if name != COST]  # of an answer that was none
-            flow.call.headers = [*others, (COST, f"{dollars:.9f}")]
+        dollars = round((call.cost or 0.0) + cost(price, finished.usage), 9)
+        if not call.chat.stream:
+            others = [(name, value) for name, value in call.headers if name != COST]  # of an answer that was none
+            call.headers = [*others, (COST, f"{dollars:.9f}")]
         return msgspec.structs.replace(finished, cost=dollars)
 
     def _record(self, attempt: Attempt, relay: Relay | None, chat: ChatRequest) -> None:

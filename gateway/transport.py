@@ -39,13 +39,30 @@ class UpstreamResponse(Protocol):
         ...
 
 
+class Reader(Protocol):
+    """Who reads a response. It is called from the socket's callbacks: no task has to be woken for the first bytes."""
+
+    def sent(self) -> None:
+        """The request has left; there is time until its answer comes. Where it has to be sent again, this comes again."""
+        ...
+
+    def begin(self, response: UpstreamResponse) -> Sink | None:
+        """The head is there. What is returned takes the body from now on, as `pump`'s sink; None: the body waits for `pump`.
+
+        What it raises is raised by `pump`.
+        """
+        ...
+
+
 class Transport(Protocol):
     """Connections to one upstream: pool, TLS, deadlines of the first two phases."""
 
     def send(
-        self, request: UpstreamRequest, *, connect: float, headers: float
+        self, request: UpstreamRequest, *, connect: float, headers: float, reader: Reader | None = None
     ) -> AbstractAsyncContextManager[UpstreamResponse]:
         """Send and wait for the head: `connect` seconds for DNS, TCP and TLS together, then `headers` seconds.
+
+        A transport may leave `reader` alone: then its caller does what it would have done.
 
         Enter raises UpstreamError: dns_error, connect_error, connect_timeout, tls_error, reset, headers_timeout, garbled.
         Exit gives the connection back to the pool when the response was read to its clean end, and otherwise closes
@@ -58,4 +75,4 @@ class Transport(Protocol):
     async def close(self) -> None: ...
 
 
-__all__ = ["Sink", "Transport", "UpstreamError", "UpstreamRequest", "UpstreamResponse"]
+__all__ = ["Reader", "Sink", "Transport", "UpstreamError", "UpstreamRequest", "UpstreamResponse"]

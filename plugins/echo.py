@@ -26,7 +26,7 @@ from gateway.chat import ChatRequest
 from gateway.config import Seconds
 from gateway.errors import UpstreamError, UpstreamErrorKind, UpstreamGarbled, UpstreamTruncated
 from gateway.events import Finished, FinishReason, Started, StreamEvent, TextDelta, Usage
-from gateway.transport import Sink, Transport
+from gateway.transport import Reader, Sink, Transport
 from gateway.wire.ndjson import JSONLines
 from plugins.decoding import FrameDecoder
 
@@ -164,7 +164,9 @@ class EchoTransport:
     """Answers by itself; `connect` and `headers` never run out."""
 
     @asynccontextmanager
-    async def send(self, request: UpstreamRequest, *, connect: float, headers: float) -> AsyncIterator["EchoResponse"]:
+    async def send(
+        self, request: UpstreamRequest, *, connect: float, headers: float, reader: Reader | None = None
+    ) -> AsyncIterator["EchoResponse"]:
         script = msgspec.json.decode(request.body, type=Script)
         if script.fail == "connect_error":
             raise UpstreamError("connect_error")

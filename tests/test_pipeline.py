@@ -139,7 +139,7 @@ class Scripted:
         self.world = world
         self.scripts = scripts
 
-    def send(self, request: UpstreamRequest, *, connect: float, headers: float) -> Sending:
+    def send(self, request: UpstreamRequest, *, connect: float, headers: float, reader: object = None) -> Sending:
         return Sending(self.world, self.scripts.pop(0) if self.scripts else Script(refusal="connect_error"))
 
     async def close(self) -> None:
@@ -369,6 +369,9 @@ async def test_a_hedge_leaves_one_winner_and_one_abandoned() -> None:
     first, second = stage.world.responses
     second.push(OPENING + frame({"content": ANSWER}))
     first.push(OPENING + frame({"content": "late"}))
+    while stage.world.open > 1:
+        await asyncio.sleep(0)
+    assert stage.client.upstream is second, "a client that does not read holds the winner up, also when the other has gone"
     second.push(ENDING)
     second.finish()
     await task

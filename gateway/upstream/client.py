@@ -8,6 +8,7 @@ from collections.abc import Callable
 from gateway.backends import Headers, UpstreamRequest
 from gateway.errors import UpstreamError
 from gateway.outbox import Outbox
+from gateway.transport import Reader
 from gateway.upstream.connection import Connection
 from gateway.upstream.deadlines import Deadlines
 from gateway.upstream.dial import Dialer, tls_context
@@ -60,13 +61,13 @@ class HttpTransport:
         self.dialed = 0
         self.resent = 0  # requests that met a stale connection
 
-    def send(self, request: UpstreamRequest, *, connect: float, headers: float) -> Exchange:
+    def send(self, request: UpstreamRequest, *, connect: float, headers: float, reader: Reader | None = None) -> Exchange:
         """See `gateway.transport.Transport`. Raises ValueError at once for a request that cannot be written."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             self._heads_due = Deadlines(self._loop)
             self.outbox = Outbox(self._loop)
-        return Exchange(self, request, self._heads.of(request), connect, headers, self._loop, self._heads_due)
+        return Exchange(self, request, self._heads.of(request), connect, headers, self._loop, self._heads_due, reader)
 
     async def close(self) -> None:
         """Idle connections are closed now, those in use when their calls end."""

@@ -2,7 +2,8 @@
 
     enter   a connection (idle, or a place and a new one, within `connect` seconds); the request in one write; the head
             (within `headers` seconds: see `deadlines`)
-    body    `pump` awaits nothing but the end: each read goes from the socket's callback into the sink
+    body    `pump` awaits nothing but the end: each read goes from the socket's callback into the sink; into the reader's,
+            where there is one, from the first byte on
     exit    read to its clean end: the connection rests in the pool. Otherwise: closed at once
 
 State is kept in fields and the one waiting coroutine is merely woken, so an error that nobody waits for is no
@@ -18,7 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from gateway.errors import UpstreamError
-from gateway.transport import Sink, UpstreamRequest
+from gateway.transport import Reader, Sink, UpstreamRequest
 from gateway.upstream.connection import Connection
 from gateway.upstream.deadlines import Deadlines
 
@@ -34,8 +35,8 @@ class Exchange:
 
     __slots__ = (
         "_client", "_connect_timeout", "_connection", "_early", "_early_size", "_ended", "_error", "_head",
-        "_headers_timeout", "_heads_due", "_held", "_loop", "_paused", "_placed", "_request", "_sink", "_waiter",
-        "_wanted", "headers", "status",
+        "_headers_timeout", "_heads_due", "_held", "_loop", "_paused", "_placed", "_reader", "_request", "_sink",
+        "_waiter", "_wanted", "headers", "status",
     )  # fmt: skip
 
     def __init__(
@@ -47,6 +48,7 @@ class Exchange:
         headers: float,
         loop: asyncio.AbstractEventLoop,
         heads_due: Deadlines,
+        reader: Reader | None = None,
     ) -> None:
         self._client = client
         self._request = request
@@ -55,6 +57,7 @@ class Exchange:
         self._headers_timeout = headers
         self._loop = loop
         self._heads_due = heads_due
+        self._reader = reader
         self._connection: Connection | None = None
         self._placed = False
         self._waiter: asyncio.Future[None] | None = None
@@ -112,7 +115,7 @@ class Exchange:
         connection, self._connection = self._connection, None
         placed, self._placed = self._placed, False
         self._early.clear()
-        self._sink = None
+        self._sink = self._reader = None
         if connection is None:
             if placed:
                 self._client.pool.release()
@@ -152,6 +155,8 @@ class Exchange:
             self._error = self._client.closed_early()
             return
         connection.ask(self._request.method, self._head, self._request.body, self)
+        if self._reader is not None:
+            self._reader.sent()
         await self._wait()
 
     def _is_stale(self) -> bool:
@@ -218,6 +223,11 @@ class Exchange:
         self.status = status
         self.headers = headers
         self._wake()
+        if self._reader is not None:
+            try:
+                self._sink = self._reader.begin(self)
+            except Exception as error:
+                self._fail(error)
 
     def body_came(self, data: bytes) -> None:
         sink = self._sink
