@@ -279,7 +279,8 @@ class Api:
             address = self._address(request)
             principal = await self._authenticate(request, address)
             try:
-                call = await self._call(request, request_id, frontend, principal, address)
+                body = await self._json_body(request)
+                call = self._call(body, request, request_id, frontend, principal, address)
             except GatewayError:
                 await runtime.limits.charge(address)  # what is no call is charged to its address alone
                 raise
@@ -324,16 +325,17 @@ class Api:
         finally:
             self.runtime.records.resumed(request, request_id, principal, place.stream if place is not None else None)
 
-    async def _json_body(self, request: Request) -> bytes:
+    def _json_body(self, request: Request) -> Awaitable[bytes]:
         media_type = request.headers.get("content-type", "")
         if media_type != "application/json":
             media_type = media_type.partition(";")[0].strip().lower()
         if media_type != "application/json" or request.headers.get("content-encoding", "identity").lower() != "identity":
             raise UnsupportedMediaType("Send application/json, not encoded")
-        return await request.body()
+        return request.body()
 
-    async def _call(self, request: Request, request_id: str, frontend: Frontend, principal: Principal, address: str) -> Call:
-        body = await self._json_body(request)
+    def _call(
+        self, body: bytes, request: Request, request_id: str, frontend: Frontend, principal: Principal, address: str
+    ) -> Call:
         chat = frontend.parse(body, request.headers)
         name = chat.model or principal.default_alias or ""
         route = self.runtime.routes.get(name)

@@ -11,6 +11,9 @@ MANY = 32
 HEAVY = 1 << 20
 """Bytes that the work in waiting may keep in memory."""
 
+NOW = HEAVY + 1
+"""The size of what is not to wait: it is done at once, behind all that waits."""
+
 Schedule = Callable[..., None]
 """`later(work, *args, size=0)`; `size`: bytes that `args` keep in memory, where that is worth mentioning."""
 

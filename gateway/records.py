@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 from gateway.call import Call
 from gateway.errors import GatewayError, Unauthorized, UpstreamError
 from gateway.identity.principal import Principal
-from gateway.later import Schedule, at_once
+from gateway.later import NOW, Schedule, at_once
 from gateway.logs import Line
 from gateway.metrics import AUTH_REASONS, CODES, CallSeries, Metrics
 from gateway.series import Value
@@ -153,10 +153,8 @@ class Records:
         duration = self._clock() - exchange.received
         error = error or (call.error if call is not None else None)
         key = principal.key_id if principal is not None else None
-        if error is None and call is not None:
-            self._later(self._finished, exchange.status, duration, request_id, frontend, key, call, None, size=call.size)
-        else:
-            self._finished(exchange.status, duration, request_id, frontend, key, call, error)
+        size = call.size if error is None and call is not None else NOW
+        self._later(self._finished, exchange.status, duration, request_id, frontend, key, call, error, size=size)
 
     def _finished(
         self,

@@ -118,7 +118,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def _translated(self, chat: ChatRequest) -> dict[str, Any]:
         sampling = chat.sampling
         body: dict[str, Any] = {
-            "messages": [_message(message, chat.dialect) for message in chat.messages],
+            "messages": [_plain(message) or _message(message, chat.dialect) for message in chat.messages],
             self.max_tokens_field: sampling.max_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
@@ -133,6 +133,15 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 # the request, from the vocabulary
+
+
+def _plain(message: Message) -> dict[str, Any] | None:
+    """One that is nothing but a text, as most of a history are."""
+    parts = message.parts
+    if len(parts) != 1 or message.tool_calls or message.role == "tool":
+        return None
+    first = parts[0]
+    return {"role": message.role, "content": first.text} if type(first) is Text else None
 
 
 def _message(message: Message, dialect: str) -> dict[str, Any]:

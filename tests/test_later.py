@@ -1,6 +1,6 @@
 """What is done later: all of it, in order, soon; and what fails is told and holds nothing up."""
 
-from gateway.later import HEAVY, MANY, Later, at_once
+from gateway.later import HEAVY, MANY, NOW, Later, at_once
 
 
 def test_it_is_done_in_order_when_it_is_asked_for_or_there_is_much_of_it() -> None:
@@ -26,6 +26,14 @@ def test_it_keeps_little_memory() -> None:
     later(done.append, 2, size=1)
     assert done == [1, 2]
     later(done.append, 3, size=HEAVY)
+    assert done == [1, 2]
+
+
+def test_what_is_not_to_wait_is_done_behind_what_waits() -> None:
+    done: list[int] = []
+    later = Later(lambda crash: None)
+    later(done.append, 1)
+    later(done.append, 2, size=NOW)
     assert done == [1, 2]
 
 
