@@ -109,7 +109,8 @@ async def test_a_killed_worker_costs_its_own_streams_alone_and_is_replaced() -> 
                 await asyncio.sleep(0.01)
             over.set()
             await asyncio.gather(*callers)
-        assert set(ends) == {"done", "cut"}
+        # refused: a connection that the kernel had dealt to the killed worker before it was accepted (DECISIONS 34)
+        assert set(ends) - {"refused"} == {"done", "cut"}, ends
         assert 0 < ends["cut"] < 30
         after = pids(gateway)
         assert [number for number in before if before[number] != after[number]] == [2]
