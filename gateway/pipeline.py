@@ -134,11 +134,11 @@ class Pipeline:
         finally:
             if deadline is not None:
                 deadline.cancel()
+            call.end = call.end or _end_of_answer(flow) or flow.doomed or "client_gone"
             self.flows.discard(flow)
             flow.close()
             if self._idle is not None and not self.flows:
                 self._idle.set()
-            call.end = call.end or _end_of_answer(flow) or flow.doomed or "client_gone"
             call.series.in_flight.value -= 1
             call.series.ends[call.end].value += 1
 

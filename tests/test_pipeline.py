@@ -216,7 +216,8 @@ class Stage:
         kind = WidgetStream() if frontend == "widget" else OpenAIFrontend()
         principal = Principal("k", "k", "k", frozenset("*"))
         series = CallSeries(self.metrics, kind.name, "chat")
-        return Call("id", self.world.now, kind, principal, self.route, chat, series, conversation="c")
+        conversation = "c" if frontend == "widget" else ""
+        return Call("id", self.world.now, kind, principal, self.route, chat, series, conversation=conversation)
 
     async def play(self, task: "asyncio.Task[None]", steps: int) -> int:
         """Let every attempt go by its script until the task is done or `steps` are used up; returns the steps left."""
@@ -380,9 +381,10 @@ async def test_a_hedge_leaves_one_winner_and_one_abandoned() -> None:
     assert stage.world.open == 0
 
 
-async def test_an_answer_is_complete_even_if_the_client_leaves_before_the_upstreams_body_ends() -> None:
+@pytest.mark.parametrize("frontend", ["widget", "openai"])
+async def test_an_answer_is_complete_even_if_the_client_leaves_before_the_upstreams_body_ends(frontend: str) -> None:
     stage = Stage([Script()])
-    call = stage.call()
+    call = stage.call(frontend)
     task = asyncio.create_task(stage.pipeline.answer(call, stage.client))
     while not stage.world.responses or stage.world.responses[0].sink is None:
         await asyncio.sleep(0)

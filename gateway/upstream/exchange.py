@@ -226,7 +226,7 @@ class Exchange:
         if self._reader is not None:
             try:
                 self._sink = self._reader.begin(self)
-            except Exception as error:
+            except Exception as error:  # as below
                 self._fail(error)
 
     def body_came(self, data: bytes) -> None:

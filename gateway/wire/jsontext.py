@@ -60,7 +60,7 @@ def _plain(body: bytes) -> dict[str, Any] | None:
         value = _fast(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    # what was lost would be missing here; within a text only an escape that was another one before can make up for it
+    # a doubled key was lost on the way, and is missing here; no text can have gained what it lacks (`_ODD` sees to that)
     return value if _encode(value).count(b'":') == body.count(b'":') else None
 
 

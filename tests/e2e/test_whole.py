@@ -68,6 +68,15 @@ async def test_the_answer_is_the_upstreams_to_the_byte_and_is_known() -> None:
         assert g.metric('sluice_time_to_first_token_seconds_count{alias="chat",frontend="openai"}') == 1
 
 
+async def test_what_it_cost_is_said_in_a_header() -> None:
+    prices = "prices: {models: {m: {input: 2, output: 8}}, header: true}\n"
+    async with RawServer(says(sized(ANSWER, 200, JSON))) as up, gateway(config(up) + prices) as g:
+        body = {"model": "chat", "messages": [{"role": "user", "content": "Count"}]}
+        async with aiohttp.ClientSession(g.url, headers={"x-api-key": KEY}) as client, client.post(PATH, json=body) as response:
+            assert await response.read() == ANSWER
+            assert response.headers["x-sluice-cost-usd"] == "0.000026000", "5 and 2 tokens"
+
+
 @pytest.mark.parametrize(
     "where",
     [
