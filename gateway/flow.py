@@ -114,16 +114,41 @@ class Leg:
         """One read of the upstream's: relay it, and say what the client is to have of it. Raises Lost where another has won."""
         relay, flow = self.relay, self.flow
         assert relay is not None
-        if flow.winner is not None and flow.winner is not self:
+        if flow.winner is not self:
+            self._first(data)
+            return
+        now = flow.clock()
+        chunk = relay.feed(data, now)
+        if relay.finished is None:
+            if chunk and not flow.ended:
+                flow.out.write(chunk)
+                if relay.gap:
+                    flow.inter_token.observe(relay.gap)
+        else:
+            self._last(chunk, now)
+
+    def _first(self, data: bytes) -> None:
+        """A read before this leg speaks."""
+        relay, flow = self.relay, self.flow
+        assert relay is not None
+        if flow.winner is not None:
             raise Lost  # before anything is encoded: the encoder is the call's
         now = flow.clock()
-        first, waited = not relay.committed, not relay.first_content_at
+        waited = not relay.first_content_at
         chunk = relay.feed(data, now)
         if waited and relay.first_content_at:
             flow.due = 0.0
         if chunk:
-            flow.hand_over(self, chunk, now, first=first)
-        if relay.finished is not None and not self.tail_from:
+            flow.hand_over(self, chunk, now, first=True)
+        if relay.finished is not None:
+            self._last(b"", now)
+
+    def _last(self, chunk: bytes, now: float) -> None:
+        """A read that completes the answer, or comes behind its end."""
+        flow = self.flow
+        if chunk:
+            flow.hand_over(self, chunk, now, first=False)
+        if not self.tail_from:
             self.tail_from = now
             flow.due = 0.0
 
@@ -184,7 +209,7 @@ class Flow:
     alone, too); `winner` is the leg that speaks."""
 
     __slots__ = (
-        "_inter_token", "_write_idle", "answer", "call", "clock", "doomed", "due", "encoder", "ended", "legs", "out",
+        "_write_idle", "answer", "call", "clock", "doomed", "due", "encoder", "ended", "inter_token", "legs", "out",
         "resumes", "said", "scope", "verbatim", "winner", "won",
     )  # fmt: skip
 
@@ -213,7 +238,7 @@ class Flow:
         self.ended = False  # the answer's end, or its in-band error, has been said
         self.answer = answer
         self.scope = Scope(loop)
-        self._inter_token = inter_token
+        self.inter_token = inter_token
         self._write_idle = write_idle
 
     @property
@@ -244,7 +269,7 @@ class Flow:
             self._first_token(leg)
             self.call.series.overhead.observe(self.clock() - now)
         elif leg.relay.gap:
-            self._inter_token.observe(leg.relay.gap)
+            self.inter_token.observe(leg.relay.gap)
 
     def say(self, chunk: bytes, *, last: bool = False) -> None:
         out = self.out

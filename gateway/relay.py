@@ -40,9 +40,9 @@ class Relay:
     """
 
     __slots__ = (
-        "_accept_empty", "_counted", "_decoder", "_encoder", "_folded", "_held", "_reproducing", "_resumes", "_said", "_text",
-        "_whole", "characters", "committed", "content_at", "finished", "first_content_at", "gap", "model", "only_text",
-        "priced", "recovered",
+        "_accept_empty", "_counted", "_decoder", "_encoder", "_fold_at", "_folded", "_held", "_reproducing", "_resumes",
+        "_said", "_text", "_whole", "characters", "committed", "content_at", "finished", "first_content_at", "gap", "model",
+        "only_text", "priced", "recovered",
     )  # fmt: skip
 
     def __init__(
@@ -67,6 +67,7 @@ class Relay:
         self._held: list[StreamEvent] = []
         self._text: list[str] = []
         self._folded = 0
+        self._fold_at = FOLD
         self._counted = 0  # pieces that do not stand apart in `_text` (any more)
         self.committed = False
         self.finished: Finished | None = None
@@ -114,29 +115,16 @@ class Relay:
     def _take(self, events: list[StreamEvent], now: float) -> bytes:
         if not events or self.finished is not None:
             return b""
-        self._observe(events, now)
-        if not self.committed:
-            events = self._held = self._held + events if self._held else events
-            if self.finished is None and (self._whole or not self.first_content_at):
-                return b""
-            self._check_empty()
-            if self._resumes:
-                return self._continue(events)
-            self.committed = True
-            self._held = []
-        return self._encoder.encode(events)
-
-    def _observe(self, events: list[StreamEvent], now: float) -> None:
-        characters = self.characters
         content = False
         for event in events:
             kind = type(event)
             if kind is TextDelta:
-                self._text.append(event.text)  # type: ignore[union-attr]
-                characters += len(event.text)  # type: ignore[union-attr]
+                text: str = event.text  # type: ignore[union-attr]
+                self._text.append(text)
+                self.characters += len(text)
                 content = True
             elif kind is Verbatim:
-                pass
+                break  # the last one
             elif kind is Finished:
                 self.finished = event  # type: ignore[assignment]
                 if self.priced is not None:
@@ -145,20 +133,42 @@ class Relay:
             elif kind is Started:
                 self.model = event.model  # type: ignore[union-attr]
             else:
-                characters += self._measure(event)
+                self.characters += self._measure(event)
                 self._counted += 1
                 content = True
-        self.characters = characters
-        if len(self._text) - self._folded > FOLD:  # a token as an object of its own takes ten times its text
-            self._counted += len(self._text) - self._folded
-            self._text[self._folded :] = ["".join(self._text[self._folded :])]
-            self._folded += 1
         if content:
             self.gap = now - self.content_at
             self.content_at = now
-            self.first_content_at = self.first_content_at or now
-            if characters > MAX_ANSWER:
+            if not self.first_content_at:
+                self.first_content_at = now
+            if self.characters > MAX_ANSWER:
                 raise UpstreamGarbled("The upstream's answer is too long")
+            if len(self._text) > self._fold_at:
+                self._fold()
+        else:
+            self.gap = 0.0
+        if self.committed:
+            return self._encoder.encode(events)
+        return self._commit(events)
+
+    def _commit(self, events: list[StreamEvent]) -> bytes:
+        """Hold the events back, or begin to speak."""
+        events = self._held = self._held + events if self._held else events
+        if self.finished is None and (self._whole or not self.first_content_at):
+            return b""
+        self._check_empty()
+        if self._resumes:
+            return self._continue(events)
+        self.committed = True
+        self._held = []
+        return self._encoder.encode(events)
+
+    def _fold(self) -> None:
+        """A token as an object of its own takes ten times its text."""
+        self._counted += len(self._text) - self._folded
+        self._text[self._folded :] = ["".join(self._text[self._folded :])]
+        self._folded += 1
+        self._fold_at += 1
 
     def _measure(self, event: StreamEvent) -> int:
         match event:
@@ -197,6 +207,7 @@ class Relay:
             self._counted = self.pieces - 1
             self._text = [fresh]
             self._folded = 0
+            self._fold_at = FOLD
             events = [*([TextDelta(fresh)] if fresh else ()), *(e for e in events if _follows_text(e))]
         elif self._said:
             events = [event for event in events if not isinstance(event, Started)]

@@ -28,13 +28,17 @@ from gateway.events import (
     Verbatim,
 )
 from gateway.wire import sse
+from gateway.wire.lines import LIMIT
 from gateway.wire.upstream_errors import stream_error
+from plugins.openai_form import Form, learn
 
 FRAMING = len(b"data: \n\n")
 MAX_DOCUMENT = 32 << 20
 """Bytes of an answer that came whole."""
 MAX_CALLS = 256
 """Tool calls of one answer."""
+FORMS = 50
+"""Forms that are learnt of one answer at most (`plugins.openai_form`): some vendors' change every second, or every time."""
 
 # the types of a chunk: only what is used, and every field as loose as the vendors are
 
@@ -155,8 +159,8 @@ class ChunkDecoder:
 
     # fmt: off
     __slots__ = (
-        "_calls", "_count", "_document", "_done", "_error", "_first", "_latest", "_native",
-        "_started", "_stream", "_strict", "_usage", "_verbatim", "skipped",
+        "_calls", "_count", "_document", "_done", "_error", "_first", "_form", "_forms_left", "_latest", "_native",
+        "_started", "_stream", "_strict", "_texts", "_usage", "_verbatim", "skipped",
     )
     # fmt: on
 
@@ -174,9 +178,17 @@ class ChunkDecoder:
         self._calls: dict[int, _Call] = {}
         self._count = 0
         self._latest: _Call | None = None
+        self._form: Form | None = None
+        self._texts = 0  # reads that ended in a text of no known form
+        self._forms_left = FORMS
         self.skipped = 0
 
     def feed(self, data: bytes) -> list[StreamEvent]:
+        form = self._form
+        if form is not None and self._stream.clean and len(data) <= LIMIT:
+            events = form.events(data)
+            if events is not None:
+                return events
         if self._error is not None:
             raise self._error
         if self._done:
@@ -243,11 +255,22 @@ class ChunkDecoder:
                     withheld = True
         except UpstreamError as error:
             self._error = error
+            self._form = None
+        if events and type(events[-1]) is TextDelta:
+            self._learn(payloads[-1])
         if self._verbatim and passed:
             events.append(Verbatim(_frames(passed, None if gap else body, len(payloads))))
         if self._error is not None and not events:
             raise self._error
         return events
+
+    def _learn(self, payload: bytes) -> None:
+        """The next reads may well be of this one's form. An answer of one token is not worth the while."""
+        self._texts += 1
+        if self._texts > 1 and self._forms_left and self._error is None:
+            self._texts = 0
+            self._forms_left -= 1
+            self._form = learn(payload, _text_of, verbatim=self._verbatim)
 
     def _chunk(self, payload: bytes, events: list[StreamEvent]) -> bool:
         """Translate one chunk. False: it must not be forwarded."""
@@ -357,6 +380,7 @@ class ChunkDecoder:
         if not self._native:
             raise self._cut()
         self._done = True
+        self._form = None
         if not self._started:
             events.append(Started())
         reason = _FINISH.get(self._native.lower(), "stop")
@@ -366,6 +390,22 @@ class ChunkDecoder:
         if self._started or (self._first in b"deir:" and not self.skipped):
             return UpstreamTruncated()
         return UpstreamGarbled("The upstream's answer is not a stream of chat completion chunks")
+
+
+def _text_of(payload: bytes) -> str:
+    """What a chunk says where that is text and nothing else, and it is passed on; else ""."""
+    decoder = ChunkDecoder()
+    decoder._started = True
+    events: list[StreamEvent] = []
+    try:
+        passed = decoder._chunk(payload, events)
+    except UpstreamError:
+        return ""
+    match events:
+        case [TextDelta(text=text)] if passed and decoder._usage is None and not decoder._native:
+            return text
+        case _:
+            return ""
 
 
 def _parts(parts: Sequence[_ContentPart], events: list[StreamEvent]) -> None:

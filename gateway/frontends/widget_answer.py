@@ -74,6 +74,8 @@ class Lines(_Text):
         return _json({"type": "start", "conversationId": self._conversation}) + b"\n"
 
     def encode(self, events: Sequence[StreamEvent]) -> bytes:
+        if len(events) == 1 and type(events[0]) is TextDelta and events[0].text:  # most reads
+            return self._tokens([events[0].text])
         lines: list[bytes] = []
         texts: list[str] = []
         for event in events:

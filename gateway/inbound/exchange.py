@@ -164,16 +164,19 @@ class Exchange:
 
     def write(self, data: bytes, *, last: bool = False) -> None:
         """One chunk (of no bytes: the head alone); `last` ends the body with it."""
-        if self._chunked:
-            if data:
-                data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if last else b"%x\r\n%b\r\n" % (len(data), data)
-            elif last:
-                data = b"0\r\n\r\n"
+        if self._chunked and data:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        if last:
+            self.said = True
+            if self._chunked:
+                data += b"0\r\n\r\n"
         if self._head:
             data = self._head + data
             self._head = b""
-        self.said = last
-        self._write(data)
+        self.last_write = time.monotonic()
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            self._listener.outbox.write(transport, data)
 
     def attach(self, upstream: UpstreamResponse | None) -> None:
         """Whom to pause while the client does not read."""

@@ -119,22 +119,20 @@ class Connection(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(bytes(self._buffer[:nbytes]))
-
-    def data_received(self, data: bytes) -> None:
-        receiver = self._receiver
+        receiver, parser = self._receiver, self._parser
         if receiver is None:
             self._drop()
             return
-        parser = self._parser
-        head_due = not parser.status
-        if head_due and self._outbox.holds(self._transport):  # no answer to a request that has not been sent
-            self._ended_by_peer(None)
-            return
-        self.answered = True
-        body = parser.feed(data)
-        if head_due and parser.status:
-            receiver.head_came(parser.status, parser.headers)
+        if parser.status:
+            body = parser.feed(bytes(self._buffer[:nbytes]))
+        else:
+            if self._outbox.holds(self._transport):  # no answer to a request that has not been sent
+                self._ended_by_peer(None)
+                return
+            self.answered = True
+            body = parser.feed(bytes(self._buffer[:nbytes]))
+            if parser.status:
+                receiver.head_came(parser.status, parser.headers)
         if body:
             receiver.body_came(body)
         if parser.over or parser.error is not None:

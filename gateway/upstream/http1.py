@@ -82,7 +82,9 @@ class ResponseParser:
             self._count_barren(len(data))
             return b""
         self._barren = 0
-        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        if len(chunks) == 1:
+            return chunks.pop()
+        body = b"".join(chunks)
         chunks.clear()
         return body
 

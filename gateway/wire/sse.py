@@ -31,14 +31,15 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 class EventStream:
     """Bytes -> events; an event (its frame, comments included) may have `limit` bytes at most.
 
+    `clean`: whatever came so far has been said, and the next byte begins a frame (or the byte order mark before all).
     `last_id` and `retry` (milliseconds, None where the stream has not said) are the stream's own state.
     """
 
-    __slots__ = ("_blocks", "_clean", "_head", "_limit", "_newlines", "last_id", "retry")
+    __slots__ = ("_blocks", "_head", "_limit", "_newlines", "clean", "last_id", "retry")
 
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
-        self._clean = True  # whatever came so far has been said: there is no state but in `_head`
+        self.clean = True
         self._blocks: Blocks | None = None
         self._newlines: Newlines | None = None
         self._head: bytes | None = b""
@@ -55,7 +56,7 @@ class EventStream:
 
         What is pending when the input ends is no event, and there is nothing more to ask for then.
         """
-        if self._clean and data.endswith(END) and data[0] != _BOM[0] and len(data) <= self._limit and b"\r" not in data:
+        if self.clean and data.endswith(END) and data[0] != _BOM[0] and len(data) <= self._limit and b"\r" not in data:
             self._head = None
             return data
         return self._completed(data)
@@ -68,7 +69,7 @@ class EventStream:
         if self._head is not None:
             data = self._skip_bom(self._head + data)
         body = self._blocks.feed(self._newlines.feed(data))
-        self._clean = not (self._head or self._blocks.pending or self._newlines.after_cr)
+        self.clean = not (self._head or self._blocks.pending or self._newlines.after_cr)
         return body
 
     def close(self) -> bytes:
