@@ -140,7 +140,9 @@ def test_what_comes_before_its_request_has_left_is_no_answer(outbox: Outbox, loo
     connection = Connection(ResponseParser("peer"), "peer", lambda _: None, memoryview(bytearray(64)), outbox)
     connection.connection_made(transport)
     connection.ask("POST", b"POST / HTTP/1.1\r\nContent-Length: ", b"{}", receiver)
-    connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    connection.get_buffer(-1)[: len(answer)] = answer
+    connection.buffer_updated(len(answer))
     assert receiver.heads == 0
     assert receiver.error is not None
     assert receiver.error.kind == "reset"

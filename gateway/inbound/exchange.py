@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 from gateway.errors import BadRequest, PayloadTooLarge, RequestTimeout
-from gateway.inbound.http1 import Incoming
+from gateway.inbound.incoming import Incoming
 from gateway.transport import UpstreamResponse
 
 if TYPE_CHECKING:

@@ -17,6 +17,8 @@ from typing import Any
 
 import httptools
 
+from gateway.inbound.incoming import Incoming
+from gateway.inbound.known import KnownHead, known
 from gateway.wire.fields import NAMES
 
 MAX_LINE = 8190
@@ -29,6 +31,8 @@ MAX_WAITING = 64
 MAX_KEPT = 1 << 20
 """Requests of one connection that wait for their turn (pipelining), and bytes of their bodies where they are several; more is
 refused, for a connection that was not read would not say when its client leaves."""
+HEADS = 8
+"""Heads of one connection that are remembered, one in place of the other (see `known`): some clients never repeat one."""
 
 _VERSIONS = {"1.1": (1, 1), "1.0": (1, 0)}
 _HOST = re.compile(r"(?:\[[A-Za-z0-9:._~%-]+\]|[A-Za-z0-9._~!$&'()*+;=%-]*)(?::[0-9]*)?").fullmatch
@@ -39,32 +43,6 @@ class _Refused(Exception):
     """Stops llhttp from within a callback."""
 
 
-class Incoming:
-    """One request. `fields`: by lower-case name, repeated ones joined by ", "; `pairs`: as they came.
-
-    `over`: its body is complete. `broken`: it never will be. `size`: bytes of body so far; beyond the parser's limit they
-    are counted and thrown away. `length` is what the head promises, -1 for chunks.
-    """
-
-    __slots__ = ("broken", "content", "fields", "keep_alive", "length", "method", "over", "pairs", "size", "target", "version")
-
-    def __init__(self) -> None:
-        self.method = ""
-        self.target = ""
-        self.version = (1, 1)
-        self.pairs: list[tuple[bytes, bytes]] = []
-        self.fields: dict[str, str] = {}
-        self.keep_alive = False
-        self.length = 0
-        self.content: bytes | bytearray = b""
-        self.size = 0
-        self.over = False
-        self.broken = False
-
-    def body(self) -> bytes:
-        return bytes(self.content)
-
-
 class RequestParser:
     """The requests of one connection, one behind the other. `limit`: bytes of one body that are kept.
 
@@ -73,7 +51,8 @@ class RequestParser:
     """
 
     __slots__ = (
-        "_barren", "_body", "_head", "_limit", "_llhttp", "_passed_over", "_progress", "_room", "_url", "error", "waiting",
+        "_barren", "_between", "_body", "_head", "_heads_left", "_known", "_limit", "_llhttp", "_owed", "_passed_over",
+        "_progress", "_room", "_url", "error", "waiting",
     )  # fmt: skip
 
     def __init__(self, limit: int) -> None:
@@ -86,6 +65,10 @@ class RequestParser:
         self._room = MAX_HEAD
         self._progress = (0, 0)
         self._barren = 0
+        self._between = True  # llhttp expects a request, and nothing of one has come
+        self._known: KnownHead | None = None
+        self._heads_left = HEADS + 1  # the first one is not worth the while: many connections carry just one request
+        self._owed = 0  # bytes of a known request's body that are still to come
         self.waiting: list[Incoming] = []
         self.error = False
 
@@ -95,6 +78,8 @@ class RequestParser:
 
     def feed(self, data: bytes) -> None:
         """Never raises: see `waiting`, `error`, and the requests themselves."""
+        if self.error:
+            return
         try:
             self._feed(data)
         except (_Refused, httptools.HttpParserError):
@@ -107,20 +92,71 @@ class RequestParser:
     # --- inside
 
     def _feed(self, data: bytes) -> None:
-        while data and not self.error:
-            try:
-                self._llhttp.feed_data(data)
-            except httptools.HttpParserUpgrade as upgrade:
-                data = data[upgrade.args[0] :]
-                self._go_on()
+        while data:
+            if self._owed:
+                data = self._take(data)
                 continue
-            if len(self.waiting) > 1 and sum([request.size for request in self.waiting]) > MAX_KEPT:
-                raise _Refused
-            if self._head is not None:
-                self._count_barren(len(data), (self._room, -1))
-            elif self._body is not None:
-                self._count_barren(len(data), (self._room, self._body.size))
-            return
+            if self._between and self._known is not None and len(self.waiting) < MAX_WAITING:
+                found = self._known.begin(data)
+                if found is not None:
+                    self._begin(found[0])
+                    data = data[found[1] :]
+                    continue
+            self._parse(data)
+            break
+        if len(self.waiting) > 1 and sum([request.size for request in self.waiting]) > MAX_KEPT:
+            raise _Refused
+
+    def _begin(self, request: Incoming) -> None:
+        """Llhttp is not asked about the head, nor about the body."""
+        self.waiting.append(request)
+        self._owed = request.length
+        if self._owed:
+            self._body = request
+        else:
+            request.over = True
+
+    def _take(self, data: bytes) -> bytes:
+        """The body of a request with a known head. Returns what stands behind it."""
+        owed = self._owed
+        part = data[:owed]
+        self._owed = owed - len(part)
+        self.on_body(part)
+        if not self._owed:
+            self.on_message_complete()
+        return data[owed:]
+
+    def _parse(self, data: bytes) -> None:
+        """By llhttp."""
+        between, body, expected = self._between, self._body, len(self.waiting) + 1
+        size = body.size if body is not None else 0
+        rest: bytes | None = data
+        while rest:
+            try:
+                self._llhttp.feed_data(rest)
+                break
+            except httptools.HttpParserUpgrade as upgrade:
+                rest = rest[upgrade.args[0] :]
+                self._go_on()
+        begun = self.waiting[-1] if between and len(self.waiting) == expected else None
+        if begun is not None:
+            self._remember(data, begun)
+        self._between = False
+        if self._head is not None:
+            self._count_barren(len(data), (self._room, -1))
+        elif self._body is not None:
+            self._count_barren(len(data), (self._room, self._body.size))
+        elif body is not None:
+            self._between = body.keep_alive and body.size - size == len(data)
+        elif begun is not None and begun.keep_alive and begun.length >= 0:
+            self._between = data.index(b"\r\n\r\n") + 4 + begun.length == len(data)
+
+    def _remember(self, data: bytes, request: Incoming) -> None:
+        """`data` begins with this request's head."""
+        if self._heads_left:
+            self._heads_left -= 1
+            if self._heads_left < HEADS:
+                self._known = known(data, request)
 
     def _count_barren(self, size: int, progress: tuple[int, int]) -> None:
         """`progress`: what is left of the head's room, and how much there is of the body."""
@@ -141,6 +177,7 @@ class RequestParser:
         self.error = True
         self._llhttp = None
         self._head = None
+        self._known = None
         if self._body is not None:
             self._body.broken = True
             self._body = None

@@ -19,7 +19,8 @@ from typing import Any
 from gateway.config import Server
 from gateway.inbound.connection import Connection
 from gateway.inbound.exchange import Exchange
-from gateway.inbound.http1 import Incoming, RequestParser
+from gateway.inbound.http1 import RequestParser
+from gateway.inbound.incoming import Incoming
 from gateway.inbound.listener import Listener
 from tests.e2e.watched import Wire
 from tests.upstream.calls import until

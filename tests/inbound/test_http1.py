@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.inbound.http1 import FIELD, MAX_BARREN, MAX_HEAD, MAX_KEPT, MAX_LINE, MAX_WAITING, Incoming, RequestParser
+from gateway.inbound.http1 import FIELD, MAX_BARREN, MAX_HEAD, MAX_KEPT, MAX_LINE, MAX_WAITING, RequestParser
+from gateway.inbound.incoming import Incoming
 from tests.wire.cuts import bytewise, exhaustive
 
 SECURITY = Path(__file__).resolve().parents[3] / "shared" / "security"
