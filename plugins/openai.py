@@ -68,7 +68,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return UpstreamRequest(url=self._url, headers=self._whole_headers, body=msgspec.json.encode(body))
 
     def whole_decoder(self) -> Decoder:
-        return DocumentDecoder(verbatim=True, strict=self.strict)
+        return DocumentDecoder(strict=self.strict)
 
     def decoder(self, *, verbatim: bool = False) -> Decoder:
         return ChunkDecoder(verbatim=verbatim, strict=self.strict)

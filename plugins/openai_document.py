@@ -10,8 +10,9 @@ from typing import Any
 
 import msgspec
 
-from gateway.events import Started, StreamEvent, Verbatim
-from plugins.openai_stream import MALFORMED, Choice, ChunkDecoder, Delta, ReportedUsage
+from gateway.errors import UpstreamGarbled
+from gateway.events import Started, StreamEvent, TextDelta, Verbatim
+from plugins.openai_stream import MALFORMED, MAX_DOCUMENT, WHITE, Choice, ChunkDecoder, Delta, ReportedUsage, finished
 
 
 class _Said(Choice, gc=False):
@@ -29,28 +30,68 @@ class _Completion(msgspec.Struct, gc=False):
 _decode = msgspec.json.Decoder(_Completion, strict=False).decode
 
 
-class DocumentDecoder(ChunkDecoder):
-    """Nothing is known before the body's end."""
+class DocumentDecoder:
+    """Nothing is known before the body's end. `skipped` counts as `ChunkDecoder`'s does."""
 
-    __slots__ = ()
+    __slots__ = ("_document", "_kept", "_other", "_size", "_strict")
+
+    def __init__(self, *, strict: bool = False) -> None:
+        self._strict = strict
+        self._kept: list[bytes] = []
+        self._size = 0
+        self._document = False  # it begins like one
+        self._other: ChunkDecoder | None = None  # reads what is none
+
+    @property
+    def skipped(self) -> int:
+        return self._other.skipped if self._other is not None else 0
+
+    def feed(self, data: bytes) -> list[StreamEvent]:
+        if self._other is not None:
+            return self._other.feed(data)
+        self._kept.append(data)
+        self._size += len(data)
+        if self._size > MAX_DOCUMENT:
+            raise UpstreamGarbled(f"The upstream sent a document longer than {MAX_DOCUMENT} bytes")
+        if not self._document:
+            first = data.lstrip(WHITE)[:1]
+            if first and first not in b"{[":
+                return self._by_another()
+            self._document = bool(first)
+        return []
 
     def close(self) -> list[StreamEvent]:
-        if self._document is None or self._done:
-            return super().close()
-        body = bytes(self._document)
+        if self._other is not None:
+            return self._other.close()
+        body = b"".join(self._kept)
         completion = _plain(body)
         if completion is None or not completion.choices:
-            return super().close()
-        self._usage = completion.usage
-        self._started = True
+            return self._by_another() + self.close()
         events: list[StreamEvent] = [Started(completion.id or "", completion.model or "")]
-        for choice in completion.choices:
-            if not choice.index:
-                choice.delta = choice.message
-                self._choice(choice, events)
-        self._finish(events)
+        if not _is_text(completion, completion.choices[0], events):
+            decoder = ChunkDecoder()
+            decoder.take(completion.choices, completion.usage, events)
         events.append(Verbatim(body, whole=True))
         return events
+
+    def _by_another(self) -> list[StreamEvent]:
+        self._other = ChunkDecoder(verbatim=True, strict=self._strict)
+        body = b"".join(self._kept)
+        self._kept.clear()
+        return self._other.feed(body)
+
+
+def _is_text(completion: _Completion, choice: _Said, events: list[StreamEvent]) -> bool:
+    """What most answers are: one choice, a text and nothing else. Then these are its events."""
+    message, native = choice.message, choice.finish_reason
+    if message is None or not native or native == "error" or choice.index or choice.usage is not None:
+        return False
+    text = message.content
+    if not text or type(text) is not str or message != Delta(text) or (completion.choices and len(completion.choices) > 1):
+        return False
+    events.append(TextDelta(text))
+    events.append(finished(native, completion.usage))
+    return True
 
 
 def _plain(body: bytes) -> _Completion | None:
@@ -66,4 +107,5 @@ def _plain(body: bytes) -> _Completion | None:
             return None
         for index, call in enumerate(choice.message.tool_calls or ()):
             call.index = index
+        choice.delta = choice.message
     return completion

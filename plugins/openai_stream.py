@@ -35,6 +35,8 @@ from plugins.openai_form import Form, learn
 FRAMING = len(b"data: \n\n")
 MAX_DOCUMENT = 32 << 20
 """Bytes of an answer that came whole."""
+WHITE = b"\xef\xbb\xbf \t\r\n"
+"""What may stand before all else, a byte order mark included."""
 MAX_CALLS = 256
 """Tool calls of one answer."""
 FORMS = 50
@@ -221,7 +223,7 @@ class ChunkDecoder:
         return events
 
     def _recognize(self, data: bytes) -> None:
-        self._first = data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+        self._first = data.lstrip(WHITE)[:1]
         if self._first in (b"{", b"["):
             self._document = bytearray()
         elif self._first == b"<":
@@ -383,8 +385,16 @@ class ChunkDecoder:
         self._form = None
         if not self._started:
             events.append(Started())
-        reason = _FINISH.get(self._native.lower(), "stop")
-        events.append(Finished(reason, _usage(self._usage), self._native))
+        events.append(finished(self._native, self._usage))
+
+    def take(self, choices: Sequence[Choice], usage: ReportedUsage | None, events: list[StreamEvent]) -> None:
+        """A whole answer's choices at once: what follows `Started`. Raises UpstreamTruncated where it has no finish reason."""
+        self._started = True
+        self._usage = usage
+        for choice in choices:
+            if not choice.index:
+                self._choice(choice, events)
+        self._finish(events)
 
     def _cut(self) -> UpstreamError:
         if self._started or (self._first in b"deir:" and not self.skipped):
@@ -419,6 +429,10 @@ def _parts(parts: Sequence[_ContentPart], events: list[StreamEvent]) -> None:
                 events.append(ReasoningDelta(text))
             case thoughts:
                 events.extend(ReasoningDelta(thought.text) for thought in thoughts if thought.text)
+
+
+def finished(native: str, usage: ReportedUsage | None) -> Finished:
+    return Finished(_FINISH.get(native.lower(), "stop"), _usage(usage), native)
 
 
 def _usage(usage: ReportedUsage | None) -> Usage | None:

@@ -131,11 +131,12 @@ class Accumulated(_Completion):
         self._choices: dict[int, dict[str, Any]] = {}
 
     def encode(self, events: Sequence[StreamEvent]) -> bytes:
+        last = events[-1]
+        if type(last) is Verbatim and last.whole:
+            return last.data
         finished: Finished | None = None
         for event in events:
             if type(event) is Verbatim:
-                if event.whole:
-                    return event.data
                 for payload in payloads(event.data) or self._odd_frames(event.data):
                     if not (self._before and self._take_text(payload)):
                         self._take(payload)

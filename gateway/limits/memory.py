@@ -55,20 +55,25 @@ class MemoryStore:
         if self._until_sweep <= 0:
             self._sweep(earliest, latest)
         taken = []
+        buckets = self._buckets
         for claim in claims:
-            bucket = self._bucket(claim, claims, earliest, latest)
+            bucket = buckets.get(claim.key)
+            if bucket is not None and bucket.rule.limit is claim.limit:
+                bucket.refill(earliest, latest)
+            else:
+                bucket = self._bucket(claim, claims, earliest, latest)
             taken.append((bucket, bucket.rule.cost(claim.amount)))
         fits = True
         for bucket, cost in taken:
             bucket.backlog += cost
             if bucket.backlog > bucket.rule.capacity:
                 fits = False
+        if fits and not slots:
+            return Verdict(True, tuple([bucket.rule.level(bucket.backlog) for bucket, _ in taken]))
         entered: list[Slot] = []
-        rooms = [self._enter(slot, entered) for slot in slots] if slots else ()
+        rooms = [self._enter(slot, entered) for slot in slots]
         if fits and all(rooms):
             levels = [bucket.rule.level(bucket.backlog) for bucket, _ in taken]
-            if not slots:
-                return Verdict(True, tuple(levels))
             levels += [Level(float(slot.capacity - self._taken(slot)), 0.0) for slot in slots]
             return Verdict(True, tuple(levels))
         for bucket, cost in taken:

@@ -78,7 +78,24 @@ class Exchange:
         self._client.outbox.users += 1
         entered = False
         try:
-            await self._open()
+            self._connection = self._client.pool.take()
+            if self._connection is None:
+                await self._connect()
+            self._placed = True
+            self._heads_due.expect(self, self._headers_timeout)
+            try:
+                if self._ask():
+                    waiter = self._waiter = self._loop.create_future()
+                    try:
+                        await waiter
+                    finally:
+                        self._waiter = None
+                if not self.status and self._is_stale():
+                    await self._ask_again()
+            finally:
+                self._heads_due.forget(self, self._headers_timeout)
+            if not self.status:
+                raise self._error or UpstreamError("reset")
             entered = True
         finally:
             if not entered:  # the head may have come, and the caller been cancelled before it could see it
@@ -89,26 +106,6 @@ class Exchange:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._leave()
-
-    async def _open(self) -> None:
-        self._connection = self._client.pool.take()
-        if self._connection is None:
-            await self._connect()
-        self._placed = True
-        self._heads_due.expect(self, self._headers_timeout)
-        try:
-            await self._ask()
-            if self._is_stale():
-                self._client.resent += 1
-                self._connection = None
-                self._ended = False
-                self._error = None
-                await self._dial_in_time()
-                await self._ask()
-        finally:
-            self._heads_due.forget(self, self._headers_timeout)
-        if not self.status:
-            raise self._error or UpstreamError("reset")
 
     def _leave(self) -> None:
         self._client.outbox.users -= 1
@@ -146,18 +143,28 @@ class Exchange:
         await self._client.dialer.dial(connection)
         self._connection = connection
 
-    async def _ask(self) -> None:
+    def _ask(self) -> bool:
+        """Whether there is an answer to be waited for."""
         connection = self._connection
         if connection is None or self._error is not None:
-            return  # the deadline passed while a stale connection was being replaced
+            return False  # the deadline passed while a stale connection was being replaced
         if connection.closed:
             self._ended = True  # by the upstream, between opening and now
             self._error = self._client.closed_early()
-            return
+            return False
         connection.ask(self._request.method, self._head, self._request.body, self)
         if self._reader is not None:
             self._reader.sent()
-        await self._wait()
+        return True
+
+    async def _ask_again(self) -> None:
+        self._client.resent += 1
+        self._connection = None
+        self._ended = False
+        self._error = None
+        await self._dial_in_time()
+        if self._ask():
+            await self._wait()
 
     def _is_stale(self) -> bool:
         connection = self._connection
