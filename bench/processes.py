@@ -121,8 +121,8 @@ def cpu_time(cpu: int) -> CpuTime:
     return CpuTime((sum(ticks) - idle - waiting - stolen) / TICK, stolen / TICK, sum(ticks) / TICK)
 
 
-def about_machine() -> list[str]:
-    """What a reader of the figures should know of this machine, a line each."""
+def about_machine(python: str = "") -> list[str]:
+    """What a reader of the figures should know of this machine, a line each. `python`: what gateways in Python run on."""
     info = Path("/proc/cpuinfo").read_text()
     model = next((line.partition(":")[2].strip() for line in info.splitlines() if line.startswith("model name")), "unknown CPU")
     memory = next(line.split()[1] for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))
@@ -131,8 +131,14 @@ def about_machine() -> list[str]:
         f"{os.cpu_count()} CPUs: {model}{', virtual' if 'hypervisor' in info else ''}; {int(memory) // 1024**2} GiB of memory",
         *_siblings(),
         f"{name.sysname} {name.release} {name.machine}",
-        f"Python {sys.version.split()[0]}",
+        f"Python {sys.version.split()[0]}"
+        if not python
+        else f"gateways in Python run on the distribution's own {_version(python)}",
     ]
+
+
+def _version(python: str) -> str:
+    return subprocess.run([python, "--version"], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _siblings() -> list[str]:

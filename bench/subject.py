@@ -25,6 +25,7 @@ class Bench:
     gateway_cpu: int = 0
     load_cpu: int = 1
     nice: int = 0
+    python: str = ""
     mock_port: int = 19100
     base_port: int = 19200
     start_timeout: float = 90.0
@@ -50,6 +51,7 @@ class Subject:
             "$port": self.port, "$admin": self.port + 1000, "$beside": self.port + 2000, "$mock": bench.mock_port,
             "$work": self.work, "$peers": bench.peers, "$here": HERE, "$repo": HERE.parent,
         }  # fmt: skip
+        places = {"$py": bench.python or f"{entry.venv}/bin/python", **places}
 
         def fill(text: str) -> str:
             for name, value in places.items():
@@ -59,6 +61,9 @@ class Subject:
         def fill_all(texts: Mapping[str, str]) -> dict[str, str]:
             return {key: fill(text) for key, text in texts.items()}
 
+        if bench.python and entry.venv:
+            found = [str(path) for path in Path(fill(entry.venv)).glob("lib/python3*/site-packages")]
+            entry = replace(entry, env={**entry.env, "PYTHONPATH": ":".join(["$repo", *found])})
         return replace(
             entry,
             cmd=fill(entry.cmd), beside=fill(entry.beside), cwd=fill(entry.cwd), cold=fill(entry.cold),
@@ -68,6 +73,10 @@ class Subject:
     @property
     def headers(self) -> dict[str, str]:
         return {"Content-Type": "application/json", **self.entry.headers}
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {"PATH": os.environ["PATH"], "HOME": str(self.work), "LANG": "C.UTF-8", **self.entry.env}
 
     def body(self, prompt: str, *, stream: bool) -> str:
         return self.entry.body.replace("$prompt", prompt).replace("$stream", str(stream).lower())
@@ -92,7 +101,7 @@ class Subject:
         bench, entry = self._bench, self.entry
         for name, text in entry.files.items():
             (self.work / name).write_text(text)
-        env = {"PATH": os.environ["PATH"], "HOME": str(self.work), "LANG": "C.UTF-8", **entry.env}
+        env = self.env
         cwd = entry.cwd or self.work
         if entry.beside:
             self._beside = Child(

@@ -317,6 +317,26 @@ async def one_call(scripts: list[Script], recovery: Literal["error", "continue"]
         check_frames(stage.client, outcome, left)
 
 
+async def test_thoughts_that_a_client_does_not_get_are_not_its_first_token() -> None:
+    """And its first token is counted, though the model had begun to answer before."""
+    stage = Stage([Script()])
+    call = stage.call("widget")
+    task = asyncio.create_task(stage.pipeline.answer(call, stage.client))
+    while not stage.world.responses or stage.world.responses[0].sink is None:
+        await asyncio.sleep(0)
+    [response] = stage.world.responses
+    stage.world.now += 1
+    response.push(frame({"reasoning_content": "Hm"}))
+    assert call.ttft is None
+    stage.world.now += 1
+    response.push(frame({"content": "Hi"}))
+    assert call.ttft == 2
+    assert call.attempts[0].first_token == 1
+    response.push(ENDING)
+    response.finish()
+    await task
+
+
 def check_lines(client: Client, call: Call, outcome: object, left: bool) -> None:
     types = [line["type"] for line in client.lines]
     assert types[:1] == ["start"]

@@ -77,6 +77,8 @@ def test_nothing_is_said_before_the_first_content() -> None:
     assert (r.first_content_at, r.content_at) == (4, 4)
     assert r.feed(b"a", 6) == b"a"
     assert (r.first_content_at, r.content_at, r.gap) == (4, 6, 2)
+    assert r.feed(b"v", 7) == b"v"
+    assert (r.content_at, r.gap) == (6, 0), "a gap ends with content, and is told of once"
 
 
 @pytest.mark.parametrize("letter", ["a", "r", "t"])

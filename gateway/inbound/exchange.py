@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Pairs = Iterable[tuple[str, str]]
 
 NO_STORE = "Cache-Control: no-store, no-transform\r\nX-Accel-Buffering: no\r\n"
+FIELD = "%s: %s\r\n".__mod__
 MIN_RATE = 1024
 """Bytes per second of a body that may take longer than `body_timeout`."""
 GRACE = 5.0
@@ -139,7 +140,7 @@ class Exchange:
         self._write(head if self.method == "HEAD" else head + body)
 
     def _fields(self, headers: Pairs) -> str:
-        fields = "".join([f"{name}: {value}\r\n" for name, value in (*self.extra, *headers)])
+        fields = "".join(map(FIELD, (*self.extra, *headers)))
         if not self.request.over:
             self.close_after = True
         return fields + "Connection: close\r\n" if self.close_after else fields

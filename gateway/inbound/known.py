@@ -46,15 +46,10 @@ class KnownHead:
         digits = data[start:end]
         if not digits.isdigit():
             return None
-        request = Incoming()
-        request.method = self._method
-        request.target = self._target
-        request.keep_alive = True
-        request.length = int(digits)
-        request.pairs = pairs = self._pairs.copy()
+        pairs, fields = self._pairs.copy(), self._fields.copy()
         pairs[self._at] = (self._name, digits)
-        request.fields = fields = self._fields.copy()
         fields["content-length"] = digits.decode()
+        request = Incoming(self._method, self._target, (1, 1), pairs, fields, True, int(digits))
         return request, end + len(self._after)
 
 

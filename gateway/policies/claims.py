@@ -6,7 +6,6 @@ estimated before it (`reserved`) and known after it (`used`).
 In the claims of a call its address comes first, then requests, tokens and money, then the budgets.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
@@ -196,6 +195,6 @@ def headers_of(shown: Iterable[Sequence[Shown]], levels: Sequence[Level]) -> lis
     for windows in shown:
         window = windows[0] if len(windows) == 1 else min(windows, key=lambda w: levels[w.index].remaining / w.capacity)
         level = levels[window.index]
-        remaining = str(max(0, math.floor(level.remaining)))
+        remaining = str(int(level.remaining)) if level.remaining > 0 else "0"
         headers += (window.limit, (window.remaining, remaining), (window.reset, f"{level.reset:.3f}s"))
     return headers

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import BadRequest
+from gateway.wire import jsontext
 from gateway.wire.jsontext import MAX_DEPTH, parse_object
 
 SECURITY = Path(__file__).resolve().parents[3] / "shared" / "security"
@@ -188,3 +189,23 @@ def test_a_doubled_key_is_seen_however_it_is_written(body: bytes) -> None:
 )
 def test_what_looks_doubled_and_is_not_is_taken(body: bytes) -> None:
     assert parse_object(body) == json.loads(body)
+
+
+TURNS = [{"role": "user", "content": 'if (a[0] > b[1]) { return {x: [1]}; }\n"é" \\ C:\\users'}] * 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        json.dumps({"messages": TURNS}, separators=(",", ":"), ensure_ascii=False).encode(),
+        json.dumps({"messages": TURNS}, ensure_ascii=False).encode(),
+        json.dumps({"messages": TURNS}).encode().replace(b"\\u00e9", b"\\u4e2d"),
+        json.dumps({"messages": TURNS}, indent=2, ensure_ascii=False).encode().replace(b"\\\\users", b"/"),
+    ],
+    ids=["JSON.stringify", "json.dumps", "json.dumps, ASCII", "indented"],
+)
+def test_what_clients_write_needs_no_judge(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It costs ten times as much (bench/PROFILE.md)."""
+    expected = json.loads(body)
+    monkeypatch.setattr(jsontext, "_decode", None)
+    assert parse_object(body) == expected
