@@ -156,34 +156,26 @@ class _Call:
         return call.id != self.id if call.id else call.index is None and not self.id
 
 
-class ChunkDecoder:
+class ChunkDecoder(msgspec.Struct, eq=False):
     """Bytes of one response -> events. `skipped` counts malformed events that were passed over (see `OpenAI.strict`)."""
 
-    # fmt: off
-    __slots__ = (
-        "_calls", "_count", "_document", "_done", "_error", "_first", "_form", "_forms_left", "_latest", "_native",
-        "_started", "_stream", "_strict", "_texts", "_usage", "_verbatim", "skipped",
-    )
-    # fmt: on
-
-    def __init__(self, *, verbatim: bool = False, strict: bool = False) -> None:
-        self._verbatim = verbatim
-        self._strict = strict
-        self._stream = sse.EventStream()
-        self._document: bytearray | None = None
-        self._first = b""  # the body's first byte that is not white space: tells a stream from a document
-        self._error: UpstreamError | None = None
-        self._started = False
-        self._done = False
-        self._native = ""
-        self._usage: ReportedUsage | None = None
-        self._calls: dict[int, _Call] = {}
-        self._count = 0
-        self._latest: _Call | None = None
-        self._form: Form | None = None
-        self._texts = 0  # reads that ended in a text of no known form
-        self._forms_left = FORMS
-        self.skipped = 0
+    verbatim: bool = False
+    strict: bool = False
+    skipped: int = 0
+    _stream: sse.EventStream = msgspec.field(default_factory=sse.EventStream)
+    _document: bytearray | None = None
+    _first: bytes = b""  # the body's first byte that is not white space: tells a stream from a document
+    _error: UpstreamError | None = None
+    _started: bool = False
+    _done: bool = False
+    _native: str = ""
+    _usage: ReportedUsage | None = None
+    _calls: dict[int, _Call] = {}
+    _count: int = 0
+    _latest: _Call | None = None
+    _form: Form | None = None
+    _texts: int = 0  # reads that ended in a text of no known form
+    _forms_left: int = FORMS
 
     def feed(self, data: bytes) -> list[StreamEvent]:
         form = self._form
@@ -260,7 +252,7 @@ class ChunkDecoder:
             self._form = None
         if events and type(events[-1]) is TextDelta:
             self._learn(payloads[-1])
-        if self._verbatim and passed:
+        if self.verbatim and passed:
             events.append(Verbatim(_frames(passed, None if gap else body, len(payloads))))
         if self._error is not None and not events:
             raise self._error
@@ -272,7 +264,7 @@ class ChunkDecoder:
         if self._texts > 1 and self._forms_left and self._error is None:
             self._texts = 0
             self._forms_left -= 1
-            self._form = learn(payload, _text_of, verbatim=self._verbatim)
+            self._form = learn(payload, _text_of, verbatim=self.verbatim)
 
     def _chunk(self, payload: bytes, events: list[StreamEvent]) -> bool:
         """Translate one chunk. False: it must not be forwarded."""
@@ -346,7 +338,7 @@ class ChunkDecoder:
         return False
 
     def _skip(self) -> None:
-        if self._strict:
+        if self.strict:
             raise UpstreamGarbled("The upstream sent an event that is not a chunk of a chat completion")
         self.skipped += 1
 

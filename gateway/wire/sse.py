@@ -28,23 +28,20 @@ class Event(msgspec.Struct, frozen=True, gc=False):
         return self.data.decode("utf-8", "replace")
 
 
-class EventStream:
+class EventStream(msgspec.Struct, eq=False):
     """Bytes -> events; an event (its frame, comments included) may have `limit` bytes at most.
 
     `clean`: whatever came so far has been said, and the next byte begins a frame (or the byte order mark before all).
     `last_id` and `retry` (milliseconds, None where the stream has not said) are the stream's own state.
     """
 
-    __slots__ = ("_blocks", "_head", "_limit", "_newlines", "clean", "last_id", "retry")
-
-    def __init__(self, limit: int = LIMIT) -> None:
-        self._limit = limit
-        self.clean = True
-        self._blocks: Blocks | None = None
-        self._newlines: Newlines | None = None
-        self._head: bytes | None = b""
-        self.last_id = ""
-        self.retry: int | None = None
+    limit: int = LIMIT
+    clean: bool = True
+    last_id: str = ""
+    retry: int | None = None
+    _blocks: Blocks | None = None
+    _newlines: Newlines | None = None
+    _head: bytes | None = b""
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that `data` completes. Raises UpstreamGarbled for one that is too long (see `Blocks.feed`)."""
@@ -56,7 +53,7 @@ class EventStream:
 
         What is pending when the input ends is no event, and there is nothing more to ask for then.
         """
-        if self.clean and data.endswith(END) and data[0] != _BOM[0] and len(data) <= self._limit and b"\r" not in data:
+        if self.clean and data.endswith(END) and data[0] != _BOM[0] and len(data) <= self.limit and b"\r" not in data:
             self._head = None
             return data
         return self._completed(data)
@@ -64,7 +61,7 @@ class EventStream:
     def _completed(self, data: bytes) -> bytes:
         """`complete` for reads that are not just whole frames."""
         if self._blocks is None or self._newlines is None:
-            self._blocks = Blocks(END, self._limit)
+            self._blocks = Blocks(END, self.limit)
             self._newlines = Newlines()
         if self._head is not None:
             data = self._skip_bom(self._head + data)
