@@ -22,5 +22,8 @@ class Incoming(msgspec.Struct, eq=False):
     over: bool = False
     broken: bool = False
 
+    def __repr__(self) -> str:
+        return "Incoming(***)"
+
     def body(self) -> bytes:
         return bytes(self.content)

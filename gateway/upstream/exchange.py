@@ -57,6 +57,9 @@ class Exchange(msgspec.Struct, eq=False):
     status: int = 0
     headers: Mapping[str, str] = {}
 
+    def __repr__(self) -> str:
+        return "Exchange(***)"
+
     # --- enter, exit
 
     async def __aenter__(self) -> "Exchange":
