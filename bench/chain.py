@@ -102,6 +102,9 @@ class Request:
         self.last_write = self.blocked_since = 0.0
         self._body = body
 
+    def body_now(self) -> bytes:
+        return self._body
+
     async def body(self) -> bytes:
         return self._body
 

@@ -48,6 +48,6 @@ JSON
         failed="$failed portkey(needs-npm)"
     fi
 fi
-venv litellm "${LITELLM:-litellm[proxy]==1.106.2}" async-timeout # of Python before 3.11.3
+venv litellm "${LITELLM:-litellm[proxy]==1.106.2}"
 
 [ -z "$failed" ] || { echo "not installed:$failed"; exit 1; }

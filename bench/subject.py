@@ -63,7 +63,7 @@ class Subject:
 
         if bench.python and entry.venv:
             found = [str(path) for path in Path(fill(entry.venv)).glob("lib/python3*/site-packages")]
-            entry = replace(entry, env={**entry.env, "PYTHONPATH": ":".join(["$repo", *found])})
+            entry = replace(entry, env={**entry.env, "PYTHONPATH": ":".join(["$repo", *found, str(bench.bin / "packages")])})
         return replace(
             entry,
             cmd=fill(entry.cmd), beside=fill(entry.beside), cwd=fill(entry.cwd), cold=fill(entry.cold),

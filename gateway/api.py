@@ -77,6 +77,7 @@ class Request(Protocol):
     def query(self) -> Mapping[str, str]: ...
     @property
     def peer(self) -> str: ...
+    def body_now(self) -> bytes | None: ...
     async def body(self) -> bytes: ...
     def reply(
         self, status: int, body: bytes, headers: Sequence[tuple[str, str]] = (), content_type: str = "application/json"
@@ -279,7 +280,9 @@ class Api:
             address = self._address(request)
             principal = await self._authenticate(request, address)
             try:
-                body = await self._json_body(request)
+                body = self._body_now(request)
+                if body is None:
+                    body = await request.body()
                 call = self._call(body, request, request_id, frontend, principal, address)
             except GatewayError:
                 await runtime.limits.charge(address)  # what is no call is charged to its address alone
@@ -325,13 +328,18 @@ class Api:
         finally:
             self.runtime.records.resumed(request, request_id, principal, place.stream if place is not None else None)
 
-    def _json_body(self, request: Request) -> Awaitable[bytes]:
+    async def _json_body(self, request: Request) -> bytes:
+        body = self._body_now(request)
+        return await request.body() if body is None else body
+
+    def _body_now(self, request: Request) -> bytes | None:
+        """The body, where all of it has come. Raises UnsupportedMediaType."""
         media_type = request.headers.get("content-type", "")
         if media_type != "application/json":
             media_type = media_type.partition(";")[0].strip().lower()
         if media_type != "application/json" or request.headers.get("content-encoding", "identity").lower() != "identity":
             raise UnsupportedMediaType("Send application/json, not encoded")
-        return request.body()
+        return request.body_now()
 
     def _call(
         self, body: bytes, request: Request, request_id: str, frontend: Frontend, principal: Principal, address: str

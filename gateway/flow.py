@@ -12,6 +12,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from gateway.backends import Decoder
 from gateway.call import Attempt, Call, Outlet
 from gateway.errors import GatewayError, Unavailable, UpstreamError
@@ -37,38 +39,25 @@ class Lost(Exception):
     """Another attempt was faster."""
 
 
-class Leg:
+class Leg(msgspec.Struct, eq=False):
     """One attempt in flight, and the reader of its response. `relay` is set when the response's head has come.
 
     `priced` adds what the answer costs to its end.
     """
 
-    __slots__ = (
-        "_accept_empty", "_made", "_prefilled", "_priced", "attempt", "decoder", "flow", "relay", "response", "tail_from",
-        "task",
-    )  # fmt: skip
+    flow: "Flow"
+    attempt: Attempt
+    accept_empty: bool
+    task: "asyncio.Task[Any] | None" = None
+    prefilled: bool = False
+    priced: "Callable[[Leg, Finished], Finished] | None" = None
+    decoder: Decoder | None = None
+    relay: Relay | None = None
+    response: UpstreamResponse | None = None
+    tail_from: float = 0.0
+    _made: Relay | None = None
 
-    def __init__(
-        self,
-        flow: "Flow",
-        attempt: Attempt,
-        task: "asyncio.Task[Any] | None" = None,
-        *,
-        accept_empty: bool,
-        prefilled: bool = False,
-        priced: "Callable[[Leg, Finished], Finished] | None" = None,
-    ) -> None:
-        self.task = task
-        self.flow = flow
-        self._accept_empty = accept_empty
-        self._prefilled = prefilled
-        self._priced = priced
-        self._made: Relay | None = None
-        self.attempt = attempt
-        self.decoder: Decoder | None = None
-        self.relay: Relay | None = None
-        self.response: UpstreamResponse | None = None
-        self.tail_from = 0.0
+    __repr__ = object.__repr__  # it holds what was said
 
     def sent(self) -> None:
         """What the answer will need is made while it is on its way; of several, only the first to answer has the encoder."""
@@ -88,18 +77,13 @@ class Leg:
         flow, target, whole = self.flow, self.attempt.target, self.attempt.whole
         verbatim = target.passes_on == flow.call.frontend.dialect and not flow.resumes
         self.decoder = decoder = target.backend.decoder(verbatim=verbatim) if whole is None else whole.whole_decoder()
-        relay = Relay(
-            decoder,
-            flow.speak(verbatim=verbatim),
-            whole=not flow.call.chat.stream,
-            accept_empty=self._accept_empty,
-            now=0.0,
-            said=flow.said,
-            prefilled=self._prefilled,
-            resumes=flow.resumes,
-        )
-        if self._priced is not None:
-            relay.priced = partial(self._priced, self)
+        relay = Relay(decoder, flow.speak(verbatim=verbatim), not flow.call.chat.stream, self.accept_empty)
+        if flow.said:
+            relay.goes_on(flow.said, prefilled=self.prefilled)
+        elif flow.resumes:
+            relay.resumes = True
+        if self.priced is not None:
+            relay.priced = partial(self.priced, self)
         return relay
 
     def part(self) -> None:
@@ -204,42 +188,29 @@ def _late_next() -> Exception:
     return UpstreamError("idle_timeout", "The upstream stopped sending")
 
 
-class Flow:
+class Flow(msgspec.Struct, eq=False):
     """`said` is the text that the client holds of an answer that was cut, `resumes` whether it holds any of it (reasoning
     alone, too); `winner` is the leg that speaks."""
 
-    __slots__ = (
-        "_write_idle", "answer", "call", "clock", "doomed", "due", "encoder", "ended", "inter_token", "legs", "out",
-        "resumes", "said", "scope", "verbatim", "winner", "won",
-    )  # fmt: skip
+    call: Call
+    out: Outlet
+    answer: Answer
+    clock: Callable[[], float]
+    inter_token: Any
+    write_idle: float
+    scope: Scope
+    encoder: Encoder | None = None
+    verbatim: bool = False
+    legs: list[Leg] = []
+    winner: Leg | None = None
+    won: asyncio.Event | None = None  # set when a leg has won, for who waits for that
+    said: str = ""
+    resumes: bool = False
+    due: float = 0.0  # when `tick` is to be called next
+    doomed: str = ""  # the end reason of a call that is being closed from our side
+    ended: bool = False  # the answer's end, or its in-band error, has been said
 
-    def __init__(
-        self,
-        call: Call,
-        out: Outlet,
-        answer: Answer,
-        clock: Callable[[], float],
-        inter_token: Any,
-        write_idle: float,
-        loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        self.call = call
-        self.out = out
-        self.clock = clock
-        self.encoder: Encoder | None = None
-        self.verbatim = False
-        self.legs: list[Leg] = []
-        self.winner: Leg | None = None
-        self.won: asyncio.Event | None = None  # set when a leg has won, for who waits for that
-        self.said = ""
-        self.resumes = False
-        self.due = 0.0  # when `tick` is to be called next
-        self.doomed = ""  # the end reason of a call that is being closed from our side
-        self.ended = False  # the answer's end, or its in-band error, has been said
-        self.answer = answer
-        self.scope = Scope(loop)
-        self.inter_token = inter_token
-        self._write_idle = write_idle
+    __repr__ = object.__repr__  # it holds what was said
 
     @property
     def text(self) -> str:
@@ -318,7 +289,7 @@ class Flow:
         if blocked:
             if self.winner is not None and self.winner.relay is not None:
                 self.winner.relay.content_at = now  # a client that does not read is not the upstream's silence
-            if now - blocked > self._write_idle:
+            if now - blocked > self.write_idle:
                 self.doomed = "slow_reader"
                 out.abort()
             return

@@ -30,6 +30,7 @@ from gateway.later import Schedule, at_once
 from gateway.prices import cost, price_at
 from gateway.relay import Relay
 from gateway.routing import Journey, RetryBudget, Step, queue_of
+from gateway.scope import Scope
 from gateway.transport import UpstreamResponse
 
 Policy = Callable[[Call], AbstractAsyncContextManager[None] | None]
@@ -119,7 +120,7 @@ class Pipeline:
         call.series.in_flight.value += 1
         answer = Answer(call.id, call.route.name, int(self._wall()), reveal=call.route.config.report_model == "target")
         loop = self._loop = self._loop or asyncio.get_running_loop()
-        flow = Flow(call, out, answer, self._clock, call.route.inter_token, self._write_idle, loop)
+        flow = Flow(call, out, answer, self._clock, call.route.inter_token, self._write_idle, Scope(loop))
         self.flows.add(flow)
         deadline = _deadline(flow, call.route.config.timeout)
         try:
@@ -178,7 +179,7 @@ class Pipeline:
             return
         double = msgspec.structs.replace(call, attempts=[], headers=[], answered=None, ttft=0.0)
         answer = Answer(call.id, call.route.name, int(self._wall()))
-        flow = Flow(double, Nowhere(), answer, self._clock, Unseen(), self._write_idle)
+        flow = Flow(double, Nowhere(), answer, self._clock, Unseen(), self._write_idle, Scope())
         task = asyncio.create_task(self._attempt(double, flow, shadow, double.chat, last=True))
         self._shadows[flow] = task
         task.add_done_callback(lambda done: (self._shadows.pop(flow, None), done.cancelled() or done.exception()))
@@ -323,7 +324,7 @@ class Pipeline:
             self._overhead.observe(attempt.started - call.received)
         call.attempts.append(attempt)
         task = asyncio.current_task() if flow.won is not None else None  # only one of several has to be told apart
-        leg = Leg(flow, attempt, task, accept_empty=last, prefilled=prefilled, priced=self._priced)
+        leg = Leg(flow, attempt, last, task, prefilled, self._priced)
         flow.legs.append(leg)
         target.health.begin()
         target.load.in_flight += 1

@@ -21,6 +21,8 @@ and the text.
 
 from collections.abc import Callable
 
+import msgspec
+
 from gateway.backends import Decoder
 from gateway.errors import UpstreamError, UpstreamGarbled, UpstreamTruncated
 from gateway.events import Finished, ReasoningDelta, Started, StreamEvent, TextDelta, ToolCallDelta, ToolCallStarted, Verbatim
@@ -32,53 +34,42 @@ FOLD = 256
 """Pieces of text that are kept as they came; more are joined."""
 
 
-class Relay:
-    """`now` and all times are in seconds of the caller's clock.
+class Relay(msgspec.Struct, eq=False):
+    """`now`, `content_at` and all times are in seconds of the caller's clock.
 
-    `accept_empty`: a finished answer without any content is an answer. `said`: the text that the client holds from a
-    cut attempt; `prefilled`: the model was given it. `resumes`: the client holds content of a cut attempt, text or not.
+    `accept_empty`: a finished answer without any content is an answer. `resumes`: the client holds content of a cut attempt.
     """
 
-    __slots__ = (
-        "_accept_empty", "_counted", "_decoder", "_encoder", "_fold_at", "_folded", "_held", "_reproducing", "_resumes",
-        "_said", "_text", "_whole", "characters", "committed", "content_at", "finished", "first_content_at", "gap", "model",
-        "only_text", "priced", "recovered",
-    )  # fmt: skip
+    _decoder: Decoder
+    _encoder: Encoder
+    whole: bool
+    accept_empty: bool
+    content_at: float = 0.0
+    resumes: bool = False
+    committed: bool = False
+    finished: Finished | None = None
+    first_content_at: float = 0.0
+    gap: float = 0.0
+    characters: int = 0
+    priced: Callable[[Finished], Finished] | None = None  # adds what the answer costs
+    model: str = ""
+    only_text: bool = True
+    recovered: bool = False  # this attempt has gone on with what another had begun
+    _said: str = ""
+    _reproducing: bool = False
+    _held: list[StreamEvent] = []
+    _text: list[str] = []
+    _folded: int = 0
+    _fold_at: int = FOLD
+    _counted: int = 0  # pieces that do not stand apart in `_text` (any more)
 
-    def __init__(
-        self,
-        decoder: Decoder,
-        encoder: Encoder,
-        *,
-        whole: bool,
-        accept_empty: bool,
-        now: float,
-        said: str = "",
-        prefilled: bool = False,
-        resumes: bool = False,
-    ) -> None:
-        self._decoder = decoder
-        self._encoder = encoder
-        self._whole = whole
-        self._accept_empty = accept_empty
+    __repr__ = object.__repr__  # it holds what was said
+
+    def goes_on(self, said: str, *, prefilled: bool) -> None:
+        """The client holds the text `said` from a cut attempt; `prefilled`: the model was given it."""
         self._said = said
-        self._reproducing = bool(said) and not prefilled
-        self._resumes = resumes or bool(said)
-        self._held: list[StreamEvent] = []
-        self._text: list[str] = []
-        self._folded = 0
-        self._fold_at = FOLD
-        self._counted = 0  # pieces that do not stand apart in `_text` (any more)
-        self.committed = False
-        self.finished: Finished | None = None
-        self.first_content_at = 0.0
-        self.content_at = now
-        self.gap = 0.0
-        self.characters = 0
-        self.priced: Callable[[Finished], Finished] | None = None  # adds what the answer costs
-        self.model = ""
-        self.only_text = True
-        self.recovered = False  # this attempt has gone on with what another had begun
+        self._reproducing = not prefilled
+        self.resumes = True
 
     @property
     def text(self) -> str:
@@ -154,10 +145,10 @@ class Relay:
     def _commit(self, events: list[StreamEvent]) -> bytes:
         """Hold the events back, or begin to speak."""
         events = self._held = self._held + events if self._held else events
-        if self.finished is None and (self._whole or not self.first_content_at):
+        if self.finished is None and (self.whole or not self.first_content_at):
             return b""
         self._check_empty()
-        if self._resumes:
+        if self.resumes:
             return self._continue(events)
         self.committed = True
         self._held = []
@@ -184,7 +175,7 @@ class Relay:
 
     def _check_empty(self) -> None:
         finished = self.finished
-        if finished is None or self.first_content_at or self._accept_empty or self._said:
+        if finished is None or self.first_content_at or self.accept_empty or self._said:
             return
         if finished.reason == "stop":
             self.finished = None

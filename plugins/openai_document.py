@@ -33,12 +33,11 @@ _decode = msgspec.json.Decoder(_Completion, strict=False).decode
 class DocumentDecoder:
     """Nothing is known before the body's end. `skipped` counts as `ChunkDecoder`'s does."""
 
-    __slots__ = ("_document", "_kept", "_other", "_size", "_strict")
+    __slots__ = ("_body", "_document", "_other", "_strict")
 
     def __init__(self, *, strict: bool = False) -> None:
         self._strict = strict
-        self._kept: list[bytes] = []
-        self._size = 0
+        self._body: bytes | bytearray = b""
         self._document = False  # it begins like one
         self._other: ChunkDecoder | None = None  # reads what is none
 
@@ -49,9 +48,13 @@ class DocumentDecoder:
     def feed(self, data: bytes) -> list[StreamEvent]:
         if self._other is not None:
             return self._other.feed(data)
-        self._kept.append(data)
-        self._size += len(data)
-        if self._size > MAX_DOCUMENT:
+        if not self._body:
+            self._body = data
+        else:
+            if isinstance(self._body, bytes):
+                self._body = bytearray(self._body)
+            self._body += data
+        if len(self._body) > MAX_DOCUMENT:
             raise UpstreamGarbled(f"The upstream sent a document longer than {MAX_DOCUMENT} bytes")
         if not self._document:
             first = data.lstrip(WHITE)[:1]
@@ -63,7 +66,7 @@ class DocumentDecoder:
     def close(self) -> list[StreamEvent]:
         if self._other is not None:
             return self._other.close()
-        body = b"".join(self._kept)
+        body = bytes(self._body)
         completion = _plain(body)
         if completion is None or not completion.choices:
             return self._by_another() + self.close()
@@ -76,8 +79,7 @@ class DocumentDecoder:
 
     def _by_another(self) -> list[StreamEvent]:
         self._other = ChunkDecoder(verbatim=True, strict=self._strict)
-        body = b"".join(self._kept)
-        self._kept.clear()
+        body, self._body = bytes(self._body), b""
         return self._other.feed(body)
 
 

@@ -9,13 +9,19 @@ OpenAI pads its chunks with `obfuscation`, of any length: its value is left out 
 """
 
 import re
+import secrets
 from collections.abc import Callable
+from itertools import islice
 
 import msgspec
 
 from gateway.events import StreamEvent, TextDelta, Verbatim
 
-PROBE = "\N{WHITE SQUARE}probe\N{WHITE SQUARE}"
+PROBE = secrets.token_hex(16)
+"""A text that no model says."""
+LONGEST = 4 << 10
+"""Bytes of a chunk that is worth knowing: one of a few words has some hundreds."""
+SLOTS = 4
 
 _SLOT = re.compile(rb'"content": ?("(?:[^"\\]|\\.)*")', re.DOTALL)
 _PADDING = re.compile(rb'("obfuscation": ?")[0-9A-Za-z]+"')
@@ -76,10 +82,10 @@ class Form:
 def learn(payload: bytes, text_of: Callable[[bytes], str], *, verbatim: bool) -> Form | None:
     """The form of a chunk (one line of JSON); None where it has none. `text_of` says what text a payload has, "" where
     it says anything but text, or is no chunk. `verbatim`: its events are to have the frames with them."""
-    if b"\n" in payload:
+    if len(payload) > LONGEST or b"\n" in payload:
         return None
     plain = _PADDING.sub(_BARE, payload)
-    for slot in _SLOT.finditer(plain):
+    for slot in islice(_SLOT.finditer(plain), SLOTS):
         before, behind = plain[: slot.start(1)], plain[slot.end(1) :]
         if b"\\" not in before + behind and text_of(before + _PROBED + behind) == PROBE:
             return Form(before, behind, padded=plain != payload, verbatim=verbatim)

@@ -404,7 +404,7 @@ def _text_of(payload: bytes) -> str:
     except UpstreamError:
         return ""
     match events:
-        case [TextDelta(text=text)] if passed and decoder._usage is None and not decoder._native:
+        case [TextDelta(text=text)] if passed and decoder._usage is None and not decoder._native and decoder._latest is None:
             return text
         case _:
             return ""

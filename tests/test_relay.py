@@ -62,9 +62,10 @@ class Names:
 def relay(
     *, whole: bool = False, accept_empty: bool = False, said: str = "", prefilled: bool = False, resumes: bool = False
 ) -> Relay:
-    return Relay(
-        Script(), Names(), whole=whole, accept_empty=accept_empty, now=1.0, said=said, prefilled=prefilled, resumes=resumes
-    )
+    r = Relay(Script(), Names(), whole, accept_empty, 1.0, resumes)
+    if said:
+        r.goes_on(said, prefilled=prefilled)
+    return r
 
 
 def test_nothing_is_said_before_the_first_content() -> None:
@@ -112,7 +113,7 @@ def test_a_whole_answer_that_breaks_leaves_no_trace() -> None:
 
 
 def test_the_end_of_the_body_can_complete_an_answer() -> None:
-    r = Relay(Script(complete_at_close=True), Names(), whole=False, accept_empty=False, now=1)
+    r = Relay(Script(complete_at_close=True), Names(), whole=False, accept_empty=False, content_at=1)
     r.feed(b"sa", 2)
     assert r.close(3) == b"."
     assert r.finished is not None
@@ -187,7 +188,8 @@ def test_another_answer_than_the_one_that_was_cut_is_an_error(answer: bytes) -> 
 def test_a_client_that_can_starts_over_when_the_answer_is_another() -> None:
     encoder = Names()
     encoder.restarting = b"<again>"
-    r = Relay(Script(), encoder, whole=False, accept_empty=True, now=1, said="ab")
+    r = Relay(Script(), encoder, whole=False, accept_empty=True, content_at=1)
+    r.goes_on("ab", prefilled=False)
     assert r.feed(b"sa", 2) == b""
     assert r.feed(b"a", 3).startswith(b"<again>")
     assert r.feed(b"b.", 4) == b"b."
@@ -238,7 +240,7 @@ def test_pieces_that_say_again_what_the_client_holds_count_too() -> None:
 
 
 def test_large_pieces_are_estimated_by_their_characters() -> None:
-    r = Relay(Long(), Names(), whole=True, accept_empty=True, now=1)
+    r = Relay(Long(), Names(), whole=True, accept_empty=True, content_at=1)
     r.feed(b"", 2)
     assert (r.pieces, r.estimated_tokens) == (1, 250)
 
@@ -256,7 +258,7 @@ def test_the_end_says_the_cost_where_it_is_asked_for() -> None:
             said.extend(events)
             return b"x"
 
-    r = Relay(Script(), Keeps(), whole=False, accept_empty=False, now=1)
+    r = Relay(Script(), Keeps(), whole=False, accept_empty=False, content_at=1)
     r.priced = lambda finished: Finished(finished.reason, finished.usage, cost=0.5)
     r.feed(b"sa", 2)
     r.feed(b"b.", 3)

@@ -78,6 +78,11 @@ class Exchange:
     def peer(self) -> str:
         return self._connection.peer
 
+    def body_now(self) -> bytes | None:
+        """The whole body, where it has come and is not too large; `body` waits for it, or says what is wrong."""
+        request = self.request
+        return request.body() if request.over and request.size <= self._listener.body_limit else None
+
     async def body(self) -> bytes:
         """The whole body. Raises PayloadTooLarge, RequestTimeout, BadRequest (broken framing).
 

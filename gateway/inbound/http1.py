@@ -157,6 +157,8 @@ class RequestParser:
             self._heads_left -= 1
             if self._heads_left < HEADS:
                 self._known = known(data, request)
+        else:
+            self._known = None
 
     def _count_barren(self, size: int, progress: tuple[int, int]) -> None:
         """`progress`: what is left of the head's room, and how much there is of the body."""

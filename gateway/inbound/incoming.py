@@ -22,8 +22,7 @@ class Incoming(msgspec.Struct, eq=False):
     over: bool = False
     broken: bool = False
 
-    def __repr__(self) -> str:
-        return "Incoming(***)"
+    __repr__ = object.__repr__  # it holds a key
 
     def body(self) -> bytes:
         return bytes(self.content)

@@ -57,8 +57,7 @@ class Exchange(msgspec.Struct, eq=False):
     status: int = 0
     headers: Mapping[str, str] = {}
 
-    def __repr__(self) -> str:
-        return "Exchange(***)"
+    __repr__ = object.__repr__  # it holds a key
 
     # --- enter, exit
 

@@ -55,9 +55,10 @@ def _plain(body: bytes) -> dict[str, Any] | None:
     try:
         value = _fast(body)
         again = _encode(value)
+        plain = again == body or msgspec.json.format(again, indent=0) == body or _as_many_keys(again, body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if again != body and msgspec.json.format(again, indent=0) != body and not _as_many_keys(again, body):
+    if not plain:
         return None
     _check_depth(body, value)
     return value

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from gateway.inbound import http1
-from gateway.inbound.http1 import HEADS, MAX_WAITING, RequestParser
+from gateway.inbound.http1 import HEADS, RequestParser
 from gateway.inbound.known import DIGITS, FIELDS, LONGEST
 from tests.wire.cuts import bytewise, exhaustive, single
 
@@ -110,8 +110,15 @@ def test_a_client_that_never_repeats_itself_is_not_remembered_for_ever(monkeypat
     parser = RequestParser(LIMIT)
     for number in range(100):
         parser.feed(request(b"abc", f"X-Request-Id: {number}"))
-    assert len(parser.waiting) == MAX_WAITING or len(asked) == HEADS
     assert len(asked) == HEADS
+
+
+def test_who_does_not_repeat_himself_is_not_compared_for_ever() -> None:
+    parser = RequestParser(LIMIT)
+    for number in range(HEADS + 3):
+        parser.feed(request(b"abc", f"X-Request-Id: {number}"))
+        parser.waiting.clear()
+    assert parser._known is None
 
 
 def test_a_closed_parser_has_forgotten() -> None:

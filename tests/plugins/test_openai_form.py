@@ -10,7 +10,7 @@ import pytest
 from gateway.errors import UpstreamError
 from gateway.events import StreamEvent, TextDelta, Verbatim
 from plugins import openai_stream
-from plugins.openai_form import learn
+from plugins.openai_form import SLOTS, learn
 from plugins.openai_stream import ChunkDecoder, _text_of
 from tests.wire import cuts
 
@@ -217,4 +217,27 @@ def test_a_chunk_of_several_lines_has_no_form() -> None:
     lines = b'data: {"choices":[{"delta":\ndata: {"content":"Hi"}}]}\n\n'
     bare = b'data: {"choices":[{"delta":\n{"content":"Hi"}}]}\n\n'
     reads = [lines, lines, lines, bare]
+    assert outcome(reads, verbatim=True) == outcome(reads, verbatim=True, forms=0)
+
+
+def test_chunks_of_many_slots_are_not_all_tried() -> None:
+    tried: list[bytes] = []
+
+    def text_of(payload: bytes) -> str:
+        tried.append(payload)
+        return ""
+
+    assert learn(compact({"found": [{"content": "x"}] * 100}), text_of, verbatim=False) is None
+    assert len(tried) == SLOTS
+    assert learn(compact({"found": [{"content": "x"}] * 1000}), text_of, verbatim=False) is None
+    assert len(tried) == SLOTS, "it is too long"
+
+
+def test_a_text_beside_a_tool_call_has_no_form() -> None:
+    """The call's place is remembered by the parser, though it says nothing yet."""
+    both = frame(compact({"choices": [{"delta": {"content": "1", "tool_calls": [{"index": 0, "id": "A"}]}}]}))
+    started = {"index": 1, "id": "B", "function": {"name": "f"}}
+    other = frame(compact({"choices": [{"delta": {"tool_calls": [started]}}]}))
+    more = frame(compact({"choices": [{"delta": {"tool_calls": [{"function": {"arguments": "{}"}}]}}]}))
+    reads = [both, both, other, both, more]
     assert outcome(reads, verbatim=True) == outcome(reads, verbatim=True, forms=0)

@@ -209,3 +209,10 @@ def test_what_clients_write_needs_no_judge(body: bytes, monkeypatch: pytest.Monk
     expected = json.loads(body)
     monkeypatch.setattr(jsontext, "_decode", None)
     assert parse_object(body) == expected
+
+
+def test_no_depth_is_one_too_many_for_a_reason() -> None:
+    for spaced in (b"", b" "):
+        for depth in range(100, 1100):
+            with contextlib.suppress(BadRequest):
+                parse_object(b'{"a":' + spaced + b"[" * depth + b"]" * depth + b"}")
