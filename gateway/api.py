@@ -9,7 +9,7 @@ import random
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import unquote
 
 import msgspec
@@ -45,77 +45,14 @@ from gateway.rendering import (
     status_of,
     token_object,
 )
+from gateway.request import Request, WholeAnswer
 from gateway.resume.streams import Place, ResumableStreams, place_of
 from gateway.runtime import Runtime
 from gateway.strategies import NOTHING, asked_of
-from gateway.transport import UpstreamResponse
 from gateway.wire.jsontext import parse_object
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _json = msgspec.json.Encoder().encode
-
-
-class Request(Protocol):
-    """What the routes need of the server's exchange."""
-
-    received: float
-    caller: str | None
-    extra: list[tuple[str, str]]
-    path: str
-    status: int
-    begun: bool
-    last_write: float
-    blocked_since: float
-
-    @property
-    def method(self) -> str: ...
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-    @property
-    def raw_headers(self) -> Sequence[tuple[bytes, bytes]]: ...
-    @property
-    def query(self) -> Mapping[str, str]: ...
-    @property
-    def peer(self) -> str: ...
-    def body_now(self) -> bytes | None: ...
-    async def body(self) -> bytes: ...
-    def reply(
-        self, status: int, body: bytes, headers: Sequence[tuple[str, str]] = (), content_type: str = "application/json"
-    ) -> None: ...
-    def begin(self, content_type: str, headers: Sequence[tuple[str, str]]) -> None: ...
-    def write(self, data: bytes, *, last: bool = False) -> None: ...
-    def attach(self, upstream: UpstreamResponse | None) -> None: ...
-    def detach(self) -> None: ...
-    def abort(self) -> None: ...
-    async def writable(self) -> None: ...
-
-
-class _Whole:
-    """The outlet of an answer that is not streamed: head and body leave together, with a length."""
-
-    __slots__ = ("_content_type", "_headers", "_request", "begun", "blocked_since", "last_write")
-
-    def __init__(self, request: Request) -> None:
-        self._request = request
-        self.begun = False
-        self.last_write = self.blocked_since = 0.0
-
-    def begin(self, content_type: str, headers: Sequence[tuple[str, str]]) -> None:
-        self._content_type = content_type
-        self._headers = headers
-
-    def write(self, data: bytes, *, last: bool = False) -> None:
-        self.begun = True
-        self._request.reply(200, data, self._headers, self._content_type)
-
-    def attach(self, upstream: UpstreamResponse | None) -> None:
-        pass
-
-    def detach(self) -> None:
-        self._request.detach()
-
-    def abort(self) -> None:
-        self._request.abort()
 
 
 Handler = Callable[["Api", Request, str], Awaitable[None]]
@@ -288,7 +225,7 @@ class Api:
                 await runtime.limits.charge(address)  # what is no call is charged to its address alone
                 raise
             alias = call.route.config
-            outlet = request if call.chat.stream else _Whole(request)
+            outlet = request if call.chat.stream else WholeAnswer(request)
             if call.chat.stream and alias.resumable:
                 await self._resumable.answer(call, request)
             elif alias.on_disconnect == "cancel":

@@ -12,7 +12,8 @@ import msgspec
 
 from gateway.errors import UpstreamGarbled
 from gateway.events import Started, StreamEvent, TextDelta, Verbatim
-from plugins.openai_stream import MALFORMED, MAX_DOCUMENT, WHITE, Choice, ChunkDecoder, Delta, ReportedUsage, finished
+from plugins.openai_chunk import MALFORMED, Choice, Delta, ReportedUsage
+from plugins.openai_stream import MAX_DOCUMENT, WHITE, ChunkDecoder, finished
 
 
 class _Said(Choice, gc=False):

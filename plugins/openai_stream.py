@@ -30,6 +30,8 @@ from gateway.events import (
 from gateway.wire import sse
 from gateway.wire.lines import LIMIT
 from gateway.wire.upstream_errors import stream_error
+from plugins.openai_chunk import MALFORMED, Choice, Chunk, ContentPart, Function, ReportedUsage, ToolCallPart
+from plugins.openai_chunk import decode as _decode
 from plugins.openai_form import Form, learn
 
 FRAMING = len(b"data: \n\n")
@@ -41,86 +43,6 @@ MAX_CALLS = 256
 """Tool calls of one answer."""
 FORMS = 50
 """Forms that are learnt of one answer at most (`plugins.openai_form`): some vendors' change every second, or every time."""
-
-# the types of a chunk: only what is used, and every field as loose as the vendors are
-
-
-class _ContentPart(msgspec.Struct, gc=False):
-    """Mistral's reasoning models: content as a list of {"type": "text"} and {"type": "thinking"} parts."""
-
-    type: str = ""
-    text: str | None = None
-    thinking: "str | list[_ContentPart] | None" = None
-
-
-class _Function(msgspec.Struct, gc=False):
-    """`arguments` is JSON text, or the object itself (vendors that translate from another dialect)."""
-
-    name: str | None = None
-    arguments: str | dict[str, Any] | None = None
-
-
-class ToolCallPart(msgspec.Struct, gc=False):
-    index: int | None = None
-    id: str | None = None
-    function: _Function | None = None
-
-
-class Delta(msgspec.Struct, gc=False):
-    """Reasoning is `reasoning_content` (DeepSeek and most) or `reasoning` (Groq, OpenRouter, Ollama); some send both."""
-
-    content: str | list[_ContentPart] | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    refusal: str | None = None
-    tool_calls: list[ToolCallPart] | None = None
-    function_call: _Function | None = None
-
-
-class _PromptDetails(msgspec.Struct, gc=False):
-    cached_tokens: int | None = None
-
-
-class _CompletionDetails(msgspec.Struct, gc=False):
-    reasoning_tokens: int | None = None
-
-
-class ReportedUsage(msgspec.Struct, gc=False):
-    """`cached_tokens` and `prompt_cache_hit_tokens` stand for the details at Moonshot and DeepSeek."""
-
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    prompt_tokens_details: _PromptDetails | None = None
-    completion_tokens_details: _CompletionDetails | None = None
-    cached_tokens: int | None = None
-    prompt_cache_hit_tokens: int | None = None
-
-
-class Choice(msgspec.Struct, gc=False):
-    """`usage` is Moonshot's place for it; `finish_reason` is "" at some until there is one."""
-
-    delta: Delta | None = None
-    index: int | None = 0
-    finish_reason: str | None = None
-    usage: ReportedUsage | None = None
-
-
-class _Groq(msgspec.Struct, gc=False):
-    usage: ReportedUsage | None = None
-
-
-class _Chunk(msgspec.Struct, gc=False):
-    choices: list[Choice] | None = None
-    usage: ReportedUsage | None = None
-    error: Any = None
-    x_groq: _Groq | None = None
-    id: str | None = None
-    model: str | None = None
-
-
-_decode = msgspec.json.Decoder(_Chunk, strict=False).decode
-
-MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _FINISH: dict[str, FinishReason] = {
     "stop": "stop",
@@ -146,7 +68,7 @@ class _Call:
         self.name = ""
         self.started = False
 
-    def is_another(self, call: ToolCallPart, function: _Function) -> bool:
+    def is_another(self, call: ToolCallPart, function: Function) -> bool:
         """Is this delta the beginning of another call on the same (or no) index?
 
         A new id alone is no sign (older vLLM makes one up for every delta), and neither is a name (some repeat it).
@@ -318,7 +240,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         if choice.usage is not None:
             self._usage = choice.usage
 
-    def _without_choices(self, chunk: _Chunk) -> bool:
+    def _without_choices(self, chunk: Chunk) -> bool:
         """Azure's verdict on the prompt is a chunk like any other; usage alone is withheld; anything else is none of ours."""
         if chunk.usage is None and chunk.choices is None:
             self._skip()
@@ -343,7 +265,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         self.skipped += 1
 
     def _tool_call(self, delta: ToolCallPart, events: list[StreamEvent]) -> None:
-        function = delta.function or _Function()
+        function = delta.function or Function()
         call = self._latest if delta.index is None else self._calls.get(delta.index)
         if call is None or call.is_another(delta, function):
             call = self._new_call(delta.index)
@@ -410,7 +332,7 @@ def _text_of(payload: bytes) -> str:
             return ""
 
 
-def _parts(parts: Sequence[_ContentPart], events: list[StreamEvent]) -> None:
+def _parts(parts: Sequence[ContentPart], events: list[StreamEvent]) -> None:
     for part in parts:
         if part.text:
             events.append(TextDelta(part.text))
