@@ -20,8 +20,10 @@ version='import sys; print(*sys.version_info[:2])'
 if [ -x /usr/bin/python3 ] && [ "$(/usr/bin/python3 -c "$version")" = "$("$here/../.venv/bin/python" -c "$version")" ]; then
     # what .venv does not need where its Python is newer than 3.11.2, but the lock holds
     sed -n "/^async-timeout/,/[^\\]\$/{s/ ;.*' / /;p}" "$here/../requirements.lock" >"$out/more.txt"
-    [ -d "$out/packages" ] || "$here/../.venv/bin/python" -m pip install -qq --require-hashes --target "$out/packages" -r "$out/more.txt"
-    set -- "$@" --python /usr/bin/python3
+    if [ -d "$out/packages" ] ||
+        "$here/../.venv/bin/python" -m pip install -qq --require-hashes --target "$out/packages" -r "$out/more.txt"; then
+        set -- "$@" --python /usr/bin/python3
+    fi
 fi
 plotter=$cache/peers/floor/bin/python
 [ ! -x "$plotter" ] || set -- "$@" --plot-python "$plotter"

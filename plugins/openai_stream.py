@@ -99,6 +99,8 @@ class ChunkDecoder(msgspec.Struct, eq=False):
     _texts: int = 0  # reads that ended in a text of no known form
     _forms_left: int = FORMS
 
+    __repr__ = object.__repr__  # it holds what was said
+
     def feed(self, data: bytes) -> list[StreamEvent]:
         form = self._form
         if form is not None and self._stream.clean and len(data) <= LIMIT:

@@ -130,7 +130,7 @@ class RequestParser:
         """By llhttp."""
         between, body, expected = self._between, self._body, len(self.waiting) + 1
         size = body.size if body is not None else 0
-        rest: bytes | None = data
+        rest = data
         while rest:
             try:
                 self._llhttp.feed_data(rest)
