@@ -37,23 +37,24 @@ NEVER = 1 << 53
 
 
 class Rule(msgspec.Struct, frozen=True):
-    """A limit in ticks: `pace` are refilled in a microsecond (0: never), a unit costs `unit`, `capacity` fill the bucket."""
+    """A limit in ticks: `pace` are refilled in a microsecond (0: never), a unit costs `unit`, `capacity` fill the bucket.
+
+    `one` is what a claim of one unit takes.
+    """
 
     limit: Limit
     pace: int
     unit: int
     capacity: int
+    one: int
 
     def cost(self, amount: float) -> int:
         """Ticks that a claim of `amount` takes; NEVER where it exceeds the capacity. Raises ValueError below zero."""
-        if amount == 1 and self.unit <= self.capacity:
-            return self.unit
         if not amount >= 0:
             raise ValueError("a claim takes zero or more")
         if amount > self.limit.capacity:
             return NEVER
-        ticks = self._ticks(amount)
-        return ticks if ticks <= self.capacity else self.capacity
+        return min(self._ticks(amount), self.capacity)
 
     def charge(self, amount: float) -> int:
         """Ticks that settling adds (a refund's are negative). Raises ValueError for what is not finite."""
@@ -95,7 +96,7 @@ def rule_of(limit: Limit) -> Rule:
     size = min(CAPACITY_BITS, UNIT_BITS + bits)
     if not rate:
         unit = 1 << (size - bits)
-        return Rule(limit, 0, unit, math.floor(capacity * unit))
+        return _rule(limit, 0, unit, math.floor(capacity * unit))
     span = capacity / rate * SECOND
     if span > LONGEST:
         raise ValueError("a limit whose bucket takes over 35 years to fill")
@@ -104,7 +105,11 @@ def rule_of(limit: Limit) -> Rule:
     unit = math.ceil(exact)
     if math.floor(capacity * unit) < capacity * exact:
         unit = math.ceil(exact + 1 / capacity)
-    return Rule(limit, pace, unit, math.floor(capacity * unit))
+    return _rule(limit, pace, unit, math.floor(capacity * unit))
+
+
+def _rule(limit: Limit, pace: int, unit: int, capacity: int) -> Rule:
+    return Rule(limit, pace, unit, capacity, min(unit, capacity) if limit.capacity >= 1 else NEVER)
 
 
 class Bucket:

@@ -62,7 +62,8 @@ class MemoryStore:
                 bucket.refill(earliest, latest)
             else:
                 bucket = self._bucket(claim, claims, earliest, latest)
-            taken.append((bucket, bucket.rule.cost(claim.amount)))
+            rule = bucket.rule
+            taken.append((bucket, rule.one if claim.amount == 1.0 else rule.cost(claim.amount)))
         fits = True
         for bucket, cost in taken:
             bucket.backlog += cost

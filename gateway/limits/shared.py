@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+import msgspec
+
 from gateway.limits import SLOT_WAIT, Claim, Level, Slot, Verdict
 from gateway.limits.bucket import SECOND, Bucket, Rule, refusal, rule_of
 from gateway.limits.faults import StoreFailed
@@ -210,7 +212,7 @@ class SharedStore:
             row.refill(earliest, latest)
             row.until = until
         else:
-            row.rule = Rule(rule.limit, pace, unit, capacity)
+            row.rule = msgspec.structs.replace(rule, pace=pace, unit=unit, capacity=capacity)
             row.refill(earliest, latest)
             row.adopt(rule)
         row.before = row.backlog

@@ -19,6 +19,7 @@ from gateway.config import Budget, CallLimits, windows_of
 from gateway.config import Limit as LimitConfig
 from gateway.events import Usage
 from gateway.limits import Claim, Level, Limit, Slot, Verdict
+from gateway.limits.bucket import rule_of
 from gateway.prices import cost, price_at
 
 Header = tuple[str, str]
@@ -114,8 +115,8 @@ def plan_of(views: Sequence[View], address: Limit | None, count: Counter) -> Pla
 
 
 def bucket_of(limit: LimitConfig) -> Limit:
-    """The token bucket for a configured limit."""
-    return Limit(limit.capacity, float(limit.rate))
+    """The token bucket for a configured limit. Equal ones are one object, so that a store need not compare them."""
+    return rule_of(Limit(limit.capacity, float(limit.rate))).limit
 
 
 @lru_cache(4096)
@@ -195,6 +196,6 @@ def headers_of(shown: Iterable[Sequence[Shown]], levels: Sequence[Level]) -> lis
     for windows in shown:
         window = windows[0] if len(windows) == 1 else min(windows, key=lambda w: levels[w.index].remaining / w.capacity)
         level = levels[window.index]
-        remaining = str(int(level.remaining)) if level.remaining > 0 else "0"
-        headers += (window.limit, (window.remaining, remaining), (window.reset, f"{level.reset:.3f}s"))
+        remaining = max(int(level.remaining), 0)
+        headers += (window.limit, (window.remaining, f"{remaining}"), (window.reset, f"{level.reset:.3f}s"))
     return headers

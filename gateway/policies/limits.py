@@ -59,10 +59,6 @@ class _Known(msgspec.Struct, frozen=True, eq=False):
     limits: CallLimits
     tenant: str
 
-    def of(self, principal: Principal) -> bool:
-        same = self.limits is principal.limits or self.limits == principal.limits
-        return same and self.tenant == principal.tenant
-
 
 class Limiter:
     """A policy. `count` gives the series of a decision, `soft` that of a budget's (scope, period) beyond its soft mark.
@@ -231,8 +227,9 @@ class Limiter:
 
     def _plan(self, principal: Principal, route: Route) -> Plan:
         known = self._plans.get((principal.bucket, route.name))
-        if known is not None and known.of(principal):
-            return known.plan
+        if known is not None and known.tenant == principal.tenant:
+            if known.limits is principal.limits or known.limits == principal.limits:
+                return known.plan
         views = [View("key", principal.bucket, principal.limits)]
         tenant = self._tenants.get(principal.tenant)
         if tenant is not None:

@@ -14,6 +14,7 @@ from gateway.upstream.deadlines import Deadlines
 from gateway.upstream.dial import Dialer, tls_context
 from gateway.upstream.exchange import Exchange
 from gateway.upstream.http1 import MAX_HEAD, MAX_HEADERS, ResponseParser
+from gateway.upstream.plainhead import Lines
 from gateway.upstream.pool import Pool
 from gateway.upstream.request import Heads, origin_of
 from gateway.upstream.tunnel import proxy_of
@@ -56,6 +57,7 @@ class HttpTransport:
         self.pool = Pool(max_connections, keepalive, clock)
         through = proxy_of(proxy) if proxy is not None else None
         self.dialer = Dialer(origin, tls if origin.scheme == "https" else None, clock, proxy=through)
+        self._lines = Lines()
         self._buffer = memoryview(bytearray(READ))
         self._loop: asyncio.AbstractEventLoop | None = None
         self.dialed = 0
@@ -95,7 +97,7 @@ class HttpTransport:
 
     def new_connection(self) -> Connection:
         self.dialed += 1
-        parser = ResponseParser(self._name, max_head=self._max_head, max_headers=self._max_headers)
+        parser = ResponseParser(self._name, max_head=self._max_head, max_headers=self._max_headers, lines=self._lines)
         return Connection(parser, self._name, self.pool.lost, self._buffer, self.outbox)
 
     def give_back(self, connection: Connection, *, ended: bool) -> None:

@@ -10,6 +10,8 @@ there, because an upstream that does it is broken or is smuggling:
     no Content-Encoding in a 2xx: identity was asked for, and nothing is ever unpacked, so there are no bombs. An error
         answer keeps its status, which says more than the refusal would
 
+A head that is plain (`plainhead`) does not go through llhttp, nor does a body whose length it tells.
+
 What comes behind a complete response was asked for by nobody: the answer stays good, `reusable` becomes false.
 Interim heads (100, 102, 103) are skipped. A response without a length ends with the connection (RFC 9112, 6.3).
 """
@@ -17,6 +19,7 @@ Interim heads (100, 102, 103) are skipped. A response without a length ends with
 import httptools
 
 from gateway.errors import UpstreamError, UpstreamGarbled, UpstreamTruncated
+from gateway.upstream.plainhead import OK, Lines
 from gateway.wire.fields import NAMES
 
 MAX_HEAD = 64 << 10
@@ -24,6 +27,7 @@ MAX_HEADERS = 200
 
 _VERSIONS = ("1.1", "1.0")
 _BODILESS = (204, 304)
+_CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 class _Refused(Exception):
@@ -34,16 +38,20 @@ class ResponseParser:
     """The responses of one connection, one after the other; `expect` before each.
 
     `status` is 0 and `headers` empty until the final head is complete; names are lower case, repeated ones joined by
-    ", ". `over`: complete. `error`: refused or cut, and nothing more will come.
+    ", ". `over`: complete. `error`: refused or cut, and nothing more will come. `lines`: those of plain heads; None: every
+    head goes through llhttp.
     """
 
     __slots__ = (
-        "_barren", "_chunks", "_count", "_delimited", "_fields", "_llhttp", "_max_head", "_max_headers", "_method", "_peer",
-        "_room", "error", "on_body", "over", "reusable", "status",
+        "_barren", "_chunks", "_count", "_delimited", "_fields", "_lines", "_llhttp", "_max_head", "_max_headers", "_method",
+        "_owed", "_peer", "_plain", "_room", "error", "on_body", "over", "reusable", "status",
     )  # fmt: skip
 
-    def __init__(self, peer: str, *, max_head: int = MAX_HEAD, max_headers: int = MAX_HEADERS) -> None:
+    def __init__(
+        self, peer: str, *, max_head: int = MAX_HEAD, max_headers: int = MAX_HEADERS, lines: Lines | None = None
+    ) -> None:
         self._peer = peer
+        self._lines = lines
         self._max_head = max_head
         self._max_headers = max_headers
         self._chunks: list[bytes] = []
@@ -59,6 +67,8 @@ class ResponseParser:
         self._count = 0
         self._barren = 0
         self._delimited = False
+        self._plain = False  # llhttp is shown a head in place of the plain one that came
+        self._owed = 0  # bytes of body that are to come past llhttp
         self.status = 0
         self.over = False
         self.reusable = False
@@ -71,10 +81,13 @@ class ResponseParser:
     def feed(self, data: bytes) -> bytes:
         """The body bytes in `data`, chunks of one read joined. Never raises: see `error`, `over`, `status`."""
         try:
-            if self.status:
-                self._llhttp.feed_data(data)
+            if not self.status:
+                if not self._take_plain(data):
+                    self._feed_head(data)
+            elif self._owed:
+                self._take(data)
             else:
-                self._feed_head(data)
+                self._llhttp.feed_data(data)
         except (_Refused, httptools.HttpParserError, httptools.HttpParserUpgrade) as refusal:
             self._stopped(refusal)
         chunks = self._chunks
@@ -103,6 +116,50 @@ class ResponseParser:
         """No more responses. Breaks the reference cycle with llhttp's callbacks, so that nothing waits for the gc."""
         del self._llhttp
 
+    # --- past llhttp
+
+    def _take_plain(self, data: bytes) -> bool:
+        """Whether `data` begins with a plain head: then it is taken, and what is behind it."""
+        if self._lines is None or self._room != self._max_head or not data.startswith(OK) or self._method == "HEAD":
+            return False
+        end = data.find(b"\r\n\r\n", 0, self._max_head)
+        lines = data[len(OK) : end].split(b"\r\n") if end > 0 else ()
+        found = self._lines.fields(lines) if 0 < len(lines) <= self._max_headers else None
+        if found is None:
+            return False
+        self._fields, length = found
+        self._count = len(lines)
+        if length < 0:
+            self._plain = True
+            self._llhttp.feed_data(_CHUNKED)
+            self._plain = False
+        self._delimited = self.reusable = True
+        self.status = 200
+        data = data[end + 4 :]
+        if length >= 0:
+            self._owed = length
+            self._take(data)
+        elif data:
+            self._llhttp.feed_data(data)
+        return True
+
+    def _take(self, data: bytes) -> None:
+        """Of a body with a known length. What is behind it llhttp judges."""
+        self._owed = missing = self._owed - len(data)
+        if missing > 0:
+            if data:
+                self._chunks.append(data)
+            return
+        self.over = True
+        if missing:
+            self._owed = 0
+            data, rest = data[:missing], data[missing:]
+            if data:
+                self._chunks.append(data)
+            self._llhttp.feed_data(rest)
+        elif data:
+            self._chunks.append(data)
+
     # --- llhttp's callbacks
 
     def on_message_begin(self) -> None:
@@ -110,6 +167,8 @@ class ResponseParser:
             raise _Refused
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._plain:
+            return
         self._count += 1
         if self._count > self._max_headers:
             self._refuse(f"more than {self._max_headers} headers")
@@ -121,6 +180,8 @@ class ResponseParser:
         fields[key] = f"{fields[key]}, {text}" if key in fields else text
 
     def on_headers_complete(self) -> None:
+        if self._plain:
+            return
         llhttp = self._llhttp
         status: int = llhttp.get_status_code()
         version = llhttp.get_http_version()

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.upstream.http1 import ResponseParser
+from gateway.upstream.plainhead import Lines
 from tests.wire.cuts import bytewise, exhaustive
 
 VECTORS = Path(__file__).resolve().parents[3] / "shared" / "security" / "llhttp_h1" / "responses.jsonl"
@@ -19,7 +20,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 class Outcome:
     def __init__(self, reads: list[bytes], *, eof: bool = True, method: str = "POST", max_head: int = 1000) -> None:
-        parser = ResponseParser("upstream:80", max_head=max_head, max_headers=20)
+        parser = ResponseParser("upstream:80", max_head=max_head, max_headers=20, lines=Lines())
         parser.expect(method)
         self.body = b""
         for read in reads:
@@ -160,7 +161,7 @@ def test_a_bad_chunk_loses_nothing_that_came_before_it() -> None:
 
 
 def test_one_parser_reads_one_response_after_the_other() -> None:
-    parser = ResponseParser("upstream:80")
+    parser = ResponseParser("upstream:80", lines=Lines())
     for _, raw, status, body, reusable in COMPLETE:
         if reusable:
             parser.expect("POST")
