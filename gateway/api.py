@@ -163,38 +163,49 @@ class Api:
     async def _identify(self, request: Request) -> Principal:
         """Who is asking, within the address's limit."""
         address = self._address(request)
-        principal = await self._authenticate(request, address)
+        self._admit(request, address)
+        try:
+            principal = self._recognize(request)
+        except GatewayError as unknown:
+            principal = await self._unrecognized(unknown, request, address)
         await self.runtime.limits.charge(address)
         return principal
 
     def _address(self, request: Request) -> str:
         return self.runtime.addresses(request.peer, request.headers)
 
-    async def _authenticate(self, request: Request, address: str) -> Principal:
-        """Who is asking. A key that is bound to origins is refused to other pages.
-
-        A try that fails is charged to its address, and an address that has nothing left is refused before it is made.
-        """
-        origin = request.headers.get("origin", "")
-        if origin and origin in self.runtime.origins and request.path not in FOR_SERVERS:
-            request.extra += self._cors(origin)
+    def _admit(self, request: Request, address: str) -> None:
+        """Before anybody asks who is asking: an address that has nothing left is refused. Raises RateLimited."""
+        if "origin" in request.headers:
+            origin = request.headers["origin"]
+            if origin in self.runtime.origins and request.path not in FOR_SERVERS:
+                request.extra += self._cors(origin)
         self.runtime.limits.check(address)
+
+    def _recognize(self, request: Request) -> Principal:
+        """Who is asking. A key that is bound to origins is refused to other pages. Raises GatewayError."""
+        principal = self.runtime.authenticator.identify(request.raw_headers, request.headers)
+        request.caller = principal.key_id
+        if principal.origins:
+            origin = request.headers.get("origin", "")
+            if (origin or principal.kind == "browser") and origin not in principal.origins:
+                raise Forbidden("This key may not be used from this origin")
+        return principal
+
+    async def _unrecognized(self, why: GatewayError, request: Request, address: str) -> Principal:
+        """A try that failed is charged to its address; only a token whose issuer's keys are not known yet waits, once."""
         try:
-            try:
-                principal = self.runtime.authenticator.identify(request.raw_headers, request.headers)
-            except KeysWanted as wanted:  # only a token whose issuer's keys are not known yet has to wait, once
-                await wanted.keys.renew()
-                principal = self.runtime.authenticator.identify(request.raw_headers)
-            request.caller = principal.key_id
+            if not isinstance(why, KeysWanted):
+                raise why
+            await why.keys.renew()
+            return self._recognize(request)
         except GatewayError as error:
             await self.runtime.limits.charge(address)
             if isinstance(error, Unauthorized):
                 self.runtime.records.auth_failures[error.reason].inc()
             raise
-        if (origin or principal.kind == "browser") and principal.origins and origin not in principal.origins:
-            await self.runtime.limits.charge(address)
-            raise Forbidden("This key may not be used from this origin")
-        return principal
+        finally:
+            del why  # it knows this frame by its traceback
 
     async def _admit_operator(self, request: Request) -> None:
         """Guessing the admin key costs what guessing any other does."""
@@ -215,7 +226,11 @@ class Api:
         principal: Principal | None = None
         try:
             address = self._address(request)
-            principal = await self._authenticate(request, address)
+            self._admit(request, address)
+            try:
+                principal = self._recognize(request)
+            except GatewayError as unknown:
+                principal = await self._unrecognized(unknown, request, address)
             try:
                 body = self._body_now(request)
                 if body is None:
@@ -271,10 +286,12 @@ class Api:
 
     def _body_now(self, request: Request) -> bytes | None:
         """The body, where all of it has come. Raises UnsupportedMediaType."""
-        media_type = request.headers.get("content-type", "")
+        headers = request.headers
+        media_type = headers.get("content-type", "")
         if media_type != "application/json":
             media_type = media_type.partition(";")[0].strip().lower()
-        if media_type != "application/json" or request.headers.get("content-encoding", "identity").lower() != "identity":
+        encoded = "content-encoding" in headers and headers["content-encoding"].lower() != "identity"
+        if encoded or media_type != "application/json":
             raise UnsupportedMediaType("Send application/json, not encoded")
         return request.body_now()
 

@@ -78,7 +78,8 @@ class ChatRequest(msgspec.Struct):
     `response_format`: OpenAI's object as given, None where not asked for.
     `session` is set where the gateway keeps the history; the pipeline then completes `messages`.
     `wire` is the caller's whole JSON object where `dialect` can be passed through ("openai"), else None;
-    `system`/history is never merged into it: a request with a session has no wire.
+    `system`/history is never merged into it: a request with a session has no wire. `body` is its text, where that is at
+    hand and its names are written without escapes.
     """
 
     dialect: str
@@ -94,6 +95,7 @@ class ChatRequest(msgspec.Struct):
     include_usage: bool = False
     profile: str = ""
     wire: dict[str, Any] | None = None
+    body: bytes = b""
 
 
 def continued(chat: ChatRequest, said: str) -> ChatRequest:
@@ -106,14 +108,14 @@ def continued(chat: ChatRequest, said: str) -> ChatRequest:
     if wire is not None:
         wire = {**wire, "messages": [*wire["messages"], {"role": "assistant", "content": said}]}
     message = Message("assistant", (Text(said),))
-    return msgspec.structs.replace(chat, messages=(*chat.messages, message), wire=wire)
+    return msgspec.structs.replace(chat, messages=(*chat.messages, message), wire=wire, body=b"")
 
 
 def with_system(chat: ChatRequest, text: str) -> ChatRequest:
     """The same request, opened by a system prompt; "" leaves it as it is."""
     if not text:
         return chat
-    return msgspec.structs.replace(chat, messages=(Message("system", (Text(text),)), *chat.messages), wire=None)
+    return msgspec.structs.replace(chat, messages=(Message("system", (Text(text),)), *chat.messages), wire=None, body=b"")
 
 
 def estimated_tokens(chat: ChatRequest) -> int:

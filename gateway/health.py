@@ -133,8 +133,7 @@ class Health:
 
     def begin(self) -> None:
         """A call is being sent: where a probe is due, it is the probe."""
-        now = self._clock()
-        if self._open_for and now >= self._open_until:
+        if self._open_for and (now := self._clock()) >= self._open_until:
             self._open_for = min(self._open_for * 2, self._policy.open_max)
             self._open_until = now + self._open_for
             self._probing = True

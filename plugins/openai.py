@@ -1,7 +1,8 @@
 """OpenAI's Chat Completions, and with another `base_url` everything that speaks it (vLLM, llama.cpp, Groq, Azure …).
 
 The request starts from the caller's own JSON object where the caller speaks the same dialect, so that fields nobody
-here knows pass through; else it is built from the vocabulary. The answer's stream is read by `plugins.openai_stream`, an
+here knows pass through: most bodies as they came, with no more written into them than has to be. Else it is built from the
+vocabulary. The answer's stream is read by `plugins.openai_stream`, an
 answer in one piece by `plugins.openai_document`.
 
 Standard: https://platform.openai.com/docs/api-reference/chat
@@ -50,6 +51,8 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         check_endpoint(self.base_url, self.headers)
 
     def request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
+        if chat.body and chat.dialect == self.dialect and (edited := self._edited(chat, model, stream=True)):
+            return UpstreamRequest(self._url, self._headers, edited)
         if chat.wire is not None and chat.dialect == self.dialect:
             body = self._passed_through(chat.wire)
         else:
@@ -59,13 +62,15 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         if self.include_usage:
             options = body.get("stream_options")
             body["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
-        return UpstreamRequest(url=self._url, headers=self._headers, body=msgspec.json.encode(body))
+        return UpstreamRequest(url=self._url, headers=self._headers, body=_encode(body))
 
     def whole_request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
         assert chat.wire is not None, "only its own dialect is passed on"
+        if chat.body and (edited := self._edited(chat, model, stream=False)):
+            return UpstreamRequest(self._url, self._whole_headers, edited)
         body = self._passed_through(chat.wire)
         body["model"] = model
-        return UpstreamRequest(url=self._url, headers=self._whole_headers, body=msgspec.json.encode(body))
+        return UpstreamRequest(url=self._url, headers=self._whole_headers, body=_encode(body))
 
     def whole_decoder(self) -> Decoder:
         return DocumentDecoder(strict=self.strict)
@@ -108,6 +113,24 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def _credentials(self) -> Headers:
         return () if self.api_key is None else (("authorization", f"Bearer {self.api_key.reveal()}"),)
 
+    def _edited(self, chat: ChatRequest, model: str, *, stream: bool) -> bytes:
+        """The caller's text with another model's name, and asking for usage; b"" where more is to be changed."""
+        wire, body = chat.wire, chat.body
+        assert wire is not None
+        if "max_tokens" in wire and self.max_tokens_field != "max_tokens":
+            return b""
+        if wire.get("model") != model:
+            body = _with_model(body, wire.get("model"), model)
+        if not stream or not body:
+            return body
+        if wire.get("stream") is not True:
+            return b""
+        if not self.include_usage:
+            return body
+        if "stream_options" in wire:
+            return body if wire["stream_options"] == _USAGE else b""
+        return body[: body.rindex(b"}")] + b',"stream_options":{"include_usage":true}}'
+
     def _passed_through(self, wire: dict[str, Any]) -> dict[str, Any]:
         body = dict(wire)
         if self.max_tokens_field == "max_completion_tokens" and "max_tokens" in body:
@@ -130,6 +153,21 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             "response_format": chat.response_format,
         }
         return {name: value for name, value in body.items() if value is not None}
+
+
+_USAGE = {"include_usage": True}
+_encode = msgspec.json.Encoder().encode
+
+
+def _with_model(body: bytes, asked: object, model: str) -> bytes:
+    """The text of an object whose "model" is `asked`, with this one in its place; b"" where it is not plain to see."""
+    if type(asked) is not str or body.count(b'"model"') != 1:  # it may also stand in what is within
+        return b""
+    name = _encode(asked)
+    for written in (b'"model":' + name, b'"model": ' + name):
+        if written in body:
+            return body.replace(written, b'"model":' + _encode(model), 1)
+    return b""
 
 
 # the request, from the vocabulary

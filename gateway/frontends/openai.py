@@ -16,7 +16,7 @@ from gateway.frontends.openai_chunks import Chunks, PassedOn
 from gateway.frontends.openai_errors import error_object
 from gateway.frontends.openai_request import chat_of
 from gateway.frontends.openai_whole import Accumulated, Whole
-from gateway.wire.jsontext import parse_object
+from gateway.wire.jsontext import judged_object, plain_object
 
 
 class OpenAI:
@@ -26,7 +26,8 @@ class OpenAI:
     dialect: ClassVar[str] = "openai"
 
     def parse(self, body: bytes, headers: Mapping[str, str]) -> ChatRequest:
-        return chat_of(parse_object(body))
+        wire = plain_object(body)
+        return chat_of(judged_object(body)) if wire is None else chat_of(wire, body)
 
     def encoder(self, chat: ChatRequest, answer: Answer, *, verbatim: bool = False) -> Encoder:
         if not chat.stream:

@@ -81,8 +81,11 @@ _MISSING = re.compile(r"Object missing required field `(\w+)`")
 _EXPECTED = re.compile(r"Expected `([^`]*)`, got `([^`]*)`")
 
 
-def chat_of(wire: dict[str, Any]) -> ChatRequest:
-    """The request that this JSON object makes. Raises BadRequest, `param` naming the field as "messages[0].role"."""
+def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
+    """The request that this JSON object makes; `body`: its text, where its names are written without escapes.
+
+    Raises BadRequest, `param` naming the field as "messages[0].role".
+    """
     asked = _typed(wire)
     if asked.n not in (None, 1):
         raise BadRequest("Only one choice per request is supported", param="n", code="unsupported_parameter")
@@ -110,6 +113,7 @@ def chat_of(wire: dict[str, Any]) -> ChatRequest:
         response_format=_response_format(asked.response_format),
         include_usage=bool(asked.stream_options and asked.stream_options.include_usage),
         wire=wire,
+        body=body,
     )
 
 

@@ -99,7 +99,7 @@ def _parse(body: bytes, *, stream: bool, profile: str) -> ChatRequest:
     wire = parse_object(body)
     if "messages" in wire and "message" not in wire and "sessionId" not in wire:
         chat = chat_of(wire)
-        return msgspec.structs.replace(chat, dialect="", stream=stream, profile=profile, wire=None)
+        return msgspec.structs.replace(chat, dialect="", stream=stream, profile=profile, wire=None, body=b"")
     session, message, model = wire.get("sessionId"), wire.get("message"), wire.get("model")
     wrong = []
     if not isinstance(session, str) or not _SESSION.fullmatch(session):

@@ -227,9 +227,9 @@ class Limiter:
 
     def _plan(self, principal: Principal, route: Route) -> Plan:
         known = self._plans.get((principal.bucket, route.name))
-        if known is not None and known.tenant == principal.tenant:
-            if known.limits is principal.limits or known.limits == principal.limits:
-                return known.plan
+        limits = principal.limits
+        if known is not None and (known.limits is limits or known.limits == limits) and known.tenant == principal.tenant:
+            return known.plan
         views = [View("key", principal.bucket, principal.limits)]
         tenant = self._tenants.get(principal.tenant)
         if tenant is not None:

@@ -34,7 +34,7 @@ class Lines:
         self._names = dict(NAMES)
 
     def fields(self, lines: list[bytes]) -> tuple[dict[str, str], int] | None:
-        """What these lines say, by lower-case names, repeated ones joined by ", "; and the length of the body, -1 for chunks."""
+        """What they say, by lower-case names, repeated ones joined by ", "; and the body's length, -1 for chunks."""
         known = self._known.get
         pairs = [known(line) or self._read(line) for line in lines]
         if None in pairs:
