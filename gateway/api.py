@@ -1,6 +1,6 @@
 """The routes: what each path answers, and the one place that knows status codes. No sockets here.
 
-Every request ends in `Api.__call__`: it gets its id, is dispatched, and whatever goes wrong is rendered in the dialect
+Every request comes to `Api.__call__`: it gets its id, is dispatched, and whatever goes wrong is rendered in the dialect
 of its route. A chat call is always downhill: identity, body, frontend, alias, pipeline.
 """
 
@@ -64,6 +64,7 @@ class Api:
     def __init__(self, runtime: Runtime, routes: Mapping[str, Mapping[str, "Handler"]]) -> None:
         self.runtime = runtime
         self._routes = routes
+        self._calls = {path: methods["POST"] for path, methods in routes.items() if methods.get("POST") in CALLS}
         self._prefixes = [path[:-1] for path in routes if path.endswith("*")]
         self.widget_stream = WidgetStream()
         self.widget_whole = WidgetWhole()
@@ -77,10 +78,15 @@ class Api:
             write_idle=float(runtime.config.server.write_idle),
         )
 
-    async def __call__(self, request: Request) -> None:
+    def __call__(self, request: Request) -> Awaitable[None]:
         asked = request.headers.get("x-request-id", "")
         request_id = asked if asked and REQUEST_ID.fullmatch(asked) else f"{random.getrandbits(128):032x}"
         request.extra += (("x-request-id", request_id), ("request-id", request_id))
+        calls = self._calls.get(request.path) if request.method == "POST" else None
+        return self._other(request, request_id) if calls is None else calls(self, request, request_id)
+
+    async def _other(self, request: Request, request_id: str) -> None:
+        """Answer a request that is no chat."""
         route = request.path if request.path in self._routes else self._prefix_of(request.path)
         try:
             handler = self._handler_of(request, self._routes.get(route))
@@ -424,6 +430,8 @@ def _completions(api: Api, request: Request, request_id: str) -> Awaitable[None]
     return api.chat(request, request_id, api.openai)
 
 
+CALLS = frozenset({_stream, _whole, _completions})
+"""What sees to its errors and its records itself."""
 PROBES: dict[str, dict[str, Handler]] = {
     "/health": {"GET": Api.health},
     "/healthz": {"GET": Api.ready},
