@@ -247,7 +247,8 @@ class Flow(msgspec.Struct, eq=False):
         if self.ended:
             return
         if not out.begun:
-            out.begin(self.speak(verbatim=self.verbatim).content_type, self.call.headers)
+            encoder = self.encoder or self.speak(verbatim=self.verbatim)
+            out.begin(encoder.content_type, self.call.headers)
         out.write(chunk, last=last)
         self.ended = last
 

@@ -96,24 +96,26 @@ def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
     stop = asked.stop or ()
     limit = asked.max_completion_tokens
     return ChatRequest(
-        dialect="openai",
-        model=asked.model,
-        messages=tuple([_message(message, index) for index, message in enumerate(asked.messages)]),
-        stream=bool(asked.stream),
-        sampling=Sampling(
-            max_tokens=asked.max_tokens if limit is None else limit,
-            temperature=asked.temperature,
-            top_p=asked.top_p,
-            stop=(stop,) if isinstance(stop, str) else tuple(stop),
-            seed=asked.seed,
+        "openai",
+        asked.model,
+        tuple([_message(message, index) for index, message in enumerate(asked.messages)]),
+        asked.stream is True,
+        None,  # session
+        Sampling(
+            asked.max_tokens if limit is None else limit,
+            asked.temperature,
+            asked.top_p,
+            (stop,) if type(stop) is str else tuple(stop),
+            asked.seed,
         ),
-        tools=_tools(asked.tools) if asked.tools else (),
-        tool_choice=_tool_choice(asked.tool_choice),
-        parallel_tool_calls=asked.parallel_tool_calls,
-        response_format=_response_format(asked.response_format),
-        include_usage=bool(asked.stream_options and asked.stream_options.include_usage),
-        wire=wire,
-        body=body,
+        _tools(asked.tools) if asked.tools else (),
+        _tool_choice(asked.tool_choice) if asked.tool_choice is not None else None,
+        asked.parallel_tool_calls,
+        _response_format(asked.response_format) if asked.response_format is not None else None,
+        asked.stream_options is not None and asked.stream_options.include_usage is True,
+        "",  # profile
+        wire,
+        body,
     )
 
 
@@ -247,9 +249,7 @@ _CHOICES = {"auto": "auto", "none": "none", "required": "required", "any": "requ
 """Mistral says "any"."""
 
 
-def _tool_choice(choice: str | dict[str, Any] | None) -> str | tuple[str, str] | None:
-    if choice is None:
-        return None
+def _tool_choice(choice: str | dict[str, Any]) -> str | tuple[str, str] | None:
     match choice:
         case str(word):
             if word not in _CHOICES:
@@ -265,7 +265,7 @@ def _tool_choice(choice: str | dict[str, Any] | None) -> str | tuple[str, str] |
             raise _bad("tool_choice.type", "must be a string")
 
 
-def _response_format(wanted: dict[str, Any] | None) -> dict[str, Any] | None:
-    if wanted is not None and not isinstance(wanted.get("type"), str):
+def _response_format(wanted: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(wanted.get("type"), str):
         raise _bad("response_format.type", "must be a string")
     return wanted

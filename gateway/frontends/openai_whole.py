@@ -38,13 +38,12 @@ _CONTENT = re.compile(rb'"content":\s*("(?:[^"\\]|\\.)*")')
 
 
 class _Completion:
-    __slots__ = ("_answer", "_id", "_model")
+    __slots__ = ("_answer", "_model")
 
     content_type = "application/json"
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
-        self._id = f"chatcmpl-{answer.id}"
         self._model = answer.model
 
     def start(self) -> bytes:
@@ -63,7 +62,8 @@ class _Completion:
         return b""
 
     def _head(self) -> dict[str, Any]:
-        return {"id": self._id, "object": "chat.completion", "created": self._answer.created, "model": self._model}
+        answer = self._answer
+        return {"id": f"chatcmpl-{answer.id}", "object": "chat.completion", "created": answer.created, "model": self._model}
 
 
 class Whole(_Completion):

@@ -9,7 +9,7 @@ from gateway.errors import NotFound, Unauthorized
 from gateway.identity.browser import BrowserTokens, Minted, TokenRequest, is_browser_token
 from gateway.identity.jwks import is_remote
 from gateway.identity.jwt import KeysWanted, Verifier, looks_like_jwt
-from gateway.identity.keys import Keyring, credentials_of, plain_credential
+from gateway.identity.keys import Keyring, credentials_of, only_secret
 from gateway.identity.principal import Principal
 
 
@@ -44,12 +44,17 @@ class Authenticator:
         Raises Unauthorized(reason), reasons as `auth_failures_total` names them. It is KeysWanted for a JWT whose key may
         have been published meanwhile: await its `keys.renew()` and ask once more.
         """
-        credential = (plain_credential(fields) if fields is not None else None) or credentials_of(headers)
-        if credential is None:
-            raise Unauthorized("missing")
-        principal = self._keyring.find(credential.secret) or self._dynamic.find(credential.secret)
+        secret = only_secret(fields) if fields is not None else ""
+        principal = self._keyring.find(secret) or self._dynamic.find(secret) if secret else None
         if principal is not None:
             return principal
+        credential = credentials_of(headers)
+        if credential is None:
+            raise Unauthorized("missing")
+        if credential.secret != secret:
+            principal = self._keyring.find(credential.secret) or self._dynamic.find(credential.secret)
+            if principal is not None:
+                return principal
         if self._browser is not None and is_browser_token(credential.secret):
             return self._browser.principal(credential.secret)
         if self._verifier is not None and credential.bearer and looks_like_jwt(credential.secret):

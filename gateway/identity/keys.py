@@ -4,7 +4,6 @@ A key has 256 random bits, so its plain SHA-256 digest cannot be searched for; l
 attacker nothing that he could use, and the comparison that decides is constant-time all the same.
 """
 
-import hashlib
 import hmac
 import math
 import re
@@ -67,23 +66,18 @@ def credentials_of(headers: Iterable[tuple[bytes, bytes]]) -> Credential | None:
     return None if found is None else Credential(found.decode("ascii"), bearer)
 
 
-_PLAIN = re.compile(rf"[\x21-\x7e]{{1,{MAX_LENGTH}}}").fullmatch
+def only_secret(fields: Mapping[str, str]) -> str:
+    """What a request presents that has just one such header; `fields`: by lower-case name, repeated ones joined by ", ".
 
-
-def plain_credential(fields: Mapping[str, str]) -> Credential | None:
-    """The credential of a request that has just one, and plainly; `fields`: by lower-case name, repeated ones joined by ", ".
-
-    None says nothing: ask `credentials_of`.
+    It may be anything: only if it is somebody's key it says something. Of all else, and of "", `credentials_of` is the judge.
     """
     key = fields.get("x-api-key")
     bearer = fields.get("authorization")
     if "x-widget-api-key" in fields or (key is None) is (bearer is None):
-        return None
+        return ""
     if key is not None:
-        return Credential(key) if _PLAIN(key) else None
-    if bearer is not None and bearer.startswith("Bearer ") and _PLAIN(bearer[7:]):
-        return Credential(bearer[7:], True)
-    return None
+        return key
+    return bearer[7:] if bearer is not None and bearer.startswith("Bearer ") else ""
 
 
 class _Entry(msgspec.Struct, frozen=True):
@@ -93,8 +87,15 @@ class _Entry(msgspec.Struct, frozen=True):
     enabled: bool
 
 
+try:
+    from _sha256 import sha256  # type: ignore[import-not-found]  # OpenSSL's takes longer to begin than this to end
+except ImportError:
+    from hashlib import sha256
+
+
 def _sha256(secret: bytes) -> bytes:
-    return hashlib.sha256(secret).digest()
+    digest: bytes = sha256(secret).digest()
+    return digest
 
 
 class Keyring:
@@ -165,7 +166,7 @@ def new_key() -> str:
 
 def digest_of(key: str) -> str:
     """What stands in the configuration for `key`."""
-    return "sha256:" + hashlib.sha256(key.encode()).hexdigest()
+    return "sha256:" + _sha256(key.encode()).hex()
 
 
 def timestamp(text: str) -> float:

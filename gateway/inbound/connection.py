@@ -174,8 +174,10 @@ class Connection(asyncio.Protocol):
             self._go_on()
 
     def _go_on(self) -> None:
-        self._enter("head" if self._parser.begun else "idle")
-        self._next()
+        parser = self._parser
+        self._enter("head" if parser.begun else "idle")
+        if parser.waiting or parser.error or self._paused:
+            self._next()
 
     def _refuse(self, answer: bytes) -> None:
         """What is not HTTP, or no whole request, gets an answer that quotes nothing of it, and the connection is closed."""

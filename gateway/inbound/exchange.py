@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Pairs = Iterable[tuple[str, str]]
 
 NO_STORE = "Cache-Control: no-store, no-transform\r\nX-Accel-Buffering: no\r\n"
-FIELD = "%s: %s\r\n".__mod__
+_field = ": ".join
 MIN_RATE = 1024
 """Bytes per second of a body that may take longer than `body_timeout`."""
 GRACE = 5.0
@@ -145,10 +145,12 @@ class Exchange:
         self._write(head if self.method == "HEAD" else head + body)
 
     def _fields(self, headers: Pairs) -> str:
-        fields = "".join(map(FIELD, (*self.extra, *headers)))
-        if not self.request.over:
+        fields = [*map(_field, (*self.extra, *headers))]
+        if self.close_after or not self.request.over:
             self.close_after = True
-        return fields + "Connection: close\r\n" if self.close_after else fields
+            fields.append("Connection: close")
+        fields.append("")
+        return "\r\n".join(fields)
 
     def _write(self, data: bytes) -> None:
         self.last_write = time.monotonic()
