@@ -80,7 +80,7 @@ class Api:
 
     def __call__(self, request: Request) -> Awaitable[None]:
         asked = request.headers.get("x-request-id", "")
-        request_id = asked if asked and REQUEST_ID.fullmatch(asked) else random.randbytes(16).hex()
+        request_id = asked if asked and REQUEST_ID.fullmatch(asked) else f"{random.getrandbits(128):032x}"
         request.extra += (("x-request-id", request_id), ("request-id", request_id))
         calls = self._calls.get(request.path) if request.method == "POST" else None
         return self._other(request, request_id) if calls is None else calls(self, request, request_id)

@@ -17,7 +17,6 @@ from typing import Any
 
 import msgspec
 
-from gateway.backends import UpstreamRequest
 from gateway.call import NOTHING, Attempt, Call, Nowhere, Outlet, Target
 from gateway.chat import ChatRequest, continued, estimated_tokens
 from gateway.config import Prices
@@ -122,7 +121,8 @@ class Pipeline:
         loop = self._loop = self._loop or asyncio.get_running_loop()
         flow = Flow(call, out, answer, self._clock, call.route.inter_token, self._write_idle, Scope(loop))
         self.flows.add(flow)
-        deadline = _deadline(flow, call.route.config.timeout)
+        timeout = call.route.config.timeout
+        deadline = _deadline(flow, timeout) if timeout is not None else None
         try:
             with flow.scope:
                 await self._admitted(call, flow)
@@ -326,13 +326,27 @@ class Pipeline:
         task = asyncio.current_task() if flow.won is not None else None  # only one of several has to be told apart
         leg = Leg(flow, attempt, last, task, prefilled, self._priced)
         flow.legs.append(leg)
+        connect, headers = _waits(attempt)
         target.health.begin()
         target.load.in_flight += 1
         try:
-            end = await self._exchange(leg, request)
+            async with target.transport.send(request, connect=connect, headers=headers, reader=leg) as response:
+                if leg.relay is None:
+                    leg.begin(response)
+                relay = leg.relay
+                assert relay is not None
+                try:
+                    if response.status != 200:
+                        raise target.backend.error(response.status, response.headers, await _reason(response))
+                    await response.pump(leg.sink)
+                    leg.close()
+                except (Tail, UpstreamError):
+                    if relay.finished is None:
+                        raise
+            assert relay.finished is not None
             attempt.outcome = "ok"
             target.health.succeeded()
-            return end
+            return ENDS[relay.finished.reason]
         except UpstreamError as error:
             attempt.outcome = OUTCOMES[error.kind]
             target.health.failed(error)
@@ -358,29 +372,6 @@ class Pipeline:
         if timeout is None or now - call.received < timeout or (leg.relay is not None and leg.relay.first_content_at):
             return False
         return now - leg.attempt.started > timeout / 2
-
-    async def _exchange(self, leg: Leg, request: UpstreamRequest) -> str:
-        target = leg.attempt.target
-        timeouts = target.timeouts
-        whole = leg.attempt.whole
-        connect, headers = timeouts.connect, timeouts.headers if whole is None else timeouts.whole
-        if timeouts.total is not None:
-            connect, headers = min(connect, timeouts.total), min(headers, timeouts.total)
-        async with target.transport.send(request, connect=connect, headers=headers, reader=leg) as response:
-            if leg.relay is None:
-                leg.begin(response)
-            relay = leg.relay
-            assert relay is not None
-            try:
-                if response.status != 200:
-                    raise target.backend.error(response.status, response.headers, await _reason(response))
-                await response.pump(leg.sink)
-                leg.close()
-            except (Tail, UpstreamError):
-                if relay.finished is None:
-                    raise
-        assert relay.finished is not None
-        return ENDS[relay.finished.reason]
 
     def _told(self, leg: Leg, finished: Finished) -> Finished:
         """The answer's end with what the call has cost so far, where that is known; a whole answer says it in a header."""
@@ -429,8 +420,10 @@ def _count(attempt: Attempt, ended: float) -> None:
     reported = series.reported
     reported["input"].value += usage.input
     reported["output"].value += usage.output
-    reported["cached_input"].value += usage.cached_input
-    reported["reasoning"].value += usage.reasoning
+    if usage.cached_input:
+        reported["cached_input"].value += usage.cached_input
+    if usage.reasoning:
+        reported["reasoning"].value += usage.reasoning
     if attempt.first_token is not None and usage.output > 1:
         series.per_token.observe((ended - attempt.started - attempt.first_token) / (usage.output - 1))
 
@@ -441,12 +434,19 @@ def _end_of_answer(flow: Flow) -> str:
     return ENDS[relay.finished.reason] if flow.ended and relay is not None and relay.finished is not None else ""
 
 
-def _deadline(flow: Flow, timeout: float | None) -> asyncio.TimerHandle | None:
-    """The whole call's, where its alias has one: waiting for a turn included."""
-    if timeout is None:
-        return None
+def _deadline(flow: Flow, timeout: float) -> asyncio.TimerHandle:
+    """The whole call's: waiting for a turn included."""
     late = UpstreamError("total_timeout", "The call took too long")
     return asyncio.get_running_loop().call_later(timeout, flow.scope.end, late)
+
+
+def _waits(attempt: Attempt) -> tuple[float, float]:
+    """Seconds for a connection, and for the answer's head, which of one in one piece comes at its end."""
+    timeouts = attempt.target.timeouts
+    headers = timeouts.headers if attempt.whole is None else timeouts.whole
+    if timeouts.total is None:
+        return timeouts.connect, headers
+    return min(timeouts.connect, timeouts.total), min(headers, timeouts.total)
 
 
 async def _reason(response: UpstreamResponse) -> bytes:

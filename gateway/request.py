@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+import msgspec
+
 from gateway.transport import UpstreamResponse
 
 
@@ -41,15 +43,15 @@ class Request(Protocol):
     async def writable(self) -> None: ...
 
 
-class WholeAnswer:
+class WholeAnswer(msgspec.Struct, eq=False):
     """The outlet of an answer that is not streamed: head and body leave together, with a length."""
 
-    __slots__ = ("_content_type", "_headers", "_request", "begun", "blocked_since", "last_write")
-
-    def __init__(self, request: Request) -> None:
-        self._request = request
-        self.begun = False
-        self.last_write = self.blocked_since = 0.0
+    _request: Request
+    begun: bool = False
+    last_write: float = 0.0
+    blocked_since: float = 0.0
+    _content_type: str = ""
+    _headers: Sequence[tuple[str, str]] = ()
 
     def begin(self, content_type: str, headers: Sequence[tuple[str, str]]) -> None:
         self._content_type = content_type

@@ -16,7 +16,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Literal, cast
 
-from gateway.inbound.exchange import Exchange
+from gateway.inbound.exchange import Exchange, exchange_of
 from gateway.inbound.http1 import RequestParser
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class Connection(asyncio.Protocol):
     def _next(self) -> None:
         parser, listener = self._parser, self._listener
         if parser.waiting:
-            exchange = self.exchange = Exchange(parser.waiting.pop(0), self, listener)
+            exchange = self.exchange = exchange_of(parser.waiting.pop(0), self, listener)
             self.state = "busy"
             self._task = listener.loop.create_task(self._answer(exchange))
             self._resume()  # for its body, and to hear the client leave

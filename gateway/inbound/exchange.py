@@ -11,6 +11,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
+import msgspec
+
 from gateway.errors import BadRequest, PayloadTooLarge, RequestTimeout
 from gateway.inbound.incoming import Incoming
 from gateway.transport import UpstreamResponse
@@ -29,39 +31,36 @@ GRACE = 5.0
 REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
-class Exchange:
-    """`received`: when the head was complete (monotonic). `said`: the whole answer has been written."""
+class Exchange(msgspec.Struct, eq=False):
+    """`received`: when the head was complete (monotonic). `said`: the whole answer has been written.
 
-    __slots__ = (
-        "_chunked", "_connection", "_head", "_listener", "_moved", "_transport", "_upstream", "_writable", "begun",
-        "blocked_since", "caller", "close_after", "extra", "headers", "last_write", "method", "path", "received", "request",
-        "said", "status",
-    )  # fmt: skip
+    `caller`: the key that the request was found to come with, for the log. `extra`: headers for whatever will be answered
+    (request id, CORS …).
+    """
 
-    def __init__(self, request: Incoming, connection: "Connection", listener: "Listener") -> None:
-        self.request = request
-        self.method = request.method
-        self.headers: Mapping[str, str] = request.fields
-        self.path = _path_of(request.target)
-        self.received = time.monotonic()
-        self.close_after = listener.draining or not request.keep_alive or request.version != (1, 1)
-        self.begun = False
-        self.said = False
-        self.blocked_since = 0.0
-        self.last_write = 0.0
-        self.status = 0
-        self.caller: str | None = None
-        """The key that the request was found to come with, for the log."""
-        self.extra: list[tuple[str, str]] = []
-        """Headers for whatever will be answered (request id, CORS …)."""
-        self._connection = connection
-        self._listener = listener
-        self._transport = connection.transport
-        self._upstream: UpstreamResponse | None = None
-        self._writable: asyncio.Event | None = None
-        self._moved: asyncio.Future[None] | None = None
-        self._head = b""
-        self._chunked = True
+    request: Incoming
+    method: str
+    headers: Mapping[str, str]
+    path: str
+    received: float
+    close_after: bool
+    _connection: "Connection"
+    _listener: "Listener"
+    _transport: "asyncio.Transport | None"
+    begun: bool = False
+    said: bool = False
+    blocked_since: float = 0.0
+    last_write: float = 0.0
+    status: int = 0
+    caller: str | None = None
+    extra: list[tuple[str, str]] = []
+    _upstream: UpstreamResponse | None = None
+    _writable: asyncio.Event | None = None
+    _moved: "asyncio.Future[None] | None" = None
+    _head: bytes = b""
+    _chunked: bool = True
+
+    __repr__ = object.__repr__  # it holds a key
 
     # --- the request
 
@@ -219,6 +218,22 @@ class Exchange:
         """Close the connection at once, unsent bytes included; the handler is cancelled."""
         if self._transport is not None:
             self._transport.abort()
+
+
+def exchange_of(request: Incoming, connection: "Connection", listener: "Listener") -> Exchange:
+    """The exchange that this request of this connection begins."""
+    target = request.target
+    return Exchange(
+        request,
+        request.method,
+        request.fields,
+        target if "?" not in target and target[:1] == "/" else _path_of(target),
+        time.monotonic(),
+        listener.draining or not request.keep_alive or request.version != (1, 1),
+        connection,
+        listener,
+        connection.transport,
+    )
 
 
 def _path_of(target: str) -> str:

@@ -99,17 +99,23 @@ class RequestParser:
             if self._between and self._known is not None and len(self.waiting) < MAX_WAITING:
                 found = self._known.begin(data)
                 if found is not None:
-                    self._begin(found[0])
-                    data = data[found[1] :]
+                    request, at = found
+                    self.waiting.append(request)
+                    data = data[at:]
+                    if request.length == len(data) <= self._limit:  # most: all of it has come
+                        request.content = data
+                        request.size = len(data)
+                        request.over = True
+                        break
+                    self._owe(request)
                     continue
             self._parse(data)
             break
         if len(self.waiting) > 1 and sum([request.size for request in self.waiting]) > MAX_KEPT:
             raise _Refused
 
-    def _begin(self, request: Incoming) -> None:
+    def _owe(self, request: Incoming) -> None:
         """Llhttp is not asked about the head, nor about the body."""
-        self.waiting.append(request)
         self._owed = request.length
         if self._owed:
             self._body = request
