@@ -1,6 +1,7 @@
 """Headers -> Principal, before anything else can be built. Its result is an input of everything after it."""
 
 import asyncio
+import hmac
 import time
 from collections.abc import Callable, Iterable, Mapping
 
@@ -51,7 +52,7 @@ class Authenticator:
         credential = credentials_of(headers)
         if credential is None:
             raise Unauthorized("missing")
-        if credential.secret != secret:
+        if not hmac.compare_digest(credential.secret.encode(), secret.encode()):  # else it has been looked for
             principal = self._keyring.find(credential.secret) or self._dynamic.find(credential.secret)
             if principal is not None:
                 return principal

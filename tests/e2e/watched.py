@@ -110,8 +110,10 @@ class Watch:
         return wire
 
     async def refusal(self, raw: bytes, status: int, path: str) -> Answer:
-        """Ask, see that it is refused in the path's dialect, and that the connection is fit for another or closed."""
+        """Ask, see that it is refused in the path's dialect, counted and logged once, and that the connection is fit for another
+        or closed."""
         wire = await self.wire()
+        counted = self.counted(status)
         answer = await wire.ask(raw)
         self.errors.append(answer.raw + answer.body)
         assert answer.status == status, answer
@@ -120,7 +122,16 @@ class Watch:
             assert await wire.closed()
         else:
             assert (await wire.ask(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")).status == 200
+        lines = [line for line in self.running.requests if line["request_id"] == answer.headers["x-request-id"]]
+        assert [line["status"] for line in lines] == [status]
+        assert self.counted(status) == counted + 1
         return answer
+
+    def counted(self, status: int) -> float:
+        """Requests that were answered with a status of this class."""
+        lines = self.running.runtime.exposition().decode().splitlines()
+        ours = [line for line in lines if line.startswith("sluice_requests_total") and f'"{status // 100}xx"' in line]
+        return sum(float(line.rpartition(" ")[2]) for line in ours)
 
     async def stored(self) -> int:
         wire = await self.wire()

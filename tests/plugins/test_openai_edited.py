@@ -97,7 +97,7 @@ def test_nothing_is_written_anew_where_it_need_not_be() -> None:
 
 
 def test_a_request_that_was_changed_has_no_text_any_more() -> None:
-    chat = Frontend().parse(('{"model":"real","stream":true,%s}' % MESSAGES).encode(), {})
+    chat = Frontend().parse((BODIES[1] % MESSAGES).replace("alias", "real").encode(), {})
     assert chat.body
     said = json.loads(OpenAI().request(continued(chat, "He"), "real").body)["messages"]
     assert said[-1] == {"role": "assistant", "content": "He"}

@@ -17,7 +17,8 @@ from tests.wire.cuts import exhaustive
 VECTORS = Path(__file__).resolve().parents[3] / "shared" / "security" / "llhttp_h1" / "responses.jsonl"
 PROVIDER = (
     b"HTTP/1.1 200 OK\r\nDate: Thu, 26 Nov 2026 04:00:00 GMT\r\nContent-Type: application/json\r\n%b\r\n"
-    b"Connection: keep-alive\r\nx-request-id: req_%d\r\nopenai-processing-ms: %d\r\nstrict-transport-security: max-age=31536000; includeSubDomains\r\n"
+    b"Connection: keep-alive\r\nx-request-id: req_%d\r\nopenai-processing-ms: %d\r\n"
+    b"Strict-Transport-Security: max-age=31536000; includeSubDomains\r\n"
     b"Set-Cookie: a=%d; path=/\r\nSet-Cookie: b=2; path=/\r\nCF-RAY: %x-FRA\r\nServer: cloudflare\r\n\r\n"
 )
 
