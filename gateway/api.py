@@ -231,7 +231,7 @@ class Api:
         error: GatewayError | None = None
         principal: Principal | None = None
         try:
-            address = self._address(request)
+            address = runtime.addresses(request.peer, request.headers)
             self._admit(request, address)
             try:
                 principal = self._recognize(request)

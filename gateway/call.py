@@ -110,6 +110,8 @@ class Call(msgspec.Struct, eq=False):
     @property
     def cost(self) -> float | None:
         """US dollars of all attempts that generated something, as far as they have a price; None where none has."""
+        if len(self.attempts) == 1:
+            return self.attempts[0].cost
         known = [attempt.cost for attempt in self.attempts if attempt.cost is not None]
         return sum(known) if known else None
 

@@ -67,24 +67,27 @@ class Lines:
 
 
 class _Stamp:
-    """ISO 8601 in UTC with milliseconds; the second's text is made once a second."""
+    """ISO 8601 in UTC with milliseconds; a moment's text is made once."""
 
     def __init__(self, wall: Callable[[], float]) -> None:
         self._wall = wall
-        self._second = -1
-        self._text = ""
+        self._moment = self._second = -1
+        self._of_second = self._text = ""
 
     def __call__(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
         event["timestamp"] = self.text()
         return event
 
     def text(self) -> str:
-        now = self._wall()
-        second = int(now)
-        if second != self._second:
-            self._second = second
-            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._text}.{int((now - second) * 1000):03d}Z"
+        moment = int(self._wall() * 1000)
+        if moment != self._moment:
+            self._moment = moment
+            second, milliseconds = divmod(moment, 1000)
+            if second != self._second:
+                self._second = second
+                self._of_second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._text = f"{self._of_second}.{milliseconds:03d}Z"
+        return self._text
 
 
 class Line(msgspec.Struct, kw_only=True):

@@ -69,12 +69,17 @@ class DocumentDecoder:
             return self._other.close()
         body = bytes(self._body)
         completion = _plain(body)
-        if completion is None or not completion.choices:
+        choices = completion.choices if completion is not None else None
+        if completion is None or not choices:
             return self._by_another() + self.close()
         events: list[StreamEvent] = [Started(completion.id or "", completion.model or "")]
-        if not _is_text(completion, completion.choices[0], events):
-            decoder = ChunkDecoder()
-            decoder.take(completion.choices, completion.usage, events)
+        text = _only_text(choices)
+        if text:
+            events += (TextDelta(text), finished(choices[0].finish_reason or "", completion.usage))
+        elif _as_deltas(choices):
+            ChunkDecoder().take(choices, completion.usage, events)
+        else:
+            return self._by_another() + self.close()
         events.append(Verbatim(body, whole=True))
         return events
 
@@ -84,31 +89,31 @@ class DocumentDecoder:
         return self._other.feed(body)
 
 
-def _is_text(completion: _Completion, choice: _Said, events: list[StreamEvent]) -> bool:
-    """What most answers are: one choice, a text and nothing else. Then these are its events."""
+def _only_text(choices: list[_Said]) -> str:
+    """What most answers are: one choice, a text and nothing else; "" for others."""
+    choice = choices[0]
     message, native = choice.message, choice.finish_reason
-    if message is None or not native or native == "error" or choice.index or choice.usage is not None:
-        return False
+    if message is None or not native or native == "error" or choice.index or choice.usage is not None or len(choices) > 1:
+        return ""
     text = message.content
-    if not text or type(text) is not str or message != Delta(text) or (completion.choices and len(completion.choices) > 1):
-        return False
-    events.append(TextDelta(text))
-    events.append(finished(native, completion.usage))
+    return text if type(text) is str and message == Delta(text) else ""
+
+
+def _as_deltas(choices: list[_Said]) -> bool:
+    """Read each message as a delta, its tool calls numbered. False where there is none to be read."""
+    for choice in choices:
+        if choice.message is None:
+            return False
+        for index, call in enumerate(choice.message.tool_calls or ()):
+            call.index = index
+        choice.delta = choice.message
     return True
 
 
 def _plain(body: bytes) -> _Completion | None:
-    """The completion, its tool calls numbered; None for what is not just that."""
+    """The completion; None for what is not just that."""
     try:
         completion = _decode(body)
     except MALFORMED:
         return None
-    if completion.error:
-        return None
-    for choice in completion.choices or ():
-        if choice.message is None:
-            return None
-        for index, call in enumerate(choice.message.tool_calls or ()):
-            call.index = index
-        choice.delta = choice.message
-    return completion
+    return None if completion.error else completion

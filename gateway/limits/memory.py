@@ -50,7 +50,10 @@ class MemoryStore:
     def take_now(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:
         """Raises ValueError for a negative amount, or one bucket under two limits; Unavailable for a budget too many."""
         now = self._clock()
-        earliest, latest = _microseconds(now)
+        exact = now * SECOND  # as `_microseconds` does
+        earliest = latest = math.floor(exact)
+        if earliest != exact:
+            latest += 1
         self._until_sweep -= len(claims)
         if self._until_sweep <= 0:
             self._sweep(earliest, latest)

@@ -57,6 +57,8 @@ class ResponseParser:
         self._chunks: list[bytes] = []
         self.on_body = self._chunks.append  # llhttp's callback: no Python frame per chunk
         self._llhttp = httptools.HttpResponseParser(self)
+        self._plain = False  # llhttp is shown a head in place of the plain one that came
+        self._owed = 0  # bytes of body that are to come past llhttp
         self.expect("POST")
 
     def expect(self, method: str) -> None:
@@ -67,8 +69,6 @@ class ResponseParser:
         self._count = 0
         self._barren = 0
         self._delimited = False
-        self._plain = False  # llhttp is shown a head in place of the plain one that came
-        self._owed = 0  # bytes of body that are to come past llhttp
         self.status = 0
         self.over = False
         self.reusable = False
