@@ -62,7 +62,8 @@ class Ledger:
         answered = call.answered or (call.attempts[-1] if call.attempts else None)
         whole = self._figures(call, answered)
         whole.requests += 1
-        whole.errors += failed
+        if failed:
+            whole.errors += 1
         for attempt in call.attempts:
             used = attempt.used
             if not (used.input or used.output):
@@ -70,9 +71,12 @@ class Ledger:
             figures = whole if attempt is answered else self._figures(call, attempt)
             figures.input += used.input
             figures.output += used.output
-            figures.cached_input += used.cached_input
-            figures.reasoning += used.reasoning
-            figures.estimated += attempt.usage is None
+            if used.cached_input:
+                figures.cached_input += used.cached_input
+            if used.reasoning:
+                figures.reasoning += used.reasoning
+            if attempt.usage is None:
+                figures.estimated += 1
             if attempt.cost is not None:
                 figures.nanos += nanos(attempt.cost)
 
