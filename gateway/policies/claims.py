@@ -7,7 +7,6 @@ In the claims of a call its address comes first, then requests, tokens and money
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -119,7 +118,6 @@ def bucket_of(limit: LimitConfig) -> Limit:
     return rule_of(Limit(limit.capacity, float(limit.rate))).limit
 
 
-@lru_cache(4096)
 def claim_of_address(address: str, limit: Limit) -> Claim:
     return Claim(f"address:{address}", limit, 1.0, "address")
 

@@ -47,7 +47,7 @@ from gateway.policies.ledger import Ledger
 from gateway.policies.queue import WaitingRoom
 
 KEPT = 4096
-"""Plans that are kept: more callers at a time have theirs made anew."""
+"""Plans, and claims of addresses, that are kept: more callers at a time have theirs made anew."""
 REMEMBERED = 10_000
 """Addresses that are known to be refused; those above it are asked about again."""
 
@@ -90,6 +90,7 @@ class Limiter:
         self._clock = clock
         self._wall = wall
         self._plans: dict[tuple[str, str], _Known] = {}
+        self._of_addresses: dict[str, Claim] = {}
         self._rooms: dict[str, WaitingRoom] = {}
         self._empty: dict[str, tuple[float, RateLimited]] = {}
         self._holders = (f"{process}:{number}" for process in [secrets.token_hex(8)] for number in itertools.count())
@@ -145,7 +146,7 @@ class Limiter:
         self.check(address)
         if self._address is None:
             return
-        claims = [claim_of_address(address, self._address)]
+        claims = (claim_of_address(address, self._address),)
         verdict = await self.ledger.take(claims)
         if not verdict.admitted:
             raise self.refusal((), claims, (), verdict)
@@ -162,7 +163,12 @@ class Limiter:
         """What the call takes at once, its address's share first."""
         if self._address is None:
             return plan.fixed
-        return (claim_of_address(call.address, self._address), *plan.fixed)
+        claim = self._of_addresses.get(call.address)
+        if claim is None:
+            if len(self._of_addresses) >= KEPT:
+                self._of_addresses.clear()
+            claim = self._of_addresses[call.address] = claim_of_address(call.address, self._address)
+        return (claim, *plan.fixed)
 
     def metered(self, plan: Plan, amounts: Amounts) -> list[Claim]:
         return plan.amounts(amounts, self._wall())

@@ -123,12 +123,12 @@ class ResponseParser:
         if self._lines is None or self._room != self._max_head or not data.startswith(OK) or self._method == "HEAD":
             return False
         end = data.find(b"\r\n\r\n", 0, self._max_head)
-        lines = data[len(OK) : end].split(b"\r\n") if end > 0 else ()
-        found = self._lines.fields(lines) if 0 < len(lines) <= self._max_headers else None
-        if found is None:
+        head = self._lines.head(data[len(OK) : end]) if end > 0 else None
+        if head is None or head.count > self._max_headers:
             return False
-        self._fields, length = found
-        self._count = len(lines)
+        self._fields = head.fields
+        self._count = head.count
+        length = head.length
         if length < 0:
             self._plain = True
             self._llhttp.feed_data(_CHUNKED)

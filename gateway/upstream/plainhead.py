@@ -3,10 +3,14 @@
 Providers send some twenty lines with each answer, and all but a few of them are the same every time. A line that was read
 before is looked up; a new one has to have the plain form of a field (RFC 9112 5). What is not plain is None here, and
 llhttp's to judge; what is plain it would read as the same (the tests hold both side by side).
+
+A server of one's own sends the same head for as long as its date is the same: that is not read again at all.
 """
 
 import re
 from typing import cast
+
+import msgspec
 
 from gateway.wire.fields import NAMES
 
@@ -24,17 +28,33 @@ _RARE = frozenset(("connection", "proxy-connection", "upgrade", "content-encodin
 Pair = tuple[str, str]
 
 
+class PlainHead(msgspec.Struct, frozen=True, gc=False):
+    """`fields` by lower-case names, repeated ones joined by ", "; `count` lines; the body's `length`, -1 for chunks."""
+
+    fields: dict[str, str]
+    count: int
+    length: int
+
+
 class Lines:
     """The lines that one origin sends."""
 
-    __slots__ = ("_known", "_names")
+    __slots__ = ("_head", "_known", "_names", "_text")
 
     def __init__(self) -> None:
         self._known: dict[bytes, Pair] = {}
         self._names = dict(NAMES)
+        self._text = b""  # of the head before
+        self._head: PlainHead | None = None
 
-    def fields(self, lines: list[bytes]) -> tuple[dict[str, str], int] | None:
-        """What they say, by lower-case names, repeated ones joined by ", "; and the body's length, -1 for chunks."""
+    def head(self, text: bytes) -> PlainHead | None:
+        """What these lines say, which stand behind the first one and before the empty one. Not to be changed."""
+        if text != self._text:
+            self._head = self._read_head(text.split(b"\r\n"))
+            self._text = text
+        return self._head
+
+    def _read_head(self, lines: list[bytes]) -> PlainHead | None:
         known = self._known.get
         pairs = [known(line) or self._read(line) for line in lines]
         if None in pairs:
@@ -46,8 +66,8 @@ class Lines:
             return None
         length, coding = fields.get("content-length"), fields.get("transfer-encoding")
         if length is None:
-            return (fields, -1) if coding is not None and coding.lower() == "chunked" else None
-        return (fields, int(length)) if coding is None and _LENGTH(length) else None
+            return PlainHead(fields, len(lines), -1) if coding is not None and coding.lower() == "chunked" else None
+        return PlainHead(fields, len(lines), int(length)) if coding is None and _LENGTH(length) else None
 
     def _read(self, line: bytes) -> Pair | None:
         name, _, value = line.partition(b":")

@@ -110,8 +110,8 @@ class Watch:
         return wire
 
     async def refusal(self, raw: bytes, status: int, path: str) -> Answer:
-        """Ask, see that it is refused in the path's dialect, counted and logged once, and that the connection is fit for another
-        or closed."""
+        """Ask, see that it is refused in the dialect of the path, counted and logged once, and that the connection is fit for
+        another or closed."""
         wire = await self.wire()
         counted = self.counted(status)
         answer = await wire.ask(raw)

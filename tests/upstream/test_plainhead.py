@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.upstream.http1 import ResponseParser
-from gateway.upstream.plainhead import KEPT, LONG, Lines
+from gateway.upstream.plainhead import KEPT, LONG, Lines, PlainHead
 from tests.upstream.test_http1 import COMPLETE, CUT, REFUSED
 from tests.wire.cuts import exhaustive
 
@@ -168,11 +168,11 @@ def test_a_providers_heads_do_not_go_through_llhttp_and_one_connection_reads_one
 def test_the_lines_that_are_remembered_are_bounded() -> None:
     lines = Lines()
     for number in range(3 * KEPT):
-        assert lines.fields([b"Content-Length: 1", b"X: %d" % number]) == ({"content-length": "1", "x": str(number)}, 1)
+        assert lines.head(b"Content-Length: 1\r\nX: %d" % number) == PlainHead({"content-length": "1", "x": str(number)}, 2, 1)
     assert len(lines._known) <= KEPT
     lines = Lines()
-    assert lines.fields([b"Content-Length: 1", b"X: " + b"a" * LONG]) is not None
+    assert lines.head(b"Content-Length: 1\r\nX: " + b"a" * LONG) is not None
     assert len(lines._known) == 1
     for number in range(3 * KEPT):
-        assert lines.fields([b"Content-Length: 1", b"X%d: 1" % number]) is not None
+        assert lines.head(b"Content-Length: 1\r\nX%d: 1" % number) is not None
     assert len(lines._names) <= KEPT
