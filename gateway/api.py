@@ -86,7 +86,7 @@ class Api:
         return self._other(request, request_id) if calls is None else calls(self, request, request_id)
 
     async def _other(self, request: Request, request_id: str) -> None:
-        """Answer a request that is no chat."""
+        """Answer a request that is no call."""
         route = request.path if request.path in self._routes else self._prefix_of(request.path)
         try:
             handler = self._handler_of(request, self._routes.get(route))
@@ -132,7 +132,11 @@ class Api:
     ) -> None:
         """`known`: the headers that the answer would have had."""
         status = status_of(error, frontend)
-        request.reply(status, _json(frontend.error(error, request_id)), [*known, *headers_of(error, status)])
+        try:
+            request.reply(status, _json(frontend.error(error, request_id)), [*known, *headers_of(error, status)])
+        except Exception as crash:  # nothing has been said: what cannot be written can still be answered
+            self.runtime.records.crashed(crash, request_id)
+            request.reply(500, _json(frontend.error(GatewayError("Internal server error"), request_id)))
 
     def _crashed(self, request: Request, frontend: Frontend, crash: Exception, request_id: str) -> GatewayError:
         """A fault of ours: told to the log (where, not what), and never to the caller."""

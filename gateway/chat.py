@@ -79,7 +79,7 @@ class ChatRequest(msgspec.Struct):
     `session` is set where the gateway keeps the history; the pipeline then completes `messages`.
     `wire` is the caller's whole JSON object where `dialect` can be passed through ("openai"), else None;
     `system`/history is never merged into it: a request with a session has no wire. `body` is its text, where that is at
-    hand and its names are written without escapes.
+    hand and no letter of its names is written as an escape.
     """
 
     dialect: str

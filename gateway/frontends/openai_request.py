@@ -82,7 +82,7 @@ _EXPECTED = re.compile(r"Expected `([^`]*)`, got `([^`]*)`")
 
 
 def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
-    """The request that this JSON object makes; `body`: its text, where its names are written without escapes.
+    """The request that this JSON object makes; `body`: its text, where no letter of its names is an escape.
 
     Raises BadRequest, `param` naming the field as "messages[0].role".
     """

@@ -67,17 +67,18 @@ def credentials_of(headers: Iterable[tuple[bytes, bytes]]) -> Credential | None:
 
 
 def only_secret(fields: Mapping[str, str]) -> str:
-    """What a request presents that has just one such header; `fields`: by lower-case name, repeated ones joined by ", ".
+    """What a request presents that has just one such header, and plainly; `fields`: by lower-case name, repeated ones by ", ".
 
-    It may be anything: only if it is somebody's key it says something. Of all else, and of "", `credentials_of` is the judge.
+    "" says nothing: `credentials_of` is the judge.
     """
     key = fields.get("x-api-key")
     bearer = fields.get("authorization")
     if "x-widget-api-key" in fields or (key is None) is (bearer is None):
         return ""
-    if key is not None:
-        return key
-    return bearer[7:] if bearer is not None and bearer.startswith("Bearer ") else ""
+    if key is None:
+        assert bearer is not None, "one of them"
+        key = bearer[7:] if bearer.startswith("Bearer ") else ""
+    return key if key.isascii() and key.isprintable() and " " not in key else ""
 
 
 class _Entry(msgspec.Struct, frozen=True):

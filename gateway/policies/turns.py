@@ -46,6 +46,7 @@ class Turns:
         """Put the history before what is asked. Returns the turn that this call adds."""
         asked, asked_at = call.chat.messages[-1], self._wall()
         turns = await self._history(call, call.principal.tenant, session)
+        # a session has no `wire`, so the messages are all there is
         call.chat.messages = (*_system(call.route.config.system), *_window(turns, call.route.config.history), asked)
         return Turn("user", asked.text, asked_at)
 

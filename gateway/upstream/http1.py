@@ -131,8 +131,10 @@ class ResponseParser:
         length = head.length
         if length < 0:
             self._plain = True
-            self._llhttp.feed_data(_CHUNKED)
-            self._plain = False
+            try:
+                self._llhttp.feed_data(_CHUNKED)
+            finally:
+                self._plain = False
         self._delimited = self.reusable = True
         self.status = 200
         data = data[end + 4 :]
@@ -206,6 +208,8 @@ class ResponseParser:
     def on_message_complete(self) -> None:
         if self.status:
             self.over = True
+            if self.reusable:  # a trailer may have said otherwise
+                self.reusable = self._llhttp.should_keep_alive()
 
     # --- bounds and refusals
 

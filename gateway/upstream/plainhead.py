@@ -18,7 +18,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 KEPT = 256
 """Lines, and names, that are remembered; beyond that all are forgotten, and read anew."""
 LONG = 256
-"""Bytes of a line that is not remembered."""
+"""Bytes of a line that is not remembered. (The last head is, whatever its length.)"""
 
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}").fullmatch
 _LENGTH = re.compile(r"[0-9]{1,15}").fullmatch

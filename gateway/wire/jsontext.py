@@ -54,7 +54,7 @@ be a quote or a colon in disguise."""
 
 
 def plain_object(body: bytes) -> dict[str, Any] | None:
-    """The object, where nothing about it can be doubtful; its names are written without escapes then."""
+    """The object, where nothing about it can be doubtful; no letter of its names is written as an escape then."""
     try:
         value = _fast(body)
         again = _encode(value)

@@ -247,3 +247,16 @@ async def test_what_a_provider_quotes_is_not_logged(status: int) -> None:
         assert len(running.requests) == 4
         watch.silent()
         assert await watch.stored() == 0
+
+
+async def test_a_refusal_that_cannot_be_written_is_a_fault_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.api.headers_of", lambda error, status: [("x-odd", "\N{SNOWMAN}")])
+    async with watched() as watch:
+        wire = await watch.wire()
+        answer = await wire.ask(post(OPENAI, openai(model="nope")))
+        assert answer.status == 500
+        assert answer.json["error"]["message"] == "Internal server error"
+        assert [line["error"] for line in watch.running.log_lines if line["event"] == "crash"] == ["UnicodeEncodeError"]
+        assert [(line["status"], line["error"]) for line in watch.running.requests] == [(500, "model_not_found")]
+        watch.running.log_bytes.seek(0)  # the watch wants none
+        watch.running.log_bytes.truncate()

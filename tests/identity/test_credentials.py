@@ -88,7 +88,7 @@ NAMES = st.sampled_from([b"x-api-key", b"X-Api-Key", b"x-widget-api-key", b"auth
 @given(st.lists(st.tuples(NAMES, PIECES), max_size=4))
 def test_the_short_way_finds_what_the_long_one_finds_or_nothing(headers: Headers) -> None:
     secret = only_secret(by_name(headers))
-    if secret in ("k1", "k2"):  # all else is nobody's key
+    if secret:
         assert secret == credentials_of(headers).secret  # type: ignore[union-attr]
 
 

@@ -169,6 +169,12 @@ def test_one_parser_reads_one_response_after_the_other() -> None:
             assert (parser.over, parser.status, parser.reusable) == (True, status, True)
 
 
+@pytest.mark.parametrize("trailer", [b"Connection: close", b"connection: Close"])
+def test_a_trailer_may_close_the_connection(trailer: bytes) -> None:
+    outcome = Outcome([CHUNKED + b"3\r\nabc\r\n0\r\n" + trailer + b"\r\n\r\n"])
+    assert (outcome.kind, outcome.body, outcome.reusable) == ("complete", b"abc", False)
+
+
 def test_the_answer_to_head_has_no_body() -> None:
     outcome = Outcome([b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n"], method="HEAD", eof=False)
     assert (outcome.kind, outcome.reusable) == ("complete", False)

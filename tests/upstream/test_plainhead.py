@@ -147,6 +147,9 @@ class Counted:
         self.bytes += len(data)
         self._llhttp.feed_data(data)
 
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._llhttp, name)
+
 
 def test_a_providers_heads_do_not_go_through_llhttp_and_one_connection_reads_one_after_the_other() -> None:
     parser = ResponseParser("upstream:80", lines=Lines())
