@@ -27,6 +27,7 @@ from gateway.errors import (
     NotFound,
     Unauthorized,
     UnsupportedMediaType,
+    without_frames,
 )
 from gateway.frontends import Frontend
 from gateway.frontends.openai import OpenAI
@@ -264,7 +265,9 @@ class Api:
             error = self._crashed(request, frontend, crash, request_id)
         finally:
             runtime.records.finished(request, request_id, frontend.name, principal, call, error)
-            del error  # it knows this frame by its traceback
+            if error is not None:
+                without_frames(error)
+            del error
 
     async def _answer_to_the_end(self, call: Call, outlet: Outlet) -> None:
         """The call outlives its client: in a task of its own, for a bounded time."""

@@ -207,3 +207,12 @@ class UpstreamGarbled(UpstreamError):
 
     def __init__(self, message: str = "The upstream's answer could not be understood") -> None:
         super().__init__("garbled", message)
+
+
+def without_frames(error: GatewayError) -> None:
+    """Part an error, which is kept for the records, from where it came from: the frames that it went through know the call that
+    knows it, and only the collector would find them."""
+    at: BaseException | None = error
+    while at is not None:
+        at.__traceback__ = None
+        at.__cause__, at.__context__, at = None, None, at.__context__

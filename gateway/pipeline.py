@@ -20,7 +20,7 @@ import msgspec
 from gateway.call import NOTHING, Attempt, Call, Nowhere, Outlet, Target
 from gateway.chat import ChatRequest, continued, estimated_tokens
 from gateway.config import Prices
-from gateway.errors import BadRequest, GatewayError, NoRoom, RateLimited, UpstreamError, UpstreamErrorKind
+from gateway.errors import BadRequest, GatewayError, NoRoom, RateLimited, UpstreamError, UpstreamErrorKind, without_frames
 from gateway.events import Finished, Usage
 from gateway.flow import Flow, Leg, Tail
 from gateway.frontends import Answer
@@ -142,6 +142,8 @@ class Pipeline:
                 self._idle.set()
             call.series.in_flight.value -= 1
             call.series.ends[call.end].value += 1
+            if call.error is not None:
+                without_frames(call.error)
 
     def _admitted(self, call: Call, flow: Flow, passed: int = 0) -> Coroutine[Any, Any, None]:
         """The policies around the call, one within the other."""

@@ -15,6 +15,7 @@ CONFIG = (
 upstreams: {echo: {backend: echo}}
 aliases:
   chat: {tiers: [[{upstream: echo, model: echo}]]}
+  little: {tiers: [[{upstream: echo, model: echo}]], limits: {requests: {rate: 1/h, burst: 1}}}
 """
 )
 WIDGET = {"sessionId": "s", "message": "hi"}
@@ -43,8 +44,10 @@ def still() -> Iterator[None]:
         (request("/v1/chat/completions", OPENAI), b"}"),
         (request("/v1/chat/completions", {**OPENAI, "model": "nope"}), b"}"),
         (request("/v1/chat/stream", WIDGET, "sk-wrong"), b"}"),
+        (request("/v1/chat/completions", {**OPENAI, "model": "little"}), b"}"),
+        (request("/v1/chat", {**WIDGET, "model": "little"}), b"}"),
     ],
-    ids=["ndjson", "whole", "openai streamed", "openai whole", "refused", "a stranger"],
+    ids=["ndjson", "whole", "openai streamed", "openai whole", "refused", "a stranger", "too many", "too many of a session"],
 )
 async def test_a_call_leaves_no_cycles(asked: bytes, end: bytes) -> None:
     async with gateway(CONFIG, level="info") as g:
