@@ -47,7 +47,7 @@ from gateway.rendering import (
     token_object,
 )
 from gateway.request import Request, WholeAnswer
-from gateway.resume.streams import Place, ResumableStreams, place_of
+from gateway.resume.streams import ResumableStreams, place_of
 from gateway.runtime import Runtime
 from gateway.strategies import NOTHING, asked_of
 from gateway.wire.jsontext import parse_object
@@ -89,15 +89,17 @@ class Api:
     async def _other(self, request: Request, request_id: str) -> None:
         """Answer a request that is no call."""
         route = request.path if request.path in self._routes else self._prefix_of(request.path)
+        refused = True
         try:
             handler = self._handler_of(request, self._routes.get(route))
             if handler is not None:
                 await handler(self, request, request_id)
+            refused = False
         except GatewayError as error:
             self._refuse(request, self._dialect_of(request.path), error, request_id)
         except Exception as crash:
             self._crashed(request, self._dialect_of(request.path), crash, request_id)
-        if route not in RECORDED or request.status in (404, 405):
+        if route not in RECORDED or refused:
             self.runtime.records.other(request, request_id, self._dialect_of(request.path).name, route or "other")
 
     def _handler_of(self, request: Request, methods: Mapping[str, "Handler"] | None) -> "Handler | None":
@@ -281,17 +283,21 @@ class Api:
 
     async def resume(self, request: Request, request_id: str) -> None:
         """What a client missed of a stream, and what comes: of the one that the path names, or `Last-Event-ID`."""
-        place: Place | None = None
         last = request.headers.get("last-event-id", "")
         stream = request.path.removeprefix("/v1/chat/stream/") if request.path.startswith("/v1/chat/stream/") else ""
         if request.method != "GET" or not (stream or last):
             raise MethodNotAllowed("GET, OPTIONS" if stream else "OPTIONS, POST")
         principal = await self._identify(request)
+        place = place_of(stream, request.query.get("after", ""), last)
+        refused = False
         try:
-            place = place_of(stream, request.query.get("after", ""), last)
             await self._resumable.resume(place, request, principal, request_id)
+        except GatewayError:  # it is recorded as what it is: a request that was refused
+            refused = True
+            raise
         finally:
-            self.runtime.records.resumed(request, request_id, principal, place.stream if place is not None else None)
+            if not refused:
+                self.runtime.records.resumed(request, request_id, principal, place.stream)
 
     async def _json_body(self, request: Request) -> bytes:
         body = self._body_now(request)
@@ -472,5 +478,5 @@ API: dict[str, dict[str, Handler]] = {
 FOR_SERVERS = frozenset({"/v1/tokens"})
 """Routes that no page may read the answers of, whatever its origin."""
 RECORDED = frozenset({"/v1/chat/stream", "/v1/chat/stream/*", "/chat", "/v1/chat", "/v1/chat/completions", "/metrics", *PROBES})
-"""Routes whose requests are not logged here: by what they call, or (probes and scrapes) not at all."""
+"""Routes whose requests are not logged here unless they are refused: by what they call, or (probes and scrapes) not at all."""
 ADMIN: dict[str, dict[str, Handler]] = {"/metrics": {"GET": Api.metrics}, **PROBES, **CONVERSATIONS, **KEYS, **USAGE}

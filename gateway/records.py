@@ -197,8 +197,8 @@ class Records:
         status = exchange.status or None
         self.log.info("request", request_id=request_id, route=route, key=exchange.caller, status=status, duration=duration)
 
-    def resumed(self, exchange: Any, request_id: str, principal: Principal, stream: str | None) -> None:
-        """Log one request that resumed a stream, or tried to; the call is counted where it was made."""
+    def resumed(self, exchange: Any, request_id: str, principal: Principal, stream: str) -> None:
+        """Log one request that resumed a stream; the call is counted where it was made."""
         duration = round(self._clock() - exchange.received, 6)
         status = exchange.status or None
         self.log.info("resume", request_id=request_id, key=principal.key_id, status=status, duration=duration, resumed=stream)

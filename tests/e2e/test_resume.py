@@ -260,8 +260,18 @@ async def test_a_place_that_makes_no_sense_is_refused(path: str, last: str, stat
         headers = {"Last-Event-ID": last.format(id=stream)} if last else {}
         async with session.get(path.format(id=stream), headers=headers) as response:
             assert response.status == status
+            asked = response.headers["x-request-id"]
         async with session.head(path.format(id=stream), headers=headers) as response:
             assert response.status >= 400
+        said = [line for line in g.log_lines if line.get("request_id") == asked]
+        assert [(line["event"], line["status"]) for line in said] == [("request", status)]
+
+
+async def test_a_stranger_who_resumes_is_logged() -> None:
+    async with gateway(config()) as g:
+        stream, _ = NDJSON.place(await whole(g, NDJSON))
+        assert (await resumed(g, stream, 0, key="sk-wrong"))[0] == 401
+        assert sorted(line["status"] for line in g.requests) == [200, 401]
 
 
 async def test_a_stream_that_grew_too_long_goes_on_but_cannot_be_resumed() -> None:
