@@ -8,6 +8,7 @@ import pytest
 from gateway.inbound import http1
 from gateway.inbound.http1 import HEADS, RequestParser
 from gateway.inbound.known import DIGITS, FIELDS, LONGEST
+from tests.wire.counted import Counted
 from tests.wire.cuts import bytewise, exhaustive, single
 
 LIMIT = 1000
@@ -56,21 +57,6 @@ def same(reads: list[bytes]) -> None:
         assert outcome(reads, take=take) == outcome(reads, heads=0, take=take), reads
 
 
-class Counted:
-    """llhttp, and how many bytes it was asked about."""
-
-    def __init__(self, parser: RequestParser) -> None:
-        self._llhttp = parser._llhttp
-        self.bytes = 0
-
-    def feed_data(self, data: bytes) -> None:
-        self.bytes += len(data)
-        self._llhttp.feed_data(data)
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._llhttp, name)
-
-
 def whole(raw: bytes) -> list[bytes]:
     return [raw]
 
@@ -88,7 +74,7 @@ def in_pieces(raw: bytes) -> list[bytes]:
 @pytest.mark.parametrize("reads_of", [whole, head_and_body, in_pieces])
 def test_a_head_is_parsed_twice_and_then_known(reads_of: Callable[[bytes], list[bytes]]) -> None:
     parser = RequestParser(LIMIT)
-    llhttp = parser._llhttp = Counted(parser)
+    llhttp = parser._llhttp = Counted(parser._llhttp)
     sent = [request(b"x" * size) for size in (3, 4, 5, 100, 999, 0, 1000, 1)]
     for raw in sent:
         for data in reads_of(raw):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from gateway.upstream.http1 import ResponseParser
 from gateway.upstream.plainhead import KEPT, LONG, Lines, PlainHead
 from tests.upstream.test_http1 import COMPLETE, CUT, REFUSED
+from tests.wire.counted import Counted
 from tests.wire.cuts import exhaustive
 
 VECTORS = Path(__file__).resolve().parents[3] / "shared" / "security" / "llhttp_h1" / "responses.jsonl"
@@ -136,24 +137,9 @@ def test_any_bytes_in_a_line_are_the_same_with_llhttp_and_without() -> None:
         same([b"HTTP/1.1 200 OK\r\n" + line + b"\r\nContent-Length: 1\r\n\r\na"], lines)
 
 
-class Counted:
-    """llhttp, and how many bytes it was asked about."""
-
-    def __init__(self, parser: ResponseParser) -> None:
-        self._llhttp = parser._llhttp
-        self.bytes = 0
-
-    def feed_data(self, data: bytes) -> None:
-        self.bytes += len(data)
-        self._llhttp.feed_data(data)
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._llhttp, name)
-
-
 def test_a_providers_heads_do_not_go_through_llhttp_and_one_connection_reads_one_after_the_other() -> None:
     parser = ResponseParser("upstream:80", lines=Lines())
-    counted = parser._llhttp = Counted(parser)
+    counted = parser._llhttp = Counted(parser._llhttp)
     for number in range(3):
         parser.expect("POST")
         raw = PROVIDER % (b"Content-Length: 3", number, 20, number, number) + b"abc"
