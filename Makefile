@@ -36,8 +36,8 @@ upgrade: dev ## the newest versions into the locks
 test-model: dev ## a real small model (270 MB of downloads) behind the gateway
 	@scripts/test_model.sh
 
-bench: dev ## what a request and a token cost, beside the installed peers (FULL=1: the figures to quote); bench/REPORT.md
-	@FULL="$(FULL)" ARGS="$(ARGS)" bench/bench.sh
+bench: dev ## what a request and a token cost, beside the installed peers (FULL=1: the figures to quote; BEFORE=COMMIT: in turn with that); bench/REPORT.md
+	@FULL="$(FULL)" BEFORE="$(BEFORE)" ARGS="$(ARGS)" bench/bench.sh
 
 bench-peers: ## the peers that bench compares with, into .cache/peers
 	@bench/setup-peers.sh .cache/peers

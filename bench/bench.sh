@@ -1,8 +1,8 @@
 #!/bin/sh
 # `make bench`: compile mock and load, run whatever is installed, write REPORT.md and its plots. FULL=1: the figures to quote.
-# ARGS: more for run.py (ARGS="--gateways sluice,nginx").
+# ARGS: more for run.py (ARGS="--gateways sluice,nginx"). BEFORE=COMMIT: ours in turn with that commit, and nothing else.
 set -eu
-here=$(dirname "$0")
+here=$(cd "$(dirname "$0")" && pwd)
 cache=$here/../.cache
 out=$cache/bench
 mkdir -p "$out"
@@ -15,6 +15,16 @@ else
     set -- --rounds 1 --tries 2 --max-noise 15 --scale 0.3 --warmup 1.5
 fi
 [ "$(id -u)" != 0 ] || set -- "$@" --nice -10
+report=$here/REPORT.md
+scaling=sluice,sluice-ndjson,nginx,envoy,smg,rolter
+git -C "$here" worktree remove --force "$out/before" 2>/dev/null || rm -rf "$out/before"
+if [ "${BEFORE:-}" ]; then
+    git -C "$here" worktree prune
+    git -C "$here" worktree add --quiet --detach "$out/before" "$BEFORE"
+    report=$out/before.md
+    scaling=
+    set -- "$@" --rounds 5 --gateways before,sluice,before-ndjson,sluice-ndjson --scenarios small,short,burst,paced200,lowrate
+fi
 # a distribution's Python is built with profile-guided optimization, one from a version manager seldom is: a tenth dearer
 version='import sys; print(*sys.version_info[:2])'
 if [ -x /usr/bin/python3 ] && [ "$(/usr/bin/python3 -c "$version")" = "$("$here/../.venv/bin/python" -c "$version")" ]; then
@@ -28,5 +38,5 @@ fi
 plotter=$cache/peers/floor/bin/python
 [ ! -x "$plotter" ] || set -- "$@" --plot-python "$plotter"
 # shellcheck disable=SC2086 # ARGS are several words
-exec python3 -B "$here/run.py" --spin --scaling sluice,sluice-ndjson,nginx,envoy,smg,rolter \
-    --bin "$out" --peers "$cache/peers" --json "$out/last.json" --report "$here/REPORT.md" "$@" ${ARGS:-}
+exec python3 -B "$here/run.py" --spin --scaling "$scaling" \
+    --bin "$out" --peers "$cache/peers" --json "$out/last.json" --report "$report" "$@" ${ARGS:-}

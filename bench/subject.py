@@ -22,6 +22,7 @@ class Bench:
     bin: Path
     peers: Path
     work: Path
+    before: Path = HERE.parent / ".cache/bench/before"
     gateway_cpu: int = 0
     load_cpu: int = 1
     nice: int = 0
@@ -49,8 +50,11 @@ class Subject:
         bench = self._bench
         places = {
             "$port": self.port, "$admin": self.port + 1000, "$beside": self.port + 2000, "$mock": bench.mock_port,
-            "$work": self.work, "$peers": bench.peers, "$here": HERE, "$repo": HERE.parent,
+            "$work": self.work, "$peers": bench.peers, "$here": HERE, "$repo": HERE.parent, "$before": bench.before,
         }  # fmt: skip
+        root = bench.before if entry.root == "$before" else HERE.parent
+        layout = ("sluice", "sluice.process.serve") if (root / "gateway/sluice").exists() else ("gateway", "gateway.serve")
+        places |= dict(zip(("$package", "$serve"), layout, strict=True))
         places = {"$py": bench.python or f"{entry.venv}/bin/python", **places}
 
         def fill(text: str) -> str:
@@ -61,9 +65,11 @@ class Subject:
         def fill_all(texts: Mapping[str, str]) -> dict[str, str]:
             return {key: fill(text) for key, text in texts.items()}
 
+        path = [root, root / "gateway", root / "plugins"] if entry.root else []
         if bench.python and entry.venv:
-            found = [str(path) for path in Path(fill(entry.venv)).glob("lib/python3*/site-packages")]
-            entry = replace(entry, env={**entry.env, "PYTHONPATH": ":".join(["$repo", *found, str(bench.bin / "packages")])})
+            path += [*Path(fill(entry.venv)).glob("lib/python3*/site-packages"), bench.bin / "packages"]
+        if path:
+            entry = replace(entry, env={**entry.env, "PYTHONPATH": ":".join(map(str, path))})
         return replace(
             entry,
             cmd=fill(entry.cmd), beside=fill(entry.beside), cwd=fill(entry.cwd), cold=fill(entry.cold),
