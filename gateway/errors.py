@@ -195,6 +195,17 @@ class NoRoom(UpstreamError):
         self.wait = retry_after
 
 
+class StaleConnection(UpstreamError):
+    """An idle connection was closed by the upstream without a byte of an answer: most likely the request was never read.
+
+    HTTP cannot tell that from an upstream that took the request and then closed (RFC 9112 9.3.1), so a transport does not
+    send again by itself: whoever counts attempts decides. It says nothing about the health of the target.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("reset", message)
+
+
 class UpstreamTruncated(UpstreamError):
     """The stream ended without its dialect's own terminator."""
 

@@ -27,7 +27,7 @@ END_REASONS = (
 )  # fmt: skip
 OUTCOMES = (
     "ok", "connect_error", "tls_error", "headers_timeout", "first_token_timeout", "idle_timeout", "total_timeout",
-    "rate_limited", "server_error", "bad_credentials", "client_error", "truncated", "garbled", "abandoned",
+    "rate_limited", "server_error", "bad_credentials", "client_error", "truncated", "garbled", "abandoned", "stale_connection",
 )  # fmt: skip
 TOKEN_KINDS = ("input", "output", "cached_input", "reasoning")
 AUTH_REASONS = ("missing", "unknown_key", "expired", "revoked", "bad_signature", "wrong_audience", "ambiguous")

@@ -20,7 +20,16 @@ import msgspec
 from gateway.call import NOTHING, Attempt, Call, Nowhere, Outlet, Target
 from gateway.chat import ChatRequest, continued, estimated_tokens
 from gateway.config import Prices
-from gateway.errors import BadRequest, GatewayError, NoRoom, RateLimited, UpstreamError, UpstreamErrorKind, without_frames
+from gateway.errors import (
+    BadRequest,
+    GatewayError,
+    NoRoom,
+    RateLimited,
+    StaleConnection,
+    UpstreamError,
+    UpstreamErrorKind,
+    without_frames,
+)
 from gateway.events import Finished, Usage
 from gateway.flow import Flow, Leg, Tail
 from gateway.frontends import Answer
@@ -350,8 +359,12 @@ class Pipeline:
             target.health.succeeded()
             return ENDS[relay.finished.reason]
         except UpstreamError as error:
-            attempt.outcome = OUTCOMES[error.kind]
-            target.health.failed(error)
+            if isinstance(error, StaleConnection):
+                attempt.outcome = "stale_connection"
+                target.health.abandoned()
+            else:
+                attempt.outcome = OUTCOMES[error.kind]
+                target.health.failed(error)
             raise
         finally:
             target.load.in_flight -= 1

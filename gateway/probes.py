@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from gateway.backends import Headers, UpstreamRequest
 from gateway.config import Probe, Timeouts
-from gateway.errors import UpstreamError
+from gateway.errors import StaleConnection, UpstreamError
 from gateway.health import Health
 from gateway.transport import Transport
 
@@ -27,6 +27,8 @@ async def watch(
         await sleep(float(probe.every))
         try:
             await _ask(transport, request, timeouts)
+        except StaleConnection:
+            continue  # it says nothing about the upstream: the next probe gets a new connection
         except UpstreamError as error:
             for one in health:
                 one.failed(error)

@@ -7,6 +7,7 @@ left: the last one is never ejected, for asking it is better than refusing witho
 After a failure (`Journey.failed`) the next step follows from the kind of error:
 - the request itself was at fault: no further step; but one that is too long goes to a target with a larger context, and
   one that was refused by content policy to the next target where the alias says so;
+- an idle connection that was closed as the request was sent: the same target once more, at once;
 - a server error or a reset before headers: the same target once more after a short jittered wait, then the next;
 - a Retry-After (429, 503) that ends soon: waited out on the same target; else the next at once (health keeps later calls away);
 - silence (timeouts), broken streams, bad credentials, refused connections: the next at once, never the same again.
@@ -20,7 +21,7 @@ from typing import Generic
 
 import msgspec
 
-from gateway.errors import BadRequest, UpstreamError, UpstreamErrorKind
+from gateway.errors import BadRequest, StaleConnection, UpstreamError, UpstreamErrorKind
 from gateway.strategies import Asked, Chance, Rank, T, ordered
 
 ONCE_MORE: frozenset[UpstreamErrorKind] = frozenset({"server_error", "overloaded", "reset"})
@@ -156,6 +157,8 @@ class Journey(Generic[T]):
     def _wait_for_same(self, error: UpstreamError) -> float | None:
         if self._tries > self._policy.same_target:
             return None
+        if isinstance(error, StaleConnection):
+            return 0.0
         once_more = error.kind in ONCE_MORE and error.status != STREAMED
         if error.retry_after is not None and (once_more or error.kind == "rate_limited"):
             return error.retry_after if error.retry_after <= self._policy.retry_after_wait else None

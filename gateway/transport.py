@@ -43,7 +43,7 @@ class Reader(Protocol):
     """Who reads a response. It is called from the socket's callbacks: no task has to be woken for the first bytes."""
 
     def sent(self) -> None:
-        """The request has left; there is time until its answer comes. Where it has to be sent again, this comes again."""
+        """The request has left; there is time until its answer comes."""
         ...
 
     def begin(self, response: UpstreamResponse) -> Sink | None:
@@ -68,7 +68,8 @@ class Transport(Protocol):
         Exit gives the connection back to the pool when the response was read to its clean end, and otherwise closes
         its socket at once (so that the upstream stops generating). Redirects are not followed, cookies not kept,
         nothing is decompressed, no proxy is taken from the environment. Safe to cancel at any point.
-        A request on a pooled connection that the upstream had closed is sent again, once, on a new one.
+        A request is sent once. Where an idle connection was closed by the upstream without a byte of an answer, enter
+        raises StaleConnection; a second try then gets a new connection.
         """
         ...
 

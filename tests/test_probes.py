@@ -1,5 +1,7 @@
 import asyncio
 
+import pytest
+
 from gateway.config import Probe, Timeouts
 from gateway.errors import UpstreamError
 from gateway.health import BreakerPolicy, Health, State
@@ -53,6 +55,31 @@ async def test_probes_that_fail_open_the_breaker() -> None:
     health = Health(asyncio.get_running_loop().time, BreakerPolicy(failures=2))
     await probed(503, health, 2)
     assert health.state is State.OPEN
+
+
+async def test_a_probe_on_a_stale_connection_says_nothing() -> None:
+    health = Health(asyncio.get_running_loop().time, BreakerPolicy(failures=1))
+
+    async def handler(request: Request, peer: Peer) -> None:
+        if len(peer.requests) == 1:
+            peer.send(sized(b"{}"))
+        else:
+            peer.close()
+
+    left = [None] * 4
+
+    async def sleep(seconds: float) -> None:
+        if not left:
+            raise Enough
+        left.pop()
+
+    async with RawServer(handler) as server:
+        transport = HttpTransport(server.url)
+        with pytest.raises(Enough):
+            await watch(Probe(), transport, server.url, Timeouts(), [health], sleep=sleep)
+        await transport.close()
+    assert [len(peer.requests) for peer in server.peers] == [2, 2]
+    assert health.state is State.CLOSED
 
 
 async def test_an_upstream_that_wants_credentials_is_well() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.config import Canary, Strategy
 from gateway.config import Target as Spec
-from gateway.errors import BadRequest, UpstreamError, UpstreamErrorKind
+from gateway.errors import BadRequest, StaleConnection, UpstreamError, UpstreamErrorKind
 from gateway.health import BreakerPolicy, Health, Load
 from gateway.routing import Journey, RetryBudget, RetryPolicy, queue_of
 from gateway.strategies import Asked, Rank
@@ -82,6 +82,17 @@ def test_the_same_target_is_asked_once_more_after_a_server_error(kind: UpstreamE
         ("b", 0),
         ("b", 0.1),
     ]
+
+
+def test_a_stale_connection_is_replaced_at_once_and_once() -> None:
+    stale = StaleConnection("idle")
+    assert walk(journey([Target("a")], [Target("b")]), stale, stale) == [("a", 0), ("a", 0), ("b", 0)]
+
+
+def test_a_stale_connection_is_not_replaced_where_the_same_target_is_not_to_be_asked_twice() -> None:
+    budget = RetryBudget(Clock())
+    trip = Journey(queue([Target("a")], [Target("b")]), chances(0.5), budget, RetryPolicy(same_target=0))
+    assert walk(trip, StaleConnection("idle")) == [("a", 0), ("b", 0)]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from gateway.backends import Headers, UpstreamRequest
-from gateway.errors import UpstreamError
+from gateway.errors import StaleConnection, UpstreamError
 from gateway.outbox import Outbox
 from gateway.transport import Reader
 from gateway.upstream.connection import Connection
@@ -61,7 +61,6 @@ class HttpTransport:
         self._buffer = memoryview(bytearray(READ))
         self._loop: asyncio.AbstractEventLoop | None = None
         self.dialed = 0
-        self.resent = 0  # requests that met a stale connection
 
     def send(self, request: UpstreamRequest, *, connect: float, headers: float, reader: Reader | None = None) -> Exchange:
         """See `gateway.transport.Transport`. Raises ValueError at once for a request that cannot be written."""
@@ -110,6 +109,11 @@ class HttpTransport:
         else:
             connection.close()
             self.pool.release()
+
+    def found_stale(self, connection: Connection) -> StaleConnection:
+        """The error of a request that met a stale connection. Those that have been idle for longer are closed."""
+        self.pool.distrust(connection.idle_since)
+        return StaleConnection(f"{self._name} closed a connection that had been idle when a request was sent on it")
 
     def connect_timed_out(self, seconds: float, *, placed: bool) -> UpstreamError:
         what = "could not be connected to" if placed else "had no connection to spare (the pool is full)"

@@ -28,6 +28,7 @@ class Receiver(Protocol):
 
 class Connection(asyncio.BufferedProtocol):
     """`used`: it has carried a request before this one. `answered`: a byte of this one's answer has come.
+    `idle_since`: when it last came to rest, on the pool's clock.
 
     `buffer` is what sockets are read into, shared by any connections: its size bounds what one read can bring, and so
     what is under way to a client that has just stopped reading (the event loops' own reads are of 256 KiB).

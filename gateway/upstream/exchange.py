@@ -9,8 +9,8 @@
 State is kept in fields and the one waiting coroutine is merely woken, so an error that nobody waits for is no
 "exception was never retrieved". Whatever comes first decides: an end, a cut, `abort`, a sink that raises.
 
-A connection from the pool that the upstream closed without a byte of answer had never taken the request: it is sent
-again, once, on a new connection.
+Nothing is sent twice from here. An idle connection that the upstream closes without a byte of an answer raises
+StaleConnection, and all connections that have been idle for as long are closed: the caller's next try gets a new one.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.errors import UpstreamError
+from gateway.errors import StaleConnection, UpstreamError
 from gateway.transport import Reader, Sink, UpstreamRequest
 from gateway.upstream.connection import Connection
 from gateway.upstream.deadlines import Deadlines
@@ -45,6 +45,7 @@ class Exchange(msgspec.Struct, eq=False):
     _reader: Reader | None = None
     _connection: Connection | None = None
     _placed: bool = False
+    _was_idle: bool = False
     _waiter: "asyncio.Future[None] | None" = None
     _sink: Sink | None = None
     _early: list[bytes] = []
@@ -68,6 +69,8 @@ class Exchange(msgspec.Struct, eq=False):
             self._connection = self._client.pool.take()
             if self._connection is None:
                 await self._connect()
+            else:
+                self._was_idle = True
             self._placed = True
             self._heads_due.expect(self, self._headers_timeout)
             try:
@@ -77,12 +80,10 @@ class Exchange(msgspec.Struct, eq=False):
                         await waiter
                     finally:
                         self._waiter = None
-                if not self.status and self._is_stale():
-                    await self._ask_again()
             finally:
                 self._heads_due.forget(self, self._headers_timeout)
             if not self.status:
-                raise self._error or UpstreamError("reset")
+                raise self._stale() or self._error or UpstreamError("reset")
             entered = True
         finally:
             if not entered:  # the head may have come, and the caller been cancelled before it could see it
@@ -118,13 +119,6 @@ class Exchange(msgspec.Struct, eq=False):
         except TimeoutError:
             raise self._client.connect_timed_out(self._connect_timeout, placed=self._placed) from None
 
-    async def _dial_in_time(self) -> None:
-        try:
-            async with asyncio.timeout(self._connect_timeout):
-                await self._dial()
-        except TimeoutError:
-            raise self._client.connect_timed_out(self._connect_timeout, placed=True) from None
-
     async def _dial(self) -> None:
         connection = self._client.new_connection()
         await self._client.dialer.dial(connection)
@@ -133,8 +127,7 @@ class Exchange(msgspec.Struct, eq=False):
     def _ask(self) -> bool:
         """Whether there is an answer to be waited for."""
         connection = self._connection
-        if connection is None or self._error is not None:
-            return False  # the deadline passed while a stale connection was being replaced
+        assert connection is not None
         if connection.closed:
             self._ended = True  # by the upstream, between opening and now
             self._error = self._client.closed_early()
@@ -144,26 +137,14 @@ class Exchange(msgspec.Struct, eq=False):
             self._reader.sent()
         return True
 
-    async def _ask_again(self) -> None:
-        self._client.resent += 1
-        self._connection = None
-        self._ended = False
-        self._error = None
-        await self._dial_in_time()
-        if self._ask():
-            await self._wait()
-
-    def _is_stale(self) -> bool:
-        connection = self._connection
-        return (
-            self._ended
-            and not self.status
-            and isinstance(self._error, UpstreamError)
-            and self._error.kind == "reset"
-            and connection is not None
-            and connection.used
-            and not connection.answered
-        )
+    def _stale(self) -> StaleConnection | None:
+        """The error of a connection that was idle and was closed without a byte of an answer; None for any other end."""
+        connection, error = self._connection, self._error
+        if not self._was_idle or connection is None or connection.answered:
+            return None
+        if not isinstance(error, UpstreamError) or error.kind != "reset":
+            return None
+        return self._client.found_stale(connection)
 
     def too_late(self) -> None:
         """The head has not come in time."""

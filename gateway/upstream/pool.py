@@ -82,6 +82,16 @@ class Pool:
         if not self._hand_on(None):
             self.open -= 1
 
+    def distrust(self, since: float) -> None:
+        """Close what has been idle since this time of the clock, or for longer."""
+        while self._idle:
+            oldest = next(iter(self._idle))
+            if oldest.idle_since > since:
+                return
+            del self._idle[oldest]
+            oldest.close()
+            self.release()
+
     def lost(self, connection: Connection) -> None:
         """The upstream closed a connection that nobody was using."""
         if connection in self._idle:

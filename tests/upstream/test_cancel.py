@@ -133,24 +133,6 @@ async def test_while_reading_an_error_answer(caller: Caller) -> None:
         assert caller.transports[0].open == 0
 
 
-async def test_while_a_stale_connection_is_being_replaced(caller: Caller) -> None:
-    async def handler(request: Request, peer: Peer) -> None:
-        if len(server.requests) == 1:
-            peer.send(chunked(b"ok"))
-        elif len(server.requests) == 2:
-            peer.close()
-        else:
-            await peer.stall()
-
-    async with raw_server(handler) as server:
-        await caller.whole(server.url)
-        call = asyncio.create_task(caller.whole(server.url))
-        await until(lambda: caller.transports[0].resent == 1)
-        await ended(call)
-        assert caller.transports[0].open == 0
-        await settled(server)
-
-
 async def test_leaving_early_closes_the_socket(caller: Caller) -> None:
     async with raw_server(hold) as server:
         async with caller.send(server.url) as response:

@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from gateway.errors import UpstreamError
+from gateway.errors import StaleConnection, UpstreamError
 from tests.fakes.rawserver import CHUNKED, Peer, Request, chunk, chunked, raw_server, sized
 from tests.upstream.calls import Caller, pumped, until
 
@@ -31,7 +31,7 @@ async def test_one_connection_serves_one_call_after_the_other(caller: Caller) ->
         for _ in range(20):
             assert await caller.whole(server.url) == (200, b"ok")
         transport = caller.transports[0]
-        assert (len(server.peers), len(server.requests), transport.dialed, transport.resent) == (1, 20, 1, 0)
+        assert (len(server.peers), len(server.requests), transport.dialed) == (1, 20, 1)
         assert (transport.open, transport.idle, transport.waiting) == (1, 1, 0)
         await transport.close()
 
@@ -84,7 +84,7 @@ async def test_an_idle_connection_closed_by_the_upstream_leaves_the_pool(caller:
         server.peers[0].close()
         await until(lambda: caller.transports[0].open == 0)
         await caller.whole(server.url)
-        assert caller.transports[0].resent == 0
+        assert len(server.requests) == 2
         await caller.transports[0].close()
 
 
@@ -95,32 +95,74 @@ async def second_call_breaks(request: Request, peer: Peer) -> None:
         peer.send(chunked(b"ok"))
 
 
-async def test_a_call_on_a_stale_connection_is_sent_again_once_on_a_new_one(caller: Caller) -> None:
+async def test_a_call_on_a_stale_connection_is_not_sent_again_and_says_so(caller: Caller) -> None:
     async with raw_server(second_call_breaks) as server:
         await asyncio.gather(caller.whole(server.url), caller.whole(server.url))  # two idle ones, both will be stale
-        assert await caller.whole(server.url) == (200, b"ok")
+        with pytest.raises(StaleConnection) as failed:
+            await caller.whole(server.url)
         transport = caller.transports[0]
-        assert [len(peer.requests) for peer in server.peers] in ([1, 2, 1], [2, 1, 1])
-        assert (transport.open, transport.idle, transport.dialed, transport.resent) == (2, 2, 3, 1)
+        assert (failed.value.kind, len(server.requests), transport.open, transport.dialed) == ("reset", 3, 0, 2)
+        assert await caller.whole(server.url) == (200, b"ok")  # a new connection: the other idle one is not to be trusted
+        assert (transport.open, transport.idle, transport.dialed) == (1, 1, 3)
         await transport.close()
 
 
-async def test_a_call_is_not_sent_a_third_time(caller: Caller) -> None:
+async def test_connections_that_came_to_rest_after_a_stale_one_are_kept(caller: Caller) -> None:
+    clock = Clock()
+
     async def handler(request: Request, peer: Peer) -> None:
-        if len(server.requests) == 1:
+        if request.body == b"late":
+            await closing.wait()
+            peer.close()
+            return
+        peer.send(chunked(b"ok"))
+
+    closing = asyncio.Event()
+    async with raw_server(handler) as server:
+        transport = caller.transport(server.url, clock=clock)
+        await asyncio.gather(caller.whole(server.url), caller.whole(server.url), caller.whole(server.url))
+        clock.now += 1
+        stale = asyncio.create_task(caller.whole(server.url, body=b"late"))
+        await until(lambda: len(server.requests) == 4)
+        await caller.whole(server.url)  # on the second one, which is at rest later than the others were
+        closing.set()
+        with pytest.raises(StaleConnection):
+            await stale
+        assert (transport.open, transport.idle) == (1, 1)
+        await transport.close()
+
+
+async def test_a_new_connection_that_is_closed_is_not_called_stale(caller: Caller) -> None:
+    async def handler(request: Request, peer: Peer) -> None:
+        peer.close()
+
+    async with raw_server(handler) as server:
+        with pytest.raises(UpstreamError) as failed:
+            await caller.whole(server.url)
+        assert (failed.value.kind, type(failed.value)) == ("reset", UpstreamError)
+
+
+async def test_a_connection_that_was_handed_on_without_a_rest_is_not_called_stale(caller: Caller) -> None:
+    async def handler(request: Request, peer: Peer) -> None:
+        if len(peer.requests) == 1:
+            await waits.wait()
             peer.send(chunked(b"ok"))
         else:
             peer.close()
 
+    waits = asyncio.Event()
     async with raw_server(handler) as server:
-        await caller.whole(server.url)
+        transport = caller.transport(server.url, max_connections=1)
+        first, second = (asyncio.create_task(caller.whole(server.url)) for _ in range(2))
+        await until(lambda: transport.waiting == 1 and len(server.requests) == 1)
+        waits.set()
+        assert await first == (200, b"ok")
         with pytest.raises(UpstreamError) as failed:
-            await caller.whole(server.url)
-        assert (failed.value.kind, len(server.requests)) == ("reset", 3)
-        assert caller.transports[0].open == 0
+            await second
+        assert (failed.value.kind, type(failed.value), len(server.requests)) == ("reset", UpstreamError, 2)
 
 
-async def test_a_call_that_got_a_byte_is_not_sent_again(caller: Caller) -> None:
+async def test_a_call_that_got_a_byte_is_not_called_stale(caller: Caller) -> None:
     async def handler(request: Request, peer: Peer) -> None:
         if len(peer.requests) == 1:
             peer.send(chunked(b"ok"))
@@ -132,7 +174,7 @@ async def test_a_call_that_got_a_byte_is_not_sent_again(caller: Caller) -> None:
         await caller.whole(server.url)
         with pytest.raises(UpstreamError) as failed:
             await caller.whole(server.url)
-        assert (failed.value.kind, len(server.requests)) == ("reset", 2)
+        assert (failed.value.kind, type(failed.value), len(server.requests)) == ("reset", UpstreamError, 2)
 
 
 @pytest.mark.parametrize("connections", [1, 3])

@@ -80,25 +80,6 @@ async def test_what_it_raises_is_raised_by_pump_and_the_connection_is_closed() -
         await transport.close()
 
 
-async def test_a_request_that_is_sent_again_is_told_again() -> None:
-    async def answer(asked: Request, peer: Peer) -> None:
-        if len(server.peers) == 1 and len(peer.requests) == 2:
-            peer.close()
-        else:
-            peer.send(chunked(b"one"))
-
-    async with RawServer(answer) as server:
-        transport = HttpTransport(server.url)
-        async with transport.send(request(server.url), connect=5, headers=5) as response:
-            await response.pump(lambda data: None)
-        reader = Kept()
-        async with transport.send(request(server.url), connect=5, headers=5, reader=reader) as response:
-            await response.pump(reader.heard.append)
-        assert reader.heard == ["sent", "sent", "200", b"one"]
-        assert transport.resent == 1
-        await transport.close()
-
-
 async def test_nothing_is_said_to_a_reader_that_has_gone() -> None:
     over = asyncio.Event()
 
