@@ -211,7 +211,10 @@ class Api:
             if not isinstance(why, KeysWanted):
                 raise why
             await why.keys.renew()
-            return self._recognize(request)
+            try:
+                return self._recognize(request)
+            except KeysWanted as again:
+                raise Unauthorized(again.reason) from None
         except GatewayError as error:
             await self.runtime.limits.charge(address)
             if isinstance(error, Unauthorized):

@@ -120,3 +120,8 @@ class AnswersWhole(Protocol):
     def whole_decoder(self) -> Decoder:
         """Yields the events of the answer and then its Verbatim, `whole`; or those of a stream, where one came nevertheless."""
         ...
+
+
+def default_output(output: int, backend: Backend | None) -> int:
+    """Output tokens that are reserved where the caller sets no maximum: `output`, or what its backend then asks for."""
+    return max(output, getattr(backend, "default_max_tokens", 0))

@@ -20,6 +20,7 @@ from gateway.config import Config, Tier, Upstream, targets_of
 from gateway.configchecks import Checks, not_shared
 from gateway.errors import ConfigError
 from gateway.interpolation import Expansion
+from gateway.limitchecks import check_reservations
 from gateway.pricefile import bundled_prices, listed, read_prices
 from gateway.prices import PriceTable, price_at
 from gateway.problems import Path as KeyPath
@@ -82,6 +83,8 @@ def check(path: str, *, environ: Environment[str, str] = os.environ, find: FindB
     if report.problems:
         return _outcome(report, None)
     prices = _prices(config, report)
+    if not report.problems:
+        check_reservations(config, reading.backends, prices, report, time.time())
     warnings = tuple(str(warning) for warning in sorted(report.warnings))
     digest = hashlib.sha256(data).hexdigest()[:12]
     return _outcome(report, Loaded(path, config, reading.backends, warnings, digest, prices))

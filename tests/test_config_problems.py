@@ -500,3 +500,40 @@ def test_says_nothing_of_missing_keys_where_they_can_be_made_later_but_of_worker
         ("memory", True),
         ("sqlite:x", False),
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("limits: {overall: {tokens: {rate: 1/s, burst: 500}}}", "8:28: limits.overall.tokens"),
+        ("limits: {overall: {tokens: {rate: 20/min}}}", "8:28: limits.overall.tokens"),
+        ("limits: {overall: {tokens: [{rate: 1/s, burst: 2000}, {rate: 1/s, burst: 500}]}}", "8:55: limits.overall.tokens[1]"),
+        ("tenants: {t: {limits: {tokens: {rate: 1/s, burst: 1023}}}}", "8:32: tenants.t.limits.tokens"),
+    ],
+)
+def test_a_burst_that_no_usual_call_fits_in_is_an_error(tmp_path: Path, text: str, expected: str) -> None:
+    [line] = lines(tmp_path, GOOD + text)
+    assert line.startswith(f"gateway.yaml:{expected}: its burst of ")
+    assert "can never admit a call that sets no maximum: 1024 tokens are reserved for it (limits.output_tokens)" in line
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "limits: {overall: {tokens: {rate: 1/s, burst: 1024}}}",
+        "limits: {output_tokens: 100, overall: {tokens: {rate: 1/s, burst: 100}}}",
+        "limits: {overall: {money: {rate: 1/s, burst: 0.001}}}",  # the model has no price, so it costs nothing
+        "limits: {overall: {requests: {rate: 1/s, burst: 1}}}",
+    ],
+)
+def test_a_burst_that_usual_calls_fit_in_is_none(tmp_path: Path, text: str) -> None:
+    assert lines(tmp_path, GOOD + text) == []
+
+
+def test_a_burst_of_money_is_held_against_the_cheapest_alias(tmp_path: Path) -> None:
+    prices = "prices: {models: {m: {input: 1, output: 1000}}}\n"
+    limits = "limits: {overall: {money: {rate: 1/s, burst: BURST}}}"
+    assert lines(tmp_path, GOOD + prices + limits.replace("BURST", "1.024")) == []
+    [line] = lines(tmp_path, GOOD + prices + limits.replace("BURST", "1"))
+    assert "gateway.yaml:9:27: limits.overall.money: its burst of 1 can never admit" in line
+    assert "$1.024 are reserved" in line

@@ -1,9 +1,12 @@
 """Key sets that are fetched: by URL (RFC 7517), or found by OpenID Connect Discovery 1.0. One cache per issuer.
 
 A set is fetched in the background: at start, then ahead of the end of its life (Cache-Control's max-age within bounds).
-Requests read `keys` and never wait, with one exception: a token whose key is not there waits for the one fetch that is
-under way, or begins one, at most once per THROTTLE; made-up key ids beyond that are refused at once. While the address
-cannot be had the last keys are used on, for a day. A key that a newer set does not list any more is gone with it.
+Requests read `keys` and never wait, with one exception: a token whose key is not there waits for the fetch that is under
+way, or brings one about. Nobody can tell a key that was published a moment ago from one that a stranger made up, so such
+fetches are spaced (BURST at once, then one every SPACING) and a token that comes too soon waits for the next one instead
+of being refused: made-up key ids delay a key rotation by SPACING at most, however many there are, and cost the issuer no
+more than that. At most WAITERS wait; beyond that tokens are refused at once. While the address cannot be had the last
+keys are used on, for a day. A key that a newer set does not list any more is gone with it.
 
 Only https, or http to this very machine; no redirects, no proxies, no cookies, one deadline and one size for everything.
 This module alone imports aiohttp's client, and it is imported only where an issuer needs it.
@@ -27,8 +30,10 @@ DEADLINE, CONNECT, READ = 10.0, 3.0, 5.0
 """Seconds for a whole fetch (discovery and set), for connecting, and between two reads."""
 WAIT = 5.0
 """Seconds that a request waits for keys."""
-THROTTLE = 30.0
-"""Seconds between two fetches that tokens with unknown keys bring about."""
+SPACING, BURST = 4.0, 3
+"""Seconds between two fetches that tokens with unknown keys bring about, shorter than WAIT; how many may come at once."""
+WAITERS = 100
+"""Requests of one issuer that wait for keys at a time."""
 LIFE, SHORTEST, LONGEST = 300.0, 60.0, 3600.0
 """Seconds that a set lives: where its server does not say, and within which bounds where it does."""
 AHEAD = 0.2
@@ -132,6 +137,7 @@ class RemoteKeys:
     """The keys of one issuer, kept fresh. A KeySource. Raises ConfigError where an algorithm is none for public keys.
 
     `told` hears of every fetch: issuer, outcome, how many keys there are now. `clock` in seconds, `chance` in [0, 1).
+    `sleep` is waited in before a set's life ends, `rest` before a fetch that comes too soon after another.
     Build and use it within one event loop.
     """
 
@@ -143,6 +149,7 @@ class RemoteKeys:
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        rest: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         if problem := unfit(issuer.algorithms):
             raise ConfigError([f"jwt issuer {issuer.issuer}: {problem}"])
@@ -152,8 +159,10 @@ class RemoteKeys:
         self._clock = clock
         self._chance = chance
         self._sleep = sleep
+        self._rest = rest
+        self._waiting = 0
         self._fetched: float | None = None  # when the keys came; None: there are none that may be used
-        self._asked = float("-inf")
+        self._spaced = float("-inf")  # when the fetches that tokens brought about are all SPACING ago
         self._failures = 0
         self._life = LIFE
         self._flight: asyncio.Task[None] | None = None
@@ -170,31 +179,40 @@ class RemoteKeys:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def worth_asking(self) -> bool:
-        return self._fetched is None or self._flight is not None or self._may_ask()
+        return self._fetched is None or self._waiting < WAITERS
 
     async def renew(self) -> None:
-        """Wait for the fetch under way, else for one of our own if one is due. Raises Unavailable without any keys."""
-        if self._flight is None and self._may_ask():
-            self._asked = self._clock()
-            self._begin()
+        """Wait for the fetch under way, else for the next one that may be made. Raises Unavailable without any keys."""
+        if self._flight is None and (self._fetched is not None or self._too_soon() <= 0):
+            after = max(0.0, self._too_soon())
+            self._spaced = max(self._spaced, self._clock()) + SPACING
+            self._begin(after)
         if self._flight is not None:
-            await asyncio.wait((self._flight,), timeout=WAIT)
+            self._waiting += 1
+            try:
+                await asyncio.wait((self._flight,), timeout=WAIT)
+            finally:
+                self._waiting -= 1
         if self._fetched is None:
             raise Unavailable("The keys of the token's issuer cannot be had now")
 
-    def _may_ask(self) -> bool:
-        return self._clock() - self._asked >= THROTTLE
+    def _too_soon(self) -> float:
+        """Seconds until tokens may bring about another fetch; zero or less: now."""
+        return self._spaced - SPACING * (BURST - 1) - self._clock()
 
-    def _begin(self) -> asyncio.Task[None]:
+    def _begin(self, after: float = 0.0) -> asyncio.Task[None]:
+        """The fetch under way, else a new one in `after` seconds."""
         if self._flight is None:
-            self._flight = asyncio.create_task(self._fly())
+            self._flight = asyncio.create_task(self._fly(after))
             self._flight.add_done_callback(self._landed)
         return self._flight
 
     def _landed(self, flight: asyncio.Task[None]) -> None:
         self._flight = None
 
-    async def _fly(self) -> None:
+    async def _fly(self, after: float) -> None:
+        if after > 0:
+            await self._rest(after)
         self._failures += 1  # until it has succeeded
         try:
             found = await fetch(self._issuer)

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.backends import default_output
 from gateway.budgets import Mark, budget_claims, budget_prefix, soft_marks
 from gateway.call import Attempt, Target
 from gateway.chat import ChatRequest, estimated_tokens
@@ -149,13 +150,38 @@ def _slot(view: View, capacity: int) -> Slot:
 # --- how much
 
 
+MOST_TOKENS = 10**9
+"""Of one call. Numbers beyond it come from callers who try; they are reserved as this many."""
+
+
 def reserved(chat: ChatRequest, targets: Iterable[Target], output: int, wall: float) -> Amounts:
-    """What a call may use: its prompt and the longest answer it asks for (else `output` tokens), of the dearest target."""
+    """What a call may use at most: its prompt and the longest answer that any of its targets may give, at the dearest price.
+
+    The longest answer is the caller's maximum. Where there is none (a maximum of zero or less sets none: providers refuse
+    it, or go on without) it is `output` tokens, or what the target's backend asks for in its place where that is more.
+    """
     prompt = estimated_tokens(chat)
-    most = output if chat.sampling.max_tokens is None else chat.sampling.max_tokens
-    usage = Usage(prompt, most)
-    prices = (price_at(target.prices, wall) for target in targets)
-    return Amounts(prompt + most, max((cost(price, usage) for price in prices if price is not None), default=0.0))
+    asked = longest_asked(chat)
+    tokens, money = prompt + (asked or output), 0.0
+    for target in targets:
+        usage = Usage(prompt, asked or default_output(output, target.backend))
+        tokens = max(tokens, usage.input + usage.output)
+        price = price_at(target.prices, wall)
+        if price is not None:
+            money = max(money, cost(price, usage))
+    return Amounts(tokens, money)
+
+
+def longest_asked(chat: ChatRequest) -> int:
+    """Output tokens that the caller allows; 0: it does not say. Of several maxima the highest, as an upstream may read any."""
+    asked = chat.sampling.max_tokens or 0
+    if chat.wire is not None:
+        asked = max(asked, *(_whole(chat.wire.get(name)) for name in ("max_tokens", "max_completion_tokens")))
+    return min(max(asked, 0), MOST_TOKENS)
+
+
+def _whole(value: object) -> int:
+    return value if type(value) is int else 0
 
 
 def used(attempts: Iterable[Attempt]) -> Amounts:

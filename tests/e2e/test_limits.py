@@ -62,7 +62,7 @@ async def serving(
     async with Provider(behaviour) as provider:
         config = f"""
 server: {{listen: "127.0.0.1:0", admin_listen: "127.0.0.1:0", drain_delay: 0}}
-limits: {{address: {address}, store: "{store}", prefix: "{next(prefixes)}"}}
+limits: {{address: {address}, store: "{store}", prefix: "{next(prefixes)}", output_tokens: 20}}
 keys:
   - {{id: one, digest: "{digest_of(ONE)}", tenant: {tenants[0]}, default_alias: chat, limits: {one}}}
   - {{id: two, digest: "{digest_of(TWO)}", tenant: {tenants[1]}, default_alias: chat, limits: {two}}}

@@ -54,6 +54,7 @@ class Gate:
         self.now = 1000.0
         self.alarm = Alarm()
         self.outcomes: list[str] = []
+        self.rests: list[float] = []
         issuer = idp.issuer(**options)
         self.keys = RemoteKeys(
             issuer,
@@ -61,8 +62,15 @@ class Gate:
             clock=lambda: self.now,
             chance=lambda: 0.0,
             sleep=self.alarm.sleep,
+            rest=self.rest,
         )
         self.verifier = Verifier([issuer], fetched={issuer.issuer: self.keys})
+
+    async def rest(self, seconds: float) -> None:
+        """Time passes when everybody who is there has begun to wait."""
+        await asyncio.sleep(0)
+        self.rests.append(seconds)
+        self.now += seconds
 
     def at_once(self, token: str) -> Principal:
         return self.verifier.principal(token)
@@ -152,13 +160,13 @@ async def test_without_any_keys_a_token_cannot_be_judged() -> None:
         one.keys.start()
         await one.alarm.asleep()
         assert [await one.reason(idp.token("k1")) for _ in range(20)] == ["unavailable"] * 20
-        assert idp.fetches == 2  # the first, and the one that was asked for
+        assert idp.fetches == 1 + remote.BURST  # the first, and those that were asked for
 
 
 # who asks
 
 
-async def test_made_up_key_ids_cost_one_fetch_and_then_neither_fetches_nor_waiting() -> None:
+async def test_made_up_key_ids_at_one_time_cost_one_fetch() -> None:
     async with gate("k1") as (idp, one):
         idp.gate.clear()
         flood = [asyncio.create_task(one.reason(idp.token("k9", name=f"made-up-{n}"))) for n in range(50)]
@@ -166,18 +174,46 @@ async def test_made_up_key_ids_cost_one_fetch_and_then_neither_fetches_nor_waiti
         idp.gate.set()
         assert set(await asyncio.gather(*flood)) == {"unknown_key"}
         assert idp.fetches == 2
-        for number in range(200):
-            with pytest.raises(Unauthorized) as refused:
-                one.at_once(idp.token("k9", name=f"another-{number}"))
-            assert not isinstance(refused.value, KeysWanted)
-        assert idp.fetches == 2
+
+
+async def test_made_up_key_ids_cost_a_burst_of_fetches_and_then_one_each_spacing() -> None:
+    async with gate("k1") as (idp, one):
+        began = one.now
+        for number in range(20):
+            assert await one.reason(idp.token("k9", name=f"made-up-{number}")) == "unknown_key"
+        assert idp.fetches == 1 + 20
+        assert one.rests == [remote.SPACING] * (20 - remote.BURST)
+        one.now = began + 1000
+        assert await one.reason(idp.token("k9")) == "unknown_key"
+        assert len(one.rests) == 20 - remote.BURST
+
+
+@pytest.mark.parametrize("strangers", [1, remote.BURST, 10])
+async def test_strangers_do_not_keep_a_new_key_out(strangers: int) -> None:
+    async with gate("k1") as (idp, one):
+        for number in range(strangers):
+            assert await one.reason(idp.token("k9", name=f"made-up-{number}")) == "unknown_key"
+        idp.publish("k1", "k2")
+        before = one.now
+        assert await one.reason(idp.token("k2")) == "accepted"
+        assert one.now - before <= remote.SPACING < remote.WAIT
+
+
+async def test_more_than_may_wait_are_refused_at_once_and_known_keys_still_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "WAITERS", 5)
+    async with gate("k1") as (idp, one):
+        idp.gate.clear()
+        idp.asked.clear()
+        flood = [asyncio.create_task(one.reason(idp.token("k9", name=f"made-up-{n}"))) for n in range(5)]
+        await idp.asked.wait()
+        with pytest.raises(Unauthorized) as refused:
+            one.at_once(idp.token("k9", name="another"))
+        assert not isinstance(refused.value, KeysWanted)
         assert one.at_once(idp.token("k1")).tenant == f"{idp.url}|u"
-        one.now += 29.9
-        assert await one.reason(idp.token("k9")) == "unknown_key"
-        assert idp.fetches == 2
-        one.now += 0.1
-        assert await one.reason(idp.token("k9")) == "unknown_key"
-        assert idp.fetches == 3
+        idp.gate.set()
+        await asyncio.gather(*flood)
+        with pytest.raises(KeysWanted):
+            one.at_once(idp.token("k9", name="another"))
 
 
 async def test_what_no_newer_set_could_verify_asks_nobody() -> None:

@@ -8,12 +8,14 @@ import pytest
 
 from gateway.budgets import budget_claims, budget_prefix
 from gateway.call import Attempt, Call
+from gateway.chat import ChatRequest
 from gateway.config import Alias, Budget, CallLimits, Limit, Limits, Queue, Rate, Seconds, Tenant, windows_of
 from gateway.errors import RateLimited
 from gateway.events import Usage
+from gateway.frontends.openai_request import chat_of
 from gateway.limits import Claim, Slot
 from gateway.limits.memory import MemoryStore
-from gateway.policies.claims import bucket_of
+from gateway.policies.claims import bucket_of, reserved
 from tests.policies.calls import Desk, Slow, turns
 from tests.test_pipeline import Stage
 
@@ -80,7 +82,7 @@ async def test_a_call_is_settled_to_what_its_attempts_used() -> None:
         await desk.leave(admission)
         assert await desk.level(bucket(limits, "tokens")) == pytest.approx(100 - expected)
         assert await desk.level(bucket(limits, "tokens", 1)) == pytest.approx(1000 - expected)
-        await desk.enter(desk.call(limits, tokens=0))
+        await desk.enter(desk.call(limits, tokens=1))
 
 
 async def test_debt_keeps_a_caller_away_for_as_long_as_it_takes_to_pay() -> None:
@@ -313,3 +315,44 @@ async def test_whoever_gives_up_and_whenever_no_place_and_no_token_is_lost(seed:
     probe = [Slot(f"key:{name}:streams", 2, "probe") for name in "abcd"] + [Slot("alias:chat:streams", 3, "probe")]
     places = await memory.take([], probe)
     assert [level.remaining for level in places.levels] == [1, 1, 1, 1, 2], "all are free, but for the probe's"
+
+
+OUTPUT = 1024
+"""What is reserved for an answer without a maximum, unless the configuration says otherwise."""
+
+
+def asking(**fields: object) -> ChatRequest:
+    """A request of a prompt of 2 tokens with these fields."""
+    return chat_of({"model": "chat", "messages": [{"role": "user", "content": "12345678"}], **fields})
+
+
+@pytest.mark.parametrize(
+    ("fields", "output"),
+    [
+        ({}, OUTPUT),
+        ({"max_tokens": None}, OUTPUT),
+        ({"max_tokens": 0}, OUTPUT),
+        ({"max_tokens": -1}, OUTPUT),
+        ({"max_tokens": -(10**30)}, OUTPUT),
+        ({"max_completion_tokens": 0}, OUTPUT),
+        ({"max_tokens": 1}, 1),
+        ({"max_completion_tokens": 7}, 7),
+        ({"max_tokens": 40_000, "max_completion_tokens": 1}, 40_000),
+        ({"max_tokens": 1, "max_completion_tokens": 40_000}, 40_000),
+        ({"max_tokens": 0, "max_completion_tokens": 5}, 5),
+        ({"max_tokens": 5, "max_completion_tokens": 0}, 5),
+        ({"max_tokens": 10**400}, 10**9),
+    ],
+)
+def test_never_less_is_reserved_than_can_be_generated(fields: dict[str, object], output: int) -> None:
+    amounts = reserved(asking(**fields), [], OUTPUT, 0.0)
+    assert (amounts.tokens, amounts.money) == (2 + output, 0.0)
+
+
+async def test_a_maximum_of_nothing_does_not_pass_a_bucket_that_holds_less_than_an_answer() -> None:
+    desk = Desk()
+    key = CallLimits(tokens=window(1, 3000))
+    for _ in range(2):
+        await desk.enter(desk.call(key, tokens=0))
+    with pytest.raises(RateLimited):
+        await desk.enter(desk.call(key, tokens=0))
