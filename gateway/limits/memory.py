@@ -87,7 +87,7 @@ class MemoryStore:
         rules, backlogs = [bucket.rule for bucket, _ in taken], [bucket.backlog for bucket, _ in taken]
         places = [(self._taken(slot), room) for slot, room in zip(slots, rooms, strict=True)]
         verdict = refusal(claims, rules, [cost for _, cost in taken], backlogs, slots, places)
-        if verdict.denied >= len(claims):  # of a place nobody knows when it comes free: this wait is a guess, to be said as it is
+        if verdict.denied >= len(claims):  # nobody knows when a place comes free: this wait is a guess, and stays what it is
             return verdict
         retry_after = _until(now, max((bucket.at for bucket, _ in taken), default=latest), verdict.retry_after)
         return Verdict(False, verdict.levels, retry_after, verdict.denied)
