@@ -5,6 +5,7 @@ Each command imports what it needs when it runs, so that none waits for the othe
 """
 
 import sys
+from contextlib import suppress
 from typing import NoReturn
 
 import click
@@ -15,7 +16,9 @@ HEALTH_URL = "http://127.0.0.1:8081/livez"
 def main() -> NoReturn:
     """The entry point: our errors and the system's become one line and exit code 1."""
     from gateway.errors import ConfigError
+    from gateway.output import open_standard_descriptors
 
+    open_standard_descriptors()
     try:
         cli(prog_name="sluice", standalone_mode=False)
     except ConfigError as error:
@@ -34,8 +37,9 @@ def main() -> NoReturn:
 
 
 def _fail(*lines: str) -> NoReturn:
-    for line in lines:
-        click.echo(line, err=True)
+    with suppress(OSError):  # stderr may be full or closed: the exit code says it too
+        for line in lines:
+            click.echo(line, err=True)
     sys.exit(1)
 
 
@@ -50,12 +54,15 @@ def cli() -> None:
 def serve(path: str | None, workers: int | None) -> None:
     """Run the gateway."""
     from gateway.configfile import load, locate, with_workers
+    from gateway.output import never_wait
+
+    never_wait()
 
     loaded = load(locate(path))
     if workers is not None:
         loaded = with_workers(loaded, workers)
     for warning in loaded.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        print(f"warning: {warning}", file=sys.stderr)
     from gateway.serve import run
 
     if loaded.config.server.workers == 1:

@@ -367,9 +367,10 @@ class Prices(_Section, frozen=True):
 
 
 class Log(_Section, frozen=True):
-    """One JSON line per request at info; why things go wrong at debug."""
+    """One line per request at info; why things go wrong at debug. `format` auto: short text on a terminal, JSON otherwise."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "text"] = "auto"
 
 
 class Metrics(_Section, frozen=True):

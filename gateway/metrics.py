@@ -93,7 +93,7 @@ TABLE: Mapping[str, Spec] = {
     "conversation_store_seconds": Spec("histogram", ("store", "op"), "Time for one call of the conversation store", OVERHEAD),
     "upstream_connections": Spec("gauge", ("upstream", "state"), "Connections to an upstream (open, idle) and calls waiting"),
     "event_loop_lag_seconds": Spec("histogram", (), "How late the event loop ran a timer", OVERHEAD),
-    "log_errors": Spec("counter", (), "Log lines that could not be written"),
+    "log_errors": Spec("counter", (), "Log lines that were dropped: they could not be written, or nobody read them"),
     "worker": Spec("gauge", (), "Number of the worker process that answered, from 1; 0 where there is only one process"),
     "build_info": Spec("gauge", ("version", "python"), "Always 1"),
 }

@@ -3,11 +3,9 @@
 import asyncio
 import hashlib
 import hmac
-import sys
 import time
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping
-from select import PIPE_BUF
 
 from gateway.addresses import client_addresses
 from gateway.backends import AnswersWhole, Backend
@@ -23,7 +21,7 @@ from gateway.identity import Authenticator
 from gateway.keystore.follower import Follower
 from gateway.keystore.table import KeyTable
 from gateway.later import Later
-from gateway.logs import Lines, open_lines, open_log, quiet_libraries
+from gateway.logs import Lines, open_lines, open_log, quiet_libraries, standard_lines
 from gateway.metrics import Metrics, TargetSeries
 from gateway.pipeline import Pipeline
 from gateway.policies.limits import Limiter
@@ -54,8 +52,8 @@ class Runtime:
         self.draining = False
         self._clock = time.monotonic
         self.metrics = Metrics(VERSION)
-        full = PIPE_BUF if config.server.workers > 1 else Lines.FULL  # else lines of several workers tear each other
-        self.lines = lines or Lines(sys.stdout.buffer, self.metrics.child("log_errors").inc, full=full)
+        dropped = self.metrics.child("log_errors").inc
+        self.lines = lines or standard_lines(config.log, dropped, shared=config.server.workers > 1)
         self.log = open_log(self.lines, config.log.level)
         quiet_libraries(self.log)
         self._backends = loaded.backends

@@ -26,6 +26,9 @@ from gateway.logs import Lines
 from gateway.runtime import Runtime
 from gateway.version import VERSION
 
+LAST_LINES = 1.0
+"""Seconds that the last log lines may wait for their reader at the end."""
+
 
 class Worker(msgspec.Struct, frozen=True):
     """One of several processes on the same ports.
@@ -146,7 +149,7 @@ async def _serve(loaded: Loaded, worker: Worker | None) -> int:
         print(f"sluice: {error}", file=sys.stderr)
         return 1
     log.info("stopped")
-    gateway.runtime.flush()
+    gateway.runtime.lines.close(LAST_LINES)
     return 0
 
 

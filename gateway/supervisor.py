@@ -26,14 +26,16 @@ import msgspec
 
 from gateway.configchecks import address
 from gateway.configfile import Loaded
-from gateway.logs import Lines, open_log
-from gateway.serve import CannotListen, Worker
+from gateway.logs import Lines, open_log, standard_lines
+from gateway.serve import LAST_LINES, CannotListen, Worker
 from gateway.units import Secret
 
 STEADY = 10.0
 """Seconds that a worker must last to be started again without a pause."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 GRACE = 5.0
+LOG_PAUSE = 0.5
+"""Seconds until log lines that standard output did not take are offered again."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 
 Part = tuple[Loaded, Worker]
@@ -46,7 +48,7 @@ def supervise(loaded: Loaded) -> Part | int:
     except CannotListen as error:
         print(f"sluice: {error}", file=sys.stderr)
         return 1
-    lines = Lines(sys.stdout.buffer)
+    lines = standard_lines(loaded.config.log, shared=True)
     log = open_log(lines, loaded.config.log.level)
     server = loaded.config.server
     log.info("supervising", workers=server.workers, listen=server.listen, admin_listen=server.admin_listen)
@@ -100,7 +102,7 @@ class _Supervisor:
             if self._code is not None and time.monotonic() >= self._kill_at:
                 self._kill()
         self._log.info("workers_stopped", code=self._code)
-        self._lines.flush()
+        self._lines.close(LAST_LINES)
         return self._code
 
     # --- starting
@@ -114,6 +116,8 @@ class _Supervisor:
     def _pause(self) -> float | None:
         """Seconds until there is something to do; None: when there is a signal."""
         times = [self._kill_at] if self._code is not None else list(self._due.values())
+        if self._lines.pending:
+            times.append(time.monotonic() + LOG_PAUSE)
         return max(0.0, min(times) - time.monotonic()) if times else None
 
     def _fork(self, number: int) -> Part | None:
@@ -148,6 +152,7 @@ class _Supervisor:
         for number in SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         self._selector.close()
+        self._lines.release()
         for held in (self._woken, self._wakes, *self._sockets):
             held.close()
         for child in self._children.values():

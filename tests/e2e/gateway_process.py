@@ -6,6 +6,7 @@
 
 A text without a `server:` section gets one; a text with one names its ports as ${API_PORT} and ${ADMIN_PORT}. Every
 line that the process writes to stdout is kept; leaving the block stops it by SIGTERM and, if that is not obeyed, fails.
+`output`: a file or descriptor for both of its outputs, of which nothing is kept then; `shell`: a command that `exec`s it.
 """
 
 import json
@@ -47,6 +48,7 @@ class GatewayProcess:
         self._readers = [
             threading.Thread(target=self._collect, args=pair, daemon=True)
             for pair in ((process.stdout, self.lines), (process.stderr, self.errors))
+            if pair[0] is not None
         ]
         for reader in self._readers:
             reader.start()
@@ -102,10 +104,17 @@ class GatewayProcess:
 
 
 @contextmanager
-def serving(config: str, env: Mapping[str, str] | None = None, *, cwd: Path | None = None) -> Iterator[GatewayProcess]:
+def serving(
+    config: str,
+    env: Mapping[str, str] | None = None,
+    *,
+    cwd: Path | None = None,
+    output: Any = subprocess.PIPE,
+    shell: str = 'exec "$@"',
+) -> Iterator[GatewayProcess]:
     """A gateway that is ready. Raises RuntimeError with its output if it never is, or does not end cleanly."""
     with tempfile.TemporaryDirectory() as directory:
-        gateway = _start(config, env or {}, Path(directory), cwd)
+        gateway = _start(config, env or {}, Path(directory), cwd, output, shell)
         try:
             yield gateway
         finally:
@@ -122,21 +131,21 @@ def free_port() -> int:
         return port
 
 
-def _start(config: str, env: Mapping[str, str], directory: Path, cwd: Path | None) -> GatewayProcess:
+def _start(config: str, env: Mapping[str, str], directory: Path, cwd: Path | None, output: Any, shell: str) -> GatewayProcess:
     path = directory / "gateway.yaml"
     path.write_text(config if re.search(r"^server:", config, re.MULTILINE) else SERVER + config)
     for _ in range(3):  # another process may take a port between our look and the gateway's
         ports = free_port(), free_port()
         process = subprocess.Popen(
-            [sys.executable, "-m", "gateway", "serve", "--config", str(path)],
+            ["sh", "-c", shell, "sh", sys.executable, "-m", "gateway", "serve", "--config", str(path)],
             cwd=cwd or directory,
             env={
                 **os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1",
                 "API_PORT": str(ports[0]), "ADMIN_PORT": str(ports[1]), **env,
             },
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
             text=True,
         )  # fmt: skip
         gateway = GatewayProcess(process, *ports)
