@@ -16,8 +16,8 @@ import msgspec
 
 from gateway.adminkeys import AdminKeys
 from gateway.adminusage import usage_of
-from gateway.call import Call, Outlet
-from gateway.chat import with_system
+from gateway.call import LARGE, Call, Outlet
+from gateway.chat import ChatRequest, with_system
 from gateway.errors import (
     BadRequest,
     Forbidden,
@@ -25,6 +25,7 @@ from gateway.errors import (
     MethodNotAllowed,
     ModelNotFound,
     NotFound,
+    PayloadTooLarge,
     Unauthorized,
     UnsupportedMediaType,
     without_frames,
@@ -52,6 +53,8 @@ from gateway.runtime import Runtime
 from gateway.strategies import NOTHING, asked_of
 from gateway.wire.jsontext import parse_object
 
+SMALL = 64 << 10
+"""Bytes of what is no call: keys, tokens."""
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _json = msgspec.json.Encoder().encode
 
@@ -251,7 +254,12 @@ class Api:
                 body = self._body_now(request)
                 if body is None:
                     body = await request.body()
-                call = self._call(body, request, request_id, frontend, principal, address)
+                size = len(body)
+                if size <= LARGE:
+                    chat = frontend.parse(body, request.headers)
+                else:
+                    chat = await runtime.beside(frontend.parse, body, request.headers)
+                call = self._call(chat, size, request, request_id, frontend, principal, address)
             except GatewayError:
                 await runtime.limits.charge(address)  # what is no call is charged to its address alone
                 raise
@@ -302,9 +310,13 @@ class Api:
             if not refused:
                 self.runtime.records.resumed(request, request_id, principal, place.stream)
 
-    async def _json_body(self, request: Request) -> bytes:
+    async def _json_object(self, request: Request) -> dict[str, Any]:
+        """The body of what is no call. Raises GatewayError, PayloadTooLarge beyond SMALL bytes among them."""
         body = self._body_now(request)
-        return await request.body() if body is None else body
+        body = await request.body() if body is None else body
+        if len(body) > SMALL:
+            raise PayloadTooLarge(f"The body may have {SMALL} bytes")
+        return parse_object(body)
 
     def _body_now(self, request: Request) -> bytes | None:
         """The body, where all of it has come. Raises UnsupportedMediaType."""
@@ -318,9 +330,15 @@ class Api:
         return request.body_now()
 
     def _call(
-        self, body: bytes, request: Request, request_id: str, frontend: Frontend, principal: Principal, address: str
+        self,
+        chat: ChatRequest,
+        size: int,
+        request: Request,
+        request_id: str,
+        frontend: Frontend,
+        principal: Principal,
+        address: str,
     ) -> Call:
-        chat = frontend.parse(body, request.headers)
         name = chat.model or principal.default_alias or ""
         route = self.runtime.routes.get(name)
         if route is None or not principal.may(name):
@@ -334,7 +352,7 @@ class Api:
                 chat = with_system(chat, route.config.system)
         series = self.runtime.records.series[frontend.name, name]
         asked = NOTHING if route.plain else asked_of(chat, principal.key_id, principal.tenant, request.headers)
-        return Call(request_id, request.received, frontend, principal, route, chat, series, asked, address, len(body))
+        return Call(request_id, request.received, frontend, principal, route, chat, series, asked, address, size)
 
     # --- models
 
@@ -359,7 +377,7 @@ class Api:
     async def tokens(self, request: Request, request_id: str) -> None:
         """A token for a web page, minted by a key."""
         principal = await self._identify(request)
-        asked = token_request(parse_object(await self._json_body(request)))
+        asked = token_request(await self._json_object(request))
         request.reply(200, _json(token_object(self.runtime.authenticator.mint(principal, asked))), NOT_STORED)
 
     # --- conversations
@@ -399,7 +417,7 @@ class Api:
     async def _object(self, request: Request) -> dict[str, Any]:
         """The body, an object; an empty one where there is no body."""
         sent = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
-        return parse_object(await self._json_body(request)) if sent else {}
+        return await self._json_object(request) if sent else {}
 
     # --- usage
 

@@ -56,6 +56,8 @@ class Route(msgspec.Struct, frozen=True, eq=False):
         return cast(list[Target], [target for rank in self.ranks for target in rank.targets])
 
 
+LARGE = 256 << 10
+"""Bytes of a request's body whose parsing and translation take a thread: for the largest one Python needs some 100 ms each."""
 NOTHING = Usage()
 """What an attempt used that generated nothing."""
 

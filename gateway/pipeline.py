@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.call import NOTHING, Attempt, Call, Nowhere, Outlet, Target
+from gateway.call import LARGE, NOTHING, Attempt, Call, Nowhere, Outlet, Target
 from gateway.chat import ChatRequest, continued, estimated_tokens
 from gateway.config import Prices
 from gateway.errors import (
@@ -45,6 +45,8 @@ Policy = Callable[[Call], AbstractAsyncContextManager[None] | None]
 """None: this call is none of the policy's."""
 Room = Callable[[Attempt, ChatRequest], AbstractAsyncContextManager[None] | None]
 """What an attempt takes of its upstream's limits; entering it raises NoRoom. None: there are none."""
+Beside = Callable[..., Awaitable[Any]]
+"""`await beside(work, *args)`: done in a thread, for what would keep the event loop for long."""
 
 COST = "x-sluice-cost-usd"
 ERROR_BODY = 64 << 10
@@ -92,6 +94,7 @@ class Pipeline:
         crashed: Callable[[Exception, str], object] = lambda crash, request_id: None,
         prices: Prices | None = None,
         later: Schedule = at_once,
+        beside: Beside | None = None,
     ) -> None:
         self._policies = policies
         self._clock = clock
@@ -105,6 +108,7 @@ class Pipeline:
         self._crashed = crashed
         self._prices = prices or Prices()
         self._later = later
+        self._beside = beside
         self._priced = self._told if self._prices.header else None
         self._overhead = metrics.child("overhead_seconds", "request")
         self.flows: set[Flow] = set()
@@ -328,9 +332,13 @@ class Pipeline:
         target = attempt.target
         if not chat.stream and target.whole is not None and target.passes_on == call.frontend.dialect:
             attempt.whole = target.whole
-            request = target.whole.whole_request(chat, target.model)
+            write = target.whole.whole_request
         else:
-            request = target.backend.request(chat, target.model)
+            write = target.backend.request
+        if call.size > LARGE and self._beside is not None:
+            request = await self._beside(write, chat, target.model)
+        else:
+            request = write(chat, target.model)
         if not call.attempts:
             self._overhead.observe(attempt.started - call.received)
         call.attempts.append(attempt)

@@ -6,6 +6,8 @@ import hmac
 import time
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from gateway.addresses import client_addresses
 from gateway.backends import AnswersWhole, Backend
@@ -37,6 +39,8 @@ from gateway.usage import UsageFailed
 from gateway.usage.ledger import Ledger
 from gateway.usage.opening import reopen
 from gateway.version import VERSION
+
+T = TypeVar("T")
 
 TICK = 0.05
 """Seconds between two looks at the deadlines of the calls in flight."""
@@ -102,7 +106,9 @@ class Runtime:
             crashed=records.crashed,
             prices=config.prices,
             later=self.later,
+            beside=self.beside,
         )
+        self._beside = ThreadPoolExecutor(1, "beside")
         self._probing: list[asyncio.Task[None]] = []
         self._counting: asyncio.Task[None] | None = None
         self._detached: set[asyncio.Task[None]] = set()
@@ -253,6 +259,13 @@ class Runtime:
         self.later.flush()
         self.lines.flush()
 
+    async def beside(self, work: Callable[..., T], *args: object) -> T:
+        """The result of `work(*args)`, done in a thread while the event loop goes on: pure Python that would take long.
+
+        One at a time: each piece of such work that is done in C keeps the interpreter from the loop, and several would add up.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._beside, work, *args)
+
     async def tick(self, sweep: Callable[[float], None]) -> None:
         """Look at the deadlines of all calls, again and again; run until cancelled. `sweep` is called once a second."""
         due = self._clock() + TICK
@@ -295,6 +308,7 @@ class Runtime:
             await asyncio.wait([self._counting])
         self.later.flush()
         await self.usage.close()
+        self._beside.shutdown(wait=False, cancel_futures=True)
         self.flush()
 
 

@@ -6,14 +6,12 @@ left to `openai_stream`, which reads both.
 Standard: https://platform.openai.com/docs/api-reference/chat/object
 """
 
-from typing import Any
-
 import msgspec
 
 from gateway.errors import UpstreamGarbled
 from gateway.events import Started, StreamEvent, TextDelta, Verbatim
 from plugins.openai_chunk import MALFORMED, Choice, Delta, ReportedUsage
-from plugins.openai_stream import MAX_DOCUMENT, WHITE, ChunkDecoder, finished
+from plugins.openai_stream import MAX_DOCUMENT, WHITE, ChunkDecoder, check_size, finished
 
 
 class _Said(Choice, gc=False):
@@ -23,11 +21,12 @@ class _Said(Choice, gc=False):
 class _Completion(msgspec.Struct, gc=False):
     choices: list[_Said] | None = None
     usage: ReportedUsage | None = None
-    error: Any = None
+    error: msgspec.Raw = msgspec.Raw(b"null")  # not read here: it may be anything
     id: str | None = None
     model: str | None = None
 
 
+_NO_ERROR = (b"null", b"false", b"{}", b'""', b"[]", b"0")
 _decode = msgspec.json.Decoder(_Completion, strict=False).decode
 
 
@@ -68,6 +67,7 @@ class DocumentDecoder:
         if self._other is not None:
             return self._other.close()
         body = bytes(self._body)
+        check_size(body)
         completion = _plain(body)
         choices = completion.choices if completion is not None else None
         if completion is None or not choices:
@@ -116,4 +116,4 @@ def _plain(body: bytes) -> _Completion | None:
         completion = _decode(body)
     except MALFORMED:
         return None
-    return None if completion.error else completion
+    return completion if bytes(completion.error) in _NO_ERROR else None

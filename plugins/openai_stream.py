@@ -28,6 +28,7 @@ from gateway.events import (
     Verbatim,
 )
 from gateway.wire import sse
+from gateway.wire.jsontext import oversized, slow_numbers
 from gateway.wire.lines import LIMIT
 from gateway.wire.upstream_errors import stream_error
 from plugins.openai_chunk import MALFORMED, Choice, Chunk, ContentPart, Function, ReportedUsage, ToolCallPart
@@ -385,8 +386,17 @@ def _as_error(payload: bytes) -> bytes:
     return msgspec.json.encode({"error": value or "The upstream sent an error event"})
 
 
+def check_size(document: bytes | bytearray) -> None:
+    """Raises UpstreamGarbled for a JSON document that is too deep or has too many values, before it is parsed."""
+    if bound := oversized(document):
+        raise UpstreamGarbled(f"The upstream sent a document that {bound}")
+
+
 def _as_chunk(document: bytes | bytearray) -> bytes:
     """A whole chat completion as the one chunk that would have said the same; an error document as it is."""
+    check_size(document)
+    if slow_numbers(document):
+        raise UpstreamGarbled("The upstream sent a document whose numbers would take too long to read")
     try:
         value = msgspec.json.decode(document)
     except MALFORMED:

@@ -11,14 +11,75 @@ others, what was read has as many keys as there are colons behind quotes, so non
 
 import json
 import math
+import re
+from itertools import accumulate
 from typing import Any
 
 import msgspec
 
 from gateway.errors import BadRequest
 
-MAX_DEPTH = 128
+MAX_DEPTH = 200
 """Arrays and objects within each other. A tool's JSON Schema takes two for each of its own levels."""
+MAX_NODES = 100_000
+"""Values of one text, arrays and objects among them, keys not: what is made of a text is so many Python objects."""
+_SMALL = 32 << 10
+"""Bytes of a text whose worst numbers are read in less than 100 ms."""
+_FEW = 1000
+
+
+def oversized(text: bytes | bytearray) -> str:
+    """Which bound this JSON text exceeds: "nests more than 200 arrays and objects", "holds more than 100000 values", or "".
+
+    Nothing is parsed: a few searches in C see what stands outside of strings, at some 5 ms a MiB where that is much. Of bytes
+    that are no JSON it may say either; the parser will refuse those.
+    """
+    # A value is at least one byte, and a separator beside it. To split is quicker than to count.
+    if (
+        len(text) <= 2 * MAX_NODES
+        and len(text.split(b"{", MAX_DEPTH + 1)) + len(text.split(b"[", MAX_DEPTH + 1)) - 2 <= MAX_DEPTH
+    ):
+        return ""
+    opened = text.count(b"{") + text.count(b"[")
+    if opened <= MAX_DEPTH and opened + text.count(b",") < MAX_NODES:
+        return ""
+    outside = _outside_of_strings(text)
+    if outside is None or outside.count(b"{") + outside.count(b"[") + outside.count(b",") >= MAX_NODES:
+        return f"holds more than {MAX_NODES} values"
+    steps = memoryview(outside.translate(_STEPS, _NO_BRACKETS)[: 2 * MAX_NODES]).cast("b")
+    return _TOO_DEEP if max(accumulate(steps), default=0) > MAX_DEPTH else ""
+
+
+def _outside_of_strings(text: bytes | bytearray) -> bytes | None:
+    """What stands outside of a JSON text's strings; None where it has more of them than MAX_NODES values can have."""
+    if b"\\" in text:
+        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if text.count(b'"') > 4 * MAX_NODES:  # a value is two strings at most: its key, and itself
+        return None
+    return b"".join(text.split(b'"')[::2])
+
+
+_TOO_DEEP = f"nests more than {MAX_DEPTH} arrays and objects"
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+"""One level deeper or, as a signed byte, one less deep."""
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
+_DIGITS = bytes.maketrans(b"123456789", b"000000000")
+_LONG_NUMBER = b"0" * 150
+_TINY = re.compile(rb"[eE]-0*[1-9][0-9]{2}").findall
+
+
+def slow_numbers(text: bytes | bytearray) -> bool:
+    """Whether msgspec may take more than some 50 ms for the numbers of this JSON text, all in one piece.
+
+    It takes 14 microseconds for one near the smallest double (the standard library 1), and the square of its digits for a
+    long integer.
+    """
+    if len(text) <= _SMALL or (len(text) <= 2 * MAX_NODES and text.count(b"e-") + text.count(b"E-") <= _FEW):
+        return False
+    outside = _outside_of_strings(text) or b""
+    if _LONG_NUMBER in outside.translate(_DIGITS):
+        return True
+    return outside.count(b"e-") + outside.count(b"E-") > _FEW and len(_TINY(outside)) > _FEW
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -28,19 +89,16 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 
 def judged_object(body: bytes) -> dict[str, Any]:
-    """The same by the standard library's scanner, for a body that is not plain."""
+    """The same by the standard library's scanner, for a body that `plain_object` has found not to be plain."""
     text = _text(body)
     try:
         value = _decode(text)
     except json.JSONDecodeError as error:
         raise BadRequest(f"The body is not valid JSON (line {error.lineno}, column {error.colno})") from None
-    except ValueError:
-        raise BadRequest("The body holds an integer with too many digits") from None
     except RecursionError:
-        raise _too_deep() from None
+        raise BadRequest(f"The body {_TOO_DEEP}") from None
     if type(value) is not dict:
         raise BadRequest("The body must be a JSON object")
-    _check_depth(body, value)
     if b"\\ud" in body or b"\\uD" in body:
         _check_surrogates(value)
     return value
@@ -54,17 +112,21 @@ be a quote or a colon in disguise."""
 
 
 def plain_object(body: bytes) -> dict[str, Any] | None:
-    """The object, where nothing about it can be doubtful; no letter of its names is written as an escape then."""
+    """The object, where nothing about it can be doubtful; no letter of its names is written as an escape then.
+
+    Raises BadRequest where it is deeper than MAX_DEPTH or has more than MAX_NODES values, before anything is parsed.
+    """
+    if bound := oversized(body):
+        raise BadRequest(f"The body {bound}")
+    if slow_numbers(body):
+        return None
     try:
         value = _fast(body)
         again = _encode(value)
         plain = again == body or msgspec.json.format(again, indent=0) == body or _as_many_keys(again, body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if not plain:
-        return None
-    _check_depth(body, value)
-    return value
+    return value if plain else None
 
 
 def _as_many_keys(again: bytes, body: bytes) -> bool:
@@ -95,6 +157,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def _integer(text: str) -> int:
+    """In Python, so that other threads have their turn between two long ones."""
+    try:
+        return int(text)
+    except ValueError:
+        raise BadRequest("The body holds an integer with too many digits") from None
+
+
 def _number(text: str) -> float:
     value = float(text)
     if math.isinf(value):
@@ -106,23 +176,9 @@ def _no_constant(name: str) -> Any:
     raise BadRequest("NaN and Infinity are not JSON")
 
 
-_decode = json.JSONDecoder(object_pairs_hook=_object, parse_float=_number, parse_constant=_no_constant).decode
-
-
-def _check_depth(body: bytes, value: dict[str, Any]) -> None:
-    if len(body.split(b"{", MAX_DEPTH + 1)) + len(body.split(b"[", MAX_DEPTH + 1)) - 2 <= MAX_DEPTH:
-        return  # most bodies: then nothing has to be walked. To split is quicker than to count
-    level: list[Any] = [value]
-    for _ in range(MAX_DEPTH):
-        level = [
-            child
-            for container in level
-            for child in (container.values() if type(container) is dict else container)
-            if type(child) is dict or type(child) is list
-        ]
-        if not level:
-            return
-    raise _too_deep()
+_decode = json.JSONDecoder(
+    object_pairs_hook=_object, parse_float=_number, parse_int=_integer, parse_constant=_no_constant
+).decode
 
 
 def _check_surrogates(value: dict[str, Any]) -> None:
@@ -130,7 +186,3 @@ def _check_surrogates(value: dict[str, Any]) -> None:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise BadRequest("The body holds a lone surrogate (\\ud800 to \\udfff), which is no character") from None
-
-
-def _too_deep() -> BadRequest:
-    return BadRequest(f"The body nests more than {MAX_DEPTH} arrays and objects")

@@ -108,6 +108,10 @@ REFUSED: list[tuple[str, bytes, type[UpstreamError]]] = [
     ("a list", b"[1]", UpstreamGarbled),
     ("a page", b"<html></html>", UpstreamGarbled),
     ("not UTF-8", completion().replace(b"Hi", b"\xff"), UpstreamGarbled),
+    ("nested too deep", completion(x="@").replace(b'"@"', b"[" * 250 + b"]" * 250), UpstreamGarbled),
+    ("too many values", completion(x="@").replace(b'"@"', b"[" + b"{}," * 100_000 + b"{}]"), UpstreamGarbled),
+    ("an error of too many values", b'{"error":[' + b"[]," * 100_000 + b"[]]}", UpstreamGarbled),
+    ("an error of numbers", b'{"error":[' + b"5e-324," * 9_000 + b"1]}", UpstreamGarbled),
     ("nested without end", b'{"choices":' + b"[" * 100_000, UpstreamGarbled),
 ]
 

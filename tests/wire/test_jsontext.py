@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import BadRequest
 from gateway.wire import jsontext
-from gateway.wire.jsontext import MAX_DEPTH, parse_object
+from gateway.wire.jsontext import MAX_DEPTH, MAX_NODES, oversized, parse_object, slow_numbers
 
 SECURITY = Path(__file__).resolve().parents[3] / "shared" / "security"
 SUITE = SECURITY / "jsontestsuite" / "test_parsing"
@@ -58,9 +58,28 @@ REFUSED: list[tuple[str, bytes, str]] = [
     ("a lone surrogate in a key", b'{"\\uD800":1}', "lone surrogate"),
     ("arrays one too deep", b'{"a":' + b"[" * MAX_DEPTH + b"]" * MAX_DEPTH + b"}", "nests more"),
     ("objects one too deep", b'{"a":' * (MAX_DEPTH + 1) + b"1" + b"}" * (MAX_DEPTH + 1), "nests more"),
-    ("a hundred thousand arrays", b'{"a":' + b"[" * 100_000, "nests more"),
-    ("a hundred thousand objects", b'{"a":' * 100_000, "nests more"),
-    ("a hundred thousand closed arrays", b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nests more"),
+    ("a hundred thousand arrays", b'{"a":' + b"[" * 100_000, "more than"),
+    ("a hundred thousand objects", b'{"a":' * 100_000, "more than"),
+    ("a hundred thousand closed arrays", b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "more than"),
+    (
+        "too deep behind strings full of brackets",
+        b'{"x":"]]\\"]]","a":' + b"[" * MAX_DEPTH + b"]" * MAX_DEPTH + b"}",
+        "nests more",
+    ),
+    ("too deep in the middle", b'{"a":[' + b"[]," * 300 + b"[" * MAX_DEPTH + b"]" * MAX_DEPTH + b",[]]}", "nests more"),
+    ("too deep, arrays and objects in turn", b'{"a":' + b'[{"a":' * 100 + b"1" + b"}]" * 100 + b"}", "nests more"),
+    ("too many numbers", b'{"a":[' + b"1," * 100_000 + b"1]}", "more than 100000 values"),
+    ("too many empty arrays", b'{"a":[' + b"[]," * 100_000 + b"[]]}", "more than 100000 values"),
+    ("too many empty strings", b'{"a":[' + b'"",' * 100_000 + b'""]}', "more than 100000 values"),
+    ("too many keys", b"{" + b",".join(b'"%d":1' % n for n in range(100_001)) + b"}", "more than 100000 values"),
+    ("too many values with spaces between them", b'{"a":[' + b"1 , " * 100_000 + b"1]}", "more than 100000 values"),
+    (
+        "too many values behind commas in a string",
+        b'{"x":"' + b",\\\\" * 9 + b'","a":[' + b"1," * 100_000 + b"1]}",
+        "more than",
+    ),
+    ("too many objects, never closed", b'{"a":' + b'[{"a":' * 60_000, "more than 100000 values"),
+    ("too many strings, cut", b"{" + b'"":"",' * 110_000, "more than 100000 values"),
 ]
 
 ACCEPTED: list[tuple[str, bytes, dict[str, Any]]] = [
@@ -76,6 +95,13 @@ ACCEPTED: list[tuple[str, bytes, dict[str, Any]]] = [
     ("a byte order mark inside", b'{"a":"\xef\xbb\xbf"}', {"a": "\ufeff"}),
     ("the same key in two objects", b'{"a":{"k":1},"b":{"k":1}}', {"a": {"k": 1}, "b": {"k": 1}}),
     ("brackets in a string", b'{"a":"' + b"[{" * 1000 + b'"}', {"a": "[{" * 1000}),
+    ("as many values as may be", b'{"a":[' + b"1," * 99_997 + b"1]}", {"a": [1] * 99_998}),
+    ("more commas in a string than there may be values", b'{"a":"' + b"," * 300_000 + b'"}', {"a": "," * 300_000}),
+    ("more brackets in a string", b'{"a":"' + b"[{" * 200_000 + b'"}', {"a": "[{" * 200_000}),
+    ("more of them behind an escaped quote", b'{"a":"\\\\\\"' + b",[" * 200_000 + b'"}', {"a": '\\"' + ",[" * 200_000}),
+    ("closing brackets in a string", b'{"a":[["' + b"]" * 300 + b'"]]}', {"a": [["]" * 300]]}),
+    ("300 arrays beside each other", b'{"a":[' + b"[]," * 300 + b"[]]}", {"a": [[]] * 301}),
+    ("thousands of the smallest doubles", b'{"a":[' + b"5e-324," * 9000 + b"5e-324]}", {"a": [5e-324] * 9001}),
     ("many flat objects", b'{"a":[' + b",".join([b"{}"] * 1000) + b"]}", {"a": [{}] * 1000}),
 ]
 
@@ -96,6 +122,57 @@ def test_accepts(body: bytes, expected: dict[str, Any]) -> None:
 def test_accepts_the_depth_that_it_names() -> None:
     depth = MAX_DEPTH - 1
     assert parse_object(b'{"a":' + b"[" * depth + b"]" * depth + b"}")
+
+
+SHAPES = [row[1] for row in (*REFUSED, *ACCEPTED) if "more than" in str(row[2]) or type(row[2]) is dict]
+
+
+@pytest.mark.parametrize("number", range(len(SHAPES)))
+def test_what_is_too_large_is_refused_without_a_parser(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`oversized` gives the same answer as a walk through the value, where there is one."""
+
+    def parsed(body: bytes) -> None:
+        raise AssertionError("parsed")
+
+    body = SHAPES[number]
+    refused = bool(oversized(body))
+    if refused:
+        monkeypatch.setattr(jsontext, "_fast", parsed)
+        monkeypatch.setattr(jsontext, "_decode", parsed)
+        with pytest.raises(BadRequest):
+            parse_object(body)
+    with contextlib.suppress(ValueError, RecursionError):
+        value = json.loads(body)
+        assert refused == (nodes_of(value) > MAX_NODES or depth_of(value) > MAX_DEPTH)
+
+
+def nodes_of(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + sum(map(nodes_of, inner))
+
+
+def depth_of(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inner is None else 1 + max(map(depth_of, inner), default=0)
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_measured(body: bytes) -> None:
+    assert oversized(body) == ""
+
+
+@pytest.mark.parametrize(
+    ("number", "slow"),
+    [
+        (b"5e-324", True), (b"1.2345678901234567E-300", True), (b"1e-000310", True), (b"0." + b"0" * 310 + b"1", True),
+        (b"9" * 3000, True), (b"0." + b"0" * 160 + b"1e-99", True), (b"1.5", False), (b"-1.2e-07", False), (b"1e300", False),
+        (b"9" * 40, False), (b'"5e-324"', False), (b'"' + b"9" * 3000 + b'"', False),
+    ],
+)  # fmt: skip
+def test_numbers_that_one_parser_is_slow_at_are_left_to_the_other(number: bytes, slow: bool) -> None:
+    body = b'{"a":[' + b",".join([number] * (9_000 if len(number) < 100 else 2_000)) + b"]}"
+    assert slow_numbers(body) == slow
+    assert parse_object(body) == json.loads(body)
 
 
 def test_a_reason_never_repeats_the_body() -> None:
