@@ -434,8 +434,12 @@ class Api:
         request.reply(200, b'{"status":"ok"}')
 
     async def ready(self, request: Request, request_id: str) -> None:
+        """With `?verbose` also what the stores do: they are no reason not to be ready, for calls go on without them."""
         ready = not self.runtime.draining
-        request.reply(200 if ready else 503, b'{"status":"ready"}' if ready else b'{"status":"draining"}')
+        found: dict[str, Any] = {"status": "ready" if ready else "draining"}
+        if "verbose" in request.query:
+            found["stores"] = {name: watch.state() for name, watch in self.runtime.watches.items()}
+        request.reply(200 if ready else 503, _json(found))
 
     async def metrics(self, request: Request, request_id: str) -> None:
         request.reply(200, self.runtime.exposition(), content_type="text/plain; version=0.0.4; charset=utf-8")

@@ -312,8 +312,8 @@ class BrowserTokens(_Section, frozen=True):
 
 
 class Limits(_Section, frozen=True):
-    """`store`: "memory", "shared:PATH" (workers of one host) or a redis:// / rediss:// / unix:// URL; where Sentinel chooses
-    the server, redis+sentinel://host:port,host:port/service/db.
+    """`store`: "memory", "shared:PATH" (workers of one host) or a URL of Redis: redis://, rediss://, unix://, or where
+    Sentinel chooses the server redis+sentinel://host:port,host:port/service/db; with ?timeout=250ms where it is far away.
 
     `address`: per client address, strangers included. `overall`: all calls together. `output_tokens`: what is reserved
     for an answer where the caller sets no maximum.

@@ -7,6 +7,7 @@ that were already found wrong are INVALID and skipped, so one mistake is one lin
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from gateway.config import (
@@ -37,11 +38,10 @@ from gateway.limits import Limit as BucketLimit
 from gateway.limits.bucket import rule_of
 from gateway.pricefile import check_date, check_order
 from gateway.problems import Path, Report, suggestion
+from gateway.storage.address import EXPECTED, address_of, is_redis
 from gateway.units import Seconds, Secret
 from gateway.validation import INVALID
 
-STORES = ("redis://", "rediss://", "unix://")
-SENTINEL = "redis+sentinel://"
 SHARED = re.compile(r"shared:.+")
 
 
@@ -90,7 +90,7 @@ class Checks:
             case BrowserTokens():
                 self._tokens(path, section)
             case Limits(store=str(store)) if not SHARED.fullmatch(store.reveal()):
-                self._store((*path, "store"), store, SENTINEL, local="memory, shared:PATH,")
+                self._store((*path, "store"), store, local="memory, shared:PATH,")
             case Admin(store=str(store)):
                 self._try((*path, "store"), _kept, store.reveal())
             case Probe():
@@ -104,9 +104,8 @@ class Checks:
             case Config():
                 self._whole(section)
 
-    def _store(self, path: Path, store: Secret, *more: str, local: str = "memory") -> None:
-        if (text := store.reveal()) != "memory" and not text.startswith((*STORES, *more)):
-            self._report.problem(path, f"expected {local} or a redis://, rediss:// or unix:// URL")
+    def _store(self, path: Path, store: Secret, local: str = "memory") -> None:
+        self._try(path, partial(_memory_or_redis, local=local), store.reveal())
 
     def _limit(self, path: Path, limit: Limit) -> None:
         try:
@@ -318,8 +317,15 @@ def _kept(text: str) -> None:
     try:
         _state(text)
     except ValueError:
-        if not text.startswith(STORES):
-            raise ValueError("expected memory, sqlite:PATH or a redis://, rediss:// or unix:// URL") from None
+        _memory_or_redis(text, "memory, sqlite:PATH")
+
+
+def _memory_or_redis(text: str, local: str) -> None:
+    """Raises ValueError, without quoting what may hold a password."""
+    if text != "memory":
+        if not is_redis(text):
+            raise ValueError(f"expected {local} or {EXPECTED}")
+        address_of(text)
 
 
 def _unwanted(target: object) -> bool:

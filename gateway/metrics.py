@@ -85,6 +85,7 @@ TABLE: Mapping[str, Spec] = {
     "ratelimit_store_errors": Spec("counter", ("store",), "Failed calls of the bucket store"),
     "ratelimit_forgotten": Spec("counter", ("store",), "Buckets forgotten before they were full, for want of room"),
     "ratelimit_store_seconds": Spec("histogram", ("store",), "Time for one decision of the bucket store", OVERHEAD),
+    "store_errors": Spec("counter", ("reason", "store"), "Failed calls of a store (limits, keys, usage, resume), by reason"),
     "dynamic_keys": Spec("gauge", (), "Keys of the admin API that this process knows"),
     "key_store_errors": Spec("counter", (), "Failed calls of the store of dynamic keys"),
     "auth_failures": Spec("counter", ("reason",), "Refused credentials"),

@@ -311,6 +311,8 @@ def _process() -> dict[str, Any]:
         "503": _answer("It is shutting down.", "Status", {"status": "draining"}),
     }
     self_described = {"200": {"description": "This document.", "content": {"application/json": {"schema": {"type": "object"}}}}}
+    said = "With it the answer tells the state of every store, too."
+    full = {"name": "verbose", "in": "query", "required": False, "schema": STRING, "description": said, "allowEmptyValue": True}
     probes = {
         "/health": ("health", "Is it there? (older spelling)", alive),
         "/livez": ("livez", "Is it there?", alive),
@@ -318,10 +320,13 @@ def _process() -> dict[str, Any]:
         "/readyz": ("readyz", "Does it take calls?", ready),
         "/v1/openapi.json": ("openapi", "This document", self_described),
     }
-    return {
+    paths: dict[str, Any] = {
         path: {"get": _operation("process", operation, summary, [], responses)}
         for path, (operation, summary, responses) in probes.items()
     }
+    for path in ("/healthz", "/readyz"):
+        paths[path]["get"]["parameters"] = [full]
+    return paths
 
 
 # their pieces

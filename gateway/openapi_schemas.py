@@ -187,7 +187,7 @@ def _others() -> dict[str, Schema]:
             },
             description="`cost_usd` in US dollars; `estimated` counts attempts whose tokens the provider did not report.",
         ),
-        "Status": _object({"status": STRING}),
+        "Status": _object({"status": STRING}, {"stores": {"type": "object", "description": "By name, with ?verbose."}}),
     }
 
 

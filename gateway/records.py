@@ -126,10 +126,9 @@ class Records:
         self._metrics.child("conversation_store_errors", self._conversations, operation).inc()
         self.log.error("conversation_not_kept", operation=operation, error=type(error).__name__)
 
-    def not_journaled(self, error: Exception) -> None:
+    def not_journaled(self) -> None:
         """The store of resumable streams failed: what runs goes on, but cannot be resumed."""
         self._metrics.child("conversation_store_errors", "redis", "journal").inc()
-        self.log.error("streams_not_resumable", error=type(error).__name__)
 
     def broken(self, status: int) -> None:
         """What was answered before it was a request: no HTTP (400), too slow (408), one connection too many (503)."""

@@ -1,6 +1,7 @@
 """Config -> Runtime: everything that calls need, built once. Owns all state; nothing is global."""
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import time
@@ -17,12 +18,13 @@ from gateway.config import Target as TargetConfig
 from gateway.configfile import Loaded
 from gateway.conversations.measured import Measured
 from gateway.conversations.turnstile import Turnstile
-from gateway.errors import Unauthorized
+from gateway.errors import Unauthorized, Unavailable
 from gateway.health import BreakerPolicy, Health, Load
 from gateway.identity import Authenticator
 from gateway.keystore.follower import Follower
 from gateway.keystore.table import KeyTable
 from gateway.later import Later
+from gateway.limits import Remote
 from gateway.logs import Lines, open_lines, open_log, quiet_libraries, standard_lines
 from gateway.metrics import Metrics, TargetSeries
 from gateway.pipeline import Pipeline
@@ -32,7 +34,18 @@ from gateway.policies.turns import Turns
 from gateway.probes import watch
 from gateway.records import Records
 from gateway.routing import RetryPolicy
-from gateway.stores import bucket_store, conversation_store, http_transport, journals, key_store, usage_store
+from gateway.storage import Reason
+from gateway.storage.watch import StoreWatch
+from gateway.stores import (
+    admin_store,
+    bucket_store,
+    conversation_store,
+    http_transport,
+    journals,
+    key_store,
+    kind_of,
+    usage_store,
+)
 from gateway.strategies import Rank
 from gateway.transport import Transport
 from gateway.usage import UsageFailed
@@ -70,6 +83,7 @@ class Runtime:
         labelled = [key.id for key in config.keys] if config.metrics.key_label else []
         kind = config.state.partition(":")[0]
         say = open_lines(self.lines, config.log.level)
+        self.watches: dict[str, StoreWatch] = {}
         self.conversations = Measured(conversation_store(config), self.metrics, kind, self._clock)
         self.usage = self._ledger()
         self.later = Later(lambda crash: self.records.crashed(crash, ""))
@@ -82,7 +96,8 @@ class Runtime:
         configured = dict.fromkeys((origin for caller in callers for origin in caller.origins), 1)
         self.origins = ChainMap(configured, self.keys.table.origins)
         self.addresses = client_addresses(config.server.trusted_proxies)
-        self.store = bucket_store(config, self.metrics, self.log)
+        watch = self._watch("limits", kind_of(config.limits.store.reveal()))
+        self.store = bucket_store(config, self.metrics, self.log, watch)
         self.limits = Limiter(
             self.store,
             config.limits,
@@ -93,7 +108,13 @@ class Runtime:
             clock=self._clock,
             wall=time.time,
         )
-        self.journals = journals(config, records.not_journaled)
+        resume = self._watch("resume", kind_of(config.resume.reveal()))
+
+        def not_journaled(reason: Reason) -> None:
+            records.not_journaled()
+            resume.failed(reason)
+
+        self.journals = journals(config, not_journaled, resume.succeeded)
         turns = Turns(self.conversations, Turnstile(), time.time, records.not_kept)
         priced = [Priced(time.time)] if config.prices.unknown == "refuse" else []
         self.pipeline = Pipeline(
@@ -121,12 +142,23 @@ class Runtime:
     def _keys(self, config: Config) -> Follower:
         pepper = config.admin.pepper.reveal().encode() if config.admin.pepper is not None else b""
         table = KeyTable(pepper=pepper, configured=frozenset(key.id for key in config.keys), clock=time.time)
-        return Follower(
-            key_store(config),
-            table,
-            failed=self.metrics.child("key_store_errors").inc,
-            switched=lambda down, reason: self.log.warning("key_store", down=down, reason=reason, keys=len(table)),
-        )
+        errors = self.metrics.child("key_store_errors")
+        watch = self._watch("keys", kind_of(admin_store(config)))
+
+        def failed(reason: Reason) -> None:
+            errors.inc()
+            watch.failed(reason)
+
+        return Follower(key_store(config), table, failed=failed, succeeded=watch.succeeded)
+
+    def _watch(self, name: str, kind: str) -> StoreWatch:
+        """Who is told what becomes of the calls of this store."""
+
+        def count(reason: Reason) -> None:
+            self.metrics.child("store_errors", reason, name).inc()
+
+        watch = self.watches[name] = StoreWatch(name, kind, count, self.log.warning, clock=self._clock)
+        return watch
 
     def _route(self, name: str, alias: Alias, backends: Mapping[str, Backend]) -> Route:
         ranks = []
@@ -189,12 +221,14 @@ class Runtime:
     def _ledger(self) -> Ledger:
         store = usage_store(self.config)
         errors = self.metrics.child("usage_store_errors")
+        watch = self._watch("usage", kind_of(admin_store(self.config)))
 
         def failed(error: UsageFailed) -> None:
             errors.inc()
-            self.log.warning("usage_not_stored", error=str(error))
+            watch.failed(error.reason)
 
-        return Ledger(store, wall=time.time, failed=failed, folded=self.metrics.child("usage_folded").inc)
+        folded = self.metrics.child("usage_folded").inc
+        return Ledger(store, wall=time.time, failed=failed, succeeded=watch.succeeded, folded=folded)
 
     # --- what happens
 
@@ -250,9 +284,17 @@ class Runtime:
 
     async def open(self) -> None:
         """To be done before the first call: keys and what was spent of budgets are known; from now on usage is stored."""
-        await self.keys.start()
+        await asyncio.gather(self.keys.start(), self._greet())
         await reopen(self.store, self.usage.store, self.config, time.time(), self.keys.table.budgets)
         self._counting = asyncio.create_task(self.usage.run())
+
+    async def _greet(self) -> None:
+        """Ask stores once, so that a wrong password and the like is said at the start and not by the first caller."""
+        if isinstance(self.store, Remote):
+            await self.store.greet()
+        if any(alias.resumable for alias in self.config.aliases.values()):
+            with contextlib.suppress(Unavailable):
+                await self.journals.find("")
 
     def flush(self) -> None:
         """Count what has ended, and write its lines."""

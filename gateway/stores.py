@@ -15,6 +15,8 @@ from gateway.limits.memory import MemoryStore
 from gateway.metrics import Metrics
 from gateway.resume import Journals
 from gateway.resume.memory import MemoryJournals
+from gateway.storage import Reason
+from gateway.storage.watch import StoreWatch
 from gateway.transport import Transport
 from gateway.upstream import HttpTransport
 from gateway.usage import UsageStore
@@ -32,17 +34,24 @@ def http_transport(config: Config, name: str, backend: Backend) -> Transport:
     )
 
 
-def bucket_store(config: Config, metrics: Metrics, log: Any) -> BucketStore:
+def kind_of(text: str) -> str:
+    """What kind of store a configured text names: "memory", "shared", "sqlite" or "redis"."""
+    kind = text.partition(":")[0]
+    return kind if kind in ("memory", "shared", "sqlite") else "redis"
+
+
+def bucket_store(config: Config, metrics: Metrics, log: Any, watch: StoreWatch) -> BucketStore:
+    """`watch` is told what becomes of the store's calls."""
     url = config.limits.store.reveal()
     if url == "memory":
         return MemoryStore()
-    from gateway.limits.guarded import Guarded
+    from gateway.limits.guarded import TIMEOUT, Decider, Guarded
 
-    kind, _, path = url.partition(":")
-    kind = kind if kind == "shared" else "redis"
+    kind, path = kind_of(url), url.partition(":")[2]
     errors = metrics.child("ratelimit_store_errors", kind)
     seconds = metrics.child("ratelimit_store_seconds", kind)
     store: BucketStore
+    timeout = TIMEOUT
     if kind == "shared":
         from gateway.limits.shared import SharedStore
 
@@ -50,25 +59,38 @@ def bucket_store(config: Config, metrics: Metrics, log: Any) -> BucketStore:
     else:
         from gateway.limits.redis import RedisStore
 
-        store = RedisStore(url, prefix=config.limits.prefix)
+        store = in_redis = RedisStore(url, prefix=config.limits.prefix)
+        timeout = in_redis.timeout
+
+    def failed(reason: Reason) -> None:
+        errors.inc()
+        watch.failed(reason)
+
+    def decided(decider: Decider, took: float) -> None:
+        seconds.observe(took)
+        if watch.failing is not None and decider == "store":
+            watch.succeeded()
+
     return Guarded(
         store,
         MemoryStore(),
         config.limits.when_down,
         replicas=config.limits.replicas * config.server.workers,
-        failed=lambda reason: errors.inc(),
-        decided=lambda decider, took: seconds.observe(took),
+        timeout=timeout,
+        failed=failed,
+        decided=decided,
         switched=lambda down: log.warning("limits_store", down=down, mode=config.limits.when_down),
     )
 
 
-def journals(config: Config, failed: Callable[[Exception], None]) -> Journals:
+def journals(config: Config, failed: Callable[[Reason], object], succeeded: Callable[[], object]) -> Journals:
+    """`failed` and `succeeded` as RedisJournals has them."""
     url = config.resume.reveal()
     if url == "memory":
         return MemoryJournals()
     from gateway.resume.redis import RedisJournals
 
-    return RedisJournals(url, prefix=config.limits.prefix, failed=failed)
+    return RedisJournals(url, prefix=config.limits.prefix, failed=failed, succeeded=succeeded)
 
 
 def usage_store(config: Config) -> UsageStore:

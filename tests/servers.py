@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,10 +45,11 @@ def redis_binary() -> str:
 
 
 class RedisServer:
-    """A redis-server without persistence. `port` stays the same over `kill` and `start`."""
+    """A redis-server without persistence, with further `options`. `port` stays the same over `kill` and `start`."""
 
-    def __init__(self, directory: str, binary: str | None = None) -> None:
+    def __init__(self, directory: str, binary: str | None = None, options: Sequence[str] = ()) -> None:
         self._directory = directory
+        self._options = options
         self._binary = binary or redis_binary()
         self._process: subprocess.Popen[str] | None = None
         self.port = 0
@@ -67,7 +68,7 @@ class RedisServer:
 
     def _command(self, port: int) -> list[str]:
         options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", self._directory]
-        return [self._binary, *options, "--repl-diskless-sync-delay", "0"]
+        return [self._binary, *options, "--repl-diskless-sync-delay", "0", *self._options]
 
     def _started(self, port: int) -> bool:
         self._process = subprocess.Popen(
@@ -119,9 +120,9 @@ class RedisSentinel(RedisServer):
 
 
 @contextmanager
-def redis_server(binary: str | None = None) -> Iterator[RedisServer]:
+def redis_server(binary: str | None = None, *options: str) -> Iterator[RedisServer]:
     with tempfile.TemporaryDirectory(prefix="redis-") as directory:
-        server = RedisServer(directory, binary)
+        server = RedisServer(directory, binary, options)
         server.start()
         try:
             yield server

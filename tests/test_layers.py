@@ -10,11 +10,11 @@ MODULES = sorted([*ROOT.glob("gateway/**/*.py"), *ROOT.glob("plugins/*.py")])
 
 VOCABULARY = {"gateway.errors", "gateway.events", "gateway.chat", "gateway.config", "gateway.units"}
 EDGES = (
-    "gateway/inbound", "gateway/serve.py", "gateway/upstream", "gateway/limits/redis.py", "gateway/resume/redis.py",
-    "gateway/conversations/sqlite.py", "gateway/identity/remote.py", "gateway/usage/sqlite.py",
-    "gateway/usage/redis.py", "gateway/sqlitefile.py", "gateway/keystore/redis.py", "gateway/keystore/sqlite.py",
-    "gateway/identity/jwks.py", "gateway/supervisor.py", "gateway/cli.py", "gateway/__main__.py", "gateway/configfile.py",
-    "gateway/interpolation.py", "gateway/logs.py", "gateway/output.py", "gateway/runtime.py",
+    "gateway/inbound", "gateway/serve.py", "gateway/upstream", "gateway/limits/redis.py", "gateway/storage/redis.py",
+    "gateway/conversations/sqlite.py", "gateway/identity/remote.py", "gateway/usage/sqlite.py", "gateway/sqlitefile.py",
+    "gateway/keystore/sqlite.py", "gateway/identity/jwks.py", "gateway/supervisor.py", "gateway/cli.py",
+    "gateway/__main__.py", "gateway/configfile.py", "gateway/interpolation.py", "gateway/logs.py", "gateway/output.py",
+    "gateway/runtime.py",
 )  # fmt: skip
 IO_MODULES = {"socket", "ssl", "aiohttp", "redis", "sqlite3", "httptools", "subprocess", "urllib.request", "uvloop"}
 
@@ -56,9 +56,10 @@ def test_only_the_edges_touch_sockets_files_or_servers(path: Path) -> None:
         ("gateway/wire", VOCABULARY | {"gateway.wire", "gateway.backends"}),
         ("gateway/frontends", VOCABULARY | {"gateway.wire", "gateway.frontends"}),
         ("plugins", VOCABULARY | {"gateway.wire", "gateway.backends", "gateway.transport", "plugins"}),
-        ("gateway/limits", VOCABULARY | {"gateway.limits"}),
+        ("gateway/limits", VOCABULARY | {"gateway.limits", "gateway.storage"}),
+        ("gateway/storage", VOCABULARY | {"gateway.storage"}),
         ("gateway/conversations", VOCABULARY | {"gateway.conversations", "gateway.sqlitefile"}),
-        ("gateway/keystore", VOCABULARY | {"gateway.keystore", "gateway.identity", "gateway.sqlitefile"}),
+        ("gateway/keystore", VOCABULARY | {"gateway.keystore", "gateway.identity", "gateway.sqlitefile", "gateway.storage"}),
         ("gateway/sqlitefile.py", set()),
         ("gateway/identity", VOCABULARY | {"gateway.identity"}),
         ("gateway/routing.py", VOCABULARY | {"gateway.health", "gateway.strategies"}),

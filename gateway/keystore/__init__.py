@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import msgspec
 
 from gateway.config import NamedGrant
+from gateway.storage import Reason
 from gateway.units import Rate
 
 PAGE = 1000
@@ -58,11 +59,11 @@ class Changes(msgspec.Struct, frozen=True):
 
 
 class StoreFailed(Exception):
-    """The store did not answer, or not with what was asked for. `reason` is for the log."""
+    """The store did not answer, or not with what was asked for. `reason` as `gateway.storage` has it."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: Reason) -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason: Reason = reason
 
 
 class KeyStore(Protocol):

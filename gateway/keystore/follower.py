@@ -14,6 +14,7 @@ from typing import Any
 from gateway.errors import Unavailable
 from gateway.keystore import PAGE, Entry, KeyStore, StoredKey, StoreFailed
 from gateway.keystore.table import KeyTable
+from gateway.storage import Reason
 
 EVERY = 0.25
 """Seconds between two questions for changes."""
@@ -24,7 +25,7 @@ def _ignore(*_: object) -> None:
 
 
 class Follower:
-    """`failed` is told of each call that the store did not serve, `switched` whether it is down now."""
+    """`failed` is told the reason of each call that the store did not serve, `succeeded` of each that it did."""
 
     def __init__(
         self,
@@ -32,21 +33,25 @@ class Follower:
         table: KeyTable,
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        failed: Callable[[], Any] = _ignore,
-        switched: Callable[[bool, str], Any] = _ignore,
+        failed: Callable[[Reason], Any] = _ignore,
+        succeeded: Callable[[], Any] = _ignore,
     ) -> None:
         self.table = table
-        self.down = False
+        self._reason: Reason | None = None  # that the store fails for since the last look
         self._store = store
         self._sleep = sleep
         self._failed = failed
-        self._switched = switched
+        self._succeeded = succeeded
         self._seen = 0
         self._made = 0  # the latest generation that is this process's own work
         self._epoch = ""
         self._turn = asyncio.Lock()
         """One call at a time: a page that was read before a change must not be applied after it."""
         self._following: asyncio.Task[None] | None = None
+
+    @property
+    def down(self) -> bool:
+        return self._reason is not None
 
     async def start(self) -> None:
         """Read all keys, then follow until `close`. Where the store does not answer, the keys come when it does."""
@@ -65,10 +70,11 @@ class Follower:
             try:
                 await self._read()
             except Exception as error:  # whatever it is: the keys that are known go on working, and there is a next time
-                self._failed()
-                self._switch(error.reason if isinstance(error, StoreFailed) else type(error).__name__)
+                self._reason = error.reason if isinstance(error, StoreFailed) else "reply"
+                self._failed(self._reason)
             else:
-                self._switch("")
+                self._reason = None
+                self._succeeded()
 
     async def put(self, key: StoredKey, revision: int) -> bool:
         """Keep `key` in place of `revision` (0: it is new). False where another has changed it: the table knows by then.
@@ -97,20 +103,14 @@ class Follower:
     async def _changing(self) -> AsyncIterator[None]:
         async with self._turn:
             try:
-                if self.down:  # known since the last look: nobody has to wait for it
-                    raise StoreFailed("down")
+                if self._reason is not None:  # known since the last look: nobody has to wait for it
+                    raise StoreFailed(self._reason)
                 yield
             except StoreFailed as error:
-                self._failed()
+                self._failed(error.reason)
                 raise Unavailable("The key store does not answer now") from error
 
     # --- following
-
-    def _switch(self, reason: str) -> None:
-        down = bool(reason)
-        if down != self.down:
-            self.down = down
-            self._switched(down, reason)
 
     async def _follow(self) -> None:
         while True:

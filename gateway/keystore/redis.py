@@ -11,16 +11,14 @@ Every call is bounded, and nothing is tried twice. A change carries a deadline b
 server finds in its socket when it wakes up is too late, and not done behind the back of who was told that it was not.
 """
 
-import asyncio
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
-import redis.asyncio as redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
-
 from gateway.keystore import PAGE, Changes, StoredKey, StoreFailed, decode, encode
+from gateway.storage.address import address_of
+from gateway.storage.redis import Client, RedisFailed, answer_of_master
 
 TIMEOUT = 0.5
 """Seconds for one call."""
@@ -59,43 +57,33 @@ return redis.call('ZREM', KEYS[3], ARGV[2])
 
 
 class RedisKeys:
-    """`url`: redis://, rediss:// or unix://, as redis-py reads it. `timeout` in seconds, for a call as a whole."""
+    """`url` as `storage.address` reads it. `timeout` in seconds, for a call as a whole; None: the address's, else TIMEOUT."""
 
-    def __init__(self, url: str, *, prefix: str = "sluice", timeout: float = TIMEOUT) -> None:
+    def __init__(self, url: str, *, prefix: str = "sluice", timeout: float | None = None) -> None:
+        address = address_of(url)
         state = f"{{{prefix}}}:keys"
         self._state = state
         self._keys = (state, f"{state}:data", f"{state}:revision")
-        self._timeout = timeout
-        self._client: Any = redis.Redis.from_pool(
-            redis.BlockingConnectionPool.from_url(
-                url,
-                max_connections=CONNECTIONS,
-                timeout=timeout,
-                retry=Retry(NoBackoff(), 0),
-                socket_timeout=None,  # the call's own deadline covers it
-                socket_connect_timeout=timeout,
-                protocol=2,
-                driver_info=None,
-            )
-        )
+        self._timeout = timeout if timeout is not None else address.timeout or TIMEOUT
+        self._client = Client(address, connections=CONNECTIONS, wait=self._timeout)
 
     async def changes(self, since: int) -> Changes:
-        """Where nothing has changed, one HMGET."""
-        try:
-            async with asyncio.timeout(self._timeout):
-                epoch, generation = await self._client.hmget(self._state, "epoch", "generation")
-                if int(generation or 0) <= since:
-                    return Changes((epoch or b"").decode(), int(generation or 0))
-                return _changes(*await self._evaluate(CHANGES, since, PAGE))
-        except FAILURES as error:
-            raise StoreFailed(type(error).__name__) from error
+        """Where nothing has changed, one round trip.
+
+        It begins with a write that changes nothing, for a master that was demoted would go on to answer questions.
+        """
+        async with self._asking() as raw:
+            pipeline = raw.pipeline(transaction=False)
+            pipeline.hdel(self._state, "")
+            pipeline.hmget(self._state, "epoch", "generation")
+            epoch, generation = answer_of_master(await pipeline.execute(raise_on_error=False))
+            if int(generation or 0) <= since:
+                return Changes((epoch or b"").decode(), int(generation or 0))
+            return _changes(*await self._evaluate(raw, CHANGES, since, PAGE))
 
     async def ids(self) -> set[str]:
-        try:
-            async with asyncio.timeout(self._timeout):
-                return {id.decode() for id in await self._client.zrange(self._keys[2], 0, -1)}
-        except FAILURES as error:
-            raise StoreFailed(type(error).__name__) from error
+        async with self._asking() as raw:
+            return {id.decode() for id in await raw.zrange(self._keys[2], 0, -1)}
 
     async def put(self, key: StoredKey, revision: int) -> int | None:
         return await self._change(PUT, key.id, revision, secrets.token_hex(8), encode(key)) or None
@@ -104,27 +92,28 @@ class RedisKeys:
         return await self._change(DELETE, id, revision) > 0
 
     async def close(self) -> None:
-        await self._client.aclose()
+        await self._client.close()
+
+    @asynccontextmanager
+    async def _asking(self) -> AsyncIterator[Any]:
+        try:
+            async with self._client.asking(self._timeout) as raw:
+                yield raw
+        except RedisFailed as error:
+            raise StoreFailed(error.reason) from error
 
     async def _change(self, script: str, *arguments: Any) -> int:
-        try:
-            async with asyncio.timeout(self._timeout):
-                seconds, micros = await self._client.time()
-            async with asyncio.timeout(self._timeout):  # begins later than the server's deadline does
-                deadline = seconds * 1_000_000 + micros + int(self._timeout * 1_000_000)
-                outcome = int(await self._evaluate(script, deadline, *arguments))
-        except FAILURES as error:
-            raise StoreFailed(type(error).__name__) from error
+        async with self._asking() as raw:
+            seconds, micros = await raw.time()
+        async with self._asking() as raw:  # begins later than the server's deadline does
+            deadline = seconds * 1_000_000 + micros + int(self._timeout * 1_000_000)
+            outcome = int(await self._evaluate(raw, script, deadline, *arguments))
         if outcome == LATE:
-            raise StoreFailed("late")
+            raise StoreFailed("timeout")
         return outcome
 
-    async def _evaluate(self, script: str, *arguments: Any) -> Any:
-        return await self._client.eval(script, len(self._keys), *self._keys, *arguments)
-
-
-FAILURES = (RedisError, OSError, TimeoutError, ValueError)
-"""ValueError: what is there is not what we put there."""
+    async def _evaluate(self, raw: Any, script: str, *arguments: Any) -> Any:
+        return await raw.eval(script, len(self._keys), *self._keys, *arguments)
 
 
 def _changes(

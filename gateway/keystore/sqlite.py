@@ -57,7 +57,7 @@ class SqliteKeys:
         try:
             return await self._file.run(work, *args, **kwargs)
         except (OSError, RuntimeError) as error:  # RuntimeError: it is closed
-            raise StoreFailed(type(error).__name__) from error
+            raise StoreFailed("reply") from error
 
     # --- in the thread
 

@@ -84,6 +84,15 @@ class Immediate(Protocol):
         ...
 
 
+@runtime_checkable
+class Remote(Protocol):
+    """A bucket store that may be out of reach, or be reached with a wrong password."""
+
+    async def greet(self) -> None:
+        """Ask it once, with more patience than a call has."""
+        ...
+
+
 SLOT_WAIT = 1.0
 """Seconds."""
 

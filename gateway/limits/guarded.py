@@ -23,13 +23,18 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from gateway.errors import Unavailable
-from gateway.limits import BucketStore, Claim, Limit, Slot, Verdict
-from gateway.limits.faults import Reason, StoreFailed
+from gateway.limits import BucketStore, Claim, Limit, Remote, Slot, Verdict
+from gateway.limits.faults import StoreFailed
+from gateway.storage import DOWN, Reason
 
 Mode = Literal["open", "closed"]
 T = TypeVar("T")
 Decider = Literal["store", "fallback", "nobody"]
 
+TIMEOUT = 0.05
+"""Seconds that a call waits for the store, where nobody says otherwise."""
+GREETING = 1.5
+"""Seconds that a start waits for the store at most."""
 OWED = 10_000
 """Settlements noted while the store is left alone; the oldest are dropped beyond it."""
 TOGETHER = 100
@@ -56,7 +61,7 @@ class Guarded:
         *,
         replicas: int = 1,
         failures: int = 3,
-        timeout: float = 0.05,
+        timeout: float = TIMEOUT,
         probe_every: float = 0.5,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -99,6 +104,14 @@ class Guarded:
         verdict = await self._share.take(claims, slots)
         self._decided("fallback", self._clock() - began)
         return verdict
+
+    async def greet(self) -> None:
+        """Ask the store once, so that what is wrong with it is said at the start. Never raises for a store that is down."""
+        if isinstance(self._store, Remote):
+            try:
+                await self._ask(GREETING, self._store.greet)
+            except StoreFailed as error:
+                self._count(error.reason)
 
     async def settle(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> None:
         """Never raises for a store that is down: the call it belongs to has been answered."""
@@ -150,7 +163,7 @@ class Guarded:
 
     def _count(self, reason: Reason) -> None:
         self._failed(reason)
-        if reason == "reply" or self.down:
+        if reason not in DOWN or self.down:
             return
         self._streak += 1
         if self._streak >= self._failures:
@@ -182,7 +195,7 @@ class Guarded:
             some = [self._owed.popleft() for _ in range(min(TOGETHER, len(self._owed)))]
             paying = (self._ask(self._timeout, self._store.settle, claims, slots) for claims, slots in some)
             for outcome in await asyncio.gather(*paying, return_exceptions=True):
-                if isinstance(outcome, StoreFailed) and outcome.reason != "reply":
+                if isinstance(outcome, StoreFailed) and outcome.reason in DOWN:
                     raise outcome
 
 

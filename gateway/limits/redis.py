@@ -21,18 +21,15 @@ from collections.abc import Callable, Sequence
 from importlib.resources import files
 from typing import Any, Literal
 
-import redis.asyncio as redis
-from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as NoConnection
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
-from redis.exceptions import TimeoutError as NoReply
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from gateway.limits import Claim, Level, Slot, Verdict
 from gateway.limits.bucket import SECOND, Rule, refusal, rule_of, same_limits
 from gateway.limits.faults import StoreFailed
-from gateway.limits.sentinel import SCHEME, Sentinels, sentinels_of
+from gateway.limits.guarded import TIMEOUT
+from gateway.storage import LEAVE
+from gateway.storage.address import address_of
+from gateway.storage.redis import Client, RedisFailed, reason_of
 
 SEATS = 128
 """Calls in one flight: what is behind them waits for the next, or takes another connection."""
@@ -91,10 +88,10 @@ def _release(places: Sequence[Place]) -> _Call:
 
 
 class RedisStore:
-    """`url`: redis://, rediss:// or unix://, as redis-py reads it, or redis+sentinel:// (sentinel.py).
+    """`url` as `storage.address` reads it; what it says of a timeout counts where `timeout` is None.
 
     `timeout` and `lease` in seconds: for a call as a whole, and for how long a slot is held that nobody renews.
-    `now` replaces the server's clock (microseconds), for tests.
+    `now` replaces the server's clock (microseconds), for tests. Raises ValueError for an address that is none.
     """
 
     def __init__(
@@ -102,14 +99,13 @@ class RedisStore:
         url: str,
         *,
         prefix: str = "sluice",
-        timeout: float = 0.05,
+        timeout: float | None = None,
         lease: float = 30.0,
         max_connections: int = 4,
         now: Callable[[], int] | None = None,
     ) -> None:
         self.lease = lease
         self._tag = f"{{{prefix}}}"
-        self._timeout = timeout
         self._now = now
         self._script = files("gateway.limits").joinpath("take.lua").read_text("utf-8")
         self._digest = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()  # the name EVALSHA knows it by
@@ -119,25 +115,15 @@ class RedisStore:
         """Given back by nobody who waits for it: it leaves with the next flight, and is no reason for one that may fail."""
         self._renewals: list[_Call] = []
         self._flights: set[asyncio.Task[None]] = set()
-        self._sentinel: Sentinel | None = None
-        options: dict[str, Any] = {
-            "retry": Retry(NoBackoff(), 0),
-            "socket_timeout": None,  # the call's own deadline covers it; redis-py's costs a task per write
-            "socket_connect_timeout": timeout,
-            "protocol": 2,
-            "encoding_errors": "surrogatepass",
-            "driver_info": None,
-        }
-        if url.startswith(SCHEME):
-            self._sentinel, pool = _watched(sentinels_of(url), timeout, options)
-        else:
-            pool = redis.BlockingConnectionPool.from_url(url, max_connections=max_connections, timeout=timeout, **options)
-        self._client: Any = redis.Redis.from_pool(pool)
+        address = address_of(url)
+        self.timeout = timeout if timeout is not None else address.timeout or TIMEOUT
+        patience = max(PATIENCE, self.timeout)
+        self._client = Client(address, connections=max_connections, wait=patience, encoding_errors="surrogatepass")
 
     async def take(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:
         """Without claims and slots it asks all the same: a probe. Raises StoreFailed; ValueError as MemoryStore does."""
         if not claims and not slots:
-            await self._run(_release([(f"{self._tag}/", "")]))  # a write: a replica would read for us, and no more
+            await self._run(self._probe())
             return Verdict(True, ())
         rules = [rule_of(claim.limit) for claim in claims]
         costs = [rule.cost(claim.amount) for claim, rule in zip(claims, rules, strict=True)]
@@ -149,6 +135,13 @@ class RedisStore:
         levels = [rule.level(backlog) for rule, backlog in zip(rules, backlogs, strict=True)]
         levels += [Level(float(slot.capacity - taken), 0.0) for slot, taken in zip(slots, places[::2], strict=True)]
         return Verdict(True, tuple(levels))
+
+    async def greet(self) -> None:
+        """Raises StoreFailed, with the reason even where it takes a connection longer to be refused than a call waits."""
+        await self._run(self._probe(), max(PATIENCE, self.timeout))
+
+    def _probe(self) -> _Call:
+        return _release([(f"{self._tag}/", "")])  # a write: a replica would read for us, and no more
 
     async def settle(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> None:
         """Raises StoreFailed where it is not known to have been done; ValueError as MemoryStore does."""
@@ -176,10 +169,8 @@ class RedisStore:
             flight.cancel()
         await asyncio.gather(*self._flights, return_exceptions=True)
         for call in self._queued:
-            _answer(call, NoConnection("closed"))
-        await self._client.aclose()
-        for sentinel in self._sentinel.sentinels if self._sentinel else ():
-            await sentinel.aclose()
+            _answer(call, RedisFailed("connection"))
+        await self._client.close()
 
     def _call(
         self, mode: Mode, claims: Sequence[Claim], rules: Sequence[Rule], ticks: Sequence[int], slots: Sequence[Slot]
@@ -193,21 +184,17 @@ class RedisStore:
         places = [(f"{self._tag}/{slot.key}", slot.holder) for slot in slots]
         return _Call(mode, buckets, numbers, places, [slot.capacity for slot in slots])
 
-    async def _run(self, call: _Call) -> list[int]:
+    async def _run(self, call: _Call, timeout: float | None = None) -> list[int]:
         call.answer = asyncio.get_running_loop().create_future()
         self._queued.append(call)
         self._depart()
         reply: list[int] = []
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self.timeout if timeout is None else timeout):
                 reply = await call.answer
                 return reply
-        except (TimeoutError, NoReply) as error:
-            raise StoreFailed("timeout") from error
-        except (OSError, NoConnection) as error:
-            raise StoreFailed("connection") from error
-        except RedisError as error:
-            raise StoreFailed("reply") from error
+        except (RedisFailed, RedisError, OSError) as error:  # TimeoutError is an OSError
+            raise StoreFailed(reason_of(error)) from error
         finally:
             if not reply and _admitted(call):  # cancelled in the moment in which it was answered
                 self._owed.append(call.undo())
@@ -228,10 +215,12 @@ class RedisStore:
             while self._owed and len(aboard) < SEATS:
                 aboard.append(self._owed.popleft())
             try:
-                async with asyncio.timeout(max(PATIENCE, self._timeout)):
+                async with asyncio.timeout(max(PATIENCE, self.timeout)):
                     replies = await self._send(aboard)
             except Exception as error:  # whatever it is, it is for those aboard to see
                 well = False
+                if reason_of(error) in LEAVE:
+                    await self._client.leave()
                 for call in aboard:
                     self._land_unknown(call, error)
             else:
@@ -266,37 +255,21 @@ class RedisStore:
             again = await self._pipeline([("EVAL", self._script, *runs[index]) for index in unknown])
             for index, reply in zip(unknown, again, strict=True):
                 replies[index] = reply
-        if any(_from_replica(reply) for reply in replies):
-            await self._client.connection_pool.disconnect(inuse_connections=False)
-            raise NoConnection("a replica answered where the master was")
+        if any(isinstance(reply, Exception) and reason_of(reply) in LEAVE for reply in replies):
+            raise RedisFailed("readonly")  # a replica answered where the master was: it has done nothing of what was asked
         return replies
 
     async def _pipeline(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         if len(commands) == 1:
             try:
-                return [await self._client.execute_command(*commands[0])]
+                return [await self._client.raw.execute_command(*commands[0])]
             except ResponseError as error:
                 return [error]
-        pipeline = self._client.pipeline(transaction=False)
+        pipeline = self._client.raw.pipeline(transaction=False)
         for command in commands:
             pipeline.execute_command(*command)
         replies: list[Any] = await pipeline.execute(raise_on_error=False)
         return replies
-
-
-def _watched(at: Sentinels, timeout: float, options: dict[str, Any]) -> tuple[Sentinel, redis.ConnectionPool]:
-    """Each new connection asks the sentinels who is the master now."""
-    asking = {"socket_timeout": timeout, "socket_connect_timeout": timeout, "retry": Retry(NoBackoff(), 0)}
-    sentinel = Sentinel(  # type: ignore[no-untyped-call]
-        at.hosts, sentinel_kwargs={**asking, "password": at.sentinel_password}
-    )
-    serving = {"db": at.db, "username": at.username, "password": at.password, **options}
-    return sentinel, SentinelConnectionPool(at.service, sentinel, **serving)  # type: ignore[no-untyped-call]
-
-
-def _from_replica(reply: Any) -> bool:
-    """Redis 6.2 says it in the text of the script's error, Redis 7 as redis-py's own kind."""
-    return isinstance(reply, ReadOnlyError) or (isinstance(reply, ResponseError) and "READONLY" in str(reply))
 
 
 def _waits(call: _Call) -> bool:

@@ -235,7 +235,7 @@ class SharedStore:
         if index < 0:
             left, index = min(self._spare(name, now, used), default=(math.inf, -1))
             if left == math.inf:
-                raise StoreFailed("reply")
+                raise StoreFailed("full")
             if left > 0:
                 self._evicted()
         used.add(index)

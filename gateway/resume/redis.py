@@ -13,17 +13,17 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
 from gateway.errors import NotResumable, Unavailable
 from gateway.resume import BATCH, MAX_STREAM, Batch, Found, Head
+from gateway.storage import LEAVE, Reason
+from gateway.storage.address import address_of
+from gateway.storage.redis import Client, RedisFailed
 
 LEASE = 15.0
 """Seconds after which a writer that says nothing is taken for dead; it says so three times in between."""
@@ -40,7 +40,6 @@ READERS = 512
 ENTRIES = 4
 """Read at a time."""
 HEAD = "1-0"
-FAILURES = (RedisError, OSError, TimeoutError)
 
 _head = msgspec.json.Decoder(Head).decode
 _json = msgspec.json.Encoder().encode
@@ -108,7 +107,7 @@ class RedisJournal:
                 await self._heard()
                 await self._flush()
             await self._finish()
-        except FAILURES as error:
+        except RedisFailed as error:
             self.lost = True
             self._pending = []
             self._store.failed(error)
@@ -127,7 +126,7 @@ class RedisJournal:
     async def _flush(self) -> None:
         store, keys = self._store, self._keys
         pending, self._pending, self._waiting = self._pending, [], 0
-        async with asyncio.timeout(TIMEOUT), store.writing.pipeline(transaction=False) as pipe:
+        async with store.asking() as raw, raw.pipeline(transaction=False) as pipe:
             for entry in _entries(pending):
                 pipe.xadd(keys.log, dict(enumerate(entry, self._next)), id=entry_of(self._next + len(entry) - 1))
                 self._next += len(entry)
@@ -141,7 +140,7 @@ class RedisJournal:
         """The last entry; or the stream is taken away, where it became too long or never began."""
         store, keys = self._store, self._keys
         window = int(max(self._head.window, SHORTEST) * 1000)
-        async with asyncio.timeout(TIMEOUT), store.writing.pipeline(transaction=True) as pipe:
+        async with store.asking() as raw, raw.pipeline(transaction=True) as pipe:
             if self._too_long:
                 pipe.set(keys.lost, _json(self._head), px=window)
             if self._too_long or not self._next:
@@ -154,23 +153,30 @@ class RedisJournal:
 
 
 class RedisJournals:
-    """`url`: redis://, rediss:// or unix://. `failed` is told of each outage once. `lease` in seconds."""
+    """`url` as `storage.address` reads it. `failed` is told the reason of each failure, `succeeded` of each stream that begins.
+
+    `lease` in seconds.
+    """
 
     def __init__(
         self,
         url: str,
         *,
         prefix: str = "sluice",
-        failed: Callable[[Exception], None] = lambda _: None,
+        failed: Callable[[Reason], object] = lambda _: None,
+        succeeded: Callable[[], object] = lambda: None,
         lease: float = LEASE,
         stream_bytes: int = MAX_STREAM,
     ) -> None:
         self.lease = lease
         self.stream_bytes = stream_bytes
-        self.writing = _client(url, WRITERS)
-        self._reading = _client(url, READERS)
+        address = address_of(url)
+        self._timeout = address.timeout or TIMEOUT
+        self._writing = Client(address, connections=WRITERS, wait=self._timeout)
+        self._reading = Client(address, connections=READERS, wait=self._timeout)
         self._prefix = prefix
         self._report = failed
+        self._succeeded = succeeded
         self._left_alone_until = -math.inf
         self._writers: dict[asyncio.Task[None], RedisJournal] = {}
 
@@ -187,35 +193,47 @@ class RedisJournals:
         if time.monotonic() < self._left_alone_until:
             return False
         try:
-            async with asyncio.timeout(TIMEOUT), self.writing.pipeline(transaction=True) as pipe:
+            async with self.asking() as raw, raw.pipeline(transaction=True) as pipe:
                 pipe.xadd(keys.log, {"head": _json(head)}, id=HEAD)
                 self.keep(pipe, keys, head)
                 await pipe.execute()
-        except FAILURES as error:
+        except RedisFailed as error:
             self.failed(error)
             return False
+        self._succeeded()
         return True
+
+    @asynccontextmanager
+    async def asking(self) -> AsyncIterator[Any]:
+        """redis-py's client, for one call. Raises RedisFailed. Readers leave the server that a writer leaves."""
+        try:
+            async with self._writing.asking(self._timeout) as raw:
+                yield raw
+        except RedisFailed as error:
+            if error.reason in LEAVE:
+                await self._reading.leave()
+            raise
 
     def keep(self, pipe: Any, keys: Keys, head: Head) -> None:
         """Renew what says that the writer is there."""
         pipe.pexpire(keys.log, int((head.window + self.lease) * 1000))
         pipe.set(keys.alive, 1, px=int(self.lease * 1000))
 
-    def failed(self, error: Exception) -> None:
-        now = time.monotonic()
-        if now >= self._left_alone_until:
-            self._report(error)
-        self._left_alone_until = now + LEFT_ALONE
+    def failed(self, error: RedisFailed) -> None:
+        self._report(error.reason)
+        self._left_alone_until = time.monotonic() + LEFT_ALONE
 
     async def find(self, stream: str) -> Found | None:
         keys = Keys(self._prefix, stream)
         try:
-            async with asyncio.timeout(TIMEOUT), self.writing.pipeline(transaction=False) as pipe:
+            async with self.asking() as raw, raw.pipeline(transaction=False) as pipe:
+                pipe.delete(f"{keys.log}:none")  # a write that changes nothing: a master that was demoted refuses it
                 pipe.xrange(keys.log, HEAD, HEAD)
                 pipe.xrevrange(keys.log, count=1)
                 pipe.get(keys.lost)
-                first, newest, lost = await pipe.execute()
-        except FAILURES as error:
+                _, first, newest, lost = await pipe.execute()
+        except RedisFailed as error:
+            self._report(error.reason)
             raise Unavailable("Streams cannot be resumed now") from error
         if lost is not None:
             return Found(_head(lost), lost=True)
@@ -255,20 +273,22 @@ class RedisJournals:
     async def _look(self, keys: Keys) -> bool:
         """Say that somebody reads, and see whether the writer is there."""
         try:
-            async with asyncio.timeout(TIMEOUT), self.writing.pipeline(transaction=False) as pipe:
+            async with self.asking() as raw, raw.pipeline(transaction=False) as pipe:
                 pipe.exists(keys.alive)
                 pipe.set(keys.read, 1, px=int(self.lease * 1000))
                 alive, _ = await pipe.execute()
-        except FAILURES as error:
+        except RedisFailed as error:
+            self._report(error.reason)
             raise Unavailable("The stream cannot be read now") from error
         return bool(alive)
 
     async def _following(self, keys: Keys, cursor: Any, wait: float | None) -> list[tuple[bytes, dict[bytes, bytes]]]:
         try:
-            async with asyncio.timeout((wait or 0) + TIMEOUT):
+            async with self._reading.asking((wait or 0) + self._timeout) as raw:
                 block = max(1, int(wait * 1000)) if wait is not None else None
-                found = await self._reading.xread({keys.log: cursor}, count=ENTRIES, block=block)
-        except FAILURES as error:
+                found = await raw.xread({keys.log: cursor}, count=ENTRIES, block=block)
+        except RedisFailed as error:
+            self._report(error.reason)
             raise Unavailable("The stream cannot be read now") from error
         return found[0][1] if found else []
 
@@ -279,22 +299,8 @@ class RedisJournals:
             await asyncio.wait(list(self._writers), timeout=TIMEOUT)
         for task in list(self._writers):
             task.cancel()
-        await self.writing.aclose()
-        await self._reading.aclose()
-
-
-def _client(url: str, connections: int) -> Any:
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=connections,
-        timeout=TIMEOUT,
-        retry=Retry(NoBackoff(), 0),
-        socket_timeout=None,  # each call's own deadline covers it
-        socket_connect_timeout=TIMEOUT,
-        protocol=2,
-        driver_info=None,
-    )
-    return Redis.from_pool(pool)
+        await self._writing.close()
+        await self._reading.close()
 
 
 def _entries(frames: Sequence[bytes]) -> Iterator[list[bytes]]:

@@ -9,6 +9,8 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from gateway.storage import Reason
+
 KEPT_DAYS = 400
 BATCH = 500
 """Rows in one batch, all of one day."""
@@ -63,7 +65,11 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 class UsageFailed(Exception):
-    """The store did not do it, or nobody knows whether it did."""
+    """The store did not do it, or nobody knows whether it did. `reason` as `gateway.storage` has it."""
+
+    def __init__(self, text: str, reason: Reason = "reply") -> None:
+        super().__init__(text)
+        self.reason: Reason = reason
 
 
 class UsageStore(Protocol):

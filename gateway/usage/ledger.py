@@ -23,8 +23,8 @@ DAY = 86400
 
 
 class Ledger:
-    """`wall` gives seconds since the epoch. `failed` is told of each batch that did not arrive (it is kept), `folded` of
-    each call that was counted under OTHER."""
+    """`wall` gives seconds since the epoch. `failed` is told of each batch that did not arrive (it is kept), `succeeded` of
+    each time that all did, `folded` of each call that was counted under OTHER."""
 
     def __init__(
         self,
@@ -32,6 +32,7 @@ class Ledger:
         *,
         wall: Callable[[], float],
         failed: Callable[[UsageFailed], object] = lambda error: None,
+        succeeded: Callable[[], object] = lambda: None,
         folded: Callable[[], object] = lambda: None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         most: int = MOST,
@@ -39,6 +40,7 @@ class Ledger:
         self.store = store
         self._wall = wall
         self._failed = failed
+        self._succeeded = succeeded
         self._folded = folded
         self._sleep = sleep
         self._most = most
@@ -112,6 +114,7 @@ class Ledger:
             except UsageFailed as error:
                 self._failed(error)
                 return False
+            self._succeeded()
             return True
 
     async def close(self) -> None:

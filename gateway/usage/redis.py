@@ -5,19 +5,15 @@ writer stands in the same hash (its field is an array of one), so a batch and it
 cluster needs no hash tag.
 """
 
-import asyncio
-from collections.abc import Awaitable, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
-import redis.asyncio as redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
+from gateway.storage.address import address_of
+from gateway.storage.redis import Client, RedisFailed, answer_of_master
 from gateway.usage import KEPT_DAYS, Batch, Figures, Row, Subject, UsageFailed
-
-T = TypeVar("T")
 
 TIMEOUT = 2.0
 """Seconds for one call of the store."""
@@ -36,24 +32,14 @@ _fields = msgspec.json.Decoder(list[str]).decode
 
 
 class RedisUsage:
-    """`url`: redis://, rediss:// or unix://, as redis-py reads it."""
+    """`url` as `storage.address` reads it. `timeout` in seconds for each call; None: the address's, else TIMEOUT."""
 
-    def __init__(self, url: str, *, prefix: str = "sluice", timeout: float = TIMEOUT) -> None:
+    def __init__(self, url: str, *, prefix: str = "sluice", timeout: float | None = None) -> None:
+        address = address_of(url)
         self._prefix = prefix
-        self._timeout = timeout
-        self._client: Any = redis.Redis.from_pool(
-            redis.BlockingConnectionPool.from_url(
-                url,
-                max_connections=2,
-                timeout=timeout,
-                retry=Retry(NoBackoff(), 0),
-                socket_timeout=timeout,
-                socket_connect_timeout=timeout,
-                protocol=2,
-                driver_info=None,
-            )
-        )
-        self._add = self._client.register_script(ADD)
+        self._timeout = timeout if timeout is not None else address.timeout or TIMEOUT
+        self._client = Client(address, connections=2, wait=self._timeout)
+        self._add = self._client.raw.register_script(ADD)
 
     async def add(self, batch: Batch) -> None:
         arguments: list[bytes | int] = [_json([batch.writer]), batch.number, SECONDS]
@@ -61,10 +47,16 @@ class RedisUsage:
             for name, value in zip(NAMES, msgspec.structs.astuple(figures), strict=True):
                 if value:
                     arguments += (_json([*subject[1:], name]), value)
-        await self._ask(self._add(keys=[self._key(batch.day)], args=arguments))
+        async with self._asking():
+            await self._add(keys=[self._key(batch.day)], args=arguments)
 
     async def of_day(self, day: str) -> Sequence[Row]:
-        found = await self._ask(cast(Awaitable[dict[bytes, bytes]], self._client.hgetall(self._key(day))))
+        key = self._key(day)
+        async with self._asking() as raw:
+            pipeline = raw.pipeline(transaction=False)
+            pipeline.hdel(key, "")
+            pipeline.hgetall(key)
+            found = answer_of_master(await pipeline.execute(raise_on_error=False))
         rows: dict[Subject, Figures] = {}
         for field, value in found.items():
             match _fields(field):
@@ -77,14 +69,15 @@ class RedisUsage:
         """Days expire by themselves."""
 
     async def close(self) -> None:
-        await self._client.aclose()
+        await self._client.close()
 
     def _key(self, day: str) -> str:
         return f"{self._prefix}:usage:{day}"
 
-    async def _ask(self, answer: Awaitable[T]) -> T:
+    @asynccontextmanager
+    async def _asking(self) -> AsyncIterator[Any]:
         try:
-            async with asyncio.timeout(self._timeout):
-                return await answer
-        except (RedisError, OSError, TimeoutError) as error:
-            raise UsageFailed(type(error).__name__) from error
+            async with self._client.asking(self._timeout) as raw:
+                yield raw
+        except RedisFailed as error:
+            raise UsageFailed(error.reason, error.reason) from error

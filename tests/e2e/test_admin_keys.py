@@ -453,8 +453,11 @@ async def test_while_redis_is_frozen_known_keys_work_and_changes_are_refused() -
             assert (await it.ask("GET"))[1]["total"] == 2
             assert (await it.ask("POST", "/a/disable"))[0] == 200
             assert await it.use(key) == 401
-            said = [line["down"] for line in it.running.log_lines if line["event"] == "key_store"]
-            assert said == [True, False]
+            lines = [line for line in it.running.log_lines if line.get("store") == "keys"]
+            assert [(line["event"], line["reason"]) for line in lines] == [
+                ("store_failing", "timeout"),
+                ("store_well", "timeout"),
+            ]
             assert it.running.metric("sluice_key_store_errors_total") >= 3
 
 

@@ -321,7 +321,8 @@ async def test_a_store_that_is_down_breaks_no_stream(own_redis: RedisServer) -> 
         again = (await whole(g, NDJSON)).splitlines()
         assert json.loads(again[-1])["type"] == "done"
         assert (await resumed(g, NDJSON.place(first)[0], 0))[0] == 503
-        assert len([line for line in g.log_lines if line["event"] == "streams_not_resumable"]) == 1
+        lines = [line for line in g.log_lines if line.get("store") == "resume"]
+        assert [(line["event"], line["reason"]) for line in lines] == [("store_failing", "connection")]
 
 
 async def test_a_client_that_does_not_read_holds_nobody_up_and_gets_everything() -> None:

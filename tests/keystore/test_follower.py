@@ -12,6 +12,7 @@ from gateway.keystore.follower import Follower
 from gateway.keystore.memory import MemoryKeys
 from gateway.keystore.redis import RedisKeys
 from gateway.keystore.table import KeyTable
+from gateway.storage import Reason
 from tests.keystore.keys import stored
 from tests.servers import RedisServer
 
@@ -24,12 +25,12 @@ class Process(Follower):
     """A follower that looks when the test says so."""
 
     def __init__(self, store: KeyStore) -> None:
-        self.failures = 0
-        self.said: list[bool] = []
-        super().__init__(store, KeyTable(), failed=self._count, switched=lambda down, reason: self.said.append(down))
+        self.reasons: list[Reason] = []
+        self.successes = 0
+        super().__init__(store, KeyTable(), failed=self.reasons.append, succeeded=self._succeed)
 
-    def _count(self) -> None:
-        self.failures += 1
+    def _succeed(self) -> None:
+        self.successes += 1
 
     def known(self) -> dict[str, bool]:
         """The ids, and whether each key is enabled."""
@@ -151,12 +152,13 @@ async def test_whatever_goes_wrong_the_known_keys_stay_and_the_next_look_is_made
     store.error = error
     for _ in range(3):
         await process.follow()
-    assert (process.down, process.known(), process.failures, process.said) == (True, {"a": True}, 3, [True])
+    assert (process.down, process.known(), process.reasons) == (True, {"a": True}, ["reply"] * 3)
     with pytest.raises(Unavailable):
         await process.put(stored("b"), 0)
     store.error = None
+    before = process.successes
     await process.follow()
-    assert (process.down, process.said) == (False, [True, False])
+    assert (process.down, process.successes) == (False, before + 1)
     assert await process.put(stored("b"), 0)
 
 

@@ -16,7 +16,6 @@ from gateway.limits import Claim, Limit, Slot
 from gateway.limits.guarded import Guarded
 from gateway.limits.memory import MemoryStore
 from gateway.limits.redis import RedisStore
-from gateway.limits.sentinel import Sentinels, sentinels_of
 from tests.servers import RedisSentinel, RedisServer, redis_server
 
 LIMIT = Limit(capacity=1e9, rate=1)
@@ -157,25 +156,3 @@ async def test_a_promoted_replica_decides_and_admits_at_most_one_burst_more() ->
         print(f"{before} admitted before, {during} by the fallback, {after} after")
         assert before + during + after <= 2 * BURST.capacity
         at.tell("promotion", killed)
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("redis+sentinel://a:1,b/main", Sentinels((("a", 1), ("b", 26379)), "main")),
-        ("redis+sentinel://[::1]:7/main/3", Sentinels((("::1", 7),), "main", 3)),
-        ("redis+sentinel://u:p%40@a/m?sentinel_password=x", Sentinels((("a", 26379),), "m", 0, "u", "p@", "x")),
-        ("redis+sentinel://:p@a/m/", Sentinels((("a", 26379),), "m", 0, None, "p")),
-    ],
-)
-def test_a_sentinels_url_is_read(url: str, expected: Sentinels) -> None:
-    assert sentinels_of(url) == expected
-
-
-@pytest.mark.parametrize(
-    "url", ["redis://a/m", "redis+sentinel://", "redis+sentinel://a", "redis+sentinel:///m", "redis+sentinel://:x@a/m/n",
-            "redis+sentinel://a,/m", "redis+sentinel://a:b/m"]
-)  # fmt: skip
-def test_a_sentinels_url_that_makes_no_sense_is_refused_and_not_quoted(url: str) -> None:
-    with pytest.raises(ValueError, match=r"^(?!.*:x@)"):
-        sentinels_of(url)

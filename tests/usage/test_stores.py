@@ -135,7 +135,7 @@ async def test_a_file_that_cannot_be_used_is_refused_at_once(tmp_path: Path) -> 
 async def test_days_expire_in_redis(redis: RedisServer) -> None:
     store = RedisUsage(redis.url, prefix="expiring")
     await store.add(batch(1, (SHOP, FULL)))
-    assert SECONDS - 60 < await store._client.ttl(f"expiring:usage:{DAY}") <= SECONDS
+    assert SECONDS - 60 < await store._client.raw.ttl(f"expiring:usage:{DAY}") <= SECONDS
     await store.close()
 
 
@@ -159,7 +159,7 @@ async def test_a_server_that_is_gone_or_silent_is_a_failure_in_bounded_time() ->
 
 async def test_a_key_of_another_kind_is_a_failure(redis: RedisServer) -> None:
     store = RedisUsage(redis.url, prefix="foreign")
-    await store._client.set(f"foreign:usage:{DAY}", "text")
+    await store._client.raw.set(f"foreign:usage:{DAY}", "text")
     with pytest.raises(UsageFailed):
         await store.add(batch(1, (SHOP, FULL)))
     await store.close()

@@ -1,0 +1,49 @@
+"""What stores of different things share: addresses of Redis, one client with one rule, and what is said of a store that fails.
+
+address    redis://… as it stands in the configuration, read whole and checked; pure
+redis      the client: how it is made, when it leaves a server, what its errors mean
+watch      the reason that a store fails for: in the log, in a metric, in /readyz?verbose
+"""
+
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+Reason = Literal[
+    "timeout", "connection", "tls", "no_master", "noauth", "wrongpass", "noperm", "database", "readonly", "loading", "moved",
+    "clusterdown", "masterdown", "noreplicas", "misconf", "oom", "busy", "full", "reply",
+]  # fmt: skip
+"""Why a store did not do what it was asked: the closed set that logs, metrics and /readyz?verbose use."""
+
+REASONS: tuple[Reason, ...] = get_args(Reason)
+
+DOWN: frozenset[Reason] = frozenset(
+    ("timeout", "connection", "tls", "no_master", "noauth", "wrongpass", "database", "readonly", "loading", "moved",
+     "clusterdown", "masterdown")
+)  # fmt: skip
+"""Reasons that hold for every call: the next one would fail of the same. The others may concern one call alone."""
+
+LEAVE: frozenset[Reason] = frozenset(("connection", "readonly", "no_master", "masterdown"))
+"""Reasons to drop all connections and to look for the server anew, by name or by Sentinel: another may be the master now."""
+
+PROBLEMS: Mapping[Reason, str] = {
+    "timeout": "no answer in time (a server that is far away needs ?timeout= in its address)",
+    "connection": "the connection was refused or lost",
+    "tls": "the TLS handshake failed",
+    "no_master": "the sentinels know no master, or do not answer",
+    "noauth": "the server wants a password, and the address has none",
+    "wrongpass": "the user or the password is wrong",
+    "noperm": "the user lacks a permission (ACL) for a command or for keys of limits.prefix",
+    "database": "the server has no database of this number",
+    "readonly": "the server is a replica",
+    "loading": "the server is loading its data",
+    "moved": "the server is a node of a cluster and these keys are another node's",
+    "clusterdown": "the cluster does not serve these keys",
+    "masterdown": "a replica that has lost its master",
+    "noreplicas": "too few replicas for a write (min-replicas-to-write)",
+    "misconf": "the server takes no writes because it cannot save (MISCONF)",
+    "oom": "the server is out of memory (maxmemory)",
+    "busy": "the server is busy with somebody's script",
+    "full": "there is no room for another key",
+    "reply": "the server answered with an error, or with what is not ours",
+}
+"""A sentence for people to each reason."""
