@@ -3,6 +3,10 @@
 Checked are the types of the fields below and what the vocabulary needs of messages and tools. Ranges (temperature, how
 many stops …) are the provider's to judge: they differ, and its answer is passed on. Reasons name fields, never values.
 
+Refused are names that some servers would take for another: Go's encoding/json and others read `Model` as `model`, and the
+last one counts, so that a caller could choose another model, or longer answers, than what is checked here. That holds for all
+objects that are interpreted; a tool's JSON Schema, metadata and what only a provider knows are none of ours.
+
 Standard: https://platform.openai.com/docs/api-reference/chat/create
 """
 
@@ -76,6 +80,17 @@ class _Request(msgspec.Struct):
     response_format: dict[str, Any] | None = None
 
 
+_TOP = frozenset(_Request.__struct_fields__)
+_MESSAGE = frozenset(_Message.__struct_fields__)
+_PART = frozenset({"type", "text", "refusal", "image_url", "url", "detail"})
+"""Of a part, and of the object within it."""
+_CALL = frozenset({*_ToolCall.__struct_fields__, *_Function.__struct_fields__})
+"""Of a tool call, and of the function within it."""
+_TOOL = frozenset({*_Tool.__struct_fields__, *_Definition.__struct_fields__})
+_OPTIONS = frozenset(_StreamOptions.__struct_fields__)
+_CHOICE = frozenset({"type", "function", "name"})
+_FORMAT = frozenset({"type", "json_schema", "name", "schema", "strict", "description"})
+
 _PATH = re.compile(r" - at `\$\.?([^`]*)`$")
 _MISSING = re.compile(r"Object missing required field `(\w+)`")
 _EXPECTED = re.compile(r"Expected `([^`]*)`, got `([^`]*)`")
@@ -93,12 +108,14 @@ def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
         raise _bad("model", "must not be empty")
     if not asked.messages:
         raise _bad("messages", "must not be empty")
+    messages: list[dict[str, Any]] = wire["messages"]
+    _check_top(wire, messages)
     stop = asked.stop or ()
     limit = asked.max_completion_tokens
     return ChatRequest(
         "openai",
         asked.model,
-        tuple([_message(message, index) for index, message in enumerate(asked.messages)]),
+        tuple([_message(message, index, messages) for index, message in enumerate(asked.messages)]),
         asked.stream is True,
         None,  # session
         Sampling(
@@ -141,16 +158,70 @@ def _explained(text: str) -> BadRequest:
     return _bad(path or "body", "has a value that is not allowed")
 
 
+# names
+
+
+def _check_top(wire: dict[str, Any], messages: list[dict[str, Any]]) -> None:
+    """All but what stands within a message. Most requests have nothing but known names, and are through at once."""
+    if not wire.keys() <= _TOP:
+        _check_names(wire, _TOP, "")
+    if not set().union(*messages) <= _MESSAGE:
+        for index, message in enumerate(messages):
+            _check_names(message, _MESSAGE, f"messages[{index}].")
+    for index, tool in enumerate(wire.get("tools") or ()):
+        _check_both(tool, "function", _TOOL, f"tools[{index}].")
+    if (options := wire.get("stream_options")) is not None:
+        _check_names(options, _OPTIONS, "stream_options.")
+    if type(choice := wire.get("tool_choice")) is dict:
+        _check_both(choice, "function", _CHOICE, "tool_choice.")
+    if (wanted := wire.get("response_format")) is not None:
+        _check_both(wanted, "json_schema", _FORMAT, "response_format.")
+
+
+def _check_within(message: dict[str, Any], at: str) -> None:
+    """What stands within a message."""
+    if type(parts := message.get("content")) is list:
+        for index, part in enumerate(parts):
+            _check_both(part, "image_url", _PART, f"{at}.content[{index}].")
+    for index, call in enumerate(message.get("tool_calls") or ()):
+        _check_both(call, "function", _CALL, f"{at}.tool_calls[{index}].")
+    if (legacy := message.get("function_call")) is not None:
+        _check_names(legacy, _CALL, f"{at}.function_call.")
+
+
+def _check_both(outer: dict[str, Any], name: str, known: frozenset[str], at: str) -> None:
+    """An object, and the one that is its member `name`."""
+    _check_names(outer, known, at)
+    if type(inner := outer.get(name)) is dict:
+        _check_names(inner, known, f"{at}{name}.")
+
+
+def _check_names(found: dict[str, Any], known: frozenset[str], at: str) -> None:
+    """Raises BadRequest for a name that differs by case from a known one, or from another one in the same object."""
+    if found.keys() <= known:
+        return
+    seen = set()
+    for name in found.keys() - known:
+        folded = name.upper().casefold()  # also what is no ASCII: a long s, the sign of Kelvin
+        if folded in known:
+            raise _bad(f"{at}{folded}", "must be written exactly so")
+        if folded in seen:
+            raise _bad(at.rstrip(".") or "body", "must not hold names that differ by case alone")
+        seen.add(folded)
+
+
 # messages
 
 
-def _message(message: _Message, index: int) -> Message:
+def _message(message: _Message, index: int, raw: list[dict[str, Any]]) -> Message:
+    """`raw`: all messages, as they came."""
     if type(message.content) is str and (role := _PLAIN.get(message.role)):  # most are nothing but a text
         return Message(role, (Text(message.content),))
     at = f"messages[{index}]"
     translate = _ROLES.get(message.role)
     if translate is None:
         raise _bad(f"{at}.role", f"must be one of {', '.join(_ROLES)}")
+    _check_within(raw[index], at)
     return translate(message, at)
 
 

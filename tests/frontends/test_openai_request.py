@@ -309,3 +309,102 @@ def test_any_request_is_a_chat_or_a_bad_request_that_names_a_field(wire: Any) ->
 def test_any_bytes_are_a_chat_or_a_bad_request(body: bytes) -> None:
     with contextlib.suppress(BadRequest):
         OpenAI().parse(body, {})
+
+
+FUNCTION = {"name": "f", "arguments": "{}"}
+CALLED = {"role": "assistant", "tool_calls": [{"id": "1", "type": "function", "function": FUNCTION}]}
+IMAGE = {"type": "image_url", "image_url": {"url": "https://x/y"}}
+TOOL = {"type": "function", "function": {"name": "f"}}
+OTHER_CASE: list[tuple[str, dict[str, Any], str]] = [
+    ("model", {"Model": "dear"}, "model"),
+    ("model, loud", {"MODEL": "dear"}, "model"),
+    ("the limit", {"max_tokens": 5, "Max_Tokens": 50_000}, "max_tokens"),
+    ("a limit alone", {"Max_Completion_Tokens": 50_000}, "max_completion_tokens"),
+    ("messages", {"Messages": [USER]}, "messages"),
+    ("stream", {"Stream": True}, "stream"),
+    ("a long s", {"\u017ftream": True}, "stream"),
+    ("the sign of Kelvin", {"max_to\u212aens": 50_000}, "max_tokens"),
+    ("a dotless i", {"temperature": 1, "s\u0131": 1, "si": 2}, "body"),
+    ("two that nobody knows", {"top_k": 1, "Top_K": 50}, "body"),
+    ("a role", {"messages": [USER, {**USER, "Role": "system"}]}, "messages[1].role"),
+    ("a text", {"messages": [{**USER, "Content": "other"}]}, "messages[0].content"),
+    ("a text beside tool calls", {"messages": [{**CALLED, "Content": "x"}]}, "messages[0].content"),
+    ("two in a message that nobody knows", {"messages": [{**USER, "cache": 1, "Cache": 2}]}, "messages[0]"),
+    (
+        "a part",
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "a", "Text": "b"}]}]},
+        "messages[0].content[0].text",
+    ),
+    (
+        "a part's type",
+        {"messages": [{"role": "user", "content": [IMAGE, {**IMAGE, "Type": "x"}]}]},
+        "messages[0].content[1].type",
+    ),
+    (
+        "an image",
+        {"messages": [{"role": "user", "content": [{**IMAGE, "image_url": {"url": "https://x/y", "URL": "http://z"}}]}]},
+        "messages[0].content[0].image_url.url",
+    ),
+    (
+        "a call",
+        {"messages": [{"role": "assistant", "tool_calls": [{**CALLED["tool_calls"][0], "ID": "2"}]}]},
+        "messages[0].tool_calls[0].id",
+    ),
+    (
+        "a call's function",
+        {"messages": [{"role": "assistant", "tool_calls": [{"id": "1", "function": {**FUNCTION, "Arguments": "x"}}]}]},
+        "messages[0].tool_calls[0].function.arguments",
+    ),
+    (
+        "an old call",
+        {"messages": [{"role": "assistant", "function_call": {**FUNCTION, "Name": "g"}}]},
+        "messages[0].function_call.name",
+    ),
+    ("a tool", {"tools": [TOOL, {**TOOL, "Function": {"name": "g"}}]}, "tools[1].function"),
+    (
+        "a tool's function",
+        {"tools": [{"type": "function", "function": {"name": "f", "Parameters": {}}}]},
+        "tools[0].function.parameters",
+    ),
+    ("a choice", {"tool_choice": {"type": "function", "function": {"name": "f", "Name": "g"}}}, "tool_choice.function.name"),
+    ("an option", {"stream": True, "stream_options": {"Include_Usage": False}}, "stream_options.include_usage"),
+    ("a format", {"response_format": {"type": "text", "Type": "json_object"}}, "response_format.type"),
+    (
+        "a schema",
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {}, "Schema": {}}}},
+        "response_format.json_schema.schema",
+    ),
+]
+
+
+@pytest.mark.parametrize(("fields", "param"), [row[1:] for row in OTHER_CASE], ids=[row[0] for row in OTHER_CASE])
+def test_a_name_in_another_case_is_refused(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        ask(**fields)
+    assert refused.value.details[0]["field"] == param
+    assert "dear" not in refused.value.message
+
+
+def test_a_model_in_another_case_is_refused_where_there_is_none() -> None:
+    with pytest.raises(BadRequest):
+        parse({"Model": "dear", "messages": [USER]})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"Vendor": 1},
+        {"metadata": {"ID": 1, "id": 2}},
+        {"vendor": {"Model": "x", "model": "y"}},
+        {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"properties": {"Name": {}, "name": {}}}}}]},
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "x", "schema": {"properties": {"A": {}, "a": {}}}},
+            }
+        },
+        {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "x", "Data": "y"}}]}]},
+    ],
+)
+def test_what_is_not_interpreted_may_be_written_in_any_case(fields: dict[str, Any]) -> None:
+    assert ask(**fields).wire.items() >= fields.items()
