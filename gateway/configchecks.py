@@ -39,7 +39,7 @@ from gateway.limits.bucket import rule_of
 from gateway.pricefile import check_date, check_order
 from gateway.problems import Path, Report, suggestion
 from gateway.storage.address import EXPECTED, address_of, is_redis
-from gateway.units import Seconds, Secret
+from gateway.units import Bytes, Seconds, Secret
 from gateway.validation import INVALID
 
 SHARED = re.compile(r"shared:.+")
@@ -85,8 +85,8 @@ class Checks:
                 self._issuer(path, section)
             case Limit(rate=float(), burst=None | float() | int()):
                 self._limit(path, section)
-            case Upstream(proxy=Secret() as proxy):
-                self._try((*path, "proxy"), _proxy, proxy.reveal())
+            case Upstream():
+                self._upstream(path, section)
             case BrowserTokens():
                 self._tokens(path, section)
             case Limits(store=str(store)) if not SHARED.fullmatch(store.reveal()):
@@ -117,6 +117,10 @@ class Checks:
         if value is not None and value <= 0:
             self._report.problem(path, "must be more than 0")
 
+    def _some_bytes(self, path: Path, value: Bytes) -> None:
+        if isinstance(value, int) and value < 1:
+            self._report.problem(path, "must be more than 0")
+
     def _try(self, path: Path, check: Callable[[str], object], text: object) -> None:
         """Report what `check` has to say about `text`."""
         if not isinstance(text, str):
@@ -143,8 +147,13 @@ class Checks:
         for name in ("body_timeout", "header_timeout", "keepalive_timeout", "write_idle"):
             self._above_zero((*path, name), getattr(server, name))
         for name in ("body_limit", "send_buffer"):
-            if getattr(server, name) < 1:
-                self._report.problem((*path, name), "must be more than 0")
+            self._some_bytes((*path, name), getattr(server, name))
+
+    def _upstream(self, path: Path, upstream: Upstream) -> None:
+        if isinstance(upstream.proxy, Secret):
+            self._try((*path, "proxy"), _proxy, upstream.proxy.reveal())
+        for name in ("max_before_content", "max_answer"):
+            self._some_bytes((*path, name), getattr(upstream, name))
 
     def _alias(self, path: Path, alias: Alias) -> None:
         self._above_zero((*path, "heartbeat"), alias.heartbeat)

@@ -77,7 +77,14 @@ class Leg(msgspec.Struct, eq=False):
         flow, target, whole = self.flow, self.attempt.target, self.attempt.whole
         verbatim = target.passes_on == flow.call.frontend.dialect and not flow.resumes
         self.decoder = decoder = target.backend.decoder(verbatim=verbatim) if whole is None else whole.whole_decoder()
-        relay = Relay(decoder, flow.speak(verbatim=verbatim), not flow.call.chat.stream, self.accept_empty)
+        relay = Relay(
+            decoder,
+            flow.encoder_for(verbatim=verbatim),
+            not flow.call.chat.stream,
+            self.accept_empty,
+            target.max_before_content,
+            target.max_answer,
+        )
         if flow.said:
             relay.goes_on(flow.said, prefilled=self.prefilled)
         elif flow.resumes:
@@ -225,6 +232,12 @@ class Flow(msgspec.Struct, eq=False):
             self.encoder = self.call.frontend.encoder(self.call.chat, self.answer, verbatim=verbatim)
             self.verbatim = verbatim
         return self.encoder
+
+    def encoder_for(self, *, verbatim: bool) -> Encoder:
+        """An attempt's encoder. A whole answer is encoded as it comes, so that each attempt needs one of its own."""
+        if self.call.chat.stream:
+            return self.speak(verbatim=verbatim)
+        return self.call.frontend.encoder(self.call.chat, self.answer, verbatim=verbatim)
 
     def hand_over(self, leg: Leg, chunk: bytes, now: float, *, first: bool) -> None:
         """A leg's bytes for the client. Its first ones make it the winner."""

@@ -13,7 +13,11 @@ and tested as what it is. Its phases:
                 reasoning is not said: the client holds another's. Where it diverges, the client is told to start over if
                 its dialect can (`Encoder.restart`), and otherwise the attempt has failed. Text is never said twice.
 
-A whole answer (not streamed) commits only when it is complete, so any failure before its end leaves no trace either.
+A whole answer (not streamed) commits only when it is complete, so any failure before its end leaves no trace either. Its
+encoder is the attempt's own and is given the events as they come: they need not be kept, nor encoded all at once.
+
+What has not been said yet is bounded in bytes of the upstream's body, whatever they hold: frames before the first content by
+`max_before_content`, a whole answer by `max_answer`.
 
 The observer keeps what the rest of the gateway wants to know: when content came, how much, the usage, the finish,
 and the text.
@@ -28,6 +32,8 @@ from gateway.errors import UpstreamError, UpstreamGarbled, UpstreamTruncated
 from gateway.events import Finished, ReasoningDelta, Started, StreamEvent, TextDelta, ToolCallDelta, ToolCallStarted, Verbatim
 from gateway.frontends import Encoder
 
+MAX_BEFORE_CONTENT = 1 << 20
+MAX_WHOLE = 64 << 20
 MAX_ANSWER = 32 << 20
 """Characters of one answer; what is longer is cut (an upstream that never ends must not fill the memory)."""
 FOLD = 256
@@ -44,6 +50,8 @@ class Relay(msgspec.Struct, eq=False):
     _encoder: Encoder
     whole: bool
     accept_empty: bool
+    max_before_content: int = MAX_BEFORE_CONTENT
+    max_answer: int = MAX_WHOLE
     content_at: float = 0.0
     resumes: bool = False
     committed: bool = False
@@ -55,6 +63,7 @@ class Relay(msgspec.Struct, eq=False):
     model: str = ""
     only_text: bool = True
     recovered: bool = False  # this attempt has gone on with what another had begun
+    _received: int = 0  # bytes of body, until the attempt has committed
     _said: str = ""
     _reproducing: bool = False
     _held: list[StreamEvent] = []
@@ -92,7 +101,21 @@ class Relay(msgspec.Struct, eq=False):
 
         Raises UpstreamError where the stream is broken; what stood before the break has been returned by then.
         """
-        return self._take(self._decoder.feed(data), now)
+        if self.committed:
+            return self._take(self._decoder.feed(data), now)
+        self._received += len(data)
+        if self._received > self.max_answer:
+            raise UpstreamGarbled(f"The upstream's answer has more than {self.max_answer} bytes")
+        events = self._decoder.feed(data)
+        out = self._take(events, now)
+        if self._received > self.max_before_content and not self.first_content_at and self.finished is None:
+            self._check_barren(data, events)
+        return out
+
+    def _check_barren(self, data: bytes, events: list[StreamEvent]) -> None:
+        """More than `max_before_content` has come, and no content. What may be one long frame, or document, has time to end."""
+        if events or (data.endswith(b"\n") and not self.whole):
+            raise UpstreamGarbled(f"The upstream sent more than {self.max_before_content} bytes before any content")
 
     def close(self, now: float) -> bytes:
         """The upstream's body has ended. Raises UpstreamTruncated where the answer is not complete."""
@@ -144,8 +167,13 @@ class Relay(msgspec.Struct, eq=False):
 
     def _commit(self, events: list[StreamEvent]) -> bytes:
         """Hold the events back, or begin to speak."""
+        if self.whole:
+            if self.finished is not None:
+                self._check_empty()
+                self.committed = True
+            return self._encoder.encode(events)
         events = self._held = self._held + events if self._held else events
-        if self.finished is None and (self.whole or not self.first_content_at):
+        if self.finished is None and not self.first_content_at:
             return b""
         self._check_empty()
         if self.resumes:

@@ -200,6 +200,8 @@ class Runtime:
             series=series,
             prices=self._prices.prices_of(spec.upstream, spec.model),
             passes_on=backend.dialect if backend.dialect and alias.report_model == "target" else None,
+            max_before_content=int(upstream.max_before_content),
+            max_answer=int(upstream.max_answer),
             whole=backend if isinstance(backend, AnswersWhole) and not (backend.always_stream or by_ttft) else None,
         )
 

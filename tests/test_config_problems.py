@@ -200,6 +200,12 @@ REPLACED: list[tuple[str, str, str, list[str]]] = [
     ),
     ("the backend refuses", "http://x", "ftp://x", ["2:9: upstreams.main: base_url must start with http:// or https://"]),
     (
+        "no bytes",
+        "base_url:",
+        "max_answer: 0, base_url:",
+        ["2:37: upstreams.main.max_answer: must be more than 0"],
+    ),
+    (
         "zero timeout",
         "base_url:",
         "timeouts: {connect: 0s}, base_url:",

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import pytest
 
-from gateway.errors import GatewayError, UpstreamError, UpstreamTruncated
+from gateway.errors import GatewayError, UpstreamError, UpstreamGarbled, UpstreamTruncated
 from gateway.events import Finished, ReasoningDelta, Started, StreamEvent, TextDelta, ToolCallStarted, Usage, Verbatim
 from gateway.relay import Relay
 
@@ -25,7 +25,7 @@ class Script:
     def feed(self, data: bytes) -> list[StreamEvent]:
         if b"!" in data:
             raise UpstreamError("stream_error")
-        return [self.EVENTS[letter] for letter in data.decode() if letter != "_"]
+        return [self.EVENTS[letter] for letter in data.decode() if letter not in "_\n"]
 
     def close(self) -> list[StreamEvent]:
         if self.complete_at_close:
@@ -59,10 +59,22 @@ class Names:
         return b"~"
 
 
+class WholeNames(Names):
+    """The same for a whole answer, silent until its end."""
+
+    def __init__(self) -> None:
+        self.kept = b""
+
+    def encode(self, events: Sequence[StreamEvent]) -> bytes:
+        self.kept += super().encode(events)
+        return self.kept if any(isinstance(event, Finished) for event in events) else b""
+
+
 def relay(
     *, whole: bool = False, accept_empty: bool = False, said: str = "", prefilled: bool = False, resumes: bool = False
 ) -> Relay:
-    r = Relay(Script(), Names(), whole, accept_empty, 1.0, resumes)
+    encoder = WholeNames() if whole else Names()
+    r = Relay(Script(), encoder, whole, accept_empty, content_at=1.0, resumes=resumes)
     if said:
         r.goes_on(said, prefilled=prefilled)
     return r
@@ -263,3 +275,59 @@ def test_the_end_says_the_cost_where_it_is_asked_for() -> None:
     r.feed(b"sa", 2)
     r.feed(b"b.", 3)
     assert said[-1] == r.finished == Finished("stop", Usage(1, 2), cost=0.5)
+
+
+def bounded(*, whole: bool, before: int = 10, answer: int = 20) -> Relay:
+    return Relay(Script(), WholeNames() if whole else Names(), whole, False, before, answer, content_at=1.0)
+
+
+TOO_EARLY = "more than 10 bytes before any content"
+TOO_LONG = "more than 20 bytes"
+BOUNDS: list[tuple[bool, list[bytes], str]] = [
+    (False, [b"s", *[b"v"] * 10], TOO_EARLY),
+    (False, [b"s", *[b"v"] * 9, b"a", b"v" * 100], ""),
+    (False, [b"v" * 11], TOO_EARLY),
+    (False, [b"_" * 11 + b"a"], ""),  # the read that brings content
+    (False, [b"s", b"_" * 10, b"v"], TOO_EARLY),  # a frame that came in two reads
+    (False, [b"s", b"_" * 10, b"a"], ""),
+    (False, [b"s", b"_" * 9, b"_\n"], TOO_EARLY),  # frames that mean nothing to this dialect
+    (False, [b"_" * 20, b"a"], TOO_LONG),  # one frame, for all that is known
+    (False, [b"a", b"a" * 100, b"."], ""),  # a stream that is passed on is not kept
+    (True, [b"s", *[b"v"] * 10], TOO_EARLY),
+    (True, [b"s", b"a", *[b"v"] * 17, b"."], ""),
+    (True, [b"s", b"a", *[b"v"] * 19], TOO_LONG),
+    (True, [b"a" * 19, b"."], ""),
+    (True, [b"a" * 20, b"."], TOO_LONG),
+    (True, [b"_\n" * 6, b"a."], ""),  # a document
+    (True, [b"_" * 21], TOO_LONG),
+]
+
+
+@pytest.mark.parametrize(("whole", "reads", "refusal"), BOUNDS)
+def test_what_is_not_said_yet_is_bounded_in_bytes(whole: bool, reads: list[bytes], refusal: str) -> None:
+    r = bounded(whole=whole)
+    *all_but_one, last = enumerate(reads, 1)
+    said = b"".join([r.feed(data, at) for at, data in all_but_one])
+    if not refusal:
+        assert said + r.feed(last[1], last[0])
+        return
+    assert said == b"", "nothing was said: another target may answer"
+    with pytest.raises(UpstreamGarbled, match=refusal):
+        r.feed(last[1], last[0])
+
+
+def test_the_events_of_a_whole_answer_are_not_kept() -> None:
+    """They are encoded as they come: an answer of many frames neither fills the memory nor takes a long turn at its end."""
+    encoded: list[int] = []
+
+    class Counts(WholeNames):
+        def encode(self, events: Sequence[StreamEvent]) -> bytes:
+            encoded.append(len(events))
+            return super().encode(events)
+
+    r = Relay(Script(), Counts(), whole=True, accept_empty=False, content_at=1)
+    for _ in range(100):
+        assert r.feed(b"ab", 2) == b""
+    assert encoded == [2] * 100
+    assert r._held == []
+    assert r.feed(b".", 3) == b"ab" * 100 + b"."

@@ -25,7 +25,11 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Encoder(Protocol):
-    """Events -> the client's bytes; sans-io, one per call, kept over failed attempts (nothing is fed before commit)."""
+    """Events -> the client's bytes; sans-io.
+
+    Of a stream: one per call, kept over failed attempts (nothing is fed before commit). Of a whole answer: one per attempt, fed
+    as the answer comes; it says nothing before the end.
+    """
 
     content_type: str
 
