@@ -3,6 +3,7 @@
 Nothing here may hold a secret or a prompt: the text of each error is shown to callers.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -10,7 +11,7 @@ UpstreamErrorKind = Literal[
     # before an answer: connection
     "dns_error", "connect_error", "connect_timeout", "tls_error", "reset", "headers_timeout",
     # the answer's status
-    "rate_limited", "server_error", "overloaded", "bad_credentials", "not_found",
+    "rate_limited", "server_error", "overloaded", "bad_credentials", "billing", "not_found",
     # the request itself is at fault: passed on to the caller
     "bad_request", "context_length", "content_policy",
     # the answer's stream
@@ -31,6 +32,10 @@ CONNECTION: dict[UpstreamErrorKind, str] = {
 
 CALLERS_FAULT: frozenset[UpstreamErrorKind] = frozenset({"bad_request", "context_length", "content_policy"})
 """Kinds that another target would answer in the same way: never retried."""
+
+ACCOUNTS_FAULT: frozenset[UpstreamErrorKind] = frozenset({"bad_credentials", "billing"})
+"""Kinds where the gateway's own account with the provider is at fault: its key, its rights or its money. The next target is
+asked, and the operator has to hear of it."""
 
 
 class ConfigError(Exception):
@@ -169,6 +174,8 @@ class UpstreamError(GatewayError):
     `status` is the upstream's HTTP status, 0 where there was none; `retry_after` in seconds where it said so.
     `detail` is for the log only: what happened to the connection, with the upstream's address.
     The message is safe to show: the provider's own words about the request, or ours; never a header or a key.
+    `words` is what it was made of, unmasked, until the upstream's own secrets have been masked in it, too
+    (`gateway.wire.upstream_errors.conceal`); it is never shown or logged.
     """
 
     def __init__(
@@ -180,11 +187,21 @@ class UpstreamError(GatewayError):
         self.code = kind
         self.status = status
         self.retry_after = retry_after
+        self.words = ""
 
     @property
     def callers_fault(self) -> bool:
         """Another target would say the same: pass it on instead of failing over."""
         return self.kind in CALLERS_FAULT
+
+
+def wait_of(error: GatewayError) -> float | None:
+    """Seconds after which the same request may be answered; None where nobody said, or where it never will be."""
+    match error:
+        case RateLimited(retry_after=seconds) | UpstreamError(retry_after=float() as seconds) if seconds < math.inf:
+            return math.ceil(seconds * 1000) / 1000
+        case _:
+            return None
 
 
 class NoRoom(UpstreamError):

@@ -93,6 +93,9 @@ class Load:
 NOT_ITS_FAULT: frozenset[UpstreamErrorKind] = frozenset({"bad_request", "context_length", "content_policy", "rate_limited"})
 COOL_DOWN = 1.0
 """Seconds to stay away after a 429 that does not say for how long. (A 503 with a Retry-After cools down, too.)"""
+PATIENCE = 60.0
+"""Seconds to stay away at most, whatever an upstream asks for: a limit that was raised, or an account that was paid, is found
+out by then. Callers are told the wait that the upstream said."""
 
 
 class Health:
@@ -161,8 +164,8 @@ class Health:
 
     def failed(self, error: UpstreamError) -> None:
         """Count what the error says about the target (nothing, where the request itself was at fault)."""
-        if error.kind == "rate_limited" or error.retry_after is not None:
-            self._cool_until = max(self._cool_until, self._clock() + (error.retry_after or COOL_DOWN))
+        if error.kind in ("rate_limited", "billing") or error.retry_after is not None:
+            self._cool_until = max(self._cool_until, self._clock() + min(error.retry_after or COOL_DOWN, PATIENCE))
         if error.kind in NOT_ITS_FAULT:
             return self.abandoned()
         self._failures += 1

@@ -11,12 +11,14 @@ keep the books.
 
 import asyncio
 import random
+import re
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import msgspec
 
+from gateway.backends import Backend
 from gateway.call import LARGE, NOTHING, Attempt, Call, Nowhere, Outlet, Target
 from gateway.chat import ChatRequest, continued, estimated_tokens
 from gateway.config import Prices
@@ -40,6 +42,7 @@ from gateway.relay import Relay
 from gateway.routing import Journey, RetryBudget, Step, queue_of
 from gateway.scope import Scope
 from gateway.transport import UpstreamResponse
+from gateway.wire.upstream_errors import conceal
 
 Policy = Callable[[Call], AbstractAsyncContextManager[None] | None]
 """None: this call is none of the policy's."""
@@ -56,11 +59,12 @@ OUTCOMES: dict[UpstreamErrorKind, str] = {
     "dns_error": "connect_error", "connect_error": "connect_error", "connect_timeout": "connect_error",
     "reset": "connect_error", "tls_error": "tls_error", "headers_timeout": "headers_timeout",
     "rate_limited": "rate_limited", "server_error": "server_error", "overloaded": "server_error",
-    "bad_credentials": "bad_credentials", "not_found": "client_error", "bad_request": "client_error",
-    "context_length": "client_error", "content_policy": "client_error", "garbled": "garbled",
+    "bad_credentials": "bad_credentials", "billing": "bad_credentials", "not_found": "client_error",
+    "bad_request": "client_error", "context_length": "client_error", "content_policy": "client_error", "garbled": "garbled",
     "truncated": "truncated", "stream_error": "server_error", "first_token_timeout": "first_token_timeout",
     "idle_timeout": "idle_timeout", "total_timeout": "total_timeout", "diverged": "garbled",
 }  # fmt: skip
+_SECRET = re.compile(r"(?i)key|auth|token|secret|cookie|password")
 UNSEEN = frozenset({"abandoned", "headers_timeout", "idle_timeout", "total_timeout", "truncated"})
 """Outcomes of an attempt that may have generated what nobody saw, as its answer was to come in one piece: its prompt counts."""
 ENDS = {"stop": "done", "tool_calls": "done", "length": "length", "content_filter": "content_filter"}
@@ -372,6 +376,7 @@ class Pipeline:
                 target.health.abandoned()
             else:
                 attempt.outcome = OUTCOMES[error.kind]
+                conceal(error, secrets_of(target.backend))
                 target.health.failed(error)
             raise
         finally:
@@ -461,6 +466,13 @@ def _deadline(flow: Flow, timeout: float) -> asyncio.TimerHandle:
     """The whole call's: waiting for a turn included."""
     late = UpstreamError("total_timeout", "The call took too long")
     return asyncio.get_running_loop().call_later(timeout, flow.scope.end, late)
+
+
+def secrets_of(backend: Backend) -> list[str]:
+    """What an upstream is sent to know the gateway by: not to be read in its errors by callers."""
+    named = (value for name, value in getattr(backend, "headers", {}).items() if _SECRET.search(name))
+    values = [*(value for _, value in backend.credentials()), *named]
+    return [part for value in values for part in (value, value.partition(" ")[2]) if part]
 
 
 def _waits(attempt: Attempt) -> tuple[float, float]:

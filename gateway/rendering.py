@@ -35,7 +35,7 @@ STATUS: Mapping[type[GatewayError], int] = {
     PayloadTooLarge: 413, UnsupportedMediaType: 415, RateLimited: 429, Unavailable: 503,
 }  # fmt: skip
 UPSTREAM_STATUS = {
-    "bad_request": 400, "context_length": 400, "content_policy": 400, "rate_limited": 429, "overloaded": 503,
+    "bad_request": 400, "context_length": 400, "content_policy": 400, "rate_limited": 429, "billing": 429, "overloaded": 503,
     "headers_timeout": 504, "first_token_timeout": 504, "idle_timeout": 504, "total_timeout": 504, "connect_timeout": 504,
 }  # fmt: skip
 ALLOWED_HEADERS = (

@@ -5,17 +5,20 @@ vision, no tools, too small a context) are left out. Targets that are not well a
 left: the last one is never ejected, for asking it is better than refusing without a try.
 
 After a failure (`Journey.failed`) the next step follows from the kind of error:
-- the request itself was at fault: no further step; but one that is too long goes to a target with a larger context, and
-  one that was refused by content policy to the next target where the alias says so;
+- the request itself was at fault: no further step; but one that is too long goes to a target with a larger context, or with
+  one that nobody has told (`context: null`), and one that was refused by content policy to the next target where the alias
+  says so;
 - an idle connection that was closed as the request was sent: the same target once more, at once;
 - a server error or a reset before headers: the same target once more after a short jittered wait, then the next;
 - a Retry-After (429, 503) that ends soon: waited out on the same target; else the next at once (health keeps later calls away);
-- silence (timeouts), broken streams, bad credentials, refused connections: the next at once, never the same again.
+- silence (timeouts), broken streams, refused connections, and where our own account with the provider is at fault (its key,
+  its money): the next at once, never the same again.
 
 A budget bounds what retries may add when everything fails: a share of the requests plus some a second. It is charged by
 extra attempts that fail, and going on to a target that is well needs none: a burst of calls fails over freely.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Generic
 
@@ -75,7 +78,8 @@ class Step(msgspec.Struct, Generic[T], frozen=True):
 
 
 def queue_of(ranks: Sequence[Rank], asked: Asked, chance: Chance) -> list[T]:
-    """All targets that can take the call, in the order of tiers and strategies. Raises BadRequest where none can."""
+    """All targets that can take the call, in the order of tiers and strategies. Raises BadRequest where none can: with the
+    code "context_length" where it is too long for those that could take it otherwise."""
     queue: list[T] = []
     why = ""
     for rank in ranks:
@@ -87,7 +91,10 @@ def queue_of(ranks: Sequence[Rank], asked: Asked, chance: Chance) -> list[T]:
                 fit.append(target)
         queue += ordered(rank, fit, asked, chance)  # type: ignore[arg-type]
     if not queue:
-        raise BadRequest(f"No target of this model can take the request: it {why}", param="model", code="no_fit_target")
+        shorter = msgspec.structs.replace(asked, tokens=0)
+        too_long = [target for rank in ranks for target in rank.targets if not shorter.unfit(target)]
+        code, why = ("context_length", asked.unfit(too_long[0])) if too_long else ("no_fit_target", why)
+        raise BadRequest(f"No target of this model can take the request: it {why}", param="model", code=code)
     return queue
 
 
@@ -147,7 +154,7 @@ class Journey(Generic[T]):
             case "context_length":
                 assert self._current is not None
                 window = self._current.spec.context or 0
-                self._queue = [target for target in self._queue if (target.spec.context or 0) > window]
+                self._queue = [target for target in self._queue if (target.spec.context or math.inf) > window]
                 return bool(self._queue)
             case "content_policy":
                 return self._policy.after_content_policy

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from gateway.errors import UpstreamError, UpstreamGarbled, UpstreamTruncated
+from gateway.errors import UpstreamGarbled, UpstreamTruncated
 from gateway.events import (
     Finished,
     FinishReason,
@@ -25,7 +25,7 @@ from gateway.events import (
     Usage,
 )
 from gateway.wire.sse import Event, EventStream
-from gateway.wire.upstream_errors import stream_error
+from gateway.wire.upstream_errors import stream_error, told_error
 from plugins.decoding import FrameDecoder
 
 STOP_REASONS: dict[str, FinishReason] = {
@@ -160,13 +160,15 @@ class MessagesDecoder(FrameDecoder[Event]):
             case _Event(type="message_stop"):
                 events.append(self._finish())
             case _Event(type="error"):
-                raise _stream_error(event.error)
+                raise stream_error(event.error)
 
     def _decode(self, data: bytes) -> _Event | None:
         try:
             event = _EVENT.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             kind = _type(data)
+            if not kind and (error := told_error(data)) is not None:  # as proxies in front of the API write it
+                raise error from None
             if kind in EVENTS or (self._strict and not kind):
                 raise UpstreamGarbled from None
             self.skipped += not kind
@@ -240,12 +242,3 @@ def _usage(usage: _Usage) -> Usage:
         cached_input=cached,
         reasoning=(details and details.thinking_tokens) or 0,
     )
-
-
-def _stream_error(error: Any) -> UpstreamError:
-    failed = stream_error(error)
-    match error:
-        case {"type": "invalid_request_error" | "request_too_large"} if failed.kind == "stream_error":
-            return UpstreamError("bad_request", failed.message, status=failed.status)
-        case _:
-            return failed

@@ -30,7 +30,7 @@ from gateway.events import (
     Usage,
 )
 from gateway.wire.ndjson import JSONLines
-from gateway.wire.upstream_errors import stream_error, upstream_error
+from gateway.wire.upstream_errors import stream_error, told_error, upstream_error
 from plugins.decoding import FrameDecoder
 from plugins.translation import check_endpoint, inline_image, json_object, response_format
 
@@ -228,7 +228,7 @@ class ChatDecoder(FrameDecoder[bytes]):
             self.skipped += 1
             return
         if line.error is not None:
-            raise stream_error(line.error)
+            raise told_error(frame) or stream_error(line.error)
         if not self._started:
             self._started = True
             events.append(Started(model=line.model))

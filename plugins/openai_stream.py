@@ -30,7 +30,7 @@ from gateway.events import (
 from gateway.wire import sse
 from gateway.wire.jsontext import oversized, slow_numbers
 from gateway.wire.lines import LIMIT
-from gateway.wire.upstream_errors import stream_error
+from gateway.wire.upstream_errors import stream_error, tells_error, told_error
 from plugins.openai_chunk import MALFORMED, Choice, Chunk, ContentPart, Function, ReportedUsage, ToolCallPart
 from plugins.openai_chunk import decode as _decode
 from plugins.openai_form import Form, learn
@@ -201,14 +201,14 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         except MALFORMED:
             return self._not_a_chunk(payload, events)
         if chunk.error:
-            raise stream_error({"error": chunk.error})
+            raise told_error(payload) or stream_error({"error": chunk.error})
         if chunk.usage is not None:
             self._usage = chunk.usage
         elif chunk.x_groq is not None:
             self._usage = chunk.x_groq.usage or self._usage
         choices = chunk.choices
         if not choices:
-            return self._without_choices(chunk)
+            return self._without_choices(chunk, payload)
         if not self._started:
             self._started = True
             events.append(Started(chunk.id or "", chunk.model or ""))
@@ -243,8 +243,12 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         if choice.usage is not None:
             self._usage = choice.usage
 
-    def _without_choices(self, chunk: Chunk) -> bool:
+    def _without_choices(self, chunk: Chunk, payload: bytes) -> bool:
         """Azure's verdict on the prompt is a chunk like any other; usage alone is withheld; anything else is none of ours."""
+        if chunk.usage is None or b'"base_resp"' in payload:
+            error = told_error(payload)
+            if error is not None:
+                raise error
         if chunk.usage is None and chunk.choices is None:
             self._skip()
         return chunk.usage is None and chunk.choices is not None
@@ -406,8 +410,10 @@ def _as_chunk(document: bytes | bytearray) -> bytes:
             pass
         case [{"error": error}, *_]:
             value = {"error": error}
-        case {"choices": [*choices]}:
+        case {"choices": [_, *_] as choices}:
             value = {**value, "object": "chat.completion.chunk", "choices": [_as_chunk_choice(choice) for choice in choices]}
+        case _ if tells_error(value):
+            value = {"error": value}
         case _:
             raise UpstreamGarbled("The upstream answered with something other than a chat completion")
     return msgspec.json.encode(value)

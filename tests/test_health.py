@@ -1,5 +1,5 @@
 from gateway.errors import UpstreamError
-from gateway.health import BreakerPolicy, Health, State
+from gateway.health import PATIENCE, BreakerPolicy, Health, State
 
 POLICY = BreakerPolicy(failures=3, open_for=5, open_max=15)
 BROKEN = UpstreamError("server_error")
@@ -149,3 +149,23 @@ def test_any_error_with_a_retry_after_cools_down() -> None:
     assert not health.ready()
     clock.now += 20
     assert health.ready()
+
+
+def test_no_wait_that_an_upstream_asks_for_keeps_it_away_for_longer_than_our_patience() -> None:
+    clock = Clock()
+    health = Health(clock, POLICY)
+    health.begin()
+    health.failed(UpstreamError("rate_limited", retry_after=86_400.0))
+    clock.now += PATIENCE - 1
+    assert not health.ready()
+    clock.now += 1
+    assert health.ready()
+
+
+def test_an_account_without_money_cools_down_and_counts_as_a_failure() -> None:
+    clock = Clock()
+    health = Health(clock, POLICY)
+    for _ in range(POLICY.failures):
+        health.begin()
+        health.failed(UpstreamError("billing"))
+    assert health.state is State.OPEN

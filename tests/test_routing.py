@@ -98,13 +98,13 @@ def test_a_stale_connection_is_not_replaced_where_the_same_target_is_not_to_be_a
 @pytest.mark.parametrize(
     "kind",
     ["connect_error", "dns_error", "tls_error", "connect_timeout", "headers_timeout", "first_token_timeout", "truncated",
-     "garbled", "stream_error", "idle_timeout", "bad_credentials", "not_found"],
+     "garbled", "stream_error", "idle_timeout", "bad_credentials", "billing", "not_found"],
 )  # fmt: skip
 def test_the_next_target_is_asked_at_once_after(kind: UpstreamErrorKind) -> None:
     assert walk(journey([Target("a")], [Target("b")]), UpstreamError(kind)) == [("a", 0), ("b", 0)]
 
 
-@pytest.mark.parametrize("kind", ["bad_request", "context_length", "content_policy"])
+@pytest.mark.parametrize("kind", ["bad_request", "content_policy"])
 def test_what_the_request_is_to_blame_for_is_told_to_the_caller(kind: UpstreamErrorKind) -> None:
     assert walk(journey([Target("a")], [Target("b")]), UpstreamError(kind)) == [("a", 0)]
 
@@ -241,6 +241,24 @@ def test_a_request_that_no_target_can_take_is_refused_with_the_reason() -> None:
 def test_a_request_that_is_too_long_goes_to_a_larger_context_only() -> None:
     trip = journey([Target("small", context=8000)], [Target("same", context=8000)], [Target("large", context=100_000)])
     assert walk(trip, UpstreamError("context_length")) == [("small", 0), ("large", 0)]
+
+
+def test_a_request_that_is_too_long_goes_to_a_context_that_nobody_has_told() -> None:
+    errors = [UpstreamError("context_length"), UpstreamError("context_length")]
+    trip = journey([Target("small", context=8000)], [Target("same", context=8000)], [Target("untold")], [Target("too")])
+    assert walk(trip, *errors) == [("small", 0), ("untold", 0), ("too", 0)]
+    assert walk(journey([Target("untold")], [Target("small", context=8000)]), *errors) == [("untold", 0), ("small", 0)]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "window", "code"), [(900, 100, "context_length"), (50, 100, "no_fit_target"), (900, None, "no_fit_target")]
+)
+def test_a_request_that_is_too_long_for_all_is_refused_as_such(tokens: int, window: int | None, code: str) -> None:
+    sees = window is not None and code == "context_length"
+    tiers = [[Target("blind", vision=False)], [Target("small", vision=sees, context=window)]]
+    with pytest.raises(BadRequest) as refused:
+        queue(*tiers, asked=Asked(vision=True, tokens=tokens))
+    assert refused.value.code == code
 
 
 def test_a_refusal_by_policy_is_passed_on_unless_the_alias_says_otherwise() -> None:

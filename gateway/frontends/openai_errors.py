@@ -8,7 +8,7 @@ Standard: https://platform.openai.com/docs/guides/error-codes/api-errors
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.errors import Forbidden, GatewayError, RateLimited, Unauthorized, Unavailable, UpstreamError
+from gateway.errors import Forbidden, GatewayError, RateLimited, Unauthorized, Unavailable, UpstreamError, wait_of
 
 _TYPES: Mapping[type[GatewayError], str] = {
     Unauthorized: "authentication_error", Forbidden: "permission_error", RateLimited: "rate_limit_error",
@@ -17,21 +17,23 @@ _TYPES: Mapping[type[GatewayError], str] = {
 _CODES: Mapping[str, str] = {
     "unauthorized": "invalid_api_key",
     "rate_limited": "rate_limit_exceeded",
+    "billing": "insufficient_quota",
     "context_length": "context_length_exceeded",
     "content_policy": "content_policy_violation",
 }
 
 
 def error_object(error: GatewayError) -> dict[str, Any]:
-    """The `{"error": …}` object for an error before or within a stream."""
-    return {
-        "error": {
-            "message": error.message,
-            "type": _type(error),
-            "param": error.param,
-            "code": _CODES.get(error.code, error.code),
-        }
+    """The `{"error": …}` object for an error before or within a stream; `retry_after` (seconds) stands in it where it is known
+    when the same request may be answered: within a stream there is no header left to say so."""
+    told = {
+        "message": error.message,
+        "type": _type(error),
+        "param": error.param,
+        "code": _CODES.get(error.code, error.code),
     }
+    wait = wait_of(error)
+    return {"error": told if wait is None else {**told, "retry_after": wait}}
 
 
 def _type(error: GatewayError) -> str:
@@ -40,6 +42,8 @@ def _type(error: GatewayError) -> str:
             return "invalid_request_error"
         case UpstreamError(kind="rate_limited"):
             return "rate_limit_error"
+        case UpstreamError(kind="billing"):
+            return "insufficient_quota"
         case UpstreamError():
             return "api_error"
         case _:

@@ -132,7 +132,7 @@ def _text_of(error: GatewayError) -> str:
     match error:
         case UpstreamError(callers_fault=True):
             return INVALID
-        case UpstreamError(kind="rate_limited"):
+        case UpstreamError(kind="rate_limited" | "billing"):
             return TEXTS[RateLimited]
         case _:
             return TEXTS.get(type(error), INTERNAL)

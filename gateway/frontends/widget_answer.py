@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, wait_of
 from gateway.events import Finished, ReasoningDelta, Started, StreamEvent, TextDelta, ToolCallDelta, ToolCallStarted
 from gateway.frontends import Answer
 
@@ -92,7 +92,9 @@ class Lines(_Text):
         return b"".join(lines) if len(lines) != 1 else lines[0]
 
     def fail(self, error: GatewayError) -> bytes:
-        return _json({"type": "error", "error": INTERNAL, "code": error.code, "requestId": self._answer.id}) + b"\n"
+        line = {"type": "error", "error": INTERNAL, "code": error.code, "requestId": self._answer.id}
+        wait = wait_of(error)
+        return _json(line if wait is None else {**line, "retryAfter": wait}) + b"\n"
 
     def restart(self) -> bytes:
         if not self._full:

@@ -372,7 +372,7 @@ async def test_a_refused_request_goes_where_it_may_be_taken_and_nowhere_else(fau
         aliases += [
             alias(named("larger", mode), *larger),
             alias(named("policy", mode), "faulty", "well", extra=", fall_back_on_content_policy: true"),
-            alias(named("pair", mode), "faulty", "well"),
+            alias(named("pair", mode), "faulty, context: 1000", "well, context: 1000"),
         ]
     async with Provider(refusing(fault)) as faulty, Provider(healthy) as same, Provider(healthy) as well:
         urls = {"faulty": faulty.url, "same": same.url, "well": well.url}

@@ -13,6 +13,7 @@ from gateway.errors import (
     Forbidden,
     GatewayError,
     ModelNotFound,
+    NoRoom,
     RateLimited,
     Unauthorized,
     Unavailable,
@@ -241,6 +242,8 @@ ERRORS: list[tuple[GatewayError, str, str]] = [
     (UpstreamError("context_length", "x"), "invalid_request_error", "context_length_exceeded"),
     (UpstreamError("content_policy", "x"), "invalid_request_error", "content_policy_violation"),
     (UpstreamError("rate_limited", "x"), "rate_limit_error", "rate_limit_exceeded"),
+    (UpstreamError("billing", "x"), "insufficient_quota", "insufficient_quota"),
+    (UpstreamError("bad_credentials", "x"), "api_error", "bad_credentials"),
     (UpstreamError("first_token_timeout", "x"), "api_error", "first_token_timeout"),
     (UpstreamTruncated(), "api_error", "truncated"),
 ]
@@ -248,6 +251,11 @@ ERRORS: list[tuple[GatewayError, str, str]] = [
 
 @pytest.mark.parametrize(("error", "kind", "code"), ERRORS, ids=[f"{type(row[0]).__name__} {row[2]}" for row in ERRORS])
 def test_errors_have_openais_shape(error: GatewayError, kind: str, code: str) -> None:
-    assert OpenAI().error(error, "req-1") == {
-        "error": {"message": error.message, "type": kind, "param": error.param, "code": code}
-    }
+    told = OpenAI().error(error, "req-1")["error"]
+    assert told.pop("retry_after", None) == (1.0 if type(error) is RateLimited else None)
+    assert told == {"message": error.message, "type": kind, "param": error.param, "code": code}
+
+
+def test_an_error_says_when_to_come_back_where_that_is_known() -> None:
+    assert OpenAI().error(UpstreamError("rate_limited", "x", retry_after=7200.0004), "r")["error"]["retry_after"] == 7200.001
+    assert "retry_after" not in OpenAI().error(NoRoom(float("inf"), "requests"), "r")["error"]

@@ -373,11 +373,11 @@ def test_a_body_without_events_is_truncated(stream: bytes) -> None:
 HTTP_ERRORS: list[tuple[int, str, str, UpstreamErrorKind]] = [
     (400, "invalid_request_error", "messages: at least one message is required", "bad_request"),
     (400, "invalid_request_error", "prompt is too long: 201000 tokens > 200000 maximum", "context_length"),
-    (400, "invalid_request_error", "Your credit balance is too low to access the API", "rate_limited"),
+    (400, "invalid_request_error", "Your credit balance is too low to access the API", "billing"),
     (401, "authentication_error", "invalid x-api-key", "bad_credentials"),
     (403, "permission_error", "not for you", "bad_credentials"),
     (404, "not_found_error", "model: nope", "not_found"),
-    (413, "request_too_large", "Request exceeds the maximum size", "bad_request"),
+    (413, "request_too_large", "Request exceeds the maximum size", "context_length"),
     (429, "rate_limit_error", "Too many", "rate_limited"),
     (500, "api_error", "Internal server error", "server_error"),
     (529, "overloaded_error", "Overloaded", "overloaded"),

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.wire.upstream_errors import MAX_MESSAGE, stream_error, upstream_error
+from gateway.wire.upstream_errors import MAX_MESSAGE, conceal, stream_error, tells_error, told_error, upstream_error
 
 
 def openai(message: str = "No", code: Any = None, type_: str = "invalid_request_error") -> dict[str, Any]:
@@ -13,6 +13,7 @@ def openai(message: str = "No", code: Any = None, type_: str = "invalid_request_
 
 
 REFUSED = "The upstream refused the gateway's credentials"
+UNPAID = "The upstream refused the gateway's account"
 
 ANSWERS: list[tuple[int, Any, str, str]] = [
     (400, openai("No"), "bad_request", "No"),
@@ -29,7 +30,9 @@ ANSWERS: list[tuple[int, Any, str, str]] = [
         "context_length",
         "prompt is too long: 9 > 8",
     ),
-    (413, openai("Too large"), "bad_request", "Too large"),
+    (413, openai("Too large"), "context_length", "Too large"),
+    (413, b"", "context_length", "context length"),
+    (413, b"<html><head><title>413 Request Entity Too Large</title></head></html>", "context_length", "context length"),
     (422, {"detail": [{"loc": ["body"], "msg": "Field required", "type": "missing"}]}, "bad_request", "Field required"),
     (422, {"detail": "Unprocessable"}, "bad_request", "Unprocessable"),
     (400, openai("Blocked", "content_policy_violation"), "content_policy", "Blocked"),
@@ -53,7 +56,8 @@ ANSWERS: list[tuple[int, Any, str, str]] = [
         "bad_credentials",
         REFUSED,
     ),
-    (402, {"error": {"message": "Insufficient Balance"}}, "rate_limited", "Insufficient Balance"),
+    (402, {"error": {"message": "Insufficient Balance"}}, "billing", f"{UNPAID}: Insufficient Balance"),
+    (402, {}, "billing", UNPAID),
     (404, {"error": "model 'x' not found"}, "not_found", "model 'x' not found"),
     (
         400,
@@ -66,7 +70,14 @@ ANSWERS: list[tuple[int, Any, str, str]] = [
     (425, {}, "server_error", "server error"),
     (418, {}, "bad_request", "bad request"),
     (429, openai("Slow down", "rate_limit_exceeded"), "rate_limited", "Slow down"),
-    (429, openai("You exceeded your current quota", "insufficient_quota"), "rate_limited", "You exceeded your current quota"),
+    (
+        429,
+        openai("Your quota is used up", "insufficient_quota"),
+        "billing",
+        f"{UNPAID}: Your quota is used up",
+    ),
+    (429, openai("You exceeded your current quota"), "rate_limited", "You exceeded your current quota"),
+    (429, {"error": {"code": "1113", "message": "No balance left"}}, "billing", f"{UNPAID}: No balance left"),
     (
         429,
         openai("context window of 8 exceeded for tokens per minute"),
@@ -76,8 +87,8 @@ ANSWERS: list[tuple[int, Any, str, str]] = [
     (
         400,
         {"error": {"type": "invalid_request_error", "message": "Your credit balance is too low"}},
-        "rate_limited",
-        "Your credit balance is too low",
+        "billing",
+        f"{UNPAID}: Your credit balance is too low",
     ),
     (500, openai("Sorry", None, "server_error"), "server_error", "Sorry"),
     (500, {"error": {"type": "overloaded_error", "message": "Overloaded"}}, "overloaded", "Overloaded"),
@@ -85,6 +96,62 @@ ANSWERS: list[tuple[int, Any, str, str]] = [
     (503, {"message": "Service Unavailable"}, "overloaded", "Service Unavailable"),
     (529, {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}, "overloaded", "Overloaded"),
     (302, b"", "server_error", "server error"),
+    # the shapes
+    (400, {"code": "Client specified an invalid argument", "error": "prompt too long"}, "context_length", "prompt too long"),
+    (
+        422,
+        {"object": "error", "message": {"detail": [{"msg": "No more", "loc": ["x"], "input": "mine"}]}},
+        "bad_request",
+        "No more",
+    ),
+    (400, {"message": [{"text": 1}, {"message": "Second"}]}, "bad_request", "Second"),
+    (400, {"errors": [{"message": "First"}, {"message": "Second"}]}, "bad_request", "First"),
+    (400, {"error": "invalid_model", "message": "No such thing"}, "not_found", "No such thing"),
+    (400, {"title": "Bad", "status": 400, "detail": "More"}, "bad_request", "Bad"),
+    (400, {"error": {"message": '{"error":{"code":400,"message":"API key expired."}}'}}, "bad_credentials", REFUSED),
+    (
+        400,
+        {
+            "error": {
+                "message": "Provider returned error",
+                "code": 400,
+                "metadata": {"raw": '{"error":"Too many tokens"}'},
+            }
+        },
+        "context_length",
+        "Too many tokens",
+    ),
+    (
+        400,
+        [{"error": {"code": 400, "message": "No", "status": "INVALID_ARGUMENT", "details": [{"reason": "API_KEY_INVALID"}]}}],
+        "bad_credentials",
+        REFUSED,
+    ),
+    (200, {"base_resp": {"status_code": 1008, "status_msg": "no balance"}}, "billing", f"{UNPAID}: no balance"),
+    (400, b"The prompt is too long", "context_length", "The prompt is too long"),
+    (429, b'data: {"error":{"message":"Not so fast","code":"rate_limit_exceeded"}}\n\n', "rate_limited", "Not so fast"),
+    (400, b"\xef\xbb\xbf" + b'{"error":{"message":"With a mark"}}', "bad_request", "With a mark"),
+    (400, b'{"error":{"message":"Input is too long for requested model", "cut": "', "context_length", "context length"),
+    (
+        500,
+        {"error": {"message": "the input length exceeds the context length"}},
+        "context_length",
+        "the input length exceeds the context length",
+    ),
+    (
+        500,
+        {"type": "error", "error": {"type": "api_error", "message": "insufficient balance"}},
+        "billing",
+        f"{UNPAID}: insufficient balance",
+    ),
+    (
+        403,
+        {"code": "permission-denied", "error": "used all available credits"},
+        "billing",
+        f"{UNPAID}: used all available credits",
+    ),
+    (403, {"error": "Content violates usage guidelines."}, "content_policy", "Content violates usage guidelines."),
+    (401, {"error": {"message": "the context length is exceeded"}}, "bad_credentials", REFUSED),
 ]
 
 
@@ -104,8 +171,8 @@ def test_never_raises(body: bytes) -> None:
 
 def test_shows_neither_keys_nor_accounts_nor_control_characters_nor_novels() -> None:
     body = openai("Limit of org-a1B2c3D4e5 with sk-proj-abc_DEF-123456 and Bearer abcdef.ghijkl\r\nset-cookie: x" + "y" * 9999)
-    message = upstream_error(429, {}, msgspec.json.encode(body)).message
-    assert message.startswith("Limit of *** with *** and ***  set-cookie: x")
+    assert upstream_error(429, {}, msgspec.json.encode(body)).message == "Limit of *** with *** and ***  set-cookie:"
+    message = upstream_error(429, {}, msgspec.json.encode(openai("word " * 9999))).message
     assert len(message) == MAX_MESSAGE
 
 
@@ -116,6 +183,13 @@ def test_shows_neither_keys_nor_accounts_nor_control_characters_nor_novels() -> 
         ({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}, "overloaded", "Overloaded"),
         ({"error": {"message": "Busy", "code": 503}}, "overloaded", "Busy"),
         ({"error": {"message": "No tool", "code": "tool_use_failed", "status_code": 400}}, "stream_error", "No tool"),
+        ({"error": {"message": "Busy", "code": "429"}}, "rate_limited", "Busy"),
+        ({"error": {"message": "Wrong", "code": 400}}, "bad_request", "Wrong"),
+        ({"error": {"message": "Late", "code": 408}}, "server_error", "Late"),
+        ({"object": "error", "message": "Wrong", "type": "BadRequestError", "code": 400}, "bad_request", "Wrong"),
+        ({"type": "request_too_large", "message": "Large"}, "context_length", "Large"),
+        ({"type": "invalid_request_error", "message": "Wrong"}, "bad_request", "Wrong"),
+        ([{"error": {"code": 503, "status": "UNAVAILABLE", "message": "Later"}}], "overloaded", "Later"),
         ({"error": "an error was encountered"}, "stream_error", "an error was encountered"),
         ("words", "stream_error", "words"),
         (None, "stream_error", "stream error"),
@@ -124,3 +198,105 @@ def test_shows_neither_keys_nor_accounts_nor_control_characters_nor_novels() -> 
 def test_knows_what_an_error_within_a_stream_means(error: Any, kind: str, message: str) -> None:
     found = stream_error(error)
     assert (found.kind, found.message, found.status) == (kind, message, 200)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"error": "x"},
+        {"error": {"message": "x"}},
+        {"object": "error"},
+        {"errors": [{}]},
+        {"detail": "x"},
+        {"detail": [{"msg": "x"}]},
+        {"code": 400, "message": "x"},
+        {"base_resp": {"status_code": 1008}},
+        [{"error": {}}, {"error": {"message": "x"}}, 1][1:],
+    ],
+)
+def test_knows_an_error_in_any_shape(value: Any) -> None:
+    assert tells_error(value)
+    assert told_error(msgspec.json.encode(value)) is not None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {}, [], None, 7, "error", {"error": None}, {"error": {}}, {"errors": []}, {"base_resp": {"status_code": 0}},
+        {"type": "ping"}, {"id": "1", "choices": [], "message": "hello", "code": 1}, {"message": "hello"}, {"detail": []},
+    ],
+)  # fmt: skip
+def test_knows_what_is_no_error(value: Any) -> None:
+    assert not tells_error(value)
+    assert told_error(msgspec.json.encode(value)) is None
+
+
+def test_an_error_with_a_letter_that_is_none_is_still_an_error() -> None:
+    error = told_error(b'{"error":{"message":"No \xe6"}}')
+    assert error is not None
+    assert error.message == "No \ufffd"
+    assert told_error(b"{") is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "wait"),
+    [
+        ({"retry-after": "7"}, {"error": {"details": [{"retryDelay": "39s"}]}}, 7.0),
+        ({}, [{"error": {"details": [{"@type": "x/RetryInfo", "retryDelay": "39.5s"}]}}], 39.5),
+        ({}, {"error": {"details": [{"retryDelay": {"seconds": "39", "nanos": 0}}]}}, 39.0),
+        ({}, {"error": {"details": [{"metadata": {"quotaResetDelay": "1h2m3.5s"}}]}}, 3723.5),
+        ({}, {"error": {"message": "x", "retry_after": 12}}, 12.0),
+        ({}, {"error": {"message": "x", "retry_after_ms": 1500}}, 1.5),
+        ({}, {"error": {"metadata": {"headers": {"X-RateLimit-Reset": "90"}}}}, 90.0),
+        ({}, {"error": {"message": "Rate limit reached. Please try again in 6m0s."}}, 360.0),
+        ({}, {"error": {"message": "Retry after 20 seconds"}}, 20.0),
+        ({}, {"error": {"message": "please wait 350ms"}}, 0.35),
+        ({}, {"error": {"message": "try again later, in 2 requests"}}, None),
+        (
+            {"x-ratelimit-reset-requests": "6m0s", "x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-tokens": "1s"},
+            {},
+            360.0,
+        ),
+        ({"x-ratelimit-reset-requests": "2m59.56s", "x-ratelimit-reset-tokens": "7.66s"}, {}, 179.56),
+        (
+            {"anthropic-ratelimit-tokens-reset": "2026-10-21T07:30:00Z", "date": "Wed, 21 Oct 2026 07:28:00 GMT"},
+            {},
+            120.0,
+        ),
+        ({"x-ratelimit-reset": "1792567800000", "date": "Wed, 21 Oct 2026 07:28:00 GMT"}, {}, 120.0),
+        ({"x-ratelimit-reset": "1792567800", "date": "Wed, 21 Oct 2026 07:28:00 GMT"}, {}, 120.0),
+        ({"retry-after": "7200"}, {}, 7200.0),
+    ],
+)
+def test_hears_the_wait_in_every_form(headers: dict[str, str], body: Any, wait: float | None) -> None:
+    assert upstream_error(429, headers, msgspec.json.encode(body)).retry_after == wait
+
+
+def test_limits_that_refused_nothing_are_no_wait() -> None:
+    headers = {"x-ratelimit-reset-requests": "6m0s", "x-ratelimit-reset-tokens": "1s"}
+    assert upstream_error(400, headers, b"{}").retry_after is None
+    assert upstream_error(503, headers, b"{}").retry_after is None
+
+
+def test_a_wait_within_a_stream_is_heard() -> None:
+    assert stream_error({"error": {"code": "429", "message": "x", "retry_after": 8}}).retry_after == 8.0
+    assert stream_error({"error": {"code": 429, "message": "try again in 5 minutes"}}).retry_after == 300.0
+
+
+def test_the_upstreams_own_key_is_masked_where_it_is_known() -> None:
+    error = upstream_error(400, {}, msgspec.json.encode(openai("Model plain-own-key-1 for plain.own.key is not it")))
+    conceal(error, ["plain.own.key"])
+    assert error.message == "Model plain-own-key-1 for *** is not it"
+    assert error.words == ""
+    conceal(error, ["Model"])
+    assert error.message == "Model plain-own-key-1 for *** is not it"
+
+
+@pytest.mark.parametrize("depth", [1, 9, 500])
+def test_bounds_what_it_reads(depth: int) -> None:
+    body: Any = {"message": "deep"}
+    for _ in range(depth):
+        body = {"error": body}
+    assert upstream_error(400, {}, msgspec.json.encode(body)).kind == "bad_request"
+    wide = [{"message": f"m{n}" * 999} for n in range(2000)]
+    assert upstream_error(400, {}, msgspec.json.encode({"errors": wide})).kind == "bad_request"
