@@ -1,5 +1,6 @@
 """One call, from the accepted request to its log line: what the server, the policies and the pipeline know of it."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
@@ -84,7 +85,11 @@ class Attempt(msgspec.Struct, eq=False):
 
 
 class Call(msgspec.Struct, eq=False):
-    """`received` on the monotonic clock; `ttft` and `duration` in seconds; `end` of the closed set of `stream_end_total`."""
+    """`received` on the monotonic clock; `ttft` and `duration` in seconds; `end` of the closed set of `stream_end_total`.
+
+    `store_turn` stores the turn of a conversation, given the text of the complete answer; it is called before the end of
+    the answer is sent. It returns the task that stores, or None where nothing has to be waited for.
+    """
 
     id: str
     received: float
@@ -105,6 +110,7 @@ class Call(msgspec.Struct, eq=False):
     end: str = ""
     error: GatewayError | None = None
     detached: bool = False  # the client has left, and the call goes on
+    store_turn: "Callable[[str], asyncio.Task[None] | None] | None" = None
 
     @property
     def usage(self) -> Usage | None:

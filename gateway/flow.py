@@ -216,6 +216,7 @@ class Flow(msgspec.Struct, eq=False):
     due: float = 0.0  # when `tick` is to be called next
     doomed: str = ""  # the end reason of a call that is being closed from our side
     ended: bool = False  # the answer's end, or its in-band error, has been said
+    unsent_end: bytes | None = None  # the answer's last bytes, while its turn is being stored
 
     __repr__ = object.__repr__  # it holds what was said
 
@@ -262,8 +263,22 @@ class Flow(msgspec.Struct, eq=False):
         if not out.begun:
             encoder = self.encoder or self.speak(verbatim=self.verbatim)
             out.begin(encoder.content_type, self.call.headers)
-        out.write(chunk, last=last)
         self.ended = last
+        storing = self.call.store_turn(self.text) if last and self.call.store_turn is not None else None
+        if storing is None:
+            out.write(chunk, last=last)
+        else:
+            self.unsent_end = chunk
+            storing.add_done_callback(self._stored)
+
+    def send_end(self) -> None:
+        """Send the answer's last bytes now, where they still wait for the turn to be stored."""
+        end, self.unsent_end = self.unsent_end, None
+        if end is not None:
+            self.out.write(end, last=True)
+
+    def _stored(self, _: object) -> None:
+        self.send_end()
 
     def fail(self, error: GatewayError) -> None:
         """Say the in-band error, unless the answer's end has been said."""
@@ -279,6 +294,7 @@ class Flow(msgspec.Struct, eq=False):
 
     def close(self) -> None:
         """The call is over. Flow and legs know each other: parted, they go at once, and the collector has nothing to find."""
+        self.send_end()
         self.winner = None
         self.legs.clear()
 

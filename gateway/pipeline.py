@@ -185,6 +185,7 @@ class Pipeline:
 
     def _tell(self, call: Call, flow: Flow, error: GatewayError) -> None:
         """In-band where the answer has begun; else it is the server's to say."""
+        flow.send_end()
         call.error = error
         call.end = call.end or _end_of_answer(flow) or flow.doomed or _end_of(error)
         if not flow.out.begun:
@@ -196,7 +197,7 @@ class Pipeline:
         shadow, config = call.route.shadow, call.route.config.shadow
         if shadow is None or config is None or len(self._shadows) >= SHADOWS or self._chance() >= config.share:
             return
-        double = msgspec.structs.replace(call, attempts=[], headers=[], answered=None, ttft=0.0)
+        double = msgspec.structs.replace(call, attempts=[], headers=[], answered=None, ttft=0.0, store_turn=None)
         answer = Answer(call.id, call.route.name, int(self._wall()))
         flow = Flow(double, Nowhere(), answer, self._clock, Unseen(), self._write_idle, Scope())
         task = asyncio.create_task(self._attempt(double, flow, shadow, double.chat, last=True))

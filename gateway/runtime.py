@@ -115,7 +115,7 @@ class Runtime:
             resume.failed(reason)
 
         self.journals = journals(config, not_journaled, resume.succeeded)
-        turns = Turns(self.conversations, Turnstile(), time.time, records.not_kept)
+        self.turns = turns = Turns(self.conversations, Turnstile(), time.time, records.not_kept)
         priced = [Priced(time.time)] if config.prices.unknown == "refuse" else []
         self.pipeline = Pipeline(
             [*priced, turns, self.limits],  # who waits for a turn holds no place and is charged nothing
@@ -346,6 +346,7 @@ class Runtime:
         await self.limits.close()
         await self.store.close()
         await self.keys.close()
+        await self.turns.close()
         await self.conversations.close()
         if self._counting is not None:
             self._counting.cancel()

@@ -40,6 +40,10 @@ class ConversationStore(Protocol):
         """Store the messages of one turn together: all or none."""
         ...
 
+    def append_now(self, tenant: str, session: str, id: str, turns: Sequence[Turn]) -> bool:
+        """`append` without waiting. False where the store would have to wait: then nothing was stored."""
+        ...
+
     async def newest(self, limit: int) -> tuple[list[Conversation], int]:
         """The newest `limit` (by `updated`), and how many there are in all."""
         ...

@@ -38,6 +38,13 @@ class Measured:
     def append(self, tenant: str, session: str, id: str, turns: Sequence[Turn]) -> Coroutine[Any, Any, None]:
         return self._timed("append", self._store.append(tenant, session, id, turns))
 
+    def append_now(self, tenant: str, session: str, id: str, turns: Sequence[Turn]) -> bool:
+        began = self._clock()
+        stored = self._store.append_now(tenant, session, id, turns)
+        if stored:
+            self._seconds["append"].observe(self._clock() - began)
+        return stored
+
     def newest(self, limit: int) -> Coroutine[Any, Any, tuple[list[Conversation], int]]:
         return self._timed("newest", self._store.newest(limit))
 

@@ -50,8 +50,11 @@ class MemoryConversations:
         return kept.turns[-limit:] if kept is not None and limit else []
 
     async def append(self, tenant: str, session: str, id: str, turns: Sequence[Turn]) -> None:
+        self.append_now(tenant, session, id, turns)
+
+    def append_now(self, tenant: str, session: str, id: str, turns: Sequence[Turn]) -> bool:
         if not turns:
-            return
+            return True
         self._new.pop((tenant, session), None)
         self._ids[tenant, session] = id
         kept = self._kept.get(id)
@@ -67,6 +70,7 @@ class MemoryConversations:
         kept.conversation = Conversation(id, tenant, session, created, last.created, last.content[:PREVIEW])
         self._kept.move_to_end(id)
         self._forget()
+        return True
 
     async def newest(self, limit: int) -> tuple[list[Conversation], int]:
         ids = [*reversed(self._kept)][:limit]

@@ -93,6 +93,9 @@ class SqliteConversations:
             await self._file.run(self._append, tenant, session, id, list(turns))
             self._unstored.pop((tenant, session), None)
 
+    def append_now(self, tenant: str, session: str, id: str, turns: Sequence[Turn]) -> bool:
+        return False
+
     async def newest(self, limit: int) -> tuple[list[Conversation], int]:
         return await self._file.run(self._newest, limit)
 

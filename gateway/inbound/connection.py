@@ -71,7 +71,7 @@ class Connection(asyncio.Protocol):
         self._parser.close()
         self._listener.left(self)
         if self._task is not None:
-            self._task.cancel()
+            self._listener.cancel(self._task)
         self._task = self.exchange = None  # which a task that never began would leave behind
 
     def data_received(self, data: bytes) -> None:

@@ -32,6 +32,7 @@ class Listener:
         self.date = Date()
         self.connections: set[Connection] = set()
         self._emptied: asyncio.Event | None = None
+        self._cancelled: set[asyncio.Task[None]] = set()
         self.max_connections = config.max_connections
         self.body_limit = int(config.body_limit)
         self.body_timeout = float(config.body_timeout)
@@ -66,7 +67,11 @@ class Listener:
             connection.look(now)
 
     async def shutdown(self, timeout: float) -> None:
-        """Close all connections: idle ones now, those that are being answered within `timeout` seconds."""
+        """Close all connections: idle ones now, those that are being answered within `timeout` seconds.
+
+        Then wait until their requests' tasks have ended, for as long again: what they settle at their end must be under way
+        before the stores are closed.
+        """
         self.draining = self.closing = True
         for connection in list(self.connections):
             if connection.exchange is None:
@@ -77,6 +82,14 @@ class Listener:
         for connection in list(self.connections):
             connection.abort()
         await self._empty()
+        if self._cancelled:
+            await asyncio.wait(list(self._cancelled), timeout=timeout)
+
+    def cancel(self, task: "asyncio.Task[None]") -> None:
+        """End the task of a request whose client has left."""
+        task.cancel()
+        self._cancelled.add(task)
+        task.add_done_callback(self._cancelled.discard)
 
     def left(self, connection: Connection) -> None:
         """It is closed, and its handler has been told."""

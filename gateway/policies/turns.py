@@ -2,8 +2,14 @@
 
 User and assistant messages are stored together, once the answer has ended: a call that said nothing leaves nothing,
 and one that was cut short is kept as what was delivered, marked as interrupted.
+
+A store that has to wait works in a task of the process, which the end of the call's own task (its client has left) does
+not touch. The session's next turn begins when that task has ended. The last bytes of a complete answer are sent after
+it, too, so that whoever has read the end can rely on the turn, in every process that shares the store; where the store
+takes longer than PATIENCE they are sent all the same.
 """
 
+import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import lru_cache
@@ -19,10 +25,14 @@ from gateway.conversations.turnstile import Place, Turnstile
 COMPLETE = frozenset({"done", "length", "content_filter"})
 BROKEN = (OSError, TimeoutError, RuntimeError)
 CHARACTERS_PER_TOKEN = 4
+PATIENCE = 1.0
+"""Seconds for which the end of an answer waits for its turn to be stored."""
+CLOSING = 10.0
+"""Seconds for which `close` waits for turns that are being stored."""
 
 
 class Turns:
-    """`failed` is told the name of a store's operation that failed: the caller has its answer and is not told."""
+    """A policy. `failed` is told the name of a store's operation that failed: the caller has its answer and is not told."""
 
     def __init__(
         self,
@@ -30,11 +40,15 @@ class Turns:
         turnstile: Turnstile,
         wall: Callable[[], float],
         failed: Callable[[str, Exception], Any],
+        *,
+        patience: float = PATIENCE,
     ) -> None:
         self._store = store
         self._turnstile = turnstile
         self._wall = wall
         self._failed = failed
+        self._storing: set[asyncio.Task[None]] = set()
+        self.patience = patience
 
     def __call__(self, call: Call) -> AbstractAsyncContextManager[None] | None:
         return None if call.chat.session is None else _Turn(self, call, call.chat.session)
@@ -62,27 +76,54 @@ class Turns:
         call.conversation = id
         return turns
 
-    async def keep(self, call: Call, session: str, asked: Turn) -> None:
-        """Store what was asked and what was answered, if anything was."""
-        if not (call.conversation and (call.end in COMPLETE or call.text)):
-            return
-        answered = Turn("assistant", call.text.strip(), self._wall(), interrupted=call.end not in COMPLETE)
+    def store(self, call: Call, session: str, asked: Turn, text: str, *, complete: bool) -> "asyncio.Task[None] | None":
+        """Store what was asked and what was answered, if anything was.
+
+        Returns the task that stores them. None: there is nothing to wait for.
+        """
+        if not (call.conversation and (complete or text)):
+            return None
+        turns = [asked, Turn("assistant", text.strip(), self._wall(), interrupted=not complete)]
+        tenant, id = call.principal.tenant, call.conversation
         try:
-            await self._store.append(call.principal.tenant, session, call.conversation, [asked, answered])
-        except BROKEN as error:
+            if self._store.append_now(tenant, session, id, turns):
+                return None
+        except Exception as error:
             self._failed("append", error)
+            return None
+        task = asyncio.create_task(self._append(tenant, session, id, turns))
+        self._storing.add(task)
+        task.add_done_callback(self._storing.discard)
+        return task
+
+    async def _append(self, tenant: str, session: str, id: str, turns: list[Turn]) -> None:
+        try:
+            await self._store.append(tenant, session, id, turns)
+        except Exception as error:  # whatever a store raises, the next turn must not wait for this one for ever
+            self._failed("append", error)
+
+    async def close(self) -> None:
+        """Wait for the turns that are being stored, for CLOSING seconds at most; what is left then is reported as failed."""
+        if not self._storing:
+            return
+        _, late = await asyncio.wait(list(self._storing), timeout=CLOSING)
+        for task in late:
+            self._failed("append", TimeoutError())
+            task.cancel()
 
 
 class _Turn:
-    """One call's turn. It is kept before the next one may begin."""
+    """One call's turn. It is stored before the next one may begin."""
 
-    __slots__ = ("_asked", "_call", "_place", "_session", "_turns")
+    __slots__ = ("_asked", "_call", "_ended", "_place", "_session", "_storing", "_turns")
 
     def __init__(self, turns: Turns, call: Call, session: str) -> None:
         self._turns = turns
         self._call = call
         self._session = session
         self._place = turns.turn(call, session)
+        self._ended = False
+        self._storing: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> None:
         await self._place.__aenter__()
@@ -91,12 +132,31 @@ class _Turn:
         except BaseException:
             self._place.leave()
             raise
+        self._call.store_turn = self._answered
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        try:
-            await self._turns.keep(self._call, self._session, self._asked)
-        finally:
+        call = self._call
+        call.store_turn = None
+        storing = self._end(call.text, complete=call.end in COMPLETE)
+        if storing is None or storing.done():
             self._place.leave()
+            return
+        storing.add_done_callback(self._leave)
+        if kind is None or issubclass(kind, Exception):  # else the task is cancelled, and nobody waits for this answer
+            await asyncio.wait([storing], timeout=self._turns.patience)
+
+    def _answered(self, text: str) -> "asyncio.Task[None] | None":
+        return self._end(text, complete=True)
+
+    def _end(self, text: str, *, complete: bool) -> "asyncio.Task[None] | None":
+        """The turn is stored once: by the first to know how it ended."""
+        if not self._ended:
+            self._ended = True
+            self._storing = self._turns.store(self._call, self._session, self._asked, text, complete=complete)
+        return self._storing
+
+    def _leave(self, _: object) -> None:
+        self._place.leave()
 
 
 @lru_cache(1024)
