@@ -143,7 +143,8 @@ def _each(figures: Figures) -> list[tuple[str, int]]:
 
 
 def _numbers(figures: Figures) -> dict[str, Any]:
-    return {NAMES[name]: msgspec.Raw(_dollars(value).encode()) if name == "nanos" else value for name, value in _each(figures)}
+    texts = ((name, _dollars(value) if name == "nanos" else str(value)) for name, value in _each(figures))
+    return {NAMES[name]: msgspec.Raw(text.encode()) for name, text in texts}  # of any size: sums may be longer than 64 bits
 
 
 def _dollars(nanos: int) -> str:

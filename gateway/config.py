@@ -345,13 +345,17 @@ class Admin(_Section, frozen=True):
     pepper: Secret | None = None
 
 
+MOST_EXPENSIVE = 1_000_000
+"""US dollars for a million tokens: a dollar for each. What is more is a mistake, or a price for a single token."""
+
+
 class Price(_Section, frozen=True):
     """US dollars for a million tokens. `cached_input` null: as input; `reasoning` null: as output; `since`: a date."""
 
-    input: Annotated[float, Meta(ge=0)]
-    output: Annotated[float, Meta(ge=0)]
-    cached_input: Annotated[float, Meta(ge=0)] | None = None
-    reasoning: Annotated[float, Meta(ge=0)] | None = None
+    input: Annotated[float, Meta(ge=0, le=MOST_EXPENSIVE)]
+    output: Annotated[float, Meta(ge=0, le=MOST_EXPENSIVE)]
+    cached_input: Annotated[float, Meta(ge=0, le=MOST_EXPENSIVE)] | None = None
+    reasoning: Annotated[float, Meta(ge=0, le=MOST_EXPENSIVE)] | None = None
     since: str | None = None
 
 

@@ -24,6 +24,35 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     reasoning: int = 0
 
 
+MOST_TOKENS = 1_000_000_000
+"""The largest count of tokens that is believed of one answer."""
+
+
+def believed(usage: Usage) -> Usage | None:
+    """The usage with whole numbers; None where a count is no whole number from 0 to MOST_TOKENS.
+
+    Decoders pass counts on as providers send them: a plugin may pass on a float, a string, or an integer of 400 digits.
+    Arithmetic on those can fail anywhere behind this point. 12.0 is a whole number.
+    """
+    input, output, cached, reasoning = usage.input, usage.output, usage.cached_input, usage.reasoning
+    if (
+        type(input) is type(output) is type(cached) is type(reasoning) is int
+        and 0 <= input <= MOST_TOKENS
+        and 0 <= output <= MOST_TOKENS
+        and 0 <= cached <= MOST_TOKENS
+        and 0 <= reasoning <= MOST_TOKENS
+    ):
+        return usage
+    counts = [_count(value) for value in (input, output, cached, reasoning)]
+    return None if None in counts else Usage(*counts)  # type: ignore[arg-type]
+
+
+def _count(value: object) -> int | None:
+    if type(value) is float and value.is_integer():  # never true of an infinity
+        value = int(value)
+    return value if type(value) is int and 0 <= value <= MOST_TOKENS else None
+
+
 class Started(msgspec.Struct, frozen=True, gc=False):
     """The upstream began to answer. `id` and `model` as it names them, empty where it does not."""
 

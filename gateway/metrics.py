@@ -67,11 +67,15 @@ TABLE: Mapping[str, Spec] = {
     "oldest_stream_age_seconds": Spec("gauge", (), "Age of the oldest call being answered"),
     "stream_end": Spec("counter", ("frontend", "alias", "reason"), "Ended calls, by how they ended"),
     "tokens": Spec("counter", ("upstream", "model", "kind", "source"), "Tokens as the provider reports them, else estimated"),
+    "usage_refused": Spec(
+        "counter", ("upstream", "model"), "Answers whose reported usage was not believed (negative, huge, no number)"
+    ),
     "cost_usd": Spec("counter", ("upstream", "model"), "US dollars by the price table, estimated tokens included"),
     "unpriced_requests": Spec("counter", ("upstream", "model"), "Attempts that generated something whose price is not known"),
     "budget_soft": Spec("counter", ("scope", "period"), "Calls that were admitted beyond a budget's soft mark"),
     "usage_store_errors": Spec("counter", (), "Batches that the usage store did not take; they are kept and brought again"),
     "usage_folded": Spec("counter", (), "Calls counted under other, because too much waits for the usage store"),
+    "usage_put_aside": Spec("counter", (), "Rows of usage that no store can keep; each is logged and left out"),
     "upstream_attempts": Spec("counter", ("upstream", "model", "outcome"), "Upstream attempts, by how they ended"),
     "skipped_events": Spec("counter", ("upstream", "model"), "Malformed events skipped inside good streams"),
     "failovers": Spec("counter", ("alias", "from", "to", "cause"), "Attempts handed to the next target"),
@@ -152,6 +156,7 @@ class TargetSeries:
         self.reported = {kind: metrics.child("tokens", *pair, kind, "provider") for kind in TOKEN_KINDS}
         self.estimated = {kind: metrics.child("tokens", *pair, kind, "estimate") for kind in ("input", "output")}
         self.skipped = metrics.child("skipped_events", *pair)
+        self.usage_refused = metrics.child("usage_refused", *pair)
         self.cost = metrics.child("cost_usd", *pair)
         self.unpriced = metrics.child("unpriced_requests", *pair)
         self.breaker = metrics.child("breaker_state", *pair)

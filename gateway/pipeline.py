@@ -421,6 +421,8 @@ class Pipeline:
         if relay is not None and (relay.first_content_at or relay.finished):
             attempt.characters = relay.characters
             attempt.model = relay.model
+            if relay.usage_refused:
+                attempt.target.series.usage_refused.inc()
             attempt.usage = relay.finished.usage if relay.finished is not None else None
             attempt.used = attempt.usage or Usage(estimated_tokens(chat), relay.estimated_tokens)
         elif attempt.whole is not None and attempt.outcome in UNSEEN:

@@ -29,7 +29,17 @@ import msgspec
 
 from gateway.backends import Decoder
 from gateway.errors import UpstreamError, UpstreamGarbled, UpstreamTruncated
-from gateway.events import Finished, ReasoningDelta, Started, StreamEvent, TextDelta, ToolCallDelta, ToolCallStarted, Verbatim
+from gateway.events import (
+    Finished,
+    ReasoningDelta,
+    Started,
+    StreamEvent,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStarted,
+    Verbatim,
+    believed,
+)
 from gateway.frontends import Encoder
 
 MAX_BEFORE_CONTENT = 1 << 20
@@ -63,6 +73,7 @@ class Relay(msgspec.Struct, eq=False):
     model: str = ""
     only_text: bool = True
     recovered: bool = False  # this attempt has gone on with what another had begun
+    usage_refused: bool = False  # the provider reported a usage that is not believed
     _received: int = 0  # bytes of body, until the attempt has committed
     _said: str = ""
     _reproducing: bool = False
@@ -140,10 +151,10 @@ class Relay(msgspec.Struct, eq=False):
             elif kind is Verbatim:
                 break  # the last one
             elif kind is Finished:
-                self.finished = event  # type: ignore[assignment]
-                if self.priced is not None:
-                    self.finished = self.priced(event)  # type: ignore[arg-type]
-                    events[events.index(event)] = self.finished
+                finished = self._finish(event)  # type: ignore[arg-type]
+                if finished is not event:
+                    events[events.index(event)] = finished
+                self.finished = finished
             elif kind is Started:
                 self.model = event.model  # type: ignore[union-attr]
             else:
@@ -164,6 +175,14 @@ class Relay(msgspec.Struct, eq=False):
         if self.committed:
             return self._encoder.encode(events)
         return self._commit(events)
+
+    def _finish(self, finished: Finished) -> Finished:
+        """The answer's end with the usage that is believed, and with what it costs."""
+        reported = finished.usage
+        if reported is not None and (usage := believed(reported)) is not reported:
+            self.usage_refused = usage is None
+            finished = msgspec.structs.replace(finished, usage=usage)
+        return finished if self.priced is None else self.priced(finished)
 
     def _commit(self, events: list[StreamEvent]) -> bytes:
         """Hold the events back, or begin to speak."""

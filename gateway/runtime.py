@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+import msgspec
+
 from gateway.addresses import client_addresses
 from gateway.backends import AnswersWhole, Backend
 from gateway.call import Call, Route, Target
@@ -48,7 +50,7 @@ from gateway.stores import (
 )
 from gateway.strategies import Rank
 from gateway.transport import Transport
-from gateway.usage import UsageFailed
+from gateway.usage import Row, UsageFailed
 from gateway.usage.ledger import Ledger
 from gateway.usage.opening import reopen
 from gateway.version import VERSION
@@ -222,15 +224,22 @@ class Runtime:
 
     def _ledger(self) -> Ledger:
         store = usage_store(self.config)
-        errors = self.metrics.child("usage_store_errors")
+        errors, aside = self.metrics.child("usage_store_errors"), self.metrics.child("usage_put_aside")
         watch = self._watch("usage", kind_of(admin_store(self.config)))
 
         def failed(error: UsageFailed) -> None:
             errors.inc()
             watch.failed(error.reason)
 
+        def put_aside(row: Row) -> None:
+            aside.inc()
+            subject, figures = row
+            names = {name: value.encode("utf-8", "replace").decode() for name, value in subject._asdict().items()}
+            values = {name: str(value) for name, value in msgspec.structs.asdict(figures).items() if value}
+            self.log.error("usage_put_aside", **names, figures=values)
+
         folded = self.metrics.child("usage_folded").inc
-        return Ledger(store, wall=time.time, failed=failed, succeeded=watch.succeeded, folded=folded)
+        return Ledger(store, wall=time.time, failed=failed, succeeded=watch.succeeded, folded=folded, put_aside=put_aside)
 
     # --- what happens
 

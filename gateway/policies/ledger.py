@@ -64,8 +64,14 @@ class Ledger:
             await asyncio.wait(self._settling, timeout=CLOSING)
 
     async def _settle(self, store: BucketStore, claims: Sequence[Claim], slots: Sequence[Slot]) -> None:
-        await store.settle(claims, slots)
-        self._settled({claim.key for claim in claims if claim.amount < 0} | {slot.key for slot in slots})
+        try:
+            await store.settle(claims, slots)
+        except Exception:
+            if claims and slots:  # whatever is wrong with an amount, the places come back
+                await store.settle((), slots)
+            raise
+        finally:
+            self._settled({claim.key for claim in claims if claim.amount < 0} | {slot.key for slot in slots})
 
     async def _renew(self) -> None:
         while self._held:

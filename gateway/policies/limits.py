@@ -179,9 +179,16 @@ class Limiter:
     def settle(
         self, metered: Sequence[Claim], slots: Sequence[Slot], attempts: Sequence[Attempt], by: BucketStore | None
     ) -> None:
-        """Charge what these attempts used in place of what was reserved for them; give the places back."""
-        changes = differences(metered, used(attempts)) if metered else []
-        self.ledger.settle(changes, slots, by)
+        """Charge what these attempts used in place of what was reserved for them; give the places back.
+
+        Where the difference cannot be told, what was reserved stays charged, and the places come back all the same.
+        """
+        changes: list[Claim] = []
+        try:
+            if metered:
+                changes = differences(metered, used(attempts))
+        finally:
+            self.ledger.settle(changes, slots, by)
 
     def warnings(self, plan: Plan, metered: Sequence[Claim], levels: Sequence[Level]) -> list[Header]:
         """`x-sluice-budget`, where a soft mark is passed: that of the narrowest scope. Budgets' claims are the last ones."""
@@ -290,11 +297,15 @@ class _Reservation:
         if not verdict.admitted:
             raise limiter.refusal(plan.shown, claims, self._slots, verdict)
         self._by = verdict.by
-        for series in plan.admitted:
-            series.inc()
-        call.headers += headers_of(plan.shown, verdict.levels)
-        if plan.budgets:
-            call.headers += limiter.warnings(plan, self._metered, verdict.levels[: len(claims)])
+        try:
+            for series in plan.admitted:
+                series.inc()
+            call.headers += headers_of(plan.shown, verdict.levels)
+            if plan.budgets:
+                call.headers += limiter.warnings(plan, self._metered, verdict.levels[: len(claims)])
+        except BaseException:  # nobody will leave what was never entered
+            limiter.ledger.undo(claims, self._slots, self._by)
+            raise
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._limiter.settle(self._metered, self._slots, self._call.attempts, self._by)

@@ -54,6 +54,21 @@ class Figures(msgspec.Struct, gc=False):
 
 Row = tuple[Subject, Figures]
 
+LARGEST = 1 << 53
+"""The largest figure of one row: what JSON's readers, Lua and SQLite's sums keep exactly."""
+
+
+def sound(row: Row) -> bool:
+    """Whether a store can be expected to keep the row: whole figures from 0 to LARGEST, and text that is Unicode."""
+    subject, figures = row
+    if not all(type(value) is int and 0 <= value <= LARGEST for value in msgspec.structs.astuple(figures)):
+        return False
+    try:
+        "".join(subject).encode()
+    except (UnicodeEncodeError, TypeError):
+        return False
+    return True
+
 
 class Batch(msgspec.Struct, frozen=True):
     """Rows of one day, to be added. The batches of one `writer` are numbered upwards and come in that order."""
@@ -72,11 +87,15 @@ class UsageFailed(Exception):
         self.reason: Reason = reason
 
 
+class RowRefused(UsageFailed):
+    """The store works, but can never keep one of the batch's rows. Nothing of the batch was added."""
+
+
 class UsageStore(Protocol):
     """Where usage is kept. One test suite for every implementation. Every method raises UsageFailed."""
 
     async def add(self, batch: Batch) -> None:
-        """Adds the batch once, however often it is brought."""
+        """Adds the batch once, however often it is brought. Raises RowRefused where bringing it again cannot help."""
         ...
 
     async def of_day(self, day: str) -> Sequence[Row]: ...

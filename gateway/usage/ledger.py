@@ -4,13 +4,13 @@ import asyncio
 import contextlib
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import cast
 
 from gateway.call import Attempt, Call
 from gateway.prices import nanos
-from gateway.usage import BATCH, KEPT_DAYS, Batch, Figures, Subject, UsageFailed, UsageStore
+from gateway.usage import BATCH, KEPT_DAYS, Batch, Figures, Row, RowRefused, Subject, UsageFailed, UsageStore, sound
 
 EVERY = 1.0
 """Seconds between two batches."""
@@ -24,7 +24,8 @@ DAY = 86400
 
 class Ledger:
     """`wall` gives seconds since the epoch. `failed` is told of each batch that did not arrive (it is kept), `succeeded` of
-    each time that all did, `folded` of each call that was counted under OTHER."""
+    each time that all did, `folded` of each call that was counted under OTHER, `put_aside` of each row that cannot be kept:
+    it is left out of the report, so that all others are in it."""
 
     def __init__(
         self,
@@ -34,6 +35,7 @@ class Ledger:
         failed: Callable[[UsageFailed], object] = lambda error: None,
         succeeded: Callable[[], object] = lambda: None,
         folded: Callable[[], object] = lambda: None,
+        put_aside: Callable[[Row], object] = lambda row: None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         most: int = MOST,
     ) -> None:
@@ -42,6 +44,7 @@ class Ledger:
         self._failed = failed
         self._succeeded = succeeded
         self._folded = folded
+        self._put_aside = put_aside
         self._sleep = sleep
         self._most = most
         self._rows: dict[Subject, Figures] = {}
@@ -114,6 +117,9 @@ class Ledger:
             except UsageFailed as error:
                 self._failed(error)
                 return False
+            except Exception as crash:  # a fault of a store's: the next batch must not wait for ever for who brings it
+                self._failed(UsageFailed(type(crash).__name__))
+                return False
             self._succeeded()
             return True
 
@@ -126,17 +132,41 @@ class Ledger:
 
     async def _send(self) -> None:
         while self._sending:
-            await self.store.add(self._sending[0])
-            self._sending.popleft()
+            try:
+                await self.store.add(self._sending[0])
+            except RowRefused:
+                self._divide(self._sending.popleft())
+            else:
+                self._sending.popleft()
+
+    def _divide(self, refused: Batch) -> None:
+        """Bring the halves of a batch in its place, until the row that is refused stands alone and is put aside.
+
+        Nothing of the batch has arrived, and what waits behind it was never brought: all of it may get new numbers.
+        """
+        rows = refused.rows
+        if len(rows) == 1:
+            self._put_aside(rows[0])
+            return
+        half = len(rows) // 2
+        waiting = [(refused.day, rows[:half]), (refused.day, rows[half:])]
+        waiting += [(batch.day, batch.rows) for batch in self._sending]
+        self._sending = deque(self._batch(day, rows) for day, rows in waiting)
 
     def _batches(self) -> Iterator[Batch]:
-        days: dict[str, list[tuple[Subject, Figures]]] = {}
-        for subject, figures in self._rows.items():
-            days.setdefault(subject.day, []).append((subject, figures))
+        days: dict[str, list[Row]] = {}
+        for row in self._rows.items():
+            if sound(row):
+                days.setdefault(row[0].day, []).append(row)
+            else:
+                self._put_aside(row)
         for day, rows in days.items():
             for at in range(0, len(rows), BATCH):
-                self._number += 1
-                yield Batch(self._writer, self._number, day, rows[at : at + BATCH])
+                yield self._batch(day, rows[at : at + BATCH])
+
+    def _batch(self, day: str, rows: Sequence[Row]) -> Batch:
+        self._number += 1
+        return Batch(self._writer, self._number, day, rows)
 
     async def _prune(self) -> None:
         """Once a day."""

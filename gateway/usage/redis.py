@@ -13,7 +13,7 @@ import msgspec
 
 from gateway.storage.address import address_of
 from gateway.storage.redis import Client, RedisFailed, answer_of_master
-from gateway.usage import KEPT_DAYS, Batch, Figures, Row, Subject, UsageFailed
+from gateway.usage import KEPT_DAYS, Batch, Figures, Row, RowRefused, Subject, UsageFailed
 
 TIMEOUT = 2.0
 """Seconds for one call of the store."""
@@ -21,11 +21,23 @@ SECONDS = (KEPT_DAYS + 1) * 86400
 ADD = """
     local last = redis.call('HGET', KEYS[1], ARGV[1])
     if last and tonumber(last) >= tonumber(ARGV[2]) then return 0 end
-    for i = 4, #ARGV, 2 do redis.call('HINCRBY', KEYS[1], ARGV[i], ARGV[i + 1]) end
+    for i = 4, #ARGV, 2 do
+        local sum = redis.pcall('HINCRBY', KEYS[1], ARGV[i], ARGV[i + 1])
+        if type(sum) == 'table' then
+            for j = 4, i - 2, 2 do
+                local before = redis.call('HINCRBY', KEYS[1], ARGV[j], '-' .. ARGV[j + 1])
+                if before == 0 then redis.call('HDEL', KEYS[1], ARGV[j]) end
+            end
+            if string.find(sum.err, 'overflow') or string.find(sum.err, 'not an integer') then return -1 end
+            return sum
+        end
+    end
     redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
     redis.call('EXPIRE', KEYS[1], ARGV[3])
     return 1
 """
+REFUSED = -1
+"""What ADD returns where a figure or its sum is no 64-bit integer: it has taken back what it had added before it."""
 NAMES = Figures.__struct_fields__
 _json = msgspec.json.Encoder().encode
 _fields = msgspec.json.Decoder(list[str]).decode
@@ -43,12 +55,17 @@ class RedisUsage:
 
     async def add(self, batch: Batch) -> None:
         arguments: list[bytes | int] = [_json([batch.writer]), batch.number, SECONDS]
-        for subject, figures in batch.rows:
-            for name, value in zip(NAMES, msgspec.structs.astuple(figures), strict=True):
-                if value:
-                    arguments += (_json([*subject[1:], name]), value)
+        try:
+            for subject, figures in batch.rows:
+                for name, value in zip(NAMES, msgspec.structs.astuple(figures), strict=True):
+                    if value:
+                        arguments += (_json([*subject[1:], name]), value)
+        except UnicodeEncodeError as error:
+            raise RowRefused(type(error).__name__) from error
         async with self._asking():
-            await self._add(keys=[self._key(batch.day)], args=arguments)
+            added = await self._add(keys=[self._key(batch.day)], args=arguments)
+        if added == REFUSED:
+            raise RowRefused("a figure or its sum is no 64-bit integer")
 
     async def of_day(self, day: str) -> Sequence[Row]:
         key = self._key(day)

@@ -12,7 +12,7 @@ from typing import ParamSpec, TypeVar
 import msgspec
 
 from gateway.sqlitefile import SqliteFile, transaction
-from gateway.usage import Batch, Figures, Row, Subject, UsageFailed
+from gateway.usage import Batch, Figures, Row, RowRefused, Subject, UsageFailed
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -40,9 +40,14 @@ ARRIVED = """
 """
 ADD = f"""
     INSERT INTO sluice_usage VALUES (?, ?, ?, ?, ?, {", ".join("?" for _ in NAMES)})
-    ON CONFLICT DO UPDATE SET {", ".join(f"{name} = {name} + excluded.{name}" for name in NAMES)}
+    ON CONFLICT DO UPDATE SET {", ".join(f"{name} = min({name} + excluded.{name}, {2**63 - 1})" for name in NAMES)}
 """  # noqa: S608 (the names of our own fields)
+"""A sum that is too large for an integer would become a float, and stay one: it stops at the largest integer."""
 OF_DAY = f"SELECT day, key, tenant, alias, model, {', '.join(NAMES)} FROM sluice_usage WHERE day = ?"  # noqa: S608
+
+
+UNKEEPABLE = (OverflowError, UnicodeEncodeError, sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError)
+"""What binding a value raises that is too large for a column, no Unicode, or of no type that SQLite has."""
 
 
 class SqliteUsage:
@@ -68,17 +73,20 @@ class SqliteUsage:
     async def _run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return await self._file.run(work, *args, **kwargs)
-        except (OSError, OverflowError, RuntimeError) as error:  # RuntimeError: it is closed
+        except (OSError, RuntimeError) as error:  # RuntimeError: it is closed
             raise UsageFailed(str(error)) from error
 
     # --- in the thread
 
     def _add(self, batch: Batch) -> None:
         database = self._database
+        rows = [(*subject, *msgspec.structs.astuple(figures)) for subject, figures in batch.rows]
         with transaction(database):
             if database.execute(ARRIVED, (batch.writer, batch.number, batch.day)).rowcount:
-                rows = [(*subject, *msgspec.structs.astuple(figures)) for subject, figures in batch.rows]
-                database.executemany(ADD, rows)
+                try:
+                    database.executemany(ADD, rows)
+                except UNKEEPABLE as error:
+                    raise RowRefused(type(error).__name__) from error
 
     def _of_day(self, day: str) -> list[Row]:
         return [(Subject(*row[:5]), Figures(*row[5:])) for row in self._database.execute(OF_DAY, (day,))]

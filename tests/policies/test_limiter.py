@@ -1,8 +1,10 @@
 """What calls take and give back, told when they would be admitted, at a time of the test's choosing."""
 
 import asyncio
+import contextlib
 import math
 import random
+from collections.abc import Sequence
 
 import pytest
 
@@ -356,3 +358,43 @@ async def test_a_maximum_of_nothing_does_not_pass_a_bucket_that_holds_less_than_
         await desk.enter(desk.call(key, tokens=0))
     with pytest.raises(RateLimited):
         await desk.enter(desk.call(key, tokens=0))
+
+
+@pytest.mark.parametrize("used", [Usage(output=10**400), Usage(output="12")], ids=["400 digits", "text"])  # type: ignore[arg-type]
+async def test_places_come_back_whatever_a_call_is_said_to_have_used(used: Usage) -> None:
+    """The relay lets no such usage by: should another way lead here, it costs the call's settling and no place."""
+    limits = CallLimits(streams=1, tokens=window(0.001, 1000))
+    desk = Desk()
+    for _ in range(3):
+        call = desk.call(limits, tokens=10)
+        admission = await desk.enter(call)
+        call.attempts.append(Attempt(Stage([]).targets[0], 0.0, used=used))
+        with contextlib.suppress(TypeError):
+            await desk.leave(admission)
+        await turns()
+    assert desk.limiter.ledger.settling == 0
+
+
+async def test_places_come_back_where_the_store_cannot_settle_an_amount() -> None:
+    class Strict(MemoryStore):
+        async def settle(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> None:
+            if claims:
+                raise ValueError("only a finite amount can be settled")
+            await super().settle(claims, slots)
+
+    desk = Desk(store=Strict())
+    limits = CallLimits(streams=1, tokens=window(0.001, 1000))
+    for _ in range(3):
+        await desk.leave(await desk.enter(desk.call(limits, tokens=10)))
+
+
+async def test_what_was_taken_is_given_back_where_the_call_cannot_be_told_about_it() -> None:
+    desk = Desk()
+    limits = CallLimits(streams=1, tokens=window(0.001, 1000))
+    for _ in range(3):
+        call = desk.call(limits, tokens=10)
+        call.headers = None  # type: ignore[assignment]
+        with pytest.raises(TypeError):
+            await desk.enter(call)
+        await turns()
+    await desk.enter(desk.call(limits, tokens=10))

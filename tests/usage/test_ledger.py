@@ -10,7 +10,7 @@ import pytest
 
 from gateway.call import Attempt, Call
 from gateway.events import Usage
-from gateway.usage import BATCH, Batch, Figures, Row, Subject, UsageFailed, UsageStore
+from gateway.usage import BATCH, LARGEST, Batch, Figures, Row, RowRefused, Subject, UsageFailed, UsageStore, sound
 from gateway.usage.ledger import OTHER, Ledger
 from gateway.usage.memory import MemoryUsage
 
@@ -178,6 +178,74 @@ async def test_while_the_store_is_down_what_waits_is_bounded_and_the_sums_stay_r
     assert len(rows) <= 22
     assert sum(figures.requests for figures in rows.values()) == sum(figures.input for figures in rows.values()) == 50
     assert rows[Subject(DAY, OTHER, OTHER, OTHER, OTHER)].requests == len(folded) > 0
+
+
+class Picky(Flaky):
+    """A store that can keep no row of these keys."""
+
+    def __init__(self, store: UsageStore, *keys: str) -> None:
+        super().__init__(store)
+        self.keys = keys
+        self.asked = 0
+
+    async def add(self, batch: Batch) -> None:
+        self.asked += 1
+        if any(subject.key in self.keys for subject, _ in batch.rows):
+            raise RowRefused("no")
+        await super().add(batch)
+
+
+@pytest.mark.parametrize("bad", [["k0"], ["k3"], [f"k{2 * BATCH}"], ["k1", "k499", "k500", "k777"]])
+async def test_a_row_that_is_refused_is_put_aside_and_all_others_arrive_once(bad: list[str], store: UsageStore) -> None:
+    aside: list[Row] = []
+    picky = Picky(store, *bad)
+    book = ledger(picky, put_aside=aside.append)
+    for number in range(BATCH * 2 + 1):
+        book.add(call(key=f"k{number}"), failed=False)
+    picky.fails = ["after"]
+    while not await book.flush():
+        pass
+    assert sorted(row[0].key for row in aside) == sorted(bad)
+    rows = await held(book)
+    assert len(rows) == BATCH * 2 + 1 - len(bad)
+    assert {figures.requests for figures in rows.values()} == {1}
+    assert picky.asked < 30 * len(bad)
+
+
+async def test_a_store_s_own_fault_is_a_failure_and_ends_nothing() -> None:
+    failures: list[UsageFailed] = []
+
+    class Broken(Flaky):
+        async def add(self, batch: Batch) -> None:
+            raise TypeError("a fault")
+
+    store = Broken(MemoryUsage())
+    book = ledger(store, failed=failures.append)
+    book.add(call(), failed=False)
+    assert not await book.flush()
+    assert [str(failure) for failure in failures] == ["TypeError"]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        (subject(), Figures(output=LARGEST + 1)),
+        (subject(), Figures(nanos=-1)),
+        (subject(), Figures(input=cast(int, 1.5))),
+        (subject(), Figures(input=cast(int, "1"))),
+        (subject(key="\ud800"), Figures(requests=1)),
+        (subject(key=cast(str, None)), Figures(requests=1)),
+    ],
+)
+async def test_a_row_that_is_not_sound_never_reaches_a_store(row: Row) -> None:
+    aside: list[Row] = []
+    book = ledger(put_aside=aside.append)
+    book.add(call(), failed=False)
+    book._rows[row[0]] = row[1]
+    assert not sound(row)
+    assert await book.flush()
+    assert aside == [row]
+    assert row[0] not in await held(book)
 
 
 async def test_days_older_than_400_are_forgotten() -> None:

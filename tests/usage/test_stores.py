@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from gateway.conversations.sqlite import SqliteConversations
-from gateway.usage import Batch, Figures, Subject, UsageFailed, UsageStore
+from gateway.usage import Batch, Figures, RowRefused, Subject, UsageFailed, UsageStore
+from gateway.usage.memory import MemoryUsage
 from gateway.usage.redis import SECONDS, RedisUsage
 from gateway.usage.sqlite import SqliteUsage
 from tests.servers import RedisServer, redis_server
@@ -37,6 +38,42 @@ async def test_a_batch_that_is_brought_again_is_not_counted_again(store: UsageSt
         await store.add(batch(number, (SHOP, FULL)))
     await store.add(batch(1, (SHOP, FULL), writer="another"))
     assert (await held(store))[SHOP].requests == 3
+
+
+@pytest.mark.parametrize("nanos", [2**63, 2**70, 10**400])
+async def test_a_row_that_no_store_can_keep_is_refused_and_nothing_of_its_batch_is_kept(store: UsageStore, nanos: int) -> None:
+    if isinstance(store, MemoryUsage):  # it keeps any number
+        return
+    await store.add(batch(1, (SHOP, FULL)))
+    with pytest.raises(RowRefused):
+        await store.add(batch(2, (SHOP, FULL), (ODD, Figures(requests=1, output=3, nanos=nanos))))
+    assert await held(store) == {SHOP: FULL}
+    await store.add(batch(2, (SHOP, FULL)))
+    assert (await held(store))[SHOP].requests == 2
+
+
+async def test_a_name_that_is_no_unicode_is_refused(store: UsageStore) -> None:
+    if isinstance(store, MemoryUsage):
+        return
+    with pytest.raises(RowRefused):
+        await store.add(batch(1, (SHOP, FULL), (SHOP._replace(tenant="a\ud800"), FULL)))
+    assert await held(store) == {}
+    await store.add(batch(1, (SHOP, FULL)))
+    assert await held(store) == {SHOP: FULL}
+
+
+async def test_a_sum_that_is_too_large_keeps_no_other_row_from_being_stored(store: UsageStore) -> None:
+    most = Figures(requests=1, nanos=2**63 - 1)
+    await store.add(batch(1, (SHOP, most)))
+    try:
+        await store.add(batch(2, (ODD, FULL), (SHOP, most)))
+    except RowRefused:
+        await store.add(batch(2, (ODD, FULL)))
+    await store.add(batch(3, (ODD, FULL)))
+    rows = await held(store)
+    assert rows[ODD] == Figures(2, 4, 6, 8, 10, 12, 14, 16)
+    assert rows[SHOP].nanos >= 2**63 - 1
+    assert type(rows[SHOP].nanos) is int
 
 
 async def test_days_are_apart_and_a_day_without_usage_is_empty(store: UsageStore) -> None:
