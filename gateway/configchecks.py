@@ -148,6 +148,12 @@ class Checks:
             self._above_zero((*path, name), getattr(server, name))
         for name in ("body_limit", "send_buffer"):
             self._some_bytes((*path, name), getattr(server, name))
+        if (
+            isinstance(server.body_limit, int)
+            and isinstance(server.body_memory, int)
+            and server.body_memory < server.body_limit
+        ):
+            self._report.problem((*path, "body_memory"), "must be at least body_limit: else no such body could ever arrive")
 
     def _upstream(self, path: Path, upstream: Upstream) -> None:
         if isinstance(upstream.proxy, Secret):

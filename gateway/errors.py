@@ -163,9 +163,16 @@ class RateLimited(GatewayError):
 
 
 class Unavailable(GatewayError):
-    """The gateway itself cannot take the call now (draining, a full waiting room, a store that is down)."""
+    """The gateway itself cannot take the call now (draining, no room for its body, a store that is down).
+
+    `retry_after` in seconds: when it may; None where nobody knows.
+    """
 
     code = "unavailable"
+
+    def __init__(self, message: str = "", *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class UpstreamError(GatewayError):

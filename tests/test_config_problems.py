@@ -79,6 +79,11 @@ APPENDED: list[tuple[str, str, list[str]]] = [
         "server: {write_idle: 2 parsecs}",
         ["8:22: server.write_idle: expected a duration such as 500ms, 2s, 1m or a number of seconds"],
     ),
+    (
+        "no room for a body",
+        "server: {body_limit: 2MiB, body_memory: 1MiB}",
+        ["8:41: server.body_memory: must be at least body_limit: else no such body could ever arrive"],
+    ),
     ("zero duration", "server: {write_idle: 0}", ["8:22: server.write_idle: must be more than 0"]),
     (
         "size",

@@ -2,6 +2,7 @@
 
     http1       request bytes -> heads, bodies, refusals. Pure
     connection  one socket: feeds the parser, runs one request at a time, closes what is slow or broken
+    bodies      how long a body may take, and how much of unfinished ones is kept. Pure
     exchange    one request and its answer: what the routes hold
     listener    the listening socket, its connections, and their end
 

@@ -37,7 +37,19 @@ SLOW = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\
 class Connection(asyncio.Protocol):
     """`peer`: the address of the other end; "" where it has none (a Unix socket)."""
 
-    __slots__ = ("_blocked", "_listener", "_parser", "_paused", "_task", "exchange", "peer", "since", "state", "transport")
+    __slots__ = (
+        "_blocked",
+        "_keeps",
+        "_listener",
+        "_parser",
+        "_paused",
+        "_task",
+        "exchange",
+        "peer",
+        "since",
+        "state",
+        "transport",
+    )
 
     def __init__(self, listener: "Listener") -> None:
         self._listener = listener
@@ -45,6 +57,7 @@ class Connection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._paused = False
         self._blocked = False
+        self._keeps = 0  # bytes of unfinished requests, as the listener counts them
         self.exchange: Exchange | None = None
         self.transport: asyncio.Transport | None = None
         self.peer = ""
@@ -69,6 +82,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
         self._parser.close()
+        self._count(0)
         self._listener.left(self)
         if self._task is not None:
             self._listener.cancel(self._task)
@@ -83,6 +97,8 @@ class Connection(asyncio.Protocol):
             self.exchange.body_moved()
         elif self.state != "unread":
             self._next()
+        if self._keeps or parser.unfinished:
+            self._count(parser.kept)
 
     def eof_received(self) -> bool:
         if self.exchange is not None:
@@ -130,6 +146,18 @@ class Connection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.abort()
 
+    def give_up(self) -> None:
+        """It was silent for the longest time while there is no room for unfinished requests: its own are answered 503."""
+        self._keeps = 0
+        self._parser.give_up()
+        if self.exchange is not None:
+            self.exchange.body_moved()
+
+    def _count(self, kept: int) -> None:
+        if kept != self._keeps:
+            self._keeps = kept
+            self._listener.unfinished.keep(self, kept)
+
     # --- one request after the other
 
     def _next(self) -> None:
@@ -139,6 +167,11 @@ class Connection(asyncio.Protocol):
             self.state = "busy"
             self._task = listener.loop.create_task(self._answer(exchange))
             self._resume()  # for its body, and to hear the client leave
+            if self._keeps:
+                self._count(parser.kept)
+        elif parser.given_up:
+            self._listener.broken(503)
+            self._refuse(OVERLOADED)
         elif parser.error:
             self._listener.broken(400)
             self._refuse(BAD)
@@ -188,6 +221,8 @@ class Connection(asyncio.Protocol):
     def _linger(self) -> None:
         self._enter("linger")
         self._parser.close()
+        self._parser.waiting.clear()
+        self._count(0)
         if self.transport is not None:
             self._listener.outbox.flush()
             self.transport.write_eof()

@@ -13,7 +13,8 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from gateway.errors import BadRequest, PayloadTooLarge, RequestTimeout
+from gateway.errors import BadRequest, PayloadTooLarge, RequestTimeout, Unavailable
+from gateway.inbound.bodies import Pace
 from gateway.inbound.incoming import Incoming
 from gateway.transport import UpstreamResponse
 
@@ -25,9 +26,8 @@ Pairs = Iterable[tuple[str, str]]
 
 NO_STORE = "Cache-Control: no-store, no-transform\r\nX-Accel-Buffering: no\r\n"
 _field = ": ".join
-MIN_RATE = 1024
-"""Bytes per second of a body that may take longer than `body_timeout`."""
-GRACE = 5.0
+RETRY_AFTER = 1.0
+"""Seconds after which there may be room again for a body that was given up."""
 REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -83,9 +83,10 @@ class Exchange(msgspec.Struct, eq=False):
         return request.body() if request.over and request.size <= self._listener.body_limit else None
 
     async def body(self) -> bytes:
-        """The whole body. Raises PayloadTooLarge, RequestTimeout, BadRequest (broken framing).
+        """The whole body. Raises PayloadTooLarge, RequestTimeout, BadRequest for broken framing, Unavailable where it was given
+        up to make room for others.
 
-        It may take `body_timeout`, or longer for as long as it comes at MIN_RATE.
+        It may take `body_timeout`, or longer for as long as it comes at `bodies.MIN_RATE`.
         """
         request = self.request
         if request.length > self._listener.body_limit:
@@ -105,24 +106,28 @@ class Exchange(msgspec.Struct, eq=False):
         expected = request.version == (1, 1) and request.fields.get("expect", "").lower() == "100-continue"
         if expected and self._transport is not None:
             listener.outbox.write(self._transport, b"HTTP/1.1 100 Continue\r\n\r\n")
-        started = listener.loop.time()
-        deadline = started + listener.body_timeout
+        clock = listener.loop.time
+        pace = Pace(listener.body_timeout, clock())
         while not request.over:
+            if request.given_up:
+                self.close_after = True
+                raise Unavailable("Too many bodies are on their way; this one was given up", retry_after=RETRY_AFTER)
             if request.broken:
                 self.close_after = True
                 raise BadRequest("The body's framing is broken")
             if request.size > listener.body_limit:
                 raise self._too_large()
+            size = request.size
             self._moved = listener.loop.create_future()
             try:
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout_at(pace.due):
                     await self._moved
             finally:
                 self._moved = None  # cancelled, it holds the frame that holds us
-            deadline = max(deadline, started + GRACE + request.size / MIN_RATE)
+            pace.came(request.size - size, clock())
 
     def body_moved(self) -> None:
-        """More of the body has come, or it is found to be broken."""
+        """More of the body has come, or it is found to be broken, or was given up."""
         if self._moved is not None and not self._moved.done():
             self._moved.set_result(None)
 

@@ -29,8 +29,8 @@ MAX_BARREN = 16 << 10
 """Bytes of reads that complete no header and bring no byte of body: a header that does not end, chunk extensions."""
 MAX_WAITING = 64
 MAX_KEPT = 1 << 20
-"""Requests of one connection that wait for their turn (pipelining), and bytes of their bodies where they are several; more is
-refused, for a connection that was not read would not say when its client leaves."""
+"""Requests of one connection that wait for their turn (pipelining), and bytes of their heads (counted as above) and bodies
+where they are several; more is refused, for a connection that was not read would not say when its client leaves."""
 HEADS = 8
 """Heads of one connection that are remembered, one in place of the other (see `known`): some clients never repeat one."""
 
@@ -47,12 +47,13 @@ class RequestParser:
     """The requests of one connection, one behind the other. `limit`: bytes of one body that are kept.
 
     `waiting`: those whose head is complete, for the connection to take. `error`: what came is not HTTP, and nothing more
-    will be read; requests in `waiting` are good all the same. `begun`: a head has begun that is not complete.
+    will be read; requests in `waiting` are good all the same. `given_up`: the same for want of room, and nothing is left in
+    `waiting`. `begun`: a head has begun that is not complete.
     """
 
     __slots__ = (
         "_barren", "_between", "_body", "_head", "_heads_left", "_known", "_limit", "_llhttp", "_owed", "_passed_over",
-        "_progress", "_room", "_url", "error", "waiting",
+        "_progress", "_room", "_url", "error", "given_up", "waiting",
     )  # fmt: skip
 
     def __init__(self, limit: int) -> None:
@@ -71,10 +72,34 @@ class RequestParser:
         self._owed = 0  # bytes of a known request's body that are still to come
         self.waiting: list[Incoming] = []
         self.error = False
+        self.given_up = False
 
     @property
     def begun(self) -> bool:
         return self._head is not None
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether something is kept of requests that are not complete, or wait."""
+        return self._body is not None or bool(self.waiting)
+
+    @property
+    def kept(self) -> int:
+        """How many bytes of them; a head that is not complete is not counted."""
+        size = _size(self.waiting)
+        body = self._body
+        if body is not None and not (self.waiting and self.waiting[-1] is body):
+            size += len(body.content)
+        return size
+
+    def give_up(self) -> None:
+        """Drop requests that are not complete, or wait, and read no more: there is no room for them."""
+        if self._body is not None:
+            self._body.given_up = True
+            self._body.content = b""
+        self.waiting.clear()
+        self.given_up = True
+        self._stop()
 
     def feed(self, data: bytes) -> None:
         """Never raises: see `waiting`, `error`, and the requests themselves."""
@@ -111,7 +136,7 @@ class RequestParser:
                     continue
             self._parse(data)
             break
-        if len(self.waiting) > 1 and sum([request.size for request in self.waiting]) > MAX_KEPT:
+        if len(self.waiting) > 1 and _size(self.waiting) > MAX_KEPT:
             raise _Refused
 
     def _owe(self, request: Incoming) -> None:
@@ -238,6 +263,9 @@ class RequestParser:
         head.target = self._url.decode("latin-1")
         head.keep_alive = llhttp.should_keep_alive()
         _check(head)
+        head.weight = MAX_HEAD - self._room + len(self._url)
+        if self.waiting and _size(self.waiting) + head.weight > MAX_KEPT:
+            raise _Refused
         self._head = None
         self.waiting.append(head)
         if head.length and llhttp.should_upgrade():  # llhttp would take the body for the next request
@@ -264,6 +292,10 @@ class RequestParser:
         if body is not None:
             body.over = True
             self._body = None
+
+
+def _size(requests: list[Incoming]) -> int:
+    return sum([request.weight + len(request.content) for request in requests])
 
 
 def _check(head: Incoming) -> None:

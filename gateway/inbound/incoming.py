@@ -7,7 +7,8 @@ class Incoming(msgspec.Struct, eq=False):
     """One request. `fields`: by lower-case name, repeated ones joined by ", "; `pairs`: as they came.
 
     `over`: its body is complete. `broken`: it never will be. `size`: bytes of body so far; beyond the parser's limit they
-    are counted and thrown away. `length` is what the head promises, -1 for chunks.
+    are counted and thrown away. `length` is what the head promises, -1 for chunks. `weight`: bytes of the head, counted as
+    MAX_HEAD is. `given_up`: the body was broken off by us, to make room for others.
     """
 
     method: str = ""
@@ -17,10 +18,12 @@ class Incoming(msgspec.Struct, eq=False):
     fields: dict[str, str] = {}
     keep_alive: bool = False
     length: int = 0
+    weight: int = 0
     content: bytes | bytearray = b""
     size: int = 0
     over: bool = False
     broken: bool = False
+    given_up: bool = False
 
     __repr__ = object.__repr__  # it holds a key
 

@@ -22,7 +22,7 @@ _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,%d})\r\n" % DIGITS, re
 class KnownHead:
     """One head of HTTP/1.1, with a Content-Length of any digits."""
 
-    __slots__ = ("_after", "_at", "_before", "_fields", "_method", "_name", "_pairs", "_start", "_target")
+    __slots__ = ("_after", "_at", "_before", "_fields", "_method", "_name", "_pairs", "_start", "_target", "_weight")
 
     def __init__(self, before: bytes, after: bytes, at: int, seen: Incoming) -> None:
         self._before = before
@@ -34,6 +34,7 @@ class KnownHead:
         self._fields = seen.fields
         self._method = seen.method
         self._target = seen.target
+        self._weight = seen.weight
 
     def begin(self, data: bytes) -> tuple[Incoming, int] | None:
         """The request that `data` begins with and where its body does; None where its head is another, or not complete."""
@@ -49,7 +50,7 @@ class KnownHead:
         pairs, fields = self._pairs.copy(), self._fields.copy()
         pairs[self._at] = (self._name, digits)
         fields["content-length"] = digits.decode()
-        request = Incoming(self._method, self._target, (1, 1), pairs, fields, True, int(digits))
+        request = Incoming(self._method, self._target, (1, 1), pairs, fields, True, int(digits), self._weight)
         return request, end + len(self._after)
 
 

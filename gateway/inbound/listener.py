@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 
 from gateway.config import Server as ServerConfig
+from gateway.inbound.bodies import Unfinished
 from gateway.inbound.connection import LINGER, Connection, State
 from gateway.inbound.exchange import Exchange
 from gateway.outbox import Outbox
@@ -36,6 +37,7 @@ class Listener:
         self.max_connections = config.max_connections
         self.body_limit = int(config.body_limit)
         self.body_timeout = float(config.body_timeout)
+        self.unfinished = Unfinished(int(config.body_memory))
         self.send_buffer = int(config.send_buffer)
         self.bounds: dict[State, float] = {
             "head": float(config.header_timeout), "idle": float(config.keepalive_timeout),

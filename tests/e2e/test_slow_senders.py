@@ -7,6 +7,7 @@ import time
 import pytest
 
 from tests.e2e.gateways import HEAD, KEY, Running, gateway
+from tests.upstream.calls import until
 
 CONFIG = (
     HEAD.replace("drain_delay: 0", "drain_delay: 0, header_timeout: 300ms, body_timeout: 300ms, keepalive_timeout: 300ms")
@@ -60,15 +61,24 @@ async def test_a_body_that_does_not_come_is_answered_408() -> None:
         assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "request_timeout"
 
 
-async def test_a_large_body_may_take_longer_while_it_comes_fast_enough() -> None:
-    message = b"x" * 3000
-    body = b'{"sessionId": "s", "message": "%b"}' % message
-    pieces = [body[at : at + 200] for at in range(0, len(body), 200)]
-    async with gateway(CONFIG) as g:
-        # some 4 kB a second, for over twice body_timeout
-        answer, lived = await drip(g, [HEADERS + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body), *pieces])
-        assert answer.startswith(b"HTTP/1.1 200 ")
-        assert lived > 0.6
+async def test_a_body_that_is_given_up_for_others_is_answered_503() -> None:
+    """How fast a body has to come: tests/inbound/test_bodies.py."""
+    text = CONFIG.replace("body_timeout: 300ms", "body_timeout: 60s, body_limit: 100KiB, body_memory: 100KiB")
+    async with gateway(text) as g:
+        wires = []
+        for number in range(2):
+            reader, writer = await asyncio.open_connection(*g.address)
+            writer.write(HEADERS + b"Content-Length: 70000\r\n\r\n" + b" " * 65_000)
+            await until(lambda number=number: len(g.clients.connections) == number + 1)  # type: ignore[misc]
+            await until(lambda: g.clients.unfinished.size >= 65_000)
+            wires.append((reader, writer))
+        answer = await wires[0][0].read()
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"\r\nRetry-After: 1\r\n" in answer
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "unavailable"
+        assert [line["error"] for line in g.requests] == ["unavailable"]
+        for _, writer in wires:
+            writer.close()
 
 
 async def test_an_idle_connection_is_closed_after_its_time() -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.errors import BadRequest, PayloadTooLarge, RequestTimeout
+from gateway.errors import BadRequest, PayloadTooLarge, RequestTimeout, Unavailable
 from gateway.inbound.exchange import Exchange
 from gateway.outbox import FEW
 from tests.e2e.watched import Wire
@@ -34,6 +34,9 @@ async def echo(exchange: Exchange) -> None:
         body = await exchange.body()
     except (BadRequest, PayloadTooLarge, RequestTimeout) as error:
         exchange.reply({BadRequest: 400, PayloadTooLarge: 413, RequestTimeout: 408}[type(error)], b"")
+        return
+    except Unavailable as error:
+        exchange.reply(503, b"", [("Retry-After", f"{error.retry_after:.0f}")])
         return
     exchange.reply(200, body or exchange.path.encode())
 
@@ -276,6 +279,82 @@ async def test_a_slow_body_is_answered_408() -> None:
         wire = await server.wire()
         answer = await wire.ask(post("/", b"abc")[:-1])
         assert (answer.status, answer.headers["connection"]) == (408, "close")
+        assert await wire.closed()
+
+
+async def test_a_body_that_stalls_near_its_end_is_answered_408() -> None:
+    """However much of it has come: that it was fast before earns it no time."""
+    async with served(echo, body_timeout=0.05) as server:
+        wire = await server.wire()
+        answer = await wire.ask(post("/", b"a" * (1 << 20))[:-1])
+        assert (answer.status, answer.headers["connection"]) == (408, "close")
+        assert await wire.closed()
+
+
+async def sending(server: Served, size: int, missing: int, path: str) -> Wire:
+    """A client that has sent a body of `size` bytes but for the last ones, and has been heard."""
+    wire = await server.wire()
+    wire.writer.write(post(path, b"a" * size)[:-missing])
+
+    def heard() -> bool:
+        exchanges = [connection.exchange for connection in server.listener.connections]
+        return any(e is not None and e.path == path and e.request.size == size - missing for e in exchanges)
+
+    await until(heard)
+    return wire
+
+
+async def test_beyond_the_room_for_unfinished_bodies_the_one_that_was_silent_longest_is_answered_503() -> None:
+    async with served(echo, body_memory=400_000) as server:
+        first, second, third = [await sending(server, 100_000, 2, f"/{number}") for number in range(3)]
+        first.writer.write(b"a")
+        await until(lambda: server.listener.unfinished.size == 299_995)
+        fourth = await server.wire()
+        fourth.writer.write(post("/", b"a" * 150_000)[:-2])
+        answer = await second.answer()
+        assert (answer.status, answer.headers["connection"], answer.headers["retry-after"]) == (503, "close", "1")
+        assert await second.closed()
+        for wire, rest, size in ((first, b"a", 100_000), (third, b"aa", 100_000), (fourth, b"aa", 150_000)):
+            wire.writer.write(rest)
+            answer = await wire.answer()
+            assert (answer.status, len(answer.body)) == (200, size)
+        assert server.listener.unfinished.size == 0
+
+
+async def test_a_hundred_stalled_bodies_keep_no_more_than_there_is_room_for() -> None:
+    async with served(echo, body_memory=1 << 20) as server:
+        wires = [await sending(server, 1 << 18, 1, f"/{number}") for number in range(100)]
+        for wire in wires[:96]:
+            assert (await wire.answer()).status == 503
+        kept = sum(len(c.exchange.request.content) for c in server.listener.connections if c.exchange is not None)
+        assert kept == server.listener.unfinished.size == 4 * ((1 << 18) - 1)
+
+
+async def test_bodies_of_clients_that_leave_make_room() -> None:
+    async with served(echo, body_memory=150_000) as server:
+        wires = [await sending(server, 100_000, 2, "/")]
+        reset(wires.pop())
+        await server.emptied()
+        assert server.listener.unfinished.size == 0
+
+
+async def test_requests_that_wait_for_their_turn_take_room_too() -> None:
+    held = Held()
+
+    async def answer(exchange: Exchange) -> None:
+        await (held if exchange.path == "/silent" else echo)(exchange)
+
+    async with served(answer, body_memory=100_000) as server:
+        wire = await server.wire()
+        wire.writer.write(get("/silent") + post("/", b"a" * 60_000))
+        await until(lambda: server.listener.unfinished.size > 60_000)
+        other = await server.wire()
+        other.writer.write(post("/", b"a" * 50_000)[:-1])
+        await until(lambda: server.listener.unfinished.size < 60_000)
+        held.go.set()
+        assert (await wire.answer()).body == b"/silent", "what is being answered is answered"
+        refused = await wire.answer()
+        assert (refused.status, refused.headers["retry-after"]) == (503, "1")
         assert await wire.closed()
 
 

@@ -295,6 +295,8 @@ BOUNDS = [
     ("trailers", CHUNKED + b"0\r\n" + b"a: b\r\n" * (MAX_HEADERS - 3) + b"\r\n",
      CHUNKED + b"0\r\n" + b"a: b\r\n" * (MAX_HEADERS + 1) + b"\r\n"),
     ("waiting requests", NEXT * MAX_WAITING, NEXT * (MAX_WAITING + 1)),
+    ("waiting heads", get(*["a: b"] * 200) * 20, get(*["a: b"] * 200) * 21),
+    ("waiting heads of long fields", get(*["a: " + "b" * 7700] * 5) * 24, get(*["a: " + "b" * 8000] * 6) * 24),
 ]  # fmt: skip
 
 
@@ -333,14 +335,14 @@ def test_what_does_not_end_is_refused(start: bytes, piece: bytes, bound: int) ->
 
 
 def test_bodies_that_wait_are_bounded_together() -> None:
-    body = "a" * (MAX_KEPT // 4)
+    body = "a" * (MAX_KEPT // 4 - 4 * FIELD)
     parser = RequestParser(MAX_KEPT)
     for _ in range(4):
         parser.feed(post(f"Content-Length: {len(body)}", body=body))
     assert not parser.error
-    parser.feed(post("Content-Length: 1", body="a"))
+    parser.feed(post("Content-Length: 4096", body="a" * 4096))
     assert parser.error
-    assert [waiting.over for waiting in parser.waiting] == [True] * 5
+    assert all(waiting.over for waiting in parser.waiting)
     parser = RequestParser(MAX_KEPT)
     for _ in range(20):
         parser.feed(post(f"Content-Length: {len(body)}", body=body))
@@ -530,3 +532,42 @@ def _hosted(head: bytes) -> bytes:
         if line.endswith(b"1.1") and b"host:" not in fields.lower()
         else head
     )
+
+
+KEPT: list[tuple[str, bytes, int]] = [
+    ("nothing", b"", 0),
+    ("a head that is not complete", b"GET / HTTP/1.1\r\nHost: x\r\n", 0),
+    ("a request without a body", NEXT, 1),
+    ("a part of a body", post("Content-Length: 1000", body="a" * 700), 700),
+    ("a body of chunks", CHUNKED + b"2bc\r\n" + b"a" * 700 + b"\r\n", 700),
+    ("a body that is thrown away", post("Content-Length: 5000", body="a" * 4000), 0),
+    ("a request and a part of the next", NEXT + post("Content-Length: 1000", body="a" * 700), 700),
+]
+
+
+@pytest.mark.parametrize(("raw", "least"), [row[1:] for row in KEPT], ids=[row[0] for row in KEPT])
+def test_what_is_kept_is_known_and_can_be_given_up(raw: bytes, least: int) -> None:
+    for reads in ([raw], bytewise(raw)):
+        parser = RequestParser(LIMIT)
+        for read in reads:
+            parser.feed(read)
+        assert parser.unfinished == bool(parser.waiting)
+        assert least <= parser.kept <= least + len(parser.waiting) * 5 * FIELD
+        taken = [parser.waiting.pop(0)] if parser.waiting and not parser.waiting[0].over else []
+        assert parser.kept == least if taken else parser.kept >= least
+        parser.give_up()
+        assert (parser.kept, parser.unfinished, parser.waiting, parser.error) == (0, False, [], True)
+        assert [(request.given_up, request.over, request.body()) for request in taken] == [(True, False, b"")] * len(taken)
+        parser.feed(NEXT)
+        assert parser.waiting == []
+
+
+def test_a_body_that_is_complete_is_nothing_that_is_kept() -> None:
+    parser = RequestParser(LIMIT)
+    parser.feed(post("Content-Length: 700", body="a" * 600))
+    request = parser.waiting.pop()
+    assert parser.kept == 600
+    parser.feed(b"a" * 100)
+    assert (request.over, parser.kept, parser.unfinished) == (True, 0, False)
+    parser.give_up()
+    assert request.body() == b"a" * 700
