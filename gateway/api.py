@@ -30,6 +30,7 @@ from gateway.errors import (
     UnsupportedMediaType,
     without_frames,
 )
+from gateway.forwarding import own_lines
 from gateway.frontends import Frontend
 from gateway.frontends.openai import OpenAI
 from gateway.frontends.widget import WidgetStream, WidgetWhole, check_message
@@ -38,9 +39,9 @@ from gateway.identity.browser import token_request
 from gateway.identity.principal import Principal
 from gateway.openapi import document
 from gateway.rendering import (
-    ALLOWED_HEADERS,
     EXPOSED_HEADERS,
     NOT_STORED,
+    allowed_headers,
     conversation_object,
     headers_of,
     message_object,
@@ -57,6 +58,8 @@ SMALL = 64 << 10
 """Bytes of what is no call: keys, tokens."""
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _json = msgspec.json.Encoder().encode
+INLINE = 32 << 10
+"""Compressed bytes that are decompressed on the event loop; more are in a thread."""
 
 
 Handler = Callable[["Api", Request, str], Awaitable[None]]
@@ -68,8 +71,12 @@ class Api:
     def __init__(self, runtime: Runtime, routes: Mapping[str, Mapping[str, "Handler"]]) -> None:
         self.runtime = runtime
         self._routes = routes
-        self._calls = {path: methods["POST"] for path, methods in routes.items() if methods.get("POST") in CALLS}
-        self._prefixes = [path[:-1] for path in routes if path.endswith("*")]
+        self._names = _names_of(routes)
+        called = {path: methods["POST"] for path, methods in routes.items() if methods.get("POST") in CALLS}
+        self._calls = {name: called[path] for name, path in self._names.items() if path in called}
+        self._prefixes = {name: path for name, path in self._names.items() if path.endswith("*")}
+        served = ", ".join(path for path in SHOWN if path in routes)
+        self._nothing = f"There is nothing at this path. Served are {served}" if served else "There is nothing at this path"
         self.widget_stream = WidgetStream()
         self.widget_whole = WidgetWhole()
         self.openai = OpenAI()
@@ -91,7 +98,7 @@ class Api:
 
     async def _other(self, request: Request, request_id: str) -> None:
         """Answer a request that is no call."""
-        route = request.path if request.path in self._routes else self._prefix_of(request.path)
+        route = self._names.get(request.path) or self._prefix_of(request)
         refused = True
         try:
             handler = self._handler_of(request, self._routes.get(route))
@@ -108,7 +115,7 @@ class Api:
     def _handler_of(self, request: Request, methods: Mapping[str, "Handler"] | None) -> "Handler | None":
         """Who answers this request to a route that has these methods; None where it has been answered."""
         if methods is None:
-            raise NotFound("There is nothing at this path")
+            raise NotFound(self._nothing)
         method = request.method
         if method == "OPTIONS":
             self._preflight(request, methods)
@@ -118,13 +125,22 @@ class Api:
             raise MethodNotAllowed(", ".join(sorted({*methods, "OPTIONS"})))
         return handler
 
-    def _prefix_of(self, path: str) -> str:
-        """The route with a parameter at its end that this path belongs to; "" where there is none."""
-        return next((f"{prefix}*" for prefix in self._prefixes if path.startswith(prefix) and path != prefix), "")
+    def _prefix_of(self, request: Request) -> str:
+        """The route with a parameter at its end that this request's path belongs to, which is then written as the route has it.
+
+        "" where there is none.
+        """
+        path = request.path
+        for prefix, route in self._prefixes.items():
+            if path.startswith(prefix[:-1]) and len(path) >= len(prefix):
+                request.path = route[:-1] + path[len(prefix) - 1 :].rstrip("/")
+                return route
+        return ""
 
     def _dialect_of(self, path: str) -> Frontend:
-        openai = path.startswith(("/v1/chat/completions", "/v1/models"))
-        return self.openai if openai else self.widget_whole
+        """Whose errors a path answers with: an unknown one below /v1 those of OpenAI, whose clients look for it there."""
+        ours = path.startswith(OURS) and not path.startswith("/v1/chat/completions")
+        return self.openai if not ours and path.startswith(OPENAI) else self.widget_whole
 
     # --- errors
 
@@ -160,11 +176,11 @@ class Api:
         allowed = ", ".join(sorted({*methods, "OPTIONS"}))
         headers = [("Allow", allowed)]
         origin = request.headers.get("origin", "")
-        if origin in self.runtime.origins and request.path not in FOR_SERVERS:
+        if origin in self.runtime.origins and not request.path.startswith(FOR_SERVERS):
             headers = [
                 *self._cors(origin),
                 ("Access-Control-Allow-Methods", allowed),
-                ("Access-Control-Allow-Headers", ALLOWED_HEADERS),
+                ("Access-Control-Allow-Headers", allowed_headers(request.headers.get("access-control-request-headers", ""))),
                 ("Access-Control-Max-Age", "600"),
             ]
         request.reply(204, b"", headers)
@@ -194,7 +210,7 @@ class Api:
         """Before anybody asks who is asking: an address that has nothing left is refused. Raises RateLimited."""
         if "origin" in request.headers:
             origin = request.headers["origin"]
-            if origin in self.runtime.origins and request.path not in FOR_SERVERS:
+            if origin in self.runtime.origins and not request.path.startswith(FOR_SERVERS):
                 request.extra += self._cors(origin)
         self.runtime.limits.check(address)
 
@@ -253,7 +269,7 @@ class Api:
             try:
                 body = self._body_now(request)
                 if body is None:
-                    body = await request.body()
+                    body = await self._late_body(request)
                 size = len(body)
                 if size <= LARGE:
                     chat = frontend.parse(body, request.headers)
@@ -273,7 +289,8 @@ class Api:
                 await self._answer_to_the_end(call, outlet)
         except GatewayError as refused:
             error = refused
-            self._refuse(request, frontend, refused, request_id, call.headers if call is not None else ())
+            known = [*call.headers, *call.attribution()] if call is not None else ()
+            self._refuse(request, frontend, refused, request_id, known)
         except Exception as crash:
             error = self._crashed(request, frontend, crash, request_id)
         finally:
@@ -313,21 +330,39 @@ class Api:
     async def _json_object(self, request: Request) -> dict[str, Any]:
         """The body of what is no call. Raises GatewayError, PayloadTooLarge beyond SMALL bytes among them."""
         body = self._body_now(request)
-        body = await request.body() if body is None else body
+        body = await self._late_body(request) if body is None else body
         if len(body) > SMALL:
             raise PayloadTooLarge(f"The body may have {SMALL} bytes")
         return parse_object(body)
 
     def _body_now(self, request: Request) -> bytes | None:
-        """The body, where all of it has come. Raises UnsupportedMediaType."""
+        """The body, where all of it has come and it is not compressed. Raises UnsupportedMediaType."""
         headers = request.headers
         media_type = headers.get("content-type", "")
-        if media_type != "application/json":
-            media_type = media_type.partition(";")[0].strip().lower()
-        encoded = "content-encoding" in headers and headers["content-encoding"].lower() != "identity"
-        if encoded or media_type != "application/json":
-            raise UnsupportedMediaType("Send application/json, not encoded")
-        return request.body_now()
+        if media_type != "application/json" and media_type.partition(";")[0].strip().lower() != "application/json":
+            raise UnsupportedMediaType("Send application/json")
+        return None if "content-encoding" in headers else request.body_now()
+
+    async def _late_body(self, request: Request) -> bytes:
+        """The body, waited for and decompressed. Raises UnsupportedMediaType, PayloadTooLarge, BadRequest."""
+        coding = request.headers.get("content-encoding", "")
+        if not coding:
+            return await request.body()
+        from gateway.wire.content_coding import BrokenCoding, ContentDecoder, UnknownCoding, decoded
+
+        limit = int(self.runtime.config.server.body_limit)
+        try:
+            ContentDecoder(coding)  # one that is not known is refused before the body is read
+            body = await request.body()
+            small = len(body) <= INLINE
+            plain = decoded(body, coding, limit) if small else await self.runtime.beside(decoded, body, coding, limit)
+        except UnknownCoding:
+            raise UnsupportedMediaType("Send the body as it is, or as gzip, deflate, br or zstd", codings=True) from None
+        except BrokenCoding as broken:
+            raise BadRequest(f"The body cannot be decoded by its Content-Encoding: {broken}") from None
+        if plain is None:
+            raise PayloadTooLarge(f"The body may have {limit} bytes when it is decompressed")
+        return plain
 
     def _call(
         self,
@@ -352,7 +387,12 @@ class Api:
                 chat = with_system(chat, route.config.system)
         series = self.runtime.records.series[frontend.name, name]
         asked = NOTHING if route.plain else asked_of(chat, principal.key_id, principal.tenant, request.headers)
-        return Call(request_id, request.received, frontend, principal, route, chat, series, asked, address, size)
+        call = Call(request_id, request.received, frontend, principal, route, chat, series, asked, address, size)
+        headers = request.headers
+        call.lines = own_lines(request_id, headers)
+        if self.runtime.forwardable:
+            call.forward = {name: headers[name] for name in self.runtime.forwardable if name in headers}
+        return call
 
     # --- models
 
@@ -500,8 +540,24 @@ API: dict[str, dict[str, Handler]] = {
     **KEYS,
     **USAGE,
 }
-FOR_SERVERS = frozenset({"/v1/tokens"})
-"""Routes that no page may read the answers of, whatever its origin."""
+OPENAI = ("/v1/", "/chat/completions", "/models", "/embeddings", "/responses", "/engines/", "/openai/")
+"""What the paths of OpenAI's clients begin with, also of those whose base URL lacks its /v1."""
+OURS = ("/v1/chat", "/v1/tokens", "/v1/admin", "/v1/openapi.json")
+"""What those paths begin with that are not OpenAI's."""
+SHORT = {"/chat/completions": "/v1/chat/completions", "/models": "/v1/models", "/models/*": "/v1/models/*"}
+"""Routes under the paths of clients whose base URL lacks its /v1."""
+SHOWN = ("/v1/chat/completions", "/v1/models", "/v1/chat/stream", "/v1/chat", "/v1/openapi.json")
+"""Those that a caller is told of who asks for something else."""
+
+
+def _names_of(routes: Mapping[str, Mapping[str, Handler]]) -> dict[str, str]:
+    """The paths that requests may name a route by, and the route: its own, without its /v1, with a slash at the end."""
+    names = {path: path for path in routes} | {name: path for name, path in SHORT.items() if path in routes}
+    return names | {f"{name}/": path for name, path in names.items() if not name.endswith("*")}
+
+
+FOR_SERVERS = ("/v1/tokens", "/admin", "/v1/admin")
+"""What the paths begin with that no page may read the answers of, whatever its origin."""
 RECORDED = frozenset({"/v1/chat/stream", "/v1/chat/stream/*", "/chat", "/v1/chat", "/v1/chat/completions", "/metrics", *PROBES})
 """Routes whose requests are not logged here unless they are refused: by what they call, or (probes and scrapes) not at all."""
 ADMIN: dict[str, dict[str, Handler]] = {"/metrics": {"GET": Api.metrics}, **PROBES, **CONVERSATIONS, **KEYS, **USAGE}

@@ -45,13 +45,17 @@ def find_backend(name: str) -> type[msgspec.Struct]:
     return found
 
 
-class UpstreamRequest(msgspec.Struct, frozen=True):
-    """One HTTP request to an upstream: absolute URL, all headers but Host, Content-Length and credentials."""
+class UpstreamRequest(msgspec.Struct):
+    """One HTTP request to an upstream: absolute URL, all headers but Host, Content-Length and credentials.
+
+    `lines`: header lines that no other request has, ready to be sent (each ends with CR LF). A backend leaves them alone.
+    """
 
     url: str
     headers: Headers
     body: bytes
     method: str = "POST"
+    lines: bytes = b""
 
 
 class Decoder(Protocol):

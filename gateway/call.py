@@ -1,7 +1,7 @@
 """One call, from the accepted request to its log line: what the server, the policies and the pipeline know of it."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import msgspec
@@ -12,6 +12,7 @@ from gateway.config import Alias, Timeouts
 from gateway.config import Target as TargetConfig
 from gateway.errors import GatewayError
 from gateway.events import Usage
+from gateway.forwarding import Allowed
 from gateway.frontends import Frontend
 from gateway.health import Health, Load
 from gateway.identity.principal import Principal
@@ -40,6 +41,8 @@ class Target(msgspec.Struct, frozen=True, eq=False):
     whole: AnswersWhole | None = None  # how it is asked for an answer in one piece; None: it is always asked for a stream
     max_before_content: int = 1 << 20  # bytes
     max_answer: int = 64 << 20
+    forward: Allowed = {}  # the caller's headers that it gets
+    shown: str = ""  # its label as callers are told it; "": they are not
 
 
 class Route(msgspec.Struct, frozen=True, eq=False):
@@ -82,6 +85,7 @@ class Attempt(msgspec.Struct, eq=False):
     model: str = ""
     cost: float | None = None
     whole: AnswersWhole | None = None  # the answer was asked for in one piece
+    provider_id: str = ""  # the provider's own id of the request
 
 
 class Call(msgspec.Struct, eq=False):
@@ -106,6 +110,8 @@ class Call(msgspec.Struct, eq=False):
     attempts: list[Attempt] = []
     answered: Attempt | None = None
     headers: list[tuple[str, str]] = []
+    lines: bytes = b""  # header lines that every upstream gets
+    forward: Mapping[str, str] = {}  # the caller's headers that an upstream may get, by lower-case name
     ttft: float | None = None
     end: str = ""
     error: GatewayError | None = None
@@ -116,6 +122,18 @@ class Call(msgspec.Struct, eq=False):
     def usage(self) -> Usage | None:
         """Of the attempt that answered."""
         return self.answered.usage if self.answered is not None else None
+
+    def attribution(self) -> list[tuple[str, str]]:
+        """Headers that say who answered, after how many attempts, and by which id the provider knows it."""
+        if not self.attempts:
+            return []
+        attempt = self.answered or self.attempts[-1]
+        told = [("x-sluice-attempts", str(len(self.attempts)))]
+        if attempt.target.shown:
+            told.append(("x-sluice-target", attempt.target.shown))
+        if attempt.provider_id:
+            told.append(("x-sluice-upstream-request-id", attempt.provider_id))
+        return told
 
     @property
     def cost(self) -> float | None:

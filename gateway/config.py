@@ -148,6 +148,7 @@ class Upstream(_Section, frozen=True):
     max_answer: Bytes = Bytes(64 << 20)  # of an answer whose caller wants it in one piece
     proxy: Secret | None = None  # http://[user:password@]host:port to tunnel through (CONNECT)
     limits: CallLimits = CallLimits()  # of all calls to it: a target that has no room is passed over
+    forward: dict[str, Literal["any"] | tuple[str, ...]] = {}  # the callers' headers that it gets, with the values that may be
     options: dict[str, Any] = {}
 
 

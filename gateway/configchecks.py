@@ -31,6 +31,7 @@ from gateway.config import (
     Upstream,
     targets_of,
 )
+from gateway.forwarding import check_forward
 from gateway.identity.browser import SHORTEST_SECRET
 from gateway.identity.jwks import check_url, is_remote, issuer_keys, unfit, unusable
 from gateway.identity.keys import timestamp
@@ -160,6 +161,8 @@ class Checks:
             self._try((*path, "proxy"), _proxy, upstream.proxy.reveal())
         for name in ("max_before_content", "max_answer"):
             self._some_bytes((*path, name), getattr(upstream, name))
+        for name in upstream.forward:
+            self._try((*path, "forward", name), check_forward, name)
 
     def _alias(self, path: Path, alias: Alias) -> None:
         self._above_zero((*path, "heartbeat"), alias.heartbeat)

@@ -128,7 +128,13 @@ class PayloadTooLarge(GatewayError):
 
 
 class UnsupportedMediaType(GatewayError):
+    """`codings`: it is the body's Content-Encoding that is not supported."""
+
     code = "unsupported_media_type"
+
+    def __init__(self, message: str, *, codings: bool = False) -> None:
+        super().__init__(message)
+        self.codings = codings
 
 
 class RequestTimeout(GatewayError):

@@ -18,6 +18,7 @@ from gateway.backends import Decoder
 from gateway.call import Attempt, Call, Outlet
 from gateway.errors import GatewayError, Unavailable, UpstreamError
 from gateway.events import Finished
+from gateway.forwarding import provider_id
 from gateway.frontends import Answer, Encoder
 from gateway.relay import Relay
 from gateway.scope import Scope
@@ -69,9 +70,10 @@ class Leg(msgspec.Struct, eq=False):
         flow = self.flow
         flow.due = 0.0
         self.response = response
+        self.attempt.provider_id = provider_id(response.headers)
         self.relay = relay = self._made or self._make()
         relay.content_at = flow.clock()
-        return self.sink if response.status == 200 else None
+        return self.sink if 200 <= response.status < 300 else None
 
     def _make(self) -> Relay:
         flow, target, whole = self.flow, self.attempt.target, self.attempt.whole
@@ -167,7 +169,7 @@ class Leg(msgspec.Struct, eq=False):
         total = math.inf
         if timeouts.total is not None:
             total = self._end_after(attempt.started + timeouts.total, now, _late_total)
-        if attempt.whole is not None and response.status == 200 and not _is_stream(response):
+        if attempt.whole is not None and 200 <= response.status < 300 and not _is_stream(response):
             return min(total, self._end_after(attempt.started + timeouts.whole, now, _late_total))
         if relay.first_content_at:
             return min(total, self._end_after(relay.content_at + timeouts.idle, now, _late_next))
@@ -262,7 +264,8 @@ class Flow(msgspec.Struct, eq=False):
             return
         if not out.begun:
             encoder = self.encoder or self.speak(verbatim=self.verbatim)
-            out.begin(encoder.content_type, self.call.headers)
+            call = self.call
+            out.begin(encoder.content_type, [*call.headers, *call.attribution()] if self.winner is not None else call.headers)
         self.ended = last
         storing = self.call.store_turn(self.text) if last and self.call.store_turn is not None else None
         if storing is None:

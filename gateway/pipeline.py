@@ -15,6 +15,7 @@ import re
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -34,6 +35,7 @@ from gateway.errors import (
 )
 from gateway.events import Finished, Usage
 from gateway.flow import Flow, Leg, Tail
+from gateway.forwarding import forwarded, with_forwarded
 from gateway.frontends import Answer
 from gateway.hedging import race
 from gateway.later import Schedule, at_once
@@ -344,6 +346,9 @@ class Pipeline:
             request = await self._beside(write, chat, target.model)
         else:
             request = write(chat, target.model)
+        request.lines = call.lines
+        if target.forward and call.forward:
+            request.headers = with_forwarded(request.headers, forwarded(target.forward, call.forward))
         if not call.attempts:
             self._overhead.observe(attempt.started - call.received)
         call.attempts.append(attempt)
@@ -360,8 +365,8 @@ class Pipeline:
                 relay = leg.relay
                 assert relay is not None
                 try:
-                    if response.status != 200:
-                        raise target.backend.error(response.status, response.headers, await _reason(response))
+                    if not 200 <= response.status < 300:  # any 2xx with a body is an answer (RFC 9110 15.3)
+                        raise await _refused(target, response)
                     await response.pump(leg.sink)
                     leg.close()
                 except (Tail, UpstreamError):
@@ -493,6 +498,25 @@ async def _reason(response: UpstreamResponse) -> bytes:
         return await response.read(ERROR_BODY)
     except UpstreamError:
         return b""
+
+
+async def _refused(target: Target, response: UpstreamResponse) -> UpstreamError:
+    """What an answer that is none means."""
+    status, headers = response.status, response.headers
+    if 300 <= status < 400:  # those that may be followed have been
+        error = UpstreamError("not_found", "The upstream redirects to where requests are not sent", status=status)
+        where = _host(headers.get("location", ""))
+        error.detail = f"{target.upstream} answered {status}: set its base_url to where that leads ({where})"
+        return error
+    return target.backend.error(status, headers, await _reason(response))
+
+
+def _host(location: str) -> str:
+    """The host of a URL, for the log; the rest of one may hold a key."""
+    try:
+        return urlsplit(location).hostname or "the same host"
+    except ValueError:
+        return "no URL"
 
 
 def _may_go_on(call: Call, flow: Flow) -> bool:

@@ -1,5 +1,6 @@
 """How results become HTTP: the status of every error, the headers that go with them, CORS, and stored conversations as JSON."""
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -46,8 +47,26 @@ ALLOWED_HEADERS = (
 EXPOSED_HEADERS = (
     "x-request-id, request-id, retry-after, retry-after-ms, x-should-retry, "
     "x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
-    "x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, x-sluice-budget, x-sluice-cost-usd"
+    "x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, x-sluice-budget, x-sluice-cost-usd, "
+    "x-sluice-attempts, x-sluice-target, x-sluice-upstream-request-id"
 )
+
+MOST_ASKED = 64
+"""Headers that one preflight may ask for."""
+_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
+
+
+def allowed_headers(asked: str) -> str:
+    """`Access-Control-Allow-Headers` for a page that may ask: what is known to be sent, and what it asks for beside that.
+
+    SDKs add headers of their own. What is no list of field names, or is a long one, is passed over. `asked` is the
+    request's `Access-Control-Request-Headers` (WHATWG Fetch 3.2.2).
+    """
+    names = [name.strip().lower() for name in asked.split(",", MOST_ASKED)]
+    if len(names) > MOST_ASKED or not all(map(_FIELD_NAME.fullmatch, names)):
+        return ALLOWED_HEADERS
+    return ", ".join(dict.fromkeys((*ALLOWED_HEADERS.split(", "), *names)))
+
 
 NOT_STORED = (("Cache-Control", "no-store"),)
 
@@ -69,6 +88,8 @@ def headers_of(error: GatewayError, status: int) -> list[tuple[str, str]]:
             return _retry_after(seconds)
         case MethodNotAllowed(allowed=allowed):
             return [("Allow", allowed)]
+        case UnsupportedMediaType(codings=True):  # RFC 9110 15.5.16
+            return [("Accept-Encoding", "gzip, deflate, br, zstd")]
         case Unauthorized():
             return [("WWW-Authenticate", 'Bearer realm="sluice"')]
         case _:

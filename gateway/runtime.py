@@ -21,6 +21,7 @@ from gateway.configfile import Loaded
 from gateway.conversations.measured import Measured
 from gateway.conversations.turnstile import Turnstile
 from gateway.errors import Unauthorized, Unavailable
+from gateway.forwarding import shown_target
 from gateway.health import BreakerPolicy, Health, Load
 from gateway.identity import Authenticator
 from gateway.keystore.follower import Follower
@@ -81,6 +82,7 @@ class Runtime:
             name: backend.transport() or http_transport(config, name, backend) for name, backend in loaded.backends.items()
         }
         self._states: dict[tuple[str, str], tuple[Health, Load]] = {}
+        self.forwardable = frozenset(name.lower() for upstream in config.upstreams.values() for name in upstream.forward)
         self.routes = {name: self._route(name, alias, loaded.backends) for name, alias in config.aliases.items()}
         labelled = [key.id for key in config.keys] if config.metrics.key_label else []
         kind = config.state.partition(":")[0]
@@ -204,6 +206,8 @@ class Runtime:
             passes_on=backend.dialect if backend.dialect and alias.report_model == "target" else None,
             max_before_content=int(upstream.max_before_content),
             max_answer=int(upstream.max_answer),
+            forward={header.lower(): allowed for header, allowed in upstream.forward.items()},
+            shown=shown_target(f"{spec.upstream}/{spec.model}") if alias.report_model == "target" else "",
             whole=backend if isinstance(backend, AnswersWhole) and not (backend.always_stream or by_ttft) else None,
         )
 

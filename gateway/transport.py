@@ -66,8 +66,9 @@ class Transport(Protocol):
 
         Enter raises UpstreamError: dns_error, connect_error, connect_timeout, tls_error, reset, headers_timeout, garbled.
         Exit gives the connection back to the pool when the response was read to its clean end, and otherwise closes
-        its socket at once (so that the upstream stops generating). Redirects are not followed, cookies not kept,
-        nothing is decompressed, no proxy is taken from the environment. Safe to cancel at any point.
+        its socket at once (so that the upstream stops generating). A 307 or 308 within the origin is followed once, no other
+        redirect is; cookies are not kept, no proxy is taken from the environment. What an upstream compressed, though it
+        was asked not to, is decompressed within bounds. Safe to cancel at any point.
         A request is sent once. Where an idle connection was closed by the upstream without a byte of an answer, enter
         raises StaleConnection; a second try then gets a new connection.
         """

@@ -26,6 +26,7 @@ from gateway.events import (
 )
 from gateway.frontends import Answer
 from gateway.frontends.openai_errors import error_object
+from gateway.wire.separators import without_separators
 
 DONE = b"data: [DONE]\n\n"
 
@@ -65,7 +66,7 @@ class _Events:
         return b""
 
     def fail(self, error: GatewayError) -> bytes:
-        return b"data: %b\n\n" % _json(error_object(error))
+        return b"data: %b\n\n" % without_separators(_json(error_object(error)))
 
     def resume(self, started: Started) -> None:
         self._model = started.model or self._model
@@ -78,7 +79,7 @@ class _Events:
 
     def _chunk(self, choices: list[Any], **fields: Any) -> bytes:
         head = {"id": self._id, "object": "chat.completion.chunk", "created": self._answer.created, "model": self._model}
-        return b"data: %b\n\n" % _json({**head, "choices": choices, **fields})
+        return b"data: %b\n\n" % without_separators(_json({**head, "choices": choices, **fields}))
 
     def _end(self, usage: Usage | None) -> bytes:
         if self._include_usage and usage is not None:
@@ -144,7 +145,7 @@ class Chunks(_Events):
 
     def _texts(self, texts: list[str]) -> bytes:
         opening = b"" if self._prefix else self._open("")
-        return b"%b%b%b%b" % (opening, self._prefix, self._between.join(map(_json, texts)), self._suffix)
+        return b"%b%b%b%b" % (opening, self._prefix, without_separators(self._between.join(map(_json, texts))), self._suffix)
 
     def resume(self, started: Started) -> None:
         """The role has been said: only the form of the texts follows."""

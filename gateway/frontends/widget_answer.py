@@ -12,6 +12,7 @@ import msgspec
 from gateway.errors import GatewayError, wait_of
 from gateway.events import Finished, ReasoningDelta, Started, StreamEvent, TextDelta, ToolCallDelta, ToolCallStarted
 from gateway.frontends import Answer
+from gateway.wire.separators import without_separators
 
 INTERNAL = "Internal server error"
 """What every failure is called once a stream has begun; `code` says which it was."""
@@ -71,7 +72,7 @@ class Lines(_Text):
         self._full = full
 
     def start(self) -> bytes:
-        return _json({"type": "start", "conversationId": self._conversation}) + b"\n"
+        return _line({"type": "start", "conversationId": self._conversation})
 
     def encode(self, events: Sequence[StreamEvent]) -> bytes:
         if len(events) == 1 and type(events[0]) is TextDelta and events[0].text:  # most reads
@@ -94,7 +95,7 @@ class Lines(_Text):
     def fail(self, error: GatewayError) -> bytes:
         line = {"type": "error", "error": INTERNAL, "code": error.code, "requestId": self._answer.id}
         wait = wait_of(error)
-        return _json(line if wait is None else {**line, "retryAfter": wait}) + b"\n"
+        return _line(line if wait is None else {**line, "retryAfter": wait})
 
     def restart(self) -> bytes:
         if not self._full:
@@ -107,7 +108,7 @@ class Lines(_Text):
 
     def _tokens(self, texts: list[str]) -> bytes:
         self._keep(texts)
-        return b"%b%b%b" % (_TOKEN, _BETWEEN.join(map(_json, texts)), _END)
+        return b"%b%b%b" % (_TOKEN, without_separators(_BETWEEN.join(map(_json, texts))), _END)
 
     def _line(self, event: StreamEvent) -> bytes:
         match event:
@@ -118,7 +119,7 @@ class Lines(_Text):
                 return b""
             case _ if self._full:
                 line = _extra(event)
-                return _json(line) + b"\n" if line else b""
+                return _line(line) if line else b""
             case _:
                 return b""
 
@@ -140,7 +141,11 @@ class Lines(_Text):
             }
         if finished.cost is not None:
             line["cost"] = finished.cost
-        return _json(line) + b"\n"
+        return _line(line)
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return without_separators(_json(value)) + b"\n"
 
 
 def _extra(event: StreamEvent) -> dict[str, Any]:

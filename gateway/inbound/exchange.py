@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 
 Pairs = Iterable[tuple[str, str]]
 
-NO_STORE = "Cache-Control: no-store, no-transform\r\nX-Accel-Buffering: no\r\n"
+NOT_FOR_PAGES = (
+    "X-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\n"
+    "Permissions-Policy: camera=(), geolocation=(), microphone=()\r\n"
+)
+"""No answer is a page: a browser that is led to one does not guess at its type, frame it, or tell where it came from."""
+NO_STORE = f"Cache-Control: no-store, no-transform\r\nX-Accel-Buffering: no\r\n{NOT_FOR_PAGES}"
 _field = ": ".join
 RETRY_AFTER = 1.0
 """Seconds after which there may be room again for a body that was given up."""
@@ -142,7 +147,7 @@ class Exchange(msgspec.Struct, eq=False):
         content = f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n" if status != 204 else ""
         head = (
             f"HTTP/1.1 {status} {REASONS.get(status, '')}\r\nDate: {self._listener.date()}\r\n{content}"
-            f"Cache-Control: no-store\r\n{self._fields(headers)}\r\n"
+            f"Cache-Control: no-store\r\n{NOT_FOR_PAGES}{self._fields(headers)}\r\n"
         ).encode("latin-1")  # before anything is said: what cannot be written can still be answered 500
         self.status = status
         self.begun = self.said = True

@@ -4,6 +4,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable
+from urllib.parse import urldefrag, urljoin
 
 from gateway.backends import Headers, UpstreamRequest
 from gateway.errors import StaleConnection, UpstreamError
@@ -114,6 +115,19 @@ class HttpTransport:
         """The error of a request that met a stale connection. Those that have been idle for longer are closed."""
         self.pool.distrust(connection.idle_since)
         return StaleConnection(f"{self._name} closed a connection that had been idle when a request was sent on it")
+
+    def head_of(self, request: UpstreamRequest) -> bytes:
+        """See `gateway.upstream.request.Heads.of`. Raises ValueError."""
+        return self._heads.of(request)
+
+    def location_of(self, url: str, location: str) -> str:
+        """Where a redirect from `url` leads, if that is a place of the same origin that a request can be sent to; else ""."""
+        try:
+            target = urldefrag(urljoin(url, location)).url
+            self._heads.check(target)
+        except ValueError:
+            return ""
+        return target if location else ""
 
     def connect_timed_out(self, seconds: float, *, placed: bool) -> UpstreamError:
         what = "could not be connected to" if placed else "had no connection to spare (the pool is full)"

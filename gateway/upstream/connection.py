@@ -62,16 +62,16 @@ class Connection(asyncio.BufferedProtocol):
 
     # --- for the exchange
 
-    def ask(self, method: str, head: bytes, body: bytes, receiver: Receiver) -> None:
-        """Send one request, in one write where it is small enough to be worth the copy."""
+    def ask(self, method: str, head: bytes, body: bytes, receiver: Receiver, lines: bytes = b"") -> None:
+        """Send one request, in one write where it is small enough to be worth the copy. `lines`: more header lines."""
         assert self._transport is not None
         assert self._receiver is None, "one request at a time"
         self._parser.expect(method)
         self._receiver = receiver
         if len(body) < 16 << 10:
-            self._outbox.write(self._transport, b"%b%d\r\n\r\n%b" % (head, len(body), body))
+            self._outbox.write(self._transport, b"%b%d\r\n%b\r\n%b" % (head, len(body), lines, body))
         else:
-            self._transport.writelines((b"%b%d\r\n\r\n" % (head, len(body)), body))
+            self._transport.writelines((b"%b%d\r\n%b\r\n" % (head, len(body), lines), body))
 
     def rest(self) -> bool:
         """The request is over. True: the connection can serve another one; false: it has been closed."""

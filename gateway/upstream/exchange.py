@@ -11,6 +11,9 @@ State is kept in fields and the one waiting coroutine is merely woken, so an err
 
 Nothing is sent twice from here. An idle connection that the upstream closes without a byte of an answer raises
 StaleConnection, and all connections that have been idle for as long are closed: the caller's next try gets a new one.
+
+A 307 or 308 to another place of the same origin is followed once, with the body (RFC 9110 15.4.8, 15.4.9); whoever reads the
+response sees the second one only. A compressed body, though identity was asked for, is decompressed (RFC 9110 8.4).
 """
 
 import asyncio
@@ -20,16 +23,21 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.errors import StaleConnection, UpstreamError
+from gateway.errors import StaleConnection, UpstreamError, UpstreamGarbled, UpstreamTruncated
 from gateway.transport import Reader, Sink, UpstreamRequest
 from gateway.upstream.connection import Connection
 from gateway.upstream.deadlines import Deadlines
 
 if TYPE_CHECKING:
     from gateway.upstream.client import HttpTransport
+    from gateway.wire.content_coding import ContentDecoder
 
 MAX_EARLY = 64 << 10
 """Body bytes kept between the head and `pump` before the socket is no longer read."""
+MAX_EXPANSION = 256
+"""Bytes that a compressed byte may become; what is told in words, even in the same frames over and over, becomes less."""
+FREE_EXPANSION = 1 << 20
+"""Decompressed bytes before that is looked at."""
 
 
 class Exchange(msgspec.Struct, eq=False):
@@ -55,6 +63,11 @@ class Exchange(msgspec.Struct, eq=False):
     _paused: bool = False
     _ended: bool = False
     _error: BaseException | None = None
+    _decoder: "ContentDecoder | None" = None
+    _compressed: int = 0  # bytes that came
+    _decompressed: int = 0  # bytes that were made of them
+    _followed: bool = False
+    _location: str = ""  # where a redirect leads that is to be followed
     status: int = 0
     headers: Mapping[str, str] = {}
 
@@ -80,6 +93,8 @@ class Exchange(msgspec.Struct, eq=False):
                         await waiter
                     finally:
                         self._waiter = None
+                if self._location:
+                    await self._follow()
             finally:
                 self._heads_due.forget(self, self._headers_timeout)
             if not self.status:
@@ -132,10 +147,32 @@ class Exchange(msgspec.Struct, eq=False):
             self._ended = True  # by the upstream, between opening and now
             self._error = self._client.closed_early()
             return False
-        connection.ask(self._request.method, self._head, self._request.body, self)
+        request = self._request
+        connection.ask(request.method, self._head, request.body, self, request.lines)
         if self._reader is not None:
             self._reader.sent()
         return True
+
+    async def _follow(self) -> None:
+        """Send the request again to where a redirect leads."""
+        connection, self._connection, self._placed = self._connection, None, False
+        if connection is not None:
+            self._client.give_back(connection, ended=self._ended)
+        self._request = msgspec.structs.replace(self._request, url=self._location)
+        self._head = self._client.head_of(self._request)
+        self._followed, self._location = True, ""
+        self.status, self.headers = 0, {}
+        self._ended, self._error = False, None
+        self._early.clear()
+        self._early_size = 0
+        self._held = False
+        self._connection = self._client.pool.take()
+        self._was_idle = self._connection is not None
+        if self._connection is None:
+            await self._connect()
+        self._placed = True
+        if self._error is None and self._ask():  # else the head's deadline has passed meanwhile
+            await self._wait()
 
     def _stale(self) -> StaleConnection | None:
         """The error of a connection that was idle and was closed without a byte of an answer; None for any other end."""
@@ -165,6 +202,8 @@ class Exchange(msgspec.Struct, eq=False):
             await self._wait()
         if self._error is not None:
             raise self._error
+        if self._decoder is not None and not self._decoder.complete:
+            raise UpstreamTruncated
 
     async def read(self, limit: int) -> bytes:
         """See `gateway.transport.UpstreamResponse`."""
@@ -174,7 +213,8 @@ class Exchange(msgspec.Struct, eq=False):
             await self._wait()
         if self._error is not None:
             raise self._error
-        return b"".join(self._early)[:limit]
+        body = b"".join(self._early)
+        return body[:limit] if self._decoder is None else _start_of(body, self._decoder, limit)
 
     def pause(self) -> None:
         self._paused = True
@@ -197,8 +237,14 @@ class Exchange(msgspec.Struct, eq=False):
     def head_came(self, status: int, headers: dict[str, str]) -> None:
         self.status = status
         self.headers = headers
+        if status in (307, 308) and not self._followed:
+            self._location = self._client.location_of(self._request.url, headers.get("location", ""))
         self._wake()
-        if self._reader is not None:
+        if self._location:
+            return
+        if "content-encoding" in headers:
+            self._expect_compressed(headers["content-encoding"])
+        if self._reader is not None and not self._ended:
             try:
                 self._sink = self._reader.begin(self)
             except Exception as error:  # as below
@@ -210,7 +256,10 @@ class Exchange(msgspec.Struct, eq=False):
             self._keep(data)
             return
         try:
-            sink(data)
+            if self._decoder is None:
+                sink(data)
+            else:
+                self._decompress(data, self._decoder, sink)
         except Exception as error:  # the reader's, and raised to it: there it belongs
             self._fail(error)
 
@@ -219,6 +268,28 @@ class Exchange(msgspec.Struct, eq=False):
             self._end(error)
 
     # --- inside
+
+    def _expect_compressed(self, names: str) -> None:
+        from gateway.wire.content_coding import ContentDecoder, UnknownCoding
+
+        try:
+            self._decoder = ContentDecoder(names)
+        except UnknownCoding:
+            self._fail(UpstreamGarbled("The upstream's answer is in an encoding that nobody asked for"))
+
+    def _decompress(self, data: bytes, decoder: "ContentDecoder", sink: Sink) -> None:
+        from gateway.wire.content_coding import BrokenCoding
+
+        self._compressed += len(data)
+        most = FREE_EXPANSION + MAX_EXPANSION * self._compressed
+        try:
+            for piece in decoder.feed(data):
+                self._decompressed += len(piece)
+                if self._decompressed > most:
+                    raise UpstreamGarbled("The upstream's answer is compressed beyond reason")
+                sink(piece)
+        except BrokenCoding:
+            raise UpstreamGarbled("The upstream's answer is not what its Content-Encoding says") from None
 
     def _keep(self, data: bytes) -> None:
         self._early.append(data)
@@ -254,3 +325,18 @@ class Exchange(msgspec.Struct, eq=False):
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def _start_of(body: bytes, decoder: "ContentDecoder", limit: int) -> bytes:
+    """The first `limit` bytes of a compressed body, as far as it can be decompressed."""
+    from gateway.wire.content_coding import BrokenCoding
+
+    start = bytearray()
+    try:
+        for piece in decoder.feed(body):
+            start += piece
+            if len(start) >= limit:
+                break
+    except BrokenCoding:
+        pass
+    return bytes(start[:limit])

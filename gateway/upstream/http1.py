@@ -7,8 +7,6 @@ there, because an upstream that does it is broken or is smuggling:
     one transfer coding, and it is `chunked`, and only in HTTP/1.1; no HTTP/0.9, RTSP or ICE; no 101
     a bounded head (interim heads counted in), a bounded number of headers (trailers counted in), bounded framing
         bytes between two pieces of body (chunk extensions, trailers)
-    no Content-Encoding in a 2xx: identity was asked for, and nothing is ever unpacked, so there are no bombs. An error
-        answer keeps its status, which says more than the refusal would
 
 A head that is plain (`plainhead`) does not go through llhttp, nor does a body whose length it tells.
 
@@ -195,8 +193,6 @@ class ResponseParser:
             self._fields.clear()
             return
         self._check_framing(version)
-        if status < 300 and self._fields.get("content-encoding", "identity").lower() not in ("identity", ""):
-            self._refuse("a compressed body that was not asked for")
         self.reusable = llhttp.should_keep_alive()
         self.status = status
         if self._method == "HEAD":

@@ -74,6 +74,10 @@ class Heads:
             self._kept[key] = head
         return head
 
+    def check(self, url: str) -> None:
+        """Raises ValueError for a URL of another origin, or one that cannot be written in a request."""
+        self._target(url)
+
     def _build(self, method: str, url: str, headers: Headers) -> bytes:
         if not _METHOD.fullmatch(method):
             raise ValueError("not a request method")

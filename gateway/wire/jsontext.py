@@ -1,8 +1,8 @@
 """A caller's body -> a JSON object, strictly: RFC 8259, UTF-8 only, and nothing that two readers could take differently.
 
 Refused beyond the grammar: duplicate keys at any depth (which one counts is a matter of taste), NaN and Infinity,
-numbers that do not fit a double, integers of thousands of digits, lone surrogates, a byte order mark, other encodings than
-UTF-8, and nesting that nobody needs. The reasons say where, and never repeat what was sent.
+numbers that do not fit a double, integers of thousands of digits, lone surrogates, other encodings than UTF-8, and
+nesting that nobody needs. The reasons say where, and never repeat what was sent.
 
 The standard library's scanner is the judge, because it alone shows every pair of an object before keys are lost. Most
 bodies need no judge: what msgspec has read of one is written as the same bytes again, so there was nothing else in it. Of
@@ -145,8 +145,11 @@ def _text(body: bytes) -> str:
         text = body.decode()
     except UnicodeDecodeError as error:
         raise BadRequest(f"The body is not UTF-8 (at byte {error.start})") from None
-    if text[0] == "\ufeff":
-        raise BadRequest("The body must not begin with a byte order mark")
+    text = text.removeprefix(
+        "\ufeff"
+    )  # a byte order mark may be ignored (RFC 8259 8.1): editors and shells of Windows write it
+    if not text:
+        raise BadRequest("The body is empty")
     return text
 
 

@@ -63,7 +63,7 @@ BEFORE = {
     "64 MiB line": "garbled",
     "5000 headers": "garbled",
     "gzip bomb": "garbled",
-    "redirect": "server_error server_error",
+    "redirect": "client_error",
     "not HTTP": "garbled",
 }
 """Faults before the first content."""

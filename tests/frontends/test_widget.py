@@ -159,8 +159,8 @@ def test_a_stream_has_the_contracts_shape_and_order() -> None:
         '{"type":"start","conversationId":"c_1"}\n'
         '{"type":"token","token":" Hi"}\n'
         '{"type":"token","token":" \\"you\\"\\n"}\n'
-        '{"type":"token","token":"\u2028é\U0001f600 "}\n'
-        '{"type":"done","message":"Hi \\"you\\"\\n\u2028é\U0001f600","conversationId":"c_1","model":"gpt-x","finishReason"'
+        '{"type":"token","token":"\\u2028é\U0001f600 "}\n'
+        '{"type":"done","message":"Hi \\"you\\"\\n\\u2028é\U0001f600","conversationId":"c_1","model":"gpt-x","finishReason"'
         ':"stop","usage":{"inputTokens":3,"outputTokens":5,"cachedInputTokens":1,"reasoningTokens":2}}\n'
     )
     assert lines.content_type == "application/x-ndjson; charset=utf-8"

@@ -1,0 +1,175 @@
+"""Compressed bodies -> their bytes, bounded: gzip, deflate, br and zstd, also one within another.
+
+RFC 9110 8.4 (codings), RFC 1950 to 1952 (deflate, gzip), RFC 7932 (br), RFC 8878 and 9659 (zstd, and its window in HTTP).
+The libraries of br and zstd are imported when a body needs them. Some servers send raw deflate under that name, as browsers
+know: both are read. A gzip body may be several members in a row (RFC 1952 2.2).
+"""
+
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Protocol
+
+PIECE = 64 << 10
+"""Bytes that are made at a time; br makes up to twice as many."""
+MAX_CODINGS = 3
+"""Codings within one another."""
+ZSTD_WINDOW_LOG = 23
+"""8 MiB, what RFC 9659 allows in HTTP."""
+
+
+class UnknownCoding(ValueError):
+    """A content coding that nobody here can undo."""
+
+
+class BrokenCoding(ValueError):
+    """A body that is not what its content coding says, or that ends too early."""
+
+
+class _Stream(Protocol):
+    """One coding being undone."""
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The bytes that `data` completes, in pieces of some PIECE bytes. Raises whatever its library raises."""
+        ...
+
+    @property
+    def complete(self) -> bool:
+        """The coding's own end has been seen."""
+        ...
+
+
+class ContentDecoder:
+    """Undoes a Content-Encoding. `names` as the header has them; raises UnknownCoding for one that is not known.
+
+    An empty header or `identity` makes a decoder that hands its input on.
+    """
+
+    def __init__(self, names: str) -> None:
+        listed = [name for part in names.lower().split(",") if (name := part.strip()) and name != "identity"]
+        if len(listed) > MAX_CODINGS or not all(name in _CODINGS for name in listed):
+            raise UnknownCoding("content codings that are known: gzip, deflate, br, zstd")
+        self._streams = [_CODINGS[name]() for name in reversed(listed)]
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The body's bytes that `data` completes, in pieces of some PIECE bytes; nothing is made before it is asked for.
+
+        Raises BrokenCoding.
+        """
+        try:
+            yield from self._through(0, data)
+        except BrokenCoding:
+            raise
+        except Exception as error:  # zlib.error, brotli.error, ZstdError …: each library has its own
+            raise BrokenCoding("it is something else") from error
+
+    def _through(self, number: int, data: bytes) -> Iterator[bytes]:
+        if number == len(self._streams):
+            if data:
+                yield data
+            return
+        for piece in self._streams[number].feed(data):
+            yield from self._through(number + 1, piece)
+
+    @property
+    def complete(self) -> bool:
+        """The end that each coding marks has been seen."""
+        return all(stream.complete for stream in self._streams)
+
+
+def decoded(body: bytes, names: str, limit: int) -> bytes | None:
+    """A whole body, decoded; None where that has more than `limit` bytes. Raises UnknownCoding, BrokenCoding."""
+    decoder = ContentDecoder(names)
+    pieces: list[bytes] = []
+    size = 0
+    for piece in decoder.feed(body):
+        size += len(piece)
+        if size > limit:
+            return None
+        pieces.append(piece)
+    if not decoder.complete:
+        raise BrokenCoding("it ends too early")
+    return b"".join(pieces)
+
+
+class _Zlib:
+    """`wbits` as zlib has it: 31 gzip, 15 zlib, -15 raw deflate; 0: zlib or raw deflate, as the first byte says."""
+
+    def __init__(self, wbits: int) -> None:
+        self._wbits = wbits
+        self._stream = zlib.decompressobj(wbits) if wbits else None
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        while data:
+            if self._stream is None:  # the low half of zlib's first byte is 8, its method (RFC 1950 2.2)
+                self._wbits = self._wbits or (15 if data[0] & 15 == 8 else -15)
+                self._stream = zlib.decompressobj(self._wbits)
+            if self._stream.eof:
+                if self._wbits != 31:
+                    return  # what stands behind the end is nobody's
+                self._stream = zlib.decompressobj(31)
+            stream = self._stream
+            piece = stream.decompress(data, PIECE)
+            while piece or stream.unconsumed_tail:
+                if piece:
+                    yield piece
+                piece = stream.decompress(stream.unconsumed_tail, PIECE)
+            data = stream.unused_data.lstrip(b"\0") if stream.eof else b""
+
+    @property
+    def complete(self) -> bool:
+        return self._stream is not None and self._stream.eof
+
+
+class _Brotli:
+    def __init__(self) -> None:
+        import brotli
+
+        self._stream = brotli.Decompressor()
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        while not self._stream.is_finished():
+            if piece := self._stream.process(data, output_buffer_limit=PIECE):
+                yield piece
+            data = b""
+            if self._stream.can_accept_more_data():
+                return
+
+    @property
+    def complete(self) -> bool:
+        return bool(self._stream.is_finished())
+
+
+class _Zstd:
+    """Frames in a row are one body (RFC 8878 3.1)."""
+
+    def __init__(self) -> None:
+        if sys.version_info >= (3, 14):
+            from compression import zstd
+        else:
+            from backports import zstd
+        options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW_LOG}
+        self._new: Callable[[], Any] = partial(zstd.ZstdDecompressor, options=options)
+        self._stream = self._new()
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        while data:
+            if self._stream.eof:
+                self._stream = self._new()
+            stream = self._stream
+            if piece := stream.decompress(data, PIECE):
+                yield piece
+            while not stream.eof and not stream.needs_input:
+                if piece := stream.decompress(b"", PIECE):
+                    yield piece
+            data = stream.unused_data if stream.eof else b""
+
+    @property
+    def complete(self) -> bool:
+        return bool(self._stream.eof)
+
+
+_CODINGS: dict[str, Callable[[], _Stream]] = {
+    "gzip": lambda: _Zlib(31), "x-gzip": lambda: _Zlib(31), "deflate": lambda: _Zlib(0), "br": _Brotli, "zstd": _Zstd,
+}  # fmt: skip
