@@ -80,7 +80,10 @@ class Decoder(Protocol):
 
 @runtime_checkable
 class Backend(Protocol):
-    """One upstream dialect. `dialect` names the client dialect that it can pass through, or is empty."""
+    """One upstream dialect. `dialect` names the client dialect that it can pass through, or is empty.
+
+    One that speaks HTTP has its address as the option `base_url`, and may have `endings`: what people leave at the end of it.
+    """
 
     dialect: ClassVar[str]
 

@@ -15,14 +15,14 @@ BODY = 64 << 10
 async def watch(
     probe: Probe,
     transport: Transport,
-    base_url: str,
+    url: str,
     timeouts: Timeouts,
     health: Sequence[Health],
     headers: Headers = (),
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
     """Probe one upstream and tell the health of all its targets, until cancelled."""
-    request = UpstreamRequest(base_url.rstrip("/") + probe.path, headers, b"", method="GET")
+    request = UpstreamRequest(url, headers, b"", method="GET")
     while True:
         await sleep(float(probe.every))
         try:

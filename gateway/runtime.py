@@ -55,6 +55,7 @@ from gateway.usage import Row, UsageFailed
 from gateway.usage.ledger import Ledger
 from gateway.usage.opening import reopen
 from gateway.version import VERSION
+from gateway.wire.baseurl import endpoint
 
 T = TypeVar("T")
 
@@ -344,7 +345,8 @@ class Runtime:
             base_url = getattr(self._backends[name], "base_url", "")
             if upstream.probe is not None and base_url:
                 health = [health for (of, _), (health, _) in self._states.items() if of == name]
-                watching = watch(upstream.probe, self._transports[name], base_url, upstream.timeouts, health)
+                url = endpoint(base_url, upstream.probe.path, getattr(self._backends[name], "endings", ()))
+                watching = watch(upstream.probe, self._transports[name], url, upstream.timeouts, health)
                 self._probing.append(asyncio.create_task(watching))
 
     async def close(self) -> None:

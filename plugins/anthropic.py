@@ -23,6 +23,7 @@ from gateway.backends import Headers, UpstreamRequest
 from gateway.chat import ChatRequest, Image, Message, Part, Text, Tool, ToolCall
 from gateway.config import Secret
 from gateway.errors import BadRequest, UpstreamError
+from gateway.wire.baseurl import endpoint
 from gateway.wire.upstream_errors import upstream_error
 from plugins.anthropic_stream import MessagesDecoder
 from plugins.translation import check_endpoint, inline_image, json_object, response_format
@@ -44,6 +45,7 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """
 
     dialect: ClassVar[str] = ""
+    endings: ClassVar[tuple[str, ...]] = ("/v1/messages", "/messages", "/v1")
 
     base_url: str = "https://api.anthropic.com"
     api_key: Secret | None = None
@@ -91,7 +93,7 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     @cached_property
     def _url(self) -> str:
-        return self.base_url.rstrip("/").removesuffix("/v1") + "/v1/messages"
+        return endpoint(self.base_url, "/v1/messages", self.endings)
 
     @cached_property
     def _headers(self) -> Headers:

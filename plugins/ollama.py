@@ -29,6 +29,7 @@ from gateway.events import (
     ToolCallStarted,
     Usage,
 )
+from gateway.wire.baseurl import endpoint
 from gateway.wire.ndjson import JSONLines
 from gateway.wire.upstream_errors import stream_error, told_error, upstream_error
 from plugins.decoding import FrameDecoder
@@ -41,7 +42,7 @@ DONE_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "lo
 
 
 class Ollama(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
-    """`base_url` without /api. `api_key` only for who stands behind a key (ollama.com); sent as Bearer.
+    """`base_url` with or without /api. `api_key` only for who stands behind a key (ollama.com); sent as Bearer.
 
     `think`: true, false, or how hard ("low" … "high"), for models that can. `keep_alive`: how long the model stays loaded,
     in seconds or as Ollama writes it ("10m"). `model_options`: Ollama's `options` (num_ctx, top_k …); a call's own
@@ -50,6 +51,7 @@ class Ollama(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """
 
     dialect: ClassVar[str] = ""
+    endings: ClassVar[tuple[str, ...]] = ("/api/chat", "/api", "/v1")
 
     base_url: str = "http://localhost:11434"
     api_key: Secret | None = None
@@ -76,7 +78,7 @@ class Ollama(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             "options": self.model_options | _options(chat),
         }
         said = {name: value for name, value in body.items() if value is not None and value != {} and value != []}
-        return UpstreamRequest(self.base_url.rstrip("/") + "/api/chat", self._headers, msgspec.json.encode(said))
+        return UpstreamRequest(self._url, self._headers, msgspec.json.encode(said))
 
     def decoder(self, *, verbatim: bool = False) -> "ChatDecoder":
         return ChatDecoder(strict=self.strict)
@@ -89,6 +91,10 @@ class Ollama(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     def credentials(self) -> Headers:
         return (("authorization", f"Bearer {self.api_key.reveal()}"),) if self.api_key else ()
+
+    @cached_property
+    def _url(self) -> str:
+        return endpoint(self.base_url, "/api/chat", self.endings)
 
     @cached_property
     def _headers(self) -> Headers:

@@ -11,7 +11,6 @@ Standard: https://platform.openai.com/docs/api-reference/chat
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, ClassVar, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -20,6 +19,7 @@ from gateway.chat import ChatRequest, Image, Message, Other, Part, Text, Tool, T
 from gateway.config import Secret
 from gateway.errors import BadRequest, UpstreamError
 from gateway.transport import Transport
+from gateway.wire.baseurl import endpoint
 from gateway.wire.upstream_errors import upstream_error
 from plugins.openai_document import DocumentDecoder
 from plugins.openai_stream import ChunkDecoder
@@ -29,7 +29,7 @@ from plugins.translation import check_endpoint
 class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
     """A backend that speaks Chat Completions.
 
-    `base_url` ends before `/chat/completions`; a query of it is kept (Azure's api-version). `headers` are added to every
+    `base_url` may end in `/chat/completions`; a query of it is kept (Azure's api-version). `headers` are added to every
     request. `max_tokens_field`: what the limit is called (OpenAI's newer models know only the second). `include_usage`:
     ask for the usage chunk. `strict`: a malformed event in an otherwise good stream is an error, else it is skipped.
     `always_stream`: ask for a stream, too, where a caller of this dialect wants its answer in one piece.
@@ -46,6 +46,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     always_stream: bool = False
 
     dialect: ClassVar[str] = "openai"
+    endings: ClassVar[tuple[str, ...]] = ("/chat/completions", "/chat")
 
     def __post_init__(self) -> None:
         check_endpoint(self.base_url, self.headers)
@@ -89,8 +90,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     @cached_property
     def _url(self) -> str:
-        url = urlsplit(self.base_url)
-        return url._replace(path=url.path.rstrip("/") + "/chat/completions", fragment="").geturl()
+        return endpoint(self.base_url, "/chat/completions", self.endings)
 
     @cached_property
     def _headers(self) -> Headers:

@@ -3,12 +3,12 @@
 import re
 from collections.abc import Mapping
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Raw
 
 from gateway.errors import BadRequest
+from gateway.wire.baseurl import base_of
 from gateway.wire.fields import check_fields
 
 DATA_URL = re.compile(r"data:(?P<type>image/[\w.+-]+);base64,(?P<data>[A-Za-z0-9+/]+={0,2})")
@@ -34,9 +34,7 @@ class ResponseFormat(msgspec.Struct):
 
 def check_endpoint(base_url: str, headers: Mapping[str, str]) -> None:
     """Raises ValueError where a backend's options cannot be used: the configuration's reader says where it stands."""
-    url = urlsplit(base_url)
-    if url.scheme not in ("http", "https") or not url.hostname:
-        raise ValueError("base_url must be an http(s) URL with a host")
+    base_of(base_url)
     check_fields(headers.items())
 
 
