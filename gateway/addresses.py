@@ -1,48 +1,122 @@
 """Whose request it is, by network address: the connection's own, or what trusted proxies say of it.
 
-`X-Forwarded-For` is read from the right: each hop is believed only if the one before it is a configured proxy, so
-that no caller can choose its own address. IPv6 callers are one per /64, the smallest network that one of them has.
+`X-Forwarded-For`, or `Forwarded` (RFC 7239), is read from the right: each hop is believed only if the one before it is a
+configured proxy, so that no caller can choose its own address. A hop may have a port, brackets and an IPv6 zone. What
+cannot be read (and what the two headers tell differently, for one of them is the caller's then) counts as the connection's
+own address. IPv6 callers are one per /64, the smallest network that one of them has.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 MAX_HOPS = 32
+LONGEST_HOP = 128
+UNKNOWN = "unknown"
+X_FORWARDED_FOR, FORWARDED = "x-forwarded-for", "forwarded"
+HEADERS = (X_FORWARDED_FOR, FORWARDED, "both")
+"""What `unreadable` may be told: which header, or that they differ."""
+
+_PORT = r"(?::(?:[0-9]{1,5}|_[A-Za-z0-9._-]+))?"
+_ZONE = r"(?:%[A-Za-z0-9._~%-]+)?"
+_NODE = re.compile(rf"\[([0-9A-Fa-f:.]+){_ZONE}\]{_PORT}|([0-9.]+){_PORT}|([0-9A-Fa-f:.]+){_ZONE}")
+_PAIR = re.compile(r'[ \t]*([A-Za-z0-9!#$%&\'*+.^_`|~-]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]+))[ \t]*')
+_BETWEEN = re.compile(r"[ \t]*([;,]|\Z)")
 
 
-def client_addresses(trusted_proxies: Sequence[str]) -> Callable[[str, Mapping[str, str]], str]:
-    """A function (peer, headers) -> the client's address as text; "unknown" where there is none."""
+def client_addresses(
+    trusted_proxies: Sequence[str],
+    unreadable: Callable[[str], object] = lambda header: None,
+    unheeded: Callable[[str], object] = lambda header: None,
+) -> Callable[[str, Mapping[str, str]], str]:
+    """A function (peer, headers) -> the client's address as text; "unknown" where there is none.
+
+    `unreadable` is told one of HEADERS for each request whose header could not be read. `unheeded` is told, once, the
+    header that came although no proxies are configured: then all callers behind a proxy are one address.
+    """
     networks = [ip_network(network) for network in trusted_proxies]
+    watched = () if networks else (X_FORWARDED_FOR, FORWARDED)
 
     @lru_cache(maxsize=4096)
     def known(text: str) -> tuple[str, bool]:
         address = _parse(text)
         if address is None:
-            return "unknown", False
+            return UNKNOWN, False
         trusted = any(address in network for network in networks if network.version == address.version)
         return _bucket(address), trusted
 
-    def address_of(peer: str, headers: Mapping[str, str]) -> str:
-        address, trusted = known(peer) if peer else ("unknown", bool(networks))
-        if not trusted:
-            return address
-        for hop in reversed(headers.get("x-forwarded-for", "").split(",")[-MAX_HOPS:]):
-            found, trusted = known(hop.strip())
-            if found == "unknown":
-                return address
-            address = found
+    def told(peer: str, hops: Sequence[str]) -> str:
+        """The first hop from the right that is no trusted proxy, or the leftmost one; UNKNOWN where one cannot be read."""
+        address = peer
+        for hop in reversed(hops[-MAX_HOPS:]):
+            address, trusted = known(hop) if len(hop) <= LONGEST_HOP else (UNKNOWN, False)
             if not trusted:
-                return address
+                break
         return address
+
+    def address_of(peer: str, headers: Mapping[str, str]) -> str:
+        nonlocal watched
+        address, trusted = known(peer) if peer else (UNKNOWN, bool(networks))
+        if not trusted:
+            for header in watched:
+                if header in headers:
+                    watched = ()
+                    unheeded(header)
+            return address
+        found = {}
+        if X_FORWARDED_FOR in headers:
+            found[X_FORWARDED_FOR] = told(address, _listed(headers[X_FORWARDED_FOR]))
+        if FORWARDED in headers:
+            found[FORWARDED] = told(address, forwarded_for(headers[FORWARDED]))
+        if not found:
+            return address
+        header, client = next(iter(found.items()))
+        if len(set(found.values())) > 1:
+            header, client = "both", UNKNOWN
+        if client == UNKNOWN and address != UNKNOWN:
+            unreadable(header)
+            return address
+        return client
 
     return address_of
 
 
+def _listed(text: str) -> list[str]:
+    return [hop for part in text.split(",") if (hop := part.strip(" \t"))]
+
+
+def forwarded_for(text: str) -> list[str]:
+    """The `for` of each element of a Forwarded header (RFC 7239 4), "" of one that has none; [""] where it has no such form."""
+    hops: list[str] = []
+    named: str | None = None
+    at = pairs = 0
+    while True:
+        if pair := _PAIR.match(text, at):
+            at = pair.end()
+            pairs += 1
+            if pair[1].lower() == "for":
+                if named is not None:
+                    return [""]
+                named = pair[3] if pair[3] is not None else re.sub(r"\\(.)", r"\1", pair[2])
+        between = _BETWEEN.match(text, at)
+        if between is None:
+            return [""]
+        at = between.end()
+        if between[1] != ";":
+            if pairs:
+                hops.append(named or "")
+            named, pairs = None, 0
+            if not between[1]:
+                return hops
+
+
 def _parse(text: str) -> IPv4Address | IPv6Address | None:
-    text = text.strip("[]") if text.startswith("[") and text.endswith("]") else text
+    node = _NODE.fullmatch(text)
+    if node is None:
+        return None
     try:
-        address = ip_address(text)
+        address = ip_address(node[1] or node[2] or node[3])
     except ValueError:
         return None
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
