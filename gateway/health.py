@@ -9,6 +9,7 @@ A 429 is not a failure: it only keeps calls away until the upstream said it woul
 
 from collections.abc import Callable
 from enum import IntEnum
+from typing import Protocol
 
 import msgspec
 
@@ -98,14 +99,39 @@ PATIENCE = 60.0
 out by then. Callers are told the wait that the upstream said."""
 
 
+class Watcher(Protocol):
+    """Who is told what changes about a target's health."""
+
+    def changed(self, state: State, why: UpstreamError | None) -> None:
+        """The breaker has a new state; `why` is the error that opened it."""
+
+    def refused(self, error: UpstreamError) -> None:
+        """Our credentials were refused."""
+
+    def accepted(self) -> bool:
+        """A call succeeded after that. Returns whether the refusal is over; else this is asked again at the next one."""
+        return True
+
+
+class Nobody(Watcher):
+    """Watches nothing."""
+
+    def changed(self, state: State, why: UpstreamError | None) -> None:
+        pass
+
+    def refused(self, error: UpstreamError) -> None:
+        pass
+
+
 class Health:
     """One target's. Not shared between processes: each sees its own calls."""
 
-    __slots__ = ("_clock", "_cool_until", "_failures", "_open_for", "_open_until", "_policy", "_probing", "_rate", "changed")
+    __slots__ = (
+        "_clock", "_cool_until", "_failures", "_open_for", "_open_until", "_policy", "_probing", "_rate", "_refused",
+        "_watcher",
+    )  # fmt: skip
 
-    def __init__(
-        self, clock: Callable[[], float], policy: BreakerPolicy | None = None, changed: Callable[[State], None] = lambda _: None
-    ) -> None:
+    def __init__(self, clock: Callable[[], float], policy: BreakerPolicy | None = None, watcher: Watcher | None = None) -> None:
         self._clock = clock
         self._policy = policy or BreakerPolicy()
         self._failures = 0
@@ -113,8 +139,14 @@ class Health:
         self._open_until = 0.0
         self._cool_until = 0.0
         self._probing = False
+        self._refused = False
         self._rate = Rate(clock)
-        self.changed = changed
+        self._watcher = watcher or Nobody()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the breaker is closed: neither open nor half-open."""
+        return not self._open_for
 
     @property
     def state(self) -> State:
@@ -140,7 +172,7 @@ class Health:
             self._open_for = min(self._open_for * 2, self._policy.open_max)
             self._open_until = now + self._open_for
             self._probing = True
-            self.changed(State.HALF_OPEN)
+            self._watcher.changed(State.HALF_OPEN, None)
 
     def seems_well(self) -> None:
         """A probe that spent no tokens succeeded: a call may find out now, rather than when the breaker's time is over."""
@@ -157,10 +189,12 @@ class Health:
         self._probing = False
         self._cool_until = 0.0
         self._rate.count(False)
+        if self._refused:
+            self._refused = not self._watcher.accepted()
         if self._open_for:
             self._rate.reset()
             self._open_for = self._open_until = 0.0
-            self.changed(State.CLOSED)
+            self._watcher.changed(State.CLOSED, None)
 
     def failed(self, error: UpstreamError) -> None:
         """Count what the error says about the target (nothing, where the request itself was at fault)."""
@@ -168,13 +202,16 @@ class Health:
             self._cool_until = max(self._cool_until, self._clock() + min(error.retry_after or COOL_DOWN, PATIENCE))
         if error.kind in NOT_ITS_FAULT:
             return self.abandoned()
+        if error.kind == "bad_credentials":
+            self._refused = True
+            self._watcher.refused(error)
         self._failures += 1
         limit = self._policy.error_rate
         too_many = self._failures >= self._policy.failures or (self._rate.count(True) >= limit if limit else False)
         if not self._open_for and too_many:
             self._open_for = min(self._policy.open_for, self._policy.open_max)
             self._open_until = self._clock() + self._open_for
-            self.changed(State.OPEN)
+            self._watcher.changed(State.OPEN, error)
         elif self._probing:
             self._probing = False
-            self.changed(State.OPEN)
+            self._watcher.changed(State.OPEN, error)

@@ -46,6 +46,11 @@ MAX_BEFORE_CONTENT = 1 << 20
 MAX_WHOLE = 64 << 20
 MAX_ANSWER = 32 << 20
 """Characters of one answer; what is longer is cut (an upstream that never ends must not fill the memory)."""
+LONGEST_TOKEN = 16
+"""Bytes that tokens do not exceed on the average."""
+WORDS_PER_TOKEN = 1.25
+SAMPLE = 64 << 10
+"""Characters of an answer that are looked at for an estimate."""
 FOLD = 256
 """Pieces of text that are kept as they came; more are joined."""
 
@@ -104,8 +109,21 @@ class Relay(msgspec.Struct, eq=False):
 
     @property
     def estimated_tokens(self) -> int:
-        """About how many tokens the answer has, where nobody says: a token per piece, or per four characters."""
-        return max(self.pieces, self.characters // 4)
+        """About how many tokens the answer has, where nobody says.
+
+        A token per piece where pieces look like tokens: hardly any has more than one word in it (two in three tokens of a
+        text begin a word), and they are no longer than tokens are. Else a token per four bytes of UTF-8.
+        """
+        text = "".join(self._text)
+        size = self.characters + (0 if text.isascii() else len(text.encode("utf-8", "replace")) - len(text))
+        if size <= LONGEST_TOKEN * self.pieces and self._is_token_by_token(text[:SAMPLE]):
+            return self.pieces
+        return max(self.pieces, size // 4)
+
+    def _is_token_by_token(self, sample: str) -> bool:
+        """Whether so many pieces make up so many words. `sample`: the text's beginning, or all of it."""
+        pieces = self.pieces * len(sample) / self.characters if self.characters else 0.0
+        return len(sample.split()) <= WORDS_PER_TOKEN * pieces + 1
 
     def feed(self, data: bytes, now: float) -> bytes:
         """The client's bytes for this read of the upstream's; b"" = nothing to say yet.

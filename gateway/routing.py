@@ -9,7 +9,8 @@ After a failure (`Journey.failed`) the next step follows from the kind of error:
   one that nobody has told (`context: null`), and one that was refused by content policy to the next target where the alias
   says so;
 - an idle connection that was closed as the request was sent: the same target once more, at once;
-- a server error or a reset before headers: the same target once more after a short jittered wait, then the next;
+- a server error or a reset before headers: the same target once more after a short jittered wait, then the next; but a
+  target whose breaker is not closed is not asked twice: a failed probe costs one call, and so does the failure that opens it;
 - a Retry-After (429, 503) that ends soon: waited out on the same target; else the next at once (health keeps later calls away);
 - silence (timeouts), broken streams, refused connections, and where our own account with the provider is at fault (its key,
   its money): the next at once, never the same again.
@@ -99,9 +100,12 @@ def queue_of(ranks: Sequence[Rank], asked: Asked, chance: Chance) -> list[T]:
 
 
 class Journey(Generic[T]):
-    """The steps of one call through the queue of its targets. Its request is for the caller to count in the budget."""
+    """The steps of one call through the queue of its targets. Its request is for the caller to count in the budget.
 
-    __slots__ = ("_budget", "_chance", "_current", "_extra", "_policy", "_queue", "_tries")
+    `passed`: the targets that stood before the one of the latest step and were passed over, as they were not ready.
+    """
+
+    __slots__ = ("_budget", "_chance", "_current", "_extra", "_policy", "_queue", "_tries", "passed")
 
     def __init__(self, queue: list[T], chance: Chance, budget: RetryBudget, policy: RetryPolicy | None = None) -> None:
         self._queue = queue
@@ -111,6 +115,7 @@ class Journey(Generic[T]):
         self._current: T | None = None
         self._tries = 0
         self._extra = False
+        self.passed: Sequence[T] = ()
 
     def first(self) -> Step[T]:
         """The first step; there always is one."""
@@ -126,9 +131,11 @@ class Journey(Generic[T]):
         if not self._worth_a_try(error):
             return None
         wait = self._wait_for_same(error)
-        if wait is not None and self._budget.allows():
+        assert self._current is not None
+        may = self._current.health.closed or isinstance(error, StaleConnection)  # which says nothing about the target
+        if wait is not None and may and self._budget.allows():
             self._tries += 1
-            assert self._current is not None
+            self.passed = ()
             return Step(self._current, wait)
         if not self._budget.allows() and not any(target.health.well() for target in self._queue):
             return None
@@ -180,6 +187,7 @@ class Journey(Generic[T]):
             well = next((i for i, target in enumerate(self._queue) if target.health.ready()), None)
         if well is None:  # the one that will be well first, rather than no answer without a try
             well = min(range(len(self._queue)), key=lambda i: self._queue[i].health.ready_at())
+        self.passed = self._queue[:well] if well else ()
         self._current = self._queue.pop(well)
         self._tries = 1
         return Step(self._current)

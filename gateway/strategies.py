@@ -6,7 +6,7 @@ Every strategy orders all targets of its tier, so that failing over goes on wher
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -54,16 +54,26 @@ class Asked(msgspec.Struct, frozen=True):
         chosen = self.key in canary.keys or (bool(name) and self.headers.get(name.strip().lower(), "") == value.strip())
         return canary.weight if chosen else target.spec.weight
 
-    def unfit(self, target: Routable) -> str:
-        """Why the target cannot take this call; "" where it can."""
+    def lacks(self, target: Routable) -> Literal["", "vision", "tools", "context"]:
+        """What the target lacks to take this call; "" where it can."""
         spec = target.spec
         if self.vision and not spec.vision:
-            return "takes no images"
+            return "vision"
         if self.tools and not spec.tools:
-            return "calls no tools"
-        if spec.context is not None and self.tokens > spec.context:
-            return f"takes {spec.context} tokens, about {self.tokens} were sent"
-        return ""
+            return "tools"
+        return "context" if spec.context is not None and self.tokens > spec.context else ""
+
+    def unfit(self, target: Routable) -> str:
+        """The same in words, to be read behind the target's name."""
+        match self.lacks(target):
+            case "vision":
+                return "takes no images"
+            case "tools":
+                return "calls no tools"
+            case "context":
+                return f"takes {target.spec.context} tokens, about {self.tokens} were sent"
+            case _:
+                return ""
 
 
 NOTHING = Asked()

@@ -1,5 +1,5 @@
 from gateway.errors import UpstreamError
-from gateway.health import PATIENCE, BreakerPolicy, Health, State
+from gateway.health import PATIENCE, BreakerPolicy, Health, Nobody, State
 
 POLICY = BreakerPolicy(failures=3, open_for=5, open_max=15)
 BROKEN = UpstreamError("server_error")
@@ -13,9 +13,19 @@ class Clock:
         return self.now
 
 
+class States(Nobody):
+    """The states that a breaker has had."""
+
+    def __init__(self, states: list[State]) -> None:
+        self._states = states
+
+    def changed(self, state: State, why: UpstreamError | None) -> None:
+        self._states.append(state)
+
+
 def opened() -> tuple[Health, Clock, list[State]]:
     clock, states = Clock(), list[State]()
-    health = Health(clock, POLICY, states.append)
+    health = Health(clock, POLICY, States(states))
     for _ in range(3):
         health.begin()
         health.failed(BROKEN)
