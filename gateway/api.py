@@ -8,7 +8,7 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -56,6 +56,7 @@ from gateway.wire.jsontext import parse_object
 
 SMALL = 64 << 10
 """Bytes of what is no call: keys, tokens."""
+EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _json = msgspec.json.Encoder().encode
 INLINE = 32 << 10
@@ -80,6 +81,7 @@ class Api:
         self.widget_stream = WidgetStream()
         self.widget_whole = WidgetWhole()
         self.openai = OpenAI()
+        self._scraping = asyncio.Lock()
         self._keys = AdminKeys(runtime.keys, runtime.config, runtime.log)
         self._resumable = ResumableStreams(
             runtime.journals,
@@ -99,18 +101,24 @@ class Api:
     async def _other(self, request: Request, request_id: str) -> None:
         """Answer a request that is no call."""
         route = self._names.get(request.path) or self._prefix_of(request)
-        refused = True
+        refused: GatewayError | None = None
+        crashed = False
+        address = ""
         try:
             handler = self._handler_of(request, self._routes.get(route))
             if handler is not None:
                 await handler(self, request, request_id)
-            refused = False
         except GatewayError as error:
+            refused = error
+            address = self._address(request) if isinstance(error, Unauthorized) else ""
             self._refuse(request, self._dialect_of(request.path), error, request_id)
         except Exception as crash:
+            crashed = True
             self._crashed(request, self._dialect_of(request.path), crash, request_id)
-        if route not in RECORDED or refused:
-            self.runtime.records.other(request, request_id, self._dialect_of(request.path).name, route or "other")
+        if route not in RECORDED or refused is not None or crashed:
+            frontend = self._dialect_of(request.path).name
+            self.runtime.records.other(request, request_id, frontend, route or "other", refused, address)
+        del refused  # it knows this frame by its traceback
 
     def _handler_of(self, request: Request, methods: Mapping[str, "Handler"] | None) -> "Handler | None":
         """Who answers this request to a route that has these methods; None where it has been answered."""
@@ -259,6 +267,7 @@ class Api:
         call: Call | None = None
         error: GatewayError | None = None
         principal: Principal | None = None
+        address = ""
         try:
             address = runtime.addresses(request.peer, request.headers)
             self._admit(request, address)
@@ -294,7 +303,7 @@ class Api:
         except Exception as crash:
             error = self._crashed(request, frontend, crash, request_id)
         finally:
-            runtime.records.finished(request, request_id, frontend.name, principal, call, error)
+            runtime.records.finished(request, request_id, frontend.name, principal, call, error, address)
             if error is not None:
                 without_frames(error)
             del error
@@ -482,7 +491,24 @@ class Api:
         request.reply(200 if ready else 503, _json(found))
 
     async def metrics(self, request: Request, request_id: str) -> None:
-        request.reply(200, self.runtime.exposition(), content_type="text/plain; version=0.0.4; charset=utf-8")
+        """Sent as it is made: in pieces, of which one turn of the event loop makes one, however many scrapers there are."""
+        pieces = self.runtime.scrape()
+        piece, following = await self._piece(pieces), await self._piece(pieces)
+        if following is None or request.method == "HEAD":
+            request.reply(200, piece or b"", content_type=EXPOSITION)
+            return
+        request.begin(EXPOSITION, ())
+        while piece is not None:
+            request.write(piece)
+            await request.writable()
+            piece, following = following, await self._piece(pieces)
+        request.write(b"", last=True)
+
+    async def _piece(self, pieces: Iterator[bytes]) -> bytes | None:
+        """The next one, in a turn of the event loop that makes no other; None where there is none."""
+        async with self._scraping:
+            await asyncio.sleep(0)
+            return next(pieces, None)
 
     async def openapi(self, request: Request, request_id: str) -> None:
         request.reply(200, _json(document()))

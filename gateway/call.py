@@ -19,6 +19,7 @@ from gateway.identity.principal import Principal
 from gateway.metrics import CallSeries, TargetSeries
 from gateway.prices import Dated
 from gateway.routing import RetryPolicy
+from gateway.series import Value
 from gateway.strategies import Asked, Rank
 from gateway.transport import Transport, UpstreamResponse
 
@@ -43,6 +44,7 @@ class Target(msgspec.Struct, frozen=True, eq=False):
     max_answer: int = 64 << 20
     forward: Allowed = {}  # the caller's headers that it gets
     shown: str = ""  # its label as callers are told it; "": they are not
+    answered: Value | None = None  # counts the calls whose content came from it, in its place in its alias
 
 
 class Route(msgspec.Struct, frozen=True, eq=False):
@@ -89,7 +91,7 @@ class Attempt(msgspec.Struct, eq=False):
 
 
 class Call(msgspec.Struct, eq=False):
-    """`received` on the monotonic clock; `ttft` and `duration` in seconds; `end` of the closed set of `stream_end_total`.
+    """`received` on the monotonic clock; `ttft` in seconds, of streams only; `end` of the closed set of `stream_end_total`.
 
     `store_turn` stores the turn of a conversation, given the text of the complete answer; it is called before the end of
     the answer is sent. It returns the task that stores, or None where nothing has to be waited for.

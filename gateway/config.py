@@ -38,7 +38,7 @@ class Server(_Section, frozen=True):
 
     listen: str = "127.0.0.1:8080"
     admin_listen: str = "127.0.0.1:8081"
-    trusted_proxies: tuple[str, ...] = ()  # networks whose X-Forwarded-For is believed, rightmost first
+    trusted_proxies: tuple[str, ...] = ()  # networks whose X-Forwarded-For or Forwarded is believed, rightmost first
     body_limit: Bytes = Bytes(4 << 20)
     body_timeout: Seconds = Seconds(30)  # of silence, or of less than 1 KiB a second on average
     body_memory: Bytes = Bytes(64 << 20)  # for unfinished bodies of all connections together, in each process
@@ -319,14 +319,14 @@ class Limits(_Section, frozen=True):
     """`store`: "memory", "shared:PATH" (workers of one host) or a URL of Redis: redis://, rediss://, unix://, or where
     Sentinel chooses the server redis+sentinel://host:port,host:port/service/db; with ?timeout=250ms where it is far away.
 
-    `address`: per client address, strangers included. `overall`: all calls together. `output_tokens`: what is reserved
-    for an answer where the caller sets no maximum.
+    `address`: per client address, strangers included; null: none. Behind a proxy it needs `server.trusted_proxies`.
+    `overall`: all calls together. `output_tokens`: what is reserved for an answer where the caller sets no maximum.
 
     When the store does not answer: `open` counts in this process, with the limits divided by `replicas`; `closed` refuses.
     """
 
     store: Secret = Secret("memory")
-    address: Limit | None = Limit(rate=Rate(50), burst=100)
+    address: Limit | None = None
     overall: CallLimits = CallLimits()
     output_tokens: Count = 1024
     when_down: Literal["open", "closed"] = "open"

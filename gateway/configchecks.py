@@ -260,6 +260,7 @@ class Checks:
             self._store(("resume",), config.resume)
         self._bounds(config)
         self._unused(config)
+        self._addresses(config)
         if isinstance(config.server, Server) and isinstance(config.server.workers, int) and config.server.workers > 1:
             for path, text in not_shared(config):
                 self._report.warning(path, text)
@@ -268,6 +269,13 @@ class Checks:
         for name, declared in (("upstreams", self._upstreams), ("aliases", self._aliases)):
             if not declared and isinstance(getattr(config, name), dict):
                 self._report.problem((name,), "needs at least one")
+
+    def _addresses(self, config: Config) -> None:
+        if not isinstance(config.limits, Limits) or not isinstance(config.server, Server):
+            return
+        if config.limits.address is not None and not config.server.trusted_proxies:
+            text = "server.trusted_proxies is empty: behind a proxy or load balancer all callers count as one address"
+            self._report.warning(("limits", "address"), text)
 
     def _unused(self, config: Config) -> None:
         for name in sorted(self._upstreams - self._used):

@@ -223,6 +223,8 @@ class NoRoom(UpstreamError):
     def __init__(self, retry_after: float, resource: str) -> None:
         super().__init__("rate_limited", f"Limit of {resource} reached per upstream", retry_after=retry_after)
         self.wait = retry_after
+        self.scope = "upstream"
+        self.resource = resource
 
 
 class StaleConnection(UpstreamError):

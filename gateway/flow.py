@@ -310,7 +310,7 @@ class Flow(msgspec.Struct, eq=False):
         if attempt.whole is None:  # else it is the last one's time
             attempt.target.series.first_token.observe(attempt.first_token)
             attempt.target.load.observe(attempt.first_token)
-        if call.ttft is None:
+        if call.ttft is None and call.chat.stream:  # a whole answer comes with its last token
             call.ttft = self.clock() - call.received
             call.series.first_token.observe(call.ttft)
 

@@ -250,13 +250,15 @@ def open_log(lines: Lines, level: str = "info", wall: Callable[[], float] = time
 
 def open_lines(lines: Lines, level: str = "info", wall: Callable[[], float] = time.time) -> Callable[[Line], None]:
     """What writes `Line`s, as `open_log`'s logger writes its own."""
-    stamp, render = _Stamp(wall), lines.render
+    stamp, render, names = _Stamp(wall), lines.render, logging.getLevelNamesMapping()
+    shown = {name.lower() for name, number in names.items() if number >= names[level.upper()]}
 
     def say(line: Line) -> None:
-        line.timestamp = stamp.text()
-        lines.msg(render(line))
+        if line.level in shown:
+            line.timestamp = stamp.text()
+            lines.msg(render(line))
 
-    return say if logging.getLevelNamesMapping()[level.upper()] <= logging.INFO else lambda _: None
+    return say
 
 
 def quiet_libraries(log: Any) -> None:

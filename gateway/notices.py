@@ -4,7 +4,6 @@ A provider that refuses a key refuses it a hundred times a second, and a breaker
 first needs no line each time, the second more than the one that scrolled by at three in the morning.
 """
 
-import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -46,12 +45,6 @@ class Notices:
             now = self._clock()
             self._states[key] = _Condition(level, event, fields, now, now, now)
             self._write(level, event, fields)
-
-    def once(self, key: Hashable, level: Level, event: str, **fields: object) -> None:
-        """The same with no line but the first and, from `end`, the last."""
-        if key not in self._states:
-            self.begin(key, level, event, **fields)
-            self._states[key].said_at = math.inf
 
     def end(self, key: Hashable, event: str) -> None:
         """The state is over: a line, with how many seconds it lasted. Nothing where it had not begun."""

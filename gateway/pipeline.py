@@ -14,7 +14,7 @@ import random
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import msgspec
@@ -39,6 +39,7 @@ from gateway.forwarding import forwarded, with_forwarded
 from gateway.frontends import Answer
 from gateway.hedging import race
 from gateway.later import Schedule, at_once
+from gateway.metrics import UNCOUNTED
 from gateway.prices import cost, price_at
 from gateway.relay import Relay
 from gateway.routing import Journey, RetryBudget, Step, queue_of
@@ -76,13 +77,6 @@ ENDS_BADLY: dict[str, str] = {
 }  # fmt: skip
 
 
-class Unseen:
-    """A series that nobody looks at."""
-
-    def observe(self, value: float) -> None:
-        pass
-
-
 class Pipeline:
     """Answers calls. `flows` are the calls in flight, for the clock that ticks them."""
 
@@ -116,7 +110,6 @@ class Pipeline:
         self._later = later
         self._beside = beside
         self._priced = self._told if self._prices.header else None
-        self._overhead = metrics.child("overhead_seconds", "request")
         self.flows: set[Flow] = set()
         self._idle: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -160,7 +153,7 @@ class Pipeline:
             if self._idle is not None and not self.flows:
                 self._idle.set()
             call.series.in_flight.value -= 1
-            call.series.ends[call.end].value += 1
+            (call.series.ends if out.begun else call.series.unanswered)[call.end].value += 1
             if call.error is not None:
                 without_frames(call.error)
 
@@ -199,9 +192,10 @@ class Pipeline:
         shadow, config = call.route.shadow, call.route.config.shadow
         if shadow is None or config is None or len(self._shadows) >= SHADOWS or self._chance() >= config.share:
             return
-        double = msgspec.structs.replace(call, attempts=[], headers=[], answered=None, ttft=0.0, store_turn=None)
+        series = call.series.of_shadow()
+        double = msgspec.structs.replace(call, series=series, attempts=[], headers=[], answered=None, ttft=0.0, store_turn=None)
         answer = Answer(call.id, call.route.name, int(self._wall()))
-        flow = Flow(double, Nowhere(), answer, self._clock, Unseen(), self._write_idle, Scope())
+        flow = Flow(double, Nowhere(), answer, self._clock, UNCOUNTED, self._write_idle, Scope())
         task = asyncio.create_task(self._attempt(double, flow, shadow, double.chat, last=True))
         self._shadows[flow] = task
         task.add_done_callback(lambda done: (self._shadows.pop(flow, None), done.cancelled() or done.exception()))
@@ -228,6 +222,7 @@ class Pipeline:
         else:
             journey = self._journey(call)
             step = journey.first()
+            self._passed_over(call, journey, step.target)
         full: NoRoom | None = None  # of the upstreams without room, the one that has some first
         while True:
             if step.wait:
@@ -255,6 +250,8 @@ class Pipeline:
     def _journey(self, call: Call) -> Journey[Target]:
         route = call.route
         queue: list[Target] = [*route.ranks[0].targets] if route.plain else queue_of(route.ranks, call.asked, self._chance)  # type: ignore[list-item]
+        if len(queue) < sum(len(rank.targets) for rank in route.ranks):
+            self._left_out(call, queue[0])
         if self._prices.unknown == "refuse":
             queue = [target for target in queue if price_at(target.prices, self._wall()) is not None]
         return Journey(queue, self._chance, self._budget, route.retry)
@@ -266,8 +263,26 @@ class Pipeline:
             error = UpstreamError("not_found", error.message)
         step = journey.passed_over() if isinstance(error, NoRoom) else journey.failed(error)
         if step is not None and step.target is not failed:
-            self._metrics.child("failovers", call.route.name, failed.label, step.target.label, OUTCOMES[error.kind]).inc()
+            self._fails_over(call, failed, step.target, _cause_of(error))
+            self._passed_over(call, journey, step.target)
         return step
+
+    def _passed_over(self, call: Call, journey: Journey[Target], target: Target) -> None:
+        """Count those that would have been asked before this one, had they been well."""
+        for passed in journey.passed:
+            self._fails_over(call, passed, target, "rate_limited" if passed.health.closed else "breaker_open")
+
+    def _left_out(self, call: Call, target: Target) -> None:
+        """Count those that cannot take the call, up to the tier of the one that is asked first."""
+        for rank in call.route.ranks:
+            for other in cast(Sequence[Target], rank.targets):
+                if lacks := call.asked.lacks(other):
+                    self._fails_over(call, other, target, lacks)
+            if target in rank.targets:
+                return
+
+    def _fails_over(self, call: Call, passed: Target, target: Target, cause: str) -> None:
+        self._metrics.child("failovers", call.route.name, passed.label, target.label, cause).inc()
 
     async def _step(self, call: Call, flow: Flow, journey: Journey[Target], step: Step[Target]) -> str:
         """Ask one target; where the alias hedges and it is slow, another beside it."""
@@ -303,13 +318,15 @@ class Pipeline:
         return await self._recover(call, flow, target, call.chat, how="fresh")
 
     async def _recover(self, call: Call, flow: Flow, target: Target, chat: ChatRequest, *, how: str) -> str:
-        outcome = "failed"
+        """Counted by what became of the attempt, not of the client, who may close its connection at the answer's last byte."""
+        before = len(call.attempts)
         try:
-            end = await self._attempt(call, flow, target, chat, last=True, prefilled=how == "prefill")
-            outcome = "ok"
-            return end
+            return await self._attempt(call, flow, target, chat, last=True, prefilled=how == "prefill")
         finally:
-            self._metrics.child("recoveries", call.route.name, how, outcome).inc()
+            outcome = call.attempts[-1].outcome
+            if len(call.attempts) > before and outcome != "stale_connection":  # else its upstream was not asked
+                outcome = outcome if outcome in ("ok", "abandoned") else "failed"
+                self._metrics.child("recoveries", call.route.name, how, outcome).inc()
 
     def _attempt(
         self, call: Call, flow: Flow, target: Target, chat: ChatRequest, *, last: bool, prefilled: bool = False
@@ -350,7 +367,7 @@ class Pipeline:
         if target.forward and call.forward:
             request.headers = with_forwarded(request.headers, forwarded(target.forward, call.forward))
         if not call.attempts:
-            self._overhead.observe(attempt.started - call.received)
+            call.series.request_overhead.observe(attempt.started - call.received)
         call.attempts.append(attempt)
         task = asyncio.current_task() if flow.won is not None else None  # only one of several has to be told apart
         leg = Leg(flow, attempt, last, task, prefilled, self._priced)
@@ -397,7 +414,7 @@ class Pipeline:
             elif attempt.outcome == "abandoned" and self._was_silent(call, leg):
                 attempt.outcome = "total_timeout"
                 target.health.failed(UpstreamError("total_timeout"))
-            self._record(attempt, leg.relay, chat)
+            self._record(attempt, leg.relay, chat, leg.tail_from or self._clock())
 
     def _was_silent(self, call: Call, leg: Leg) -> bool:
         """Whether the alias's deadline ended this attempt, which had most of the call's time and said nothing: else a
@@ -419,8 +436,8 @@ class Pipeline:
             call.headers = [*others, (COST, f"{dollars:.9f}")]
         return msgspec.structs.replace(finished, cost=dollars)
 
-    def _record(self, attempt: Attempt, relay: Relay | None, chat: ChatRequest) -> None:
-        """The attempt's outcome and tokens, whatever became of it."""
+    def _record(self, attempt: Attempt, relay: Relay | None, chat: ChatRequest, ended: float) -> None:
+        """The attempt's outcome and tokens, whatever became of it. `ended`: when its answer was complete, or it was over."""
         if attempt.outcome == "abandoned":
             attempt.target.health.abandoned()
         if relay is not None and (relay.first_content_at or relay.finished):
@@ -435,7 +452,7 @@ class Pipeline:
         if attempt.used is not NOTHING:
             price = price_at(attempt.target.prices, self._wall())
             attempt.cost = cost(price, attempt.used) if price is not None else None
-        self._later(_count, attempt, self._clock())
+        self._later(_count, attempt, ended)
 
 
 def _count(attempt: Attempt, ended: float) -> None:
@@ -460,7 +477,7 @@ def _count(attempt: Attempt, ended: float) -> None:
         reported["cached_input"].value += usage.cached_input
     if usage.reasoning:
         reported["reasoning"].value += usage.reasoning
-    if attempt.first_token is not None and usage.output > 1:
+    if attempt.first_token is not None and usage.output > 1 and attempt.whole is None:
         series.per_token.observe((ended - attempt.started - attempt.first_token) / (usage.output - 1))
 
 
@@ -468,6 +485,15 @@ def _end_of_answer(flow: Flow) -> str:
     """How the answer ended, where its end has been said: then it does not matter that the client left."""
     relay = flow.winner.relay if flow.winner is not None else None
     return ENDS[relay.finished.reason] if flow.ended and relay is not None and relay.finished is not None else ""
+
+
+def _cause_of(error: UpstreamError) -> str:
+    """Why a call goes on to another target, as `failovers_total` says it."""
+    if isinstance(error, NoRoom):
+        return "no_room"
+    if isinstance(error, StaleConnection):
+        return "stale_connection"
+    return "context" if error.kind == "context_length" else OUTCOMES[error.kind]
 
 
 def _deadline(flow: Flow, timeout: float) -> asyncio.TimerHandle:

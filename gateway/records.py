@@ -6,12 +6,12 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType
 
-from gateway.call import Call
-from gateway.errors import GatewayError, Unauthorized, UpstreamError
+from gateway.call import NOTHING, Call
+from gateway.errors import GatewayError, NoRoom, RateLimited, Unauthorized, UpstreamError
 from gateway.identity.principal import Principal
 from gateway.later import NOW, Schedule, at_once
 from gateway.logs import Line
-from gateway.metrics import AUTH_REASONS, CODES, CallSeries, Metrics
+from gateway.metrics import AUTH_REASONS, CODES, CallSeries, Lazy, Metrics, zero_of_alias
 from gateway.series import Value
 
 FRONTENDS = ("widget", "openai")
@@ -30,12 +30,13 @@ class CallLine(Line, kw_only=True):
     ttft: float | UnsetType | None = UNSET
     tokens_in: int | UnsetType | None = UNSET
     tokens_out: int | UnsetType | None = UNSET
+    estimated: bool | UnsetType = UNSET
     cost_usd: float | UnsetType | None = UNSET
     detail: str | UnsetType | None = UNSET
     upstream_status: int | UnsetType | None = UNSET
 
     def tell(self, call: Call) -> None:
-        usage, ttft, cost = call.usage, call.ttft, call.cost
+        ttft, cost = call.ttft, call.cost
         answered = call.answered or (call.attempts[-1] if call.attempts else None)
         self.alias = call.route.name
         self.target = answered.target.label if answered is not None else None
@@ -43,8 +44,11 @@ class CallLine(Line, kw_only=True):
         self.stream = call.chat.stream
         self.end = call.end
         self.ttft = round(ttft, 6) if ttft is not None else None
-        self.tokens_in = usage.input if usage is not None else None
-        self.tokens_out = usage.output if usage is not None else None
+        used = answered.used if answered is not None and answered.used is not NOTHING else None
+        self.tokens_in = used.input if used is not None else None
+        self.tokens_out = used.output if used is not None else None
+        if answered is not None and used is not None and answered.usage is None:
+            self.estimated = True  # the provider did not say: its answer was cut, or it never does
         self.cost_usd = round(cost, 9) if cost is not None else None
         failed = call.error if isinstance(call.error, UpstreamError) else None
         self.detail = (failed.detail or None) if failed is not None else None
@@ -52,7 +56,10 @@ class CallLine(Line, kw_only=True):
 
 
 class RequestLine(CallLine, kw_only=True):
-    """The line of one chat request. Without a call: it was refused, or its call goes on."""
+    """The line of one chat request. Without a call: it was refused, or its call goes on.
+
+    `scope` and `resource` name the limit that refused it, `address` the client whose credentials were.
+    """
 
     request_id: str
     frontend: str
@@ -61,6 +68,9 @@ class RequestLine(CallLine, kw_only=True):
     duration: float
     error: str | None
     reason: str | None
+    scope: str | UnsetType = UNSET
+    resource: str | UnsetType = UNSET
+    address: str | UnsetType = UNSET
     event: str = "request"
 
 
@@ -70,6 +80,22 @@ class DetachedLine(CallLine, kw_only=True):
     request_id: str
     error: str | None
     event: str = "detached"
+
+
+def _level(status: int, error: GatewayError | None) -> str:
+    """Of a request's line: an answer of 5xx is worth waking up for, and so is an error told within one of 200."""
+    return "warning" if status >= 500 or (status == 200 and error is not None) else "info"
+
+
+def _more(error: GatewayError | None, address: str) -> dict[str, str]:
+    """What a line says of certain refusals: which limit it was, and from where wrong credentials came."""
+    match error:
+        case RateLimited() | NoRoom():
+            return {"scope": error.scope, "resource": error.resource}
+        case Unauthorized():
+            return {"address": address}
+        case _:
+            return {}
 
 
 _CLASSES = {number: f"{number}xx" for number in range(1, 6)}
@@ -104,9 +130,13 @@ class Records:
         self._by_key = {key: metrics.children("key_requests", (key,), CODES) for key in keys}
         self.log = log
         self.auth_failures = metrics.children("auth_failures", (), AUTH_REASONS)
-        self.series = {
-            (frontend, alias): CallSeries(metrics, frontend, alias) for alias in (*aliases, OTHER) for frontend in FRONTENDS
-        }
+        self.series = Lazy[tuple[str, str], CallSeries](lambda pair: CallSeries(metrics, *pair))
+        self._said: set[str] = set()
+        for reason in AUTH_REASONS:
+            self.auth_failures[reason].kept = True
+        for alias in (*aliases, OTHER):
+            for frontend in FRONTENDS:
+                zero_of_alias(metrics, frontend, alias)
 
     def decisions(self, scope: str, resource: str, decision: str) -> Value:
         """The series of a decision of limits."""
@@ -130,6 +160,18 @@ class Records:
         """The store of resumable streams failed: what runs goes on, but cannot be resumed."""
         self._metrics.child("conversation_store_errors", "redis", "journal").inc()
 
+    def address_unreadable(self, header: str) -> None:
+        """What trusted proxies say of a client cannot be read: it counts as the proxy's own address. The log says so once."""
+        self._metrics.child("client_address_unreadable", header).inc()
+        if header not in self._said:
+            self._said.add(header)
+            self.log.warning("client_address_unreadable", header=header, counted_as="the connection's own address")
+
+    def address_unheeded(self, header: str) -> None:
+        """There seems to be a proxy in front, and none is configured: said once."""
+        hint = "server.trusted_proxies is empty: all callers behind a proxy count as its address"
+        self.log.warning("client_address_unheeded", header=header, hint=hint)
+
     def broken(self, status: int) -> None:
         """What was answered before it was a request: no HTTP (400), too slow (408), one connection too many (503)."""
         self.series["widget", OTHER].requests[f"{status // 100}xx"].inc()
@@ -147,13 +189,17 @@ class Records:
         principal: Principal | None,
         call: Call | None,
         error: GatewayError | None,
+        address: str = "",
     ) -> None:
-        """Count and log one chat request, however it ended: later, but for errors, which hold more than is worth keeping."""
+        """Count and log one chat request, however it ended: later, but for errors, which hold more than is worth keeping.
+
+        `address`: the client's.
+        """
         duration = self._clock() - exchange.received
         error = error or (call.error if call is not None else None)
         key = principal.key_id if principal is not None else None
         size = call.size if error is None and call is not None else NOW
-        self._later(self._finished, exchange.status, duration, request_id, frontend, key, call, error, size=size)
+        self._later(self._finished, exchange.status, duration, request_id, frontend, key, call, error, address, size=size)
 
     def _finished(
         self,
@@ -164,6 +210,7 @@ class Records:
         key: str | None,
         call: Call | None,
         error: GatewayError | None,
+        address: str,
     ) -> None:
         series = call.series if call is not None else self.series[frontend, OTHER]
         if status:
@@ -181,20 +228,34 @@ class Records:
             error=error.code if error is not None else None,
             reason=error.reason if isinstance(error, Unauthorized) else None,
         )
+        if error is not None:
+            line.level = _level(status, error)
+            for name, value in _more(error, address).items():
+                setattr(line, name, value)
         if call is not None and not call.detached:
             line.tell(call)
-            self._used(call, error is not None)
+            self._over(call, error is not None)
         elif error is not None:
             line.end = "refused"
         self._say(line)
 
-    def other(self, exchange: Any, request_id: str, frontend: str, route: str) -> None:
-        """Count and log a request that is not a chat. `route` is the pattern, never what a caller typed."""
+    def _over(self, call: Call, failed: bool) -> None:
+        """A call is over, and nobody will add to it: who used what, and who answered."""
+        self._used(call, failed)
+        if call.answered is not None and (answered := call.answered.target.answered) is not None:
+            answered.value += 1
+
+    def other(
+        self, exchange: Any, request_id: str, frontend: str, route: str, error: GatewayError | None = None, address: str = ""
+    ) -> None:
+        """Count and log a request that is no chat. `route` is a pattern, never what a caller typed; `address` the client's."""
         if exchange.status:
             self.series[frontend, OTHER].requests[f"{exchange.status // 100}xx"].inc()
         duration = round(self._clock() - exchange.received, 6)
         status = exchange.status or None
-        self.log.info("request", request_id=request_id, route=route, key=exchange.caller, status=status, duration=duration)
+        fields = {"key": exchange.caller, "status": status, "duration": duration, **_more(error, address)}
+        say = self.log.warning if exchange.status >= 500 else self.log.info
+        say("request", request_id=request_id, route=route, **fields)
 
     def resumed(self, exchange: Any, request_id: str, principal: Principal, stream: str) -> None:
         """Log one request that resumed a stream; the call is counted where it was made."""
@@ -204,7 +265,8 @@ class Records:
 
     def detached(self, call: Call, error: BaseException | None) -> None:
         """A call that went on without its client has ended."""
-        self._used(call, error is not None or call.error is not None)
+        self._over(call, error is not None or call.error is not None)
         line = DetachedLine(request_id=call.id, error=type(error).__name__ if error else None)
         line.tell(call)
+        line.level = "info" if call.error is None else "warning"
         self._say(line)

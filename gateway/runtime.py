@@ -6,8 +6,9 @@ import hashlib
 import hmac
 import time
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -29,7 +30,8 @@ from gateway.keystore.table import KeyTable
 from gateway.later import Later
 from gateway.limits import Remote
 from gateway.logs import Lines, open_lines, open_log, quiet_libraries, standard_lines
-from gateway.metrics import Metrics, TargetSeries
+from gateway.metrics import Metrics, TargetSeries, zero_of_target
+from gateway.notices import Notices, TargetNotices
 from gateway.pipeline import Pipeline
 from gateway.policies.limits import Limiter
 from gateway.policies.priced import Priced
@@ -77,6 +79,7 @@ class Runtime:
         self.lines = lines or standard_lines(config.log, dropped, shared=config.server.workers > 1)
         self.log = open_log(self.lines, config.log.level)
         quiet_libraries(self.log)
+        self.notices = Notices(self.log, self._clock)
         self._backends = loaded.backends
         self._prices = loaded.prices
         self._transports: dict[str, Transport] = {
@@ -84,6 +87,7 @@ class Runtime:
         }
         self._states: dict[tuple[str, str], tuple[Health, Load]] = {}
         self.forwardable = frozenset(name.lower() for upstream in config.upstreams.values() for name in upstream.forward)
+        self._siblings: dict[tuple[str, str], dict[str, list[Health]]] = {}
         self.routes = {name: self._route(name, alias, loaded.backends) for name, alias in config.aliases.items()}
         labelled = [key.id for key in config.keys] if config.metrics.key_label else []
         kind = config.state.partition(":")[0]
@@ -100,7 +104,7 @@ class Runtime:
         callers: tuple[Key | Issuer, ...] = (*config.keys, *config.jwt)
         configured = dict.fromkeys((origin for caller in callers for origin in caller.origins), 1)
         self.origins = ChainMap(configured, self.keys.table.origins)
-        self.addresses = client_addresses(config.server.trusted_proxies)
+        self.addresses = client_addresses(config.server.trusted_proxies, records.address_unreadable, records.address_unheeded)
         watch = self._watch("limits", kind_of(config.limits.store.reveal()))
         self.store = bucket_store(config, self.metrics, self.log, watch)
         self.limits = Limiter(
@@ -140,7 +144,7 @@ class Runtime:
         self._detached: set[asyncio.Task[None]] = set()
         self._admin_digest = config.admin.digest.partition(":")[2] if config.admin.digest else ""
         self._lag = self.metrics.child("event_loop_lag_seconds")
-        self._oldest = self.metrics.child("oldest_stream_age_seconds")
+        self._computed_gauges()
 
     # --- building
 
@@ -166,10 +170,16 @@ class Runtime:
         return watch
 
     def _route(self, name: str, alias: Alias, backends: Mapping[str, Backend]) -> Route:
-        ranks = []
+        ranks: list[Rank] = []
         for tier in alias.tiers:
             by_ttft = alias.hedge is not None or (isinstance(tier, Tier) and tier.strategy == "lowest_ttft")
-            targets = [self._target(target, backends[target.upstream], alias, by_ttft) for target in targets_of(tier)]
+            targets = [
+                msgspec.structs.replace(
+                    self._target(target, backends[target.upstream], alias, by_ttft),
+                    answered=self.metrics.child("answered", name, target.upstream, target.model, str(len(ranks) + 1)),
+                )
+                for target in targets_of(tier)
+            ]
             ranks.append(Rank(targets, tier.strategy, tier.affinity) if isinstance(tier, Tier) else Rank(targets))
         shadow = None
         if alias.shadow is not None:
@@ -184,14 +194,22 @@ class Runtime:
             after_content_policy=alias.fall_back_on_content_policy,
         )
         inter_token = self.metrics.child("inter_token_seconds", name)
-        waiting = self.metrics.child("requests_waiting", name)
-        return Route(name, alias, ranks, retry, shadow, inter_token, waiting.inc, plain=_takes_every_call(ranks))
+        healths = [target.health for rank in ranks for target in rank.targets]
+        for rank in ranks:
+            for target in rank.targets:
+                self._siblings[target.spec.upstream, target.spec.model][name] = healths
+        if alias.queue is not None:
+            self.metrics.zero("requests_waiting", name)
+
+        def waiting(change: int) -> None:
+            self.metrics.child("requests_waiting", name).inc(change)
+
+        return Route(name, alias, ranks, retry, shadow, inter_token, waiting, plain=_takes_every_call(ranks))
 
     def _target(self, spec: TargetConfig, backend: Backend, alias: Alias, by_ttft: bool = False) -> Target:
         """`by_ttft`: its time to the first token decides about routes, so whole answers have to be streamed to us, too."""
         upstream = self.config.upstreams[spec.upstream]
-        series = TargetSeries(self.metrics, spec.upstream, spec.model)
-        health, load = self._state(spec, series)
+        health, load = self._state(spec)
         return Target(
             label=f"{spec.upstream}/{spec.model}",
             upstream=spec.upstream,
@@ -202,7 +220,7 @@ class Runtime:
             timeouts=spec.timeouts or upstream.timeouts,
             health=health,
             load=load,
-            series=series,
+            series=TargetSeries(self.metrics, spec.upstream, spec.model),
             prices=self._prices.prices_of(spec.upstream, spec.model),
             passes_on=backend.dialect if backend.dialect and alias.report_model == "target" else None,
             max_before_content=int(upstream.max_before_content),
@@ -212,7 +230,7 @@ class Runtime:
             whole=backend if isinstance(backend, AnswersWhole) and not (backend.always_stream or by_ttft) else None,
         )
 
-    def _state(self, spec: TargetConfig, series: TargetSeries) -> tuple[Health, Load]:
+    def _state(self, spec: TargetConfig) -> tuple[Health, Load]:
         """A target's health and load: what one alias learns of a model of an upstream, all aliases know."""
         known = self._states.get((spec.upstream, spec.model))
         if known is not None:
@@ -224,8 +242,25 @@ class Runtime:
             open_for=float(upstream.breaker.open_for),
             open_max=float(upstream.breaker.open_max),
         )
-        state = self._states[spec.upstream, spec.model] = Health(self._clock, breaker, changed=series.breaker.set), Load()
+        siblings = self._siblings[spec.upstream, spec.model] = {}
+        health = Health(self._clock, breaker, TargetNotices(self.notices, spec.upstream, spec.model, siblings))
+        self.metrics.computed("breaker_state", lambda: health.state, spec.upstream, spec.model).kept = True
+        zero_of_target(self.metrics, spec.upstream, spec.model)
+        state = self._states[spec.upstream, spec.model] = health, Load()
         return state
+
+    def _computed_gauges(self) -> None:
+        """Those that are only looked at when somebody scrapes."""
+        computed = self.metrics.computed
+        computed("dynamic_keys", lambda: len(self.keys.table)).kept = True
+        computed("oldest_stream_age_seconds", self._oldest).kept = True
+        for name, transport in self._transports.items():
+            for state in ("open", "idle", "waiting"):
+                computed("upstream_connections", partial(getattr, transport, state, 0), name, state)
+
+    def _oldest(self) -> float:
+        now = self._clock()
+        return max((now - flow.call.received for flow in self.pipeline.flows), default=0.0)
 
     def _ledger(self) -> Ledger:
         store = usage_store(self.config)
@@ -275,17 +310,14 @@ class Runtime:
 
         task.add_done_callback(ended)
 
-    def exposition(self) -> bytes:
-        """/metrics, with the gauges that are only looked at."""
+    def scrape(self) -> Iterator[bytes]:
+        """/metrics, in pieces that each hold the event loop up for some two milliseconds."""
         self.later.flush()
-        self.metrics.child("dynamic_keys").set(len(self.keys.table))
-        now = self._clock()
-        flows = self.pipeline.flows
-        self._oldest.set(max((now - flow.call.received for flow in flows), default=0.0))
-        for name, transport in self._transports.items():
-            for state in ("open", "idle", "waiting"):
-                self.metrics.child("upstream_connections", name, state).set(getattr(transport, state, 0))
-        return self.metrics.exposition()
+        return self.metrics.slices(self._clock)
+
+    def exposition(self) -> bytes:
+        """All of it at once."""
+        return b"".join(self.scrape())
 
     def check_admin(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Raises Unauthorized unless `x-admin-api-key`, given once among these raw pairs, is the configured one."""
@@ -337,6 +369,7 @@ class Runtime:
             if now - swept >= 1:
                 swept = now
                 sweep(now)
+                self.notices.tick(now)
             due = now + TICK
 
     def start_probes(self) -> None:

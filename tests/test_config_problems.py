@@ -548,3 +548,11 @@ def test_a_burst_of_money_is_held_against_the_cheapest_alias(tmp_path: Path) -> 
     [line] = lines(tmp_path, GOOD + prices + limits.replace("BURST", "1"))
     assert "gateway.yaml:9:27: limits.overall.money: its burst of 1 can never admit" in line
     assert "$1.024 are reserved" in line
+
+
+def test_a_limit_of_addresses_without_trusted_proxies_is_warned_of(tmp_path: Path) -> None:
+    limited = f"{GOOD}limits: {{address: {{rate: 50/s}}}}\n"
+    [warning] = warnings(tmp_path, limited)
+    assert "limits.address: server.trusted_proxies is empty" in warning
+    assert warnings(tmp_path, f'{limited}server: {{trusted_proxies: ["10.0.0.0/8"]}}\n') == []
+    assert warnings(tmp_path, GOOD) == warnings(tmp_path, f"{GOOD}limits: {{address: null}}\n") == []

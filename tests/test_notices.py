@@ -116,14 +116,3 @@ def test_credentials_that_come_and_go_are_no_change_each_time() -> None:
     assert desk.log.events == ["credentials_refused", "credentials_accepted"]
     desk.fail(desk.first, 1, REFUSED)
     assert desk.log.events == ["credentials_refused", "credentials_accepted", "credentials_refused"]
-
-
-def test_what_is_to_be_said_once_is_said_once() -> None:
-    desk = Desk()
-    for _ in range(300):
-        desk.notices.once("store", "warning", "not_stored", error="x")
-        desk.wait(1)
-    assert desk.log.events == ["not_stored"]
-    desk.notices.end("store", "stored")
-    desk.notices.end("store", "stored")
-    assert desk.log.events == ["not_stored", "stored"]

@@ -59,8 +59,8 @@ class Shown(msgspec.Struct, frozen=True):
 class Plan(msgspec.Struct, frozen=True, eq=False):
     """`fixed` take one each; `metered` and `budgets` what a call uses; `slots` get its holder.
 
-    `shown`, for requests and for tokens: the windows of the narrowest scope that limits them (key, tenant, alias, overall,
-    address). `admitted` counts an admitted call.
+    `shown`, for requests and for tokens: the windows of the narrowest scope that limits them (key, tenant, alias, overall);
+    an address's are shown to whom they refuse. `admitted` counts an admitted call.
     """
 
     fixed: tuple[Claim, ...]
@@ -209,8 +209,9 @@ def shown_of(claim: Claim, index: int) -> Shown:
 
 
 def _narrowest(claims: Sequence[Claim], resource: str) -> tuple[Shown, ...]:
-    found = [(index, claim) for index, claim in enumerate(claims) if claim.resource == resource]
-    of_callers = [(index, claim) for index, claim in found if claim.scope != "address"] or found
+    of_callers = [
+        (index, claim) for index, claim in enumerate(claims) if claim.resource == resource and claim.scope != "address"
+    ]
     return tuple(shown_of(claim, index) for index, claim in of_callers if claim.scope == of_callers[0][1].scope)
 
 

@@ -65,7 +65,9 @@ async def test_the_answer_is_the_upstreams_to_the_byte_and_is_known() -> None:
         assert g.metric('sluice_tokens_total{kind="output",model="m",source="provider",upstream="up0"}') == 2
         # nobody knows when its first token was made
         assert g.metric('sluice_upstream_time_to_first_token_seconds_count{model="m",upstream="up0"}') == 0
-        assert g.metric('sluice_time_to_first_token_seconds_count{alias="chat",frontend="openai"}') == 1
+        assert g.metric('sluice_time_to_first_token_seconds_count{alias="chat",frontend="openai"}') == 0
+        assert g.metric('sluice_time_per_output_token_seconds_count{model="m",upstream="up0"}') == 0
+        assert told["ttft"] is None
 
 
 async def test_what_it_cost_is_said_in_a_header() -> None:
