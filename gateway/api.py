@@ -45,6 +45,7 @@ from gateway.rendering import (
     conversation_object,
     headers_of,
     message_object,
+    renewed_object,
     status_of,
     token_object,
 )
@@ -388,8 +389,11 @@ class Api:
         if route is None or not principal.may(name):
             what = "Say which model to use" if not name else "There is no such model, or this key may not use it"
             raise ModelNotFound(what, param="model")
-        if principal.session_prefix and chat.session is not None and not chat.session.startswith(principal.session_prefix):
-            raise Forbidden("This token's sessions begin with its session prefix", param="sessionId")
+        if principal.session_prefix and chat.session is not None:
+            session = principal.session(chat.session)
+            if session is None:
+                raise Forbidden("This token's sessions begin with its session prefix", param="sessionId")
+            chat = msgspec.structs.replace(chat, session=session)
         if frontend.name == "widget":
             check_message(chat, route.config.max_message_chars)
             if chat.session is None:  # its own messages: no history, but the alias's prompt all the same
@@ -428,6 +432,20 @@ class Api:
         principal = await self._identify(request)
         asked = token_request(await self._json_object(request))
         request.reply(200, _json(token_object(self.runtime.authenticator.mint(principal, asked))), NOT_STORED)
+
+    async def renew_token(self, request: Request, request_id: str) -> None:
+        """A page's token goes on, for as long as it may be renewed."""
+        address = self._address(request)
+        self._admit(request, address)
+        try:
+            minted = self.runtime.authenticator.renew(request.raw_headers, request.headers.get("origin", ""))
+        except Unauthorized as error:
+            self.runtime.records.auth_failures[error.reason].inc()
+            raise
+        finally:
+            await self.runtime.limits.charge(address)
+        await self._object(request)
+        request.reply(200, _json(renewed_object(minted)), NOT_STORED)
 
     # --- conversations
 
@@ -558,6 +576,7 @@ API: dict[str, dict[str, Handler]] = {
     "/v1/chat": {"POST": _whole},
     "/v1/chat/completions": {"POST": _completions, "GET": Api.resume},
     "/v1/tokens": {"POST": Api.tokens},
+    "/v1/tokens/renew": {"POST": Api.renew_token},
     "/v1/models": {"GET": Api.models},
     "/v1/models/*": {"GET": Api.model},
     "/v1/openapi.json": {"GET": Api.openapi},

@@ -309,10 +309,14 @@ class Issuer(_Section, frozen=True):
 
 
 class BrowserTokens(_Section, frozen=True):
-    """POST /v1/tokens: a key with `origins` mints tokens for pages, bound to an origin, an alias and a session prefix."""
+    """POST /v1/tokens: a key with `origins` mints tokens for pages, bound to an origin, an alias and a session prefix.
+
+    `longest`: how long one can live. `renewable`: for how long after it was minted a page can renew it; null: never.
+    """
 
     secret: Secret
     longest: Seconds = Seconds(900)
+    renewable: Seconds | None = Seconds(86400)
 
 
 class Limits(_Section, frozen=True):

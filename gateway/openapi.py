@@ -190,6 +190,17 @@ def _tokens() -> dict[str, Any]:
         "alias": "chat",
         "sessionPrefix": "visitor-17:",
     }
+    again = {**minted, "renewableUntil": "2027-02-01T10:00:00.000Z"}
+    renewed = _operation(
+        "tokens",
+        "renewToken",
+        "Renew a page's token, which it presents as a bearer, from its origin",
+        KEY,
+        {"200": _answer("The token.", "MintedToken", again), **_refused("Widget", *_CHAT_ERRORS, 503)},
+        requestBody=_body("RenewRequest", {}),
+        description="For a page that stays open, until `renewableUntil`. What has expired can be renewed for ten minutes more. "
+        "The body is an empty object, or nothing.",
+    )
     operation = _operation(
         "tokens",
         "mintToken",
@@ -201,7 +212,7 @@ def _tokens() -> dict[str, Any]:
         "origin, with its alias, in sessions that begin with its prefix, within the limits of the key that minted it, "
         "until it expires or the key may not be used any more.",
     )
-    return {"/v1/tokens": {"post": operation}}
+    return {"/v1/tokens": {"post": operation}, "/v1/tokens/renew": {"post": renewed}}
 
 
 def _models() -> dict[str, Any]:

@@ -164,11 +164,23 @@ def _others() -> dict[str, Schema]:
                 "alias": {**STRING, "description": "The one alias it may name; without it, the key's default."},
                 "sessionPrefix": {**STRING, "description": prefix},
                 "seconds": {"type": "integer", "minimum": 1, "default": 300, "description": "How long it lives."},
+                "ownSessions": {
+                    "type": "boolean",
+                    "description": "Whether the page may make up its session ids: they are put behind the prefix, so that they "
+                    "are this token's alone. Default: true where no prefix is given.",
+                },
             },
             additionalProperties=False,
         ),
+        "RenewRequest": _object({}, description="What is renewed is the token that the request presents."),
         "MintedToken": _object(
-            {"token": STRING, "expiresAt": time, "origin": STRING, "alias": STRING, "sessionPrefix": STRING}
+            {"token": STRING, "expiresAt": time, "origin": STRING, "alias": STRING, "sessionPrefix": STRING},
+            {
+                "renewableUntil": {
+                    **_nullable("string"),
+                    "description": "Of a renewed token: until when it can be renewed again.",
+                }
+            },
         ),
         "Conversation": _object(
             {"_id": STRING, "sessionId": STRING, "createdAt": time, "updatedAt": time, "lastMessage": STRING}

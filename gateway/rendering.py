@@ -120,6 +120,12 @@ def conversation_object(found: Conversation) -> dict[str, Any]:
     }
 
 
+def renewed_object(minted: Minted) -> dict[str, Any]:
+    """A renewed token, and until when it can be renewed again."""
+    until = minted.renewable_until
+    return {**token_object(minted), "renewableUntil": None if until is None else _iso(until)}
+
+
 def token_object(minted: Minted) -> dict[str, Any]:
     return {
         "token": minted.token,

@@ -72,6 +72,17 @@ class Authenticator:
             raise NotFound("This gateway mints no tokens: `tokens` is not configured")
         return self._browser.mint(owner, asked)
 
+    def renew(self, headers: Iterable[tuple[bytes, bytes]], origin: str) -> Minted:
+        """A browser token that goes on from the one that a page presents. Raises NotFound, Unauthorized or Forbidden."""
+        if self._browser is None:
+            raise NotFound("This gateway mints no tokens: `tokens` is not configured")
+        credential = credentials_of(headers)
+        if credential is None:
+            raise Unauthorized("missing")
+        if not is_browser_token(credential.secret):
+            raise Unauthorized("unknown_key")
+        return self._browser.renew(credential.secret, origin)
+
     def start(self) -> None:
         """Begin to fetch the key sets that the configuration names by their addresses; nothing waits for them."""
         for keys in self._remote.values():

@@ -6,6 +6,10 @@ letter for letter, so there is no algorithm to choose and nothing to parse befor
 A token is worth what its key is worth now: the key is looked up for every request, and one that was disabled, has expired,
 is gone or may not do the thing any more takes its tokens with it. Limits are counted in the key's own buckets, so that a
 hundred pages have what one key has.
+
+A page may name sessions by ids of its own making (`own_sessions`): they are put behind the token's prefix, so that each token
+has a namespace of its own, and no id that a page sends can reach another visitor's conversation. A page that stays open
+renews its token; what it was bound to stays, and so does the time until which it can be renewed.
 """
 
 import base64
@@ -25,6 +29,8 @@ from gateway.errors import BadRequest, Forbidden, ModelNotFound, Unauthorized
 from gateway.identity.principal import Principal
 
 SECONDS = 300
+GRACE = 600
+"""Seconds after its end that a token can still be renewed."""
 SHORTEST_SECRET = 32
 """Octets (RFC 7518 section 3.2)."""
 
@@ -36,22 +42,26 @@ PrincipalOfKey = Callable[[str], Principal | None]
 
 
 class TokenRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
-    """What a key asks for. None: the key's default alias, a random prefix, SECONDS (or the most that is allowed)."""
+    """What a key asks for. None: the key's default alias, a random prefix, SECONDS (or the most that is allowed), and sessions
+    of the page's own making where the prefix is random."""
 
     origin: str
     alias: str | None = None
     session_prefix: str | None = None
     seconds: int | None = None
+    own_sessions: bool | None = None
 
 
 class Minted(msgspec.Struct, frozen=True):
-    """A token and what it is good for; `expires` in seconds since the epoch."""
+    """A token and what it is good for; `expires` and `renewable_until` in seconds since the epoch, the latter None where it
+    cannot be renewed."""
 
     token: str
     expires: int
     origin: str
     alias: str
     session_prefix: str
+    renewable_until: int | None = None
 
 
 class _Claims(msgspec.Struct, frozen=True):
@@ -64,6 +74,8 @@ class _Claims(msgspec.Struct, frozen=True):
     origin: str
     alias: str
     session: str
+    own: bool = False  # sessions of the page's own making are put behind `session`
+    born: int = 0  # when the first token of this line was minted
 
 
 def is_browser_token(secret: str) -> bool:
@@ -76,13 +88,16 @@ def token_request(wire: dict[str, Any]) -> TokenRequest:
         return msgspec.convert(wire, TokenRequest)
     except msgspec.ValidationError:
         pass
-    fields = {"origin": str, "alias": str, "sessionPrefix": str, "seconds": int}
+    fields = {"origin": str, "alias": str, "sessionPrefix": str, "seconds": int, "ownSessions": bool}
     wrong = [name for name, kind in fields.items() if name in wire and type(wire[name]) is not kind]
     missing = [] if "origin" in wire else ["origin"]
     if wrong or missing:
         field = (missing or wrong)[0]
-        raise _refused(field, "is required" if missing else f"must be {'a whole number' if fields[field] is int else 'text'}")
-    raise _refused("body", "has a field that is not known; there are origin, alias, sessionPrefix and seconds")
+        raise _refused(field, "is required" if missing else f"must be {_KINDS[fields[field]]}")
+    raise _refused("body", "has a field that is not known; there are origin, alias, sessionPrefix, seconds and ownSessions")
+
+
+_KINDS = {str: "text", int: "a whole number", bool: "true or false"}
 
 
 class BrowserTokens:
@@ -97,6 +112,7 @@ class BrowserTokens:
     ) -> None:
         self._secret = settings.secret.reveal().encode()
         self._longest = int(settings.longest)
+        self._renewable = int(settings.renewable) if settings.renewable is not None else None
         self._principal_of_key = principal_of_key
         self._aliases = aliases
         self._clock = clock
@@ -122,27 +138,67 @@ class BrowserTokens:
                 "must be 1 to 96 letters, digits and . _ : - and end in one of . _ : - (so none begins another)",
             )
         now = int(self._clock())
+        own = asked.own_sessions if asked.own_sessions is not None else asked.session_prefix is None
         claims = _Claims(
             iss="sluice", aud="sluice-browser", exp=now + seconds, iat=now, key=owner.key_id, tenant=owner.tenant,
-            origin=asked.origin, alias=alias, session=prefix,
+            origin=asked.origin, alias=alias, session=prefix, own=own, born=now,
         )  # fmt: skip
+        return self._signed(claims)
+
+    def renew(self, token: str, origin: str) -> Minted:
+        """A token that goes on from this one, of the same life: for a page that stays open. One that has expired can be renewed
+        for GRACE seconds more (a page that slept), and none beyond the time that its first one was given.
+
+        Raises Unauthorized as `principal` does, Forbidden for another origin than the token's.
+        """
+        claims = self._claims(token)
+        if origin != claims.origin:
+            raise Forbidden("This token may not be used from this origin")
+        now = int(self._clock())
+        if self._renewable is None or claims.exp + GRACE <= now:
+            raise Unauthorized("expired")
+        born = claims.born or claims.iat
+        expires = min(now + claims.exp - claims.iat, born + self._renewable)
+        if expires <= now:
+            raise Unauthorized("expired")
+        self._owner(claims)
+        return self._signed(msgspec.structs.replace(claims, exp=expires, iat=now, born=born))
+
+    def _signed(self, claims: _Claims) -> Minted:
         signed = _HEAD + _base64url(msgspec.json.encode(claims))
         token = f"{signed}.{_base64url(self._sign(signed))}"
-        return Minted(token, claims.exp, asked.origin, alias, prefix)
+        until = claims.born + self._renewable if self._renewable is not None else None
+        return Minted(token, claims.exp, claims.origin, claims.alias, claims.session, until)
 
     def principal(self, token: str) -> Principal:
         """Whose page this is. Raises Unauthorized: "bad_signature", "expired", or "revoked" (by what its key may no more)."""
+        claims = self._claims(token)
+        if claims.exp <= self._clock():
+            raise Unauthorized("expired")
+        return msgspec.structs.replace(
+            self._owner(claims),
+            aliases=frozenset((claims.alias,)),
+            default_alias=claims.alias,
+            origins=(claims.origin,),
+            kind="browser",
+            session_prefix=claims.session,
+            own_sessions=claims.own,
+        )
+
+    def _claims(self, token: str) -> _Claims:
+        """What a token says that was signed here, expired or not. Raises Unauthorized."""
         if (parts := _COMPACT(token)) is None:
             raise Unauthorized("bad_signature")
         signed, _, signature = token.rpartition(".")
         if not hmac.compare_digest(_base64url(self._sign(signed)), signature):
             raise Unauthorized("bad_signature")
         try:
-            claims = msgspec.json.decode(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)), type=_Claims)
+            return msgspec.json.decode(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)), type=_Claims)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, binascii.Error):  # another's, by the same secret
             raise Unauthorized("bad_signature") from None
-        if claims.exp <= self._clock():
-            raise Unauthorized("expired")
+
+    def _owner(self, claims: _Claims) -> Principal:
+        """The key that a token was minted by. Raises Unauthorized("revoked") where it may no longer do what the token may."""
         owner = self._principal_of_key(claims.key)
         if (
             owner is None
@@ -152,14 +208,7 @@ class BrowserTokens:
             or not owner.may(claims.alias)
         ):
             raise Unauthorized("revoked")
-        return msgspec.structs.replace(
-            owner,
-            aliases=frozenset((claims.alias,)),
-            default_alias=claims.alias,
-            origins=(claims.origin,),
-            kind="browser",
-            session_prefix=claims.session,
-        )
+        return owner
 
     def _sign(self, signed: str) -> bytes:
         return hmac.digest(self._secret, signed.encode(), hashlib.sha256)

@@ -277,6 +277,66 @@ async def test_a_page_resumes_its_own_streams_and_no_others() -> None:
                     assert await response.text() == text
 
 
+async def test_a_widget_that_makes_up_its_session_chats_and_reaches_nobody_elses() -> None:
+    async with serving() as (running, client):
+        mine, other = await mint(client), await mint(client)
+        for path in (STREAM, "/chat", WHOLE):
+            status, answer = await ask(client, page(mine), path, sessionId="widget-1")
+            assert status == 200
+        assert answer["message"] == "Turn 3, you said: hi"
+        # another visitor, who knows all of the first one's ids
+        for session in ("widget-1", mine["sessionPrefix"] + ":widget-1", mine["sessionPrefix"] + "widget-1"):
+            status, answer = await ask(client, page(other), sessionId=session)
+            assert (status, answer["message"]) == (200, "You said: hi")
+        # the server's key has sessions of its own, too
+        status, answer = await ask(client, {"x-api-key": SHOP}, sessionId="widget-1")
+        assert (status, answer["message"]) == (200, "You said: hi")
+        found, _ = await running.runtime.conversations.newest(10)
+        assert {one.session for one in found} >= {"widget-1", mine["sessionPrefix"] + ":widget-1"}
+
+
+async def renew(client: aiohttp.ClientSession, headers: dict[str, str]) -> tuple[int, Any, Any]:
+    async with client.post(f"{TOKENS}/renew", headers=headers) as response:
+        return response.status, await response.json(), response.headers
+
+
+async def test_an_open_page_renews_its_token_and_goes_on_in_its_session() -> None:
+    async with serving() as (running, client):
+        minted = await mint(client, seconds=60)
+        assert (await ask(client, page(minted), sessionId="w"))[0] == 200
+        status, renewed, headers = await renew(client, page(minted))
+        assert (status, headers["Access-Control-Allow-Origin"], headers["Cache-Control"]) == (200, PAGE, "no-store")
+        assert set(renewed) == {"token", "expiresAt", "renewableUntil", "origin", "alias", "sessionPrefix"}
+        assert renewed["sessionPrefix"] == minted["sessionPrefix"]
+        status, answer = await ask(client, page(renewed), sessionId="w")
+        assert (status, answer["message"]) == (200, "Turn 2, you said: hi")
+        asked = {"Origin": PAGE, "Access-Control-Request-Method": "POST"}
+        async with client.options(f"{TOKENS}/renew", headers=asked) as response:
+            assert (response.status, response.headers["Access-Control-Allow-Origin"]) == (204, PAGE)
+        assert renewed["token"] not in running.log_bytes.getvalue().decode()
+
+
+async def test_only_a_page_renews_and_only_its_own_token() -> None:
+    async with serving() as (running, client):
+        minted = await mint(client)
+        for headers, expected in (
+            ({}, 401), ({"Origin": PAGE}, 401), (bearer(minted["token"]), 403), (page(minted, OTHER_PAGE), 403),
+            (page(minted, "https://evil.example"), 403), ({**bearer(SHOP), "Origin": PAGE}, 401),
+            ({**bearer(minted["token"][:-3] + "xxx"), "Origin": PAGE}, 401),
+        ):  # fmt: skip
+            assert (await renew(client, headers))[0] == expected, headers
+        assert running.metric('sluice_auth_failures_total{reason="missing"}') == 2
+        made = {"id": "made", "default_alias": "chat", "origins": [PAGE]}
+        async with client.post("/admin/keys", json=made, headers={"x-admin-api-key": ADMIN}) as response:
+            key = (await response.json())["key"]
+        minted = await mint(client, key)
+        assert (await renew(client, page(minted)))[0] == 200
+        async with client.post("/admin/keys/made/disable", headers={"x-admin-api-key": ADMIN}) as response:
+            assert response.status == 200
+        assert (await renew(client, page(minted)))[0] == 401
+        assert (await ask(client, page(minted), sessionId="w"))[0] == 401
+
+
 @pytest.mark.parametrize("path", [STREAM, OPENAI])
 async def test_a_token_that_is_nested_without_end_is_a_401(path: str) -> None:
     async with provider() as idp, serving(by_url(idp)) as (running, client):

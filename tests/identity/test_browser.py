@@ -13,7 +13,7 @@ from gateway.config import BrowserTokens as Settings
 from gateway.config import CallLimits, Config, Issuer, Key, Limit, Rate, Seconds, Secret
 from gateway.errors import BadRequest, Forbidden, GatewayError, ModelNotFound, NotFound, Unauthorized
 from gateway.identity import Authenticator
-from gateway.identity.browser import BrowserTokens, TokenRequest, is_browser_token, token_request
+from gateway.identity.browser import GRACE, BrowserTokens, TokenRequest, is_browser_token, token_request
 from gateway.identity.keys import digest_of
 from gateway.identity.principal import Principal
 
@@ -175,6 +175,95 @@ def test_a_token_ends_with_its_second() -> None:
     keys.tokens.principal(token)
     keys.now = int(NOW) + 1
     assert keys.reason(token) == "expired"
+
+
+def test_a_page_may_make_up_its_sessions_where_the_prefix_is_random_or_the_key_says_so() -> None:
+    keys = Keys(OWNER)
+    for asked, own in (
+        (TokenRequest(PAGE), True),
+        (TokenRequest(PAGE, own_sessions=False), False),
+        (TokenRequest(PAGE, session_prefix="visitor-17:"), False),
+        (TokenRequest(PAGE, session_prefix="visitor-17:", own_sessions=True), True),
+    ):
+        minted = keys.tokens.mint(OWNER, asked)
+        page = keys.tokens.principal(minted.token)
+        prefix = minted.session_prefix
+        assert page.session(f"{prefix}a") == f"{prefix}a"
+        for foreign in ("widget-1", "visitor-18:a", prefix[:-1], prefix.upper() + "x" if prefix.upper() != prefix else "y"):
+            assert page.session(foreign) == (f"{prefix}:{foreign}" if own else None)
+    assert OWNER.session("anything") == "anything"
+
+
+def test_no_session_of_one_token_is_ever_anothers() -> None:
+    keys = Keys(OWNER)
+    pages = [keys.tokens.principal(keys.tokens.mint(OWNER, TokenRequest(PAGE)).token) for _ in range(2)]
+    mine, other = pages
+    prefixes = mine.session_prefix, other.session_prefix
+    asked = ["s", ":s", prefixes[0], *(f"{prefix}{rest}" for prefix in prefixes for rest in ("s", ":s"))]
+    named = [{page.session(session) for session in asked} for page in pages]
+    assert not named[0] & named[1]
+    for page, sessions in zip(pages, named, strict=True):
+        assert all(session and session.startswith(page.session_prefix) for session in sessions)
+
+
+def test_a_renewed_token_is_the_same_for_longer() -> None:
+    keys = Keys(OWNER)
+    first = keys.tokens.mint(OWNER, TokenRequest(PAGE, "code", seconds=60))
+    keys.now = NOW + 59
+    second = keys.tokens.renew(first.token, PAGE)
+    assert (second.expires, second.renewable_until) == (int(NOW) + 59 + 60, int(NOW) + 86_400)
+    assert keys.tokens.principal(second.token) == keys.tokens.principal(first.token)
+    keys.now = NOW + 70
+    assert keys.reason(first.token) == "expired"
+    keys.tokens.principal(second.token)
+
+
+def test_a_page_that_slept_renews_within_a_grace_and_no_later() -> None:
+    keys = Keys(OWNER)
+    minted = keys.tokens.mint(OWNER, TokenRequest(PAGE, seconds=60))
+    keys.now = int(NOW) + 60 + GRACE - 1
+    assert keys.tokens.renew(minted.token, PAGE).expires == int(keys.now) + 60
+    keys.now = int(NOW) + 60 + GRACE
+    with pytest.raises(Unauthorized, match="credentials") as refused:
+        keys.tokens.renew(minted.token, PAGE)
+    assert refused.value.reason == "expired"
+
+
+def test_a_line_of_tokens_ends_whatever_is_renewed() -> None:
+    keys = Keys(OWNER)
+    token = keys.tokens.mint(OWNER, TokenRequest(PAGE, seconds=900)).token
+    for _ in range(143):
+        keys.now += 600
+        token = keys.tokens.renew(token, PAGE).token
+    keys.now += 600
+    with pytest.raises(Unauthorized) as refused:
+        keys.tokens.renew(token, PAGE)
+    assert refused.value.reason == "expired"
+    assert keys.reason(token) == "expired"
+
+
+def test_nothing_is_renewed_that_could_not_be_used() -> None:
+    keys = Keys(OWNER)
+    token = keys.tokens.mint(OWNER, TokenRequest(PAGE)).token
+    for origin in ("https://b.example", "", "null", PAGE + "/", PAGE.upper()):
+        with pytest.raises(Forbidden):
+            keys.tokens.renew(token, origin)
+    with pytest.raises(Unauthorized):
+        keys.tokens.renew(token[:-2] + ("AA" if not token.endswith("AA") else "BB"), PAGE)
+    for owner in (None, msgspec.structs.replace(OWNER, origins=()), msgspec.structs.replace(OWNER, aliases=frozenset())):
+        keys.owners = {"shop": owner} if owner is not None else {}
+        gone = BrowserTokens(Settings(secret=Secret(SECRET)), keys.owners.get, ["chat", "code"], lambda: NOW)
+        with pytest.raises(Unauthorized) as refused:
+            gone.renew(token, PAGE)
+        assert refused.value.reason == "revoked"
+
+
+def test_nothing_is_renewed_where_that_is_off() -> None:
+    tokens = BrowserTokens(Settings(secret=Secret(SECRET), renewable=None), {"shop": OWNER}.get, ["chat"], lambda: NOW)
+    minted = tokens.mint(OWNER, TokenRequest(PAGE))
+    assert minted.renewable_until is None
+    with pytest.raises(Unauthorized):
+        tokens.renew(minted.token, PAGE)
 
 
 def test_any_changed_character_is_refused() -> None:
