@@ -15,7 +15,6 @@ the gateway's own credentials is replaced.
 import re
 from collections.abc import Collection, Iterable, Mapping
 from functools import cache
-from html import unescape
 from typing import Any
 
 import msgspec
@@ -181,6 +180,8 @@ def read(body: bytes) -> Reason:
         pass
     text = body[: 8 * MAX_WORDS].decode("utf-8", "replace").lstrip("\ufeff \t\r\n")
     if text.startswith("<"):
+        from html import unescape
+
         return Reason(words=unescape(_TAGS.sub(" ", text[:MAX_WORDS])))
     if text.startswith(("data:", "event:")):
         text = "\n".join(line[5:].strip() for line in text.splitlines() if line.startswith("data:"))
