@@ -4,14 +4,16 @@ A backend is a frozen msgspec Struct; its fields are its options in the configur
 It is pure: no I/O, no clock, no state between calls. A vendor that speaks a known dialect is configuration.
 """
 
+import copy
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
 from gateway.chat import ChatRequest
 from gateway.errors import UpstreamError
 from gateway.events import StreamEvent
+from gateway.modelrules import NO_RULES, ModelRules
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -43,6 +45,22 @@ def find_backend(name: str) -> type[msgspec.Struct]:
     if not (isinstance(found, type) and issubclass(found, msgspec.Struct)):
         raise LookupError(f'backend "{name}" cannot be loaded: {found!r} is not a msgspec Struct')
     return found
+
+
+B = TypeVar("B", bound="Backend")
+
+
+def with_rules(backend: B, rules: ModelRules) -> B:
+    """The backend as it asks one target: a copy that knows the target's rules, where they are anything to it.
+
+    A backend that has rules of its own to follow has a class variable `rules`, and `dict=True` to take another value.
+    """
+    if rules is NO_RULES or not hasattr(type(backend), "rules"):
+        return backend
+    copied = copy.copy(backend)
+    copied.__dict__.clear()  # cached properties of the other rules
+    copied.__dict__["rules"] = rules
+    return copied
 
 
 class UpstreamRequest(msgspec.Struct):

@@ -39,6 +39,7 @@ class Target(msgspec.Struct, frozen=True, eq=False):
     series: TargetSeries
     prices: tuple[Dated, ...] = ()  # the latest first; empty: nobody knows what it costs
     passes_on: str | None = None  # the client dialect whose callers get its frames as they came
+    fit: Callable[[ChatRequest], ChatRequest] | None = None  # a request as this target takes it; None: it takes all of them
     whole: AnswersWhole | None = None  # how it is asked for an answer in one piece; None: it is always asked for a stream
     max_before_content: int = 1 << 20  # bytes
     max_answer: int = 64 << 20

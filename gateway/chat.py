@@ -9,17 +9,23 @@ from typing import Any, Literal
 
 import msgspec
 
+from gateway.modelrules import Effort
+
 Role = Literal["system", "user", "assistant", "tool"]
+Cache = Mapping[str, Any]
+"""Anthropic's `cache_control` object: the prompt up to here is to be kept in the provider's cache."""
 
 
 class Text(msgspec.Struct, frozen=True, gc=False):
     text: str
+    cache: Cache | None = None
 
 
 class Image(msgspec.Struct, frozen=True, gc=False):
     """`url` is http(s) or a data: URL (RFC 2397)."""
 
     url: str
+    cache: Cache | None = None
 
 
 class Other(msgspec.Struct, frozen=True):
@@ -40,13 +46,33 @@ class ToolCall(msgspec.Struct, frozen=True, gc=False):
     arguments: str
 
 
+class Thought(msgspec.Struct, frozen=True, gc=False):
+    """A block of an assistant's earlier reasoning.
+
+    `signature` is Anthropic's seal on `text`; `redacted` is its encrypted block, which comes in place of a text. A thought
+    without either is another vendor's, and nothing but text.
+    """
+
+    text: str = ""
+    signature: str = ""
+    redacted: str = ""
+
+    @property
+    def sealed(self) -> bool:
+        return bool(self.signature or self.redacted)
+
+
 class Message(msgspec.Struct, frozen=True):
-    """`parts` of an assistant may be empty when it only called tools; `tool_call_id` belongs to role tool."""
+    """`parts` of an assistant may be empty when it only called tools; `tool_call_id` belongs to role tool.
+
+    `thoughts` stand before the parts and tool calls of an assistant's message.
+    """
 
     role: Role
     parts: tuple[Part, ...]
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str = ""
+    thoughts: tuple[Thought, ...] = ()
 
     @property
     def text(self) -> str:
@@ -59,16 +85,30 @@ class Tool(msgspec.Struct, frozen=True):
     name: str
     description: str = ""
     parameters: Mapping[str, Any] | None = None
+    cache: Cache | None = None
 
 
 class Sampling(msgspec.Struct, frozen=True, gc=False):
-    """How to sample; None leaves it to the provider. Names are OpenAI's."""
+    """How to sample; None leaves it to the provider. Names are OpenAI's, but for `top_k`, which it has not.
+
+    `max_tokens` is at least 1: what callers write for "no maximum" (0, -1) is None here.
+    """
 
     max_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    top_k: int | None = None
+
+
+class Reasoning(msgspec.Struct, frozen=True, gc=False):
+    """How much the model is to think before it answers: `effort` (OpenAI's scale), or `budget` in tokens."""
+
+    effort: Effort = ""
+    budget: int | None = None
 
 
 class ChatRequest(msgspec.Struct):
@@ -80,6 +120,8 @@ class ChatRequest(msgspec.Struct):
     `wire` is the caller's whole JSON object where `dialect` can be passed through ("openai"), else None;
     `system`/history is never merged into it: a request with a session has no wire. `body` is its text, where that is at
     hand and no letter of its names is written as an escape.
+    `n` is how many answers are asked for; more than one only where caller and upstream speak the same dialect.
+    `cache` asks for the provider's automatic prompt caching.
     """
 
     dialect: str
@@ -96,6 +138,9 @@ class ChatRequest(msgspec.Struct):
     profile: str = ""
     wire: dict[str, Any] | None = None
     body: bytes = b""
+    n: int = 1
+    reasoning: Reasoning | None = None
+    cache: Cache | None = None
 
 
 def continued(chat: ChatRequest, said: str) -> ChatRequest:

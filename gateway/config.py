@@ -133,10 +133,27 @@ class Probe(_Section, frozen=True):
     every: Seconds = Seconds(10)
 
 
-class Upstream(_Section, frozen=True):
+class _Fitted(_Section, frozen=True, kw_only=True):
+    """What is changed in requests, beside what the table of models says (config/models.yaml). Fields are named as in OpenAI's
+    dialect, whatever the upstream speaks; "messages.x" is a field of messages. A null, or "!" before a name of `drop`, takes
+    a rule of the table (or the upstream's) away.
+
+    `drop`: fields that are left out. `rename`: other names for them. `default`: fields where the caller gives none. `force`:
+    fields whatever the caller gives. `roles`: other names of messages' roles.
+    """
+
+    drop: tuple[str, ...] = ()
+    rename: dict[str, str | None] = {}
+    default: dict[str, Any] = {}
+    force: dict[str, Any] = {}
+    roles: dict[str, str | None] = {}
+
+
+class Upstream(_Fitted, frozen=True, kw_only=True):
     """One provider account or server. Every other key beside these is an option of the backend (base_url, api_key …).
 
-    `options` are those options as they were validated: never a key of the file, for showing the configuration only.
+    `drop`, `rename`, `default`, `force` and `roles` change requests to it. `options` are the backend's options as they were
+    validated: never a key of the file, for showing the configuration only.
     """
 
     backend: str
@@ -160,8 +177,11 @@ class Canary(_Section, frozen=True):
     header: str | None = None  # "x-canary: yes"
 
 
-class Target(_Section, frozen=True):
-    """One model of one upstream. Nothing goes to a target of weight 0 unless nothing else is left."""
+class Target(_Fitted, frozen=True, kw_only=True):
+    """One model of one upstream. Nothing goes to a target of weight 0 unless nothing else is left.
+
+    `drop`, `rename`, `default`, `force` and `roles` change requests to it, after its upstream's.
+    """
 
     upstream: str
     model: str

@@ -68,6 +68,25 @@ class ReasoningDelta(msgspec.Struct, frozen=True, gc=False):
     text: str
 
 
+class ReasoningBlock(msgspec.Struct, frozen=True, gc=False):
+    """A block of reasoning is complete, and this is what its provider wants to have back in the next round of a tool loop.
+
+    `index` counts the answer's blocks from 0. `text` is the whole block's, which has been told in deltas; `signature`
+    its provider's seal. `redacted`: the block is encrypted, this is its data, and there is no text.
+    """
+
+    index: int
+    text: str = ""
+    signature: str = ""
+    redacted: str = ""
+
+
+class Working(msgspec.Struct, frozen=True, gc=False):
+    """The model works, but has said nothing that a client could see. `model`: from here on this model answers; "" no news."""
+
+    model: str = ""
+
+
 class ToolCallStarted(msgspec.Struct, frozen=True, gc=False):
     """`index` counts the answer's tool calls from 0. A `server` tool is run by the provider, never by the client."""
 
@@ -106,4 +125,6 @@ class Verbatim(msgspec.Struct, frozen=True, gc=False):
     whole: bool = False
 
 
-StreamEvent = Started | TextDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta | Finished | Verbatim
+StreamEvent = (
+    Started | TextDelta | ReasoningDelta | ReasoningBlock | Working | ToolCallStarted | ToolCallDelta | Finished | Verbatim
+)

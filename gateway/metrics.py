@@ -92,6 +92,7 @@ TABLE: Mapping[str, Spec] = {
     "usage_folded": Spec("counter", (), "Calls counted under other, because too much waits for the usage store"),
     "usage_put_aside": Spec("counter", (), "Rows of usage that no store can keep; each is logged and left out"),
     "upstream_attempts": Spec("counter", ("upstream", "model", "outcome"), "Upstream attempts, by how they ended"),
+    "dropped_fields": Spec("counter", ("upstream", "model", "field"), "Fields of requests left out by a target's rules"),
     "skipped_events": Spec("counter", ("upstream", "model"), "Malformed events skipped inside good streams"),
     "failovers": Spec("counter", ("alias", "from", "to", "cause"), "Calls that went on to a target past another, by why"),
     "recoveries": Spec("counter", ("alias", "how", "outcome"), "Tries to continue a cut stream on another target"),

@@ -354,6 +354,10 @@ class Pipeline:
 
     async def _try(self, call: Call, flow: Flow, attempt: Attempt, chat: ChatRequest, *, last: bool, prefilled: bool) -> str:
         target = attempt.target
+        if chat.n > 1 and target.passes_on != call.frontend.dialect:
+            raise BadRequest("This model gives one choice per request", param="n", code="unsupported_parameter")
+        if target.fit is not None:
+            chat = target.fit(chat)
         if not chat.stream and target.whole is not None and target.passes_on == call.frontend.dialect:
             attempt.whole = target.whole
             write = target.whole.whole_request
@@ -550,6 +554,8 @@ def _may_go_on(call: Call, flow: Flow) -> bool:
     if flow.winner is None:
         return True
     relay = flow.winner.relay
+    if call.chat.n > 1:  # of several choices nobody knows what the client holds
+        return False
     return call.route.config.recovery == "continue" and relay is not None and relay.only_text and relay.finished is None
 
 

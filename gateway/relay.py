@@ -31,6 +31,7 @@ from gateway.backends import Decoder
 from gateway.errors import UpstreamError, UpstreamGarbled, UpstreamTruncated
 from gateway.events import (
     Finished,
+    ReasoningBlock,
     ReasoningDelta,
     Started,
     StreamEvent,
@@ -38,6 +39,7 @@ from gateway.events import (
     ToolCallDelta,
     ToolCallStarted,
     Verbatim,
+    Working,
     believed,
 )
 from gateway.frontends import Encoder
@@ -80,6 +82,7 @@ class Relay(msgspec.Struct, eq=False):
     recovered: bool = False  # this attempt has gone on with what another had begun
     usage_refused: bool = False  # the provider reported a usage that is not believed
     _received: int = 0  # bytes of body, until the attempt has committed
+    thoughts: list[ReasoningBlock] = []  # blocks of reasoning that their provider wants to have back
     _said: str = ""
     _reproducing: bool = False
     _held: list[StreamEvent] = []
@@ -158,7 +161,7 @@ class Relay(msgspec.Struct, eq=False):
     def _take(self, events: list[StreamEvent], now: float) -> bytes:
         if not events or self.finished is not None:
             return b""
-        content = False
+        content = silent = False
         for event in events:
             kind = type(event)
             if kind is TextDelta:
@@ -175,6 +178,13 @@ class Relay(msgspec.Struct, eq=False):
                 self.finished = finished
             elif kind is Started:
                 self.model = event.model  # type: ignore[union-attr]
+            elif kind is Working:  # a sign of life, but nothing that would commit: another target may still be asked
+                self.content_at = now
+                self.model = event.model or self.model  # type: ignore[union-attr]
+                silent = True
+            elif kind is ReasoningBlock:
+                self.content_at = now
+                self.thoughts.append(event)  # type: ignore[arg-type]
             else:
                 self.characters += self._measure(event)
                 self._counted += 1
@@ -190,8 +200,10 @@ class Relay(msgspec.Struct, eq=False):
                 self._fold()
         else:
             self.gap = 0.0
+        if silent:  # nothing to be said, and nothing to be held back
+            events = [event for event in events if type(event) is not Working or event.model]
         if self.committed:
-            return self._encoder.encode(events)
+            return self._encoder.encode(events) if events else b""
         return self._commit(events)
 
     def _finish(self, finished: Finished) -> Finished:
@@ -266,7 +278,7 @@ class Relay(msgspec.Struct, eq=False):
             self._fold_at = FOLD
             events = [*([TextDelta(fresh)] if fresh else ()), *(e for e in events if _follows_text(e))]
         elif self._said:
-            events = [event for event in events if not isinstance(event, Started)]
+            events = [event for event in events if not isinstance(event, Started | ReasoningBlock)]
         else:
             events = self._held = [event for event in events if isinstance(event, TextDelta) or _follows_text(event)]
             if not events:

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
 from gateway.addresses import client_addresses
-from gateway.backends import AnswersWhole, Backend
+from gateway.backends import AnswersWhole, Backend, with_rules
 from gateway.call import Call, Route, Target
 from gateway.config import Alias, Config, Issuer, Key, Tier, targets_of
 from gateway.config import Target as TargetConfig
@@ -22,6 +23,7 @@ from gateway.configfile import Loaded
 from gateway.conversations.measured import Measured
 from gateway.conversations.turnstile import Turnstile
 from gateway.errors import Unauthorized, Unavailable
+from gateway.fitting import Fitting
 from gateway.forwarding import shown_target
 from gateway.health import BreakerPolicy, Health, Load
 from gateway.identity import Authenticator
@@ -31,6 +33,7 @@ from gateway.later import Later
 from gateway.limits import Remote
 from gateway.logs import Lines, open_lines, open_log, quiet_libraries, standard_lines
 from gateway.metrics import Metrics, TargetSeries, zero_of_target
+from gateway.modelrules import NO_RULES, ModelRules, Overrides, rules_of
 from gateway.notices import Notices, TargetNotices
 from gateway.pipeline import Pipeline
 from gateway.policies.limits import Limiter
@@ -39,6 +42,7 @@ from gateway.policies.turns import Turns
 from gateway.probes import watch
 from gateway.records import Records
 from gateway.routing import RetryPolicy
+from gateway.rulefile import bundled_rules
 from gateway.storage import Reason
 from gateway.storage.watch import StoreWatch
 from gateway.stores import (
@@ -210,6 +214,8 @@ class Runtime:
         """`by_ttft`: its time to the first token decides about routes, so whole answers have to be streamed to us, too."""
         upstream = self.config.upstreams[spec.upstream]
         health, load = self._state(spec)
+        rules = self._rules(spec, backend)
+        backend = with_rules(backend, rules)
         return Target(
             label=f"{spec.upstream}/{spec.model}",
             upstream=spec.upstream,
@@ -222,13 +228,27 @@ class Runtime:
             load=load,
             series=TargetSeries(self.metrics, spec.upstream, spec.model),
             prices=self._prices.prices_of(spec.upstream, spec.model),
-            passes_on=backend.dialect if backend.dialect and alias.report_model == "target" else None,
             max_before_content=int(upstream.max_before_content),
             max_answer=int(upstream.max_answer),
             forward={header.lower(): allowed for header, allowed in upstream.forward.items()},
             shown=shown_target(f"{spec.upstream}/{spec.model}") if alias.report_model == "target" else "",
+            passes_on=backend.dialect or None,
+            fit=self._fitting(rules, f"{spec.upstream}/{spec.model}", spec) if rules is not NO_RULES else None,
             whole=backend if isinstance(backend, AnswersWhole) and not (backend.always_stream or by_ttft) else None,
         )
+
+    def _rules(self, spec: TargetConfig, backend: Backend) -> ModelRules:
+        upstream = self.config.upstreams[spec.upstream]
+        host = urlsplit(getattr(backend, "base_url", "")).hostname or ""
+        options = [Overrides(of.drop, of.rename, of.default, of.force, of.roles) for of in (upstream, spec)]
+        return rules_of(bundled_rules(), options, upstream.backend, host, spec.model)
+
+    def _fitting(self, rules: ModelRules, label: str, spec: TargetConfig) -> Fitting:
+        def dropped(name: str) -> None:
+            self.metrics.child("dropped_fields", spec.upstream, spec.model, name).inc()
+            self.log.debug("dropped_field", target=label, field=name)
+
+        return Fitting(rules, dropped)
 
     def _state(self, spec: TargetConfig) -> tuple[Health, Load]:
         """A target's health and load: what one alias learns of a model of an upstream, all aliases know."""

@@ -1,15 +1,20 @@
 """Anthropic's Messages API: https://docs.anthropic.com/en/api/messages and .../build-with-claude/streaming.
 
 What the request loses or changes on the way, because the API has no word for it:
-  - system messages are gathered, wherever they stand, into the one `system` text;
+  - system messages are gathered, wherever they stand, into the one `system`;
   - neighbouring messages of one role become one, and a conversation that an assistant begins is given a user turn first;
   - `max_tokens` is required there: `default_max_tokens` where the caller set none;
   - `temperature` above 1 (OpenAI's scale ends at 2) is sent as 1: a caller cannot know which vendor an alias leads to,
     and refusing would break failing over to it;
-  - `seed` is left out: it is a wish in every dialect;
-  - an assistant's last words lose their trailing white space, which the API refuses in a prefill.
+  - an assistant's last words lose their trailing white space, which the API refuses in a prefill;
+  - `response_format` of type json_object is asked for in words, behind the system's: there is no JSON mode without a schema;
+  - reasoning that Anthropic has not sealed (another vendor's) is left out;
+  - files are documents: PDF and plain text, with their bytes or by URL; OpenAI's file ids mean nothing there;
+  - what is left out altogether (seed, penalties, logprobs …), which sampling a model takes, what ids of tool calls look like
+    and whether stops may be blank: config/models.yaml. What is left out is counted (`dropped_fields_total`).
 
-The answer is plugins.anthropic_stream.
+`cache_control` is the API's own field, and reaches it: of the request, of system, user and tool messages and their parts, of
+tools. Thinking is `plugins.anthropic_thinking`. The answer is `plugins.anthropic_stream`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,32 +25,42 @@ import msgspec
 from msgspec import Meta
 
 from gateway.backends import Headers, UpstreamRequest
-from gateway.chat import ChatRequest, Image, Message, Part, Text, Tool, ToolCall
+from gateway.chat import Cache, ChatRequest, Image, Message, Other, Part, Text, Thought, Tool, ToolCall
 from gateway.config import Secret
 from gateway.errors import BadRequest, UpstreamError
+from gateway.modelrules import NO_RULES, Effort, ModelRules
 from gateway.wire.baseurl import endpoint
+from gateway.wire.dataurl import inline_data, is_http, plain_base64
 from gateway.wire.upstream_errors import upstream_error
 from plugins.anthropic_stream import MessagesDecoder
-from plugins.translation import check_endpoint, inline_image, json_object, response_format
+from plugins.anthropic_thinking import LOWEST_TOP_P, plan, thinks
+from plugins.tool_ids import fitted_ids
+from plugins.translation import check_endpoint, inline_image, json_object, plain_text, response_format
 
 if TYPE_CHECKING:
     from gateway.transport import Transport
 
 Block = dict[str, Any]
+PDF = "application/pdf"
 
 FIRST_TURN = "(The assistant begins this conversation.)"
 """Said for the user where an assistant's message comes first; the API wants a user's there."""
+
+ONLY_JSON = "Answer with one JSON object, and nothing before or after it."
+"""Said behind the system's words where the caller wants some JSON object (`response_format: json_object`)."""
 
 
 class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
     """The Messages API, at Anthropic or at whoever serves the same at `base_url` (with or without its `/v1`).
 
-    `beta`: values of the anthropic-beta header. `extra_body`: fields put into each request as they are ("thinking" …).
+    `beta`: values of the anthropic-beta header. `extra_body`: fields put into each request as they are; `thinking` among
+    them is fitted to the request, and `output_config` joined with what the request has of it.
     `strict`: data in the stream that is no event is an error, else it is skipped.
     """
 
     dialect: ClassVar[str] = ""
     endings: ClassVar[tuple[str, ...]] = ("/v1/messages", "/messages", "/v1")
+    rules: ClassVar[ModelRules] = NO_RULES
 
     base_url: str = "https://api.anthropic.com"
     api_key: Secret | None = None
@@ -60,24 +75,27 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         check_endpoint(self.base_url, self.headers)
 
     def request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
-        sampling = chat.sampling
-        body: dict[str, Any] = {
-            "model": model,
-            "max_tokens": sampling.max_tokens or self.default_max_tokens,
-            "messages": _messages(chat.messages),
-            "stream": True,
-        }
+        rules, extra = self.rules, self.extra_body
+        turns = _messages(fitted_ids(chat.messages, rules.tool_ids), thoughts=rules.thinking != "never")
+        planned = plan(chat, rules, extra, turns, self.default_max_tokens)
+        body = {"model": model, "max_tokens": planned.max_tokens, "messages": turns, "stream": True}
+        wanted = response_format(chat.response_format)
+        schema = wanted.json_schema.schema if wanted.json_schema else None
         optional = {
-            "system": _system(chat.messages),
-            "temperature": None if sampling.temperature is None else min(sampling.temperature, 1.0),
-            "top_p": sampling.top_p,
-            "stop_sequences": sampling.stop,
+            "system": _system(chat.messages, ONLY_JSON if wanted.type == "json_object" else ""),
+            **_sampling(chat, rules, thinking=thinks(planned.thinking)),
             "tools": [_tool(tool) for tool in chat.tools],
             "tool_choice": _tool_choice(chat) if chat.tools else None,
-            "output_config": _output_config(chat),
+            "cache_control": chat.cache,
+        }
+        fitted = {
+            "thinking": planned.thinking,
+            "output_config": _output_config(schema, planned.effort, extra.get("output_config")),
         }
         body |= {name: value for name, value in optional.items() if value not in (None, "", (), [])}
-        return UpstreamRequest(self._url, self._headers, msgspec.json.encode(body | self.extra_body))
+        body |= {name: value for name, value in extra.items() if name not in fitted}
+        body |= {name: value for name, value in fitted.items() if value}
+        return UpstreamRequest(self._url, self._headers, msgspec.json.encode(body))
 
     def decoder(self, *, verbatim: bool = False) -> MessagesDecoder:
         return MessagesDecoder(strict=self.strict)
@@ -107,20 +125,36 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 # ---- request
 
 
-def _system(messages: Sequence[Message]) -> str:
-    texts = []
+def _sampling(chat: ChatRequest, rules: ModelRules, *, thinking: bool) -> dict[str, Any]:
+    sampling = chat.sampling
+    stops = sampling.stop if rules.blank_stops else [stop for stop in sampling.stop if stop.strip()]
+    top_p = sampling.top_p
+    if thinking:
+        return {"top_p": top_p if top_p is not None and top_p >= LOWEST_TOP_P else None, "stop_sequences": stops}
+    temperature = None if sampling.temperature is None else min(sampling.temperature, 1.0)
+    return {"temperature": temperature, "top_p": top_p, "top_k": sampling.top_k, "stop_sequences": stops}
+
+
+def _system(messages: Sequence[Message], behind: str) -> str | list[Block]:
+    """One text; its blocks where one of them is marked for the cache."""
+    texts: list[Text] = []
+    cached = False
     for message in messages:
         if message.role == "system":
             if any(not isinstance(part, Text) for part in message.parts):
                 raise BadRequest("A system message can only be text for this model", param="messages")
-            texts.append(message.text)
-    return "\n\n".join(text for text in texts if text.strip())
+            parts = [part for part in message.parts if isinstance(part, Text)]
+            marked = any(part.cache is not None for part in parts)
+            texts += parts if marked else [Text(message.text)]
+            cached = cached or marked
+    texts = [text for text in (*texts, Text(behind)) if text.text.strip()]
+    return [_block(text) for text in texts] if cached else "\n\n".join([text.text for text in texts])
 
 
-def _messages(messages: Sequence[Message]) -> list[Block]:
+def _messages(messages: Sequence[Message], *, thoughts: bool) -> list[Block]:
     turns: list[Block] = []
     for message in messages:
-        role, blocks = _turn(message)
+        role, blocks = _turn(message, thoughts=thoughts)
         if not blocks:
             continue
         if not turns and role == "assistant":
@@ -135,14 +169,17 @@ def _messages(messages: Sequence[Message]) -> list[Block]:
     return turns
 
 
-def _turn(message: Message) -> tuple[str, list[Block]]:
+def _turn(message: Message, *, thoughts: bool) -> tuple[str, list[Block]]:
     match message.role:
         case "system":
             return "", []
         case "user":
             return "user", _content(message.parts)
         case "assistant":
-            return "assistant", _content(message.parts) + [_tool_use(call) for call in message.tool_calls]
+            said = _content(message.parts) + [_tool_use(call) for call in message.tool_calls]
+            if said and thoughts and message.thoughts:
+                said = [_thinking(thought) for thought in message.thoughts if thought.sealed] + said
+            return "assistant", said
         case "tool":
             result = {"type": "tool_result", "tool_use_id": message.tool_call_id, "content": _content(message.parts)}
             return "user", [result]
@@ -159,12 +196,20 @@ def _content(parts: Iterable[Part]) -> list[Block]:
     return [_block(part) for part in parts if not (isinstance(part, Text) and not part.text.strip())]
 
 
+def _thinking(thought: Thought) -> Block:
+    if thought.redacted:
+        return {"type": "redacted_thinking", "data": thought.redacted}
+    return {"type": "thinking", "thinking": thought.text, "signature": thought.signature}
+
+
 def _block(part: Part) -> Block:
     match part:
-        case Text(text=text):
-            return {"type": "text", "text": text}
-        case Image(url=url):
-            return {"type": "image", "source": _image_source(url)}
+        case Text(text=text, cache=cache):
+            return _marked({"type": "text", "text": text}, cache)
+        case Image(url=url, cache=cache):
+            return _marked({"type": "image", "source": _image_source(url)}, cache)
+        case Other(type="file", wire=wire):
+            return _marked(_document(wire.get("file")), wire.get("cache_control"))
         case _:
             raise BadRequest(f"Content of type {part.type!r} cannot be sent to this model", param="messages")
 
@@ -176,6 +221,35 @@ def _image_source(url: str) -> Block:
     return {"type": "base64", "media_type": inline.media_type, "data": inline.data}
 
 
+def _marked(block: Block, cache: Cache | None) -> Block:
+    return {**block, "cache_control": cache} if isinstance(cache, Mapping) else block
+
+
+def _document(file: Any) -> Block:
+    """A file part: https://platform.claude.com/docs/en/build-with-claude/pdf-support"""
+    match file:
+        case {"file_data": str(data), **rest} if data:
+            name = rest.get("filename")
+        case _:
+            raise BadRequest("A file can only be sent to this model with its bytes (file_data)", param="messages")
+    title = {"title": name} if isinstance(name, str) and name else {}
+    if is_http(data):
+        return {"type": "document", "source": {"type": "url", "url": data}, **title}
+    inline = inline_data(data)
+    media_type, encoded = (inline.media_type, inline.data) if inline is not None else (PDF, plain_base64(data))
+    if media_type == PDF and encoded:
+        return {"type": "document", "source": {"type": "base64", "media_type": PDF, "data": encoded}, **title}
+    if media_type.startswith("text/"):
+        return {
+            "type": "document",
+            "source": {"type": "text", "media_type": "text/plain", "data": plain_text(encoded)},
+            **title,
+        }
+    if media_type.startswith("image/") and inline is not None:
+        return {"type": "image", "source": {"type": "base64", "media_type": media_type, "data": encoded}}
+    raise BadRequest("A file can only be a PDF, plain text or an image for this model, in base64", param="messages")
+
+
 def _tool_use(call: ToolCall) -> Block:
     return {"type": "tool_use", "id": call.id, "name": call.name, "input": json_object(call.arguments)}
 
@@ -183,7 +257,7 @@ def _tool_use(call: ToolCall) -> Block:
 def _tool(tool: Tool) -> Block:
     schema = {"type": "object"} | dict(tool.parameters or {"properties": {}})
     described = {"description": tool.description} if tool.description else {}
-    return {"name": tool.name, **described, "input_schema": schema}
+    return _marked({"name": tool.name, **described, "input_schema": schema}, tool.cache)
 
 
 def _tool_choice(chat: ChatRequest) -> Block | None:
@@ -201,9 +275,9 @@ def _tool_choice(chat: ChatRequest) -> Block | None:
     return choice | ({"disable_parallel_tool_use": True} if chat.parallel_tool_calls is False else {})
 
 
-def _output_config(chat: ChatRequest) -> Block | None:
-    """Structured outputs: https://docs.anthropic.com/en/docs/build-with-claude/structured-outputs"""
-    wanted = response_format(chat.response_format)
-    if wanted.type == "json_object":
-        raise BadRequest("This model needs response_format of type json_schema, with a schema", param="response_format")
-    return {"format": {"type": "json_schema", "schema": wanted.json_schema.schema}} if wanted.json_schema else None
+def _output_config(schema: Mapping[str, Any] | None, effort: Effort, configured: Any) -> Block:
+    """Structured outputs and effort: https://platform.claude.com/docs/en/build-with-claude/structured-outputs, .../effort"""
+    config: Block = {"format": {"type": "json_schema", "schema": schema}} if schema is not None else {}
+    if effort:
+        config["effort"] = effort
+    return config | (configured if isinstance(configured, dict) else {})

@@ -3,7 +3,11 @@
 A stream is message_start, then content blocks (start, deltas, stop), message_delta (why it stopped, usage so far) and
 message_stop, its terminator. Event types nobody here knows are skipped, as the vendor's versioning policy asks.
 A body that ends after a stop reason has been told, but before message_stop, is complete too.
-Redacted thinking, signatures, citations and the results of tools the provider ran have no event of ours.
+Citations and the results of tools the provider ran have no event of ours.
+
+A thinking block's signature, and a redacted block's data, are told as one event at the block's end. Thinking of which no text
+is shown (`display: omitted`), and a compaction of the history, are signs of life, nothing else; so is a `fallback` block,
+which names the model that goes on where another declined.
 """
 
 from typing import Any
@@ -15,6 +19,7 @@ from gateway.errors import UpstreamGarbled, UpstreamTruncated
 from gateway.events import (
     Finished,
     FinishReason,
+    ReasoningBlock,
     ReasoningDelta,
     Started,
     StreamEvent,
@@ -23,6 +28,7 @@ from gateway.events import (
     ToolCallStarted,
     ToolKind,
     Usage,
+    Working,
 )
 from gateway.wire.sse import Event, EventStream
 from gateway.wire.upstream_errors import stream_error, told_error
@@ -36,7 +42,10 @@ STOP_REASONS: dict[str, FinishReason] = {
     "model_context_window_exceeded": "length",
     "tool_use": "tool_calls",
     "refusal": "content_filter",
+    "compaction": "stop",
 }
+MAX_SEALED = 4 << 20
+"""Characters of thinking and signatures that are kept of one answer, to be told at their blocks' ends; longer ones are not."""
 
 TOOL_KINDS: dict[str, ToolKind] = {"tool_use": "function", "server_tool_use": "server", "mcp_tool_use": "server"}
 
@@ -77,6 +86,9 @@ class _Block(msgspec.Struct):
     name: str = ""
     text: str | None = None
     thinking: str | None = None
+    signature: str | None = None
+    data: str | None = None
+    to: Any = None
     input: Raw = Raw(b"")
 
 
@@ -84,6 +96,7 @@ class _Delta(msgspec.Struct):
     type: str = ""
     text: str = ""
     thinking: str = ""
+    signature: str = ""
     partial_json: str = ""
     stop_reason: str | None = None
 
@@ -116,10 +129,22 @@ class _Writing(msgspec.Struct):
     pieces: bool = False
 
 
+class _Thinking:
+    """A block of thinking that is being told: its text in pieces, and its signature."""
+
+    __slots__ = ("pieces", "signature")
+
+    def __init__(self, text: str, signature: str) -> None:
+        self.pieces = [text]
+        self.signature = signature
+
+
 class MessagesDecoder(FrameDecoder[Event]):
     """The events of one message. `strict`: data that is no event is an error, else it is a proxy's noise: skipped, counted."""
 
-    __slots__ = ("_started", "_stop_reason", "_stream", "_strict", "_tools", "_usage", "skipped")
+    __slots__ = (
+        "_blocks", "_sealed", "_started", "_stop_reason", "_stream", "_strict", "_thinking", "_tools", "_usage", "skipped"
+    )  # fmt: skip
 
     def __init__(self, *, strict: bool = False) -> None:
         self._stream = EventStream()
@@ -127,6 +152,9 @@ class MessagesDecoder(FrameDecoder[Event]):
         self._strict = strict
         self._tools: dict[int, _Writing] = {}  # by content block
         self._usage: _Usage | None = None
+        self._thinking: dict[int, _Thinking] = {}  # by content block
+        self._blocks = 0  # of reasoning, so far
+        self._sealed = 0  # characters of them
         self._stop_reason = ""
         self._started = False
         self.skipped = 0
@@ -179,8 +207,13 @@ class MessagesDecoder(FrameDecoder[Event]):
         match delta.type:
             case "text_delta" if delta.text:
                 events.append(TextDelta(delta.text))
-            case "thinking_delta" if delta.thinking:
-                events.append(ReasoningDelta(delta.thinking))
+            case "thinking_delta":
+                events.append(ReasoningDelta(delta.thinking) if delta.thinking else Working())
+                self._keep(block, delta.thinking)
+            case "signature_delta":
+                self._keep(block, signature=delta.signature)
+            case "compaction_delta":
+                events.append(Working())
             case "input_json_delta" if delta.partial_json and (tool := self._tools.get(block)):
                 tool.pieces = True
                 events.append(ToolCallDelta(tool.index, delta.partial_json))
@@ -188,15 +221,47 @@ class MessagesDecoder(FrameDecoder[Event]):
     def _block(self, index: int, block: _Block, events: list[StreamEvent]) -> None:
         if block.text and block.type == "text":
             events.append(TextDelta(block.text))
-        elif block.thinking and block.type == "thinking":
-            events.append(ReasoningDelta(block.thinking))
+        elif block.type == "thinking":
+            events.append(ReasoningDelta(block.thinking) if block.thinking else Working())
+            self._thinking[index] = _Thinking(block.thinking or "", block.signature or "")
+        elif block.type == "redacted_thinking":
+            self._redacted(block.data or "", events)
+        elif block.type in ("fallback", "compaction"):
+            events.append(Working(_model(block.to)))
         elif kind := TOOL_KINDS.get(block.type):
             # a client parses what its function is called with, so no arguments are {} for it
             whole = _input(block.input) or ("{}" if kind == "function" else "")
             tool = self._tools[index] = _Writing(len(self._tools), whole)
             events.append(ToolCallStarted(tool.index, block.id, block.name, kind))
 
+    def _redacted(self, data: str, events: list[StreamEvent]) -> None:
+        self._sealed += len(data)
+        if not data or self._sealed > MAX_SEALED:
+            events.append(Working())
+            return
+        events.append(ReasoningBlock(self._blocks, redacted=data))
+        self._blocks += 1
+
+    def _keep(self, block: int, text: str = "", signature: str = "") -> None:
+        """What the block's end is to tell, within a bound."""
+        thinking = self._thinking.get(block)
+        if thinking is None:
+            return
+        self._sealed += len(text) + len(signature)
+        if self._sealed > MAX_SEALED:
+            del self._thinking[block]
+        elif text:
+            thinking.pieces.append(text)
+        else:
+            thinking.signature += signature
+
     def _block_end(self, index: int, events: list[StreamEvent]) -> None:
+        thinking = self._thinking.pop(index, None)
+        if thinking is not None:
+            if thinking.signature:
+                events.append(ReasoningBlock(self._blocks, "".join(thinking.pieces), thinking.signature))
+                self._blocks += 1
+            return
         tool = self._tools.get(index)
         if tool is not None and tool.whole and not tool.pieces:
             tool.pieces = True
@@ -225,6 +290,15 @@ def _type(data: bytes) -> str:
         return _TYPED.decode(data).type
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""
+
+
+def _model(named: Any) -> str:
+    """The model that a fallback block goes on with."""
+    match named:
+        case {"model": str(model)}:
+            return model
+        case _:
+            return ""
 
 
 def _input(raw: Raw) -> str:

@@ -1,7 +1,11 @@
 """Ollama's own chat API, /api/chat: https://github.com/ollama/ollama/blob/main/docs/api.md (NDJSON, one object a line).
 
 What the request loses on the way: `tool_choice` can only be "auto" (or "none": the tools stay away), anything else is
-refused; `parallel_tool_calls` is left out, as Ollama's own OpenAI endpoint does, for no model is told how many to call.
+refused; the seals of Anthropic's thinking blocks, whose text is earlier reasoning like any; files. What is left out altogether
+(logprobs, logit_bias, parallel_tool_calls …) stands in config/models.yaml, and is counted (`dropped_fields_total`).
+
+Penalties, `top_k` and `reasoning_effort` are asked for as Ollama's own OpenAI endpoint does (openai/openai.go there, read on
+2026-11-29): `options`, and `think`, whose scale ends at "low" and at "max". No maximum of tokens is no `num_predict`.
 
 The answer ends with the line that has done:true. A tool call comes whole; where it has no id it is given one, counted
 per answer (call_0, call_1 …). An error in the middle of a stream is a line {"error": "…"} under status 200.
@@ -15,7 +19,7 @@ import msgspec
 from msgspec import Raw
 
 from gateway.backends import Headers, UpstreamRequest
-from gateway.chat import ChatRequest, Image, Message, Text, Tool, ToolCall
+from gateway.chat import ChatRequest, Image, Message, Reasoning, Text, Tool, ToolCall
 from gateway.config import Secret
 from gateway.errors import BadRequest, UpstreamError, UpstreamGarbled, UpstreamTruncated
 from gateway.events import (
@@ -44,10 +48,10 @@ DONE_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "lo
 class Ollama(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
     """`base_url` with or without /api. `api_key` only for who stands behind a key (ollama.com); sent as Bearer.
 
-    `think`: true, false, or how hard ("low" … "high"), for models that can. `keep_alive`: how long the model stays loaded,
-    in seconds or as Ollama writes it ("10m"). `model_options`: Ollama's `options` (num_ctx, top_k …); a call's own
-    max_tokens, temperature, top_p, seed and stop go before them. `strict`: a malformed line in an otherwise good stream is
-    an error, else it is skipped.
+    `think`: true, false, or how hard ("low" … "max"), for models that can. `keep_alive`: how long the model stays loaded,
+    in seconds or as Ollama writes it ("10m"). `model_options`: Ollama's `options` (num_ctx, min_p …). A call's own max_tokens,
+    sampling, penalties, seed and stop go before them, and its reasoning_effort before `think`. `strict`: a malformed line in an
+    otherwise good stream is an error, else it is skipped.
     """
 
     dialect: ClassVar[str] = ""
@@ -56,7 +60,7 @@ class Ollama(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     base_url: str = "http://localhost:11434"
     api_key: Secret | None = None
     headers: dict[str, str] = {}
-    think: bool | Literal["low", "medium", "high"] | None = None
+    think: bool | Literal["low", "medium", "high", "max"] | None = None
     keep_alive: float | str | None = None
     model_options: dict[str, Any] = {}
     strict: bool = False
@@ -73,7 +77,7 @@ class Ollama(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             "stream": True,
             "tools": [_tool(tool) for tool in chat.tools] if chat.tool_choice != "none" else None,
             "format": _format(chat),
-            "think": self.think,
+            "think": _think(chat.reasoning, self.think),
             "keep_alive": self.keep_alive,
             "options": self.model_options | _options(chat),
         }
@@ -111,10 +115,25 @@ def _options(chat: ChatRequest) -> dict[str, Any]:
         "num_predict": sampling.max_tokens,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
         "seed": sampling.seed,
         "stop": sampling.stop or None,
+        "frequency_penalty": sampling.frequency_penalty,
+        "presence_penalty": sampling.presence_penalty,
     }
     return {name: value for name, value in options.items() if value is not None}
+
+
+_EFFORTS: Mapping[str, bool | str] = {
+    "none": False, "minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "max", "max": "max",
+}  # fmt: skip
+
+
+def _think(wish: Reasoning | None, configured: bool | str | None) -> bool | str | None:
+    """How hard to think; a budget of tokens is no word of this API, and only says that there is to be thinking."""
+    if wish is None:
+        return configured
+    return _EFFORTS[wish.effort] if wish.effort else configured or True
 
 
 def _format(chat: ChatRequest) -> str | dict[str, Any] | None:
@@ -135,6 +154,8 @@ def _messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 def _message(message: Message, names: Mapping[str, str]) -> dict[str, Any]:
     wire: dict[str, Any] = {"role": message.role, "content": message.text}
+    if thinking := "\n\n".join([thought.text for thought in message.thoughts if thought.text]):
+        wire["thinking"] = thinking
     if images := _images(message):
         wire["images"] = images
     if message.tool_calls:

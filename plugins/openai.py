@@ -18,11 +18,14 @@ from gateway.backends import Decoder, Headers, UpstreamRequest
 from gateway.chat import ChatRequest, Image, Message, Other, Part, Text, Tool, ToolCall
 from gateway.config import Secret
 from gateway.errors import BadRequest, UpstreamError
+from gateway.modelrules import LIMITS, NO_RULES, ModelRules
 from gateway.transport import Transport
 from gateway.wire.baseurl import endpoint
+from gateway.wire.dataurl import plain_url
 from gateway.wire.upstream_errors import upstream_error
 from plugins.openai_document import DocumentDecoder
 from plugins.openai_stream import ChunkDecoder
+from plugins.tool_ids import fitted_ids, fitted_wire_ids
 from plugins.translation import check_endpoint
 
 
@@ -30,9 +33,10 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """A backend that speaks Chat Completions.
 
     `base_url` may end in `/chat/completions`; a query of it is kept (Azure's api-version). `headers` are added to every
-    request. `max_tokens_field`: what the limit is called (OpenAI's newer models know only the second). `include_usage`:
-    ask for the usage chunk. `strict`: a malformed event in an otherwise good stream is an error, else it is skipped.
-    `always_stream`: ask for a stream, too, where a caller of this dialect wants its answer in one piece.
+    request. `max_tokens_field`: what the limit is called, whichever name the caller used; null: as the model's rules say
+    (config/models.yaml), else as the caller does. `include_usage`: ask for the usage chunk. `strict`: a malformed event in an
+    otherwise good stream is an error, else it is skipped. `always_stream`: ask for a stream, too, where a caller of this
+    dialect wants its answer in one piece.
     """
 
     base_url: str = "https://api.openai.com/v1"
@@ -40,13 +44,14 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     organization: str | None = None
     project: str | None = None
     headers: dict[str, str] = {}
-    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = None
     include_usage: bool = True
     strict: bool = False
     always_stream: bool = False
 
     dialect: ClassVar[str] = "openai"
     endings: ClassVar[tuple[str, ...]] = ("/chat/completions", "/chat")
+    rules: ClassVar[ModelRules] = NO_RULES
 
     def __post_init__(self) -> None:
         check_endpoint(self.base_url, self.headers)
@@ -54,10 +59,8 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
         if chat.body and chat.dialect == self.dialect and (edited := self._edited(chat, model, stream=True)):
             return UpstreamRequest(self._url, self._headers, edited)
-        if chat.wire is not None and chat.dialect == self.dialect:
-            body = self._passed_through(chat.wire)
-        else:
-            body = self._translated(chat)
+        own = chat.wire is not None and chat.dialect == self.dialect
+        body = self._passed_through(chat) if own else self._translated(chat)
         body["model"] = model
         body["stream"] = True
         if self.include_usage:
@@ -69,7 +72,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         assert chat.wire is not None, "only its own dialect is passed on"
         if chat.body and (edited := self._edited(chat, model, stream=False)):
             return UpstreamRequest(self._url, self._whole_headers, edited)
-        body = self._passed_through(chat.wire)
+        body = self._passed_through(chat)
         body["model"] = model
         return UpstreamRequest(url=self._url, headers=self._whole_headers, body=_encode(body))
 
@@ -87,6 +90,11 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     def credentials(self) -> Headers:
         return self._credentials
+
+    @cached_property
+    def _limit_name(self) -> str:
+        """What the limit of tokens has to be called; "" where the caller's name will do."""
+        return self.max_tokens_field or self.rules.limit_name
 
     @cached_property
     def _url(self) -> str:
@@ -117,7 +125,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         """The caller's text with another model's name, and asking for usage; b"" where more is to be changed."""
         wire, body = chat.wire, chat.body
         assert wire is not None
-        if "max_tokens" in wire and self.max_tokens_field != "max_tokens":
+        if not self._limit_stands(chat) or (self.rules.tool_ids and any(message.tool_calls for message in chat.messages)):
             return b""
         if wire.get("model") != model:
             body = _with_model(body, wire.get("model"), model)
@@ -131,28 +139,57 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             return body if wire["stream_options"] == _USAGE else b""
         return body[: body.rindex(b"}")] + b',"stream_options":{"include_usage":true}}'
 
-    def _passed_through(self, wire: dict[str, Any]) -> dict[str, Any]:
-        body = dict(wire)
-        if self.max_tokens_field == "max_completion_tokens" and "max_tokens" in body:
-            limit = body.pop("max_tokens")
-            body.setdefault("max_completion_tokens", limit)
+    def _limit_stands(self, chat: ChatRequest) -> bool:
+        """Whether the limit of tokens is in the caller's object as it has to be sent: once, whole, and under its name."""
+        wire = chat.wire
+        assert wire is not None
+        if "max_tokens" in wire:
+            name = "" if "max_completion_tokens" in wire else "max_tokens"
+        elif "max_completion_tokens" in wire:
+            name = "max_completion_tokens"
+        else:
+            return True
+        limit = chat.sampling.max_tokens
+        return bool(name) and name == (self._limit_name or name) and type(wire[name]) is int and wire[name] == limit
+
+    def _passed_through(self, chat: ChatRequest) -> dict[str, Any]:
+        assert chat.wire is not None
+        body = dict(chat.wire)
+        given = [name for name in LIMITS if name in body]
+        for name in given:
+            del body[name]
+        if given and chat.sampling.max_tokens is not None:
+            body[self._limit_name or given[0]] = chat.sampling.max_tokens
+        if self.rules.tool_ids:
+            body["messages"] = fitted_wire_ids(body["messages"], self.rules.tool_ids)
         return body
 
     def _translated(self, chat: ChatRequest) -> dict[str, Any]:
         sampling = chat.sampling
+        messages = fitted_ids(chat.messages, self.rules.tool_ids) if self.rules.tool_ids else chat.messages
         body: dict[str, Any] = {
-            "messages": [_plain(message) or _message(message, chat.dialect) for message in chat.messages],
-            self.max_tokens_field: sampling.max_tokens,
+            "messages": [_plain(message) or _message(message, chat.dialect) for message in messages],
+            self._limit_name or LIMITS[0]: sampling.max_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
+            "top_k": sampling.top_k,
+            "frequency_penalty": sampling.frequency_penalty,
+            "presence_penalty": sampling.presence_penalty,
             "stop": sampling.stop or None,
             "seed": sampling.seed,
             "tools": [_tool(tool) for tool in chat.tools] or None,
             "tool_choice": _tool_choice(chat.tool_choice),
             "parallel_tool_calls": chat.parallel_tool_calls,
             "response_format": chat.response_format,
+            "reasoning_effort": (chat.reasoning.effort or None) if chat.reasoning is not None else None,
         }
-        return {name: value for name, value in body.items() if value is not None}
+        rules = self.rules
+        if "system" in rules.roles:  # "developer", or another word that the vocabulary has not
+            for message in body["messages"]:
+                message["role"] = rules.roles.get(message["role"], message["role"])
+        said = {name: value for name, value in body.items() if value is not None}
+        ours = {name: value for name, value in {**rules.default, **said, **rules.force}.items() if name not in LIMITS}
+        return ours | {name: said[name] for name in LIMITS if name in said}
 
 
 _USAGE = {"include_usage": True}
@@ -207,7 +244,7 @@ def _part(part: Part, dialect: str) -> Any:
         case Text(text=text):
             return {"type": "text", "text": text}
         case Image(url=url):
-            return {"type": "image_url", "image_url": {"url": url}}
+            return {"type": "image_url", "image_url": {"url": plain_url(url)}}
         case Other(type=type_, wire=wire):
             if dialect != OpenAI.dialect:
                 raise BadRequest(f"Content of type {type_!r} cannot be given to this model", param="messages")

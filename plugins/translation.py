@@ -1,6 +1,6 @@
 """The pieces of a request that every dialect but OpenAI's has to take apart, and the check of where it goes. Pure."""
 
-import re
+from base64 import b64decode
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -9,16 +9,8 @@ from msgspec import Raw
 
 from gateway.errors import BadRequest
 from gateway.wire.baseurl import base_of
+from gateway.wire.dataurl import Inline, inline_data, is_http
 from gateway.wire.fields import check_fields
-
-DATA_URL = re.compile(r"data:(?P<type>image/[\w.+-]+);base64,(?P<data>[A-Za-z0-9+/]+={0,2})")
-
-
-class Inline(msgspec.Struct, frozen=True):
-    """An image that came in the request itself; `data` is base64."""
-
-    media_type: str
-    data: str
 
 
 class JSONSchema(msgspec.Struct):
@@ -40,11 +32,17 @@ def check_endpoint(base_url: str, headers: Mapping[str, str]) -> None:
 
 def inline_image(url: str) -> Inline | None:
     """The image of a data: URL (RFC 2397), None for an http(s) URL. Raises BadRequest."""
-    if url.startswith(("https://", "http://")):
+    if is_http(url):
         return None
-    if found := DATA_URL.fullmatch(url):
-        return Inline(found["type"], found["data"])
-    raise BadRequest("An image must be an http(s) URL, or a data: URL of an image in base64", param="messages")
+    inline = inline_data(url)
+    if inline is None or not inline.media_type.startswith("image/"):
+        raise BadRequest("An image must be an http(s) URL, or a data: URL of an image in base64", param="messages")
+    return inline
+
+
+def plain_text(encoded: str) -> str:
+    """The text that base64 holds; what is not UTF-8 in it becomes U+FFFD."""
+    return b64decode(encoded).decode("utf-8", "replace")
 
 
 def json_object(arguments: str) -> Raw:

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 MODULES = sorted([*ROOT.glob("gateway/**/*.py"), *ROOT.glob("plugins/*.py")])
 
-VOCABULARY = {"gateway.errors", "gateway.events", "gateway.chat", "gateway.config", "gateway.units"}
+VOCABULARY = {"gateway.errors", "gateway.events", "gateway.chat", "gateway.config", "gateway.units", "gateway.modelrules"}
 EDGES = (
     "gateway/inbound", "gateway/serve.py", "gateway/upstream", "gateway/limits/redis.py", "gateway/storage/redis.py",
     "gateway/conversations/sqlite.py", "gateway/identity/remote.py", "gateway/usage/sqlite.py", "gateway/sqlitefile.py",

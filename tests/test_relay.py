@@ -6,7 +6,18 @@ from typing import ClassVar
 import pytest
 
 from gateway.errors import GatewayError, UpstreamError, UpstreamGarbled, UpstreamTruncated
-from gateway.events import Finished, ReasoningDelta, Started, StreamEvent, TextDelta, ToolCallStarted, Usage, Verbatim
+from gateway.events import (
+    Finished,
+    ReasoningBlock,
+    ReasoningDelta,
+    Started,
+    StreamEvent,
+    TextDelta,
+    ToolCallStarted,
+    Usage,
+    Verbatim,
+    Working,
+)
 from gateway.relay import Relay
 
 
@@ -16,7 +27,8 @@ class Script:
     EVENTS: ClassVar[dict[str, StreamEvent]] = {
         "s": Started("id", "m"), "a": TextDelta("a"), "b": TextDelta("b"), "r": ReasoningDelta("r"),
         "t": ToolCallStarted(0, "c", "f"), "v": Verbatim(b"raw"), "." : Finished("stop", Usage(1, 2)),
-        "l": Finished("length"), "w": TextDelta(" "), "n": TextDelta("\n"),
+        "l": Finished("length"), "w": TextDelta(" "), "n": TextDelta("\n"), "k": Working(), "K": Working("n"),
+        "B": ReasoningBlock(0, "r", "sig"),
     }  # fmt: skip
 
     def __init__(self, complete_at_close: bool = False) -> None:
@@ -331,3 +343,37 @@ def test_the_events_of_a_whole_answer_are_not_kept() -> None:
     assert encoded == [2] * 100
     assert r._held == []
     assert r.feed(b".", 3) == b"ab" * 100 + b"."
+
+
+def test_work_that_shows_nothing_is_a_sign_of_life_and_commits_nothing() -> None:
+    r = relay()
+    assert r.feed(b"sk", 2) == b""
+    assert (r.content_at, r.first_content_at, r.committed) == (2, 0, False)
+    for now in range(3, 1003):
+        assert r.feed(b"k", now) == b""
+    assert (r.content_at, r.committed) == (1002, False)
+    assert len(r._held) == 1, "nothing piles up meanwhile"
+    assert r.feed(b"ka", 2000) == b"sa"
+    assert r.feed(b"k", 2001) == b""
+    assert (r.content_at, r.gap) == (2001, 0)
+
+
+def test_a_model_that_hands_over_is_named() -> None:
+    r = relay()
+    r.feed(b"sa", 2)
+    assert r.feed(b"Kb", 3) == b"Kb"
+    assert r.model == "n"
+
+
+def test_a_block_for_its_provider_waits_for_content_and_is_kept() -> None:
+    r = relay()
+    assert r.feed(b"sB", 2) == b""
+    assert (r.content_at, r.first_content_at, r.committed) == (2, 0, False)
+    assert r.feed(b"a", 3) == b"sBa"
+    assert r.thoughts == [ReasoningBlock(0, "r", "sig")]
+
+
+def test_a_block_of_another_attempt_is_not_told_where_the_answer_goes_on() -> None:
+    r = relay()
+    r.goes_on("a", prefilled=True)
+    assert r.feed(b"sBb", 2) == b"b"

@@ -1,7 +1,7 @@
 """OpenAI's Chat Completions as a client dialect: what its SDKs, LangChain, the AI SDK and the rest send and read.
 
 The request is `openai_request`, streamed answers are `openai_chunks`, whole ones `openai_whole`. Where the upstream
-speaks the same dialect and the model's name need not be hidden, its chunks are passed on as they came (`verbatim`).
+speaks the same dialect, its chunks are passed on as they came (`verbatim`), under the alias's name where the model's is hidden.
 
 Standard: https://platform.openai.com/docs/api-reference/chat, errors: https://platform.openai.com/docs/guides/error-codes
 """

@@ -1,6 +1,8 @@
 """Events -> the chunks of a streamed chat completion, or the upstream's own chunks passed on.
 
 Reasoning goes out as `reasoning_content`, the name that most servers and clients of this dialect know (it is not OpenAI's).
+A block that its provider wants to have back (Anthropic's signatures) is told once, whole, at its end: as `thinking_blocks`
+and `reasoning_details` (`openai_reasoning`). With the model's name hidden, chunks are passed on under the alias's.
 Tools that the provider ran itself are not shown: a client would try to run them. After an error there is no `[DONE]`:
 the SDKs raise on the error's own frame and read no further, and a reader that waits for `[DONE]` must not find one.
 
@@ -15,6 +17,7 @@ import msgspec
 from gateway.errors import GatewayError
 from gateway.events import (
     Finished,
+    ReasoningBlock,
     ReasoningDelta,
     Started,
     StreamEvent,
@@ -23,9 +26,12 @@ from gateway.events import (
     ToolCallStarted,
     Usage,
     Verbatim,
+    Working,
 )
 from gateway.frontends import Answer
 from gateway.frontends.openai_errors import error_object
+from gateway.frontends.openai_reasoning import reasoning_details, thinking_blocks
+from gateway.frontends.openai_rename import Renaming
 from gateway.wire.separators import without_separators
 
 DONE = b"data: [DONE]\n\n"
@@ -90,13 +96,17 @@ class _Events:
 class PassedOn(_Events):
     """The upstream's own frames. It withholds its usage and terminator, so that they can be said as this caller asked."""
 
-    __slots__ = ()
+    __slots__ = ("_renaming",)
+
+    def __init__(self, answer: Answer, *, include_usage: bool) -> None:
+        super().__init__(answer, include_usage=include_usage)
+        self._renaming = None if answer.reveal else Renaming(answer.model)
 
     def encode(self, events: Sequence[StreamEvent]) -> bytes:
         if len(events) == 2:  # most reads
             text, frame = events
             if type(text) is TextDelta and type(frame) is Verbatim:
-                return frame.data
+                return frame.data if self._renaming is None else self._renaming.frames(frame.data)
         frames: list[bytes] = []
         finished: Finished | None = None
         for event in events:
@@ -104,12 +114,14 @@ class PassedOn(_Events):
             if kind is TextDelta:
                 continue
             if kind is Verbatim:
-                frames.append(event.data)  # type: ignore[union-attr]
+                data: bytes = event.data  # type: ignore[union-attr]
+                frames.append(data if self._renaming is None else self._renaming.frames(data))
             elif kind is Finished:  # its own frames may stand behind it in the batch
                 finished = event  # type: ignore[assignment]
             elif kind is Started:
                 self._id = event.id or self._id  # type: ignore[union-attr]
-                self._model = event.model or self._model  # type: ignore[union-attr]
+                if self._renaming is None:
+                    self._model = event.model or self._model  # type: ignore[union-attr]
         if finished is not None:
             frames.append(self._end(finished.usage))
         return frames[0] if len(frames) == 1 else b"".join(frames)
@@ -157,6 +169,16 @@ class Chunks(_Events):
                 return self._open(model)
             case ReasoningDelta(text=text) if text:
                 return self._delta({"reasoning_content": text})
+            case ReasoningBlock():
+                blocks = [event]
+                told = {
+                    "thinking_blocks": thinking_blocks(blocks, indexed=True),
+                    "reasoning_details": reasoning_details(blocks),
+                }
+                return self._delta(told)
+            case Working(model=model) if model:
+                self._open(model)
+                return b""
             case ToolCallStarted(kind="function"):
                 return self._call(event)
             case ToolCallDelta(index=index, arguments=arguments) if arguments and index in self._calls:

@@ -16,8 +16,10 @@ from typing import Any
 
 import msgspec
 
-from gateway.chat import ChatRequest, Image, Message, Other, Part, Role, Sampling, Text, Tool, ToolCall
+from gateway.chat import Cache, ChatRequest, Image, Message, Other, Part, Role, Sampling, Text, Thought, Tool, ToolCall
 from gateway.errors import BadRequest
+from gateway.frontends.openai_reasoning import THINKING, reasoning_of, thoughts_of
+from gateway.modelrules import LIMITS
 
 # the types of a request: only what is interpreted
 
@@ -43,12 +45,18 @@ class _Message(msgspec.Struct):
     tool_calls: list[_ToolCall] | None = None
     tool_call_id: str | None = None
     function_call: _Function | None = None
+    cache_control: Any = None
+    thinking_blocks: Any = None
+    reasoning_details: Any = None
+    reasoning_content: Any = None
+    reasoning: Any = None
 
 
 class _Definition(msgspec.Struct):
     name: str
     description: str | None = None
     parameters: dict[str, Any] | None = None
+    cache_control: Any = None
 
 
 class _Tool(msgspec.Struct):
@@ -56,6 +64,7 @@ class _Tool(msgspec.Struct):
 
     type: str
     function: _Definition | None = None
+    cache_control: Any = None
 
 
 class _StreamOptions(msgspec.Struct, gc=False):
@@ -67,9 +76,9 @@ class _Request(msgspec.Struct):
     model: str | None = None
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
-    n: int | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
+    n: float | None = None
+    max_tokens: float | None = None
+    max_completion_tokens: float | None = None
     temperature: float | None = None
     top_p: float | None = None
     stop: str | list[str] | None = None
@@ -78,6 +87,13 @@ class _Request(msgspec.Struct):
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     response_format: dict[str, Any] | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    top_k: float | None = None
+    reasoning_effort: str | None = None
+    reasoning: Any = None
+    thinking: Any = None
+    cache_control: Any = None
 
 
 _TOP = frozenset(_Request.__struct_fields__)
@@ -91,6 +107,10 @@ _OPTIONS = frozenset(_StreamOptions.__struct_fields__)
 _CHOICE = frozenset({"type", "function", "name"})
 _FORMAT = frozenset({"type", "json_schema", "name", "schema", "strict", "description"})
 
+LARGEST = 2**53 - 1
+"""The largest whole number that every reader of JSON takes for itself (RFC 8259, section 6)."""
+MOST_CHOICES = 128
+"""OpenAI's own bound of `n`."""
 _PATH = re.compile(r" - at `\$\.?([^`]*)`$")
 _MISSING = re.compile(r"Object missing required field `(\w+)`")
 _EXPECTED = re.compile(r"Expected `([^`]*)`, got `([^`]*)`")
@@ -102,8 +122,6 @@ def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
     Raises BadRequest, `param` naming the field as "messages[0].role".
     """
     asked = _typed(wire)
-    if asked.n not in (None, 1):
-        raise BadRequest("Only one choice per request is supported", param="n", code="unsupported_parameter")
     if asked.model == "":
         raise _bad("model", "must not be empty")
     if not asked.messages:
@@ -111,7 +129,6 @@ def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
     messages: list[dict[str, Any]] = wire["messages"]
     _check_top(wire, messages)
     stop = asked.stop or ()
-    limit = asked.max_completion_tokens
     return ChatRequest(
         "openai",
         asked.model,
@@ -119,11 +136,14 @@ def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
         asked.stream is True,
         None,  # session
         Sampling(
-            asked.max_tokens if limit is None else limit,
+            None if asked.max_tokens is None is asked.max_completion_tokens else _limit(asked, wire),
             asked.temperature,
             asked.top_p,
             (stop,) if type(stop) is str else tuple(stop),
             asked.seed,
+            asked.frequency_penalty,
+            asked.presence_penalty,
+            None if asked.top_k is None else _top_k(wire["top_k"]),
         ),
         _tools(asked.tools) if asked.tools else (),
         _tool_choice(asked.tool_choice) if asked.tool_choice is not None else None,
@@ -133,7 +153,45 @@ def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
         "",  # profile
         wire,
         body,
+        1 if asked.n is None else _choices(wire["n"]),
+        reasoning_of(asked.reasoning_effort, asked.reasoning, asked.thinking),
+        _cache(asked.cache_control),
     )
+
+
+def _limit(asked: _Request, wire: dict[str, Any]) -> int | None:
+    """How many tokens the answer may have: the smaller one where both names are given.
+
+    None where there is no maximum, for which callers write 0 and negative numbers, too (llama.cpp, LM Studio, Ollama: -1).
+    """
+    given = [_whole(wire[name], name) for name in LIMITS if wire.get(name) is not None]
+    return min((limit for limit in given if limit > 0), default=None)
+
+
+def _whole(value: float, name: str) -> int:
+    """A whole number as such, however it is written (1024.0 is one). Raises BadRequest for others, and for those too large."""
+    if value != int(value):
+        raise _bad(name, "must be a whole number")
+    if value > LARGEST:
+        raise _bad(name, f"must be at most {LARGEST}")
+    return int(value)
+
+
+def _top_k(value: float) -> int | None:
+    """None where it is 0 or less, which is no bound (vLLM: -1, llama.cpp: 0)."""
+    found = _whole(value, "top_k")
+    return found if found > 0 else None
+
+
+def _choices(value: float) -> int:
+    found = _whole(value, "n")
+    if not 1 <= found <= MOST_CHOICES:
+        raise _bad("n", f"must be from 1 to {MOST_CHOICES}")
+    return found
+
+
+def _cache(marker: Any) -> Cache | None:
+    return marker if type(marker) is dict else None
 
 
 def _bad(param: str, reason: str) -> BadRequest:
@@ -154,7 +212,8 @@ def _explained(text: str) -> BadRequest:
     if missing := _MISSING.match(text):
         return _bad(f"{path}.{missing[1]}".lstrip("."), "is required")
     if expected := _EXPECTED.match(text):
-        return _bad(path or "body", f"must be {expected[1].replace(' | ', ' or ')}, not {expected[2]}")
+        wanted = expected[1].replace("float", "number").replace(" | ", " or ")
+        return _bad(path or "body", f"must be {wanted}, not {expected[2]}")
     return _bad(path or "body", "has a value that is not allowed")
 
 
@@ -216,7 +275,7 @@ def _check_names(found: dict[str, Any], known: frozenset[str], at: str) -> None:
 def _message(message: _Message, index: int, raw: list[dict[str, Any]]) -> Message:
     """`raw`: all messages, as they came."""
     if type(message.content) is str and (role := _PLAIN.get(message.role)):  # most are nothing but a text
-        return Message(role, (Text(message.content),))
+        return Message(role, (Text(message.content, _cache(message.cache_control)),))
     at = f"messages[{index}]"
     translate = _ROLES.get(message.role)
     if translate is None:
@@ -241,7 +300,17 @@ def _assistant(message: _Message, at: str) -> Message:
     parts = _content(message, at) if message.content else ()
     if message.refusal:
         parts = (*parts, Text(message.refusal))
-    return Message("assistant", parts, tuple(calls))
+    return Message("assistant", parts, tuple(calls), "", _thoughts(message))
+
+
+def _thoughts(message: _Message) -> tuple[Thought, ...]:
+    """What it thought, sealed where the caller has kept the seals."""
+    if type(message.content) is list and not message.thinking_blocks:
+        message.thinking_blocks = [part for part in message.content if part.get("type") in THINKING]
+    reasoning = message.reasoning_content or message.reasoning
+    if not (message.thinking_blocks or message.reasoning_details or reasoning):
+        return ()
+    return thoughts_of(message.thinking_blocks, message.reasoning_details, reasoning)
 
 
 def _tool(message: _Message, at: str) -> Message:
@@ -264,25 +333,29 @@ _ROLES: Mapping[str, Callable[[_Message, str], Message]] = {
 
 def _content(message: _Message, at: str) -> tuple[Part, ...]:
     at = f"{at}.content"
+    cache = _cache(message.cache_control)
     match message.content:
         case str(text):
-            return (Text(text),)
+            return (Text(text, cache),)
         case None:
             raise _bad(at, "must be a string or a list of parts")
         case []:
             raise _bad(at, "must not be an empty list")
         case parts:
-            return tuple(_part(part, f"{at}[{index}]") for index, part in enumerate(parts))
+            found = [_part(part, f"{at}[{index}]") for index, part in enumerate(parts) if part.get("type") not in THINKING]
+            if cache is not None and found and type(last := found[-1]) is Text:
+                found[-1] = Text(last.text, last.cache or cache)
+            return tuple(found)
 
 
 def _part(part: dict[str, Any], at: str) -> Part:
     match part:
         case {"type": "text", "text": str(text)} | {"type": "refusal", "refusal": str(text)}:
-            return Text(text)
+            return Text(text, _cache(part.get("cache_control")))
         case {"type": "image_url", "image_url": {"url": str(url)}}:
-            if not url.startswith(("https://", "http://", "data:")):
+            if not url[:8].lower().startswith(("https://", "http://", "data:")):
                 raise _bad(f"{at}.image_url.url", "must be an http(s) or data: URL")
-            return Image(url)
+            return Image(url, _cache(part.get("cache_control")))
         case {"type": "text" | "refusal" | "image_url" as kind}:
             raise _bad(f"{at}.{kind}", "must be an object with a url" if kind == "image_url" else "must be a string")
         case {"type": str(kind)} if kind:
@@ -312,7 +385,8 @@ def _tools(tools: list[_Tool]) -> tuple[Tool, ...]:
             raise _bad(f"tools[{index}].function", "is required")
         if not tool.function.name:
             raise _bad(f"tools[{index}].function.name", "must not be empty")
-        found.append(Tool(tool.function.name, tool.function.description or "", tool.function.parameters))
+        cache = _cache(tool.cache_control) or _cache(tool.function.cache_control)
+        found.append(Tool(tool.function.name, tool.function.description or "", tool.function.parameters, cache))
     return tuple(found)
 
 

@@ -16,6 +16,7 @@ import msgspec
 from gateway.errors import GatewayError
 from gateway.events import (
     Finished,
+    ReasoningBlock,
     ReasoningDelta,
     Started,
     StreamEvent,
@@ -24,11 +25,14 @@ from gateway.events import (
     ToolCallStarted,
     Usage,
     Verbatim,
+    Working,
 )
 from gateway.frontends import Answer
 from gateway.frontends.openai_chunks import call_id, usage_object
 from gateway.frontends.openai_deltas import joined, merge
 from gateway.frontends.openai_errors import error_object
+from gateway.frontends.openai_reasoning import reasoning_details, thinking_blocks
+from gateway.frontends.openai_rename import Renaming
 from gateway.wire.sse import EventStream, payloads
 
 _json = msgspec.json.Encoder().encode
@@ -69,12 +73,13 @@ class _Completion:
 class Whole(_Completion):
     """Of events. `usage` is null where the upstream did not report it."""
 
-    __slots__ = ("_calls", "_reasoning", "_text")
+    __slots__ = ("_blocks", "_calls", "_reasoning", "_text")
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(answer)
         self._text: list[str] = []
         self._reasoning: list[str] = []
+        self._blocks: list[ReasoningBlock] = []
         self._calls: dict[int, tuple[ToolCallStarted, list[str]]] = {}
 
     def encode(self, events: Sequence[StreamEvent]) -> bytes:
@@ -88,7 +93,9 @@ class Whole(_Completion):
                     self._calls[event.index] = (event, [])
                 case ToolCallDelta(index=index, arguments=arguments) if index in self._calls:
                     self._calls[index][1].append(arguments)
-                case Started(model=model) if self._answer.reveal and model:
+                case ReasoningBlock():
+                    self._blocks.append(event)
+                case Started(model=model) | Working(model=model) if self._answer.reveal and model:
                     self._model = model
                 case Finished():
                     return self._completion(event)
@@ -107,6 +114,9 @@ class Whole(_Completion):
         message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
         if self._reasoning:
             message["reasoning_content"] = "".join(self._reasoning)
+        if self._blocks:
+            message["thinking_blocks"] = thinking_blocks(self._blocks, indexed=False)
+            message["reasoning_details"] = reasoning_details(self._blocks)
         if self._calls:
             message["tool_calls"] = [self._call(index, *call) for index, call in enumerate(self._calls.values())]
         return message
@@ -120,10 +130,11 @@ class Accumulated(_Completion):
     """Of the upstream's chunks, or its own whole answer. A chunk that differs from the one before it in nothing but its
     text is not parsed again."""
 
-    __slots__ = ("_after", "_before", "_choices", "_plain", "_stream", "_top")
+    __slots__ = ("_after", "_before", "_choices", "_plain", "_renaming", "_stream", "_top")
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(answer)
+        self._renaming = None if answer.reveal else Renaming(answer.model)
         self._before = self._after = b""  # what stands around the text of the chunk before; b"": it was not like that
         self._plain = False  # the chunk before was nothing but a text
         self._stream: EventStream | None = None  # for frames of another form than one `data: ` line
@@ -133,7 +144,7 @@ class Accumulated(_Completion):
     def encode(self, events: Sequence[StreamEvent]) -> bytes:
         last = events[-1]
         if type(last) is Verbatim and last.whole:
-            return last.data
+            return last.data if self._renaming is None else self._renaming.document(last.data)
         finished: Finished | None = None
         for event in events:
             if type(event) is Verbatim:
@@ -194,6 +205,8 @@ class Accumulated(_Completion):
         reported = {"usage": usage_object(usage) if usage is not None else None}
         choices = [_choice(index, self._choices[index]) for index in sorted(self._choices)]
         whole = {**self._head(), "choices": choices, **reported, **self._top, "object": "chat.completion"}
+        if self._renaming is not None:
+            whole["model"] = self._answer.model
         try:
             return _json(whole)
         except (UnicodeEncodeError, OverflowError):  # half a surrogate pair, escaped in a field that nobody read

@@ -99,6 +99,8 @@ def _parse(body: bytes, *, stream: bool, profile: str) -> ChatRequest:
     wire = parse_object(body)
     if "messages" in wire and "message" not in wire and "sessionId" not in wire:
         chat = chat_of(wire)
+        if chat.n > 1:
+            raise _refused([("n", "must be 1")])
         return msgspec.structs.replace(chat, dialect="", stream=stream, profile=profile, wire=None, body=b"")
     session, message, model = wire.get("sessionId"), wire.get("message"), wire.get("model")
     wrong = []

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from gateway.errors import GatewayError, wait_of
-from gateway.events import Finished, ReasoningDelta, Started, StreamEvent, TextDelta, ToolCallDelta, ToolCallStarted
+from gateway.events import Finished, ReasoningDelta, Started, StreamEvent, TextDelta, ToolCallDelta, ToolCallStarted, Working
 from gateway.frontends import Answer
 from gateway.wire.separators import without_separators
 
@@ -38,7 +38,7 @@ class _Text:
         if len(self._pieces) > FOLD:
             self._pieces = ["".join(self._pieces)]
 
-    def _started(self, event: Started) -> None:
+    def _started(self, event: Started | Working) -> None:
         if self._answer.reveal and event.model:
             self._model = event.model
 
@@ -114,7 +114,7 @@ class Lines(_Text):
         match event:
             case Finished():
                 return self._done(event)
-            case Started():
+            case Started() | Working():
                 self._started(event)
                 return b""
             case _ if self._full:

@@ -83,11 +83,10 @@ async def test_what_it_cost_is_said_in_a_header() -> None:
     "where",
     [
         {"of": ", always_stream: true"},
-        {"alias": ", report_model: alias"},
         {"alias": ", hedge: {after: 60}"},
         {"tier": "{strategy: lowest_ttft, targets: [{upstream: up0, model: m}]}"},
     ],
-    ids=["always_stream", "the model's name is hidden", "hedging", "lowest_ttft"],
+    ids=["always_stream", "hedging", "lowest_ttft"],
 )
 async def test_a_stream_is_asked_for_where_its_tokens_matter(where: dict[str, str]) -> None:
     async with RawServer(says(STREAM)) as up, gateway(config(up, **where)) as g:

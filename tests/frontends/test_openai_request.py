@@ -5,12 +5,13 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.chat import Image, Message, Other, Sampling, Text, Tool, ToolCall
 from gateway.errors import BadRequest
 from gateway.frontends.openai import OpenAI
+from gateway.frontends.widget import WidgetStream
 
 
 def parse(wire: Any) -> Any:
@@ -81,9 +82,28 @@ def test_nulls_are_as_good_as_nothing() -> None:
     assert (chat.sampling, chat.tools, chat.stream) == (plain.sampling, plain.tools, plain.stream)
 
 
-def test_the_newer_name_of_the_token_limit_wins() -> None:
-    assert ask(max_tokens=5, max_completion_tokens=6).sampling.max_tokens == 6
-    assert ask(max_completion_tokens=6).sampling.max_tokens == 6
+@pytest.mark.parametrize(
+    ("fields", "limit"),
+    [
+        ({"max_tokens": 5, "max_completion_tokens": 6}, 5),
+        ({"max_tokens": 7, "max_completion_tokens": 6}, 6),
+        ({"max_completion_tokens": 6}, 6),
+        ({"max_tokens": 1024.0}, 1024),
+        ({"max_tokens": 4.2e1}, 42),
+        ({"max_tokens": 2**53 - 1}, 2**53 - 1),
+        ({"max_tokens": -1}, None),
+        ({"max_tokens": 0}, None),
+        ({"max_tokens": -2.0}, None),
+        ({"max_tokens": -(2**70)}, None),
+        ({"max_tokens": -1, "max_completion_tokens": 6}, 6),
+        ({"max_tokens": 5, "max_completion_tokens": 0}, 5),
+        ({"max_tokens": -1, "max_completion_tokens": -1}, None),
+        ({"max_tokens": None, "max_completion_tokens": 6}, 6),
+    ],
+)
+def test_the_smaller_limit_is_meant_and_below_one_there_is_none(fields: dict[str, Any], limit: int | None) -> None:
+    found = ask(**fields).sampling.max_tokens
+    assert (found, type(found)) == (limit, type(limit))
 
 
 def test_one_stop_may_stand_alone() -> None:
@@ -166,7 +186,14 @@ BAD_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"stream": 1}, "stream"),
     ({"stream_options": []}, "stream_options"),
     ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
-    ({"n": 2}, "n"),
+    ({"n": 0}, "n"),
+    ({"n": 1.5}, "n"),
+    ({"n": 129}, "n"),
+    ({"max_tokens": 2**53}, "max_tokens"),
+    ({"max_tokens": 1e30}, "max_tokens"),
+    ({"max_tokens": 10.5}, "max_tokens"),
+    ({"max_completion_tokens": 10**400}, "max_completion_tokens"),
+    ({"top_k": 0.5}, "top_k"),
     ({"n": 0}, "n"),
     ({"n": 1.5}, "n"),
     ({"n": True}, "n"),
@@ -262,16 +289,35 @@ def test_messages_are_required() -> None:
     assert refused.value.details == [{"field": "messages", "reason": "is required"}]
 
 
-def test_more_than_one_choice_is_an_unsupported_parameter() -> None:
+def test_the_number_of_choices_is_for_the_target_to_judge() -> None:
+    assert (ask().n, ask(n=1).n, ask(n=3).n, ask(n=2.0).n) == (1, 1, 3, 2)
+
+
+@pytest.mark.parametrize("fields", [{"n": 2}, {"n": 5, "stream": True}])
+def test_ndjson_has_one_choice(fields: dict[str, Any]) -> None:
     with pytest.raises(BadRequest) as refused:
-        ask(n=3)
-    assert OpenAI().error(refused.value, "r")["error"]["code"] == "unsupported_parameter"
+        WidgetStream().parse(json.dumps({"messages": [USER], **fields}).encode(), {})
+    assert refused.value.param == "n"
+
+
+@pytest.mark.parametrize("limit", [-1, 0, 1024.0, 1e300, 10**400, 10**30, 0.5, True, "7", [], {}])
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+@pytest.mark.parametrize("frontend", [OpenAI(), WidgetStream()])
+def test_any_limit_is_understood_or_refused_by_its_name(frontend: Any, name: str, limit: Any) -> None:
+    body = json.dumps({"messages": [USER], name: limit}).encode()
+    try:
+        found = frontend.parse(body, {}).sampling.max_tokens
+    except BadRequest as refused:
+        assert refused.param == name  # noqa: PT017
+        assert limit not in (-1, 0, 1024.0)
+    else:
+        assert found in (None, 1024)
 
 
 def test_a_wrong_type_is_explained_in_types() -> None:
     with pytest.raises(BadRequest) as refused:
         ask(max_tokens="secret")
-    assert refused.value.message == "max_tokens: must be int or null, not str"
+    assert refused.value.message == "max_tokens: must be number or null, not str"
 
 
 anything = st.recursive(
@@ -295,6 +341,7 @@ any_request = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(any_request)
 def test_any_request_is_a_chat_or_a_bad_request_that_names_a_field(wire: Any) -> None:
     refused: BadRequest | None = None
@@ -305,6 +352,7 @@ def test_any_request_is_a_chat_or_a_bad_request_that_names_a_field(wire: Any) ->
     assert refused is None or refused.param
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=100))
 def test_any_bytes_are_a_chat_or_a_bad_request(body: bytes) -> None:
     with contextlib.suppress(BadRequest):
@@ -325,7 +373,7 @@ OTHER_CASE: list[tuple[str, dict[str, Any], str]] = [
     ("a long s", {"\u017ftream": True}, "stream"),
     ("the sign of Kelvin", {"max_to\u212aens": 50_000}, "max_tokens"),
     ("a dotless i", {"temperature": 1, "s\u0131": 1, "si": 2}, "body"),
-    ("two that nobody knows", {"top_k": 1, "Top_K": 50}, "body"),
+    ("two that nobody knows", {"min_p": 1, "Min_P": 50}, "body"),
     ("a role", {"messages": [USER, {**USER, "Role": "system"}]}, "messages[1].role"),
     ("a text", {"messages": [{**USER, "Content": "other"}]}, "messages[0].content"),
     ("a text beside tool calls", {"messages": [{**CALLED, "Content": "x"}]}, "messages[0].content"),

@@ -7,11 +7,26 @@ from typing import Any
 import msgspec
 import pytest
 
+from gateway.backends import with_rules
 from gateway.chat import ChatRequest, Image, Message, Other, Part, Role, Sampling, Text, Tool, ToolCall
 from gateway.config import Secret
 from gateway.errors import BadRequest, UpstreamError, UpstreamErrorKind, UpstreamGarbled, UpstreamTruncated
-from gateway.events import Finished, ReasoningDelta, Started, StreamEvent, TextDelta, ToolCallDelta, ToolCallStarted, Usage
-from plugins.anthropic import FIRST_TURN, Anthropic
+from gateway.events import (
+    Finished,
+    ReasoningBlock,
+    ReasoningDelta,
+    Started,
+    StreamEvent,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStarted,
+    Usage,
+    Working,
+)
+from gateway.frontends.openai import OpenAI as Frontend
+from gateway.modelrules import ModelRules
+from plugins import anthropic_stream
+from plugins.anthropic import FIRST_TURN, ONLY_JSON, Anthropic
 from tests.wire import cuts
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "anthropic"
@@ -149,7 +164,7 @@ def test_fields_are_translated(chat: dict[str, Any], expected: dict[str, Any]) -
         {},
         {"tool_choice": "required", "parallel_tool_calls": False},
         {"response_format": {"type": "text"}},
-        {"sampling": Sampling(seed=1)},
+        {"sampling": Sampling(seed=1, frequency_penalty=1.0, presence_penalty=1.0)},
     ],
 )
 def test_nothing_is_sent_that_was_not_asked_for(chat: dict[str, Any]) -> None:
@@ -167,7 +182,11 @@ BAD: dict[str, dict[str, Any]] = {
     "an image that is none": {"messages": (said("user", parts=(Image("data:text/html;base64,aGk="),)),)},
     "an image in a system message": {"messages": (said("system", parts=(Image(PNG),)), said("user", "Hi"))},
     "audio": {"messages": (said("user", parts=(Other("input_audio", {}),)),)},
-    "JSON without a schema": {"response_format": {"type": "json_object"}},
+    "a file that is only named": {"messages": (said("user", parts=(Other("file", {"file": {"file_id": "file-1"}}),)),)},
+    "a file that is no document": {
+        "messages": (said("user", parts=(Other("file", {"file": {"file_data": "data:application/zip;base64,aGk="}}),)),)
+    },
+    "a file of nothing": {"messages": (said("user", parts=(Other("file", {"file": {"file_data": "%%"}}),)),)},
     "a schema that is missing": {"response_format": {"type": "json_schema"}},
     "an unknown format": {"response_format": {"type": "yaml"}},
 }
@@ -241,7 +260,41 @@ STARTED = Started("msg_1", "claude-example")
 STREAMS: dict[str, tuple[list[StreamEvent], UpstreamErrorKind | None]] = {
     "text": ([STARTED, TextDelta("Grüß dich 🌍"), Finished("stop", Usage(12, 5), "end_turn")], None),
     "thinking": (
-        [STARTED, ReasoningDelta("Let me see."), TextDelta("Seven."), Finished("stop", Usage(132, 30, 100, 24), "end_turn")],
+        [
+            STARTED,
+            Working(),
+            ReasoningDelta("Let me see."),
+            ReasoningBlock(0, "Let me see.", "c2lnbmVk"),
+            ReasoningBlock(1, redacted="aGlkZGVu"),
+            TextDelta("Seven."),
+            Finished("stop", Usage(132, 30, 100, 24), "end_turn"),
+        ],
+        None,
+    ),
+    "thinking_omitted": (
+        [
+            STARTED,
+            Working(),
+            Working(),
+            Working(),
+            ReasoningBlock(0, "", "c2lnbmVk"),
+            TextDelta("Seven."),
+            Finished("stop", Usage(12, 30), "end_turn"),
+        ],
+        None,
+    ),
+    "fallback": (
+        [
+            STARTED,
+            TextDelta("One"),
+            Working("claude-other"),
+            TextDelta(" two"),
+            Finished("stop", Usage(12, 9), "end_turn"),
+        ],
+        None,
+    ),
+    "compaction": (
+        [STARTED, Working(), Working(), TextDelta("Hi"), Finished("stop", Usage(12, 9), "end_turn")],
         None,
     ),
     "tool_use": (
@@ -393,3 +446,104 @@ def test_http_errors(status: int, type_: str, message: str, kind: str) -> None:
 
 def test_an_http_error_that_is_not_json_is_told_by_its_status() -> None:
     assert Anthropic().error(502, {}, b"<html>Bad gateway</html>").kind == "server_error"
+
+
+def test_thinking_without_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(anthropic_stream, "MAX_SEALED", 5)
+    events, error = fed([(GOLDEN / "thinking.sse").read_bytes()])
+    assert error is None
+    assert not [event for event in events if isinstance(event, ReasoningBlock)]
+
+
+CACHE = {"type": "ephemeral", "ttl": "1h"}
+
+
+def test_markers_for_the_cache_reach_every_place_that_has_them() -> None:
+    sent = body(
+        messages=(
+            Message("system", (Text("Long.", CACHE), Text(" "))),
+            Message("system", (Text("Short."),)),
+            Message("user", (Text("Hi", CACHE), Image(PNG, CACHE), Other("file", {"file": PDF_FILE, "cache_control": CACHE}))),
+            said("assistant", "a", tool_calls=(CALL,)),
+            Message("tool", (Text("r", CACHE),), tool_call_id="toolu_1"),
+        ),
+        tools=(Tool("f", "", None, CACHE), Tool("g")),
+        cache=CACHE,
+    )
+    assert sent["system"] == [{**text("Long."), "cache_control": CACHE}, text("Short.")]
+    assert [block["cache_control"] for block in sent["messages"][0]["content"]] == [CACHE] * 3
+    assert sent["messages"][2]["content"][0]["content"] == [{**text("r"), "cache_control": CACHE}]
+    assert ["cache_control" in tool for tool in sent["tools"]] == [True, False]
+    assert sent["cache_control"] == CACHE
+
+
+def test_markers_are_read_from_parts_messages_and_tools() -> None:
+    wire = {
+        "cache_control": CACHE,
+        "messages": [
+            {"role": "system", "content": "s", "cache_control": CACHE},
+            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "cache_control": CACHE},
+            {"role": "user", "content": [{"type": "text", "text": "c", "cache_control": CACHE}]},
+            {"role": "assistant", "content": "d", "cache_control": CACHE},
+        ],
+        "tools": [
+            {"type": "function", "function": {"name": "f"}, "cache_control": CACHE},
+            {"type": "function", "function": {"name": "g", "cache_control": CACHE}},
+        ],
+    }
+    chat = Frontend().parse(msgspec.json.encode(wire), {})
+    sent = msgspec.json.decode(Anthropic().request(chat, "m").body)
+    marked = {**text(""), "cache_control": CACHE}
+    assert sent["system"] == [{**marked, "text": "s"}]
+    assert sent["messages"][0]["content"] == [text("a"), {**marked, "text": "b"}, {**marked, "text": "c"}]
+    assert sent["messages"][1]["content"] == [{**marked, "text": "d"}]
+    assert [tool["cache_control"] for tool in sent["tools"]] == [CACHE, CACHE]
+    assert sent["cache_control"] == CACHE
+
+
+PDF_FILE = {"filename": "a.pdf", "file_data": "data:application/pdf;base64,JVBERg=="}
+
+
+def source(kind: str, **fields: str) -> dict[str, Any]:
+    return {"type": "document", "source": {"type": kind, **fields}}
+
+
+PDF = source("base64", media_type="application/pdf", data="JVBERg==")
+FILES = [
+    (PDF_FILE, {**PDF, "title": "a.pdf"}),
+    ({"file_data": "JVBERg"}, PDF),
+    ({"file_data": "https://x/a.pdf"}, source("url", url="https://x/a.pdf")),
+    (
+        {"file_data": "data:text/plain;charset=utf-8;base64,R3LDvMOf"},
+        source("text", media_type="text/plain", data="Grüß"),
+    ),
+    ({"file_data": "data:text/csv;base64,YSxi"}, source("text", media_type="text/plain", data="a,b")),
+    ({"file_data": "data:image/jpg;base64,aGk="}, {**source("base64", media_type="image/jpeg", data="aGk="), "type": "image"}),
+]
+
+
+@pytest.mark.parametrize(("file", "block"), FILES)
+def test_files_become_documents(file: dict[str, Any], block: dict[str, Any]) -> None:
+    sent = body(messages=(Message("user", (Other("file", {"type": "file", "file": file}),)),))
+    assert sent["messages"][0]["content"] == [block]
+
+
+def test_some_json_object_is_asked_for_in_words() -> None:
+    wanted: dict[str, Any] = {"response_format": {"type": "json_object"}}
+    assert body(**wanted)["system"] == ONLY_JSON
+    assert body(messages=(said("system", "Be brief."), said("user", "Hi")), **wanted)["system"] == f"Be brief.\n\n{ONLY_JSON}"
+    assert "output_config" not in body(**wanted)
+
+
+def test_blank_stops_are_left_out_where_the_model_refuses_them() -> None:
+    backend = with_rules(Anthropic(), ModelRules(blank_stops=False))
+    assert body(backend, sampling=Sampling(stop=("\n", " ", "END")))["stop_sequences"] == ["END"]
+    assert "stop_sequences" not in body(backend, sampling=Sampling(stop=("\n",)))
+    assert body(sampling=Sampling(stop=("\n",)))["stop_sequences"] == ["\n"]
+
+
+def test_ids_of_calls_are_made_to_fit() -> None:
+    backend = with_rules(Anthropic(), ModelRules(tool_ids="[A-Za-z0-9_-]{1,64}"))
+    messages = (said("user", "x"), said("assistant", tool_calls=(ToolCall("functions.w:0", "w", ""),)))
+    turns = body(backend, messages=(*messages, said("tool", "r", tool_call_id="functions.w:0")))["messages"]
+    assert turns[1]["content"][0]["id"] == turns[2]["content"][0]["tool_use_id"] != "functions.w:0"

@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.chat import ChatRequest, Image, Message, Other, Part, Role, Sampling, Text, Tool, ToolCall
+from gateway.chat import ChatRequest, Image, Message, Other, Part, Reasoning, Role, Sampling, Text, Thought, Tool, ToolCall
 from gateway.config import Secret
 from gateway.errors import BadRequest, UpstreamError, UpstreamErrorKind, UpstreamGarbled, UpstreamTruncated
 from gateway.events import Finished, ReasoningDelta, Started, StreamEvent, TextDelta, ToolCallDelta, ToolCallStarted, Usage
+from gateway.frontends.openai import OpenAI as Frontend
 from plugins.ollama import Ollama
 from tests.wire import cuts
 
@@ -232,3 +233,38 @@ def test_an_error_in_the_stream_keeps_its_words() -> None:
 def test_http_errors(status: int, words: str, kind: str) -> None:
     error = Ollama().error(status, {}, msgspec.json.encode({"error": words}))
     assert (error.kind, error.status) == (kind, status)
+
+
+def test_sampling_penalties_and_the_limit_are_options() -> None:
+    sampling = Sampling(7, 0.5, 0.9, ("x",), 3, 0.4, -0.5, 40)
+    assert body(sampling=sampling)["options"] == {
+        "num_predict": 7, "temperature": 0.5, "top_p": 0.9, "top_k": 40, "seed": 3, "stop": ["x"], "frequency_penalty": 0.4,
+        "presence_penalty": -0.5,
+    }  # fmt: skip
+
+
+def test_no_maximum_is_no_num_predict_and_the_configurations_stands() -> None:
+    wire = {"messages": [{"role": "user", "content": "x"}], "max_tokens": -1}
+    chat = Frontend().parse(msgspec.json.encode(wire), {})
+    assert "options" not in msgspec.json.decode(Ollama().request(chat, "m").body)
+    configured = Ollama(model_options={"num_predict": -1, "num_ctx": 99})
+    assert msgspec.json.decode(configured.request(chat, "m").body)["options"] == {"num_predict": -1, "num_ctx": 99}
+
+
+EFFORTS: list[tuple[Reasoning | None, bool | str | None, bool | str | None]] = [
+    (None, None, None), (None, "low", "low"), (Reasoning("none"), True, False), (Reasoning("minimal"), None, "low"),
+    (Reasoning("low"), "high", "low"), (Reasoning("medium"), None, "medium"), (Reasoning("high"), None, "high"),
+    (Reasoning("xhigh"), None, "max"), (Reasoning("max"), None, "max"), (Reasoning(budget=100), None, True),
+    (Reasoning(budget=100), "low", "low"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("wish", "configured", "think"), EFFORTS)
+def test_an_effort_is_how_hard_it_thinks(wish: Reasoning | None, configured: Any, think: bool | str | None) -> None:
+    assert body(Ollama(think=configured), reasoning=wish).get("think") == think
+
+
+def test_earlier_reasoning_comes_back() -> None:
+    thoughts = (Thought("Let me see.", "sig"), Thought(redacted="x"), Thought("Seven."))
+    sent = body(messages=(said("user", "x"), Message("assistant", (Text("7"),), thoughts=thoughts)))
+    assert sent["messages"][1] == {"role": "assistant", "content": "7", "thinking": "Let me see.\n\nSeven."}

@@ -397,13 +397,6 @@ def test_usage_is_asked_for_whatever_the_caller_said(options: Any) -> None:
 
 def test_the_limit_is_called_what_the_model_knows() -> None:
     newer = OpenAI(max_tokens_field="max_completion_tokens")
-    wire = {"messages": [], "max_tokens": 5}
-    assert body_of(newer, ChatRequest("openai", None, HELLO, wire=wire))["max_completion_tokens"] == 5
-    assert "max_tokens" not in body_of(newer, ChatRequest("openai", None, HELLO, wire=wire))
-    assert (
-        body_of(newer, ChatRequest("openai", None, HELLO, wire={**wire, "max_completion_tokens": 6}))["max_completion_tokens"]
-        == 6
-    )
     translated = body_of(newer, ChatRequest("widget", None, HELLO, sampling=Sampling(max_tokens=5)))
     assert (translated["max_completion_tokens"], "max_tokens" in translated) == (5, False)
 

@@ -1,0 +1,63 @@
+"""data: URLs (RFC 2397), however they are spelled, in one plain spelling."""
+
+import re
+from urllib.parse import unquote
+
+import msgspec
+
+_HEAD = re.compile(r"data:(?P<type>[\w.+-]+/[\w.+-]+)(?:;[^;,]*)*;base64", re.IGNORECASE)
+_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
+_URL_SAFE = str.maketrans("-_", "+/")
+HEAD = 1024
+"""Characters that may stand before the comma of a data: URL."""
+SPELLINGS = {
+    "image/jpg": "image/jpeg",
+    "image/pjpeg": "image/jpeg",
+    "image/x-png": "image/png",
+    "application/x-pdf": "application/pdf",
+}
+"""Media types as they are often called, and their registered names (https://www.iana.org/assignments/media-types)."""
+
+
+class Inline(msgspec.Struct, frozen=True):
+    """Content that came in the request itself; `data` is base64, in one line and padded. `media_type` is in lower case."""
+
+    media_type: str
+    data: str
+
+
+def is_http(url: str) -> bool:
+    return url[:8].lower().startswith(("https://", "http://"))
+
+
+def inline_data(url: str) -> Inline | None:
+    """What a data: URL holds, however it is spelled; None where it is not one in base64.
+
+    Media types ignore case (RFC 9110, 8.3.1), parameters may stand before ";base64" (RFC 2397), base64 may have line ends
+    (RFC 2045, 6.8), be URL-safe or lack its padding (RFC 4648, 5 and 3.2), and all of it may be percent-encoded.
+    """
+    comma = url.find(",", 0, HEAD)
+    head = _HEAD.fullmatch(url, 0, comma) if comma > 0 else None
+    if head is None:
+        return None
+    data = plain_base64(url[comma + 1 :])
+    media_type = head["type"].lower()
+    return Inline(SPELLINGS.get(media_type, media_type), data) if data else None
+
+
+def plain_base64(data: str) -> str:
+    """Base64 in one line, in the usual alphabet and padded; "" for what is none."""
+    if _BASE64.fullmatch(data) is None:
+        data = "".join((unquote(data) if "%" in data else data).split()).translate(_URL_SAFE)
+        if _BASE64.fullmatch(data) is None:
+            return ""
+    missing = -len(data.rstrip("=")) % 4
+    return data if missing == data.count("=") else data.rstrip("=") + "=" * missing
+
+
+def plain_url(url: str) -> str:
+    """A data: URL in base64 in its plainest spelling; any other URL as it is."""
+    if is_http(url):
+        return url
+    inline = inline_data(url)
+    return url if inline is None else f"data:{inline.media_type};base64,{inline.data}"
