@@ -185,7 +185,7 @@ class Api:
         allowed = ", ".join(sorted({*methods, "OPTIONS"}))
         headers = [("Allow", allowed)]
         origin = request.headers.get("origin", "")
-        if origin in self.runtime.origins and not request.path.startswith(FOR_SERVERS):
+        if origin in self.runtime.origins and is_for_pages(request.path):
             headers = [
                 *self._cors(origin),
                 ("Access-Control-Allow-Methods", allowed),
@@ -219,7 +219,7 @@ class Api:
         """Before anybody asks who is asking: an address that has nothing left is refused. Raises RateLimited."""
         if "origin" in request.headers:
             origin = request.headers["origin"]
-            if origin in self.runtime.origins and not request.path.startswith(FOR_SERVERS):
+            if origin in self.runtime.origins and is_for_pages(request.path):
                 request.extra += self._cors(origin)
         self.runtime.limits.check(address)
 
@@ -569,6 +569,7 @@ KEYS: dict[str, dict[str, Handler]] = {
     "/admin/keys/*": {"GET": Api.key, "PATCH": Api.key, "DELETE": Api.key, "POST": Api.key},
 }
 USAGE: dict[str, dict[str, Handler]] = {"/admin/usage": {"GET": Api.usage}}
+RENEW = "/v1/tokens/renew"
 API: dict[str, dict[str, Handler]] = {
     "/v1/chat/stream": {"POST": _stream},
     "/v1/chat/stream/*": {"GET": Api.resume},
@@ -576,7 +577,7 @@ API: dict[str, dict[str, Handler]] = {
     "/v1/chat": {"POST": _whole},
     "/v1/chat/completions": {"POST": _completions, "GET": Api.resume},
     "/v1/tokens": {"POST": Api.tokens},
-    "/v1/tokens/renew": {"POST": Api.renew_token},
+    RENEW: {"POST": Api.renew_token},
     "/v1/models": {"GET": Api.models},
     "/v1/models/*": {"GET": Api.model},
     "/v1/openapi.json": {"GET": Api.openapi},
@@ -602,7 +603,14 @@ def _names_of(routes: Mapping[str, Mapping[str, Handler]]) -> dict[str, str]:
 
 
 FOR_SERVERS = ("/v1/tokens", "/admin", "/v1/admin")
-"""What the paths begin with that no page may read the answers of, whatever its origin."""
+"""What the paths begin with that no page may read the answers of, whatever its origin; but for RENEW."""
+
+
+def is_for_pages(path: str) -> bool:
+    """Whether a page of an allowed origin may read what is answered at this path."""
+    return not path.startswith(FOR_SERVERS) or path.rstrip("/") == RENEW
+
+
 RECORDED = frozenset({"/v1/chat/stream", "/v1/chat/stream/*", "/chat", "/v1/chat", "/v1/chat/completions", "/metrics", *PROBES})
 """Routes whose requests are not logged here unless they are refused: by what they call, or (probes and scrapes) not at all."""
 ADMIN: dict[str, dict[str, Handler]] = {"/metrics": {"GET": Api.metrics}, **PROBES, **CONVERSATIONS, **KEYS, **USAGE}
