@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from gateway.adminbudgets import AdminBudgets
 from gateway.adminkeys import AdminKeys
 from gateway.adminusage import usage_of
 from gateway.call import LARGE, Call, Outlet
@@ -84,6 +85,7 @@ class Api:
         self.openai = OpenAI()
         self._scraping = asyncio.Lock()
         self._keys = AdminKeys(runtime.keys, runtime.config, runtime.log)
+        self._budgets = AdminBudgets(runtime.store, runtime.config, runtime.keys.table, runtime.log, time.time)
         self._resumable = ResumableStreams(
             runtime.journals,
             {frontend.name: frontend for frontend in (self.widget_stream, self.openai)},
@@ -486,6 +488,16 @@ class Api:
         sent = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
         return await self._json_object(request) if sent else {}
 
+    # --- budgets
+
+    async def budgets(self, request: Request, request_id: str) -> None:
+        """What is spent, reserved and left of budgets, or a correction of one."""
+        await self._admit_operator(request)
+        if request.method == "PATCH":
+            request.reply(200, _json(await self._budgets.correct(await self._object(request))))
+        else:
+            request.reply(200, _json(await self._budgets.listed(request.query, _limit_of(request.query))))
+
     # --- usage
 
     async def usage(self, request: Request, request_id: str) -> None:
@@ -568,6 +580,7 @@ KEYS: dict[str, dict[str, Handler]] = {
     "/admin/keys": {"GET": Api.keys, "POST": Api.keys},
     "/admin/keys/*": {"GET": Api.key, "PATCH": Api.key, "DELETE": Api.key, "POST": Api.key},
 }
+BUDGETS: dict[str, dict[str, Handler]] = {"/admin/budgets": {"GET": Api.budgets, "PATCH": Api.budgets}}
 USAGE: dict[str, dict[str, Handler]] = {"/admin/usage": {"GET": Api.usage}}
 RENEW = "/v1/tokens/renew"
 API: dict[str, dict[str, Handler]] = {
@@ -584,6 +597,7 @@ API: dict[str, dict[str, Handler]] = {
     **PROBES,
     **CONVERSATIONS,
     **KEYS,
+    **BUDGETS,
     **USAGE,
 }
 OPENAI = ("/v1/", "/chat/completions", "/models", "/embeddings", "/responses", "/engines/", "/openai/")
@@ -613,4 +627,4 @@ def is_for_pages(path: str) -> bool:
 
 RECORDED = frozenset({"/v1/chat/stream", "/v1/chat/stream/*", "/chat", "/v1/chat", "/v1/chat/completions", "/metrics", *PROBES})
 """Routes whose requests are not logged here unless they are refused: by what they call, or (probes and scrapes) not at all."""
-ADMIN: dict[str, dict[str, Handler]] = {"/metrics": {"GET": Api.metrics}, **PROBES, **CONVERSATIONS, **KEYS, **USAGE}
+ADMIN: dict[str, dict[str, Handler]] = {"/metrics": {"GET": Api.metrics}, **PROBES, **CONVERSATIONS, **KEYS, **BUDGETS, **USAGE}

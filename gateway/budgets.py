@@ -67,15 +67,16 @@ def budget_prefix(scope: str, owner: str) -> str:
 
 
 def budget_claims(
-    prefix: str, budget: Budget, wall: float, amount: float = NO_AMOUNT, *, scope: str = "key"
+    prefix: str, budget: Budget, wall: float, amount: float = NO_AMOUNT, *, scope: str = "key", holder: str = ""
 ) -> tuple[Claim, ...]:
     """A claim of `amount` US dollars on each of the budget's periods at `wall` (seconds since the epoch): day, week, month.
 
-    Take them with all others of the call. They are in the order that `soft_marks` expects.
+    Take them with all others of the call, behind them. They are in the order that `soft_marks` expects. `holder`: who
+    reserves the amount until it is settled.
     """
     return tuple(
         [
-            Claim(key, limit, amount, scope, "budget", expires)
+            Claim(key, limit, amount, scope, "budget", expires, holder)
             for key, limit, expires in _buckets(prefix, budget, int(wall // DAY))
         ]
     )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from gateway.openapi_schemas import STRING, Schema, ref, schemas
+from gateway.openapi_schemas import SCOPES, STRING, Schema, ref, schemas
 from gateway.version import VERSION
 
 KEY: list[dict[str, list[str]]] = [{"apiKey": []}, {"widgetApiKey": []}, {"bearer": []}]
@@ -48,6 +48,7 @@ def document(aliases: Sequence[str] = ()) -> dict[str, Any]:
             {"name": "models"},
             {"name": "conversations"},
             {"name": "keys"},
+            {"name": "budgets"},
             {"name": "usage"},
             {"name": "process"},
         ],
@@ -58,6 +59,7 @@ def document(aliases: Sequence[str] = ()) -> dict[str, Any]:
             **_models(),
             **_conversations(),
             **_keys(),
+            **_budgets(),
             **_usage(),
             **_process(),
         },
@@ -292,6 +294,28 @@ def _keys() -> dict[str, Any]:
             "post": operation("disableKey", "It stops working everywhere within a second", changed, parameters=named)
         },
         f"{path}/{{id}}/enable": {"post": operation("enableKey", "It works again", changed, parameters=named)},
+    }
+
+
+def _budgets() -> dict[str, Any]:
+    def asked(name: str, description: str, schema: Schema = STRING) -> dict[str, Any]:
+        return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
+
+    parameters = [
+        asked("scope", "Only budgets of this scope; with `owner`, `key` where it is not said.", {**STRING, "enum": SCOPES}),
+        asked("owner", "Only this one's: a key's id, a tenant, an alias, an upstream, `jwt:ISSUER|SUBJECT`, or `all`."),
+        _LIMIT,
+        asked("after", "The `next` of the page before."),
+    ]
+    listed = {"200": _answer("Budgets by scope and owner.", "BudgetStates"), **_refused("Widget", 400, 401, 404, 429, 500, 503)}
+    changed = {"200": _answer("The budget as it is now.", "BudgetState")}
+    changed |= _refused("Widget", 400, 401, 404, 408, 413, 415, 429, 500, 503)
+    body = _body("BudgetCorrection", {"scope": "key", "owner": "shop", "period": "month", "spent": 0.02})
+    return {
+        "/admin/budgets": {
+            "get": _operation("budgets", "listBudgets", "Spent, reserved, left", ADMIN, listed, parameters=parameters),
+            "patch": _operation("budgets", "correctBudget", "Say what has been spent", ADMIN, changed, requestBody=body),
+        }
     }
 
 

@@ -6,6 +6,8 @@ Schema = dict[str, Any]
 
 STRING: Schema = {"type": "string"}
 COUNT: Schema = {"type": "integer", "minimum": 0}
+SCOPES = ["key", "tenant", "alias", "upstream", "overall"]
+PERIODS = ["day", "week", "month"]
 SESSION = "^[A-Za-z0-9._:-]{1,128}$"
 
 
@@ -198,6 +200,39 @@ def _others() -> dict[str, Schema]:
                 "total": _object(figures),
             },
             description="`cost_usd` in US dollars; `estimated` counts attempts whose tokens the provider did not report.",
+        ),
+        "BudgetStates": _object({"budgets": _array(ref("BudgetState")), "next": _nullable("string")}),
+        "BudgetState": _object(
+            {
+                "scope": {**STRING, "enum": SCOPES},
+                "owner": STRING,
+                "period": {**STRING, "enum": PERIODS},
+                "name": {**STRING, "description": "The period that runs: 2026-11-30, 2026-W48 or 2026-11."},
+                "ends": {**STRING, "format": "date-time"},
+                **{
+                    name: {"type": "number", "description": description}
+                    for name, description in (
+                        ("limit_usd", "US dollars in this period."),
+                        ("spent_usd", "Charged to calls that have ended."),
+                        ("reserved_usd", "What calls that have not ended may use at most."),
+                        ("left_usd", "The limit without both; below zero: debt."),
+                    )
+                },
+            }
+        ),
+        "BudgetCorrection": _object(
+            {
+                "scope": {**STRING, "enum": SCOPES},
+                "owner": STRING,
+                "period": {**STRING, "enum": PERIODS},
+                "spent": {
+                    "type": "number",
+                    "minimum": 0,
+                    "maximum": 1e9,
+                    "description": "US dollars, not those there now.",
+                },
+            },
+            additionalProperties=False,
         ),
         "Status": _object({"status": STRING}, {"stores": {"type": "object", "description": "By name, with ?verbose."}}),
     }

@@ -21,6 +21,10 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
 
     `expires`, seconds since the epoch: when a bucket that never refills may be forgotten (0: never); of no account for
     those that refill.
+
+    `holder`, of a bucket that never refills (a budget): the amount is *reserved* under this name, which is unique to the
+    call, until it is settled. As a slot is, so a reservation is a lease: what a call that never ends had reserved is given back
+    by itself. In a settlement `amount` is what was used, to be charged in place of `held`, which was reserved.
     """
 
     key: str
@@ -29,6 +33,8 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
     scope: str = "key"
     resource: str = "requests"
     expires: float = 0.0
+    holder: str = ""
+    held: float = 0.0
 
 
 class Slot(msgspec.Struct, frozen=True, gc=False):
@@ -55,6 +61,13 @@ class Level(msgspec.Struct, frozen=True, gc=False):
 
     remaining: float
     reset: float
+
+
+class Balance(msgspec.Struct, frozen=True, gc=False):
+    """What was charged to a bucket and not refilled, and what calls that have not ended have reserved of it."""
+
+    spent: float
+    reserved: float
 
 
 class Verdict(msgspec.Struct, frozen=True, gc=False):
@@ -104,21 +117,30 @@ class BucketStore(Protocol):
     """
 
     lease: float
-    """Seconds that a slot is held without being renewed; infinite where it lives and dies with this process."""
+    """Seconds that slots and reservations hold without being renewed; infinite where they live and die with this process."""
 
     async def take(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:
         """All claims and slots or none, atomically."""
         ...
 
-    async def settle(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> None:
+    async def settle(self, claims: Sequence[Claim], slots: Sequence[Slot] = (), again: bool = False) -> None:
         """Charge (positive amount, into debt if need be) or refund (negative, never above capacity); give slots back.
 
-        A slot that is not held any more is no error.
+        Reservations end, and their claims' amounts are charged, also where the lease has ended. A slot that is not held any
+        more is no error. `again`: this settlement was sent before and may have been done; where none of its reservations
+        is there any more, it has been, and nothing happens.
         """
         ...
 
-    async def renew(self, slots: Sequence[Slot]) -> None:
-        """Hold them for another `lease`, those too that were lost meanwhile: due every third of it while a call goes on."""
+    async def renew(self, slots: Sequence[Slot], claims: Sequence[Claim] = ()) -> None:
+        """Hold slots and reservations for another `lease`: due every third of it while a call goes on.
+
+        Those that were lost meanwhile are held again. Only claims with a holder may be given, as they were taken.
+        """
+        ...
+
+    async def balances(self, claims: Sequence[Claim]) -> list[Balance]:
+        """The state of these buckets now, without what has been given back. Amounts and holders are of no account."""
         ...
 
     async def close(self) -> None: ...

@@ -173,8 +173,16 @@ def refusal(
 
 
 def same_limits(claims: Sequence[Claim]) -> None:
-    """Raises ValueError where a bucket is claimed under two limits at once: each window needs its own key."""
+    """Raises ValueError where one bucket is claimed under two limits (each window needs its own key) or reserved twice."""
     seen: dict[str, Limit] = {}
     for claim in claims:
         if seen.setdefault(claim.key, claim.limit) != claim.limit:
             raise ValueError("one bucket is claimed under two limits")
+    reserved = [claim.key for claim in claims if claim.holder]
+    if len(set(reserved)) < len(reserved):
+        raise ValueError("one call reserves two amounts of one budget")
+
+
+def moved(ticks: int, unit: int, to: int) -> int:
+    """Ticks of a limit whose unit is `unit` as ticks of one whose unit is `to`, rounded down: given back is never too much."""
+    return ticks if unit == to else ticks * to // unit

@@ -11,10 +11,13 @@ store; one that the store admitted in the store, and while that is left alone it
 Budgets, which never refill, are charged in the store as well for what the fallback admitted: an outage hides no money.
 
 An error that the store answers with concerns that call alone, which is decided without it; others go on asking.
-A settlement that fails is not tried again: it may have been done.
+A settlement that fails is not tried again, for it may have been done, unless it ends reservations: by these the store knows
+whether it was done, so it is tried until the store has answered. What the fallback reserved has no reservation in the store;
+it is given one, under a name of its own, before it is settled there.
 """
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -23,7 +26,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from gateway.errors import Unavailable
-from gateway.limits import BucketStore, Claim, Limit, Remote, Slot, Verdict
+from gateway.limits import Balance, BucketStore, Claim, Limit, Remote, Slot, Verdict
 from gateway.limits.faults import StoreFailed
 from gateway.storage import DOWN, Reason
 
@@ -39,10 +42,26 @@ OWED = 10_000
 """Settlements noted while the store is left alone; the oldest are dropped beyond it."""
 TOGETHER = 100
 """Of them on their way at a time."""
+TRIES = 20
+"""Times that a settlement is tried that the store answers with an error of its own."""
 
 
 def _ignore(*_: object) -> None:
     return None
+
+
+class _Debt(msgspec.Struct):
+    """A settlement that the store has not confirmed. `reserve`: its reservations are not known to be there yet."""
+
+    claims: Sequence[Claim]
+    slots: Sequence[Slot] = ()
+    again: bool = False
+    reserve: bool = False
+    tries: int = 0
+
+    @property
+    def repeatable(self) -> bool:
+        return any(claim.holder for claim in self.claims)
 
 
 class Guarded:
@@ -84,8 +103,9 @@ class Guarded:
         self._streak = 0
         self._waiting: set[asyncio.Timeout] = set()
         self._probing: asyncio.Task[None] | None = None
-        self._owed: deque[tuple[Sequence[Claim], Sequence[Slot]]] = deque(maxlen=OWED)
-        self._share = Share(fallback, replicas, lambda claims: self._owed.append((claims, ())))
+        self._paying: asyncio.Task[None] | None = None
+        self._owed: deque[_Debt] = deque(maxlen=OWED)
+        self._share = Share(fallback, replicas, self._charge)
 
     async def take(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:
         """Raises Unavailable where the store is down and the mode is closed."""
@@ -113,39 +133,99 @@ class Guarded:
             except StoreFailed as error:
                 self._count(error.reason)
 
-    async def settle(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> None:
+    async def settle(self, claims: Sequence[Claim], slots: Sequence[Slot] = (), again: bool = False) -> None:
         """Never raises for a store that is down: the call it belongs to has been answered."""
-        if any(slot.holder in self._share.holders for slot in slots):
+        if self._share.holders and not self._share.holders.isdisjoint(_holders(claims, slots)):
             await self._share.settle(claims, slots)
         else:
-            await self._pay(claims, slots)
+            await self._pay(_Debt(claims, slots, again))
 
-    async def renew(self, slots: Sequence[Slot]) -> None:
-        """Never raises for a store that is down: what was lost is held again by a later renewal."""
-        held = [slot for slot in slots if slot.holder not in self._share.holders]
-        if held and not self.down:
+    async def renew(self, slots: Sequence[Slot], claims: Sequence[Claim] = ()) -> None:
+        """Never raises for a store that is down: what was lost is held again by a later renewal.
+
+        What the fallback reserved is reserved in the store, too, from the first renewal after an outage on.
+        """
+        others = self._share.holders
+        held = [slot for slot in slots if slot.holder not in others]
+        reserved = [_of_fallback(claim) if claim.holder in others else claim for claim in claims]
+        if (held or reserved) and not self.down:
             try:
-                await self._ask(min(self.lease / 3, 10), self._store.renew, held)
+                await self._ask(min(self.lease / 3, 10), self._store.renew, held, *([reserved] if reserved else []))
             except StoreFailed as error:
                 self._count(error.reason)
 
+    async def balances(self, claims: Sequence[Claim]) -> list[Balance]:
+        """As the store has them, when what is owed to it is paid. Raises Unavailable where it does not answer."""
+        if self.down:
+            raise Unavailable("The budgets cannot be read now")
+        try:
+            await self._settle_debts()
+            return await self._ask(max(self._timeout, GREETING), self._store.balances, claims)
+        except StoreFailed as error:
+            self._count(error.reason)
+            raise Unavailable("The budgets cannot be read now") from error
+
     async def close(self) -> None:
-        if self._probing is not None:
-            self._probing.cancel()
-            await asyncio.wait([self._probing])
+        """Pays what is owed while the store answers, for GREETING at most."""
+        for task in (self._probing, self._paying):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
+        if self._owed and not self.down:
+            with contextlib.suppress(StoreFailed, TimeoutError):
+                async with asyncio.timeout(GREETING):
+                    await self._settle_debts()
         await self._store.close()
         await self._share.close()
 
-    async def _pay(self, claims: Sequence[Claim], slots: Sequence[Slot]) -> None:
-        """Settle in the store, and what is owed besides; or note it, for when the store is back."""
+    async def _pay(self, debt: _Debt) -> None:
+        """Settle in the store; or note it, for when the store is back or answers."""
         if self.down:
-            self._owed.append((claims, slots))
+            self._owed.append(debt)
             return
         try:
-            await self._ask(self._timeout, self._store.settle, claims, slots)
-            await self._settle_debts()
+            await self._settle_one(debt)
         except StoreFailed as error:
             self._count(error.reason)
+            if debt.repeatable:
+                self._note(debt)
+        else:
+            if self._owed:
+                self._pay_soon()
+
+    async def _settle_one(self, debt: _Debt) -> None:
+        """Raises StoreFailed where it is not known to have been done; then it may be tried again, if it is repeatable."""
+        if debt.reserve:
+            reserved = [msgspec.structs.replace(claim, amount=claim.held, held=0.0) for claim in debt.claims]
+            await self._ask(self._timeout, self._store.renew, (), reserved)
+            debt.reserve, debt.again = False, True
+        again = (True,) if debt.again else ()
+        debt.again = debt.repeatable
+        await self._ask(self._timeout, self._store.settle, debt.claims, debt.slots, *again)
+
+    def _charge(self, claims: Sequence[Claim]) -> None:
+        """What the fallback has decided about budgets."""
+        if plain := [claim for claim in claims if not claim.holder]:
+            self._note(_Debt(plain))
+        if ended := [_of_fallback(claim) for claim in claims if claim.holder]:
+            self._note(_Debt(ended, reserve=True))
+
+    def _note(self, debt: _Debt) -> None:
+        self._owed.append(debt)
+        self._pay_soon()
+
+    def _pay_soon(self) -> None:
+        """Pay what is owed to a store that answers; where it is left alone it is paid when it is back."""
+        if not self.down and (self._paying is None or self._paying.done()):
+            self._paying = asyncio.create_task(self._pay_up())
+
+    async def _pay_up(self) -> None:
+        while self._owed and not self.down:
+            await self._sleep(self._probe_every)
+            try:
+                await self._settle_debts()
+            except StoreFailed as error:
+                self._count(error.reason)
 
     async def _ask(self, timeout: float, operation: Callable[..., Awaitable[T]], *arguments: Any) -> T:
         """Raises StoreFailed, also where everyone who waits is let go."""
@@ -190,19 +270,35 @@ class Guarded:
                 self._switched(False)
 
     async def _settle_debts(self) -> None:
-        """Raises StoreFailed where the store is gone again; those that were on their way may then be lost."""
-        while self._owed:
-            some = [self._owed.popleft() for _ in range(min(TOGETHER, len(self._owed)))]
-            paying = (self._ask(self._timeout, self._store.settle, claims, slots) for claims, slots in some)
-            for outcome in await asyncio.gather(*paying, return_exceptions=True):
-                if isinstance(outcome, StoreFailed) and outcome.reason in DOWN:
-                    raise outcome
+        """Pay all that is owed now. Raises StoreFailed where the store is gone again.
+
+        Those that were on their way are then owed still if they can be repeated, else they may be lost.
+        """
+        left = len(self._owed)
+        while left > 0 and self._owed:
+            some = [self._owed.popleft() for _ in range(min(TOGETHER, left, len(self._owed)))]
+            left -= len(some)
+            gone: StoreFailed | None = None
+            try:
+                outcomes = await asyncio.gather(*map(self._settle_one, some), return_exceptions=True)
+            except BaseException:
+                self._owed.extendleft(debt for debt in reversed(some) if debt.repeatable)
+                raise
+            for debt, outcome in zip(some, outcomes, strict=True):
+                if isinstance(outcome, StoreFailed):
+                    debt.tries += outcome.reason == "reply"
+                    if debt.repeatable and debt.tries < TRIES:
+                        self._owed.append(debt)
+                    gone = outcome if outcome.reason in DOWN else gone
+            if gone is not None:
+                raise gone
 
 
 class Share:
     """A BucketStore for one of `replicas` gateways that decides alone: capacities and rates are divided by their number.
 
-    `charge` is given what was taken from or settled in buckets that never refill. `holders` have slots here.
+    `charge` is given what was taken from or settled in buckets that never refill, reservations when they end. `holders` have
+    slots or reservations here.
     """
 
     lease = float("inf")
@@ -216,17 +312,20 @@ class Share:
     async def take(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:
         verdict = await self._store.take(share_of(claims, self._replicas), self._places(slots))
         if verdict.admitted:
-            self.holders.update(slot.holder for slot in slots)
-            self._charge_budgets(claims)
+            self.holders |= _holders(claims, slots)
+            self._charge_budgets([claim for claim in claims if not claim.holder])
         return msgspec.structs.replace(verdict, by=self)
 
-    async def settle(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> None:
-        self.holders.difference_update(slot.holder for slot in slots)
+    async def settle(self, claims: Sequence[Claim], slots: Sequence[Slot] = (), again: bool = False) -> None:
+        self.holders -= _holders(claims, slots)
         await self._store.settle(share_of(claims, self._replicas), self._places(slots))
         self._charge_budgets(claims)
 
-    async def renew(self, slots: Sequence[Slot]) -> None:
-        await self._store.renew(slots)
+    async def renew(self, slots: Sequence[Slot], claims: Sequence[Claim] = ()) -> None:
+        await self._store.renew(slots, claims)
+
+    async def balances(self, claims: Sequence[Claim]) -> list[Balance]:
+        return await self._store.balances(claims)
 
     async def close(self) -> None:
         await self._store.close()
@@ -237,6 +336,15 @@ class Share:
     def _charge_budgets(self, claims: Sequence[Claim]) -> None:
         if budgets := [claim for claim in claims if not claim.limit.rate]:
             self._charge(budgets)
+
+
+def _holders(claims: Sequence[Claim], slots: Sequence[Slot]) -> set[str]:
+    return {claim.holder for claim in claims if claim.holder} | {slot.holder for slot in slots}
+
+
+def _of_fallback(claim: Claim) -> Claim:
+    """The claim as the store gets it that did not decide about it: it may hold a reservation of the same holder, unheard of."""
+    return msgspec.structs.replace(claim, holder=f"{claim.holder}~")
 
 
 def share_of(claims: Sequence[Claim], replicas: int) -> Sequence[Claim]:

@@ -12,8 +12,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from gateway.errors import Unavailable
-from gateway.limits import Claim, Level, Slot, Verdict
-from gateway.limits.bucket import SECOND, Bucket, refusal, rule_of, same_limits
+from gateway.limits import Balance, Claim, Level, Slot, Verdict
+from gateway.limits.bucket import SECOND, Bucket, moved, refusal, rule_of, same_limits
 
 SWEEP_EVERY = 32
 """Claims between two sweeps."""
@@ -38,6 +38,8 @@ class MemoryStore:
         self._max_buckets = max_buckets
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
         self._holders: dict[str, set[str]] = {}
+        self._reserved: dict[str, dict[str, tuple[int, int]]] = {}
+        """Of each budget, by holder: the ticks that were reserved, which are part of its backlog, and their unit."""
         self._until_sweep = SWEEP_EVERY
 
     def __len__(self) -> int:
@@ -49,6 +51,8 @@ class MemoryStore:
 
     def take_now(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:
         """Raises ValueError for a negative amount, or one bucket under two limits; Unavailable for a budget too many."""
+        if claims and claims[-1].holder:
+            same_limits(claims)
         now = self._clock()
         exact = now * SECOND  # as `_microseconds` does
         earliest = latest = math.floor(exact)
@@ -73,10 +77,13 @@ class MemoryStore:
             if bucket.backlog > bucket.rule.capacity:
                 fits = False
         if fits and not slots:
+            if claims and claims[-1].holder:
+                self._reserve(claims, taken)
             return Verdict(True, tuple([bucket.rule.level(bucket.backlog) for bucket, _ in taken]))
         entered: list[Slot] = []
         rooms = [self._enter(slot, entered) for slot in slots]
         if fits and all(rooms):
+            self._reserve(claims, taken)
             levels = [bucket.rule.level(bucket.backlog) for bucket, _ in taken]
             levels += [Level(float(slot.capacity - self._taken(slot)), 0.0) for slot in slots]
             return Verdict(True, tuple(levels))
@@ -92,24 +99,55 @@ class MemoryStore:
         retry_after = _until(now, max((bucket.at for bucket, _ in taken), default=latest), verdict.retry_after)
         return Verdict(False, verdict.levels, retry_after, verdict.denied)
 
-    async def settle(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> None:
+    async def settle(self, claims: Sequence[Claim], slots: Sequence[Slot] = (), again: bool = False) -> None:
         """Raises ValueError for an amount that is not finite, or one bucket under two limits."""
+        if again and not any(claim.holder in self._reserved.get(claim.key, ()) for claim in claims if claim.holder):
+            return
         earliest, latest = _microseconds(self._clock())
         charges = []
         for claim in claims:
             bucket = self._bucket(claim, claims, earliest, latest)
-            charges.append((bucket, bucket.rule.charge(claim.amount)))
-        for bucket, charge in charges:
-            bucket.settle(charge)
+            charges.append((bucket, bucket.rule.charge(claim.amount), claim))
+        for bucket, charge, claim in charges:
+            bucket.settle(charge - self._given_back(claim, bucket) if claim.holder else charge)
         for slot in slots:
             self._free(slot)
 
-    async def renew(self, slots: Sequence[Slot]) -> None:
-        """Nothing to do: a slot lives and dies with this process."""
+    async def renew(self, slots: Sequence[Slot], claims: Sequence[Claim] = ()) -> None:
+        """Nothing to do: slots and reservations live and die with this process."""
+
+    async def balances(self, claims: Sequence[Claim]) -> list[Balance]:
+        """As BucketStore has it."""
+        earliest, latest = _microseconds(self._clock())
+        found = []
+        for claim in claims:
+            bucket = self._buckets.get(claim.key)
+            if bucket is None:
+                found.append(Balance(0.0, 0.0))
+                continue
+            bucket.refill(earliest, latest)
+            unit = bucket.rule.unit
+            reserved = sum(moved(ticks, of, unit) for ticks, of in self._reserved.get(claim.key, {}).values())
+            found.append(Balance((bucket.backlog - reserved) / unit, reserved / unit))
+        return found
 
     async def close(self) -> None:
         self._buckets.clear()
         self._holders.clear()
+        self._reserved.clear()
+
+    def _reserve(self, claims: Sequence[Claim], taken: Sequence[tuple[Bucket, int]]) -> None:
+        for claim, (bucket, cost) in zip(claims, taken, strict=True):
+            if claim.holder:
+                self._reserved.setdefault(claim.key, {})[claim.holder] = (cost, bucket.rule.unit)
+
+    def _given_back(self, claim: Claim, bucket: Bucket) -> int:
+        """The ticks that were reserved for the claim's holder, who has no reservation any more; 0 where he had none."""
+        reserved = self._reserved.get(claim.key, {})
+        ticks, unit = reserved.pop(claim.holder, (0, 1))
+        if not reserved:
+            self._reserved.pop(claim.key, None)
+        return moved(ticks, unit, bucket.rule.unit)
 
     def _bucket(self, claim: Claim, claims: Sequence[Claim], earliest: int, latest: int) -> Bucket:
         """The claim's bucket, as it is now. Raises ValueError where another of the `claims` has another limit for it."""
@@ -163,6 +201,7 @@ class MemoryStore:
                 buckets.move_to_end(key)
             else:
                 del buckets[key]
+                self._reserved.pop(key, None)
 
 
 def _microseconds(now: float) -> tuple[int, int]:

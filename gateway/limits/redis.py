@@ -11,7 +11,8 @@ waiting for its reply. A take that turns out to have been admitted for nobody is
 settlement is carried whether anybody waits for it or not.
 
 Where a connection breaks, what it carried may have been done or not. Amounts are not sent twice, so that none is ever
-minted; at worst they are lost to the caller. Slots are given back once more, which does no harm.
+minted; at worst they are lost to the caller. Slots and reservations are given back once more, which does no harm, and what
+ends a reservation may be sent again: the reservation tells the server whether it has been done.
 """
 
 import asyncio
@@ -19,11 +20,12 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import msgspec
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from gateway.limits import Claim, Level, Slot, Verdict
+from gateway.limits import Balance, Claim, Level, Slot, Verdict
 from gateway.limits.bucket import SECOND, Rule, refusal, rule_of, same_limits
 from gateway.limits.faults import StoreFailed
 from gateway.limits.guarded import TIMEOUT
@@ -40,15 +42,23 @@ OWED = 10_000
 RENEWED = 256
 """Slots renewed by one run of the script, one run after the other: calls that come meanwhile wait for no more."""
 
-Mode = Literal["take", "settle", "renew"]
+Mode = Literal["take", "settle", "again", "renew", "look"]
 Place = tuple[str, str]
 """The key of a set of slots, and a holder."""
+
+
+class Reservation(NamedTuple):
+    """`number`: of the budget's bucket among the call's; `member`: holder, ticks and unit, as the set of holders has it."""
+
+    number: int
+    key: str
+    member: str
 
 
 class _Call:
     """One run of the script. `answer`: who waits for it, if anybody does."""
 
-    __slots__ = ("answer", "buckets", "ended", "limits", "mode", "numbers", "places")
+    __slots__ = ("answer", "buckets", "ended", "limits", "mode", "numbers", "places", "reservations")
 
     def __init__(
         self,
@@ -58,6 +68,7 @@ class _Call:
         places: Sequence[Place] = (),
         limits: Sequence[int] = (),
         answer: "asyncio.Future[list[int]] | None" = None,
+        reservations: Sequence[Reservation] = (),
     ) -> None:
         self.mode = mode
         self.buckets = buckets
@@ -65,22 +76,42 @@ class _Call:
         self.places = places
         self.limits = limits
         self.answer = answer
-        self.ended: list[Place] = []
-        """Of a renewal: places given back since it was asked for."""
+        self.reservations = reservations
+        self.ended: list[_Call] = []
+        """Of a renewal: settlements that were sent since it was asked for."""
 
     def arguments(self, now: int | str, lease: int) -> list[Any]:
-        held = [key for key, _ in self.places]
-        found: list[Any] = [len(self.buckets) + len(held), *self.buckets, *held]
-        found += (self.mode, now, lease, len(self.buckets), *self.numbers)
+        keys = [*self.buckets, *(key for key, _ in self.places), *(one.key for one in self.reservations)]
+        found: list[Any] = [len(keys), *keys]
+        found += (self.mode, now, lease, len(self.buckets), len(self.places), *self.numbers)
         for (_, holder), limit in zip(self.places, self.limits, strict=True):
             found += (limit, holder)
+        for one in self.reservations:
+            found += (one.number + 1, one.member)
         return found
 
     def undo(self) -> "_Call":
         """What gives a take back."""
         numbers = list(self.numbers)
         numbers[3::5] = [-ticks for ticks in numbers[3::5]]
-        return _Call("settle", self.buckets, numbers, self.places, self.limits)
+        for one in self.reservations:  # it ends, and nothing was used
+            numbers[5 * one.number + 3] = 0
+        return _Call("settle", self.buckets, numbers, self.places, self.limits, None, self.reservations)
+
+    def release(self) -> "_Call | None":
+        """What does no harm where the call was not done, or was settled: its places and reservations are given back.
+
+        None where it has neither.
+        """
+        if not self.places and not self.reservations:
+            return None
+        if not self.reservations:
+            return _release(self.places)
+        known = {one.number: at for at, one in enumerate(self.reservations)}
+        buckets = [self.buckets[number] for number in known]
+        numbers = [n for number in known for n in (*self.numbers[5 * number : 5 * number + 3], 0, self.numbers[5 * number + 4])]
+        reservations = [one._replace(number=known[one.number]) for one in self.reservations]
+        return _Call("again", buckets, numbers, self.places, [0] * len(self.places), None, reservations)
 
 
 def _release(places: Sequence[Place]) -> _Call:
@@ -143,21 +174,38 @@ class RedisStore:
     def _probe(self) -> _Call:
         return _release([(f"{self._tag}/", "")])  # a write: a replica would read for us, and no more
 
-    async def settle(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> None:
-        """Raises StoreFailed where it is not known to have been done; ValueError as MemoryStore does."""
+    async def settle(self, claims: Sequence[Claim], slots: Sequence[Slot] = (), again: bool = False) -> None:
+        """Raises StoreFailed where it is not known to have been done; ValueError as MemoryStore does.
+
+        Where it reserved something it may be tried `again` until an answer comes, for an hour.
+        """
         rules = [rule_of(claim.limit) for claim in claims]
         charges = [rule.charge(claim.amount) for claim, rule in zip(claims, rules, strict=True)]
-        call = self._call("settle", claims, rules, charges, slots)
+        call = self._call("again" if again else "settle", claims, rules, charges, slots)
         for renewal in self._renewals:  # another connection may be the faster one
-            renewal.ended += call.places
+            renewal.ended.append(call)
         await self._run(call)
 
-    async def renew(self, slots: Sequence[Slot]) -> None:
-        """A slot that was lost is held again, even beyond its capacity: its call is there. Raises StoreFailed."""
-        for first in range(0, len(slots), RENEWED):
-            call = self._call("renew", (), (), (), slots[first : first + RENEWED])
+    async def renew(self, slots: Sequence[Slot], claims: Sequence[Claim] = ()) -> None:
+        """What was lost is held again, even beyond its capacity: its call is there. Raises StoreFailed."""
+        for first in range(0, max(len(slots), len(claims)), RENEWED):
+            some = claims[first : first + RENEWED]
+            rules = [rule_of(claim.limit) for claim in some]
+            charges = [rule.charge(claim.amount) for claim, rule in zip(some, rules, strict=True)]
+            call = self._call("renew", some, rules, charges, slots[first : first + RENEWED])
             self._renewals.append(call)
             await self._run(call)
+
+    async def balances(self, claims: Sequence[Claim]) -> list[Balance]:
+        """Raises StoreFailed."""
+        rules = [rule_of(claim.limit) for claim in claims]
+        looked = [msgspec.structs.replace(claim, holder="-") for claim in claims]
+        call = self._call("look", looked, rules, [0] * len(claims), ())
+        found = (await self._run(call, max(PATIENCE, self.timeout)))[1:]
+        return [
+            Balance((backlog - reserved) / rule.unit, reserved / rule.unit)
+            for rule, backlog, reserved in zip(rules, found[::2], found[1::2], strict=True)
+        ]
 
     async def close(self) -> None:
         """Carries what is still to be given back, within PATIENCE."""
@@ -176,13 +224,19 @@ class RedisStore:
         self, mode: Mode, claims: Sequence[Claim], rules: Sequence[Rule], ticks: Sequence[int], slots: Sequence[Slot]
     ) -> _Call:
         buckets = [f"{self._tag}:{claim.key}" for claim in claims]
-        if len(set(buckets)) < len(buckets):
+        if mode != "renew" and len(set(buckets)) < len(buckets):
             same_limits(claims)
         numbers: list[int] = []
         for claim, rule, added in zip(claims, rules, ticks, strict=True):
             numbers += (rule.pace, rule.unit, rule.capacity, added, int(claim.expires * 1000))
         places = [(f"{self._tag}/{slot.key}", slot.holder) for slot in slots]
-        return _Call(mode, buckets, numbers, places, [slot.capacity for slot in slots])
+        reservations = []
+        for number, (claim, rule) in enumerate(zip(claims, rules, strict=True)):
+            if claim.holder:
+                reserved = rule.charge(claim.held if mode in ("settle", "again") else claim.amount)
+                member = f"{claim.holder} {reserved} {rule.unit}"
+                reservations.append(Reservation(number, f"{self._tag}!{claim.key}", member))
+        return _Call(mode, buckets, numbers, places, [slot.capacity for slot in slots], None, reservations)
 
     async def _run(self, call: _Call, timeout: float | None = None) -> list[int]:
         call.answer = asyncio.get_running_loop().create_future()
@@ -235,7 +289,10 @@ class RedisStore:
         _answer(call, reply)
 
     def _land_unknown(self, call: _Call, error: Exception) -> None:
-        if call.places and call.mode != "renew":
+        if call.mode == "take":
+            if release := call.release():
+                self._owed.append(release)
+        elif call.places and call.mode != "renew":
             self._owed.append(_release(call.places))
         self._end_renewal(call)
         _answer(call, error)
@@ -243,8 +300,11 @@ class RedisStore:
     def _end_renewal(self, call: _Call) -> None:
         if call.mode == "renew":
             self._renewals.remove(call)
-            if ended := set(call.ended).intersection(call.places):
-                self._owed.append(_release(list(ended)))
+            held = {*call.places, *((one.key, one.member) for one in call.reservations)}
+            for settled in call.ended:
+                again = {*settled.places, *((one.key, one.member) for one in settled.reservations)}
+                if not held.isdisjoint(again) and (release := settled.release()):
+                    self._owed.append(release)
 
     async def _send(self, calls: Sequence[_Call]) -> list[Any]:
         now = "" if self._now is None else self._now()

@@ -43,7 +43,7 @@ import msgspec
 from gateway.limits.faults import StoreFailed
 
 MAGIC = b"sluicelb"
-VERSION = 1
+VERSION = 2
 HEADER = struct.Struct("<8sII16s")
 """Magic, version, rows, boot id."""
 FLOCK = struct.Struct("hhqqi4x")

@@ -72,12 +72,12 @@ class Plan(msgspec.Struct, frozen=True, eq=False):
     metering: bool
     plain: bool  # nothing is to be settled
 
-    def amounts(self, amounts: Amounts, wall: float) -> list[Claim]:
-        """The claims on what is metered, budgets as they are at `wall` (seconds since the epoch)."""
+    def amounts(self, amounts: Amounts, wall: float, holder: str = "") -> list[Claim]:
+        """The claims on what is metered, budgets as they are at `wall` (seconds since the epoch) and last, for `holder`."""
         claims = [amounted(claim, amounts.of(claim)) for claim in self.metered]
         for view, budget in self.budgets:
             prefix = budget_prefix(view.scope, view.name)
-            claims += budget_claims(prefix, budget, wall, amounts.money, scope=view.scope)
+            claims += budget_claims(prefix, budget, wall, amounts.money, scope=view.scope, holder=holder)
         return claims
 
     def marks(self, levels: Sequence[Level]) -> list[tuple[str, list[Mark]]]:
@@ -194,9 +194,20 @@ def used(attempts: Iterable[Attempt]) -> Amounts:
 
 
 def differences(claims: Iterable[Claim], amounts: Amounts) -> list[Claim]:
-    """What is to be settled of claims whose amounts turned out to be these."""
-    changes = ((claim, amounts.of(claim) - claim.amount) for claim in claims)
-    return [amounted(claim, change) for claim, change in changes if change]
+    """What is to be settled of claims whose amounts turned out to be these: reservations always, others where they differ."""
+    found = []
+    for claim in claims:
+        used = amounts.of(claim)
+        if claim.holder:
+            found.append(ended(claim, used))
+        elif used != claim.amount:
+            found.append(amounted(claim, used - claim.amount))
+    return found
+
+
+def ended(claim: Claim, used: float) -> Claim:
+    """The settlement of a reservation, of which `used` was used."""
+    return msgspec.structs.replace(claim, amount=used, held=claim.amount)
 
 
 # --- what callers are told

@@ -170,8 +170,8 @@ class Limiter:
             claim = self._of_addresses[call.address] = claim_of_address(call.address, self._address)
         return (claim, *plan.fixed)
 
-    def metered(self, plan: Plan, amounts: Amounts) -> list[Claim]:
-        return plan.amounts(amounts, self._wall())
+    def metered(self, plan: Plan, amounts: Amounts, holder: str) -> list[Claim]:
+        return plan.amounts(amounts, self._wall(), holder)
 
     def reserved(self, chat: ChatRequest, targets: Sequence[Target]) -> Amounts:
         return reserved(chat, targets, self._output_tokens, self._wall())
@@ -199,12 +199,9 @@ class Limiter:
                 self._soft(scope, mark.period).inc()
         return [("x-sluice-budget", soft_header(marks[0][1]))] if marks else []
 
-    def slots(self, plan: Plan) -> tuple[Slot, ...]:
-        """Places for a new holder."""
-        if not plan.slots:
-            return ()
-        holder = next(self._holders)
-        return tuple(held(slot, holder) for slot in plan.slots)
+    def holder(self, plan: Plan) -> str:
+        """A new name to hold places and reservations under; "" where the plan has neither."""
+        return next(self._holders) if plan.slots or plan.budgets else ""
 
     async def take(self, call: Call, claims: Sequence[Claim], slots: Sequence[Slot]) -> Verdict:
         """At once, or where the alias has a queue perhaps later."""
@@ -290,8 +287,9 @@ class _Reservation:
 
     async def __aenter__(self) -> None:
         limiter, plan, call = self._limiter, self._plan, self._call
-        self._slots = limiter.slots(plan)
-        self._metered = limiter.metered(plan, limiter.reserved(call.chat, call.route.targets)) if plan.metering else []
+        holder = limiter.holder(plan)
+        self._slots = [held(slot, holder) for slot in plan.slots]
+        self._metered = limiter.metered(plan, limiter.reserved(call.chat, call.route.targets), holder) if plan.metering else []
         claims = (*limiter.claims(plan, call), *self._metered)
         verdict = await limiter.take(call, claims, self._slots)
         if not verdict.admitted:
@@ -324,8 +322,11 @@ class _Room:
 
     async def __aenter__(self) -> None:
         limiter, plan = self._limiter, self._plan
-        self._slots = limiter.slots(plan)
-        self._metered = limiter.metered(plan, limiter.reserved(self._chat, [self._attempt.target])) if plan.metering else []
+        holder = limiter.holder(plan)
+        self._slots = [held(slot, holder) for slot in plan.slots]
+        self._metered = (
+            limiter.metered(plan, limiter.reserved(self._chat, [self._attempt.target]), holder) if plan.metering else []
+        )
         claims = (*plan.fixed, *self._metered)
         verdict = await limiter.ledger.take(claims, self._slots)
         if not verdict.admitted:

@@ -80,7 +80,7 @@ async def reopen(
 
 
 class Budgets:
-    """Who has a budget. False where nobody has."""
+    """Who has a budget. False where nobody has. `named`: all but the subjects of JWTs, whose names nobody knows."""
 
     def __init__(self, config: Config, others: Mapping[str, Budget]) -> None:
         limits = {
@@ -90,25 +90,25 @@ class Budgets:
             **{("upstream", name): upstream.limits for name, upstream in config.upstreams.items()},
             ("overall", ALL): config.limits.overall,
         }
-        self._named = {owner: of.budget for owner, of in limits.items() if of.budget is not None}
-        self._named |= {("key", name): budget for name, budget in others.items()}
+        self.named = {owner: of.budget for owner, of in limits.items() if of.budget is not None}
+        self.named |= {("key", name): budget for name, budget in others.items()}
         self._issuers = {
             f"jwt:{issuer.issuer}": (issuer, budget) for issuer in config.jwt if (budget := _of_issuer(issuer)) is not None
         }
 
     def __bool__(self) -> bool:
-        return bool(self._named or self._issuers)
+        return bool(self.named or self._issuers)
 
     def of(self, scope: str, name: str) -> Budget | None:
         issuers = (budget for key, (_, budget) in self._issuers.items() if scope == "key" and name.startswith(f"{key}|"))
-        return self._named.get((scope, name)) or next(issuers, None)
+        return self.named.get((scope, name)) or next(issuers, None)
 
     def owners(self, subject: Subject) -> Iterator[Owner]:
         """All who have a budget that this row of usage is charged to."""
         for owner in (("key", subject.key), ("tenant", subject.tenant), ("alias", subject.alias), ("overall", ALL)):
-            if owner in self._named:
+            if owner in self.named:
                 yield owner
-        for scope, name in self._named:
+        for scope, name in self.named:
             if scope == "upstream" and subject.model.startswith(f"{name}/"):
                 yield scope, name
         if subject.key in self._issuers:

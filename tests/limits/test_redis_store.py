@@ -243,7 +243,11 @@ async def test_a_server_that_goes_away_is_waited_for_by_few_calls_and_used_again
 ) -> None:
     async with opened(own_redis.url, "away", timeout=0.05) as (store, raw):
         watched = Watched(store, "open")
-        await watched.guarded.take([Claim("k", LIMIT)])
+        async with asyncio.timeout(HANG):
+            while watched.deciders[-1:] != ["store"]:  # the first may have to wait for its connection
+                await watched.guarded.take([Claim("k", LIMIT, 0)])
+        watched.deciders[:] = ["store"]
+        watched.failures.clear()
         match fault:
             case "stopped":
                 own_redis.stop()

@@ -6,11 +6,12 @@ import math
 import random
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from gateway.budgets import budget_claims, budget_prefix
 from gateway.call import Attempt, Call
-from gateway.chat import ChatRequest
+from gateway.chat import ChatRequest, Sampling
 from gateway.config import Alias, Budget, CallLimits, Limit, Limits, Queue, Rate, Seconds, Tenant, windows_of
 from gateway.errors import RateLimited
 from gateway.events import Usage
@@ -343,12 +344,16 @@ def asking(**fields: object) -> ChatRequest:
         ({"max_tokens": 1, "max_completion_tokens": 40_000}, 40_000),
         ({"max_tokens": 0, "max_completion_tokens": 5}, 5),
         ({"max_tokens": 5, "max_completion_tokens": 0}, 5),
-        ({"max_tokens": 10**400}, 10**9),
     ],
 )
 def test_never_less_is_reserved_than_can_be_generated(fields: dict[str, object], output: int) -> None:
     amounts = reserved(asking(**fields), [], OUTPUT, 0.0)
     assert (amounts.tokens, amounts.money) == (2 + output, 0.0)
+
+
+def test_a_maximum_beyond_all_bounds_is_reserved_as_the_most_there_is() -> None:
+    chat = msgspec.structs.replace(asking(), sampling=Sampling(max_tokens=10**400))
+    assert reserved(chat, [], OUTPUT, 0.0).tokens == 2 + 10**9
 
 
 async def test_a_maximum_of_nothing_does_not_pass_a_bucket_that_holds_less_than_an_answer() -> None:
