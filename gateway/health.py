@@ -13,7 +13,7 @@ from typing import Protocol
 
 import msgspec
 
-from gateway.errors import UpstreamError, UpstreamErrorKind
+from gateway.errors import ACCOUNTS_FAULT, UpstreamError, UpstreamErrorKind
 
 
 class State(IntEnum):
@@ -202,7 +202,7 @@ class Health:
             self._cool_until = max(self._cool_until, self._clock() + min(error.retry_after or COOL_DOWN, PATIENCE))
         if error.kind in NOT_ITS_FAULT:
             return self.abandoned()
-        if error.kind == "bad_credentials":
+        if error.kind in ACCOUNTS_FAULT:
             self._refused = True
             self._watcher.refused(error)
         self._failures += 1

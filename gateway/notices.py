@@ -117,9 +117,10 @@ class TargetNotices:
                 self._notices.begin(("alias", alias), "error", "alias_without_target", alias=alias, targets=len(healths))
 
     def refused(self, error: UpstreamError) -> None:
-        """The provider did not accept our credentials."""
+        """The provider did not accept our credentials, or our account: it wants its money."""
+        event = "account_refused" if error.kind == "billing" else "credentials_refused"
         self._notices.seen(
-            ("credentials", self._upstream, self._model), "error", "credentials_refused",
+            ("credentials", self._upstream, self._model), "error", event,
             upstream=self._upstream, model=self._model, upstream_status=error.status or None,
         )  # fmt: skip
 

@@ -178,4 +178,5 @@ def test_an_account_without_money_cools_down_and_counts_as_a_failure() -> None:
     for _ in range(POLICY.failures):
         health.begin()
         health.failed(UpstreamError("billing"))
+    assert not health.ready()
     assert health.state is State.OPEN

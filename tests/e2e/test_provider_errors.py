@@ -101,6 +101,8 @@ async def test_our_accounts_fault_is_not_the_callers(status: int, body: Any) -> 
             assert (code, "Hi" in text) == (200, True)
     async with behind(error(status, body)) as g:
         streamed, whole, lines = await answers(g)
+        [noted] = [line for line in g.log_lines if line["event"] in ("credentials_refused", "account_refused")]
+        assert (noted["level"], noted["upstream"]) == ("error", "up0")
         for code, text, _ in (streamed, whole):
             told = json.loads(text)["error"]
             assert code in (429, 502)
