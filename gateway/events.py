@@ -16,12 +16,32 @@ ToolKind = Literal["function", "server"]
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):
-    """Token counts as the provider billed them. `cached_input` is part of `input`, `reasoning` of `output`."""
+    """Token counts as the provider billed them. `cached_input` is part of `input`, `reasoning` of `output`.
+
+    `total` is the provider's own word where it said one (xAI's is more than the sum), else 0.
+    """
 
     input: int = 0
     output: int = 0
     cached_input: int = 0
     reasoning: int = 0
+    total: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """All tokens: the provider's own total, else the sum."""
+        return self.total or self.input + self.output
+
+    def plus(self, other: "Usage") -> "Usage":
+        """What two attempts used together."""
+        total = self.tokens + other.tokens if self.total or other.total else 0
+        return Usage(
+            self.input + other.input,
+            self.output + other.output,
+            self.cached_input + other.cached_input,
+            self.reasoning + other.reasoning,
+            total,
+        )
 
 
 MOST_TOKENS = 1_000_000_000
@@ -35,6 +55,8 @@ def believed(usage: Usage) -> Usage | None:
     Arithmetic on those can fail anywhere behind this point. 12.0 is a whole number.
     """
     input, output, cached, reasoning = usage.input, usage.output, usage.cached_input, usage.reasoning
+    if usage.total and not (type(usage.total) is int and 0 <= usage.total <= 2 * MOST_TOKENS):
+        usage = msgspec.structs.replace(usage, total=0)  # the sum has to do
     if (
         type(input) is type(output) is type(cached) is type(reasoning) is int
         and 0 <= input <= MOST_TOKENS
@@ -44,7 +66,7 @@ def believed(usage: Usage) -> Usage | None:
     ):
         return usage
     counts = [_count(value) for value in (input, output, cached, reasoning)]
-    return None if None in counts else Usage(*counts)  # type: ignore[arg-type]
+    return None if None in counts else Usage(*counts, usage.total)  # type: ignore[arg-type, call-arg]
 
 
 def _count(value: object) -> int | None:

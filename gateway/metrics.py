@@ -94,6 +94,10 @@ TABLE: Mapping[str, Spec] = {
     "upstream_attempts": Spec("counter", ("upstream", "model", "outcome"), "Upstream attempts, by how they ended"),
     "dropped_fields": Spec("counter", ("upstream", "model", "field"), "Fields of requests left out by a target's rules"),
     "skipped_events": Spec("counter", ("upstream", "model"), "Malformed events skipped inside good streams"),
+    "skipped_fields": Spec(
+        "counter", ("upstream", "model"), "Fields of another type than they should be, read for what they could be or left out"
+    ),
+    "finish_missing": Spec("counter", ("upstream", "model"), "Answers that were complete, though no finish reason came"),
     "failovers": Spec("counter", ("alias", "from", "to", "cause"), "Calls that went on to a target past another, by why"),
     "recoveries": Spec("counter", ("alias", "how", "outcome"), "Tries to continue a cut stream on another target"),
     "breaker_state": Spec("gauge", ("upstream", "model"), "0 closed, 1 half-open, 2 open"),
@@ -245,10 +249,12 @@ class TargetSeries:
         "attempts",
         "cost",
         "estimated",
+        "finish_missing",
         "first_token",
         "per_token",
         "reported",
         "skipped",
+        "skipped_fields",
         "unpriced",
         "usage_refused",
     )
@@ -262,5 +268,7 @@ class TargetSeries:
         self.estimated = Lazy[str, Any](lambda kind: metrics.child("tokens", *pair, kind, "estimate"))
         self.skipped = metrics.child("skipped_events", *pair)
         self.usage_refused = metrics.child("usage_refused", *pair)
+        self.skipped_fields = metrics.child("skipped_fields", *pair)
+        self.finish_missing = metrics.child("finish_missing", *pair)
         self.cost = metrics.child("cost_usd", *pair)
         self.unpriced = metrics.child("unpriced_requests", *pair)

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from gateway.backends import Backend
+from gateway.backends import Backend, Decoder
 from gateway.call import LARGE, NOTHING, Attempt, Call, Nowhere, Outlet, Target
 from gateway.chat import ChatRequest, continued, estimated_tokens
 from gateway.config import Prices
@@ -39,7 +39,7 @@ from gateway.forwarding import forwarded, with_forwarded
 from gateway.frontends import Answer
 from gateway.hedging import race
 from gateway.later import Schedule, at_once
-from gateway.metrics import UNCOUNTED
+from gateway.metrics import UNCOUNTED, TargetSeries
 from gateway.prices import cost, price_at
 from gateway.relay import Relay
 from gateway.routing import Journey, RetryBudget, Step, queue_of
@@ -374,7 +374,7 @@ class Pipeline:
             call.series.request_overhead.observe(attempt.started - call.received)
         call.attempts.append(attempt)
         task = asyncio.current_task() if flow.won is not None else None  # only one of several has to be told apart
-        leg = Leg(flow, attempt, last, task, prefilled, self._priced)
+        leg = Leg(flow, attempt, last, task, prefilled, self._priced if not flow.resumes else self._summed)
         flow.legs.append(leg)
         connect, headers = _waits(attempt)
         target.health.begin()
@@ -410,8 +410,8 @@ class Pipeline:
             target.load.in_flight -= 1
             flow.legs.remove(leg)
             leg.part()
-            if skipped := getattr(leg.decoder, "skipped", 0):
-                target.series.skipped.inc(skipped)
+            if leg.decoder is not None:
+                _count_oddities(leg.decoder, target.series)
             if attempt.outcome == "abandoned" and leg.relay is not None and leg.relay.finished is not None:
                 attempt.outcome = "ok"  # the client left between the answer's end and the body's
                 target.health.succeeded()
@@ -440,6 +440,17 @@ class Pipeline:
             call.headers = [*others, (COST, f"{dollars:.9f}")]
         return msgspec.structs.replace(finished, cost=dollars)
 
+    def _summed(self, leg: Leg, finished: Finished) -> Finished:
+        """The end of an answer that others had begun: with what all of its attempts used."""
+        told = finished if self._priced is None else self._priced(leg, finished)
+        if told.usage is None:
+            return told
+        usage = told.usage
+        for attempt in leg.flow.call.attempts:
+            if attempt is not leg.attempt and attempt.used is not NOTHING:
+                usage = usage.plus(attempt.used)
+        return msgspec.structs.replace(told, usage=usage)
+
     def _record(self, attempt: Attempt, relay: Relay | None, chat: ChatRequest, ended: float) -> None:
         """The attempt's outcome and tokens, whatever became of it. `ended`: when its answer was complete, or it was over."""
         if attempt.outcome == "abandoned":
@@ -449,7 +460,7 @@ class Pipeline:
             attempt.model = relay.model
             if relay.usage_refused:
                 attempt.target.series.usage_refused.inc()
-            attempt.usage = relay.finished.usage if relay.finished is not None else None
+            attempt.usage = relay.usage
             attempt.used = attempt.usage or Usage(estimated_tokens(chat), relay.estimated_tokens)
         elif attempt.whole is not None and attempt.outcome in UNSEEN:
             attempt.used = Usage(estimated_tokens(chat), 0)
@@ -457,6 +468,16 @@ class Pipeline:
             price = price_at(attempt.target.prices, self._wall())
             attempt.cost = cost(price, attempt.used) if price is not None else None
         self._later(_count, attempt, ended)
+
+
+def _count_oddities(decoder: Decoder, series: TargetSeries) -> None:
+    """What a decoder had to overlook in its answer, where it counts that."""
+    if skipped := getattr(decoder, "skipped", 0):
+        series.skipped.inc(skipped)
+    if fields := getattr(decoder, "skipped_fields", 0):
+        series.skipped_fields.inc(fields)
+    if missing := getattr(decoder, "finish_missing", 0):
+        series.finish_missing.inc(missing)
 
 
 def _count(attempt: Attempt, ended: float) -> None:

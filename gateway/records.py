@@ -25,6 +25,7 @@ class CallLine(Line, kw_only=True):
     alias: str | UnsetType = UNSET
     target: str | UnsetType | None = UNSET
     attempts: list[str] | UnsetType = UNSET
+    attempt_costs: list[float | None] | UnsetType = UNSET
     stream: bool | UnsetType = UNSET
     end: str = "client_gone"
     ttft: float | UnsetType | None = UNSET
@@ -41,10 +42,15 @@ class CallLine(Line, kw_only=True):
         self.alias = call.route.name
         self.target = answered.target.label if answered is not None else None
         self.attempts = [f"{attempt.target.label} {attempt.outcome}" for attempt in call.attempts]
+        if len(call.attempts) > 1:
+            self._tell_each(call)
         self.stream = call.chat.stream
         self.end = call.end
         self.ttft = round(ttft, 6) if ttft is not None else None
         used = answered.used if answered is not None and answered.used is not NOTHING else None
+        if used is not None and len(call.attempts) > 1:
+            for attempt in call.attempts:
+                used = used if attempt is answered or attempt.used is NOTHING else used.plus(attempt.used)
         self.tokens_in = used.input if used is not None else None
         self.tokens_out = used.output if used is not None else None
         if answered is not None and used is not None and answered.usage is None:
@@ -53,6 +59,12 @@ class CallLine(Line, kw_only=True):
         failed = call.error if isinstance(call.error, UpstreamError) else None
         self.detail = (failed.detail or None) if failed is not None else None
         self.upstream_status = (failed.status or None) if failed is not None else None
+
+    def _tell_each(self, call: Call) -> None:
+        """What each attempt cost, where several have generated something."""
+        costs = [attempt.cost for attempt in call.attempts]
+        if sum(attempt.used is not NOTHING for attempt in call.attempts) > 1:
+            self.attempt_costs = [round(cost, 9) if cost is not None else None for cost in costs]
 
 
 class RequestLine(CallLine, kw_only=True):

@@ -38,6 +38,7 @@ from gateway.events import (
     TextDelta,
     ToolCallDelta,
     ToolCallStarted,
+    Usage,
     Verbatim,
     Working,
     believed,
@@ -73,6 +74,7 @@ class Relay(msgspec.Struct, eq=False):
     resumes: bool = False
     committed: bool = False
     finished: Finished | None = None
+    usage: Usage | None = None  # what the provider reported of this attempt
     first_content_at: float = 0.0
     gap: float = 0.0
     characters: int = 0
@@ -212,6 +214,7 @@ class Relay(msgspec.Struct, eq=False):
         if reported is not None and (usage := believed(reported)) is not reported:
             self.usage_refused = usage is None
             finished = msgspec.structs.replace(finished, usage=usage)
+        self.usage = finished.usage
         return finished if self.priced is None else self.priced(finished)
 
     def _commit(self, events: list[StreamEvent]) -> bytes:

@@ -26,7 +26,7 @@ from msgspec import Meta
 
 from gateway.backends import Headers, UpstreamRequest
 from gateway.chat import Cache, ChatRequest, Image, Message, Other, Part, Text, Thought, Tool, ToolCall
-from gateway.config import Secret
+from gateway.config import Bytes, Secret
 from gateway.errors import BadRequest, UpstreamError
 from gateway.modelrules import NO_RULES, Effort, ModelRules
 from gateway.wire.baseurl import endpoint
@@ -34,6 +34,7 @@ from gateway.wire.dataurl import inline_data, is_http, plain_base64
 from gateway.wire.upstream_errors import upstream_error
 from plugins.anthropic_stream import MessagesDecoder
 from plugins.anthropic_thinking import LOWEST_TOP_P, plan, thinks
+from plugins.decoding import MAX_EVENT
 from plugins.tool_ids import fitted_ids
 from plugins.translation import check_endpoint, inline_image, json_object, plain_text, response_format
 
@@ -55,7 +56,9 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     `beta`: values of the anthropic-beta header. `extra_body`: fields put into each request as they are; `thinking` among
     them is fitted to the request, and `output_config` joined with what the request has of it.
-    `strict`: data in the stream that is no event is an error, else it is skipped.
+    `strict`: data in the stream that is no event is an error, else it is skipped. `max_event`: bytes of one event.
+    `keep_stop`: tell callers `stop` where it was told beside tool calls, else it is `tool_calls`. `usage_is_end`: a stream
+    that ends behind its last usage is complete, though no stop reason came.
     """
 
     dialect: ClassVar[str] = ""
@@ -70,6 +73,9 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     extra_body: dict[str, Any] = {}
     default_max_tokens: Annotated[int, Meta(ge=1)] = 4096
     strict: bool = False
+    max_event: Bytes = MAX_EVENT
+    keep_stop: bool = False
+    usage_is_end: bool = False
 
     def __post_init__(self) -> None:
         check_endpoint(self.base_url, self.headers)
@@ -98,7 +104,9 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         return UpstreamRequest(self._url, self._headers, msgspec.json.encode(body))
 
     def decoder(self, *, verbatim: bool = False) -> MessagesDecoder:
-        return MessagesDecoder(strict=self.strict)
+        return MessagesDecoder(
+            strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop, usage_is_end=self.usage_is_end
+        )
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         return upstream_error(status, headers, body)

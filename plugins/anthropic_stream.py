@@ -2,7 +2,16 @@
 
 A stream is message_start, then content blocks (start, deltas, stop), message_delta (why it stopped, usage so far) and
 message_stop, its terminator. Event types nobody here knows are skipped, as the vendor's versioning policy asks.
-A body that ends after a stop reason has been told, but before message_stop, is complete too.
+How it ends:
+
+    message_stop                                      complete; `stop` where no stop reason came, and that is counted
+    a stop reason, then the body's end                complete
+    usage in a message_delta, then the body's end     complete where `usage_is_end`, else cut
+    the body's end with none of these                 cut
+    a stop reason that means failure                  an error (`plugins.decoding.FAILURES`)
+
+Where the client's tools were called, `stop` is `tool_calls` unless `keep_stop`. A last event that is whole JSON counts,
+though the empty line behind it is missing. An event that msgspec refuses is read field by field (`gateway.wire.lenient`).
 Citations and the results of tools the provider ran have no event of ours.
 
 A thinking block's signature, and a redacted block's data, are told as one event at the block's end. Thinking of which no text
@@ -10,6 +19,7 @@ is shown (`display: omitted`), and a compaction of the history, are signs of lif
 which names the model that goes on where another declined.
 """
 
+import re
 from typing import Any
 
 import msgspec
@@ -30,9 +40,10 @@ from gateway.events import (
     Usage,
     Working,
 )
+from gateway.wire.lenient import REPLACEMENT, Halves, fit, is_object, parse, whole_characters
 from gateway.wire.sse import Event, EventStream
 from gateway.wire.upstream_errors import stream_error, told_error
-from plugins.decoding import FrameDecoder
+from plugins.decoding import MAX_EVENT, FrameDecoder, arguments_of, failure_of
 
 STOP_REASONS: dict[str, FinishReason] = {
     "end_turn": "stop",
@@ -75,15 +86,15 @@ class _Usage(msgspec.Struct):
 
 
 class _Message(msgspec.Struct):
-    id: str = ""
-    model: str = ""
+    id: str | None = None
+    model: str | None = None
     usage: _Usage | None = None
 
 
 class _Block(msgspec.Struct):
-    type: str
-    id: str = ""
-    name: str = ""
+    type: str = ""
+    id: str | None = None
+    name: str | None = None
     text: str | None = None
     thinking: str | None = None
     signature: str | None = None
@@ -94,18 +105,18 @@ class _Block(msgspec.Struct):
 
 class _Delta(msgspec.Struct):
     type: str = ""
-    text: str = ""
-    thinking: str = ""
-    signature: str = ""
-    partial_json: str = ""
+    text: str | None = None
+    thinking: str | None = None
+    signature: str | None = None
+    partial_json: str | None = None
     stop_reason: str | None = None
 
 
 class _Event(msgspec.Struct):
     """Any event of the stream: one decode, no union, so that a type nobody here knows is no error."""
 
-    type: str
-    index: int = 0
+    type: str = ""
+    index: int | None = None
     delta: _Delta | None = None
     content_block: _Block | None = None
     message: _Message | None = None
@@ -113,12 +124,10 @@ class _Event(msgspec.Struct):
     error: Any = None
 
 
-class _Typed(msgspec.Struct):
-    type: str
-
-
 _EVENT = msgspec.json.Decoder(_Event)
-_TYPED = msgspec.json.Decoder(_Typed)
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+_TYPES = {"text": "text_delta", "thinking": "thinking_delta", "partial_json": "input_json_delta"}
+"""What a delta without a type is, by the field that it has."""
 
 
 class _Writing(msgspec.Struct):
@@ -126,6 +135,7 @@ class _Writing(msgspec.Struct):
 
     index: int
     whole: str
+    kind: ToolKind
     pieces: bool = False
 
 
@@ -140,78 +150,137 @@ class _Thinking:
 
 
 class MessagesDecoder(FrameDecoder[Event]):
-    """The events of one message. `strict`: data that is no event is an error, else it is a proxy's noise: skipped, counted."""
+    """The events of one message.
+
+    `strict`: data that is no event is an error, else it is a proxy's noise: skipped, and counted in `skipped`.
+    `skipped_fields` counts fields of another type than they should be, `finish_missing` answers without a stop reason.
+    """
 
     __slots__ = (
-        "_blocks", "_sealed", "_started", "_stop_reason", "_stream", "_strict", "_thinking", "_tools", "_usage", "skipped"
+        "_block_index", "_blocks", "_calls", "_halves", "_ids", "_keep_stop", "_sealed", "_started", "_stop_reason", "_stream",
+        "_strict", "_thinking", "_tools", "_usage", "_usage_ended", "_usage_is_end", "finish_missing", "skipped",
+        "skipped_fields",
     )  # fmt: skip
 
-    def __init__(self, *, strict: bool = False) -> None:
-        self._stream = EventStream()
+    def __init__(
+        self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False, usage_is_end: bool = False
+    ) -> None:
+        self._stream = EventStream(max_event)
         super().__init__(self._stream)
         self._strict = strict
+        self._keep_stop = keep_stop
+        self._usage_is_end = usage_is_end
         self._tools: dict[int, _Writing] = {}  # by content block
+        self._calls = 0
+        self._ids: set[str] = set()
+        self._block_index = 0  # of the last block that was named
         self._usage: _Usage | None = None
         self._thinking: dict[int, _Thinking] = {}  # by content block
         self._blocks = 0  # of reasoning, so far
         self._sealed = 0  # characters of them
+        self._usage_ended = False  # a message_delta has told it
         self._stop_reason = ""
         self._started = False
+        self._halves: Halves | None = None
         self.skipped = 0
+        self.skipped_fields = 0
+        self.finish_missing = 0
 
     def _end(self) -> list[StreamEvent]:
-        self._stream.close()
-        if not self._stop_reason:
+        events: list[StreamEvent] = []
+        for frame in (self._stream.event(self._stream.close()),):
+            if frame is not None and is_object(frame.data):
+                self._take(frame, events)
+        if self._done:
+            return events
+        if not self._stop_reason and not (self._usage_is_end and self._usage_ended):
             raise UpstreamTruncated
-        return [self._finish()]
+        self._finish(events)
+        return events
 
     def _take(self, frame: Event, events: list[StreamEvent]) -> None:
-        event = self._decode(frame.data)
+        event = self._decode(frame)
         if event is None:
             return
         if not self._started and event.type not in ("message_start", "error"):
             raise UpstreamGarbled
+        if event.index is None:
+            event.index = self._block_index
         match event:
             case _Event(type="content_block_delta", delta=_Delta() as delta):
                 self._delta(event.index, delta, events)
             case _Event(type="content_block_start", content_block=_Block() as block):
+                self._block_index = event.index
                 self._block(event.index, block, events)
             case _Event(type="content_block_stop"):
                 self._block_end(event.index, events)
-            case _Event(type="message_start", message=_Message() as message) if not self._started:
+            case _Event(type="message_start") if not self._started:
                 self._started = True
+                message = event.message or _Message()
                 self._count(message.usage)
-                events.append(Started(message.id, message.model))
+                events.append(Started(message.id or "", message.model or ""))
             case _Event(type="message_delta", delta=delta):
                 self._count(event.usage)
-                self._stop_reason = (delta and delta.stop_reason) or self._stop_reason
+                self._usage_ended = self._usage_ended or event.usage is not None
+                self._stop((delta and delta.stop_reason) or "")
             case _Event(type="message_stop"):
-                events.append(self._finish())
+                self._finish(events)
             case _Event(type="error"):
                 raise stream_error(event.error)
 
-    def _decode(self, data: bytes) -> _Event | None:
-        try:
-            event = _EVENT.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            kind = _type(data)
-            if not kind and (error := told_error(data)) is not None:  # as proxies in front of the API write it
-                raise error from None
-            if kind in EVENTS or (self._strict and not kind):
+    def _decode(self, frame: Event) -> _Event | None:
+        data = frame.data
+        event: _Event | None = None
+        if self._halves is None or not self._halves.pending:
+            try:
+                event = _EVENT.decode(data)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                event = None
+        if event is None:
+            event = self._mended(data)
+        if event is None or not event.type:
+            if (error := told_error(data)) is not None:  # as proxies in front of the API write it
+                raise error
+            if event is not None and frame.event in EVENTS:  # its type stands in the frame, too
+                event.type = frame.event
+                return event
+            if self._strict:
                 raise UpstreamGarbled from None
-            self.skipped += not kind
+            self.skipped += 1
             return None
         return event if event.type in EVENTS else None
 
+    def _mended(self, data: bytes) -> _Event | None:
+        """The event that msgspec refused, field by field; None for what is no JSON object."""
+        try:
+            plain, odd = fit(parse(data), _Event)
+            if self._halves is not None or _HALF.search(data):
+                self._join_halves(plain)
+                plain = whole_characters(plain)
+        except (ValueError, RecursionError):
+            return None
+        self.skipped_fields += odd
+        return msgspec.convert(plain, _Event)
+
+    def _join_halves(self, plain: dict[str, Any]) -> None:
+        """Join the halves of surrogate pairs that stand in two deltas of one block; a block's end ends what is left."""
+        halves = self._halves = self._halves or Halves()
+        block, delta = plain.get("index", self._block_index), plain.get("delta")
+        if plain.get("type") == "content_block_delta" and type(delta) is dict:
+            for name in _TYPES:
+                if type(delta.get(name)) is str:
+                    delta[name] = halves.join((block, name), delta[name])
+
     def _delta(self, block: int, delta: _Delta, events: list[StreamEvent]) -> None:
-        match delta.type:
+        kind = delta.type or next((kind for name, kind in _TYPES.items() if getattr(delta, name)), "")
+        match kind:
             case "text_delta" if delta.text:
                 events.append(TextDelta(delta.text))
             case "thinking_delta":
                 events.append(ReasoningDelta(delta.thinking) if delta.thinking else Working())
-                self._keep(block, delta.thinking)
+                self._keep(block, delta.thinking or "")
             case "signature_delta":
-                self._keep(block, signature=delta.signature)
+                self._keep(block, signature=delta.signature or "")
             case "compaction_delta":
                 events.append(Working())
             case "input_json_delta" if delta.partial_json and (tool := self._tools.get(block)):
@@ -219,9 +288,9 @@ class MessagesDecoder(FrameDecoder[Event]):
                 events.append(ToolCallDelta(tool.index, delta.partial_json))
 
     def _block(self, index: int, block: _Block, events: list[StreamEvent]) -> None:
-        if block.text and block.type == "text":
+        if block.text and block.type in ("text", ""):
             events.append(TextDelta(block.text))
-        elif block.type == "thinking":
+        elif block.type == "thinking" or (block.thinking and not block.type):
             events.append(ReasoningDelta(block.thinking) if block.thinking else Working())
             self._thinking[index] = _Thinking(block.thinking or "", block.signature or "")
         elif block.type == "redacted_thinking":
@@ -230,9 +299,17 @@ class MessagesDecoder(FrameDecoder[Event]):
             events.append(Working(_model(block.to)))
         elif kind := TOOL_KINDS.get(block.type):
             # a client parses what its function is called with, so no arguments are {} for it
-            whole = _input(block.input) or ("{}" if kind == "function" else "")
-            tool = self._tools[index] = _Writing(len(self._tools), whole)
-            events.append(ToolCallStarted(tool.index, block.id, block.name, kind))
+            whole = arguments_of(block.input) or ("{}" if kind == "function" else "")
+            tool = self._tools[index] = _Writing(self._calls, whole, kind)
+            self._calls += 1
+            events.append(ToolCallStarted(tool.index, self._id(block.id or ""), block.name or "", kind))
+
+    def _id(self, given: str) -> str:
+        """The id of a call; "" where it has none of its own."""
+        if given in self._ids:
+            return ""
+        self._ids.add(given)
+        return given
 
     def _redacted(self, data: str, events: list[StreamEvent]) -> None:
         self._sealed += len(data)
@@ -256,6 +333,7 @@ class MessagesDecoder(FrameDecoder[Event]):
             thinking.signature += signature
 
     def _block_end(self, index: int, events: list[StreamEvent]) -> None:
+        self._end_halves(events, index)
         thinking = self._thinking.pop(index, None)
         if thinking is not None:
             if thinking.signature:
@@ -263,9 +341,29 @@ class MessagesDecoder(FrameDecoder[Event]):
                 self._blocks += 1
             return
         tool = self._tools.get(index)
-        if tool is not None and tool.whole and not tool.pieces:
+        if tool is not None:
+            self._end_tool(tool, events)
+
+    def _end_tool(self, tool: _Writing, events: list[StreamEvent]) -> None:
+        if tool.whole and not tool.pieces:
             tool.pieces = True
             events.append(ToolCallDelta(tool.index, tool.whole))
+
+    def _end_halves(self, events: list[StreamEvent], index: int | None = None) -> None:
+        """What still waits for its other half ends in U+FFFD: of the block that ends, or (None) of all."""
+        if self._halves is None:
+            return
+        for ended in [text_id for text_id in self._halves.pending if index in (None, text_id[0])]:
+            del self._halves.pending[ended]
+            block, name = ended
+            self._delta(block, msgspec.convert({name: REPLACEMENT}, _Delta), events)
+
+    def _stop(self, reason: str) -> None:
+        """Raises UpstreamError for a stop reason that means failure."""
+        failure = failure_of(reason)
+        if failure is not None:
+            raise failure
+        self._stop_reason = reason or self._stop_reason
 
     def _count(self, usage: _Usage | None) -> None:
         """Counts are cumulative, and later ones replace earlier ones; what is left out has not changed."""
@@ -278,18 +376,19 @@ class MessagesDecoder(FrameDecoder[Event]):
             if (count := getattr(usage, name)) is not None:
                 setattr(self._usage, name, count)
 
-    def _finish(self) -> Finished:
+    def _finish(self, events: list[StreamEvent]) -> None:
         self._done = True
+        self._end_halves(events)
+        for tool in self._tools.values():  # those whose content_block_stop did not come
+            self._end_tool(tool, events)
+        reason = STOP_REASONS.get(self._stop_reason, "stop")
+        if not self._stop_reason:
+            self.finish_missing = 1
+        called = any(tool.kind == "function" for tool in self._tools.values())
+        if reason == "stop" and called and not (self._keep_stop and self._stop_reason):
+            reason = "tool_calls"
         usage = None if self._usage is None else _usage(self._usage)
-        return Finished(STOP_REASONS.get(self._stop_reason, "stop"), usage, self._stop_reason)
-
-
-def _type(data: bytes) -> str:
-    """The type of an event whose fields are not what they should be; "" for what is no event at all."""
-    try:
-        return _TYPED.decode(data).type
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return ""
+        events.append(Finished(reason, usage, self._stop_reason))
 
 
 def _model(named: Any) -> str:
@@ -299,11 +398,6 @@ def _model(named: Any) -> str:
             return model
         case _:
             return ""
-
-
-def _input(raw: Raw) -> str:
-    text = bytes(raw).decode("utf-8", "replace")
-    return "" if text == "null" or not text.strip("{} \n") else text
 
 
 def _usage(usage: _Usage) -> Usage:

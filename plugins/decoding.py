@@ -3,11 +3,47 @@
 from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
 
-from gateway.errors import UpstreamError
+import msgspec
+
+from gateway.config import Bytes
+from gateway.errors import UpstreamError, UpstreamErrorKind
 from gateway.events import StreamEvent
 
 Frame = TypeVar("Frame")
 FrameOut = TypeVar("FrameOut", covariant=True)
+
+
+MAX_EVENT = Bytes(16 << 20)
+"""Bytes of one event or line of an upstream, unless its `max_event` says otherwise: pictures and files come in one."""
+
+_ENDED = "The upstream ended its answer with an error"
+_BROKEN_OFF = "The upstream broke off its answer"
+FAILURES: dict[str, tuple[UpstreamErrorKind, str]] = {
+    "error": ("stream_error", _ENDED),  # OpenRouter, vLLM, Mistral, Cohere
+    "network_error": ("stream_error", _ENDED),  # Z.ai (GLM): its inference failed
+    "insufficient_system_resource": ("overloaded", "The upstream ran out of resources"),  # DeepSeek
+    "abort": ("stream_error", _BROKEN_OFF),  # vLLM, SGLang: the engine shut down or was told to
+    "aborted": ("stream_error", _BROKEN_OFF),
+    "cancelled": ("stream_error", _BROKEN_OFF),
+    "timeout": ("stream_error", "The upstream took too long for its answer"),  # Cohere
+    "malformed_function_call": ("stream_error", "The upstream made a tool call that it could not read itself"),  # Gemini
+}
+"""Finish reasons, in lower case, that mean no answer but a failure."""
+
+
+def failure_of(native: str) -> UpstreamError | None:
+    """The error that a provider's finish reason stands for; None where it is the end of an answer."""
+    found = FAILURES.get(native.lower())
+    return UpstreamError(found[0], found[1], status=200) if found is not None else None
+
+
+def arguments_of(raw: msgspec.Raw) -> str:
+    """The JSON text of a call's arguments that came whole; "" where there are none. Some servers write them as a string, as
+    OpenAI does, and PHP an empty object as []."""
+    text = bytes(raw).decode("utf-8", "replace").strip()
+    if text.startswith('"'):
+        text = msgspec.json.decode(text, type=str).strip()
+    return text if text[:1] in ("{", "[") and text.strip("{}[] \t\r\n") else ""
 
 
 class Framing(Protocol[FrameOut]):

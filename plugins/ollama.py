@@ -7,8 +7,11 @@ refused; the seals of Anthropic's thinking blocks, whose text is earlier reasoni
 Penalties, `top_k` and `reasoning_effort` are asked for as Ollama's own OpenAI endpoint does (openai/openai.go there, read on
 2026-11-29): `options`, and `think`, whose scale ends at "low" and at "max". No maximum of tokens is no `num_predict`.
 
-The answer ends with the line that has done:true. A tool call comes whole; where it has no id it is given one, counted
-per answer (call_0, call_1 …). An error in the middle of a stream is a line {"error": "…"} under status 200.
+The answer ends with the line that has done:true; a body that ends without one is cut, and a `done_reason` that means
+failure is an error (`plugins.decoding.FAILURES`). The last line counts without its line end. Where tools were called,
+`stop` is `tool_calls` unless `keep_stop`. A tool call comes whole; where it has no id, callers are given one of ours. An
+error in the middle of a stream is a line {"error": "…"} under status 200. A line that msgspec refuses, because a field is
+of another type, is read field by field (`gateway.wire.lenient`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +23,7 @@ from msgspec import Raw
 
 from gateway.backends import Headers, UpstreamRequest
 from gateway.chat import ChatRequest, Image, Message, Reasoning, Text, Tool, ToolCall
-from gateway.config import Secret
+from gateway.config import Bytes, Secret
 from gateway.errors import BadRequest, UpstreamError, UpstreamGarbled, UpstreamTruncated
 from gateway.events import (
     Finished,
@@ -34,9 +37,10 @@ from gateway.events import (
     Usage,
 )
 from gateway.wire.baseurl import endpoint
+from gateway.wire.lenient import REPLACEMENT, Halves, fit, parse, whole_characters
 from gateway.wire.ndjson import JSONLines
 from gateway.wire.upstream_errors import stream_error, told_error, upstream_error
-from plugins.decoding import FrameDecoder
+from plugins.decoding import MAX_EVENT, FrameDecoder, arguments_of, failure_of
 from plugins.translation import check_endpoint, inline_image, json_object, response_format
 
 if TYPE_CHECKING:
@@ -51,7 +55,8 @@ class Ollama(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     `think`: true, false, or how hard ("low" … "max"), for models that can. `keep_alive`: how long the model stays loaded,
     in seconds or as Ollama writes it ("10m"). `model_options`: Ollama's `options` (num_ctx, min_p …). A call's own max_tokens,
     sampling, penalties, seed and stop go before them, and its reasoning_effort before `think`. `strict`: a malformed line in an
-    otherwise good stream is an error, else it is skipped.
+    otherwise good stream is an error, else it is skipped. `max_event`: bytes of one line. `keep_stop`: tell callers Ollama's
+    `stop` beside tool calls.
     """
 
     dialect: ClassVar[str] = ""
@@ -64,6 +69,8 @@ class Ollama(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     keep_alive: float | str | None = None
     model_options: dict[str, Any] = {}
     strict: bool = False
+    max_event: Bytes = MAX_EVENT
+    keep_stop: bool = False
 
     def __post_init__(self) -> None:
         check_endpoint(self.base_url, self.headers)
@@ -85,7 +92,7 @@ class Ollama(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return UpstreamRequest(self._url, self._headers, msgspec.json.encode(said))
 
     def decoder(self, *, verbatim: bool = False) -> "ChatDecoder":
-        return ChatDecoder(strict=self.strict)
+        return ChatDecoder(strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop)
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         return upstream_error(status, headers, body)
@@ -194,13 +201,13 @@ def _tool(tool: Tool) -> dict[str, Any]:
 
 
 class _Function(msgspec.Struct):
-    name: str = ""
+    name: str | None = None
     arguments: Raw = Raw(b"{}")
 
 
 class _ToolCall(msgspec.Struct):
-    function: _Function
-    id: str = ""
+    function: _Function | None = None
+    id: str | None = None
 
 
 class _Message(msgspec.Struct):
@@ -210,9 +217,9 @@ class _Message(msgspec.Struct):
 
 
 class _Line(msgspec.Struct):
-    model: str = ""
+    model: str | None = None
     message: _Message | None = None
-    done: bool = False
+    done: bool | None = None
     done_reason: str | None = None
     prompt_eval_count: int | None = None
     eval_count: int | None = None
@@ -220,20 +227,30 @@ class _Line(msgspec.Struct):
 
 
 _LINE = msgspec.json.Decoder(_Line)
+_TEXTS = ("thinking", "content")
 
 
 class ChatDecoder(FrameDecoder[bytes]):
-    """The events of one answer. `skipped` counts malformed lines that were passed over (see `Ollama.strict`)."""
+    """The events of one answer. `skipped` counts malformed lines that were passed over (see `Ollama.strict`),
+    `skipped_fields` fields of another type than they should be, `finish_missing` answers without a done_reason."""
 
-    __slots__ = ("_calls", "_lines", "_started", "_strict", "skipped")
+    __slots__ = (
+        "_calls", "_halves", "_ids", "_keep_stop", "_lines", "_started", "_strict",
+        "finish_missing", "skipped", "skipped_fields",
+    )  # fmt: skip
 
-    def __init__(self, *, strict: bool = False) -> None:
-        self._lines = JSONLines()
+    def __init__(self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False) -> None:
+        self._lines = JSONLines(max_event)
         super().__init__(self._lines)
         self._calls = 0
+        self._ids: set[str] = set()
+        self._halves: Halves | None = None
         self._started = False
         self._strict = strict
+        self._keep_stop = keep_stop
         self.skipped = 0
+        self.skipped_fields = 0
+        self.finish_missing = 0
 
     def _end(self) -> list[StreamEvent]:
         events: list[StreamEvent] = []
@@ -247,22 +264,49 @@ class ChatDecoder(FrameDecoder[bytes]):
         return events
 
     def _take(self, frame: bytes, events: list[StreamEvent]) -> None:
-        try:
-            line = _LINE.decode(frame)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        line = self._decode(frame)
+        if line is None:
             if self._strict or not self._started:
-                raise UpstreamGarbled from None
+                raise UpstreamGarbled
             self.skipped += 1
             return
-        if line.error is not None:
+        if line.error:
             raise told_error(frame) or stream_error(line.error)
         if not self._started:
             self._started = True
-            events.append(Started(model=line.model))
+            events.append(Started(model=line.model or ""))
         if line.message is not None:
             self._message(line.message, events)
         if line.done:
             events.append(self._finish(line))
+
+    def _decode(self, frame: bytes) -> _Line | None:
+        if self._halves is None or not self._halves.pending:
+            try:
+                return _LINE.decode(frame)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                pass
+        try:
+            plain, odd = fit(parse(frame), _Line)
+            if self._halves is not None or b"\\u" in frame:
+                self._join_halves(plain)
+                plain = whole_characters(plain)
+        except (ValueError, RecursionError):
+            return None
+        self.skipped_fields += odd
+        return msgspec.convert(plain, _Line)
+
+    def _join_halves(self, plain: dict[str, Any]) -> None:
+        """Join the halves of surrogate pairs that stand in two lines; what is left when the answer ends is U+FFFD."""
+        halves = self._halves = self._halves or Halves()
+        message = plain.get("message")
+        if type(message) is not dict:
+            message = plain["message"] = {}
+        for name in _TEXTS:
+            if type(message.get(name)) is str:
+                message[name] = halves.join((name,), message[name])
+            if plain.get("done") and halves.pending.pop((name,), ""):
+                message[name] = (message.get(name) or "") + REPLACEMENT
 
     def _message(self, message: _Message, events: list[StreamEvent]) -> None:
         if message.thinking:
@@ -270,25 +314,31 @@ class ChatDecoder(FrameDecoder[bytes]):
         if message.content:
             events.append(TextDelta(message.content))
         for call in message.tool_calls or ():
+            if call.function is None:
+                continue
             index = self._calls
             self._calls += 1
-            events.append(ToolCallStarted(index, call.id or f"call_{index}", call.function.name))
-            events.append(ToolCallDelta(index, _arguments(call.function.arguments)))
+            events.append(ToolCallStarted(index, self._id(call.id or ""), call.function.name or ""))
+            events.append(ToolCallDelta(index, arguments_of(call.function.arguments) or "{}"))
+
+    def _id(self, given: str) -> str:
+        """The id of a call; "" where it has none of its own, for it must be unique."""
+        if given in self._ids:
+            return ""
+        self._ids.add(given)
+        return given
 
     def _finish(self, line: _Line) -> Finished:
         self._done = True
         native = line.done_reason or ""
+        failure = failure_of(native)
+        if failure is not None:
+            raise failure
+        if not native:
+            self.finish_missing = 1
         reason = DONE_REASONS.get(native, "stop")
-        if reason == "stop" and self._calls:
+        if reason == "stop" and self._calls and not (self._keep_stop and native):
             reason = "tool_calls"
         if line.prompt_eval_count is None and line.eval_count is None:
             return Finished(reason, None, native)
         return Finished(reason, Usage(input=line.prompt_eval_count or 0, output=line.eval_count or 0), native)
-
-
-def _arguments(raw: Raw) -> str:
-    """The JSON text of an object; some servers behind this API write it as a string, as OpenAI does."""
-    text = bytes(raw).decode("utf-8", "replace")
-    if text.startswith('"'):
-        text = msgspec.json.decode(text, type=str)
-    return "{}" if text in ("", "null") else text

@@ -16,13 +16,15 @@ import msgspec
 
 from gateway.backends import Decoder, Headers, UpstreamRequest
 from gateway.chat import ChatRequest, Image, Message, Other, Part, Text, Tool, ToolCall
-from gateway.config import Secret
+from gateway.config import Bytes, Secret
 from gateway.errors import BadRequest, UpstreamError
 from gateway.modelrules import LIMITS, NO_RULES, ModelRules
 from gateway.transport import Transport
 from gateway.wire.baseurl import endpoint
 from gateway.wire.dataurl import plain_url
+from gateway.wire.sse import EventStream
 from gateway.wire.upstream_errors import upstream_error
+from plugins.decoding import MAX_EVENT
 from plugins.openai_document import DocumentDecoder
 from plugins.openai_stream import ChunkDecoder
 from plugins.tool_ids import fitted_ids, fitted_wire_ids
@@ -36,7 +38,9 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     request. `max_tokens_field`: what the limit is called, whichever name the caller used; null: as the model's rules say
     (config/models.yaml), else as the caller does. `include_usage`: ask for the usage chunk. `strict`: a malformed event in an
     otherwise good stream is an error, else it is skipped. `always_stream`: ask for a stream, too, where a caller of this
-    dialect wants its answer in one piece.
+    dialect wants its answer in one piece. `max_event`: bytes of one event of a stream. `keep_stop`: tell callers the
+    provider's `stop` where it made tool calls, else it is `tool_calls`. `usage_is_end`: a stream that ends behind its usage is
+    complete, though no finish reason and no [DONE] came.
     """
 
     base_url: str = "https://api.openai.com/v1"
@@ -48,6 +52,9 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     include_usage: bool = True
     strict: bool = False
     always_stream: bool = False
+    max_event: Bytes = MAX_EVENT
+    keep_stop: bool = False
+    usage_is_end: bool = False
 
     dialect: ClassVar[str] = "openai"
     endings: ClassVar[tuple[str, ...]] = ("/chat/completions", "/chat")
@@ -77,10 +84,10 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return UpstreamRequest(url=self._url, headers=self._whole_headers, body=_encode(body))
 
     def whole_decoder(self) -> Decoder:
-        return DocumentDecoder(strict=self.strict)
+        return DocumentDecoder(strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop)
 
     def decoder(self, *, verbatim: bool = False) -> Decoder:
-        return ChunkDecoder(verbatim=verbatim, strict=self.strict)
+        return ChunkDecoder(verbatim, self.strict, EventStream(self.max_event), self.keep_stop, self.usage_is_end)
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         return upstream_error(status, headers, body)

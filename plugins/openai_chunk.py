@@ -17,16 +17,25 @@ class ContentPart(msgspec.Struct, gc=False):
 
 
 class Function(msgspec.Struct, gc=False):
-    """`arguments` is JSON text, or the object itself (vendors that translate from another dialect)."""
+    """`arguments` is JSON text, or the value itself (vendors that translate from another dialect)."""
 
     name: str | None = None
-    arguments: str | dict[str, Any] | None = None
+    arguments: Any = None
+
+    @property
+    def says_something(self) -> bool:
+        return bool(self.name) or self.arguments is not None
 
 
 class ToolCallPart(msgspec.Struct, gc=False):
     index: int | None = None
     id: str | None = None
+    type: str | None = None
     function: Function | None = None
+
+    @property
+    def says_something(self) -> bool:
+        return bool(self.id) or (self.function is not None and self.function.says_something)
 
 
 class Delta(msgspec.Struct, gc=False):
@@ -53,6 +62,7 @@ class ReportedUsage(msgspec.Struct, gc=False):
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    total_tokens: int | None = None
     prompt_tokens_details: _PromptDetails | None = None
     completion_tokens_details: _CompletionDetails | None = None
     cached_tokens: int | None = None

@@ -6,12 +6,17 @@ left to `openai_stream`, which reads both.
 Standard: https://platform.openai.com/docs/api-reference/chat/object
 """
 
+from typing import Any
+
 import msgspec
 
 from gateway.errors import UpstreamGarbled
 from gateway.events import Started, StreamEvent, TextDelta, Verbatim
+from gateway.wire.lenient import encoded, fit, parse, whole_characters
+from gateway.wire.sse import EventStream
+from plugins.decoding import FAILURES, MAX_EVENT
 from plugins.openai_chunk import MALFORMED, Choice, Delta, ReportedUsage
-from plugins.openai_stream import MAX_DOCUMENT, WHITE, ChunkDecoder, check_size, finished
+from plugins.openai_stream import MAX_DOCUMENT, WHITE, ChunkDecoder, Edits, check_size, completed, finished
 
 
 class _Said(Choice, gc=False):
@@ -31,12 +36,19 @@ _decode = msgspec.json.Decoder(_Completion, strict=False).decode
 
 
 class DocumentDecoder:
-    """Nothing is known before the body's end. `skipped` counts as `ChunkDecoder`'s does."""
+    """Nothing is known before the body's end. It counts what `ChunkDecoder` counts.
 
-    __slots__ = ("_body", "_document", "_other", "_strict")
+    What the client's SDK would read otherwise than we do is changed in the answer, and nothing else.
+    """
 
-    def __init__(self, *, strict: bool = False) -> None:
+    __slots__ = ("_body", "_document", "_fields", "_keep_stop", "_max_event", "_missing", "_other", "_strict")
+
+    def __init__(self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False) -> None:
         self._strict = strict
+        self._max_event = max_event
+        self._keep_stop = keep_stop
+        self._fields = 0  # of another type than they should be
+        self._missing = 0  # finish reasons
         self._body: bytes | bytearray = b""
         self._document = False  # it begins like one
         self._other: ChunkDecoder | None = None  # reads what is none
@@ -44,6 +56,14 @@ class DocumentDecoder:
     @property
     def skipped(self) -> int:
         return self._other.skipped if self._other is not None else 0
+
+    @property
+    def skipped_fields(self) -> int:
+        return self._other.skipped_fields if self._other is not None else self._fields
+
+    @property
+    def finish_missing(self) -> int:
+        return self._other.finish_missing if self._other is not None else self._missing
 
     def feed(self, data: bytes) -> list[StreamEvent]:
         if self._other is not None:
@@ -68,23 +88,54 @@ class DocumentDecoder:
             return self._other.close()
         body = bytes(self._body)
         check_size(body)
-        completion = _plain(body)
+        completion, plain = self._completion(body)
         choices = completion.choices if completion is not None else None
         if completion is None or not choices:
             return self._by_another() + self.close()
+        usage = completion.usage
         events: list[StreamEvent] = [Started(completion.id or "", completion.model or "")]
         text = _only_text(choices)
+        edits: Edits | None = None
         if text:
-            events += (TextDelta(text), finished(choices[0].finish_reason or "", completion.usage))
+            events += (TextDelta(text), finished(choices[0].finish_reason or "", usage))
         elif _as_deltas(choices):
-            ChunkDecoder().take(choices, completion.usage, events)
+            reader = self._reader()
+            edits = reader.take(choices, usage, events)
+            self._missing = reader.finish_missing
         else:
             return self._by_another() + self.close()
+        partial = usage is not None and None in (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
+        if edits is not None or plain is not None or partial:
+            plain = parse(body) if plain is None else plain
+            if edits is not None:
+                edits.apply(plain)
+            if partial and usage is not None:
+                known = completed(usage)
+                plain["usage"] = {**plain["usage"], **known} if known is not None else None
+            body = encoded(plain)
         events.append(Verbatim(body, whole=True))
         return events
 
+    def _completion(self, body: bytes) -> tuple[_Completion | None, dict[str, Any] | None]:
+        """The completion, and its plain values where it had to be read field by field; None for what is not just that."""
+        plain: dict[str, Any] | None = None
+        try:
+            completion = _decode(body)
+        except MALFORMED:
+            try:
+                plain, odd = fit(parse(body), _Completion)
+                plain = whole_characters(plain)
+            except (ValueError, RecursionError):
+                return None, None
+            completion = msgspec.convert(plain, _Completion)
+            self._fields = odd
+        return (completion if bytes(completion.error) in _NO_ERROR else None), plain
+
+    def _reader(self) -> ChunkDecoder:
+        return ChunkDecoder(True, self._strict, EventStream(self._max_event), self._keep_stop)
+
     def _by_another(self) -> list[StreamEvent]:
-        self._other = ChunkDecoder(verbatim=True, strict=self._strict)
+        self._other = self._reader()
         body, self._body = bytes(self._body), b""
         return self._other.feed(body)
 
@@ -93,7 +144,14 @@ def _only_text(choices: list[_Said]) -> str:
     """What most answers are: one choice, a text and nothing else; "" for others."""
     choice = choices[0]
     message, native = choice.message, choice.finish_reason
-    if message is None or not native or native == "error" or choice.index or choice.usage is not None or len(choices) > 1:
+    if (
+        message is None
+        or not native
+        or native.lower() in FAILURES
+        or choice.index
+        or choice.usage is not None
+        or len(choices) > 1
+    ):
         return ""
     text = message.content
     return text if type(text) is str and message == Delta(text) else ""
@@ -108,12 +166,3 @@ def _as_deltas(choices: list[_Said]) -> bool:
             call.index = index
         choice.delta = choice.message
     return True
-
-
-def _plain(body: bytes) -> _Completion | None:
-    """The completion; None for what is not just that."""
-    try:
-        completion = _decode(body)
-    except MALFORMED:
-        return None
-    return completion if bytes(completion.error) in _NO_ERROR else None

@@ -1,15 +1,28 @@
 """The stream of Chat Completions: chunks of JSON in server-sent events -> events. The other half of `plugins.openai`.
 
-It is complete when choice 0 has a finish reason and then `[DONE]` or the end of the body comes; usage may come on any
-chunk (the last one counts), most often behind the finish reason. The rest of this file's length is vendors.
+Usage may come on any chunk (the last one counts), most often behind the finish reason. How it ends:
+
+    a finish reason, then [DONE] or the body's end    complete
+    [DONE] behind content, without a finish reason    complete: `stop`, or `tool_calls` where calls were made; counted
+    usage behind content, then the body's end         the same, where `usage_is_end`; else cut
+    the body's end with none of these                 cut
+    a finish reason that means failure                an error (`plugins.decoding.FAILURES`)
+
+A last frame that is whole JSON counts, though the empty line behind it is missing. `stop` where calls were made is
+`tool_calls`, unless `keep_stop`. The rest of this file's length is vendors: a chunk that msgspec refuses because one
+field is of another type, or half of a surrogate pair, is read field by field (`gateway.wire.lenient`).
 
 Verbatim: the frames come back as they were, but for the terminator, errors, malformed frames, comments and the chunk
-that carries nothing but usage (not every client asked for it; it is in `Finished`).
+that carries nothing but usage (not every client asked for it; it is in `Finished`). A frame that the client's SDK would
+read otherwise than we do is written anew, with no more changed than has to be: fields of another type, halves of
+surrogate pairs, usage beside a choice, tool calls whose indexes or ids do not tell them apart, `stop` behind calls. A
+frame that ends in the name of a call is held back until the next one comes, which may go on with the name.
 
 Standard: https://platform.openai.com/docs/api-reference/chat-streaming
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -23,15 +36,17 @@ from gateway.events import (
     StreamEvent,
     TextDelta,
     ToolCallDelta,
-    ToolCallStarted,
     Usage,
     Verbatim,
 )
 from gateway.wire import sse
+from gateway.wire.call_ids import new_call_id
 from gateway.wire.jsontext import oversized, slow_numbers
-from gateway.wire.lines import LIMIT
+from gateway.wire.lenient import REPLACEMENT, Halves, encoded, fit, is_object, parse, whole_characters
 from gateway.wire.upstream_errors import stream_error, tells_error, told_error
-from plugins.openai_chunk import MALFORMED, Choice, Chunk, ContentPart, Function, ReportedUsage, ToolCallPart
+from plugins.decoding import MAX_EVENT, failure_of
+from plugins.openai_calls import Call, Calls
+from plugins.openai_chunk import MALFORMED, Choice, Chunk, ContentPart, ReportedUsage, ToolCallPart
 from plugins.openai_chunk import decode as _decode
 from plugins.openai_form import Form, learn
 
@@ -40,8 +55,8 @@ MAX_DOCUMENT = 32 << 20
 """Bytes of an answer that came whole."""
 WHITE = b"\xef\xbb\xbf \t\r\n"
 """What may stand before all else, a byte order mark included."""
-MAX_CALLS = 256
-"""Tool calls of one answer."""
+MAX_CHOICES = 128
+"""Choices of one answer that are passed on."""
 FORMS = 50
 """Forms that are learnt of one answer at most (`plugins.openai_form`): some vendors' change every second, or every time."""
 
@@ -55,47 +70,129 @@ _FINISH: dict[str, FinishReason] = {
     "function_call": "tool_calls",
     "content_filter": "content_filter",
     "sensitive": "content_filter",
+    "safety": "content_filter",
+    "recitation": "content_filter",
+    "prohibited_content": "content_filter",
+    "blocklist": "content_filter",
 }
 
 
-class _Call:
-    """A tool call under way, known upstream by its index; `started` once its name, or arguments, came."""
+TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
+"""The fields of a delta that are pieces of a text."""
+_USAGE = re.compile(rb', ?"usage": ?\{(?:[^{}"]|"[^"\\]*"|\{[^{}]*\})*\}')
+_DROPPED: Any = object()
 
-    __slots__ = ("id", "index", "name", "started")
 
-    def __init__(self, index: int) -> None:
-        self.index = index
-        self.id = ""
-        self.name = ""
-        self.started = False
+class _Said:
+    """What one choice has said so far. `native` is its finish reason, "" until there is one; `legacy`: it called a function
+    by `function_call`."""
 
-    def is_another(self, call: ToolCallPart, function: Function) -> bool:
-        """Is this delta the beginning of another call on the same (or no) index?
+    __slots__ = ("calls", "content", "legacy", "native")
 
-        A new id alone is no sign (older vLLM makes one up for every delta), and neither is a name (some repeat it).
-        """
-        if not function.name or not self.started:
-            return False
-        return call.id != self.id if call.id else call.index is None and not self.id
+    def __init__(self) -> None:
+        self.calls: Calls | None = None
+        self.content = False
+        self.legacy = False
+        self.native = ""
+
+    @property
+    def called(self) -> bool:
+        return self.calls is not None and any(call.started or call.name for call in self.calls.made)
+
+    def reason(self, *, keep_stop: bool) -> FinishReason:
+        """Why it ended. Callers end their tool loop on `stop`, so that where calls were made it is `tool_calls`."""
+        reason = _FINISH.get(self.native.lower(), "stop")
+        return "tool_calls" if reason == "stop" and self.called and not keep_stop else reason
+
+
+class Edits:
+    """What must be changed in a chunk (or a whole answer) before it is passed on, by where it stands."""
+
+    __slots__ = ("_calls", "_changes")
+
+    def __init__(self) -> None:
+        self._changes: list[tuple[tuple[str | int, ...], Any]] = []
+        self._calls: list[tuple[int, list[dict[str, Any]]]] = []
+
+    def set(self, value: Any, *path: str | int) -> None:
+        self._changes.append((path, value))
+
+    def drop(self, *path: str | int) -> None:
+        self._changes.append((path, _DROPPED))
+
+    def set_or_drop(self, value: str, *path: str | int) -> None:
+        self._changes.append((path, value or _DROPPED))
+
+    def more_calls(self, calls: list[dict[str, Any]], choice: int) -> None:
+        """Add pieces of calls to the delta of the choice at this position."""
+        self._calls.append((choice, calls))
+
+    def apply(self, plain: Any) -> None:
+        for (*way, last), value in self._changes:
+            at = plain
+            for step in way:
+                at = at[step]
+            if value is _DROPPED:
+                at.pop(last, None)
+            else:
+                at[last] = value
+        for position, calls in self._calls:
+            choice = plain["choices"][position]
+            delta = choice["delta"] = choice.get("delta") or {}
+            delta["tool_calls"] = [*(delta.get("tool_calls") or ()), *calls]
+
+
+class _Named(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """A call whose name may go on: its choice's calls, and the positions of choice and call in its chunk."""
+
+    calls: Calls
+    call: Call
+    choice: int
+    place: int
+
+    def told(self, events: list[StreamEvent]) -> None:
+        if self.calls.naming is self.call:
+            self.calls.told(events)
+
+
+def _event_stream() -> sse.EventStream:
+    return sse.EventStream(MAX_EVENT)
 
 
 class ChunkDecoder(msgspec.Struct, eq=False):
-    """Bytes of one response -> events. `skipped` counts malformed events that were passed over (see `OpenAI.strict`)."""
+    """Bytes of one response -> events; `stream` cuts them into events.
+
+    `skipped` counts malformed events that were passed over (see `OpenAI.strict`), `skipped_fields` fields of another type
+    than they should be, `finish_missing` answers that ended without a finish reason (0 or 1). `new_id` makes the ids of
+    calls that have none, where frames are passed on.
+    """
 
     verbatim: bool = False
     strict: bool = False
+    stream: sse.EventStream = msgspec.field(default_factory=_event_stream)
+    keep_stop: bool = False
+    usage_is_end: bool = False
+    new_id: Callable[[], str] = new_call_id
     skipped: int = 0
-    _stream: sse.EventStream = msgspec.field(default_factory=sse.EventStream)
+    skipped_fields: int = 0
+    finish_missing: int = 0
     _document: bytearray | None = None
     _first: bytes = b""  # the body's first byte that is not white space: tells a stream from a document
     _error: UpstreamError | None = None
+    _failure: UpstreamError | None = None  # what the finish reason of the chunk under way means
     _started: bool = False
     _done: bool = False
-    _native: str = ""
     _usage: ReportedUsage | None = None
-    _calls: dict[int, _Call] = {}
-    _count: int = 0
-    _latest: _Call | None = None
+    _said: _Said | None = None  # of choice 0
+    _others: dict[int, _Said] = {}
+    _as_it_came: bool = True  # the chunk under way has nothing to be changed, and no frame is held back
+    _edits: Edits | None = None  # of the chunk under way
+    _held: list[bytes] = []  # frames that end in the name of a call
+    _held_at: "_Named | None" = None  # the call, and where it stands in the first of them
+    _joined: str = ""  # the name that the chunk under way has gone on with
+    _naming: "_Named | None" = None  # the last call whose name began in the chunk under way
+    _like: bytes = b""  # a chunk that was passed on, for what is made in its likeness
+    _halves: Halves | None = None
     _form: Form | None = None
     _texts: int = 0  # reads that ended in a text of no known form
     _forms_left: int = FORMS
@@ -103,8 +200,8 @@ class ChunkDecoder(msgspec.Struct, eq=False):
     __repr__ = object.__repr__  # it holds what was said
 
     def feed(self, data: bytes) -> list[StreamEvent]:
-        form = self._form
-        if form is not None and self._stream.clean and len(data) <= LIMIT:
+        form, stream = self._form, self.stream
+        if form is not None and stream.clean and len(data) <= stream.limit:
             events = form.events(data)
             if events is not None:
                 return events
@@ -116,7 +213,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
             self._recognize(data)
         if self._document is not None:
             return self._collect(data)
-        body = self._stream.complete(data)
+        body = stream.complete(data)
         if not body:
             return []
         found = sse.payloads(body)
@@ -131,12 +228,10 @@ class ChunkDecoder(msgspec.Struct, eq=False):
             return []
         if self._document is not None:
             events = self._batch([_as_chunk(self._document), b"[DONE]"], None)
-            if self._error is not None:
-                raise self._error
-            return events
-        self._stream.close()
-        events = []
-        self._finish(events)
+        else:
+            events = self._batch(self._last_frame(), None, closing=True)
+        if self._error is not None:
+            raise self._error
         return events
 
     def _recognize(self, data: bytes) -> None:
@@ -155,30 +250,36 @@ class ChunkDecoder(msgspec.Struct, eq=False):
 
     def _odd_frames(self, body: bytes) -> list[bytes]:
         """The payloads of frames that are not all one `data: ` line."""
-        events = map(self._stream.event, body.split(sse.END))
+        events = map(self.stream.event, body.split(sse.END))
         return [_as_error(event.data) if event.event == "error" else event.data for event in events if event is not None]
 
-    def _batch(self, payloads: list[bytes], body: bytes | None) -> list[StreamEvent]:
-        """The events of one read. `body` holds exactly these payloads' frames, None where it holds anything else."""
+    def _last_frame(self) -> list[bytes]:
+        """The payload behind the last empty line, where it is whole."""
+        found = self._odd_frames(self.stream.close())
+        return [payload for payload in found if payload.strip() == b"[DONE]" or is_object(payload)]
+
+    def _batch(self, payloads: list[bytes], body: bytes | None, *, closing: bool = False) -> list[StreamEvent]:
+        """The events of one read. `body` holds exactly these payloads' frames, None where it holds anything else.
+        `closing`: nothing will follow."""
         events: list[StreamEvent] = []
         passed: list[bytes] = []
-        withheld = gap = False  # `gap`: one was withheld before another that is passed on
         try:
             for payload in payloads:
-                if self._chunk(payload, events):
-                    gap = gap or withheld
-                    passed.append(payload)
-                elif self._done:
+                self._chunk(payload, events, passed)
+                if self._done:
                     break
-                else:
-                    withheld = True
+            if closing and not self._done:
+                self._finish(events, passed, closing=True)
         except UpstreamError as error:
             self._error = error
             self._form = None
+            self._release(events, passed)
         if events and type(events[-1]) is TextDelta:
             self._learn(payloads[-1])
-        if self.verbatim and passed:
-            events.append(Verbatim(_frames(passed, None if gap else body, len(payloads))))
+        if not self._like:
+            self._like = passed[0] if passed else b""
+        if passed:
+            events.append(Verbatim(_frames(passed, payloads, body)))
         if self._error is not None and not events:
             raise self._error
         return events
@@ -186,62 +287,266 @@ class ChunkDecoder(msgspec.Struct, eq=False):
     def _learn(self, payload: bytes) -> None:
         """The next reads may well be of this one's form. An answer of one token is not worth the while."""
         self._texts += 1
-        if self._texts > 1 and self._forms_left and self._error is None:
+        if self._texts > 1 and self._forms_left and self._error is None and self._is_settled:
             self._texts = 0
             self._forms_left -= 1
             self._form = learn(payload, _text_of, verbatim=self.verbatim)
 
-    def _chunk(self, payload: bytes, events: list[StreamEvent]) -> bool:
-        """Translate one chunk. False: it must not be forwarded."""
+    @property
+    def _is_settled(self) -> bool:
+        """Whether nothing waits for the next chunk: half a surrogate pair, or a name that may go on."""
+        said = self._said
+        named = said is None or said.calls is None or said.calls.naming is None
+        return named and self._held_at is None and (self._halves is None or not self._halves.pending)
+
+    def _chunk(self, payload: bytes, events: list[StreamEvent], passed: list[bytes]) -> None:
+        """Translate one chunk, and add what is to be forwarded to `passed`."""
         if payload == b"[DONE]":
-            self._finish(events)
-            return False
-        try:
-            chunk = _decode(payload)
-        except MALFORMED:
-            return self._not_a_chunk(payload, events)
+            self._finish(events, passed)
+            return
+        chunk: Chunk | None = None
+        plain: dict[str, Any] | None = None
+        if self._halves is None or not self._halves.pending:
+            try:
+                chunk = _decode(payload)
+            except MALFORMED:
+                chunk = None
+        if chunk is None:
+            plain = self._mended(payload)
+            if plain is None:
+                self._not_a_chunk(payload, events, passed)
+                return
+            chunk = msgspec.convert(plain, Chunk)
         if chunk.error:
             raise told_error(payload) or stream_error({"error": chunk.error})
         if chunk.usage is not None:
-            self._usage = chunk.usage
-        elif chunk.x_groq is not None:
-            self._usage = chunk.x_groq.usage or self._usage
+            self._count(chunk.usage)
+        elif chunk.x_groq is not None and chunk.x_groq.usage is not None:
+            self._count(chunk.x_groq.usage)
         choices = chunk.choices
         if not choices:
-            return self._without_choices(chunk, payload)
+            if self._without_choices(chunk, payload) and self.verbatim:
+                self._release(events, passed)
+                passed.append(payload if plain is None else encoded(plain))
+            return
         if not self._started:
             self._started = True
             events.append(Started(chunk.id or "", chunk.model or ""))
-        for choice in choices:
+        for position, choice in enumerate(choices):
             if not choice.index:
-                self._choice(choice, events)
-        return True
+                if choice.index is None and self.verbatim:
+                    self._edit().set(0, "choices", position, "index")
+                self._choice(choice, position, "delta", self._said or self._choice_of(0), events)
+            elif self.verbatim:
+                self._choice(choice, position, "delta", self._choice_of(choice.index), [])
+        if not self._as_it_came or plain is not None or chunk.usage is not None:
+            if self.verbatim:
+                self._pass_on(payload, plain, chunk, events, passed)
+            if self._failure is not None:
+                raise self._failure
+        elif self.verbatim:
+            passed.append(payload)
 
-    def _choice(self, choice: Choice, events: list[StreamEvent]) -> None:
+    def _choice_of(self, index: int) -> _Said:
+        """The choice with this index, which begins now or has begun."""
+        if not index:
+            self._said = self._said or _Said()
+            return self._said
+        said = self._others.get(index)
+        if said is None:
+            if len(self._others) >= MAX_CHOICES:
+                raise UpstreamGarbled(f"The upstream sent more than {MAX_CHOICES} choices")
+            said = self._others[index] = _Said()
+        return said
+
+    def _choice(self, choice: Choice, position: int, key: str, said: _Said, events: list[StreamEvent]) -> None:
+        """`position` in the chunk, for what has to be edited in it; `key`: what holds its delta there."""
         delta = choice.delta
         if delta is not None:
+            calls = said.calls
+            if calls is not None and calls.naming is not None and not delta.tool_calls:
+                calls.told(events)
             reasoning = delta.reasoning_content or delta.reasoning
             if reasoning:
                 events.append(ReasoningDelta(reasoning))
+                said.content = True
             content = delta.content
             if content:
+                said.content = True
                 if type(content) is str:
                     events.append(TextDelta(content))
                 else:
-                    _parts(content, events)  # type: ignore[arg-type]
+                    text = _parts(content, events)  # type: ignore[arg-type]
+                    if text is not None and self.verbatim:
+                        self._edit().set(text, "choices", position, key, "content")
             if delta.refusal:
                 events.append(TextDelta(delta.refusal))
+                said.content = True
             if delta.tool_calls:
-                for call in delta.tool_calls:
-                    self._tool_call(call, events)
-            if delta.function_call is not None:
-                self._tool_call(ToolCallPart(function=delta.function_call), events)
+                for place, call in enumerate(delta.tool_calls):
+                    if not call.says_something:
+                        continue
+                    self._tool_call(call, said, events, position, key, "tool_calls", place)
+            if delta.function_call is not None and delta.function_call.says_something:
+                said.legacy = True
+                self._tool_call(ToolCallPart(function=delta.function_call), said, events, position, key, "function_call")
         if choice.finish_reason:
-            self._native = choice.finish_reason
-            if self._native == "error":
-                raise UpstreamError("stream_error", "The upstream ended its answer with an error", status=200)
+            self._end(choice.finish_reason, position, key, said, events)
         if choice.usage is not None:
-            self._usage = choice.usage
+            self._count(choice.usage)
+            if self.verbatim:
+                self._edit().drop("choices", position, "usage")
+
+    def _tool_call(self, delta: ToolCallPart, said: _Said, events: list[StreamEvent], position: int, *path: str | int) -> None:
+        """One entry of a delta's calls, at `path` of the choice at `position`."""
+        if said.calls is None:
+            said.calls = Calls(self.new_id if self.verbatim else None)
+        said.content = True
+        calls = said.calls
+        told = calls.take(delta, events)
+        self._form = None
+        legacy = path[-1] == "function_call"
+        if legacy:
+            calls.told(events)
+        if not self.verbatim:
+            return
+        call, function = told.call, delta.function
+        if not legacy:
+            if told.joined:
+                self._joined = told.joined
+            elif calls.naming is call and told.name:
+                self._naming = _Named(calls, call, position, int(path[-1]))
+                self._as_it_came = False
+            if delta.index != call.index:
+                self._edit().set(call.index, "choices", position, *path, "index")
+            if told.id != (delta.id or "") and (told.id or delta.id != call.id):
+                self._edit().set_or_drop(told.id, "choices", position, *path, "id")
+        if function is None:
+            return
+        place = ("choices", position, *path) if legacy else ("choices", position, *path, "function")
+        if told.name != (function.name or "") and not (legacy and not told.name):
+            self._edit().set_or_drop(told.name, *place, "name")
+        arguments = function.arguments
+        if path[0] == "message" and type(arguments) is not str and not told.arguments:
+            call.empty = True
+        elif arguments is not None and told.arguments != arguments:
+            self._edit().set(told.arguments, *place, "arguments")
+
+    def _end(self, native: str, position: int, key: str, said: _Said, events: list[StreamEvent]) -> None:
+        """The choice's finish reason."""
+        failure = failure_of(native)
+        if failure is not None:
+            self._failure = failure
+            self._as_it_came = False
+            if self.verbatim:
+                self._edit().set(None, "choices", position, "finish_reason")
+            return
+        said.native = native
+        if said.calls is None:
+            return
+        said.calls.told(events)
+        empty = said.calls.without_arguments()
+        for call in empty:
+            call.empty = False
+            events.append(ToolCallDelta(call.index, "{}"))
+        if not self.verbatim:
+            return
+        if empty and key == "delta":
+            self._edit().more_calls([{"index": call.index, "function": {"arguments": "{}"}} for call in empty], position)
+        elif not said.legacy:
+            for call in empty:
+                self._edit().set("{}", "choices", position, key, "tool_calls", call.index, "function", "arguments")
+        if _FINISH.get(native.lower(), "stop") == "stop" and said.called and not self.keep_stop:
+            self._edit().set("function_call" if said.legacy else "tool_calls", "choices", position, "finish_reason")
+
+    def _edit(self) -> Edits:
+        if self._edits is None:
+            self._edits = Edits()
+            self._as_it_came = False
+        return self._edits
+
+    def _pass_on(
+        self, payload: bytes, plain: dict[str, Any] | None, chunk: Chunk, events: list[StreamEvent], passed: list[bytes]
+    ) -> None:
+        """Forward a chunk: as it came, or with what has to be changed; or hold it back for its name's sake."""
+        edits, self._edits = self._edits, None
+        self._as_it_came = True
+        if chunk.usage is not None:
+            bare = _without_usage(payload) if edits is None and plain is None else b""
+            if bare:
+                payload = bare
+            else:
+                edits = edits or Edits()
+                edits.drop("usage")
+        if edits is not None or plain is not None:
+            plain = _plain(payload) if plain is None else plain
+            if edits is not None:
+                edits.apply(plain)
+            payload = encoded(plain)
+        naming, self._naming = self._naming, None
+        joined, self._joined = self._joined, ""
+        held_at = self._held_at
+        if held_at is not None and joined:
+            self._held[0] = _renamed(self._held[0], joined, held_at.choice, held_at.place)
+            if naming is None and held_at.calls.naming is held_at.call:
+                self._held.append(payload)
+                self._as_it_came = False
+                return
+        self._release(events, passed)
+        if naming is not None and naming.calls.naming is naming.call:
+            self._held.append(payload)
+            self._held_at = naming
+            self._as_it_came = False
+        else:
+            passed.append(payload)
+
+    def _release(self, events: list[StreamEvent], passed: list[bytes]) -> None:
+        """Forward what was held back: the name is complete."""
+        held_at, self._held_at = self._held_at, None
+        if held_at is not None:
+            passed += self._held
+            self._held.clear()
+            held_at.told(events if self._said is not None and held_at.calls is self._said.calls else [])
+
+    def _mended(self, payload: bytes) -> dict[str, Any] | None:
+        """The chunk that msgspec refused, field by field; None for what is no JSON object."""
+        try:
+            value = parse(payload)
+            if type(value) is list and len(value) == 1:
+                value = value[0]
+            plain, odd = fit(value, Chunk)
+            if self._halves is not None or b"\\u" in payload:
+                self._join_halves(plain)
+                plain = whole_characters(plain)
+        except (ValueError, RecursionError):
+            return None
+        self.skipped_fields += odd
+        return plain
+
+    def _join_halves(self, plain: dict[str, Any]) -> None:
+        """Join the halves of surrogate pairs that stand in two chunks; at a choice's end, each that is left is U+FFFD."""
+        halves = self._halves = self._halves or Halves()
+        for choice in plain.get("choices") or ():
+            number, delta = choice.get("index") or 0, choice.get("delta")
+            if type(delta) is dict:
+                for name in TEXTS:
+                    _join_text(delta, name, halves, number, name)
+                for call in delta.get("tool_calls") or ():
+                    _join_function(call.get("function"), halves, number, call.get("index"))
+                _join_function(delta.get("function_call"), halves, number, "function_call")
+            if choice.get("finish_reason"):
+                _end_halves(choice, halves, number)
+        if halves.pending:
+            self._form = None
+
+    def _count(self, usage: ReportedUsage) -> None:
+        """The last word counts; what says nothing of it is left as it was."""
+        known = self._usage
+        if known is not None and (usage.prompt_tokens is None or usage.completion_tokens is None):
+            for name in ReportedUsage.__struct_fields__:
+                if getattr(usage, name) is None:
+                    setattr(usage, name, getattr(known, name))
+        self._usage = usage
 
     def _without_choices(self, chunk: Chunk, payload: bytes) -> bool:
         """Azure's verdict on the prompt is a chunk like any other; usage alone is withheld; anything else is none of ours."""
@@ -253,69 +558,76 @@ class ChunkDecoder(msgspec.Struct, eq=False):
             self._skip()
         return chunk.usage is None and chunk.choices is not None
 
-    def _not_a_chunk(self, payload: bytes, events: list[StreamEvent]) -> bool:
+    def _not_a_chunk(self, payload: bytes, events: list[StreamEvent], passed: list[bytes]) -> None:
         word = payload.strip()
         if word == b"[DONE]":
-            self._finish(events)
-            return False
-        try:
-            payload.decode()
-        except UnicodeDecodeError:  # the standard's own answer: U+FFFD in its place
-            return self._chunk(payload.decode("utf-8", "replace").encode(), events)
-        if word:
+            self._finish(events, passed)
+        elif word:
             self._skip()
-        return False
 
     def _skip(self) -> None:
         if self.strict:
             raise UpstreamGarbled("The upstream sent an event that is not a chunk of a chat completion")
         self.skipped += 1
 
-    def _tool_call(self, delta: ToolCallPart, events: list[StreamEvent]) -> None:
-        function = delta.function or Function()
-        call = self._latest if delta.index is None else self._calls.get(delta.index)
-        if call is None or call.is_another(delta, function):
-            call = self._new_call(delta.index)
-        self._latest = call
-        arguments = function.arguments
-        if isinstance(arguments, dict):
-            arguments = msgspec.json.encode(arguments).decode()
-        if not call.started:
-            call.id = delta.id or call.id
-            call.name = function.name or ""
-            if call.name or arguments:
-                call.started = True
-                events.append(ToolCallStarted(call.index, call.id, call.name))
-        if arguments:
-            events.append(ToolCallDelta(call.index, arguments))
-
-    def _new_call(self, index: int | None) -> _Call:
-        if self._count >= MAX_CALLS:
-            raise UpstreamGarbled(f"The upstream made more than {MAX_CALLS} tool calls")
-        call = _Call(self._count)
-        self._count += 1
-        if index is not None:
-            self._calls[index] = call
-        return call
-
-    def _finish(self, events: list[StreamEvent]) -> None:
-        """The stream's end, by its terminator or the body's end: complete only with a finish reason."""
-        if not self._native:
-            raise self._cut()
+    def _finish(self, events: list[StreamEvent], passed: list[bytes], *, closing: bool = False) -> None:
+        """The stream's end, by its terminator or (`closing`) the body's end."""
+        said = self._said
+        native = said.native if said is not None else ""
+        if not native:
+            ended = not closing or (self.usage_is_end and self._usage is not None)
+            if said is None or not said.content or not ended:
+                raise self._cut()
+            self.finish_missing = 1
+        if not native or self._others:
+            self._make_ends(events, passed)
+        assert self._said is not None
         self._done = True
         self._form = None
-        if not self._started:
-            events.append(Started())
-        events.append(finished(self._native, self._usage))
+        if self._held_at is not None:
+            self._release(events, passed)
+        events.append(Finished(self._said.reason(keep_stop=self.keep_stop), _usage(self._usage), native))
 
-    def take(self, choices: Sequence[Choice], usage: ReportedUsage | None, events: list[StreamEvent]) -> None:
-        """A whole answer's choices at once: what follows `Started`. Raises UpstreamTruncated where it has no finish reason."""
+    def _make_ends(self, events: list[StreamEvent], passed: list[bytes]) -> None:
+        """Say why they ended for the choices whose provider has not, by a chunk in the likeness of its own."""
+        every = {0: self._said, **self._others}
+        open_ = {index: said for index, said in every.items() if said is not None and not said.native}
+        if open_:
+            reasons = {index: "tool_calls" if said.called else "stop" for index, said in open_.items()}
+            self._chunk(_end_chunk(self._like or b"".join(passed[:1]), reasons), events, passed)
+
+    def take(self, choices: Sequence[Choice], usage: ReportedUsage | None, events: list[StreamEvent]) -> Edits | None:
+        """A whole answer's choices at once: what follows `Started`. Returns what must be changed in the answer, by paths
+        from its top. Raises UpstreamError where a choice has failed, UpstreamTruncated where nothing was said."""
         self._started = True
-        self._usage = usage
-        for choice in choices:
+        if usage is not None:
+            self._count(usage)
+        for position, choice in enumerate(choices):
             if not choice.index:
-                self._choice(choice, events)
-        self._finish(events)
+                self._choice(choice, position, "message", self._choice_of(0), events)
+            else:
+                self._choice(choice, position, "message", self._choice_of(choice.index), [])
+            self._whole_end(choice, position, events)
+        said = self._said
+        if self._failure is not None:
+            raise self._failure
+        if said is None or not said.native:
+            raise self._cut()
+        self._done = True
+        reported = _usage(self._usage)
+        native = said.native if not self.finish_missing else ""
+        events.append(Finished(said.reason(keep_stop=self.keep_stop), reported, native))
+        return self._edits
+
+    def _whole_end(self, choice: Choice, position: int, events: list[StreamEvent]) -> None:
+        """A whole answer's choice has ended, whether or not it says why."""
+        said = self._choice_of(choice.index or 0)
+        if said.native or self._failure is not None or not said.content:
+            return
+        self.finish_missing = 1
+        reason = "tool_calls" if said.called else "stop"
+        self._edit().set(reason, "choices", position, "finish_reason")
+        self._end(reason, position, "message", said, events if not choice.index else [])
 
     def _cut(self) -> UpstreamError:
         if self._started or (self._first in b"deir:" and not self.skipped):
@@ -324,25 +636,36 @@ class ChunkDecoder(msgspec.Struct, eq=False):
 
 
 def _text_of(payload: bytes) -> str:
-    """What a chunk says where that is text and nothing else, and it is passed on; else ""."""
-    decoder = ChunkDecoder()
+    """What a chunk says where that is text and nothing else, and it is passed on as it is; else ""."""
+    decoder = ChunkDecoder(verbatim=True)
     decoder._started = True
     events: list[StreamEvent] = []
+    passed: list[bytes] = []
     try:
-        passed = decoder._chunk(payload, events)
+        decoder._chunk(payload, events, passed)
     except UpstreamError:
         return ""
+    said = decoder._said
     match events:
-        case [TextDelta(text=text)] if passed and decoder._usage is None and not decoder._native and decoder._latest is None:
+        case [TextDelta(text=text)] if (
+            passed == [payload] and decoder._usage is None and said is not None and _only_texts(said)
+        ):
             return text
         case _:
             return ""
 
 
-def _parts(parts: Sequence[ContentPart], events: list[StreamEvent]) -> None:
+def _only_texts(said: _Said | None) -> bool:
+    return said is not None and not said.native and said.calls is None
+
+
+def _parts(parts: Sequence[ContentPart], events: list[StreamEvent]) -> str | None:
+    """Add the events of content that is a list of parts. Returns its text, where it is nothing else."""
+    plain = True
     for part in parts:
         if part.text:
             events.append(TextDelta(part.text))
+        plain = plain and part.thinking is None and part.type in ("text", "")
         match part.thinking:
             case None | "":
                 pass
@@ -350,6 +673,7 @@ def _parts(parts: Sequence[ContentPart], events: list[StreamEvent]) -> None:
                 events.append(ReasoningDelta(text))
             case thoughts:
                 events.extend(ReasoningDelta(thought.text) for thought in thoughts if thought.text)
+    return "".join(part.text or "" for part in parts) if plain else None
 
 
 def finished(native: str, usage: ReportedUsage | None) -> Finished:
@@ -357,37 +681,127 @@ def finished(native: str, usage: ReportedUsage | None) -> Finished:
 
 
 def _usage(usage: ReportedUsage | None) -> Usage | None:
-    if usage is None or (usage.prompt_tokens is None and usage.completion_tokens is None):
+    """What a provider reports. Of input, output and their total, any two say the third; None where too little is said."""
+    if usage is None:
         return None
+    given, said, total = usage.prompt_tokens, usage.completion_tokens, usage.total_tokens or 0
+    if given is None and said is None:
+        return None
+    if given is None:
+        given = max(0, total - (said or 0))
+    elif said is None:
+        said = max(0, total - given)
     cached = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details is not None else None
     reasoning = usage.completion_tokens_details.reasoning_tokens if usage.completion_tokens_details is not None else None
     return Usage(
-        input=usage.prompt_tokens or 0,
-        output=usage.completion_tokens or 0,
+        input=given,
+        output=said or 0,
         cached_input=cached or usage.cached_tokens or usage.prompt_cache_hit_tokens or 0,
         reasoning=reasoning or 0,
+        total=total if total != given + (said or 0) else 0,
     )
 
 
-def _frames(passed: list[bytes], body: bytes | None, count: int) -> bytes:
-    """The frames that are passed on. They stand at the beginning of `body`, the frames of `count` payloads; without it
-    they are written anew."""
-    if body is None:
-        return b"".join([b"data: %b\n\n" % payload.replace(b"\n", b"\ndata: ") for payload in passed])
-    if len(passed) == count:
+def completed(usage: ReportedUsage) -> dict[str, int] | None:
+    """The three counts that every client of the dialect reads; None where too little is said for that."""
+    known = _usage(usage)
+    if known is None:
+        return None
+    return {"prompt_tokens": known.input, "completion_tokens": known.output, "total_tokens": known.tokens}
+
+
+def _without_usage(payload: bytes) -> bytes:
+    """A chunk without its usage, where that is plain to see; else b"". Names in quotes without a backslash are never text."""
+    if payload.count(b'"usage"') != 1:
+        return b""
+    bare, found = _USAGE.subn(b"", payload)
+    return bare if found == 1 else b""
+
+
+def _renamed(payload: bytes, name: str, choice: int, call: int) -> bytes:
+    """A chunk with another name of the call at this place."""
+    plain = _plain(payload)
+    plain["choices"][choice]["delta"]["tool_calls"][call]["function"]["name"] = name
+    return encoded(plain)
+
+
+def _plain(payload: bytes) -> Any:
+    """The values of a chunk that is to be written anew. Raises UpstreamGarbled for one beyond what is read of any text."""
+    try:
+        return parse(payload)
+    except ValueError as error:
+        raise UpstreamGarbled(f"The upstream sent an event that cannot be passed on: it {error}") from None
+
+
+def _end_chunk(like: bytes, reasons: dict[int, str]) -> bytes:
+    """The chunk that tells choices' finish reasons, with the head of another one."""
+    try:
+        head = parse(like) if like else {}
+    except ValueError:
+        head = {}
+    known = {key: head[key] for key in ("id", "object", "created", "model", "system_fingerprint") if key in head}
+    choices = [{"index": index, "delta": {}, "finish_reason": reason} for index, reason in reasons.items()]
+    return encoded({**known, "choices": choices})
+
+
+def _frames(passed: list[bytes], payloads: list[bytes], body: bytes | None) -> bytes:
+    """The frames that are passed on. `body` are the frames of `payloads`, and serves where they stand at its beginning;
+    else they are written anew."""
+    if body is not None and len(passed) == len(payloads) and passed == payloads:
         return body
-    return body[: sum(map(len, passed)) + FRAMING * len(passed)]
+    if body is not None and passed == payloads[: len(passed)]:
+        return body[: sum(map(len, passed)) + FRAMING * len(passed)]
+    return b"".join([b"data: %b\n\n" % payload.replace(b"\n", b"\ndata: ") for payload in passed])
+
+
+# halves of surrogate pairs
+
+
+def _join_text(holder: dict[str, Any], field: str, halves: Halves, *text_id: Any) -> None:
+    value = holder.get(field)
+    if type(value) is str:
+        holder[field] = halves.join(text_id, value)
+    elif type(value) is list:
+        for part in value:
+            _join_text(part, "text", halves, *text_id)
+            _join_text(part, "thinking", halves, *text_id, "thinking")
+
+
+def _join_function(function: Any, halves: Halves, choice: int, call: Any) -> None:
+    if type(function) is dict:
+        for name in ("name", "arguments"):
+            if type(function.get(name)) is str:
+                function[name] = halves.join((choice, name, call), function[name])
+        if function.get("arguments") and halves.pending.pop((choice, "name", call), ""):
+            function["name"] = (function.get("name") or "") + REPLACEMENT  # the name is complete
+
+
+def _end_halves(choice: dict[str, Any], halves: Halves, number: int) -> None:
+    """The choice ends: what still waits for its other half ends in U+FFFD."""
+    delta = choice["delta"] if type(choice.get("delta")) is dict else {}
+    choice["delta"] = delta
+    for ended in [text_id for text_id in halves.pending if text_id[0] == number]:
+        del halves.pending[ended]
+        match ended:
+            case (_, "arguments" | "name" as field, call) if call != "function_call":
+                index = {} if call is None else {"index": call}
+                delta["tool_calls"] = [*(delta.get("tool_calls") or ()), {**index, "function": {field: REPLACEMENT}}]
+            case (_, "content", *_):
+                said = delta.get("content")
+                delta["content"] = (said if type(said) is str else "") + REPLACEMENT
+            case (_, str(field)) if field in TEXTS:
+                delta[field] = (delta.get(field) or "") + REPLACEMENT
 
 
 def _as_error(payload: bytes) -> bytes:
     """The payload of an `event: error`, so that it reads as an error whether or not it says so itself."""
     try:
-        value = msgspec.json.decode(payload)
-    except MALFORMED:
+        value = parse(payload)
+    except ValueError:
         value = payload.decode("utf-8", "replace")
     if isinstance(value, dict) and value.get("error"):
         return payload
-    return msgspec.json.encode({"error": value or "The upstream sent an error event"})
+    return encoded({"error": value or "The upstream sent an error event"})
 
 
 def check_size(document: bytes | bytearray) -> None:
@@ -402,8 +816,8 @@ def _as_chunk(document: bytes | bytearray) -> bytes:
     if slow_numbers(document):
         raise UpstreamGarbled("The upstream sent a document whose numbers would take too long to read")
     try:
-        value = msgspec.json.decode(document)
-    except MALFORMED:
+        value = parse(document)
+    except ValueError:
         value = None
     match value:
         case {"error": error} if error:
@@ -412,17 +826,19 @@ def _as_chunk(document: bytes | bytearray) -> bytes:
             value = {"error": error}
         case {"choices": [_, *_] as choices}:
             value = {**value, "object": "chat.completion.chunk", "choices": [_as_chunk_choice(choice) for choice in choices]}
+        case {"choices": dict(choice)}:
+            value = {**value, "object": "chat.completion.chunk", "choices": [_as_chunk_choice(choice)]}
         case _ if tells_error(value):
             value = {"error": value}
         case _:
             raise UpstreamGarbled("The upstream answered with something other than a chat completion")
-    return msgspec.json.encode(value)
+    return encoded(whole_characters(value))
 
 
 def _as_chunk_choice(choice: Any) -> Any:
     match choice:
         case {"message": {"tool_calls": [*calls]}}:
-            numbered = [{"index": index, **call} for index, call in enumerate(calls) if isinstance(call, dict)]
+            numbered = [{**call, "index": index} for index, call in enumerate(calls) if isinstance(call, dict)]
             return {**choice, "delta": {**choice["message"], "tool_calls": numbered}, "message": None}
         case {"message": dict(message)}:
             return {**choice, "delta": message, "message": None}

@@ -32,6 +32,7 @@ from gateway.frontends import Answer
 from gateway.frontends.openai_errors import error_object
 from gateway.frontends.openai_reasoning import reasoning_details, thinking_blocks
 from gateway.frontends.openai_rename import Renaming
+from gateway.wire.call_ids import new_call_id
 from gateway.wire.separators import without_separators
 
 DONE = b"data: [DONE]\n\n"
@@ -44,15 +45,10 @@ def usage_object(usage: Usage) -> dict[str, Any]:
     return {
         "prompt_tokens": usage.input,
         "completion_tokens": usage.output,
-        "total_tokens": usage.input + usage.output,
+        "total_tokens": usage.tokens,
         "prompt_tokens_details": {"cached_tokens": usage.cached_input},
         "completion_tokens_details": {"reasoning_tokens": usage.reasoning},
     }
-
-
-def call_id(answer: Answer, index: int) -> str:
-    """An id for a tool call whose provider gives none (Ollama): the client names it in its next request. 40 at most."""
-    return f"call_{index}_{answer.id}"[:40]
 
 
 class _Events:
@@ -201,7 +197,7 @@ class Chunks(_Events):
     def _call(self, event: ToolCallStarted) -> bytes:
         index = self._calls[event.index] = len(self._calls)
         function = {"name": event.name, "arguments": ""}
-        call = {"index": index, "id": event.id or call_id(self._answer, index), "type": "function", "function": function}
+        call = {"index": index, "id": event.id or new_call_id(), "type": "function", "function": function}
         return self._delta({"tool_calls": [call]})
 
     def _delta(self, delta: dict[str, Any], reason: str | None = None) -> bytes:

@@ -87,5 +87,6 @@ def _continued(kept: list[Any], entry: dict[str, Any]) -> dict[str, Any] | None:
         if type(held) is dict and held.get("index") == index:
             function = entry.get("function")
             named = type(function) is dict and function.get("name")
-            return None if named and entry.get("id") and entry["id"] != held.get("id") else held
+            another = named and entry.get("id") and held.get("id") and entry["id"] != held["id"]
+            return None if another else held
     return None

@@ -28,17 +28,22 @@ from gateway.events import (
     Working,
 )
 from gateway.frontends import Answer
-from gateway.frontends.openai_chunks import call_id, usage_object
+from gateway.frontends.openai_chunks import usage_object
 from gateway.frontends.openai_deltas import joined, merge
 from gateway.frontends.openai_errors import error_object
 from gateway.frontends.openai_reasoning import reasoning_details, thinking_blocks
 from gateway.frontends.openai_rename import Renaming
+from gateway.wire.call_ids import new_call_id
 from gateway.wire.sse import EventStream, payloads
 
 _json = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 _decode_text = msgspec.json.Decoder(str).decode
 _CONTENT = re.compile(rb'"content":\s*("(?:[^"\\]|\\.)*")')
+
+
+MAX_FRAMES = 64 << 20
+"""Bytes of frames in one piece: more than any upstream may send in one event."""
 
 
 class _Completion:
@@ -118,12 +123,13 @@ class Whole(_Completion):
             message["thinking_blocks"] = thinking_blocks(self._blocks, indexed=False)
             message["reasoning_details"] = reasoning_details(self._blocks)
         if self._calls:
-            message["tool_calls"] = [self._call(index, *call) for index, call in enumerate(self._calls.values())]
+            message["tool_calls"] = [_call(*call) for call in self._calls.values()]
         return message
 
-    def _call(self, index: int, call: ToolCallStarted, arguments: list[str]) -> dict[str, Any]:
-        function = {"name": call.name, "arguments": "".join(arguments)}
-        return {"id": call.id or call_id(self._answer, index), "type": "function", "function": function}
+
+def _call(call: ToolCallStarted, arguments: list[str]) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": "".join(arguments)}
+    return {"id": call.id or new_call_id(), "type": "function", "function": function}
 
 
 class Accumulated(_Completion):
@@ -156,7 +162,7 @@ class Accumulated(_Completion):
         return b"" if finished is None else self._completion(finished.usage)
 
     def _odd_frames(self, data: bytes) -> list[bytes]:
-        self._stream = self._stream or EventStream()
+        self._stream = self._stream or EventStream(limit=MAX_FRAMES)
         return [event.data for event in self._stream.feed(data)]
 
     def _take_text(self, payload: bytes) -> bool:

@@ -12,6 +12,7 @@ import msgspec
 from gateway.errors import GatewayError, wait_of
 from gateway.events import Finished, ReasoningDelta, Started, StreamEvent, TextDelta, ToolCallDelta, ToolCallStarted, Working
 from gateway.frontends import Answer
+from gateway.wire.call_ids import new_call_id
 from gateway.wire.separators import without_separators
 
 INTERNAL = "Internal server error"
@@ -154,7 +155,7 @@ def _extra(event: StreamEvent) -> dict[str, Any]:
         case ReasoningDelta(text=text) if text:
             return {"type": "reasoning", "text": text}
         case ToolCallStarted(index=index, id=call_id, name=name, kind=kind):
-            return {"type": "tool_call", "index": index, "id": call_id, "name": name, "kind": kind}
+            return {"type": "tool_call", "index": index, "id": call_id or new_call_id(), "name": name, "kind": kind}
         case ToolCallDelta(index=index, arguments=arguments) if arguments:
             return {"type": "tool_call_delta", "index": index, "arguments": arguments}
         case _:

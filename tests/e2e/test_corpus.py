@@ -8,7 +8,7 @@ the error that docs/api promises where the stream is broken. The count passed / 
 Vendors' words are mapped by the tables that the backends' own corpus tests use: finish reasons (`REASONS`), usage
 (Anthropic's input_tokens leaves out its cache), and the few streams where we differ from the SDK on purpose (`GLUED`,
 `UNSEEN`). The OpenAI dialect is asked for twice: in the verbatim lane, where a client of an OpenAI-like upstream gets
-the vendor's own frames, and with the model's name hidden (`report_model: alias`), where it gets frames of ours.
+the vendor's own frames, and with the model's name hidden (`report_model: alias`), where it is the alias in each of them.
 """
 
 import asyncio
@@ -26,7 +26,8 @@ from tests.e2e.held import Held, of_chunks, of_completion, of_lines
 from tests.fakes.rawserver import CHUNKED, LAST_CHUNK, Peer, RawServer, Request, chunk, sized
 from tests.plugins.test_corpus_anthropic_ollama import HTTP_ERRORS as HTTP_ERRORS_BY_STATUS
 from tests.plugins.test_corpus_anthropic_ollama import REASONS, same_json
-from tests.plugins.test_corpus_openai import ERRORS, GLUED, HTTP_ERRORS, UNSEEN
+from tests.plugins.test_corpus_openai import ERRORS, GLUED, HTTP_ERRORS, UNSEEN, ends_without_a_reason
+from tests.plugins.test_corpus_openai import finish as openai_finish
 from tests.wire import cuts
 
 RECORDED = corpus.streams("openai-chat", "azure-openai", "anthropic", "ollama")
@@ -78,7 +79,7 @@ def difference(recorded: corpus.Recorded, dialect: Dialect, held: Held) -> str:
         kind = HTTP_ERRORS.get(recorded.file) or HTTP_ERRORS_BY_STATUS[recorded.http_status]
         status = HTTP_STATUS[kind] if dialect.openai else 200  # the widget's stream has begun by then
         return unequal((held.status, held.error), (status, coded(kind, dialect))) or unequal(held.text, "")
-    broken = ERRORS.get(recorded.outcome)
+    broken = None if ends_without_a_reason(recorded) else ERRORS.get(recorded.outcome)
     if broken is not None:
         if dialect.whole:
             return unequal((held.status, held.text), (502, "")) or missing(held.error, broken, dialect)
@@ -136,7 +137,7 @@ def ended(recorded: corpus.Recorded, dialect: Dialect, held: Held) -> str:
 def finish(recorded: corpus.Recorded, held: Held) -> str | int | None:
     native = recorded.expected.finish_reason
     if BACKENDS[recorded.protocol] == "openai":
-        return native
+        return openai_finish(recorded)
     if recorded.protocol == "ollama" and any(call.kind == "function" for call in held.calls):
         return "tool_calls"  # Ollama says "stop"
     return REASONS[native if isinstance(native, str) else None]

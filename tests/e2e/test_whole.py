@@ -97,6 +97,14 @@ async def test_a_stream_is_asked_for_where_its_tokens_matter(where: dict[str, st
         assert g.metric('sluice_upstream_time_to_first_token_seconds_count{model="m",upstream="up0"}') == 1
 
 
+async def test_where_the_models_name_is_hidden_nothing_else_is() -> None:
+    async with RawServer(says(sized(ANSWER, 200, JSON))) as up, gateway(config(up, alias=", report_model: alias")) as g:
+        status, body = await asked(g)
+        assert status == 200
+        assert json.loads(body) == {**json.loads(ANSWER), "model": "chat"}
+        assert "stream" not in json.loads(up.requests[0].body)
+
+
 async def test_an_upstream_that_streams_all_the_same_is_understood() -> None:
     async with RawServer(says(STREAM)) as up, gateway(config(up)) as g:
         status, body = await asked(g, stream=False)

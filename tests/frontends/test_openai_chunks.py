@@ -1,6 +1,7 @@
 """Streamed chat completions: what the SDKs read, from events or from the upstream's own frames."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -124,10 +125,13 @@ def test_tool_calls_are_numbered_without_the_ones_the_provider_ran() -> None:
             Finished("tool_calls"),
         ]
     )
-    assert [delta["tool_calls"][0] for delta in deltas(out)[1:-1]] == [
+    pieces = [delta["tool_calls"][0] for delta in deltas(out)[1:-1]]
+    made = pieces[2]["id"]
+    assert re.fullmatch(r"call_[0-9a-f]{24}", made)
+    assert pieces == [
         {"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": ""}},
         {"index": 0, "function": {"arguments": '{"a"'}},
-        {"index": 1, "id": "call_1_req-1", "type": "function", "function": {"name": "g", "arguments": ""}},
+        {"index": 1, "id": made, "type": "function", "function": {"name": "g", "arguments": ""}},
         {"index": 0, "function": {"arguments": ":1}"}},
         {"index": 1, "function": {"arguments": "{}"}},
     ]

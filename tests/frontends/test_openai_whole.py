@@ -1,6 +1,7 @@
 """Whole chat completions, of events and of the upstream's own chunks, without losing a vendor's field."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -78,6 +79,8 @@ def test_tool_calls_alone_have_no_content() -> None:
     )
     choice = answer["choices"][0]
     assert choice["finish_reason"] == "tool_calls"
+    made = choice["message"]["tool_calls"][1]["id"]
+    assert re.fullmatch(r"call_[0-9a-f]{24}", made)
     assert choice["message"] == {
         "role": "assistant",
         "content": None,
@@ -85,7 +88,7 @@ def test_tool_calls_alone_have_no_content() -> None:
         "reasoning_content": "hm",
         "tool_calls": [
             {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}},
-            {"id": "call_1_req-1", "type": "function", "function": {"name": "g", "arguments": "{}"}},
+            {"id": made, "type": "function", "function": {"name": "g", "arguments": "{}"}},
         ],
     }
     assert answer["usage"] is None

@@ -37,7 +37,7 @@ def test_a_conversation_keeps_its_order_and_results_name_their_tool() -> None:
         said("user", "Look", parts=(Image(PNG),)),
         said("assistant", tool_calls=(call,)),
         said("tool", "sunny", tool_call_id="call_0"),
-        said("assistant", "Sunny.", tool_calls=(ToolCall("call_0", "clock", ""),)),  # ids are counted anew in each answer
+        said("assistant", "Sunny.", tool_calls=(ToolCall("call_0", "clock", ""),)),
         said("tool", "noon", tool_call_id="call_0"),
     )
     assert body(messages=messages)["messages"] == [
@@ -146,9 +146,9 @@ STREAMS: dict[str, tuple[list[StreamEvent], UpstreamErrorKind | None]] = {
     "tool_calls": (
         [
             STARTED,
-            ToolCallStarted(0, "call_0", "weather"),
+            ToolCallStarted(0, "", "weather"),
             ToolCallDelta(0, '{"city":"Berlin"}'),
-            ToolCallStarted(1, "call_1", "clock"),
+            ToolCallStarted(1, "", "clock"),
             ToolCallDelta(1, "{}"),
             ToolCallStarted(2, "call_given", "weather"),
             ToolCallDelta(2, '{"city":"Rom"}'),
@@ -185,9 +185,9 @@ LINES: dict[str, tuple[bytes, list[StreamEvent]]] = {
         b'{"message":{"tool_calls":[{"function":{"name":"f","arguments":"{\\"a\\":1}"}},{"function":{"name":"g"}}]},"done":true}',
         [
             Started(),
-            ToolCallStarted(0, "call_0", "f"),
+            ToolCallStarted(0, "", "f"),
             ToolCallDelta(0, '{"a":1}'),
-            ToolCallStarted(1, "call_1", "g"),
+            ToolCallStarted(1, "", "g"),
             ToolCallDelta(1, "{}"),
             Finished("tool_calls", None, ""),
         ],
@@ -201,9 +201,7 @@ def test_odd_lines(case: str) -> None:
     assert fed([line + b"\n"]) == (expected, None)
 
 
-@pytest.mark.parametrize(
-    "line", [b"<html>", b"data: {}", b"[1]", b'{"message":"text"}', b'{"model":"\xff"}', b'{"a":' * 100_000]
-)
+@pytest.mark.parametrize("line", [b"<html>", b"data: {}", b"[1]", b'{"message":', b'{"a":' * 100_000])
 def test_what_is_not_the_dialect_is_garbled(line: bytes) -> None:
     assert isinstance(fed([line + b"\n"])[1], UpstreamGarbled)
 

@@ -22,7 +22,8 @@ from gateway.events import (
     Usage,
     Verbatim,
 )
-from plugins import openai_stream
+from gateway.wire.sse import EventStream
+from plugins import openai_calls, openai_stream
 from plugins.openai import OpenAI
 from plugins.openai_stream import ChunkDecoder
 from tests.wire import cuts
@@ -216,7 +217,7 @@ ERROR_FRAME = b'data: {"error":{"message":"Boom","type":"server_error"}}\n\n'
 BROKEN: list[tuple[str, bytes, list[StreamEvent], str]] = [
     ("no end", chunk({"content": "Hi"}), [START, HI], "truncated"),
     ("half a frame", chunk({"content": "Hi"}) + b'data: {"choices":[{"fin', [START, HI], "truncated"),
-    ("a terminator but no finish reason", chunk({"content": "Hi"}) + DONE, [START, HI], "truncated"),
+    ("a terminator, but neither content nor a finish reason", chunk({"role": "assistant"}) + DONE, [START], "truncated"),
     ("nothing", b"", [], "truncated"),
     ("comments only", b": hi\n\n", [], "truncated"),
     ("an error", chunk({"content": "Hi"}) + ERROR_FRAME, [START, HI], "server_error"),
@@ -274,11 +275,13 @@ def test_a_malformed_event_is_an_error_where_strict() -> None:
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UpstreamGarbled):
-        read([b"data: " + b"x" * (1 << 20)] * 2)
+        read([b"data: " + b"x" * (1 << 20)] * 17)
+    with pytest.raises(UpstreamGarbled):
+        read([b"data: " + b"x" * 100] * 2, stream=EventStream(150))
     monkeypatch.setattr(openai_stream, "MAX_DOCUMENT", 100)
     with pytest.raises(UpstreamGarbled):
         read([b'{"choices":'] + [b" " * 50] * 2)
-    monkeypatch.setattr(openai_stream, "MAX_CALLS", 2)
+    monkeypatch.setattr(openai_calls, "MAX_CALLS", 2)
     with pytest.raises(UpstreamGarbled):
         read([calls(*(function("f", "{}", id=str(index), index=index) for index in range(3)))])
 

@@ -44,7 +44,7 @@ def frame(payload: bytes) -> bytes:
 
 def outcome(reads: list[bytes], *, verbatim: bool, forms: int = openai_stream.FORMS) -> list[object]:
     """What each read gives, and how it ends."""
-    decoder = ChunkDecoder(verbatim=verbatim)
+    decoder = ChunkDecoder(verbatim=verbatim, new_id=lambda: "made")
     decoder._forms_left = forms
     said: list[object] = []
     try:
