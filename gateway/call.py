@@ -7,7 +7,7 @@ from typing import Any, Protocol, cast
 import msgspec
 
 from gateway.backends import AnswersWhole, Backend
-from gateway.chat import ChatRequest
+from gateway.chat import ChatRequest, Thought
 from gateway.config import Alias, Timeouts
 from gateway.config import Target as TargetConfig
 from gateway.errors import GatewayError
@@ -110,6 +110,7 @@ class Call(msgspec.Struct, eq=False):
     size: int = 0  # bytes of the request's body
     conversation: str = ""
     text: str = ""
+    thoughts: list[Thought] = []  # blocks of reasoning of a complete answer, for its provider to have back
     attempts: list[Attempt] = []
     answered: Attempt | None = None
     headers: list[tuple[str, str]] = []

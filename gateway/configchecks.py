@@ -31,6 +31,8 @@ from gateway.config import (
     Upstream,
     targets_of,
 )
+from gateway.errors import BadRequest
+from gateway.fitting import OURS, check_values
 from gateway.forwarding import check_forward
 from gateway.identity.browser import SHORTEST_SECRET
 from gateway.identity.jwks import check_url, is_remote, issuer_keys, unfit, unusable
@@ -74,6 +76,8 @@ class Checks:
                 for name in ("connect", "headers", "first_token", "idle", "whole", "total"):
                     self._above_zero((*path, name), getattr(section, name))
             case Target(upstream=str(name)) | Shadow(upstream=str(name)):
+                if isinstance(section, Target):
+                    self._fitted(path, section)
                 self._used.add(name)
                 if name not in self._upstreams:
                     hint = suggestion(name, self._upstreams)
@@ -88,6 +92,7 @@ class Checks:
                 self._limit(path, section)
             case Upstream():
                 self._upstream(path, section)
+                self._fitted(path, section)
             case BrowserTokens():
                 self._tokens(path, section)
             case Limits(store=str(store)) if not SHARED.fullmatch(store.reveal()):
@@ -107,6 +112,20 @@ class Checks:
 
     def _store(self, path: Path, store: Secret, local: str = "memory") -> None:
         self._try(path, partial(_memory_or_redis, local=local), store.reveal())
+
+    def _fitted(self, path: Path, section: Upstream | Target) -> None:
+        """What is to be changed in requests: nothing that the gateway itself says, and values that a caller could send."""
+        for option in ("drop", "rename", "default", "force"):
+            for name in getattr(section, option) or ():
+                if isinstance(name, str) and name.removeprefix("!") in OURS:
+                    self._report.problem((*path, option), f'"{name}" is the gateway\'s own to say')
+        for option in ("default", "force"):
+            values = getattr(section, option)
+            try:
+                if isinstance(values, dict) and not OURS & values.keys():
+                    check_values({name: value for name, value in values.items() if value is not None})
+            except BadRequest as error:
+                self._report.problem((*path, option), error.message)
 
     def _limit(self, path: Path, limit: Limit) -> None:
         try:

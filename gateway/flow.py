@@ -16,6 +16,7 @@ import msgspec
 
 from gateway.backends import Decoder
 from gateway.call import Attempt, Call, Outlet
+from gateway.chat import Thought
 from gateway.errors import GatewayError, Unavailable, UpstreamError
 from gateway.events import Finished
 from gateway.forwarding import provider_id
@@ -267,12 +268,19 @@ class Flow(msgspec.Struct, eq=False):
             call = self.call
             out.begin(encoder.content_type, [*call.headers, *call.attribution()] if self.winner is not None else call.headers)
         self.ended = last
-        storing = self.call.store_turn(self.text) if last and self.call.store_turn is not None else None
+        storing = self._store_turn() if last and self.call.store_turn is not None else None
         if storing is None:
             out.write(chunk, last=last)
         else:
             self.unsent_end = chunk
             storing.add_done_callback(self._stored)
+
+    def _store_turn(self) -> "asyncio.Task[None] | None":
+        assert self.call.store_turn is not None
+        relay = self.winner.relay if self.winner is not None else None
+        if relay is not None and not relay.recovered:  # else they belong to another text than what the client holds
+            self.call.thoughts = [Thought(block.text, block.signature, block.redacted) for block in relay.thoughts]
+        return self.call.store_turn(self.text)
 
     def send_end(self) -> None:
         """Send the answer's last bytes now, where they still wait for the turn to be stored."""

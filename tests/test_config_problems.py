@@ -286,6 +286,25 @@ REPLACED: list[tuple[str, str, str, list[str]]] = [
         f'{{id: a, digest: "{DIGEST}", origins: ["*"]}}',
         ["7:106: keys[0].origins[0]: expected an exact origin in lower case, such as https://app.example.com"],
     ),
+    (
+        "fields that are the gateway's own",
+        UPSTREAM,
+        "{backend: fake, base_url: http://x, drop: ['!messages', a], force: {stream: false}, rename: {model: x}}",
+        [
+            '2:51: upstreams.main.drop: "!messages" is the gateway\'s own to say',
+            '2:76: upstreams.main.force: "stream" is the gateway\'s own to say',
+            '2:101: upstreams.main.rename: "model" is the gateway\'s own to say',
+        ],
+    ),
+    (
+        "a value that no caller could send",
+        "{upstream: main, model: m}",
+        "{upstream: main, model: m, default: {temperature: hot, top_p: null}, force: {n: 1000}}",
+        [
+            "5:50: aliases.fast.tiers[0][0].default: temperature: must be number or null, not str",
+            "5:90: aliases.fast.tiers[0][0].force: n: must be from 1 to 128",
+        ],
+    ),
     ("no upstreams", f"  main: {UPSTREAM}", "  {}", ["2:3: upstreams: needs at least one", None]),
 ]
 

@@ -7,12 +7,16 @@ import msgspec
 
 
 class Turn(msgspec.Struct, frozen=True, gc=False):
-    """One message as history holds it. `created` in seconds since the epoch."""
+    """One message as history holds it. `created` in seconds since the epoch.
+
+    `thoughts`: what the provider of an assistant's message wants to have back of its reasoning; JSON, "" where there is none.
+    """
 
     role: Literal["user", "assistant"]
     content: str
     created: float
     interrupted: bool = False
+    thoughts: str = ""
 
 
 class Conversation(msgspec.Struct, frozen=True, gc=False):

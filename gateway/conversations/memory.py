@@ -100,4 +100,4 @@ class MemoryConversations:
 
 
 def _size(turns: Sequence[Turn]) -> int:
-    return sum([len(turn.content) for turn in turns])
+    return sum([len(turn.content) + len(turn.thoughts) for turn in turns])

@@ -47,16 +47,18 @@ MIGRATIONS = (
     );
     CREATE INDEX turn_conversation ON turn (conversation, number);
     """,
+    "ALTER TABLE turn ADD COLUMN thoughts TEXT NOT NULL DEFAULT ''",
 )
 
 KEEP = """
     INSERT INTO conversation (id, tenant, session, created, updated, last_message) VALUES (?, ?, ?, ?, ?, ?)
     ON CONFLICT (tenant, session) DO UPDATE SET updated = excluded.updated, last_message = excluded.last_message
 """
-ADD = "INSERT INTO turn (conversation, role, content, created, interrupted) VALUES (?, ?, ?, ?, ?)"
+ADD = "INSERT INTO turn (conversation, role, content, created, interrupted, thoughts) VALUES (?, ?, ?, ?, ?, ?)"
 FIND = "SELECT id, number FROM conversation WHERE tenant = ? AND session = ?"
 LATEST = """
-    SELECT role, content, turn.created, interrupted FROM turn JOIN conversation ON conversation.number = turn.conversation
+    SELECT role, content, turn.created, interrupted, thoughts
+    FROM turn JOIN conversation ON conversation.number = turn.conversation
     WHERE id = ? ORDER BY turn.number DESC LIMIT ?
 """
 COLUMNS = "SELECT id, tenant, session, created, updated, last_message FROM conversation"
@@ -114,7 +116,9 @@ class SqliteConversations:
 
     def _recent(self, id: str, limit: int) -> list[Turn]:
         rows = self._database.execute(LATEST, (id, max(0, limit))).fetchall()
-        return [Turn(role, content, created, bool(interrupted)) for role, content, created, interrupted in reversed(rows)]
+        return [
+            Turn(role, content, at, bool(interrupted), thoughts) for role, content, at, interrupted, thoughts in reversed(rows)
+        ]
 
     def _append(self, tenant: str, session: str, id: str, turns: Sequence[Turn]) -> None:
         last = turns[-1]
@@ -122,7 +126,7 @@ class SqliteConversations:
         with transaction(self._database):
             self._database.execute(KEEP, conversation)
             [_, number] = self._database.execute(FIND, (tenant, session)).fetchone()
-            rows = [(number, turn.role, turn.content, turn.created, turn.interrupted) for turn in turns]
+            rows = [(number, turn.role, turn.content, turn.created, turn.interrupted, turn.thoughts) for turn in turns]
             self._database.executemany(ADD, rows)
 
     def _newest(self, limit: int) -> tuple[list[Conversation], int]:

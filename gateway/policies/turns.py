@@ -10,14 +10,16 @@ takes longer than PATIENCE they are sent all the same.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import lru_cache
 from types import TracebackType
 from typing import Any
 
+import msgspec
+
 from gateway.call import Call
-from gateway.chat import Message, Text
+from gateway.chat import Message, Text, Thought
 from gateway.config import History
 from gateway.conversations import ConversationStore, Turn
 from gateway.conversations.turnstile import Place, Turnstile
@@ -83,7 +85,9 @@ class Turns:
         """
         if not (call.conversation and (complete or text)):
             return None
-        turns = [asked, Turn("assistant", text.strip(), self._wall(), interrupted=not complete)]
+        answer = text.strip()
+        thoughts = _written(call.thoughts) if complete and answer == text else ""  # a seal is on the text to the letter
+        turns = [asked, Turn("assistant", answer, self._wall(), interrupted=not complete, thoughts=thoughts)]
         tenant, id = call.principal.tenant, call.conversation
         try:
             if self._store.append_now(tenant, session, id, turns):
@@ -171,12 +175,35 @@ def _window(turns: list[Turn], history: History) -> list[Message]:
         return []
     budget = history.tokens * CHARACTERS_PER_TOKEN
     kept: list[Message] = []
+    whole = len(turns) < history.messages
     for turn in reversed(turns):
         budget -= len(turn.content)
         if budget < 0:
+            whole = False
             break
         if turn.content:
-            kept.append(Message(turn.role, (Text(turn.content),)))
+            kept.append(Message(turn.role, (Text(turn.content),), thoughts=_read(turn.thoughts)))
     while kept and kept[-1].role == "assistant":
         kept.pop()
+    if not whole:  # newer models refuse a seal behind another beginning than it was made behind
+        kept = [message if not message.thoughts else msgspec.structs.replace(message, thoughts=()) for message in kept]
     return kept[::-1]
+
+
+MAX_THOUGHTS = 256 << 10
+"""Characters of one answer's sealed reasoning that history keeps; more is left out."""
+
+
+def _written(thoughts: Sequence[Thought]) -> str:
+    """The thoughts as history holds them."""
+    if not thoughts:
+        return ""
+    text = msgspec.json.encode([[thought.text, thought.signature, thought.redacted] for thought in thoughts]).decode()
+    return text if len(text) <= MAX_THOUGHTS else ""
+
+
+def _read(text: str) -> tuple[Thought, ...]:
+    return tuple([Thought(*entry) for entry in _entries(text)]) if text else ()
+
+
+_entries = msgspec.json.Decoder(list[tuple[str, str, str]]).decode

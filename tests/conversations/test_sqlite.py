@@ -190,6 +190,22 @@ async def test_the_file_is_written_ahead_and_its_version_is_known(tmp_path: Path
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
+async def test_turns_of_before_there_were_thoughts_still_read(tmp_path: Path) -> None:
+    path = tmp_path / "c.db"
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        for statement in module.MIGRATIONS[0].split(";"):
+            database.execute(statement)
+        database.execute("INSERT INTO conversation VALUES (1, 'id-1', 'acme', 's', 1.0, 2.0, 'a')")
+        database.execute("INSERT INTO turn VALUES (1, 1, 'user', 'a', 1.5, 0)")
+        database.execute("PRAGMA user_version = 1")
+    store = SqliteConversations(path)
+    assert await store.recent("id-1", 9) == [Turn("user", "a", 1.5)]
+    sealed = Turn("assistant", "b", 2.5, thoughts="[]")
+    await store.append("acme", "s", await store.open("acme", "s"), [sealed])
+    assert await store.recent("id-1", 1) == [sealed]
+    await store.close()
+
+
 async def test_a_new_file_is_for_its_owner_only(tmp_path: Path) -> None:
     store = SqliteConversations(tmp_path / "c.db")
     await pair(store, 1)

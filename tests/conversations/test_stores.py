@@ -51,6 +51,7 @@ async def test_turns_come_back_as_they_went_in_and_in_their_order(store: Convers
         turn("one", 1.25),
         turn("two", 2.5, role="assistant", interrupted=True),
         turn("", 3.0),
+        Turn("assistant", "thought of", 3.0, thoughts='[["Hm.","sig",""]]'),
         turn("four", 2.0, role="assistant"),  # the clock has stepped back: order is that of appending
     ]
     id = await say(store, "acme", "s", *turns[:2])

@@ -158,3 +158,41 @@ async def test_a_tool_loop_thinks_on(stream: bool, field: str) -> None:
         sent = json.loads(up.requests[1].body)
     assert sent["thinking"] == {"type": "enabled", "budget_tokens": 2048}
     assert sent["messages"][1]["content"][0] == {"type": "thinking", "thinking": "Hm.", "signature": "SIG"}
+
+
+def spoken(text: str) -> bytes:
+    """An answer of Anthropic's that thinks and then says this."""
+    events: list[dict[str, Any]] = [
+        {"type": "message_start", "message": {"id": "msg_1", "model": "claude-x", "usage": {"input_tokens": 5}}},
+        {
+            "type": "content_block_start",
+            "index": 0,
+            "content_block": {"type": "thinking", "thinking": "Hm.", "signature": "SIG"},
+        },
+        {"type": "content_block_stop", "index": 0},
+        {"type": "content_block_start", "index": 1, "content_block": {"type": "text", "text": text}},
+        {"type": "content_block_stop", "index": 1},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 9}},
+        {"type": "message_stop"},
+    ]
+    return chunked(*(b"event: %b\ndata: %b\n\n" % (e["type"].encode(), json.dumps(e).encode()) for e in events))
+
+
+THINKING = {"type": "thinking", "thinking": "Hm.", "signature": "SIG"}
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/stream", "/v1/chat"])
+@pytest.mark.parametrize(
+    ("text", "history", "kept"), [("Seven.", 30, True), ("Seven. ", 30, False), ("Seven.", 2, False)],
+    ids=["kept", "another text than what was sealed", "the beginning is not known any more"],
+)  # fmt: skip
+async def test_thoughts_stay_in_a_history_that_the_gateway_keeps(path: str, text: str, history: int, kept: bool) -> None:
+    alias = f", history: {{messages: {history}}}"
+    async with RawServer(says(spoken(text))) as up, gateway(config(up, backend="anthropic", alias=alias)) as g:
+        async with aiohttp.ClientSession(g.url, headers={"x-api-key": KEY}) as client:
+            for _ in range(2):
+                async with client.post(path, json={"sessionId": "s", "message": "Count"}) as response:
+                    assert response.status == 200
+                    assert b"SIG" not in await response.read()
+        answered = json.loads(up.requests[1].body)["messages"][1]
+    assert answered["content"] == [*([THINKING] if kept else []), {"type": "text", "text": "Seven."}]

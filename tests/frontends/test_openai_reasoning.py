@@ -69,14 +69,6 @@ def test_deltas_put_together_by_index_are_the_whole_message() -> None:
     assert [{k: v for k, v in block.items() if k != "index"} for block in whole["thinking_blocks"]] == BLOCKS
 
 
-def test_openais_sdk_puts_the_blocks_together() -> None:
-    accumulate = pytest.importorskip("openai.lib.streaming._deltas").accumulate_delta
-    kept: dict[object, object] = {}
-    for delta in deltas():
-        kept = accumulate(kept, delta)
-    assert kept["reasoning_details"] == DETAILS
-
-
 BACK = [
     {"thinking_blocks": BLOCKS},
     {"thinking_blocks": [{"index": 0, **BLOCKS[0]}, {"index": 1, **BLOCKS[1]}]},
