@@ -403,9 +403,10 @@ def _model(named: Any) -> str:
 def _usage(usage: _Usage) -> Usage:
     """Anthropic counts what was read from and written to its cache apart from `input_tokens`; ours is the whole input."""
     cached = usage.cache_read_input_tokens or 0
+    parts = (usage.input_tokens or 0, cached, usage.cache_creation_input_tokens or 0)
     details = usage.output_tokens_details
     return Usage(
-        input=(usage.input_tokens or 0) + cached + (usage.cache_creation_input_tokens or 0),
+        input=sum(parts) if min(parts) >= 0 else min(parts),  # else a part below zero would make a sum that is believed
         output=usage.output_tokens or 0,
         cached_input=cached,
         reasoning=(details and details.thinking_tokens) or 0,

@@ -9,6 +9,7 @@ from gateway.config import MOST_EXPENSIVE, Price
 from gateway.events import MOST_TOKENS, Usage, believed
 from gateway.prices import cost, nanos
 from gateway.usage import LARGEST
+from plugins import anthropic_stream
 
 FIELDS = ("input", "output", "cached_input", "reasoning")
 
@@ -61,3 +62,9 @@ def test_what_the_largest_usage_costs_at_the_largest_price_is_a_finite_number() 
     assert math.isfinite(dollars)
     assert nanos(dollars) < 2**63
     assert nanos(cost(Price(1000.0, 1000.0), Usage(MOST_TOKENS, MOST_TOKENS))) < LARGEST
+
+
+@pytest.mark.parametrize("name", ["input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"])
+def test_a_part_of_anthropic_s_input_below_zero_makes_no_sum_that_is_believed(name: str) -> None:
+    reported = anthropic_stream._Usage(**{"input_tokens": 10, "cache_read_input_tokens": 20, "output_tokens": 1, name: -5})
+    assert believed(anthropic_stream._usage(reported)) is None

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.gateway_process import DIGEST, KEY, GatewayProcess, serving
+from tests.servers import redis_server
 
 FULL = os.environ.get("SLUICE_FULL") == "1"
 SESSIONS, ROUNDS = (20, 13) if FULL else (8, 1)
@@ -30,7 +31,7 @@ Answers = Iterator[dict[str, Any]]
 """The last line of each turn's stream."""
 
 
-def config(state: str, workers: int = 1) -> str:
+def config(state: str, workers: int = 1, resume: str = "memory") -> str:
     return f"""
 server:
   {{listen: "127.0.0.1:${{API_PORT}}", admin_listen: "127.0.0.1:${{ADMIN_PORT}}", drain_delay: 0s, workers: {workers}}}
@@ -38,8 +39,11 @@ keys: [{{id: test, digest: "{DIGEST}", default_alias: chat}}]
 admin: {{digest: "{DIGEST}"}}
 limits: {{address: null}}
 state: {state}
+resume: {resume}
 upstreams: {{echo: {{backend: echo}}}}
-aliases: {{chat: {{tiers: [[{{upstream: echo, model: echo}}]]}}}}
+aliases:
+  chat: {{tiers: [[{{upstream: echo, model: echo}}]]}}
+  kept: {{tiers: [[{{upstream: echo, model: echo}}]], resumable: true}}
 """
 
 
@@ -154,6 +158,31 @@ def test_a_turn_survives_what_ends_the_process_right_behind_its_last_byte(number
                     (gateway.process.terminate if number == "SIGTERM" else gateway.process.kill)()
             gateway.process.wait()
             gateway.process.returncode = 0
+    rounds = 20 if FULL else 3
     with sqlite3.connect(path) as database:
         rows = database.execute("SELECT session, count(*) FROM turn JOIN conversation c ON c.number = conversation GROUP BY 1")
-        assert dict(rows) == {f"s{round}": TURNS * 2 for round in range(20 if FULL else 3)}
+        assert dict(rows) == {f"s{round}": TURNS * 2 for round in range(rounds)}
+        [[requests]] = database.execute("SELECT sum(requests) FROM sluice_usage")
+        if number == "SIGTERM":  # a kill -9 loses the last second of usage
+            assert requests == TURNS * rounds
+
+
+def test_a_stream_can_be_resumed_elsewhere_though_its_process_ends_right_behind_its_last_byte() -> None:
+    with redis_server() as redis:
+        text = config("memory", resume=redis.url)
+        for round in range(20 if FULL else 3):
+            with serving(text) as gateway:
+                data = json.dumps({"sessionId": f"s{round}", "message": "a b c d", "model": "kept"}).encode()
+                head = f"POST /v1/chat/stream HTTP/1.0\r\nx-api-key: {KEY}\r\nContent-Type: application/json\r\n"
+                with socket.create_connection(("127.0.0.1", gateway.port)) as client:
+                    client.sendall(head.encode() + b"Content-Length: %d\r\n\r\n%b" % (len(data), data))
+                    got = b""
+                    while not (b'"type":"done"' in got and got.endswith(b"\n")):
+                        got += client.recv(65536)
+                gateway.process.terminate()
+            lines = got.partition(b"\r\n\r\n")[2].splitlines(keepends=True)
+            stream = json.loads(lines[0])["streamId"]
+            with serving(text) as another:
+                asked = urllib.request.Request(f"{another.api}/v1/chat/stream/{stream}?after=0", headers={"x-api-key": KEY})
+                with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(asked) as response:
+                    assert response.read() == b"".join(lines[1:])
