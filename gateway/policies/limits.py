@@ -36,6 +36,7 @@ from gateway.policies.claims import (
     claim_of_address,
     denied_of,
     differences,
+    ended,
     headers_of,
     held,
     plan_of,
@@ -181,9 +182,9 @@ class Limiter:
     ) -> None:
         """Charge what these attempts used in place of what was reserved for them; give the places back.
 
-        Where the difference cannot be told, what was reserved stays charged, and the places come back all the same.
+        Where the difference cannot be told, what was reserved stays charged; reservations end and places come back.
         """
-        changes: list[Claim] = []
+        changes = [ended(claim, claim.amount) for claim in metered if claim.holder]
         try:
             if metered:
                 changes = differences(metered, used(attempts))

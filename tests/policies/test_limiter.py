@@ -403,3 +403,18 @@ async def test_what_was_taken_is_given_back_where_the_call_cannot_be_told_about_
             await desk.enter(call)
         await turns()
     await desk.enter(desk.call(limits, tokens=10))
+
+
+async def test_a_reservation_whose_use_cannot_be_told_ends_charged_as_it_was() -> None:
+    """It has a lease in a budget and no place: renewed for ever, it would never be charged."""
+    desk = Desk(store=Slow(MemoryStore()))
+    limits = CallLimits(budget=Budget(day=1000.0))
+    call = desk.call(limits, tokens=10)
+    admission = await desk.enter(call)
+    assert desk.limiter.ledger._held
+    call.attempts.append(Attempt(Stage([]).targets[0], 0.0, used=Usage(output="12")))  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        await desk.leave(admission)
+    await turns()
+    assert not desk.limiter.ledger._held
+    assert desk.limiter.ledger.settling == 0
