@@ -24,7 +24,8 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
 
     `holder`, of a bucket that never refills (a budget): the amount is *reserved* under this name, which is unique to the
     call, until it is settled. As a slot is, so a reservation is a lease: what a call that never ends had reserved is given back
-    by itself. In a settlement `amount` is what was used, to be charged in place of `held`, which was reserved.
+    by itself. Such claims stand behind all others of a call. In a settlement `amount` is what was used, to be charged in
+    place of `held`, which was reserved.
     """
 
     key: str

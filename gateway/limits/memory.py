@@ -51,7 +51,8 @@ class MemoryStore:
 
     def take_now(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:
         """Raises ValueError for a negative amount, or one bucket under two limits; Unavailable for a budget too many."""
-        if claims and claims[-1].holder:
+        reserving = claims and claims[-1].holder
+        if reserving:
             same_limits(claims)
         now = self._clock()
         exact = now * SECOND  # as `_microseconds` does
@@ -77,13 +78,14 @@ class MemoryStore:
             if bucket.backlog > bucket.rule.capacity:
                 fits = False
         if fits and not slots:
-            if claims and claims[-1].holder:
+            if reserving:
                 self._reserve(claims, taken)
             return Verdict(True, tuple([bucket.rule.level(bucket.backlog) for bucket, _ in taken]))
         entered: list[Slot] = []
         rooms = [self._enter(slot, entered) for slot in slots]
         if fits and all(rooms):
-            self._reserve(claims, taken)
+            if reserving:
+                self._reserve(claims, taken)
             levels = [bucket.rule.level(bucket.backlog) for bucket, _ in taken]
             levels += [Level(float(slot.capacity - self._taken(slot)), 0.0) for slot in slots]
             return Verdict(True, tuple(levels))
@@ -107,9 +109,14 @@ class MemoryStore:
         charges = []
         for claim in claims:
             bucket = self._bucket(claim, claims, earliest, latest)
-            charges.append((bucket, bucket.rule.charge(claim.amount), claim))
-        for bucket, charge, claim in charges:
-            bucket.settle(charge - self._given_back(claim, bucket) if claim.holder else charge)
+            charges.append((bucket, bucket.rule.charge(claim.amount)))
+        if claims and claims[-1].holder:
+            charges = [
+                (bucket, charge - self._given_back(claim, bucket) if claim.holder else charge)
+                for (bucket, charge), claim in zip(charges, claims, strict=True)
+            ]
+        for bucket, charge in charges:
+            bucket.settle(charge)
         for slot in slots:
             self._free(slot)
 
