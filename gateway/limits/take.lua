@@ -15,7 +15,8 @@
 -- A bucket is a string "at backlog pace unit" (see bucket.py) that expires when it would be full. The slots under a key
 -- are a sorted set of holders by the microsecond in which their lease ends. So are a budget's reservations, whose ticks are
 -- part of its backlog until they end. One whose lease has ended stays in the set for KEPT, by the time at which it was given
--- back, as a negative number: a settlement that comes late, or once more, finds out what has become of it.
+-- back, as a negative number: a settlement that comes late, or once more, finds out what has become of it. One that was settled
+-- "again" leaves "=" and its name there as long, for the first try may still lie in the socket of a server that was stopped.
 -- Everything is read before anything is written, so that a foreign value under one key leaves all as they are.
 -- Doubles hold whole numbers exactly below 2^53 and are written with %.0f: tostring() would round them to 14 digits.
 
@@ -120,6 +121,7 @@ if mode == "renew" then -- what cannot be renewed does not keep the others from 
   end
   for _, one in ipairs(reservations) do
     try(function()
+      if not one.score and redis.call("ZSCORE", one.key, "=" .. one.member) then return end
       if not one.score or one.score <= 0 then
         local key = KEYS[one.claim]
         local pace, unit, capacity, ticks, expires = unpack(ARGV, 5 * one.claim + 1, 5 * one.claim + 5)
@@ -151,10 +153,13 @@ if mode == "look" then
   return answer
 end
 
-if mode == "again" then
-  local known = false
-  for _, one in ipairs(reservations) do known = known or one.score ~= nil end
-  if not known then -- it was done; slots may be given back as often as anybody likes
+if not taking and #reservations > 0 then
+  local known, settled = false, false
+  for _, one in ipairs(reservations) do
+    known = known or one.score ~= nil
+    settled = settled or (not one.score and redis.call("ZSCORE", one.key, "=" .. one.member))
+  end
+  if settled or (mode == "again" and not known) then -- it was done; slots may be given back as often as anybody likes
     for i = 1, slots do redis.call("ZREM", KEYS[claims + i], ARGV[4 + 5 * claims + 2 * i + 1]) end
     return {1}
   end
@@ -218,7 +223,14 @@ end
 
 if not taking then
   for _, place in ipairs(holders) do redis.call("ZREM", place.key, place.holder) end
-  for _, one in ipairs(reservations) do redis.call("ZREM", one.key, one.member) end
+  for _, one in ipairs(reservations) do
+    redis.call("ZREM", one.key, one.member)
+    if mode == "again" then
+      redis.call("ZREMRANGEBYSCORE", one.key, "(" .. whole(KEPT - now), "(0")
+      redis.call("ZADD", one.key, whole(-now), "=" .. one.member)
+      expire(one)
+    end
+  end
 end
 for key, bucket in pairs(buckets) do
   if fits and bucket.asked ~= bucket.backlog then

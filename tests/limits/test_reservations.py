@@ -87,6 +87,18 @@ async def test_a_settlement_that_comes_again_is_charged_once(at: Lab) -> None:
     assert (await at.store.take([tokens])).levels[0].remaining == 993.0
 
 
+async def test_a_first_try_that_is_done_after_the_second_charges_nothing_more(at: Lab) -> None:
+    """A server that was stopped finds both in its sockets, in any order; and a renewal as well."""
+    claim, tokens = reserving(5.0), Claim("tokens", Limit(1000.0, 1.0), 7.0)
+    await at.store.take([claim])
+    await at.store.settle([tokens, settling(claim, 2.0)], (), True)
+    if at.redis is not None:
+        await at.store.settle([tokens, settling(claim, 2.0)], [Slot("s", 1, "a")])
+        await at.store.renew([], [claim])
+    assert await balance(at, claim) == Balance(2.0, 0.0)
+    assert (await at.store.take([msgspec.structs.replace(tokens, amount=0.0)])).levels[0].remaining == 993.0
+
+
 async def test_a_settlement_that_was_never_done_is_done_when_it_comes_again(at: Lab) -> None:
     claim = reserving(5.0)
     await at.store.take([claim], [Slot("s", 1, "a")])
