@@ -248,7 +248,11 @@ class MessagesDecoder(FrameDecoder[Event]):
                 raise UpstreamGarbled from None
             self.skipped += 1
             return None
-        return event if event.type in EVENTS else None
+        if event.type in EVENTS:
+            return event
+        if b'"error"' in data and (error := told_error(data)) is not None:  # of another vendor's shape
+            raise error
+        return None
 
     def _mended(self, data: bytes) -> _Event | None:
         """The event that msgspec refused, field by field; None for what is no JSON object."""

@@ -31,7 +31,7 @@ _JWT = re.compile(r"\beyJ[\w-]{5,}(?:\.[\w-]+){0,4}")
 
 _PREFIXED = re.compile(
     r"(?<![\w-])(?:"
-    r"(?:gh[pousr]|github_pat|glpat|gldt|npm|pypi|hf|gsk|nvapi|dop_v1|shpat|shpss|r8"
+    r"(?:gh[pousr]|github_pat|glpat|gldt|npm|pypi|hf|gsk|nvapi|dop_v1|shpat|shpss|r8|tvly|tskey|sbp|jina|vcp"
     r"|tgp_v1|fw|lin_api|ntn|figd|dapi|whsec)[_-](?=\w*[\dA-Z])[\w.-]{10,}"
     r"|(?:sk|pk|rk|ak|csk|sess|ark|xai|pplx|key|tok|secret)[-_](?=[\w*.-]*[\d*A-Z])[\w*-]{6,}(?:\.[\w*-]{6,})*"
     r"|xox[abeprsc]-[\w-]{6,}|xapp-[\w-]{10,}|xwfp-[\w-]{10,}"
@@ -46,7 +46,9 @@ _STARRED = re.compile(r"(?<![\w-])(?:[\w-]{1,64}\*{3,}[\w-]{0,64}|\*{3,}[\w-]{1,
 
 _USERINFO = re.compile(r"(?i)\b([a-z][a-z0-9+.-]{0,30}://)[^\s/@\"'<>]{1,300}@")
 
-_SCHEME = re.compile(r"(?i)\b(?:bearer|basic|apikey|token)[ :]\s*\"?(?=[\w~+/-]*[\d_.=+/~][\w~+/-])[\w.~+/-]{6,}={0,2}")
+_SCHEME = re.compile(
+    r"(?i)\b(?:bearer|basic|apikey|token)[ :]\s*\"?(?:(?=[\w~+/-]*[\d_.=+/~][\w~+/-])[\w.~+/-]{6,}|\w{20,})={0,2}"
+)
 
 _NAMED = re.compile(
     r"(?i)(?<![a-z0-9])(?P<name>[\w.-]{0,24}?(?P<kind>"
@@ -55,11 +57,15 @@ _NAMED = re.compile(
     r"|private[ _-]?key|account[_-]?key|shared[_-]?access[_-]?key"
     r"|subscription[_-]?key|(?:session|set-)?cookie|credentials?|authorization|signature|\bsig"
     r"|(?:api|access|auth|refresh|id|session|bearer|bot|csrf)?[_-]?token))"
-    r"(?P<sign>\"?'?\s{0,3}(?:=>|=|:)\s{0,3}|\s(?:is|was)\s)(?P<quote>[\"'`]?)(?P<value>[^\s\"'`,;&<>(){}\[\]]{3,400})"
+    r"(?P<sign>\"?'?\s{0,3}(?:=>|=|:)\s{0,3}|\s(?:is|was)\s|\s(?=[\"'`]))(?P<quote>[\"'`]?)(?P<value>[^\s\"'`,;&<>(){}\[\]]{3,400})"
 )
 _KEY_GIVEN = re.compile(
     r"(?i)\b(?P<name>(?:api|access|secret|auth)[ _-]?(?:key|token)s?(?: \w{1,12}){0,2})"
     r"(?P<sign>\s?[:=]?\s?)(?P<quote>[\"'`(])(?P<value>[^\s\"'`)]{6,400})"
+)
+_KEY_BARE = re.compile(
+    r"(?i)\b(?P<name>(?:api|access|secret)[ _-]?(?:key|token))(?P<sign>\s)(?P<quote>)"
+    r"(?P<value>(?=[^\s]{0,40}\d)[A-Za-z0-9_-]{10,400})"
 )
 _KEY_TOLD = re.compile(
     r"(?i)\b(?P<name>(?:api|access|secret|auth)[ _-]?(?:key|token)s?(?: \w{1,12}){0,2}\s?:)"
@@ -89,6 +95,7 @@ _INSIDE = (
     r"(?:\.[a-z0-9-]{1,63}){0,3}"
 )
 _SINGLE = r"[a-z0-9_-]{1,63}"
+_HOST_SET = re.compile(r"(?i)\b(host(?:name)?\s?=\s?[\"']?)[a-z0-9_-]{1,63}(?![\w.-])")
 _URL_INSIDE = re.compile(
     rf"(?i)\b(?:https?|wss?|grpcs?|tcp|redis|unix|postgres(?:ql)?|amqps?|mongodb)://(?:\*\*\*@)?"
     rf"(?:(?:{_PRIVATE_V4}|{_PRIVATE_V6}|{_INSIDE}|{_SINGLE}"
@@ -106,10 +113,11 @@ _ADDRESS = re.compile(
 _UUID = r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}"
 _ACCOUNT = re.compile(rf"(?i)\b(team|account|organi[sz]ation|org|tenant|subscription|workspace|customer)( id)?(:? ){_UUID}")
 _RUN = re.compile(r"[A-Za-z0-9+/_=-]{32,}")
+_DOTTED = re.compile(r"\b[\w-]{20,200}\.[\w-]{4,200}\.[\w-]{20,400}")
 _OF_A_REQUEST = re.compile(
     rf"(?i)(?:[a-z]{{2,12}}[-_])?{_UUID}\Z|(?:req|request|resp|msg|chatcmpl|cmpl|run|trace|gen|cf|call|toolu)[-_]\w+\Z"
 )
-_HEX = re.compile(r"(?i)(?=[0-9]*[a-f])(?=[a-f]*[0-9])[0-9a-f]{32,}\Z")
+_HEX = re.compile(r"(?i)(?:[a-z]{2,8}[-_])?(?=[0-9]*[a-f])(?=[a-f]*[0-9])[0-9a-f]{32,}\Z")
 _CHANGES = re.compile(r"(?<=[a-z])[A-Z0-9]|(?<=[0-9])[A-Za-z]|(?<=[A-Z])[0-9]|(?<=[A-Z][A-Z])[a-z]")
 
 
@@ -126,10 +134,13 @@ def masked(text: str, secrets: Iterable[str] = ()) -> str:
     text = _PREFIXED.sub(MASK, text)
     text = _NAMED.sub(_unless_ordinary, text)
     text = _KEY_GIVEN.sub(_if_random, text)
+    text = _KEY_BARE.sub(_if_random, text)
     text = _KEY_TOLD.sub(_if_random, text)
     text = _STARRED.sub(MASK, text)
+    text = _DOTTED.sub(_unless_words, text)
     text = _ACCOUNT.sub(rf"\1\2\3{MASK}", text)
     text = _URL_INSIDE.sub(MASK, text)
+    text = _HOST_SET.sub(rf"\1{MASK}", text)
     text = _ADDRESS.sub(MASK, text)
     return _RUN.sub(_unless_words, text)
 
@@ -145,14 +156,16 @@ def forms_of(secret: str) -> list[str]:
 def _unless_ordinary(found: re.Match[str]) -> str:
     """A value behind a secret's name; it stays where it is a word of the sentence, or (of a "token") a small number."""
     value, kind = found["value"], found["kind"].lower()
-    bare = value.strip(".!?:*").lower()
+    raw = value.strip(".!?:*")
+    bare = raw.lower()
     if bare in _ORDINARY or not bare:
         return found[0]
-    certain = found["sign"].strip().strip("\"'") in ("=", "=>") or found["quote"]
+    sign = found["sign"].strip().strip("\"'").strip()
+    certain = sign in ("=", "=>") or (sign and found["quote"])
     if kind.endswith("token") or kind in ("authorization", "signature", "sig", "credential", "credentials", "secret"):
-        if not _looks_random(bare) and not (certain and len(bare) >= 12):
+        if not _looks_random(raw) and not (certain and len(bare) >= 12):
             return found[0]
-    elif not found["sign"].strip().strip("\"'").startswith(("=", ":")) and not _looks_random(bare):
+    elif sign in ("is", "was") and not _looks_random(raw):
         return found[0]
     return f"{found['name']}{found['sign']}{found['quote']}{MASK}"
 
@@ -165,6 +178,8 @@ def _if_random(found: re.Match[str]) -> str:
 
 def _looks_random(text: str) -> bool:
     """Letters and digits together, or more than most words have."""
+    if len(text) >= 8 and len(_CHANGES.findall(text)) >= 4:
+        return True
     letters = any(c.isalpha() for c in text)
     digits = any(c.isdigit() for c in text)
     return (

@@ -61,10 +61,21 @@ SECRETS = (
     "org-a1B2c3D4e5",
     "8.8.8.8:443",
     "https://user:hunter2@proxy.example.com/x",
+    "tvly-abcDEF1234567890",
+    "sbp_0123456789abcdef0123456789abcdef01234567",
+    "MTk4NjIyNDgzNDcxOTI1MjQ4.Cl2FMQ.ZnCjm1XVW7vRze4b7Cq4se7kKWs",
+    "Bearer abcdefghijklmnopqrstuvwx",
 )
 """Each is recognized by its form alone. (All made up, or from the vendors' documentation.)"""
 
 NAMED = (
+    ("API key abcd1234efgh5678 is invalid", "abcd1234"),
+    ("aws_session_token: FwoGZXIvYXdzEXAMPLE==", "FwoGZXIv"),
+    ("Password 'hunter22' rejected", "hunter22"),
+    ("HTTPConnectionPool(host='vllm-svc', port=8000)", "vllm-svc"),
+    ("jdbc:postgresql://db.internal:5432/x?user=a&password=b1c2", "db.internal"),
+    ("https://x.openai.azure.com/?api-key=0123abcd", "0123abcd"),
+    ("sv=2022&sig=ABCdef123%3D", "ABCdef123"),
     ("api_key=abc123def", "abc123def"),
     ("password=hunter2", "hunter2"),
     ("password: swordfish1", "swordfish1"),

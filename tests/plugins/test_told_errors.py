@@ -1,0 +1,69 @@
+"""Errors inside of a 200, in whatever shape, are told with their kind, words and wait by every decoder."""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway.errors import UpstreamError
+from plugins.anthropic_stream import MessagesDecoder
+from plugins.ollama import ChatDecoder
+from plugins.openai_document import DocumentDecoder
+from plugins.openai_stream import ChunkDecoder
+from tests.wire.cuts import exhaustive
+
+_json = msgspec.json.encode
+SHAPES: list[tuple[Any, str, str]] = [
+    ({"error": {"message": "Not so fast", "code": "429"}}, "rate_limited", "Not so fast"),
+    ({"error": "prompt is too long", "code": "x"}, "context_length", "prompt is too long"),
+    ({"error": {"message": '{"error":{"message":"Busy","code":503}}'}}, "overloaded", "Busy"),
+    ({"object": "error", "message": "Wrong", "type": "BadRequestError", "code": 400}, "bad_request", "Wrong"),
+    ({"code": 429, "message": "Not so fast"}, "rate_limited", "Not so fast"),
+    ({"detail": [{"msg": "Wrong", "type": "missing"}]}, "stream_error", "Wrong"),
+    ({"errors": [{"message": "Overloaded"}]}, "overloaded", "Overloaded"),
+    ({"base_resp": {"status_code": 1002, "status_msg": "Not so fast"}}, "rate_limited", "Not so fast"),
+    ({"choices": None, "base_resp": {"status_code": 1027, "status_msg": "Not that"}}, "content_policy", "Not that"),
+]
+FRAMED: dict[str, Callable[[], Any]] = {"openai": ChunkDecoder, "whole": DocumentDecoder, "anthropic": MessagesDecoder}
+
+
+def failure(decoder: Any, reads: list[bytes]) -> UpstreamError:
+    try:
+        for data in reads:
+            decoder.feed(data)
+        decoder.close()
+    except UpstreamError as error:
+        return error
+    raise AssertionError("no error was told")
+
+
+@pytest.mark.parametrize("dialect", FRAMED)
+@pytest.mark.parametrize(("error", "kind", "words"), SHAPES)
+def test_a_frame_that_is_an_error_is_told(error: Any, kind: str, words: str, dialect: str) -> None:
+    data = b"data: %b\n\ndata: [DONE]\n\n" % _json(error)
+    for reads in exhaustive(data):
+        told = failure(FRAMED[dialect](), reads)
+        assert (told.kind, told.message, told.status) == (kind, words, 200)
+
+
+@pytest.mark.parametrize("decoder", [ChunkDecoder, DocumentDecoder])
+@pytest.mark.parametrize(("error", "kind", "words"), SHAPES)
+def test_a_document_that_is_an_error_is_told(error: Any, kind: str, words: str, decoder: Callable[[], Any]) -> None:
+    for document in (error, [error]):
+        told = failure(decoder(), [_json(document)])
+        assert (told.kind, told.message) == (kind, words)
+
+
+@pytest.mark.parametrize("code", [429, "429"])
+def test_a_line_that_is_an_error_is_told(code: object) -> None:
+    told = failure(ChatDecoder(), [_json({"error": "Not so fast", "code": code, "retry_after": 9}) + b"\n"])
+    assert (told.kind, told.message, told.retry_after) == ("rate_limited", "Not so fast", 9.0)
+
+
+def test_a_success_that_tells_of_its_success_is_none() -> None:
+    decoder = ChunkDecoder()
+    text = {"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}]}
+    last = {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}, "base_resp": {"status_code": 0}}
+    events = decoder.feed(b"data: %b\n\ndata: %b\n\ndata: [DONE]\n\n" % (_json(text), _json(last)))
+    assert len(events) == 3
