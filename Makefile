@@ -10,9 +10,9 @@ export PYTHON
 help: ## what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 18
 
-run: ## the gateway on 127.0.0.1:8080 with the embedded echo model
+run: ## the gateway on 127.0.0.1:8080 (another: PORT=8090) with the embedded echo model
 	@scripts/bootstrap.sh run
-	@exec scripts/run.sh
+	@PORT="$(PORT)" ADMIN_PORT="$(ADMIN_PORT)" exec scripts/run.sh
 
 test: dev ## all tests; what needs a server or client that cannot be had skips and says why
 	@scripts/test_tools.sh

@@ -54,9 +54,13 @@ def cli() -> None:
 def serve(path: str | None, workers: int | None) -> None:
     """Run the gateway."""
     from gateway.configfile import load, locate, with_workers
+    from gateway.descriptors import raise_limit
     from gateway.output import never_wait
+    from gateway.signals import ignore_unused_signals
 
     never_wait()
+    ignore_unused_signals()
+    raise_limit()
 
     loaded = load(locate(path))
     if workers is not None:

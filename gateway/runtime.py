@@ -22,6 +22,7 @@ from gateway.config import Target as TargetConfig
 from gateway.configfile import Loaded
 from gateway.conversations.measured import Measured
 from gateway.conversations.turnstile import Turnstile
+from gateway.descriptors import limit_of_files, places
 from gateway.errors import Unauthorized, Unavailable
 from gateway.fitting import Fitting
 from gateway.forwarding import shown_target
@@ -57,6 +58,7 @@ from gateway.stores import (
 )
 from gateway.strategies import Rank
 from gateway.transport import Transport
+from gateway.upstream import IdleConnections
 from gateway.usage import Row, UsageFailed
 from gateway.usage.ledger import Ledger
 from gateway.usage.opening import reopen
@@ -86,8 +88,11 @@ class Runtime:
         self.notices = Notices(self.log, self._clock)
         self._backends = loaded.backends
         self._prices = loaded.prices
+        self.places = places(limit_of_files(), config.server.max_connections)
+        idle = IdleConnections(self.places.idle)
         self._transports: dict[str, Transport] = {
-            name: backend.transport() or http_transport(config, name, backend) for name, backend in loaded.backends.items()
+            name: backend.transport() or http_transport(config, name, backend, idle)
+            for name, backend in loaded.backends.items()
         }
         self._states: dict[tuple[str, str], tuple[Health, Load]] = {}
         self.forwardable = frozenset(name.lower() for upstream in config.upstreams.values() for name in upstream.forward)

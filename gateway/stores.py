@@ -18,12 +18,13 @@ from gateway.resume.memory import MemoryJournals
 from gateway.storage import Reason
 from gateway.storage.watch import StoreWatch
 from gateway.transport import Transport
-from gateway.upstream import HttpTransport
+from gateway.upstream import HttpTransport, IdleConnections
 from gateway.usage import UsageStore
 from gateway.usage.memory import MemoryUsage
 
 
-def http_transport(config: Config, name: str, backend: Backend) -> Transport:
+def http_transport(config: Config, name: str, backend: Backend, idle: IdleConnections) -> Transport:
+    """Connections to the upstream `name`. `idle` bounds those that are idle, with those of other upstreams."""
     upstream = config.upstreams[name]
     base_url: str = getattr(backend, "base_url", "")
     return HttpTransport(
@@ -31,6 +32,7 @@ def http_transport(config: Config, name: str, backend: Backend) -> Transport:
         credentials=backend.credentials(),
         max_connections=upstream.max_connections,
         proxy=upstream.proxy.reveal() if upstream.proxy is not None else None,
+        idle=idle,
     )
 
 

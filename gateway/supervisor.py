@@ -1,15 +1,18 @@
 """Several worker processes on one port: start them, start them again, stop them.
 
-The supervisor reads the configuration once, takes the ports, and forks a worker for each number; every worker listens for
-itself (SO_REUSEPORT: the kernel deals connections out), so the supervisor touches no request and has nothing to do but
-wait. It forks before it has a thread or an event loop, and executes nothing anew: all workers have one configuration and
-one version of the code, also those that come hours later, and share the memory of both.
+The supervisor reads the configuration once, takes the ports, and forks a worker for each number. For every number there is
+a pair of listening sockets (SO_REUSEPORT: the kernel deals connections out), so the supervisor touches no request and has
+nothing to do but wait. The sockets are kept by the supervisor, and a worker that replaces another has its sockets: what
+the kernel has dealt to a worker that stops or dies waits for the next one, and is not reset. The supervisor forks before it
+has a thread or an event loop, and executes nothing anew: all workers have one configuration and one version of the code, also
+those that come hours later, and share the memory of both.
 
 The first worker starts alone; what keeps it from listening it says itself, once, and ends all. One that ends later is
-replaced: at once, or after a pause that doubles while it keeps ending within STEADY seconds. SIGTERM or SIGINT is passed
-on as SIGTERM, at which workers drain (see `serve.py`), a second one as SIGINT, which ends their delay; those that are not
-gone GRACE seconds after their time are killed. Workers are process groups of their own, so that a terminal's Ctrl-C
-reaches them once.
+replaced: at once, or after a pause that doubles while it keeps ending within STEADY seconds (then its sockets are closed, and
+the others have its share). A worker that was sent SIGTERM is replaced as soon as it accepts no more. SIGTERM or SIGINT to the
+supervisor is passed on as SIGTERM, at which workers drain (see `serve.py`), a second one as SIGINT, which ends their delay;
+those that are not gone GRACE seconds after their time are killed. Workers are process groups of their own, so that a
+terminal's Ctrl-C reaches them once.
 
 Every worker holds one end of a pipe whose other end is the supervisor's alone: where that is killed, they drain and end.
 """
@@ -24,10 +27,11 @@ from typing import Any
 
 import msgspec
 
-from gateway.configchecks import address
 from gateway.configfile import Loaded
 from gateway.logs import Lines, open_log, standard_lines
-from gateway.serve import LAST_LINES, CannotListen, Worker
+from gateway.ports import CannotListen, Ports, mark_ports, share_ports, take_ports
+from gateway.serve import LAST_LINES, LEAVES, LISTENS, Worker
+from gateway.signals import UNUSED_SIGNALS, Terminal, ignore_unused_signals, say_unused
 from gateway.units import Secret
 
 STEADY = 10.0
@@ -36,7 +40,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 GRACE = 5.0
 LOG_PAUSE = 0.5
 """Seconds until log lines that standard output did not take are offered again."""
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, *UNUSED_SIGNALS)
 
 Part = tuple[Loaded, Worker]
 
@@ -44,7 +48,7 @@ Part = tuple[Loaded, Worker]
 def supervise(loaded: Loaded) -> Part | int:
     """Run `server.workers` workers. Returns in each of them, with what it is to serve, and here at the end: the exit code."""
     try:
-        loaded, sockets = _with_ports(loaded)
+        loaded, ports = _with_ports(loaded)
     except CannotListen as error:
         print(f"sluice: {error}", file=sys.stderr)
         return 1
@@ -52,20 +56,24 @@ def supervise(loaded: Loaded) -> Part | int:
     log = open_log(lines, loaded.config.log.level)
     server = loaded.config.server
     log.info("supervising", workers=server.workers, listen=server.listen, admin_listen=server.admin_listen)
-    return _Supervisor(_with_store(loaded, log), sockets, lines, log).run()
+    return _Supervisor(_with_store(loaded, log), ports, lines, log).run()
 
 
 class _Child(msgspec.Struct):
     number: int
     started: float
-    ready: int
-    """The descriptor that it says on that it listens; -1: it has."""
+    tells: int
+    """The descriptor that it says on that it listens, and that it accepts no more; -1: there is nothing more to be said."""
+    again_in: float | None = None
+    """Seconds after which its place was to be taken again; None: it is there."""
 
 
 class _Supervisor:
-    def __init__(self, loaded: Loaded, sockets: list[socket.socket], lines: Lines, log: Any) -> None:
+    def __init__(self, loaded: Loaded, ports: dict[int, Ports], lines: Lines, log: Any) -> None:
         self._loaded = loaded
-        self._sockets = sockets
+        self._ports = ports
+        self._marks = mark_ports(loaded.config.server)
+        self._terminal = Terminal()
         self._lines = lines
         self._log = log
         self._numbers = range(1, loaded.config.server.workers + 1)
@@ -98,7 +106,7 @@ class _Supervisor:
                 if key.fileobj is self._woken:
                     self._signalled(self._woken.recv(256))
                 elif child := self._children.get(key.data):  # else it was seen to have ended just now
-                    self._listens(child)
+                    self._hears(child)
             if self._code is not None and time.monotonic() >= self._kill_at:
                 self._kill()
         self._log.info("workers_stopped", code=self._code)
@@ -123,25 +131,29 @@ class _Supervisor:
     def _fork(self, number: int) -> Part | None:
         """None in the supervisor."""
         del self._due[number]
-        listens, ready = os.pipe()
         self._lines.flush()  # else the worker would have them, too
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until its own handlers are there, it dies of them
+        tells = -1
         try:
+            ports = self._ports[number] if number in self._ports else share_ports(self._loaded.config.server)
+            self._ports[number] = ports
+            told, tells = os.pipe()
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until its own handlers are there, it dies of them
             pid = os.fork()
-        except OSError as error:  # no memory, too many processes: the others go on
-            self._log.error("no_worker", worker=number, detail=error.strerror)
-            self._due[number] = time.monotonic() + LONGEST_PAUSE
-            pid = -1
-        if not pid:
-            os.close(listens)
-            return self._become(Worker(number, ready, self._orphans))
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        os.close(ready)
-        if pid < 0:
-            os.close(listens)
+        except (OSError, CannotListen) as error:  # no memory, too many processes: the others go on
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            if tells >= 0:
+                os.close(told)
+                os.close(tells)
+            self._log.error("no_worker", worker=number, detail=str(error))
+            self._again(number, LONGEST_PAUSE)
             return None
-        self._children[pid] = _Child(number, time.monotonic(), listens)
-        self._selector.register(listens, selectors.EVENT_READ, pid)
+        if not pid:
+            os.close(told)
+            return self._become(Worker(number, tells, self._orphans, ports, self._marks.everybody))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        os.close(tells)
+        self._children[pid] = _Child(number, time.monotonic(), told)
+        self._selector.register(told, selectors.EVENT_READ, pid)
         self._log.info("worker_started", worker=number, worker_pid=pid)
         return None
 
@@ -149,32 +161,56 @@ class _Supervisor:
         """A new worker lets go of what is the supervisor's."""
         os.setpgid(0, 0)
         signal.set_wakeup_fd(-1)
-        for number in SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
+        for noted in SIGNALS:
+            signal.signal(noted, signal.SIG_DFL)
+        ignore_unused_signals()
         self._selector.close()
         self._lines.release()
-        for held in (self._woken, self._wakes, *self._sockets):
-            held.close()
+        self._woken.close()
+        self._wakes.close()
+        for number, ports in self._ports.items():
+            if number != worker.number:
+                ports.close()
         for child in self._children.values():
-            if child.ready >= 0:
-                os.close(child.ready)
+            if child.tells >= 0:
+                os.close(child.tells)
         os.close(self._alive)
+        if self._marks.supervisor >= 0:
+            os.close(self._marks.supervisor)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         return self._loaded, worker
 
-    def _listens(self, child: _Child) -> None:
-        """It says so, or it has ended without."""
-        if child.ready >= 0 and os.read(child.ready, 1):
+    def _hears(self, child: _Child) -> None:
+        """It says that it listens, or leaves; or it has ended."""
+        said = os.read(child.tells, 16) if child.tells >= 0 else b""
+        if LISTENS in said:
             if self._unproven == set(self._numbers):
                 self._due |= dict.fromkeys(self._numbers[1:], 0.0)
             self._unproven.discard(child.number)
-        self._hang_up(child)
+        if LEAVES in said and self._code is None:
+            self._replace(child)
+        if not said or LEAVES in said:
+            self._hang_up(child)
 
     def _hang_up(self, child: _Child) -> None:
-        if child.ready >= 0:
-            self._selector.unregister(child.ready)
-            os.close(child.ready)
-            child.ready = -1
+        if child.tells >= 0:
+            self._selector.unregister(child.tells)
+            os.close(child.tells)
+            child.tells = -1
+
+    def _replace(self, child: _Child) -> None:
+        """Start another in its place: at once, or later the more often this has happened."""
+        lasted = time.monotonic() - child.started
+        failures = self._failures[child.number] + 1 if lasted < STEADY else 1
+        self._failures[child.number] = failures
+        child.again_in = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (failures - 2)) if failures > 1 else 0.0
+        self._again(child.number, child.again_in)
+
+    def _again(self, number: int, pause: float) -> None:
+        """Start worker `number` after a pause. What the kernel deals to it meanwhile waits, unless that would be long."""
+        self._due[number] = time.monotonic() + pause
+        if pause and (ports := self._ports.pop(number, None)) is not None:
+            ports.close()
 
     # --- ending
 
@@ -187,11 +223,18 @@ class _Supervisor:
                     self._stop(0)
                 else:
                     self._send(signal.SIGINT)
+            elif number == signal.SIGHUP and self._terminal.is_gone() and self._code is None:
+                self._stop(0)
+            elif number in UNUSED_SIGNALS:
+                say_unused(self._log, number)
 
     def _stop(self, code: int) -> None:
         server = self._loaded.config.server
         self._code = code
         self._kill_at = time.monotonic() + server.drain_delay + server.drain_timeout + GRACE
+        for ports in self._ports.values():
+            ports.close()  # the workers have their own, and close them when nobody is to come any more
+        self._ports.clear()
         self._send(signal.SIGTERM)
 
     def _send(self, number: signal.Signals) -> None:
@@ -216,7 +259,8 @@ class _Supervisor:
                 self._ended(child, pid, os.waitstatus_to_exitcode(status))
 
     def _ended(self, child: _Child, pid: int, code: int) -> None:
-        self._listens(child)  # it may have said so and nobody had read it
+        self._hears(child)  # it may have said so and nobody had read it
+        self._hang_up(child)
         if self._code is not None:
             return
         if child.number in self._unproven:
@@ -225,50 +269,32 @@ class _Supervisor:
                 print(f"sluice: worker {child.number} {how} before it listened", file=sys.stderr)
             self._stop(code if code > 0 else 1)
             return
-        now = time.monotonic()
-        failures = self._failures[child.number] + 1 if now - child.started < STEADY else 1
-        self._failures[child.number] = failures
-        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (failures - 2)) if failures > 1 else 0.0
-        self._due[child.number] = now + pause
-        self._log.warning("worker_ended", worker=child.number, worker_pid=pid, code=code, again_in=pause)
+        if child.again_in is None:
+            self._replace(child)
+        self._log.warning("worker_ended", worker=child.number, worker_pid=pid, code=code, again_in=child.again_in)
 
 
 def _noted(*_: object) -> None:
     """Python asks for a handler; the loop reads the number from the wakeup descriptor."""
 
 
-def _with_ports(loaded: Loaded) -> tuple[Loaded, list[socket.socket]]:
-    """The configuration with the ports as they are (0 is a number now), and sockets that hold them. Raises CannotListen."""
-    server, sockets = loaded.config.server, []
-    taken = {}
-    for option in ("admin_listen", "listen"):
-        given: str = getattr(server, option)
-        try:
-            held = _hold(*address(given))
-        except OSError as error:
-            raise CannotListen(f"cannot listen on {given} (server.{option}): {error.strerror or error}") from None
-        sockets.append(held)
-        taken[option] = f"{given.rpartition(':')[0]}:{held.getsockname()[1]}"
-    server = msgspec.structs.replace(server, **taken)
-    return msgspec.structs.replace(loaded, config=msgspec.structs.replace(loaded.config, server=server)), sockets
+def _with_ports(loaded: Loaded) -> tuple[Loaded, dict[int, Ports]]:
+    """The configuration with the ports as they are (0 is a number now), and a pair for each worker. Raises CannotListen."""
+    server = loaded.config.server
+    take_ports(server).close()  # beside another gateway SO_REUSEPORT would let us in
+    ports = {}
+    for number in range(1, server.workers + 1):
+        ports[number] = share_ports(server)
+        server = msgspec.structs.replace(
+            server,
+            listen=_with_port(server.listen, ports[number].api),
+            admin_listen=_with_port(server.admin_listen, ports[number].admin),
+        )
+    return msgspec.structs.replace(loaded, config=msgspec.structs.replace(loaded.config, server=server)), ports
 
 
-def _hold(host: str, port: int) -> socket.socket:
-    """A socket that has the port for this user's processes and does not listen. Raises OSError where somebody listens there."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    if port:
-        with socket.socket(family, socket.SOCK_STREAM) as alone:  # beside another gateway SO_REUSEPORT would let us in
-            alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            alone.bind((host, port))
-    held = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        held.bind((host, port))
-    except OSError:
-        held.close()
-        raise
-    return held
+def _with_port(given: str, bound: socket.socket) -> str:
+    return f"{given.rpartition(':')[0]}:{bound.getsockname()[1]}"
 
 
 def _with_store(loaded: Loaded, log: Any) -> Loaded:

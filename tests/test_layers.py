@@ -14,7 +14,7 @@ EDGES = (
     "gateway/conversations/sqlite.py", "gateway/identity/remote.py", "gateway/usage/sqlite.py", "gateway/sqlitefile.py",
     "gateway/keystore/sqlite.py", "gateway/identity/jwks.py", "gateway/supervisor.py", "gateway/cli.py",
     "gateway/__main__.py", "gateway/configfile.py", "gateway/interpolation.py", "gateway/logs.py", "gateway/output.py",
-    "gateway/runtime.py",
+    "gateway/ports.py", "gateway/runtime.py",
 )  # fmt: skip
 IO_MODULES = {"socket", "ssl", "aiohttp", "redis", "sqlite3", "httptools", "subprocess", "urllib.request", "uvloop"}
 

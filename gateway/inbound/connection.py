@@ -35,24 +35,16 @@ SLOW = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\
 
 
 class Connection(asyncio.Protocol):
-    """`peer`: the address of the other end; "" where it has none (a Unix socket)."""
+    """`peer`: the address of the other end; "" where it has none (a Unix socket). `refused`: it is answered 503, unheard."""
 
     __slots__ = (
-        "_blocked",
-        "_keeps",
-        "_listener",
-        "_parser",
-        "_paused",
-        "_task",
-        "exchange",
-        "peer",
-        "since",
-        "state",
+        "_blocked", "_keeps", "_listener", "_parser", "_paused", "_refused", "_task", "exchange", "peer", "since", "state",
         "transport",
-    )
+    )  # fmt: skip
 
-    def __init__(self, listener: "Listener") -> None:
+    def __init__(self, listener: "Listener", *, refused: bool = False) -> None:
         self._listener = listener
+        self._refused = refused
         self._parser = RequestParser(listener.body_limit)
         self._task: asyncio.Task[None] | None = None
         self._paused = False
@@ -62,7 +54,7 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.peer = ""
         self.state: State = "head"
-        self.since = 0.0
+        self.since = time.monotonic()
 
     # --- for the event loop
 
@@ -71,13 +63,11 @@ class Connection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=listener.send_buffer)
         peername = transport.get_extra_info("peername")
-        self.peer = str(peername[0]) if isinstance(peername, tuple) else ""
-        self.since = time.monotonic()
-        listener.connections.add(self)
-        if len(listener.connections) > listener.max_connections:
-            listener.broken(503)
-            listener.outbox.write(self.transport, OVERLOADED)
-            self.close()
+        self.peer = _unmapped(str(peername[0])) if isinstance(peername, tuple) else ""
+        if self._refused:
+            self._refuse(OVERLOADED)
+        elif listener.closing:
+            self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
@@ -241,3 +231,9 @@ class Connection(asyncio.Protocol):
         if self._paused and self.transport is not None:
             self._paused = False
             self.transport.resume_reading()
+
+
+def _unmapped(address: str) -> str:
+    """An IPv4 address as such, where it came to a socket of both families (RFC 4291 2.5.5.2)."""
+    plain = address.removeprefix("::ffff:")
+    return address if ":" in plain else plain

@@ -15,5 +15,6 @@ socket's callback calls the sink itself. aiohttp's stays for everything that is 
 """
 
 from gateway.upstream.client import HttpTransport
+from gateway.upstream.pool import IdleConnections
 
-__all__ = ["HttpTransport"]
+__all__ = ["HttpTransport", "IdleConnections"]

@@ -16,7 +16,7 @@ from gateway.upstream.dial import Dialer, tls_context
 from gateway.upstream.exchange import Exchange
 from gateway.upstream.http1 import MAX_HEAD, MAX_HEADERS, ResponseParser
 from gateway.upstream.plainhead import Lines
-from gateway.upstream.pool import Pool
+from gateway.upstream.pool import IdleConnections, Pool
 from gateway.upstream.request import Heads, origin_of
 from gateway.upstream.tunnel import proxy_of
 from gateway.version import VERSION
@@ -47,6 +47,7 @@ class HttpTransport:
         max_head: int = MAX_HEAD,
         max_headers: int = MAX_HEADERS,
         clock: Callable[[], float] = time.monotonic,
+        idle: IdleConnections | None = None,
     ) -> None:
         origin = origin_of(base_url)
         if origin.scheme == "https":
@@ -55,7 +56,7 @@ class HttpTransport:
         self._heads = Heads(origin, credentials, f"sluice/{VERSION}")
         self._max_head = max_head
         self._max_headers = max_headers
-        self.pool = Pool(max_connections, keepalive, clock)
+        self.pool = Pool(max_connections, keepalive, clock, idle)
         through = proxy_of(proxy) if proxy is not None else None
         self.dialer = Dialer(origin, tls if origin.scheme == "https" else None, clock, proxy=through)
         self._lines = Lines()

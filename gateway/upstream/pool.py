@@ -14,12 +14,28 @@ from collections.abc import Callable
 from gateway.upstream.connection import Connection
 
 
+class IdleConnections:
+    """How many connections may be idle in several pools together: each keeps a file descriptor that a call may need."""
+
+    __slots__ = ("count", "limit")
+
+    def __init__(self, limit: int = 1 << 30) -> None:
+        self.limit = limit
+        self.count = 0
+
+
 class Pool:
-    """`open`: places taken, the idle connections' among them. `clock` and `keepalive` in seconds."""
+    """`open`: places taken, the idle connections' among them. `clock` and `keepalive` in seconds.
 
-    __slots__ = ("_clock", "_closed", "_idle", "_keepalive", "_limit", "_sweep", "_waiters", "open")
+    `together` is shared by the pools whose idle connections are bounded together.
+    """
 
-    def __init__(self, limit: int, keepalive: float, clock: Callable[[], float]) -> None:
+    __slots__ = ("_clock", "_closed", "_idle", "_keepalive", "_limit", "_sweep", "_together", "_waiters", "open")
+
+    def __init__(
+        self, limit: int, keepalive: float, clock: Callable[[], float], together: IdleConnections | None = None
+    ) -> None:
+        self._together = together or IdleConnections()
         self._limit = limit
         self._keepalive = keepalive
         self._clock = clock
@@ -41,6 +57,7 @@ class Pool:
         """An idle connection with its place, if there is one that is young enough."""
         while self._idle:
             connection, _ = self._idle.popitem()
+            self._together.count -= 1
             if not connection.closed and self._clock() - connection.idle_since < self._keepalive:
                 return connection
             connection.close()
@@ -68,12 +85,13 @@ class Pool:
         """Give a place back, with a connection at rest."""
         if self._hand_on(connection):
             return
-        if self._closed:
+        if self._closed or self._together.count >= self._together.limit:
             connection.close()
             self.release()
             return
         connection.idle_since = self._clock()
         self._idle[connection] = None
+        self._together.count += 1
         if self._sweep is None:
             self._sweep = asyncio.get_running_loop().call_later(self._keepalive, self._drop_old)
 
@@ -89,6 +107,7 @@ class Pool:
             if oldest.idle_since > since:
                 return
             del self._idle[oldest]
+            self._together.count -= 1
             oldest.close()
             self.release()
 
@@ -96,6 +115,7 @@ class Pool:
         """The upstream closed a connection that nobody was using."""
         if connection in self._idle:
             del self._idle[connection]
+            self._together.count -= 1
             self.release()
 
     def close(self) -> None:
@@ -106,6 +126,7 @@ class Pool:
             self._sweep = None
         while self._idle:
             self._idle.popitem()[0].close()
+            self._together.count -= 1
             self.release()
 
     def _hand_on(self, connection: Connection | None) -> bool:
@@ -133,5 +154,6 @@ class Pool:
                 self._sweep = asyncio.get_running_loop().call_later(left, self._drop_old)
                 return
             del self._idle[oldest]
+            self._together.count -= 1
             oldest.close()
             self.release()

@@ -100,12 +100,15 @@ async def served(answer: Answer, **config: Any) -> AsyncIterator[Served]:
     try:
         server = Served(answer, Server(**config))
         loop.set_exception_handler(lambda _, context: server.complaints.append(context))
-        sockets = await server.listener.bind("127.0.0.1:0")
-        server.address = sockets.sockets[0].getsockname()
+        bound = socket.socket()
+        bound.bind(("127.0.0.1", 0))
+        bound.setblocking(False)
+        acceptor = server.listener.listen(bound)
+        server.address = acceptor.address
         yield server
         for client in server.clients:
             client.close()
-        sockets.close()
+        acceptor.close()
         async with asyncio.timeout(BOUND):
             await server.emptied()
             await until(lambda: asyncio.all_tasks() <= before)

@@ -1,0 +1,78 @@
+"""Takes connections from a listening socket, a few in each turn of the event loop.
+
+The event loops' own servers accept all that waits before anybody can say no, and what is left of the descriptors with it
+(libuv closes the rest without a word; asyncio stops for a second). This one asks for each connection, rests where there
+are no descriptors, and at the end empties its queue: what the kernel has accepted for us is served, not reset.
+"""
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable
+
+BATCH = 32
+"""Connections in a turn: those that are being served have theirs in between."""
+BACKLOG = 4096
+REST = 0.1
+"""Seconds without accepting, where there is no descriptor or no memory for another connection."""
+_STARVED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class Acceptor:
+    """Begins at once. `take` gets every connection; `starved` is told why there could be none. Raises OSError.
+
+    `listening` is bound and does not wait (`setblocking(False)`); it is closed by `finish`, and by `close`. `address`: host
+    and port, as bound.
+    """
+
+    def __init__(
+        self, listening: socket.socket, take: Callable[[socket.socket], None], starved: Callable[[OSError], None]
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._take = take
+        self._starved = starved
+        self._resting: asyncio.TimerHandle | None = None
+        self.listening = listening
+        host, port = listening.getsockname()[:2]
+        self.address: tuple[str, int] = host, port
+        listening.listen(BACKLOG)
+        self._loop.add_reader(listening, self._accept, BATCH)
+
+    def finish(self) -> None:
+        """Take what waits to be accepted, and stop."""
+        if self.listening.fileno() >= 0:
+            self._accept(BACKLOG)
+            self.close()
+
+    def close(self) -> None:
+        """Stop at once. Idempotent."""
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
+        if self.listening.fileno() >= 0:
+            self._loop.remove_reader(self.listening)
+            self.listening.close()
+
+    def _accept(self, most: int) -> None:
+        for _ in range(most):
+            try:
+                accepted, _address = self.listening.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno in _STARVED:
+                    self._starved(error)
+                    self._rest()
+                    return
+                continue  # this connection's own trouble: it was gone before we came (accept(2))
+            self._take(accepted)
+
+    def _rest(self) -> None:
+        """The socket stays readable: without a rest the loop would do nothing else."""
+        if self._resting is None:
+            self._loop.remove_reader(self.listening)
+            self._resting = self._loop.call_later(REST, self._rested)
+
+    def _rested(self) -> None:
+        self._resting = None
+        self._loop.add_reader(self.listening, self._accept, BATCH)
