@@ -27,6 +27,8 @@ MAX_CALLS = 256
 """Tool calls of one answer."""
 
 _NO_FUNCTION = Function()
+_DOUBTFUL = frozenset(["", "{", "n", " ", "\t", "\r", "\n"])
+"""What arguments begin with that may be another call's, or say that there are none."""
 _OUTSIDE = re.compile(r'[{}\[\]"]')
 _INSIDE = re.compile(r'["\\]')
 
@@ -73,9 +75,10 @@ class Arguments:
 
 
 class Call:
-    """One call under way. `started`: it has been told; `empty`: its arguments were an empty list or object."""
+    """One call under way. `started`: it has been told; `empty`: its arguments were an empty list or object; `worded`: a text of
+    them came, be it an empty one."""
 
-    __slots__ = ("arguments", "empty", "id", "index", "name", "started")
+    __slots__ = ("arguments", "empty", "id", "index", "name", "started", "worded")
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -84,6 +87,7 @@ class Call:
         self.arguments = Arguments()
         self.started = False
         self.empty = False
+        self.worded = False
 
     def is_another(self, delta: ToolCallPart, name: str, arguments: str, *, empty: bool) -> bool:
         """Is this delta the beginning of another call on the same (or no) index?"""
@@ -130,6 +134,21 @@ class Calls:
         self.made: list[Call] = []
         self.naming: Call | None = None
 
+    def goes_on(self, delta: ToolCallPart, events: list[StreamEvent]) -> bool:
+        """Whether the delta is just the next piece of arguments, in the standard's form, as most are; it is told then."""
+        call, function = self._by_index.get(delta.index), delta.function  # type: ignore[arg-type]
+        if call is None or function is None or function.name or delta.id:
+            return False
+        arguments = function.arguments
+        if type(arguments) is not str or arguments[:1] in _DOUBTFUL or self.naming is not None:
+            return False
+        if not call.started or call.index != delta.index:
+            return False
+        self._latest = call
+        call.arguments.add(arguments)
+        events.append(ToolCallDelta(call.index, arguments))
+        return True
+
     def take(self, delta: ToolCallPart, events: list[StreamEvent]) -> Told:
         """Add the delta's events. Raises UpstreamGarbled for more than MAX_CALLS calls."""
         function = delta.function or _NO_FUNCTION
@@ -156,6 +175,7 @@ class Calls:
             if arguments or empty:
                 self.told(events, call)
         call.empty = call.empty or empty
+        call.worded = call.worded or type(function.arguments) is str
         if arguments:
             call.arguments.add(arguments)
             events.append(ToolCallDelta(call.index, arguments))
@@ -170,8 +190,8 @@ class Calls:
             events.append(ToolCallStarted(call.index, call.id, call.name))
 
     def without_arguments(self) -> list[Call]:
-        """At the end: the calls whose arguments were an empty list or object, and nothing else. They are `{}`."""
-        return [call for call in self.made if call.empty and not call.arguments.any]
+        """At the end: the calls whose arguments were null, or an empty list or object, and nothing else. They are `{}`."""
+        return [call for call in self.made if call.started and not call.arguments.any and (call.empty or not call.worded)]
 
     def _identify(self, call: Call, given: str, *, wanted: bool) -> str:
         """Give the call its id, once: the vendor's, or one of our making. Returns it where it is new, else ""."""

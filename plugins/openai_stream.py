@@ -102,7 +102,9 @@ class _Said:
     def reason(self, *, keep_stop: bool) -> FinishReason:
         """Why it ended. Callers end their tool loop on `stop`, so that where calls were made it is `tool_calls`."""
         reason = _FINISH.get(self.native.lower(), "stop")
-        return "tool_calls" if reason == "stop" and self.called and not keep_stop else reason
+        if reason == "stop" and self.calls is not None and self.called and not keep_stop:
+            return "tool_calls"
+        return reason
 
 
 class Edits:
@@ -320,9 +322,9 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         if chunk.error:
             raise told_error(payload) or stream_error({"error": chunk.error})
         if chunk.usage is not None:
-            self._count(chunk.usage)
+            self._usage = chunk.usage if self._usage is None else self._counted(chunk.usage, self._usage)
         elif chunk.x_groq is not None and chunk.x_groq.usage is not None:
-            self._count(chunk.x_groq.usage)
+            self._usage = self._counted(chunk.x_groq.usage, self._usage)
         choices = chunk.choices
         if not choices:
             if self._without_choices(chunk, payload) and self.verbatim:
@@ -332,13 +334,13 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         if not self._started:
             self._started = True
             events.append(Started(chunk.id or "", chunk.model or ""))
-        for position, choice in enumerate(choices):
-            if not choice.index:
-                if choice.index is None and self.verbatim:
-                    self._edit().set(0, "choices", position, "index")
-                self._choice(choice, position, "delta", self._said or self._choice_of(0), events)
-            elif self.verbatim:
-                self._choice(choice, position, "delta", self._choice_of(choice.index), [])
+        if len(choices) == 1 and choices[0].index == 0:
+            said = self._said
+            if said is None:
+                said = self._said = _Said()
+            self._choice(choices[0], said, events)
+        else:
+            self._several(choices, events)
         if not self._as_it_came or plain is not None or chunk.usage is not None:
             if self.verbatim:
                 self._pass_on(payload, plain, chunk, events, passed)
@@ -346,6 +348,16 @@ class ChunkDecoder(msgspec.Struct, eq=False):
                 raise self._failure
         elif self.verbatim:
             passed.append(payload)
+
+    def _several(self, choices: Sequence[Choice], events: list[StreamEvent]) -> None:
+        """A chunk's choices, or one that is not choice 0 by its own word. Only of choice 0 there are events."""
+        for position, choice in enumerate(choices):
+            if not choice.index:
+                if choice.index is None and self.verbatim:
+                    self._edit().set(0, "choices", position, "index")
+                self._choice(choice, self._said or self._choice_of(0), events, position)
+            elif self.verbatim:
+                self._choice(choice, self._choice_of(choice.index), [], position)
 
     def _choice_of(self, index: int) -> _Said:
         """The choice with this index, which begins now or has begun."""
@@ -359,7 +371,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
             said = self._others[index] = _Said()
         return said
 
-    def _choice(self, choice: Choice, position: int, key: str, said: _Said, events: list[StreamEvent]) -> None:
+    def _choice(self, choice: Choice, said: _Said, events: list[StreamEvent], position: int = 0, key: str = "delta") -> None:
         """`position` in the chunk, for what has to be edited in it; `key`: what holds its delta there."""
         delta = choice.delta
         if delta is not None:
@@ -384,7 +396,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
                 said.content = True
             if delta.tool_calls:
                 for place, call in enumerate(delta.tool_calls):
-                    if not call.says_something:
+                    if (calls is not None and calls.goes_on(call, events)) or not call.says_something:
                         continue
                     self._tool_call(call, said, events, position, key, "tool_calls", place)
             if delta.function_call is not None and delta.function_call.says_something:
@@ -393,7 +405,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         if choice.finish_reason:
             self._end(choice.finish_reason, position, key, said, events)
         if choice.usage is not None:
-            self._count(choice.usage)
+            self._usage = self._counted(choice.usage, self._usage)
             if self.verbatim:
                 self._edit().drop("choices", position, "usage")
 
@@ -434,7 +446,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
 
     def _end(self, native: str, position: int, key: str, said: _Said, events: list[StreamEvent]) -> None:
         """The choice's finish reason."""
-        failure = failure_of(native)
+        failure = failure_of(native) if native not in _FINISH else None
         if failure is not None:
             self._failure = failure
             self._as_it_came = False
@@ -447,13 +459,13 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         said.calls.told(events)
         empty = said.calls.without_arguments()
         for call in empty:
-            call.empty = False
+            call.empty, call.worded = False, True
             events.append(ToolCallDelta(call.index, "{}"))
         if not self.verbatim:
             return
-        if empty and key == "delta":
+        if empty and key == "delta" and not said.legacy:
             self._edit().more_calls([{"index": call.index, "function": {"arguments": "{}"}} for call in empty], position)
-        elif not said.legacy:
+        elif empty and not said.legacy:
             for call in empty:
                 self._edit().set("{}", "choices", position, key, "tool_calls", call.index, "function", "arguments")
         if _FINISH.get(native.lower(), "stop") == "stop" and said.called and not self.keep_stop:
@@ -539,14 +551,13 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         if halves.pending:
             self._form = None
 
-    def _count(self, usage: ReportedUsage) -> None:
+    def _counted(self, usage: ReportedUsage, known: ReportedUsage | None) -> ReportedUsage:
         """The last word counts; what says nothing of it is left as it was."""
-        known = self._usage
         if known is not None and (usage.prompt_tokens is None or usage.completion_tokens is None):
             for name in ReportedUsage.__struct_fields__:
                 if getattr(usage, name) is None:
                     setattr(usage, name, getattr(known, name))
-        self._usage = usage
+        return usage
 
     def _without_choices(self, chunk: Chunk, payload: bytes) -> bool:
         """Azure's verdict on the prompt is a chunk like any other; usage alone is withheld; anything else is none of ours."""
@@ -601,12 +612,12 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         from its top. Raises UpstreamError where a choice has failed, UpstreamTruncated where nothing was said."""
         self._started = True
         if usage is not None:
-            self._count(usage)
+            self._usage = usage
         for position, choice in enumerate(choices):
             if not choice.index:
-                self._choice(choice, position, "message", self._choice_of(0), events)
+                self._choice(choice, self._choice_of(0), events, position, "message")
             else:
-                self._choice(choice, position, "message", self._choice_of(choice.index), [])
+                self._choice(choice, self._choice_of(choice.index), [], position, "message")
             self._whole_end(choice, position, events)
         said = self._said
         if self._failure is not None:

@@ -338,6 +338,11 @@ CALLS: list[tuple[str, list[Delta], list[tuple[str, str]]]] = [
         [("w", OSLO)],
     ),
     ("arguments of null", [call(None, name="w", index=0, id="a"), call("null", index=0)], [("w", "{}")]),
+    (
+        "no arguments at all",
+        [call(None, name="w", index=0, id="a"), call(None, name="v", index=1, id="b")],
+        [("w", "{}"), ("v", "{}")],
+    ),
     ("an entry that says nothing", [{"tool_calls": [{"index": 0}]}, call(OSLO, name="w", index=0, id="a")], [("w", OSLO)]),
     (
         "in turns",
