@@ -76,14 +76,15 @@ class Arguments:
 
 class Call:
     """One call under way. `started`: it has been told; `empty`: its arguments were an empty list or object; `worded`: a text of
-    them came, be it an empty one."""
+    them came, be it an empty one. `place`: among the entries of a whole answer."""
 
-    __slots__ = ("arguments", "empty", "id", "index", "name", "started", "worded")
+    __slots__ = ("arguments", "empty", "id", "index", "name", "place", "started", "worded")
 
     def __init__(self, index: int) -> None:
         self.index = index
         self.id = ""
         self.name = ""
+        self.place = index
         self.arguments = Arguments()
         self.started = False
         self.empty = False

@@ -130,18 +130,24 @@ class Edits:
         self._calls.append((choice, calls))
 
     def apply(self, plain: Any) -> None:
+        thinned: list[list[Any]] = []
         for (*way, last), value in self._changes:
             at = plain
             for step in way:
                 at = at[step]
-            if value is _DROPPED:
+            if value is not _DROPPED:
+                at[last] = value
+            elif type(at) is dict:
                 at.pop(last, None)
             else:
-                at[last] = value
+                at[last] = _DROPPED  # until nothing is to be found by its place any more
+                thinned.append(at)
         for position, calls in self._calls:
             choice = plain["choices"][position]
             delta = choice["delta"] = choice.get("delta") or {}
             delta["tool_calls"] = [*(delta.get("tool_calls") or ()), *calls]
+        for entries in thinned:
+            entries[:] = [entry for entry in entries if entry is not _DROPPED]
 
 
 class _Named(msgspec.Struct, frozen=True, gc=False, eq=False):
@@ -396,7 +402,10 @@ class ChunkDecoder(msgspec.Struct, eq=False):
                 said.content = True
             if delta.tool_calls:
                 for place, call in enumerate(delta.tool_calls):
-                    if (calls is not None and calls.goes_on(call, events)) or not call.says_something:
+                    if calls is not None and calls.goes_on(call, events):
+                        continue
+                    if not call.says_something:
+                        self._say_nothing(call, said, position, key, place)
                         continue
                     self._tool_call(call, said, events, position, key, "tool_calls", place)
             if delta.function_call is not None and delta.function_call.says_something:
@@ -408,6 +417,12 @@ class ChunkDecoder(msgspec.Struct, eq=False):
             self._usage = self._counted(choice.usage, self._usage)
             if self.verbatim:
                 self._edit().drop("choices", position, "usage")
+
+    def _say_nothing(self, delta: ToolCallPart, said: _Said, position: int, key: str, place: int) -> None:
+        """An entry without anything in it is taken away, where an SDK would make a call of it."""
+        known = delta.index is not None and said.calls is not None and delta.index < len(said.calls.made)
+        if self.verbatim and (key == "message" or not known):
+            self._edit().drop("choices", position, key, "tool_calls", place)
 
     def _tool_call(self, delta: ToolCallPart, said: _Said, events: list[StreamEvent], position: int, *path: str | int) -> None:
         """One entry of a delta's calls, at `path` of the choice at `position`."""
@@ -429,7 +444,9 @@ class ChunkDecoder(msgspec.Struct, eq=False):
             elif calls.naming is call and told.name:
                 self._naming = _Named(calls, call, position, int(path[-1]))
                 self._as_it_came = False
-            if delta.index != call.index:
+            if path[0] == "message":
+                call.place = int(path[-1])
+            elif delta.index != call.index:
                 self._edit().set(call.index, "choices", position, *path, "index")
             if told.id != (delta.id or "") and (told.id or delta.id != call.id):
                 self._edit().set_or_drop(told.id, "choices", position, *path, "id")
@@ -467,7 +484,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
             self._edit().more_calls([{"index": call.index, "function": {"arguments": "{}"}} for call in empty], position)
         elif empty and not said.legacy:
             for call in empty:
-                self._edit().set("{}", "choices", position, key, "tool_calls", call.index, "function", "arguments")
+                self._edit().set("{}", "choices", position, key, "tool_calls", call.place, "function", "arguments")
         if _FINISH.get(native.lower(), "stop") == "stop" and said.called and not self.keep_stop:
             self._edit().set("function_call" if said.legacy else "tool_calls", "choices", position, "finish_reason")
 

@@ -345,6 +345,11 @@ CALLS: list[tuple[str, list[Delta], list[tuple[str, str]]]] = [
     ),
     ("an entry that says nothing", [{"tool_calls": [{"index": 0}]}, call(OSLO, name="w", index=0, id="a")], [("w", OSLO)]),
     (
+        "an entry that is empty",
+        [{"tool_calls": [{}, call(OSLO, name="w", id="a")["tool_calls"][0], {"index": 7}]}],
+        [("w", OSLO)],
+    ),
+    (
         "in turns",
         [call("", name="w", index=0, id="a"), call("", name="v", index=1, id="b"), call(OSLO, index=0), call(ROME, index=1)],
         [("w", OSLO), ("v", ROME)],
@@ -482,6 +487,12 @@ def test_halves_in_names_ids_and_models_are_no_trouble() -> None:
         (ChatDecoder(), lines(line("Hi", model="\ud83d"), line(done=True))),
     ):
         assert heard(TRANSLATED["chunks"], decoder, [body]).said == said("Hi", "stop")
+
+
+def test_entries_of_a_whole_answer_that_say_nothing_are_no_calls() -> None:
+    entries: list[Value] = [{}, {"id": "a", "function": {"name": "f", "arguments": []}}, {"index": 3}]
+    assert document(whole({"content": "Hi", "tool_calls": entries}, "stop")).said == said("Hi", "tool_calls", ("f", "{}"))
+    assert document(whole({"content": "Hi", "tool_calls": [{}]}, "stop")).said == said("Hi", "stop")
 
 
 def test_halves_in_a_whole_answer() -> None:
