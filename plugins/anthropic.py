@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 Block = dict[str, Any]
 PDF = "application/pdf"
+FITTED = frozenset({"thinking", "output_config"})
+"""Fields of `extra_body` that are not put into a request just as they are."""
 
 FIRST_TURN = "(The assistant begins this conversation.)"
 """Said for the user where an assistant's message comes first; the API wants a user's there."""
@@ -87,20 +89,22 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         body = {"model": model, "max_tokens": planned.max_tokens, "messages": turns, "stream": True}
         wanted = response_format(chat.response_format)
         schema = wanted.json_schema.schema if wanted.json_schema else None
+        sampling = _sampling(chat, rules, thinking=thinks(planned.thinking))
         optional = {
             "system": _system(chat.messages, ONLY_JSON if wanted.type == "json_object" else ""),
-            **_sampling(chat, rules, thinking=thinks(planned.thinking)),
             "tools": [_tool(tool) for tool in chat.tools],
             "tool_choice": _tool_choice(chat) if chat.tools else None,
             "cache_control": chat.cache,
         }
-        fitted = {
-            "thinking": planned.thinking,
-            "output_config": _output_config(schema, planned.effort, extra.get("output_config")),
-        }
-        body |= {name: value for name, value in optional.items() if value not in (None, "", (), [])}
-        body |= {name: value for name, value in extra.items() if name not in fitted}
-        body |= {name: value for name, value in fitted.items() if value}
+        body |= {name: value for name, value in optional.items() if value}
+        if sampling:
+            body |= sampling
+        if extra:
+            body |= {name: value for name, value in extra.items() if name not in FITTED}
+        if planned.thinking is not None:
+            body["thinking"] = planned.thinking
+        if config := _output_config(schema, planned.effort, extra.get("output_config")):
+            body["output_config"] = config
         return UpstreamRequest(self._url, self._headers, msgspec.json.encode(body))
 
     def decoder(self, *, verbatim: bool = False) -> MessagesDecoder:
@@ -135,12 +139,16 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 def _sampling(chat: ChatRequest, rules: ModelRules, *, thinking: bool) -> dict[str, Any]:
     sampling = chat.sampling
-    stops = sampling.stop if rules.blank_stops else [stop for stop in sampling.stop if stop.strip()]
+    stops = sampling.stop if rules.blank_stops or not sampling.stop else [stop for stop in sampling.stop if stop.strip()]
     top_p = sampling.top_p
-    if thinking:
-        return {"top_p": top_p if top_p is not None and top_p >= LOWEST_TOP_P else None, "stop_sequences": stops}
-    temperature = None if sampling.temperature is None else min(sampling.temperature, 1.0)
-    return {"temperature": temperature, "top_p": top_p, "top_k": sampling.top_k, "stop_sequences": stops}
+    found: dict[str, Any] = {"stop_sequences": stops} if stops else {}
+    if top_p is not None and (not thinking or top_p >= LOWEST_TOP_P):
+        found["top_p"] = top_p
+    if sampling.temperature is not None and not thinking:
+        found["temperature"] = min(sampling.temperature, 1.0)
+    if sampling.top_k is not None and not thinking:
+        found["top_k"] = sampling.top_k
+    return found
 
 
 def _system(messages: Sequence[Message], behind: str) -> str | list[Block]:
@@ -212,6 +220,8 @@ def _thinking(thought: Thought) -> Block:
 
 def _block(part: Part) -> Block:
     match part:
+        case Text(text=text, cache=None):
+            return {"type": "text", "text": text}
         case Text(text=text, cache=cache):
             return _marked({"type": "text", "text": text}, cache)
         case Image(url=url, cache=cache):
@@ -230,7 +240,7 @@ def _image_source(url: str) -> Block:
 
 
 def _marked(block: Block, cache: Cache | None) -> Block:
-    return {**block, "cache_control": cache} if isinstance(cache, Mapping) else block
+    return {**block, "cache_control": cache} if type(cache) is dict else block
 
 
 def _document(file: Any) -> Block:

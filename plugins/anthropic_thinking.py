@@ -46,7 +46,9 @@ def plan(
 ) -> Plan:
     """How this request thinks. `configured` is the upstream's extra_body, `turns` are the messages as they are sent."""
     limit = chat.sampling.max_tokens
-    fixed = configured.get("thinking")
+    fixed = configured.get("thinking") if configured else None
+    if fixed is None is chat.reasoning:  # most calls
+        return Plan(None, "", limit or _capped(default_max_tokens, rules))
     thinking: Block | None
     effort: Effort = ""
     if isinstance(fixed, dict):

@@ -43,7 +43,7 @@ _MAKERS: dict[ToolIds, Callable[[str, int], str]] = {"[A-Za-z0-9_-]{1,64}": _rea
 
 def fitted_ids(messages: Sequence[Message], form: ToolIds) -> Sequence[Message]:
     """The messages, with ids of tool calls that have this form ("": any) and stand for one call each."""
-    if not any(message.tool_calls for message in messages):
+    if not [True for message in messages if message.tool_calls]:
         return messages
     ids = _Ids(form)
     return [ids.message(message) for message in messages]

@@ -16,7 +16,21 @@ from typing import Any
 
 import msgspec
 
-from gateway.chat import Cache, ChatRequest, Image, Message, Other, Part, Role, Sampling, Text, Thought, Tool, ToolCall
+from gateway.chat import (
+    Cache,
+    ChatRequest,
+    Image,
+    Message,
+    Other,
+    Part,
+    Reasoning,
+    Role,
+    Sampling,
+    Text,
+    Thought,
+    Tool,
+    ToolCall,
+)
 from gateway.errors import BadRequest
 from gateway.frontends.openai_reasoning import THINKING, reasoning_of, thoughts_of
 from gateway.modelrules import LIMITS
@@ -154,9 +168,13 @@ def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
         wire,
         body,
         1 if asked.n is None else _choices(wire["n"]),
-        reasoning_of(asked.reasoning_effort, asked.reasoning, asked.thinking),
-        _cache(asked.cache_control),
+        None if asked.reasoning_effort is None is asked.reasoning is asked.thinking else _reasoning(asked),
+        None if asked.cache_control is None else _cache(asked.cache_control),
     )
+
+
+def _reasoning(asked: _Request) -> Reasoning | None:
+    return reasoning_of(asked.reasoning_effort, asked.reasoning, asked.thinking)
 
 
 def _limit(asked: _Request, wire: dict[str, Any]) -> int | None:
@@ -164,8 +182,13 @@ def _limit(asked: _Request, wire: dict[str, Any]) -> int | None:
 
     None where there is no maximum, for which callers write 0 and negative numbers, too (llama.cpp, LM Studio, Ollama: -1).
     """
-    given = [_whole(wire[name], name) for name in LIMITS if wire.get(name) is not None]
-    return min((limit for limit in given if limit > 0), default=None)
+    if asked.max_tokens is None or asked.max_completion_tokens is None:
+        name = "max_completion_tokens" if asked.max_tokens is None else "max_tokens"
+        given = wire[name]
+        limit = given if type(given) is int and given <= LARGEST else _whole(given, name)
+        return limit if limit > 0 else None
+    both = [limit for name in LIMITS if (limit := _whole(wire[name], name)) > 0]
+    return min(both, default=None)
 
 
 def _whole(value: float, name: str) -> int:
@@ -275,7 +298,8 @@ def _check_names(found: dict[str, Any], known: frozenset[str], at: str) -> None:
 def _message(message: _Message, index: int, raw: list[dict[str, Any]]) -> Message:
     """`raw`: all messages, as they came."""
     if type(message.content) is str and (role := _PLAIN.get(message.role)):  # most are nothing but a text
-        return Message(role, (Text(message.content, _cache(message.cache_control)),))
+        cache = message.cache_control
+        return Message(role, (Text(message.content) if cache is None else Text(message.content, _cache(cache)),))
     at = f"messages[{index}]"
     translate = _ROLES.get(message.role)
     if translate is None:
@@ -333,7 +357,7 @@ _ROLES: Mapping[str, Callable[[_Message, str], Message]] = {
 
 def _content(message: _Message, at: str) -> tuple[Part, ...]:
     at = f"{at}.content"
-    cache = _cache(message.cache_control)
+    cache = None if message.cache_control is None else _cache(message.cache_control)
     match message.content:
         case str(text):
             return (Text(text, cache),)
