@@ -53,12 +53,15 @@ class Fitting:
         self._sets = bool(rules.default or rules.force)
         self._default = _given(rules.default)
         self._force = _given(rules.force)
+        self._sampling = tuple({_SAMPLING[name] for name in self._names if name in _SAMPLING})
+        self._chat = tuple({_CHAT[name] for name in self._names if name in _CHAT})
+        self._renames = any(role != "developer" for role in rules.roles)  # developers are the system in the vocabulary
         self._in_messages = bool(rules.roles or rules.plain_images or self._message_drop)
 
     def __call__(self, chat: ChatRequest) -> ChatRequest:
         wire = chat.wire
         if wire is None:
-            return self._vocabulary(chat, set())
+            return self._vocabulary(chat, set()) if self._sets or self._renames or self._touches(chat) else chat
         if not (self._sets or not self._names.isdisjoint(wire) or (self._in_messages and self._concerns(wire["messages"]))):
             return chat
         dropped: set[str] = set()
@@ -67,6 +70,13 @@ class Fitting:
         if edited != wire:
             fitted = msgspec.structs.replace(fitted, wire=edited, body=b"")
         return fitted
+
+    def _touches(self, chat: ChatRequest) -> bool:
+        """Whether the vocabulary has a field of which there is a rule."""
+        sampling, absent = chat.sampling, _ABSENT.sampling
+        if sampling is not absent and [True for name in self._sampling if getattr(sampling, name) != getattr(absent, name)]:
+            return True
+        return bool([True for name in self._chat if getattr(chat, name) != getattr(_ABSENT, name)])
 
     def _concerns(self, messages: list[dict[str, Any]]) -> bool:
         """Whether anything within the messages may have to be changed."""
@@ -150,7 +160,7 @@ class Fitting:
                 of_sampling[field] = type(value)(most)
         for name in rules.force:
             self._take(name, chat, self._force, of_sampling, of_chat)
-        if any(role != "developer" for role in rules.roles):
+        if self._renames:
             of_chat["messages"] = tuple([self._renamed(message) for message in chat.messages])
         if of_sampling:
             of_chat["sampling"] = msgspec.structs.replace(sampling, **of_sampling)
