@@ -195,6 +195,8 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             for message in body["messages"]:
                 message["role"] = rules.roles.get(message["role"], message["role"])
         said = {name: value for name, value in body.items() if value is not None}
+        if not (rules.default or rules.force):
+            return said
         ours = {name: value for name, value in {**rules.default, **said, **rules.force}.items() if name not in LIMITS}
         return ours | {name: said[name] for name in LIMITS if name in said}
 
