@@ -16,6 +16,8 @@ from gateway.usage import KEPT_DAYS, Figures, Row, Subject, UsageFailed
 from gateway.usage.ledger import Ledger
 
 BY = Subject._fields
+FIRST, LAST = date(2000, 1, 1), date(2200, 1, 1)
+"""Days that can be asked for."""
 MOST = 50_000
 """Rows of one answer."""
 PAUSE = 2_000
@@ -59,7 +61,10 @@ def _day(query: Mapping[str, str], name: str, default: date) -> date:
     try:
         if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
             raise ValueError
-        return date.fromisoformat(text)
+        day = date.fromisoformat(text)
+        if not FIRST <= day <= LAST:
+            raise ValueError
+        return day
     except ValueError:
         raise BadRequest(f"{name} must be a day such as 2026-11-30", param=name) from None
 

@@ -45,6 +45,8 @@ from gateway.storage.address import EXPECTED, address_of, is_redis
 from gateway.units import Bytes, Seconds, Secret
 from gateway.validation import INVALID
 
+DEVELOPMENT_KEYS = frozenset({"sha256:f54ca937b7efefe972b761a7b8dc7dd477c073770dec53b33fe59a66f6ef9a9f"})
+"""The digest of sk-sluice-dev, the key of config/gateway.dev.yaml. It is public, so nothing is given away by comparing it."""
 SHARED = re.compile(r"shared:.+")
 
 
@@ -280,6 +282,7 @@ class Checks:
         self._bounds(config)
         self._unused(config)
         self._addresses(config)
+        self._development_key(config)
         if isinstance(config.server, Server) and isinstance(config.server.workers, int) and config.server.workers > 1:
             for path, text in not_shared(config):
                 self._report.warning(path, text)
@@ -296,6 +299,20 @@ class Checks:
             text = "server.trusted_proxies is empty: behind a proxy or load balancer all callers count as one address"
             self._report.warning(("limits", "address"), text)
 
+    def _development_key(self, config: Config) -> None:
+        """The key that everybody knows lets in everybody who can reach the gateway."""
+        server = config.server
+        if not isinstance(server, Server):
+            return
+        if all(_on_loopback(listen) for listen in (server.listen, server.admin_listen) if isinstance(listen, str)):
+            return
+        text = "this is the digest of the development key, which everybody knows: use it on 127.0.0.1 only (`sluice keys new`)"
+        for index, key in enumerate(config.keys):
+            if isinstance(key, Key) and key.digest in DEVELOPMENT_KEYS:
+                self._report.problem(("keys", index, "digest"), text)
+        if isinstance(config.admin, Admin) and config.admin.digest in DEVELOPMENT_KEYS:
+            self._report.problem(("admin", "digest"), text)
+
     def _unused(self, config: Config) -> None:
         for name in sorted(self._upstreams - self._used):
             self._report.warning(("upstreams", name), "no alias uses this upstream")
@@ -305,6 +322,10 @@ class Checks:
         if not config.keys and not config.jwt:
             self._report.warning((), "no keys and no jwt: nobody can call this gateway (`sluice keys new`)")
             return
+        if not config.jwt:  # an issuer's tokens name theirs
+            owners = {key.owner for key in config.keys if isinstance(key, Key)}
+            for name in sorted(set(config.tenants) - owners if isinstance(config.tenants, dict) else ()):
+                self._report.warning(("tenants", name), f"no key has this tenant{suggestion(name, owners)}")
         allowed = {name for caller in callers for name in caller.aliases}
         for name in sorted(self._aliases - allowed if "*" not in allowed else ()):
             self._report.warning(("aliases", name), "no key may use this alias")
@@ -318,12 +339,22 @@ def not_shared(config: Config) -> Iterator[tuple[Path, str]]:
         yield ("state",), "each worker keeps its own conversations: a turn that another worker answers does not know them"
     elif isinstance(config.state, str):
         yield ("state",), "turns of one session at two workers at once are not put in order"
-    resumable = [alias for alias in config.aliases.values() if isinstance(alias, Alias) and alias.resumable]
+    aliases = config.aliases.values() if isinstance(config.aliases, dict) else ()
+    resumable = [alias for alias in aliases if isinstance(alias, Alias) and alias.resumable]
     if resumable and isinstance(config.resume, Secret) and config.resume.reveal() == "memory":
         yield ("resume",), "a stream can only be resumed at the worker that began it: use a redis:// URL"
     store = config.admin.store.reveal() if config.admin.store is not None else config.state
     if config.admin.digest is not None and store == "memory":
         yield ("admin", "store"), "each worker has its own dynamic keys and usage: use sqlite:PATH or a redis:// URL"
+
+
+def _on_loopback(listen: str) -> bool:
+    """Whether only this machine can reach a listener; an address that cannot be read has its own problem."""
+    try:
+        host, _ = address(listen)
+    except ValueError:
+        return True
+    return host.lower() in ("localhost", "::1") or host.startswith("127.")
 
 
 def _network(text: str) -> None:

@@ -65,8 +65,13 @@ def load(path: str, *, environ: Environment[str, str] = os.environ, find: FindBa
     return checked.loaded
 
 
-def check(path: str, *, environ: Environment[str, str] = os.environ, find: FindBackend = find_backend) -> Checked:
-    """As `load`, for callers that want the problems as values. Never raises for anything in the file."""
+def check(
+    path: str, *, environ: Environment[str, str] = os.environ, find: FindBackend = find_backend, blind: bool = False
+) -> Checked:
+    """As `load`, for callers that want the problems as values. Never raises for anything in the file.
+
+    `blind`: ${VAR} and ${file:…} are not looked up. Values that they stand for are then not judged, and nothing is loaded.
+    """
     report = Report(path)
     try:
         data = _read_file(path, MAX_FILE)
@@ -78,9 +83,9 @@ def check(path: str, *, environ: Environment[str, str] = os.environ, find: FindB
         report.problem((), f"cannot be read: {(error.strerror or str(error)).lower()}", Mark())
         return _outcome(report, None)
     reading = _Reading(report, find)
-    expansion = Expansion(environ, _read_text, lambda at, node, text: report.problem(at, text, node.at))
+    expansion = Expansion(environ, _read_text, lambda at, node, text: report.problem(at, text, node.at), blind=blind)
     config = reading.config(expansion.tree(root))
-    if report.problems:
+    if report.problems or expansion.unknown:
         return _outcome(report, None)
     prices = _prices(config, report)
     if not report.problems:
@@ -177,7 +182,7 @@ class _Reading:
         walk.unknown(node, [field.encode_name for field in (*own, *options)], path)
         before = len(self._report.problems)
         given = walk.fields(node, options, path)
-        if len(self._report.problems) == before:
+        if len(self._report.problems) == before and INVALID not in given.values():
             self._construct(backend, given, node, path)
         return Upstream(**values, options=given)
 

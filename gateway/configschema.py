@@ -4,7 +4,9 @@ Written by `sluice config schema`. It says what the types say; references betwee
 An upstream's options follow the backend that it names, for every backend given here, and are open for others.
 """
 
+import re
 from collections.abc import Mapping
+from inspect import getsource
 from typing import Any
 
 import msgspec
@@ -14,6 +16,7 @@ from gateway.config import Config, Upstream
 from gateway.units import Bytes, Rate, Seconds, Secret
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
+_COMMENTED = re.compile(r"    (\w+): .*?  # (.+)")
 _REFERENCE = r"\$\{[^}]*\}"  # ${VAR} in place of any value that is not text
 
 Schema = dict[str, Any]
@@ -57,16 +60,20 @@ class _Schemas:
         return {"$ref": f"#/$defs/{name}"}
 
     def _section(self, kind: inspect.StructType) -> Schema:
+        said = comments_of(kind.cls)
         return _without_none(
             type="object",
             description=_description(kind.cls),
-            properties={field.encode_name: self._property(field) for field in kind.fields},
+            properties={field.encode_name: self._property(field, said.get(field.name)) for field in kind.fields},
             required=[field.encode_name for field in kind.fields if field.required] or None,
             additionalProperties=False,
         )
 
-    def _property(self, field: inspect.Field) -> Schema:
+    def _property(self, field: inspect.Field, said: str | None) -> Schema:
         schema = self.of(field.type)
+        if said is not None:
+            more = schema.get("description", "")
+            schema = {**schema, "description": f"{said[0].upper()}{said[1:]}. {more}".rstrip()}
         match field.default:
             case None | bool() | int() | float() | str() if not isinstance(field.default, Secret):
                 return {**schema, "default": _plain(field.default)}
@@ -76,7 +83,7 @@ class _Schemas:
         section = self._section(kind)
         del section["properties"]["options"]
         if self._backends:
-            section["properties"]["backend"] = {"type": "string", "examples": sorted(self._backends)}
+            section["properties"]["backend"] |= {"examples": sorted(self._backends)}
         section["additionalProperties"] = True
         section["allOf"] = [self._options(name, self._backends[name], section) for name in sorted(self._backends)]
         return section
@@ -88,6 +95,18 @@ class _Schemas:
         options = self._section(info)
         options["properties"] = {**options["properties"], **own}
         return {"if": {"properties": {"backend": {"const": name}}, "required": ["backend"]}, "then": options}
+
+
+def comments_of(cls: type) -> dict[str, str]:
+    """What stands behind the fields of a Struct as comments, by field: the options' descriptions, written once."""
+    found: dict[str, str] = {}
+    for part in reversed(cls.__mro__):
+        if part is msgspec.Struct or not issubclass(part, msgspec.Struct):
+            continue
+        for line in getsource(part).splitlines():
+            if match := _COMMENTED.fullmatch(line):
+                found[match[1]] = match[2]
+    return found
 
 
 def _scalar(kind: inspect.Type) -> Schema:

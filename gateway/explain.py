@@ -98,7 +98,7 @@ def _afterwards(alias: Alias) -> Iterator[str]:
         yield f"hedge: a second target is asked when the first has no content after {after}"
     if alias.shadow is not None:
         yield f"shadow: {alias.shadow.share:.0%} of the calls are also sent to {alias.shadow.upstream}/{alias.shadow.model}"
-    cut = "is continued by the next target" if alias.recovery == "continue" else "ends in an in-band error"
+    cut = "is continued by the next target" if alias.continues else "ends in an in-band error"
     yield f"a stream that is cut after its first content {cut}"
     if alias.timeout is not None:
         yield f"the whole call may take {alias.timeout:g}s"

@@ -21,13 +21,24 @@ class _Missing(Exception):
     """What a reference points to is not there; the text says so."""
 
 
-class Expansion:
-    """`environ` and `read_file` are where references are looked up; `problem` is told of each one that is not there."""
+class _NotLookedUp(Exception):
+    """A reference that is not to be looked up."""
 
-    def __init__(self, environ: Mapping[str, str], read_file: Callable[[str], str], problem: Problem) -> None:
+
+class Expansion:
+    """`environ` and `read_file` are where references are looked up; `problem` is told of each one that is not there.
+
+    `blind`: nothing is looked up, and what is not there is no problem (`unknown` counts it); its node is Broken.
+    """
+
+    def __init__(
+        self, environ: Mapping[str, str], read_file: Callable[[str], str], problem: Problem, *, blind: bool = False
+    ) -> None:
         self._environ = environ
         self._read_file = read_file
         self._problem = problem
+        self._blind = blind
+        self.unknown = 0
 
     def tree(self, node: Node, path: Path = ()) -> Node:
         match node:
@@ -48,6 +59,9 @@ class Expansion:
         except _Missing as missing:
             self._problem(path, node, str(missing))
             return Broken(node.at)
+        except _NotLookedUp:
+            self.unknown += 1
+            return Broken(node.at)
         return Scalar(node.at, text, resolve(text), node.plain, expanded=True)
 
     def _lookup(self, match: re.Match[str]) -> str:
@@ -56,10 +70,16 @@ class Expansion:
         if match[2] is None:
             raise _Missing("${ without } (write $$ for a dollar sign)")
         if match[1].startswith("file:"):
+            if self._blind:
+                raise _NotLookedUp
             return self._file(match[1][5:])
         if (reference := _VARIABLE.fullmatch(match[1])) is None:
             raise _Missing("expected ${VAR}, ${VAR:-default} or ${file:/path} (write $$ for a dollar sign)")
         name, default = reference.groups()
+        if self._blind:
+            if default:
+                return default
+            raise _NotLookedUp
         value = self._environ.get(name, "")
         if not value and default is not None:
             return default

@@ -577,7 +577,7 @@ def _may_go_on(call: Call, flow: Flow) -> bool:
     relay = flow.winner.relay
     if call.chat.n > 1:  # of several choices nobody knows what the client holds
         return False
-    return call.route.config.recovery == "continue" and relay is not None and relay.only_text and relay.finished is None
+    return call.route.config.continues and relay is not None and relay.only_text and relay.finished is None
 
 
 def _end_of(error: GatewayError) -> str:

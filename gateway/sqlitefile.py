@@ -15,7 +15,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -103,7 +103,7 @@ def of_a_newer_version(path: Path) -> OSError:
 def _open(path: Path, prepare: Callable[[sqlite3.Connection], None], busy: float) -> sqlite3.Connection:
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "the directory of the file does not exist", str(path))
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # it holds what people said: for its owner only
+    _make_private(path)
     database = None
     try:
         # check_same_thread: made, used and closed in the store's thread, but also freed by whichever drops it last
@@ -119,6 +119,20 @@ def _open(path: Path, prepare: Callable[[sqlite3.Connection], None], busy: float
             raise _failure(path, error) from error
         raise
     return database
+
+
+def _make_private(path: Path) -> None:
+    """The file exists afterwards and only its owner may open it, for it holds what people said.
+
+    SQLite gives its journals the same mode. A file that was there and belongs to another user is left as it is.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        if os.fstat(descriptor).st_mode & 0o077:
+            with suppress(PermissionError):
+                os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)
 
 
 def _failure(path: Path, error: sqlite3.Error) -> OSError:

@@ -9,6 +9,8 @@ import re
 from decimal import Decimal
 from typing import ClassVar, Self
 
+LONGEST_BARE = 3600
+"""Seconds: from here on a duration has to say its unit."""
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"B": 1, "KB": 1000, "KiB": 1 << 10, "MB": 10**6, "MiB": 1 << 20, "GB": 10**9, "GiB": 1 << 30}
 _RATES = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "hour": 3600.0, "day": 86400.0, "d": 86400.0}
@@ -35,6 +37,12 @@ class Seconds(float):
             case int() | float() if not isinstance(value, bool) and math.isfinite(value) and value >= 0:
                 return cls(value)
         raise ValueError(f"expected {cls.expected}")
+
+    @classmethod
+    def check_written(cls, value: object) -> None:
+        """Raises ValueError for a bare number that is most likely meant in milliseconds."""
+        if isinstance(value, int | float) and not isinstance(value, bool) and value >= LONGEST_BARE:
+            raise ValueError(f"a number without a unit is seconds: write {value:g}ms or {value:g}s")
 
 
 class Bytes(int):
@@ -73,6 +81,14 @@ class Rate(float):
                 return rate
             case int() | float() if not isinstance(value, bool) and math.isfinite(value) and value > 0:
                 return cls(value)
+        meant = (
+            re.fullmatch(rf"({_NUMBER}) ?(?:per|an?|each) ?(s|sec|second|m|min|minute|h|hour|d|day)s?", value.strip(), re.ASCII)
+            if isinstance(value, str)
+            else None
+        )
+        if meant:
+            unit = {"second": "s", "sec": "s", "m": "min", "minute": "min", "hour": "h", "d": "day"}.get(meant[2], meant[2])
+            raise ValueError(f"expected {cls.expected}: write {meant[1]}/{unit}")
         raise ValueError(f"expected {cls.expected}")
 
     @property
@@ -104,6 +120,12 @@ class Secret(str):
             raise ValueError("expected text that is not empty")
         if any(ord(character) < 32 or ord(character) == 127 for character in value):
             raise ValueError("holds a line break or another control character")
+        if value.startswith("\ufeff"):
+            raise ValueError("begins with a byte order mark: save it without one")
+        if value != value.strip():
+            raise ValueError("has white space around it")
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'`":
+            raise ValueError("is in quotes itself: take them off where it is set")
         return cls(value)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from msgspec import inspect
 
+from gateway.confighints import FLAT_TIER, about_list, about_names, about_section, about_unknown, flat_tier
 from gateway.problems import Path, Report, suggestion
 from gateway.units import Bytes, Rate, Seconds, Secret
 from gateway.yamltext import Broken, Mapping, Node, Scalar, Sequence
@@ -74,11 +75,14 @@ class Walk:
         names = list(known)
         for key, entry in node.entries.items():
             if key not in names:
-                self.report.problem((*path, key), f'unknown key "{key}"{suggestion(key, names)}', entry.at)
+                hint = about_unknown(key) or suggestion(key, names)
+                self.report.problem((*path, key), f'unknown key "{key}"{hint}', entry.at)
 
     def _struct(self, node: Node, kind: inspect.StructType, path: Path) -> Any:
         if not isinstance(node, Mapping):
-            return self._wrong(node, path, "expected a section (key: value)")
+            return self._wrong(node, path, about_section(kind.cls))
+        if flat_tier(kind.cls, node):
+            return self._wrong(node, path, FLAT_TIER)
         if special := self._special.get(kind.cls):
             section = special(self, node, path)
         else:
@@ -89,7 +93,8 @@ class Walk:
 
     def _dict(self, node: Node, kind: inspect.DictType, path: Path) -> Any:
         if not isinstance(node, Mapping):
-            return self._wrong(node, path, "expected a section (key: value)")
+            section = kind.value_type
+            return self._wrong(node, path, about_names(section.cls if isinstance(section, inspect.StructType) else object))
         values = {}
         for key, entry in node.entries.items():
             name = Scalar(entry.at, key, key, plain=False)
@@ -99,7 +104,7 @@ class Walk:
 
     def _items(self, node: Node, item: inspect.Type, path: Path, container: Callable[[list[Any]], Any]) -> Any:
         if not isinstance(node, Sequence):
-            return self._wrong(node, path, "expected a list")
+            return self._wrong(node, path, about_list(node))
         return container([self.value(child, item, (*path, index)) for index, child in enumerate(node.items)])
 
     def _union(self, node: Node, types: tuple[inspect.Type, ...], path: Path) -> Any:
@@ -114,6 +119,9 @@ class Walk:
             value = attempt.value(node, kind, path)
             if not attempt.report.problems:
                 return value
+        sections = [kind.cls for kind in others if isinstance(kind, inspect.StructType)]
+        if sections:
+            return self._wrong(node, path, about_section(sections[0]))
         return self._wrong(node, path, "fits none of the types that this option can have")
 
     def _scalar(self, node: Node, kind: inspect.Type, path: Path) -> Any:
@@ -165,7 +173,11 @@ def scalar(node: Scalar, kind: inspect.Type) -> Any:
         case inspect.StrType(), _ if isinstance(text, str):
             return _text_within(text, kind)
         case inspect.CustomType(cls=cls), value if issubclass(cls, Seconds | Bytes | Rate):
+            if issubclass(cls, Seconds):
+                cls.check_written(value)
             return cls.parse(value)
+        case inspect.CustomType(cls=cls), int() | float() if issubclass(cls, Secret) and not node.expanded:
+            raise ValueError("expected text: put it in quotes")
         case inspect.CustomType(cls=cls), _ if issubclass(cls, Secret):
             return cls.parse(text)
         case inspect.LiteralType(values=values), value:

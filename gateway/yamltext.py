@@ -68,6 +68,7 @@ class YamlError(Exception):
         self.message = message
 
 
+_PAIR = re.compile(r"\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
 _NULL = re.compile(r"(?:~|null|Null|NULL)?")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 _INT = re.compile(r"[-+]?[0-9]{1,100}|0o[0-7]{1,100}|0x[0-9a-fA-F]{1,100}")
@@ -94,13 +95,34 @@ def resolve(text: str) -> Value:
 def read(data: bytes) -> Node:
     """The one document in `data`; an empty file is an empty mapping. Raises YamlError."""
     text = _decode(data)
+    if _PAIR.search(text):
+        text = _PAIR.sub(_one_escape, text)
     try:
         return _Tree(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))).document()
     except yaml.MarkedYAMLError as error:
+        at = _mark(error.problem_mark or error.context_mark)
         problem = error.problem or error.context or "cannot be read"
-        raise YamlError(_mark(error.problem_mark or error.context_mark), f"not YAML: {problem}") from None
+        raise YamlError(at, f"not YAML: {problem}{_hint(text, at)}") from None
     except yaml.reader.ReaderError as error:
         raise YamlError(_at(text[: error.position]), "not YAML: a character that YAML does not allow") from None
+
+
+def _one_escape(pair: re.Match[str]) -> str:
+    """JSON writes a character beyond U+FFFF as two escapes (RFC 8259 7), YAML as one (YAML 1.2 5.7)."""
+    high, low = int(pair[1], 16), int(pair[2], 16)
+    return f"\\U{0x10000 + (high - 0xD800 << 10) + (low - 0xDC00):08x}"
+
+
+def _hint(text: str, at: Mark) -> str:
+    """What probably is meant, by the line that the parser stumbled over."""
+    lines = text.split("\n")
+    line = lines[at.line - 1] if at.line <= len(lines) else ""
+    if "\t" in line[: len(line) - len(line.lstrip())] or line[at.column - 1 : at.column] == "\t":
+        return " (indent with spaces: YAML knows no tabs)"
+    before = lines[at.line - 2] if at.line > 1 else ""
+    if any(re.search(r"[{,:\[]\s*\$\{", candidate) and "{" in candidate.split("${")[0] for candidate in (line, before)):
+        return ' (within { } write "${NAME}" in quotes)'
+    return ""
 
 
 def _decode(data: bytes) -> str:

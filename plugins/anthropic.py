@@ -67,17 +67,17 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     endings: ClassVar[tuple[str, ...]] = ("/v1/messages", "/messages", "/v1")
     rules: ClassVar[ModelRules] = NO_RULES
 
-    base_url: str = "https://api.anthropic.com"
-    api_key: Secret | None = None
-    version: str = "2023-06-01"
-    beta: tuple[str, ...] = ()
-    headers: dict[str, str] = {}
-    extra_body: dict[str, Any] = {}
-    default_max_tokens: Annotated[int, Meta(ge=1)] = 4096
-    strict: bool = False
-    max_event: Bytes = MAX_EVENT
-    keep_stop: bool = False
-    usage_is_end: bool = False
+    base_url: str = "https://api.anthropic.com"  # where its API is
+    api_key: Secret | None = None  # sent as x-api-key
+    version: str = "2023-06-01"  # the anthropic-version header
+    beta: tuple[str, ...] = ()  # values of the anthropic-beta header
+    headers: dict[str, str] = {}  # headers of every request
+    extra_body: dict[str, Any] = {}  # fields that every request gets
+    default_max_tokens: Annotated[int, Meta(ge=1)] = 4096  # max_tokens of requests that set none
+    strict: bool = False  # whether a malformed event ends the stream
+    max_event: Bytes = MAX_EVENT  # bytes of one event
+    keep_stop: bool = False  # whether stop stays stop where tools were called
+    usage_is_end: bool = False  # whether usage and a clean end of the body end an answer
 
     def __post_init__(self) -> None:
         check_endpoint(self.base_url, self.headers)

@@ -67,11 +67,11 @@ class Echo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     dialect: ClassVar[str] = ""
 
-    tokens: Annotated[int, Meta(ge=0, le=MAX_TOKENS)] = 0
-    delay: Seconds = Seconds(0)
-    first_token_delay: Seconds | None = None
-    text: str | None = None
-    fail: Failure | None = None
+    tokens: Annotated[int, Meta(ge=0, le=MAX_TOKENS)] = 0  # tokens of an answer; null: as many as were said
+    delay: Seconds = Seconds(0)  # time between two tokens
+    first_token_delay: Seconds | None = None  # time before the first token
+    text: str | None = None  # what it says in place of an echo
+    fail: Failure | None = None  # how it fails, for trying things out
 
     def request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
         said = [message.text for message in chat.messages if message.role == "user"]

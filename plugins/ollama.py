@@ -62,15 +62,15 @@ class Ollama(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     dialect: ClassVar[str] = ""
     endings: ClassVar[tuple[str, ...]] = ("/api/chat", "/api", "/v1")
 
-    base_url: str = "http://localhost:11434"
-    api_key: Secret | None = None
-    headers: dict[str, str] = {}
-    think: bool | Literal["low", "medium", "high", "max"] | None = None
-    keep_alive: float | str | None = None
-    model_options: dict[str, Any] = {}
-    strict: bool = False
-    max_event: Bytes = MAX_EVENT
-    keep_stop: bool = False
+    base_url: str = "http://localhost:11434"  # where its server is
+    api_key: Secret | None = None  # sent as a Bearer token
+    headers: dict[str, str] = {}  # headers of every request
+    think: bool | Literal["low", "medium", "high", "max"] | None = None  # whether, or how hard, models think
+    keep_alive: float | str | None = None  # how long a model stays loaded
+    model_options: dict[str, Any] = {}  # Ollama's own options (num_ctx …)
+    strict: bool = False  # whether a malformed line ends the stream
+    max_event: Bytes = MAX_EVENT  # bytes of one line
+    keep_stop: bool = False  # whether stop stays stop where tools were called
 
     def __post_init__(self) -> None:
         check_endpoint(self.base_url, self.headers)

@@ -43,18 +43,18 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     complete, though no finish reason and no [DONE] came.
     """
 
-    base_url: str = "https://api.openai.com/v1"
-    api_key: Secret | None = None
-    organization: str | None = None
-    project: str | None = None
-    headers: dict[str, str] = {}
-    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = None
-    include_usage: bool = True
-    strict: bool = False
-    always_stream: bool = False
-    max_event: Bytes = MAX_EVENT
-    keep_stop: bool = False
-    usage_is_end: bool = False
+    base_url: str = "https://api.openai.com/v1"  # where its API is, with /v1
+    api_key: Secret | None = None  # sent as a Bearer token
+    organization: str | None = None  # the openai-organization header
+    project: str | None = None  # the openai-project header
+    headers: dict[str, str] = {}  # headers of every request
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = None  # what the maximum is called
+    include_usage: bool = True  # whether the usage chunk is asked for
+    strict: bool = False  # whether a malformed event ends the stream
+    always_stream: bool = False  # whether whole answers are asked for as streams, too
+    max_event: Bytes = MAX_EVENT  # bytes of one event
+    keep_stop: bool = False  # whether stop stays stop where tools were called
+    usage_is_end: bool = False  # whether usage and a clean end of the body end an answer
 
     dialect: ClassVar[str] = "openai"
     endings: ClassVar[tuple[str, ...]] = ("/chat/completions", "/chat")

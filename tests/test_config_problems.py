@@ -70,7 +70,11 @@ APPENDED: list[tuple[str, str, list[str]]] = [
     ("unknown nested key", "server: {lisen: x}", ['8:10: server.lisen: unknown key "lisen"; did you mean "listen"?']),
     ("no suggestion for a stranger", "xyzzy: 1", ['8:1: xyzzy: unknown key "xyzzy"']),
     ("section expected", "server: 8080", ["8:9: server: expected a section (key: value)"]),
-    ("list expected", "server: {trusted_proxies: 10.0.0.0/8}", ["8:27: server.trusted_proxies: expected a list"]),
+    (
+        "list expected",
+        "server: {trusted_proxies: 10.0.0.0/8}",
+        ["8:27: server.trusted_proxies: expected a list: put it in [ ]"],
+    ),
     ("number expected", "server: {max_connections: many}", ["8:27: server.max_connections: expected a whole number"]),
     ("no is text", "metrics: {key_label: no}", ["8:22: metrics.key_label: expected true or false"]),
     ("bound", "server: {max_connections: 0}", ["8:27: server.max_connections: must be at least 1"]),
@@ -229,9 +233,8 @@ REPLACED: list[tuple[str, str, str, list[str]]] = [
         f"[[{TARGET}]]",
         f"[{TARGET}]",
         [
-            '5:13: aliases.fast.tiers[0]: missing key "targets"',
-            '5:14: aliases.fast.tiers[0].upstream: unknown key "upstream"',
-            '5:30: aliases.fast.tiers[0].model: unknown key "model"',
+            "5:13: aliases.fast.tiers[0]: a target stands where a tier (a list of targets) is expected: "
+            "write tiers: [[{ upstream: NAME, model: NAME }]]",
         ],
     ),
     (

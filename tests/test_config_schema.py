@@ -25,6 +25,18 @@ def nodes(schema: Any) -> Iterator[dict[str, Any]]:
             yield from nodes(value)
 
 
+def test_every_option_is_described() -> None:
+    schema = json.loads(COMMITTED.read_text())
+    sections = [schema, *schema["$defs"].values(), *(option["then"] for option in schema["$defs"]["Upstream"]["allOf"])]
+    bare = [
+        name
+        for section in sections
+        for name, option in section.get("properties", {}).items()
+        if option is not True and not option.get("description")
+    ]
+    assert bare == []
+
+
 def test_the_committed_schema_is_current() -> None:
     assert json.loads(COMMITTED.read_text()) == json_schema(bundled()), "run: sluice config schema > config/schema.json"
 

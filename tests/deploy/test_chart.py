@@ -112,6 +112,15 @@ def test_addresses_are_the_charts_and_other_server_options_the_users() -> None:
     }  # fmt: skip
 
 
+def test_what_is_the_operators_stays_in() -> None:
+    manifests = rendered(EVERYTHING)
+    paths = [path["path"] for rule in manifests["Ingress"]["spec"]["rules"] for path in rule["http"]["paths"]]
+    matches = [match["path"]["value"] for rule in manifests["HTTPRoute"]["spec"]["rules"] for match in rule["matches"]]
+    assert paths == matches
+    assert "/v1/chat" in paths
+    assert not [path for path in paths if "/admin/keys".startswith(path) or "/v1/admin/x".startswith(path)]
+
+
 def test_the_pod_has_no_more_rights_than_it_needs() -> None:
     pod = rendered(EVERYTHING)["Deployment"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]

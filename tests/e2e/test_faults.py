@@ -175,14 +175,14 @@ async def pair(
 ) -> AsyncIterator[tuple[Running, Provider, Provider]]:
     """A gateway before a faulty provider and another one, with four aliases for each mode.
 
-    pair: recovery is off · prefill, fresh: it is on, and the second target can take a prefill or not · alone: no second.
+    pair: recovery is off · prefill, fresh: it is on, the latter by default; a prefill can be taken or not · alone: no second.
     """
     aliases = []
     for mode in modes:
         aliases += [
-            alias(named("pair", mode), "faulty", "well"),
+            alias(named("pair", mode), "faulty", "well", extra=", recovery: error"),
             alias(named("prefill", mode), "faulty", "well, prefill: true", extra=", recovery: continue"),
-            alias(named("fresh", mode), "faulty", "well", extra=", recovery: continue"),
+            alias(named("fresh", mode), "faulty", "well"),
             alias(named("alone", mode), "faulty", extra=", recovery: continue"),
         ]
     async with RawServer(unasked) as elsewhere:

@@ -6,6 +6,7 @@ defaults (buffering on, HTTP/1.0 to the gateway, gzip too), where `X-Accel-Buffe
 """
 
 import asyncio
+import http.client
 import json
 import os
 import pwd
@@ -190,6 +191,20 @@ async def test_whole_answers_and_errors_pass_through_nginx() -> None:
         await refused.until(b"Invalid request payload")
         refused.writer.close()
         assert refused.received.startswith(b"HTTP/1.1 400 ")
+
+
+async def test_what_is_the_operators_stays_in() -> None:
+    def status(port: int, path: str) -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        connection.request("GET", path)
+        found = connection.getresponse().status
+        connection.close()
+        return found
+
+    async with stack(OURS) as (port, _, _):
+        for path in ("/admin/keys", "/v1/admin/conversations", "/admin", "//admin/usage", "/v1/./admin/x", "/%61dmin/keys"):
+            assert await asyncio.to_thread(status, port, path) == 403, path
+        assert await asyncio.to_thread(status, port, "/v1/models") == 401
 
 
 def test_the_gateway_keeps_idle_connections_longer_than_nginx() -> None:
