@@ -19,6 +19,7 @@ is shown (`display: omitted`), and a compaction of the history, are signs of lif
 which names the model that goes on where another declined.
 """
 
+import json
 import re
 from typing import Any
 
@@ -44,6 +45,7 @@ from gateway.wire.lenient import REPLACEMENT, Halves, fit, is_object, parse, who
 from gateway.wire.sse import Event, EventStream
 from gateway.wire.upstream_errors import stream_error, told_error
 from plugins.decoding import MAX_EVENT, FrameDecoder, arguments_of, failure_of
+from plugins.openings import EventsOrDocument
 
 STOP_REASONS: dict[str, FinishReason] = {
     "end_turn": "stop",
@@ -166,7 +168,7 @@ class MessagesDecoder(FrameDecoder[Event]):
         self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False, usage_is_end: bool = False
     ) -> None:
         self._stream = EventStream(max_event)
-        super().__init__(self._stream)
+        super().__init__(EventsOrDocument(self._stream))
         self._strict = strict
         self._keep_stop = keep_stop
         self._usage_is_end = usage_is_end
@@ -188,6 +190,9 @@ class MessagesDecoder(FrameDecoder[Event]):
 
     def _end(self) -> list[StreamEvent]:
         events: list[StreamEvent] = []
+        if isinstance(self._framing, EventsOrDocument) and (document := self._framing.document) is not None:
+            self._whole(document, events)
+            return events
         for frame in (self._stream.event(self._stream.close()),):
             if frame is not None and is_object(frame.data):
                 self._take(frame, events)
@@ -197,6 +202,32 @@ class MessagesDecoder(FrameDecoder[Event]):
             raise UpstreamTruncated
         self._finish(events)
         return events
+
+    def _whole(self, document: bytes, events: list[StreamEvent]) -> None:
+        """A message that came in one piece where a stream was asked for: read as the events that it stands for.
+
+        Raises UpstreamTruncated for half a document, and what the document says where it is an error.
+        """
+        try:
+            message = parse(document)
+        except (ValueError, RecursionError):
+            raise UpstreamTruncated from None
+        if type(message) is not dict:
+            raise UpstreamGarbled
+        if message.get("type") == "error" or (message.get("error") and "content" not in message):
+            raise told_error(document) or stream_error(message.get("error"))
+        content = message.get("content")
+        if not content and not message.get("stop_reason"):
+            raise UpstreamTruncated if "content" in message else UpstreamGarbled
+        blocks = content if type(content) is list else [{"type": "text", "text": content}] if type(content) is str else []
+        frames: list[dict[str, Any]] = [{"type": "message_start", "message": {**message, "content": []}}]
+        for index, block in enumerate(blocks):
+            frames.append({"type": "content_block_start", "index": index, "content_block": block})
+            frames.append({"type": "content_block_stop", "index": index})
+        end = {"stop_reason": message.get("stop_reason")}
+        frames += [{"type": "message_delta", "delta": end, "usage": message.get("usage")}, {"type": "message_stop"}]
+        for frame in frames:
+            self._take(Event(json.dumps(frame).encode()), events)
 
     def _take(self, frame: Event, events: list[StreamEvent]) -> None:
         event = self._decode(frame)
@@ -216,6 +247,7 @@ class MessagesDecoder(FrameDecoder[Event]):
                 self._block_end(event.index, events)
             case _Event(type="message_start") if not self._started:
                 self._started = True
+                self._framing = self._stream
                 message = event.message or _Message()
                 self._count(message.usage)
                 events.append(Started(message.id or "", message.model or ""))

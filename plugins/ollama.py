@@ -41,6 +41,7 @@ from gateway.wire.lenient import REPLACEMENT, Halves, fit, parse, whole_characte
 from gateway.wire.ndjson import JSONLines
 from gateway.wire.upstream_errors import stream_error, told_error, upstream_error
 from plugins.decoding import MAX_EVENT, FrameDecoder, arguments_of, failure_of
+from plugins.openings import LinesOrDocument
 from plugins.translation import check_endpoint, inline_image, json_object, response_format
 
 if TYPE_CHECKING:
@@ -241,7 +242,7 @@ class ChatDecoder(FrameDecoder[bytes]):
 
     def __init__(self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False) -> None:
         self._lines = JSONLines(max_event)
-        super().__init__(self._lines)
+        super().__init__(LinesOrDocument(self._lines, max_event))
         self._calls = 0
         self._ids: set[str] = set()
         self._halves: Halves | None = None
@@ -254,7 +255,8 @@ class ChatDecoder(FrameDecoder[bytes]):
 
     def _end(self) -> list[StreamEvent]:
         events: list[StreamEvent] = []
-        for line in self._lines.close():
+        opening = self._framing
+        for line in opening.close() if isinstance(opening, LinesOrDocument) else self._lines.close():
             try:
                 self._take(line, events)
             except UpstreamGarbled:
@@ -274,6 +276,8 @@ class ChatDecoder(FrameDecoder[bytes]):
             raise told_error(frame) or stream_error(line.error)
         if not self._started:
             self._started = True
+            if isinstance(self._framing, LinesOrDocument) and self._framing.plain:
+                self._framing = self._lines
             events.append(Started(model=line.model or ""))
         if line.message is not None:
             self._message(line.message, events)

@@ -201,9 +201,14 @@ def test_odd_lines(case: str) -> None:
     assert fed([line + b"\n"]) == (expected, None)
 
 
-@pytest.mark.parametrize("line", [b"<html>", b"data: {}", b"[1]", b'{"message":', b'{"a":' * 100_000])
+@pytest.mark.parametrize("line", [b"<html>", b"[1]", b"{}}", b'{"a": 1}'])
 def test_what_is_not_the_dialect_is_garbled(line: bytes) -> None:
-    assert isinstance(fed([line + b"\n"])[1], UpstreamGarbled)
+    assert isinstance(fed([line + b"\n"])[1], UpstreamGarbled | UpstreamTruncated)
+
+
+@pytest.mark.parametrize("line", [b"data: {}", b'{"message":', b'{"a":' * 100_000])
+def test_half_a_document_is_truncated(line: bytes) -> None:
+    assert isinstance(fed([line + b"\n"])[1], UpstreamTruncated)
 
 
 def test_an_empty_body_is_truncated() -> None:
