@@ -187,9 +187,13 @@ def replays(cut: Callable[[bytes, int], Sequence[bytes]]) -> Callable[[Request, 
     return handler
 
 
+PATIENT = "timeouts: {connect: 200s, headers: 200s, first_token: 200s, idle: 200s, whole: 200s}"
+"""All recordings are asked for at once: on a slow machine each takes its time."""
+
+
 def configuration(provider: str) -> str:
     upstreams = [
-        f"  u{n}: {{backend: {BACKENDS[recorded.protocol]}, base_url: '{provider}/{n}'"
+        f"  u{n}: {{backend: {BACKENDS[recorded.protocol]}, base_url: '{provider}/{n}', {PATIENT}"
         + (", api_key: sk-fake}" if recorded.protocol == "anthropic" else "}")
         for n, recorded in enumerate(RECORDED)
     ]
