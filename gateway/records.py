@@ -35,6 +35,7 @@ class CallLine(Line, kw_only=True):
     cost_usd: float | UnsetType | None = UNSET
     detail: str | UnsetType | None = UNSET
     upstream_status: int | UnsetType | None = UNSET
+    upstream_request_id: str | UnsetType = UNSET
 
     def tell(self, call: Call) -> None:
         ttft, cost = call.ttft, call.cost
@@ -59,6 +60,8 @@ class CallLine(Line, kw_only=True):
         failed = call.error if isinstance(call.error, UpstreamError) else None
         self.detail = (failed.detail or None) if failed is not None else None
         self.upstream_status = (failed.status or None) if failed is not None else None
+        if answered is not None and answered.provider_id:
+            self.upstream_request_id = answered.provider_id
 
     def _tell_each(self, call: Call) -> None:
         """What each attempt cost, where several have generated something."""
@@ -74,6 +77,7 @@ class RequestLine(CallLine, kw_only=True):
     """
 
     request_id: str
+    route: str
     frontend: str
     key: str | None
     status: int | None
@@ -211,13 +215,17 @@ class Records:
         error = error or (call.error if call is not None else None)
         key = principal.key_id if principal is not None else None
         size = call.size if error is None and call is not None else NOW
-        self._later(self._finished, exchange.status, duration, request_id, frontend, key, call, error, address, size=size)
+        route = exchange.path  # one of those that are served, else it would not have become a chat
+        self._later(
+            self._finished, exchange.status, duration, request_id, route, frontend, key, call, error, address, size=size
+        )
 
     def _finished(
         self,
         status: int,
         duration: float,
         request_id: str,
+        route: str,
         frontend: str,
         key: str | None,
         call: Call | None,
@@ -233,6 +241,7 @@ class Records:
         series.duration.observe(duration)
         line = RequestLine(
             request_id=request_id,
+            route=route.rstrip("/"),
             frontend=frontend,
             key=key,
             status=status or None,

@@ -61,6 +61,7 @@ async def post(g: Running, path: str, body: Any, **headers: str) -> tuple[int, b
 async def test_a_base_url_without_v1_and_a_slash_at_the_end_lead_to_the_same(path: str) -> None:
     async with RawServer(either) as up, gateway(config(up)) as g:
         assert (await post(g, path, ASKED))[:2] == (200, ANSWER)
+        assert g.requests[-1]["route"] == path.rstrip("/")
 
 
 @pytest.mark.parametrize("path", ["/chat/", "/chat", "/v1/chat/stream/"])
@@ -206,6 +207,7 @@ async def test_the_request_id_and_the_trace_go_on_and_the_providers_id_comes_bac
         assert headers["x-sluice-upstream-request-id"] == "req_77"
         assert headers["x-sluice-target"] == "up0/m"
         assert headers["x-sluice-attempts"] == "1"
+        assert g.requests[-1]["upstream_request_id"] == "req_77"
 
 
 async def test_attempts_are_counted_and_a_hidden_target_stays_hidden() -> None:
