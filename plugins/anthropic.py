@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 Block = dict[str, Any]
 PDF = "application/pdf"
+THINKING = frozenset({"thinking", "redacted_thinking"})
+"""Blocks that an assistant's turn has to begin with, where it has any."""
 FITTED = frozenset({"thinking", "output_config"})
 """Fields of `extra_body` that are not put into a request just as they are."""
 
@@ -176,7 +178,8 @@ def _messages(messages: Sequence[Message], *, thoughts: bool) -> list[Block]:
         if not turns and role == "assistant":
             turns.append({"role": "user", "content": [{"type": "text", "text": FIRST_TURN}]})
         if turns and turns[-1]["role"] == role:
-            turns[-1]["content"] += blocks
+            begun = turns[-1]["content"]
+            begun += blocks if begun[0]["type"] in THINKING else [block for block in blocks if block["type"] not in THINKING]
         else:
             turns.append({"role": role, "content": blocks})
     if not turns:

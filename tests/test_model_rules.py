@@ -111,8 +111,19 @@ def test_vendors_have_lines_of_their_own() -> None:
 
 
 def test_what_nobody_knows_has_no_rules() -> None:
-    assert found("openai", "gpt-4o", "api.openai.com") is NO_RULES
     assert found("other", "m") is NO_RULES
+
+
+@pytest.mark.parametrize("host", ["api.openai.com", "api.mistral.ai", "api.groq.com"])
+def test_other_vendors_reasoning_does_not_reach_who_refuses_it(host: str) -> None:
+    """A conversation that Anthropic began may go on at another target: its blocks come along in the history."""
+    fitting = Fitting(found("openai", "m", host))
+    said = {"role": "assistant", "content": "x", "reasoning_content": "Hm.", "thinking_blocks": [{}], "reasoning_details": []}
+    fitted = fitting(asked(messages=[PROSE, said, PROSE]))
+    assert fitted.wire is not None
+    assert fitted.wire["messages"] == [PROSE, {"role": "assistant", "content": "x"}, PROSE]
+    plain = asked(messages=[PROSE])
+    assert fitting(plain) is plain
 
 
 # options after the table

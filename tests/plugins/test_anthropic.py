@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from gateway.backends import with_rules
-from gateway.chat import ChatRequest, Image, Message, Other, Part, Role, Sampling, Text, Tool, ToolCall
+from gateway.chat import ChatRequest, Image, Message, Other, Part, Role, Sampling, Text, Thought, Tool, ToolCall
 from gateway.config import Secret
 from gateway.errors import BadRequest, UpstreamError, UpstreamErrorKind, UpstreamGarbled, UpstreamTruncated
 from gateway.events import (
@@ -546,3 +546,12 @@ def test_ids_of_calls_are_made_to_fit() -> None:
     messages = (said("user", "x"), said("assistant", tool_calls=(ToolCall("functions.w:0", "w", ""),)))
     turns = body(backend, messages=(*messages, said("tool", "r", tool_call_id="functions.w:0")))["messages"]
     assert turns[1]["content"][0]["id"] == turns[2]["content"][0]["tool_use_id"] != "functions.w:0"
+
+
+def test_thinking_stands_at_the_beginning_of_a_turn_or_not_at_all() -> None:
+    thought = Message("assistant", (Text("b"),), thoughts=(Thought("Hm.", "sig"),))
+    block = {"type": "thinking", "thinking": "Hm.", "signature": "sig"}
+    behind = body(messages=(said("user", "x"), said("assistant", "a"), thought, said("user", "y")))
+    assert behind["messages"][1] == assistant(text("a"), text("b"))
+    before = body(messages=(said("user", "x"), thought, said("assistant", "a"), thought, said("user", "y")))
+    assert before["messages"][1] == assistant(block, text("b"), text("a"), block, text("b"))

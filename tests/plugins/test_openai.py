@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.backends import Backend
+from gateway.backends import Backend, with_rules
 from gateway.chat import ChatRequest, Image, Message, Other, Sampling, Text, Tool, ToolCall
 from gateway.config import Secret
 from gateway.errors import BadRequest, UpstreamError, UpstreamGarbled, UpstreamTruncated
@@ -22,6 +22,8 @@ from gateway.events import (
     Usage,
     Verbatim,
 )
+from gateway.frontends.openai import OpenAI as Frontend
+from gateway.modelrules import ModelRules
 from gateway.wire.sse import EventStream
 from plugins import openai_calls, openai_stream
 from plugins.openai import OpenAI
@@ -526,3 +528,34 @@ def test_an_error_answer_is_understood() -> None:
 def test_a_cut_is_the_type_that_says_so() -> None:
     with pytest.raises(UpstreamTruncated):
         read([chunk({"content": "Hi"})])
+
+
+CALLS = [
+    {"role": "assistant", "content": None, "tool_calls": [{"id": "toolu_01", "type": "function", "function": {"name": "f"}}]},
+    {"role": "tool", "tool_call_id": "toolu_01", "content": "r"},
+]
+
+
+@pytest.mark.parametrize("translated", [False, True])
+def test_ids_of_calls_are_made_to_fit_in_both_forms(translated: bool) -> None:
+    chat = Frontend().parse(msgspec.json.encode({"messages": [{"role": "user", "content": "x"}, *CALLS]}), {})
+    chat = msgspec.structs.replace(chat, wire=None, body=b"") if translated else chat
+    mistral = with_rules(OpenAI(), ModelRules(tool_ids="[A-Za-z0-9]{9}"))
+    _, called, result = body_of(mistral, chat)["messages"]
+    assert called["tool_calls"][0]["id"] == result["tool_call_id"]
+    assert len(result["tool_call_id"]) == 9
+
+
+def test_a_translated_request_follows_the_rules_too() -> None:
+    rules = ModelRules(
+        roles={"system": "developer"},
+        rename={"max_tokens": "max_completion_tokens"},
+        default={"store": False},
+        force={"seed": 1},
+    )
+    chat = ChatRequest("", None, (Message("system", (Text("s"),)), *HELLO), sampling=Sampling(5, seed=7))
+    sent = body_of(with_rules(OpenAI(), rules), chat)
+    assert [message["role"] for message in sent["messages"]] == ["developer", "user"]
+    assert (sent["max_completion_tokens"], sent["store"], sent["seed"], "max_tokens" in sent) == (5, False, 1, False)
+    explicit = with_rules(OpenAI(max_tokens_field="max_tokens"), rules)
+    assert body_of(explicit, chat)["max_tokens"] == 5
