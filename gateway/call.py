@@ -45,6 +45,7 @@ class Target(msgspec.Struct, frozen=True, eq=False):
     max_answer: int = 64 << 20
     forward: Allowed = {}  # the caller's headers that it gets
     shown: str = ""  # its label as callers are told it; "": they are not
+    attribution: tuple[tuple[str, str], ...] = ()  # what callers are told of it where it is asked first, and has answered
     answered: Value | None = None  # counts the calls whose content came from it, in its place in its alias
 
 
@@ -127,11 +128,13 @@ class Call(msgspec.Struct, eq=False):
         """Of the attempt that answered."""
         return self.answered.usage if self.answered is not None else None
 
-    def attribution(self) -> list[tuple[str, str]]:
+    def attribution(self) -> Sequence[tuple[str, str]]:
         """Headers that say who answered, after how many attempts, and by which id the provider knows it."""
         if not self.attempts:
-            return []
+            return ()
         attempt = self.answered or self.attempts[-1]
+        if len(self.attempts) == 1 and not attempt.provider_id:
+            return attempt.target.attribution
         told = [("x-sluice-attempts", str(len(self.attempts)))]
         if attempt.target.shown:
             told.append(("x-sluice-target", attempt.target.shown))

@@ -81,12 +81,9 @@ class Fitting:
     def _concerns(self, messages: list[dict[str, Any]]) -> bool:
         """Whether anything within the messages may have to be changed."""
         roles, images, drop = self._rules.roles, self._rules.plain_images, self._message_drop
-        for message in messages:
-            if message["role"] in roles or (images and type(message.get("content")) is list):
-                return True
-            if drop and not drop.isdisjoint(message):
-                return True
-        return False
+        if drop and not drop.isdisjoint(set().union(*messages)):
+            return True
+        return any([m["role"] in roles or (images and type(m.get("content")) is list) for m in messages])
 
     # --- the caller's object
 

@@ -305,7 +305,8 @@ class Flow(msgspec.Struct, eq=False):
 
     def close(self) -> None:
         """The call is over. Flow and legs know each other: parted, they go at once, and the collector has nothing to find."""
-        self.send_end()
+        if self.unsent_end is not None:
+            self.send_end()
         self.winner = None
         self.legs.clear()
 

@@ -77,7 +77,9 @@ def with_forwarded(headers: Headers, more: Headers) -> Headers:
 
 def provider_id(headers: Mapping[str, str]) -> str:
     """The provider's own id of a request, for a caller who asks its support; "" where it gives none that can be shown."""
-    found = headers.get("x-request-id") or headers.get("request-id") or headers.get("x-amzn-requestid") or ""
+    found = headers.get("x-request-id") or headers.get("request-id") or headers.get("x-amzn-requestid")
+    if not found:
+        return ""
     return found if len(found) <= 128 and found.isascii() and found.isprintable() else ""
 
 

@@ -221,6 +221,7 @@ class Runtime:
         health, load = self._state(spec)
         rules = self._rules(spec, backend)
         backend = with_rules(backend, rules)
+        shown = shown_target(f"{spec.upstream}/{spec.model}") if alias.report_model == "target" else ""
         return Target(
             label=f"{spec.upstream}/{spec.model}",
             upstream=spec.upstream,
@@ -236,7 +237,8 @@ class Runtime:
             max_before_content=int(upstream.max_before_content),
             max_answer=int(upstream.max_answer),
             forward={header.lower(): allowed for header, allowed in upstream.forward.items()},
-            shown=shown_target(f"{spec.upstream}/{spec.model}") if alias.report_model == "target" else "",
+            shown=shown,
+            attribution=(("x-sluice-attempts", "1"), *((("x-sluice-target", shown),) if shown else ())),
             passes_on=backend.dialect or None,
             fit=self._fitting(rules, f"{spec.upstream}/{spec.model}", spec) if rules is not NO_RULES else None,
             whole=backend if isinstance(backend, AnswersWhole) and not (backend.always_stream or by_ttft) else None,

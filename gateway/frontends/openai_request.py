@@ -112,6 +112,8 @@ class _Request(msgspec.Struct):
 
 _TOP = frozenset(_Request.__struct_fields__)
 _MESSAGE = frozenset(_Message.__struct_fields__)
+_FLAT = _TOP - {"tools", "stream_options", "tool_choice", "response_format"}
+"""Fields in which there are no objects with names that are interpreted, or whose names are looked at elsewhere."""
 _PART = frozenset({"type", "text", "refusal", "image_url", "url", "detail"})
 """Of a part, and of the object within it."""
 _CALL = frozenset({*_ToolCall.__struct_fields__, *_Function.__struct_fields__})
@@ -245,11 +247,14 @@ def _explained(text: str) -> BadRequest:
 
 def _check_top(wire: dict[str, Any], messages: list[dict[str, Any]]) -> None:
     """All but what stands within a message. Most requests have nothing but known names, and are through at once."""
+    for message in messages:
+        if len(message) != 2 or "content" not in message:  # else it has a role, too, and nothing else
+            _check_each(messages)
+            break
+    if wire.keys() <= _FLAT:
+        return
     if not wire.keys() <= _TOP:
         _check_names(wire, _TOP, "")
-    if not set().union(*messages) <= _MESSAGE:
-        for index, message in enumerate(messages):
-            _check_names(message, _MESSAGE, f"messages[{index}].")
     for index, tool in enumerate(wire.get("tools") or ()):
         _check_both(tool, "function", _TOOL, f"tools[{index}].")
     if (options := wire.get("stream_options")) is not None:
@@ -258,6 +263,13 @@ def _check_top(wire: dict[str, Any], messages: list[dict[str, Any]]) -> None:
         _check_both(choice, "function", _CHOICE, "tool_choice.")
     if (wanted := wire.get("response_format")) is not None:
         _check_both(wanted, "json_schema", _FORMAT, "response_format.")
+
+
+def _check_each(messages: list[dict[str, Any]]) -> None:
+    """The names of the messages' own fields."""
+    if not set().union(*messages) <= _MESSAGE:
+        for index, message in enumerate(messages):
+            _check_names(message, _MESSAGE, f"messages[{index}].")
 
 
 def _check_within(message: dict[str, Any], at: str) -> None:

@@ -34,6 +34,8 @@ def oversized(text: bytes | bytearray) -> str:
     Nothing is parsed: a few searches in C see what stands outside of strings, at some 5 ms a MiB where that is much. Of bytes
     that are no JSON it may say either; the parser will refuse those.
     """
+    if len(text) <= MAX_DEPTH:
+        return ""
     # A value is at least one byte, and a separator beside it. To split is quicker than to count.
     if (
         len(text) <= 2 * MAX_NODES
