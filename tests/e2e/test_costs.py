@@ -50,7 +50,7 @@ async def report(running: Running, query: str = "", *, url: str = "", **headers:
 
 async def ended(running: Running, count: int = 1) -> list[dict[str, Any]]:
     """The log lines of so many chat calls; a client can have read an answer a little before its call is over."""
-    while len(lines := [line for line in running.requests if "route" not in line]) < count:
+    while len(lines := [line for line in running.requests if "frontend" in line]) < count:
         await asyncio.sleep(0.001)
     return lines
 
