@@ -35,7 +35,6 @@ class CallLine(Line, kw_only=True):
     cost_usd: float | UnsetType | None = UNSET
     detail: str | UnsetType | None = UNSET
     upstream_status: int | UnsetType | None = UNSET
-    upstream_request_id: str | UnsetType = UNSET
 
     def tell(self, call: Call) -> None:
         ttft, cost = call.ttft, call.cost
@@ -60,8 +59,6 @@ class CallLine(Line, kw_only=True):
         failed = call.error if isinstance(call.error, UpstreamError) else None
         self.detail = (failed.detail or None) if failed is not None else None
         self.upstream_status = (failed.status or None) if failed is not None else None
-        if answered is not None and answered.provider_id:
-            self.upstream_request_id = answered.provider_id
 
     def _tell_each(self, call: Call) -> None:
         """What each attempt cost, where several have generated something."""
