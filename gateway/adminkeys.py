@@ -13,7 +13,7 @@ import msgspec
 
 from gateway.config import Config, Grant, Key, NamedGrant
 from gateway.configchecks import Checks
-from gateway.errors import BadRequest, Conflict, MethodNotAllowed, NotFound
+from gateway.errors import BadRequest, Conflict, NotFound
 from gateway.identity.keys import new_key
 from gateway.jsontree import read, refusal
 from gateway.keystore import Entry, StoredKey, Superseded
@@ -68,19 +68,13 @@ class AdminKeys:
         return {"keys": page, "next": ids[limit - 1] if len(ids) > limit else None, "total": total}
 
     async def answer(self, method: str, path: str, wire: dict[str, Any]) -> dict[str, Any]:
-        """What `method` makes of the key or of the action that `path` names: "{id}", "{id}/rotate" …
+        """What `method` makes of the key or of the action that `path` names: "{id}", "{id}/rotate" …; both are in ROUTES.
 
-        Raises NotFound, MethodNotAllowed, BadRequest, Conflict, Unavailable.
+        Raises NotFound, BadRequest, Conflict, Unavailable.
         """
         name, _, action = path.partition("/")
-        methods = ROUTES.get(action)
-        if methods is None:
-            raise NotFound("There is nothing at this path")
-        operation = methods.get(method)
-        if operation is None:
-            raise MethodNotAllowed(", ".join(sorted({*methods, "OPTIONS"})))
         await self._look()
-        return await operation(self, unquote(name), wire)
+        return await ROUTES[action][method](self, unquote(name), wire)
 
     async def get(self, id: str, wire: dict[str, Any]) -> dict[str, Any]:
         key = self._known(id)

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 import msgspec
 
 from gateway.adminbudgets import AdminBudgets
+from gateway.adminkeys import ROUTES as OF_A_KEY
 from gateway.adminkeys import AdminKeys
 from gateway.adminusage import usage_of
 from gateway.call import LARGE, Call, Outlet
@@ -108,7 +109,7 @@ class Api:
         crashed = False
         address = ""
         try:
-            handler = self._handler_of(request, self._routes.get(route))
+            handler = self._handler_of(request, self._methods_of(request, route))
             if handler is not None:
                 await handler(self, request, request_id)
         except GatewayError as error:
@@ -133,8 +134,19 @@ class Api:
             return None
         handler = methods.get("GET" if method == "HEAD" else method)
         if handler is None:
-            raise MethodNotAllowed(", ".join(sorted({*methods, "OPTIONS"})))
+            raise MethodNotAllowed(_allowed(methods))
         return handler
+
+    def _methods_of(self, request: Request, route: str) -> Mapping[str, "Handler"] | None:
+        """The methods of what this request of `route` names, and who answers them; None where there is nothing.
+
+        One route holds a key and its actions, which have methods of their own.
+        """
+        methods = self._routes.get(route)
+        if methods is None or route != A_KEY:
+            return methods
+        _, _, action = request.path.removeprefix("/admin/keys/").partition("/")
+        return {method: methods[method] for method in OF_A_KEY[action]} if action in OF_A_KEY else None
 
     def _prefix_of(self, request: Request) -> str:
         """The route with a parameter at its end that this request's path belongs to, which is then written as the route has it.
@@ -184,7 +196,7 @@ class Api:
     # --- CORS
 
     def _preflight(self, request: Request, methods: Mapping[str, "Handler"]) -> None:
-        allowed = ", ".join(sorted({*methods, "OPTIONS"}))
+        allowed = _allowed(methods)
         headers = [("Allow", allowed)]
         origin = request.headers.get("origin", "")
         if origin in self.runtime.origins and is_for_pages(request.path):
@@ -481,7 +493,8 @@ class Api:
         await self._admit_operator(request)
         method = "GET" if request.method == "HEAD" else request.method
         path = request.path.removeprefix("/admin/keys/")
-        request.reply(200, _json(await self._keys.answer(method, path, await self._object(request))))
+        wire = await self._object(request) if method in ("PATCH", "POST") else {}
+        request.reply(200, _json(await self._keys.answer(method, path, wire)))
 
     async def _object(self, request: Request) -> dict[str, Any]:
         """The body, an object; an empty one where there is no body."""
@@ -576,9 +589,10 @@ CONVERSATIONS: dict[str, dict[str, Handler]] = {
     "/v1/admin/conversations": {"GET": Api.conversations},
     "/v1/admin/conversations/*": {"GET": Api.conversation},
 }
+A_KEY = "/admin/keys/*"
 KEYS: dict[str, dict[str, Handler]] = {
     "/admin/keys": {"GET": Api.keys, "POST": Api.keys},
-    "/admin/keys/*": {"GET": Api.key, "PATCH": Api.key, "DELETE": Api.key, "POST": Api.key},
+    A_KEY: {"GET": Api.key, "PATCH": Api.key, "DELETE": Api.key, "POST": Api.key},
 }
 BUDGETS: dict[str, dict[str, Handler]] = {"/admin/budgets": {"GET": Api.budgets, "PATCH": Api.budgets}}
 USAGE: dict[str, dict[str, Handler]] = {"/admin/usage": {"GET": Api.usage}}
@@ -608,6 +622,12 @@ SHORT = {"/chat/completions": "/v1/chat/completions", "/models": "/v1/models", "
 """Routes under the paths of clients whose base URL lacks its /v1."""
 SHOWN = ("/v1/chat/completions", "/v1/models", "/v1/chat/stream", "/v1/chat", "/v1/openapi.json")
 """Those that a caller is told of who asks for something else."""
+
+
+def _allowed(methods: Mapping[str, Handler]) -> str:
+    """The `Allow` of a route with these methods (RFC 9110 10.2.1). HEAD is answered where GET is, but for resumed streams."""
+    more = {"OPTIONS"} if methods.get("GET") in (None, Api.resume) else {"OPTIONS", "HEAD"}
+    return ", ".join(sorted({*methods, *more}))
 
 
 def _names_of(routes: Mapping[str, Mapping[str, Handler]]) -> dict[str, str]:

@@ -12,26 +12,36 @@ REASONS = {
     400: "The request is not valid: which field, and why.",
     401: "No credential, more than one, or one that is not known.",
     403: "This key may not be used from this origin, or not for this, or nobody knows the model's price (`price_unknown`).",
-    404: "There is no such model or stream, or this key may not use it.",
+    404: "There is no such model, stream, key or budget, or this key may not use it.",
+    405: "Not this method, or not without `Last-Event-ID`: `Allow` says which.",
     408: "The body did not arrive in time.",
     409: "The id is taken, or the key cannot be changed here.",
     410: "The stream was there, but its rest cannot be had.",
     413: "The body is too large.",
-    415: "The body is not application/json.",
+    415: "The body is not application/json, or its Content-Encoding is none of `Accept-Encoding`.",
     429: "A limit is reached; `Retry-After` says when to come back.",
     500: "The gateway, or every upstream, has failed.",
     502: "Every upstream has failed.",
-    503: "The gateway is shutting down, the upstream is overloaded, or the keys of a token's issuer cannot be had.",
+    503: "The gateway is shutting down or has no room, the upstream is overloaded, or a store does not answer.",
     504: "The upstream did not answer in time.",
 }
-_CHAT_ERRORS = (400, 401, 403, 404, 408, 413, 415, 429, 500)
+_BODY = (400, 408, 413, 415)
+"""What any operation with a body may be answered."""
+_CALLER = (401, 429, 500, 503)
+"""What any operation that wants to know its caller may be answered: limits and keys may stand in stores that fail."""
+_CHAT_ERRORS = (*_BODY, *_CALLER, 403, 404)
+_RESUME_ERRORS = (400, *_CALLER, 403, 404, 410)
 
 
 def document(aliases: Sequence[str] = ()) -> dict[str, Any]:
     """The whole document, ready for JSON; with `aliases`, they are the models that may be named."""
-    model: Schema = {**STRING, "description": "An alias that the key may use; without it, the key's default."}
+    model: Schema = {
+        "type": ["string", "null"],
+        "minLength": 1,
+        "description": "An alias that the key may use; without it, the key's default.",
+    }
     if aliases:
-        model["enum"] = sorted(aliases)
+        model["enum"] = [*sorted(aliases), None]
     return {
         "openapi": "3.1.0",
         "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
@@ -39,6 +49,10 @@ def document(aliases: Sequence[str] = ()) -> dict[str, Any]:
             "title": "Sluice",
             "version": VERSION,
             "summary": "A streaming gateway in front of LLM providers",
+            "description": "A slash at the end of a path makes no difference. Where there is a GET there is a HEAD, but for "
+            "streams that are resumed. OPTIONS is answered everywhere, and any other method with 405; both say in `Allow` "
+            "what there is. A request that is no HTTP, too slow, or one connection too many is answered 400, 408 or 503 "
+            "before it has a route.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
@@ -66,7 +80,7 @@ def document(aliases: Sequence[str] = ()) -> dict[str, Any]:
         "components": {
             "schemas": schemas(model),
             "headers": _headers(),
-            "responses": _errors("Widget", "Error", *_CHAT_ERRORS, 409, 410, 503)
+            "responses": _errors("Widget", "Error", *_CHAT_ERRORS, 409, 410)
             | _errors("OpenAI", "OpenAIError", *(status for status in REASONS if status != 409)),
             "securitySchemes": _security(),
         },
@@ -91,10 +105,10 @@ def _chat() -> dict[str, Any]:
         "example": "application/x-ndjson; profile=full",
         "description": "`application/x-ndjson; profile=full` asks for reasoning, tool calls and resets, too.",
     }
-    errors = _refused("Widget", *_CHAT_ERRORS, 503)
+    errors = _refused("Widget", *_CHAT_ERRORS)
 
     def streamed(operation: str, summary: str) -> dict[str, Any]:
-        asked = {"parameters": [full], "requestBody": _body("ChatTurn", turn)}
+        asked = {"parameters": [full], "requestBody": _body("ChatRequest", turn)}
         return {"post": _operation("chat", operation, summary, KEY, {"200": stream, **errors}, **asked)}
 
     whole = _answer("The answer.", "ChatAnswer", {"conversationId": "c_9f2e", "message": "Because of …"}, limits=True)
@@ -105,7 +119,7 @@ def _chat() -> dict[str, Any]:
         "Say one thing, get the whole answer",
         KEY,
         {"200": whole, **errors},
-        requestBody=_body("ChatTurn", turn),
+        requestBody=_body("ChatRequest", turn),
     )
     return {
         "/v1/chat/stream/{id}": {"get": _resumed()},
@@ -129,7 +143,7 @@ def _resumed() -> dict[str, Any]:
         "headers": _told(),
         "content": {
             "application/x-ndjson": {"schema": ref("ChatLine"), "example": _NUMBERED_LINES},
-            "text/event-stream": {"schema": ref("CompletionChunk"), "example": _CHUNKS},
+            "text/event-stream": {"schema": ref("CompletionEvent"), "example": _CHUNKS},
         },
     }
     nothing = {"description": "The stream has ended, and nothing of it is missing.", "headers": _told()}
@@ -138,7 +152,7 @@ def _resumed() -> dict[str, Any]:
         "resumeStream",
         "Go on reading a stream whose connection was lost (aliases with `resumable`; the same key)",
         KEY,
-        {"200": rest, "204": nothing, **_refused("Widget", 400, 401, 403, 404, 410, 429, 500, 503)},
+        {"200": rest, "204": nothing, **_refused("Widget", *_RESUME_ERRORS)},
         parameters=[_in_path("id", "The `streamId` of the first line."), after, _last_event(required=False)],
     )
 
@@ -160,27 +174,36 @@ def _completions() -> dict[str, Any]:
         "headers": _told(limits=True, cost=True),
         "content": {
             "application/json": {"schema": ref("Completion")},
-            "text/event-stream": {"schema": ref("CompletionChunk"), "example": _CHUNKS},
+            "text/event-stream": {"schema": ref("CompletionEvent"), "example": _CHUNKS},
         },
     }
-    responses = {"200": answer, **_refused("OpenAI", *_CHAT_ERRORS, 502, 503, 504)}
+    responses = {"200": answer, **_refused("OpenAI", *_CHAT_ERRORS, 502, 504)}
     body = _body("CompletionRequest", asked)
-    operation = _operation("chat", "createChatCompletion", "OpenAI's Chat Completions", KEY, responses, requestBody=body)
     rest = {
-        "description": "The events that follow.",
+        "description": "The lines or events that follow, in the stream's own content type.",
         "headers": _told(),
-        "content": {"text/event-stream": {"schema": ref("CompletionChunk"), "example": _CHUNKS}},
+        "content": {
+            "application/x-ndjson": {"schema": ref("ChatLine"), "example": _NUMBERED_LINES},
+            "text/event-stream": {"schema": ref("CompletionEvent"), "example": _CHUNKS},
+        },
     }
     nothing = {"description": "The stream has ended, and nothing of it is missing.", "headers": _told()}
-    resumed = _operation(
-        "chat",
-        "resumeChatCompletion",
-        "Go on reading a stream whose connection was lost (aliases with `resumable`; the same key)",
-        KEY,
-        {"200": rest, "204": nothing, **_refused("OpenAI", 400, 401, 403, 404, 410, 429, 500, 503)},
-        parameters=[_last_event(required=True)],
-    )
-    return {"/v1/chat/completions": {"post": operation, "get": resumed}}
+
+    def operations(suffix: str) -> dict[str, Any]:
+        """With names of their own, for each path that leads there."""
+        summary = f"OpenAI's Chat Completions{suffix and ', for clients whose base URL lacks its /v1'}"
+        resumed = _operation(
+            "chat",
+            f"resumeChatCompletion{suffix}",
+            "Go on reading a stream whose connection was lost (aliases with `resumable`; the same key)",
+            KEY,
+            {"200": rest, "204": nothing, **_refused("OpenAI", *_RESUME_ERRORS, 405)},
+            parameters=[_last_event(required=True)],
+        )
+        posted = _operation("chat", f"createChatCompletion{suffix}", summary, KEY, responses, requestBody=body)
+        return {"post": posted, "get": resumed}
+
+    return {"/v1/chat/completions": operations(""), "/chat/completions": operations("Short")}
 
 
 def _tokens() -> dict[str, Any]:
@@ -198,8 +221,8 @@ def _tokens() -> dict[str, Any]:
         "renewToken",
         "Renew a page's token, which it presents as a bearer, from its origin",
         KEY,
-        {"200": _answer("The token.", "MintedToken", again), **_refused("Widget", *_CHAT_ERRORS, 503)},
-        requestBody=_body("RenewRequest", {}),
+        {"200": _answer("The token.", "MintedToken", again), **_refused("Widget", *_CHAT_ERRORS)},
+        requestBody=_body("RenewRequest", {}) | {"required": False},
         description="For a page that stays open, until `renewableUntil`. What has expired can be renewed for ten minutes more. "
         "The body is an empty object, or nothing.",
     )
@@ -208,7 +231,7 @@ def _tokens() -> dict[str, Any]:
         "mintToken",
         "Mint a token for a web page: for a server with a key, which stays on the server",
         KEY,
-        {"200": _answer("The token.", "MintedToken", minted), **_refused("Widget", *_CHAT_ERRORS, 503)},
+        {"200": _answer("The token.", "MintedToken", minted), **_refused("Widget", *_CHAT_ERRORS)},
         requestBody=_body("TokenRequest", asked),
         description="The page sends it in place of a key, as a bearer. It may chat (and resume its own streams) from its "
         "origin, with its alias, in sessions that begin with its prefix, within the limits of the key that minted it, "
@@ -219,22 +242,27 @@ def _tokens() -> dict[str, Any]:
 
 def _models() -> dict[str, Any]:
     model = {"id": "echo", "object": "model", "created": 1790000000, "owned_by": "sluice"}
-    found = {"200": _answer("The model.", "Model", model), **_refused("OpenAI", 401, 403, 404, 429, 503)}
+    found = {"200": _answer("The model.", "Model", model), **_refused("OpenAI", *_CALLER, 403, 404)}
     listed = {
         "200": _answer("The models.", "Models", {"object": "list", "data": [model]}),
-        **_refused("OpenAI", 401, 403, 429, 503),
+        **_refused("OpenAI", *_CALLER, 403),
     }
     named = {"parameters": [_in_path("id", "An alias.")]}
-    return {
-        "/v1/models": {"get": _operation("models", "listModels", "The models that the key may use", KEY, listed)},
-        "/v1/models/{id}": {"get": _operation("models", "getModel", "One of them", KEY, found, **named)},
-    }
+    paths: dict[str, Any] = {}
+    for prefix, suffix in (("/v1", ""), ("", "Short")):
+        all_of_them = _operation("models", f"listModels{suffix}", "The models that the key may use", KEY, listed)
+        paths[f"{prefix}/models"] = {"get": all_of_them}
+        paths[f"{prefix}/models/{{id}}"] = {
+            "get": _operation("models", f"getModel{suffix}", "One of them", KEY, found, **named)
+        }
+    return paths
 
 
 def _conversations() -> dict[str, Any]:
-    newest = {"200": _answer("The newest.", "Conversations"), **_refused("Widget", 400, 401)}
+    newest = {"200": _answer("The newest.", "Conversations"), **_refused("Widget", 400, *_CALLER)}
     not_found = _answer("There is no such conversation.", "Error", {"error": "Conversation not found"})
-    one = {"200": _answer("It, and what was said.", "ConversationWithMessages"), **_refused("Widget", 401), "404": not_found}
+    said = _answer("It, and what was said.", "ConversationWithMessages")
+    one = {"200": said, **_refused("Widget", *_CALLER), "404": not_found}
     tag = "conversations"
     path = "/v1/admin/conversations"
     named = [_in_path("id", "The `_id` of a conversation.")]
@@ -253,13 +281,13 @@ def _keys() -> dict[str, Any]:
         "description": "The `next` of the page before.",
     }
     asked = {"id": "shop", "aliases": ["chat"], "limits": {"requests": {"rate": "500/min"}}, "expires": "2099-12-31T23:59:59Z"}
-    written, named = (400, 401, 408, 413, 415, 429, 500, 503), [_in_path("id", "A key's id, percent-encoded.")]
-    one = {"200": _answer("The key as it is now.", "AdminKey"), **_refused("Widget", 401, 404, 429, 500)}
-    changed = one | _refused("Widget", *written, 404, 409)
+    named = [_in_path("id", "A key's id, percent-encoded.")]
+    one = {"200": _answer("The key as it is now.", "AdminKey"), **_refused("Widget", *_CALLER, 404)}
+    changed = one | _refused("Widget", *_BODY, 409)
     new = _answer("The key, which is shown in this answer alone.", "NewAdminKey")
-    gone = {"200": _answer("It is gone.", "DeletedKey"), **_refused("Widget", 401, 404, 409, 429, 500, 503)}
-    made = {"201": new, **_refused("Widget", *written, 409)}
-    listed = {"200": _answer("Keys in the order of their ids.", "AdminKeys"), **_refused("Widget", 400, 401, 429, 500)}
+    gone = {"200": _answer("It is gone.", "DeletedKey"), **_refused("Widget", *_CALLER, 404, 409)}
+    made = {"201": new, **_refused("Widget", *_BODY, *_CALLER, 409)}
+    listed = {"200": _answer("Keys in the order of their ids.", "AdminKeys"), **_refused("Widget", 400, *_CALLER)}
 
     def operation(name: str, summary: str, responses: dict[str, Any], **more: Any) -> dict[str, Any]:
         return _operation("keys", name, summary, ADMIN, responses, **more)
@@ -307,9 +335,8 @@ def _budgets() -> dict[str, Any]:
         _LIMIT,
         asked("after", "The `next` of the page before."),
     ]
-    listed = {"200": _answer("Budgets by scope and owner.", "BudgetStates"), **_refused("Widget", 400, 401, 404, 429, 500, 503)}
-    changed = {"200": _answer("The budget as it is now.", "BudgetState")}
-    changed |= _refused("Widget", 400, 401, 404, 408, 413, 415, 429, 500, 503)
+    listed = {"200": _answer("Budgets by scope and owner.", "BudgetStates"), **_refused("Widget", 400, *_CALLER, 404)}
+    changed = {"200": _answer("The budget as it is now.", "BudgetState")} | _refused("Widget", *_BODY, *_CALLER, 404)
     body = _body("BudgetCorrection", {"scope": "key", "owner": "shop", "period": "month", "spent": 0.02})
     return {
         "/admin/budgets": {
@@ -320,7 +347,7 @@ def _budgets() -> dict[str, Any]:
 
 
 def _usage() -> dict[str, Any]:
-    day: Schema = {"type": "string", "format": "date"}
+    day: Schema = {"anyOf": [{"type": "string", "format": "date"}, {"type": "string", "const": ""}]}
     fields = ("day", "key", "tenant", "alias", "model")
 
     def asked(name: str, schema: Schema, description: str) -> dict[str, Any]:
@@ -334,7 +361,7 @@ def _usage() -> dict[str, Any]:
     ]
     found = _answer("What was used.", "UsageReport")
     found["content"]["text/csv"] = {"schema": STRING}
-    answers = {"200": found, **_refused("Widget", 400, 401, 429, 503)}
+    answers = {"200": found, **_refused("Widget", 400, *_CALLER)}
     operation = _operation("usage", "getUsage", "Requests, tokens and costs", ADMIN, answers, parameters=parameters)
     return {"/admin/usage": {"get": operation}}
 
@@ -387,8 +414,8 @@ def _answer(description: str, schema: str, example: Any = None, *, limits: bool 
     return {"description": description, "headers": _told(limits=limits), "content": {"application/json": content}}
 
 
-def _told(*, limits: bool = False, retry: bool = False, cost: bool = False) -> dict[str, Any]:
-    names = ["X-Request-Id"]
+def _told(*more: str, limits: bool = False, retry: bool = False, cost: bool = False) -> dict[str, Any]:
+    names = ["X-Request-Id", *more]
     if limits:
         names += ["X-RateLimit-Limit-Requests", "X-RateLimit-Remaining-Requests", "X-RateLimit-Reset-Requests"]
     if cost:
@@ -406,16 +433,28 @@ def _headers() -> dict[str, Any]:
         "X-RateLimit-Limit-Requests": ("What the bucket holds.", {"type": "integer"}),
         "X-RateLimit-Remaining-Requests": ("What is left in it.", {"type": "integer"}),
         "X-RateLimit-Reset-Requests": ("When it is full again, as in `1.250s`.", STRING),
+        "WWW-Authenticate": ("How to authenticate (RFC 9110 11.6.1).", STRING),
+        "Allow": ("The methods that there are (RFC 9110 10.2.1).", STRING),
+        "Accept-Encoding": ("The content codings that there are, where it was the body's that is not known.", STRING),
         "X-Sluice-Cost-Usd": ("What the call cost in US dollars, where the gateway tells it (`prices.header`).", STRING),
     }
     return {name: {"description": text, "schema": schema} for name, (text, schema) in described.items()}
+
+
+_WITH: dict[int, tuple[str, ...]] = {
+    401: ("WWW-Authenticate",),
+    405: ("Allow",),
+    415: ("Accept-Encoding",),
+    503: ("Retry-After", "Retry-After-Ms"),
+}
+"""Headers of answers of these statuses."""
 
 
 def _errors(prefix: str, schema: str, *statuses: int) -> dict[str, Any]:
     return {
         f"{prefix}{status}": {
             "description": REASONS[status],
-            "headers": _told(limits=status == 429, retry=status == 429),
+            "headers": _told(*_WITH.get(status, ()), limits=status == 429, retry=status == 429),
             "content": {"application/json": {"schema": ref(schema)}},
         }
         for status in statuses

@@ -8,6 +8,8 @@ STRING: Schema = {"type": "string"}
 COUNT: Schema = {"type": "integer", "minimum": 0}
 SCOPES = ["key", "tenant", "alias", "upstream", "overall"]
 PERIODS = ["day", "week", "month"]
+ROLES = ["system", "developer", "user", "assistant", "tool", "function"]
+ORIGIN = "^[a-z0-9]+://[^/?#*@ A-Z]+$"
 SESSION = "^[A-Za-z0-9._:-]{1,128}$"
 
 
@@ -57,6 +59,11 @@ def _widget(aliases: Schema) -> dict[str, Schema]:
             {"model": aliases},
             description="One turn of a session whose history the gateway keeps. Unknown fields are ignored.",
         ),
+        "ChatRequest": {
+            "anyOf": [ref("ChatTurn"), ref("CompletionRequest")],
+            "description": "A turn, or without `sessionId` and `message` a conversation that the caller keeps, as "
+            "OpenAI writes it; whether it is streamed is said by the path.",
+        },
         "ChatAnswer": _object({"conversationId": STRING, "message": STRING}),
         "ChatLine": {
             "description": "One line of the stream. Blank lines are heartbeats; skip them, and unknown types and fields. "
@@ -97,7 +104,9 @@ def _openai(aliases: Schema) -> dict[str, Schema]:
     counts = dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), COUNT)
     head = {"id": STRING, "created": {"type": "integer"}, "model": STRING}
     error = _object({"message": STRING, "type": STRING, "param": _nullable("string"), "code": _nullable("string")})
-    message = _object({"role": STRING}, {"content": {"type": ["string", "array", "null"]}})
+    content: Schema = {"content": {"type": ["string", "array", "null"]}}
+    said = _object({"role": {**STRING, "enum": ROLES}}, content)
+    message = _object({"role": STRING}, content)
     finish = {"finish_reason": _nullable("string")}
     request = {
         "stream": _nullable("boolean"),
@@ -116,7 +125,7 @@ def _openai(aliases: Schema) -> dict[str, Schema]:
     }
     return {
         "CompletionRequest": _object(
-            {"messages": _array(message, minItems=1)},
+            {"messages": _array(said, minItems=1)},
             {"model": aliases, **request},
             description=f"OpenAI's, see {link}. Fields that are not listed pass through to upstreams of the same dialect.",
         ),
@@ -135,7 +144,23 @@ def _openai(aliases: Schema) -> dict[str, Schema]:
                 "choices": _array(_object({"index": COUNT, "delta": {"type": "object"}}, finish)),
             },
             {"usage": {"oneOf": [ref("CompletionUsage"), {"type": "null"}]}},
-            description="The data of one event. The last is [DONE]; after an error (an OpenAIError) there is none.",
+            description="The data of one event of a stream.",
+        ),
+        "CompletionEvent": _object(
+            {
+                "data": {
+                    "anyOf": [
+                        _const("[DONE]"),
+                        {
+                            **STRING,
+                            "contentMediaType": "application/json",
+                            "contentSchema": {"oneOf": [ref("CompletionChunk"), ref("OpenAIError")]},
+                        },
+                    ]
+                }
+            },
+            {"id": {**STRING, "description": "Of a stream that can be resumed: what `Last-Event-ID` says."}},
+            description="One server-sent event. The data of the last is [DONE]; after an error (an OpenAIError) there is none.",
         ),
         "CompletionUsage": _object(
             counts, {"prompt_tokens_details": {"type": "object"}, "completion_tokens_details": {"type": "object"}}
@@ -163,11 +188,11 @@ def _others() -> dict[str, Schema]:
         "TokenRequest": _object(
             {"origin": {**STRING, "description": "The page's; one of the key's own origins, exact."}},
             {
-                "alias": {**STRING, "description": "The one alias it may name; without it, the key's default."},
-                "sessionPrefix": {**STRING, "description": prefix},
-                "seconds": {"type": "integer", "minimum": 1, "default": 300, "description": "How long it lives."},
+                "alias": {**_nullable("string"), "description": "The one alias it may name; without it, the key's default."},
+                "sessionPrefix": {**_nullable("string"), "description": prefix},
+                "seconds": {"type": ["integer", "null"], "minimum": 1, "default": 300, "description": "How long it lives."},
                 "ownSessions": {
-                    "type": "boolean",
+                    **_nullable("boolean"),
                     "description": "Whether the page may make up its session ids: they are put behind the prefix, so that they "
                     "are this token's alone. Default: true where no prefix is given.",
                 },
@@ -245,7 +270,7 @@ def _keys() -> dict[str, Schema]:
         "aliases": _array(STRING),
         "default_alias": _nullable("string"),
         "limits": limits,
-        "origins": _array(STRING),
+        "origins": _array({**STRING, "pattern": ORIGIN}),
         "expires": time,
         "enabled": {"type": "boolean"},
     }
@@ -257,10 +282,16 @@ def _keys() -> dict[str, Schema]:
     }
     stored: dict[str, Schema] = {"last_four": STRING, "created": time, "rotated": time, "old_key_until": time}
     shown = {"key": {**STRING, "description": "Shown once. It is kept as a digest and cannot be had again."}}
-    overlap: Schema = {"type": ["string", "number"], "description": "`10m`, or seconds.", "default": 0}
+    overlap: Schema = {
+        "type": ["string", "number"],
+        "minimum": 0,
+        "maximum": 90 * 86400,
+        "description": "`10m`, or seconds.",
+        "default": 0,
+    }
     strict = {"additionalProperties": False}
     return {
-        "KeyGrant": _object({}, grant, **strict),
+        "KeyGrant": _object({}, grant, minProperties=1, **strict),
         "KeyAsked": _object({"id": STRING}, {"tenant": _nullable("string"), **grant}, **strict),
         "KeyRotation": _object({}, {"overlap": overlap}, **strict),
         "AdminKey": _object(told, stored),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.adminkeys import ROUTES as OF_A_KEY
-from gateway.api import API
+from gateway.api import API, RENEW, SHORT
 from gateway.frontends.widget import WidgetStream
 from gateway.openapi import document
 from gateway.openapi_schemas import SESSION
@@ -36,6 +36,7 @@ def references(value: Any) -> Iterator[str]:
 
 def test_it_describes_every_route_that_is_served_and_no_other() -> None:
     table = {**API, **{f"/admin/keys/*/{action}".rstrip("/"): methods for action, methods in OF_A_KEY.items()}}
+    table |= {name: API[path] for name, path in SHORT.items()}
     served = {(path.replace("*", "{id}"), method.lower()) for path, methods in table.items() for method in methods}
     assert {(path, method) for path, method, _ in operations()} == served
     assert set(API["/admin/keys/*"]) == {method for methods in OF_A_KEY.values() for method in methods}
@@ -67,7 +68,7 @@ def test_every_operation_is_sound() -> None:
         assert all("$ref" in response or response["description"] for response in operation["responses"].values())
         placed = [parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "path"]
         assert placed == re.findall(r"\{(\w+)\}", path)
-        if method == "post" and "{id}" not in path:
+        if method == "post" and "{id}" not in path and path != RENEW:
             assert operation["requestBody"]["required"]
         if method == "post":
             assert {"400", "401", "413", "415", "429"} <= set(operation["responses"])
@@ -87,7 +88,7 @@ def test_every_object_has_the_fields_that_it_requires() -> None:
 
 def test_the_models_are_named_where_they_are_known() -> None:
     model = document(["b", "a"])["components"]["schemas"]["ChatTurn"]["properties"]["model"]
-    assert model["enum"] == ["a", "b"]
+    assert model["enum"] == ["a", "b", None]
     assert "enum" not in document()["components"]["schemas"]["ChatTurn"]["properties"]["model"]
 
 
