@@ -121,7 +121,8 @@ class ChatRequest(msgspec.Struct):
     `system`/history is never merged into it: a request with a session has no wire. `body` is its text, where that is at
     hand and no letter of its names is written as an escape.
     `n` is how many answers are asked for; more than one only where caller and upstream speak the same dialect.
-    `cache` asks for the provider's automatic prompt caching.
+    `cache` asks for the provider's automatic prompt caching. `only_texts`: `wire` has nothing but messages of the system, users
+    and assistants that are a text and nothing else, beside what no rule of a model is about but `temperature`.
     """
 
     dialect: str
@@ -141,6 +142,7 @@ class ChatRequest(msgspec.Struct):
     n: int = 1
     reasoning: Reasoning | None = None
     cache: Cache | None = None
+    only_texts: bool = False
 
 
 def continued(chat: ChatRequest, said: str) -> ChatRequest:

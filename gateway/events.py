@@ -55,9 +55,13 @@ def believed(usage: Usage) -> Usage | None:
     Arithmetic on those can fail anywhere behind this point. 12.0 is a whole number.
     """
     input, output, cached, reasoning = usage.input, usage.output, usage.cached_input, usage.reasoning
-    whole = type(input) is type(output) is type(cached) is type(reasoning) is type(usage.total) is int
-    if whole and 0 <= (input | output | cached | reasoning | usage.total) <= MOST_TOKENS:  # so is each of them: most usages
-        return usage
+    if type(input) is type(output) is int:
+        try:
+            bits = input | output | cached | reasoning | usage.total
+        except TypeError:  # one of the others is no whole number
+            bits = -1
+        if 0 <= bits <= MOST_TOKENS and cached is not True and reasoning is not True:  # so is each of them: most usages
+            return usage
     if usage.total and not (type(usage.total) is int and 0 <= usage.total <= 2 * MOST_TOKENS):
         usage = msgspec.structs.replace(usage, total=0)  # the sum has to do
     if (

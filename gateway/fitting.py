@@ -56,9 +56,15 @@ class Fitting:
         self._sampling = tuple({_SAMPLING[name] for name in self._names if name in _SAMPLING})
         self._chat = tuple({_CHAT[name] for name in self._names if name in _CHAT})
         self._renames = any(role != "developer" for role in rules.roles)  # developers are the system in the vocabulary
+        self._heats = "temperature" in self._names
+        self._spares_texts = (
+            not self._sets and "user" not in self._names and not {"system", "user", "assistant"} & rules.roles.keys()
+        )
         self._in_messages = bool(rules.roles or rules.plain_images or self._message_drop)
 
     def __call__(self, chat: ChatRequest) -> ChatRequest:
+        if chat.only_texts and self._spares_texts and (not self._heats or chat.sampling.temperature is None):
+            return chat
         wire = chat.wire
         if wire is None:
             return self._vocabulary(chat, set()) if self._sets or self._renames or self._touches(chat) else chat

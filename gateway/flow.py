@@ -8,7 +8,7 @@ which is set back to 0 whenever a phase with another deadline begins (progress o
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -71,7 +71,9 @@ class Leg(msgspec.Struct, eq=False):
         flow = self.flow
         flow.due = 0.0
         self.response = response
-        self.attempt.provider_id = provider_id(response.headers)
+        headers = response.headers
+        if "x-request-id" in headers or "request-id" in headers or "x-amzn-requestid" in headers:
+            self.attempt.provider_id = provider_id(headers)
         self.relay = relay = self._made or self._make()
         relay.content_at = flow.clock()
         return self.sink if 200 <= response.status < 300 else None
@@ -266,7 +268,14 @@ class Flow(msgspec.Struct, eq=False):
         if not out.begun:
             encoder = self.encoder or self.speak(verbatim=self.verbatim)
             call = self.call
-            out.begin(encoder.content_type, [*call.headers, *call.attribution()] if self.winner is not None else call.headers)
+            winner = self.winner
+            if winner is None:
+                headers: Sequence[tuple[str, str]] = call.headers
+            elif len(call.attempts) == 1 and not winner.attempt.provider_id:  # most answers
+                headers = (*call.headers, *winner.attempt.target.attribution)
+            else:
+                headers = (*call.headers, *call.attribution())
+            out.begin(encoder.content_type, headers)
         self.ended = last
         storing = self._store_turn() if last and self.call.store_turn is not None else None
         if storing is None:

@@ -42,13 +42,14 @@ class CallLine(Line, kw_only=True):
         self.alias = call.route.name
         self.target = answered.target.label if answered is not None else None
         self.attempts = [f"{attempt.target.label} {attempt.outcome}" for attempt in call.attempts]
-        if len(call.attempts) > 1:
+        several = len(call.attempts) > 1
+        if several:
             self._tell_each(call)
         self.stream = call.chat.stream
         self.end = call.end
         self.ttft = round(ttft, 6) if ttft is not None else None
         used = answered.used if answered is not None and answered.used is not NOTHING else None
-        if used is not None and len(call.attempts) > 1:
+        if several and used is not None:
             for attempt in call.attempts:
                 used = used if attempt is answered or attempt.used is NOTHING else used.plus(attempt.used)
         self.tokens_in = used.input if used is not None else None

@@ -312,13 +312,11 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         if payload == b"[DONE]":
             self._finish(events, passed)
             return
-        chunk: Chunk | None = None
         plain: dict[str, Any] | None = None
-        if self._halves is None or not self._halves.pending:
-            try:
-                chunk = _decode(payload)
-            except MALFORMED:
-                chunk = None
+        try:
+            chunk = _decode(payload) if self._halves is None or not self._halves.pending else None
+        except MALFORMED:
+            chunk = None
         if chunk is None:
             plain = self._mended(payload)
             if plain is None:
@@ -327,8 +325,9 @@ class ChunkDecoder(msgspec.Struct, eq=False):
             chunk = msgspec.convert(plain, Chunk)
         if chunk.error:
             raise told_error(payload) or stream_error({"error": chunk.error})
-        if chunk.usage is not None:
-            self._usage = chunk.usage if self._usage is None else self._counted(chunk.usage, self._usage)
+        usage = chunk.usage
+        if usage is not None:
+            self._usage = usage if self._usage is None else self._counted(usage, self._usage)
         elif chunk.x_groq is not None and chunk.x_groq.usage is not None:
             self._usage = self._counted(chunk.x_groq.usage, self._usage)
         choices = chunk.choices
@@ -347,13 +346,14 @@ class ChunkDecoder(msgspec.Struct, eq=False):
             self._choice(choices[0], said, events)
         else:
             self._several(choices, events)
-        if not self._as_it_came or plain is not None or chunk.usage is not None:
+        if self._as_it_came and plain is None and usage is None:
             if self.verbatim:
-                self._pass_on(payload, plain, chunk, events, passed)
-            if self._failure is not None:
-                raise self._failure
-        elif self.verbatim:
-            passed.append(payload)
+                passed.append(payload)
+            return
+        if self.verbatim:
+            self._pass_on(payload, plain, chunk, events, passed)
+        if self._failure is not None:
+            raise self._failure
 
     def _several(self, choices: Sequence[Choice], events: list[StreamEvent]) -> None:
         """A chunk's choices, or one that is not choice 0 by its own word. Only of choice 0 there are events."""

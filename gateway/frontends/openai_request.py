@@ -112,6 +112,10 @@ class _Request(msgspec.Struct):
 
 _TOP = frozenset(_Request.__struct_fields__)
 _MESSAGE = frozenset(_Message.__struct_fields__)
+_USUAL = frozenset({"model", "messages", "stream", "stream_options", "temperature", "user"})
+"""What most requests have, and no more."""
+_EVERYBODYS = frozenset({"system", "user", "assistant"})
+_NO_SAMPLING = Sampling()
 _FLAT = _TOP - {"tools", "stream_options", "tool_choice", "response_format"}
 """Fields in which there are no objects with names that are interpreted, or whose names are looked at elsewhere."""
 _PART = frozenset({"type", "text", "refusal", "image_url", "url", "detail"})
@@ -143,6 +147,16 @@ def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
     if not asked.messages:
         raise _bad("messages", "must not be empty")
     messages: list[dict[str, Any]] = wire["messages"]
+    if wire.keys() <= _USUAL and (texts := _texts(asked.messages, messages)) is not None:
+        options = asked.stream_options
+        usage = options is not None and options.include_usage is True
+        if options is not None:
+            _check_names(wire["stream_options"], _OPTIONS, "stream_options.")
+        sampling = _NO_SAMPLING if asked.temperature is None else Sampling(temperature=asked.temperature)
+        return ChatRequest(
+            "openai", asked.model, texts, asked.stream is True, None, sampling,
+            include_usage=usage, wire=wire, body=body, only_texts=True,
+        )  # fmt: skip
     _check_top(wire, messages)
     stop = asked.stop or ()
     return ChatRequest(
@@ -246,11 +260,10 @@ def _explained(text: str) -> BadRequest:
 
 
 def _check_top(wire: dict[str, Any], messages: list[dict[str, Any]]) -> None:
-    """All but what stands within a message. Most requests have nothing but known names, and are through at once."""
-    for message in messages:
-        if len(message) != 2 or "content" not in message:  # else it has a role, too, and nothing else
-            _check_each(messages)
-            break
+    """All but what stands within a message. Most requests have nothing but known names."""
+    if not set().union(*messages) <= _MESSAGE:
+        for index, message in enumerate(messages):
+            _check_names(message, _MESSAGE, f"messages[{index}].")
     if wire.keys() <= _FLAT:
         return
     if not wire.keys() <= _TOP:
@@ -263,13 +276,6 @@ def _check_top(wire: dict[str, Any], messages: list[dict[str, Any]]) -> None:
         _check_both(choice, "function", _CHOICE, "tool_choice.")
     if (wanted := wire.get("response_format")) is not None:
         _check_both(wanted, "json_schema", _FORMAT, "response_format.")
-
-
-def _check_each(messages: list[dict[str, Any]]) -> None:
-    """The names of the messages' own fields."""
-    if not set().union(*messages) <= _MESSAGE:
-        for index, message in enumerate(messages):
-            _check_names(message, _MESSAGE, f"messages[{index}].")
 
 
 def _check_within(message: dict[str, Any], at: str) -> None:
@@ -305,6 +311,17 @@ def _check_names(found: dict[str, Any], known: frozenset[str], at: str) -> None:
 
 
 # messages
+
+
+def _texts(messages: list[_Message], raw: list[dict[str, Any]]) -> tuple[Message, ...] | None:
+    """The messages where each has a role that every model knows, and a text, and nothing else; None for others."""
+    found = []
+    for message, plain in zip(messages, raw, strict=True):
+        role, content = message.role, message.content
+        if len(plain) != 2 or type(content) is not str or role not in _EVERYBODYS:
+            return None
+        found.append(Message(role, (Text(content),)))  # type: ignore[arg-type]
+    return tuple(found)
 
 
 def _message(message: _Message, index: int, raw: list[dict[str, Any]]) -> Message:
