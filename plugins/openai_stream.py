@@ -450,6 +450,9 @@ class ChunkDecoder(msgspec.Struct, eq=False):
                 self._edit().set(call.index, "choices", position, *path, "index")
             if told.id != (delta.id or "") and (told.id or delta.id != call.id):
                 self._edit().set_or_drop(told.id, "choices", position, *path, "id")
+            # openai's helper for JavaScript refuses a call with an index and without a type; one without either it passes over
+            if told.id and not delta.type and self._edits is not None:
+                self._edits.set("function", "choices", position, *path, "type")
         if function is None:
             return
         place = ("choices", position, *path) if legacy else ("choices", position, *path, "function")

@@ -369,6 +369,22 @@ def test_openais_calls_are_told_apart(name: str, deltas: list[Delta], calls: lis
             assert all(found.ids)
 
 
+@pytest.mark.parametrize(
+    "first", [call(OSLO, name="w", id="a"), call(OSLO, name="w", index=3, id="a"), call(OSLO, name="w", index=0)]
+)
+@pytest.mark.parametrize("type_", ["function", "", None])
+def test_a_call_that_is_put_right_has_a_type(first: Delta, type_: str | None) -> None:
+    """openai's helper for JavaScript refuses a call without one, once the call has an index."""
+    [entry] = first["tool_calls"]
+    body = sse(chunk({"tool_calls": [{**entry, **({} if type_ is None else {"type": type_})}]}), DONE)
+    for reads in ([body], cuts.bytewise(body)):
+        decoder = ChunkDecoder(verbatim=True)
+        frames = b"".join(e.data for read in map(decoder.feed, reads) for e in read if hasattr(e, "data"))
+        [told] = json.loads(frames.split(b"\n\n")[0][6:])["choices"][0]["delta"]["tool_calls"]
+        assert (told["index"], told["type"], told["function"]) == (0, "function", entry["function"])
+        assert told["id"]
+
+
 @lanes
 def test_a_text_behind_a_name_comes_behind_its_call(name: str) -> None:
     body = sse(chunk(call("", name="f", index=0, id="a")), HI, HI, HI, chunk({}, "stop"), DONE)

@@ -1,0 +1,44 @@
+"""The anthropic SDK's reader of Messages streams, and the message that it holds at the end."""
+
+from functools import lru_cache
+from typing import Any
+
+import anthropic
+from asks import Shown, run
+
+
+@lru_cache
+def client_of(base_url: str, key: str) -> anthropic.AsyncAnthropic:
+    return anthropic.AsyncAnthropic(base_url=base_url, api_key=key, max_retries=0, timeout=60)
+
+
+async def ask(asked: dict[str, Any], shown: Shown) -> None:
+    client = client_of(asked["base_url"], asked["key"])
+    async with client.messages.stream(**asked["body"], max_tokens=1024) as stream:
+        try:
+            async for _ in stream:
+                pass
+        finally:
+            take(stream, shown)
+
+
+def take(stream: Any, shown: Shown) -> None:
+    try:
+        message = stream.current_message_snapshot
+    except AssertionError:
+        return  # not a single event came
+    for block in message.content:
+        match block.type:
+            case "text":
+                shown.text += block.text
+            case "thinking":
+                shown.reasoning += block.thinking
+            case "tool_use":
+                shown.calls.append([block.name, block.input])
+    shown.finish = message.stop_reason
+    usage = message.usage
+    cached = (usage.cache_read_input_tokens or 0) + (usage.cache_creation_input_tokens or 0)
+    shown.usage = [usage.input_tokens + cached, usage.output_tokens]
+
+
+run(ask)
