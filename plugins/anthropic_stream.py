@@ -175,7 +175,7 @@ class MessagesDecoder(FrameDecoder[Event]):
         self._tools: dict[int, _Writing] = {}  # by content block
         self._calls = 0
         self._ids: set[str] = set()
-        self._block_index = 0  # of the last block that was named
+        self._block_index = -1  # of the block that began last
         self._usage: _Usage | None = None
         self._thinking: dict[int, _Thinking] = {}  # by content block
         self._blocks = 0  # of reasoning, so far
@@ -236,7 +236,7 @@ class MessagesDecoder(FrameDecoder[Event]):
         if not self._started and event.type not in ("message_start", "error"):
             raise UpstreamGarbled
         if event.index is None:
-            event.index = self._block_index
+            event.index = self._block_index + (event.type == "content_block_start")
         match event:
             case _Event(type="content_block_delta", delta=_Delta() as delta):
                 self._delta(event.index, delta, events)
@@ -319,9 +319,13 @@ class MessagesDecoder(FrameDecoder[Event]):
                 self._keep(block, signature=delta.signature or "")
             case "compaction_delta":
                 events.append(Working())
-            case "input_json_delta" if delta.partial_json and (tool := self._tools.get(block)):
+            case "input_json_delta" if delta.partial_json and (tool := self._tool(block)):
                 tool.pieces = True
                 events.append(ToolCallDelta(tool.index, delta.partial_json))
+
+    def _tool(self, block: int) -> _Writing | None:
+        """The call of this content block, else (its index may be of any kind) the one of the block that began last."""
+        return self._tools.get(block) or self._tools.get(self._block_index)
 
     def _block(self, index: int, block: _Block, events: list[StreamEvent]) -> None:
         if block.text and block.type in ("text", ""):

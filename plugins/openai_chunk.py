@@ -73,7 +73,7 @@ class Choice(msgspec.Struct, gc=False):
     """`usage` is Moonshot's place for it; `finish_reason` is "" at some until there is one."""
 
     delta: Delta | None = None
-    index: int | None = 0
+    index: int | None = None
     finish_reason: str | None = None
     usage: ReportedUsage | None = None
 
@@ -91,6 +91,6 @@ class Chunk(msgspec.Struct, gc=False):
     model: str | None = None
 
 
-decode = msgspec.json.Decoder(Chunk, strict=False).decode
+decode = msgspec.json.Decoder(Chunk).decode
 
 MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)

@@ -16,7 +16,7 @@ from gateway.wire.lenient import encoded, fit, parse, whole_characters
 from gateway.wire.sse import EventStream
 from plugins.decoding import FAILURES, MAX_EVENT
 from plugins.openai_chunk import MALFORMED, Choice, Delta, ReportedUsage
-from plugins.openai_stream import MAX_DOCUMENT, WHITE, ChunkDecoder, Edits, check_size, completed, finished
+from plugins.openai_stream import COUNTS, MAX_DOCUMENT, WHITE, ChunkDecoder, Edits, check_size, completed, finished
 
 
 class _Said(Choice, gc=False):
@@ -32,7 +32,7 @@ class _Completion(msgspec.Struct, gc=False):
 
 
 _NO_ERROR = (b"null", b"false", b"{}", b'""', b"[]", b"0")
-_decode = msgspec.json.Decoder(_Completion, strict=False).decode
+_decode = msgspec.json.Decoder(_Completion).decode
 
 
 class DocumentDecoder:
@@ -104,14 +104,14 @@ class DocumentDecoder:
             self._missing = reader.finish_missing
         else:
             return self._by_another() + self.close()
-        partial = usage is not None and None in (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
-        if edits is not None or plain is not None or partial:
+        known = completed(usage) if usage is not None else None
+        odd = usage is not None and known != (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
+        if edits is not None or plain is not None or odd:
             plain = parse(body) if plain is None else plain
             if edits is not None:
                 edits.apply(plain)
-            if partial and usage is not None:
-                known = completed(usage)
-                plain["usage"] = {**plain["usage"], **known} if known is not None else None
+            if odd:
+                plain["usage"] = {**plain["usage"], **dict(zip(COUNTS, known, strict=True))} if known is not None else None
             body = encoded(plain)
         events.append(Verbatim(body, whole=True))
         return events
@@ -148,7 +148,7 @@ def _only_text(choices: list[_Said]) -> str:
         message is None
         or not native
         or native.lower() in FAILURES
-        or choice.index
+        or choice.index != 0
         or choice.usage is not None
         or len(choices) > 1
     ):

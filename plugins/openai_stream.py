@@ -38,6 +38,7 @@ from gateway.events import (
     ToolCallDelta,
     Usage,
     Verbatim,
+    believed,
 )
 from gateway.wire import sse
 from gateway.wire.call_ids import new_call_id
@@ -79,6 +80,7 @@ _FINISH: dict[str, FinishReason] = {
 
 TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
 """The fields of a delta that are pieces of a text."""
+COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 _USAGE = re.compile(rb', ?"usage": ?\{(?:[^{}"]|"[^"\\]*"|\{[^{}]*\})*\}')
 _DROPPED: Any = object()
 
@@ -633,6 +635,11 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         self._started = True
         if usage is not None:
             self._usage = usage
+        numbers = [choice.index for choice in choices]
+        if None in numbers or 0 not in numbers:
+            for position, choice in enumerate(choices):
+                choice.index = position
+                self._edit().set(position, "choices", position, "index")
         for position, choice in enumerate(choices):
             if not choice.index:
                 self._choice(choice, self._choice_of(0), events, position, "message")
@@ -733,12 +740,12 @@ def _usage(usage: ReportedUsage | None) -> Usage | None:
     )
 
 
-def completed(usage: ReportedUsage) -> dict[str, int] | None:
-    """The three counts that every client of the dialect reads; None where too little is said for that."""
+def completed(usage: ReportedUsage) -> tuple[int, int, int] | None:
+    """The three counts that every client of the dialect reads (COUNTS); None where too little is said for that, or what
+    is not to be believed."""
     known = _usage(usage)
-    if known is None:
-        return None
-    return {"prompt_tokens": known.input, "completion_tokens": known.output, "total_tokens": known.tokens}
+    known = None if known is None else believed(known)
+    return None if known is None else (known.input, known.output, known.tokens)
 
 
 def _without_usage(payload: bytes) -> bytes:
@@ -856,14 +863,22 @@ def _as_chunk(document: bytes | bytearray) -> bytes:
         case [{"error": error}, *_]:
             value = {"error": error}
         case {"choices": [_, *_] as choices}:
-            value = {**value, "object": "chat.completion.chunk", "choices": [_as_chunk_choice(choice) for choice in choices]}
+            value = {**value, "object": "chat.completion.chunk", "choices": _as_chunk_choices(choices)}
         case {"choices": dict(choice)}:
-            value = {**value, "object": "chat.completion.chunk", "choices": [_as_chunk_choice(choice)]}
+            value = {**value, "object": "chat.completion.chunk", "choices": _as_chunk_choices([choice])}
         case _ if tells_error(value):
             value = {"error": value}
         case _:
             raise UpstreamGarbled("The upstream answered with something other than a chat completion")
     return encoded(whole_characters(value))
+
+
+def _as_chunk_choices(choices: list[Any]) -> list[Any]:
+    """Choices of which none has the index 0 are numbered by their order."""
+    made = [_as_chunk_choice(choice) for choice in choices]
+    if all(type(choice) is dict and choice.get("index") for choice in made):
+        made = [{**choice, "index": position} for position, choice in enumerate(made)]
+    return made
 
 
 def _as_chunk_choice(choice: Any) -> Any:

@@ -47,7 +47,8 @@ def of_chunks(body: bytes) -> Heard:
         if chunk.get("usage") is not None:
             heard.usages.append(chunk["usage"])
         for choice in chunk["choices"]:
-            if choice.get("index", 0) == 0:
+            assert type(choice["index"]) in (int, float)  # SDKs put choices together by it
+            if choice["index"] == 0:
                 _take_delta(heard, choice.get("delta") or {}, calls)
                 heard.finish = choice.get("finish_reason") or heard.finish
     heard.calls = [(name, arguments) for _, name, arguments in calls.values()]

@@ -202,6 +202,24 @@ def test_a_whole_answer_says_the_same_whatever_stands_in_another_field(path: Pat
     assert document(with_field(ANSWER, path, odd)).said == SAID
 
 
+@pytest.mark.parametrize("index", [None, "0", "x", 1, "1", -1, 2.5, [], True])
+def test_the_one_choice_of_a_whole_answer_is_the_first_whatever_its_index_is(index: Any) -> None:
+    odd = with_field(ANSWER, ("choices", 0, "index"), index)
+    plain = with_field(odd, ("choices", 0, "message"), {"role": "assistant", "content": "Hello"})
+    for answer, said in ((odd, SAID), (plain, ("Hello", "", [], "tool_calls", ""))):
+        assert document(answer).said == said
+        for lane in LANES.values():
+            assert openai(lane, [json.dumps(answer).encode()]).said == said
+
+
+@pytest.mark.parametrize("name", ["prompt_tokens", "completion_tokens", "total_tokens"])
+@pytest.mark.parametrize("odd", ["5", 5.0, "x", -1, 10**12, 10**400, None, [], True])
+def test_the_usage_of_a_whole_answer_is_told_in_whole_numbers_or_not_at_all(name: str, odd: Any) -> None:
+    for usage in document(with_field(ANSWER, ("usage", name), odd)).usages:
+        assert all(0 <= usage[count] <= 10**9 and int(usage[count]) == usage[count] for count in ANSWER["usage"])
+        assert not any(isinstance(usage[count], bool) for count in ANSWER["usage"])
+
+
 @pytest.mark.parametrize(("odd", "text"), TEXTS)
 def test_the_text_of_a_whole_answer_is_read_for_what_it_is(odd: Any, text: str) -> None:
     assert document(with_field(ANSWER, ("choices", 0, "message", "content"), odd)).said == (text, *SAID[1:])
@@ -246,7 +264,7 @@ MESSAGE_FIELDS: list[tuple[int, Path]] = [
         (0, ("message", "usage", name))
         for name in ("input_tokens", "output_tokens", "cache_read_input_tokens", "server_tool_use")
     ),
-    *((at, ("index",)) for at in (2, 3, 5, 6, 7, 9, 10, 11, 13)),
+    *((at, ("index",)) for at in range(1, 14)),
     *((at, ("content_block", name)) for at in (1, 4) for name in ("signature", "citations", "id", "name", "input", "cache")),
     *((at, ("content_block", "id")) for at in (8, 12)),
     *((14, path) for path in [("usage",), ("usage", "output_tokens"), ("usage", "input_tokens"), ("delta", "stop_sequence")]),
@@ -268,6 +286,22 @@ def test_anthropic_says_the_same_whatever_stands_in_another_field(where: tuple[i
         odd = [odd]  # another number is another block
     changed = [*MESSAGE[:at], with_field(MESSAGE[at], path, odd), *MESSAGE[at + 1 :]]
     assert anthropic(TRANSLATED[name], *changed).said == SAID
+
+
+@pytest.mark.parametrize("name", TRANSLATED)
+@pytest.mark.parametrize("at", [8, 9, 10])
+@pytest.mark.parametrize("odd", [None, "", "2", "9", 0, 1, 9, -1, 2.0])
+def test_anthropics_arguments_are_the_calls_that_is_under_way_whatever_their_index_is(name: str, at: int, odd: Any) -> None:
+    changed = [*MESSAGE[:at], {**MESSAGE[at], "index": odd}, *MESSAGE[at + 1 :]]
+    assert anthropic(TRANSLATED[name], *changed).said == SAID
+
+
+@pytest.mark.parametrize("name", TRANSLATED)
+def test_anthropics_blocks_need_no_index(name: str) -> None:
+    bare = [{key: value for key, value in event.items() if key != "index"} for event in MESSAGE]
+    assert anthropic(TRANSLATED[name], *bare).said == SAID
+    same = [{**event, "index": 0} if "index" in event else event for event in MESSAGE]
+    assert anthropic(TRANSLATED[name], *same).said == SAID
 
 
 @pytest.mark.parametrize("name", TRANSLATED)

@@ -182,7 +182,7 @@ def test_a_chunk_that_says_more_than_a_text_has_no_form(value: Chunk) -> None:
 
 
 def test_of_two_keys_that_look_alike_the_text_is_the_one_that_the_parser_takes() -> None:
-    payload = compact({"meta": {"content": "not this"}, "choices": [{"delta": {"content": "this"}}]})
+    payload = compact({"meta": {"content": "not this"}, "choices": [{"index": 0, "delta": {"content": "this"}}]})
     form = learn(payload, _text_of, verbatim=False)
     assert form is not None
     assert form.events(frame(payload)) == [TextDelta("this")]
