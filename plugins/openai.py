@@ -172,10 +172,21 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return body
 
     def _translated(self, chat: ChatRequest) -> dict[str, Any]:
-        sampling = chat.sampling
+        sampling, rules = chat.sampling, self.rules
         messages = fitted_ids(chat.messages, self.rules.tool_ids) if self.rules.tool_ids else chat.messages
+        written = [_plain(message) or _message(message, chat.dialect) for message in messages]
+        if (
+            sampling is _NO_SAMPLING
+            and not chat.tools
+            and chat.tool_choice is None
+            and chat.parallel_tool_calls is None
+            and chat.response_format is None
+            and chat.reasoning is None
+            and not (rules.default or rules.force or "system" in rules.roles)
+        ):
+            return {"messages": written}  # what most widgets send
         body: dict[str, Any] = {
-            "messages": [_plain(message) or _message(message, chat.dialect) for message in messages],
+            "messages": written,
             self._limit_name or LIMITS[0]: sampling.max_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
@@ -190,7 +201,6 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             "response_format": chat.response_format,
             "reasoning_effort": (chat.reasoning.effort or None) if chat.reasoning is not None else None,
         }
-        rules = self.rules
         if "system" in rules.roles:  # "developer", or another word that the vocabulary has not
             for message in body["messages"]:
                 message["role"] = rules.roles.get(message["role"], message["role"])
@@ -202,6 +212,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 _USAGE = {"include_usage": True}
+_NO_SAMPLING = ChatRequest("", None, ()).sampling
 _encode = msgspec.json.Encoder().encode
 
 
