@@ -232,6 +232,8 @@ class MessagesDecoder(FrameDecoder[Event]):
     def _take(self, frame: Event, events: list[StreamEvent]) -> None:
         event = self._decode(frame)
         if event is None:
+            if not self._started and _is_message(frame.data):
+                self._whole(frame.data, events)
             return
         if not self._started and event.type not in ("message_start", "error"):
             raise UpstreamGarbled
@@ -429,6 +431,17 @@ class MessagesDecoder(FrameDecoder[Event]):
             reason = "tool_calls"
         usage = None if self._usage is None else _usage(self._usage)
         events.append(Finished(reason, usage, self._stop_reason))
+
+
+def _is_message(data: bytes) -> bool:
+    """Whether an event is a whole message, as what is asked for in one piece."""
+    if b'"message"' not in data:
+        return False
+    try:
+        value = parse(data)
+    except ValueError:
+        return False
+    return type(value) is dict and value.get("type") == "message"
 
 
 def _model(named: Any) -> str:

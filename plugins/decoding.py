@@ -1,5 +1,6 @@
 """What decoders have in common: frames become events, and an error waits until the events before it are handed over."""
 
+import re
 from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
 
@@ -29,11 +30,21 @@ FAILURES: dict[str, tuple[UpstreamErrorKind, str]] = {
     "malformed_function_call": ("stream_error", "The upstream made a tool call that it could not read itself"),  # Gemini
 }
 """Finish reasons, in lower case, that mean no answer but a failure."""
+_FAILED = re.compile(
+    r"(?:.*[ _-])?(?P<overloaded>over_?loaded|(?:system|server)_busy|unavailable)\Z"
+    r"|(?:.*[ _-])?(?:error|exception|fail(?:ed|ure)|abort(?:ed)?|cancell?ed|interrupted|time(?:d)?[ _-]?out|crash(?:ed)?)\Z"
+    r"|(?:malformed|unexpected|too_many)_(?:function|tool)_?calls?\Z"  # Gemini
+).match
 
 
 def failure_of(native: str) -> UpstreamError | None:
-    """The error that a provider's finish reason stands for; None where it is the end of an answer."""
-    found = FAILURES.get(native.lower())
+    """The error that a provider's finish reason stands for; None where it is the end of an answer.
+
+    Vendors' own words are in FAILURES; another word that ends in "error", "failed" and the like means the same."""
+    word = native[:80].lower()
+    found = FAILURES.get(word)
+    if found is None and (failed := _FAILED(word)) is not None:
+        found = FAILURES["insufficient_system_resource" if failed["overloaded"] else "error"]
     return UpstreamError(found[0], found[1], status=200) if found is not None else None
 
 

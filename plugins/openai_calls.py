@@ -6,7 +6,7 @@ Vendors part from that in every way, and this is how their deltas are told apart
     an index of its own     that call's, whatever the id says (older vLLM makes up an id for every delta)
     the same index          another call begins with a new id and a name; with a name again, where the arguments so far are
                             complete; and with arguments that begin anew behind complete ones (it has the name of the last)
-    no index                the last call's, until a new id or name comes
+    no index                the call's with its id, else the last call's, until a new id or name comes
     a name in pieces        is put together until the first piece of the arguments comes: a call is told then
 
 A name that is only repeated is the same name, and an id that another call has is none.
@@ -154,7 +154,10 @@ class Calls:
         """Add the delta's events. Raises UpstreamGarbled for more than MAX_CALLS calls."""
         function = delta.function or _NO_FUNCTION
         name = function.name or ""
-        call = self._latest if delta.index is None else self._by_index.get(delta.index) or self._unnumbered(delta, name)
+        if delta.index is None:
+            call = self._of_id(delta.id) or self._latest
+        else:
+            call = self._by_index.get(delta.index) or self._unnumbered(delta, name)
         arguments, empty = _text(function.arguments, first=call is None or not call.arguments.any)
         if call is None:
             call = self._new_call(delta.index)
@@ -204,6 +207,12 @@ class Calls:
             call.id = self._new_id()
         self._ids.add(call.id)
         return call.id
+
+    def _of_id(self, given: str | None) -> Call | None:
+        """The call with this id, the last one where several were given it."""
+        if not given or given not in self._ids:
+            return None
+        return next((call for call in reversed(self.made) if call.id == given), None)
 
     def _unnumbered(self, delta: ToolCallPart, name: str) -> Call | None:
         """The last call, where it began without the index that this delta gives it."""

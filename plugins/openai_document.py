@@ -14,7 +14,7 @@ from gateway.errors import UpstreamGarbled
 from gateway.events import Started, StreamEvent, TextDelta, Verbatim
 from gateway.wire.lenient import encoded, fit, parse, whole_characters
 from gateway.wire.sse import EventStream
-from plugins.decoding import FAILURES, MAX_EVENT
+from plugins.decoding import MAX_EVENT, failure_of
 from plugins.openai_chunk import MALFORMED, Choice, Delta, ReportedUsage
 from plugins.openai_stream import COUNTS, MAX_DOCUMENT, WHITE, ChunkDecoder, Edits, check_size, completed, finished
 
@@ -147,7 +147,7 @@ def _only_text(choices: list[_Said]) -> str:
     if (
         message is None
         or not native
-        or native.lower() in FAILURES
+        or failure_of(native) is not None
         or choice.index != 0
         or choice.usage is not None
         or len(choices) > 1

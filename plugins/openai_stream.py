@@ -237,7 +237,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         if self._done:
             return []
         if self._document is not None:
-            events = self._batch([_as_chunk(self._document), b"[DONE]"], None)
+            events = self._batch(_payloads(self._document), None, closing=True)
         else:
             events = self._batch(self._last_frame(), None, closing=True)
         if self._error is not None:
@@ -337,6 +337,9 @@ class ChunkDecoder(msgspec.Struct, eq=False):
             if self._without_choices(chunk, payload) and self.verbatim:
                 self._release(events, passed)
                 passed.append(payload if plain is None else encoded(plain))
+            return
+        if choices[0].delta is None and (self._said is None or not self._said.content) and (whole := _whole_answer(payload)):
+            self._chunk(whole, events, passed)
             return
         if not self._started:
             self._started = True
@@ -846,6 +849,36 @@ def check_size(document: bytes | bytearray) -> None:
     """Raises UpstreamGarbled for a JSON document that is too deep or has too many values, before it is parsed."""
     if bound := oversized(document):
         raise UpstreamGarbled(f"The upstream sent a document that {bound}")
+
+
+def _payloads(document: bytes | bytearray) -> list[bytes]:
+    """The payloads of the stream that a document stands for; chunks may be its lines, or the entries of its list."""
+    check_size(document)
+    lines = [line for line in document.splitlines() if line.strip()]
+    if len(lines) > 1 and all(is_object(bytes(line)) for line in lines):
+        return [bytes(line) for line in lines]
+    try:
+        value = parse(document) if document.lstrip(WHITE)[:1] == b"[" else None
+    except ValueError:
+        value = None
+    if type(value) is list and all(type(entry) is dict and "choices" in entry for entry in value):
+        return [encoded(entry) for entry in value]
+    return [_as_chunk(document), b"[DONE]"]
+
+
+def _whole_answer(payload: bytes) -> bytes:
+    """The chunk that a frame with a whole chat completion stands for; b"" for any other frame."""
+    if b'"message"' not in payload:
+        return b""
+    try:
+        value = parse(payload)
+    except ValueError:
+        return b""
+    match value:
+        case {"choices": [{"message": dict()}, *_]}:
+            return _as_chunk(payload)
+        case _:
+            return b""
 
 
 def _as_chunk(document: bytes | bytearray) -> bytes:

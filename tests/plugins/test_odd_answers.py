@@ -70,7 +70,10 @@ ENDS: list[tuple[str, bytes, str, str, int]] = [
     ("half a last frame", sse(HI, chunk({}, "stop"))[:-4], "", CUT, 0),
     *((f"the failure {word}", sse(HI, chunk({}, word), USAGE, DONE), "", kind, 0) for word, kind in [
         ("network_error", "stream_error"), ("insufficient_system_resource", "overloaded"), ("abort", "stream_error"),
-        ("error", "stream_error"), ("ERROR", "stream_error"), ("timeout", "stream_error"),
+        ("error", "stream_error"), ("ERROR", "stream_error"), ("timeout", "stream_error"), ("server_error", "stream_error"),
+        ("Internal-Error", "stream_error"), ("failed", "stream_error"), ("generation failed", "stream_error"),
+        ("request_cancelled", "stream_error"), ("UNEXPECTED_TOOL_CALL", "stream_error"), ("timed_out", "stream_error"),
+        ("engine_overloaded", "overloaded"), ("system_busy", "overloaded"), ("SERVICE_UNAVAILABLE", "overloaded"),
     ]),
 ]  # fmt: skip
 
@@ -112,6 +115,44 @@ def test_the_providers_stop_is_kept_where_that_is_wanted(name: str) -> None:
 
 def whole(message: Value, finish: Any = "stop", usage: Any = None) -> Value:
     return {"id": "c", "model": "m", "choices": [{"index": 0, "message": message, "finish_reason": finish}], "usage": usage}
+
+
+@lanes
+@pytest.mark.parametrize("content", ["Hi", [{"type": "text", "text": "Hi"}]])
+def test_a_frame_that_is_a_whole_answer_is_one(name: str, content: Any) -> None:
+    calls = [{"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+    answer = whole({"role": "assistant", "content": content, "tool_calls": calls}, "tool_calls")
+    for body in (sse(answer, DONE), sse(answer), sse(chunk({"role": "assistant"}), answer), sse(answer)[:-1]):
+        for reads in ([body], *cuts.single(body, 17)):
+            assert openai(LANES[name], reads).said == said("Hi", "tool_calls", ("f", "{}"))
+
+
+@lanes
+def test_a_message_that_repeats_what_was_said_is_no_second_answer(name: str) -> None:
+    last = {"id": "c", "model": "m", "choices": [{"index": 0, "message": {"content": "Hi"}, "finish_reason": "stop"}]}
+    assert openai(LANES[name], [sse(HI, last, DONE)]).said == said("Hi", "stop")
+
+
+@lanes
+def test_chunks_may_be_lines_or_a_list(name: str) -> None:
+    chunks = [HI, CALLED, chunk({}, "tool_calls")]
+    for body in (lines(*chunks), lines(*chunks)[:-1], json.dumps(chunks).encode(), json.dumps(chunks, indent=1).encode()):
+        assert openai(LANES[name], [body]).said == said("Hi", "tool_calls", ("f", "{}"))
+    assert openai(LANES[name], [lines(HI, CALLED, chunk({}, "error"))]).error == "stream_error"
+    assert openai(LANES[name], [lines(HI, HI)]).error == CUT
+
+
+@translated
+def test_an_event_that_is_a_whole_message_is_one(name: str) -> None:
+    message = {
+        "type": "message",
+        "id": "m",
+        "model": "m",
+        "content": [{"type": "text", "text": "Hi"}],
+        "stop_reason": "end_turn",
+    }
+    for body in (sse(message), events(message), events({"type": "ping"}, message)):
+        assert heard(TRANSLATED[name], MessagesDecoder(), [body]).said == said("Hi", "stop")
 
 
 def test_a_whole_answers_ends() -> None:
@@ -299,6 +340,11 @@ CALLS: list[tuple[str, list[Delta], list[tuple[str, str]]]] = [
     ("no index, pieces", [call("", name="w", id="a"), call(OSLO[:5]), call(OSLO[5:])], [("w", OSLO)]),
     ("no index, new ids", [call("", name="w", id="a"), call(OSLO), call("", name="w", id="b"), call(ROME)], TWO),
     ("no index, new names", [call("", name="w"), call(OSLO), call("", name="v"), call(ROME)], [("w", OSLO), ("v", ROME)]),
+    (
+        "no index, ids in turn",
+        [call("", name="w", id="a"), call("", name="w", id="b"), call(OSLO, id="a"), call(ROME[:3], id="b"), call(ROME[3:])],
+        TWO,
+    ),
     ("no index, an id alone", [call("", name="w", id="a"), call(OSLO), call(ROME, id="b")], TWO),
     ("an index only later", [call("", name="w", id="a"), call(OSLO, index=0)], [("w", OSLO)]),
     (
