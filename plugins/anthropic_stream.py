@@ -214,8 +214,10 @@ class MessagesDecoder(FrameDecoder[Event]):
             raise UpstreamTruncated from None
         if type(message) is not dict:
             raise UpstreamGarbled
-        if message.get("type") == "error" or (message.get("error") and "content" not in message):
-            raise told_error(document) or stream_error(message.get("error"))
+        if message.get("type") == "error" or "content" not in message:
+            error = told_error(document)
+            if error is not None:
+                raise error
         content = message.get("content")
         if not content and not message.get("stop_reason"):
             raise UpstreamTruncated if "content" in message else UpstreamGarbled
@@ -260,7 +262,7 @@ class MessagesDecoder(FrameDecoder[Event]):
             case _Event(type="message_stop"):
                 self._finish(events)
             case _Event(type="error"):
-                raise stream_error(event.error)
+                raise stream_error(event.error or _values(frame.data))
 
     def _decode(self, frame: Event) -> _Event | None:
         data = frame.data
@@ -433,15 +435,18 @@ class MessagesDecoder(FrameDecoder[Event]):
         events.append(Finished(reason, usage, self._stop_reason))
 
 
-def _is_message(data: bytes) -> bool:
-    """Whether an event is a whole message, as what is asked for in one piece."""
-    if b'"message"' not in data:
-        return False
+def _values(data: bytes) -> dict[str, Any]:
+    """The values of an event that is a JSON object; {} for any other."""
     try:
         value = parse(data)
     except ValueError:
-        return False
-    return type(value) is dict and value.get("type") == "message"
+        return {}
+    return value if type(value) is dict else {}
+
+
+def _is_message(data: bytes) -> bool:
+    """Whether an event is a whole message, as what is asked for in one piece."""
+    return b'"message"' in data and _values(data).get("type") == "message"
 
 
 def _model(named: Any) -> str:

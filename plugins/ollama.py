@@ -267,6 +267,8 @@ class ChatDecoder(FrameDecoder[bytes]):
 
     def _take(self, frame: bytes, events: list[StreamEvent]) -> None:
         line = self._decode(frame)
+        if (line is None or (line.message is None and not line.done)) and (error := told_error(frame)) is not None:
+            raise error  # of another vendor's shape
         if line is None:
             if self._strict or not self._started:
                 raise UpstreamGarbled

@@ -169,7 +169,6 @@ CODES: tuple[Row, ...] = (
     Row("server_error", "base_resp 1001", _MINIMAX),
     Row("server_error", "base_resp 1024", _MINIMAX),
     Row("server_error", "base_resp 1033", _MINIMAX),
-    Row("bad_request", "base_resp 2013", _MINIMAX),
     # the model's own fault, however it is coded
     Row("stream_error", "tool_use_failed", "https://console.groq.com/docs/tool-use"),
 )
@@ -196,6 +195,7 @@ TYPES: tuple[Row, ...] = (
     Row("bad_request", "FAILED_PRECONDITION", _GRPC),
     Row("bad_request", "ValidationException", _BEDROCK),
     Row("bad_request", "InvalidParameter", _DASHSCOPE),
+    Row("bad_request", "base_resp 2013", _MINIMAX),
 )
 
 WORDS: tuple[Row, ...] = (

@@ -155,6 +155,12 @@ def told_error(payload: bytes) -> UpstreamError | None:
     return stream_error(value) if tells_error(value) else None
 
 
+_SAY_ERROR = frozenset(
+    {"code", "status", "status_code", "statusCode", "type", "__type", "error_code", "errorCode", "error_type"}
+)
+"""What stands beside the message of an error that has no other sign."""
+
+
 def tells_error(value: Any) -> bool:
     """Whether a decoded frame or document that is no answer stands for an error, in any vendor's shape."""
     match value:
@@ -165,7 +171,7 @@ def tells_error(value: Any) -> bool:
         case {"base_resp": {"status_code": int(code)}}:
             return code != 0
         case {"message": str(), **rest}:
-            return "choices" not in rest and any(name in rest for name in ("code", "status", "status_code", "type", "__type"))
+            return "choices" not in rest and not _SAY_ERROR.isdisjoint(rest)
         case [first, *_]:
             return tells_error(first)
         case _:

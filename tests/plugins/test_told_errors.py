@@ -61,6 +61,34 @@ def test_a_line_that_is_an_error_is_told(code: object) -> None:
     assert (told.kind, told.message, told.retry_after) == ("rate_limited", "Not so fast", 9.0)
 
 
+@pytest.mark.parametrize(("error", "kind", "words"), [row for row in SHAPES if "choices" not in row[0]])
+def test_a_line_or_document_of_any_shape_is_told_by_the_other_dialects(error: Any, kind: str, words: str) -> None:
+    for decoder, body in (
+        (ChatDecoder, _json(error) + b"\n"),
+        (ChatDecoder, _json([error])),
+        (ChatDecoder, msgspec.json.format(_json(error))),
+        (MessagesDecoder, _json(error)),
+    ):
+        for reads in exhaustive(body):
+            told = failure(decoder(), reads)
+            assert (told.kind, told.message) == (kind, words)
+
+
+def test_a_line_behind_text_that_is_an_error_is_told() -> None:
+    hi = _json({"model": "m", "message": {"role": "assistant", "content": "Hi"}, "done": False}) + b"\n"
+    assert failure(ChatDecoder(), [hi, _json({"code": 429, "message": "Not so fast"}) + b"\n"]).kind == "rate_limited"
+
+
+def test_the_words_of_an_error_event_are_told_whatever_its_shape() -> None:
+    for error in (
+        {"message": "Prompt is too long"},
+        {"type": "error", "detail": ["Prompt is too long"]},
+        {"message": ["prompt is too long"]},
+    ):
+        told = failure(MessagesDecoder(), [b"event: error\ndata: %b\n\n" % _json(error)])
+        assert told.kind == "context_length"
+
+
 def test_a_success_that_tells_of_its_success_is_none() -> None:
     decoder = ChunkDecoder()
     text = {"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}]}

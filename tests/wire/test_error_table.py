@@ -265,10 +265,17 @@ def test_a_code_decides(row: table.Row) -> None:
     )
 
 
+def coarse(row: table.Row, words: str) -> object:
+    if row.match.startswith("base_resp "):
+        return {"base_resp": {"status_code": int(row.match.split()[1]), "status_msg": words}}
+    return {"error": {"message": words, "type": row.match}}
+
+
 @pytest.mark.parametrize("row", table.TYPES, ids=lambda row: row.match)
 def test_a_type_decides_where_nothing_else_does(row: table.Row) -> None:
-    assert stream_error({"error": {"message": "No", "type": row.match}}).kind == row.kind
-    assert stream_error({"error": {"message": "Your credit balance is too low", "type": row.match}}).kind == "billing"
+    assert stream_error(coarse(row, "No")).kind == row.kind
+    assert stream_error(coarse(row, "Your credit balance is too low")).kind == "billing"
+    assert stream_error(coarse(row, "invalid params, context window exceeds limit")).kind == "context_length"
 
 
 @pytest.mark.parametrize(("kind", "words"), EVERY, ids=[words[:60] for _, words in EVERY])

@@ -210,6 +210,8 @@ def test_knows_what_an_error_within_a_stream_means(error: Any, kind: str, messag
         {"detail": "x"},
         {"detail": [{"msg": "x"}]},
         {"code": 400, "message": "x"},
+        {"error_code": "BAD_REQUEST", "message": "x"},
+        {"statusCode": 429, "message": "x"},
         {"base_resp": {"status_code": 1008}},
         [{"error": {}}, {"error": {"message": "x"}}, 1][1:],
     ],
