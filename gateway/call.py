@@ -90,6 +90,7 @@ class Attempt(msgspec.Struct, eq=False):
     cost: float | None = None
     whole: AnswersWhole | None = None  # the answer was asked for in one piece
     provider_id: str = ""  # the provider's own id of the request
+    probe: int = 0  # its number among its target's, where it finds out whether the target is well again
 
 
 class Call(msgspec.Struct, eq=False):

@@ -127,8 +127,8 @@ class Health:
     """One target's. Not shared between processes: each sees its own calls."""
 
     __slots__ = (
-        "_clock", "_cool_until", "_failures", "_open_for", "_open_until", "_policy", "_probing", "_rate", "_refused",
-        "_watcher",
+        "_clock", "_cool_until", "_failures", "_open_for", "_open_until", "_policy", "_probe", "_probes", "_rate",
+        "_refused", "_watcher",
     )  # fmt: skip
 
     def __init__(self, clock: Callable[[], float], policy: BreakerPolicy | None = None, watcher: Watcher | None = None) -> None:
@@ -138,7 +138,8 @@ class Health:
         self._open_for = 0.0
         self._open_until = 0.0
         self._cool_until = 0.0
-        self._probing = False
+        self._probe = 0  # the number of the probe that is under way
+        self._probes = 0
         self._refused = False
         self._rate = Rate(clock)
         self._watcher = watcher or Nobody()
@@ -152,7 +153,7 @@ class Health:
     def state(self) -> State:
         if not self._open_for:
             return State.CLOSED
-        return State.HALF_OPEN if self._probing or self._clock() >= self._open_until else State.OPEN
+        return State.HALF_OPEN if self._probe or self._clock() >= self._open_until else State.OPEN
 
     def ready(self) -> bool:
         """Whether a call may be sent now. Half-open: one at a time, until it has had its while."""
@@ -166,27 +167,33 @@ class Health:
         """The clock's time from which `ready` may hold."""
         return max(self._cool_until, self._open_until)
 
-    def begin(self) -> None:
-        """A call is being sent: where a probe is due, it is the probe."""
-        if self._open_for and (now := self._clock()) >= self._open_until:
-            self._open_for = min(self._open_for * 2, self._policy.open_max)
-            self._open_until = now + self._open_for
-            self._probing = True
-            self._watcher.changed(State.HALF_OPEN, None)
+    def begin(self) -> int:
+        """A call is chosen to be sent. Returns its number where a probe was due, which it now is: to be told with its end.
+
+        To be called as soon as the call is chosen, so that no other one is chosen meanwhile. 0: it is no probe.
+        """
+        if not self._open_for or (now := self._clock()) < self._open_until:
+            return 0
+        self._open_for = min(self._open_for * 2, self._policy.open_max)
+        self._open_until = now + self._open_for
+        self._probes += 1
+        self._probe = self._probes
+        self._watcher.changed(State.HALF_OPEN, None)
+        return self._probe
 
     def seems_well(self) -> None:
         """A probe that spent no tokens succeeded: a call may find out now, rather than when the breaker's time is over."""
-        self._open_until = min(self._open_until, self._clock())
+        if not self._probe:
+            self._open_until = min(self._open_until, self._clock())
 
-    def abandoned(self) -> None:
-        """The call ended without telling anything (its caller left): another may probe."""
-        if self._probing:
-            self._probing = False
+    def abandoned(self, probe: int = 0) -> None:
+        """The call ended without telling anything (its caller left, it was not sent): was it the probe, another may be."""
+        if probe and probe == self._probe:
+            self._probe = 0
             self._open_until = self._clock()
 
     def succeeded(self) -> None:
-        self._failures = 0
-        self._probing = False
+        self._failures = self._probe = 0
         self._cool_until = 0.0
         self._rate.count(False)
         if self._refused:
@@ -196,12 +203,12 @@ class Health:
             self._open_for = self._open_until = 0.0
             self._watcher.changed(State.CLOSED, None)
 
-    def failed(self, error: UpstreamError) -> None:
+    def failed(self, error: UpstreamError, probe: int = 0) -> None:
         """Count what the error says about the target (nothing, where the request itself was at fault)."""
         if error.kind in ("rate_limited", "billing") or error.retry_after is not None:
             self._cool_until = max(self._cool_until, self._clock() + min(error.retry_after or COOL_DOWN, PATIENCE))
         if error.kind in NOT_ITS_FAULT:
-            return self.abandoned()
+            return self.abandoned(probe)
         if error.kind in ACCOUNTS_FAULT:
             self._refused = True
             self._watcher.refused(error)
@@ -212,6 +219,6 @@ class Health:
             self._open_for = min(self._policy.open_for, self._policy.open_max)
             self._open_until = self._clock() + self._open_for
             self._watcher.changed(State.OPEN, error)
-        elif self._probing:
-            self._probing = False
+        elif probe and probe == self._probe:  # else the call had begun before
+            self._probe = 0
             self._watcher.changed(State.OPEN, error)

@@ -227,6 +227,7 @@ class Pipeline:
         while True:
             if step.wait:
                 await self._sleep(step.wait)
+                step = self._after_wait(call, journey, step)
             try:
                 if journey is None:
                     call.end = await self._attempt(call, flow, first, call.chat, last=True)
@@ -267,6 +268,17 @@ class Pipeline:
             self._passed_over(call, journey, step.target)
         return step
 
+    def _after_wait(self, call: Call, journey: Journey[Target] | None, step: Step[Target]) -> Step[Target]:
+        """Another target, where the breaker of the one that was to be asked again opened meanwhile."""
+        health = step.target.health
+        following = journey.passed_over() if journey is not None and not health.closed and not health.ready() else None
+        if following is None:
+            return step
+        self._fails_over(call, step.target, following.target, "breaker_open")
+        assert journey is not None
+        self._passed_over(call, journey, following.target)
+        return following
+
     def _passed_over(self, call: Call, journey: Journey[Target], target: Target) -> None:
         """Count those that would have been asked before this one, had they been well."""
         for passed in journey.passed:
@@ -295,7 +307,7 @@ class Pipeline:
         flow.won = asyncio.Event()
 
         def asks(target: Target) -> Coroutine[Any, Any, str]:
-            return self._ask(call, flow, target, last=journey.alone)
+            return self._attempt(call, flow, target, call.chat, last=journey.alone)
 
         def second() -> Coroutine[Any, Any, str] | None:
             if any(leg.relay is not None and leg.relay.first_content_at for leg in flow.legs):
@@ -331,12 +343,23 @@ class Pipeline:
     def _attempt(
         self, call: Call, flow: Flow, target: Target, chat: ChatRequest, *, last: bool, prefilled: bool = False
     ) -> Coroutine[Any, Any, str]:
-        """One target, within the limits of its upstream."""
+        """One target, within the limits of its upstream. The target's breaker knows at once: while the limits are asked for, no
+        other call is let through beside this one."""
         attempt = Attempt(target, self._clock())
+        attempt.probe = target.health.begin()
         room = self._room(attempt, chat)
         if room is None:
-            return self._try(call, flow, attempt, chat, last=last, prefilled=prefilled)
-        return self._try_within(room, call, flow, attempt, chat, last=last, prefilled=prefilled)
+            trying = self._try(call, flow, attempt, chat, last=last, prefilled=prefilled)
+        else:
+            trying = self._try_within(room, call, flow, attempt, chat, last=last, prefilled=prefilled)
+        return self._probe(attempt, trying) if attempt.probe else trying
+
+    async def _probe(self, attempt: Attempt, trying: Coroutine[Any, Any, str]) -> str:
+        """The call that finds out whether a target is well again; where it was not sent after all, another call may."""
+        try:
+            return await trying
+        finally:
+            attempt.target.health.abandoned(attempt.probe)
 
     async def _try_within(
         self,
@@ -377,7 +400,6 @@ class Pipeline:
         leg = Leg(flow, attempt, last, task, prefilled, self._priced if not flow.resumes else self._summed)
         flow.legs.append(leg)
         connect, headers = _waits(attempt)
-        target.health.begin()
         target.load.in_flight += 1
         try:
             async with target.transport.send(request, connect=connect, headers=headers, reader=leg) as response:
@@ -400,11 +422,11 @@ class Pipeline:
         except UpstreamError as error:
             if isinstance(error, StaleConnection):
                 attempt.outcome = "stale_connection"
-                target.health.abandoned()
+                target.health.abandoned(attempt.probe)
             else:
                 attempt.outcome = OUTCOMES[error.kind]
                 conceal(error, secrets_of(target.backend))
-                target.health.failed(error)
+                target.health.failed(error, attempt.probe)
             raise
         finally:
             target.load.in_flight -= 1
@@ -417,7 +439,7 @@ class Pipeline:
                 target.health.succeeded()
             elif attempt.outcome == "abandoned" and self._was_silent(call, leg):
                 attempt.outcome = "total_timeout"
-                target.health.failed(UpstreamError("total_timeout"))
+                target.health.failed(UpstreamError("total_timeout"), attempt.probe)
             self._record(attempt, leg.relay, chat, leg.tail_from or self._clock())
 
     def _was_silent(self, call: Call, leg: Leg) -> bool:
@@ -454,7 +476,7 @@ class Pipeline:
     def _record(self, attempt: Attempt, relay: Relay | None, chat: ChatRequest, ended: float) -> None:
         """The attempt's outcome and tokens, whatever became of it. `ended`: when its answer was complete, or it was over."""
         if attempt.outcome == "abandoned":
-            attempt.target.health.abandoned()
+            attempt.target.health.abandoned(attempt.probe)
         if relay is not None and (relay.first_content_at or relay.finished):
             attempt.characters = relay.characters
             attempt.model = relay.model

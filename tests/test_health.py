@@ -96,8 +96,8 @@ def test_a_target_down_for_a_minute_serves_again_within_sixteen_seconds() -> Non
 def test_an_abandoned_probe_lets_another_go() -> None:
     health, clock, _ = opened()
     clock.now += 5
-    health.begin()
-    health.abandoned()
+    probe = health.begin()
+    health.abandoned(probe)
     assert health.ready()
 
 
