@@ -8,14 +8,14 @@ which is set back to 0 whenever a phase with another deadline begins (progress o
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
 import msgspec
 
 from gateway.backends import Decoder
-from gateway.call import Attempt, Call, Outlet
+from gateway.call import LARGE, Attempt, Call, Outlet
 from gateway.chat import Thought
 from gateway.errors import GatewayError, Unavailable, UpstreamError
 from gateway.events import Finished
@@ -29,8 +29,14 @@ TAIL = 0.25
 """Seconds that an upstream may take to end its body after the answer is complete; then the connection is closed."""
 
 
+ENDS_OF_PIECES = (b"\n\n", b"\r\n\r\n", b"}\n", b"}\r\n")
+"""Of an event, or a line."""
 LOOK = 0.25
 """Seconds between two looks at a call at most: what begins outside of it (a client that stops reading) is seen by then."""
+
+
+Beside = Callable[..., Awaitable[Any]]
+"""`await beside(work, *args)`: done in a thread, for what would keep the event loop for long."""
 
 
 class Tail(Exception):
@@ -44,7 +50,8 @@ class Lost(Exception):
 class Leg(msgspec.Struct, eq=False):
     """One attempt in flight, and the reader of its response. `relay` is set when the response's head has come.
 
-    `priced` adds what the answer costs to its end.
+    `priced` adds what the answer costs to its end. `beside(work, *args)` is done in a thread: what comes in one large piece
+    (a document, an event of megabytes) takes too long for the event loop. What follows meanwhile waits in `_queue`.
     """
 
     flow: "Flow"
@@ -53,11 +60,15 @@ class Leg(msgspec.Struct, eq=False):
     task: "asyncio.Task[Any] | None" = None
     prefilled: bool = False
     priced: "Callable[[Leg, Finished], Finished] | None" = None
+    beside: "Beside | None" = None
     decoder: Decoder | None = None
     relay: Relay | None = None
     response: UpstreamResponse | None = None
     tail_from: float = 0.0
+    working: "asyncio.Task[None] | None" = None  # on a large piece
     _made: Relay | None = None
+    _silent: int = 0  # bytes of which nothing has come yet, or more than LARGE while `working`
+    _queue: list[bytes] = []
 
     __repr__ = object.__repr__  # it holds what was said
 
@@ -103,6 +114,10 @@ class Leg(msgspec.Struct, eq=False):
         if self.relay is not None:
             self.relay.priced = None
         self._made = None
+        if self.working is not None:
+            self.working.add_done_callback(_seen)
+            self.working.cancel()
+            self.working = None
         if self.flow.winner is self:
             self.flow.out.attach(None)
 
@@ -110,11 +125,23 @@ class Leg(msgspec.Struct, eq=False):
         """One read of the upstream's: relay it, and say what the client is to have of it. Raises Lost where another has won."""
         relay, flow = self.relay, self.flow
         assert relay is not None
+        if self._silent > LARGE and self._put_aside(data):
+            return
         if flow.winner is not self:
             self._first(data)
             return
         now = flow.clock()
         chunk = relay.feed(data, now)
+        if chunk:
+            if self._silent:
+                self._silent = 0
+        else:
+            self._count_silent(data)
+        self._say(chunk, now)
+
+    def _say(self, chunk: bytes, now: float) -> None:
+        relay, flow = self.relay, self.flow
+        assert relay is not None
         if relay.finished is None:
             if chunk and not flow.ended:
                 flow.out.write(chunk)
@@ -122,6 +149,45 @@ class Leg(msgspec.Struct, eq=False):
                     flow.inter_token.observe(relay.gap)
         else:
             self._last(chunk, now)
+
+    def _count_silent(self, data: bytes) -> None:
+        """Nothing is to be said yet: this is part of a large piece, unless it ends one."""
+        self._silent = 0 if data.endswith(ENDS_OF_PIECES) else self._silent + len(data)
+
+    def _put_aside(self, data: bytes) -> bool:
+        """Whether this read is for the thread: a large piece may end in it, or the thread is at work."""
+        if self.working is not None:
+            self._queue.append(data)
+            return True
+        response = self.response
+        if self.beside is None or response is None or (b"\n" not in data and b"\r" not in data):
+            return False
+        response.pause()
+        self.working = asyncio.create_task(self._work(data, self.beside, response))
+        return True
+
+    async def _work(self, data: bytes, beside: "Beside", response: UpstreamResponse) -> None:
+        relay, flow = self.relay, self.flow
+        assert relay is not None
+        try:
+            while data:
+                waited, now = not relay.first_content_at, flow.clock()
+                chunk = await beside(relay.feed, data, now)
+                if flow.winner is self:
+                    self._say(chunk, now)
+                elif flow.winner is not None:
+                    raise Lost
+                else:
+                    self._say_first(chunk, now, waited=waited)
+                data = b"".join(self._queue)
+                self._queue.clear()
+        except Exception as error:  # as in a sink: the response's, and told to who waits for its end
+            response.abort(error)
+            raise
+        self._silent = 0
+        self.working = None
+        if not flow.out.blocked_since:
+            response.resume()
 
     def _first(self, data: bytes) -> None:
         """A read before this leg speaks."""
@@ -132,6 +198,13 @@ class Leg(msgspec.Struct, eq=False):
         now = flow.clock()
         waited = not relay.first_content_at
         chunk = relay.feed(data, now)
+        if not chunk:
+            self._count_silent(data)
+        self._say_first(chunk, now, waited=waited)
+
+    def _say_first(self, chunk: bytes, now: float, *, waited: bool) -> None:
+        relay, flow = self.relay, self.flow
+        assert relay is not None
         if waited and relay.first_content_at:
             flow.due = 0.0
         if chunk:
@@ -156,9 +229,31 @@ class Leg(msgspec.Struct, eq=False):
             raise Lost
         now = flow.clock()
         first = not relay.committed
-        chunk = relay.close(now)
+        self._close(relay.close(now), now, first=first)
+
+    @property
+    def large(self) -> bool:
+        """Whether the end of the body takes a thread: `close_beside`, in place of `close`."""
+        relay = self.relay
+        return self.working is not None or (relay is not None and relay.uncommitted > LARGE and self.beside is not None)
+
+    async def close_beside(self) -> None:
+        """The same as `close`, with what is large in a thread."""
+        if self.working is not None:
+            await self.working
+        relay, now = self.relay, self.flow.clock()
+        assert relay is not None
+        if self.beside is None:
+            return self.close()
+        first = not relay.committed
+        chunk = await self.beside(relay.close, now)
+        if self.flow.winner is not None and self.flow.winner is not self:
+            raise Lost
+        self._close(chunk, now, first=first)
+
+    def _close(self, chunk: bytes, now: float, *, first: bool) -> None:
         if chunk:
-            flow.hand_over(self, chunk, now, first=first)
+            self.flow.hand_over(self, chunk, now, first=first)
 
     def tick(self, now: float) -> float:
         """End it where it is late. Returns when its next deadline is, as things stand."""
@@ -182,6 +277,12 @@ class Leg(msgspec.Struct, eq=False):
         if now > deadline and self.response is not None:
             self.response.abort(error())
         return deadline
+
+
+def _seen(work: "asyncio.Task[None]") -> None:
+    """The response has told the error already."""
+    if not work.cancelled():
+        work.exception()
 
 
 def _is_stream(response: UpstreamResponse) -> bool:

@@ -34,7 +34,7 @@ from gateway.errors import (
     without_frames,
 )
 from gateway.events import Finished, Usage
-from gateway.flow import Flow, Leg, Tail
+from gateway.flow import Beside, Flow, Leg, Tail
 from gateway.forwarding import forwarded, with_forwarded
 from gateway.frontends import Answer
 from gateway.hedging import race
@@ -51,8 +51,6 @@ Policy = Callable[[Call], AbstractAsyncContextManager[None] | None]
 """None: this call is none of the policy's."""
 Room = Callable[[Attempt, ChatRequest], AbstractAsyncContextManager[None] | None]
 """What an attempt takes of its upstream's limits; entering it raises NoRoom. None: there are none."""
-Beside = Callable[..., Awaitable[Any]]
-"""`await beside(work, *args)`: done in a thread, for what would keep the event loop for long."""
 
 COST = "x-sluice-cost-usd"
 ERROR_BODY = 64 << 10
@@ -397,7 +395,7 @@ class Pipeline:
             call.series.request_overhead.observe(attempt.started - call.received)
         call.attempts.append(attempt)
         task = asyncio.current_task() if flow.won is not None else None  # only one of several has to be told apart
-        leg = Leg(flow, attempt, last, task, prefilled, self._priced if not flow.resumes else self._summed)
+        leg = Leg(flow, attempt, last, task, prefilled, self._priced if not flow.resumes else self._summed, self._beside)
         flow.legs.append(leg)
         connect, headers = _waits(attempt)
         target.load.in_flight += 1
@@ -411,7 +409,10 @@ class Pipeline:
                     if not 200 <= response.status < 300:  # any 2xx with a body is an answer (RFC 9110 15.3)
                         raise await _refused(target, response)
                     await response.pump(leg.sink)
-                    leg.close()
+                    if leg.large:
+                        await leg.close_beside()
+                    else:
+                        leg.close()
                 except (Tail, UpstreamError):
                     if relay.finished is None:
                         raise

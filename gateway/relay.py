@@ -108,6 +108,11 @@ class Relay(msgspec.Struct, eq=False):
         return self._said if self._reproducing else self._said + text
 
     @property
+    def uncommitted(self) -> int:
+        """Bytes of the body that came before anything was said."""
+        return self._received
+
+    @property
     def pieces(self) -> int:
         """Pieces of content that came: most providers send a token at a time."""
         return self._counted + len(self._text) - self._folded

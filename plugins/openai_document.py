@@ -14,9 +14,10 @@ from gateway.errors import UpstreamGarbled
 from gateway.events import Started, StreamEvent, TextDelta, Verbatim
 from gateway.wire.lenient import encoded, fit, parse, whole_characters
 from gateway.wire.sse import EventStream
+from plugins import openai_stream
 from plugins.decoding import MAX_EVENT, failure_of
 from plugins.openai_chunk import MALFORMED, Choice, Delta, ReportedUsage
-from plugins.openai_stream import COUNTS, MAX_DOCUMENT, WHITE, ChunkDecoder, Edits, check_size, completed, finished
+from plugins.openai_stream import COUNTS, WHITE, ChunkDecoder, Edits, check_size, completed, finished
 
 
 class _Said(Choice, gc=False):
@@ -31,6 +32,8 @@ class _Completion(msgspec.Struct, gc=False):
     model: str | None = None
 
 
+MAX_DOCUMENT = 32 << 20
+"""Bytes of a plain completion. What is none, or has to be put right, may have those of a document in place of a stream."""
 _NO_ERROR = (b"null", b"false", b"{}", b'""', b"[]", b"0")
 _decode = msgspec.json.Decoder(_Completion).decode
 
@@ -107,6 +110,7 @@ class DocumentDecoder:
         known = completed(usage) if usage is not None else None
         odd = usage is not None and known != (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
         if edits is not None or plain is not None or odd:
+            self._check_length()
             plain = parse(body) if plain is None else plain
             if edits is not None:
                 edits.apply(plain)
@@ -116,12 +120,17 @@ class DocumentDecoder:
         events.append(Verbatim(body, whole=True))
         return events
 
+    def _check_length(self) -> None:
+        if len(self._body) > openai_stream.MAX_DOCUMENT:
+            raise UpstreamGarbled(f"The upstream sent a document longer than {openai_stream.MAX_DOCUMENT} bytes that is odd")
+
     def _completion(self, body: bytes) -> tuple[_Completion | None, dict[str, Any] | None]:
         """The completion, and its plain values where it had to be read field by field; None for what is not just that."""
         plain: dict[str, Any] | None = None
         try:
             completion = _decode(body)
         except MALFORMED:
+            self._check_length()
             try:
                 plain, odd = fit(parse(body), _Completion)
                 plain = whole_characters(plain)
@@ -135,6 +144,7 @@ class DocumentDecoder:
         return ChunkDecoder(True, self._strict, EventStream(self._max_event), self._keep_stop)
 
     def _by_another(self) -> list[StreamEvent]:
+        self._check_length()
         self._other = self._reader()
         body, self._body = bytes(self._body), b""
         return self._other.feed(body)

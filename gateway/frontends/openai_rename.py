@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
+from gateway.wire.jsontext import value_of
 from gateway.wire.sse import EventStream, payloads
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder().decode
 _NAME = re.compile(rb'"model"\s*:\s*"(?:[^"\\]|\\.)*"')
 
 
@@ -35,8 +35,8 @@ class Renaming:
         if data.count(b'"model"') == 1 and (found := _NAME.search(data)):  # a quote in a text is escaped: this is a key
             return b"%b%b%b" % (data[: found.start()], self._written, data[found.end() :])
         try:
-            value: Any = _decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            value: Any = value_of(data)
+        except ValueError:
             try:
                 value = json.loads(data)
             except (ValueError, RecursionError):

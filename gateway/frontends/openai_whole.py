@@ -34,10 +34,10 @@ from gateway.frontends.openai_errors import error_object
 from gateway.frontends.openai_reasoning import reasoning_details, thinking_blocks
 from gateway.frontends.openai_rename import Renaming
 from gateway.wire.call_ids import new_call_id
+from gateway.wire.jsontext import value_of
 from gateway.wire.sse import EventStream, payloads
 
 _json = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder().decode
 _decode_text = msgspec.json.Decoder(str).decode
 _CONTENT = re.compile(rb'"content":\s*("(?:[^"\\]|\\.)*")')
 
@@ -255,8 +255,8 @@ def _around(payload: bytes, text: str) -> tuple[bytes, bytes]:
 def _value(data: bytes) -> Any:
     """The decoder has read it already; what it passed over may be less than perfect JSON."""
     try:
-        return _decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return value_of(data)
+    except ValueError:
         pass
     try:
         return json.loads(data.decode("utf-8", "replace"))

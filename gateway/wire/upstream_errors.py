@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from gateway.errors import CONNECTION, UpstreamError, UpstreamErrorKind
+from gateway.wire.jsontext import value_of
 from gateway.wire.retry_after import parse_duration, parse_reset, parse_retry_after, wait_in_words
 
 MAX_MESSAGE = 500
@@ -146,11 +147,11 @@ def told_error(payload: bytes) -> UpstreamError | None:
     For decoders: it is asked of what is no part of an answer, or has an `error` in it.
     """
     try:
-        value = msgspec.json.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        value = value_of(payload)
+    except ValueError:
         try:
-            value = msgspec.json.decode(payload.decode("utf-8", "replace"))
-        except (msgspec.DecodeError, RecursionError):
+            value = value_of(payload.decode("utf-8", "replace").encode())
+        except ValueError:
             return None
     return stream_error(value) if tells_error(value) else None
 
@@ -181,8 +182,8 @@ def tells_error(value: Any) -> bool:
 def read(body: bytes) -> Reason:
     """What an error body says; an empty Reason where it says nothing. JSON, events of a stream, HTML and text are read."""
     try:
-        return reason_of(msgspec.json.decode(body))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return reason_of(value_of(body))
+    except ValueError:
         pass
     text = body[: 8 * MAX_WORDS].decode("utf-8", "replace").lstrip("\ufeff \t\r\n")
     if text.startswith("<"):
@@ -402,7 +403,7 @@ def _inner(text: str) -> Any:
     if text[:1] not in ("{", "[") and text.lstrip()[:1] not in ("{", "["):
         return None
     try:
-        value = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        value = value_of(text.encode("utf-8", "surrogatepass"))
+    except ValueError:
         return None
     return value if isinstance(value, dict | list) else None

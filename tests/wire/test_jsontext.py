@@ -295,3 +295,18 @@ def test_no_depth_is_one_too_many_for_a_reason() -> None:
         for depth in range(100, 1100):
             with contextlib.suppress(BadRequest):
                 parse_object(b'{"a":' + spaced + b"[" * depth + b"]" * depth + b"}")
+
+
+def test_values_of_slow_numbers_are_read_by_the_scanner_that_is_quick_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(text: bytes) -> None:
+        raise AssertionError("14 microseconds a number")
+
+    text = b'{"z":[' + b"5e-324," * 9_000 + b"1]}"
+    monkeypatch.setattr(jsontext, "_value", slow)
+    assert len(jsontext.value_of(text)["z"]) == 9_001
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[" * 100_000, b'"\xff"', b'{"a":1}x'])
+def test_what_is_no_json_has_no_value(text: bytes) -> None:
+    with pytest.raises(ValueError):
+        jsontext.value_of(text)
