@@ -187,6 +187,7 @@ class UpstreamError(GatewayError):
     `status` is the upstream's HTTP status, 0 where there was none; `retry_after` in seconds where it said so.
     `detail` is for the log only: what happened to the connection, with the upstream's address.
     The message is safe to show: the provider's own words about the request, or ours; never a header or a key.
+    `provider_code` is the provider's own name for what went wrong, "" where it gave none.
     `words` is what it was made of, unmasked, until the upstream's own secrets have been masked in it, too
     (`gateway.wire.upstream_errors.conceal`); it is never shown or logged.
     """
@@ -201,6 +202,7 @@ class UpstreamError(GatewayError):
         self.status = status
         self.retry_after = retry_after
         self.words = ""
+        self.provider_code = ""
 
     @property
     def callers_fault(self) -> bool:

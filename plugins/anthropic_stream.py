@@ -4,7 +4,7 @@ A stream is message_start, then content blocks (start, deltas, stop), message_de
 message_stop, its terminator. Event types nobody here knows are skipped, as the vendor's versioning policy asks.
 How it ends:
 
-    message_stop                                      complete; `stop` where no stop reason came, and that is counted
+    message_stop, or a proxy's [DONE] behind content  complete; `stop` where no stop reason came, and that is counted
     a stop reason, then the body's end                complete
     usage in a message_delta, then the body's end     complete where `usage_is_end`, else cut
     the body's end with none of these                 cut
@@ -12,6 +12,7 @@ How it ends:
 
 Where the client's tools were called, `stop` is `tool_calls` unless `keep_stop`. A last event that is whole JSON counts,
 though the empty line behind it is missing. An event that msgspec refuses is read field by field (`gateway.wire.lenient`).
+A stream without its message_start begins with its first block.
 Citations and the results of tools the provider ran have no event of ours.
 
 A thinking block's signature, and a redacted block's data, are told as one event at the block's end. Thinking of which no text
@@ -41,7 +42,7 @@ from gateway.events import (
     Usage,
     Working,
 )
-from gateway.wire.lenient import REPLACEMENT, Halves, fit, is_object, parse, whole_characters
+from gateway.wire.lenient import REPLACEMENT, Halves, encoded, fit, is_object, parse, whole_characters
 from gateway.wire.sse import Event, EventStream
 from gateway.wire.upstream_errors import stream_error, told_error
 from plugins.decoding import MAX_EVENT, FrameDecoder, arguments_of, failure_of
@@ -73,6 +74,9 @@ EVENTS = frozenset(
         "error",
     }
 )
+
+BEGINNINGS = frozenset({"content_block_start", "content_block_delta", "message_delta"})
+"""Events that say something though no message_start came."""
 
 
 class _OutputDetails(msgspec.Struct):
@@ -212,6 +216,8 @@ class MessagesDecoder(FrameDecoder[Event]):
             message = parse(document)
         except (ValueError, RecursionError):
             raise UpstreamTruncated from None
+        if type(message) is list and len(message) == 1:
+            message = message[0]
         if type(message) is not dict:
             raise UpstreamGarbled
         if message.get("type") == "error" or "content" not in message:
@@ -236,9 +242,13 @@ class MessagesDecoder(FrameDecoder[Event]):
         if event is None:
             if not self._started and _is_message(frame.data):
                 self._whole(frame.data, events)
+            elif self._has_content and frame.data.strip() == b"[DONE]":
+                self._finish(events)
             return
         if not self._started and event.type not in ("message_start", "error"):
-            raise UpstreamGarbled
+            if event.type not in BEGINNINGS:
+                raise UpstreamGarbled
+            self._start(_Message(), events)
         if event.index is None:
             event.index = self._block_index + (event.type == "content_block_start")
         match event:
@@ -250,11 +260,7 @@ class MessagesDecoder(FrameDecoder[Event]):
             case _Event(type="content_block_stop"):
                 self._block_end(event.index, events)
             case _Event(type="message_start") if not self._started:
-                self._started = True
-                self._framing = self._stream
-                message = event.message or _Message()
-                self._count(message.usage)
-                events.append(Started(message.id or "", message.model or ""))
+                self._start(event.message or _Message(), events)
             case _Event(type="message_delta", delta=delta):
                 self._count(event.usage)
                 self._usage_ended = self._usage_ended or event.usage is not None
@@ -263,6 +269,17 @@ class MessagesDecoder(FrameDecoder[Event]):
                 self._finish(events)
             case _Event(type="error"):
                 raise stream_error(event.error or _values(frame.data))
+
+    def _start(self, message: _Message, events: list[StreamEvent]) -> None:
+        self._started = True
+        self._framing = self._stream
+        self._count(message.usage)
+        events.append(Started(message.id or "", message.model or ""))
+
+    @property
+    def _has_content(self) -> bool:
+        """Whether a block has begun."""
+        return self._started and self._block_index >= 0
 
     def _decode(self, frame: Event) -> _Event | None:
         data = frame.data
@@ -293,7 +310,7 @@ class MessagesDecoder(FrameDecoder[Event]):
     def _mended(self, data: bytes) -> _Event | None:
         """The event that msgspec refused, field by field; None for what is no JSON object."""
         try:
-            plain, odd = fit(parse(data), _Event)
+            plain, odd = fit(_worded(parse(data)), _Event)
             if self._halves is not None or _HALF.search(data):
                 self._join_halves(plain)
                 plain = whole_characters(plain)
@@ -433,6 +450,15 @@ class MessagesDecoder(FrameDecoder[Event]):
             reason = "tool_calls"
         usage = None if self._usage is None else _usage(self._usage)
         events.append(Finished(reason, usage, self._stop_reason))
+
+
+def _worded(event: Any) -> Any:
+    """The event with the text of a tool's input, where the input itself stands in its place."""
+    match event:
+        case {"delta": {"partial_json": dict() | list() as given} as delta}:
+            return {**event, "delta": {**delta, "partial_json": encoded(given).decode()}}
+        case _:
+            return event
 
 
 def _values(data: bytes) -> dict[str, Any]:

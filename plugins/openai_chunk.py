@@ -58,7 +58,8 @@ class _CompletionDetails(msgspec.Struct, gc=False):
 
 
 class ReportedUsage(msgspec.Struct, gc=False):
-    """`cached_tokens` and `prompt_cache_hit_tokens` stand for the details at Moonshot and DeepSeek."""
+    """`cached_tokens` and `prompt_cache_hit_tokens` stand for the details at Moonshot and DeepSeek, `input_tokens` and
+    `output_tokens` for the counts at servers that translate from another dialect."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -67,15 +68,18 @@ class ReportedUsage(msgspec.Struct, gc=False):
     completion_tokens_details: _CompletionDetails | None = None
     cached_tokens: int | None = None
     prompt_cache_hit_tokens: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
 
 
 class Choice(msgspec.Struct, gc=False):
-    """`usage` is Moonshot's place for it; `finish_reason` is "" at some until there is one."""
+    """`usage` is Moonshot's place for it, `error` OpenRouter's for one; `finish_reason` is "" at some until there is one."""
 
     delta: Delta | None = None
     index: int | None = None
     finish_reason: str | None = None
     usage: ReportedUsage | None = None
+    error: Any = None
 
 
 class _Groq(msgspec.Struct, gc=False):

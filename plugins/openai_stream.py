@@ -418,6 +418,8 @@ class ChunkDecoder(msgspec.Struct, eq=False):
                 self._tool_call(ToolCallPart(function=delta.function_call), said, events, position, key, "function_call")
         if choice.finish_reason:
             self._end(choice.finish_reason, position, key, said, events)
+            if self._failure is not None and choice.error:
+                self._failure = stream_error({"error": choice.error})
         if choice.usage is not None:
             self._usage = self._counted(choice.usage, self._usage)
             if self.verbatim:
@@ -596,7 +598,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
 
     def _not_a_chunk(self, payload: bytes, events: list[StreamEvent], passed: list[bytes]) -> None:
         word = payload.strip()
-        if word == b"[DONE]":
+        if word.upper() == b"[DONE]":
             self._finish(events, passed)
         elif word:
             self._skip()
@@ -706,7 +708,7 @@ def _parts(parts: Sequence[ContentPart], events: list[StreamEvent]) -> str | Non
     for part in parts:
         if part.text:
             events.append(TextDelta(part.text))
-        plain = plain and part.thinking is None and part.type in ("text", "")
+        plain = plain and part.thinking is None and (part.text is not None or part.type in ("text", ""))
         match part.thinking:
             case None | "":
                 pass
@@ -726,6 +728,8 @@ def _usage(usage: ReportedUsage | None) -> Usage | None:
     if usage is None:
         return None
     given, said, total = usage.prompt_tokens, usage.completion_tokens, usage.total_tokens or 0
+    if given is None and said is None:
+        given, said = usage.input_tokens, usage.output_tokens
     if given is None and said is None:
         return None
     if given is None:

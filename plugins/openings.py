@@ -57,7 +57,7 @@ class EventsOrDocument:
             if not start and len(self._kept) < LIMIT:
                 return []
             data, self._kept, self._known = self._kept, b"", True
-            if start.startswith(b"{"):
+            if start.startswith((b"{", b"[")):
                 self._document = _Document(self._stream.limit)
                 data = start
         if self._document is None:
@@ -90,7 +90,7 @@ class LinesOrDocument:
             data, self._kept, self._known = start, b"", True
             if start.startswith(_FIELDS):
                 self._events = EventStream(self._limit)
-            elif start.startswith(b"{") and not line.rstrip().endswith(b"}"):
+            elif start.startswith((b"{", b"[")) and not line.rstrip().endswith((b"}", b"]")):
                 self._document = _Document(self._limit)
         if self._events is not None:
             return [event.data for event in self._events.feed(data) if event.data != b"[DONE]"]

@@ -1,6 +1,7 @@
 """Errors in OpenAI's shape: the only one whose message and code its SDKs show.
 
-The codes that clients act upon are OpenAI's (LangChain looks for `context_length_exceeded`); the others are ours.
+The codes that clients act upon are OpenAI's (LangChain looks for `context_length_exceeded`); the provider's own stands where
+it refused the request for another reason or failed in its stream; the others are ours.
 
 Standard: https://platform.openai.com/docs/guides/error-codes/api-errors
 """
@@ -30,10 +31,18 @@ def error_object(error: GatewayError) -> dict[str, Any]:
         "message": error.message,
         "type": _type(error),
         "param": error.param,
-        "code": _CODES.get(error.code, error.code),
+        "code": _code(error),
     }
     wait = wait_of(error)
     return {"error": told if wait is None else {**told, "retry_after": wait}}
+
+
+def _code(error: GatewayError) -> str:
+    match error:
+        case UpstreamError(kind="bad_request" | "stream_error", provider_code=str(code)) if code:
+            return code  # as a caller who asked the provider directly would read it
+        case _:
+            return _CODES.get(error.code, error.code)
 
 
 def _type(error: GatewayError) -> str:

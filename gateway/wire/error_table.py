@@ -6,7 +6,8 @@ may keep later, more general ones from being asked ("tokens per minute" is a rat
 
 How a row is compared:
 
-- Codes without regard to case, punctuation and an ending of "error" or "exception": "RateLimitError" is "rate_limit".
+- Codes without regard to case, punctuation and an ending of "error" or "exception": "RateLimitError" is "rate_limit". Of one
+  with a dot that is not here, what stands before it: "RateLimitExceeded.EndpointRPMExceeded".
 - Words in lower case, without quotes and backticks, white space as one blank. "…" stands for up to 160 characters; a row
   that begins with "re:" is a regular expression.
 
@@ -35,13 +36,19 @@ _DASHSCOPE = "https://help.aliyun.com/en/model-studio/error-code"
 _MINIMAX = "https://platform.minimax.io/docs/api-reference/errorcode"
 _BEDROCK = "https://docs.aws.amazon.com/bedrock/latest/userguide/troubleshooting-api-error-codes.html"
 _GRPC = "https://cloud.google.com/apis/design/errors"
-_GOOGLE = "https://cloud.google.com/apis/docs/reference/rpc/google.rpc#errorreason"
+_GOOGLE = "https://cloud.google.com/dotnet/docs/reference/Google.Api.CommonProtos/latest/Google.Api.ErrorReason"
+_GEMINI = "https://ai.google.dev/gemini-api/docs/generate-content/api-errors"
 _NOVITA = "https://novita.ai/docs/api-reference/basic-error-code"
 _ZENMUX = "https://docs.zenmux.ai/guide/advanced/error-codes"
 _DEEPSEEK = "https://api-docs.deepseek.com/quick_start/error_codes"
 _OPENROUTER = "https://openrouter.ai/docs/api/reference/errors-and-debugging"
-_AZURE = "https://learn.microsoft.com/en-us/azure/ai-services/openai/concepts/content-filter"
+_AZURE = "Gitlawb/openclaude#273"
+_AZURE_NO_DEPLOYMENT = "chatboxai/chatbox#646"
 _ARK = "https://www.volcengine.com/docs/82379/1299023"
+_ARK_MORE = "https://www.volcengine.com/docs/82379/1099476"
+_QIANFAN = "https://cloud.baidu.com/doc/qianfan-api/s/Om9b4yj3w"
+_GROQ = "https://console.groq.com/docs/errors"
+_GROQ_SPEND = "https://console.groq.com/docs/spend-limits"
 _PI = "https://github.com/earendil-works/pi/issues/129"
 _GENERAL = "what the rows above have in common"
 
@@ -53,6 +60,8 @@ CODES: tuple[Row, ...] = (
     Row("context_length", "exceed_context_size_error", "openclaw/openclaw#64196"),
     Row("context_length", "model_max_prompt_tokens_exceeded", "microsoft/copilot-intellij-feedback#94"),
     Row("context_length", "request_too_large", _ANTHROPIC),
+    Row("context_length", "tokens_too_long", _QIANFAN),
+    Row("context_length", "characters_too_long", _QIANFAN),
     Row("context_length", "1261", _BIGMODEL),
     # the account's money
     Row("billing", "insufficient_quota", _OPENAI),
@@ -67,6 +76,7 @@ CODES: tuple[Row, ...] = (
     Row("billing", "exceeded_current_quota_error", _KIMI),
     Row("billing", "Arrearage", _DASHSCOPE),
     Row("billing", "AccountOverdueError", _ARK),
+    Row("billing", "blocked_api_access", _GROQ_SPEND),
     Row("billing", "BILLING_BALANCE_NOT_ENOUGH", _NOVITA),
     Row("billing", "BILLING_DISABLED", _GOOGLE),
     Row("billing", "1113", _BIGMODEL),
@@ -81,6 +91,11 @@ CODES: tuple[Row, ...] = (
     Row("bad_credentials", "API_KEY_SERVICE_BLOCKED", _GOOGLE),
     Row("bad_credentials", "API_KEY_HTTP_REFERRER_BLOCKED", _GOOGLE),
     Row("bad_credentials", "API_KEY_IP_ADDRESS_BLOCKED", _GOOGLE),
+    Row("bad_credentials", "API_KEY_ANDROID_APP_BLOCKED", _GOOGLE),
+    Row("bad_credentials", "API_KEY_IOS_APP_BLOCKED", _GOOGLE),
+    Row("bad_credentials", "ACCESS_TOKEN_SCOPE_INSUFFICIENT", _GOOGLE),
+    Row("bad_credentials", "ACCESS_TOKEN_TYPE_UNSUPPORTED", _GOOGLE),
+    Row("bad_credentials", "USER_PROJECT_DENIED", _GOOGLE),
     Row("bad_credentials", "SERVICE_DISABLED", _GOOGLE),
     Row("bad_credentials", "ACCESS_TOKEN_EXPIRED", _GOOGLE),
     Row("bad_credentials", "CREDENTIALS_MISSING", _GOOGLE),
@@ -122,6 +137,10 @@ CODES: tuple[Row, ...] = (
     Row("content_policy", "SensitiveContentDetected", _ARK),
     Row("content_policy", "InputTextSensitiveContentDetected", _ARK),
     Row("content_policy", "OutputTextSensitiveContentDetected", _ARK),
+    Row("content_policy", "InputImageSensitiveContentDetected", _ARK),
+    Row("content_policy", "InputTextRiskDetection", _ARK_MORE),
+    Row("content_policy", "InputImageRiskDetection", _ARK_MORE),
+    Row("content_policy", "OutputTextRiskDetection", _ARK_MORE),
     Row("content_policy", "ILLEGAL_PROMPT", _NOVITA),
     Row("content_policy", "1301", _BIGMODEL),
     Row("content_policy", "base_resp 1026", _MINIMAX),
@@ -129,6 +148,7 @@ CODES: tuple[Row, ...] = (
     # too much at a time
     Row("rate_limited", "rate_limit_exceeded", _OPENAI),
     Row("rate_limited", "QUOTA_EXHAUSTED", "google-gemini/gemini-cli#27548"),
+    Row("rate_limited", "RESOURCE_QUOTA_EXCEEDED", _GOOGLE),
     Row("rate_limited", "rate_limit_reached_error", _KIMI),
     Row("rate_limited", "rate_limited", "cline/cline#9085"),
     Row("rate_limited", "too_many_requests", "https://docs.cohere.com/reference/errors"),
@@ -151,6 +171,8 @@ CODES: tuple[Row, ...] = (
     Row("rate_limited", "base_resp 1041", _MINIMAX),
     # nobody there who could answer now
     Row("overloaded", "engine_overloaded_error", _KIMI),
+    Row("overloaded", "capacity_exceeded", _GROQ),
+    Row("overloaded", "InvalidEndpoint.ClosedEndpoint", _ARK),
     Row("overloaded", "ModelNotReadyException", _BEDROCK),
     Row("overloaded", "ServiceUnavailableException", _BEDROCK),
     Row("overloaded", "1312", _BIGMODEL),
@@ -158,7 +180,8 @@ CODES: tuple[Row, ...] = (
     Row("not_found", "model_not_found", _OPENAI),
     Row("not_found", "invalid_model", _ZENMUX),
     Row("not_found", "model_not_available", _ZENMUX),
-    Row("not_found", "DeploymentNotFound", "https://learn.microsoft.com/en-us/azure/ai-services/openai/troubleshooting"),
+    Row("not_found", "DeploymentNotFound", _AZURE_NO_DEPLOYMENT),
+    Row("not_found", "ModelNotOpen", _ARK),
     Row("not_found", "ResourceNotFoundException", _BEDROCK),
     Row("not_found", "InvalidEndpointOrModel.NotFound", _ARK),
     Row("not_found", "1211", _BIGMODEL),
@@ -170,7 +193,7 @@ CODES: tuple[Row, ...] = (
     Row("server_error", "base_resp 1024", _MINIMAX),
     Row("server_error", "base_resp 1033", _MINIMAX),
     # the model's own fault, however it is coded
-    Row("stream_error", "tool_use_failed", "https://console.groq.com/docs/tool-use"),
+    Row("stream_error", "tool_use_failed", "agno-agi/agno#4090"),
 )
 
 TYPES: tuple[Row, ...] = (
@@ -214,6 +237,10 @@ WORDS: tuple[Row, ...] = (
         "re:(spend|spending|usage|billing) (hard )?limit\\b.{0,60}(purchase|raise|billing|credits)",
         "Anantys-oss/koan#2412",
     ),
+    Row("billing", "re:(reached|exceeded|hit) (your|its|their|the) (monthly )?spend(ing)? limit", _GROQ_SPEND),
+    Row("billing", "re:spend(ing)? limit (was |has been )?(reached|exceeded)", _GROQ_SPEND),
+    Row("billing", "please enable billing", _GEMINI),
+    Row("billing", "re:(prepay(ment)?|prepaid) credit\\w*\\b.{0,30}(deplet|exhaust|used up)", _GEMINI),
     Row("billing", "re:specified api usage limits", _ANTHROPIC),
     Row("billing", "re:(doesn't|does not|don't|do not) have (any|enough|sufficient) credits", "continuedev/continue#12670"),
     Row("billing", "re:(run|ran) out of (credits|funds|quota)", "Wei-Shaw/sub2api#4069"),
@@ -326,6 +353,13 @@ WORDS: tuple[Row, ...] = (
     Row("context_length", "re:reduce the length of the (messages|prompt|input|conversation)", "mckaywrigley/chatbot-ui#102"),
     Row("context_length", "length of prompt_tokens … must be less than max_seq_len", "chatboxai/chatbox#2060"),
     Row("context_length", "context window exceeds limit", _PI),
+    Row("context_length", "tokens in request more than max tokens allowed", _PI),
+    Row("context_length", "context length is only", "lmstudio-ai/lmstudio-bug-tracker#237"),
+    Row("context_length", "is greater than max_seq_len", "SillyTavern/SillyTavern#3543"),
+    Row("context_length", "sum of prompt length … should not exceed max_num_tokens", "NVIDIA/TensorRT-LLM#9277"),
+    Row("context_length", "request payload size exceeds the limit", "google-gemini/deprecated-generative-ai-android#26"),
+    Row("context_length", "long context beta is not yet available", "anthropics/claude-code#6871"),
+    Row("context_length", "the max input characters is", _QIANFAN),
     Row("context_length", "configured context size is", _PI),
     Row(
         "context_length", "input tokens exceed the configured limit", "https://platform.openai.com/docs/api-reference/responses"
@@ -441,6 +475,7 @@ WORDS: tuple[Row, ...] = (
         "continuedev/continue#10778",
     ),
     Row("bad_credentials", "re:\\b(api ?key)\\b.{0,40}(renew|generate a new|create a new)", "continuedev/continue#11336"),
+    Row("bad_credentials", "authorization header is badly formatted", "tailcallhq/forgecode#1092"),
     Row("bad_credentials", "re:security token included in the request is", _BEDROCK),
     Row("bad_credentials", "request signature we calculated does not match", _BEDROCK),
     Row(
@@ -481,7 +516,7 @@ WORDS: tuple[Row, ...] = (
     Row(
         "not_found",
         "re:deployment\\b.{0,60}\\bdoes not exist",
-        "https://learn.microsoft.com/en-us/azure/ai-services/openai/troubleshooting",
+        _AZURE_NO_DEPLOYMENT,
     ),
     Row("not_found", "模型不存在", _BIGMODEL),
     # nobody there who could answer now

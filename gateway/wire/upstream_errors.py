@@ -41,6 +41,7 @@ _STATUS: Mapping[int, UpstreamErrorKind] = {
     413: "context_length",  # what is too large for one model may not be for another (RFC 9110, 15.5.14)
     425: "server_error",
     429: "rate_limited",
+    498: "overloaded",  # Groq: no room for requests of the flex tier
     503: "overloaded",
     529: "overloaded",
 }
@@ -78,9 +79,10 @@ _MESSAGES = (
 )
 _WITHIN = (
     "error", "message", "detail", "details", "errors", "base_resp", "metadata", "innererror", "inner_error", "raw", "body",
-    "response", "data", "cause",
+    "response", "data", "cause", "choices",
 )  # fmt: skip
 _CODES = ("code", "reason", "error_code", "errorCode", "Code", "type", "error_type", "status", "__type", "name", "kind")
+_NAMED = frozenset({"code", "error_code", "errorCode"})
 _STATUSES = (
     "status_code", "code", "raw_status_code", "status", "http_code", "http_status_code", "http_status", "statusCode",
     "httpStatus",
@@ -97,19 +99,23 @@ _SECONDS = (
 )
 _MILLISECONDS = ("retry_after_ms", "retryAfterMs")
 _HTTP_STATUS = re.compile(r"[45][0-9]{2}\Z").match
+_NAME = re.compile(r"[A-Za-z][A-Za-z_.]{2,63}\Z").match
+"""A code that may be shown to callers: digits could be somebody's account."""
 _NOT_NAMES = re.compile(r"[^a-z0-9一-鿿]+")
 _TAGS = re.compile(r"<[^<>]{0,400}>")
 
 
 class Reason(msgspec.Struct, frozen=True):
     """What the provider said: its message, all its texts, its codes and types in lower case, the HTTP status where the body
-    names one (else 0), and how many seconds it wants to be left alone, where the body says so."""
+    names one (else 0), how many seconds it wants to be left alone, where the body says so, and the first of its codes that is
+    a name, as it wrote it."""
 
     message: str = ""
     codes: tuple[str, ...] = ()
     status: int = 0
     words: str = ""
     wait: float | None = None
+    code: str = ""
 
 
 def upstream_error(status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
@@ -167,12 +173,19 @@ def tells_error(value: Any) -> bool:
     match value:
         case {"error": error} if error:
             return True
-        case {"object": "error"} | {"type": "error"} | {"errors": [_, *_]} | {"detail": str() | [_, *_] | {"msg": _}}:
+        case (
+            {"object": "error"}
+            | {"type": "error"}
+            | {"errors": [_, *_]}
+            | {"detail": str() | [_, *_] | {"msg": _} | {"message": _} | {"error": _}}
+        ):
             return True
         case {"base_resp": {"status_code": int(code)}}:
             return code != 0
-        case {"message": str(), **rest}:
-            return "choices" not in rest and not _SAY_ERROR.isdisjoint(rest)
+        case {"choices": _}:
+            return False
+        case {"message": str(), **rest}:  # Cohere and AWS write nothing but words
+            return not _SAY_ERROR.isdisjoint(rest) or _said(reason_of(value)) is not None
         case [first, *_]:
             return tells_error(first)
         case _:
@@ -204,7 +217,8 @@ def reason_of(value: Any) -> Reason:
     """What a decoded error object says, whichever vendor's shape it has."""
     found = _Found()
     found.read(value, 0)
-    return Reason(found.message, tuple(found.codes), found.status, "\n".join(found.texts)[:MAX_WORDS], found.wait)
+    words = "\n".join(found.texts)[:MAX_WORDS]
+    return Reason(found.message, tuple(found.codes), found.status, words, found.wait, found.code)
 
 
 class _Found:
@@ -215,6 +229,7 @@ class _Found:
         self.texts: list[str] = []
         self.codes: list[str] = []
         self.status = 0
+        self.code = ""
         self.wait: float | None = None
         self._nodes = MAX_NODES
 
@@ -261,6 +276,8 @@ class _Found:
             code = value.get(name)
             if isinstance(code, str):
                 self._code(code)
+                if not self.code and name in _NAMED and _NAME(code):
+                    self.code = code
             elif type(code) is int and not _HTTP_STATUS(str(code)):
                 self.codes.append(str(code))
         if not self.status:
@@ -329,13 +346,14 @@ def _error(kind: UpstreamErrorKind, reason: Reason, status: int, wait: float | N
     error = UpstreamError(kind, shown(kind, reason.message), status=status, retry_after=wait)
     if kind not in CONNECTION:
         error.words = reason.message[: 16 * MAX_MESSAGE]
+        error.provider_code = reason.code
     return error
 
 
 def _said(reason: Reason) -> UpstreamErrorKind | None:
     codes, types, words = _tables()
     names = [code_name(code) for code in reason.codes]
-    for name in names:
+    for name in (*names, *(code_name(code.partition(".")[0]) for code in reason.codes if "." in code)):
         if name in codes:
             return codes[name]
     text = _normal(reason.words or reason.message)

@@ -395,8 +395,7 @@ def test_an_error_of_any_shape_is_an_error(shape: bytes) -> None:
 
 
 GARBLED = [
-    b'{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":5}}',
-    b'{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"before the start"}}',
+    b'{"type":"content_block_stop","index":0}',
     b'{"type":"message_stop"}',
 ]
 

@@ -64,6 +64,7 @@ ENDS: list[tuple[str, bytes, str, str, int]] = [
     ("the last frame's empty line is missing", sse(HI, chunk({}, "stop"))[:-1], "stop", "", 0),
     ("the last frame has no line end", sse(HI, chunk({}, "stop"))[:-2], "stop", "", 0),
     ("the last frame is CRLF", sse(HI, chunk({}, "stop")).replace(b"\n", b"\r\n")[:-2], "stop", "", 0),
+    ("[done]", sse(HI) + b"data: [done]\n\n", "stop", "", 1),
     ("[DONE] without a line end", sse(HI, DONE)[:-2], "stop", "", 1),
     ("neither", sse(HI), "", CUT, 0),
     ("usage alone", sse(HI, USAGE), "", CUT, 0),
@@ -175,6 +176,7 @@ START: Value = {"type": "message_start", "message": {"id": "m", "model": "m", "u
 TEXT: Value = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hi"}}
 TOOL: Value = {"type": "content_block_start", "index": 1, "content_block": {"type": "tool_use", "id": "a", "name": "f"}}
 STOP: Value = {"type": "message_stop"}
+BLOCK: Value = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
 
 
 def ended(reason: str | None) -> Value:
@@ -190,6 +192,8 @@ MESSAGE_ENDS: list[tuple[str, bytes, Any]] = [
     ("an empty reason", events(START, TEXT, ended(""), STOP), said("Hi", "stop")),
     ("no empty line", events(START, TEXT, STOP)[:-1], said("Hi", "stop")),
     ("no line end", events(START, TEXT, ended("end_turn"))[:-2], said("Hi", "stop")),
+    ("[DONE]", events(START, BLOCK, TEXT) + b"data: [DONE]\n\n", said("Hi", "stop")),
+    ("[DONE] behind a call", events(START, TOOL) + b"data: [DONE]\n\n", said("", "tool_calls", ("f", "{}"))),
 ]
 
 
@@ -208,6 +212,7 @@ def test_anthropics_cuts_and_failures(name: str) -> None:
         return heard(TRANSLATED[name], Anthropic(**options).decoder(), [body])
 
     assert ends(events(START, TEXT)).error == CUT
+    assert ends(events(START) + b"data: [DONE]\n\n").error == CUT
     assert ends(events(START, TEXT, ended(None))).error == CUT
     assert ends(events(START, TEXT, ended(None)), usage_is_end=True).said == said("Hi", "stop")
     assert ends(events(START, TEXT), usage_is_end=True).error == CUT
@@ -255,6 +260,7 @@ USAGES: list[tuple[str, list[Any]]] = [
     ("and then null", [HI, chunk({}, "stop", usage=ON_CHOICE), chunk(choices=[], usage={"prompt_tokens": None})]),
     ("partial", [HI, chunk({}, "stop", usage={"prompt_tokens": 5, "total_tokens": 12})]),
     ("without a total", [HI, chunk({}, "stop", usage={"prompt_tokens": 5, "completion_tokens": 7})]),
+    ("in other words", [HI, chunk({}, "stop", usage={"input_tokens": 5, "output_tokens": 7})]),
     (
         "with a vendor's text",
         [chunk({"content": "Hi"}, usage={**ON_CHOICE, "note": 'a "}{" b'}), chunk({}, "stop", usage=ON_CHOICE)],

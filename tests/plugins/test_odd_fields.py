@@ -111,6 +111,7 @@ TEXTS: list[tuple[Any, str]] = [
     (["a", "b"], "ab"),
     ([{"type": "text", "text": "a"}, {"type": "text", "text": 7}], "a7"),
     ([{"type": "text", "text": None}, {"text": "b"}], "b"),
+    ([{"type": "output_text", "text": "a", "annotations": []}, "b"], "ab"),
     ([], ""),
     (None, ""),
     (True, ""),
@@ -302,6 +303,21 @@ def test_anthropics_blocks_need_no_index(name: str) -> None:
     assert anthropic(TRANSLATED[name], *bare).said == SAID
     same = [{**event, "index": 0} if "index" in event else event for event in MESSAGE]
     assert anthropic(TRANSLATED[name], *same).said == SAID
+
+
+@pytest.mark.parametrize("name", TRANSLATED)
+def test_anthropics_stream_may_begin_with_anything_that_says_something(name: str) -> None:
+    assert anthropic(TRANSLATED[name], *MESSAGE[1:]).said == SAID
+    assert anthropic(TRANSLATED[name], {"type": "ping"}, *MESSAGE[1:]).said == SAID
+    assert anthropic(TRANSLATED[name], *MESSAGE[5:]).text == "Hello"
+
+
+@pytest.mark.parametrize("name", TRANSLATED)
+@pytest.mark.parametrize(("given", "arguments"), [({"a": {"b": 1}}, '{"a":{"b":1}}'), ([1], "[1]")])
+def test_anthropics_input_may_be_itself_in_place_of_its_text(name: str, given: Any, arguments: str) -> None:
+    delta = {"type": "content_block_delta", "index": 3, "delta": {"type": "input_json_delta", "partial_json": given}}
+    found = anthropic(TRANSLATED[name], *MESSAGE[:13], delta, *MESSAGE[13:])
+    assert found.calls[-1] == ("g", arguments)
 
 
 @pytest.mark.parametrize("name", TRANSLATED)

@@ -21,6 +21,8 @@ SHAPES: list[tuple[Any, str, str]] = [
     ({"object": "error", "message": "Wrong", "type": "BadRequestError", "code": 400}, "bad_request", "Wrong"),
     ({"code": 429, "message": "Not so fast"}, "rate_limited", "Not so fast"),
     ({"detail": [{"msg": "Wrong", "type": "missing"}]}, "stream_error", "Wrong"),
+    ({"message": "prompt is too long"}, "context_length", "prompt is too long"),
+    ({"detail": {"error": "Not so fast", "code": 429}}, "rate_limited", "Not so fast"),
     ({"errors": [{"message": "Overloaded"}]}, "overloaded", "Overloaded"),
     ({"base_resp": {"status_code": 1002, "status_msg": "Not so fast"}}, "rate_limited", "Not so fast"),
     ({"choices": None, "base_resp": {"status_code": 1027, "status_msg": "Not that"}}, "content_policy", "Not that"),
@@ -68,10 +70,22 @@ def test_a_line_or_document_of_any_shape_is_told_by_the_other_dialects(error: An
         (ChatDecoder, _json([error])),
         (ChatDecoder, msgspec.json.format(_json(error))),
         (MessagesDecoder, _json(error)),
+        (MessagesDecoder, _json([error])),
+        (ChatDecoder, msgspec.json.format(_json([error]))),
     ):
         for reads in exhaustive(body):
             told = failure(decoder(), reads)
             assert (told.kind, told.message) == (kind, words)
+
+
+@pytest.mark.parametrize("decoder", [ChunkDecoder, DocumentDecoder])
+@pytest.mark.parametrize("place", ["delta", "message"])
+def test_an_error_within_a_choice_is_told(place: str, decoder: Callable[[], Any]) -> None:
+    choice = {"index": 0, place: {"content": ""}, "finish_reason": "error", "error": {"code": 429, "message": "Not so fast"}}
+    answer = _json({"id": "1", "choices": [choice]})
+    for body in (answer, b"data: %b\n\n" % answer):
+        told = failure(decoder(), [body])
+        assert (told.kind, told.message) == ("rate_limited", "Not so fast")
 
 
 def test_a_line_behind_text_that_is_an_error_is_told() -> None:

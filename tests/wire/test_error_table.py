@@ -56,6 +56,14 @@ WORDS: dict[str, tuple[str, ...]] = {
         "You passed 99073 input tokens and requested 32000 output tokens. However, the model's context "
         "length is only 131072 tokens, resulting in a maximum input length of 99072 tokens.",
         "Input exceeds the max input token limit",
+        "Input length (265330) exceeds model's maximum context length (262144).",
+        "tokens in request more than max tokens allowed",
+        "Trying to keep the first 8000 tokens, but the context length is only 4096 tokens.",
+        "Request length 71599 + 2048 is greater than max_seq_len 65536",
+        "The sum of prompt length (9351.0), query length (0) should not exceed max_num_tokens (8192)",
+        "Request payload size exceeds the limit: 4194304 bytes.",
+        "The long context beta is not yet available for this subscription.",
+        "the max input characters is 20000",
         "The message you submitted was too long, please reload the conversation and submit something shorter.",
         "Total tokens of image and text exceed max message tokens",
         "input exceeds context length",
@@ -108,6 +116,10 @@ WORDS: dict[str, tuple[str, ...]] = {
         "billing is not active on this account",
         "Your newly created team doesn't have any credits or licenses yet",
         "Payment required",
+        "Your organization has reached its monthly spend limit",
+        "API access is blocked: spending limit reached",
+        "Gemini API free tier is not available in your country. Please enable billing on your project",
+        "Your prepayment credits are depleted",
         "Your account has unpaid invoices",
         "账户已欠费",
         "用户额度不足",
@@ -175,6 +187,7 @@ WORDS: dict[str, tuple[str, ...]] = {
         "Your account has been deactivated",
         "身份验证失败",
         "Expired api token",
+        "bad request: Authorization header is badly formatted",
         "Renew it: this api key is too old, create a new one",
     ),
     "not_found": (
@@ -263,6 +276,16 @@ def test_a_code_decides(row: table.Row) -> None:
     assert status_kind(400, reason_of(error)) == (
         row.kind if row.kind not in ("server_error", "stream_error") else "bad_request"
     )
+
+
+def test_a_code_with_a_dot_is_at_least_what_stands_before_it() -> None:
+    for code, kind in (
+        ("RateLimitExceeded.EndpointTPMExceeded", "rate_limited"),
+        ("InputImageSensitiveContentDetected.PrivacyInformation", "content_policy"),
+        ("AccessDenied.Unpurchased", "bad_credentials"),
+        ("Nobody.Knows", "bad_request"),
+    ):
+        assert upstream_error(400, {}, msgspec.json.encode({"error": {"message": "No", "code": code}})).kind == kind
 
 
 def coarse(row: table.Row, words: str) -> object:

@@ -150,6 +150,7 @@ ANSWERS: list[tuple[int, Any, str, str]] = [
         "billing",
         f"{UNPAID}: used all available credits",
     ),
+    (498, {"error": {"message": "Flex tier is full", "type": "invalid_request_error"}}, "overloaded", "Flex tier is full"),
     (403, {"error": "Content violates usage guidelines."}, "content_policy", "Content violates usage guidelines."),
     (401, {"error": {"message": "the context length is exceeded"}}, "bad_credentials", REFUSED),
 ]
@@ -209,6 +210,9 @@ def test_knows_what_an_error_within_a_stream_means(error: Any, kind: str, messag
         {"errors": [{}]},
         {"detail": "x"},
         {"detail": [{"msg": "x"}]},
+        {"detail": {"error": "x", "code": 429}},
+        {"id": "1", "message": "too many tokens: try using a shorter prompt"},
+        {"message": "Input is too long for requested model."},
         {"code": 400, "message": "x"},
         {"error_code": "BAD_REQUEST", "message": "x"},
         {"statusCode": 429, "message": "x"},
@@ -226,6 +230,7 @@ def test_knows_an_error_in_any_shape(value: Any) -> None:
     [
         {}, [], None, 7, "error", {"error": None}, {"error": {}}, {"errors": []}, {"base_resp": {"status_code": 0}},
         {"type": "ping"}, {"id": "1", "choices": [], "message": "hello", "code": 1}, {"message": "hello"}, {"detail": []},
+        {"detail": {}}, {"choices": [], "message": "too many tokens"},
     ],
 )  # fmt: skip
 def test_knows_what_is_no_error(value: Any) -> None:
