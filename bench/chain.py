@@ -20,13 +20,13 @@ from types import TracebackType
 from typing import Any
 
 import msgspec
-import sluice
+import sluice_config
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from gateway.api import API, Api
-from gateway.configfile import load
-from gateway.logs import Lines
-from gateway.runtime import Runtime
+from sluice.api.routes import API, Api
+from sluice.config.loader import load
+from sluice.runtime.runtime import Runtime
+from sluice.telemetry.logs import Lines
 
 FRAME = (
     b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m",'
@@ -46,7 +46,7 @@ BODY = (
 NDJSON = b'{"sessionId":"session-%d","message":"tokens=1 gap_us=0"}'
 HEADERS = [
     ("Host", "127.0.0.1:1"), ("Content-Type", "application/json"), ("Accept", "text/event-stream"),
-    ("Content-Length", "160"), ("x-api-key", sluice.KEY),
+    ("Content-Length", "160"), ("x-api-key", sluice_config.KEY),
 ]  # fmt: skip
 
 
@@ -130,9 +130,8 @@ class Request:
 async def main(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "gateway.yaml"
-        path.write_text(
-            sluice.config(whole_policy=options.policy).replace("$mock", "1").replace("$port", "8080").replace("$admin", "8081")
-        )
+        text = sluice_config.config(whole_policy=options.policy)
+        path.write_text(text.replace("$mock", "1").replace("$port", "8080").replace("$admin", "8081"))
         runtime = Runtime(load(str(path)), Lines(io.BytesIO()))
     for route in runtime.routes.values():
         for rank in route.ranks:

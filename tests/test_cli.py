@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.identity.keys import digest_of
-from gateway.version import VERSION
+from sluice.identity.keys import digest_of
+from sluice.version import VERSION
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("aiohttp", "redis", "jwt", "cryptography", "prometheus_client", "structlog", "uvloop", "pydantic")
@@ -22,7 +22,7 @@ HEAVY = ("aiohttp", "redis", "jwt", "cryptography", "prometheus_client", "struct
 
 def sluice(*arguments: str, stdin: str = "", cwd: Path = ROOT, **environ: str) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}", **environ}
-    command = [sys.executable, "-m", "gateway", *arguments]
+    command = [sys.executable, "-m", "sluice", *arguments]
     return subprocess.run(
         command, input=stdin, capture_output=True, text=True, env=environment, cwd=cwd, timeout=60, check=False
     )
@@ -134,7 +134,7 @@ def test_check_and_version_import_nothing_heavy(tmp_path: Path) -> None:
         program = f"""
 import sys
 sys.argv = ["sluice", *{arguments!r}]
-from gateway.cli import main
+from sluice.cli import main
 try:
     main()
 except SystemExit:

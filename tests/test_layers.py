@@ -1,89 +1,138 @@
-"""Imports point one way, and only the edges touch sockets, files or Redis (see docs/architecture.md)."""
+"""Imports point one way, no two files import each other in a circle, and only the edges touch sockets, files or servers.
+
+The order of the packages is the one of docs/architecture.md; ORDER has it from the bottom to the top.
+"""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-MODULES = sorted([*ROOT.glob("gateway/**/*.py"), *ROOT.glob("plugins/*.py")])
+SOURCES = {
+    path.relative_to(root).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__"): path
+    for root in (ROOT / "gateway", ROOT / "plugins")
+    for path in sorted(root.rglob("*.py"))
+}
 
-VOCABULARY = {"gateway.errors", "gateway.events", "gateway.chat", "gateway.config", "gateway.units", "gateway.modelrules"}
-EDGES = (
-    "gateway/inbound", "gateway/serve.py", "gateway/upstream", "gateway/limits/redis.py", "gateway/storage/redis.py",
-    "gateway/conversations/sqlite.py", "gateway/identity/remote.py", "gateway/usage/sqlite.py", "gateway/sqlitefile.py",
-    "gateway/keystore/sqlite.py", "gateway/identity/jwks.py", "gateway/supervisor.py", "gateway/cli.py",
-    "gateway/__main__.py", "gateway/configfile.py", "gateway/interpolation.py", "gateway/logs.py", "gateway/output.py",
-    "gateway/ports.py", "gateway/runtime.py",
-)  # fmt: skip
+ORDER = (
+    {"sluice", "sluice.errors", "sluice.version", "sluice.aio", "sluice.model"},
+    {"sluice.config.types", "sluice.config.units", "sluice.config.problems", "sluice.config.yamltext"},
+    {"sluice.wire", "sluice.storage", "sluice.telemetry.series", "sluice.telemetry.output"},
+    {"sluice.backends", "sluice.limits", "sluice.conversations", "sluice.pricing", "sluice.identity"},
+    {"sluice.keystore", "sluice.frontends", "sluice.routing", "sluice.upstream", "sluice.server"},
+    {"sluice.telemetry.logs", "sluice.telemetry.metrics", "sluice.telemetry.notices"},
+    {"sluice.resume", "sluice.proxy"},
+    {"sluice.policies", "sluice.usage", "sluice.telemetry.records"},
+    {"sluice.config"},
+    {"sluice.runtime"},
+    {"sluice.api"},
+    {"sluice.process"},
+    {"sluice.cli", "sluice.__main__"},
+)
+"""Layers; a module belongs to the longest name that it begins with, and imports its own layer and those before it."""
+
+STRICTER = {
+    "sluice.wire": {"sluice.wire", "sluice.errors", "sluice.model", "sluice.backends.transport"},
+    "sluice.limits": {"sluice.limits", "sluice.storage", "sluice.errors"},
+    "sluice.conversations": {"sluice.conversations", "sluice.storage", "sluice.errors"},
+    "sluice.storage": {"sluice.storage", "sluice.config.units"},
+    "sluice.frontends": {"sluice.frontends", "sluice.wire", "sluice.errors", "sluice.model"},
+    "sluice.model": {"sluice.model", "sluice.errors"},
+    "sluice.aio": {"sluice.aio"},
+    "sluice.proxy.relay": {"sluice.backends", "sluice.errors", "sluice.model", "sluice.frontends"},
+    "sluice_plugins": {
+        "sluice_plugins",
+        "sluice.backends",
+        "sluice.wire",
+        "sluice.errors",
+        "sluice.model",
+        "sluice.config.types",
+    },
+}  # fmt: skip
+"""What may be imported by modules that know less than their layer would let them."""
+
+EDGES = {
+    "sluice.cli", "sluice.__main__", "sluice.process", "sluice.server", "sluice.upstream", "sluice.limits.redis",
+    "sluice.storage.redis", "sluice.storage.sqlite", "sluice.conversations.sqlite", "sluice.keystore.sqlite",
+    "sluice.usage.sqlite", "sluice.identity.remote", "sluice.identity.jwks", "sluice.config.loader",
+    "sluice.config.interpolation", "sluice.telemetry.logs", "sluice.telemetry.output", "sluice.runtime",
+}  # fmt: skip
 IO_MODULES = {"socket", "ssl", "aiohttp", "redis", "sqlite3", "httptools", "subprocess", "urllib.request", "uvloop"}
 
 
-def imports_of(path: Path) -> set[str]:
+def within(name: str, places: set[str]) -> bool:
+    return any(name == place or name.startswith(place + ".") for place in places)
+
+
+@cache
+def imports_of(name: str) -> frozenset[str]:
+    """Modules that a module imports, wherever in the file, with `from package import module` as `package.module`."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(SOURCES[name].read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-    return found
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                found.add(whole if whole in SOURCES else node.module)
+    return frozenset(found - {name})
 
 
-def name_of(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
+def ours(name: str) -> frozenset[str]:
+    return frozenset(found for found in imports_of(name) if found in SOURCES)
 
 
-def gateway_imports(path: Path) -> set[str]:
-    return {name for name in imports_of(path) if name.startswith(("gateway", "plugins"))}
+def layer(name: str) -> int:
+    places = [(len(place), at) for at, layer in enumerate(ORDER) for place in layer if within(name, {place})]
+    return max(places)[1]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_nothing_in_the_gateway_imports_a_plugin(path: Path) -> None:
-    if name_of(path).startswith("gateway/"):
-        assert not {name for name in imports_of(path) if name.split(".")[0] == "plugins"}
+def test_every_package_has_its_place_in_the_order() -> None:
+    placed = set().union(*ORDER)
+    assert not placed - {place for place in placed if any(within(name, {place}) for name in SOURCES)}
+    packages = {".".join(name.split(".")[:2]) for name in SOURCES if name.startswith("sluice.")}
+    assert not {package for package in packages if not any(place.startswith(package) for place in placed)}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_only_the_edges_touch_sockets_files_or_servers(path: Path) -> None:
-    if not name_of(path).startswith(EDGES):
-        roots = {name for name in imports_of(path) if name in IO_MODULES or name.split(".")[0] in IO_MODULES}
-        assert not roots
+@pytest.mark.parametrize("name", SOURCES)
+def test_imports_point_one_way(name: str) -> None:
+    if name.startswith("sluice_plugins"):
+        return
+    assert not {found for found in ours(name) if found.startswith("sluice_plugins")}
+    assert not {found for found in ours(name) if layer(found) > layer(name)}
 
 
-@pytest.mark.parametrize(
-    ("folder", "allowed"),
-    [
-        ("gateway/wire", VOCABULARY | {"gateway.wire", "gateway.backends"}),
-        ("gateway/frontends", VOCABULARY | {"gateway.wire", "gateway.frontends"}),
-        ("plugins", VOCABULARY | {"gateway.wire", "gateway.backends", "gateway.transport", "plugins"}),
-        ("gateway/limits", VOCABULARY | {"gateway.limits", "gateway.storage"}),
-        ("gateway/storage", VOCABULARY | {"gateway.storage"}),
-        ("gateway/conversations", VOCABULARY | {"gateway.conversations", "gateway.sqlitefile"}),
-        ("gateway/keystore", VOCABULARY | {"gateway.keystore", "gateway.identity", "gateway.sqlitefile", "gateway.storage"}),
-        ("gateway/sqlitefile.py", set()),
-        ("gateway/identity", VOCABULARY | {"gateway.identity"}),
-        ("gateway/routing.py", VOCABULARY | {"gateway.health", "gateway.strategies"}),
-        ("gateway/strategies.py", VOCABULARY | {"gateway.health"}),
-        ("gateway/health.py", VOCABULARY),
-        ("gateway/relay.py", VOCABULARY | {"gateway.backends", "gateway.frontends"}),
-        ("gateway/pipeline.py", None),
-    ],
-)
-def test_imports_point_one_way(folder: str, allowed: set[str] | None) -> None:
-    forbidden = {"gateway.inbound", "gateway.serve", "gateway.api", "gateway.runtime", "gateway.cli", "gateway.upstream"}
-    for path in MODULES:
-        if not name_of(path).startswith(folder):
-            continue
-        used = gateway_imports(path)
-        assert not used & forbidden, name_of(path)
-        if allowed is not None:
-            strangers = {name for name in used if not any(name == a or name.startswith(a + ".") for a in allowed)}
-            assert not strangers, f"{name_of(path)} imports {strangers}"
+@pytest.mark.parametrize(("place", "allowed"), STRICTER.items(), ids=STRICTER)
+def test_what_knows_less_imports_less(place: str, allowed: set[str]) -> None:
+    strangers = {
+        f"{name} imports {found}"
+        for name in SOURCES
+        if within(name, {place})
+        for found in ours(name)
+        if not within(found, allowed) and found != "sluice"
+    }
+    assert not strangers
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_nobody_catches_cancellation(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text())):
+def test_no_two_files_import_each_other_in_a_circle() -> None:
+    waiting = {name: set(ours(name)) for name in SOURCES}
+    while free := {name for name, found in waiting.items() if not found & waiting.keys()}:
+        for name in free:
+            del waiting[name]
+    assert not waiting, f"a circle is among {sorted(waiting)}"
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_only_the_edges_touch_sockets_files_or_servers(name: str) -> None:
+    if not within(name, EDGES):
+        assert not {found for found in imports_of(name) if found in IO_MODULES or found.split(".")[0] in IO_MODULES}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_nobody_catches_cancellation(name: str) -> None:
+    for node in ast.walk(ast.parse(SOURCES[name].read_text())):
         if isinstance(node, ast.ExceptHandler) and node.type is not None:
             caught = ast.unparse(node.type)
             assert "CancelledError" not in caught
@@ -91,11 +140,11 @@ def test_nobody_catches_cancellation(path: Path) -> None:
 
 
 def test_secrets_are_compared_in_constant_time() -> None:
-    for path in MODULES:
+    for name, path in SOURCES.items():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Compare) and any(isinstance(op, ast.Eq | ast.NotEq) for op in node.ops):
                 operands = {
                     operand.attr if isinstance(operand, ast.Attribute) else getattr(operand, "id", "")
                     for operand in (node.left, *node.comparators)
                 }
-                assert not operands & {"digest", "secret", "api_key"}, f"{name_of(path)}:{node.lineno}"
+                assert not operands & {"digest", "secret", "api_key"}, f"{name}:{node.lineno}"

@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 import pytest
 
-from gateway.api import ADMIN, API
-from gateway.cli import cli
-from gateway.configfile import check
+from sluice.api.routes import ADMIN, API
+from sluice.cli import cli
+from sluice.config.loader import check
+from tests.config.test_values import bundled
 from tests.e2e.gateway_process import DIGEST, KEY, serving
-from tests.test_config_values import bundled
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.conversations import ConversationStore
-from gateway.conversations.memory import MemoryConversations
-from gateway.conversations.sqlite import SqliteConversations
+from sluice.conversations import ConversationStore
+from sluice.conversations.memory import MemoryConversations
+from sluice.conversations.sqlite import SqliteConversations
 
 
 @pytest.fixture(params=["memory", "sqlite"])

@@ -1,7 +1,7 @@
 """What is kept in memory is bounded: the sessions that were quiet longest are forgotten, and the oldest messages."""
 
-from gateway.conversations import Turn
-from gateway.conversations.memory import MemoryConversations
+from sluice.conversations import Turn
+from sluice.conversations.memory import MemoryConversations
 
 
 async def test_forgets_the_session_that_was_quiet_longest() -> None:

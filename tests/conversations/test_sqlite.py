@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from gateway.conversations import Turn
-from gateway.conversations import sqlite as module
-from gateway.conversations.sqlite import SqliteConversations
+from sluice.conversations import Turn
+from sluice.conversations import sqlite as module
+from sluice.conversations.sqlite import SqliteConversations
 
 ROOT = Path(__file__).parents[2]
 
 WRITER = """
 import asyncio, sys
 from pathlib import Path
-from gateway.conversations import Turn
-from gateway.conversations.sqlite import SqliteConversations
+from sluice.conversations import Turn
+from sluice.conversations.sqlite import SqliteConversations
 
 async def main(path):
     store = SqliteConversations(path)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.conversations import ConversationStore, Turn
+from sluice.conversations import ConversationStore, Turn
 
 BLNS = Path(__file__).parents[3] / "shared/security/blns/blns.json"
 

@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from gateway.conversations.turnstile import MAX_WAITING, Turnstile
-from gateway.errors import Unavailable
+from sluice.conversations.turnstile import MAX_WAITING, Turnstile
+from sluice.errors import Unavailable
 
 
 class Session:

@@ -98,7 +98,7 @@ def test_all_toggles_make_their_manifests() -> None:
 
 @pytest.mark.parametrize("values", VALUES)
 def test_the_gateway_accepts_its_configuration(values: str, tmp_path: Path) -> None:
-    from gateway.configfile import check
+    from sluice.config.loader import check
 
     file = tmp_path / "gateway.yaml"
     file.write_text(rendered(VALUES[values])["ConfigMap"]["data"]["gateway.yaml"].replace("${REDIS_URL}", "redis://redis"))

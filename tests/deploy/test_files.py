@@ -65,7 +65,7 @@ def test_compose_shows_nothing_to_the_network() -> None:
 
 
 def test_the_gateway_accepts_the_configuration_of_compose(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gateway.configfile import check
+    from sluice.config.loader import check
 
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.setenv("SLUICE_KEY_DIGEST", "sha256:" + "a" * 64)

@@ -1,7 +1,7 @@
 """Looking into a running gateway's limits: what is left in a bucket, how many places are taken."""
 
-from gateway.limits import Claim, Slot
-from gateway.policies.claims import bucket_of
+from sluice.limits import Claim, Slot
+from sluice.policies.claims import bucket_of
 from tests.e2e.gateways import Running
 
 

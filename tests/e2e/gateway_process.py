@@ -137,7 +137,7 @@ def _start(config: str, env: Mapping[str, str], directory: Path, cwd: Path | Non
     for _ in range(3):  # another process may take a port between our look and the gateway's
         ports = free_port(), free_port()
         process = subprocess.Popen(
-            ["sh", "-c", shell, "sh", sys.executable, "-m", "gateway", "serve", "--config", str(path)],
+            ["sh", "-c", shell, "sh", sys.executable, "-m", "sluice", "serve", "--config", str(path)],
             cwd=cwd or directory,
             env={
                 **os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1",

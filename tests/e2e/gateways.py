@@ -8,10 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from gateway.configfile import load
-from gateway.identity.keys import digest_of
-from gateway.logs import Lines
-from gateway.serve import Gateway
+from sluice.config.loader import load
+from sluice.identity.keys import digest_of
+from sluice.process.serve import Gateway
+from sluice.telemetry.logs import Lines
 
 KEY = "sk-sluice-test"
 DIGEST = digest_of(KEY)

@@ -16,7 +16,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from multidict import CIMultiDict
 
-from gateway.identity.keys import digest_of
+from sluice.identity.keys import digest_of
 from tests.e2e.gateways import Running, gateway
 
 STREAM, WHOLE, OPENAI = "/v1/chat/stream", "/v1/chat", "/v1/chat/completions"

@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.identity.keys import digest_of
+from sluice.identity.keys import digest_of
 from tests.e2e.gateway_process import GatewayProcess
 from tests.e2e.gateway_process import serving as process
 from tests.e2e.gateways import Running, gateway

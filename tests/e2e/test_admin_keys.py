@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from gateway.identity.keys import digest_of
+from sluice.identity.keys import digest_of
 from tests.e2e.gateways import Running, gateway
 from tests.servers import RedisServer, redis_server
 

@@ -25,7 +25,7 @@ def start(folder: Path, text: str | None, **env: str) -> subprocess.CompletedPro
     if text is not None:
         path.write_text(text)
     return subprocess.run(
-        [sys.executable, "-m", "gateway", "serve", "--config", str(path)],
+        [sys.executable, "-m", "sluice", "serve", "--config", str(path)],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "API_PORT": str(free_port()), "ADMIN_PORT": str(free_port()), **env},
         capture_output=True,

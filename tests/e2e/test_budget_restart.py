@@ -9,7 +9,7 @@ from tests.e2e.test_costs import PRICES, ended, session
 from tests.fakes.faulty import Provider, healthy
 from tests.servers import redis_server
 
-pytest.importorskip("gateway.policies.limits", reason="no policy takes budgets in this version")
+pytest.importorskip("sluice.policies.limits", reason="no policy takes budgets in this version")
 
 
 def config(provider: Provider, folder: Path, store: str) -> str:

@@ -24,10 +24,10 @@ from tests import corpus
 from tests.e2e.gateways import HEAD, KEY, gateway
 from tests.e2e.held import Held, of_chunks, of_completion, of_lines
 from tests.fakes.rawserver import CHUNKED, LAST_CHUNK, Peer, RawServer, Request, chunk, sized
+from tests.plugins.openai.test_corpus import ERRORS, GLUED, HTTP_ERRORS, UNSEEN, ends_without_a_reason
+from tests.plugins.openai.test_corpus import finish as openai_finish
 from tests.plugins.test_corpus_anthropic_ollama import HTTP_ERRORS as HTTP_ERRORS_BY_STATUS
 from tests.plugins.test_corpus_anthropic_ollama import REASONS, same_json
-from tests.plugins.test_corpus_openai import ERRORS, GLUED, HTTP_ERRORS, UNSEEN, ends_without_a_reason
-from tests.plugins.test_corpus_openai import finish as openai_finish
 from tests.wire import cuts
 
 RECORDED = corpus.streams("openai-chat", "azure-openai", "anthropic", "ollama")

@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.prices import nanos
+from sluice.pricing.prices import nanos
 from tests.e2e.answers import ask, request_of
 from tests.e2e.gateways import HEAD, KEY, Running, gateway
 from tests.fakes.dialects import INPUT, TOKENS

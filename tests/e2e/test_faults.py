@@ -15,8 +15,8 @@ from types import SimpleNamespace
 import aiohttp
 import pytest
 
-from gateway import runtime
-from gateway.routing import RetryBudget
+from sluice.routing.failover import RetryBudget
+from sluice.runtime import runtime
 from tests.e2e.answers import FULL, MODES, Answer, ask
 from tests.e2e.gateways import HEAD, Running, gateway
 from tests.fakes.dialects import ANSWER, DIALECTS, INPUT, TOKENS

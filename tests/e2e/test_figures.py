@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.health import State
+from sluice.routing.health import State
 from tests.e2e.answers import ask
 from tests.e2e.gateways import HEAD, KEY, Running, gateway
 from tests.e2e.test_disconnect import Caller, callers
@@ -346,7 +346,7 @@ def labelled(g: Running) -> list[str]:
 
 @pytest.mark.parametrize("scrapers", [1, 3])
 async def test_a_scrape_lets_others_have_their_turn_between_its_pieces(scrapers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.metrics.SLICE", 0.0)  # each series is a piece
+    monkeypatch.setattr("sluice.telemetry.metrics.SLICE", 0.0)  # each series is a piece
     async with pair(healthy, healthy) as (g, _):
         for n in range(300):
             g.runtime.metrics.child("inter_token_seconds", f"alias-{n}").observe(n)

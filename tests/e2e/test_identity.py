@@ -11,7 +11,7 @@ import aiohttp
 import jwt
 import pytest
 
-from gateway.identity.keys import digest_of
+from sluice.identity.keys import digest_of
 from tests.e2e.gateways import Running, gateway
 from tests.identity.provider import Provider, provider
 

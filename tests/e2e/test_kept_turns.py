@@ -8,8 +8,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.conversations import Turn
-from gateway.conversations.memory import MemoryConversations
+from sluice.conversations import Turn
+from sluice.conversations.memory import MemoryConversations
 from tests.e2e.gateways import HEAD, KEY, Running, gateway
 from tests.e2e.test_disconnect import Caller
 from tests.upstream.calls import until

@@ -9,8 +9,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.call import LARGE
-from gateway.relay import Relay
+from sluice.proxy.call import LARGE
+from sluice.proxy.relay import Relay
 from tests.e2e.answers import MODES, Answer, ask
 from tests.e2e.gateways import gateway
 from tests.e2e.test_faults import DIALECT, alias, configuration, named, settled

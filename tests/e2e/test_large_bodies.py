@@ -9,10 +9,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.call import LARGE
-from gateway.chat import ChatRequest
-from gateway.frontends.openai import OpenAI as Frontend
-from plugins.openai import OpenAI
+from sluice.frontends.openai.dialect import OpenAI as Frontend
+from sluice.model.chat import ChatRequest
+from sluice.proxy.call import LARGE
+from sluice_plugins.openai.backend import OpenAI
 from tests.e2e.answers import ask
 from tests.e2e.gateways import HEAD, KEY, gateway
 from tests.fakes.faulty import Provider, healthy

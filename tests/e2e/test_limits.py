@@ -12,8 +12,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.identity.keys import digest_of
-from gateway.limits import Slot
+from sluice.identity.keys import digest_of
+from sluice.limits import Slot
 from tests.e2e.buckets import left, taken
 from tests.e2e.gateways import Running, gateway
 from tests.fakes.dialects import INPUT, TOKENS

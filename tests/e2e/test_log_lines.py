@@ -6,7 +6,7 @@ from typing import Any
 
 import aiohttp
 
-from gateway.usage import UsageFailed
+from sluice.usage import UsageFailed
 from tests.e2e.answers import ask
 from tests.e2e.gateways import DIGEST, HEAD, KEY, Running, gateway
 from tests.e2e.test_figures import asked, config, pair

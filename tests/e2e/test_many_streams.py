@@ -13,7 +13,7 @@ from collections import Counter
 
 import aiohttp
 
-from plugins.decoding import MAX_EVENT
+from sluice_plugins.decoding import MAX_EVENT
 from tests.e2e.answers import ask
 from tests.e2e.gateway_process import DIGEST, GatewayProcess, serving
 from tests.e2e.gateways import HEAD, gateway

@@ -16,7 +16,7 @@ import pytest
 from tests.e2e.gateway_process import KEY, ROOT, GatewayProcess, serving
 from tests.e2e.test_bad_start import RIGHT
 from tests.e2e.test_workers import config
-from tests.test_logs import fill
+from tests.telemetry.test_logs import fill
 
 CALLS = 500
 
@@ -116,7 +116,7 @@ async def test_a_reader_that_was_away_gets_every_line_whole_or_is_told_how_many_
 
 
 def run(arguments: list[str], shell: str, folder: Path) -> int:
-    command = ["sh", "-c", shell, "sh", sys.executable, "-m", "gateway", *arguments]
+    command = ["sh", "-c", shell, "sh", sys.executable, "-m", "sluice", *arguments]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "API_PORT": "1", "ADMIN_PORT": "2"}
     return subprocess.run(command, cwd=folder, env=env, timeout=60, stdin=subprocess.DEVNULL).returncode
 
@@ -135,7 +135,7 @@ def test_commands_say_by_their_exit_code_what_they_cannot_print(outputs: str, tm
 def test_a_wrong_start_does_not_wait_for_a_reader_of_its_message(tmp_path: Path) -> None:
     (tmp_path / "wrong.yaml").write_text(RIGHT + "limitz: {}\n")
     with stuck_pipe() as writes:
-        command = [sys.executable, "-m", "gateway", "serve", "--config", "wrong.yaml"]
+        command = [sys.executable, "-m", "sluice", "serve", "--config", "wrong.yaml"]
         env = {**os.environ, "PYTHONPATH": str(ROOT), "API_PORT": "1", "ADMIN_PORT": "2"}
         done = subprocess.run(command, cwd=tmp_path, env=env, timeout=60, stdout=writes, stderr=writes)
     assert done.returncode == 1

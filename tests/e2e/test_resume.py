@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 
-from gateway.identity.keys import digest_of
-from gateway.resume.memory import MemoryJournals
+from sluice.identity.keys import digest_of
+from sluice.resume.memory import MemoryJournals
 from tests.e2e.gateways import HEAD, KEY, Running, gateway
 from tests.servers import RedisServer, redis_server
 

@@ -62,7 +62,7 @@ async def test_a_body_that_does_not_come_is_answered_408() -> None:
 
 
 async def test_a_body_that_is_given_up_for_others_is_answered_503() -> None:
-    """How fast a body has to come: tests/inbound/test_bodies.py."""
+    """How fast a body has to come: tests/server/test_bodies.py."""
     text = CONFIG.replace("body_timeout: 300ms", "body_timeout: 60s, body_limit: 100KiB, body_memory: 100KiB")
     async with gateway(text) as g:
         wires = []

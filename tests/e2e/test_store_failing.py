@@ -5,7 +5,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.identity.keys import digest_of
+from sluice.identity.keys import digest_of
 from tests.e2e.gateways import Running, gateway
 from tests.servers import free_port, redis_server
 

@@ -289,7 +289,7 @@ def second(text: str, folder: Path, gateway: GatewayProcess) -> "subprocess.Pope
     """Another gateway on the ports of this one."""
     (folder / "second.yaml").write_text(text)
     env = {**os.environ, "PYTHONPATH": str(ROOT), "API_PORT": str(gateway.port), "ADMIN_PORT": gateway.admin.rpartition(":")[2]}
-    command = [sys.executable, "-m", "gateway", "serve", "--config", "second.yaml"]
+    command = [sys.executable, "-m", "sluice", "serve", "--config", "second.yaml"]
     return subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.identity.keys import digest_of
+from sluice.identity.keys import digest_of
 from tests.e2e.gateways import Running, gateway
 from tests.fakes.rawserver import Peer, RawServer, Request, sized
 

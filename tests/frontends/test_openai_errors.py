@@ -3,9 +3,9 @@
 import msgspec
 import pytest
 
-from gateway.errors import UpstreamTruncated
-from gateway.frontends.openai_errors import error_object
-from gateway.wire.upstream_errors import stream_error, upstream_error
+from sluice.errors import UpstreamTruncated
+from sluice.frontends.openai.errors import error_object
+from sluice.wire.upstream_errors import stream_error, upstream_error
 
 
 def code_of(status: int, error: dict[str, object]) -> object:

@@ -18,7 +18,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
-from gateway.config import Issuer
+from sluice.config.types import Issuer
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

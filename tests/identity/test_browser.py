@@ -9,13 +9,13 @@ import jwt
 import msgspec
 import pytest
 
-from gateway.config import BrowserTokens as Settings
-from gateway.config import CallLimits, Config, Issuer, Key, Limit, Rate, Seconds, Secret
-from gateway.errors import BadRequest, Forbidden, GatewayError, ModelNotFound, NotFound, Unauthorized
-from gateway.identity import Authenticator
-from gateway.identity.browser import GRACE, BrowserTokens, TokenRequest, is_browser_token, token_request
-from gateway.identity.keys import digest_of
-from gateway.identity.principal import Principal
+from sluice.config.types import BrowserTokens as Settings
+from sluice.config.types import CallLimits, Config, Issuer, Key, Limit, Rate, Seconds, Secret
+from sluice.errors import BadRequest, Forbidden, GatewayError, ModelNotFound, NotFound, Unauthorized
+from sluice.identity import Authenticator
+from sluice.identity.browser import GRACE, BrowserTokens, TokenRequest, is_browser_token, token_request
+from sluice.identity.keys import digest_of
+from sluice.identity.principal import Principal
 
 NOW = 1_800_000_000.25
 SECRET = "0123456789abcdef0123456789abcdef"

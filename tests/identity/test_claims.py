@@ -13,10 +13,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-from gateway.config import Issuer, Seconds
-from gateway.errors import Unauthorized
-from gateway.identity.jwks import ConfiguredKeys, parse_jwks
-from gateway.identity.jwt import Verifier
+from sluice.config.types import Issuer, Seconds
+from sluice.errors import Unauthorized
+from sluice.identity.jwks import ConfiguredKeys, parse_jwks
+from sluice.identity.jwt import Verifier
 from tests.identity.provider import private, provider, public
 
 NOW = 1_800_000_000

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config import CallLimits, Config, Key, Limit, Rate
-from gateway.errors import Unauthorized
-from gateway.identity import Authenticator
-from gateway.identity.keys import Keyring, credentials_of, digest_of, new_key, only_secret, timestamp
+from sluice.config.types import CallLimits, Config, Key, Limit, Rate
+from sluice.errors import Unauthorized
+from sluice.identity import Authenticator
+from sluice.identity.keys import Keyring, credentials_of, digest_of, new_key, only_secret, timestamp
 
 Headers = Sequence[tuple[bytes, bytes]]
 

@@ -12,12 +12,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from gateway.config import Claims, Config, Issuer, Key, Seconds, Secret
-from gateway.errors import ConfigError, Unauthorized
-from gateway.identity import Authenticator
-from gateway.identity.jwks import Jwk, parse_jwks
-from gateway.identity.jwt import Verifier, verify
-from gateway.identity.keys import digest_of
+from sluice.config.types import Claims, Config, Issuer, Key, Seconds, Secret
+from sluice.errors import ConfigError, Unauthorized
+from sluice.identity import Authenticator
+from sluice.identity.jwks import Jwk, parse_jwks
+from sluice.identity.jwt import Verifier, verify
+from sluice.identity.keys import digest_of
 
 NOW = 1_800_000_000.0
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -134,7 +134,7 @@ def test_a_verified_token_is_remembered_until_it_expires(monkeypatch: pytest.Mon
     check = Verifier([ISSUER], clock=lambda: times[0], cache_size=2)
     first = check.principal(token())
     calls: list[str] = []
-    monkeypatch.setattr("gateway.identity.jwt.verify", lambda presented, key, algorithms: calls.append(presented) or b"")
+    monkeypatch.setattr("sluice.identity.jwt.verify", lambda presented, key, algorithms: calls.append(presented) or b"")
     assert check.principal(token()) is first
     assert not calls
     times[0] = NOW + 90

@@ -15,11 +15,11 @@ import pytest
 import trustme
 from aiohttp import web
 
-from gateway.config import Config
-from gateway.errors import ConfigError, Unauthorized, Unavailable
-from gateway.identity import Authenticator, KeysWanted, Principal, remote
-from gateway.identity.jwt import Verifier
-from gateway.identity.remote import OUTCOMES, STALE, FetchFailed, RemoteKeys, fetch, life_of
+from sluice.config.types import Config
+from sluice.errors import ConfigError, Unauthorized, Unavailable
+from sluice.identity import Authenticator, KeysWanted, Principal, remote
+from sluice.identity.jwt import Verifier
+from sluice.identity.remote import OUTCOMES, STALE, FetchFailed, RemoteKeys, fetch, life_of
 from tests.identity.provider import Provider, provider, public
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.errors import Unauthorized
-from gateway.identity.jwks import ALGORITHMS, Jwk, parse_jwks
-from gateway.identity.jwt import verify
+from sluice.errors import Unauthorized
+from sluice.identity.jwks import ALGORITHMS, Jwk, parse_jwks
+from sluice.identity.jwt import verify
 
 VECTORS = Path(__file__).parents[2].parent / "shared/security/wycheproof/testvectors_v1/json_web_signature_test.json"
 EVERY = [name for names in ALGORITHMS.values() for name in names]

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from gateway.keystore import KeyStore
-from gateway.keystore.memory import MemoryKeys
-from gateway.keystore.redis import RedisKeys
-from gateway.keystore.sqlite import SqliteKeys
+from sluice.keystore import KeyStore
+from sluice.keystore.memory import MemoryKeys
+from sluice.keystore.redis import RedisKeys
+from sluice.keystore.sqlite import SqliteKeys
 from tests.servers import RedisServer, redis_server
 
 _prefixes = (f"keys{number}" for number in itertools.count())

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gateway.keystore import StoredKey
+from sluice.keystore import StoredKey
 
 
 def stored(id: str, **fields: Any) -> StoredKey:

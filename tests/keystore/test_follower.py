@@ -6,13 +6,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from gateway.errors import Unavailable
-from gateway.keystore import PAGE, KeyStore
-from gateway.keystore.follower import Follower
-from gateway.keystore.memory import MemoryKeys
-from gateway.keystore.redis import RedisKeys
-from gateway.keystore.table import KeyTable
-from gateway.storage import Reason
+from sluice.errors import Unavailable
+from sluice.keystore import PAGE, KeyStore
+from sluice.keystore.follower import Follower
+from sluice.keystore.memory import MemoryKeys
+from sluice.keystore.redis import RedisKeys
+from sluice.keystore.table import KeyTable
+from sluice.storage import Reason
 from tests.keystore.keys import stored
 from tests.servers import RedisServer
 

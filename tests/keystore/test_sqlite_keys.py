@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.conversations import Turn
-from gateway.conversations.sqlite import SqliteConversations
-from gateway.keystore import StoreFailed
-from gateway.keystore import sqlite as module
-from gateway.keystore.sqlite import SqliteKeys
+from sluice.conversations import Turn
+from sluice.conversations.sqlite import SqliteConversations
+from sluice.keystore import StoreFailed
+from sluice.keystore import sqlite as module
+from sluice.keystore.sqlite import SqliteKeys
 from tests.keystore.keys import stored
 
 

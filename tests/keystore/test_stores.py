@@ -6,9 +6,9 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from gateway.config import Budget, CallLimits, Limit
-from gateway.keystore import PAGE, KeyStore, Superseded, decode, encode
-from gateway.units import Rate
+from sluice.config.types import Budget, CallLimits, Limit
+from sluice.config.units import Rate
+from sluice.keystore import PAGE, KeyStore, Superseded, decode, encode
 from tests.keystore.keys import stored
 
 Open = Callable[[], KeyStore]

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import Unauthorized
-from gateway.keystore import Entry, Superseded
-from gateway.keystore.table import KeyTable
+from sluice.errors import Unauthorized
+from sluice.keystore import Entry, Superseded
+from sluice.keystore.table import KeyTable
 from tests.keystore.keys import stored
 
 NOW = 1_900_000_000.0

@@ -16,9 +16,9 @@ from typing import Any
 
 import redis.asyncio as client
 
-from gateway.limits import BucketStore, Claim, Limit, Slot
-from gateway.limits.redis import RedisStore
-from gateway.limits.shared import SharedStore
+from sluice.limits import BucketStore, Claim, Limit, Slot
+from sluice.limits.redis import RedisStore
+from sluice.limits.shared import SharedStore
 
 Clock = Callable[[], Awaitable[int]]
 PREFIX = "processes"

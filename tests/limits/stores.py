@@ -12,10 +12,10 @@ from fractions import Fraction
 
 import msgspec
 
-from gateway.limits import SLOT_WAIT, BucketStore, Claim, Slot
-from gateway.limits.memory import MemoryStore
-from gateway.limits.redis import RedisStore
-from gateway.limits.shared import SharedStore
+from sluice.limits import SLOT_WAIT, BucketStore, Claim, Slot
+from sluice.limits.memory import MemoryStore
+from sluice.limits.redis import RedisStore
+from sluice.limits.shared import SharedStore
 from tests.servers import RedisServer
 
 STEP = 15_625

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from gateway.limits import Claim, Limit, Slot
-from gateway.limits.bucket import rule_of
-from gateway.limits.memory import MemoryStore
+from sluice.limits import Claim, Limit, Slot
+from sluice.limits.bucket import rule_of
+from sluice.limits.memory import MemoryStore
 from tests.limits.stores import EPOCH, STEP, TRACELESS, Lab, Oracle, lab
 from tests.servers import RedisServer
 

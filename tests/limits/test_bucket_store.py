@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from gateway.limits import SLOT_WAIT, Claim, Limit, Slot
+from sluice.limits import SLOT_WAIT, Claim, Limit, Slot
 from tests.limits.stores import EPOCH, LEASE, Lab
 
 TEN = Limit(capacity=10, rate=2)

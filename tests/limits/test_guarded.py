@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.errors import Unavailable
-from gateway.limits import Claim, Limit, Slot, Verdict
-from gateway.limits.faults import Reason, StoreFailed
-from gateway.limits.guarded import OWED, Guarded, Mode
-from gateway.limits.memory import MemoryStore
+from sluice.errors import Unavailable
+from sluice.limits import Claim, Limit, Slot, Verdict
+from sluice.limits.faults import Reason, StoreFailed
+from sluice.limits.guarded import OWED, Guarded, Mode
+from sluice.limits.memory import MemoryStore
 
 CLAIMS = [Claim("k", Limit(capacity=100, rate=1))]
 TOKENS = Claim("t", Limit(capacity=1000, rate=1), 600)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from gateway.errors import Unavailable
-from gateway.limits import Claim, Limit
-from gateway.limits.memory import MemoryStore
+from sluice.errors import Unavailable
+from sluice.limits import Claim, Limit
+from sluice.limits.memory import MemoryStore
 
 LIMIT = Limit(capacity=2, rate=1)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from gateway.limits import Slot
+from sluice.limits import Slot
 from tests.limits.caller import MOST, STORES
 from tests.servers import RedisServer
 

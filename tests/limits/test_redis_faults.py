@@ -12,10 +12,10 @@ from contextlib import asynccontextmanager
 import pytest
 import redis.asyncio as client
 
-from gateway.limits import Claim, Limit, Slot
-from gateway.limits.guarded import Guarded
-from gateway.limits.memory import MemoryStore
-from gateway.limits.redis import RedisStore
+from sluice.limits import Claim, Limit, Slot
+from sluice.limits.guarded import Guarded
+from sluice.limits.memory import MemoryStore
+from sluice.limits.redis import RedisStore
 from tests.servers import RedisSentinel, RedisServer, redis_server
 
 LIMIT = Limit(capacity=1e9, rate=1)

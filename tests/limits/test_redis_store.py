@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import redis.asyncio as client
 
-from gateway.errors import Unavailable
-from gateway.limits import Claim, Limit, Slot
-from gateway.limits.faults import StoreFailed
-from gateway.limits.guarded import Guarded
-from gateway.limits.memory import MemoryStore
-from gateway.limits.redis import RedisStore
+from sluice.errors import Unavailable
+from sluice.limits import Claim, Limit, Slot
+from sluice.limits.faults import StoreFailed
+from sluice.limits.guarded import Guarded
+from sluice.limits.memory import MemoryStore
+from sluice.limits.redis import RedisStore
 from tests.servers import RedisServer, redis_binaries, redis_server
 
 LIMIT = Limit(capacity=10, rate=0.01)
@@ -358,7 +358,7 @@ async def test_who_is_cancelled_or_too_late_has_taken_nothing(
     redis: RedisServer, timeout: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """How many are of which kind is the machine's to decide, so nothing is asserted of that."""
-    monkeypatch.setattr("gateway.limits.redis.PATIENCE", HANG)  # however slow the machine, late replies are heard
+    monkeypatch.setattr("sluice.limits.redis.PATIENCE", HANG)  # however slow the machine, late replies are heard
     chance = random.Random(7)
     callers, prefix = 40, f"given-back-{timeout}"
     admitted, late, cancelled = set(), 0, 0

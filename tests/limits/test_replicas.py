@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from gateway.limits import Claim, Limit, Slot, Verdict
-from gateway.limits.faults import StoreFailed
-from gateway.limits.guarded import Guarded, share_of
-from gateway.limits.memory import MemoryStore
+from sluice.limits import Claim, Limit, Slot, Verdict
+from sluice.limits.faults import StoreFailed
+from sluice.limits.guarded import Guarded, share_of
+from sluice.limits.memory import MemoryStore
 
 WHOLE = Limit(capacity=12, rate=4)
 

@@ -11,11 +11,11 @@ import msgspec
 import pytest
 import redis.asyncio as client
 
-from gateway.limits import Balance, BucketStore, Claim, Limit, Slot
-from gateway.limits.guarded import Guarded
-from gateway.limits.memory import MemoryStore
-from gateway.limits.redis import RedisStore
-from gateway.limits.shared import SharedStore
+from sluice.limits import Balance, BucketStore, Claim, Limit, Slot
+from sluice.limits.guarded import Guarded
+from sluice.limits.memory import MemoryStore
+from sluice.limits.redis import RedisStore
+from sluice.limits.shared import SharedStore
 from tests.limits.stores import EPOCH
 from tests.servers import RedisServer
 
@@ -157,8 +157,8 @@ async def test_calls_during_an_outage_are_charged_when_the_server_is_back(own_re
 
 DIES = """
 import asyncio, sys, msgspec
-from gateway.limits.redis import RedisStore
-from gateway.limits.shared import SharedStore
+from sluice.limits.redis import RedisStore
+from sluice.limits.shared import SharedStore
 from tests.limits.test_reservation_faults import *
 
 async def main(kind, where):

@@ -6,8 +6,8 @@ import math
 import msgspec
 import pytest
 
-from gateway.limits import Balance, Claim, Limit, Slot
-from gateway.limits.shared import SharedStore
+from sluice.limits import Balance, Claim, Limit, Slot
+from sluice.limits.shared import SharedStore
 from tests.limits.stores import EPOCH, LEASE, Lab
 
 DOLLARS = Limit(capacity=20.0, rate=0.0)

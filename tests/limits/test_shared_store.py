@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 
 import pytest
 
-from gateway.limits import Claim, Limit, Slot
-from gateway.limits.faults import StoreFailed
-from gateway.limits.shared import SharedStore
+from sluice.limits import Claim, Limit, Slot
+from sluice.limits.faults import StoreFailed
+from sluice.limits.shared import SharedStore
 from tests.limits.stores import EPOCH, Lab
 
 ROOT = Path(__file__).parents[2]
@@ -286,8 +286,8 @@ def test_a_process_that_dies_between_two_writes_has_done_all_of_its_call_or_noth
 
 HOLDER = """
 import sys
-from gateway.limits import Claim, Limit, Slot
-from gateway.limits.shared import SharedStore
+from sluice.limits import Claim, Limit, Slot
+from sluice.limits.shared import SharedStore
 
 def done(call):
     try:
@@ -347,8 +347,8 @@ async def test_whoever_is_cancelled_while_it_waits_for_the_lock_has_taken_nothin
 
 KILLED = """
 import asyncio, os, random, signal, sys, time
-from gateway.limits import Claim, Limit, Slot
-from gateway.limits.shared import SharedStore
+from sluice.limits import Claim, Limit, Slot
+from sluice.limits.shared import SharedStore
 
 KEYS, LIMIT, HALF = "abcdefgh", Limit(1 << 20, 1.0), 1 << 19
 

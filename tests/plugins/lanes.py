@@ -6,14 +6,14 @@ from typing import Any
 
 import msgspec
 
-from gateway.backends import Decoder
-from gateway.chat import ChatRequest
-from gateway.errors import UpstreamError
-from gateway.frontends import Answer, Encoder
-from gateway.frontends.openai import OpenAI as Frontend
-from gateway.frontends.widget_answer import Lines
-from gateway.relay import Relay
-from plugins.openai import OpenAI
+from sluice.backends.protocol import Decoder
+from sluice.errors import UpstreamError
+from sluice.frontends import Answer, Encoder
+from sluice.frontends.openai.dialect import OpenAI as Frontend
+from sluice.frontends.widget.answer import Lines
+from sluice.model.chat import ChatRequest
+from sluice.proxy.relay import Relay
+from sluice_plugins.openai.backend import OpenAI
 
 Value = dict[str, Any]
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.backends import Backend
-from gateway.errors import UpstreamErrorKind
-from gateway.events import (
+from sluice.backends.protocol import Backend
+from sluice.errors import UpstreamErrorKind
+from sluice.model.events import (
     Finished,
     FinishReason,
     ReasoningDelta,
@@ -21,8 +21,8 @@ from gateway.events import (
     ToolCallDelta,
     ToolCallStarted,
 )
-from plugins.anthropic import Anthropic
-from plugins.ollama import Ollama
+from sluice_plugins.anthropic.backend import Anthropic
+from sluice_plugins.ollama import Ollama
 from tests import corpus
 from tests.wire import cuts
 

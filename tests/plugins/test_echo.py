@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from gateway.chat import ChatRequest, Message, Role, Sampling, Text
-from gateway.config import Seconds
-from gateway.errors import UpstreamError
-from gateway.events import Finished, Started, StreamEvent, TextDelta, Usage
-from gateway.transport import UpstreamResponse
-from plugins.echo import Echo
+from sluice.backends.transport import UpstreamResponse
+from sluice.config.types import Seconds
+from sluice.errors import UpstreamError
+from sluice.model.chat import ChatRequest, Message, Role, Sampling, Text
+from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Usage
+from sluice_plugins.echo import Echo
 from tests.wire import cuts
 
 

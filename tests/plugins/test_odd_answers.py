@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.backends import Decoder
-from gateway.errors import UpstreamError
-from gateway.events import Finished, ToolCallStarted, Usage
-from plugins.anthropic import Anthropic
-from plugins.anthropic_stream import MessagesDecoder
-from plugins.ollama import ChatDecoder, Ollama
-from plugins.openai import OpenAI
-from plugins.openai_stream import ChunkDecoder
+from sluice.backends.protocol import Decoder
+from sluice.errors import UpstreamError
+from sluice.model.events import Finished, ToolCallStarted, Usage
+from sluice_plugins.anthropic.backend import Anthropic
+from sluice_plugins.anthropic.stream import MessagesDecoder
+from sluice_plugins.ollama import ChatDecoder, Ollama
+from sluice_plugins.openai.backend import OpenAI
+from sluice_plugins.openai.stream import ChunkDecoder
 from tests.plugins.lanes import (
     DONE,
     LANES,

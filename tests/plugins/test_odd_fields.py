@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.backends import Decoder
-from plugins.anthropic_stream import MessagesDecoder
-from plugins.ollama import ChatDecoder
-from plugins.openai import OpenAI
-from plugins.openai_stream import ChunkDecoder
+from sluice.backends.protocol import Decoder
+from sluice_plugins.anthropic.stream import MessagesDecoder
+from sluice_plugins.ollama import ChatDecoder
+from sluice_plugins.openai.backend import OpenAI
+from sluice_plugins.openai.stream import ChunkDecoder
 from tests.plugins.lanes import (
     DONE,
     LANES,

@@ -7,12 +7,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.chat import ChatRequest, Image, Message, Other, Part, Reasoning, Role, Sampling, Text, Thought, Tool, ToolCall
-from gateway.config import Secret
-from gateway.errors import BadRequest, UpstreamError, UpstreamErrorKind, UpstreamGarbled, UpstreamTruncated
-from gateway.events import Finished, ReasoningDelta, Started, StreamEvent, TextDelta, ToolCallDelta, ToolCallStarted, Usage
-from gateway.frontends.openai import OpenAI as Frontend
-from plugins.ollama import Ollama
+from sluice.config.types import Secret
+from sluice.errors import BadRequest, UpstreamError, UpstreamErrorKind, UpstreamGarbled, UpstreamTruncated
+from sluice.frontends.openai.dialect import OpenAI as Frontend
+from sluice.model.chat import ChatRequest, Image, Message, Other, Part, Reasoning, Role, Sampling, Text, Thought, Tool, ToolCall
+from sluice.model.events import Finished, ReasoningDelta, Started, StreamEvent, TextDelta, ToolCallDelta, ToolCallStarted, Usage
+from sluice_plugins.ollama import Ollama
 from tests.wire import cuts
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "ollama"

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import UpstreamError, UpstreamGarbled, UpstreamTruncated
-from gateway.events import Finished, ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta, ToolCallStarted
-from plugins.anthropic import Anthropic
-from plugins.ollama import Ollama
+from sluice.errors import UpstreamError, UpstreamGarbled, UpstreamTruncated
+from sluice.model.events import Finished, ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta, ToolCallStarted
+from sluice_plugins.anthropic.backend import Anthropic
+from sluice_plugins.ollama import Ollama
 from tests.wire import cuts
 
 MESSAGE: dict[str, Any] = {

@@ -6,11 +6,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.errors import UpstreamError
-from plugins.anthropic_stream import MessagesDecoder
-from plugins.ollama import ChatDecoder
-from plugins.openai_document import DocumentDecoder
-from plugins.openai_stream import ChunkDecoder
+from sluice.errors import UpstreamError
+from sluice_plugins.anthropic.stream import MessagesDecoder
+from sluice_plugins.ollama import ChatDecoder
+from sluice_plugins.openai.document import DocumentDecoder
+from sluice_plugins.openai.stream import ChunkDecoder
 from tests.wire.cuts import exhaustive
 
 _json = msgspec.json.encode

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.chat import Message, Text, ToolCall
-from gateway.modelrules import ToolIds
-from plugins.tool_ids import fitted_ids, fitted_wire_ids
+from sluice.model.chat import Message, Text, ToolCall
+from sluice.model.rules import ToolIds
+from sluice_plugins.tool_ids import fitted_ids, fitted_wire_ids
 
 FORMS: list[ToolIds] = ["[A-Za-z0-9_-]{1,64}", "[A-Za-z0-9]{9}"]
 Ids = list[list[str]]

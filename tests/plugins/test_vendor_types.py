@@ -11,14 +11,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.backends import with_rules
-from gateway.fitting import Fitting
-from gateway.frontends.openai import OpenAI as Frontend
-from gateway.modelrules import rules_of
-from gateway.rulefile import bundled_rules
-from plugins.anthropic import Anthropic
-from plugins.ollama import Ollama
-from tests.frontends.test_openai_reasoning import BLOCKS, DETAILS, deltas
+from sluice.backends.protocol import with_rules
+from sluice.config.rule_file import bundled_rules
+from sluice.frontends.openai.dialect import OpenAI as Frontend
+from sluice.model.rules import rules_of
+from sluice.proxy.fitting import Fitting
+from sluice_plugins.anthropic.backend import Anthropic
+from sluice_plugins.ollama import Ollama
+from tests.frontends.openai.test_reasoning import BLOCKS, DETAILS, deltas
 
 PYTHON = Path(__file__).parents[2] / ".cache" / "clients-venv" / "bin" / "python"
 

@@ -4,16 +4,16 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from gateway.call import Call, Route
-from gateway.chat import ChatRequest, Message, Sampling, Text
-from gateway.config import Alias, CallLimits, Limits, Tenant, Upstream
-from gateway.frontends.openai import OpenAI
-from gateway.identity.principal import Principal
-from gateway.limits import BucketStore, Claim, Slot, Verdict
-from gateway.limits.memory import MemoryStore
-from gateway.metrics import CallSeries, Metrics
-from gateway.policies.limits import Limiter
-from gateway.routing import RetryPolicy
+from sluice.config.types import Alias, CallLimits, Limits, Tenant, Upstream
+from sluice.frontends.openai.dialect import OpenAI
+from sluice.identity.principal import Principal
+from sluice.limits import BucketStore, Claim, Slot, Verdict
+from sluice.limits.memory import MemoryStore
+from sluice.model.chat import ChatRequest, Message, Sampling, Text
+from sluice.policies.limits import Limiter
+from sluice.proxy.call import Call, Route
+from sluice.routing.failover import RetryPolicy
+from sluice.telemetry.metrics import CallSeries, Metrics
 
 UNLIMITED = CallLimits()
 

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.policies.queue import FairQueue
+from sluice.policies.queue import FairQueue
 
 FAST = settings(deadline=None, database=None, max_examples=150)
 WEIGHTS = {"a": 1.0, "b": 2.0, "c": 0.5, "d": 3.0}

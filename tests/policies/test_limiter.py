@@ -9,18 +9,18 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from gateway.budgets import budget_claims, budget_prefix
-from gateway.call import Attempt, Call
-from gateway.chat import ChatRequest, Sampling
-from gateway.config import Alias, Budget, CallLimits, Limit, Limits, Queue, Rate, Seconds, Tenant, windows_of
-from gateway.errors import RateLimited
-from gateway.events import Usage
-from gateway.frontends.openai_request import chat_of
-from gateway.limits import Claim, Slot
-from gateway.limits.memory import MemoryStore
-from gateway.policies.claims import bucket_of, reserved
+from sluice.config.types import Alias, Budget, CallLimits, Limit, Limits, Queue, Rate, Seconds, Tenant, windows_of
+from sluice.errors import RateLimited
+from sluice.frontends.openai.request import chat_of
+from sluice.limits import Claim, Slot
+from sluice.limits.memory import MemoryStore
+from sluice.model.chat import ChatRequest, Sampling
+from sluice.model.events import Usage
+from sluice.policies.budgets import budget_claims, budget_prefix
+from sluice.policies.claims import bucket_of, reserved
+from sluice.proxy.call import Attempt, Call
 from tests.policies.calls import Desk, Slow, turns
-from tests.test_pipeline import Stage
+from tests.proxy.test_pipeline import Stage
 
 
 def window(rate: float, burst: float) -> Limit:

@@ -7,10 +7,10 @@ from contextlib import aclosing
 
 import pytest
 
-from gateway.errors import NotResumable
-from gateway.resume import Batch, Head, Journals
-from gateway.resume.memory import MemoryJournals
-from gateway.resume.redis import RedisJournals
+from sluice.errors import NotResumable
+from sluice.resume import Batch, Head, Journals
+from sluice.resume.memory import MemoryJournals
+from sluice.resume.redis import RedisJournals
 
 HEAD = Head(owner="shop", frontend="widget", heartbeat=0.0, window=60.0)
 LIMIT = 4096

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from gateway.errors import NotResumable
-from gateway.resume import Head
-from gateway.resume.memory import MemoryJournals
+from sluice.errors import NotResumable
+from sluice.resume import Head
+from sluice.resume.memory import MemoryJournals
 from tests.resume.test_journals import everything, frames
 
 

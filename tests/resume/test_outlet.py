@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from gateway.call import Nowhere
-from gateway.resume.outlet import Journaled
+from sluice.proxy.call import Nowhere
+from sluice.resume.outlet import Journaled
 
 NDJSON = "application/x-ndjson; charset=utf-8"
 SSE = "text/event-stream; charset=utf-8"

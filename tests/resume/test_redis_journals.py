@@ -6,10 +6,10 @@ from contextlib import aclosing
 
 import pytest
 
-from gateway.errors import NotResumable, Unavailable
-from gateway.resume import Head
-from gateway.resume.redis import RedisJournals
-from gateway.storage import Reason
+from sluice.errors import NotResumable, Unavailable
+from sluice.resume import Head
+from sluice.resume.redis import RedisJournals
+from sluice.storage import Reason
 from tests.resume.test_journals import HEAD, everything, frames, until
 from tests.servers import RedisServer
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.configfile import load
-from gateway.errors import ConfigError
+from sluice.config.loader import load
+from sluice.errors import ConfigError
 from tests.e2e.test_resume import config
 
 

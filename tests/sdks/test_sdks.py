@@ -21,15 +21,15 @@ import msgspec
 import pytest
 import yaml
 
-from gateway.errors import ACCOUNTS_FAULT
-from gateway.identity.keys import digest_of
+from sluice.errors import ACCOUNTS_FAULT
+from sluice.identity.keys import digest_of
 from tests import corpus
 from tests.e2e.gateways import HEAD, KEY, Running, gateway
 from tests.e2e.test_corpus import report
 from tests.fakes.rawserver import CHUNKED, LAST_CHUNK, Peer, RawServer, Request, chunk, sized
+from tests.plugins.openai.test_corpus import GLUED, UNSEEN, ends_without_a_reason
+from tests.plugins.openai.test_corpus import finish as promised_finish
 from tests.plugins.test_corpus_anthropic_ollama import REASONS, same_json
-from tests.plugins.test_corpus_openai import GLUED, UNSEEN, ends_without_a_reason
-from tests.plugins.test_corpus_openai import finish as promised_finish
 from tests.sdks.running import Ask, Failure, Shown, answers, need
 
 SDKS = [

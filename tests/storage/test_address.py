@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from gateway.storage.address import Address, address_of, is_redis
+from sluice.storage.address import Address, address_of, is_redis
 
 SECRET = "geheim"
 

@@ -9,17 +9,17 @@ from contextlib import asynccontextmanager, contextmanager
 import pytest
 import redis.asyncio as client
 
-from gateway.errors import Unavailable
-from gateway.keystore import StoreFailed as KeysFailed
-from gateway.keystore.redis import RedisKeys
-from gateway.limits import Claim, Limit
-from gateway.limits.faults import StoreFailed as LimitsFailed
-from gateway.limits.redis import RedisStore
-from gateway.resume import Head
-from gateway.resume.redis import RedisJournals
-from gateway.storage import Reason
-from gateway.usage import Batch, Figures, Subject, UsageFailed
-from gateway.usage.redis import RedisUsage
+from sluice.errors import Unavailable
+from sluice.keystore import StoreFailed as KeysFailed
+from sluice.keystore.redis import RedisKeys
+from sluice.limits import Claim, Limit
+from sluice.limits.faults import StoreFailed as LimitsFailed
+from sluice.limits.redis import RedisStore
+from sluice.resume import Head
+from sluice.resume.redis import RedisJournals
+from sluice.storage import Reason
+from sluice.usage import Batch, Figures, Subject, UsageFailed
+from sluice.usage.redis import RedisUsage
 from tests.keystore.keys import stored
 from tests.servers import RedisSentinel, RedisServer, free_port, redis_binaries, redis_server
 
@@ -32,7 +32,7 @@ _prefixes = (f"user{number}" for number in itertools.count())
 
 @pytest.fixture(autouse=True)
 def _asked_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.resume.redis.LEFT_ALONE", 0.0)
+    monkeypatch.setattr("sluice.resume.redis.LEFT_ALONE", 0.0)
 
 
 Work = Callable[[], Awaitable[object]]

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from gateway.storage import PROBLEMS, REASONS, Reason
-from gateway.storage.watch import EVERY, QUIET, StoreWatch
+from sluice.storage import PROBLEMS, REASONS, Reason
+from sluice.storage.watch import EVERY, QUIET, StoreWatch
 
 
 class Watched:

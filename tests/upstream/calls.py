@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from gateway.backends import UpstreamRequest
-from gateway.upstream import HttpTransport
-from gateway.upstream.exchange import Exchange
+from sluice.backends.protocol import UpstreamRequest
+from sluice.upstream import HttpTransport
+from sluice.upstream.exchange import Exchange
 
 HEADERS = (("content-type", "application/json"),)
 LONG = 30.0

@@ -5,8 +5,8 @@ import tracemalloc
 
 import pytest
 
-from gateway.errors import UpstreamError
-from gateway.upstream.exchange import MAX_EARLY
+from sluice.errors import UpstreamError
+from sluice.upstream.exchange import MAX_EARLY
 from tests.fakes.rawserver import CHUNKED, LAST_CHUNK, Peer, RawServer, Request, chunk, chunked, raw_server, sized
 from tests.upstream.calls import Caller, pumped, until
 
@@ -221,7 +221,7 @@ async def test_a_stream_that_is_silent_costs_a_few_kilobytes(caller: Caller) -> 
         await exchanges[0].__aenter__()  # imports, caches
         tracemalloc.start()
         responses = [await exchange.__aenter__() for exchange in exchanges[1:]]
-        ours = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, "*/gateway/upstream/*")])
+        ours = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, "*/sluice/upstream/*")])
         tracemalloc.stop()
         per_stream = sum(trace.size for trace in ours.traces) / len(responses)
         for response in exchanges:

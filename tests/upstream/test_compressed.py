@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from gateway.errors import UpstreamError
+from sluice.errors import UpstreamError
 from tests.fakes.rawserver import CHUNKED, LAST_CHUNK, Peer, Request, chunk, raw_server, sized
 from tests.upstream.calls import Caller, pumped
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.errors import CONNECTION, UpstreamError
+from sluice.errors import CONNECTION, UpstreamError
 from tests.fakes.rawserver import CHUNKED, Peer, Request, black_hole, chunk, chunked, raw_server, refused_url, sized
 from tests.upstream.calls import LONG, Caller, pumped, until
 

@@ -10,8 +10,8 @@ from aiohttp.http_parser import HttpResponseParser as AiohttpParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.upstream.http1 import ResponseParser
-from gateway.upstream.plainhead import Lines
+from sluice.upstream.http1 import ResponseParser
+from sluice.upstream.plainhead import Lines
 from tests.wire.cuts import bytewise, exhaustive
 
 VECTORS = Path(__file__).resolve().parents[3] / "shared" / "security" / "llhttp_h1" / "responses.jsonl"

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.upstream.http1 import ResponseParser
-from gateway.upstream.plainhead import KEPT, LONG, Lines, PlainHead
+from sluice.upstream.http1 import ResponseParser
+from sluice.upstream.plainhead import KEPT, LONG, Lines, PlainHead
 from tests.upstream.test_http1 import COMPLETE, CUT, REFUSED
 from tests.wire.counted import Counted
 from tests.wire.cuts import exhaustive

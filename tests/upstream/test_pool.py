@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from gateway.errors import StaleConnection, UpstreamError
+from sluice.errors import StaleConnection, UpstreamError
 from tests.fakes.rawserver import CHUNKED, Peer, Request, chunk, chunked, raw_server, sized
 from tests.upstream.calls import Caller, pumped, until
 

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from gateway.transport import Sink, UpstreamResponse
-from gateway.upstream.client import HttpTransport
+from sluice.backends.transport import Sink, UpstreamResponse
+from sluice.upstream.client import HttpTransport
 from tests.fakes.rawserver import Peer, RawServer, Request, chunked, sized
 from tests.upstream.calls import request, until
 

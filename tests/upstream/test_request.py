@@ -1,7 +1,7 @@
 import pytest
 
-from gateway.backends import UpstreamRequest
-from gateway.upstream.request import KEPT, Heads, Origin, origin_of
+from sluice.backends.protocol import UpstreamRequest
+from sluice.upstream.request import KEPT, Heads, Origin, origin_of
 
 URL = "https://api.example.com/v1/chat?beta=1#part"
 

@@ -3,8 +3,8 @@ import ssl
 
 import pytest
 
-from gateway.errors import UpstreamError
-from gateway.upstream.dial import tls_context
+from sluice.errors import UpstreamError
+from sluice.upstream.dial import tls_context
 from tests.fakes.rawserver import Peer, RawServer, Request, authority, chunked, raw_server
 from tests.upstream.calls import Caller, request
 

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from gateway.errors import UpstreamError
-from gateway.upstream.tunnel import MAX_HEAD, proxy_of
+from sluice.errors import UpstreamError
+from sluice.upstream.tunnel import MAX_HEAD, proxy_of
 from tests.fakes.rawserver import Peer, Request, authority, chunked, raw_server
 from tests.upstream.calls import Caller
 from tests.upstream.test_tls import trusted

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.usage import UsageStore
-from gateway.usage.memory import MemoryUsage
-from gateway.usage.redis import RedisUsage
-from gateway.usage.sqlite import SqliteUsage
+from sluice.usage import UsageStore
+from sluice.usage.memory import MemoryUsage
+from sluice.usage.redis import RedisUsage
+from sluice.usage.sqlite import SqliteUsage
 from tests.servers import RedisServer, redis_server
 
 _prefixes = (f"usage{number}" for number in itertools.count())

@@ -8,11 +8,11 @@ from typing import Any, cast
 
 import pytest
 
-from gateway.call import Attempt, Call
-from gateway.events import Usage
-from gateway.usage import BATCH, LARGEST, Batch, Figures, Row, RowRefused, Subject, UsageFailed, UsageStore, sound
-from gateway.usage.ledger import OTHER, Ledger
-from gateway.usage.memory import MemoryUsage
+from sluice.model.events import Usage
+from sluice.proxy.call import Attempt, Call
+from sluice.usage import BATCH, LARGEST, Batch, Figures, Row, RowRefused, Subject, UsageFailed, UsageStore, sound
+from sluice.usage.ledger import OTHER, Ledger
+from sluice.usage.memory import MemoryUsage
 
 NOON = 1_795_608_000.0  # 2026-11-25T12:00:00Z
 DAY = "2026-11-25"

@@ -4,14 +4,14 @@ import asyncio
 
 import pytest
 
-from gateway.budgets import budget_claims, budget_prefix
-from gateway.config import Alias, Budget, CallLimits, Config, Key, Target, Upstream
-from gateway.limits import BucketStore, Claim, Limit
-from gateway.limits.memory import MemoryStore
-from gateway.limits.redis import RedisStore
-from gateway.usage import Batch, Figures, Subject, UsageStore
-from gateway.usage.memory import MemoryUsage
-from gateway.usage.opening import reopen
+from sluice.config.types import Alias, Budget, CallLimits, Config, Key, Target, Upstream
+from sluice.limits import BucketStore, Claim, Limit
+from sluice.limits.memory import MemoryStore
+from sluice.limits.redis import RedisStore
+from sluice.policies.budgets import budget_claims, budget_prefix
+from sluice.usage import Batch, Figures, Subject, UsageStore
+from sluice.usage.memory import MemoryUsage
+from sluice.usage.opening import reopen
 from tests.servers import RedisServer
 
 NOON = 4_000_000_000.0  # 2096-10-02T07:06:40Z: what expires then does not expire during the test

@@ -7,10 +7,10 @@ from datetime import date
 import msgspec
 import pytest
 
-from gateway import adminusage
-from gateway.adminusage import Asked, add_up, as_csv, as_json, asked_of
-from gateway.errors import BadRequest
-from gateway.usage import Figures, Row, Subject
+from sluice.api import admin_usage as adminusage
+from sluice.api.admin_usage import Asked, add_up, as_csv, as_json, asked_of
+from sluice.errors import BadRequest
+from sluice.usage import Figures, Row, Subject
 
 TODAY = date(2026, 11, 25)
 DANGEROUS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"]

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.conversations.sqlite import SqliteConversations
-from gateway.usage import Batch, Figures, RowRefused, Subject, UsageFailed, UsageStore
-from gateway.usage.memory import MemoryUsage
-from gateway.usage.redis import SECONDS, RedisUsage
-from gateway.usage.sqlite import SqliteUsage
+from sluice.conversations.sqlite import SqliteConversations
+from sluice.usage import Batch, Figures, RowRefused, Subject, UsageFailed, UsageStore
+from sluice.usage.memory import MemoryUsage
+from sluice.usage.redis import SECONDS, RedisUsage
+from sluice.usage.sqlite import SqliteUsage
 from tests.servers import RedisServer, redis_server
 
 DAY, NEXT = "2026-11-25", "2026-11-26"

@@ -2,10 +2,10 @@
 
 import pytest
 
-from gateway.wire.baseurl import base_of, endpoint
-from plugins.anthropic import Anthropic
-from plugins.ollama import Ollama
-from plugins.openai import OpenAI
+from sluice.wire.baseurl import base_of, endpoint
+from sluice_plugins.anthropic.backend import Anthropic
+from sluice_plugins.ollama import Ollama
+from sluice_plugins.openai.backend import OpenAI
 
 OPENAI = "https://h/v1/chat/completions"
 MESSAGES = "https://h/v1/messages"

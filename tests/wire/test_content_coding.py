@@ -10,7 +10,7 @@ import brotli
 import pytest
 from backports import zstd
 
-from gateway.wire.content_coding import PIECE, BrokenCoding, ContentDecoder, UnknownCoding, decoded
+from sluice.wire.content_coding import PIECE, BrokenCoding, ContentDecoder, UnknownCoding, decoded
 from tests.wire import cuts
 
 TEXT = b'data: {"choices":[{"delta":{"content":"Hello"}}]}\n\n' * 3

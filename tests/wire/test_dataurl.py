@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.wire.dataurl import HEAD, Inline, inline_data, plain_url
+from sluice.wire.dataurl import HEAD, Inline, inline_data, plain_url
 
 PLAIN = "iVBORw0KGgo+/w=="
 SPELLINGS = [

@@ -5,8 +5,8 @@ import re
 import msgspec
 import pytest
 
-from gateway.wire import error_table as table
-from gateway.wire.upstream_errors import code_name, reason_of, status_kind, stream_error, upstream_error
+from sluice.wire import error_table as table
+from sluice.wire.upstream_errors import code_name, reason_of, status_kind, stream_error, upstream_error
 
 WORDS: dict[str, tuple[str, ...]] = {
     "context_length": (

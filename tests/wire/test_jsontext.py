@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import BadRequest
-from gateway.wire import jsontext
-from gateway.wire.jsontext import MAX_DEPTH, MAX_NODES, oversized, parse_object, slow_numbers
+from sluice.errors import BadRequest
+from sluice.wire import jsontext
+from sluice.wire.jsontext import MAX_DEPTH, MAX_NODES, oversized, parse_object, slow_numbers
 
 SECURITY = Path(__file__).resolve().parents[3] / "shared" / "security"
 SUITE = SECURITY / "jsontestsuite" / "test_parsing"

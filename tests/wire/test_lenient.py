@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.wire.jsontext import MAX_DEPTH
-from gateway.wire.lenient import Halves, encoded, fit, is_object, parse, read, text_of, truth_of, whole_characters, whole_number
+from sluice.wire.jsontext import MAX_DEPTH
+from sluice.wire.lenient import Halves, encoded, fit, is_object, parse, read, text_of, truth_of, whole_characters, whole_number
 
 HIGH, LOW, BOTH, LOST = "\ud83d", "\ude00", "\N{GRINNING FACE}", "\N{REPLACEMENT CHARACTER}"
 

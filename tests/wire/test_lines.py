@@ -2,8 +2,8 @@
 
 import pytest
 
-from gateway.errors import UpstreamGarbled
-from gateway.wire.lines import Blocks, Newlines
+from sluice.errors import UpstreamGarbled
+from sluice.wire.lines import Blocks, Newlines
 from tests.wire import cuts
 
 

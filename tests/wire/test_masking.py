@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.wire.masking import MASK, SHORTEST, masked
-from gateway.wire.upstream_errors import MAX_MESSAGE, shown, upstream_error
+from sluice.wire.masking import MASK, SHORTEST, masked
+from sluice.wire.upstream_errors import MAX_MESSAGE, shown, upstream_error
 
 SECRETS = (
     "sk-proj-abc_DEF-123456",

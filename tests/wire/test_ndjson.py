@@ -2,8 +2,8 @@
 
 import pytest
 
-from gateway.errors import UpstreamGarbled
-from gateway.wire.ndjson import JSONLines
+from sluice.errors import UpstreamGarbled
+from sluice.wire.ndjson import JSONLines
 from tests.wire import cuts
 
 GRAMMAR: list[tuple[str, bytes, list[bytes]]] = [

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.wire.retry_after import LONGEST, parse_duration, parse_reset, parse_retry_after
+from sluice.wire.retry_after import LONGEST, parse_duration, parse_reset, parse_retry_after
 
 DATE = "Wed, 21 Oct 2026 07:28:00 GMT"
 NOW = 1792567680.0 - 28

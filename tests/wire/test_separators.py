@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gateway.wire.separators import without_separators
+from sluice.wire.separators import without_separators
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.errors import UpstreamGarbled
-from gateway.wire import sse
+from sluice.errors import UpstreamGarbled
+from sluice.wire import sse
 from tests.wire import cuts
 
 VECTORS = Path(__file__).resolve().parents[3] / "shared" / "security" / "sse" / "vectors.jsonl"

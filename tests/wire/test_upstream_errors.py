@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.wire.upstream_errors import MAX_MESSAGE, conceal, stream_error, tells_error, told_error, upstream_error
+from sluice.wire.upstream_errors import MAX_MESSAGE, conceal, stream_error, tells_error, told_error, upstream_error
 
 
 def openai(message: str = "No", code: Any = None, type_: str = "invalid_request_error") -> dict[str, Any]:

@@ -1,0 +1,132 @@
+"""GET and PATCH /admin/budgets: what is spent, reserved and left of every budget in the periods that run, and to correct it.
+
+What is answered is what the store of limits says now, so it is the same at every gateway that shares the store. A correction
+says what has been spent; it is charged or refunded as the difference from what the store says at that moment, so what calls
+are charged meanwhile is kept, and what they have reserved is not touched.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from sluice.config.jsontree import read
+from sluice.config.problems import Report
+from sluice.config.types import Budget, Config
+from sluice.errors import BadRequest, NotFound, Unavailable
+from sluice.keystore.table import KeyTable
+from sluice.limits import Balance, BucketStore, Claim
+from sluice.policies.budgets import MARGIN, PERIODS, Period, budget_claims, budget_prefix
+from sluice.usage.opening import Budgets, Owner
+
+SCOPES = ("key", "tenant", "alias", "upstream", "overall")
+MOST = 1e9
+"""US dollars that a correction may say."""
+LONGEST = 1024
+"""Characters of an owner's name."""
+
+
+class Correction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`spent`: US dollars that are to stand as spent in the period that runs now."""
+
+    scope: Literal["key", "tenant", "alias", "upstream", "overall"]
+    owner: str
+    period: Literal["day", "week", "month"]
+    spent: Annotated[float, msgspec.Meta(ge=0, le=MOST)]
+
+
+class AdminBudgets:
+    """`store` is the limits' one; `log` is told of every correction; `wall` gives seconds since the epoch."""
+
+    def __init__(self, store: BucketStore, config: Config, keys: KeyTable, log: Any, wall: Callable[[], float]) -> None:
+        self._store = store
+        self._config = config
+        self._keys = keys
+        self._log = log
+        self._wall = wall
+
+    async def listed(self, query: Mapping[str, str], limit: int) -> dict[str, Any]:
+        """The budgets of at most `limit` owners behind `after`, or of the one that `scope` and `owner` name.
+
+        A JWT's subject is found by its name alone ("jwt:ISSUER|SUBJECT"): who they are nobody lists. Raises BadRequest,
+        NotFound, and Unavailable where the store does not answer.
+        """
+        budgets = self._budgets()
+        if query.get("scope", "key") not in SCOPES:
+            raise BadRequest(f"scope is one of {', '.join(SCOPES)}", param="scope")
+        if "owner" in query:
+            scope, name = query.get("scope", "key"), query["owner"]
+            return {"budgets": await self._shown({(scope, name): self._budget(budgets, scope, name)}), "next": None}
+        of_scope = (owner for owner in budgets.named if query.get("scope", owner[0]) == owner[0])
+        owners = sorted((owner for owner in of_scope if _place(owner) > query.get("after", "")), key=_place)
+        page = {owner: budgets.named[owner] for owner in owners[:limit]}
+        return {"budgets": await self._shown(page), "next": _place(owners[limit - 1]) if len(owners) > limit else None}
+
+    async def correct(self, wire: dict[str, Any]) -> dict[str, Any]:
+        """The budget as it is after the correction. Raises BadRequest, NotFound, Unavailable."""
+        asked = read(wire, Correction, Report(""))
+        budget = self._budget(self._budgets(), asked.scope, asked.owner)
+        if getattr(budget, asked.period) is None:
+            raise NotFound(f"This budget has no limit for a {asked.period}")
+        claim = next(claim for period, claim in self._claims((asked.scope, asked.owner), budget) if period == asked.period)
+        [before] = await self._store.balances([claim])
+        change = asked.spent - before.spent
+        if change:
+            await self._store.settle([msgspec.structs.replace(claim, amount=change)])
+        [after] = await self._store.balances([claim])
+        if abs(after.spent - asked.spent) > abs(change) / 2:
+            raise Unavailable("The store of limits did not confirm the correction: look before you repeat it")
+        self._log.warning(
+            "admin_budget",
+            scope=asked.scope,
+            owner=asked.owner,
+            period=asked.period,
+            spent_before=_rounded(before.spent),
+            spent=_rounded(asked.spent),
+        )
+        return self._object((asked.scope, asked.owner), asked.period, claim, after)
+
+    def _budgets(self) -> Budgets:
+        return Budgets(self._config, self._keys.budgets)
+
+    def _budget(self, budgets: Budgets, scope: str, name: str) -> Budget:
+        found = budgets.of(scope, name) if len(name) <= LONGEST and name.isprintable() else None
+        if found is None:
+            raise NotFound("There is no such budget")
+        return found
+
+    def _claims(self, owner: Owner, budget: Budget) -> list[tuple[Period, Claim]]:
+        scope, name = owner
+        periods = [period for period in PERIODS if getattr(budget, period) is not None]
+        claims = budget_claims(budget_prefix(scope, name), budget, self._wall(), scope=scope)
+        return list(zip(periods, claims, strict=True))
+
+    async def _shown(self, owners: Mapping[Owner, Budget]) -> list[dict[str, Any]]:
+        asked = [(owner, period, claim) for owner, budget in owners.items() for period, claim in self._claims(owner, budget)]
+        balances = await self._store.balances([claim for _, _, claim in asked]) if asked else []
+        return [self._object(*one, balance) for one, balance in zip(asked, balances, strict=True)]
+
+    def _object(self, owner: Owner, period: Period, claim: Claim, balance: Balance) -> dict[str, Any]:
+        limit = claim.limit.capacity
+        return {
+            "scope": owner[0],
+            "owner": owner[1],
+            "period": period,
+            "name": claim.key.rpartition(":")[2],
+            "ends": datetime.fromtimestamp(claim.expires - MARGIN, UTC).isoformat().replace("+00:00", "Z"),
+            "limit_usd": limit,
+            "spent_usd": _rounded(balance.spent),
+            "reserved_usd": _rounded(balance.reserved),
+            "left_usd": _rounded(limit - balance.spent - balance.reserved),
+        }
+
+
+def _place(owner: Owner) -> str:
+    """Where an owner stands in the list: what `after` and `next` say."""
+    return f"{owner[0]}:{owner[1]}"
+
+
+def _rounded(dollars: float) -> float:
+    """To the nano-dollar, as costs are kept."""
+    return round(dollars, 9) + 0.0

@@ -1,0 +1,188 @@
+"""The admin API of keys: makes, lists, changes, rotates, disables and deletes the dynamic ones, and lists the configured.
+
+What is answered comes from memory (the follower's table, after one more look at the store while it answers), what is
+changed is changed in the store. A change is made of the key as it is now: where another process was faster it is made
+again, of what that one left.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+
+from sluice.api.rendering import key_object
+from sluice.config.checks import Checks
+from sluice.config.jsontree import read, refusal
+from sluice.config.problems import Report
+from sluice.config.types import Config, Grant, Key, NamedGrant
+from sluice.config.units import Seconds
+from sluice.errors import BadRequest, Conflict, NotFound
+from sluice.identity.keys import new_key
+from sluice.keystore import Entry, StoredKey, Superseded
+from sluice.keystore.follower import Follower
+
+TRIES = 5
+"""Times that a change is made again because others were faster."""
+LONGEST_OVERLAP = 90 * 86400.0
+"""Seconds."""
+
+
+class Rotation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`overlap`: for how long the key that is replaced goes on working."""
+
+    overlap: Seconds = Seconds(0)
+
+
+class AdminKeys:
+    """`log` is told of every change."""
+
+    def __init__(self, keys: Follower, config: Config, log: Any) -> None:
+        self._keys = keys
+        self._aliases = list(config.aliases)
+        self._configured: Mapping[str, Key] = {key.id: key for key in config.keys}
+        self._log = log
+
+    async def create(self, wire: dict[str, Any]) -> dict[str, Any]:
+        """A new key: the one answer that shows it. Raises BadRequest, Conflict, Unavailable."""
+        report = Report("")
+        asked = read(wire, NamedGrant, report)
+        self._check(asked, report, wire)
+        if asked.id in self._configured or self._keys.table.get(asked.id) is not None:
+            raise _taken()
+        secret = new_key()
+        digest, now = self._keys.table.digest(secret), self._keys.table.clock()
+        key = StoredKey(**msgspec.structs.asdict(asked), digest=digest, last_four=secret[-4:], created=now)
+        if not await self._keys.put(key, 0):
+            raise _taken()
+        self._changed("create", key.id)
+        return {**key_object(key), "key": secret}
+
+    async def listed(self, limit: int, after: str) -> dict[str, Any]:
+        """At most `limit` keys whose ids come after `after`, in the alphabet's order; `next` is what to continue after."""
+        await self._look()
+        table = self._keys.table
+        ids = sorted({*table.ids_after(after, limit + 1), *(id for id in self._configured if id > after)})
+        total = len(table) + sum(table.get(id) is None for id in self._configured)
+        page = [key_object(key) for id in ids[:limit] if (key := self._known(id)) is not None]
+        return {"keys": page, "next": ids[limit - 1] if len(ids) > limit else None, "total": total}
+
+    async def answer(self, method: str, path: str, wire: dict[str, Any]) -> dict[str, Any]:
+        """What `method` makes of the key or of the action that `path` names: "{id}", "{id}/rotate" …; both are in ROUTES.
+
+        Raises NotFound, BadRequest, Conflict, Unavailable.
+        """
+        name, _, action = path.partition("/")
+        await self._look()
+        return await ROUTES[action][method](self, unquote(name), wire)
+
+    async def get(self, id: str, wire: dict[str, Any]) -> dict[str, Any]:
+        key = self._known(id)
+        if key is None:
+            raise _unknown()
+        return key_object(key)
+
+    async def patch(self, id: str, wire: dict[str, Any]) -> dict[str, Any]:
+        """Fields that are given replace what was there."""
+        report = Report("")
+        asked = read(wire, Grant, report)
+        if not wire:
+            raise BadRequest("Say what to change")
+        given = {name: getattr(asked, name) for name in wire}
+
+        def patched(key: StoredKey) -> StoredKey:
+            changed = msgspec.structs.replace(key, **given)
+            self._check(changed, report, wire)
+            return changed
+
+        return key_object(await self._change("update", id, patched))
+
+    async def disable(self, id: str, wire: dict[str, Any]) -> dict[str, Any]:
+        return key_object(await self._change("disable", id, lambda key: msgspec.structs.replace(key, enabled=False)))
+
+    async def enable(self, id: str, wire: dict[str, Any]) -> dict[str, Any]:
+        return key_object(await self._change("enable", id, lambda key: msgspec.structs.replace(key, enabled=True)))
+
+    async def rotate(self, id: str, wire: dict[str, Any]) -> dict[str, Any]:
+        """A new secret for the key, shown in this answer alone. What was in its overlap before stops at once."""
+        overlap = read(wire, Rotation, Report("")).overlap
+        if overlap > LONGEST_OVERLAP:
+            raise BadRequest("overlap: must be at most 90 days", param="overlap")
+        secret = new_key()
+
+        def rotated(key: StoredKey) -> StoredKey:
+            now = self._keys.table.clock()
+            old = Superseded(key.digest, now + overlap) if overlap else None
+            digest = self._keys.table.digest(secret)
+            return msgspec.structs.replace(key, digest=digest, last_four=secret[-4:], rotated=now, old=old)
+
+        return {**key_object(await self._change("rotate", id, rotated)), "key": secret}
+
+    async def delete(self, id: str, wire: dict[str, Any]) -> dict[str, Any]:
+        for _ in range(TRIES):
+            entry = self._changeable(id)
+            if await self._keys.delete(id, entry.revision):
+                self._changed("delete", id)
+                return {"id": id, "deleted": True}
+        raise _busy()
+
+    # --- changing
+
+    async def _look(self) -> None:
+        """Another worker may have made the key a moment ago."""
+        if not self._keys.down:
+            await self._keys.follow()
+
+    async def _change(self, action: str, id: str, make: Callable[[StoredKey], StoredKey]) -> StoredKey:
+        for _ in range(TRIES):
+            entry = self._changeable(id)
+            if entry.key is None:
+                raise Conflict("This key was written by a newer version: it can only be deleted here")
+            changed = make(entry.key)
+            if await self._keys.put(changed, entry.revision):
+                self._changed(action, id)
+                return changed
+        raise _busy()
+
+    def _changeable(self, id: str) -> Entry:
+        if id in self._configured:
+            raise Conflict("This key stands in the configuration (`keys`): change it there")
+        entry = self._keys.table.get(id)
+        if entry is None:
+            raise _unknown()
+        return entry
+
+    def _known(self, id: str) -> NamedGrant | None:
+        entry = self._keys.table.get(id)
+        return self._configured.get(id) or (entry.key if entry is not None else None)
+
+    def _check(self, grant: NamedGrant, report: Report, wire: dict[str, Any]) -> None:
+        """What types cannot say, of the fields that are given: an alias that has gone since is no reason to refuse others."""
+        Checks(report, (), self._aliases).section((), grant)
+        problems = [problem for problem in report.problems if problem.path.partition("[")[0] in wire]
+        if problems:
+            raise refusal(problems)
+
+    def _changed(self, action: str, id: str) -> None:
+        self._log.info("admin_key", action=action, id=id)
+
+
+Operation = Callable[[AdminKeys, str, dict[str, Any]], Awaitable[dict[str, Any]]]
+ROUTES: Mapping[str, Mapping[str, Operation]] = {
+    "": {"GET": AdminKeys.get, "PATCH": AdminKeys.patch, "DELETE": AdminKeys.delete},
+    "rotate": {"POST": AdminKeys.rotate},
+    "disable": {"POST": AdminKeys.disable},
+    "enable": {"POST": AdminKeys.enable},
+}
+
+
+def _taken() -> Conflict:
+    return Conflict("There is a key of this id", param="id")
+
+
+def _unknown() -> NotFound:
+    return NotFound("There is no such key")
+
+
+def _busy() -> Conflict:
+    return Conflict("Others are changing this key: try again")

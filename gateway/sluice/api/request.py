@@ -1,0 +1,71 @@
+"""What the routes need of the server's exchange, and the outlet of an answer that is not streamed."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from sluice.backends.transport import UpstreamResponse
+
+
+class Request(Protocol):
+    """What the routes need of the server's exchange."""
+
+    received: float
+    caller: str | None
+    extra: list[tuple[str, str]]
+    path: str
+    status: int
+    begun: bool
+    last_write: float
+    blocked_since: float
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def raw_headers(self) -> Sequence[tuple[bytes, bytes]]: ...
+    @property
+    def query(self) -> Mapping[str, str]: ...
+    @property
+    def peer(self) -> str: ...
+    def body_now(self) -> bytes | None: ...
+    async def body(self) -> bytes: ...
+    def reply(
+        self, status: int, body: bytes, headers: Sequence[tuple[str, str]] = (), content_type: str = "application/json"
+    ) -> None: ...
+    def begin(self, content_type: str, headers: Sequence[tuple[str, str]]) -> None: ...
+    def write(self, data: bytes, *, last: bool = False) -> None: ...
+    def attach(self, upstream: UpstreamResponse | None) -> None: ...
+    def detach(self) -> None: ...
+    def abort(self) -> None: ...
+    async def writable(self) -> None: ...
+
+
+class WholeAnswer(msgspec.Struct, eq=False):
+    """The outlet of an answer that is not streamed: head and body leave together, with a length."""
+
+    _request: Request
+    begun: bool = False
+    last_write: float = 0.0
+    blocked_since: float = 0.0
+    _content_type: str = ""
+    _headers: Sequence[tuple[str, str]] = ()
+
+    def begin(self, content_type: str, headers: Sequence[tuple[str, str]]) -> None:
+        self._content_type = content_type
+        self._headers = headers
+
+    def write(self, data: bytes, *, last: bool = False) -> None:
+        self.begun = True
+        self._request.reply(200, data, self._headers, self._content_type)
+
+    def attach(self, upstream: UpstreamResponse | None) -> None:
+        pass
+
+    def detach(self) -> None:
+        self._request.detach()
+
+    def abort(self) -> None:
+        self._request.abort()

@@ -1,0 +1,150 @@
+"""What a backend is: one upstream dialect, as a plugin. Discovery is by entry point `sluice.backends`.
+
+A backend is a frozen msgspec Struct; its fields are its options in the configuration, strictly checked.
+It is pure: no I/O, no clock, no state between calls. A vendor that speaks a known dialect is configuration.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar, runtime_checkable
+
+import msgspec
+
+from sluice.backends.transport import Headers, Transport, UpstreamRequest
+from sluice.errors import UpstreamError
+from sluice.model.chat import ChatRequest
+from sluice.model.events import StreamEvent
+from sluice.model.rules import NO_RULES, ModelRules
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+GROUP = "sluice.backends"
+
+
+def installed() -> dict[str, "EntryPoint"]:
+    """The backends of this environment, by name: ours and everyone's, wherever a distribution declares them."""
+    from importlib.metadata import entry_points
+
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
+def find_backend(name: str) -> type[msgspec.Struct]:
+    """The backend called `name`, a Struct. Raises LookupError, saying which there are or why it cannot be loaded."""
+    backends = installed()
+    if name not in backends:
+        known = ", ".join(sorted(backends)) or "none (is the distribution installed?)"
+        raise LookupError(f'no backend "{name}"; installed: {known}')
+    try:
+        found = backends[name].load()
+    except Exception as error:  # a plugin's import may fail in any way; the file that names it is told
+        raise LookupError(f'backend "{name}" cannot be loaded: {type(error).__name__}: {error}') from error
+    if not (isinstance(found, type) and issubclass(found, msgspec.Struct)):
+        raise LookupError(f'backend "{name}" cannot be loaded: {found!r} is not a msgspec Struct')
+    return found
+
+
+B = TypeVar("B", bound="Backend")
+
+
+def with_rules(backend: B, rules: ModelRules) -> B:
+    """The backend as it asks one target: a copy that knows the target's rules, where they are anything to it.
+
+    A backend that has rules of its own to follow has a class variable `rules`, and `dict=True` to take another value.
+    """
+    if rules is NO_RULES or not hasattr(type(backend), "rules"):
+        return backend
+    copied = copy.copy(backend)
+    copied.__dict__.clear()  # cached properties of the other rules
+    copied.__dict__["rules"] = rules
+    return copied
+
+
+class Decoder(Protocol):
+    """An upstream's bytes -> events; sans-io, fresh for each response, bounded in memory."""
+
+    def feed(self, data: bytes) -> list[StreamEvent]:
+        """Events completed by `data`.
+
+        Where an error stands behind events in the same read, the events are returned first and the error
+        is raised by the next `feed` or `close`, so that nothing the caller is owed is lost.
+        Raises UpstreamError for an error inside the stream, UpstreamGarbled for what is not the dialect.
+        """
+        ...
+
+    def close(self) -> list[StreamEvent]:
+        """The body has ended. Returns what was pending (the Finished event among it, where the stream is complete).
+
+        Raises UpstreamTruncated where the dialect's own terminator has not been seen.
+        """
+        ...
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """One upstream dialect. `dialect` names the client dialect that it can pass through, or is empty.
+
+    One that speaks HTTP has its address as the option `base_url`, and may have `endings`: what people leave at the end of it.
+    """
+
+    dialect: ClassVar[str]
+
+    def request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
+        """The request for a streamed answer to this chat.
+
+        Raises BadRequest for what the dialect cannot express (the message says what).
+        """
+        ...
+
+    def decoder(self, *, verbatim: bool = False) -> Decoder:
+        """`verbatim`: also yield the raw frames as Verbatim events, at the end of each batch (only where `dialect` is set)."""
+        ...
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
+        """What an answer other than 200 means. Never raises; `body` may be cut or not JSON; header names are lower case."""
+        ...
+
+    def transport(self) -> Transport | None:
+        """None: over HTTP. An embedded model (echo) brings its own."""
+        ...
+
+    def credentials(self) -> Headers:
+        """Headers that carry the credentials; sent to this upstream only and never logged."""
+        ...
+
+
+@runtime_checkable
+class AnswersWhole(Protocol):
+    """A backend that can also ask for an answer in one piece, which is passed on as it came (to its own dialect only)."""
+
+    @property
+    def always_stream(self) -> bool:
+        """It is not to."""
+        ...
+
+    def whole_request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
+        """The request as its caller made it, who wants no stream and speaks this dialect."""
+        ...
+
+    def whole_decoder(self) -> Decoder:
+        """Yields the events of the answer and then its Verbatim, `whole`; or those of a stream, where one came nevertheless."""
+        ...
+
+
+def default_output(output: int, backend: Backend | None) -> int:
+    """Output tokens that are reserved where the caller sets no maximum: `output`, or what its backend then asks for."""
+    return max(output, getattr(backend, "default_max_tokens", 0))
+
+
+__all__ = [
+    "GROUP",
+    "AnswersWhole",
+    "Backend",
+    "Decoder",
+    "Headers",
+    "UpstreamRequest",
+    "default_output",
+    "find_backend",
+    "installed",
+    "with_rules",
+]

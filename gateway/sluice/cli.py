@@ -1,0 +1,259 @@
+"""The command `sluice`: serve, check, explain, config, keys, token, version, healthcheck.
+
+Each command imports what it needs when it runs, so that none waits for the others' libraries. Exit codes: 0 done,
+1 it failed (the reason on stderr, one line per problem, never a traceback), 2 the command line is wrong.
+"""
+
+import sys
+from contextlib import suppress
+from typing import NoReturn
+
+import click
+
+HEALTH_URL = "http://127.0.0.1:8081/livez"
+
+
+def main() -> NoReturn:
+    """The entry point: our errors and the system's become one line and exit code 1."""
+    from sluice.errors import ConfigError
+    from sluice.telemetry.output import open_standard_descriptors
+
+    open_standard_descriptors()
+    try:
+        cli(prog_name="sluice", standalone_mode=False)
+    except ConfigError as error:
+        _fail(*error.problems)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has left
+        sys.exit(1)
+    except OSError as error:
+        _fail(f"sluice: {error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+    sys.exit(0)
+
+
+def _fail(*lines: str) -> NoReturn:
+    with suppress(OSError):  # stderr may be full or closed: the exit code says it too
+        for line in lines:
+            click.echo(line, err=True)
+    sys.exit(1)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """A streaming gateway in front of LLM providers."""
+
+
+@cli.command()
+@click.option("--config", "path", metavar="PATH", help="Default: $SLUICE_CONFIG, ./gateway.yaml, /etc/sluice/gateway.yaml.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes on one port. Default: server.workers.")
+def serve(path: str | None, workers: int | None) -> None:
+    """Run the gateway."""
+    from sluice.config.loader import load, locate, with_workers
+    from sluice.process.signals import ignore_unused_signals
+    from sluice.runtime.descriptors import raise_limit
+    from sluice.telemetry.output import never_wait
+
+    never_wait()
+    ignore_unused_signals()
+    raise_limit()
+
+    loaded = load(locate(path))
+    if workers is not None:
+        loaded = with_workers(loaded, workers)
+    for warning in loaded.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    from sluice.process.serve import run
+
+    if loaded.config.server.workers == 1:
+        sys.exit(run(loaded))
+    from sluice.process.supervisor import supervise
+
+    part = supervise(loaded)
+    sys.exit(part if isinstance(part, int) else run(*part))
+
+
+@cli.command()
+@click.option("--alias", required=True, help="The alias that the call would name.")
+@click.option("--config", "path", metavar="PATH", help="Default: as for serve.")
+@click.option("--request", "request_file", metavar="FILE", help="The body of a request, to judge by what it needs.")
+def explain(alias: str, path: str | None, request_file: str | None) -> None:
+    """Print which targets would be asked, in which order, under which deadlines, and why."""
+    from pathlib import Path
+
+    from sluice.config.loader import load, locate
+    from sluice.errors import BadRequest
+    from sluice.routing.explain import explain as lines_of
+    from sluice.routing.explain import request_in
+
+    loaded = load(locate(path))
+    if alias not in loaded.config.aliases:
+        _fail(f"sluice: there is no alias {alias}; there are {', '.join(loaded.config.aliases)}")
+    try:
+        chat = request_in(Path(request_file)) if request_file else None
+    except BadRequest as error:
+        _fail(f"{request_file}: {error.message}")
+    for line in lines_of(loaded.config, alias, chat):
+        click.echo(line)
+
+
+@cli.command()
+@click.argument("file")
+@click.option("--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--no-env", "blind", is_flag=True, help="Do not look up ${VAR} and ${file:…}: for CI, which has no secrets.")
+def check(file: str, style: str, blind: bool) -> None:
+    """Read FILE and name everything that is wrong in it, as file:line:column: path: message."""
+    from sluice.config.loader import check as check_file
+
+    checked = check_file(file, blind=blind)
+    if style == "json":
+        import msgspec
+
+        report = {"ok": not checked.problems, "problems": checked.problems, "warnings": checked.warnings}
+        click.echo(msgspec.json.format(msgspec.json.encode(report)))
+    else:
+        for problem in checked.problems:
+            click.echo(str(problem), err=True)
+        for warning in checked.warnings:
+            click.echo(f"warning: {warning}", err=True)
+        if not checked.problems:
+            click.echo(f"{file}: ok")
+    sys.exit(1 if checked.problems else 0)
+
+
+@cli.group()
+def config() -> None:
+    """About the configuration's format."""
+
+
+@config.command()
+def schema() -> None:
+    """Print the JSON Schema of the configuration, the options of every installed backend included."""
+    import json
+
+    from sluice.backends.protocol import find_backend, installed
+    from sluice.config.schema import json_schema
+
+    found = {}
+    for name in installed():
+        try:
+            found[name] = find_backend(name)
+        except LookupError as error:
+            click.echo(f"warning: {error}", err=True)
+    click.echo(json.dumps(json_schema(found), indent=2, ensure_ascii=False))
+
+
+@cli.group()
+def keys() -> None:
+    """Make keys and their digests."""
+
+
+@keys.command("new")
+@click.option("--id", "key_id", default="my-key", show_default=True, metavar="ID", help="The key's name in the configuration.")
+def new(key_id: str) -> None:
+    """Print a new key, once, and the lines that let it in."""
+    from sluice.identity.keys import digest_of, new_key
+
+    if not _is_name(key_id):
+        raise click.UsageError("--id: letters, digits and . _ : / @ -, at most 128, starting with a letter or digit")
+    key = new_key()
+    click.echo(f"# The key, shown this once:\n{key}\n\n# For the configuration:\nkeys:")
+    click.echo(f"  - id: {_quoted(key_id)}\n    digest: {digest_of(key)}")
+
+
+@keys.command("hash")
+def hash_() -> None:
+    """Read a key from standard input and print its digest."""
+    from sluice.identity.keys import digest_of
+
+    key = sys.stdin.readline().strip()
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        _fail("sluice: expected one key on standard input: printable ASCII without spaces")
+    click.echo(digest_of(key))
+
+
+@cli.group()
+def token() -> None:
+    """Tokens for web pages, as POST /v1/tokens mints them."""
+
+
+@token.command()
+@click.option("--config", "path", metavar="FILE", help="Default: as for serve.")
+@click.option("--key", "key_id", required=True, metavar="ID", help="The key in whose name it is minted.")
+@click.option("--origin", required=True, metavar="URL", help="The page's origin: one of the key's.")
+@click.option("--alias", help="Default: the key's default alias.")
+@click.option("--session-prefix", metavar="TEXT", help="Default: a random one.")
+@click.option("--seconds", type=int, help="How long it lives. Default: 300, or tokens.longest.")
+def mint(
+    path: str | None, key_id: str, origin: str, alias: str | None, session_prefix: str | None, seconds: int | None
+) -> None:
+    """Print a browser token, for development."""
+    from sluice.config.loader import load, locate
+    from sluice.errors import GatewayError
+    from sluice.identity import Authenticator
+    from sluice.identity.browser import TokenRequest
+
+    authenticator = Authenticator(load(locate(path)).config)
+    owner = authenticator.key(key_id)
+    if owner is None:
+        _fail(f"sluice: there is no key {key_id} that may be used")
+    try:
+        minted = authenticator.mint(owner, TokenRequest(origin, alias, session_prefix, seconds))
+    except GatewayError as error:
+        _fail(f"sluice: {error.message}")
+    click.echo(minted.token)
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+def version(as_json: bool) -> None:
+    """Print the version."""
+    import platform
+
+    from sluice.version import VERSION
+
+    if not as_json:
+        click.echo(f"sluice {VERSION}")
+        return
+    import json
+
+    click.echo(json.dumps({"version": VERSION, "python": platform.python_version()}))
+
+
+@cli.command()
+@click.option("--url", default=HEALTH_URL, show_default=True)
+@click.option("--timeout", default=3.0, show_default=True, help="Seconds.")
+def healthcheck(url: str, timeout: float) -> None:
+    """Ask a running gateway whether it is well (for container health checks)."""
+    from http.client import HTTPException
+    from urllib.request import ProxyHandler, build_opener
+
+    if not url.startswith(("http://", "https://")):
+        raise click.UsageError("--url: expected http:// or https://")
+    try:
+        with build_opener(ProxyHandler({})).open(url, timeout=timeout) as response:
+            click.echo(f"{url}: {response.status}")
+    except (OSError, HTTPException, ValueError) as error:  # an answer of 4xx or 5xx is an OSError too
+        _fail(f"sluice: {url}: {error}")
+
+
+def _is_name(text: str) -> bool:
+    import msgspec
+
+    from sluice.config.types import Name
+
+    try:
+        msgspec.convert(text, type=Name)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def _quoted(text: str) -> str:
+    from sluice.config.yamltext import resolve
+
+    return text if isinstance(resolve(text), str) and ":" not in text else f'"{text}"'

@@ -1,0 +1,408 @@
+"""What types cannot say about a configuration: references, pairs that exclude each other, addresses, dates.
+
+Each check looks at one section, wherever it stands, and reports by path; positions are the report's business. Values
+that were already found wrong are INVALID and skipped, so one mistake is one line.
+"""
+
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any
+
+from sluice.config.price_file import check_date, check_order
+from sluice.config.problems import Path, Report, suggestion
+from sluice.config.types import (
+    Admin,
+    Alias,
+    BrowserTokens,
+    Canary,
+    Config,
+    Issuer,
+    Key,
+    Limit,
+    Limits,
+    NamedGrant,
+    Price,
+    Prices,
+    Probe,
+    Server,
+    Shadow,
+    Target,
+    Timeouts,
+    Upstream,
+    targets_of,
+)
+from sluice.config.units import Bytes, Seconds, Secret
+from sluice.config.validation import INVALID
+from sluice.errors import BadRequest
+from sluice.identity.browser import SHORTEST_SECRET
+from sluice.identity.jwks import check_url, is_remote, issuer_keys, unfit, unusable
+from sluice.identity.keys import timestamp
+from sluice.limits import Limit as BucketLimit
+from sluice.limits.bucket import rule_of
+from sluice.proxy.fitting import OURS, check_values
+from sluice.storage.address import EXPECTED, address_of, is_redis
+from sluice.wire.forwarding import check_forward
+
+DEVELOPMENT_KEYS = frozenset({"sha256:f54ca937b7efefe972b761a7b8dc7dd477c073770dec53b33fe59a66f6ef9a9f"})
+"""The digest of sk-sluice-dev, the key of config/gateway.dev.yaml. It is public, so nothing is given away by comparing it."""
+SHARED = re.compile(r"shared:.+")
+
+
+def address(text: str) -> tuple[str, int]:
+    """ "host:port" -> (host, port); IPv6 in brackets, an empty host is every interface. Raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if bracketed else host
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535 or (":" in host) != bracketed or " " in host:
+        raise ValueError("expected host:port, such as 127.0.0.1:8080 or [::1]:8080")
+    return host, int(port)
+
+
+class Checks:
+    """`upstreams` and `aliases` are the names that the file declares, valid or not. Call `section` for each, then `whole`."""
+
+    def __init__(self, report: Report, upstreams: Iterable[str], aliases: Iterable[str]) -> None:
+        self._report = report
+        self._upstreams = set(upstreams)
+        self._aliases = set(aliases)
+        self._used: set[str] = set()
+        self._first: dict[tuple[str, str], Path] = {}
+
+    def section(self, path: Path, section: Any) -> None:
+        match section:
+            case Server():
+                self._server(path, section)
+            case Timeouts():
+                for name in ("connect", "headers", "first_token", "idle", "whole", "total"):
+                    self._above_zero((*path, name), getattr(section, name))
+            case Target(upstream=str(name)) | Shadow(upstream=str(name)):
+                if isinstance(section, Target):
+                    self._fitted(path, section)
+                self._used.add(name)
+                if name not in self._upstreams:
+                    hint = suggestion(name, self._upstreams)
+                    self._report.problem((*path, "upstream"), f'unknown upstream "{name}"{hint}')
+            case Alias():
+                self._alias(path, section)
+            case NamedGrant():
+                self._key(path, section)
+            case Issuer():
+                self._issuer(path, section)
+            case Limit(rate=float(), burst=None | float() | int()):
+                self._limit(path, section)
+            case Upstream():
+                self._upstream(path, section)
+                self._fitted(path, section)
+            case BrowserTokens():
+                self._tokens(path, section)
+            case Limits(store=str(store)) if not SHARED.fullmatch(store.reveal()):
+                self._store((*path, "store"), store, local="memory, shared:PATH,")
+            case Admin(store=str(store)):
+                self._try((*path, "store"), _kept, store.reveal())
+            case Probe():
+                self._above_zero((*path, "every"), section.every)
+            case Canary():
+                self._canary(path, section)
+            case Price():
+                check_date(self._report, path, section)
+            case Prices(models=dict(models)):
+                check_order(self._report, (*path, "models"), models)
+            case Config():
+                self._whole(section)
+
+    def _store(self, path: Path, store: Secret, local: str = "memory") -> None:
+        self._try(path, partial(_memory_or_redis, local=local), store.reveal())
+
+    def _fitted(self, path: Path, section: Upstream | Target) -> None:
+        """What is to be changed in requests: nothing that the gateway itself says, and values that a caller could send."""
+        for option in ("drop", "rename", "default", "force"):
+            for name in getattr(section, option) or ():
+                if isinstance(name, str) and name.removeprefix("!") in OURS:
+                    self._report.problem((*path, option), f'"{name}" is the gateway\'s own to say')
+        for option in ("default", "force"):
+            values = getattr(section, option)
+            try:
+                if isinstance(values, dict) and not OURS & values.keys():
+                    check_values({name: value for name, value in values.items() if value is not None})
+            except BadRequest as error:
+                self._report.problem((*path, option), error.message)
+
+    def _limit(self, path: Path, limit: Limit) -> None:
+        try:
+            rule_of(BucketLimit(limit.capacity, float(limit.rate)))
+        except ValueError as error:
+            self._report.problem(path, str(error))
+
+    def _above_zero(self, path: Path, value: Seconds | None) -> None:
+        if value is not None and value <= 0:
+            self._report.problem(path, "must be more than 0")
+
+    def _some_bytes(self, path: Path, value: Bytes) -> None:
+        if isinstance(value, int) and value < 1:
+            self._report.problem(path, "must be more than 0")
+
+    def _try(self, path: Path, check: Callable[[str], object], text: object) -> None:
+        """Report what `check` has to say about `text`."""
+        if not isinstance(text, str):
+            return
+        try:
+            check(text)
+        except ValueError as error:
+            self._report.problem(path, str(error))
+
+    def _once(self, kind: str, value: object, path: Path) -> None:
+        if not isinstance(value, str):
+            return
+        if (first := self._first.setdefault((kind, value), path)) != path:
+            where = self._report.line_of(first)
+            self._report.problem(path, f"the same {kind} stands in line {where} already")
+
+    def _server(self, path: Path, server: Server) -> None:
+        for name in ("listen", "admin_listen"):
+            self._try((*path, name), address, getattr(server, name))
+        if server.listen == server.admin_listen and not server.listen.endswith(":0"):
+            self._report.problem((*path, "admin_listen"), "must differ from listen")
+        for index, network in enumerate(server.trusted_proxies):
+            self._try((*path, "trusted_proxies", index), _network, network)
+        for name in ("body_timeout", "header_timeout", "keepalive_timeout", "write_idle"):
+            self._above_zero((*path, name), getattr(server, name))
+        for name in ("body_limit", "send_buffer"):
+            self._some_bytes((*path, name), getattr(server, name))
+        if (
+            isinstance(server.body_limit, int)
+            and isinstance(server.body_memory, int)
+            and server.body_memory < server.body_limit
+        ):
+            self._report.problem((*path, "body_memory"), "must be at least body_limit: else no such body could ever arrive")
+
+    def _upstream(self, path: Path, upstream: Upstream) -> None:
+        if isinstance(upstream.proxy, Secret):
+            self._try((*path, "proxy"), _proxy, upstream.proxy.reveal())
+        for name in ("max_before_content", "max_answer"):
+            self._some_bytes((*path, name), getattr(upstream, name))
+        for name in upstream.forward:
+            self._try((*path, "forward", name), check_forward, name)
+
+    def _alias(self, path: Path, alias: Alias) -> None:
+        self._above_zero((*path, "heartbeat"), alias.heartbeat)
+        self._above_zero((*path, "timeout"), alias.timeout)
+        if alias.tiers is INVALID:
+            return
+        if not alias.tiers:
+            self._report.problem((*path, "tiers"), "needs at least one tier with one target")
+        for index, tier in enumerate(alias.tiers):
+            if tier is INVALID:
+                continue
+            targets = targets_of(tier)
+            if not targets:
+                self._report.problem((*path, "tiers", index), "needs at least one target")
+            elif targets is not INVALID and len(targets) > 1 and all(_unwanted(target) for target in targets):
+                self._report.problem((*path, "tiers", index), "every target has weight 0: none would be asked")
+
+    def _canary(self, path: Path, canary: Canary) -> None:
+        if not canary.keys and canary.header is None:
+            self._report.problem(path, "needs keys or a header to know its callers by")
+        if isinstance(canary.header, str) and not re.fullmatch(r"[A-Za-z0-9-]+:\s*\S.*", canary.header):
+            self._report.problem((*path, "header"), 'expected a header and its value, such as "x-canary: yes"')
+
+    def _caller(self, path: Path, caller: NamedGrant | Issuer) -> None:
+        """What keys and issuers have in common: what they may name, and where from."""
+        for index, name in enumerate(caller.aliases):
+            if isinstance(name, str) and name != "*":
+                self._known_alias((*path, "aliases", index), name)
+        if caller.default_alias is not None:
+            self._default_alias((*path, "default_alias"), caller.default_alias, caller.aliases)
+        for index, origin in enumerate(caller.origins):
+            self._try((*path, "origins", index), _origin, origin)
+
+    def _default_alias(self, path: Path, name: str, allowed: tuple[str, ...]) -> None:
+        if self._known_alias(path, name) and name not in allowed and "*" not in allowed:
+            self._report.problem(path, f'"{name}" is not among its aliases')
+
+    def _known_alias(self, path: Path, name: str) -> bool:
+        if name not in self._aliases:
+            self._report.problem(path, f'unknown alias "{name}"{suggestion(name, self._aliases)}')
+        return name in self._aliases
+
+    def _key(self, path: Path, key: NamedGrant) -> None:
+        self._once("id", key.id, (*path, "id"))
+        if isinstance(key, Key):
+            self._once("digest", key.digest, (*path, "digest"))
+        self._caller(path, key)
+        if key.expires is not None:
+            self._expiry((*path, "expires"), key.expires)
+
+    def _expiry(self, path: Path, text: str) -> None:
+        try:
+            if timestamp(text) <= time.time():
+                self._report.warning(path, "this key has expired")
+        except ValueError as error:
+            self._report.problem(path, str(error))
+
+    def _issuer(self, path: Path, issuer: Issuer) -> None:
+        self._once("issuer", issuer.issuer, (*path, "issuer"))
+        self._caller(path, issuer)
+        given = [value for value in (issuer.secret, issuer.jwks_file, issuer.jwks_url, issuer.discovery or None) if value]
+        if len(given) != 1:
+            if not any(self._report.has_problem_at((*path, name)) for name in ("secret", "jwks_file", "jwks_url", "discovery")):
+                self._report.problem(path, "needs exactly one of secret, jwks_file, jwks_url and discovery")
+            return
+        if issuer.jwks_url is not None:
+            self._try((*path, "jwks_url"), check_url, issuer.jwks_url)
+        if issuer.discovery:
+            self._try((*path, "issuer"), _discoverable, issuer.issuer)
+        if not isinstance(issuer.algorithms, tuple) or INVALID in issuer.algorithms:
+            return
+        if not issuer.algorithms:
+            self._report.problem((*path, "algorithms"), "needs at least one algorithm")
+        if is_remote(issuer):
+            if problem := unfit(issuer.algorithms):
+                self._report.problem((*path, "algorithms"), problem)
+            return
+        try:
+            keys = issuer_keys(issuer)
+        except ValueError as error:
+            self._report.problem((*path, "jwks_file"), str(error))
+            return
+        if problem := unusable(issuer.algorithms, keys, by_secret=issuer.jwks_file is None):
+            self._report.problem((*path, "algorithms"), problem)
+
+    def _tokens(self, path: Path, tokens: BrowserTokens) -> None:
+        if tokens.secret is not INVALID and len(tokens.secret.reveal().encode()) < SHORTEST_SECRET:
+            self._report.problem((*path, "secret"), f"is too short: at least {SHORTEST_SECRET} bytes")
+        if tokens.longest < 1:
+            self._report.problem((*path, "longest"), "must be at least 1s")
+
+    def _whole(self, config: Config) -> None:
+        self._try(("state",), _state, config.state)
+        if config.resume is not INVALID:
+            self._store(("resume",), config.resume)
+        self._bounds(config)
+        self._unused(config)
+        self._addresses(config)
+        self._development_key(config)
+        if isinstance(config.server, Server) and isinstance(config.server.workers, int) and config.server.workers > 1:
+            for path, text in not_shared(config):
+                self._report.warning(path, text)
+
+    def _bounds(self, config: Config) -> None:
+        for name, declared in (("upstreams", self._upstreams), ("aliases", self._aliases)):
+            if not declared and isinstance(getattr(config, name), dict):
+                self._report.problem((name,), "needs at least one")
+
+    def _addresses(self, config: Config) -> None:
+        if not isinstance(config.limits, Limits) or not isinstance(config.server, Server):
+            return
+        if config.limits.address is not None and not config.server.trusted_proxies:
+            text = "server.trusted_proxies is empty: behind a proxy or load balancer all callers count as one address"
+            self._report.warning(("limits", "address"), text)
+
+    def _development_key(self, config: Config) -> None:
+        """The key that everybody knows lets in everybody who can reach the gateway."""
+        server = config.server
+        if not isinstance(server, Server):
+            return
+        if all(_on_loopback(listen) for listen in (server.listen, server.admin_listen) if isinstance(listen, str)):
+            return
+        text = "this is the digest of the development key, which everybody knows: use it on 127.0.0.1 only (`sluice keys new`)"
+        for index, key in enumerate(config.keys):
+            if isinstance(key, Key) and key.digest in DEVELOPMENT_KEYS:
+                self._report.problem(("keys", index, "digest"), text)
+        if isinstance(config.admin, Admin) and config.admin.digest in DEVELOPMENT_KEYS:
+            self._report.problem(("admin", "digest"), text)
+
+    def _unused(self, config: Config) -> None:
+        for name in sorted(self._upstreams - self._used):
+            self._report.warning(("upstreams", name), "no alias uses this upstream")
+        if config.admin.digest is not None:  # keys can be made later
+            return
+        callers: list[Key | Issuer] = [caller for caller in (*config.keys, *config.jwt) if isinstance(caller, Key | Issuer)]
+        if not config.keys and not config.jwt:
+            self._report.warning((), "no keys and no jwt: nobody can call this gateway (`sluice keys new`)")
+            return
+        if not config.jwt:  # an issuer's tokens name theirs
+            owners = {key.owner for key in config.keys if isinstance(key, Key)}
+            for name in sorted(set(config.tenants) - owners if isinstance(config.tenants, dict) else ()):
+                self._report.warning(("tenants", name), f"no key has this tenant{suggestion(name, owners)}")
+        allowed = {name for caller in callers for name in caller.aliases}
+        for name in sorted(self._aliases - allowed if "*" not in allowed else ()):
+            self._report.warning(("aliases", name), "no key may use this alias")
+        if config.tokens is not None and not any(key.origins for key in config.keys if isinstance(key, Key)):
+            self._report.warning(("tokens",), "no key has origins, so none can mint a token")
+
+
+def not_shared(config: Config) -> Iterator[tuple[Path, str]]:
+    """What several workers would not have in common: where it stands, and what comes of it."""
+    if config.state == "memory":
+        yield ("state",), "each worker keeps its own conversations: a turn that another worker answers does not know them"
+    elif isinstance(config.state, str):
+        yield ("state",), "turns of one session at two workers at once are not put in order"
+    aliases = config.aliases.values() if isinstance(config.aliases, dict) else ()
+    resumable = [alias for alias in aliases if isinstance(alias, Alias) and alias.resumable]
+    if resumable and isinstance(config.resume, Secret) and config.resume.reveal() == "memory":
+        yield ("resume",), "a stream can only be resumed at the worker that began it: use a redis:// URL"
+    store = config.admin.store.reveal() if config.admin.store is not None else config.state
+    if config.admin.digest is not None and store == "memory":
+        yield ("admin", "store"), "each worker has its own dynamic keys and usage: use sqlite:PATH or a redis:// URL"
+
+
+def _on_loopback(listen: str) -> bool:
+    """Whether only this machine can reach a listener; an address that cannot be read has its own problem."""
+    try:
+        host, _ = address(listen)
+    except ValueError:
+        return True
+    return host.lower() in ("localhost", "::1") or host.startswith("127.")
+
+
+def _network(text: str) -> None:
+    from ipaddress import ip_network
+
+    try:
+        ip_network(text)
+    except ValueError:
+        raise ValueError("expected a network such as 10.0.0.0/8 (no bits set behind the prefix)") from None
+
+
+def _proxy(text: str) -> None:
+    from sluice.upstream.tunnel import proxy_of
+
+    proxy_of(text)
+
+
+def _origin(text: str) -> None:
+    scheme, separator, host = text.partition("://")
+    if not separator or not scheme.isalnum() or not host or any(c in "/?#*@ " for c in host) or text != text.lower():
+        raise ValueError("expected an exact origin in lower case, such as https://app.example.com")
+
+
+def _discoverable(text: str) -> None:
+    check_url(text)
+    if "?" in text:
+        raise ValueError("has a query, so nothing can be discovered below it")
+
+
+def _state(text: str) -> None:
+    if text != "memory" and not (text.startswith("sqlite:") and len(text) > len("sqlite:")):
+        raise ValueError("expected memory or sqlite:PATH")
+
+
+def _kept(text: str) -> None:
+    try:
+        _state(text)
+    except ValueError:
+        _memory_or_redis(text, "memory, sqlite:PATH")
+
+
+def _memory_or_redis(text: str, local: str) -> None:
+    """Raises ValueError, without quoting what may hold a password."""
+    if text != "memory":
+        if not is_redis(text):
+            raise ValueError(f"expected {local} or {EXPECTED}")
+        address_of(text)
+
+
+def _unwanted(target: object) -> bool:
+    return isinstance(target, Target) and target.weight == 0 and target.canary is None

@@ -1,0 +1,80 @@
+"""What people write into the file by mistake, in the words that mend it: the forms of other gateways, and near misses.
+
+Each message says what to write. Nothing here repeats a value of the file, which may be a secret in the wrong place.
+"""
+
+from collections.abc import Mapping as Table
+
+from sluice.config.types import Alias, Budget, Issuer, Key, Limit, Queue, Target, Tier, Timeouts, Upstream
+from sluice.config.yamltext import Mapping, Node, Scalar
+
+EXAMPLES: Table[type, str] = {
+    Limit: "{ rate: 10/s, burst: 20 }",
+    Alias: "{ tiers: [[{ upstream: NAME, model: NAME }]] }",
+    Tier: "[{ upstream: NAME, model: NAME }]",
+    Target: "{ upstream: NAME, model: NAME }",
+    Key: "{ id: NAME, digest: sha256:… }",
+    Issuer: "{ issuer: https://…, audience: NAME, algorithms: [RS256], discovery: true }",
+    Upstream: '{ backend: openai, api_key: "${OPENAI_API_KEY}" }',
+    Timeouts: "{ first_token: 30s }",
+    Budget: "{ month: 500 }",
+    Queue: "{ size: 100, timeout: 10s }",
+}
+"""How a section is written, by its type."""
+
+UNKNOWN: Table[str, str] = {
+    "model_list": "that is LiteLLM's: here providers stand under upstreams, and the names that callers use under aliases",
+    "litellm_params": "that is LiteLLM's: here a target is { upstream: NAME, model: NAME }",
+    "litellm_settings": "that is LiteLLM's: see docs and config/gateway.example.yaml for what stands where here",
+    "router_settings": "that is LiteLLM's: here each alias has its tiers, strategy and retry",
+    "general_settings": "that is LiteLLM's: here see server, admin and keys",
+    "fallbacks": "further tiers of the alias are its fallbacks: tiers: [[FIRST], [SECOND]]",
+    "fallback": "further tiers of the alias are its fallbacks: tiers: [[FIRST], [SECOND]]",
+    "targets": "targets stand in tiers: tiers: [[{ upstream: NAME, model: NAME }]]",
+    "providers": "providers stand under upstreams",
+    "models": "the names that callers use stand under aliases",
+    "routes": "the names that callers use stand under aliases",
+    "api_base": "write base_url",
+    "url": "write base_url",
+    "key": "keys stand here as digests: digest: sha256:…, which `sluice keys hash` prints for a key",
+    "api_keys": "write keys, each with its id and digest (`sluice keys new` prints both)",
+    "virtual_keys": "write keys, each with its id and digest (`sluice keys new` prints both)",
+    "port": 'write listen: "127.0.0.1:8080"',
+    "host": 'write listen: "127.0.0.1:8080"',
+    "rpm": "write limits: { requests: { rate: 500/min } }",
+    "tpm": "write limits: { tokens: { rate: 100000/min } }",
+    "max_parallel_requests": "write limits: { streams: 20 }",
+    "max_budget": "write limits: { budget: { month: 500 } }",
+}
+"""Keys of other gateways, and what they are called here."""
+
+
+def about_unknown(key: str) -> str:
+    """What to write in place of a key that does not exist; "" where nothing is known of it."""
+    hint = UNKNOWN.get(key, "")
+    return f": {hint}" if hint else ""
+
+
+def about_section(kind: type) -> str:
+    """What a section of this type looks like."""
+    example = EXAMPLES.get(kind)
+    return f"expected a section such as {example}" if example else "expected a section (key: value)"
+
+
+def about_names(kind: type) -> str:
+    """What a section of named sections of this type looks like."""
+    example = EXAMPLES.get(kind)
+    return f"expected names, each with a section: {{ NAME: {example} }}" if example else "expected a section (key: value)"
+
+
+def about_list(node: Node) -> str:
+    """What to write where a single value stands in place of a list."""
+    return "expected a list: put it in [ ]" if isinstance(node, Scalar) else "expected a list"
+
+
+def flat_tier(kind: type, node: Node) -> bool:
+    """Whether a target stands where a tier is expected."""
+    return kind is Tier and isinstance(node, Mapping) and "upstream" in node.entries and "targets" not in node.entries
+
+
+FLAT_TIER = "a target stands where a tier (a list of targets) is expected: write tiers: [[{ upstream: NAME, model: NAME }]]"

@@ -1,0 +1,43 @@
+"""A caller's JSON as the configuration's walk reads it, so that options have one syntax and one parser wherever they stand."""
+
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import inspect
+
+from sluice.config.problems import Problem, Report
+from sluice.config.validation import Walk
+from sluice.config.yamltext import Entry, Mapping, Mark, Node, Scalar, Sequence
+from sluice.errors import BadRequest
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+_HERE = Mark()
+_LARGEST = 2**63
+
+
+def read(wire: dict[str, Any], kind: type[T], report: Report) -> T:
+    """`wire` as a `kind`. Raises BadRequest with every problem, those that `report` holds already included."""
+    value: T = Walk(report).value(node_of(wire), inspect.type_info(kind))
+    if report.problems:
+        raise refusal(report.problems)
+    return value
+
+
+def node_of(value: Any) -> Node:
+    """What `json` makes of a text, as a tree. Raises BadRequest for integers that nothing here can hold."""
+    match value:
+        case dict():
+            return Mapping(_HERE, {key: Entry(_HERE, node_of(inner)) for key, inner in value.items()})
+        case list():
+            return Sequence(_HERE, tuple(map(node_of, value)))
+        case int() if abs(value) >= _LARGEST:
+            raise BadRequest("The body holds an integer out of range")
+    return Scalar(_HERE, value if isinstance(value, str) else "", value, plain=False)
+
+
+def refusal(problems: list[Problem]) -> BadRequest:
+    """Which fields are wrong, and why."""
+    details = [{"field": problem.path or "body", "reason": problem.message} for problem in problems]
+    first = details[0]
+    return BadRequest(f"{first['field']}: {first['reason']}", param=first["field"], details=details)

@@ -1,0 +1,89 @@
+"""Limits that no usual call fits in: what is reserved for one that sets no maximum is more than the bucket ever holds.
+
+Such a limit refuses every call for ever, so `check` calls it an error instead of leaving it to callers to find out.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from sluice.backends.protocol import Backend, default_output
+from sluice.config.problems import Path, Report
+from sluice.config.types import Alias, CallLimits, Config, targets_of, windows_of
+from sluice.config.types import Target as TargetConfig
+from sluice.model.events import Usage
+from sluice.pricing.prices import PriceTable, cost
+
+
+class _Default(msgspec.Struct, frozen=True):
+    """What is reserved at least for a call that sets no maximum and has an empty prompt: tokens, and US dollars."""
+
+    tokens: int
+    money: float
+
+
+def check_reservations(
+    config: Config, backends: Mapping[str, Backend], prices: PriceTable, report: Report, wall: float
+) -> None:
+    """Report each limit of tokens or money whose burst is below the default reservation, at its own place in the file."""
+
+    def of_target(target: TargetConfig, *, priced: bool) -> _Default:
+        """Prices are looked up where a limit of money needs them alone: reading their table takes time."""
+        output = default_output(config.limits.output_tokens, backends.get(target.upstream))
+        price = prices.price_of(target.upstream, target.model, wall) if priced else None
+        return _Default(output, cost(price, Usage(0, output)) if price is not None else 0.0)
+
+    def of_alias(alias: Alias, *, priced: bool) -> _Default:
+        """A call reserves what the dearest of its targets may cost."""
+        defaults = [of_target(target, priced=priced) for tier in alias.tiers for target in targets_of(tier)]
+        return _Default(max(one.tokens for one in defaults), max(one.money for one in defaults))
+
+    for path, limits, aliases, upstream in _limited(config):
+        for resource in ("tokens", "money"):
+            windows = getattr(limits, resource)
+            priced = resource == "money"
+            if not windows:
+                continue
+            if upstream:
+                tiers = [tier for alias in config.aliases.values() for tier in alias.tiers]
+                targets = [target for tier in tiers for target in targets_of(tier) if target.upstream == upstream]
+                least = [of_target(target, priced=priced) for target in targets]
+            else:
+                least = [of_alias(config.aliases[name], priced=priced) for name in aliases if name in config.aliases]
+            if not least:
+                continue
+            needed = min(getattr(one, resource) for one in least)
+            for index, window in enumerate(windows_of(windows)):
+                if window.capacity < needed:
+                    at = (*path, resource, index) if isinstance(windows, tuple) else (*path, resource)
+                    report.problem(at, _message(resource, window.capacity, needed))
+
+
+def _message(resource: str, capacity: float, needed: float) -> str:
+    unit = f"{needed:g} tokens" if resource == "tokens" else f"${needed:.6g}"
+    return (
+        f"its burst of {capacity:g} can never admit a call that sets no maximum: {unit} are reserved for it "
+        "(limits.output_tokens); raise burst, or lower output_tokens"
+    )
+
+
+def _limited(config: Config) -> Iterator[tuple[Path, CallLimits, list[str], str]]:
+    """Every section of limits: its path, the aliases that it holds for, and the upstream where it is one's."""
+    every = list(config.aliases)
+
+    def of(names: tuple[str, ...]) -> list[str]:
+        return every if "*" in names else list(names)
+
+    yield ("limits", "overall"), config.limits.overall, every, ""
+    for index, key in enumerate(config.keys):
+        yield ("keys", index, "limits"), key.limits, of(key.aliases), ""
+    for index, issuer in enumerate(config.jwt):
+        yield ("jwt", index, "limits"), issuer.limits, of(issuer.aliases), ""
+        for name, limits in issuer.plans.items():
+            yield ("jwt", index, "plans", name), limits, of(issuer.aliases), ""
+    for name, tenant in config.tenants.items():
+        yield ("tenants", name, "limits"), tenant.limits, every, ""
+    for name, alias in config.aliases.items():
+        yield ("aliases", name, "limits"), alias.limits, [name], ""
+    for name, upstream in config.upstreams.items():
+        yield ("upstreams", name, "limits"), upstream.limits, [], name

@@ -1,0 +1,215 @@
+"""Reading the configuration: bytes -> YAML with positions -> ${VAR} expanded -> types -> checks across sections.
+
+Every stage reports all it finds, so one run of `sluice check` names every mistake. An upstream's section is read twice
+over: its own fields by `Upstream`, everything beside them by the Struct of the backend that it names.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from collections.abc import Mapping as Environment
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+from msgspec import inspect
+
+from sluice.backends.protocol import Backend, find_backend
+from sluice.config.checks import Checks, not_shared
+from sluice.config.interpolation import Expansion
+from sluice.config.limit_checks import check_reservations
+from sluice.config.price_file import bundled_prices, listed, read_prices
+from sluice.config.problems import Path as KeyPath
+from sluice.config.problems import Problem, Report, suggestion
+from sluice.config.types import Config, Tier, Upstream, targets_of
+from sluice.config.validation import INVALID, Walk
+from sluice.config.yamltext import Mapping, Mark, Node, YamlError, read
+from sluice.errors import ConfigError
+from sluice.pricing.prices import PriceTable, price_at
+
+MAX_FILE = 16 << 20
+DEFAULTS = ("gateway.yaml", "/etc/sluice/gateway.yaml")
+
+FindBackend = Callable[[str], type[msgspec.Struct]]
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """A configuration that can be used. `backends`: one instance per upstream, by the upstream's name.
+
+    `warnings` are complete lines, ready to print. `hash` names the file's bytes (before ${VAR}), for metrics and logs.
+    `prices` reads the table that comes with the gateway when it is first asked; it raises ConfigError where that is broken.
+    """
+
+    path: str
+    config: Config
+    backends: dict[str, Backend]
+    warnings: tuple[str, ...] = ()
+    hash: str = ""
+    prices: PriceTable = PriceTable({})
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """The outcome of a check: `loaded` is None where there are problems."""
+
+    loaded: Loaded | None
+    problems: tuple[Problem, ...]
+    warnings: tuple[Problem, ...]
+
+
+def load(path: str, *, environ: Environment[str, str] = os.environ, find: FindBackend = find_backend) -> Loaded:
+    """The configuration in the file at `path`. Raises ConfigError with every problem as file:line:column: path: message."""
+    checked = check(path, environ=environ, find=find)
+    if checked.loaded is None:
+        raise ConfigError([str(problem) for problem in checked.problems])
+    return checked.loaded
+
+
+def check(
+    path: str, *, environ: Environment[str, str] = os.environ, find: FindBackend = find_backend, blind: bool = False
+) -> Checked:
+    """As `load`, for callers that want the problems as values. Never raises for anything in the file.
+
+    `blind`: ${VAR} and ${file:…} are not looked up. Values that they stand for are then not judged, and nothing is loaded.
+    """
+    report = Report(path)
+    try:
+        data = _read_file(path, MAX_FILE)
+        root = read(data)
+    except YamlError as error:
+        report.problem((), error.message, error.at)
+        return _outcome(report, None)
+    except OSError as error:
+        report.problem((), f"cannot be read: {(error.strerror or str(error)).lower()}", Mark())
+        return _outcome(report, None)
+    reading = _Reading(report, find)
+    expansion = Expansion(environ, _read_text, lambda at, node, text: report.problem(at, text, node.at), blind=blind)
+    config = reading.config(expansion.tree(root))
+    if report.problems or expansion.unknown:
+        return _outcome(report, None)
+    prices = _prices(config, report)
+    if not report.problems:
+        check_reservations(config, reading.backends, prices, report, time.time())
+    warnings = tuple(str(warning) for warning in sorted(report.warnings))
+    digest = hashlib.sha256(data).hexdigest()[:12]
+    return _outcome(report, Loaded(path, config, reading.backends, warnings, digest, prices))
+
+
+def _prices(config: Config, report: Report) -> PriceTable:
+    """What tokens cost. A file of one's own is read at once, for its problems; the one that comes with us when needed."""
+    own = listed(config.prices.models)
+    if config.prices.file is None:
+        table = PriceTable(own, bundled_prices)
+    else:
+        found, of_file = read_prices(Path(config.prices.file))
+        report.problems += of_file.problems
+        table = PriceTable(own, lambda: found)
+    if config.prices.unknown == "refuse" and not report.problems:
+        for path, upstream, model in _targets(config):
+            if price_at(table.prices_of(upstream, model), time.time()) is None:
+                report.warning(path, f"{upstream}/{model} has no price: no call goes there (prices.unknown)")
+    return table
+
+
+def _targets(config: Config) -> Iterator[tuple[KeyPath, str, str]]:
+    for name, alias in config.aliases.items():
+        for number, tier in enumerate(alias.tiers):
+            within = ("targets",) if isinstance(tier, Tier) else ()
+            for index, target in enumerate(targets_of(tier)):
+                yield ("aliases", name, "tiers", number, *within, index, "model"), target.upstream, target.model
+
+
+def with_workers(loaded: Loaded, workers: int) -> Loaded:
+    """With another number of workers than the file's, and a warning for what these would not share."""
+    config, warnings = loaded.config, loaded.warnings
+    if workers > 1 and config.server.workers == 1:
+        warnings += tuple(f"{loaded.path}: {'.'.join(map(str, path))}: {text}" for path, text in not_shared(config))
+    server = msgspec.structs.replace(config.server, workers=workers)
+    return msgspec.structs.replace(loaded, config=msgspec.structs.replace(config, server=server), warnings=warnings)
+
+
+def locate(given: str | None, environ: Environment[str, str] = os.environ) -> str:
+    """Which file: the one given, else $SLUICE_CONFIG, else the first of DEFAULTS that exists. Raises ConfigError."""
+    if chosen := given or environ.get("SLUICE_CONFIG"):
+        return chosen
+    for path in DEFAULTS:
+        if Path(path).is_file():
+            return path
+    raise ConfigError([f"no configuration: give --config PATH or $SLUICE_CONFIG (looked for {' and '.join(DEFAULTS)})"])
+
+
+def _outcome(report: Report, loaded: Loaded | None) -> Checked:
+    problems = tuple(sorted(report.problems))
+    return Checked(None if problems else loaded, problems, tuple(sorted(report.warnings)))
+
+
+def _read_file(path: str, limit: int) -> bytes:
+    with Path(path).open("rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(0, f"larger than {limit >> 10} KiB")
+    return data
+
+
+def _read_text(path: str) -> str:
+    return _read_file(path, 64 << 10).decode("utf-8")
+
+
+class _Reading:
+    """One walk over one file: its sections, and the backends that its upstreams name."""
+
+    def __init__(self, report: Report, find: FindBackend) -> None:
+        self._report = report
+        self._find = find
+        self.backends: dict[str, Backend] = {}
+
+    def config(self, root: Node) -> Any:
+        walk = Walk(self._report, {Upstream: self._upstream})
+        config = walk.value(root, inspect.type_info(Config))
+        if isinstance(root, Mapping):
+            checks = Checks(self._report, _names(root, "upstreams"), _names(root, "aliases"))
+            for path, section in walk.sections:
+                checks.section(path, section)
+        return config
+
+    def _upstream(self, walk: Walk, node: Mapping, path: KeyPath) -> Upstream:
+        own = [field for field in _fields(Upstream) if field.name != "options"]
+        values = walk.fields(node, own, path)
+        backend = self._backend(node, values["backend"], path)
+        if backend is None:
+            return Upstream(**values)
+        options = [field for field in _fields(backend) if field.encode_name not in {field.encode_name for field in own}]
+        walk.unknown(node, [field.encode_name for field in (*own, *options)], path)
+        before = len(self._report.problems)
+        given = walk.fields(node, options, path)
+        if len(self._report.problems) == before and INVALID not in given.values():
+            self._construct(backend, given, node, path)
+        return Upstream(**values, options=given)
+
+    def _backend(self, node: Mapping, name: Any, path: KeyPath) -> type[msgspec.Struct] | None:
+        if name is INVALID:
+            own = {field.encode_name for field in _fields(Upstream)} - {"options"}
+            for key, entry in node.entries.items():
+                if key not in own and (hint := suggestion(key, own)):
+                    self._report.problem((*path, key), f'unknown key "{key}"{hint}', entry.at)
+            return None
+        try:
+            return self._find(name)
+        except LookupError as error:
+            self._report.problem((*path, "backend"), str(error.args[0]))
+            return None
+
+    def _construct(self, backend: type[msgspec.Struct], options: dict[str, Any], node: Mapping, path: KeyPath) -> None:
+        try:
+            self.backends[str(path[-1])] = cast(Backend, backend(**options))
+        except (ValueError, TypeError) as error:  # its __post_init__ refuses
+            self._report.problem(path, str(error), node.at)
+
+
+def _fields(struct: type[msgspec.Struct]) -> tuple[inspect.Field, ...]:
+    return cast(inspect.StructType, inspect.type_info(struct)).fields
+
+
+def _names(root: Mapping, section: str) -> list[str]:
+    entry = root.entries.get(section)
+    return list(entry.node.entries) if entry is not None and isinstance(entry.node, Mapping) else []

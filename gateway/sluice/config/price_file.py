@@ -1,0 +1,87 @@
+"""Reading a file of prices: as strict as the configuration, with the same messages."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import inspect
+
+from sluice.config.problems import Path as KeyPath
+from sluice.config.problems import Report
+from sluice.config.types import Price
+from sluice.config.validation import INVALID, Walk
+from sluice.config.yamltext import Mark, YamlError, read
+from sluice.errors import ConfigError
+from sluice.pricing.prices import Listed, since_of
+
+BESIDE = Path(__file__).parents[1] / "prices.yaml"
+IN_A_CLONE = Path(__file__).parents[3] / "config" / "prices.yaml"
+MAX_FILE = 4 << 20
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    models: dict[str, Price | tuple[Price, ...]]
+    snapshots: bool = False
+
+
+def read_prices(path: Path) -> tuple[Listed, Report]:
+    """The prices in a file, and what is wrong with it. Never raises for anything in the file."""
+    report = Report(str(path))
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE + 1)
+        if len(data) > MAX_FILE:
+            raise OSError(0, f"larger than {MAX_FILE >> 20} MiB")
+        root = read(data)
+    except YamlError as error:
+        report.problem((), error.message, error.at)
+        return Listed(), report
+    except OSError as error:
+        report.problem((), f"cannot be read: {(error.strerror or str(error)).lower()}", Mark())
+        return Listed(), report
+    walk = Walk(report)
+    found = walk.value(root, inspect.type_info(_File))
+    if found is INVALID:
+        return Listed(), report
+    for section_path, section in walk.sections:
+        if isinstance(section, Price):
+            check_date(report, section_path, section)
+    if isinstance(found.models, dict):
+        check_order(report, ("models",), found.models)
+    return Listed({} if report.problems else listed(found.models), found.snapshots is True), report
+
+
+def bundled_prices() -> Listed:
+    """The table that comes with the gateway, in its package or in a clone. Raises ConfigError where it is broken."""
+    found, report = read_prices(BESIDE if BESIDE.is_file() else IN_A_CLONE)
+    if report.problems:
+        raise ConfigError([str(problem) for problem in sorted(report.problems)])
+    return found
+
+
+def listed(models: Mapping[str, Price | tuple[Price, ...]]) -> dict[str, tuple[Price, ...]]:
+    """All entries of each model."""
+    return {name: (prices,) if isinstance(prices, Price) else prices for name, prices in models.items()}
+
+
+def check_date(report: Report, path: KeyPath, price: Price) -> None:
+    """Report a `since` that is no date."""
+    if isinstance(price.since, str):
+        try:
+            since_of(price.since)
+        except ValueError as error:
+            report.problem((*path, "since"), str(error))
+
+
+def check_order(report: Report, path: KeyPath, models: Mapping[str, Any]) -> None:
+    """Report entries of one model that hold from the same day on, and models without any."""
+    for name, prices in models.items():
+        if prices == ():
+            report.problem((*path, name), "needs at least one price")
+        if not isinstance(prices, tuple):
+            continue
+        days = [price.since for price in prices if isinstance(price, Price)]
+        for index, day in enumerate(days):
+            if day in days[:index]:
+                report.problem((*path, name, index), "another price holds from the same day on")

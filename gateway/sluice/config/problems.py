@@ -1,0 +1,62 @@
+"""What is wrong with a configuration file, line by line, as `file:line:column: path: message`."""
+
+import difflib
+from collections.abc import Iterable
+
+import msgspec
+
+from sluice.config.yamltext import Mark
+
+Path = tuple[str | int, ...]
+
+
+class Problem(msgspec.Struct, frozen=True, order=True):
+    """One thing to mend; `str` is the line to print. `line` and `column` count from 1."""
+
+    file: str
+    line: int
+    column: int
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return ": ".join(filter(None, (f"{self.file}:{self.line}:{self.column}", self.path, self.message)))
+
+
+def path_text(path: Path) -> str:
+    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+    return text.removeprefix(".")
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
+    return f'; did you mean "{close[0]}"?' if close else ""
+
+
+class Report:
+    """Problems and warnings of one file, and where each value of it stands."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.problems: list[Problem] = []
+        self.warnings: list[Problem] = []
+        self._marks: dict[Path, Mark] = {}
+
+    def seen(self, path: Path, at: Mark) -> None:
+        self._marks[path] = at
+
+    def problem(self, path: Path, message: str, at: Mark | None = None) -> None:
+        self.problems.append(self._line(path, message, at))
+
+    def warning(self, path: Path, message: str) -> None:
+        self.warnings.append(self._line(path, message, None))
+
+    def has_problem_at(self, path: Path) -> bool:
+        return any(problem.path == path_text(path) for problem in self.problems)
+
+    def line_of(self, path: Path) -> int:
+        return self._line(path, "", None).line
+
+    def _line(self, path: Path, message: str, at: Mark | None) -> Problem:
+        at = at or next((self._marks[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self._marks), Mark())
+        return Problem(self.file, at.line, at.column, path_text(path), message)

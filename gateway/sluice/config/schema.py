@@ -1,0 +1,163 @@
+"""The configuration's types as JSON Schema (draft 2020-12), for editors that complete and check YAML.
+
+Written by `sluice config schema`. It says what the types say; references between sections are `sluice check`'s work.
+An upstream's options follow the backend that it names, for every backend given here, and are open for others.
+"""
+
+import re
+from collections.abc import Mapping
+from inspect import getsource
+from typing import Any
+
+import msgspec
+from msgspec import inspect
+
+from sluice.config.types import Config, Upstream
+from sluice.config.units import Bytes, Rate, Seconds, Secret
+
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+_COMMENTED = re.compile(r"    (\w+): .*?  # (.+)")
+_REFERENCE = r"\$\{[^}]*\}"  # ${VAR} in place of any value that is not text
+
+Schema = dict[str, Any]
+
+
+def json_schema(backends: Mapping[str, type[msgspec.Struct]] | None = None) -> Schema:
+    """The schema of the whole file; `backends` by the name that an upstream gives."""
+    schemas = _Schemas(backends or {})
+    root = schemas.of(inspect.type_info(Config))
+    return {"$schema": DRAFT, "title": "Sluice configuration", **root, "$defs": dict(sorted(schemas.defs.items()))}
+
+
+class _Schemas:
+    def __init__(self, backends: Mapping[str, type[msgspec.Struct]]) -> None:
+        self.defs: dict[str, Schema] = {}
+        self._backends = backends
+
+    def of(self, kind: inspect.Type) -> Schema:
+        match kind:
+            case inspect.Metadata():
+                return {**self.of(kind.type), **(kind.extra_json_schema or {})}
+            case inspect.UnionType():
+                return {"anyOf": [self.of(member) for member in kind.types]}
+            case inspect.StructType():
+                return self._reference(kind)
+            case inspect.DictType():
+                return _without_none(
+                    type="object",
+                    propertyNames=self.of(kind.key_type),
+                    additionalProperties=self.of(kind.value_type),
+                )
+            case inspect.VarTupleType() | inspect.ListType() | inspect.FrozenSetType():
+                return {"type": "array", "items": self.of(kind.item_type)}
+        return _scalar(kind)
+
+    def _reference(self, kind: inspect.StructType) -> Schema:
+        name = kind.cls.__name__
+        if name not in self.defs:
+            self.defs[name] = {}  # taken, should the type hold itself
+            self.defs[name] = self._upstream(kind) if kind.cls is Upstream else self._section(kind)
+        return {"$ref": f"#/$defs/{name}"}
+
+    def _section(self, kind: inspect.StructType) -> Schema:
+        said = comments_of(kind.cls)
+        return _without_none(
+            type="object",
+            description=_description(kind.cls),
+            properties={field.encode_name: self._property(field, said.get(field.name)) for field in kind.fields},
+            required=[field.encode_name for field in kind.fields if field.required] or None,
+            additionalProperties=False,
+        )
+
+    def _property(self, field: inspect.Field, said: str | None) -> Schema:
+        schema = self.of(field.type)
+        if said is not None:
+            more = schema.get("description", "")
+            schema = {**schema, "description": f"{said[0].upper()}{said[1:]}. {more}".rstrip()}
+        match field.default:
+            case None | bool() | int() | float() | str() if not isinstance(field.default, Secret):
+                return {**schema, "default": _plain(field.default)}
+        return schema
+
+    def _upstream(self, kind: inspect.StructType) -> Schema:
+        section = self._section(kind)
+        del section["properties"]["options"]
+        if self._backends:
+            section["properties"]["backend"] |= {"examples": sorted(self._backends)}
+        section["additionalProperties"] = True
+        section["allOf"] = [self._options(name, self._backends[name], section) for name in sorted(self._backends)]
+        return section
+
+    def _options(self, name: str, backend: type[msgspec.Struct], upstream: Schema) -> Schema:
+        info = inspect.type_info(backend)
+        assert isinstance(info, inspect.StructType)
+        own = {key: True for key in upstream["properties"]}
+        options = self._section(info)
+        options["properties"] = {**options["properties"], **own}
+        return {"if": {"properties": {"backend": {"const": name}}, "required": ["backend"]}, "then": options}
+
+
+def comments_of(cls: type) -> dict[str, str]:
+    """What stands behind the fields of a Struct as comments, by field: the options' descriptions, written once."""
+    found: dict[str, str] = {}
+    for part in reversed(cls.__mro__):
+        if part is msgspec.Struct or not issubclass(part, msgspec.Struct):
+            continue
+        for line in getsource(part).splitlines():
+            if match := _COMMENTED.fullmatch(line):
+                found[match[1]] = match[2]
+    return found
+
+
+def _scalar(kind: inspect.Type) -> Schema:
+    match kind:
+        case inspect.StrType():
+            pattern = kind.pattern.replace(r"\Z", "$") if kind.pattern else None
+            return _without_none(type="string", pattern=pattern, minLength=kind.min_length, maxLength=kind.max_length)
+        case inspect.BoolType():
+            return _or_reference(type="boolean")
+        case inspect.IntType():
+            return _or_reference(type="integer", **_bounds(kind))
+        case inspect.FloatType():
+            return _or_reference(type="number", **_bounds(kind))
+        case inspect.NoneType():
+            return {"type": "null"}
+        case inspect.LiteralType():
+            return {"enum": sorted(kind.values, key=str)}
+        case inspect.CustomType(cls=cls) if issubclass(cls, Seconds | Bytes | Rate):
+            base = "integer" if issubclass(cls, Bytes) else "number"
+            pattern = f"^(?:{cls.pattern}|{_REFERENCE})$"
+            limit: Schema = {"exclusiveMinimum": 0} if issubclass(cls, Rate) else {"minimum": 0}
+            return {"type": [base, "string"], **limit, "pattern": pattern, "description": _description(cls)}
+        case inspect.CustomType(cls=cls) if issubclass(cls, Secret):
+            return {"type": "string", "minLength": 1, "description": "A secret: ${VAR} or ${file:/path}. It is never shown."}
+    return {}
+
+
+def _bounds(kind: inspect.IntType | inspect.FloatType) -> Schema:
+    return _without_none(minimum=kind.ge, exclusiveMinimum=kind.gt, maximum=kind.le, exclusiveMaximum=kind.lt)
+
+
+def _or_reference(**schema: Any) -> Schema:
+    return {"anyOf": [schema, {"type": "string", "pattern": f"^{_REFERENCE}$"}]}
+
+
+def _description(cls: type) -> str | None:
+    text = cls.__dict__.get("__doc__")
+    return " ".join(text.split()) if text else None
+
+
+def _plain(default: Any) -> Any:
+    """Defaults of our own scalar types, without their class."""
+    match default:
+        case None | bool():
+            return default
+        case float():
+            return int(default) if default.is_integer() else float(default)
+        case int():
+            return int(default)
+    return default
+
+
+def _without_none(**schema: Any) -> Schema:
+    return {name: value for name, value in schema.items() if value is not None}

@@ -1,0 +1,438 @@
+"""The configuration as types: one file, strict, every default in sight. Reading it is `sluice.config.loader`.
+
+Durations are seconds ("2s", "500ms", "1m" or a number), sizes are bytes ("64KiB" or a number), a rate is
+"10/s", "500/min", "20000/h" or "1000000/day". Secrets come as ${VAR}, ${VAR:-default} or ${file:/path}.
+Relative paths are relative to the working directory.
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from sluice.config.units import Bytes as Bytes
+from sluice.config.units import Rate as Rate
+from sluice.config.units import Seconds as Seconds
+from sluice.config.units import Secret as Secret
+
+Name = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}\Z",
+        description="a name: letters, digits and . _ : / @ -, at most 128, starting with a letter or digit",
+    ),
+]
+Digest = Annotated[
+    str,
+    Meta(pattern=r"^sha256:[0-9a-f]{64}\Z", description="sha256: and 64 hex digits, as `sluice keys hash` prints them"),
+]
+Count = Annotated[int, Meta(ge=1)]
+Address = Annotated[str, Meta(description='host:port in quotes, such as "127.0.0.1:8080", "[::1]:8080" or ":8080"')]
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class Server(_Section, frozen=True):
+    """Where the gateway listens, and what it takes from callers before it hangs up."""
+
+    listen: Address = "127.0.0.1:8080"  # host:port of the API
+    admin_listen: Address = "127.0.0.1:8081"  # host:port of metrics, probes and admin routes
+    trusted_proxies: tuple[str, ...] = ()  # networks whose X-Forwarded-For or Forwarded is believed, rightmost first
+    body_limit: Bytes = Bytes(4 << 20)  # bytes of a request's body, decompressed
+    body_timeout: Seconds = Seconds(30)  # of silence, or of less than 1 KiB a second on average
+    body_memory: Bytes = Bytes(64 << 20)  # for unfinished bodies of all connections together, in each process
+    header_timeout: Seconds = Seconds(15)  # for a request's head
+    keepalive_timeout: Seconds = Seconds(75)  # for which an idle connection is kept
+    write_idle: Seconds = Seconds(60)  # a reader that takes nothing for so long is closed
+    send_buffer: Bytes = Bytes(64 << 10)  # per client connection: what the kernel has taken and not sent yet
+    max_connections: Count = 10_000  # client connections; further ones are answered 503
+    workers: Count = 1  # processes on one port
+    drain_delay: Seconds = Seconds(5)  # after SIGTERM: not ready, still serving
+    drain_timeout: Seconds = Seconds(60)  # then: streams may finish for so long
+
+
+class Timeouts(_Section, frozen=True):
+    """Deadlines by phase, in seconds. `total` null: none.
+
+    `whole`: of an answer that is asked for in one piece, in place of `headers`, `first_token` and `idle`.
+    """
+
+    connect: Seconds = Seconds(2)  # DNS, TCP and TLS together
+    headers: Seconds = Seconds(30)  # from the request to the head of the answer
+    first_token: Seconds = Seconds(30)  # from the head to the first content
+    idle: Seconds = Seconds(30)  # between two pieces of content
+    whole: Seconds = Seconds(300)  # for an answer in one piece, in place of headers, first_token and idle
+    total: Seconds | None = None  # one attempt altogether; null: none
+
+
+class Limit(_Section, frozen=True):
+    """A token bucket: `rate` refills it, `burst` is its capacity (default: one window's worth: 500 of 500/min, at least 1)."""
+
+    rate: Rate  # how fast the bucket refills, such as 10/s or 500/min
+    burst: Annotated[float, Meta(gt=0)] | None = None  # how much it holds; default: one window's worth
+
+    @property
+    def capacity(self) -> float:
+        return self.burst if self.burst is not None else max(1.0, self.rate * self.rate.window)
+
+
+class Budget(_Section, frozen=True):
+    """US dollars per calendar day, week (from Monday) and month, in UTC. From `soft` (a share) on callers are warned."""
+
+    day: Annotated[float, Meta(gt=0)] | None = None  # US dollars a day
+    week: Annotated[float, Meta(gt=0)] | None = None  # US dollars a week, from Monday
+    month: Annotated[float, Meta(gt=0)] | None = None  # US dollars a month
+    soft: Annotated[float, Meta(gt=0, le=1)] = 0.8  # the share from which on callers are warned
+
+
+class CallLimits(_Section, frozen=True):
+    """What may be taken: calls, tokens (input and output), US dollars, streams at a time. Several windows each, all hold.
+
+    `weight`: the share of a key in the queue of an alias that has one.
+    """
+
+    requests: Limit | tuple[Limit, ...] = ()  # calls, in one or several windows
+    tokens: Limit | tuple[Limit, ...] = ()  # input and output, reserved before and settled after
+    money: Limit | tuple[Limit, ...] = ()  # US dollars, reserved before and settled after
+    streams: Count | None = None  # calls at a time
+    budget: Budget | None = None  # US dollars by the calendar
+    weight: Annotated[float, Meta(gt=0)] = 1.0  # the share in an alias's queue
+
+
+def windows_of(limit: Limit | tuple[Limit, ...]) -> tuple[Limit, ...]:
+    return (limit,) if isinstance(limit, Limit) else limit
+
+
+class Queue(_Section, frozen=True):
+    """In place of an immediate 429: wait for up to `timeout`, with at most `size` others, fairly by key and its weight."""
+
+    size: Count = 100  # calls that wait at most
+    timeout: Seconds = Seconds(10)  # how long one waits at most
+
+
+class Tenant(_Section, frozen=True):
+    """What all keys of one tenant may take together."""
+
+    limits: CallLimits = CallLimits()  # what all its keys may take together
+
+
+class Breaker(_Section, frozen=True):
+    """When a target is left alone: after `failures` in a row or a share of them, for `open_for`, doubling to `open_max`."""
+
+    failures: Count = 5  # failures in a row that open it
+    error_rate: Annotated[float, Meta(gt=0, le=1)] | None = 0.5  # of at least 20 calls within 30 s
+    open_for: Seconds = Seconds(5)  # how long it stays open at first; doubles with each failed try
+    open_max: Seconds = Seconds(15)  # the longest that it stays open
+
+
+class Probe(_Section, frozen=True):
+    """Ask the upstream `path` (below its base_url) every so often; it spends no tokens, and any answer below 500 is well."""
+
+    path: str = "/models"  # below base_url
+    every: Seconds = Seconds(10)  # time between two probes
+
+
+class _Fitted(_Section, frozen=True, kw_only=True):
+    """What is changed in requests, beside what the table of models says (config/models.yaml). Fields are named as in OpenAI's
+    dialect, whatever the upstream speaks; "messages.x" is a field of messages. A null, or "!" before a name of `drop`, takes
+    a rule of the table (or the upstream's) away.
+
+    `drop`: fields that are left out. `rename`: other names for them. `default`: fields where the caller gives none. `force`:
+    fields whatever the caller gives. `roles`: other names of messages' roles.
+    """
+
+    drop: tuple[str, ...] = ()  # fields of a request that are left out
+    rename: dict[str, str | None] = {}  # fields of a request that go under another name
+    default: dict[str, Any] = {}  # fields that a request gets where it lacks them
+    force: dict[str, Any] = {}  # fields that every request gets
+    roles: dict[str, str | None] = {}  # roles of messages that go under another name
+
+
+class Upstream(_Fitted, frozen=True, kw_only=True):
+    """One provider account or server. Every other key beside these is an option of the backend (base_url, api_key …).
+
+    `drop`, `rename`, `default`, `force` and `roles` change requests to it. `options` are the backend's options as they were
+    validated: never a key of the file, for showing the configuration only.
+    """
+
+    backend: str  # the dialect that it speaks: openai, anthropic, ollama, echo, or a plugin's
+    timeouts: Timeouts = Timeouts()  # deadlines by phase
+    breaker: Breaker = Breaker()  # when its targets are left alone
+    probe: Probe | None = None  # a cheap request every so often; null: none
+    max_connections: Count = 1024  # open and opening ones; further calls wait for one
+    max_before_content: Bytes = Bytes(1 << 20)  # of a stream, before its first content
+    max_answer: Bytes = Bytes(64 << 20)  # of an answer whose caller wants it in one piece
+    proxy: Secret | None = None  # http://[user:password@]host:port to tunnel through (CONNECT)
+    limits: CallLimits = CallLimits()  # of all calls to it: a target that has no room is passed over
+    forward: dict[str, Literal["any"] | tuple[str, ...]] = {}  # the callers' headers that it gets, with the values that may be
+    options: dict[str, Any] = {}  # the backend's own options
+
+
+class Canary(_Section, frozen=True):
+    """Callers for whom a target's weight is `weight`: those with one of `keys`, or whose `header` has this value."""
+
+    weight: Annotated[float, Meta(ge=0)]  # the weight for these callers
+    keys: tuple[str, ...] = ()  # ids of keys
+    header: str | None = None  # "x-canary: yes"
+
+
+class Target(_Fitted, frozen=True, kw_only=True):
+    """One model of one upstream. Nothing goes to a target of weight 0 unless nothing else is left.
+
+    `drop`, `rename`, `default`, `force` and `roles` change requests to it, after its upstream's.
+    """
+
+    upstream: str  # its name in upstreams
+    model: str  # the model as the provider names it
+    weight: Annotated[float, Meta(ge=0)] = 1.0  # its share of the calls of its tier; 0: only where nothing else is left
+    timeouts: Timeouts | None = None  # in place of the upstream's
+    context: Count | None = None  # tokens that the model takes; null: not known, never a reason to pass it over
+    vision: bool = True  # whether it takes images
+    tools: bool = True  # whether it takes tools
+    prefill: bool = False  # it continues an assistant message that ends the request
+    price: Annotated[float, Meta(ge=0)] | None = None  # of a million tokens, in any unit, for the strategy `cheapest`
+    canary: Canary | None = None  # callers for whom its weight is another
+
+
+Strategy = Literal["weighted", "round_robin", "least_in_flight", "lowest_ttft", "cheapest", "affinity"]
+
+
+class Tier(_Section, frozen=True):
+    """Targets of the same rank. `affinity` keeps calls that share a session, key or prompt prefix on one target."""
+
+    targets: tuple[Target, ...]  # the targets of this tier
+    strategy: Strategy = "weighted"  # in which order they are asked
+    affinity: Literal["session", "key", "prefix"] = "session"  # what keeps callers at one target, for the strategy affinity
+
+
+def targets_of(tier: tuple[Target, ...] | Tier) -> tuple[Target, ...]:
+    return tier.targets if isinstance(tier, Tier) else tier
+
+
+class History(_Section, frozen=True):
+    """How much of a conversation the model is given: the most recent messages within both bounds."""
+
+    messages: Annotated[int, Meta(ge=0)] = 30  # messages of the history at most
+    tokens: Count = 16_000  # tokens of the history at most, estimated; null: no bound
+
+
+class Retry(_Section, frozen=True):
+    """After a server error the same target is asked once more, `backoff` later; a Retry-After up to the bound is waited out."""
+
+    same_target: Annotated[int, Meta(ge=0, le=5)] = 1  # further tries at one target
+    backoff: Seconds = Seconds(0.1)  # the wait before a further try, doubling, at random within it
+    retry_after_wait: Seconds = Seconds(2)  # the longest Retry-After that is waited out
+
+
+class Hedge(_Section, frozen=True):
+    """Ask a second target when the first has no content after `after`; null: after its own 95th percentile."""
+
+    after: Seconds | None = None  # time without content; null: the 95th percentile of the first target
+
+
+class Shadow(_Section, frozen=True):
+    """Send a share of the calls to another target, too, and throw its answer away; only metrics see it."""
+
+    upstream: str  # its name in upstreams
+    model: str  # the model as the provider names it
+    share: Annotated[float, Meta(gt=0, le=1)]  # share of the calls that are copied
+
+
+class Alias(_Section, frozen=True):
+    """What callers name as the model: tiers are tried in order. A tier is a list of targets, or a section with a strategy."""
+
+    tiers: tuple[tuple[Target, ...] | Tier, ...]  # lists of targets: the first that can answers, the others are its fallbacks
+    system: str = ""  # a system prompt before the messages of widgets
+    history: History = History()  # what of a conversation is sent again
+    max_message_chars: Count = 4000  # characters of one message of a widget
+    heartbeat: Seconds | None = Seconds(15)  # silence after which a stream gets a sign of life; null: never
+    report_model: Literal["target", "alias"] = "target"  # whether callers see the target's model or the alias
+    timeout: Seconds | None = None  # the whole call, all attempts together
+    retry: Retry = Retry()  # tries at the same target
+    recovery: Literal["error", "continue"] | None = None  # of a cut stream; null: continue where another target exists
+    fall_back_on_content_policy: bool = False  # else the refusal is passed on
+    on_disconnect: Literal["cancel", "finish"] = "cancel"  # what becomes of a call whose client leaves
+    finish_limit: Seconds = Seconds(60)  # with `finish`: for so long after the client has left
+    hedge: Hedge | None = None  # a second target beside a slow first one; null: never
+    shadow: Shadow | None = None  # a target that gets a copy of calls; null: none
+    resumable: bool = False  # whether streams can be asked for again
+    resume_window: Seconds = Seconds(300)  # how long a finished stream can be asked for again
+    limits: CallLimits = CallLimits()  # of all its calls together
+    queue: Queue | None = None  # wait in place of an immediate 429; null: do not
+
+    @property
+    def continues(self) -> bool:
+        """Whether a stream that is cut goes on with a target: by default where there is another one."""
+        if self.recovery is not None:
+            return self.recovery == "continue"
+        return sum(len(targets_of(tier)) for tier in self.tiers) > 1
+
+
+class Grant(_Section, frozen=True):
+    """What a key may do, and until when."""
+
+    aliases: tuple[str, ...] = ("*",)  # aliases that may be used; "*": all
+    default_alias: str | None = None  # the alias of requests that name none
+    limits: CallLimits = CallLimits()  # what may be taken
+    origins: tuple[str, ...] = ()  # browser origins that may use it, exact ("https://app.example.com")
+    expires: str | None = None  # RFC 3339
+    enabled: bool = True  # false: it is refused
+
+
+class NamedGrant(Grant, frozen=True, kw_only=True):
+    """A key without the secret. `tenant` null: the key's id."""
+
+    id: Name  # its name, in logs and reports
+    tenant: Name | None = None  # whose it is; default: its id
+
+    @property
+    def owner(self) -> str:
+        """The tenant that history and usage belong to."""
+        return self.tenant or self.id
+
+
+class Key(NamedGrant, frozen=True, kw_only=True):
+    """A caller's key. Only its digest stands here: `sluice keys new` prints both."""
+
+    digest: Digest  # sha256:… of the key, as `sluice keys hash` prints it
+
+
+class Claims(_Section, frozen=True):
+    """Which claims say what: `tenant` (default: sub), `aliases` (a list or a space-separated text; absent: the issuer's).
+
+    `plan` names one of the issuer's `plans`; absent, or another: the issuer's `limits`.
+    """
+
+    tenant: str = "sub"  # the claim of the tenant
+    aliases: str = "aliases"  # the claim of the aliases; null: none
+    plan: str = "plan"  # the claim of the plan; null: none
+
+
+class Issuer(_Section, frozen=True):
+    """Whose JWTs are accepted (RFC 7519). Exactly one of `secret`, `jwks_file`, `jwks_url` (RFC 7517) and `discovery`.
+
+    `discovery`: the key set's address stands in the issuer's /.well-known/openid-configuration (OpenID Connect Discovery).
+
+    The tenant is the claim behind `tenant_prefix` (default: the issuer and "|", so that nobody who may choose a subject
+    can choose another's tenant; "" where the issuer's tenants are the same as the keys').
+    """
+
+    issuer: str  # the `iss` of its tokens
+    audience: str  # the `aud` of its tokens
+    algorithms: tuple[str, ...]  # the signatures that are accepted, such as RS256
+    secret: Secret | None = None  # the secret of HS algorithms
+    jwks_file: str | None = None  # a file of keys (RFC 7517)
+    jwks_url: str | None = None  # where its keys are fetched
+    discovery: bool = False  # whether its keys are found by OpenID Connect Discovery
+    leeway: Seconds = Seconds(30)  # what clocks may differ by
+    tenant_prefix: str | None = None  # before the tenant of its tokens; default: the issuer and |
+    claims: Claims = Claims()  # which claims say what
+    aliases: tuple[str, ...] = ("*",)  # aliases that its tokens may use; "*": all
+    default_alias: str | None = None  # the alias of requests that name none
+    limits: CallLimits = CallLimits()  # what a token without a plan may take
+    plans: dict[Name, CallLimits] = {}  # limits by the plan that a token names
+    origins: tuple[str, ...] = ()  # web origins that may use its tokens
+
+
+class BrowserTokens(_Section, frozen=True):
+    """POST /v1/tokens: a key with `origins` mints tokens for pages, bound to an origin, an alias and a session prefix.
+
+    `longest`: how long one can live. `renewable`: for how long after it was minted a page can renew it; null: never.
+    """
+
+    secret: Secret  # what tokens are signed with: 32 bytes or more
+    longest: Seconds = Seconds(900)  # the longest life of a token
+    renewable: Seconds | None = Seconds(86400)  # how long after its first token a page may renew
+
+
+class Limits(_Section, frozen=True):
+    """`store`: "memory", "shared:PATH" (workers of one host) or a URL of Redis: redis://, rediss://, unix://, or where
+    Sentinel chooses the server redis+sentinel://host:port,host:port/service/db; with ?timeout=250ms where it is far away.
+
+    `address`: per client address, strangers included; null: none. Behind a proxy it needs `server.trusted_proxies`.
+    `overall`: all calls together. `output_tokens`: what is reserved for an answer where the caller sets no maximum.
+
+    When the store does not answer: `open` counts in this process, with the limits divided by `replicas`; `closed` refuses.
+    """
+
+    store: Secret = Secret("memory")  # memory, shared:PATH, or a redis:// URL
+    address: Limit | None = None  # of one client address; null: none
+    overall: CallLimits = CallLimits()  # of everybody together
+    output_tokens: Count = 1024  # tokens reserved for a call that sets no maximum
+    when_down: Literal["open", "closed"] = "open"  # count in this process, or refuse, while the store is down
+    replicas: Count = 1  # gateways that share the limits while the store is down
+    prefix: Name = "sluice"  # of the keys in Redis
+
+
+class Admin(_Section, frozen=True):
+    """Who may use /v1/admin and /admin: the digest of the key sent as x-admin-api-key. Without it those routes answer 401.
+
+    `store`: where dynamic keys and usage are kept: "memory", "sqlite:PATH", or a redis:// / rediss:// / unix:// URL;
+    null: as `state`. `pepper`: dynamic keys are kept as HMAC-SHA-256 under it, else as plain SHA-256; another pepper
+    invalidates all of them.
+    """
+
+    digest: Digest | None = None  # sha256:… of the admin key; null: no admin routes
+    store: Secret | None = None  # where dynamic keys and usage are kept; default: as state
+    pepper: Secret | None = None  # a secret that dynamic keys' digests are made with
+
+
+MOST_EXPENSIVE = 1_000_000
+"""US dollars for a million tokens: a dollar for each. What is more is a mistake, or a price for a single token."""
+
+
+class Price(_Section, frozen=True):
+    """US dollars for a million tokens. `cached_input` null: as input; `reasoning` null: as output; `since`: a date."""
+
+    input: Annotated[float, Meta(ge=0, le=MOST_EXPENSIVE)]  # US dollars for a million tokens of input
+    output: Annotated[float, Meta(ge=0, le=MOST_EXPENSIVE)]  # US dollars for a million tokens of output
+    cached_input: Annotated[float, Meta(ge=0, le=MOST_EXPENSIVE)] | None = None  # likewise; default: as input
+    reasoning: Annotated[float, Meta(ge=0, le=MOST_EXPENSIVE)] | None = None  # likewise; default: as output
+    since: str | None = None  # the first day that it holds
+
+
+class Prices(_Section, frozen=True):
+    """What tokens cost: `file` (default: the table that comes with the gateway), `models` before it.
+
+    A model is named "upstream/model" or "model". `unknown`: a call whose model has no price goes on, or is refused.
+    `header`: answers say what they cost (whole ones; streams say it in their log line and usage).
+    """
+
+    file: str | None = None  # a table in place of the one that comes along
+    models: dict[Name, Price | tuple[Price, ...]] = {}  # prices that go before the table's, by model
+    unknown: Literal["allow", "refuse"] = "allow"  # whether calls to models without a price go on
+    header: bool = False  # whether answers tell what they cost
+
+
+class Log(_Section, frozen=True):
+    """One line per request at info; why things go wrong at debug. `format` auto: short text on a terminal, JSON otherwise."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"  # debug, info, warning or error
+    format: Literal["auto", "json", "text"] = "auto"  # json, text, or auto: text on a terminal
+
+
+class Metrics(_Section, frozen=True):
+    """`key_label`: also count requests by the configured key's id."""
+
+    key_label: bool = False  # whether requests are also counted by key
+
+
+class Config(_Section, frozen=True):
+    """The whole file: who answers (`upstreams`), what callers may name (`aliases`), who may call (`keys`, `jwt`)."""
+
+    upstreams: dict[Name, Upstream]  # provider accounts and servers, by name
+    aliases: dict[Name, Alias]  # what callers name as the model
+    keys: tuple[Key, ...] = ()  # who may call, by key
+    jwt: tuple[Issuer, ...] = ()  # issuers whose JWTs are accepted
+    tokens: BrowserTokens | None = None  # short-lived tokens for web pages; null: none
+    tenants: dict[Name, Tenant] = {}  # limits of all keys of a tenant together
+    server: Server = Server()  # listeners, and what is taken from callers
+    limits: Limits = Limits()  # where limits are counted, and those of everybody
+    state: str = "memory"  # conversations: "memory" or "sqlite:PATH"
+    resume: Secret = Secret("memory")  # resumable streams: "memory" or a redis:// / rediss:// / unix:// URL
+    admin: Admin = Admin()  # who may use the admin routes
+    prices: Prices = Prices()  # what tokens cost
+    log: Log = Log()  # what is logged, and how
+    metrics: Metrics = Metrics()  # what metrics are labelled by

@@ -1,0 +1,55 @@
+"""A conversation store whose calls are timed and whose failures are raised as they are."""
+
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Protocol, TypeVar
+
+from sluice.conversations import Conversation, ConversationStore, Turn
+
+T = TypeVar("T")
+OPERATIONS = ("open", "recent", "append", "newest", "get")
+
+
+class Series(Protocol):
+    """Where the times go: `sluice.telemetry.metrics.Metrics`."""
+
+    def children(self, name: str, before: Sequence[str], last: Sequence[str]) -> dict[str, Any]: ...
+
+
+class Measured:
+    """`kind` names the store in metrics; `clock` in seconds, monotonic."""
+
+    def __init__(self, store: ConversationStore, series: Series, kind: str, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._clock = clock
+        self._seconds = series.children("conversation_store_seconds", (kind,), OPERATIONS)
+
+    async def _timed(self, operation: str, call: Awaitable[T]) -> T:
+        began = self._clock()
+        result = await call
+        self._seconds[operation].observe(self._clock() - began)
+        return result
+
+    def open(self, tenant: str, session: str) -> Coroutine[Any, Any, str]:
+        return self._timed("open", self._store.open(tenant, session))
+
+    def recent(self, id: str, limit: int) -> Coroutine[Any, Any, list[Turn]]:
+        return self._timed("recent", self._store.recent(id, limit))
+
+    def append(self, tenant: str, session: str, id: str, turns: Sequence[Turn]) -> Coroutine[Any, Any, None]:
+        return self._timed("append", self._store.append(tenant, session, id, turns))
+
+    def append_now(self, tenant: str, session: str, id: str, turns: Sequence[Turn]) -> bool:
+        began = self._clock()
+        stored = self._store.append_now(tenant, session, id, turns)
+        if stored:
+            self._seconds["append"].observe(self._clock() - began)
+        return stored
+
+    def newest(self, limit: int) -> Coroutine[Any, Any, tuple[list[Conversation], int]]:
+        return self._timed("newest", self._store.newest(limit))
+
+    def get(self, id: str) -> Coroutine[Any, Any, tuple[Conversation, list[Turn]] | None]:
+        return self._timed("get", self._store.get(id))
+
+    async def close(self) -> None:
+        await self._store.close()

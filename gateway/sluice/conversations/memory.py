@@ -1,0 +1,103 @@
+"""Conversations in this process's memory: gone with it. Bounded, the ones that were quiet longest are forgotten first."""
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import msgspec
+
+from sluice.conversations import Conversation, Turn
+
+MAX_CONVERSATIONS = 10_000
+MAX_TURNS = 1_000
+MAX_CHARACTERS = 64 << 20
+"""Of all messages together: some 64 to 256 MiB."""
+PREVIEW = 200
+"""Characters of the last message in a list of conversations."""
+
+
+class _Kept(msgspec.Struct):
+    conversation: Conversation
+    turns: list[Turn]
+
+
+class MemoryConversations:
+    def __init__(
+        self, *, conversations: int = MAX_CONVERSATIONS, turns: int = MAX_TURNS, characters: int = MAX_CHARACTERS
+    ) -> None:
+        self._max = conversations
+        self._max_characters = characters
+        self._characters = 0
+        self._max_turns = turns
+        self._ids: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._new: OrderedDict[tuple[str, str], str] = OrderedDict()  # given, but nothing stored: they push nobody out
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()  # by id; the one updated last is last
+
+    async def open(self, tenant: str, session: str) -> str:
+        key = (tenant, session)
+        found = self._ids.get(key)
+        if found is not None:
+            self._ids.move_to_end(key)
+            return found
+        if key not in self._new:
+            self._new[key] = secrets.token_urlsafe(18)
+            if len(self._new) > self._max:
+                self._new.popitem(last=False)
+        return self._new[key]
+
+    async def recent(self, id: str, limit: int) -> list[Turn]:
+        kept = self._kept.get(id)
+        return kept.turns[-limit:] if kept is not None and limit else []
+
+    async def append(self, tenant: str, session: str, id: str, turns: Sequence[Turn]) -> None:
+        self.append_now(tenant, session, id, turns)
+
+    def append_now(self, tenant: str, session: str, id: str, turns: Sequence[Turn]) -> bool:
+        if not turns:
+            return True
+        self._new.pop((tenant, session), None)
+        self._ids[tenant, session] = id
+        kept = self._kept.get(id)
+        if kept is None:
+            kept = self._kept[id] = _Kept(Conversation(id, tenant, session, turns[0].created, 0), [])
+        kept.turns += turns
+        self._characters += _size(turns)
+        if len(kept.turns) > self._max_turns:
+            self._characters -= _size(kept.turns[: -self._max_turns])
+            del kept.turns[: -self._max_turns]
+        last = turns[-1]
+        created = kept.conversation.created
+        kept.conversation = Conversation(id, tenant, session, created, last.created, last.content[:PREVIEW])
+        self._kept.move_to_end(id)
+        self._forget()
+        return True
+
+    async def newest(self, limit: int) -> tuple[list[Conversation], int]:
+        ids = [*reversed(self._kept)][:limit]
+        return [self._kept[id].conversation for id in ids], len(self._kept)
+
+    async def get(self, id: str) -> tuple[Conversation, list[Turn]] | None:
+        kept = self._kept.get(id)
+        return (kept.conversation, list(kept.turns)) if kept is not None else None
+
+    async def close(self) -> None:
+        pass
+
+    def _forget(self) -> None:
+        while len(self._ids) > self._max:
+            _, id = self._ids.popitem(last=False)
+            self._drop(id)
+        while self._characters > self._max_characters and len(self._kept) > 1:
+            id = next(iter(self._kept))
+            conversation = self._kept[id].conversation
+            self._ids.pop((conversation.tenant, conversation.session), None)
+            self._drop(id)
+
+    def _drop(self, id: str) -> None:
+        kept = self._kept.pop(id, None)
+        if kept is not None:
+            self._characters -= _size(kept.turns)
+
+
+def _size(turns: Sequence[Turn]) -> int:
+    return sum([len(turn.content) + len(turn.thoughts) for turn in turns])

@@ -1,0 +1,151 @@
+"""Conversations in an SQLite file: they survive a restart, and any death of the process.
+
+How the file is worked in is `sluice.storage.sqlite`. One transaction per turn: its messages are all there or none is.
+
+The schema's version stands in `user_version`; each entry of MIGRATIONS leads to the next one. Released entries never change.
+"""
+
+import secrets
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from sluice.conversations import Conversation, Turn
+from sluice.storage.sqlite import STRANGERS, SqliteFile, another_programs, of_a_newer_version, transaction
+
+PREVIEW = 200
+"""Characters of the last message in a list of conversations."""
+MAX_TURNS = 1_000
+"""The latest messages of a conversation that `get` returns; the file keeps them all."""
+MAX_UNSTORED = 10_000
+"""Ids given out for sessions that have no turn yet; the oldest is forgotten first."""
+BUSY = 5.0
+"""Seconds to wait for another process's write."""
+
+MIGRATIONS = (
+    """
+    CREATE TABLE conversation (
+        number INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        tenant TEXT NOT NULL,
+        session TEXT NOT NULL,
+        created REAL NOT NULL,
+        updated REAL NOT NULL,
+        last_message TEXT NOT NULL,
+        UNIQUE (tenant, session)
+    );
+    CREATE INDEX conversation_updated ON conversation (updated, number);
+    CREATE TABLE turn (
+        number INTEGER PRIMARY KEY,
+        conversation INTEGER NOT NULL REFERENCES conversation (number),
+        role TEXT NOT NULL,
+        content TEXT NOT NULL,
+        created REAL NOT NULL,
+        interrupted INTEGER NOT NULL
+    );
+    CREATE INDEX turn_conversation ON turn (conversation, number);
+    """,
+    "ALTER TABLE turn ADD COLUMN thoughts TEXT NOT NULL DEFAULT ''",
+)
+
+KEEP = """
+    INSERT INTO conversation (id, tenant, session, created, updated, last_message) VALUES (?, ?, ?, ?, ?, ?)
+    ON CONFLICT (tenant, session) DO UPDATE SET updated = excluded.updated, last_message = excluded.last_message
+"""
+ADD = "INSERT INTO turn (conversation, role, content, created, interrupted, thoughts) VALUES (?, ?, ?, ?, ?, ?)"
+FIND = "SELECT id, number FROM conversation WHERE tenant = ? AND session = ?"
+LATEST = """
+    SELECT role, content, turn.created, interrupted, thoughts
+    FROM turn JOIN conversation ON conversation.number = turn.conversation
+    WHERE id = ? ORDER BY turn.number DESC LIMIT ?
+"""
+COLUMNS = "SELECT id, tenant, session, created, updated, last_message FROM conversation"
+NEWEST = f"{COLUMNS} ORDER BY updated DESC, number DESC LIMIT ?"
+ONE = f"{COLUMNS} WHERE id = ?"
+
+
+class SqliteConversations:
+    """Opens `path`, or makes it; its directory must exist.
+
+    Raises OSError, with `filename`, here where the file cannot be used and from each call that the file cannot serve.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._unstored: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._file = SqliteFile(path, "conversations", partial(_migrate, path=path), busy=BUSY)
+        self._database = self._file.database
+
+    async def open(self, tenant: str, session: str) -> str:
+        found = await self._file.run(self._find, tenant, session)
+        key = (tenant, session)
+        if found is None:
+            found = self._unstored.setdefault(key, secrets.token_urlsafe(18))
+            self._unstored.move_to_end(key)
+            while len(self._unstored) > MAX_UNSTORED:
+                self._unstored.popitem(last=False)
+        return found
+
+    async def recent(self, id: str, limit: int) -> list[Turn]:
+        return await self._file.run(self._recent, id, limit)
+
+    async def append(self, tenant: str, session: str, id: str, turns: Sequence[Turn]) -> None:
+        if turns:
+            await self._file.run(self._append, tenant, session, id, list(turns))
+            self._unstored.pop((tenant, session), None)
+
+    def append_now(self, tenant: str, session: str, id: str, turns: Sequence[Turn]) -> bool:
+        return False
+
+    async def newest(self, limit: int) -> tuple[list[Conversation], int]:
+        return await self._file.run(self._newest, limit)
+
+    async def get(self, id: str) -> tuple[Conversation, list[Turn]] | None:
+        return await self._file.run(self._get, id)
+
+    async def close(self) -> None:
+        """Ends what was begun, then closes the file. A second close does nothing."""
+        await self._file.close()
+
+    # --- in the thread
+
+    def _find(self, tenant: str, session: str) -> str | None:
+        row = self._database.execute(FIND, (tenant, session)).fetchone()
+        return row[0] if row is not None else None
+
+    def _recent(self, id: str, limit: int) -> list[Turn]:
+        rows = self._database.execute(LATEST, (id, max(0, limit))).fetchall()
+        return [
+            Turn(role, content, at, bool(interrupted), thoughts) for role, content, at, interrupted, thoughts in reversed(rows)
+        ]
+
+    def _append(self, tenant: str, session: str, id: str, turns: Sequence[Turn]) -> None:
+        last = turns[-1]
+        conversation = (id, tenant, session, turns[0].created, last.created, last.content[:PREVIEW])
+        with transaction(self._database):
+            self._database.execute(KEEP, conversation)
+            [_, number] = self._database.execute(FIND, (tenant, session)).fetchone()
+            rows = [(number, turn.role, turn.content, turn.created, turn.interrupted, turn.thoughts) for turn in turns]
+            self._database.executemany(ADD, rows)
+
+    def _newest(self, limit: int) -> tuple[list[Conversation], int]:
+        [count] = self._database.execute("SELECT count(*) FROM conversation").fetchone()
+        return [Conversation(*row) for row in self._database.execute(NEWEST, (max(0, limit),))], count
+
+    def _get(self, id: str) -> tuple[Conversation, list[Turn]] | None:
+        row = self._database.execute(ONE, (id,)).fetchone()
+        return (Conversation(*row), self._recent(id, MAX_TURNS)) if row is not None else None
+
+
+def _migrate(database: sqlite3.Connection, path: Path) -> None:
+    with transaction(database):  # of several processes that start at once, one migrates
+        [version] = database.execute("PRAGMA user_version").fetchone()
+        if version > len(MIGRATIONS):
+            raise of_a_newer_version(path)
+        if version == 0 and database.execute(STRANGERS).fetchone():
+            raise another_programs(path)
+        for migration in MIGRATIONS[version:]:
+            for statement in migration.split(";"):
+                database.execute(statement)
+        database.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")

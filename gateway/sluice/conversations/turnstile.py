@@ -1,0 +1,88 @@
+"""One turn at a time per conversation: whoever comes first goes first, within this process."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from sluice.errors import Unavailable
+
+Key = tuple[str, str]
+"""A conversation: its tenant and session."""
+MAX_WAITING = 256
+"""Turns that may wait for one session; the next is refused rather than kept for minutes."""
+
+
+class Turnstile:
+    """`waiting` is told +1 and -1 as turns begin and end to wait. Sessions with nobody in them are forgotten."""
+
+    def __init__(self, waiting: Callable[[int], Any] = lambda _: None) -> None:
+        self._waiting = waiting
+        self._queues: dict[Key, deque[asyncio.Future[None]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._queues)
+
+    def turn(self, tenant: str, session: str, waiting: Callable[[int], Any] | None = None) -> "Place":
+        """Waits for the turn before it. Raises Unavailable where too many wait already. Safe to cancel at any point.
+
+        `waiting` is told in place of the turnstile's own.
+        """
+        return Place(self, (tenant, session), waiting or self._waiting)
+
+    async def enter(self, key: Key, waiting: Callable[[int], Any]) -> None:
+        queue = self._queues.get(key)
+        if queue is None:
+            self._queues[key] = deque()
+        else:
+            await self._wait(key, queue, waiting)
+
+    def leave(self, key: Key) -> None:
+        if not self._call_next(self._queues[key]):
+            del self._queues[key]
+
+    async def _wait(self, key: Key, queue: deque[asyncio.Future[None]], waiting: Callable[[int], Any]) -> None:
+        if len(queue) >= MAX_WAITING:
+            raise Unavailable("Too many turns of this session are waiting")
+        called = asyncio.get_running_loop().create_future()
+        queue.append(called)
+        waiting(1)
+        try:
+            await called
+        except BaseException:
+            if called.done() and not called.cancelled():  # called and cancelled at once: the turn goes on to the next
+                self.leave(key)
+            elif called in queue:  # else whoever left meanwhile has passed it over
+                queue.remove(called)
+            raise
+        finally:
+            waiting(-1)
+
+    def _call_next(self, queue: deque[asyncio.Future[None]]) -> bool:
+        while queue:
+            called = queue.popleft()
+            if not called.done():
+                called.set_result(None)
+                return True
+        return False
+
+
+class Place:
+    """One turn's place in its conversation's queue, from `async with` to its end."""
+
+    __slots__ = ("_key", "_turnstile", "_waiting")
+
+    def __init__(self, turnstile: Turnstile, key: Key, waiting: Callable[[int], Any]) -> None:
+        self._turnstile = turnstile
+        self._key = key
+        self._waiting = waiting
+
+    async def __aenter__(self) -> None:
+        await self._turnstile.enter(self._key, self._waiting)
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        self._turnstile.leave(self._key)

@@ -1,0 +1,263 @@
+"""What can go wrong, as types. They are raised where it happens and rendered in one place per dialect.
+
+Nothing here may hold a secret or a prompt: the text of each error is shown to callers.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+UpstreamErrorKind = Literal[
+    # before an answer: connection
+    "dns_error", "connect_error", "connect_timeout", "tls_error", "reset", "headers_timeout",
+    # the answer's status
+    "rate_limited", "server_error", "overloaded", "bad_credentials", "billing", "not_found",
+    # the request itself is at fault: passed on to the caller
+    "bad_request", "context_length", "content_policy",
+    # the answer's stream
+    "garbled", "truncated", "stream_error", "first_token_timeout", "idle_timeout", "total_timeout",
+    # a continued answer that turned out to be another one
+    "diverged",
+]  # fmt: skip
+
+CONNECTION: dict[UpstreamErrorKind, str] = {
+    "dns_error": "The upstream could not be reached",
+    "connect_error": "The upstream could not be reached",
+    "tls_error": "The upstream could not be reached",
+    "connect_timeout": "The upstream could not be reached in time",
+    "headers_timeout": "The upstream did not answer in time",
+    "reset": "The upstream closed the connection",
+}
+"""What callers are told of connections: the errors' own messages name our upstreams' addresses, and are for the log."""
+
+CALLERS_FAULT: frozenset[UpstreamErrorKind] = frozenset({"bad_request", "context_length", "content_policy"})
+"""Kinds that another target would answer in the same way: never retried."""
+
+ACCOUNTS_FAULT: frozenset[UpstreamErrorKind] = frozenset({"bad_credentials", "billing"})
+"""Kinds where the gateway's own account with the provider is at fault: its key, its rights or its money. The next target is
+asked, and the operator has to hear of it."""
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. `problems` are complete lines, ready to print."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class GatewayError(Exception):
+    """A call that cannot be answered. `code` is stable and meant for programs, the message for people."""
+
+    code = "internal_error"
+
+    def __init__(self, message: str = "", *, param: str | None = None) -> None:
+        super().__init__(message or self.code)
+        self.message = message or self.code.replace("_", " ")
+        self.param = param
+
+
+class BadRequest(GatewayError):
+    """`details` says which field and why: [{"field": "message", "reason": "must have 1 to 4000 characters"}]."""
+
+    code = "invalid_request"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        details: list[dict[str, str]] | None = None,
+    ) -> None:
+        super().__init__(message, param=param)
+        self.code = code or self.code
+        self.details = details if details is not None else [{"field": param or "body", "reason": message}]
+
+
+class Unauthorized(GatewayError):
+    """`reason` is one of the closed set of `auth_failures_total`; the caller is told only that it was refused."""
+
+    code = "unauthorized"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("Missing or invalid credentials")
+        self.reason = reason
+
+
+class Forbidden(GatewayError):
+    code = "forbidden"
+
+    def __init__(self, message: str = "", *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message, param=param)
+        self.code = code or self.code
+
+
+class ModelNotFound(GatewayError):
+    """An alias that does not exist, or that the key may not use: the caller cannot tell which."""
+
+    code = "model_not_found"
+
+
+class NotFound(GatewayError):
+    code = "not_found"
+
+
+class Conflict(GatewayError):
+    """What is asked for does not go together with what is there: a name that is taken, or what may not be changed here."""
+
+    code = "conflict"
+
+
+class NotResumable(GatewayError):
+    """A stream that was there, but whose rest cannot be had: it grew too large, its store failed, or its writer is gone."""
+
+    code = "stream_not_resumable"
+
+
+class MethodNotAllowed(GatewayError):
+    code = "method_not_allowed"
+
+    def __init__(self, allowed: str) -> None:
+        super().__init__(f"Use {allowed}")
+        self.allowed = allowed
+
+
+class PayloadTooLarge(GatewayError):
+    code = "payload_too_large"
+
+
+class UnsupportedMediaType(GatewayError):
+    """`codings`: it is the body's Content-Encoding that is not supported."""
+
+    code = "unsupported_media_type"
+
+    def __init__(self, message: str, *, codings: bool = False) -> None:
+        super().__init__(message)
+        self.codings = codings
+
+
+class RequestTimeout(GatewayError):
+    """The caller was too slow in sending its request."""
+
+    code = "request_timeout"
+
+
+class RateLimited(GatewayError):
+    """`retry_after` in seconds: when the same call would be admitted. `final`: retrying within the window is no use.
+
+    `headers` tell the caller about the bucket.
+    """
+
+    code = "rate_limited"
+
+    def __init__(
+        self,
+        retry_after: float,
+        *,
+        scope: str,
+        resource: str,
+        final: bool = False,
+        headers: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        super().__init__(f"Limit of {resource} reached {'overall' if scope == 'overall' else 'per ' + scope}")
+        self.headers = headers
+        self.retry_after = retry_after
+        self.scope = scope
+        self.resource = resource
+        self.final = final
+
+
+class Unavailable(GatewayError):
+    """The gateway itself cannot take the call now (draining, no room for its body, a store that is down).
+
+    `retry_after` in seconds: when it may; None where nobody knows.
+    """
+
+    code = "unavailable"
+
+    def __init__(self, message: str = "", *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class UpstreamError(GatewayError):
+    """An attempt at one target failed.
+
+    `status` is the upstream's HTTP status, 0 where there was none; `retry_after` in seconds where it said so.
+    `detail` is for the log only: what happened to the connection, with the upstream's address.
+    The message is safe to show: the provider's own words about the request, or ours; never a header or a key.
+    `provider_code` is the provider's own name for what went wrong, "" where it gave none.
+    `words` is what it was made of, unmasked, until the upstream's own secrets have been masked in it, too
+    (`sluice.wire.upstream_errors.conceal`); it is never shown or logged.
+    """
+
+    def __init__(
+        self, kind: UpstreamErrorKind, message: str = "", *, status: int = 0, retry_after: float | None = None
+    ) -> None:
+        self.detail = message if kind in CONNECTION else ""
+        super().__init__(CONNECTION.get(kind) or message or kind.replace("_", " "))
+        self.kind: UpstreamErrorKind = kind
+        self.code = kind
+        self.status = status
+        self.retry_after = retry_after
+        self.words = ""
+        self.provider_code = ""
+
+    @property
+    def callers_fault(self) -> bool:
+        """Another target would say the same: pass it on instead of failing over."""
+        return self.kind in CALLERS_FAULT
+
+
+def wait_of(error: GatewayError) -> float | None:
+    """Seconds after which the same request may be answered; None where nobody said, or where it never will be."""
+    match error:
+        case RateLimited(retry_after=seconds) | UpstreamError(retry_after=float() as seconds) if seconds < math.inf:
+            return math.ceil(seconds * 1000) / 1000
+        case _:
+            return None
+
+
+class NoRoom(UpstreamError):
+    """Our own limit of an upstream is reached: it was not asked. `retry_after` in seconds, infinite where it is never."""
+
+    def __init__(self, retry_after: float, resource: str) -> None:
+        super().__init__("rate_limited", f"Limit of {resource} reached per upstream", retry_after=retry_after)
+        self.wait = retry_after
+        self.scope = "upstream"
+        self.resource = resource
+
+
+class StaleConnection(UpstreamError):
+    """An idle connection was closed by the upstream without a byte of an answer: most likely the request was never read.
+
+    HTTP cannot tell that from an upstream that took the request and then closed (RFC 9112 9.3.1), so a transport does not
+    send again by itself: whoever counts attempts decides. It says nothing about the health of the target.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("reset", message)
+
+
+class UpstreamTruncated(UpstreamError):
+    """The stream ended without its dialect's own terminator."""
+
+    def __init__(self, message: str = "The upstream's answer was cut short") -> None:
+        super().__init__("truncated", message)
+
+
+class UpstreamGarbled(UpstreamError):
+    """The stream is not the dialect it should be."""
+
+    def __init__(self, message: str = "The upstream's answer could not be understood") -> None:
+        super().__init__("garbled", message)
+
+
+def without_frames(error: GatewayError) -> None:
+    """Part an error, which is kept for the records, from where it came from: the frames that it went through know the call that
+    knows it, and only the collector would find them."""
+    at: BaseException | None = error
+    while at is not None:
+        at.__traceback__ = None
+        at.__cause__, at.__context__, at = None, None, at.__context__

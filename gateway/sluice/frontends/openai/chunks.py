@@ -1,0 +1,205 @@
+"""Events -> the chunks of a streamed chat completion, or the upstream's own chunks passed on.
+
+Reasoning goes out as `reasoning_content`, the name that most servers and clients of this dialect know (it is not OpenAI's).
+A block that its provider wants to have back (Anthropic's signatures) is told once, whole, at its end: as `thinking_blocks`
+and `reasoning_details` (`openai_reasoning`). With the model's name hidden, chunks are passed on under the alias's.
+Tools that the provider ran itself are not shown: a client would try to run them. After an error there is no `[DONE]`:
+the SDKs raise on the error's own frame and read no further, and a reader that waits for `[DONE]` must not find one.
+
+Standard: https://platform.openai.com/docs/api-reference/chat-streaming
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from sluice.errors import GatewayError
+from sluice.frontends import Answer
+from sluice.frontends.openai.errors import error_object
+from sluice.frontends.openai.reasoning import reasoning_details, thinking_blocks
+from sluice.frontends.openai.rename import Renaming
+from sluice.model.events import (
+    Finished,
+    ReasoningBlock,
+    ReasoningDelta,
+    Started,
+    StreamEvent,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStarted,
+    Usage,
+    Verbatim,
+    Working,
+)
+from sluice.wire.call_ids import new_call_id
+from sluice.wire.separators import without_separators
+
+DONE = b"data: [DONE]\n\n"
+
+_json = msgspec.json.Encoder().encode
+
+
+def usage_object(usage: Usage) -> dict[str, Any]:
+    """OpenAI's `usage`."""
+    return {
+        "prompt_tokens": usage.input,
+        "completion_tokens": usage.output,
+        "total_tokens": usage.tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_input},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning},
+    }
+
+
+class _Events:
+    """What both streams have in common. Until `Started` has named an id and a model, they are the answer's."""
+
+    __slots__ = ("_answer", "_id", "_include_usage", "_model")
+
+    content_type = "text/event-stream; charset=utf-8"
+
+    def __init__(self, answer: Answer, *, include_usage: bool) -> None:
+        self._answer = answer
+        self._include_usage = include_usage
+        self._id = f"chatcmpl-{answer.id}"
+        self._model = answer.model
+
+    def start(self) -> bytes:
+        return b""
+
+    def fail(self, error: GatewayError) -> bytes:
+        return b"data: %b\n\n" % without_separators(_json(error_object(error)))
+
+    def resume(self, started: Started) -> None:
+        self._model = started.model or self._model
+
+    def restart(self) -> bytes:
+        return b""
+
+    def heartbeat(self) -> bytes:
+        return b": keep-alive\n\n"
+
+    def _chunk(self, choices: list[Any], **fields: Any) -> bytes:
+        head = {"id": self._id, "object": "chat.completion.chunk", "created": self._answer.created, "model": self._model}
+        return b"data: %b\n\n" % without_separators(_json({**head, "choices": choices, **fields}))
+
+    def _end(self, usage: Usage | None) -> bytes:
+        if self._include_usage and usage is not None:
+            return self._chunk([], usage=usage_object(usage)) + DONE
+        return DONE
+
+
+class PassedOn(_Events):
+    """The upstream's own frames. It withholds its usage and terminator, so that they can be said as this caller asked."""
+
+    __slots__ = ("_renaming",)
+
+    def __init__(self, answer: Answer, *, include_usage: bool) -> None:
+        super().__init__(answer, include_usage=include_usage)
+        self._renaming = None if answer.reveal else Renaming(answer.model)
+
+    def encode(self, events: Sequence[StreamEvent]) -> bytes:
+        if len(events) == 2:  # most reads
+            text, frame = events
+            if type(text) is TextDelta and type(frame) is Verbatim:
+                return frame.data if self._renaming is None else self._renaming.frames(frame.data)
+        frames: list[bytes] = []
+        finished: Finished | None = None
+        for event in events:
+            kind = type(event)
+            if kind is TextDelta:
+                continue
+            if kind is Verbatim:
+                data: bytes = event.data  # type: ignore[union-attr]
+                frames.append(data if self._renaming is None else self._renaming.frames(data))
+            elif kind is Finished:  # its own frames may stand behind it in the batch
+                finished = event  # type: ignore[assignment]
+            elif kind is Started:
+                self._id = event.id or self._id  # type: ignore[union-attr]
+                if self._renaming is None:
+                    self._model = event.model or self._model  # type: ignore[union-attr]
+        if finished is not None:
+            frames.append(self._end(finished.usage))
+        return frames[0] if len(frames) == 1 else b"".join(frames)
+
+
+class Chunks(_Events):
+    """Chunks of our own making. What all of one answer's have in common is made once; a text costs its own encoding."""
+
+    __slots__ = ("_between", "_calls", "_prefix", "_suffix")
+
+    def __init__(self, answer: Answer, *, include_usage: bool) -> None:
+        super().__init__(answer, include_usage=include_usage)
+        self._calls: dict[int, int] = {}
+        self._prefix = b""
+        self._suffix = b""
+        self._between = b""
+
+    def encode(self, events: Sequence[StreamEvent]) -> bytes:
+        frames: list[bytes] = []
+        texts: list[str] = []
+        for event in events:
+            if type(event) is TextDelta:
+                if event.text:
+                    texts.append(event.text)
+                continue
+            if texts:
+                frames.append(self._texts(texts))
+                texts = []
+            frames.append(self._frame(event))
+        if texts:
+            frames.append(self._texts(texts))
+        return frames[0] if len(frames) == 1 else b"".join(frames)
+
+    def _texts(self, texts: list[str]) -> bytes:
+        opening = b"" if self._prefix else self._open("")
+        return b"%b%b%b%b" % (opening, self._prefix, without_separators(self._between.join(map(_json, texts))), self._suffix)
+
+    def resume(self, started: Started) -> None:
+        """The role has been said: only the form of the texts follows."""
+        self._open(started.model)
+
+    def _frame(self, event: StreamEvent) -> bytes:
+        match event:
+            case Started(model=model):
+                return self._open(model)
+            case ReasoningDelta(text=text) if text:
+                return self._delta({"reasoning_content": text})
+            case ReasoningBlock():
+                blocks = [event]
+                told = {
+                    "thinking_blocks": thinking_blocks(blocks, indexed=True),
+                    "reasoning_details": reasoning_details(blocks),
+                }
+                return self._delta(told)
+            case Working(model=model) if model:
+                self._open(model)
+                return b""
+            case ToolCallStarted(kind="function"):
+                return self._call(event)
+            case ToolCallDelta(index=index, arguments=arguments) if arguments and index in self._calls:
+                return self._delta({"tool_calls": [{"index": self._calls[index], "function": {"arguments": arguments}}]})
+            case Finished(reason=reason, usage=usage):
+                return self._delta({}, reason) + self._end(usage)
+            case _:
+                return b""
+
+    def _open(self, model: str) -> bytes:
+        """The first chunk, which says whose turn it is; from its form follow the bytes around each text."""
+        if self._answer.reveal and model:
+            self._model = model
+        probe = self._delta({"content": ""})
+        at = probe.rindex(b'""')
+        self._prefix, self._suffix = probe[:at], probe[at + 2 :]
+        self._between = self._suffix + self._prefix
+        return self._delta({"role": "assistant", "content": ""})
+
+    def _call(self, event: ToolCallStarted) -> bytes:
+        index = self._calls[event.index] = len(self._calls)
+        function = {"name": event.name, "arguments": ""}
+        call = {"index": index, "id": event.id or new_call_id(), "type": "function", "function": function}
+        return self._delta({"tool_calls": [call]})
+
+    def _delta(self, delta: dict[str, Any], reason: str | None = None) -> bytes:
+        usage: dict[str, Any] = {"usage": None} if self._include_usage else {}
+        return self._chunk([{"index": 0, "delta": delta, "finish_reason": reason}], **usage)

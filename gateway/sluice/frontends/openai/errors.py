@@ -1,0 +1,59 @@
+"""Errors in OpenAI's shape: the only one whose message and code its SDKs show.
+
+The codes that clients act upon are OpenAI's (LangChain looks for `context_length_exceeded`); the provider's own stands where
+it refused the request for another reason or failed in its stream; the others are ours.
+
+Standard: https://platform.openai.com/docs/guides/error-codes/api-errors
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sluice.errors import Forbidden, GatewayError, RateLimited, Unauthorized, Unavailable, UpstreamError, wait_of
+
+_TYPES: Mapping[type[GatewayError], str] = {
+    Unauthorized: "authentication_error", Forbidden: "permission_error", RateLimited: "rate_limit_error",
+    Unavailable: "server_error", GatewayError: "server_error",
+}  # fmt: skip
+_CODES: Mapping[str, str] = {
+    "unauthorized": "invalid_api_key",
+    "rate_limited": "rate_limit_exceeded",
+    "billing": "insufficient_quota",
+    "context_length": "context_length_exceeded",
+    "content_policy": "content_policy_violation",
+}
+
+
+def error_object(error: GatewayError) -> dict[str, Any]:
+    """The `{"error": …}` object for an error before or within a stream; `retry_after` (seconds) stands in it where it is known
+    when the same request may be answered: within a stream there is no header left to say so."""
+    told = {
+        "message": error.message,
+        "type": _type(error),
+        "param": error.param,
+        "code": _code(error),
+    }
+    wait = wait_of(error)
+    return {"error": told if wait is None else {**told, "retry_after": wait}}
+
+
+def _code(error: GatewayError) -> str:
+    match error:
+        case UpstreamError(kind="bad_request" | "stream_error", provider_code=str(code)) if code:
+            return code  # as a caller who asked the provider directly would read it
+        case _:
+            return _CODES.get(error.code, error.code)
+
+
+def _type(error: GatewayError) -> str:
+    match error:
+        case UpstreamError(callers_fault=True):
+            return "invalid_request_error"
+        case UpstreamError(kind="rate_limited"):
+            return "rate_limit_error"
+        case UpstreamError(kind="billing"):
+            return "insufficient_quota"
+        case UpstreamError():
+            return "api_error"
+        case _:
+            return _TYPES.get(type(error), "invalid_request_error")

@@ -1,0 +1,134 @@
+"""Reasoning in OpenAI's dialect, which has no word for it: the names that other vendors and gateways have given it.
+
+What a caller may ask for: `reasoning_effort` (OpenAI), `reasoning: {effort, max_tokens, enabled}` (OpenRouter), and
+`thinking: {type, budget_tokens}` (Anthropic's own, as LiteLLM takes it).
+
+What stands on an assistant's message, in answers and in the requests that bring them back: `thinking_blocks` (LiteLLM:
+Anthropic's blocks as they are), `reasoning_details` (OpenRouter), and plain text as `reasoning_content` or `reasoning`.
+
+Sources, read on 2026-11-29: https://openrouter.ai/docs/guides/best-practices/reasoning-tokens and
+https://docs.litellm.ai/docs/reasoning_content.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sluice.model.chat import Reasoning, Thought
+from sluice.model.events import ReasoningBlock
+from sluice.model.rules import Effort
+
+THINKING = ("thinking", "redacted_thinking")
+"""Types of Anthropic's blocks."""
+FORMAT = "anthropic-claude-v1"
+"""What OpenRouter calls blocks that Anthropic has sealed."""
+MAX_BLOCKS = 256
+"""Blocks of one message that are read."""
+
+_EFFORTS: dict[str, Effort] = {
+    "none": "none", "off": "none", "disabled": "none", "minimal": "minimal", "low": "low", "medium": "medium",
+    "high": "high", "xhigh": "xhigh", "max": "max", "ultra": "max",
+}  # fmt: skip
+
+
+def reasoning_of(effort: str | None, reasoning: Any, thinking: Any) -> Reasoning | None:
+    """What a caller asked for. None where nothing was said, or nothing that is known."""
+    if effort is not None and (known := _EFFORTS.get(effort)):
+        return Reasoning(known)
+    match reasoning:
+        case {"enabled": False} | {"effort": "none"}:
+            return Reasoning("none")
+        case {"max_tokens": int(budget)} if budget > 0:
+            return Reasoning(budget=budget)
+        case {"effort": str(word)} if known := _EFFORTS.get(word):
+            return Reasoning(known)
+        case {"enabled": True}:
+            return Reasoning("medium")
+    match thinking:
+        case {"type": "disabled"}:
+            return Reasoning("none")
+        case {"type": "enabled", "budget_tokens": int(budget)} if budget > 0:
+            return Reasoning(budget=budget)
+        case {"type": "enabled" | "adaptive"}:
+            return Reasoning("high")
+    return None
+
+
+def thoughts_of(blocks: Any, details: Any, text: Any) -> tuple[Thought, ...]:
+    """An assistant's thoughts, from the first of these that has any. What is not of its form is passed over."""
+    found = [thought for block in _entries(blocks) if (thought := _of_block(block))]
+    if not found:
+        found = _of_details(_entries(details))
+    if not found and isinstance(text, str) and text:
+        found = [Thought(text)]
+    return tuple(found)
+
+
+def _entries(given: Any) -> Sequence[Any]:
+    return given[:MAX_BLOCKS] if isinstance(given, list) else ()
+
+
+def _of_block(block: Any) -> Thought | None:
+    match block:
+        case {"type": "thinking", "thinking": str(text), "signature": str(signature)} if text or signature:
+            return Thought(text, signature)
+        case {"type": "thinking", "thinking": str(text)} if text:
+            return Thought(text)
+        case {"type": "redacted_thinking", "data": str(data)} if data:
+            return Thought(redacted=data)
+        case _:
+            return None
+
+
+def _of_details(details: Sequence[Any]) -> list[Thought]:
+    """OpenRouter's entries: a block may have been told in pieces, which share an index, its signature in the last of them.
+
+    Seals of other vendors (`format`) are left out: only who made them can read them.
+    """
+    found: list[Thought] = []
+    latest: Any = None
+    for detail in details:
+        if not isinstance(detail, dict):
+            continue
+        ours = detail.get("format") in (None, FORMAT)
+        match detail:
+            case {"type": "reasoning.encrypted", "data": str(data)} if data and ours:
+                found.append(Thought(redacted=data))
+                latest = None
+            case {"type": "reasoning.text" | "reasoning.summary"}:
+                piece = _text(detail.get("text")) or _text(detail.get("summary"))
+                signature = _text(detail.get("signature")) if ours else ""
+                index = detail.get("index")
+                if found and latest is not None and index == latest and not found[-1].signature:
+                    found[-1] = Thought(found[-1].text + piece, signature)
+                elif piece or signature:
+                    found.append(Thought(piece, signature))
+                latest = index
+    return found
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def thinking_blocks(blocks: Sequence[ReasoningBlock], *, indexed: bool) -> list[dict[str, Any]]:
+    """LiteLLM's `thinking_blocks`. `indexed`: of a delta, whose lists OpenAI's SDK puts together by their entries' index."""
+    told = []
+    for block in blocks:
+        if block.redacted:
+            entry: dict[str, Any] = {"type": "redacted_thinking", "data": block.redacted}
+        else:
+            entry = {"type": "thinking", "thinking": block.text, "signature": block.signature}
+        told.append({"index": block.index, **entry} if indexed else entry)
+    return told
+
+
+def reasoning_details(blocks: Sequence[ReasoningBlock]) -> list[dict[str, Any]]:
+    """OpenRouter's `reasoning_details`."""
+    told: list[dict[str, Any]] = []
+    for block in blocks:
+        if block.redacted:
+            entry = {"type": "reasoning.encrypted", "data": block.redacted}
+        else:
+            entry = {"type": "reasoning.text", "text": block.text, "signature": block.signature}
+        told.append({**entry, "format": FORMAT, "index": block.index})
+    return told

@@ -1,0 +1,50 @@
+"""The upstream's own chunks and documents under another model's name (`report_model: alias`), and nothing else changed."""
+
+import json
+import re
+from typing import Any
+
+import msgspec
+
+from sluice.wire.jsontext import value_of
+from sluice.wire.sse import EventStream, payloads
+
+_encode = msgspec.json.Encoder().encode
+_NAME = re.compile(rb'"model"\s*:\s*"(?:[^"\\]|\\.)*"')
+
+
+class Renaming:
+    """`name` stands in place of the model's in what one upstream says. Where a document names none, none is added."""
+
+    __slots__ = ("_name", "_written")
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._written = b'"model":' + _encode(name)
+
+    def frames(self, data: bytes) -> bytes:
+        """Complete frames of server-sent events."""
+        plain = payloads(data)
+        if plain is not None:
+            return b"".join([b"data: %b\n\n" % self.document(payload) for payload in plain])
+        events = EventStream(limit=len(data)).feed(data)
+        return b"".join([b"data: %b\n\n" % self.document(event.data).replace(b"\n", b"\ndata: ") for event in events])
+
+    def document(self, data: bytes) -> bytes:
+        """One chunk, or one whole answer. What is no JSON object is given back as it is."""
+        if data.count(b'"model"') == 1 and (found := _NAME.search(data)):  # a quote in a text is escaped: this is a key
+            return b"%b%b%b" % (data[: found.start()], self._written, data[found.end() :])
+        try:
+            value: Any = value_of(data)
+        except ValueError:
+            try:
+                value = json.loads(data)
+            except (ValueError, RecursionError):
+                return data
+        if type(value) is not dict or "model" not in value:
+            return data
+        value["model"] = self._name
+        try:
+            return _encode(value)
+        except (UnicodeEncodeError, OverflowError):  # half a surrogate pair, escaped in a field that nobody read
+            return json.dumps(value).encode()

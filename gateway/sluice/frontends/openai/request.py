@@ -1,0 +1,469 @@
+"""A Chat Completions request -> ChatRequest. What we interpret is checked, field by field; the rest passes through `wire`.
+
+Checked are the types of the fields below and what the vocabulary needs of messages and tools. Ranges (temperature, how
+many stops …) are the provider's to judge: they differ, and its answer is passed on. Reasons name fields, never values.
+
+Refused are names that some servers would take for another: Go's encoding/json and others read `Model` as `model`, and the
+last one counts, so that a caller could choose another model, or longer answers, than what is checked here. That holds for all
+objects that are interpreted; a tool's JSON Schema, metadata and what only a provider knows are none of ours.
+
+Standard: https://platform.openai.com/docs/api-reference/chat/create
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from sluice.errors import BadRequest
+from sluice.frontends.openai.reasoning import THINKING, reasoning_of, thoughts_of
+from sluice.model.chat import (
+    Cache,
+    ChatRequest,
+    Image,
+    Message,
+    Other,
+    Part,
+    Reasoning,
+    Role,
+    Sampling,
+    Text,
+    Thought,
+    Tool,
+    ToolCall,
+)
+from sluice.model.rules import LIMITS
+
+# the types of a request: only what is interpreted
+
+
+class _Function(msgspec.Struct, gc=False):
+    name: str
+    arguments: str = ""
+
+
+class _ToolCall(msgspec.Struct, gc=False):
+    id: str
+    function: _Function | None = None
+    type: str = "function"
+
+
+class _Message(msgspec.Struct):
+    """`function_call` and role "function" are what tools were called before 2023-11."""
+
+    role: str
+    content: str | list[dict[str, Any]] | None = None
+    refusal: str | None = None
+    name: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+    tool_call_id: str | None = None
+    function_call: _Function | None = None
+    cache_control: Any = None
+    thinking_blocks: Any = None
+    reasoning_details: Any = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+
+
+class _Definition(msgspec.Struct):
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    cache_control: Any = None
+
+
+class _Tool(msgspec.Struct):
+    """Other types than "function" are the provider's own: they pass through `wire` alone."""
+
+    type: str
+    function: _Definition | None = None
+    cache_control: Any = None
+
+
+class _StreamOptions(msgspec.Struct, gc=False):
+    include_usage: bool | None = None
+
+
+class _Request(msgspec.Struct):
+    messages: list[_Message]
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    n: float | None = None
+    max_tokens: float | None = None
+    max_completion_tokens: float | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    tools: list[_Tool] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: dict[str, Any] | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    top_k: float | None = None
+    reasoning_effort: str | None = None
+    reasoning: Any = None
+    thinking: Any = None
+    cache_control: Any = None
+
+
+_TOP = frozenset(_Request.__struct_fields__)
+_MESSAGE = frozenset(_Message.__struct_fields__)
+_USUAL = frozenset({"model", "messages", "stream", "stream_options", "temperature", "user"})
+"""What most requests have, and no more."""
+_EVERYBODYS = frozenset({"system", "user", "assistant"})
+_NO_SAMPLING = Sampling()
+_FLAT = _TOP - {"tools", "stream_options", "tool_choice", "response_format"}
+"""Fields in which there are no objects with names that are interpreted, or whose names are looked at elsewhere."""
+_PART = frozenset({"type", "text", "refusal", "image_url", "url", "detail"})
+"""Of a part, and of the object within it."""
+_CALL = frozenset({*_ToolCall.__struct_fields__, *_Function.__struct_fields__})
+"""Of a tool call, and of the function within it."""
+_TOOL = frozenset({*_Tool.__struct_fields__, *_Definition.__struct_fields__})
+_OPTIONS = frozenset(_StreamOptions.__struct_fields__)
+_CHOICE = frozenset({"type", "function", "name"})
+_FORMAT = frozenset({"type", "json_schema", "name", "schema", "strict", "description"})
+
+LARGEST = 2**53 - 1
+"""The largest whole number that every reader of JSON takes for itself (RFC 8259, section 6)."""
+MOST_CHOICES = 128
+"""OpenAI's own bound of `n`."""
+_PATH = re.compile(r" - at `\$\.?([^`]*)`$")
+_MISSING = re.compile(r"Object missing required field `(\w+)`")
+_EXPECTED = re.compile(r"Expected `([^`]*)`, got `([^`]*)`")
+
+
+def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
+    """The request that this JSON object makes; `body`: its text, where no letter of its names is an escape.
+
+    Raises BadRequest, `param` naming the field as "messages[0].role".
+    """
+    asked = _typed(wire)
+    if asked.model == "":
+        raise _bad("model", "must not be empty")
+    if not asked.messages:
+        raise _bad("messages", "must not be empty")
+    messages: list[dict[str, Any]] = wire["messages"]
+    if wire.keys() <= _USUAL and (texts := _texts(asked.messages, messages)) is not None:
+        options = asked.stream_options
+        usage = options is not None and options.include_usage is True
+        if options is not None:
+            _check_names(wire["stream_options"], _OPTIONS, "stream_options.")
+        sampling = _NO_SAMPLING if asked.temperature is None else Sampling(temperature=asked.temperature)
+        return ChatRequest(
+            "openai", asked.model, texts, asked.stream is True, None, sampling,
+            include_usage=usage, wire=wire, body=body, only_texts=True,
+        )  # fmt: skip
+    _check_top(wire, messages)
+    stop = asked.stop or ()
+    return ChatRequest(
+        "openai",
+        asked.model,
+        tuple([_message(message, index, messages) for index, message in enumerate(asked.messages)]),
+        asked.stream is True,
+        None,  # session
+        Sampling(
+            None if asked.max_tokens is None is asked.max_completion_tokens else _limit(asked, wire),
+            asked.temperature,
+            asked.top_p,
+            (stop,) if type(stop) is str else tuple(stop),
+            asked.seed,
+            asked.frequency_penalty,
+            asked.presence_penalty,
+            None if asked.top_k is None else _top_k(wire["top_k"]),
+        ),
+        _tools(asked.tools) if asked.tools else (),
+        _tool_choice(asked.tool_choice) if asked.tool_choice is not None else None,
+        asked.parallel_tool_calls,
+        _response_format(asked.response_format) if asked.response_format is not None else None,
+        asked.stream_options is not None and asked.stream_options.include_usage is True,
+        "",  # profile
+        wire,
+        body,
+        1 if asked.n is None else _choices(wire["n"]),
+        None if asked.reasoning_effort is None is asked.reasoning is asked.thinking else _reasoning(asked),
+        None if asked.cache_control is None else _cache(asked.cache_control),
+    )
+
+
+def _reasoning(asked: _Request) -> Reasoning | None:
+    return reasoning_of(asked.reasoning_effort, asked.reasoning, asked.thinking)
+
+
+def _limit(asked: _Request, wire: dict[str, Any]) -> int | None:
+    """How many tokens the answer may have: the smaller one where both names are given.
+
+    None where there is no maximum, for which callers write 0 and negative numbers, too (llama.cpp, LM Studio, Ollama: -1).
+    """
+    if asked.max_tokens is None or asked.max_completion_tokens is None:
+        name = "max_completion_tokens" if asked.max_tokens is None else "max_tokens"
+        given = wire[name]
+        limit = given if type(given) is int and given <= LARGEST else _whole(given, name)
+        return limit if limit > 0 else None
+    both = [limit for name in LIMITS if (limit := _whole(wire[name], name)) > 0]
+    return min(both, default=None)
+
+
+def _whole(value: float, name: str) -> int:
+    """A whole number as such, however it is written (1024.0 is one). Raises BadRequest for others, and for those too large."""
+    if value != int(value):
+        raise _bad(name, "must be a whole number")
+    if value > LARGEST:
+        raise _bad(name, f"must be at most {LARGEST}")
+    return int(value)
+
+
+def _top_k(value: float) -> int | None:
+    """None where it is 0 or less, which is no bound (vLLM: -1, llama.cpp: 0)."""
+    found = _whole(value, "top_k")
+    return found if found > 0 else None
+
+
+def _choices(value: float) -> int:
+    found = _whole(value, "n")
+    if not 1 <= found <= MOST_CHOICES:
+        raise _bad("n", f"must be from 1 to {MOST_CHOICES}")
+    return found
+
+
+def _cache(marker: Any) -> Cache | None:
+    return marker if type(marker) is dict else None
+
+
+def _bad(param: str, reason: str) -> BadRequest:
+    return BadRequest(f"{param}: {reason}", param=param, details=[{"field": param, "reason": reason}])
+
+
+def _typed(wire: dict[str, Any]) -> _Request:
+    try:
+        return msgspec.convert(wire, _Request)
+    except msgspec.ValidationError as error:
+        raise _explained(str(error)) from None
+
+
+def _explained(text: str) -> BadRequest:
+    """msgspec's words with the path apart. Only types and our own names are repeated, for other words may hold values."""
+    found = _PATH.search(text)
+    path = found[1] if found else ""
+    if missing := _MISSING.match(text):
+        return _bad(f"{path}.{missing[1]}".lstrip("."), "is required")
+    if expected := _EXPECTED.match(text):
+        wanted = expected[1].replace("float", "number").replace(" | ", " or ")
+        return _bad(path or "body", f"must be {wanted}, not {expected[2]}")
+    return _bad(path or "body", "has a value that is not allowed")
+
+
+# names
+
+
+def _check_top(wire: dict[str, Any], messages: list[dict[str, Any]]) -> None:
+    """All but what stands within a message. Most requests have nothing but known names."""
+    if not set().union(*messages) <= _MESSAGE:
+        for index, message in enumerate(messages):
+            _check_names(message, _MESSAGE, f"messages[{index}].")
+    if wire.keys() <= _FLAT:
+        return
+    if not wire.keys() <= _TOP:
+        _check_names(wire, _TOP, "")
+    for index, tool in enumerate(wire.get("tools") or ()):
+        _check_both(tool, "function", _TOOL, f"tools[{index}].")
+    if (options := wire.get("stream_options")) is not None:
+        _check_names(options, _OPTIONS, "stream_options.")
+    if type(choice := wire.get("tool_choice")) is dict:
+        _check_both(choice, "function", _CHOICE, "tool_choice.")
+    if (wanted := wire.get("response_format")) is not None:
+        _check_both(wanted, "json_schema", _FORMAT, "response_format.")
+
+
+def _check_within(message: dict[str, Any], at: str) -> None:
+    """What stands within a message."""
+    if type(parts := message.get("content")) is list:
+        for index, part in enumerate(parts):
+            _check_both(part, "image_url", _PART, f"{at}.content[{index}].")
+    for index, call in enumerate(message.get("tool_calls") or ()):
+        _check_both(call, "function", _CALL, f"{at}.tool_calls[{index}].")
+    if (legacy := message.get("function_call")) is not None:
+        _check_names(legacy, _CALL, f"{at}.function_call.")
+
+
+def _check_both(outer: dict[str, Any], name: str, known: frozenset[str], at: str) -> None:
+    """An object, and the one that is its member `name`."""
+    _check_names(outer, known, at)
+    if type(inner := outer.get(name)) is dict:
+        _check_names(inner, known, f"{at}{name}.")
+
+
+def _check_names(found: dict[str, Any], known: frozenset[str], at: str) -> None:
+    """Raises BadRequest for a name that differs by case from a known one, or from another one in the same object."""
+    if found.keys() <= known:
+        return
+    seen = set()
+    for name in found.keys() - known:
+        folded = name.upper().casefold()  # also what is no ASCII: a long s, the sign of Kelvin
+        if folded in known:
+            raise _bad(f"{at}{folded}", "must be written exactly so")
+        if folded in seen:
+            raise _bad(at.rstrip(".") or "body", "must not hold names that differ by case alone")
+        seen.add(folded)
+
+
+# messages
+
+
+def _texts(messages: list[_Message], raw: list[dict[str, Any]]) -> tuple[Message, ...] | None:
+    """The messages where each has a role that every model knows, and a text, and nothing else; None for others."""
+    found = []
+    for message, plain in zip(messages, raw, strict=True):
+        role, content = message.role, message.content
+        if len(plain) != 2 or type(content) is not str or role not in _EVERYBODYS:
+            return None
+        found.append(Message(role, (Text(content),)))  # type: ignore[arg-type]
+    return tuple(found)
+
+
+def _message(message: _Message, index: int, raw: list[dict[str, Any]]) -> Message:
+    """`raw`: all messages, as they came."""
+    if type(message.content) is str and (role := _PLAIN.get(message.role)):  # most are nothing but a text
+        cache = message.cache_control
+        return Message(role, (Text(message.content) if cache is None else Text(message.content, _cache(cache)),))
+    at = f"messages[{index}]"
+    translate = _ROLES.get(message.role)
+    if translate is None:
+        raise _bad(f"{at}.role", f"must be one of {', '.join(_ROLES)}")
+    _check_within(raw[index], at)
+    return translate(message, at)
+
+
+def _system(message: _Message, at: str) -> Message:
+    return Message("system", _content(message, at))
+
+
+def _user(message: _Message, at: str) -> Message:
+    return Message("user", _content(message, at))
+
+
+def _assistant(message: _Message, at: str) -> Message:
+    calls = [_call(call, f"{at}.tool_calls[{index}]") for index, call in enumerate(message.tool_calls or [])]
+    if message.function_call is not None:
+        legacy = message.function_call
+        calls.append(ToolCall(legacy.name, legacy.name, legacy.arguments))
+    parts = _content(message, at) if message.content else ()
+    if message.refusal:
+        parts = (*parts, Text(message.refusal))
+    return Message("assistant", parts, tuple(calls), "", _thoughts(message))
+
+
+def _thoughts(message: _Message) -> tuple[Thought, ...]:
+    """What it thought, sealed where the caller has kept the seals."""
+    if type(message.content) is list and not message.thinking_blocks:
+        message.thinking_blocks = [part for part in message.content if part.get("type") in THINKING]
+    reasoning = message.reasoning_content or message.reasoning
+    if not (message.thinking_blocks or message.reasoning_details or reasoning):
+        return ()
+    return thoughts_of(message.thinking_blocks, message.reasoning_details, reasoning)
+
+
+def _tool(message: _Message, at: str) -> Message:
+    if not message.tool_call_id:
+        raise _bad(f"{at}.tool_call_id", "is required in messages of role tool")
+    return Message("tool", _content(message, at), tool_call_id=message.tool_call_id)
+
+
+def _function(message: _Message, at: str) -> Message:
+    if not message.name:
+        raise _bad(f"{at}.name", "is required in messages of role function")
+    return Message("tool", _content(message, at), tool_call_id=message.name)
+
+
+_PLAIN: Mapping[str, Role] = {"system": "system", "developer": "system", "user": "user"}
+_ROLES: Mapping[str, Callable[[_Message, str], Message]] = {
+    "system": _system, "developer": _system, "user": _user, "assistant": _assistant, "tool": _tool, "function": _function,
+}  # fmt: skip
+
+
+def _content(message: _Message, at: str) -> tuple[Part, ...]:
+    at = f"{at}.content"
+    cache = None if message.cache_control is None else _cache(message.cache_control)
+    match message.content:
+        case str(text):
+            return (Text(text, cache),)
+        case None:
+            raise _bad(at, "must be a string or a list of parts")
+        case []:
+            raise _bad(at, "must not be an empty list")
+        case parts:
+            found = [_part(part, f"{at}[{index}]") for index, part in enumerate(parts) if part.get("type") not in THINKING]
+            if cache is not None and found and type(last := found[-1]) is Text:
+                found[-1] = Text(last.text, last.cache or cache)
+            return tuple(found)
+
+
+def _part(part: dict[str, Any], at: str) -> Part:
+    match part:
+        case {"type": "text", "text": str(text)} | {"type": "refusal", "refusal": str(text)}:
+            return Text(text, _cache(part.get("cache_control")))
+        case {"type": "image_url", "image_url": {"url": str(url)}}:
+            if not url[:8].lower().startswith(("https://", "http://", "data:")):
+                raise _bad(f"{at}.image_url.url", "must be an http(s) or data: URL")
+            return Image(url, _cache(part.get("cache_control")))
+        case {"type": "text" | "refusal" | "image_url" as kind}:
+            raise _bad(f"{at}.{kind}", "must be an object with a url" if kind == "image_url" else "must be a string")
+        case {"type": str(kind)} if kind:
+            return Other(kind, part)
+        case _:
+            raise _bad(f"{at}.type", "must be a string")
+
+
+# tools
+
+
+def _call(call: _ToolCall, at: str) -> ToolCall:
+    """Calls of a provider's own kind (custom …) are in `wire` alone; here they keep their place."""
+    if call.function is None:
+        if call.type == "function":
+            raise _bad(f"{at}.function", "is required")
+        return ToolCall(call.id, call.type, "{}")
+    return ToolCall(call.id, call.function.name, call.function.arguments)
+
+
+def _tools(tools: list[_Tool]) -> tuple[Tool, ...]:
+    found = []
+    for index, tool in enumerate(tools):
+        if tool.type != "function":
+            continue
+        if tool.function is None:
+            raise _bad(f"tools[{index}].function", "is required")
+        if not tool.function.name:
+            raise _bad(f"tools[{index}].function.name", "must not be empty")
+        cache = _cache(tool.cache_control) or _cache(tool.function.cache_control)
+        found.append(Tool(tool.function.name, tool.function.description or "", tool.function.parameters, cache))
+    return tuple(found)
+
+
+_CHOICES = {"auto": "auto", "none": "none", "required": "required", "any": "required"}
+"""Mistral says "any"."""
+
+
+def _tool_choice(choice: str | dict[str, Any]) -> str | tuple[str, str] | None:
+    match choice:
+        case str(word):
+            if word not in _CHOICES:
+                raise _bad("tool_choice", "must be auto, none, required, or an object that names a function")
+            return _CHOICES[word]
+        case {"type": "function", "function": {"name": str(name)}} if name:
+            return ("function", name)
+        case {"type": "function"}:
+            raise _bad("tool_choice.function.name", "must be a string")
+        case {"type": str()}:  # a provider's own (allowed_tools, custom): in `wire` alone
+            return None
+        case _:
+            raise _bad("tool_choice.type", "must be a string")
+
+
+def _response_format(wanted: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(wanted.get("type"), str):
+        raise _bad("response_format.type", "must be a string")
+    return wanted

@@ -1,0 +1,264 @@
+"""Events -> one chat completion, silent until it is complete; made of the events, or of the upstream's own chunks, or its own.
+
+Chunks are put together so that no vendor's field is lost: deltas are continued (`openai_deltas`), and outside of them
+the last word counts (citations, system_fingerprint …), but for logprobs, which are continued, too.
+
+Standard: https://platform.openai.com/docs/api-reference/chat/object
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from sluice.errors import GatewayError
+from sluice.frontends import Answer
+from sluice.frontends.openai.chunks import usage_object
+from sluice.frontends.openai.deltas import joined, merge
+from sluice.frontends.openai.errors import error_object
+from sluice.frontends.openai.reasoning import reasoning_details, thinking_blocks
+from sluice.frontends.openai.rename import Renaming
+from sluice.model.events import (
+    Finished,
+    ReasoningBlock,
+    ReasoningDelta,
+    Started,
+    StreamEvent,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStarted,
+    Usage,
+    Verbatim,
+    Working,
+)
+from sluice.wire.call_ids import new_call_id
+from sluice.wire.jsontext import value_of
+from sluice.wire.sse import EventStream, payloads
+
+_json = msgspec.json.Encoder().encode
+_decode_text = msgspec.json.Decoder(str).decode
+_CONTENT = re.compile(rb'"content":\s*("(?:[^"\\]|\\.)*")')
+
+
+MAX_FRAMES = 64 << 20
+"""Bytes of frames in one piece: more than any upstream may send in one event."""
+
+
+class _Completion:
+    __slots__ = ("_answer", "_model")
+
+    content_type = "application/json"
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self._model = answer.model
+
+    def start(self) -> bytes:
+        return b""
+
+    def fail(self, error: GatewayError) -> bytes:
+        return _json(error_object(error))
+
+    def resume(self, started: Started) -> None:
+        """Nothing of a whole answer is said before its end, so there is nothing to go on from."""
+
+    def restart(self) -> bytes:
+        return b""
+
+    def heartbeat(self) -> bytes:
+        return b""
+
+    def _head(self) -> dict[str, Any]:
+        answer = self._answer
+        return {"id": f"chatcmpl-{answer.id}", "object": "chat.completion", "created": answer.created, "model": self._model}
+
+
+class Whole(_Completion):
+    """Of events. `usage` is null where the upstream did not report it."""
+
+    __slots__ = ("_blocks", "_calls", "_reasoning", "_text")
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer)
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._blocks: list[ReasoningBlock] = []
+        self._calls: dict[int, tuple[ToolCallStarted, list[str]]] = {}
+
+    def encode(self, events: Sequence[StreamEvent]) -> bytes:
+        for event in events:
+            match event:
+                case TextDelta(text=text):
+                    self._text.append(text)
+                case ReasoningDelta(text=text):
+                    self._reasoning.append(text)
+                case ToolCallStarted(kind="function"):
+                    self._calls[event.index] = (event, [])
+                case ToolCallDelta(index=index, arguments=arguments) if index in self._calls:
+                    self._calls[index][1].append(arguments)
+                case ReasoningBlock():
+                    self._blocks.append(event)
+                case Started(model=model) | Working(model=model) if self._answer.reveal and model:
+                    self._model = model
+                case Finished():
+                    return self._completion(event)
+                case _:
+                    pass
+        return b""
+
+    def _completion(self, finished: Finished) -> bytes:
+        choice = {"index": 0, "message": self._message(), "logprobs": None, "finish_reason": finished.reason}
+        usage = usage_object(finished.usage) if finished.usage is not None else None
+        return _json({**self._head(), "choices": [choice], "usage": usage})
+
+    def _message(self) -> dict[str, Any]:
+        text = "".join(self._text)
+        content = text if text or not self._calls else None
+        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+        if self._reasoning:
+            message["reasoning_content"] = "".join(self._reasoning)
+        if self._blocks:
+            message["thinking_blocks"] = thinking_blocks(self._blocks, indexed=False)
+            message["reasoning_details"] = reasoning_details(self._blocks)
+        if self._calls:
+            message["tool_calls"] = [_call(*call) for call in self._calls.values()]
+        return message
+
+
+def _call(call: ToolCallStarted, arguments: list[str]) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": "".join(arguments)}
+    return {"id": call.id or new_call_id(), "type": "function", "function": function}
+
+
+class Accumulated(_Completion):
+    """Of the upstream's chunks, or its own whole answer. A chunk that differs from the one before it in nothing but its
+    text is not parsed again."""
+
+    __slots__ = ("_after", "_before", "_choices", "_plain", "_renaming", "_stream", "_top")
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer)
+        self._renaming = None if answer.reveal else Renaming(answer.model)
+        self._before = self._after = b""  # what stands around the text of the chunk before; b"": it was not like that
+        self._plain = False  # the chunk before was nothing but a text
+        self._stream: EventStream | None = None  # for frames of another form than one `data: ` line
+        self._top: dict[str, Any] = {}
+        self._choices: dict[int, dict[str, Any]] = {}
+
+    def encode(self, events: Sequence[StreamEvent]) -> bytes:
+        last = events[-1]
+        if type(last) is Verbatim and last.whole:
+            return last.data if self._renaming is None else self._renaming.document(last.data)
+        finished: Finished | None = None
+        for event in events:
+            if type(event) is Verbatim:
+                for payload in payloads(event.data) or self._odd_frames(event.data):
+                    if not (self._before and self._take_text(payload)):
+                        self._take(payload)
+            elif type(event) is Finished:  # its own frames may stand behind it in the batch
+                finished = event
+        return b"" if finished is None else self._completion(finished.usage)
+
+    def _odd_frames(self, data: bytes) -> list[bytes]:
+        self._stream = self._stream or EventStream(limit=MAX_FRAMES)
+        return [event.data for event in self._stream.feed(data)]
+
+    def _take_text(self, payload: bytes) -> bool:
+        """Whether this is the chunk before with another text."""
+        before, after = self._before, self._after
+        if not (payload.startswith(before) and payload.endswith(after)):
+            return False
+        try:  # what stands between them must be one JSON string, so that the rest means what it meant before
+            text = _decode_text(payload[len(before) : len(payload) - len(after)])
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return False
+        merge(self._choices[0]["message"], {"content": text})
+        return True
+
+    def _take(self, payload: bytes) -> None:
+        self._before = b""
+        chunk = _value(payload)
+        if type(chunk) is not dict:
+            return
+        choices = chunk.pop("choices", None)
+        chunk.pop("obfuscation", None)  # padding that hides a chunk's length
+        self._top.update([(key, value) for key, value in chunk.items() if value is not None])
+        text = ""
+        for choice in choices if type(choices) is list else ():
+            if type(choice) is dict:
+                self._take_choice(choice)
+                text = _only_text(choice) if len(choices) == 1 else ""
+        if text and self._plain:  # the second in a row: there will be more
+            self._before, self._after = _around(payload, text)
+        self._plain = bool(text)
+
+    def _take_choice(self, choice: dict[str, Any]) -> None:
+        index = choice.get("index")
+        kept = self._choices.setdefault(index if type(index) is int else 0, {"message": {}})
+        for key, value in choice.items():
+            if value is None or value == "" or key in ("index", "message"):  # Perplexity's message is the text so far
+                continue
+            if key == "delta" and type(value) is dict:
+                merge(kept["message"], value)
+            elif key == "logprobs" and type(value) is dict:
+                merge(kept.setdefault("logprobs", {}), value)
+            else:
+                kept[key] = value
+
+    def _completion(self, usage: Usage | None) -> bytes:
+        reported = {"usage": usage_object(usage) if usage is not None else None}
+        choices = [_choice(index, self._choices[index]) for index in sorted(self._choices)]
+        whole = {**self._head(), "choices": choices, **reported, **self._top, "object": "chat.completion"}
+        if self._renaming is not None:
+            whole["model"] = self._answer.model
+        try:
+            return _json(whole)
+        except (UnicodeEncodeError, OverflowError):  # half a surrogate pair, escaped in a field that nobody read
+            return json.dumps(whole).encode()
+
+
+def _choice(index: int, kept: dict[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = joined(kept)
+    said = plain.pop("message")
+    calls = said.get("tool_calls")
+    if type(calls) is list:
+        said["tool_calls"] = [_without_index(call) for call in calls]
+    message = {"role": "assistant", "content": None, "refusal": None, **said}
+    if message["content"] == "" and calls:
+        message["content"] = None
+    return {"index": index, "message": message, "logprobs": None, "finish_reason": "stop", **plain}
+
+
+def _without_index(call: Any) -> Any:
+    return {key: value for key, value in call.items() if key != "index"} if type(call) is dict else call
+
+
+def _only_text(choice: dict[str, Any]) -> str:
+    """The text of a first choice whose delta is nothing else; "" for others."""
+    delta = choice.get("delta")
+    if type(delta) is not dict or len(delta) != 1 or choice.get("index") != 0:
+        return ""
+    text = delta.get("content")
+    return text if type(text) is str else ""
+
+
+def _around(payload: bytes, text: str) -> tuple[bytes, bytes]:
+    """What stands before and behind this text; nothing where that is not plain to see, or differs in each chunk (padding)."""
+    found = [*_CONTENT.finditer(payload)]
+    if len(found) != 1 or b'"obfuscation"' in payload or _value(found[0][1]) != text:
+        return b"", b""
+    return payload[: found[0].start(1)], payload[found[0].end(1) :]
+
+
+def _value(data: bytes) -> Any:
+    """The decoder has read it already; what it passed over may be less than perfect JSON."""
+    try:
+        return value_of(data)
+    except ValueError:
+        pass
+    try:
+        return json.loads(data.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return None

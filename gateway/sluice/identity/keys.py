@@ -1,0 +1,179 @@
+"""Keys: what a request presents, and whose it is. Pure, on the path of every request.
+
+A key has 256 random bits, so its plain SHA-256 digest cannot be searched for; looking a digest up in a dict tells an
+attacker nothing that he could use, and the comparison that decides is constant-time all the same.
+"""
+
+import hmac
+import math
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+
+from sluice.config.types import Key, NamedGrant
+from sluice.errors import Unauthorized
+from sluice.identity.principal import Principal, default_of
+
+PREFIX = "sk-sluice-"
+MAX_LENGTH = 16 << 10
+
+_HEADERS = {b"x-api-key", b"x-widget-api-key", b"authorization"}
+_LENGTHS = frozenset(map(len, _HEADERS))  # most headers are told apart by their length alone
+_READABLE = re.compile(rb"[\x21-\x7e]{1,%d}" % MAX_LENGTH).fullmatch
+_BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([\x21-\x7e]{1,%d})" % MAX_LENGTH).fullmatch
+
+
+class Credential(msgspec.Struct, frozen=True, gc=False):
+    """What a request presents. `bearer`: it came (also) in Authorization, so it may be a JWT."""
+
+    secret: str
+    bearer: bool = False
+
+    def __repr__(self) -> str:
+        return "Credential(***)"
+
+
+def credentials_of(headers: Iterable[tuple[bytes, bytes]]) -> Credential | None:
+    """The one credential among raw header pairs (names in any case), or None. An empty header counts as absent.
+
+    Raises Unauthorized: "ambiguous" for a header given twice or for two different credentials, "unknown_key" for what
+    cannot be a credential (another scheme than Bearer, spaces, control characters, not ASCII).
+    """
+    found: bytes | None = None
+    bearer = False
+    seen: list[bytes] = []
+    for name, value in headers:
+        if len(name) not in _LENGTHS or (name := name.lower()) not in _HEADERS:
+            continue
+        if name in seen:
+            raise Unauthorized("ambiguous")
+        seen.append(name)
+        if not (value := value.strip(b" \t")):
+            continue
+        match = _BEARER(value) if name == b"authorization" else _READABLE(value)
+        if match is None:
+            raise Unauthorized("unknown_key")
+        secret = match[match.re.groups]
+        if found is not None and not hmac.compare_digest(found, secret):
+            raise Unauthorized("ambiguous")
+        found = secret
+        bearer = bearer or name == b"authorization"
+    return None if found is None else Credential(found.decode("ascii"), bearer)
+
+
+def only_secret(fields: Mapping[str, str]) -> str:
+    """What a request presents that has just one such header, and plainly; `fields`: by lower-case name, repeated ones by ", ".
+
+    "" says nothing: `credentials_of` is the judge.
+    """
+    key = fields.get("x-api-key")
+    bearer = fields.get("authorization")
+    if "x-widget-api-key" in fields or (key is None) is (bearer is None):
+        return ""
+    if key is None:
+        assert bearer is not None, "one of them"
+        key = bearer[7:] if bearer.startswith("Bearer ") else ""
+    return key if key.isascii() and key.isprintable() and " " not in key else ""
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    digest: bytes
+    principal: Principal
+    expires: float
+    enabled: bool
+
+
+try:
+    from _sha256 import sha256  # type: ignore[import-not-found]  # OpenSSL's takes longer to begin than this to end
+except ImportError:
+    from hashlib import sha256
+
+
+def _sha256(secret: bytes) -> bytes:
+    digest: bytes = sha256(secret).digest()
+    return digest
+
+
+class Keyring:
+    """Keys, found by what `digest` makes of them. `clock` gives seconds since the epoch."""
+
+    def __init__(
+        self, keys: Sequence[Key], clock: Callable[[], float] = time.time, digest: Callable[[bytes], bytes] = _sha256
+    ) -> None:
+        self._entries: dict[bytes, _Entry] = {}
+        self._by_id: dict[str, list[_Entry]] = {}
+        self._clock = clock
+        self._digest = digest
+        for key in keys:
+            self.put(key, {bytes.fromhex(key.digest.removeprefix("sha256:")): math.inf})
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def put(self, key: NamedGrant, digests: Mapping[bytes, float]) -> None:
+        """Let in who presents one of `digests` until the time that stands with it. The first is the key's current one."""
+        self.drop(key.id)
+        self._by_id[key.id] = [_entry(key, digest, until) for digest, until in digests.items()]
+        self._entries |= {entry.digest: entry for entry in self._by_id[key.id]}
+
+    def drop(self, key_id: str) -> None:
+        for entry in self._by_id.pop(key_id, ()):
+            self._entries.pop(entry.digest, None)
+
+    def find(self, secret: str) -> Principal | None:
+        """Whose key this is; None for a stranger's. Raises Unauthorized("revoked") or ("expired")."""
+        if not self._entries:
+            return None
+        digest = self._digest(secret.encode())
+        entry = self._entries.get(digest)
+        if entry is None or not hmac.compare_digest(entry.digest, digest):
+            return None
+        if not entry.enabled:
+            raise Unauthorized("revoked")
+        if entry.expires <= self._clock():
+            raise Unauthorized("expired")
+        return entry.principal
+
+    def named(self, key_id: str) -> Principal | None:
+        """The key of this id, for what was made in its name; None where it could not be used itself."""
+        entry = next(iter(self._by_id.get(key_id, ())), None)
+        return entry.principal if entry is not None and entry.enabled and entry.expires > self._clock() else None
+
+
+def _entry(key: NamedGrant, digest: bytes, until: float) -> _Entry:
+    aliases = frozenset(key.aliases)
+    principal = Principal(
+        key_id=key.id,
+        tenant=key.owner,
+        bucket=key.id,
+        aliases=aliases,
+        default_alias=default_of(aliases, key.default_alias),
+        limits=key.limits,
+        origins=key.origins,
+    )
+    expires = math.inf if key.expires is None else timestamp(key.expires)
+    return _Entry(digest, principal, min(expires, until), key.enabled)
+
+
+def new_key() -> str:
+    """A key of 256 random bits."""
+    return PREFIX + secrets.token_urlsafe(32)
+
+
+def digest_of(key: str) -> str:
+    """What stands in the configuration for `key`."""
+    return "sha256:" + _sha256(key.encode()).hex()
+
+
+def timestamp(text: str) -> float:
+    """RFC 3339 date and time with offset -> seconds since the epoch. Raises ValueError."""
+    try:
+        moment: datetime = msgspec.convert(text, type=Annotated[datetime, msgspec.Meta(tz=True)])
+        return moment.timestamp()
+    except (msgspec.ValidationError, OverflowError):
+        raise ValueError("expected a date and time by RFC 3339, such as 2027-01-31T00:00:00Z") from None

@@ -1,0 +1,46 @@
+"""Who is calling, as everything behind authentication knows it."""
+
+from typing import Literal
+
+import msgspec
+
+from sluice.config.types import CallLimits
+
+EVERY = "*"
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """An authenticated caller.
+
+    `key_id` comes from the configuration (for a JWT "jwt:" and the issuer), so it may be a label; `tenant` owns history
+    and usage; `bucket` is what per-key limits are counted under: the key, or one subject of an issuer. Sessions of a caller
+    with a `session_prefix` must begin with it, or are put behind it where the caller has `own_sessions`.
+    """
+
+    key_id: str
+    tenant: str
+    bucket: str
+    aliases: frozenset[str]
+    default_alias: str | None = None
+    limits: CallLimits = CallLimits()
+    origins: tuple[str, ...] = ()
+    kind: Literal["key", "jwt", "browser"] = "key"
+    session_prefix: str = ""
+    own_sessions: bool = False
+
+    def session(self, asked: str) -> str | None:
+        """The session that a caller means by an id: its own where that begins with its prefix or is put behind it; None where
+        it may not name it."""
+        if not self.session_prefix or asked.startswith(self.session_prefix):
+            return asked
+        return f"{self.session_prefix}:{asked}" if self.own_sessions else None
+
+    def may(self, alias: str) -> bool:
+        return EVERY in self.aliases or alias in self.aliases
+
+
+def default_of(aliases: frozenset[str], configured: str | None) -> str | None:
+    """The alias that answers where the caller names none: the configured one if it is allowed, else the only one."""
+    if configured is not None:
+        return configured if EVERY in aliases or configured in aliases else None
+    return next(iter(aliases)) if len(aliases) == 1 and EVERY not in aliases else None

@@ -1,0 +1,239 @@
+"""Key sets that are fetched: by URL (RFC 7517), or found by OpenID Connect Discovery 1.0. One cache per issuer.
+
+A set is fetched in the background: at start, then ahead of the end of its life (Cache-Control's max-age within bounds).
+Requests read `keys` and never wait, with one exception: a token whose key is not there waits for the fetch that is under
+way, or brings one about. Nobody can tell a key that was published a moment ago from one that a stranger made up, so such
+fetches are spaced (BURST at once, then one every SPACING) and a token that comes too soon waits for the next one instead
+of being refused: made-up key ids delay a key rotation by SPACING at most, however many there are, and cost the issuer no
+more than that. At most WAITERS wait; beyond that tokens are refused at once. While the address cannot be had the last
+keys are used on, for a day. A key that a newer set does not list any more is gone with it.
+
+Only https, or http to this very machine; no redirects, no proxies, no cookies, one deadline and one size for everything.
+This module alone imports aiohttp's client, and it is imported only where an issuer needs it.
+"""
+
+import asyncio
+import random
+import re
+import time
+from collections.abc import Awaitable, Callable
+from typing import Literal
+
+import aiohttp
+import msgspec
+
+from sluice.config.types import Issuer
+from sluice.errors import ConfigError, Unavailable
+from sluice.identity.jwks import MAX_FILE, Jwk, check_url, parse_jwks, unfit
+
+DEADLINE, CONNECT, READ = 10.0, 3.0, 5.0
+"""Seconds for a whole fetch (discovery and set), for connecting, and between two reads."""
+WAIT = 5.0
+"""Seconds that a request waits for keys."""
+SPACING, BURST = 4.0, 3
+"""Seconds between two fetches that tokens with unknown keys bring about, shorter than WAIT; how many may come at once."""
+WAITERS = 100
+"""Requests of one issuer that wait for keys at a time."""
+LIFE, SHORTEST, LONGEST = 300.0, 60.0, 3600.0
+"""Seconds that a set lives: where its server does not say, and within which bounds where it does."""
+AHEAD = 0.2
+"""The share of its life that a set may be fetched early, so that processes do not ask together."""
+BACKOFF, BACKOFF_MAX = 1.0, 60.0
+STALE = 24 * 3600.0
+"""Seconds that keys are used on while their address cannot be had."""
+
+Outcome = Literal["ok", "unreachable", "timeout", "bad_status", "too_large", "invalid", "wrong_issuer"]
+OUTCOMES: tuple[Outcome, ...] = ("ok", "unreachable", "timeout", "bad_status", "too_large", "invalid", "wrong_issuer")
+
+_MAX_AGE = re.compile(r'(?:^|[\s,])max-age="?([0-9]{1,9})', re.IGNORECASE)
+
+
+class FetchFailed(Exception):
+    """`outcome` as the metric names it."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome)
+        self.outcome: Outcome = outcome
+
+
+class KeySet(msgspec.Struct, frozen=True):
+    """A set as it was fetched; `life` in seconds."""
+
+    keys: tuple[Jwk, ...]
+    life: float = LIFE
+
+
+class _Provider(msgspec.Struct, frozen=True):
+    """What we read of OpenID Provider Metadata (Discovery 1.0 section 3)."""
+
+    issuer: str
+    jwks_uri: str
+
+
+async def fetch(issuer: Issuer) -> KeySet:
+    """The issuer's keys as they are published now. Raises FetchFailed, and nothing else for anything that a server does."""
+    try:
+        async with asyncio.timeout(DEADLINE), _session() as session:
+            url = issuer.jwks_url or await _discover(session, issuer.issuer)
+            data, cache_control = await _get(session, url)
+        keys = parse_jwks(data)
+    except TimeoutError:
+        raise FetchFailed("timeout") from None
+    except (aiohttp.ClientError, OSError):
+        raise FetchFailed("unreachable") from None
+    except (ValueError, RecursionError):
+        raise FetchFailed("invalid") from None
+    usable = tuple(key for key in keys if any(key.verifies(algorithm) for algorithm in issuer.algorithms))
+    return KeySet(usable, life_of(cache_control))
+
+
+async def _discover(session: aiohttp.ClientSession, issuer: str) -> str:
+    """The address of the key set. The document must name the very issuer that it was asked for (section 4.3)."""
+    url = issuer.removesuffix("/") + "/.well-known/openid-configuration"
+    data, _ = await _get(session, url)
+    provider = msgspec.json.decode(data, type=_Provider)
+    if provider.issuer != issuer:
+        raise FetchFailed("wrong_issuer")
+    check_url(provider.jwks_uri)
+    if url.startswith("https:") and not provider.jwks_uri.startswith("https:"):
+        raise FetchFailed("invalid")  # nobody else's document leads to this machine
+    return provider.jwks_uri
+
+
+async def _get(session: aiohttp.ClientSession, url: str) -> tuple[bytes, str]:
+    async with session.get(url, allow_redirects=False) as response:
+        if response.status != 200:
+            raise FetchFailed("bad_status")
+        data = bytearray()
+        async for chunk in response.content.iter_any():
+            data += chunk
+            if len(data) > MAX_FILE:
+                raise FetchFailed("too_large")
+        return bytes(data), ",".join(response.headers.getall("Cache-Control", ()))
+
+
+def _session() -> aiohttp.ClientSession:
+    """One for each fetch: they are minutes apart, so nothing is worth keeping open."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(force_close=True),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "sluice"},
+        timeout=aiohttp.ClientTimeout(total=DEADLINE, connect=CONNECT, sock_connect=CONNECT, sock_read=READ),
+        auto_decompress=False,  # what is sent compressed all the same is no JSON, and no bomb
+        trust_env=False,
+    )
+
+
+def life_of(cache_control: str) -> float:
+    """Seconds that an answer with this Cache-Control (RFC 9111 section 5.2.2) lives, within our bounds."""
+    found = _MAX_AGE.search(cache_control)
+    return min(LONGEST, max(SHORTEST, float(found[1]))) if found else LIFE
+
+
+Told = Callable[[str, Outcome, int], None]
+
+
+class RemoteKeys:
+    """The keys of one issuer, kept fresh. A KeySource. Raises ConfigError where an algorithm is none for public keys.
+
+    `told` hears of every fetch: issuer, outcome, how many keys there are now. `clock` in seconds, `chance` in [0, 1).
+    `sleep` is waited in before a set's life ends, `rest` before a fetch that comes too soon after another.
+    Build and use it within one event loop.
+    """
+
+    def __init__(
+        self,
+        issuer: Issuer,
+        told: Told = lambda issuer, outcome, keys: None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        rest: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        if problem := unfit(issuer.algorithms):
+            raise ConfigError([f"jwt issuer {issuer.issuer}: {problem}"])
+        self.keys: tuple[Jwk, ...] = ()
+        self._issuer = issuer
+        self._told = told
+        self._clock = clock
+        self._chance = chance
+        self._sleep = sleep
+        self._rest = rest
+        self._waiting = 0
+        self._fetched: float | None = None  # when the keys came; None: there are none that may be used
+        self._spaced = float("-inf")  # when the fetches that tokens brought about are all SPACING ago
+        self._failures = 0
+        self._life = LIFE
+        self._flight: asyncio.Task[None] | None = None
+        self._keeping: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to fetch, and go on until `close`."""
+        self._keeping = asyncio.create_task(self._keep())
+
+    async def close(self) -> None:
+        tasks = [task for task in (self._keeping, self._flight) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def worth_asking(self) -> bool:
+        return self._fetched is None or self._waiting < WAITERS
+
+    async def renew(self) -> None:
+        """Wait for the fetch under way, else for the next one that may be made. Raises Unavailable without any keys."""
+        if self._flight is None and (self._fetched is not None or self._too_soon() <= 0):
+            after = max(0.0, self._too_soon())
+            self._spaced = max(self._spaced, self._clock()) + SPACING
+            self._begin(after)
+        if self._flight is not None:
+            self._waiting += 1
+            try:
+                await asyncio.wait((self._flight,), timeout=WAIT)
+            finally:
+                self._waiting -= 1
+        if self._fetched is None:
+            raise Unavailable("The keys of the token's issuer cannot be had now")
+
+    def _too_soon(self) -> float:
+        """Seconds until tokens may bring about another fetch; zero or less: now."""
+        return self._spaced - SPACING * (BURST - 1) - self._clock()
+
+    def _begin(self, after: float = 0.0) -> asyncio.Task[None]:
+        """The fetch under way, else a new one in `after` seconds."""
+        if self._flight is None:
+            self._flight = asyncio.create_task(self._fly(after))
+            self._flight.add_done_callback(self._landed)
+        return self._flight
+
+    def _landed(self, flight: asyncio.Task[None]) -> None:
+        self._flight = None
+
+    async def _fly(self, after: float) -> None:
+        if after > 0:
+            await self._rest(after)
+        self._failures += 1  # until it has succeeded
+        try:
+            found = await fetch(self._issuer)
+        except FetchFailed as failed:
+            if self._fetched is not None and self._clock() - self._fetched > STALE:
+                self.keys, self._fetched = (), None
+            self._told(self._issuer.issuer, failed.outcome, len(self.keys))
+            return
+        self._failures = 0
+        self._fetched = self._clock()
+        self.keys, self._life = found.keys, found.life
+        self._told(self._issuer.issuer, "ok", len(self.keys))
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.wait((self._begin(),))
+            await self._sleep(self._pause())
+
+    def _pause(self) -> float:
+        """Seconds to the next fetch: ahead of the end of the set's life, or later with each failure in a row."""
+        if self._failures == 0:
+            return self._life * (1 - AHEAD * self._chance())
+        bound: float = min(BACKOFF_MAX, BACKOFF * 2 ** min(self._failures - 1, 10))
+        return bound * (1 - self._chance() / 2)

@@ -1,0 +1,112 @@
+"""Dynamic keys: made through the admin API, kept in a store, known to every process.
+
+    table       all of them in memory: what authentication asks, without ever waiting for a store
+    follower    keeps the table what the store is, and changes both
+    memory, sqlite, redis    the stores
+
+A store numbers every change: its *generation*. A key's *revision* is the generation of its last change; a change says
+which revision it is a change of, so that of two at the same time one is refused, and none is undone by accident.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from sluice.config.types import NamedGrant
+from sluice.config.units import Rate
+from sluice.storage import Reason
+
+PAGE = 1000
+"""Changes that are read at a time."""
+
+
+class Superseded(msgspec.Struct, frozen=True):
+    """The digest of a key that was rotated away, which works until `until` (seconds since the epoch)."""
+
+    digest: str
+    until: float
+
+
+class StoredKey(NamedGrant, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """A dynamic key at rest. Times in seconds since the epoch; `last_four` characters of the key are for people."""
+
+    digest: str
+    last_four: str
+    created: float
+    rotated: float | None = None
+    old: Superseded | None = None
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A key and its revision. `key` None: it cannot be read (a newer version wrote it), so it must not be let in."""
+
+    id: str
+    revision: int
+    key: StoredKey | None
+
+
+class Changes(msgspec.Struct, frozen=True):
+    """What was changed, oldest first, up to `generation`; at most PAGE entries, the others are for the next time.
+
+    `total`: how many keys there are. `epoch` names the store's memory: one that has lost it begins another.
+    """
+
+    epoch: str
+    generation: int
+    entries: Sequence[Entry] = ()
+    total: int = 0
+
+
+class StoreFailed(Exception):
+    """The store did not answer, or not with what was asked for. `reason` as `sluice.storage` has it."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason: Reason = reason
+
+
+class KeyStore(Protocol):
+    """Where dynamic keys are kept. One test suite for every implementation. Every call may raise StoreFailed, and soon."""
+
+    async def changes(self, since: int) -> Changes:
+        """What was put after generation `since`; what was deleted shows in `total` alone."""
+        ...
+
+    async def ids(self) -> set[str]: ...
+
+    async def put(self, key: StoredKey, revision: int) -> int | None:
+        """Keep `key` in place of `revision` (0: there must be none). Its new revision; None where another one is there."""
+        ...
+
+    async def delete(self, id: str, revision: int) -> bool:
+        """False where another revision is there, or none."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+def encode(key: StoredKey) -> bytes:
+    """As it is kept: JSON, with rates as they are written."""
+    return _encode(key)
+
+
+def decode(id: str, revision: int, data: bytes) -> Entry:
+    """Never raises: what cannot be read is an entry without a key."""
+    try:
+        return Entry(id, revision, _decode(data))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Entry(id, revision, None)
+
+
+def plain(value: object) -> Any:
+    """Units as JSON has them."""
+    return value.text if isinstance(value, Rate) else float(str(value))
+
+
+def _unit(kind: type, value: object) -> Any:
+    return kind.parse(value)  # type: ignore[attr-defined]  # every custom type of the configuration has it
+
+
+_encode = msgspec.json.Encoder(enc_hook=plain).encode
+_decode = msgspec.json.Decoder(StoredKey, dec_hook=_unit).decode

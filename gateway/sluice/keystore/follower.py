@@ -1,0 +1,167 @@
+"""Keeps the table of dynamic keys what the store is, and changes both.
+
+Every process asks the store for changes four times a second, so that a key that is revoked anywhere works nowhere within
+a second; what this process changes it knows at once. While the store does not answer, the keys that are known go on
+working and nothing can be changed. A store that has lost its memory (a server restarted empty, an older replica that
+took over) is given back what it has forgotten and this process knows.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sluice.errors import Unavailable
+from sluice.keystore import PAGE, Entry, KeyStore, StoredKey, StoreFailed
+from sluice.keystore.table import KeyTable
+from sluice.storage import Reason
+
+EVERY = 0.25
+"""Seconds between two questions for changes."""
+
+
+def _ignore(*_: object) -> None:
+    return None
+
+
+class Follower:
+    """`failed` is told the reason of each call that the store did not serve, `succeeded` of each that it did."""
+
+    def __init__(
+        self,
+        store: KeyStore,
+        table: KeyTable,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        failed: Callable[[Reason], Any] = _ignore,
+        succeeded: Callable[[], Any] = _ignore,
+    ) -> None:
+        self.table = table
+        self._reason: Reason | None = None  # that the store fails for since the last look
+        self._store = store
+        self._sleep = sleep
+        self._failed = failed
+        self._succeeded = succeeded
+        self._seen = 0
+        self._made = 0  # the latest generation that is this process's own work
+        self._epoch = ""
+        self._turn = asyncio.Lock()
+        """One call at a time: a page that was read before a change must not be applied after it."""
+        self._following: asyncio.Task[None] | None = None
+
+    @property
+    def down(self) -> bool:
+        return self._reason is not None
+
+    async def start(self) -> None:
+        """Read all keys, then follow until `close`. Where the store does not answer, the keys come when it does."""
+        await self.follow()
+        self._following = asyncio.create_task(self._follow())
+
+    async def close(self) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait([self._following])
+        await self._store.close()
+
+    async def follow(self) -> None:
+        """Ask once for changes. Never raises."""
+        async with self._turn:
+            try:
+                await self._read()
+            except Exception as error:  # whatever it is: the keys that are known go on working, and there is a next time
+                self._reason = error.reason if isinstance(error, StoreFailed) else "reply"
+                self._failed(self._reason)
+            else:
+                self._reason = None
+                self._succeeded()
+
+    async def put(self, key: StoredKey, revision: int) -> bool:
+        """Keep `key` in place of `revision` (0: it is new). False where another has changed it: the table knows by then.
+
+        Raises Unavailable where the store does not answer.
+        """
+        async with self._changing():
+            made = await self._store.put(key, revision)
+            if made is not None:
+                self._made = made
+                self.table.put(Entry(key.id, made, key))
+                return True
+        await self.follow()
+        return False
+
+    async def delete(self, id: str, revision: int) -> bool:
+        """As `put`."""
+        async with self._changing():
+            if await self._store.delete(id, revision):
+                self.table.drop(id)
+                return True
+        await self.follow()
+        return False
+
+    @asynccontextmanager
+    async def _changing(self) -> AsyncIterator[None]:
+        async with self._turn:
+            try:
+                if self._reason is not None:  # known since the last look: nobody has to wait for it
+                    raise StoreFailed(self._reason)
+                yield
+            except StoreFailed as error:
+                self._failed(error.reason)
+                raise Unavailable("The key store does not answer now") from error
+
+    # --- following
+
+    async def _follow(self) -> None:
+        while True:
+            await self._sleep(EVERY)
+            await self.follow()
+
+    async def _read(self) -> None:
+        while True:
+            changes = await self._store.changes(self._seen)
+            another = bool(self._epoch) and changes.epoch != self._epoch
+            if another or changes.generation < max(self._seen, self._made):
+                await self._restore(changes.generation, another)
+                continue
+            self._epoch = changes.epoch
+            if changes.generation == self._seen:
+                return
+            for entry in changes.entries:
+                self.table.put(entry)
+            self._seen = changes.generation
+            if len(changes.entries) < PAGE:
+                if changes.total != len(self.table):
+                    await self._forget()
+                return
+
+    async def _forget(self) -> None:
+        """What the store has no more."""
+        ids = await self._store.ids()
+        for entry in self.table.entries:
+            if entry.id not in ids:
+                self.table.drop(entry.id)
+
+    async def _restore(self, generation: int, another: bool) -> None:
+        """Give the store back what it has lost, then read all of it again: what others gave back counts as well.
+
+        It has lost what came after `generation`, or all that there was before `another` epoch.
+        """
+        stored = await self._all()
+        for entry in self.table.entries:
+            revision = stored.get(entry.id, 0)
+            lost = revision == 0 if another else entry.revision > generation
+            if lost and entry.key is not None:
+                await self._store.put(entry.key, revision)
+        self._epoch, self._seen, self._made = "", 0, 0
+
+    async def _all(self) -> dict[str, int]:
+        """The revision of each key in the store."""
+        found: dict[str, int] = {}
+        since = 0
+        while True:
+            page = await self._store.changes(since)
+            found |= {entry.id: entry.revision for entry in page.entries}
+            if len(page.entries) < PAGE:
+                return found
+            since = page.generation

@@ -1,0 +1,87 @@
+"""All dynamic keys in memory. Looking one up is one hash and one look into a dict, however many there are."""
+
+import hashlib
+import heapq
+import hmac
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from sluice.config.types import Budget
+from sluice.identity.keys import Keyring
+from sluice.keystore import Entry, StoredKey
+
+PLAIN, PEPPERED = "sha256:", "hmac-sha256:"
+
+
+class KeyTable:
+    """`keyring` is what authentication asks; `origins` are the pages that any of the keys may be used from.
+
+    `pepper`: digests are HMAC-SHA-256 under it, and those that are not (or under another pepper) let nobody in.
+    Ids of `configured` keys are theirs: a dynamic key of the same id lets nobody in. `clock` gives seconds since the epoch.
+    """
+
+    def __init__(
+        self, *, pepper: bytes = b"", configured: frozenset[str] = frozenset(), clock: Callable[[], float] = time.time
+    ) -> None:
+        self._pepper = pepper
+        self._scheme = PEPPERED if pepper else PLAIN
+        self._configured = configured
+        self._entries: dict[str, Entry] = {}
+        self.clock = clock
+        self.keyring = Keyring((), lambda: self.clock(), self._hash)
+        self.origins: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def entries(self) -> list[Entry]:
+        return list(self._entries.values())
+
+    @property
+    def budgets(self) -> dict[str, Budget]:
+        """Those of the keys that have one, by id."""
+        keys = (entry.key for entry in self._entries.values() if entry.id not in self._configured)
+        return {key.id: key.limits.budget for key in keys if key is not None and key.limits.budget is not None}
+
+    def get(self, id: str) -> Entry | None:
+        return self._entries.get(id)
+
+    def ids_after(self, id: str, count: int) -> list[str]:
+        """The first `count` ids that come after this one in the alphabet."""
+        return heapq.nsmallest(count, (known for known in self._entries if known > id))
+
+    def digest(self, secret: str) -> str:
+        """What is kept of a key."""
+        return self._scheme + self._hash(secret.encode()).hex()
+
+    def put(self, entry: Entry) -> None:
+        self.drop(entry.id)
+        key = entry.key
+        if key is not None and entry.id not in self._configured:
+            try:
+                self.keyring.put(key, self._digests(key))
+            except ValueError:  # not what we wrote
+                entry = Entry(entry.id, entry.revision, None)
+            else:
+                self.origins.update(key.origins)
+        self._entries[entry.id] = entry
+
+    def drop(self, id: str) -> None:
+        entry = self._entries.pop(id, None)
+        self.keyring.drop(id)
+        if entry is not None and entry.key is not None and id not in self._configured:
+            self.origins -= Counter(entry.key.origins)
+
+    def _digests(self, key: StoredKey) -> dict[bytes, float]:
+        """Each with the time that it ends at."""
+        found = [(key.digest, float("inf"))] + ([(key.old.digest, key.old.until)] if key.old is not None else [])
+        return {
+            bytes.fromhex(digest.removeprefix(self._scheme)): until
+            for digest, until in found
+            if digest.startswith(self._scheme)
+        }
+
+    def _hash(self, secret: bytes) -> bytes:
+        return hmac.digest(self._pepper, secret, "sha256") if self._pepper else hashlib.sha256(secret).digest()

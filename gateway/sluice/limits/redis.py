@@ -1,0 +1,352 @@
+"""Buckets and slots shared by any number of gateways, in Redis 6.2 or newer or Valkey: one script, one round trip per call.
+
+The time is the server's, so gateways need no common clock. All keys begin with `{prefix}`, a hash tag: the buckets of
+any call share a slot, as a cluster demands of a script, and all of one prefix live on one shard. A server that evicts
+keys mints tokens: give it `maxmemory-policy noeviction`, or enough memory (100 bytes per bucket that is not full).
+
+Calls that come while others are under way leave together: a *flight* is a pipeline of single scripts, written and read
+at once on a connection of its own, so a burst costs tens of microseconds per call and not a connection each. The
+caller only waits for its place in the flight: cancelled or late, it leaves the connection alone, and the flight goes on
+waiting for its reply. A take that turns out to have been admitted for nobody is given back in the next flight. A
+settlement is carried whether anybody waits for it or not.
+
+Where a connection breaks, what it carried may have been done or not. Amounts are not sent twice, so that none is ever
+minted; at worst they are lost to the caller. Slots and reservations are given back once more, which does no harm, and what
+ends a reservation may be sent again: the reservation tells the server whether it has been done.
+"""
+
+import asyncio
+import hashlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from sluice.limits import Balance, Claim, Level, Slot, Verdict
+from sluice.limits.bucket import SECOND, Rule, refusal, rule_of, same_limits
+from sluice.limits.faults import StoreFailed
+from sluice.limits.guarded import TIMEOUT
+from sluice.storage import LEAVE
+from sluice.storage.address import address_of
+from sluice.storage.redis import Client, RedisFailed, reason_of
+
+SEATS = 128
+"""Calls in one flight: what is behind them waits for the next, or takes another connection."""
+PATIENCE = 1.0
+"""Seconds that a flight waits for replies, when its callers have long gone; then it gives its connection up."""
+OWED = 10_000
+"""Give-backs that may wait for a flight; the oldest are dropped beyond it."""
+RENEWED = 256
+"""Slots renewed by one run of the script, one run after the other: calls that come meanwhile wait for no more."""
+
+Mode = Literal["take", "settle", "again", "renew", "look"]
+Place = tuple[str, str]
+"""The key of a set of slots, and a holder."""
+
+
+class Reservation(NamedTuple):
+    """`number`: of the budget's bucket among the call's; `member`: holder, ticks and unit, as the set of holders has it."""
+
+    number: int
+    key: str
+    member: str
+
+
+class _Call:
+    """One run of the script. `answer`: who waits for it, if anybody does."""
+
+    __slots__ = ("answer", "buckets", "ended", "limits", "mode", "numbers", "places", "reservations")
+
+    def __init__(
+        self,
+        mode: Mode,
+        buckets: Sequence[str] = (),
+        numbers: Sequence[int] = (),
+        places: Sequence[Place] = (),
+        limits: Sequence[int] = (),
+        answer: "asyncio.Future[list[int]] | None" = None,
+        reservations: Sequence[Reservation] = (),
+    ) -> None:
+        self.mode = mode
+        self.buckets = buckets
+        self.numbers = numbers
+        self.places = places
+        self.limits = limits
+        self.answer = answer
+        self.reservations = reservations
+        self.ended: list[_Call] = []
+        """Of a renewal: settlements that were sent since it was asked for."""
+
+    def arguments(self, now: int | str, lease: int) -> list[Any]:
+        keys = [*self.buckets, *(key for key, _ in self.places), *(one.key for one in self.reservations)]
+        found: list[Any] = [len(keys), *keys]
+        found += (self.mode, now, lease, len(self.buckets), len(self.places), *self.numbers)
+        for (_, holder), limit in zip(self.places, self.limits, strict=True):
+            found += (limit, holder)
+        for one in self.reservations:
+            found += (one.number + 1, one.member)
+        return found
+
+    def undo(self) -> "_Call":
+        """What gives a take back."""
+        numbers = list(self.numbers)
+        numbers[3::5] = [-ticks for ticks in numbers[3::5]]
+        for one in self.reservations:  # it ends, and nothing was used
+            numbers[5 * one.number + 3] = 0
+        return _Call("settle", self.buckets, numbers, self.places, self.limits, None, self.reservations)
+
+    def release(self) -> "_Call | None":
+        """What does no harm where the call was not done, or was settled: its places and reservations are given back.
+
+        None where it has neither.
+        """
+        if not self.places and not self.reservations:
+            return None
+        if not self.reservations:
+            return _release(self.places)
+        known = {one.number: at for at, one in enumerate(self.reservations)}
+        buckets = [self.buckets[number] for number in known]
+        numbers = [n for number in known for n in (*self.numbers[5 * number : 5 * number + 3], 0, self.numbers[5 * number + 4])]
+        reservations = [one._replace(number=known[one.number]) for one in self.reservations]
+        return _Call("again", buckets, numbers, self.places, [0] * len(self.places), None, reservations)
+
+
+def _release(places: Sequence[Place]) -> _Call:
+    return _Call("settle", places=places, limits=[0] * len(places))
+
+
+class RedisStore:
+    """`url` as `storage.address` reads it; what it says of a timeout counts where `timeout` is None.
+
+    `timeout` and `lease` in seconds: for a call as a whole, and for how long a slot is held that nobody renews.
+    `now` replaces the server's clock (microseconds), for tests. Raises ValueError for an address that is none.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        prefix: str = "sluice",
+        timeout: float | None = None,
+        lease: float = 30.0,
+        max_connections: int = 4,
+        now: Callable[[], int] | None = None,
+    ) -> None:
+        self.lease = lease
+        self._tag = f"{{{prefix}}}"
+        self._now = now
+        self._script = files("sluice.limits").joinpath("take.lua").read_text("utf-8")
+        self._digest = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()  # the name EVALSHA knows it by
+        self._max_flights = max_connections
+        self._queued: list[_Call] = []
+        self._owed: deque[_Call] = deque(maxlen=OWED)
+        """Given back by nobody who waits for it: it leaves with the next flight, and is no reason for one that may fail."""
+        self._renewals: list[_Call] = []
+        self._flights: set[asyncio.Task[None]] = set()
+        address = address_of(url)
+        self.timeout = timeout if timeout is not None else address.timeout or TIMEOUT
+        patience = max(PATIENCE, self.timeout)
+        self._client = Client(address, connections=max_connections, wait=patience, encoding_errors="surrogatepass")
+
+    async def take(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:
+        """Without claims and slots it asks all the same: a probe. Raises StoreFailed; ValueError as MemoryStore does."""
+        if not claims and not slots:
+            await self._run(self._probe())
+            return Verdict(True, ())
+        rules = [rule_of(claim.limit) for claim in claims]
+        costs = [rule.cost(claim.amount) for claim, rule in zip(claims, rules, strict=True)]
+        admitted, *state = await self._run(self._call("take", claims, rules, costs, slots))
+        backlogs, places = state[: len(claims)], state[len(claims) :]
+        if not admitted:
+            rooms = [(taken, room == 1) for taken, room in zip(places[::2], places[1::2], strict=True)]
+            return refusal(claims, rules, costs, backlogs, slots, rooms)
+        levels = [rule.level(backlog) for rule, backlog in zip(rules, backlogs, strict=True)]
+        levels += [Level(float(slot.capacity - taken), 0.0) for slot, taken in zip(slots, places[::2], strict=True)]
+        return Verdict(True, tuple(levels))
+
+    async def greet(self) -> None:
+        """Raises StoreFailed, with the reason even where it takes a connection longer to be refused than a call waits."""
+        await self._run(self._probe(), max(PATIENCE, self.timeout))
+
+    def _probe(self) -> _Call:
+        return _release([(f"{self._tag}/", "")])  # a write: a replica would read for us, and no more
+
+    async def settle(self, claims: Sequence[Claim], slots: Sequence[Slot] = (), again: bool = False) -> None:
+        """Raises StoreFailed where it is not known to have been done; ValueError as MemoryStore does.
+
+        Where it reserved something it may be tried `again` until an answer comes, for an hour.
+        """
+        rules = [rule_of(claim.limit) for claim in claims]
+        charges = [rule.charge(claim.amount) for claim, rule in zip(claims, rules, strict=True)]
+        call = self._call("again" if again else "settle", claims, rules, charges, slots)
+        for renewal in self._renewals:  # another connection may be the faster one
+            renewal.ended.append(call)
+        await self._run(call)
+
+    async def renew(self, slots: Sequence[Slot], claims: Sequence[Claim] = ()) -> None:
+        """What was lost is held again, even beyond its capacity: its call is there. Raises StoreFailed."""
+        for first in range(0, max(len(slots), len(claims)), RENEWED):
+            some = claims[first : first + RENEWED]
+            rules = [rule_of(claim.limit) for claim in some]
+            charges = [rule.charge(claim.amount) for claim, rule in zip(some, rules, strict=True)]
+            call = self._call("renew", some, rules, charges, slots[first : first + RENEWED])
+            self._renewals.append(call)
+            await self._run(call)
+
+    async def balances(self, claims: Sequence[Claim]) -> list[Balance]:
+        """Raises StoreFailed."""
+        rules = [rule_of(claim.limit) for claim in claims]
+        looked = [msgspec.structs.replace(claim, holder="-") for claim in claims]
+        call = self._call("look", looked, rules, [0] * len(claims), ())
+        found = (await self._run(call, max(PATIENCE, self.timeout)))[1:]
+        return [
+            Balance((backlog - reserved) / rule.unit, reserved / rule.unit)
+            for rule, backlog, reserved in zip(rules, found[::2], found[1::2], strict=True)
+        ]
+
+    async def close(self) -> None:
+        """Carries what is still to be given back, within PATIENCE."""
+        if self._owed:
+            self._depart()
+        if self._flights:
+            await asyncio.wait(self._flights, timeout=PATIENCE)
+        for flight in self._flights:
+            flight.cancel()
+        await asyncio.gather(*self._flights, return_exceptions=True)
+        for call in self._queued:
+            _answer(call, RedisFailed("connection"))
+        await self._client.close()
+
+    def _call(
+        self, mode: Mode, claims: Sequence[Claim], rules: Sequence[Rule], ticks: Sequence[int], slots: Sequence[Slot]
+    ) -> _Call:
+        buckets = [f"{self._tag}:{claim.key}" for claim in claims]
+        if mode != "renew" and len(set(buckets)) < len(buckets):
+            same_limits(claims)
+        numbers: list[int] = []
+        for claim, rule, added in zip(claims, rules, ticks, strict=True):
+            numbers += (rule.pace, rule.unit, rule.capacity, added, int(claim.expires * 1000))
+        places = [(f"{self._tag}/{slot.key}", slot.holder) for slot in slots]
+        reservations = []
+        for number, (claim, rule) in enumerate(zip(claims, rules, strict=True)):
+            if claim.holder:
+                reserved = rule.charge(claim.held if mode in ("settle", "again") else claim.amount)
+                member = f"{claim.holder} {reserved} {rule.unit}"
+                reservations.append(Reservation(number, f"{self._tag}!{claim.key}", member))
+        return _Call(mode, buckets, numbers, places, [slot.capacity for slot in slots], None, reservations)
+
+    async def _run(self, call: _Call, timeout: float | None = None) -> list[int]:
+        call.answer = asyncio.get_running_loop().create_future()
+        self._queued.append(call)
+        self._depart()
+        reply: list[int] = []
+        try:
+            async with asyncio.timeout(self.timeout if timeout is None else timeout):
+                reply = await call.answer
+                return reply
+        except (RedisFailed, RedisError, OSError) as error:  # TimeoutError is an OSError
+            raise StoreFailed(reason_of(error)) from error
+        finally:
+            if not reply and _admitted(call):  # cancelled in the moment in which it was answered
+                self._owed.append(call.undo())
+                self._depart()
+
+    def _depart(self) -> None:
+        if len(self._flights) < self._max_flights:
+            flight = asyncio.get_running_loop().create_task(self._fly())
+            self._flights.add(flight)
+            flight.add_done_callback(self._flights.discard)
+
+    async def _fly(self) -> None:
+        """Carry everyone who waits, until nobody does."""
+        well = True
+        while self._queued or (self._owed and well):
+            boarding, self._queued = self._queued[:SEATS], self._queued[SEATS:]
+            aboard = [call for call in boarding if call.mode != "take" or _waits(call)]
+            while self._owed and len(aboard) < SEATS:
+                aboard.append(self._owed.popleft())
+            try:
+                async with asyncio.timeout(max(PATIENCE, self.timeout)):
+                    replies = await self._send(aboard)
+            except Exception as error:  # whatever it is, it is for those aboard to see
+                well = False
+                if reason_of(error) in LEAVE:
+                    await self._client.leave()
+                for call in aboard:
+                    self._land_unknown(call, error)
+            else:
+                well = True
+                for call, reply in zip(aboard, replies, strict=True):
+                    self._land(call, reply)
+
+    def _land(self, call: _Call, reply: Any) -> None:
+        if call.mode == "take" and not _waits(call) and not isinstance(reply, Exception) and reply[0]:
+            self._owed.append(call.undo())  # admitted for nobody
+        self._end_renewal(call)
+        _answer(call, reply)
+
+    def _land_unknown(self, call: _Call, error: Exception) -> None:
+        if call.mode == "take":
+            if release := call.release():
+                self._owed.append(release)
+        elif call.places and call.mode != "renew":
+            self._owed.append(_release(call.places))
+        self._end_renewal(call)
+        _answer(call, error)
+
+    def _end_renewal(self, call: _Call) -> None:
+        if call.mode == "renew":
+            self._renewals.remove(call)
+            held = {*call.places, *((one.key, one.member) for one in call.reservations)}
+            for settled in call.ended:
+                again = {*settled.places, *((one.key, one.member) for one in settled.reservations)}
+                if not held.isdisjoint(again) and (release := settled.release()):
+                    self._owed.append(release)
+
+    async def _send(self, calls: Sequence[_Call]) -> list[Any]:
+        now = "" if self._now is None else self._now()
+        runs = [call.arguments(now, round(self.lease * SECOND)) for call in calls]
+        replies = await self._pipeline([("EVALSHA", self._digest, *arguments) for arguments in runs])
+        unknown = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if unknown:  # a new server, or its scripts were flushed
+            again = await self._pipeline([("EVAL", self._script, *runs[index]) for index in unknown])
+            for index, reply in zip(unknown, again, strict=True):
+                replies[index] = reply
+        if any(isinstance(reply, Exception) and reason_of(reply) in LEAVE for reply in replies):
+            raise RedisFailed("readonly")  # a replica answered where the master was: it has done nothing of what was asked
+        return replies
+
+    async def _pipeline(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        if len(commands) == 1:
+            try:
+                return [await self._client.raw.execute_command(*commands[0])]
+            except ResponseError as error:
+                return [error]
+        pipeline = self._client.raw.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        replies: list[Any] = await pipeline.execute(raise_on_error=False)
+        return replies
+
+
+def _waits(call: _Call) -> bool:
+    return call.answer is not None and not call.answer.done()
+
+
+def _admitted(call: _Call) -> bool:
+    answer = call.answer
+    if call.mode != "take" or answer is None or not answer.done() or answer.cancelled():
+        return False
+    return answer.exception() is None and bool(answer.result()[0])
+
+
+def _answer(call: _Call, reply: Any) -> None:
+    if call.answer is None or call.answer.done():
+        return
+    if isinstance(reply, Exception):
+        call.answer.set_exception(reply)
+    else:
+        call.answer.set_result(reply)

@@ -1,0 +1,159 @@
+"""What an upstream answers, in one vocabulary for every dialect.
+
+Grammar of one answer: one `Started`, any deltas, one `Finished`. Failure is an exception
+(`sluice.errors.UpstreamError`), so nobody can forget to check for it.
+
+`Verbatim` stands beside the grammar: where client and upstream speak the same dialect the decoder
+adds, at the end of each batch, the complete frames as they came, for the encoder to forward.
+"""
+
+from typing import Literal
+
+import msgspec
+
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+ToolKind = Literal["function", "server"]
+
+
+class Usage(msgspec.Struct, frozen=True, gc=False):
+    """Token counts as the provider billed them. `cached_input` is part of `input`, `reasoning` of `output`.
+
+    `total` is the provider's own word where it said one (xAI's is more than the sum), else 0.
+    """
+
+    input: int = 0
+    output: int = 0
+    cached_input: int = 0
+    reasoning: int = 0
+    total: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """All tokens: the provider's own total, else the sum."""
+        return self.total or self.input + self.output
+
+    def plus(self, other: "Usage") -> "Usage":
+        """What two attempts used together."""
+        total = self.tokens + other.tokens if self.total or other.total else 0
+        return Usage(
+            self.input + other.input,
+            self.output + other.output,
+            self.cached_input + other.cached_input,
+            self.reasoning + other.reasoning,
+            total,
+        )
+
+
+MOST_TOKENS = 1_000_000_000
+"""The largest count of tokens that is believed of one answer."""
+
+
+def believed(usage: Usage) -> Usage | None:
+    """The usage with whole numbers; None where a count is no whole number from 0 to MOST_TOKENS.
+
+    Decoders pass counts on as providers send them: a plugin may pass on a float, a string, or an integer of 400 digits.
+    Arithmetic on those can fail anywhere behind this point. 12.0 is a whole number.
+    """
+    input, output, cached, reasoning = usage.input, usage.output, usage.cached_input, usage.reasoning
+    if type(input) is type(output) is int:
+        try:
+            bits = input | output | cached | reasoning | usage.total
+        except TypeError:  # one of the others is no whole number
+            bits = -1
+        if 0 <= bits <= MOST_TOKENS and cached is not True and reasoning is not True:  # so is each of them: most usages
+            return usage
+    if usage.total and not (type(usage.total) is int and 0 <= usage.total <= 2 * MOST_TOKENS):
+        usage = msgspec.structs.replace(usage, total=0)  # the sum has to do
+    if (
+        type(input) is type(output) is type(cached) is type(reasoning) is int
+        and 0 <= input <= MOST_TOKENS
+        and 0 <= output <= MOST_TOKENS
+        and 0 <= cached <= MOST_TOKENS
+        and 0 <= reasoning <= MOST_TOKENS
+    ):
+        return usage
+    counts = [_count(value) for value in (input, output, cached, reasoning)]
+    return None if None in counts else Usage(*counts, usage.total)  # type: ignore[arg-type, call-arg]
+
+
+def _count(value: object) -> int | None:
+    if type(value) is float and value.is_integer():  # never true of an infinity
+        value = int(value)
+    return value if type(value) is int and 0 <= value <= MOST_TOKENS else None
+
+
+class Started(msgspec.Struct, frozen=True, gc=False):
+    """The upstream began to answer. `id` and `model` as it names them, empty where it does not."""
+
+    id: str = ""
+    model: str = ""
+
+
+class TextDelta(msgspec.Struct, frozen=True, gc=False):
+    text: str
+
+
+class ReasoningDelta(msgspec.Struct, frozen=True, gc=False):
+    text: str
+
+
+class ReasoningBlock(msgspec.Struct, frozen=True, gc=False):
+    """A block of reasoning is complete, and this is what its provider wants to have back in the next round of a tool loop.
+
+    `index` counts the answer's blocks from 0. `text` is the whole block's, which has been told in deltas; `signature`
+    its provider's seal. `redacted`: the block is encrypted, this is its data, and there is no text.
+    """
+
+    index: int
+    text: str = ""
+    signature: str = ""
+    redacted: str = ""
+
+
+class Working(msgspec.Struct, frozen=True, gc=False):
+    """The model works, but has said nothing that a client could see. `model`: from here on this model answers; "" no news."""
+
+    model: str = ""
+
+
+class ToolCallStarted(msgspec.Struct, frozen=True, gc=False):
+    """`index` counts the answer's tool calls from 0. A `server` tool is run by the provider, never by the client."""
+
+    index: int
+    id: str
+    name: str
+    kind: ToolKind = "function"
+
+
+class ToolCallDelta(msgspec.Struct, frozen=True, gc=False):
+    """The next piece of the JSON text of one call's arguments."""
+
+    index: int
+    arguments: str
+
+
+class Finished(msgspec.Struct, frozen=True, gc=False):
+    """The answer is complete. `native` is the provider's own word for why.
+
+    `cost` in US dollars is added on the way, where callers are told it.
+    """
+
+    reason: FinishReason
+    usage: Usage | None = None
+    native: str = ""
+    cost: float | None = None
+
+
+class Verbatim(msgspec.Struct, frozen=True, gc=False):
+    """Complete frames of the upstream's bytes, to be forwarded as they are (same dialect only).
+
+    `whole`: no frames, but a whole answer as it came, in one piece.
+    """
+
+    data: bytes
+    whole: bool = False
+
+
+StreamEvent = (
+    Started | TextDelta | ReasoningDelta | ReasoningBlock | Working | ToolCallStarted | ToolCallDelta | Finished | Verbatim
+)

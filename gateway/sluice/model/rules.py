@@ -1,0 +1,131 @@
+"""What one model of one upstream takes of a request: the rules of a target, put together when the configuration is read.
+
+The rules come from a table (config/models.yaml, read by `sluice.config.rule_file`), and from the options `drop`, `rename`,
+`default`, `force` and `roles` of an upstream and of a target. Fields are named as in OpenAI's dialect, whatever the upstream
+speaks.
+What rules change in a request is `sluice.proxy.fitting`; those from `blank_stops` on are each backend's own to follow.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import msgspec
+
+LIMITS = ("max_tokens", "max_completion_tokens")
+"""What the largest number of tokens of an answer is called in OpenAI's dialect: its old name, and its new one."""
+
+Effort = Literal["", "none", "minimal", "low", "medium", "high", "xhigh", "max"]
+"""OpenAI's scale of `reasoning_effort`, and what lies above it; "" is nothing said."""
+Thinking = Literal["", "budget", "adaptive", "never"]
+"""How a model is told to think: by a budget of tokens, adaptively, or it cannot; "" is not known (taken for budget)."""
+ThinkingOff = Literal["disabled", "between_tools", "never"]
+"""The type of `thinking` that turns it off, or that nothing does."""
+ToolIds = Literal["", "[A-Za-z0-9_-]{1,64}", "[A-Za-z0-9]{9}"]
+"""What ids of tool calls have to look like; "" is any."""
+
+
+class Overrides(msgspec.Struct, frozen=True):
+    """The options of an upstream or a target. A name with "!" in `drop`, or a null value, takes a rule of the table away."""
+
+    drop: tuple[str, ...] = ()
+    rename: Mapping[str, str | None] = {}
+    default: Mapping[str, Any] = {}
+    force: Mapping[str, Any] = {}
+    roles: Mapping[str, str | None] = {}
+
+
+class ModelRules(msgspec.Struct, frozen=True):
+    """`drop`: fields that are left out; `either`: groups of which only the first that is given is sent; `rename`: other names;
+    `cap`: largest values; `default`: where the caller gives none; `force`: whatever the caller gives; `roles`: other names
+    of messages' roles; `plain_images`: data: URLs of images are written in their plainest spelling.
+
+    `blank_stops`: it takes stop sequences of nothing but white space. `efforts`: those it knows. `always_thinks`: it does
+    unless it is told not to.
+    """
+
+    drop: frozenset[str] = frozenset()
+    either: tuple[tuple[str, ...], ...] = ()
+    rename: Mapping[str, str] = {}
+    cap: Mapping[str, float] = {}
+    default: Mapping[str, Any] = {}
+    force: Mapping[str, Any] = {}
+    roles: Mapping[str, str] = {}
+    plain_images: bool = False
+    blank_stops: bool = True
+    tool_ids: ToolIds = ""
+    thinking: Thinking = ""
+    efforts: tuple[Effort, ...] = ()
+    always_thinks: bool = False
+    thinking_off: ThinkingOff = "disabled"
+
+    @property
+    def limit_name(self) -> str:
+        """What the limit of tokens is called by this model, "" where any of its names will do."""
+        return next((self.rename[name] for name in LIMITS if name in self.rename), "")
+
+
+NO_RULES = ModelRules()
+
+
+class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One rule of the table. It holds for targets whose backend's name, host and model it names, all that are given.
+
+    `host` and `model` are regular expressions, found anywhere, whatever the case. `source` is the vendor's page or a
+    report, read at `date`.
+    """
+
+    source: str
+    date: str
+    backend: str | None = None
+    host: str | None = None
+    model: str | None = None
+    drop: tuple[str, ...] = ()
+    either: tuple[str, ...] = ()
+    rename: dict[str, str] = {}
+    cap: dict[str, float] = {}
+    default: dict[str, Any] = {}
+    force: dict[str, Any] = {}
+    roles: dict[str, str] = {}
+    plain_images: bool | None = None
+    blank_stops: bool | None = None
+    tool_ids: ToolIds | None = None
+    thinking: Thinking | None = None
+    efforts: tuple[Effort, ...] | None = None
+    always_thinks: bool | None = None
+    thinking_off: ThinkingOff | None = None
+
+    def holds_for(self, backend: str, host: str, model: str) -> bool:
+        return (
+            (self.backend is None or self.backend == backend)
+            and (self.host is None or re.search(self.host, host, re.IGNORECASE) is not None)
+            and (self.model is None or re.search(self.model, model, re.IGNORECASE) is not None)
+        )
+
+
+_LATER_WINS = ("plain_images", "blank_stops", "tool_ids", "thinking", "efforts", "always_thinks", "thinking_off")
+
+
+def rules_of(lines: Iterable[Line], overrides: Iterable[Overrides], backend: str, host: str, model: str) -> ModelRules:
+    """The rules of one target: the lines that hold for it in their order, then the upstream's options, then its own."""
+    drop: set[str] = set()
+    either: list[tuple[str, ...]] = []
+    maps: dict[str, dict[str, Any]] = {name: {} for name in ("rename", "cap", "default", "force", "roles")}
+    others: dict[str, Any] = {}
+    for line in lines:
+        if not line.holds_for(backend, host, model):
+            continue
+        drop |= set(line.drop)
+        either += [line.either] if line.either else []
+        for name, kept in maps.items():
+            kept.update(getattr(line, name))
+        others |= {name: value for name in _LATER_WINS if (value := getattr(line, name)) is not None}
+    for options in overrides:
+        kept_fields = {name[1:] for name in options.drop if name.startswith("!")}
+        drop = (drop - kept_fields) | {name for name in options.drop if not name.startswith("!")}
+        either = [group for group in either if kept_fields.isdisjoint(group)]
+        for name in ("rename", "default", "force", "roles"):
+            maps[name].update(getattr(options, name))
+    found = {name: {key: value for key, value in kept.items() if value is not None} for name, kept in maps.items()}
+    rules = ModelRules(drop=frozenset(drop), either=tuple(either), **others | found)
+    return NO_RULES if rules == NO_RULES else rules

@@ -1,0 +1,237 @@
+"""Which buckets and places a call claims, and for how much. Pure.
+
+A `Plan` is what is known of all calls of one caller on one route: it is made once. What tokens and money a call takes is
+estimated before it (`reserved`) and known after it (`used`).
+
+In the claims of a call its address comes first, then requests, tokens and money, then the budgets.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from sluice.backends.protocol import default_output
+from sluice.config.types import Budget, CallLimits, windows_of
+from sluice.config.types import Limit as LimitConfig
+from sluice.limits import Claim, Level, Limit, Slot, Verdict
+from sluice.limits.bucket import rule_of
+from sluice.model.chat import ChatRequest, estimated_tokens
+from sluice.model.events import Usage
+from sluice.policies.budgets import Mark, budget_claims, budget_prefix, soft_marks
+from sluice.pricing.prices import cost, price_at
+from sluice.proxy.call import Attempt, Target
+
+Header = tuple[str, str]
+Counter = Callable[[str, str, str], Any]
+"""The series of (scope, resource, decision)."""
+
+
+class View(msgspec.Struct, frozen=True):
+    """Limits, and who is counted under them: `name` among all of its `scope`."""
+
+    scope: str
+    name: str
+    limits: CallLimits
+
+
+class Amounts(msgspec.Struct, frozen=True, gc=False):
+    """Tokens (input and output) and US dollars."""
+
+    tokens: float
+    money: float
+
+    def of(self, claim: Claim) -> float:
+        return self.tokens if claim.resource == "tokens" else self.money
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """A bucket that callers are told about: its place among the claims, the header of its limit, the names of the others."""
+
+    index: int
+    resource: str
+    capacity: float
+    limit: Header
+    remaining: str
+    reset: str
+
+
+class Plan(msgspec.Struct, frozen=True, eq=False):
+    """`fixed` take one each; `metered` and `budgets` what a call uses; `slots` get its holder.
+
+    `shown`, for requests and for tokens: the windows of the narrowest scope that limits them (key, tenant, alias, overall);
+    an address's are shown to whom they refuse. `admitted` counts an admitted call.
+    """
+
+    fixed: tuple[Claim, ...]
+    metered: tuple[Claim, ...]
+    budgets: tuple[tuple[View, Budget], ...]
+    slots: tuple[Slot, ...]
+    shown: tuple[tuple[Shown, ...], ...]
+    admitted: tuple[Any, ...]
+    metering: bool
+    plain: bool  # nothing is to be settled
+
+    def amounts(self, amounts: Amounts, wall: float, holder: str = "") -> list[Claim]:
+        """The claims on what is metered, budgets as they are at `wall` (seconds since the epoch) and last, for `holder`."""
+        claims = [amounted(claim, amounts.of(claim)) for claim in self.metered]
+        for view, budget in self.budgets:
+            prefix = budget_prefix(view.scope, view.name)
+            claims += budget_claims(prefix, budget, wall, amounts.money, scope=view.scope, holder=holder)
+        return claims
+
+    def marks(self, levels: Sequence[Level]) -> list[tuple[str, list[Mark]]]:
+        """The scopes with the soft marks that they are beyond, the narrowest first. `levels` are those of the budgets."""
+        found = []
+        for view, budget in self.budgets:
+            count = sum(dollars is not None for dollars in (budget.day, budget.week, budget.month))
+            if marks := soft_marks(budget, levels[:count]):
+                found.append((view.scope, marks))
+            levels = levels[count:]
+        return found
+
+
+def plan_of(views: Sequence[View], address: Limit | None, count: Counter) -> Plan:
+    """The claims of calls that all `views` hold for, the narrowest first. With `address` each begins with its address's."""
+    fixed = [claim for view in views for claim in _windows(view, "requests", view.limits.requests)]
+    tokens = [claim for view in views for claim in _windows(view, "tokens", view.limits.tokens)]
+    money = [claim for view in views for claim in _windows(view, "money", view.limits.money)]
+    budgets = [(view, view.limits.budget) for view in views if view.limits.budget is not None]
+    slots = [_slot(view, view.limits.streams) for view in views if view.limits.streams is not None]
+    known = [*([claim_of_address("", address)] if address is not None else []), *fixed, *tokens]
+    series = {(claim.scope, claim.resource) for claim in (*known, *money)}
+    series |= {(slot.scope, slot.resource) for slot in slots} | {(view.scope, "budget") for view, _ in budgets}
+    metering = bool(tokens or money or budgets)
+    return Plan(
+        fixed=tuple(fixed),
+        metered=(*tokens, *money),
+        budgets=tuple(budgets),
+        slots=tuple(slots),
+        shown=tuple(windows for resource in ("requests", "tokens") if (windows := _narrowest(known, resource))),
+        admitted=tuple(count(scope, resource, "admitted") for scope, resource in sorted(series)),
+        metering=metering,
+        plain=not metering and not slots,
+    )
+
+
+def bucket_of(limit: LimitConfig) -> Limit:
+    """The token bucket for a configured limit. Equal ones are one object, so that a store need not compare them."""
+    return rule_of(Limit(limit.capacity, float(limit.rate))).limit
+
+
+def claim_of_address(address: str, limit: Limit) -> Claim:
+    return Claim(f"address:{address}", limit, 1.0, "address")
+
+
+def denied_of(claims: Sequence[Claim], slots: Sequence[Slot], verdict: Verdict) -> Claim | Slot:
+    """What refused."""
+    index = verdict.denied
+    return claims[index] if index < len(claims) else slots[index - len(claims)]
+
+
+def amounted(claim: Claim, amount: float) -> Claim:
+    """The same claim on another amount."""
+    return Claim(claim.key, claim.limit, amount, claim.scope, claim.resource, claim.expires)
+
+
+def held(slot: Slot, holder: str) -> Slot:
+    return Slot(slot.key, slot.capacity, holder, slot.scope, slot.resource)
+
+
+def _windows(view: View, resource: str, limits: LimitConfig | tuple[LimitConfig, ...]) -> Iterator[Claim]:
+    for number, limit in enumerate(windows_of(limits)):
+        yield Claim(f"{view.scope}:{view.name}:{resource}:{number}", bucket_of(limit), 1.0, view.scope, resource)
+
+
+def _slot(view: View, capacity: int) -> Slot:
+    return Slot(f"{view.scope}:{view.name}:streams", capacity, "", view.scope)
+
+
+# --- how much
+
+
+MOST_TOKENS = 10**9
+"""Of one call. Numbers beyond it come from callers who try; they are reserved as this many."""
+
+
+def reserved(chat: ChatRequest, targets: Iterable[Target], output: int, wall: float) -> Amounts:
+    """What a call may use at most: its prompt and the longest answer that any of its targets may give, at the dearest price.
+
+    The longest answer is the caller's maximum. Where there is none (a maximum of zero or less sets none: providers refuse
+    it, or go on without) it is `output` tokens, or what the target's backend asks for in its place where that is more.
+    """
+    prompt = estimated_tokens(chat)
+    asked = longest_asked(chat)
+    tokens, money = prompt + (asked or output), 0.0
+    for target in targets:
+        usage = Usage(prompt, asked or default_output(output, target.backend))
+        tokens = max(tokens, usage.input + usage.output)
+        price = price_at(target.prices, wall)
+        if price is not None:
+            money = max(money, cost(price, usage))
+    return Amounts(tokens, money)
+
+
+def longest_asked(chat: ChatRequest) -> int:
+    """Output tokens that the caller allows; 0: it does not say. Of several maxima the highest, as an upstream may read any."""
+    asked = chat.sampling.max_tokens or 0
+    if chat.wire is not None:
+        asked = max(asked, *(_whole(chat.wire.get(name)) for name in ("max_tokens", "max_completion_tokens")))
+    return min(max(asked, 0), MOST_TOKENS)
+
+
+def _whole(value: object) -> int:
+    return value if type(value) is int else 0
+
+
+def used(attempts: Iterable[Attempt]) -> Amounts:
+    """What they were billed, or would be for what they said: an attempt that generated nothing costs nothing."""
+    tokens, money = 0, 0.0
+    for attempt in attempts:
+        tokens += attempt.used.input + attempt.used.output
+        money += attempt.cost or 0.0
+    return Amounts(tokens, money)
+
+
+def differences(claims: Iterable[Claim], amounts: Amounts) -> list[Claim]:
+    """What is to be settled of claims whose amounts turned out to be these: reservations always, others where they differ."""
+    found = []
+    for claim in claims:
+        used = amounts.of(claim)
+        if claim.holder:
+            found.append(ended(claim, used))
+        elif used != claim.amount:
+            found.append(amounted(claim, used - claim.amount))
+    return found
+
+
+def ended(claim: Claim, used: float) -> Claim:
+    """The settlement of a reservation, of which `used` was used."""
+    return msgspec.structs.replace(claim, amount=used, held=claim.amount)
+
+
+# --- what callers are told
+
+
+def shown_of(claim: Claim, index: int) -> Shown:
+    resource, capacity = claim.resource, claim.limit.capacity
+    limit = (f"x-ratelimit-limit-{resource}", str(int(capacity)))
+    return Shown(index, resource, capacity, limit, f"x-ratelimit-remaining-{resource}", f"x-ratelimit-reset-{resource}")
+
+
+def _narrowest(claims: Sequence[Claim], resource: str) -> tuple[Shown, ...]:
+    of_callers = [
+        (index, claim) for index, claim in enumerate(claims) if claim.resource == resource and claim.scope != "address"
+    ]
+    return tuple(shown_of(claim, index) for index, claim in of_callers if claim.scope == of_callers[0][1].scope)
+
+
+def headers_of(shown: Iterable[Sequence[Shown]], levels: Sequence[Level]) -> list[Header]:
+    """`x-ratelimit-*` in OpenAI's names, of the window with the least share left; reset in seconds until it is full."""
+    headers: list[Header] = []
+    for windows in shown:
+        window = windows[0] if len(windows) == 1 else min(windows, key=lambda w: levels[w.index].remaining / w.capacity)
+        level = levels[window.index]
+        remaining = max(int(level.remaining), 0)
+        headers += (window.limit, (window.remaining, f"{remaining}"), (window.reset, f"{level.reset:.3f}s"))
+    return headers

@@ -1,0 +1,209 @@
+"""One turn of a conversation: its place in the queue, the history before it, and what is kept of it afterwards.
+
+User and assistant messages are stored together, once the answer has ended: a call that said nothing leaves nothing,
+and one that was cut short is kept as what was delivered, marked as interrupted.
+
+A store that has to wait works in a task of the process, which the end of the call's own task (its client has left) does
+not touch. The session's next turn begins when that task has ended. The last bytes of a complete answer are sent after
+it, too, so that whoever has read the end can rely on the turn, in every process that shares the store; where the store
+takes longer than PATIENCE they are sent all the same.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from functools import lru_cache
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from sluice.config.types import History
+from sluice.conversations import ConversationStore, Turn
+from sluice.conversations.turnstile import Place, Turnstile
+from sluice.model.chat import Message, Text, Thought
+from sluice.proxy.call import Call
+
+COMPLETE = frozenset({"done", "length", "content_filter"})
+BROKEN = (OSError, TimeoutError, RuntimeError)
+CHARACTERS_PER_TOKEN = 4
+PATIENCE = 1.0
+"""Seconds for which the end of an answer waits for its turn to be stored."""
+CLOSING = 10.0
+"""Seconds for which `close` waits for turns that are being stored."""
+
+
+class Turns:
+    """A policy. `failed` is told the name of a store's operation that failed: the caller has its answer and is not told."""
+
+    def __init__(
+        self,
+        store: ConversationStore,
+        turnstile: Turnstile,
+        wall: Callable[[], float],
+        failed: Callable[[str, Exception], Any],
+        *,
+        patience: float = PATIENCE,
+    ) -> None:
+        self._store = store
+        self._turnstile = turnstile
+        self._wall = wall
+        self._failed = failed
+        self._storing: set[asyncio.Task[None]] = set()
+        self.patience = patience
+
+    def __call__(self, call: Call) -> AbstractAsyncContextManager[None] | None:
+        return None if call.chat.session is None else _Turn(self, call, call.chat.session)
+
+    def turn(self, call: Call, session: str) -> Place:
+        return self._turnstile.turn(call.principal.tenant, session, call.route.waiting)
+
+    async def prepare(self, call: Call, session: str) -> Turn:
+        """Put the history before what is asked. Returns the turn that this call adds."""
+        asked, asked_at = call.chat.messages[-1], self._wall()
+        turns = await self._history(call, call.principal.tenant, session)
+        # a session has no `wire`, so the messages are all there is
+        call.chat.messages = (*_system(call.route.config.system), *_window(turns, call.route.config.history), asked)
+        return Turn("user", asked.text, asked_at)
+
+    async def _history(self, call: Call, tenant: str, session: str) -> list[Turn]:
+        """What was said before. A store that is down costs the history, not the answer; the caller is told in a header."""
+        try:
+            id = await self._store.open(tenant, session)
+            turns = await self._store.recent(id, call.route.config.history.messages)
+        except BROKEN as error:
+            self._failed("open", error)
+            call.headers.append(("x-sluice-history", "unavailable"))
+            return []
+        call.conversation = id
+        return turns
+
+    def store(self, call: Call, session: str, asked: Turn, text: str, *, complete: bool) -> "asyncio.Task[None] | None":
+        """Store what was asked and what was answered, if anything was.
+
+        Returns the task that stores them. None: there is nothing to wait for.
+        """
+        if not (call.conversation and (complete or text)):
+            return None
+        answer = text.strip()
+        thoughts = _written(call.thoughts) if complete and answer == text else ""  # a seal is on the text to the letter
+        turns = [asked, Turn("assistant", answer, self._wall(), interrupted=not complete, thoughts=thoughts)]
+        tenant, id = call.principal.tenant, call.conversation
+        try:
+            if self._store.append_now(tenant, session, id, turns):
+                return None
+        except Exception as error:
+            self._failed("append", error)
+            return None
+        task = asyncio.create_task(self._append(tenant, session, id, turns))
+        self._storing.add(task)
+        task.add_done_callback(self._storing.discard)
+        return task
+
+    async def _append(self, tenant: str, session: str, id: str, turns: list[Turn]) -> None:
+        try:
+            await self._store.append(tenant, session, id, turns)
+        except Exception as error:  # whatever a store raises, the next turn must not wait for this one for ever
+            self._failed("append", error)
+
+    async def close(self) -> None:
+        """Wait for the turns that are being stored, for CLOSING seconds at most; what is left then is reported as failed."""
+        if not self._storing:
+            return
+        _, late = await asyncio.wait(list(self._storing), timeout=CLOSING)
+        for task in late:
+            self._failed("append", TimeoutError())
+            task.cancel()
+
+
+class _Turn:
+    """One call's turn. It is stored before the next one may begin."""
+
+    __slots__ = ("_asked", "_call", "_ended", "_place", "_session", "_storing", "_turns")
+
+    def __init__(self, turns: Turns, call: Call, session: str) -> None:
+        self._turns = turns
+        self._call = call
+        self._session = session
+        self._place = turns.turn(call, session)
+        self._ended = False
+        self._storing: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> None:
+        await self._place.__aenter__()
+        try:
+            self._asked = await self._turns.prepare(self._call, self._session)
+        except BaseException:
+            self._place.leave()
+            raise
+        self._call.store_turn = self._answered
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        call = self._call
+        call.store_turn = None
+        storing = self._end(call.text, complete=call.end in COMPLETE)
+        if storing is None or storing.done():
+            self._place.leave()
+            return
+        storing.add_done_callback(self._leave)
+        if kind is None or issubclass(kind, Exception):  # else the task is cancelled, and nobody waits for this answer
+            await asyncio.wait([storing], timeout=self._turns.patience)
+
+    def _answered(self, text: str) -> "asyncio.Task[None] | None":
+        return self._end(text, complete=True)
+
+    def _end(self, text: str, *, complete: bool) -> "asyncio.Task[None] | None":
+        """The turn is stored once: by the first to know how it ended."""
+        if not self._ended:
+            self._ended = True
+            self._storing = self._turns.store(self._call, self._session, self._asked, text, complete=complete)
+        return self._storing
+
+    def _leave(self, _: object) -> None:
+        self._place.leave()
+
+
+@lru_cache(1024)
+def _system(text: str) -> tuple[Message, ...]:
+    """The alias's own message; the aliases of a configuration are few."""
+    return (Message("system", (Text(text),)),) if text else ()
+
+
+def _window(turns: list[Turn], history: History) -> list[Message]:
+    """The most recent messages within the token budget (estimated), beginning with a user's."""
+    if not turns:
+        return []
+    budget = history.tokens * CHARACTERS_PER_TOKEN
+    kept: list[Message] = []
+    whole = len(turns) < history.messages
+    for turn in reversed(turns):
+        budget -= len(turn.content)
+        if budget < 0:
+            whole = False
+            break
+        if turn.content:
+            kept.append(Message(turn.role, (Text(turn.content),), thoughts=_read(turn.thoughts)))
+    while kept and kept[-1].role == "assistant":
+        kept.pop()
+    if not whole:  # newer models refuse a seal behind another beginning than it was made behind
+        kept = [message if not message.thoughts else msgspec.structs.replace(message, thoughts=()) for message in kept]
+    return kept[::-1]
+
+
+MAX_THOUGHTS = 256 << 10
+"""Characters of one answer's sealed reasoning that history keeps; more is left out."""
+
+
+def _written(thoughts: Sequence[Thought]) -> str:
+    """The thoughts as history holds them."""
+    if not thoughts:
+        return ""
+    text = msgspec.json.encode([[thought.text, thought.signature, thought.redacted] for thought in thoughts]).decode()
+    return text if len(text) <= MAX_THOUGHTS else ""
+
+
+def _read(text: str) -> tuple[Thought, ...]:
+    return tuple([Thought(*entry) for entry in _entries(text)]) if text else ()
+
+
+_entries = msgspec.json.Decoder(list[tuple[str, str, str]]).decode

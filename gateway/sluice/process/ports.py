@@ -1,0 +1,149 @@
+"""The two addresses that a process listens on, bound before it serves.
+
+Bound sockets hold their ports and refuse connections; `listen` is called by who accepts from them. They may be handed to
+other processes: the supervisor binds a pair for each worker and keeps it (see `supervisor.py`).
+
+Workers whose supervisor was killed let go of their ports as soon as they notice, and end their streams. A gateway that is
+started meanwhile waits for that, and only for that. Whether those who have the port are such workers it tells by two marks,
+which are names of Unix sockets in Linux's abstract namespace: one is held by every process of a gateway with workers, the
+other by its supervisor alone.
+"""
+
+import errno
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from sluice.config.checks import address
+from sluice.config.types import Server
+
+_NO_IPV6 = (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL)
+LOOK_AGAIN = 0.05
+PATIENCE = 30.0
+"""Seconds that workers whose supervisor was killed are given to let go of a port."""
+
+
+class CannotListen(Exception):
+    """An address is taken (`in_use`), or not ours."""
+
+    def __init__(self, text: str, *, in_use: bool = False) -> None:
+        super().__init__(text)
+        self.in_use = in_use
+
+
+class Ports(msgspec.Struct, frozen=True):
+    """The sockets of `server.listen` and `server.admin_listen`."""
+
+    api: socket.socket
+    admin: socket.socket
+
+    def close(self) -> None:
+        self.api.close()
+        self.admin.close()
+
+
+class Marks(msgspec.Struct, frozen=True):
+    """Descriptors of the two marks; -1: it could not be had. They are held until they are closed."""
+
+    everybody: int
+    supervisor: int
+
+
+def mark_ports(server: Server) -> Marks:
+    """Mark the ports as a supervisor's, who hands `everybody` to its workers."""
+    _, port = address(server.listen)
+    return Marks(_mark(f"everybody/{port}"), _mark(f"supervisor/{port}"))
+
+
+def _mark(name: str) -> int:
+    """A descriptor that keeps the name, or -1 where somebody has it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as mark:
+        try:
+            mark.bind(f"\0sluice/{name}")
+        except OSError:
+            return -1
+        return mark.detach()
+
+
+def _is_marked(name: str) -> bool:
+    if (found := _mark(name)) >= 0:
+        os.close(found)
+    return found < 0
+
+
+def is_left_over(server: Server) -> bool:
+    """Whether those who have the port are workers whose supervisor is gone."""
+    _, port = address(server.listen)
+    return sys.platform == "linux" and _is_marked(f"everybody/{port}") and not _is_marked(f"supervisor/{port}")
+
+
+def take_ports(server: Server, *, left_over: Callable[[Server], bool] = is_left_over) -> Ports:
+    """Bind both addresses, where nobody listens there. Raises CannotListen.
+
+    Waits where it is told by `left_over` that those who listen there are about to stop.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return _take_both(server, shared=False)
+        except CannotListen as error:
+            if not error.in_use or not left_over(server) or time.monotonic() > deadline:
+                raise
+        time.sleep(LOOK_AGAIN)
+
+
+def share_ports(server: Server) -> Ports:
+    """Bind both addresses beside other processes of ours that have them by this function. Raises CannotListen."""
+    return _take_both(server, shared=True)
+
+
+def _take_both(server: Server, *, shared: bool) -> Ports:
+    admin = _take(server.admin_listen, "admin_listen", shared=shared)
+    try:
+        return Ports(_take(server.listen, "listen", shared=shared), admin)
+    except CannotListen:
+        admin.close()
+        raise
+
+
+def _take(given: str, option: str, *, shared: bool) -> socket.socket:
+    host, port = address(given)
+    try:
+        return _bound(host, port, shared=shared)
+    except OSError as error:
+        in_use = error.errno == errno.EADDRINUSE
+        hint = f": another process listens there; stop it, or give server.{option} another port" if in_use else ""
+        text = f"cannot listen on {given} (server.{option}): {error.strerror or error}{hint}"
+        raise CannotListen(text, in_use=in_use) from None
+
+
+def _bound(host: str, port: int, *, shared: bool) -> socket.socket:
+    """Raises OSError. No host is every interface, by IPv6 and IPv4; by IPv4 alone where the system has no IPv6."""
+    if host:
+        return _bound_as(socket.AF_INET6 if ":" in host else socket.AF_INET, host, port, shared=shared)
+    try:
+        return _bound_as(socket.AF_INET6, "", port, shared=shared)
+    except OSError as error:
+        if error.errno not in _NO_IPV6:
+            raise
+    return _bound_as(socket.AF_INET, "", port, shared=shared)
+
+
+def _bound_as(family: socket.AddressFamily, host: str, port: int, *, shared: bool) -> socket.socket:
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if family == socket.AF_INET6 and not host:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.bind((host, port))
+        bound.setblocking(False)
+    except OSError:
+        bound.close()
+        raise
+    return bound

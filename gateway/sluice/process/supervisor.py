@@ -1,0 +1,308 @@
+"""Several worker processes on one port: start them, start them again, stop them.
+
+The supervisor reads the configuration once, takes the ports, and forks a worker for each number. For every number there is
+a pair of listening sockets (SO_REUSEPORT: the kernel deals connections out), so the supervisor touches no request and has
+nothing to do but wait. The sockets are kept by the supervisor, and a worker that replaces another has its sockets: what
+the kernel has dealt to a worker that stops or dies waits for the next one, and is not reset. The supervisor forks before it
+has a thread or an event loop, and executes nothing anew: all workers have one configuration and one version of the code, also
+those that come hours later, and share the memory of both.
+
+The first worker starts alone; what keeps it from listening it says itself, once, and ends all. One that ends later is
+replaced: at once, or after a pause that doubles while it keeps ending within STEADY seconds (then its sockets are closed, and
+the others have its share). A worker that was sent SIGTERM is replaced as soon as it accepts no more. SIGTERM or SIGINT to the
+supervisor is passed on as SIGTERM, at which workers drain (see `serve.py`), a second one as SIGINT, which ends their delay;
+those that are not gone GRACE seconds after their time are killed. Workers are process groups of their own, so that a
+terminal's Ctrl-C reaches them once.
+
+Every worker holds one end of a pipe whose other end is the supervisor's alone: where that is killed, they drain and end.
+"""
+
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+import msgspec
+
+from sluice.config.loader import Loaded
+from sluice.config.units import Secret
+from sluice.process.ports import CannotListen, Ports, mark_ports, share_ports, take_ports
+from sluice.process.serve import LAST_LINES, LEAVES, LISTENS, Worker
+from sluice.process.signals import UNUSED_SIGNALS, Terminal, ignore_unused_signals, say_unused
+from sluice.telemetry.logs import Lines, open_log, standard_lines
+
+STEADY = 10.0
+"""Seconds that a worker must last to be started again without a pause."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+GRACE = 5.0
+LOG_PAUSE = 0.5
+"""Seconds until log lines that standard output did not take are offered again."""
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, *UNUSED_SIGNALS)
+
+Part = tuple[Loaded, Worker]
+
+
+def supervise(loaded: Loaded) -> Part | int:
+    """Run `server.workers` workers. Returns in each of them, with what it is to serve, and here at the end: the exit code."""
+    try:
+        loaded, ports = _with_ports(loaded)
+    except CannotListen as error:
+        print(f"sluice: {error}", file=sys.stderr)
+        return 1
+    lines = standard_lines(loaded.config.log, shared=True)
+    log = open_log(lines, loaded.config.log.level)
+    server = loaded.config.server
+    log.info("supervising", workers=server.workers, listen=server.listen, admin_listen=server.admin_listen)
+    return _Supervisor(_with_store(loaded, log), ports, lines, log).run()
+
+
+class _Child(msgspec.Struct):
+    number: int
+    started: float
+    tells: int
+    """The descriptor that it says on that it listens, and that it accepts no more; -1: there is nothing more to be said."""
+    again_in: float | None = None
+    """Seconds after which its place was to be taken again; None: it is there."""
+
+
+class _Supervisor:
+    def __init__(self, loaded: Loaded, ports: dict[int, Ports], lines: Lines, log: Any) -> None:
+        self._loaded = loaded
+        self._ports = ports
+        self._marks = mark_ports(loaded.config.server)
+        self._terminal = Terminal()
+        self._lines = lines
+        self._log = log
+        self._numbers = range(1, loaded.config.server.workers + 1)
+        self._children: dict[int, _Child] = {}
+        self._due: dict[int, float] = {1: 0.0}
+        """When to start which worker."""
+        self._failures = dict.fromkeys(self._numbers, 0)
+        self._code: int | None = None
+        """The exit code, once it is time to stop."""
+        self._kill_at = 0.0
+        self._unproven = set(self._numbers)
+        """Workers that have never listened."""
+        self._orphans, self._alive = os.pipe()
+        self._woken, self._wakes = socket.socketpair()
+        self._selector = selectors.DefaultSelector()
+
+    def run(self) -> Part | int:
+        self._wakes.setblocking(False)
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        signal.set_wakeup_fd(self._wakes.fileno())
+        for noted in SIGNALS:
+            signal.signal(noted, _noted)
+        while self._code is None or self._children:
+            for number in self._now_due():
+                part = self._fork(number)
+                if part is not None:
+                    return part
+            self._lines.flush()
+            for key, _ in self._selector.select(self._pause()):
+                if key.fileobj is self._woken:
+                    self._signalled(self._woken.recv(256))
+                elif child := self._children.get(key.data):  # else it was seen to have ended just now
+                    self._hears(child)
+            if self._code is not None and time.monotonic() >= self._kill_at:
+                self._kill()
+        self._log.info("workers_stopped", code=self._code)
+        self._lines.close(LAST_LINES)
+        return self._code
+
+    # --- starting
+
+    def _now_due(self) -> list[int]:
+        if self._code is not None:
+            return []
+        now = time.monotonic()
+        return [number for number, due in sorted(self._due.items()) if due <= now]
+
+    def _pause(self) -> float | None:
+        """Seconds until there is something to do; None: when there is a signal."""
+        times = [self._kill_at] if self._code is not None else list(self._due.values())
+        if self._lines.pending:
+            times.append(time.monotonic() + LOG_PAUSE)
+        return max(0.0, min(times) - time.monotonic()) if times else None
+
+    def _fork(self, number: int) -> Part | None:
+        """None in the supervisor."""
+        del self._due[number]
+        self._lines.flush()  # else the worker would have them, too
+        tells = -1
+        try:
+            ports = self._ports[number] if number in self._ports else share_ports(self._loaded.config.server)
+            self._ports[number] = ports
+            told, tells = os.pipe()
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until its own handlers are there, it dies of them
+            pid = os.fork()
+        except (OSError, CannotListen) as error:  # no memory, too many processes: the others go on
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            if tells >= 0:
+                os.close(told)
+                os.close(tells)
+            self._log.error("no_worker", worker=number, detail=str(error))
+            self._again(number, LONGEST_PAUSE)
+            return None
+        if not pid:
+            os.close(told)
+            return self._become(Worker(number, tells, self._orphans, ports, self._marks.everybody))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        os.close(tells)
+        self._children[pid] = _Child(number, time.monotonic(), told)
+        self._selector.register(told, selectors.EVENT_READ, pid)
+        self._log.info("worker_started", worker=number, worker_pid=pid)
+        return None
+
+    def _become(self, worker: Worker) -> Part:
+        """A new worker lets go of what is the supervisor's."""
+        os.setpgid(0, 0)
+        signal.set_wakeup_fd(-1)
+        for noted in SIGNALS:
+            signal.signal(noted, signal.SIG_DFL)
+        ignore_unused_signals()
+        self._selector.close()
+        self._lines.release()
+        self._woken.close()
+        self._wakes.close()
+        for number, ports in self._ports.items():
+            if number != worker.number:
+                ports.close()
+        for child in self._children.values():
+            if child.tells >= 0:
+                os.close(child.tells)
+        os.close(self._alive)
+        if self._marks.supervisor >= 0:
+            os.close(self._marks.supervisor)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        return self._loaded, worker
+
+    def _hears(self, child: _Child) -> None:
+        """It says that it listens, or leaves; or it has ended."""
+        said = os.read(child.tells, 16) if child.tells >= 0 else b""
+        if LISTENS in said:
+            if self._unproven == set(self._numbers):
+                self._due |= dict.fromkeys(self._numbers[1:], 0.0)
+            self._unproven.discard(child.number)
+        if LEAVES in said and self._code is None:
+            self._replace(child)
+        if not said or LEAVES in said:
+            self._hang_up(child)
+
+    def _hang_up(self, child: _Child) -> None:
+        if child.tells >= 0:
+            self._selector.unregister(child.tells)
+            os.close(child.tells)
+            child.tells = -1
+
+    def _replace(self, child: _Child) -> None:
+        """Start another in its place: at once, or later the more often this has happened."""
+        lasted = time.monotonic() - child.started
+        failures = self._failures[child.number] + 1 if lasted < STEADY else 1
+        self._failures[child.number] = failures
+        child.again_in = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (failures - 2)) if failures > 1 else 0.0
+        self._again(child.number, child.again_in)
+
+    def _again(self, number: int, pause: float) -> None:
+        """Start worker `number` after a pause. What the kernel deals to it meanwhile waits, unless that would be long."""
+        self._due[number] = time.monotonic() + pause
+        if pause and (ports := self._ports.pop(number, None)) is not None:
+            ports.close()
+
+    # --- ending
+
+    def _signalled(self, numbers: bytes) -> None:
+        if signal.SIGCHLD in numbers:
+            self._reap()
+        for number in numbers:
+            if number in (signal.SIGTERM, signal.SIGINT):
+                if self._code is None:
+                    self._stop(0)
+                else:
+                    self._send(signal.SIGINT)
+            elif number == signal.SIGHUP and self._terminal.is_gone() and self._code is None:
+                self._stop(0)
+            elif number in UNUSED_SIGNALS:
+                say_unused(self._log, number)
+
+    def _stop(self, code: int) -> None:
+        server = self._loaded.config.server
+        self._code = code
+        self._kill_at = time.monotonic() + server.drain_delay + server.drain_timeout + GRACE
+        for ports in self._ports.values():
+            ports.close()  # the workers have their own, and close them when nobody is to come any more
+        self._ports.clear()
+        self._send(signal.SIGTERM)
+
+    def _send(self, number: signal.Signals) -> None:
+        for pid in self._children:
+            os.kill(pid, number)  # it is ours and not waited for yet, so it is nobody else's
+
+    def _kill(self) -> None:
+        self._log.warning("workers_killed", workers=[child.number for child in self._children.values()])
+        self._kill_at = time.monotonic() + GRACE
+        self._send(signal.SIGKILL)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            child = self._children.pop(pid, None)
+            if child is not None:
+                self._ended(child, pid, os.waitstatus_to_exitcode(status))
+
+    def _ended(self, child: _Child, pid: int, code: int) -> None:
+        self._hears(child)  # it may have said so and nobody had read it
+        self._hang_up(child)
+        if self._code is not None:
+            return
+        if child.number in self._unproven:
+            if code <= 0:  # else it has said why
+                how = f"was ended by signal {-code}" if code else "ended"
+                print(f"sluice: worker {child.number} {how} before it listened", file=sys.stderr)
+            self._stop(code if code > 0 else 1)
+            return
+        if child.again_in is None:
+            self._replace(child)
+        self._log.warning("worker_ended", worker=child.number, worker_pid=pid, code=code, again_in=child.again_in)
+
+
+def _noted(*_: object) -> None:
+    """Python asks for a handler; the loop reads the number from the wakeup descriptor."""
+
+
+def _with_ports(loaded: Loaded) -> tuple[Loaded, dict[int, Ports]]:
+    """The configuration with the ports as they are (0 is a number now), and a pair for each worker. Raises CannotListen."""
+    server = loaded.config.server
+    take_ports(server).close()  # beside another gateway SO_REUSEPORT would let us in
+    ports = {}
+    for number in range(1, server.workers + 1):
+        ports[number] = share_ports(server)
+        server = msgspec.structs.replace(
+            server,
+            listen=_with_port(server.listen, ports[number].api),
+            admin_listen=_with_port(server.admin_listen, ports[number].admin),
+        )
+    return msgspec.structs.replace(loaded, config=msgspec.structs.replace(loaded.config, server=server)), ports
+
+
+def _with_port(given: str, bound: socket.socket) -> str:
+    return f"{given.rpartition(':')[0]}:{bound.getsockname()[1]}"
+
+
+def _with_store(loaded: Loaded, log: Any) -> Loaded:
+    """Buckets in the memory of each worker would multiply the limits: they are in a file without a name instead."""
+    config = loaded.config
+    if config.limits.store.reveal() != "memory":
+        return loaded
+    log.info("limits_store", configured="memory", used="shared memory of the workers")
+    path = f"/proc/self/fd/{os.memfd_create('sluice-limits')}"
+    limits = msgspec.structs.replace(config.limits, store=Secret(f"shared:{path}"))
+    return msgspec.structs.replace(loaded, config=msgspec.structs.replace(config, limits=limits))

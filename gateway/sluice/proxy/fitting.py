@@ -1,0 +1,209 @@
+"""A request -> the same request as one target takes it, by that target's rules (`sluice.model.rules`). Pure.
+
+The vocabulary is fitted, and the caller's own JSON object where there is one. Where no rule touches a request it is given
+back as it is: its text can then be passed on as it came.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from sluice.frontends.openai.request import chat_of
+from sluice.model.chat import ChatRequest, Message
+from sluice.model.rules import LIMITS, ModelRules
+from sluice.wire.dataurl import plain_url
+
+_SAMPLING = {
+    "max_tokens": "max_tokens", "max_completion_tokens": "max_tokens", "temperature": "temperature", "top_p": "top_p",
+    "stop": "stop", "seed": "seed", "frequency_penalty": "frequency_penalty", "presence_penalty": "presence_penalty",
+    "top_k": "top_k",
+}  # fmt: skip
+_CHAT = {
+    "tools": "tools", "tool_choice": "tool_choice", "parallel_tool_calls": "parallel_tool_calls",
+    "response_format": "response_format", "reasoning_effort": "reasoning", "reasoning": "reasoning", "thinking": "reasoning",
+    "cache_control": "cache",
+}  # fmt: skip
+_ABSENT = ChatRequest("", None, ())
+OURS = frozenset({"model", "messages", "stream", "stream_options"})
+"""Fields that no rule may set or leave out."""
+_IN_MESSAGES = "messages."
+
+
+def check_values(values: Mapping[str, Any]) -> None:
+    """Raises BadRequest where fields that are to be set have values that a caller could not give them."""
+    _given(values)
+
+
+def _given(values: Mapping[str, Any]) -> ChatRequest:
+    return chat_of({"messages": [{"role": "user", "content": ""}], **values})
+
+
+class Fitting:
+    """One target's rules, ready to be used. `dropped` is told the name of each field that was given and is left out."""
+
+    def __init__(self, rules: ModelRules, dropped: Callable[[str], object] = lambda name: None) -> None:
+        self._rules = rules
+        self._dropped = dropped
+        self._drop = frozenset(name for name in rules.drop if not name.startswith(_IN_MESSAGES))
+        self._message_drop = frozenset(name.removeprefix(_IN_MESSAGES) for name in rules.drop - self._drop)
+        self._rename = {old: new for old, new in rules.rename.items() if old not in LIMITS}  # a limit's name is the backend's
+        names = self._drop.union(self._rename, rules.cap, *rules.either)
+        self._names = names.union(LIMITS) if not names.isdisjoint(LIMITS) else names
+        self._sets = bool(rules.default or rules.force)
+        self._default = _given(rules.default)
+        self._force = _given(rules.force)
+        self._sampling = tuple({_SAMPLING[name] for name in self._names if name in _SAMPLING})
+        self._chat = tuple({_CHAT[name] for name in self._names if name in _CHAT})
+        self._renames = any(role != "developer" for role in rules.roles)  # developers are the system in the vocabulary
+        self._heats = "temperature" in self._names
+        self._spares_texts = (
+            not self._sets and "user" not in self._names and not {"system", "user", "assistant"} & rules.roles.keys()
+        )
+        self._in_messages = bool(rules.roles or rules.plain_images or self._message_drop)
+
+    def __call__(self, chat: ChatRequest) -> ChatRequest:
+        if chat.only_texts and self._spares_texts and (not self._heats or chat.sampling.temperature is None):
+            return chat
+        wire = chat.wire
+        if wire is None:
+            return self._vocabulary(chat, set()) if self._sets or self._renames or self._touches(chat) else chat
+        if not (self._sets or not self._names.isdisjoint(wire) or (self._in_messages and self._concerns(wire["messages"]))):
+            return chat
+        dropped: set[str] = set()
+        fitted = self._vocabulary(chat, dropped)
+        edited = self._object(wire, fitted, dropped)
+        if edited != wire:
+            fitted = msgspec.structs.replace(fitted, wire=edited, body=b"")
+        return fitted
+
+    def _touches(self, chat: ChatRequest) -> bool:
+        """Whether the vocabulary has a field of which there is a rule."""
+        sampling, absent = chat.sampling, _ABSENT.sampling
+        if sampling is not absent and [True for name in self._sampling if getattr(sampling, name) != getattr(absent, name)]:
+            return True
+        return bool([True for name in self._chat if getattr(chat, name) != getattr(_ABSENT, name)])
+
+    def _concerns(self, messages: list[dict[str, Any]]) -> bool:
+        """Whether anything within the messages may have to be changed."""
+        roles, images, drop = self._rules.roles, self._rules.plain_images, self._message_drop
+        if drop and not drop.isdisjoint(set().union(*messages)):
+            return True
+        return any([m["role"] in roles or (images and type(m.get("content")) is list) for m in messages])
+
+    # --- the caller's object
+
+    def _object(self, wire: Mapping[str, Any], fitted: ChatRequest, dropped: set[str]) -> dict[str, Any]:
+        rules = self._rules
+        out = dict(wire)
+        for name, value in rules.default.items():
+            if out.get(name) is None and not (name in LIMITS and any(out.get(limit) is not None for limit in LIMITS)):
+                out[name] = value
+        for name in [*self._drop, *self._surplus(out)]:
+            if out.pop(name, None) is not None and name not in dropped:
+                self._dropped(name)
+        for old, new in self._rename.items():
+            if (value := out.pop(old, None)) is not None:
+                out.setdefault(new, value)
+        for name, most in rules.cap.items():
+            value = out.get(name)
+            if name not in LIMITS and isinstance(value, int | float) and value > most:
+                out[name] = most
+        out.update(rules.force)
+        if any(name in rules.cap or name in rules.force for name in LIMITS):
+            self._limit(out, fitted)
+        if self._in_messages:
+            out["messages"] = [self._message(message) for message in out["messages"]]
+        return out
+
+    def _limit(self, out: dict[str, Any], fitted: ChatRequest) -> None:
+        """One limit, as it has become."""
+        names = [name for name in LIMITS if name in out]
+        for name in names:
+            del out[name]
+        if names and fitted.sampling.max_tokens is not None:
+            out[names[0]] = fitted.sampling.max_tokens
+
+    def _surplus(self, out: Mapping[str, Any]) -> list[str]:
+        given = [[name for name in group if out.get(name) is not None] for group in self._rules.either]
+        return [name for group in given for name in group[1:]]
+
+    def _message(self, message: dict[str, Any]) -> dict[str, Any]:
+        changed: dict[str, Any] = {}
+        if role := self._rules.roles.get(message["role"]):
+            changed["role"] = role
+        content = message.get("content")
+        if self._rules.plain_images and type(content) is list:
+            changed["content"] = [_plain_part(part) for part in content]
+        for name in (dropped := self._message_drop & message.keys()):
+            self._dropped(_IN_MESSAGES + name)
+        kept = {name: value for name, value in message.items() if name not in dropped} if dropped else message
+        return {**kept, **changed} if changed else kept
+
+    # --- the vocabulary
+
+    def _vocabulary(self, chat: ChatRequest, dropped: set[str]) -> ChatRequest:
+        rules, sampling = self._rules, chat.sampling
+        of_sampling: dict[str, Any] = {}
+        of_chat: dict[str, Any] = {}
+        for name in rules.default:
+            self._take(name, chat, self._default, of_sampling, of_chat, only_absent=True)
+        values = {name: of_sampling.get(field, getattr(sampling, field)) for name, field in _SAMPLING.items()}
+        surplus = [[name for name in group if values.get(name) is not None][1:] for group in rules.either]
+        for name in [*self._drop, *(name for group in surplus for name in group)]:
+            if chat.wire is not None and name not in chat.wire and name not in rules.default:
+                continue
+            if self._take(name, chat, _ABSENT, of_sampling, of_chat):
+                dropped.add(name)
+                self._dropped(name)
+        for name, most in rules.cap.items():
+            field = _SAMPLING.get(name, "")
+            value = of_sampling.get(field, getattr(sampling, field)) if field else None
+            if value is not None and value > most:
+                of_sampling[field] = type(value)(most)
+        for name in rules.force:
+            self._take(name, chat, self._force, of_sampling, of_chat)
+        if self._renames:
+            of_chat["messages"] = tuple([self._renamed(message) for message in chat.messages])
+        if of_sampling:
+            of_chat["sampling"] = msgspec.structs.replace(sampling, **of_sampling)
+        return msgspec.structs.replace(chat, **of_chat) if of_chat else chat
+
+    def _take(
+        self,
+        name: str,
+        chat: ChatRequest,
+        source: ChatRequest,
+        of_sampling: dict[str, Any],
+        of_chat: dict[str, Any],
+        *,
+        only_absent: bool = False,
+    ) -> bool:
+        """Take a field over from `source`. Returns whether the chat had it."""
+        field = _SAMPLING.get(name)
+        of, here, there, absent = of_sampling, chat.sampling, source.sampling, _ABSENT.sampling
+        if field is None:
+            field = _CHAT.get(name)
+            if field is None:
+                return False
+            of, here, there, absent = of_chat, chat, source, _ABSENT  # type: ignore[assignment]
+        had = bool(getattr(here, field) != getattr(absent, field))
+        if not (had and only_absent):
+            of[field] = getattr(there, field)
+        return had
+
+    def _renamed(self, message: Message) -> Message:
+        role = self._rules.roles.get(message.role)
+        if role in ("system", "user", "assistant"):
+            return msgspec.structs.replace(message, role=role)
+        return message
+
+
+def _plain_part(part: dict[str, Any]) -> dict[str, Any]:
+    """A part of content, an image's data: URL in its plainest spelling."""
+    match part:
+        case {"type": "image_url", "image_url": {"url": str(url), **rest}}:
+            plain = plain_url(url)
+            return part if plain == url else {**part, "image_url": {"url": plain, **rest}}
+        case _:
+            return part

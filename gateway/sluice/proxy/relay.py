@@ -1,0 +1,318 @@
+"""One attempt's state machine: an upstream's bytes in, the client's bytes out. No coroutine, no socket, no clock of its own.
+
+`feed` is decoder, observer and encoder in a row, so it can be driven by a task or straight from a socket's callback,
+and tested as what it is. Its phases:
+
+    waiting     nothing has been said. Events are held back until the first content event (text, reasoning, tool call;
+                not a bare role); an attempt that fails now leaves no trace, and another may begin.
+    committed   the first content event went to the client. From here on the answer ends with its `Finished`, or is
+                continued by another attempt, or ends in exactly one in-band error.
+    recovering  this attempt continues an answer that was cut: the client holds `said` already. Either the model was
+                given it as a prefill, so that all it says is new; or it answers afresh and nothing is said until it
+                has reproduced `said` to the letter. Where the cut came before any text, its text is all new, but its
+                reasoning is not said: the client holds another's. Where it diverges, the client is told to start over if
+                its dialect can (`Encoder.restart`), and otherwise the attempt has failed. Text is never said twice.
+
+A whole answer (not streamed) commits only when it is complete, so any failure before its end leaves no trace either. Its
+encoder is the attempt's own and is given the events as they come: they need not be kept, nor encoded all at once.
+
+What has not been said yet is bounded in bytes of the upstream's body, whatever they hold: frames before the first content by
+`max_before_content`, a whole answer by `max_answer`.
+
+The observer keeps what the rest of the gateway wants to know: when content came, how much, the usage, the finish,
+and the text.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from sluice.backends.protocol import Decoder
+from sluice.errors import UpstreamError, UpstreamGarbled, UpstreamTruncated
+from sluice.frontends import Encoder
+from sluice.model.events import (
+    Finished,
+    ReasoningBlock,
+    ReasoningDelta,
+    Started,
+    StreamEvent,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStarted,
+    Usage,
+    Verbatim,
+    Working,
+    believed,
+)
+
+MAX_BEFORE_CONTENT = 1 << 20
+MAX_WHOLE = 64 << 20
+MAX_ANSWER = 32 << 20
+"""Characters of one answer; what is longer is cut (an upstream that never ends must not fill the memory)."""
+LONGEST_TOKEN = 16
+"""Bytes that tokens do not exceed on the average."""
+WORDS_PER_TOKEN = 1.25
+SAMPLE = 64 << 10
+"""Characters of an answer that are looked at for an estimate."""
+FOLD = 256
+"""Pieces of text that are kept as they came; more are joined."""
+
+
+class Relay(msgspec.Struct, eq=False):
+    """`now`, `content_at` and all times are in seconds of the caller's clock.
+
+    `accept_empty`: a finished answer without any content is an answer. `resumes`: the client holds content of a cut attempt.
+    """
+
+    _decoder: Decoder
+    _encoder: Encoder
+    whole: bool
+    accept_empty: bool
+    max_before_content: int = MAX_BEFORE_CONTENT
+    max_answer: int = MAX_WHOLE
+    content_at: float = 0.0
+    resumes: bool = False
+    committed: bool = False
+    finished: Finished | None = None
+    usage: Usage | None = None  # what the provider reported of this attempt
+    first_content_at: float = 0.0
+    gap: float = 0.0
+    characters: int = 0
+    priced: Callable[[Finished], Finished] | None = None  # adds what the answer costs
+    model: str = ""
+    only_text: bool = True
+    recovered: bool = False  # this attempt has gone on with what another had begun
+    usage_refused: bool = False  # the provider reported a usage that is not believed
+    _received: int = 0  # bytes of body, until the attempt has committed
+    thoughts: list[ReasoningBlock] = []  # blocks of reasoning that their provider wants to have back
+    _said: str = ""
+    _reproducing: bool = False
+    _held: list[StreamEvent] = []
+    _text: list[str] = []
+    _folded: int = 0
+    _fold_at: int = FOLD
+    _counted: int = 0  # pieces that do not stand apart in `_text` (any more)
+
+    __repr__ = object.__repr__  # it holds what was said
+
+    def goes_on(self, said: str, *, prefilled: bool) -> None:
+        """The client holds the text `said` from a cut attempt; `prefilled`: the model was given it."""
+        self._said = said
+        self._reproducing = not prefilled
+        self.resumes = True
+
+    @property
+    def text(self) -> str:
+        """What the client holds of the answer's text, untrimmed; what earlier attempts said included."""
+        text = "".join(self._text)
+        return self._said if self._reproducing else self._said + text
+
+    @property
+    def uncommitted(self) -> int:
+        """Bytes of the body that came before anything was said."""
+        return self._received
+
+    @property
+    def pieces(self) -> int:
+        """Pieces of content that came: most providers send a token at a time."""
+        return self._counted + len(self._text) - self._folded
+
+    @property
+    def estimated_tokens(self) -> int:
+        """About how many tokens the answer has, where nobody says.
+
+        A token per piece where pieces look like tokens: hardly any has more than one word in it (two in three tokens of a
+        text begin a word), and they are no longer than tokens are. Else a token per four bytes of UTF-8.
+        """
+        text = "".join(self._text)
+        size = self.characters + (0 if text.isascii() else len(text.encode("utf-8", "replace")) - len(text))
+        if size <= LONGEST_TOKEN * self.pieces and self._is_token_by_token(text[:SAMPLE]):
+            return self.pieces
+        return max(self.pieces, size // 4)
+
+    def _is_token_by_token(self, sample: str) -> bool:
+        """Whether so many pieces make up so many words. `sample`: the text's beginning, or all of it."""
+        pieces = self.pieces * len(sample) / self.characters if self.characters else 0.0
+        return len(sample.split()) <= WORDS_PER_TOKEN * pieces + 1
+
+    def feed(self, data: bytes, now: float) -> bytes:
+        """The client's bytes for this read of the upstream's; b"" = nothing to say yet.
+
+        Raises UpstreamError where the stream is broken; what stood before the break has been returned by then.
+        """
+        if self.committed:
+            return self._take(self._decoder.feed(data), now)
+        self._received += len(data)
+        if self._received > self.max_answer:
+            raise UpstreamGarbled(f"The upstream's answer has more than {self.max_answer} bytes")
+        events = self._decoder.feed(data)
+        out = self._take(events, now)
+        if self._received > self.max_before_content and not self.first_content_at and self.finished is None:
+            self._check_barren(data, events)
+        return out
+
+    def _check_barren(self, data: bytes, events: list[StreamEvent]) -> None:
+        """More than `max_before_content` has come, and no content. What may be one long frame, or document, has time to end."""
+        if events or (data.endswith(b"\n") and not self.whole):
+            raise UpstreamGarbled(f"The upstream sent more than {self.max_before_content} bytes before any content")
+
+    def close(self, now: float) -> bytes:
+        """The upstream's body has ended. Raises UpstreamTruncated where the answer is not complete."""
+        if self.finished is not None:
+            return b""
+        out = self._take(self._decoder.close(), now)
+        if self.finished is None:
+            raise UpstreamTruncated
+        return out
+
+    def _take(self, events: list[StreamEvent], now: float) -> bytes:
+        if not events or self.finished is not None:
+            return b""
+        content = silent = False
+        for event in events:
+            kind = type(event)
+            if kind is TextDelta:
+                text: str = event.text  # type: ignore[union-attr]
+                self._text.append(text)
+                self.characters += len(text)
+                content = True
+            elif kind is Verbatim:
+                break  # the last one
+            elif kind is Finished:
+                finished = self._finish(event)  # type: ignore[arg-type]
+                if finished is not event:
+                    events[events.index(event)] = finished
+                self.finished = finished
+            elif kind is Started:
+                self.model = event.model  # type: ignore[union-attr]
+            elif kind is Working:  # a sign of life, but nothing that would commit: another target may still be asked
+                self.content_at = now
+                self.model = event.model or self.model  # type: ignore[union-attr]
+                silent = True
+            elif kind is ReasoningBlock:
+                self.content_at = now
+                self.thoughts.append(event)  # type: ignore[arg-type]
+            else:
+                self.characters += self._measure(event)
+                self._counted += 1
+                content = True
+        if content:
+            self.gap = now - self.content_at
+            self.content_at = now
+            if not self.first_content_at:
+                self.first_content_at = now
+            if self.characters > MAX_ANSWER:
+                raise UpstreamGarbled("The upstream's answer is too long")
+            if len(self._text) > self._fold_at:
+                self._fold()
+        else:
+            self.gap = 0.0
+        if silent:  # nothing to be said, and nothing to be held back
+            events = [event for event in events if type(event) is not Working or event.model]
+        if self.committed:
+            return self._encoder.encode(events) if events else b""
+        return self._commit(events)
+
+    def _finish(self, finished: Finished) -> Finished:
+        """The answer's end with the usage that is believed, and with what it costs."""
+        reported = finished.usage
+        if reported is not None and (usage := believed(reported)) is not reported:
+            self.usage_refused = usage is None
+            finished = msgspec.structs.replace(finished, usage=usage)
+        self.usage = finished.usage
+        return finished if self.priced is None else self.priced(finished)
+
+    def _commit(self, events: list[StreamEvent]) -> bytes:
+        """Hold the events back, or begin to speak."""
+        if self.whole:
+            if self.finished is not None:
+                self._check_empty()
+                self.committed = True
+            return self._encoder.encode(events)
+        events = self._held = self._held + events if self._held else events
+        if self.finished is None and not self.first_content_at:
+            return b""
+        self._check_empty()
+        if self.resumes:
+            return self._continue(events)
+        self.committed = True
+        self._held = []
+        return self._encoder.encode(events)
+
+    def _fold(self) -> None:
+        """A token as an object of its own takes ten times its text."""
+        self._counted += len(self._text) - self._folded
+        self._text[self._folded :] = ["".join(self._text[self._folded :])]
+        self._folded += 1
+        self._fold_at += 1
+
+    def _measure(self, event: StreamEvent) -> int:
+        match event:
+            case ReasoningDelta(text=text):
+                return len(text)
+            case ToolCallDelta(arguments=arguments):
+                return len(arguments)
+            case ToolCallStarted(name=name):
+                self.only_text = False
+                return len(name)
+            case _:
+                return 0
+
+    def _check_empty(self) -> None:
+        finished = self.finished
+        if finished is None or self.first_content_at or self.accept_empty or self._said:
+            return
+        if finished.reason == "stop":
+            self.finished = None
+            raise UpstreamError("truncated", "The upstream's answer was empty")
+
+    def _continue(self, events: list[StreamEvent]) -> bytes:
+        """What is new in an attempt that recovers; b"" while there is nothing yet."""
+        restart = b""
+        known = self._said if self._reproducing else _trailing_space(self._said)
+        if known:
+            text = "".join(self._text)
+            complete = self.finished is not None or not self.only_text
+            if not complete and len(text) <= len(known) and known.startswith(text):
+                return b""
+            if not text.startswith(known):
+                restart = self._diverged()
+                known = ""
+            self._said = "" if restart else self._said
+            fresh = text[len(known) :]
+            self._counted = self.pieces - 1
+            self._text = [fresh]
+            self._folded = 0
+            self._fold_at = FOLD
+            events = [*([TextDelta(fresh)] if fresh else ()), *(e for e in events if _follows_text(e))]
+        elif self._said:
+            events = [event for event in events if not isinstance(event, Started | ReasoningBlock)]
+        else:
+            events = self._held = [event for event in events if isinstance(event, TextDelta) or _follows_text(event)]
+            if not events:
+                return b""
+        self._reproducing = False
+        self._encoder.resume(Started(model=self.model))
+        self.committed = True
+        self.recovered = True
+        self._held = []
+        return restart + self._encoder.encode(events)
+
+    def _diverged(self) -> bytes:
+        """The fresh answer is another one: the client starts over if it can. Behind a prefill nothing can diverge."""
+        if not self._reproducing:
+            return b""
+        restart = self._encoder.restart()
+        if not restart:
+            self.finished = None
+            raise UpstreamError("diverged", "Another answer than the one that was cut")
+        return restart
+
+
+def _trailing_space(text: str) -> str:
+    """What a prefill has to do without (`sluice.model.chat.continued`): the model is expected to say it again."""
+    return text[len(text.rstrip()) :]
+
+
+def _follows_text(event: StreamEvent) -> bool:
+    return isinstance(event, ToolCallStarted | ToolCallDelta | Finished)

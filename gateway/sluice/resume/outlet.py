@@ -1,0 +1,127 @@
+"""The outlet of a resumable call: numbers what the encoder says, keeps it in the journal, and hands it to the client.
+
+Encoders say whole lines and frames, never a part of one, so that a write is cut where it stands. Comments and blank
+lines (heartbeats) have no number and are not kept. A client that does not read holds nothing up: it is not written to
+any more (`fell_behind`), and is to be given the rest from the journal, at its pace. Only where there is no journal left
+is the outlet what an ordinary call's is.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from sluice.backends.transport import UpstreamResponse
+from sluice.proxy.call import Outlet
+from sluice.resume import Journal
+
+LINE = b"\n"
+FRAME = b"\n\n"
+NO_DATA = re.compile(rb"(?::[^\n]*(?:\n|\Z))*")
+"""A frame of nothing but comments."""
+
+Number = Callable[[bytes, int], bytes]
+"""A line or frame without its end, and its number -> with both; b"" where it is nothing to be numbered."""
+
+
+class Client(Outlet, Protocol):
+    """A client's side that can be waited for."""
+
+    async def writable(self) -> None:
+        """Waits while the client does not read."""
+        ...
+
+
+class Journaled:
+    """`stream` is its id. Numbers are from 0. `written` is the number of the last frame that the client was given."""
+
+    def __init__(self, client: Client, journal: Journal, stream: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self.begun = False
+        self.last_write = 0.0
+        self.written = -1
+        self.fell_behind = asyncio.get_running_loop().create_future()
+        self._client = client
+        self._journal = journal
+        self._stream = stream.encode()
+        self._clock = clock
+        self._next = 0
+        self._direct = True  # the client has all that was said
+        self._left = 0.0
+        self._upstream: UpstreamResponse | None = None
+        self._ordinary = False
+        self._end = LINE
+        self._number: Number = self._line
+
+    @property
+    def blocked_since(self) -> float:
+        return self._client.blocked_since if self._ordinary and self._direct else 0.0
+
+    @property
+    def lost(self) -> bool:
+        return self._journal.lost
+
+    @property
+    def unread(self) -> float:
+        """Seconds since anybody was reading."""
+        return 0.0 if not self._left else min(self._clock() - self._left, self._journal.unread)
+
+    def begin(self, content_type: str, headers: Sequence[tuple[str, str]]) -> None:
+        self.begun = True
+        if content_type.startswith("text/event-stream"):
+            self._end, self._number = FRAME, self._event
+        self._client.begin(content_type, headers)
+
+    def write(self, data: bytes, *, last: bool = False) -> None:
+        self.last_write = self._clock()
+        frames = self._numbered(data)
+        if not frames and not last:
+            if self._direct and not self._client.blocked_since:
+                self._client.write(data)
+            return
+        self._journal.append(frames, last=last)
+        if self._journal.lost and not self._ordinary:
+            self._ordinary = True
+            self.attach(self._upstream)
+        if self._direct and self._client.blocked_since and not self._ordinary:
+            self._fall_behind()
+        if self._direct:
+            self.written = self._next - 1
+            self._client.write(b"".join(frames), last=last)
+
+    def attach(self, upstream: UpstreamResponse | None) -> None:
+        self._upstream = upstream
+        if self._ordinary and self._direct:
+            self._client.attach(upstream)
+
+    def detach(self) -> None:
+        self._direct = False
+        self._left = self._clock()
+        self._client.detach()
+
+    def abort(self) -> None:
+        self._client.abort()
+
+    def _fall_behind(self) -> None:
+        self._direct = False
+        if not self.fell_behind.done():
+            self.fell_behind.set_result(None)
+
+    def _numbered(self, data: bytes) -> list[bytes]:
+        frames = []
+        for piece in data.split(self._end):
+            frame = self._number(piece, self._next) if piece else b""
+            if frame:
+                self._next += 1
+                frames.append(frame)
+        return frames
+
+    def _line(self, line: bytes, number: int) -> bytes:
+        """The stream's first line says its id, too."""
+        named = b',"streamId":"%b"' % self._stream if not number else b""
+        return b'%b%b,"n":%d}\n' % (line[:-1], named, number)
+
+    def _event(self, frame: bytes, number: int) -> bytes:
+        """The id stands last, where it holds even if the upstream's frame has one."""
+        frame = frame.strip(b"\n")
+        return b"" if NO_DATA.fullmatch(frame) else b"%b\nid: %b:%d\n\n" % (frame, self._stream, number)

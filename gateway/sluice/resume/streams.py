@@ -1,0 +1,154 @@
+"""Calls whose stream can be resumed, and their resuming.
+
+    answer    the call runs in a task of its own; its client is written to by the outlet as long as it keeps up, and is
+              given the rest from the journal where it does not
+    resume    another client reads the journal: what it missed, then what comes, to the end
+
+A client's leaving ends nothing: the call goes on, bounded by `finish_limit` while nobody reads.
+"""
+
+import asyncio
+import re
+import secrets
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, Protocol
+
+import msgspec
+
+from sluice.errors import BadRequest, GatewayError, NotFound, NotResumable
+from sluice.frontends import Answer, Encoder, Frontend
+from sluice.identity.principal import Principal
+from sluice.model.chat import ChatRequest
+from sluice.proxy.call import Call, Outlet
+from sluice.resume import Head, Journals
+from sluice.resume.outlet import Client, Journaled
+
+ANSWERED = 204
+"""The status where nothing is missing and nothing will come: it tells an EventSource to stop reconnecting (WHATWG, 9.2.3)."""
+STREAM = re.compile(r"[A-Za-z0-9_-]{16,64}")
+NUMBER = re.compile(r"[0-9]{1,9}")
+
+
+class Answering(Protocol):
+    """`Pipeline.answer`."""
+
+    def __call__(self, call: Call, out: Outlet) -> Coroutine[Any, Any, None]: ...
+
+
+class Outliving(Protocol):
+    """`Runtime.outlives`."""
+
+    def __call__(self, call: Call, task: "asyncio.Task[None]", unread: Callable[[], float] | None = None) -> None: ...
+
+
+class Resumer(Client, Protocol):
+    def reply(self, status: int, body: bytes, headers: Sequence[tuple[str, str]] = ()) -> None: ...
+
+
+class Place(msgspec.Struct, frozen=True):
+    """A stream, and the number of the last frame that the client has (-1: none)."""
+
+    stream: str
+    after: int = -1
+
+
+def place_of(stream: str, after: str, last_event_id: str) -> Place:
+    """Where a client wants to go on: `Last-Event-ID`, where it is sent, is newer than the URL's `after`.
+
+    `stream` "" = the one that the header names. Raises BadRequest (no number), NotFound (no stream of ours).
+    """
+    name = "after"
+    if last_event_id:
+        named, _, after = last_event_id.rpartition(":")
+        name = "Last-Event-ID"
+        if stream and named != stream:
+            raise BadRequest("Last-Event-ID is another stream's", param=name)
+        stream = named
+    if after and not NUMBER.fullmatch(after):
+        raise BadRequest(f"{name} must be the number of a line that was received", param=name)
+    if not STREAM.fullmatch(stream):
+        raise _not_found()
+    return Place(stream, int(after) if after else -1)
+
+
+class ResumableStreams:
+    """`frontends` by name: those whose streams can be resumed. A reader that takes nothing for `write_idle` s is closed."""
+
+    def __init__(
+        self,
+        journals: Journals,
+        frontends: Mapping[str, Frontend],
+        *,
+        answer: Answering,
+        outlives: Outliving,
+        write_idle: float,
+    ) -> None:
+        self._journals = journals
+        self._frontends = frontends
+        self._answer = answer
+        self._outlives = outlives
+        self._write_idle = write_idle
+
+    async def answer(self, call: Call, client: Client) -> None:
+        """Answer a streamed call. Raises GatewayError only while nothing has been sent."""
+        config = call.route.config
+        stream = secrets.token_urlsafe(18)
+        head = Head(_owner(call.principal), call.frontend.name, float(config.heartbeat or 0), float(config.resume_window))
+        journal = await self._journals.open(stream, head)
+        out = Journaled(client, journal, stream)
+        task = asyncio.create_task(self._answer(call, out))
+        task.add_done_callback(lambda _: journal.close())
+        try:
+            await asyncio.wait((task, out.fell_behind), return_when=asyncio.FIRST_COMPLETED)
+            if out.fell_behind.done():
+                encoder = call.frontend.encoder(call.chat, _unnamed(call.id))
+                await self._follow(Place(stream, out.written), client, head, encoder)
+            await asyncio.shield(task)
+        finally:
+            if not task.done():
+                out.detach()
+                self._outlives(call, task, lambda: out.unread)
+                if config.on_disconnect == "cancel" and (out.lost or not out.begun):
+                    task.cancel()  # nobody could ever read it
+
+    async def resume(self, place: Place, client: Resumer, principal: Principal, request_id: str) -> None:
+        """Raises NotFound (none, expired, another caller's), NotResumable, Unavailable."""
+        found = await self._journals.find(place.stream)
+        if found is None or found.head.owner != _owner(principal):
+            raise _not_found()
+        if found.lost:
+            raise NotResumable("This stream is not kept any more")
+        if found.ended and place.after >= found.newest:
+            return client.reply(ANSWERED, b"")
+        frontend = self._frontends[found.head.frontend]
+        encoder = frontend.encoder(ChatRequest("", None, ()), _unnamed(request_id))
+        client.begin(encoder.content_type, ())
+        client.write(b"")
+        await self._follow(place, client, found.head, encoder)
+
+    async def _follow(self, place: Place, client: Client, head: Head, encoder: Encoder) -> None:
+        """What follows `place`, at the client's pace: nothing more is read before it has taken what was."""
+        try:
+            async with aclosing(self._journals.read(place.stream, place.after, head.heartbeat or None)) as batches:
+                async for batch in batches:
+                    client.write(batch.data or (b"" if batch.last else encoder.heartbeat()), last=batch.last)
+                    async with asyncio.timeout(self._write_idle):
+                        await client.writable()
+        except TimeoutError:
+            client.abort()
+        except GatewayError as error:
+            client.write(encoder.fail(error), last=True)
+
+
+def _owner(principal: Principal) -> str:
+    """Pages that share a key are told apart by the sessions that they may name."""
+    return msgspec.json.encode([principal.tenant, principal.bucket, principal.session_prefix]).decode()
+
+
+def _unnamed(request_id: str) -> Answer:
+    return Answer(request_id, "", 0)
+
+
+def _not_found() -> NotFound:
+    return NotFound("There is no such stream, or it is not kept any more")

@@ -1,0 +1,104 @@
+"""Which targets a call would be sent to, in which order, under which deadlines, and why. Asks nobody.
+
+Health and load are those of a gateway that has just started; a running one passes over targets that are not well.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from sluice.config.types import Alias, Config, Target, Tier, Timeouts, targets_of
+from sluice.frontends import Frontend
+from sluice.frontends.openai.dialect import OpenAI
+from sluice.frontends.widget.dialect import WidgetStream
+from sluice.model.chat import ChatRequest
+from sluice.routing.health import Health, Load
+from sluice.routing.strategies import Asked, Rank, asked_of, ordered
+
+ORDERS: Mapping[str, str] = {
+    "weighted": "drawn by weight for each call",
+    "round_robin": "in turns",
+    "least_in_flight": "the one with the fewest calls in flight for its weight",
+    "lowest_ttft": "of two drawn at random, the one with the lower time to first token",
+    "cheapest": "by price",
+    "affinity": "by consistent hash, so that the same {} stays on the same target",
+}
+
+
+class Explained(msgspec.Struct, frozen=True):
+    """A target as routing sees it."""
+
+    label: str
+    spec: Target
+    health: Health
+    load: Load
+
+
+def request_in(path: Path) -> ChatRequest:
+    """The chat in a file: the body of an OpenAI request, or of the widget's. Raises BadRequest, OSError."""
+    body = path.read_bytes()
+    frontend: Frontend = OpenAI() if b'"messages"' in body else WidgetStream()
+    return frontend.parse(body, {})
+
+
+def explain(config: Config, name: str, chat: ChatRequest | None = None) -> Iterator[str]:
+    """The lines of the explanation. Raises KeyError for an unknown alias."""
+    alias = config.aliases[name]
+    asked = asked_of(chat) if chat is not None else Asked()
+    yield f"{name}: {_needs(asked) if chat is not None else 'any request'}"
+    number = 0
+    for rank, tier in enumerate(alias.tiers, 1):
+        targets = [Explained(f"{t.upstream}/{t.model}", t, Health(lambda: 0.0), Load()) for t in targets_of(tier)]
+        yield f"tier {rank}: {_order(tier)}"
+        fit = [target for target in targets if not asked.unfit(target)]
+        strategy = Rank(targets, tier.strategy, tier.affinity) if isinstance(tier, Tier) else Rank(targets)
+        for target in ordered(strategy, fit, asked, lambda: 0.5):
+            number += 1
+            yield f"  {number}. {target.label}{_share(fit, target, asked, strategy)}"
+            yield f"     {_deadlines(target.spec.timeouts or config.upstreams[target.spec.upstream].timeouts)}"
+        for target in targets:
+            if reason := asked.unfit(target):
+                yield f"  -  {target.label}: left out, it {reason}"
+    if not number:
+        yield "no target can take this request: it would be refused (400)"
+    yield from _afterwards(alias)
+
+
+def _needs(asked: Asked) -> str:
+    needs = [word for word, needed in (("vision", asked.vision), ("tools", asked.tools)) if needed]
+    return f"a request of about {asked.tokens} tokens" + (f" that needs {' and '.join(needs)}" if needs else "")
+
+
+def _order(tier: tuple[Target, ...] | Tier) -> str:
+    strategy, kind = (tier.strategy, tier.affinity) if isinstance(tier, Tier) else ("weighted", "session")
+    return "one target" if len(targets_of(tier)) == 1 else ORDERS[strategy].format(kind)
+
+
+def _share(fit: list[Explained], target: Explained, asked: Asked, rank: Rank) -> str:
+    total = sum(asked.weight(other) for other in fit)
+    if rank.strategy != "weighted" or len(fit) < 2 or not total:
+        return ""
+    return f" ({asked.weight(target) / total:.0%} of the calls first)"
+
+
+def _deadlines(timeouts: Timeouts) -> str:
+    phases = {name: getattr(timeouts, name) for name in timeouts.__struct_fields__}
+    return ", ".join(f"{name} {value:g}s" for name, value in phases.items() if value is not None)
+
+
+def _afterwards(alias: Alias) -> Iterator[str]:
+    retry = alias.retry
+    yield (
+        f"after a server error or a reset: the same target {retry.same_target} more time(s), {retry.backoff:g}s later; "
+        f"a Retry-After up to {retry.retry_after_wait:g}s is waited out; anything else: the next target at once"
+    )
+    if alias.hedge is not None:
+        after = f"{alias.hedge.after:g}s" if alias.hedge.after is not None else "its own 95th percentile"
+        yield f"hedge: a second target is asked when the first has no content after {after}"
+    if alias.shadow is not None:
+        yield f"shadow: {alias.shadow.share:.0%} of the calls are also sent to {alias.shadow.upstream}/{alias.shadow.model}"
+    cut = "is continued by the next target" if alias.continues else "ends in an in-band error"
+    yield f"a stream that is cut after its first content {cut}"
+    if alias.timeout is not None:
+        yield f"the whole call may take {alias.timeout:g}s"

@@ -1,0 +1,193 @@
+"""Which target a call asks next. Pure: health knows the clock, chance is passed in.
+
+Tiers are tried in order; within a tier the strategy decides (`sluice.routing.strategies`). Targets that cannot take the call
+(no vision, no tools, too small a context) are left out. Targets that are not well are passed over, unless nothing else is
+left: the last one is never ejected, for asking it is better than refusing without a try.
+
+After a failure (`Journey.failed`) the next step follows from the kind of error:
+- the request itself was at fault: no further step; but one that is too long goes to a target with a larger context, or with
+  one that nobody has told (`context: null`), and one that was refused by content policy to the next target where the alias
+  says so;
+- an idle connection that was closed as the request was sent: the same target once more, at once;
+- a server error or a reset before headers: the same target once more after a short jittered wait, then the next; but a
+  target whose breaker is not closed is not asked twice: a failed probe costs one call, and so does the failure that opens it;
+- a Retry-After (429, 503) that ends soon: waited out on the same target; else the next at once (health keeps later calls away);
+- silence (timeouts), broken streams, refused connections, and where our own account with the provider is at fault (its key,
+  its money): the next at once, never the same again.
+
+A budget bounds what retries may add when everything fails: a share of the requests plus some a second. It is charged by
+extra attempts that fail, and going on to a target that is well needs none: a burst of calls fails over freely.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Generic
+
+import msgspec
+
+from sluice.errors import BadRequest, StaleConnection, UpstreamError, UpstreamErrorKind
+from sluice.routing.strategies import Asked, Chance, Rank, T, ordered
+
+ONCE_MORE: frozenset[UpstreamErrorKind] = frozenset({"server_error", "overloaded", "reset"})
+STREAMED = 200
+"""The status of an error that came inside a stream: too late for asking the same target again."""
+
+
+class RetryPolicy(msgspec.Struct, frozen=True):
+    """Second try at a target after `backoff` seconds, jittered by half; a Retry-After up to the bound is waited out."""
+
+    same_target: int = 1
+    backoff: float = 0.1
+    retry_after_wait: float = 2.0
+    after_content_policy: bool = False
+
+
+class RetryBudget:
+    """Extra attempts that failed may be `share` of the requests plus `per_second`; at most `reserve` are saved up.
+
+    With what is saved up that makes 1.2 attempts a request and 10 a second over twenty seconds or more.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float], *, share: float = 0.2, per_second: float = 9.0, reserve: float = 10.0
+    ) -> None:
+        self._clock = clock
+        self._share = share
+        self._per_second = per_second
+        self._reserve = reserve
+        self._left = reserve
+        self._at = clock()
+
+    def request(self) -> None:
+        self._left = min(self._reserve, self._left + self._share)
+
+    def allows(self) -> bool:
+        now = self._clock()
+        self._left = min(self._reserve, self._left + (now - self._at) * self._per_second)
+        self._at = now
+        return self._left >= 1
+
+    def charge(self) -> None:
+        self._left -= 1
+
+
+class Step(msgspec.Struct, Generic[T], frozen=True):
+    """Ask `target` after `wait` seconds."""
+
+    target: T
+    wait: float = 0.0
+
+
+def queue_of(ranks: Sequence[Rank], asked: Asked, chance: Chance) -> list[T]:
+    """All targets that can take the call, in the order of tiers and strategies. Raises BadRequest where none can: with the
+    code "context_length" where it is too long for those that could take it otherwise."""
+    queue: list[T] = []
+    why = ""
+    for rank in ranks:
+        fit = []
+        for target in rank.targets:
+            unfit = asked.unfit(target)
+            why = why or unfit
+            if not unfit:
+                fit.append(target)
+        queue += ordered(rank, fit, asked, chance)  # type: ignore[arg-type]
+    if not queue:
+        shorter = msgspec.structs.replace(asked, tokens=0)
+        too_long = [target for rank in ranks for target in rank.targets if not shorter.unfit(target)]
+        code, why = ("context_length", asked.unfit(too_long[0])) if too_long else ("no_fit_target", why)
+        raise BadRequest(f"No target of this model can take the request: it {why}", param="model", code=code)
+    return queue
+
+
+class Journey(Generic[T]):
+    """The steps of one call through the queue of its targets. Its request is for the caller to count in the budget.
+
+    `passed`: the targets that stood before the one of the latest step and were passed over, as they were not ready.
+    """
+
+    __slots__ = ("_budget", "_chance", "_current", "_extra", "_policy", "_queue", "_tries", "passed")
+
+    def __init__(self, queue: list[T], chance: Chance, budget: RetryBudget, policy: RetryPolicy | None = None) -> None:
+        self._queue = queue
+        self._chance = chance
+        self._budget = budget
+        self._policy = policy or RetryPolicy()
+        self._current: T | None = None
+        self._tries = 0
+        self._extra = False
+        self.passed: Sequence[T] = ()
+
+    def first(self) -> Step[T]:
+        """The first step; there always is one."""
+        step = self._next_target()
+        assert step is not None, "a queue has at least one target"
+        return step
+
+    def failed(self, error: UpstreamError) -> Step[T] | None:
+        """The step after the current one failed, or None where the error is to be told to the caller."""
+        if self._extra:
+            self._budget.charge()
+        self._extra = True
+        if not self._worth_a_try(error):
+            return None
+        wait = self._wait_for_same(error)
+        assert self._current is not None
+        may = self._current.health.closed or isinstance(error, StaleConnection)  # which says nothing about the target
+        if wait is not None and may and self._budget.allows():
+            self._tries += 1
+            self.passed = ()
+            return Step(self._current, wait)
+        if not self._budget.allows() and not any(target.health.well() for target in self._queue):
+            return None
+        return self._next_target()
+
+    def passed_over(self) -> Step[T] | None:
+        """The step after a target that was not asked, for its upstream has no room by our own limits; it has not failed."""
+        return self._next_target()
+
+    def another(self) -> Step[T] | None:
+        """A target to ask beside the current one, if there is a well one: for hedging."""
+        if not self._budget.allows() or not any(target.health.ready() for target in self._queue):
+            return None
+        return self._next_target()
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other target is left to ask."""
+        return not self._queue
+
+    def _worth_a_try(self, error: UpstreamError) -> bool:
+        match error.kind:
+            case "context_length":
+                assert self._current is not None
+                window = self._current.spec.context or 0
+                self._queue = [target for target in self._queue if (target.spec.context or math.inf) > window]
+                return bool(self._queue)
+            case "content_policy":
+                return self._policy.after_content_policy
+            case _:
+                return not error.callers_fault
+
+    def _wait_for_same(self, error: UpstreamError) -> float | None:
+        if self._tries > self._policy.same_target:
+            return None
+        if isinstance(error, StaleConnection):
+            return 0.0
+        once_more = error.kind in ONCE_MORE and error.status != STREAMED
+        if error.retry_after is not None and (once_more or error.kind == "rate_limited"):
+            return error.retry_after if error.retry_after <= self._policy.retry_after_wait else None
+        return self._policy.backoff * (0.5 + self._chance()) if once_more else None
+
+    def _next_target(self) -> Step[T] | None:
+        if not self._queue:
+            return None
+        if len(self._queue) == 1:
+            well: int | None = 0
+        else:
+            well = next((i for i, target in enumerate(self._queue) if target.health.ready()), None)
+        if well is None:  # the one that will be well first, rather than no answer without a try
+            well = min(range(len(self._queue)), key=lambda i: self._queue[i].health.ready_at())
+        self.passed = self._queue[:well] if well else ()
+        self._current = self._queue.pop(well)
+        self._tries = 1
+        return Step(self._current)

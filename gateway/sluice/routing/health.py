@@ -1,0 +1,224 @@
+"""Who is well: a circuit breaker and a cool-down per target. Passive (real calls tell), pure, with the clock passed in.
+
+Closed, until so many failures follow one another. Open, for a while that doubles with each failed probe up to a bound.
+Then half-open: one real call is let through as the probe; success closes the breaker at once. The next probe is due when
+the doubled while has passed since this one *began*: one that hangs (a target that accepts and never answers) must not
+keep a target away that has recovered meanwhile, and neither must calls that began before the breaker opened.
+A 429 is not a failure: it only keeps calls away until the upstream said it would answer again.
+"""
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Protocol
+
+import msgspec
+
+from sluice.errors import ACCOUNTS_FAULT, UpstreamError, UpstreamErrorKind
+
+
+class State(IntEnum):
+    """Values of the metric `breaker_state`."""
+
+    CLOSED = 0
+    HALF_OPEN = 1
+    OPEN = 2
+
+
+class BreakerPolicy(msgspec.Struct, frozen=True):
+    """`failures` in a row, or a share `error_rate` of the calls of a window, open the breaker for `open_for` seconds,
+    doubling up to `open_max`."""
+
+    failures: int = 5
+    error_rate: float | None = None
+    open_for: float = 5.0
+    open_max: float = 15.0
+
+
+RATE_WINDOW = 30.0
+"""Seconds over which the error rate is counted, in two halves: the current one and the one before it."""
+RATE_CALLS = 20
+"""Calls that must have ended in the window before their rate says anything."""
+
+
+class Rate:
+    """The share of failures among the calls of the last half to whole window."""
+
+    __slots__ = ("_before", "_calls", "_clock", "_failures", "_since")
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.reset()
+
+    def reset(self) -> None:
+        self._since = self._clock()
+        self._calls = self._failures = 0
+        self._before = (0, 0)
+
+    def count(self, failed: bool) -> float:
+        """Count one call; returns the share, 0.0 while there were too few calls."""
+        now = self._clock()
+        if now - self._since >= RATE_WINDOW / 2:
+            self._before = (self._calls, self._failures) if now - self._since < RATE_WINDOW else (0, 0)
+            self._since, self._calls, self._failures = now, 0, 0
+        self._calls += 1
+        self._failures += failed
+        calls = self._calls + self._before[0]
+        return (self._failures + self._before[1]) / calls if calls >= RATE_CALLS else 0.0
+
+
+class Load:
+    """What strategies know of a target: calls in flight, and a decaying average of its time to first token (0: not known)."""
+
+    __slots__ = ("first_token", "in_flight", "recent")
+
+    DECAY = 0.2
+    KEPT = 100
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self.first_token = 0.0
+        self.recent: list[float] = []
+
+    def observe(self, seconds: float) -> None:
+        self.first_token = seconds if not self.first_token else self.first_token + self.DECAY * (seconds - self.first_token)
+        self.recent.append(seconds)
+        if len(self.recent) > 2 * self.KEPT:
+            del self.recent[: self.KEPT]
+
+    def p95(self) -> float | None:
+        """The 95th percentile of the latest times to first token; None while fewer than 20 are known."""
+        recent = sorted(self.recent[-self.KEPT :])
+        return recent[int(0.95 * (len(recent) - 1))] if len(recent) >= 20 else None
+
+
+NOT_ITS_FAULT: frozenset[UpstreamErrorKind] = frozenset({"bad_request", "context_length", "content_policy", "rate_limited"})
+COOL_DOWN = 1.0
+"""Seconds to stay away after a 429 that does not say for how long. (A 503 with a Retry-After cools down, too.)"""
+PATIENCE = 60.0
+"""Seconds to stay away at most, whatever an upstream asks for: a limit that was raised, or an account that was paid, is found
+out by then. Callers are told the wait that the upstream said."""
+
+
+class Watcher(Protocol):
+    """Who is told what changes about a target's health."""
+
+    def changed(self, state: State, why: UpstreamError | None) -> None:
+        """The breaker has a new state; `why` is the error that opened it."""
+
+    def refused(self, error: UpstreamError) -> None:
+        """Our credentials were refused."""
+
+    def accepted(self) -> bool:
+        """A call succeeded after that. Returns whether the refusal is over; else this is asked again at the next one."""
+        return True
+
+
+class Nobody(Watcher):
+    """Watches nothing."""
+
+    def changed(self, state: State, why: UpstreamError | None) -> None:
+        pass
+
+    def refused(self, error: UpstreamError) -> None:
+        pass
+
+
+class Health:
+    """One target's. Not shared between processes: each sees its own calls."""
+
+    __slots__ = (
+        "_clock", "_cool_until", "_failures", "_open_for", "_open_until", "_policy", "_probe", "_probes", "_rate",
+        "_refused", "_watcher",
+    )  # fmt: skip
+
+    def __init__(self, clock: Callable[[], float], policy: BreakerPolicy | None = None, watcher: Watcher | None = None) -> None:
+        self._clock = clock
+        self._policy = policy or BreakerPolicy()
+        self._failures = 0
+        self._open_for = 0.0
+        self._open_until = 0.0
+        self._cool_until = 0.0
+        self._probe = 0  # the number of the probe that is under way
+        self._probes = 0
+        self._refused = False
+        self._rate = Rate(clock)
+        self._watcher = watcher or Nobody()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the breaker is closed: neither open nor half-open."""
+        return not self._open_for
+
+    @property
+    def state(self) -> State:
+        if not self._open_for:
+            return State.CLOSED
+        return State.HALF_OPEN if self._probe or self._clock() >= self._open_until else State.OPEN
+
+    def ready(self) -> bool:
+        """Whether a call may be sent now. Half-open: one at a time, until it has had its while."""
+        return self._clock() >= self.ready_at()
+
+    def well(self) -> bool:
+        """Ready, and the last that was heard of it was good (or nothing)."""
+        return not self._failures and self.ready()
+
+    def ready_at(self) -> float:
+        """The clock's time from which `ready` may hold."""
+        return max(self._cool_until, self._open_until)
+
+    def begin(self) -> int:
+        """A call is chosen to be sent. Returns its number where a probe was due, which it now is: to be told with its end.
+
+        To be called as soon as the call is chosen, so that no other one is chosen meanwhile. 0: it is no probe.
+        """
+        if not self._open_for or (now := self._clock()) < self._open_until:
+            return 0
+        self._open_for = min(self._open_for * 2, self._policy.open_max)
+        self._open_until = now + self._open_for
+        self._probes += 1
+        self._probe = self._probes
+        self._watcher.changed(State.HALF_OPEN, None)
+        return self._probe
+
+    def seems_well(self) -> None:
+        """A probe that spent no tokens succeeded: a call may find out now, rather than when the breaker's time is over."""
+        if not self._probe:
+            self._open_until = min(self._open_until, self._clock())
+
+    def abandoned(self, probe: int = 0) -> None:
+        """The call ended without telling anything (its caller left, it was not sent): was it the probe, another may be."""
+        if probe and probe == self._probe:
+            self._probe = 0
+            self._open_until = self._clock()
+
+    def succeeded(self) -> None:
+        self._failures = self._probe = 0
+        self._cool_until = 0.0
+        self._rate.count(False)
+        if self._refused:
+            self._refused = not self._watcher.accepted()
+        if self._open_for:
+            self._rate.reset()
+            self._open_for = self._open_until = 0.0
+            self._watcher.changed(State.CLOSED, None)
+
+    def failed(self, error: UpstreamError, probe: int = 0) -> None:
+        """Count what the error says about the target (nothing, where the request itself was at fault)."""
+        if error.kind in ("rate_limited", "billing") or error.retry_after is not None:
+            self._cool_until = max(self._cool_until, self._clock() + min(error.retry_after or COOL_DOWN, PATIENCE))
+        if error.kind in NOT_ITS_FAULT:
+            return self.abandoned(probe)
+        if error.kind in ACCOUNTS_FAULT:
+            self._refused = True
+            self._watcher.refused(error)
+        self._failures += 1
+        limit = self._policy.error_rate
+        too_many = self._failures >= self._policy.failures or (self._rate.count(True) >= limit if limit else False)
+        if not self._open_for and too_many:
+            self._open_for = min(self._policy.open_for, self._policy.open_max)
+            self._open_until = self._clock() + self._open_for
+            self._watcher.changed(State.OPEN, error)
+        elif probe and probe == self._probe:  # else the call had begun before
+            self._probe = 0
+            self._watcher.changed(State.OPEN, error)

@@ -1,0 +1,169 @@
+"""In which order the targets of one tier are asked. Pure; chance is passed in, load is what the target's own calls told.
+
+Every strategy orders all targets of its tier, so that failing over goes on where it left off.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, Protocol, TypeVar
+
+import msgspec
+
+from sluice.config.types import Strategy
+from sluice.config.types import Target as TargetConfig
+from sluice.model.chat import ChatRequest, Image, estimated_tokens
+from sluice.routing.health import Health, Load
+
+
+class Routable(Protocol):
+    """What routing needs to know of a target."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def spec(self) -> TargetConfig: ...
+    @property
+    def health(self) -> Health: ...
+    @property
+    def load(self) -> Load: ...
+
+
+T = TypeVar("T", bound=Routable)
+Chance = Callable[[], float]
+"""Each call gives a number in [0, 1)."""
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What of a call decides about its route. `tokens` is an estimate of the prompt's."""
+
+    key: str = ""
+    session: str = ""
+    prefix: str = ""
+    headers: Mapping[str, str] = {}
+    vision: bool = False
+    tools: bool = False
+    tokens: int = 0
+
+    def weight(self, target: Routable) -> float:
+        """The target's weight for this caller."""
+        canary = target.spec.canary
+        if canary is None:
+            return target.spec.weight
+        name, _, value = (canary.header or "").partition(":")
+        chosen = self.key in canary.keys or (bool(name) and self.headers.get(name.strip().lower(), "") == value.strip())
+        return canary.weight if chosen else target.spec.weight
+
+    def lacks(self, target: Routable) -> Literal["", "vision", "tools", "context"]:
+        """What the target lacks to take this call; "" where it can."""
+        spec = target.spec
+        if self.vision and not spec.vision:
+            return "vision"
+        if self.tools and not spec.tools:
+            return "tools"
+        return "context" if spec.context is not None and self.tokens > spec.context else ""
+
+    def unfit(self, target: Routable) -> str:
+        """The same in words, to be read behind the target's name."""
+        match self.lacks(target):
+            case "vision":
+                return "takes no images"
+            case "tools":
+                return "calls no tools"
+            case "context":
+                return f"takes {target.spec.context} tokens, about {self.tokens} were sent"
+            case _:
+                return ""
+
+
+NOTHING = Asked()
+
+PREFIX = 512
+"""Characters of the first message by which `affinity: prefix` knows calls that share a prompt cache."""
+
+
+def asked_of(chat: ChatRequest, key: str = "", tenant: str = "", headers: Mapping[str, str] | None = None) -> Asked:
+    """What of a call decides about its route."""
+    return Asked(
+        key=key,
+        session=f"{tenant}/{chat.session}" if chat.session else "",
+        prefix=chat.messages[0].text[:PREFIX] if chat.messages else "",
+        headers=headers or {},
+        vision=any(isinstance(part, Image) for message in chat.messages for part in message.parts),
+        tools=bool(chat.tools),
+        tokens=estimated_tokens(chat),
+    )
+
+
+class Rank(msgspec.Struct):
+    """One tier: its targets, how they are ordered, and the turn that `round_robin` is at."""
+
+    targets: Sequence[Routable]
+    strategy: Strategy = "weighted"
+    affinity: str = "session"
+    turn: int = 0
+
+
+def ordered(rank: Rank, targets: list[T], asked: Asked, chance: Chance) -> list[T]:
+    """`targets` (those of the rank that can take the call) in the order in which they are asked."""
+    if len(targets) < 2:
+        return targets
+    return _STRATEGIES[rank.strategy](rank, targets, asked, chance)
+
+
+def _weighted(rank: Rank, targets: list[T], asked: Asked, chance: Chance) -> list[T]:
+    # Efraimidis and Spirakis 2006: sorting by u^(1/w) draws without replacement in proportion to the weights.
+    weights = [asked.weight(target) for target in targets]
+    keyed = [(chance() ** (1 / weight) if weight > 0 else -1.0, -i) for i, weight in enumerate(weights)]
+    return [targets[-i] for _, i in sorted(keyed, reverse=True)]
+
+
+def _wanted_first(targets: list[T], asked: Asked) -> list[T]:
+    return sorted(targets, key=lambda target: asked.weight(target) <= 0)
+
+
+def _round_robin(rank: Rank, targets: list[T], asked: Asked, chance: Chance) -> list[T]:
+    rank.turn += 1
+    at = (rank.turn - 1) % len(targets)
+    return _wanted_first(targets[at:] + targets[:at], asked)
+
+
+def _least_in_flight(rank: Rank, targets: list[T], asked: Asked, chance: Chance) -> list[T]:
+    shuffled = _weighted(rank, targets, asked, chance)
+    return _wanted_first(sorted(shuffled, key=lambda t: t.load.in_flight / (asked.weight(t) or 1)), asked)
+
+
+def _lowest_ttft(rank: Rank, targets: list[T], asked: Asked, chance: Chance) -> list[T]:
+    """Two drawn at random, the quicker one first (Mitzenmacher 2001); one that is not known yet is tried."""
+    drawn = _weighted(rank, targets, asked, chance)
+    two = sorted(drawn[:2], key=lambda target: target.load.first_token)
+    return _wanted_first([*two, *drawn[2:]], asked)
+
+
+def _cheapest(rank: Rank, targets: list[T], asked: Asked, chance: Chance) -> list[T]:
+    by_price = sorted(targets, key=lambda t: math.inf if t.spec.price is None else t.spec.price)
+    return _wanted_first(by_price, asked)
+
+
+def _affinity(rank: Rank, targets: list[T], asked: Asked, chance: Chance) -> list[T]:
+    """Weighted rendezvous hashing: each key keeps its target when others come and go."""
+    key = {"session": asked.session, "key": asked.key, "prefix": asked.prefix}[rank.affinity] or asked.session or asked.prefix
+    if not key:
+        return _weighted(rank, targets, asked, chance)
+
+    def score(target: T) -> float:
+        digest = hashlib.blake2b(f"{key}\0{target.label}".encode("utf-8", "replace"), digest_size=8).digest()
+        uniform = (int.from_bytes(digest, "big") + 1) / (2**64 + 1)
+        return -asked.weight(target) / math.log(uniform)
+
+    return sorted(targets, key=score, reverse=True)
+
+
+_STRATEGIES: Mapping[str, Callable[[Rank, list[T], Asked, Chance], list[T]]] = {
+    "weighted": _weighted,
+    "round_robin": _round_robin,
+    "least_in_flight": _least_in_flight,
+    "lowest_ttft": _lowest_ttft,
+    "cheapest": _cheapest,
+    "affinity": _affinity,
+}

@@ -1,0 +1,254 @@
+"""One client's socket, as an asyncio protocol: bytes to the parser, one request at a time to a task of its own.
+
+Deadlines are time stamps that the listener's sweep looks at once a second: `since` is when the connection came into the
+state that it is in, and what that may last depends on the state:
+
+    head     a request's head is coming (a new connection: is to come)      header_timeout
+    busy     a request is being answered                                    the exchange's own deadlines
+    idle     kept alive                                                     keepalive_timeout
+    unread   answered, but the client takes nothing: no more is done for it write_idle
+             before it does, and it may be closing
+    linger   answered before its body was read: what still comes is thrown away, so that the client reads the answer
+             and not a reset                                                LINGER
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Literal, Protocol, cast
+
+from sluice.server.bodies import Unfinished
+from sluice.server.exchange import Exchange, Terms, exchange_of
+from sluice.server.http1 import RequestParser
+
+State = Literal["head", "busy", "idle", "unread", "linger"]
+LINGER = 2.0
+OVERLOADED = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
+BAD_REQUEST = b'{"error":{"message":"The request is not valid HTTP","type":"invalid_request_error","code":"bad_http"}}'
+BAD = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: %d\r\nCache-Control: no-store\r\n"
+    b"Connection: close\r\n\r\n%b" % (len(BAD_REQUEST), BAD_REQUEST)
+)
+
+SLOW = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+class Owner(Terms, Protocol):
+    """What a connection needs of the listener that took it (`sluice.server.listener`)."""
+
+    closing: bool
+    send_buffer: int
+    bounds: dict[State, float]
+    unfinished: Unfinished
+
+    @property
+    def broken(self) -> Callable[[int], None]: ...
+    @property
+    def dispatch(self) -> Callable[[Exchange], Awaitable[None]]: ...
+    def left(self, connection: "Connection") -> None: ...
+    def cancel(self, task: asyncio.Task[None]) -> None: ...
+
+
+class Connection(asyncio.Protocol):
+    """`peer`: the address of the other end; "" where it has none (a Unix socket). `refused`: it is answered 503, unheard."""
+
+    __slots__ = (
+        "_blocked", "_keeps", "_listener", "_parser", "_paused", "_refused", "_task", "exchange", "peer", "since", "state",
+        "transport",
+    )  # fmt: skip
+
+    def __init__(self, listener: Owner, *, refused: bool = False) -> None:
+        self._listener = listener
+        self._refused = refused
+        self._parser = RequestParser(listener.body_limit)
+        self._task: asyncio.Task[None] | None = None
+        self._paused = False
+        self._blocked = False
+        self._keeps = 0  # bytes of unfinished requests, as the listener counts them
+        self.exchange: Exchange | None = None
+        self.transport: asyncio.Transport | None = None
+        self.peer = ""
+        self.state: State = "head"
+        self.since = time.monotonic()
+
+    # --- for the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        listener = self._listener
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=listener.send_buffer)
+        peername = transport.get_extra_info("peername")
+        self.peer = _unmapped(str(peername[0])) if isinstance(peername, tuple) else ""
+        if self._refused:
+            self._refuse(OVERLOADED)
+        elif listener.closing:
+            self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
+        self._parser.close()
+        self._count(0)
+        self._listener.left(self)
+        if self._task is not None:
+            self._listener.cancel(self._task)
+        self._task = self.exchange = None  # which a task that never began would leave behind
+
+    def data_received(self, data: bytes) -> None:
+        parser = self._parser
+        if self.state == "linger" or parser.error:
+            return
+        parser.feed(data)
+        if self.exchange is not None:
+            self.exchange.body_moved()
+        elif self.state != "unread":
+            self._next()
+        if self._keeps or parser.unfinished:
+            self._count(parser.kept)
+
+    def eof_received(self) -> bool:
+        if self.exchange is not None:
+            self.abort()  # else what is unsent would keep the call alive until it has been flushed
+        else:
+            self._listener.outbox.flush()  # the event loop closes the transport behind this
+        return False
+
+    def pause_writing(self) -> None:
+        self._blocked = True
+        if self.exchange is not None:
+            self.exchange.blocked(time.monotonic())
+
+    def resume_writing(self) -> None:
+        self._blocked = False
+        if self.exchange is not None:
+            self.exchange.unblocked()
+        elif self.state == "unread" and self.transport is not None and not self.transport.is_closing():
+            self._go_on()
+
+    # --- for the listener
+
+    def look(self, now: float) -> None:
+        """Close it where it has been in its state for too long."""
+        bound = self._listener.bounds.get(self.state)
+        if bound is None or now - self.since <= bound:
+            return
+        if self.state in ("linger", "unread") or (self.transport is not None and self.transport.is_closing()):
+            self.abort()
+        elif self._parser.begun:
+            self._listener.broken(408)
+            self._refuse(SLOW)
+        else:
+            self.close()
+
+    def close(self) -> None:
+        """After what is written has been sent, which may not take for ever."""
+        if self.transport is not None:
+            self._enter("unread")
+            self._listener.outbox.flush()
+            self.transport.close()
+
+    def abort(self) -> None:
+        """At once, unsent bytes included; the handler is cancelled."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def give_up(self) -> None:
+        """It was silent for the longest time while there is no room for unfinished requests: its own are answered 503."""
+        self._keeps = 0
+        self._parser.give_up()
+        if self.exchange is not None:
+            self.exchange.body_moved()
+
+    def _count(self, kept: int) -> None:
+        if kept != self._keeps:
+            self._keeps = kept
+            self._listener.unfinished.keep(self, kept)
+
+    # --- one request after the other
+
+    def _next(self) -> None:
+        parser, listener = self._parser, self._listener
+        if parser.waiting:
+            exchange = self.exchange = exchange_of(parser.waiting.pop(0), self, listener)
+            self.state = "busy"
+            self._task = listener.loop.create_task(self._answer(exchange))
+            self._resume()  # for its body, and to hear the client leave
+            if self._keeps:
+                self._count(parser.kept)
+        elif parser.given_up:
+            self._listener.broken(503)
+            self._refuse(OVERLOADED)
+        elif parser.error:
+            self._listener.broken(400)
+            self._refuse(BAD)
+        else:
+            if parser.begun and self.state == "idle":
+                self._enter("head")
+            self._resume()
+
+    async def _answer(self, exchange: Exchange) -> None:
+        """The body of the request's task; afterwards the connection goes on, if it can."""
+        self._listener.outbox.users += 1
+        try:
+            await self._listener.dispatch(exchange)
+        finally:
+            self._task = None
+            self.exchange = None
+            self._listener.outbox.users -= 1
+            if self.transport is not None and not self.transport.is_closing():
+                self._answered(exchange)
+
+    def _answered(self, exchange: Exchange) -> None:
+        if not exchange.said:
+            self.abort()  # a handler that failed without a word, or in the middle of an answer
+        elif not exchange.request.over:
+            self._linger()
+        elif exchange.close_after or self._listener.closing:
+            # nothing more is read: where more was sent, that would be a reset
+            (self._linger if self._parser.waiting or self._parser.error else self.close)()
+        elif self._blocked:
+            self._enter("unread")
+            self._pause()
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        parser = self._parser
+        self._enter("head" if parser.begun else "idle")
+        if parser.waiting or parser.error or self._paused:
+            self._next()
+
+    def _refuse(self, answer: bytes) -> None:
+        """What is not HTTP, or no whole request, gets an answer that quotes nothing of it, and the connection is closed."""
+        if self.transport is not None:
+            self._listener.outbox.write(self.transport, answer)
+        self._linger()
+
+    def _linger(self) -> None:
+        self._enter("linger")
+        self._parser.close()
+        self._parser.waiting.clear()
+        self._count(0)
+        if self.transport is not None:
+            self._listener.outbox.flush()
+            self.transport.write_eof()
+            self._resume()
+
+    def _enter(self, state: State) -> None:
+        self.state = state
+        self.since = time.monotonic()
+
+    def _pause(self) -> None:
+        if not self._paused and self.transport is not None:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def _resume(self) -> None:
+        if self._paused and self.transport is not None:
+            self._paused = False
+            self.transport.resume_reading()
+
+
+def _unmapped(address: str) -> str:
+    """An IPv4 address as such, where it came to a socket of both families (RFC 4291 2.5.5.2)."""
+    plain = address.removeprefix("::ffff:")
+    return address if ":" in plain else plain

@@ -1,0 +1,272 @@
+"""One request and its answer; the client's side of a call (`sluice.proxy.call.Outlet`).
+
+It writes head, chunks and end straight to the transport, one write per call, and pauses the upstream while the client
+does not read. Nothing here waits but for a body that has not come yet.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Protocol
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from sluice.aio.outbox import Outbox
+from sluice.backends.transport import UpstreamResponse
+from sluice.errors import BadRequest, PayloadTooLarge, RequestTimeout, Unavailable
+from sluice.server.bodies import Pace
+from sluice.server.incoming import Incoming
+
+Pairs = Iterable[tuple[str, str]]
+
+NOT_FOR_PAGES = (
+    "X-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\n"
+    "Permissions-Policy: camera=(), geolocation=(), microphone=()\r\n"
+)
+"""No answer is a page: a browser that is led to one does not guess at its type, frame it, or tell where it came from."""
+NO_STORE = f"Cache-Control: no-store, no-transform\r\nX-Accel-Buffering: no\r\n{NOT_FOR_PAGES}"
+_field = ": ".join
+RETRY_AFTER = 1.0
+"""Seconds after which there may be room again for a body that was given up."""
+REASONS = {status.value: status.phrase for status in HTTPStatus}
+
+
+class Client(Protocol):
+    """What an exchange needs of the connection that its request came on."""
+
+    peer: str
+    transport: asyncio.Transport | None
+
+
+class Terms(Protocol):
+    """What an exchange needs of the listener: bounds, and what all exchanges share."""
+
+    loop: asyncio.AbstractEventLoop
+    outbox: Outbox
+    draining: bool
+    body_limit: int
+    body_timeout: float
+
+    @property
+    def date(self) -> Callable[[], str]: ...
+
+
+class Exchange(msgspec.Struct, eq=False):
+    """`received`: when the head was complete (monotonic). `said`: the whole answer has been written.
+
+    `caller`: the key that the request was found to come with, for the log. `extra`: headers for whatever will be answered
+    (request id, CORS …).
+    """
+
+    request: Incoming
+    method: str
+    headers: Mapping[str, str]
+    path: str
+    received: float
+    close_after: bool
+    _connection: Client
+    _listener: Terms
+    _transport: "asyncio.Transport | None"
+    begun: bool = False
+    said: bool = False
+    blocked_since: float = 0.0
+    last_write: float = 0.0
+    status: int = 0
+    caller: str | None = None
+    extra: list[tuple[str, str]] = []
+    _upstream: UpstreamResponse | None = None
+    _writable: asyncio.Event | None = None
+    _moved: "asyncio.Future[None] | None" = None
+    _head: bytes = b""
+    _chunked: bool = True
+
+    __repr__ = object.__repr__  # it holds a key
+
+    # --- the request
+
+    @property
+    def raw_headers(self) -> Sequence[tuple[bytes, bytes]]:
+        return self.request.pairs
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The last of each name counts; what cannot be read is left out."""
+        return dict(parse_qsl(self.request.target.partition("?")[2], keep_blank_values=True, max_num_fields=None))
+
+    @property
+    def peer(self) -> str:
+        return self._connection.peer
+
+    def body_now(self) -> bytes | None:
+        """The whole body, where it has come and is not too large; `body` waits for it, or says what is wrong."""
+        request = self.request
+        return request.body() if request.over and request.size <= self._listener.body_limit else None
+
+    async def body(self) -> bytes:
+        """The whole body. Raises PayloadTooLarge, RequestTimeout, BadRequest for broken framing, Unavailable where it was given
+        up to make room for others.
+
+        It may take `body_timeout`, or longer for as long as it comes at `bodies.MIN_RATE`.
+        """
+        request = self.request
+        if request.length > self._listener.body_limit:
+            raise self._too_large()
+        if not request.over:
+            try:
+                await self._rest_of_body(request)
+            except TimeoutError:
+                self.close_after = True
+                raise RequestTimeout("The body did not arrive in time") from None
+        if request.size > self._listener.body_limit:
+            raise self._too_large()
+        return request.body()
+
+    async def _rest_of_body(self, request: Incoming) -> None:
+        listener = self._listener
+        expected = request.version == (1, 1) and request.fields.get("expect", "").lower() == "100-continue"
+        if expected and self._transport is not None:
+            listener.outbox.write(self._transport, b"HTTP/1.1 100 Continue\r\n\r\n")
+        clock = listener.loop.time
+        pace = Pace(listener.body_timeout, clock())
+        while not request.over:
+            if request.given_up:
+                self.close_after = True
+                raise Unavailable("Too many bodies are on their way; this one was given up", retry_after=RETRY_AFTER)
+            if request.broken:
+                self.close_after = True
+                raise BadRequest("The body's framing is broken")
+            if request.size > listener.body_limit:
+                raise self._too_large()
+            size = request.size
+            self._moved = listener.loop.create_future()
+            try:
+                async with asyncio.timeout_at(pace.due):
+                    await self._moved
+            finally:
+                self._moved = None  # cancelled, it holds the frame that holds us
+            pace.came(request.size - size, clock())
+
+    def body_moved(self) -> None:
+        """More of the body has come, or it is found to be broken, or was given up."""
+        if self._moved is not None and not self._moved.done():
+            self._moved.set_result(None)
+
+    def _too_large(self) -> PayloadTooLarge:
+        self.close_after = True
+        return PayloadTooLarge(f"The body may have {self._listener.body_limit} bytes")
+
+    # --- a whole answer
+
+    def reply(self, status: int, body: bytes, headers: Pairs = (), content_type: str = "application/json") -> None:
+        """Head and body in one write."""
+        content = f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n" if status != 204 else ""
+        head = (
+            f"HTTP/1.1 {status} {REASONS.get(status, '')}\r\nDate: {self._listener.date()}\r\n{content}"
+            f"Cache-Control: no-store\r\n{NOT_FOR_PAGES}{self._fields(headers)}\r\n"
+        ).encode("latin-1")  # before anything is said: what cannot be written can still be answered 500
+        self.status = status
+        self.begun = self.said = True
+        self._write(head if self.method == "HEAD" else head + body)
+
+    def _fields(self, headers: Pairs) -> str:
+        fields = [*map(_field, (*self.extra, *headers))]
+        if self.close_after or not self.request.over:
+            self.close_after = True
+            fields.append("Connection: close")
+        fields.append("")
+        return "\r\n".join(fields)
+
+    def _write(self, data: bytes) -> None:
+        self.last_write = time.monotonic()
+        if self._transport is not None and not self._transport.is_closing():
+            self._listener.outbox.write(self._transport, data)
+
+    # --- a streamed answer
+
+    def begin(self, content_type: str, headers: Pairs = ()) -> None:
+        """The head of a 200; it leaves with the first chunk."""
+        self._chunked = self.request.version == (1, 1)
+        framing = "Transfer-Encoding: chunked\r\n\r\n" if self._chunked else "\r\n"
+        self._head = (
+            f"HTTP/1.1 200 OK\r\nDate: {self._listener.date()}\r\nContent-Type: {content_type}\r\n"
+            f"{self._fields(headers)}{NO_STORE}{framing}"
+        ).encode("latin-1")
+        self.status = 200
+        self.begun = True
+
+    def write(self, data: bytes, *, last: bool = False) -> None:
+        """One chunk (of no bytes: the head alone); `last` ends the body with it."""
+        if self._chunked and data:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        if last:
+            self.said = True
+            if self._chunked:
+                data += b"0\r\n\r\n"
+        if self._head:
+            data = self._head + data
+            self._head = b""
+        self.last_write = time.monotonic()
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            self._listener.outbox.write(transport, data)
+
+    def attach(self, upstream: UpstreamResponse | None) -> None:
+        """Whom to pause while the client does not read."""
+        self._upstream = upstream
+        if upstream is not None and self.blocked_since:
+            upstream.pause()
+
+    def blocked(self, now: float) -> None:
+        self.blocked_since = now
+        if self._upstream is not None:
+            self._upstream.pause()
+
+    def unblocked(self) -> None:
+        self.blocked_since = 0.0
+        if self._upstream is not None:
+            self._upstream.resume()
+        if self._writable is not None:
+            self._writable.set()
+
+    async def writable(self) -> None:
+        """Waits while the client does not read; for who writes at its pace and has no upstream to pause."""
+        if self.blocked_since:
+            self._writable = asyncio.Event()
+            await self._writable.wait()
+
+    def detach(self) -> None:
+        """The client has left, and the call goes on without it: nothing is written, nothing holds the upstream up."""
+        self._transport = None
+        self.unblocked()
+
+    def abort(self) -> None:
+        """Close the connection at once, unsent bytes included; the handler is cancelled."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def exchange_of(request: Incoming, connection: Client, listener: Terms) -> Exchange:
+    """The exchange that this request of this connection begins."""
+    target = request.target
+    return Exchange(
+        request,
+        request.method,
+        request.fields,
+        target if "?" not in target and target[:1] == "/" else _path_of(target),
+        time.monotonic(),
+        listener.draining or not request.keep_alive or request.version != (1, 1),
+        connection,
+        listener,
+        connection.transport,
+    )
+
+
+def _path_of(target: str) -> str:
+    """The path of a request's target in origin-form or absolute-form (RFC 9112 3.2)."""
+    path = target.partition("?")[0]
+    if path.startswith("/"):
+        return path
+    _, _, rest = path.partition("://")
+    return "/" + rest.partition("/")[2] if rest else path

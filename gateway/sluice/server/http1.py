@@ -1,0 +1,318 @@
+"""HTTP/1.1 requests, sans-io: bytes in; heads, bodies and refusals out.
+
+The grammar is llhttp's in its strict setting (Node's parser, through httptools), as on the upstream side: it refuses a
+Content-Length beside a Transfer-Encoding, repeated lengths, bare CR and LF, folded headers and odd chunk sizes. What is
+stricter here, so that no proxy before us can have read a request differently (RFC 9112):
+
+    HTTP/1.0 and 1.1 only; one transfer coding, and it is `chunked`, and only in HTTP/1.1
+    exactly one Host in HTTP/1.1, at most one in HTTP/1.0, which is a host (3.2); no fragment in a target; no CONNECT
+    no target longer than MAX_LINE, no header either; a bounded head (trailers counted in), bounded bytes that are neither a
+        whole header nor content
+
+An upgrade (h2c, WebSocket) is passed over, as RFC 9110 7.8 allows: the request is answered as it stands, with its body.
+"""
+
+import re
+from typing import Any
+
+import httptools
+
+from sluice.server.incoming import Incoming
+from sluice.server.known import KnownHead, known
+from sluice.wire.fields import NAMES
+
+MAX_LINE = 8190
+MAX_HEAD = 64 << 10
+"""Bytes of names and values, and FIELD for each of them (so there are at most 255; as HTTP/2 counts, RFC 9113 6.5.2)."""
+FIELD = 256
+MAX_BARREN = 16 << 10
+"""Bytes of reads that complete no header and bring no byte of body: a header that does not end, chunk extensions."""
+MAX_WAITING = 64
+MAX_KEPT = 1 << 20
+"""Requests of one connection that wait for their turn (pipelining), and bytes of their heads (counted as above) and bodies
+where they are several; more is refused, for a connection that was not read would not say when its client leaves."""
+HEADS = 8
+"""Heads of one connection that are remembered, one in place of the other (see `known`): some clients never repeat one."""
+
+_VERSIONS = {"1.1": (1, 1), "1.0": (1, 0)}
+_HOST = re.compile(r"(?:\[[A-Za-z0-9:._~%-]+\]|[A-Za-z0-9._~!$&'()*+;=%-]*)(?::[0-9]*)?").fullmatch
+"""A host and a port, or nothing. Without the comma that joins repeated ones."""
+
+
+class _Refused(Exception):
+    """Stops llhttp from within a callback."""
+
+
+class RequestParser:
+    """The requests of one connection, one behind the other. `limit`: bytes of one body that are kept.
+
+    `waiting`: those whose head is complete, for the connection to take. `error`: what came is not HTTP, and nothing more
+    will be read; requests in `waiting` are good all the same. `given_up`: the same for want of room, and nothing is left in
+    `waiting`. `begun`: a head has begun that is not complete.
+    """
+
+    __slots__ = (
+        "_barren", "_between", "_body", "_head", "_heads_left", "_known", "_limit", "_llhttp", "_owed", "_passed_over",
+        "_progress", "_room", "_url", "error", "given_up", "waiting",
+    )  # fmt: skip
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._llhttp: Any = httptools.HttpRequestParser(self)
+        self._head: Incoming | None = None
+        self._body: Incoming | None = None
+        self._passed_over: Incoming | None = None
+        self._url = b""
+        self._room = MAX_HEAD
+        self._progress = (0, 0)
+        self._barren = 0
+        self._between = True  # llhttp expects a request, and nothing of one has come
+        self._known: KnownHead | None = None
+        self._heads_left = HEADS + 1  # the first one is not worth the while: many connections carry just one request
+        self._owed = 0  # bytes of a known request's body that are still to come
+        self.waiting: list[Incoming] = []
+        self.error = False
+        self.given_up = False
+
+    @property
+    def begun(self) -> bool:
+        return self._head is not None
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether something is kept of requests that are not complete, or wait."""
+        return self._body is not None or bool(self.waiting)
+
+    @property
+    def kept(self) -> int:
+        """How many bytes of them; a head that is not complete is not counted."""
+        size = _size(self.waiting)
+        body = self._body
+        if body is not None and not (self.waiting and self.waiting[-1] is body):
+            size += len(body.content)
+        return size
+
+    def give_up(self) -> None:
+        """Drop requests that are not complete, or wait, and read no more: there is no room for them."""
+        if self._body is not None:
+            self._body.given_up = True
+            self._body.content = b""
+        self.waiting.clear()
+        self.given_up = True
+        self._stop()
+
+    def feed(self, data: bytes) -> None:
+        """Never raises: see `waiting`, `error`, and the requests themselves."""
+        if self.error:
+            return
+        try:
+            self._feed(data)
+        except (_Refused, httptools.HttpParserError):
+            self._stop()
+
+    def close(self) -> None:
+        """Breaks the reference cycle with llhttp's callbacks, so that nothing waits for the gc."""
+        self._stop()
+
+    # --- inside
+
+    def _feed(self, data: bytes) -> None:
+        while data:
+            if self._owed:
+                data = self._take(data)
+                continue
+            if self._between and self._known is not None and len(self.waiting) < MAX_WAITING:
+                found = self._known.begin(data)
+                if found is not None:
+                    request, at = found
+                    self.waiting.append(request)
+                    data = data[at:]
+                    if request.length == len(data) <= self._limit:  # most: all of it has come
+                        request.content = data
+                        request.size = len(data)
+                        request.over = True
+                        break
+                    self._owe(request)
+                    continue
+            self._parse(data)
+            break
+        if len(self.waiting) > 1 and _size(self.waiting) > MAX_KEPT:
+            raise _Refused
+
+    def _owe(self, request: Incoming) -> None:
+        """Llhttp is not asked about the head, nor about the body."""
+        self._owed = request.length
+        if self._owed:
+            self._body = request
+        else:
+            request.over = True
+
+    def _take(self, data: bytes) -> bytes:
+        """The body of a request with a known head. Returns what stands behind it."""
+        owed = self._owed
+        part = data[:owed]
+        self._owed = owed - len(part)
+        self.on_body(part)
+        if not self._owed:
+            self.on_message_complete()
+        return data[owed:]
+
+    def _parse(self, data: bytes) -> None:
+        """By llhttp."""
+        between, body, expected = self._between, self._body, len(self.waiting) + 1
+        size = body.size if body is not None else 0
+        rest = data
+        while rest:
+            try:
+                self._llhttp.feed_data(rest)
+                break
+            except httptools.HttpParserUpgrade as upgrade:
+                rest = rest[upgrade.args[0] :]
+                self._go_on()
+        begun = self.waiting[-1] if between and len(self.waiting) == expected else None
+        if begun is not None:
+            self._remember(data, begun)
+        self._between = False
+        if self._head is not None:
+            self._count_barren(len(data), (self._room, -1))
+        elif self._body is not None:
+            self._count_barren(len(data), (self._room, self._body.size))
+        elif body is not None:
+            self._between = body.keep_alive and body.size - size == len(data)
+        elif begun is not None and begun.keep_alive and begun.length >= 0:
+            self._between = data.index(b"\r\n\r\n") + 4 + begun.length == len(data)
+
+    def _remember(self, data: bytes, request: Incoming) -> None:
+        """`data` begins with this request's head."""
+        if self._heads_left:
+            self._heads_left -= 1
+            if self._heads_left < HEADS:
+                self._known = known(data, request)
+        else:
+            self._known = None
+
+    def _count_barren(self, size: int, progress: tuple[int, int]) -> None:
+        """`progress`: what is left of the head's room, and how much there is of the body."""
+        self._barren = self._barren + size if progress == self._progress else 0
+        self._progress = progress
+        if self._barren > MAX_BARREN:
+            raise _Refused
+
+    def _go_on(self) -> None:
+        """Behind the head of an upgrade, where llhttp has ended: another reads its body, if it has one, and what follows."""
+        self._llhttp = httptools.HttpRequestParser(self)
+        if self._passed_over is not None:
+            length = self._passed_over.length
+            framing = b"Content-Length: %d" % length if length >= 0 else b"Transfer-Encoding: chunked"
+            self._llhttp.feed_data(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % framing)
+
+    def _stop(self) -> None:
+        self.error = True
+        self._llhttp = None
+        self._head = None
+        self._known = None
+        if self._body is not None:
+            self._body.broken = True
+            self._body = None
+        if self._passed_over is not None:
+            self._passed_over.broken = True
+            self._passed_over = None
+
+    # --- llhttp's callbacks
+
+    def on_message_begin(self) -> None:
+        if self._passed_over is not None:
+            return
+        if len(self.waiting) >= MAX_WAITING:
+            raise _Refused
+        self._head = Incoming()
+        self._url = b""
+        self._room = MAX_HEAD
+        self._progress = (0, 0)
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+        if len(self._url) > MAX_LINE:
+            raise _Refused
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        size = len(name) + len(value)
+        self._room = room = self._room - size - FIELD
+        if room < 0 or size > MAX_LINE:
+            raise _Refused
+        head = self._head
+        if head is None:
+            return  # a trailer: bounded, of no use
+        value = value.rstrip()  # only spaces and tabs: llhttp lets no other white space through
+        head.pairs.append((name, value))
+        key = NAMES.get(name) or name.lower().decode("latin-1")
+        fields = head.fields
+        text = value.decode("latin-1")
+        fields[key] = f"{fields[key]}, {text}" if key in fields else text
+
+    def on_headers_complete(self) -> None:
+        if self._passed_over is not None:
+            self._body, self._passed_over = self._passed_over, None
+            return
+        head, llhttp = self._head, self._llhttp
+        version = _VERSIONS.get(llhttp.get_http_version())
+        if head is None or version is None:
+            raise _Refused
+        head.version = version
+        head.method = llhttp.get_method().decode("latin-1")
+        head.target = self._url.decode("latin-1")
+        head.keep_alive = llhttp.should_keep_alive()
+        _check(head)
+        head.weight = MAX_HEAD - self._room + len(self._url)
+        if self.waiting and _size(self.waiting) + head.weight > MAX_KEPT:
+            raise _Refused
+        self._head = None
+        self.waiting.append(head)
+        if head.length and llhttp.should_upgrade():  # llhttp would take the body for the next request
+            self._passed_over = head
+        else:
+            self._body = head
+
+    def on_body(self, data: bytes) -> None:
+        body = self._body
+        if body is None:
+            raise _Refused
+        body.size += len(data)
+        if body.size > self._limit:
+            body.content = b""
+        elif not body.content:
+            body.content = data
+        else:
+            if isinstance(body.content, bytes):
+                body.content = bytearray(body.content)
+            body.content += data
+
+    def on_message_complete(self) -> None:
+        body = self._body
+        if body is not None:
+            body.over = True
+            self._body = None
+
+
+def _size(requests: list[Incoming]) -> int:
+    return sum([request.weight + len(request.content) for request in requests])
+
+
+def _check(head: Incoming) -> None:
+    """What RFC 9112 leaves to the recipient's choice, or llhttp to its caller."""
+    fields = head.fields
+    host = fields.get("host")
+    if host is None:
+        if head.version == (1, 1):
+            raise _Refused
+    elif not _HOST(host):
+        raise _Refused
+    if head.method == "CONNECT" or "#" in head.target:  # what follows a CONNECT would be for a tunnel
+        raise _Refused
+    coding = fields.get("transfer-encoding")
+    if coding is not None:
+        if head.version != (1, 1) or coding.lower() != "chunked":
+            raise _Refused
+        head.length = -1
+    elif (length := fields.get("content-length")) is not None:
+        head.length = int(length)

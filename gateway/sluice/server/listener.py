@@ -1,0 +1,188 @@
+"""A listening socket and its connections: how many there may be, how long they may be slow, and how they end.
+
+Who comes when all places are taken is answered 503 and closed. As many of those as there are places for are waited for until
+they have read it; the others' connections are closed at once, which may reach them before they have read their answer.
+"""
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from email.utils import formatdate
+
+from sluice.aio.outbox import Outbox
+from sluice.config.types import Server as ServerConfig
+from sluice.server.acceptor import Acceptor
+from sluice.server.bodies import Unfinished
+from sluice.server.connection import LINGER, OVERLOADED, Connection, State
+from sluice.server.exchange import Exchange
+
+Dispatch = Callable[[Exchange], Awaitable[None]]
+REFUSED = 64
+"""Connections that are waited for while they read that they are refused."""
+FRESH = 1.0
+"""Seconds for which a connection that is new, or has just been used, may be about to bring a request."""
+
+
+class Listener:
+    """Build it inside the event loop. `dispatch` answers a request, and sees to it that any error is answered.
+
+    `broken` is told the status of what was answered before it was a request: no HTTP (400), too slow (408), one connection
+    too many (503). `warn` is told of connections that could not be served, each time, with the event and its fields. Bounds
+    are `config`'s; what the kernel has not sent yet and what waits here are bounded by `send_buffer` each.
+    `draining`: answers say that they close their connections; `closing`: they do, whether they have said so or not.
+    """
+
+    def __init__(
+        self,
+        dispatch: Dispatch,
+        config: ServerConfig,
+        broken: Callable[[int], None],
+        *,
+        connections: int | None = None,
+        refused: int = REFUSED,
+        warn: Callable[..., object] = lambda event, **fields: None,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.outbox = Outbox(self.loop)
+        self.dispatch = dispatch
+        self.broken = broken
+        self.draining = self.closing = False
+        self.date = Date()
+        self.connections: set[Connection] = set()
+        self._refused: set[Connection] = set()
+        self._max_refused = refused
+        self._emptied: asyncio.Event | None = None
+        self._cancelled: set[asyncio.Task[None]] = set()
+        self._warn = warn
+        self.max_connections = config.max_connections if connections is None else connections
+        self.body_limit = int(config.body_limit)
+        self.body_timeout = float(config.body_timeout)
+        self.unfinished = Unfinished(int(config.body_memory))
+        self.send_buffer = int(config.send_buffer)
+        self.bounds: dict[State, float] = {
+            "head": float(config.header_timeout), "idle": float(config.keepalive_timeout),
+            "unread": float(config.write_idle), "linger": LINGER,
+        }  # fmt: skip
+
+    def listen(self, bound: socket.socket) -> Acceptor:
+        """Serve what comes to this socket, which is bound and does not wait. Raises OSError."""
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit what is set here
+        # What may wait here for a slow reader is bounded, and what is on its way to a fast one is not: a bound of both
+        # (SO_SNDBUF) has the sender wait for acknowledgements, which come 40 ms late where whole segments are few.
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, self.send_buffer)
+        return Acceptor(bound, self.take, self._starved)
+
+    # --- connections come
+
+    def take(self, accepted: socket.socket) -> None:
+        """Serve a connection, or refuse it where there are `max_connections`."""
+        if len(self.connections) < self.max_connections:
+            connection = Connection(self)
+            self.connections.add(connection)
+        else:
+            self.broken(503)
+            self._warn("connections_refused", max_connections=self.max_connections)
+            if len(self._refused) >= self._max_refused:
+                _turn_away(accepted)
+                return
+            connection = Connection(self, refused=True)
+            self._refused.add(connection)
+        self.loop.create_task(self._begin(connection, accepted))
+
+    async def _begin(self, connection: Connection, accepted: socket.socket) -> None:
+        try:
+            await self.loop.connect_accepted_socket(lambda: connection, accepted)
+        except OSError:  # it was reset meanwhile
+            accepted.close()
+            self.left(connection)
+
+    def _starved(self, error: OSError) -> None:
+        self._warn("accept_failed", reason=error.strerror)
+
+    def sweep(self, now: float) -> None:
+        """Close connections that have been slow for too long. `now` on the monotonic clock."""
+        for connection in (*self.connections, *self._refused):
+            connection.look(now)
+
+    async def shutdown(self, timeout: float) -> None:
+        """Close all connections: idle ones now, those that are being answered within `timeout` seconds.
+
+        Then wait until their requests' tasks have ended, for as long again: what they settle at their end must be under way
+        before the stores are closed.
+        """
+        self.draining = self.closing = True
+        for connection in (*self.connections, *self._refused):
+            if connection.exchange is None:
+                connection.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._empty()
+        for connection in (*self.connections, *self._refused):
+            connection.abort()
+        await self._empty()
+        if self._cancelled:
+            await asyncio.wait(list(self._cancelled), timeout=timeout)
+
+    def cancel(self, task: "asyncio.Task[None]") -> None:
+        """End the task of a request whose client has left."""
+        task.cancel()
+        self._cancelled.add(task)
+        task.add_done_callback(self._cancelled.discard)
+
+    async def answered(self, fresh: float = FRESH) -> None:
+        """Returns when no request is being answered, and none is about to come.
+
+        A connection that is new, or was used less than FRESH seconds ago, is given `fresh` seconds to bring one: it is on its
+        way as a rule, and would be reset by closing.
+        """
+        until = time.monotonic() + fresh
+        while self._expected(until):  # noqa: ASYNC110 (time passing is one of its reasons to end)
+            await asyncio.sleep(0.01)
+
+    def _expected(self, until: float) -> bool:
+        now = time.monotonic()
+        return any(
+            connection.exchange is not None
+            or (now < until and (connection.state == "head" or (connection.state == "idle" and now - connection.since < FRESH)))
+            for connection in self.connections
+        )
+
+    def left(self, connection: Connection) -> None:
+        """It is closed, and its handler has been told."""
+        self.connections.discard(connection)
+        self._refused.discard(connection)
+        if not self.connections and not self._refused and self._emptied is not None:
+            self._emptied.set()
+
+    async def _empty(self) -> None:
+        if self.connections or self._refused:
+            self._emptied = asyncio.Event()
+            await self._emptied.wait()
+
+
+def _turn_away(accepted: socket.socket) -> None:
+    """Answer 503 and close, at once. What has come of a request is read, for closing would be a reset otherwise."""
+    with accepted, contextlib.suppress(OSError):
+        accepted.setblocking(False)
+        accepted.send(OVERLOADED)
+        accepted.shutdown(socket.SHUT_WR)
+        accepted.recv(64 << 10)
+
+
+class Date:
+    """The Date header's text (RFC 9110 5.6.7), made once a second."""
+
+    __slots__ = ("_second", "_text")
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._text = ""
+
+    def __call__(self) -> str:
+        second = int(time.time())
+        if second != self._second:
+            self._second = second
+            self._text = formatdate(second, usegmt=True)
+        return self._text

@@ -1,0 +1,270 @@
+"""Addresses of Redis as they stand in the configuration: one parser for everybody who uses it.
+
+    redis://[[user]:password@]host[:port][/db][?options]     valkey:// is the same; rediss:// and valkeys:// speak TLS
+    unix://[[user]:password@]/path/to/socket[?options]
+    redis+sentinel://[[user]:password@]host[:port],host[:port]/service[/db][?options]     also rediss+sentinel:// …
+
+An address is checked whole and never quoted in an error, for it may hold a password: errors name the place by its character.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+
+from sluice.config.units import Seconds
+
+SCHEMES: Mapping[str, bool] = {"redis": False, "rediss": True, "valkey": False, "valkeys": True}
+"""Whether it speaks TLS."""
+SENTINEL = "+sentinel"
+PORT, SENTINEL_PORT = 6379, 26379
+EXPECTED = "a redis://, rediss:// or unix:// URL"
+LONGEST = 60.0
+"""Seconds that a timeout may be at most."""
+MOST_DATABASES = 1 << 20
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where a Redis is and how to speak to it. `hosts` are the sentinels' where `service` is set; `path` is a socket's.
+
+    `timeout` for one call and `connect_timeout` for a connection, in seconds; None: what the store finds usual.
+    `health_check_interval`: seconds after which an idle connection is tried before it is used, 0: never.
+    `tls`: the options of ssl, None where it is not spoken.
+    """
+
+    hosts: tuple[tuple[str, int], ...] = ()
+    service: str = ""
+    path: str = ""
+    db: int = 0
+    username: str | None = None
+    password: str | None = None
+    sentinel_username: str | None = None
+    sentinel_password: str | None = None
+    timeout: float | None = None
+    connect_timeout: float | None = None
+    health_check_interval: float = 0.0
+    tls: Mapping[str, Any] | None = None
+
+
+def is_redis(text: str) -> bool:
+    """Whether the text claims to be an address of Redis: what is wrong with it then is for `address_of` to say."""
+    scheme, separator, _ = text.partition("://")
+    return bool(separator) and (scheme == "unix" or scheme.removesuffix(SENTINEL) in SCHEMES)
+
+
+def address_of(text: str) -> Address:
+    """The address that `text` is. Raises ValueError, with what is wrong and at which character, but without quoting it."""
+    scheme, separator, rest = text.partition("://")
+    if not separator or not (scheme == "unix" or scheme.removesuffix(SENTINEL) in SCHEMES):
+        raise ValueError(f"expected {EXPECTED}")
+    return _Reader(text, scheme, len(scheme) + 3, rest).address()
+
+
+class _Reader:
+    """The parts of one address; `_at` is where its authority begins."""
+
+    def __init__(self, text: str, scheme: str, at: int, rest: str) -> None:
+        self._text = text
+        self._scheme = scheme
+        self._at = at
+        _refuse_characters(text)
+        if (hash_ := text.find("#")) >= 0:
+            raise ValueError(f'character {hash_ + 1}: "#" must be written as %23')
+        before, question, query = rest.partition("?")
+        if question and "@" in query and query.partition("=")[0] not in OPTIONS:
+            raise ValueError(f'character {at + len(before) + 1}: "?" in a password must be written as %3F')
+        credentials, self._credentials, self._place = self._split(before)
+        self._options = _options(query, at + len(before) + 1)
+        self._username, self._password = self._login(credentials)
+
+    def _split(self, before: str) -> tuple[str, bool, str]:
+        """Credentials, whether there are any, and what is behind them."""
+        if self._scheme == "unix" and before.startswith("/"):
+            self._place_at = self._at
+            return "", False, before
+        credentials, sign, place = before.rpartition("@")
+        if (slash := credentials.find("/")) >= 0:
+            raise ValueError(f'character {self._at + slash + 1}: "/" in a user or password must be written as %2F')
+        self._place_at = self._at + len(credentials) + len(sign)
+        return credentials, bool(sign), place
+
+    def _login(self, credentials: str) -> tuple[str | None, str | None]:
+        user, colon, password = credentials.partition(":")
+        if self._credentials and not colon:
+            raise ValueError(f'character {self._place_at}: a password is written as ":password@", a user as "user:password@"')
+        return _decoded(user, self._at) or None, _decoded(password, self._at + len(user) + 1) or None
+
+    def address(self) -> Address:
+        options = self._options
+        shared: dict[str, Any] = {
+            "username": self._username,
+            "password": self._password,
+            "timeout": options.get("timeout"),
+            "connect_timeout": options.get("connect_timeout"),
+            "health_check_interval": options.get("health_check_interval", 0.0),
+        }
+        if self._scheme == "unix":
+            self._only(options, *USUAL)
+            if not self._place.startswith("/") or len(self._place) < 2:
+                raise ValueError(
+                    f"character {self._place_at + 1}: expected the path of a socket, such as unix:///run/redis.sock"
+                )
+            return Address(path=_decoded(self._place, self._place_at), db=options.get("db", 0), **shared)
+        plain = self._scheme.removesuffix(SENTINEL)
+        tls = {name: value for name, value in options.items() if name.startswith("ssl_")} if SCHEMES[plain] else None
+        usual = (*USUAL, *(TLS if tls is not None else ()))
+        hosts, _, path = self._place.partition("/")
+        path_at = self._place_at + len(hosts) + 1
+        if self._scheme.endswith(SENTINEL):
+            self._only(options, *usual, "sentinel_username", "sentinel_password")
+            service, _, db = path.partition("/")
+            if not service:
+                raise ValueError(
+                    f"character {path_at + 1}: expected the name of the service, as {self._scheme}://host:port/service"
+                )
+            return Address(
+                hosts=self._hosts(hosts, SENTINEL_PORT),
+                service=_decoded(service, path_at),
+                db=self._database(db, path_at + len(service) + 1),
+                sentinel_username=options.get("sentinel_username"),
+                sentinel_password=options.get("sentinel_password"),
+                tls=tls,
+                **shared,
+            )
+        self._only(options, *usual)
+        if "," in hosts:
+            raise ValueError(f"character {self._place_at + hosts.index(',') + 1}: several hosts are for redis+sentinel://")
+        return Address(hosts=self._hosts(hosts, PORT), db=self._database(path, path_at), tls=tls, **shared)
+
+    def _only(self, options: Mapping[str, Any], *known: str) -> None:
+        for name in options:
+            if name not in known:
+                raise ValueError(f"the option {name} is of no use in a {self._scheme}:// address")
+
+    def _database(self, text: str, at: int) -> int:
+        text = text.removesuffix("/")
+        if not text:
+            return int(self._options.get("db", 0))
+        if "db" in self._options:
+            raise ValueError("the database is named twice: as /db and as ?db=")
+        return _number(text, at)
+
+    def _hosts(self, text: str, port: int) -> tuple[tuple[str, int], ...]:
+        found, at = [], self._place_at
+        for part in text.split(","):
+            found.append(_host(part, port, at))
+            at += len(part) + 1
+        return tuple(found)
+
+
+def _refuse_characters(text: str) -> None:
+    for at, character in enumerate(text, 1):
+        if character <= " " or character == "\x7f" or not character.isprintable():
+            raise ValueError(f"character {at}: white space or a control character; in a password write it as %20 and the like")
+
+
+def _decoded(text: str, at: int) -> str:
+    """Percent escapes read; `at` characters stand before it."""
+    if stray := re.search(r"%(?![0-9A-Fa-f]{2})", text):
+        raise ValueError(f'character {at + stray.start() + 1}: "%" must be written as %25')
+    decoded = unquote(text, errors="surrogateescape")
+    if any("\udc80" <= character <= "\udcff" for character in decoded):
+        raise ValueError(f"character {at + 1}: its percent escapes are not UTF-8")
+    return decoded
+
+
+def _host(text: str, port: int, at: int) -> tuple[str, int]:
+    found = re.fullmatch(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<name>[^\[\]:]+))(?::(?P<port>.*))?", text)
+    if found is None:
+        raise ValueError(f"character {at + 1}: expected host or host:port (IPv6 in brackets)")
+    host = found["six"] or found["name"]
+    if not re.fullmatch(r"[A-Za-z0-9_.:-]+", host):
+        raise ValueError(f"character {at + 1}: not the name of a host (a password ends in @)")
+    if found["port"] is None:
+        return host, port
+    if not re.fullmatch(r"[0-9]{1,5}", found["port"]) or not 0 < int(found["port"]) < 65536:
+        raise ValueError(f"character {at + found.start('port') + 1}: expected a port from 1 to 65535 (a password ends in @)")
+    return host, int(found["port"])
+
+
+def _number(text: str, at: int) -> int:
+    if not re.fullmatch(r"[0-9]{1,7}", text) or int(text) > MOST_DATABASES:
+        raise ValueError(f"character {at + 1}: expected the number of a database, such as /0")
+    return int(text)
+
+
+# --- options
+
+
+def _seconds(text: str) -> float:
+    seconds = float(Seconds.parse(float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) else text))
+    if not 0 < seconds <= LONGEST:
+        raise ValueError(f"expected more than 0 and at most {LONGEST:g}s")
+    return seconds
+
+
+def _interval(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,5}", text):
+        raise ValueError("expected whole seconds, 0 for never")
+    return float(text)
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError("expected true or false")
+    return text.lower() == "true"
+
+
+def _requirement(text: str) -> str:
+    if text not in ("required", "optional", "none"):
+        raise ValueError("expected required, optional or none")
+    return text
+
+
+def _db(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,7}", text):
+        raise ValueError("expected the number of a database")
+    return int(text)
+
+
+def _some(text: str) -> str:
+    if not text:
+        raise ValueError("must not be empty")
+    return text
+
+
+USUAL = ("timeout", "connect_timeout", "db", "health_check_interval")
+TLS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")
+OPTIONS: Mapping[str, Callable[[str], Any]] = {
+    "timeout": _seconds,
+    "connect_timeout": _seconds,
+    "health_check_interval": _interval,
+    "db": _db,
+    "sentinel_username": _some,
+    "sentinel_password": _some,
+    "ssl_ca_certs": _some,
+    "ssl_certfile": _some,
+    "ssl_keyfile": _some,
+    "ssl_cert_reqs": _requirement,
+    "ssl_check_hostname": _flag,
+}
+
+
+def _options(query: str, at: int) -> dict[str, Any]:
+    """`at` characters stand before the query."""
+    found: dict[str, Any] = {}
+    for part in query.split("&") if query else ():
+        name, sign, value = part.partition("=")
+        if name not in OPTIONS or not sign:
+            raise ValueError(f"character {at + 1}: unknown option; there are {', '.join(OPTIONS)}, each as name=value")
+        if name in found:
+            raise ValueError(f"character {at + 1}: the option {name} stands there twice")
+        decoded = _decoded(value, at + len(name) + 1)
+        try:
+            found[name] = OPTIONS[name](decoded)
+        except ValueError as error:
+            raise ValueError(f"character {at + len(name) + 2}: {name}: {error}") from None
+        at += len(part) + 1
+    return found

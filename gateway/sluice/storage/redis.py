@@ -1,0 +1,216 @@
+"""The one client of Redis that limits, keys, usage and resumable streams use, and the one rule of when it leaves a server.
+
+The rule: where a connection is lost, or the server turns out to be a replica (`storage.LEAVE`), all connections are dropped,
+those in use when their call is over, and the next one is made anew. It asks the sentinels who is the master now, where the
+address names some, else it resolves the host's name again. So a demoted master that keeps its connections is left by
+everybody with the first call that it refuses.
+
+Nothing is tried twice here, and no error carries what the server said: it may quote keys. `reason_of` says what it means.
+"""
+
+import asyncio
+import re
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import redis.asyncio as redis
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as NoConnection
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as NoReply
+
+from sluice.storage import LEAVE, Reason
+from sluice.storage.address import Address
+
+CONNECT = 1.0
+"""Seconds for a connection, with its password and database, where the address does not say."""
+FAILURES = (RedisError, OSError, TimeoutError, ValueError)
+"""What a call of Redis raises. ValueError: what is there is not what we put there."""
+
+_CODES: dict[str, Reason] = {
+    "NOAUTH": "noauth", "WRONGPASS": "wrongpass", "NOPERM": "noperm", "READONLY": "readonly", "LOADING": "loading",
+    "MOVED": "moved", "ASK": "moved", "CROSSSLOT": "moved", "CLUSTERDOWN": "clusterdown", "MASTERDOWN": "masterdown",
+    "NOREPLICAS": "noreplicas", "MISCONF": "misconf", "OOM": "oom", "BUSY": "busy", "TRYAGAIN": "busy",
+}  # fmt: skip
+_WORDS: tuple[tuple[str, Reason], ...] = (
+    ("db index is out of range", "database"),
+    ("select is not allowed in cluster mode", "database"),
+    ("without any password configured", "wrongpass"),
+    ("no password is set", "wrongpass"),
+    ("invalid password", "wrongpass"),
+    ("authentication required", "noauth"),
+    ("unauthenticated", "noauth"),  # of a command that is too large for a stranger: "unauthenticated multibulk length"
+    ("invalid username-password pair", "wrongpass"),
+    ("user executing the script can't", "noperm"),
+    ("acl failure", "noperm"),
+    ("no permissions to", "noperm"),
+    ("this user has no permissions", "noperm"),
+    ("command not allowed when used memory", "oom"),
+    ("you can't write against a read only replica", "readonly"),
+    ("can't write against a read only", "readonly"),
+    ("loading the dataset in memory", "loading"),
+)
+"""Errors whose code is not at their beginning: those of a script are wrapped, and redis-py cuts off the codes that it knows."""
+_CODE = re.compile(r"(?<![A-Z])(" + "|".join(_CODES) + r")\b")
+
+
+class RedisFailed(Exception):
+    """Redis did not do it, or nobody knows whether it did. Says the reason and nothing else."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason: Reason = reason
+
+
+def reason_of(error: BaseException) -> Reason:
+    """What an error of redis-py, of the socket below it, or of a reply that is not ours means."""
+    if isinstance(error, RedisFailed):
+        return error.reason
+    for one in _causes(error):
+        if isinstance(one, ssl.SSLError):
+            return "tls"
+        if isinstance(one, MasterNotFoundError):
+            return "no_master"
+    code = getattr(error, "status_code", None)
+    if isinstance(code, str) and code in _CODES:
+        return _CODES[code]
+    text = str(error)[:500]
+    if isinstance(error, RedisError):
+        lower = text.lower()
+        if found := next((reason for words, reason in _WORDS if words in lower), None):
+            return found
+        if code := _CODE.search(text):
+            return _CODES[code[1]]
+    if isinstance(error, NoReply | TimeoutError):
+        return "timeout"
+    if isinstance(error, NoConnection | OSError):
+        return "connection"
+    return "reply"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    at: BaseException | None = error
+    for _ in range(8):
+        if at is None:
+            return
+        yield at
+        at = at.__cause__ or at.__context__
+
+
+def answer_of_master(replies: Sequence[Any]) -> Any:
+    """The answer to a question that was asked behind a write that changes nothing. Raises what either was refused with.
+
+    A master that was demoted goes on to answer questions, by what it knew; the write is what it refuses. Other reasons to
+    refuse writes are no reason not to read.
+    """
+    written, answer = replies
+    if isinstance(written, Exception) and reason_of(written) in LEAVE:
+        raise written
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+class Client:
+    """Connections to the Redis at `address`, at most `connections`, for which a call waits `wait` seconds.
+
+    `raw` is redis-py's client, for those that see to deadlines and errors themselves. A reply is waited for without a
+    deadline of its own (redis-py's costs a task per write): the caller has one.
+    """
+
+    def __init__(self, address: Address, *, connections: int, wait: float, **options: Any) -> None:
+        connect = address.connect_timeout if address.connect_timeout is not None else max(CONNECT, address.timeout or 0.0)
+        self._sentinel: Sentinel | None = None
+        usual: dict[str, Any] = {
+            "retry": Retry(NoBackoff(), 0),
+            "socket_timeout": None,
+            "socket_connect_timeout": connect,
+            "protocol": 2,
+            "driver_info": None,
+            "db": address.db,
+            "username": address.username,
+            "password": address.password,
+            "health_check_interval": address.health_check_interval,
+            **options,
+        }
+        kind: type[Any] = redis.Connection
+        if address.path:
+            kind, usual["path"] = redis.UnixDomainSocketConnection, address.path
+        elif address.service:
+            self._sentinel = _sentinel(address, connect)
+            kind = _TlsMasterConnection if address.tls is not None else _MasterConnection
+            usual |= {"ask": self._sentinel.discover_master, "service": address.service}
+        else:
+            kind = redis.SSLConnection if address.tls is not None else redis.Connection
+            [(usual["host"], usual["port"])] = address.hosts
+        if not address.path:
+            usual |= address.tls or {}
+        self._pool: Any = redis.BlockingConnectionPool(
+            max_connections=connections, timeout=wait, connection_class=kind, **usual
+        )
+        self.raw: Any = redis.Redis.from_pool(self._pool)
+
+    @asynccontextmanager
+    async def asking(self, timeout: float) -> AsyncIterator[Any]:
+        """`raw`, for calls that take `timeout` seconds at most. Raises RedisFailed; the rule is obeyed by then."""
+        try:
+            async with asyncio.timeout(timeout):
+                yield self.raw
+        except FAILURES as error:
+            reason = reason_of(error)
+            if reason in LEAVE:
+                await self.leave()
+            raise RedisFailed(reason) from error
+
+    async def leave(self) -> None:
+        """Drop all connections: idle ones now, those in use when their call is over."""
+        for connection in self._pool._in_use_connections:
+            connection.mark_for_reconnect()
+        try:
+            await self._pool.disconnect(inuse_connections=False)
+        except FAILURES:  # it was lost already
+            return
+
+    async def close(self) -> None:
+        await self.raw.aclose()
+        for sentinel in self._sentinel.sentinels if self._sentinel is not None else ():
+            await sentinel.aclose()
+
+
+def _sentinel(address: Address, timeout: float) -> Sentinel:
+    options: dict[str, Any] = {
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "retry": Retry(NoBackoff(), 0),
+        "username": address.sentinel_username,
+        "password": address.sentinel_password,
+    }
+    if address.tls is not None:
+        options |= {"ssl": True, **address.tls}
+    return Sentinel(list(address.hosts), sentinel_kwargs=options)  # type: ignore[no-untyped-call]
+
+
+class _ToMaster:
+    """A connection that asks the sentinels, each time that it is made, who is the master."""
+
+    def __init__(self, *, ask: Callable[[str], Any], service: str, **options: Any) -> None:
+        super().__init__(**options)
+        self._ask = ask
+        self._service = service
+
+    async def connect(self) -> None:
+        if not self.is_connected:  # type: ignore[attr-defined]
+            self.host, self.port = await self._ask(self._service)
+        await super().connect()  # type: ignore[misc]
+
+
+class _MasterConnection(_ToMaster, redis.Connection):
+    pass
+
+
+class _TlsMasterConnection(_ToMaster, redis.SSLConnection):
+    pass

@@ -1,0 +1,129 @@
+"""Log lines about what goes on for a while: one when it begins, one a minute while it lasts, one when it is over.
+
+A provider that refuses a key refuses it a hundred times a second, and a breaker that is open stays open for hours: the
+first needs no line each time, the second more than the one that scrolled by at three in the morning.
+"""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from sluice.errors import UpstreamError
+from sluice.routing.health import Health, State
+
+EVERY = 60.0
+"""Seconds between two lines about the same thing."""
+
+Level = Literal["warning", "error"]
+
+
+class _Condition(msgspec.Struct, eq=False):
+    """What goes on, and since when; `said_at` and `seen_at` are when it was last logged and last noticed."""
+
+    level: Level
+    event: str
+    fields: Mapping[str, object]
+    began: float
+    said_at: float
+    seen_at: float
+    times: int = 0
+
+
+class Notices:
+    """`clock` is monotonic, in seconds. `tick` is to be called about once a second."""
+
+    def __init__(self, log: Any, clock: Callable[[], float]) -> None:
+        self._log = log
+        self._clock = clock
+        self._states: dict[Hashable, _Condition] = {}
+        self._events: dict[Hashable, _Condition] = {}
+
+    def begin(self, key: Hashable, level: Level, event: str, **fields: object) -> None:
+        """A state begins that lasts until `end`: a line now, and one a minute. Nothing where it has begun already."""
+        if key not in self._states:
+            now = self._clock()
+            self._states[key] = _Condition(level, event, fields, now, now, now)
+            self._write(level, event, fields)
+
+    def end(self, key: Hashable, event: str) -> None:
+        """The state is over: a line, with how many seconds it lasted. Nothing where it had not begun."""
+        state = self._states.pop(key, None)
+        if state is not None:
+            self._write("warning", event, {**state.fields, "lasted": round(self._clock() - state.began, 3)})
+
+    def tick(self, now: float) -> None:
+        """Say again what lasts and was not said for a minute."""
+        for state in self._states.values():
+            if now - state.said_at >= EVERY:
+                state.said_at = now
+                self._write(state.level, state.event, {**state.fields, "lasts": round(now - state.began, 3)})
+
+    def seen(self, key: Hashable, level: Level, event: str, **fields: object) -> None:
+        """Something happened that tends to happen again: a line at first, then at most one a minute, with `times` since."""
+        now = self._clock()
+        known = self._events.get(key)
+        if known is None:
+            self._events[key] = _Condition(level, event, fields, now, now, now)
+            self._write(level, event, fields)
+            return
+        known.seen_at = now
+        known.times += 1
+        if now - known.said_at >= EVERY:
+            self._write(level, event, {**fields, "times": known.times})
+            known.said_at, known.times = now, 0
+
+    def unseen(self, key: Hashable, event: str) -> bool:
+        """The contrary of what was seen happened. It is over, and said to be, where it was not seen for a minute: what comes
+        and goes is no change each time. Returns whether it is over."""
+        known = self._events.get(key)
+        if known is not None and self._clock() - known.seen_at < EVERY:
+            return False
+        if known is not None:
+            del self._events[key]
+            self._write("warning", event, known.fields)
+        return True
+
+    def _write(self, level: Level, event: str, fields: Mapping[str, object]) -> None:
+        (self._log.error if level == "error" else self._log.warning)(event, **fields)
+
+
+class TargetNotices:
+    """What the log is told of one target, and of the aliases that have no other. Give it to the target's `Health`.
+
+    `siblings`: by alias, the health of all its targets; it may be filled in later.
+    """
+
+    def __init__(self, notices: Notices, upstream: str, model: str, siblings: Mapping[str, Sequence[Health]]) -> None:
+        self._notices = notices
+        self._upstream = upstream
+        self._model = model
+        self._siblings = siblings
+
+    def changed(self, state: State, why: UpstreamError | None) -> None:
+        """The breaker opened, for this error, or closed. A half-open one is still open to the log."""
+        key = ("breaker", self._upstream, self._model)
+        if state is State.OPEN:
+            error = why.kind if why is not None else None
+            self._notices.begin(key, "warning", "breaker_open", upstream=self._upstream, model=self._model, error=error)
+        elif state is State.CLOSED:
+            self._notices.end(key, "breaker_closed")
+        else:
+            return
+        for alias, healths in self._siblings.items():
+            if any(health.closed for health in healths):
+                self._notices.end(("alias", alias), "alias_has_target")
+            else:
+                self._notices.begin(("alias", alias), "error", "alias_without_target", alias=alias, targets=len(healths))
+
+    def refused(self, error: UpstreamError) -> None:
+        """The provider did not accept our credentials, or our account: it wants its money."""
+        event = "account_refused" if error.kind == "billing" else "credentials_refused"
+        self._notices.seen(
+            ("credentials", self._upstream, self._model), "error", event,
+            upstream=self._upstream, model=self._model, upstream_status=error.status or None,
+        )  # fmt: skip
+
+    def accepted(self) -> bool:
+        """It did, this time. Returns whether that settles it."""
+        return self._notices.unseen(("credentials", self._upstream, self._model), "credentials_accepted")

@@ -1,0 +1,291 @@
+"""What is counted and logged of requests and of what goes wrong: one line and one count each, and never content."""
+
+import traceback
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from msgspec import UNSET, UnsetType
+
+from sluice.aio.deferred import NOW, Schedule, at_once
+from sluice.errors import GatewayError, NoRoom, RateLimited, Unauthorized, UpstreamError
+from sluice.identity.principal import Principal
+from sluice.proxy.call import NOTHING, Call
+from sluice.telemetry.logs import Line
+from sluice.telemetry.metrics import AUTH_REASONS, CODES, CallSeries, Lazy, Metrics, zero_of_alias
+from sluice.telemetry.series import Value
+
+FRONTENDS = ("widget", "openai")
+OTHER = "other"
+"""The alias of requests that named none that exists."""
+
+
+class CallLine(Line, kw_only=True):
+    """What a line says of a call; what is left out was not known."""
+
+    alias: str | UnsetType = UNSET
+    target: str | UnsetType | None = UNSET
+    attempts: list[str] | UnsetType = UNSET
+    attempt_costs: list[float | None] | UnsetType = UNSET
+    stream: bool | UnsetType = UNSET
+    end: str = "client_gone"
+    ttft: float | UnsetType | None = UNSET
+    tokens_in: int | UnsetType | None = UNSET
+    tokens_out: int | UnsetType | None = UNSET
+    estimated: bool | UnsetType = UNSET
+    cost_usd: float | UnsetType | None = UNSET
+    detail: str | UnsetType | None = UNSET
+    upstream_status: int | UnsetType | None = UNSET
+
+    def tell(self, call: Call) -> None:
+        ttft, cost = call.ttft, call.cost
+        answered = call.answered or (call.attempts[-1] if call.attempts else None)
+        self.alias = call.route.name
+        self.target = answered.target.label if answered is not None else None
+        self.attempts = [f"{attempt.target.label} {attempt.outcome}" for attempt in call.attempts]
+        several = len(call.attempts) > 1
+        if several:
+            self._tell_each(call)
+        self.stream = call.chat.stream
+        self.end = call.end
+        self.ttft = round(ttft, 6) if ttft is not None else None
+        used = answered.used if answered is not None and answered.used is not NOTHING else None
+        if several and used is not None:
+            for attempt in call.attempts:
+                used = used if attempt is answered or attempt.used is NOTHING else used.plus(attempt.used)
+        self.tokens_in = used.input if used is not None else None
+        self.tokens_out = used.output if used is not None else None
+        if answered is not None and used is not None and answered.usage is None:
+            self.estimated = True  # the provider did not say: its answer was cut, or it never does
+        self.cost_usd = round(cost, 9) if cost is not None else None
+        failed = call.error if isinstance(call.error, UpstreamError) else None
+        self.detail = (failed.detail or None) if failed is not None else None
+        self.upstream_status = (failed.status or None) if failed is not None else None
+
+    def _tell_each(self, call: Call) -> None:
+        """What each attempt cost, where several have generated something."""
+        costs = [attempt.cost for attempt in call.attempts]
+        if sum(attempt.used is not NOTHING for attempt in call.attempts) > 1:
+            self.attempt_costs = [round(cost, 9) if cost is not None else None for cost in costs]
+
+
+class RequestLine(CallLine, kw_only=True):
+    """The line of one chat request. Without a call: it was refused, or its call goes on.
+
+    `scope` and `resource` name the limit that refused it, `address` the client whose credentials were.
+    """
+
+    request_id: str
+    route: str
+    frontend: str
+    key: str | None
+    status: int | None
+    duration: float
+    error: str | None
+    reason: str | None
+    scope: str | UnsetType = UNSET
+    resource: str | UnsetType = UNSET
+    address: str | UnsetType = UNSET
+    event: str = "request"
+
+
+class DetachedLine(CallLine, kw_only=True):
+    """The line of a call that went on without its client; `error` is a type's name."""
+
+    request_id: str
+    error: str | None
+    event: str = "detached"
+
+
+def _level(status: int, error: GatewayError | None) -> str:
+    """Of a request's line: an answer of 5xx is worth waking up for, and so is an error told within one of 200."""
+    return "warning" if status >= 500 or (status == 200 and error is not None) else "info"
+
+
+def _more(error: GatewayError | None, address: str) -> dict[str, str]:
+    """What a line says of certain refusals: which limit it was, and from where wrong credentials came."""
+    match error:
+        case RateLimited() | NoRoom():
+            return {"scope": error.scope, "resource": error.resource}
+        case Unauthorized():
+            return {"address": address}
+        case _:
+            return {}
+
+
+_CLASSES = {number: f"{number}xx" for number in range(1, 6)}
+
+
+class Records:
+    """`say` writes the line of a request, `log` all others. `clock` is the monotonic one that calls are received on.
+
+    `conversations` names the kind of that store. `keys`: those that requests are also counted by. `used` is told of each
+    call when it is over, once, and whether it ended in an error. `later`: when what has ended well is counted and logged.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        log: Any,
+        say: Callable[[CallLine], None],
+        clock: Callable[[], float],
+        aliases: Iterable[str],
+        conversations: str,
+        keys: Iterable[str],
+        used: Callable[[Call, bool], object] = lambda call, failed: None,
+        later: Schedule = at_once,
+    ) -> None:
+        self._metrics = metrics
+        self._say = say
+        self._clock = clock
+        self._conversations = conversations
+        self._used = used
+        self._later = later
+        self._fetches: dict[str, str] = {}
+        self._by_key = {key: metrics.children("key_requests", (key,), CODES) for key in keys}
+        self.log = log
+        self.auth_failures = metrics.children("auth_failures", (), AUTH_REASONS)
+        self.series = Lazy[tuple[str, str], CallSeries](lambda pair: CallSeries(metrics, *pair))
+        self._said: set[str] = set()
+        for reason in AUTH_REASONS:
+            self.auth_failures[reason].kept = True
+        for alias in (*aliases, OTHER):
+            for frontend in FRONTENDS:
+                zero_of_alias(metrics, frontend, alias)
+
+    def decisions(self, scope: str, resource: str, decision: str) -> Value:
+        """The series of a decision of limits."""
+        found: Value = self._metrics.child("ratelimit_decisions", scope, resource, decision)
+        return found
+
+    def keys_fetched(self, issuer: str, outcome: str, keys: int) -> None:
+        """An issuer's key set was fetched, or could not be: each is counted, and a change is logged."""
+        self._metrics.child("jwks_fetches", issuer, outcome).inc()
+        if self._fetches.get(issuer) != outcome:
+            self._fetches[issuer] = outcome
+            say = self.log.info if outcome == "ok" else self.log.warning
+            say("jwks", issuer=issuer, outcome=outcome, keys=keys)
+
+    def not_kept(self, operation: str, error: Exception) -> None:
+        """A conversation store failed: a call went without its history, or its turn was not stored."""
+        self._metrics.child("conversation_store_errors", self._conversations, operation).inc()
+        self.log.error("conversation_not_kept", operation=operation, error=type(error).__name__)
+
+    def not_journaled(self) -> None:
+        """The store of resumable streams failed: what runs goes on, but cannot be resumed."""
+        self._metrics.child("conversation_store_errors", "redis", "journal").inc()
+
+    def address_unreadable(self, header: str) -> None:
+        """What trusted proxies say of a client cannot be read: it counts as the proxy's own address. The log says so once."""
+        self._metrics.child("client_address_unreadable", header).inc()
+        if header not in self._said:
+            self._said.add(header)
+            self.log.warning("client_address_unreadable", header=header, counted_as="the connection's own address")
+
+    def address_unheeded(self, header: str) -> None:
+        """There seems to be a proxy in front, and none is configured: said once."""
+        hint = "server.trusted_proxies is empty: all callers behind a proxy count as its address"
+        self.log.warning("client_address_unheeded", header=header, hint=hint)
+
+    def broken(self, status: int) -> None:
+        """What was answered before it was a request: no HTTP (400), too slow (408), one connection too many (503)."""
+        self.series["widget", OTHER].requests[f"{status // 100}xx"].inc()
+
+    def crashed(self, crash: Exception, request_id: str) -> None:
+        """A fault of ours: where it happened, without values (they may hold what a caller sent)."""
+        frames = [f"{frame.filename}:{frame.lineno}:{frame.name}" for frame in traceback.extract_tb(crash.__traceback__)]
+        self.log.error("crash", request_id=request_id, error=type(crash).__name__, at=frames[-6:])
+
+    def finished(
+        self,
+        exchange: Any,
+        request_id: str,
+        frontend: str,
+        principal: Principal | None,
+        call: Call | None,
+        error: GatewayError | None,
+        address: str = "",
+    ) -> None:
+        """Count and log one chat request, however it ended: later, but for errors, which hold more than is worth keeping.
+
+        `address`: the client's.
+        """
+        duration = self._clock() - exchange.received
+        error = error or (call.error if call is not None else None)
+        key = principal.key_id if principal is not None else None
+        size = call.size if error is None and call is not None else NOW
+        route = exchange.path  # one of those that are served, else it would not have become a chat
+        self._later(
+            self._finished, exchange.status, duration, request_id, route, frontend, key, call, error, address, size=size
+        )
+
+    def _finished(
+        self,
+        status: int,
+        duration: float,
+        request_id: str,
+        route: str,
+        frontend: str,
+        key: str | None,
+        call: Call | None,
+        error: GatewayError | None,
+        address: str,
+    ) -> None:
+        series = call.series if call is not None else self.series[frontend, OTHER]
+        if status:
+            code = _CLASSES[status // 100]
+            series.requests[code].value += 1
+            if key in self._by_key:
+                self._by_key[key][code].inc()
+        series.duration.observe(duration)
+        line = RequestLine(
+            request_id=request_id,
+            route=route.rstrip("/"),
+            frontend=frontend,
+            key=key,
+            status=status or None,
+            duration=round(duration, 6),
+            error=error.code if error is not None else None,
+            reason=error.reason if isinstance(error, Unauthorized) else None,
+        )
+        if error is not None:
+            line.level = _level(status, error)
+            for name, value in _more(error, address).items():
+                setattr(line, name, value)
+        if call is not None and not call.detached:
+            line.tell(call)
+            self._over(call, error is not None)
+        elif error is not None:
+            line.end = "refused"
+        self._say(line)
+
+    def _over(self, call: Call, failed: bool) -> None:
+        """A call is over, and nobody will add to it: who used what, and who answered."""
+        self._used(call, failed)
+        if call.answered is not None and (answered := call.answered.target.answered) is not None:
+            answered.value += 1
+
+    def other(
+        self, exchange: Any, request_id: str, frontend: str, route: str, error: GatewayError | None = None, address: str = ""
+    ) -> None:
+        """Count and log a request that is no chat. `route` is a pattern, never what a caller typed; `address` the client's."""
+        if exchange.status:
+            self.series[frontend, OTHER].requests[f"{exchange.status // 100}xx"].inc()
+        duration = round(self._clock() - exchange.received, 6)
+        status = exchange.status or None
+        fields = {"key": exchange.caller, "status": status, "duration": duration, **_more(error, address)}
+        say = self.log.warning if exchange.status >= 500 else self.log.info
+        say("request", request_id=request_id, route=route, **fields)
+
+    def resumed(self, exchange: Any, request_id: str, principal: Principal, stream: str) -> None:
+        """Log one request that resumed a stream; the call is counted where it was made."""
+        duration = round(self._clock() - exchange.received, 6)
+        status = exchange.status or None
+        self.log.info("resume", request_id=request_id, key=principal.key_id, status=status, duration=duration, resumed=stream)
+
+    def detached(self, call: Call, error: BaseException | None) -> None:
+        """A call that went on without its client has ended."""
+        self._over(call, error is not None or call.error is not None)
+        line = DetachedLine(request_id=call.id, error=type(error).__name__ if error else None)
+        line.tell(call)
+        line.level = "info" if call.error is None else "warning"
+        self._say(line)

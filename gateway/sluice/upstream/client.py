@@ -1,0 +1,144 @@
+"""The transport of one upstream: heads, pool and dialer put together.
+
+The contract is `sluice.backends.transport.Transport`.
+"""
+
+import asyncio
+import ssl
+import time
+from collections.abc import Callable
+from urllib.parse import urldefrag, urljoin
+
+from sluice.aio.outbox import Outbox
+from sluice.backends.protocol import Headers, UpstreamRequest
+from sluice.backends.transport import Reader
+from sluice.errors import StaleConnection, UpstreamError
+from sluice.upstream.connection import Connection
+from sluice.upstream.deadlines import Deadlines
+from sluice.upstream.dial import Dialer, tls_context
+from sluice.upstream.exchange import Exchange
+from sluice.upstream.http1 import MAX_HEAD, MAX_HEADERS, ResponseParser
+from sluice.upstream.plainhead import Lines
+from sluice.upstream.pool import IdleConnections, Pool
+from sluice.upstream.request import Heads, origin_of
+from sluice.upstream.tunnel import proxy_of
+from sluice.version import VERSION
+
+KEEPALIVE = 60.0
+READ = 64 << 10
+"""Bytes of one read at most."""
+
+
+class HttpTransport:
+    """Connections to the origin of `base_url`; may be built outside the event loop.
+
+    `credentials` go with every request, and to this origin only. `max_connections` bounds open and opening ones; further
+    calls wait their turn within their `connect` time. `tls` None: `tls_context()`, where the URL is https. `proxy`: the
+    URL of an HTTP proxy to tunnel through. `keepalive`, seconds: an idle connection's life. Raises ValueError for a URL
+    or credentials that cannot be used.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        credentials: Headers = (),
+        max_connections: int = 1024,
+        tls: ssl.SSLContext | None = None,
+        proxy: str | None = None,
+        keepalive: float = KEEPALIVE,
+        max_head: int = MAX_HEAD,
+        max_headers: int = MAX_HEADERS,
+        clock: Callable[[], float] = time.monotonic,
+        idle: IdleConnections | None = None,
+    ) -> None:
+        origin = origin_of(base_url)
+        if origin.scheme == "https":
+            tls = tls or tls_context()
+        self._name = origin.name
+        self._heads = Heads(origin, credentials, f"sluice/{VERSION}")
+        self._max_head = max_head
+        self._max_headers = max_headers
+        self.pool = Pool(max_connections, keepalive, clock, idle)
+        through = proxy_of(proxy) if proxy is not None else None
+        self.dialer = Dialer(origin, tls if origin.scheme == "https" else None, clock, proxy=through)
+        self._lines = Lines()
+        self._buffer = memoryview(bytearray(READ))
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.dialed = 0
+
+    def send(self, request: UpstreamRequest, *, connect: float, headers: float, reader: Reader | None = None) -> Exchange:
+        """See `sluice.backends.transport.Transport`. Raises ValueError at once for a request that cannot be written."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._heads_due = Deadlines(self._loop)
+            self.outbox = Outbox(self._loop)
+        return Exchange(self, request, self._heads.of(request), connect, headers, self._loop, self._heads_due, reader)
+
+    async def close(self) -> None:
+        """Idle connections are closed now, those in use when their calls end."""
+        self.pool.close()
+        if self._loop is not None:
+            self._heads_due.close()
+
+    # --- for metrics
+
+    @property
+    def open(self) -> int:
+        """Connections being opened, used or idle."""
+        return self.pool.open
+
+    @property
+    def idle(self) -> int:
+        return self.pool.idle
+
+    @property
+    def waiting(self) -> int:
+        """Calls waiting for one of `max_connections`."""
+        return self.pool.waiting
+
+    # --- for the exchange
+
+    def new_connection(self) -> Connection:
+        self.dialed += 1
+        parser = ResponseParser(self._name, max_head=self._max_head, max_headers=self._max_headers, lines=self._lines)
+        return Connection(parser, self._name, self.pool.lost, self._buffer, self.outbox)
+
+    def give_back(self, connection: Connection, *, ended: bool) -> None:
+        """A connection that nobody uses any more, with its place."""
+        first = not connection.used
+        if ended and connection.rest():
+            if first:
+                self.dialer.remember(connection)
+            self.pool.put(connection)
+        else:
+            connection.close()
+            self.pool.release()
+
+    def found_stale(self, connection: Connection) -> StaleConnection:
+        """The error of a request that met a stale connection. Those that have been idle for longer are closed."""
+        self.pool.distrust(connection.idle_since)
+        return StaleConnection(f"{self._name} closed a connection that had been idle when a request was sent on it")
+
+    def head_of(self, request: UpstreamRequest) -> bytes:
+        """See `sluice.upstream.request.Heads.of`. Raises ValueError."""
+        return self._heads.of(request)
+
+    def location_of(self, url: str, location: str) -> str:
+        """Where a redirect from `url` leads, if that is a place of the same origin that a request can be sent to; else ""."""
+        try:
+            target = urldefrag(urljoin(url, location)).url
+            self._heads.check(target)
+        except ValueError:
+            return ""
+        return target if location else ""
+
+    def connect_timed_out(self, seconds: float, *, placed: bool) -> UpstreamError:
+        what = "could not be connected to" if placed else "had no connection to spare (the pool is full)"
+        return UpstreamError("connect_timeout", f"{self._name} {what} within {seconds:g} s")
+
+    def headers_timed_out(self, seconds: float) -> UpstreamError:
+        return UpstreamError("headers_timeout", f"{self._name} did not begin to answer within {seconds:g} s")
+
+    def closed_early(self) -> UpstreamError:
+        return UpstreamError("reset", f"{self._name} closed the connection before it was used")

@@ -1,0 +1,177 @@
+"""One socket to an upstream, as an asyncio protocol: reads go through the parser straight to whoever asked.
+
+A connection serves one request at a time. `ask` names the receiver; from then on each read calls it synchronously, from
+the socket's callback: no task is woken for a read. What arrives while nobody has asked (a late 408, bytes behind an
+answer) makes the connection useless, and it is closed.
+
+`close` drops the socket at once, unsent bytes included: an upstream is to notice now that nobody listens any more.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol, cast
+
+from sluice.aio.outbox import Outbox
+from sluice.errors import UpstreamError, UpstreamTruncated
+from sluice.upstream.http1 import ResponseParser
+
+
+class Receiver(Protocol):
+    """Who asked: told of the head once, of body bytes once per read, and of the end once, whatever it is."""
+
+    def head_came(self, status: int, headers: dict[str, str]) -> None: ...
+
+    def body_came(self, data: bytes) -> None: ...
+
+    def ended(self, error: UpstreamError | None) -> None: ...
+
+
+class Connection(asyncio.BufferedProtocol):
+    """`used`: it has carried a request before this one. `answered`: a byte of this one's answer has come.
+    `idle_since`: when it last came to rest, on the pool's clock.
+
+    `buffer` is what sockets are read into, shared by any connections: its size bounds what one read can bring, and so
+    what is under way to a client that has just stopped reading (the event loops' own reads are of 256 KiB).
+    """
+
+    __slots__ = (
+        "_buffer", "_lost", "_outbox", "_parser", "_paused", "_peer", "_receiver", "_transport", "answered", "closed",
+        "idle_since", "used",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        parser: ResponseParser,
+        peer: str,
+        lost: "Callable[[Connection], None]",
+        buffer: memoryview,
+        outbox: Outbox,
+    ) -> None:
+        self._buffer = buffer
+        self._outbox = outbox
+        self._parser = parser
+        self._peer = peer
+        self._lost = lost
+        self._receiver: Receiver | None = None
+        self._transport: asyncio.Transport | None = None
+        self._paused = False
+        self.answered = False
+        self.used = False
+        self.closed = False
+        self.idle_since = 0.0
+
+    # --- for the exchange
+
+    def ask(self, method: str, head: bytes, body: bytes, receiver: Receiver, lines: bytes = b"") -> None:
+        """Send one request, in one write where it is small enough to be worth the copy. `lines`: more header lines."""
+        assert self._transport is not None
+        assert self._receiver is None, "one request at a time"
+        self._parser.expect(method)
+        self._receiver = receiver
+        if len(body) < 16 << 10:
+            self._outbox.write(self._transport, b"%b%d\r\n%b\r\n%b" % (head, len(body), lines, body))
+        else:
+            self._transport.writelines((b"%b%d\r\n%b\r\n" % (head, len(body), lines), body))
+
+    def rest(self) -> bool:
+        """The request is over. True: the connection can serve another one; false: it has been closed."""
+        parser = self._parser
+        transport = self._transport
+        if self.closed or not (parser.over and parser.reusable) or transport is None or transport.get_write_buffer_size():
+            self.close()
+            return False
+        self.resume()
+        self.answered = False
+        self.used = True
+        return True
+
+    def pause(self) -> None:
+        if not self._paused and not self.closed and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._paused and not self.closed and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        """Idempotent. The receiver hears nothing any more."""
+        self._receiver = None
+        if self.closed:
+            return
+        self.closed = True
+        self._parser.close()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def tls(self) -> object | None:
+        """The ssl.SSLObject, where there is one."""
+        return self._transport.get_extra_info("ssl_object") if self._transport is not None else None
+
+    # --- for the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        if self.closed:
+            self._transport.abort()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        receiver, parser = self._receiver, self._parser
+        if receiver is None:
+            self._drop()
+            return
+        if parser.status:
+            body = parser.feed(bytes(self._buffer[:nbytes]))
+        else:
+            if self._outbox.holds(self._transport):  # no answer to a request that has not been sent
+                self._ended_by_peer(None)
+                return
+            self.answered = True
+            body = parser.feed(bytes(self._buffer[:nbytes]))
+            if parser.status:
+                receiver.head_came(parser.status, parser.headers)
+        if body:
+            receiver.body_came(body)
+        if parser.over or parser.error is not None:
+            self._finish(parser.error)
+
+    def eof_received(self) -> None:
+        self._ended_by_peer(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended_by_peer(exc)
+
+    # --- ends
+
+    def _ended_by_peer(self, reason: Exception | None) -> None:
+        if self.closed:
+            return
+        if self._receiver is None:
+            self._drop()
+            return
+        parser = self._parser
+        parser.reusable = False
+        if reason is None:
+            parser.eof()
+            self._finish(parser.error)
+        elif parser.status:
+            self._finish(UpstreamTruncated("The upstream broke the connection in the middle of its answer"))
+        else:
+            self._finish(UpstreamError("reset", f"{self._peer} broke the connection before its answer's head"))
+
+    def _finish(self, error: UpstreamError | None) -> None:
+        receiver, self._receiver = self._receiver, None
+        if error is not None or not self._parser.reusable:
+            self.close()
+        if receiver is not None:
+            receiver.ended(error)
+
+    def _drop(self) -> None:
+        """Closed while it was idle, or has become useless."""
+        if not self.closed:
+            self.close()
+            self._lost(self)

@@ -1,0 +1,159 @@
+"""How many connections there may be to one upstream, and which of them are idle.
+
+A place (one of `limit`) is taken by every connection being opened, used or idle, and by nothing else. Whoever holds a
+place gives it back with `put` (together with a connection that can be used again) or with `release`. Waiters are served
+in their order, before newcomers: while somebody waits nothing is idle.
+
+The idle connection used last is taken first, so that in quiet times the rest grow old and go. `keepalive` must be shorter
+than the upstream's own idle time, or requests are sent into connections that are just being closed.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from sluice.upstream.connection import Connection
+
+
+class IdleConnections:
+    """How many connections may be idle in several pools together: each keeps a file descriptor that a call may need."""
+
+    __slots__ = ("count", "limit")
+
+    def __init__(self, limit: int = 1 << 30) -> None:
+        self.limit = limit
+        self.count = 0
+
+
+class Pool:
+    """`open`: places taken, the idle connections' among them. `clock` and `keepalive` in seconds.
+
+    `together` is shared by the pools whose idle connections are bounded together.
+    """
+
+    __slots__ = ("_clock", "_closed", "_idle", "_keepalive", "_limit", "_sweep", "_together", "_waiters", "open")
+
+    def __init__(
+        self, limit: int, keepalive: float, clock: Callable[[], float], together: IdleConnections | None = None
+    ) -> None:
+        self._together = together or IdleConnections()
+        self._limit = limit
+        self._keepalive = keepalive
+        self._clock = clock
+        self._idle: dict[Connection, None] = {}  # oldest first
+        self._waiters: dict[asyncio.Future[Connection | None], None] = {}
+        self._sweep: asyncio.TimerHandle | None = None
+        self._closed = False
+        self.open = 0
+
+    @property
+    def idle(self) -> int:
+        return len(self._idle)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiters)
+
+    def take(self) -> Connection | None:
+        """An idle connection with its place, if there is one that is young enough."""
+        while self._idle:
+            connection, _ = self._idle.popitem()
+            self._together.count -= 1
+            if not connection.closed and self._clock() - connection.idle_since < self._keepalive:
+                return connection
+            connection.close()
+            self.release()
+        return None
+
+    async def place(self) -> Connection | None:
+        """A place, waited for if need be: to open a connection in (None), or with one that was given back meanwhile."""
+        if self.open < self._limit and not self._waiters:
+            self.open += 1
+            return None
+        waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
+        self._waiters[waiter] = None
+        received = False
+        try:
+            connection = await waiter
+            received = True
+            return connection
+        finally:
+            self._waiters.pop(waiter, None)
+            if not received and not waiter.cancelled():  # it was given, and we were cancelled before we could take it
+                self._give_back(waiter.result())
+
+    def put(self, connection: Connection) -> None:
+        """Give a place back, with a connection at rest."""
+        if self._hand_on(connection):
+            return
+        if self._closed or self._together.count >= self._together.limit:
+            connection.close()
+            self.release()
+            return
+        connection.idle_since = self._clock()
+        self._idle[connection] = None
+        self._together.count += 1
+        if self._sweep is None:
+            self._sweep = asyncio.get_running_loop().call_later(self._keepalive, self._drop_old)
+
+    def release(self) -> None:
+        """Give a place back, empty."""
+        if not self._hand_on(None):
+            self.open -= 1
+
+    def distrust(self, since: float) -> None:
+        """Close what has been idle since this time of the clock, or for longer."""
+        while self._idle:
+            oldest = next(iter(self._idle))
+            if oldest.idle_since > since:
+                return
+            del self._idle[oldest]
+            self._together.count -= 1
+            oldest.close()
+            self.release()
+
+    def lost(self, connection: Connection) -> None:
+        """The upstream closed a connection that nobody was using."""
+        if connection in self._idle:
+            del self._idle[connection]
+            self._together.count -= 1
+            self.release()
+
+    def close(self) -> None:
+        """Close what is idle; what is in use is closed when it is given back."""
+        self._closed = True
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        while self._idle:
+            self._idle.popitem()[0].close()
+            self._together.count -= 1
+            self.release()
+
+    def _hand_on(self, connection: Connection | None) -> bool:
+        while self._waiters:
+            waiter = next(iter(self._waiters))
+            del self._waiters[waiter]
+            if not waiter.done():
+                waiter.set_result(connection)
+                return True
+        return False
+
+    def _give_back(self, connection: Connection | None) -> None:
+        if connection is None or connection.closed:
+            self.release()
+        else:
+            self.put(connection)
+
+    def _drop_old(self) -> None:
+        self._sweep = None
+        now = self._clock()
+        while self._idle:
+            oldest = next(iter(self._idle))
+            left = oldest.idle_since + self._keepalive - now
+            if left > 0:
+                self._sweep = asyncio.get_running_loop().call_later(left, self._drop_old)
+                return
+            del self._idle[oldest]
+            self._together.count -= 1
+            oldest.close()
+            self.release()

@@ -1,0 +1,107 @@
+"""Usage: what was asked, answered and paid, by day, key, tenant, alias and model. `ledger` counts, a store keeps.
+
+A process counts in memory and brings its store a batch a second: a kill -9 loses the last second at most. Each batch has
+a number, so that it is counted once even where nobody knows whether it had arrived.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from sluice.storage import Reason
+
+KEPT_DAYS = 400
+BATCH = 500
+"""Rows in one batch, all of one day."""
+
+
+class Subject(NamedTuple):
+    """`day` is 2026-11-25 (UTC), `model` is "upstream/model", empty where no target was asked."""
+
+    day: str
+    key: str
+    tenant: str
+    alias: str
+    model: str
+
+
+class Figures(msgspec.Struct, gc=False):
+    """Calls and those that ended in an error, under the target that answered; tokens and nano-dollars where they arose.
+
+    `cached_input` is part of `input`, `reasoning` of `output`. `estimated`: attempts whose tokens the provider did not say.
+    """
+
+    requests: int = 0
+    errors: int = 0
+    input: int = 0
+    output: int = 0
+    cached_input: int = 0
+    reasoning: int = 0
+    nanos: int = 0
+    estimated: int = 0
+
+    def add(self, other: "Figures") -> None:
+        self.requests += other.requests
+        self.errors += other.errors
+        self.input += other.input
+        self.output += other.output
+        self.cached_input += other.cached_input
+        self.reasoning += other.reasoning
+        self.nanos += other.nanos
+        self.estimated += other.estimated
+
+
+Row = tuple[Subject, Figures]
+
+LARGEST = 1 << 53
+"""The largest figure of one row: what JSON's readers, Lua and SQLite's sums keep exactly."""
+
+
+def sound(row: Row) -> bool:
+    """Whether a store can be expected to keep the row: whole figures from 0 to LARGEST, and text that is Unicode."""
+    subject, figures = row
+    if not all(type(value) is int and 0 <= value <= LARGEST for value in msgspec.structs.astuple(figures)):
+        return False
+    try:
+        "".join(subject).encode()
+    except (UnicodeEncodeError, TypeError):
+        return False
+    return True
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Rows of one day, to be added. The batches of one `writer` are numbered upwards and come in that order."""
+
+    writer: str
+    number: int
+    day: str
+    rows: Sequence[Row]
+
+
+class UsageFailed(Exception):
+    """The store did not do it, or nobody knows whether it did. `reason` as `sluice.storage` has it."""
+
+    def __init__(self, text: str, reason: Reason = "reply") -> None:
+        super().__init__(text)
+        self.reason: Reason = reason
+
+
+class RowRefused(UsageFailed):
+    """The store works, but can never keep one of the batch's rows. Nothing of the batch was added."""
+
+
+class UsageStore(Protocol):
+    """Where usage is kept. One test suite for every implementation. Every method raises UsageFailed."""
+
+    async def add(self, batch: Batch) -> None:
+        """Adds the batch once, however often it is brought. Raises RowRefused where bringing it again cannot help."""
+        ...
+
+    async def of_day(self, day: str) -> Sequence[Row]: ...
+
+    async def prune(self, before: str) -> None:
+        """Forgets the days before that one."""
+        ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,101 @@
+"""Usage in an SQLite file, which may be that of conversations or keys: its tables are its own, its connection too.
+
+How the file is worked in is `sluice.storage.sqlite`. A batch and its number are one transaction. The tables are made where
+they are missing and never change; another layout will have other names.
+"""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import msgspec
+
+from sluice.storage.sqlite import SqliteFile, transaction
+from sluice.usage import Batch, Figures, Row, RowRefused, Subject, UsageFailed
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+BUSY = 5.0
+"""Seconds to wait for another process's write."""
+NAMES = Figures.__struct_fields__
+TABLES = (
+    f"""
+    CREATE TABLE IF NOT EXISTS sluice_usage (
+        day TEXT NOT NULL, key TEXT NOT NULL, tenant TEXT NOT NULL, alias TEXT NOT NULL, model TEXT NOT NULL,
+        {", ".join(f"{name} INTEGER NOT NULL" for name in NAMES)},
+        PRIMARY KEY (day, key, tenant, alias, model)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE IF NOT EXISTS sluice_usage_writer (
+        writer TEXT NOT NULL PRIMARY KEY, number INTEGER NOT NULL, day TEXT NOT NULL
+    ) WITHOUT ROWID
+    """,
+)
+ARRIVED = """
+    INSERT INTO sluice_usage_writer VALUES (?, ?, ?)
+    ON CONFLICT (writer) DO UPDATE SET number = excluded.number, day = excluded.day WHERE number < excluded.number
+"""
+ADD = f"""
+    INSERT INTO sluice_usage VALUES (?, ?, ?, ?, ?, {", ".join("?" for _ in NAMES)})
+    ON CONFLICT DO UPDATE SET {", ".join(f"{name} = min({name} + excluded.{name}, {2**63 - 1})" for name in NAMES)}
+"""  # noqa: S608 (the names of our own fields)
+"""A sum that is too large for an integer would become a float, and stay one: it stops at the largest integer."""
+OF_DAY = f"SELECT day, key, tenant, alias, model, {', '.join(NAMES)} FROM sluice_usage WHERE day = ?"  # noqa: S608
+
+
+UNKEEPABLE = (OverflowError, UnicodeEncodeError, sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError)
+"""What binding a value raises that is too large for a column, no Unicode, or of no type that SQLite has."""
+
+
+class SqliteUsage:
+    """Opens `path`, or makes it; its directory must exist. Raises OSError here where the file cannot be used."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = SqliteFile(path, "usage", _make_tables, busy=BUSY)
+        self._database = self._file.database
+
+    async def add(self, batch: Batch) -> None:
+        await self._run(self._add, batch)
+
+    async def of_day(self, day: str) -> Sequence[Row]:
+        return await self._run(self._of_day, day)
+
+    async def prune(self, before: str) -> None:
+        await self._run(self._prune, before)
+
+    async def close(self) -> None:
+        """Ends what was begun, then closes the file. A second close does nothing."""
+        await self._file.close()
+
+    async def _run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await self._file.run(work, *args, **kwargs)
+        except (OSError, RuntimeError) as error:  # RuntimeError: it is closed
+            raise UsageFailed(str(error)) from error
+
+    # --- in the thread
+
+    def _add(self, batch: Batch) -> None:
+        database = self._database
+        rows = [(*subject, *msgspec.structs.astuple(figures)) for subject, figures in batch.rows]
+        with transaction(database):
+            if database.execute(ARRIVED, (batch.writer, batch.number, batch.day)).rowcount:
+                try:
+                    database.executemany(ADD, rows)
+                except UNKEEPABLE as error:
+                    raise RowRefused(type(error).__name__) from error
+
+    def _of_day(self, day: str) -> list[Row]:
+        return [(Subject(*row[:5]), Figures(*row[5:])) for row in self._database.execute(OF_DAY, (day,))]
+
+    def _prune(self, before: str) -> None:
+        for table in ("sluice_usage", "sluice_usage_writer"):
+            self._database.execute(f"DELETE FROM {table} WHERE day < ?", (before,))  # noqa: S608
+
+
+def _make_tables(database: sqlite3.Connection) -> None:
+    for table in TABLES:
+        database.execute(table)

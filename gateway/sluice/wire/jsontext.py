@@ -1,0 +1,204 @@
+"""A caller's body -> a JSON object, strictly: RFC 8259, UTF-8 only, and nothing that two readers could take differently.
+
+Refused beyond the grammar: duplicate keys at any depth (which one counts is a matter of taste), NaN and Infinity,
+numbers that do not fit a double, integers of thousands of digits, lone surrogates, other encodings than UTF-8, and
+nesting that nobody needs. The reasons say where, and never repeat what was sent.
+
+The standard library's scanner is the judge, because it alone shows every pair of an object before keys are lost. Most
+bodies need no judge: what msgspec has read of one is written as the same bytes again, so there was nothing else in it. Of
+others, what was read has as many keys as there are colons behind quotes, so none is doubled.
+"""
+
+import json
+import math
+import re
+from itertools import accumulate
+from typing import Any
+
+import msgspec
+
+from sluice.errors import BadRequest
+
+MAX_DEPTH = 200
+"""Arrays and objects within each other. A tool's JSON Schema takes two for each of its own levels."""
+MAX_NODES = 100_000
+"""Values of one text, arrays and objects among them, keys not: what is made of a text is so many Python objects."""
+_SMALL = 32 << 10
+"""Bytes of a text whose worst numbers are read in less than 100 ms."""
+_FEW = 1000
+
+
+def oversized(text: bytes | bytearray) -> str:
+    """Which bound this JSON text exceeds: "nests more than 200 arrays and objects", "holds more than 100000 values", or "".
+
+    Nothing is parsed: a few searches in C see what stands outside of strings, at some 5 ms a MiB where that is much. Of bytes
+    that are no JSON it may say either; the parser will refuse those.
+    """
+    if len(text) <= MAX_DEPTH:
+        return ""
+    # A value is at least one byte, and a separator beside it. To split is quicker than to count.
+    if (
+        len(text) <= 2 * MAX_NODES
+        and len(text.split(b"{", MAX_DEPTH + 1)) + len(text.split(b"[", MAX_DEPTH + 1)) - 2 <= MAX_DEPTH
+    ):
+        return ""
+    opened = text.count(b"{") + text.count(b"[")
+    if opened <= MAX_DEPTH and opened + text.count(b",") < MAX_NODES:
+        return ""
+    outside = _outside_of_strings(text)
+    if outside is None or outside.count(b"{") + outside.count(b"[") + outside.count(b",") >= MAX_NODES:
+        return f"holds more than {MAX_NODES} values"
+    steps = memoryview(outside.translate(_STEPS, _NO_BRACKETS)[: 2 * MAX_NODES]).cast("b")
+    return _TOO_DEEP if max(accumulate(steps), default=0) > MAX_DEPTH else ""
+
+
+def _outside_of_strings(text: bytes | bytearray) -> bytes | None:
+    """What stands outside of a JSON text's strings; None where it has more of them than MAX_NODES values can have."""
+    if b"\\" in text:
+        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if text.count(b'"') > 4 * MAX_NODES:  # a value is two strings at most: its key, and itself
+        return None
+    return b"".join(text.split(b'"')[::2])
+
+
+_TOO_DEEP = f"nests more than {MAX_DEPTH} arrays and objects"
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+"""One level deeper or, as a signed byte, one less deep."""
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
+_DIGITS = bytes.maketrans(b"123456789", b"000000000")
+_LONG_NUMBER = b"0" * 150
+_TINY = re.compile(rb"[eE]-0*[1-9][0-9]{2}").findall
+
+
+def slow_numbers(text: bytes | bytearray) -> bool:
+    """Whether msgspec may take more than some 50 ms for the numbers of this JSON text, all in one piece.
+
+    It takes 14 microseconds for one near the smallest double (the standard library 1), and the square of its digits for a
+    long integer.
+    """
+    if len(text) <= _SMALL or (len(text) <= 2 * MAX_NODES and text.count(b"e-") + text.count(b"E-") <= _FEW):
+        return False
+    outside = _outside_of_strings(text) or b""
+    if _LONG_NUMBER in outside.translate(_DIGITS):
+        return True
+    return outside.count(b"e-") + outside.count(b"E-") > _FEW and len(_TINY(outside)) > _FEW
+
+
+_value = msgspec.json.Decoder().decode
+
+
+def value_of(text: bytes) -> Any:
+    """What this JSON text holds, by the decoder that is quick with it. Raises ValueError for what is no JSON."""
+    try:
+        return json.loads(text) if slow_numbers(text) else _value(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """The JSON object that `body` is. Raises BadRequest with a reason, whatever the bytes are."""
+    value = plain_object(body)
+    return judged_object(body) if value is None else value
+
+
+def judged_object(body: bytes) -> dict[str, Any]:
+    """The same by the standard library's scanner, for a body that `plain_object` has found not to be plain."""
+    text = _text(body)
+    try:
+        value = _decode(text)
+    except json.JSONDecodeError as error:
+        raise BadRequest(f"The body is not valid JSON (line {error.lineno}, column {error.colno})") from None
+    except RecursionError:
+        raise BadRequest(f"The body {_TOO_DEEP}") from None
+    if type(value) is not dict:
+        raise BadRequest("The body must be a JSON object")
+    if b"\\ud" in body or b"\\uD" in body:
+        _check_surrogates(value)
+    return value
+
+
+_fast = msgspec.json.Decoder(dict[str, Any]).decode
+_encode = msgspec.json.Encoder().encode
+_ODD = (b" :", b"\t:", b"\n:", b"\r:", b"\\ud", b"\\uD", b"\\u00")
+"""What needs the judge: a colon that does not stand right behind its key, what may be half a surrogate pair, and what may
+be a quote or a colon in disguise."""
+
+
+def plain_object(body: bytes) -> dict[str, Any] | None:
+    """The object, where nothing about it can be doubtful; no letter of its names is written as an escape then.
+
+    Raises BadRequest where it is deeper than MAX_DEPTH or has more than MAX_NODES values, before anything is parsed.
+    """
+    if bound := oversized(body):
+        raise BadRequest(f"The body {bound}")
+    if slow_numbers(body):
+        return None
+    try:
+        value = _fast(body)
+        again = _encode(value)
+        plain = again == body or msgspec.json.format(again, indent=0) == body or _as_many_keys(again, body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return value if plain else None
+
+
+def _as_many_keys(again: bytes, body: bytes) -> bool:
+    """Whether each colon in both belongs to a key, and they have the same number of them: a doubled key was lost on the way,
+    and is missing in the first; no text can have gained what it lacks (`_ODD` sees to that)."""
+    for mark in _ODD:
+        if mark in body:
+            return False
+    return again.count(b'":') == body.count(b'":')
+
+
+def _text(body: bytes) -> str:
+    if not body:
+        raise BadRequest("The body is empty")
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"The body is not UTF-8 (at byte {error.start})") from None
+    text = text.removeprefix(
+        "\ufeff"
+    )  # a byte order mark may be ignored (RFC 8259 8.1): editors and shells of Windows write it
+    if not text:
+        raise BadRequest("The body is empty")
+    return text
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise BadRequest("The body holds an object with the same key twice")
+    return found
+
+
+def _integer(text: str) -> int:
+    """In Python, so that other threads have their turn between two long ones."""
+    try:
+        return int(text)
+    except ValueError:
+        raise BadRequest("The body holds an integer with too many digits") from None
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise BadRequest("The body holds a number out of range")
+    return value
+
+
+def _no_constant(name: str) -> Any:
+    raise BadRequest("NaN and Infinity are not JSON")
+
+
+_decode = json.JSONDecoder(
+    object_pairs_hook=_object, parse_float=_number, parse_int=_integer, parse_constant=_no_constant
+).decode
+
+
+def _check_surrogates(value: dict[str, Any]) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise BadRequest("The body holds a lone surrogate (\\ud800 to \\udfff), which is no character") from None

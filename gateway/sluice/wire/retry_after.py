@@ -1,0 +1,148 @@
+"""How long an upstream asks to be left alone: in headers, in numbers of its body, or in its words.
+
+The wait is told as the upstream said it, up to `LONGEST`: how long the gateway itself is willing to wait is decided where it
+waits (`sluice.routing.health`, `sluice.routing.failover`). Moments are measured against the answer's own Date header, so
+that nobody's clock matters, and against the clock that is passed in where there is none.
+"""
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+LONGEST = 31 * 86_400.0
+"""Seconds. A month: no quota of a provider's has a longer period."""
+
+Clock = Callable[[], float]
+"""Seconds since the epoch."""
+
+_NUMBER = re.compile(r"[0-9]{1,40}(\.[0-9]{0,20})?\Z")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_PIECE = (
+    r"([0-9]{1,12}(?:\.[0-9]{1,12})?)\s?(milliseconds?|msecs?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d)"
+    r"(?![a-z])"
+)
+_DURATION = re.compile(rf"(?:{_PIECE}[\s,]{{0,2}}(?:and\s)?)+\Z")
+_PIECES = re.compile(_PIECE)
+_IN_WORDS = re.compile(
+    r"\b(?:(?:try|retry|again|available|resets?|reset|renews?|back)\b.{0,24}?\b(?:in|after)"
+    r"|wait(?: for| at least| about)?|retry[ _-]?after|retrydelay|quotaresetdelay)\b\W{0,4}"
+    rf"(?P<wait>(?:{_PIECE}[\s,]{{0,2}}(?:and )?){{1,4}}|[0-9]{{1,7}}(?:\.[0-9]{{1,6}})?(?=\s*(?:$|[.,;)\]\"'](?:\s|$))))"
+)
+_RESETS = re.compile(r"(?:x-ratelimit-reset|x-ratelimit-reset-|anthropic-ratelimit-|ratelimit-reset|ratelimitbysize-)")
+
+
+def parse_retry_after(headers: Mapping[str, str], now: Clock = time.time) -> float | None:
+    """Seconds from 0 to LONGEST, None where the answer does not say (or says nonsense). Never raises.
+
+    `retry-after-ms` (OpenAI, Azure) goes before `retry-after` (RFC 9110, 10.2.3: seconds or a date).
+    Header names are lower case.
+    """
+    milliseconds = _number(headers.get("retry-after-ms", ""))
+    if milliseconds is not None:
+        return min(milliseconds / 1000, LONGEST)
+    value = headers.get("retry-after", "")
+    seconds = _number(value)
+    if seconds is None and value:
+        seconds = _until(_date(value), headers, now)
+        if seconds is None:
+            seconds = parse_duration(value)
+    return None if seconds is None else min(seconds, LONGEST)
+
+
+def parse_reset(headers: Mapping[str, str], now: Clock = time.time) -> float | None:
+    """Seconds until the limits that refused a call are filled up again, by the headers that tell of them; None without any.
+
+    `x-ratelimit-reset-*` (OpenAI, Groq: "6m0s"), `x-ratelimit-reset` (OpenRouter: milliseconds since the epoch; GitHub:
+    seconds since it), `anthropic-ratelimit-*-reset` (RFC 3339). Where some say that nothing remains, only these count; of
+    several the last one to be filled up. Header names are lower case.
+    """
+    waits: list[tuple[bool, float]] = []
+    for name, value in headers.items():
+        if "reset" in name and _RESETS.match(name):
+            seconds = _reset(value, headers, now)
+            if seconds is not None:
+                waits.append((headers.get(name.replace("reset", "remaining"), "").strip() in ("0", "0.0"), seconds))
+    used_up = [seconds for empty, seconds in waits if empty]
+    every = used_up or [seconds for _, seconds in waits]
+    return min(max(every), LONGEST) if every else None
+
+
+def parse_duration(value: Any) -> float | None:
+    """Seconds of a duration as JSON has it: a number, "39s", "1h2m3.5s", "250ms", {"seconds": 3}; None for others."""
+    match value:
+        case bool() | None:
+            return None
+        case int() | float() if 0 <= value < 1e12:  # NaN is not
+            return min(float(value), LONGEST)
+        case {"seconds": int() | float() | str() as seconds}:
+            return parse_duration(seconds)
+        case str():
+            text = value.strip().lower()[:80]
+            number = _number(text)
+            if number is not None:
+                return min(number, LONGEST)
+            return min(_sum(text), LONGEST) if _DURATION.match(text) else None
+        case _:
+            return None
+
+
+def wait_in_words(text: str) -> float | None:
+    """Seconds of "try again in 6m0s", "retry after 20 seconds" and the like; None where nothing of that kind is said."""
+    found = _IN_WORDS.search(text[:4000].lower())
+    if found is None:
+        return None
+    said = found["wait"]
+    number = _number(said.strip())
+    return min(number if number is not None else _sum(said), LONGEST)
+
+
+def _sum(text: str) -> float:
+    return round(sum(float(number) * _UNITS[_unit(unit)] for number, unit in _PIECES.findall(text)), 9)
+
+
+def _unit(name: str) -> str:
+    return "ms" if name.startswith(("ms", "milli")) else name[0]
+
+
+def _number(text: str) -> float | None:
+    text = text.strip()
+    return float(text) if _NUMBER.match(text) else None
+
+
+def _reset(value: str, headers: Mapping[str, str], now: Clock) -> float | None:
+    number = _number(value)
+    if number is None:
+        seconds = parse_duration(value)
+        return _until(_moment(value), headers, now) if seconds is None else seconds
+    if number > 1e11:  # milliseconds since the epoch
+        return _until(number / 1000, headers, now)
+    return _until(number, headers, now) if number > 1e9 else number
+
+
+def _until(moment: float | None, headers: Mapping[str, str], now: Clock) -> float | None:
+    """Seconds from the answer's own date to `moment`, in seconds since the epoch."""
+    if moment is None:
+        return None
+    date = _date(headers.get("date", ""))
+    return max(moment - (now() if date is None else date), 0.0)
+
+
+def _date(text: str) -> float | None:
+    """An HTTP date (RFC 9110, 5.6.7)."""
+    try:
+        moment = parsedate_to_datetime(text)
+        return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+def _moment(text: str) -> float | None:
+    """A moment by RFC 3339."""
+    try:
+        moment = datetime.fromisoformat(text.strip()[:40])
+        return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,304 @@
+"""Anthropic's Messages API: https://docs.anthropic.com/en/api/messages and .../build-with-claude/streaming.
+
+What the request loses or changes on the way, because the API has no word for it:
+  - system messages are gathered, wherever they stand, into the one `system`;
+  - neighbouring messages of one role become one, and a conversation that an assistant begins is given a user turn first;
+  - `max_tokens` is required there: `default_max_tokens` where the caller set none;
+  - `temperature` above 1 (OpenAI's scale ends at 2) is sent as 1: a caller cannot know which vendor an alias leads to,
+    and refusing would break failing over to it;
+  - an assistant's last words lose their trailing white space, which the API refuses in a prefill;
+  - `response_format` of type json_object is asked for in words, behind the system's: there is no JSON mode without a schema;
+  - reasoning that Anthropic has not sealed (another vendor's) is left out;
+  - files are documents: PDF and plain text, with their bytes or by URL; OpenAI's file ids mean nothing there;
+  - what is left out altogether (seed, penalties, logprobs …), which sampling a model takes, what ids of tool calls look like
+    and whether stops may be blank: config/models.yaml. What is left out is counted (`dropped_fields_total`).
+
+`cache_control` is the API's own field, and reaches it: of the request, of system, user and tool messages and their parts, of
+tools. Thinking is `sluice_plugins.anthropic.thinking`. The answer is `sluice_plugins.anthropic.stream`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import msgspec
+from msgspec import Meta
+
+from sluice.backends.protocol import Headers, UpstreamRequest
+from sluice.config.types import Bytes, Secret
+from sluice.errors import BadRequest, UpstreamError
+from sluice.model.chat import Cache, ChatRequest, Image, Message, Other, Part, Text, Thought, Tool, ToolCall
+from sluice.model.rules import NO_RULES, Effort, ModelRules
+from sluice.wire.baseurl import endpoint
+from sluice.wire.dataurl import inline_data, is_http, plain_base64
+from sluice.wire.upstream_errors import upstream_error
+from sluice_plugins.anthropic.stream import MessagesDecoder
+from sluice_plugins.anthropic.thinking import LOWEST_TOP_P, plan, thinks
+from sluice_plugins.decoding import MAX_EVENT
+from sluice_plugins.tool_ids import fitted_ids
+from sluice_plugins.translation import check_endpoint, inline_image, json_object, plain_text, response_format
+
+if TYPE_CHECKING:
+    from sluice.backends.transport import Transport
+
+Block = dict[str, Any]
+PDF = "application/pdf"
+THINKING = frozenset({"thinking", "redacted_thinking"})
+"""Blocks that an assistant's turn has to begin with, where it has any."""
+FITTED = frozenset({"thinking", "output_config"})
+"""Fields of `extra_body` that are not put into a request just as they are."""
+
+FIRST_TURN = "(The assistant begins this conversation.)"
+"""Said for the user where an assistant's message comes first; the API wants a user's there."""
+
+ONLY_JSON = "Answer with one JSON object, and nothing before or after it."
+"""Said behind the system's words where the caller wants some JSON object (`response_format: json_object`)."""
+
+
+class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
+    """The Messages API, at Anthropic or at whoever serves the same at `base_url` (with or without its `/v1`).
+
+    `beta`: values of the anthropic-beta header. `extra_body`: fields put into each request as they are; `thinking` among
+    them is fitted to the request, and `output_config` joined with what the request has of it.
+    `strict`: data in the stream that is no event is an error, else it is skipped. `max_event`: bytes of one event.
+    `keep_stop`: tell callers `stop` where it was told beside tool calls, else it is `tool_calls`. `usage_is_end`: a stream
+    that ends behind its last usage is complete, though no stop reason came.
+    """
+
+    dialect: ClassVar[str] = ""
+    endings: ClassVar[tuple[str, ...]] = ("/v1/messages", "/messages", "/v1")
+    rules: ClassVar[ModelRules] = NO_RULES
+
+    base_url: str = "https://api.anthropic.com"  # where its API is
+    api_key: Secret | None = None  # sent as x-api-key
+    version: str = "2023-06-01"  # the anthropic-version header
+    beta: tuple[str, ...] = ()  # values of the anthropic-beta header
+    headers: dict[str, str] = {}  # headers of every request
+    extra_body: dict[str, Any] = {}  # fields that every request gets
+    default_max_tokens: Annotated[int, Meta(ge=1)] = 4096  # max_tokens of requests that set none
+    strict: bool = False  # whether a malformed event ends the stream
+    max_event: Bytes = MAX_EVENT  # bytes of one event
+    keep_stop: bool = False  # whether stop stays stop where tools were called
+    usage_is_end: bool = False  # whether usage and a clean end of the body end an answer
+
+    def __post_init__(self) -> None:
+        check_endpoint(self.base_url, self.headers)
+
+    def request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
+        rules, extra = self.rules, self.extra_body
+        turns = _messages(fitted_ids(chat.messages, rules.tool_ids), thoughts=rules.thinking != "never")
+        planned = plan(chat, rules, extra, turns, self.default_max_tokens)
+        body = {"model": model, "max_tokens": planned.max_tokens, "messages": turns, "stream": True}
+        wanted = response_format(chat.response_format)
+        schema = wanted.json_schema.schema if wanted.json_schema else None
+        sampling = _sampling(chat, rules, thinking=thinks(planned.thinking))
+        optional = {
+            "system": _system(chat.messages, ONLY_JSON if wanted.type == "json_object" else ""),
+            "tools": [_tool(tool) for tool in chat.tools],
+            "tool_choice": _tool_choice(chat) if chat.tools else None,
+            "cache_control": chat.cache,
+        }
+        body |= {name: value for name, value in optional.items() if value}
+        if sampling:
+            body |= sampling
+        if extra:
+            body |= {name: value for name, value in extra.items() if name not in FITTED}
+        if planned.thinking is not None:
+            body["thinking"] = planned.thinking
+        if config := _output_config(schema, planned.effort, extra.get("output_config")):
+            body["output_config"] = config
+        return UpstreamRequest(self._url, self._headers, msgspec.json.encode(body))
+
+    def decoder(self, *, verbatim: bool = False) -> MessagesDecoder:
+        return MessagesDecoder(
+            strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop, usage_is_end=self.usage_is_end
+        )
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
+        return upstream_error(status, headers, body)
+
+    def transport(self) -> "Transport | None":
+        return None
+
+    def credentials(self) -> Headers:
+        return (("x-api-key", self.api_key.reveal()),) if self.api_key else ()
+
+    @cached_property
+    def _url(self) -> str:
+        return endpoint(self.base_url, "/v1/messages", self.endings)
+
+    @cached_property
+    def _headers(self) -> Headers:
+        headers = {"accept": "text/event-stream", "content-type": "application/json"}
+        headers["anthropic-version"] = self.version
+        if self.beta:
+            headers["anthropic-beta"] = ",".join(self.beta)
+        return tuple((headers | {name.lower(): value for name, value in self.headers.items()}).items())
+
+
+# ---- request
+
+
+def _sampling(chat: ChatRequest, rules: ModelRules, *, thinking: bool) -> dict[str, Any]:
+    sampling = chat.sampling
+    stops = sampling.stop if rules.blank_stops or not sampling.stop else [stop for stop in sampling.stop if stop.strip()]
+    top_p = sampling.top_p
+    found: dict[str, Any] = {"stop_sequences": stops} if stops else {}
+    if top_p is not None and (not thinking or top_p >= LOWEST_TOP_P):
+        found["top_p"] = top_p
+    if sampling.temperature is not None and not thinking:
+        found["temperature"] = min(sampling.temperature, 1.0)
+    if sampling.top_k is not None and not thinking:
+        found["top_k"] = sampling.top_k
+    return found
+
+
+def _system(messages: Sequence[Message], behind: str) -> str | list[Block]:
+    """One text; its blocks where one of them is marked for the cache."""
+    texts: list[Text] = []
+    cached = False
+    for message in messages:
+        if message.role == "system":
+            if any(not isinstance(part, Text) for part in message.parts):
+                raise BadRequest("A system message can only be text for this model", param="messages")
+            parts = [part for part in message.parts if isinstance(part, Text)]
+            marked = any(part.cache is not None for part in parts)
+            texts += parts if marked else [Text(message.text)]
+            cached = cached or marked
+    texts = [text for text in (*texts, Text(behind)) if text.text.strip()]
+    return [_block(text) for text in texts] if cached else "\n\n".join([text.text for text in texts])
+
+
+def _messages(messages: Sequence[Message], *, thoughts: bool) -> list[Block]:
+    turns: list[Block] = []
+    for message in messages:
+        role, blocks = _turn(message, thoughts=thoughts)
+        if not blocks:
+            continue
+        if not turns and role == "assistant":
+            turns.append({"role": "user", "content": [{"type": "text", "text": FIRST_TURN}]})
+        if turns and turns[-1]["role"] == role:
+            begun = turns[-1]["content"]
+            begun += blocks if begun[0]["type"] in THINKING else [block for block in blocks if block["type"] not in THINKING]
+        else:
+            turns.append({"role": role, "content": blocks})
+    if not turns:
+        raise BadRequest("This model needs at least one message that is not empty and not the system's", param="messages")
+    _trim_prefill(turns[-1])
+    return turns
+
+
+def _turn(message: Message, *, thoughts: bool) -> tuple[str, list[Block]]:
+    match message.role:
+        case "system":
+            return "", []
+        case "user":
+            return "user", _content(message.parts)
+        case "assistant":
+            said = _content(message.parts) + [_tool_use(call) for call in message.tool_calls]
+            if said and thoughts and message.thoughts:
+                said = [_thinking(thought) for thought in message.thoughts if thought.sealed] + said
+            return "assistant", said
+        case "tool":
+            result = {"type": "tool_result", "tool_use_id": message.tool_call_id, "content": _content(message.parts)}
+            return "user", [result]
+
+
+def _trim_prefill(turn: Block) -> None:
+    last = turn["content"][-1]
+    if turn["role"] == "assistant" and last["type"] == "text":
+        last["text"] = last["text"].rstrip()
+
+
+def _content(parts: Iterable[Part]) -> list[Block]:
+    """The API refuses blocks of blank text, so they are left out."""
+    return [_block(part) for part in parts if not (isinstance(part, Text) and not part.text.strip())]
+
+
+def _thinking(thought: Thought) -> Block:
+    if thought.redacted:
+        return {"type": "redacted_thinking", "data": thought.redacted}
+    return {"type": "thinking", "thinking": thought.text, "signature": thought.signature}
+
+
+def _block(part: Part) -> Block:
+    match part:
+        case Text(text=text, cache=None):
+            return {"type": "text", "text": text}
+        case Text(text=text, cache=cache):
+            return _marked({"type": "text", "text": text}, cache)
+        case Image(url=url, cache=cache):
+            return _marked({"type": "image", "source": _image_source(url)}, cache)
+        case Other(type="file", wire=wire):
+            return _marked(_document(wire.get("file")), wire.get("cache_control"))
+        case _:
+            raise BadRequest(f"Content of type {part.type!r} cannot be sent to this model", param="messages")
+
+
+def _image_source(url: str) -> Block:
+    inline = inline_image(url)
+    if inline is None:
+        return {"type": "url", "url": url}
+    return {"type": "base64", "media_type": inline.media_type, "data": inline.data}
+
+
+def _marked(block: Block, cache: Cache | None) -> Block:
+    return {**block, "cache_control": cache} if type(cache) is dict else block
+
+
+def _document(file: Any) -> Block:
+    """A file part: https://platform.claude.com/docs/en/build-with-claude/pdf-support"""
+    match file:
+        case {"file_data": str(data), **rest} if data:
+            name = rest.get("filename")
+        case _:
+            raise BadRequest("A file can only be sent to this model with its bytes (file_data)", param="messages")
+    title = {"title": name} if isinstance(name, str) and name else {}
+    if is_http(data):
+        return {"type": "document", "source": {"type": "url", "url": data}, **title}
+    inline = inline_data(data)
+    media_type, encoded = (inline.media_type, inline.data) if inline is not None else (PDF, plain_base64(data))
+    if media_type == PDF and encoded:
+        return {"type": "document", "source": {"type": "base64", "media_type": PDF, "data": encoded}, **title}
+    if media_type.startswith("text/"):
+        return {
+            "type": "document",
+            "source": {"type": "text", "media_type": "text/plain", "data": plain_text(encoded)},
+            **title,
+        }
+    if media_type.startswith("image/") and inline is not None:
+        return {"type": "image", "source": {"type": "base64", "media_type": media_type, "data": encoded}}
+    raise BadRequest("A file can only be a PDF, plain text or an image for this model, in base64", param="messages")
+
+
+def _tool_use(call: ToolCall) -> Block:
+    return {"type": "tool_use", "id": call.id, "name": call.name, "input": json_object(call.arguments)}
+
+
+def _tool(tool: Tool) -> Block:
+    schema = {"type": "object"} | dict(tool.parameters or {"properties": {}})
+    described = {"description": tool.description} if tool.description else {}
+    return _marked({"name": tool.name, **described, "input_schema": schema}, tool.cache)
+
+
+def _tool_choice(chat: ChatRequest) -> Block | None:
+    match chat.tool_choice:
+        case "none":
+            return {"type": "none"}
+        case "required":
+            choice = {"type": "any"}
+        case ("function", str(name)):
+            choice = {"type": "tool", "name": name}
+        case None if chat.parallel_tool_calls is not False:
+            return None
+        case _:
+            choice = {"type": "auto"}
+    return choice | ({"disable_parallel_tool_use": True} if chat.parallel_tool_calls is False else {})
+
+
+def _output_config(schema: Mapping[str, Any] | None, effort: Effort, configured: Any) -> Block:
+    """Structured outputs and effort: https://platform.claude.com/docs/en/build-with-claude/structured-outputs, .../effort"""
+    config: Block = {"format": {"type": "json_schema", "schema": schema}} if schema is not None else {}
+    if effort:
+        config["effort"] = effort
+    return config | (configured if isinstance(configured, dict) else {})

@@ -1,0 +1,497 @@
+"""The answer of Anthropic's Messages API: https://docs.anthropic.com/en/docs/build-with-claude/streaming (SSE).
+
+A stream is message_start, then content blocks (start, deltas, stop), message_delta (why it stopped, usage so far) and
+message_stop, its terminator. Event types nobody here knows are skipped, as the vendor's versioning policy asks.
+How it ends:
+
+    message_stop, or a proxy's [DONE] behind content  complete; `stop` where no stop reason came, and that is counted
+    a stop reason, then the body's end                complete
+    usage in a message_delta, then the body's end     complete where `usage_is_end`, else cut
+    the body's end with none of these                 cut
+    a stop reason that means failure                  an error (`sluice_plugins.decoding.FAILURES`)
+
+Where the client's tools were called, `stop` is `tool_calls` unless `keep_stop`. A last event that is whole JSON counts,
+though the empty line behind it is missing. An event that msgspec refuses is read field by field (`sluice.wire.lenient`).
+A stream without its message_start begins with its first block.
+Citations and the results of tools the provider ran have no event of ours.
+
+A thinking block's signature, and a redacted block's data, are told as one event at the block's end. Thinking of which no text
+is shown (`display: omitted`), and a compaction of the history, are signs of life, nothing else; so is a `fallback` block,
+which names the model that goes on where another declined.
+"""
+
+import json
+import re
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from sluice.errors import UpstreamGarbled, UpstreamTruncated
+from sluice.model.events import (
+    Finished,
+    FinishReason,
+    ReasoningBlock,
+    ReasoningDelta,
+    Started,
+    StreamEvent,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStarted,
+    ToolKind,
+    Usage,
+    Working,
+)
+from sluice.wire.lenient import REPLACEMENT, Halves, encoded, fit, is_object, parse, whole_characters
+from sluice.wire.sse import Event, EventStream
+from sluice.wire.upstream_errors import stream_error, told_error
+from sluice_plugins.decoding import MAX_EVENT, FrameDecoder, arguments_of, failure_of
+from sluice_plugins.openings import EventsOrDocument
+
+STOP_REASONS: dict[str, FinishReason] = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "pause_turn": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+    "compaction": "stop",
+}
+MAX_SEALED = 4 << 20
+"""Characters of thinking and signatures that are kept of one answer, to be told at their blocks' ends; longer ones are not."""
+
+TOOL_KINDS: dict[str, ToolKind] = {"tool_use": "function", "server_tool_use": "server", "mcp_tool_use": "server"}
+
+EVENTS = frozenset(
+    {
+        "message_start",
+        "content_block_start",
+        "content_block_delta",
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+        "error",
+    }
+)
+
+BEGINNINGS = frozenset({"content_block_start", "content_block_delta", "message_delta"})
+"""Events that say something though no message_start came."""
+
+
+class _OutputDetails(msgspec.Struct):
+    thinking_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    output_tokens_details: _OutputDetails | None = None
+
+
+class _Message(msgspec.Struct):
+    id: str | None = None
+    model: str | None = None
+    usage: _Usage | None = None
+
+
+class _Block(msgspec.Struct):
+    type: str = ""
+    id: str | None = None
+    name: str | None = None
+    text: str | None = None
+    thinking: str | None = None
+    signature: str | None = None
+    data: str | None = None
+    to: Any = None
+    input: Raw = Raw(b"")
+
+
+class _Delta(msgspec.Struct):
+    type: str = ""
+    text: str | None = None
+    thinking: str | None = None
+    signature: str | None = None
+    partial_json: str | None = None
+    stop_reason: str | None = None
+
+
+class _Event(msgspec.Struct):
+    """Any event of the stream: one decode, no union, so that a type nobody here knows is no error."""
+
+    type: str = ""
+    index: int | None = None
+    delta: _Delta | None = None
+    content_block: _Block | None = None
+    message: _Message | None = None
+    usage: _Usage | None = None
+    error: Any = None
+
+
+_EVENT = msgspec.json.Decoder(_Event)
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+_TYPES = {"text": "text_delta", "thinking": "thinking_delta", "partial_json": "input_json_delta"}
+"""What a delta without a type is, by the field that it has."""
+
+
+class _Writing(msgspec.Struct):
+    """A tool call that is being written. `whole`: its input, where it came at once; `pieces`: it came in pieces."""
+
+    index: int
+    whole: str
+    kind: ToolKind
+    pieces: bool = False
+
+
+class _Thinking:
+    """A block of thinking that is being told: its text in pieces, and its signature."""
+
+    __slots__ = ("pieces", "signature")
+
+    def __init__(self, text: str, signature: str) -> None:
+        self.pieces = [text]
+        self.signature = signature
+
+
+class MessagesDecoder(FrameDecoder[Event]):
+    """The events of one message.
+
+    `strict`: data that is no event is an error, else it is a proxy's noise: skipped, and counted in `skipped`.
+    `skipped_fields` counts fields of another type than they should be, `finish_missing` answers without a stop reason.
+    """
+
+    __slots__ = (
+        "_block_index", "_blocks", "_calls", "_halves", "_ids", "_keep_stop", "_sealed", "_started", "_stop_reason", "_stream",
+        "_strict", "_thinking", "_tools", "_usage", "_usage_ended", "_usage_is_end", "finish_missing", "skipped",
+        "skipped_fields",
+    )  # fmt: skip
+
+    def __init__(
+        self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False, usage_is_end: bool = False
+    ) -> None:
+        self._stream = EventStream(max_event)
+        super().__init__(EventsOrDocument(self._stream))
+        self._strict = strict
+        self._keep_stop = keep_stop
+        self._usage_is_end = usage_is_end
+        self._tools: dict[int, _Writing] = {}  # by content block
+        self._calls = 0
+        self._ids: set[str] = set()
+        self._block_index = -1  # of the block that began last
+        self._usage: _Usage | None = None
+        self._thinking: dict[int, _Thinking] = {}  # by content block
+        self._blocks = 0  # of reasoning, so far
+        self._sealed = 0  # characters of them
+        self._usage_ended = False  # a message_delta has told it
+        self._stop_reason = ""
+        self._started = False
+        self._halves: Halves | None = None
+        self.skipped = 0
+        self.skipped_fields = 0
+        self.finish_missing = 0
+
+    def _end(self) -> list[StreamEvent]:
+        events: list[StreamEvent] = []
+        if isinstance(self._framing, EventsOrDocument) and (document := self._framing.document) is not None:
+            self._whole(document, events)
+            return events
+        for frame in (self._stream.event(self._stream.close()),):
+            if frame is not None and is_object(frame.data):
+                self._take(frame, events)
+        if self._done:
+            return events
+        if not self._stop_reason and not (self._usage_is_end and self._usage_ended):
+            raise UpstreamTruncated
+        self._finish(events)
+        return events
+
+    def _whole(self, document: bytes, events: list[StreamEvent]) -> None:
+        """A message that came in one piece where a stream was asked for: read as the events that it stands for.
+
+        Raises UpstreamTruncated for half a document, and what the document says where it is an error.
+        """
+        try:
+            message = parse(document)
+        except (ValueError, RecursionError):
+            raise UpstreamTruncated from None
+        if type(message) is list and len(message) == 1:
+            message = message[0]
+        if type(message) is not dict:
+            raise UpstreamGarbled
+        if message.get("type") == "error" or "content" not in message:
+            error = told_error(document)
+            if error is not None:
+                raise error
+        content = message.get("content")
+        if not content and not message.get("stop_reason"):
+            raise UpstreamTruncated if "content" in message else UpstreamGarbled
+        blocks = content if type(content) is list else [{"type": "text", "text": content}] if type(content) is str else []
+        frames: list[dict[str, Any]] = [{"type": "message_start", "message": {**message, "content": []}}]
+        for index, block in enumerate(blocks):
+            frames.append({"type": "content_block_start", "index": index, "content_block": block})
+            frames.append({"type": "content_block_stop", "index": index})
+        end = {"stop_reason": message.get("stop_reason")}
+        frames += [{"type": "message_delta", "delta": end, "usage": message.get("usage")}, {"type": "message_stop"}]
+        for frame in frames:
+            self._take(Event(json.dumps(frame).encode()), events)
+
+    def _take(self, frame: Event, events: list[StreamEvent]) -> None:
+        event = self._decode(frame)
+        if event is None:
+            if not self._started and _is_message(frame.data):
+                self._whole(frame.data, events)
+            elif self._has_content and frame.data.strip() == b"[DONE]":
+                self._finish(events)
+            return
+        if not self._started and event.type not in ("message_start", "error"):
+            if event.type not in BEGINNINGS:
+                raise UpstreamGarbled
+            self._start(_Message(), events)
+        if event.index is None:
+            event.index = self._block_index + (event.type == "content_block_start")
+        match event:
+            case _Event(type="content_block_delta", delta=_Delta() as delta):
+                self._delta(event.index, delta, events)
+            case _Event(type="content_block_start", content_block=_Block() as block):
+                self._block_index = event.index
+                self._block(event.index, block, events)
+            case _Event(type="content_block_stop"):
+                self._block_end(event.index, events)
+            case _Event(type="message_start") if not self._started:
+                self._start(event.message or _Message(), events)
+            case _Event(type="message_delta", delta=delta):
+                self._count(event.usage)
+                self._usage_ended = self._usage_ended or event.usage is not None
+                self._stop((delta and delta.stop_reason) or "")
+            case _Event(type="message_stop"):
+                self._finish(events)
+            case _Event(type="error"):
+                raise stream_error(event.error or _values(frame.data))
+
+    def _start(self, message: _Message, events: list[StreamEvent]) -> None:
+        self._started = True
+        self._framing = self._stream
+        self._count(message.usage)
+        events.append(Started(message.id or "", message.model or ""))
+
+    @property
+    def _has_content(self) -> bool:
+        """Whether a block has begun."""
+        return self._started and self._block_index >= 0
+
+    def _decode(self, frame: Event) -> _Event | None:
+        data = frame.data
+        event: _Event | None = None
+        if self._halves is None or not self._halves.pending:
+            try:
+                event = _EVENT.decode(data)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                event = None
+        if event is None:
+            event = self._mended(data)
+        if event is None or not event.type:
+            if (error := told_error(data)) is not None:  # as proxies in front of the API write it
+                raise error
+            if event is not None and frame.event in EVENTS:  # its type stands in the frame, too
+                event.type = frame.event
+                return event
+            if self._strict:
+                raise UpstreamGarbled from None
+            self.skipped += 1
+            return None
+        if event.type in EVENTS:
+            return event
+        if b'"error"' in data and (error := told_error(data)) is not None:  # of another vendor's shape
+            raise error
+        return None
+
+    def _mended(self, data: bytes) -> _Event | None:
+        """The event that msgspec refused, field by field; None for what is no JSON object."""
+        try:
+            plain, odd = fit(_worded(parse(data)), _Event)
+            if self._halves is not None or _HALF.search(data):
+                self._join_halves(plain)
+                plain = whole_characters(plain)
+        except (ValueError, RecursionError):
+            return None
+        self.skipped_fields += odd
+        return msgspec.convert(plain, _Event)
+
+    def _join_halves(self, plain: dict[str, Any]) -> None:
+        """Join the halves of surrogate pairs that stand in two deltas of one block; a block's end ends what is left."""
+        halves = self._halves = self._halves or Halves()
+        block, delta = plain.get("index", self._block_index), plain.get("delta")
+        if plain.get("type") == "content_block_delta" and type(delta) is dict:
+            for name in _TYPES:
+                if type(delta.get(name)) is str:
+                    delta[name] = halves.join((block, name), delta[name])
+
+    def _delta(self, block: int, delta: _Delta, events: list[StreamEvent]) -> None:
+        kind = delta.type or next((kind for name, kind in _TYPES.items() if getattr(delta, name)), "")
+        match kind:
+            case "text_delta" if delta.text:
+                events.append(TextDelta(delta.text))
+            case "thinking_delta":
+                events.append(ReasoningDelta(delta.thinking) if delta.thinking else Working())
+                self._keep(block, delta.thinking or "")
+            case "signature_delta":
+                self._keep(block, signature=delta.signature or "")
+            case "compaction_delta":
+                events.append(Working())
+            case "input_json_delta" if delta.partial_json and (tool := self._tool(block)):
+                tool.pieces = True
+                events.append(ToolCallDelta(tool.index, delta.partial_json))
+
+    def _tool(self, block: int) -> _Writing | None:
+        """The call of this content block, else (its index may be of any kind) the one of the block that began last."""
+        return self._tools.get(block) or self._tools.get(self._block_index)
+
+    def _block(self, index: int, block: _Block, events: list[StreamEvent]) -> None:
+        if block.text and block.type in ("text", ""):
+            events.append(TextDelta(block.text))
+        elif block.type == "thinking" or (block.thinking and not block.type):
+            events.append(ReasoningDelta(block.thinking) if block.thinking else Working())
+            self._thinking[index] = _Thinking(block.thinking or "", block.signature or "")
+        elif block.type == "redacted_thinking":
+            self._redacted(block.data or "", events)
+        elif block.type in ("fallback", "compaction"):
+            events.append(Working(_model(block.to)))
+        elif kind := TOOL_KINDS.get(block.type):
+            # a client parses what its function is called with, so no arguments are {} for it
+            whole = arguments_of(block.input) or ("{}" if kind == "function" else "")
+            tool = self._tools[index] = _Writing(self._calls, whole, kind)
+            self._calls += 1
+            events.append(ToolCallStarted(tool.index, self._id(block.id or ""), block.name or "", kind))
+
+    def _id(self, given: str) -> str:
+        """The id of a call; "" where it has none of its own."""
+        if given in self._ids:
+            return ""
+        self._ids.add(given)
+        return given
+
+    def _redacted(self, data: str, events: list[StreamEvent]) -> None:
+        self._sealed += len(data)
+        if not data or self._sealed > MAX_SEALED:
+            events.append(Working())
+            return
+        events.append(ReasoningBlock(self._blocks, redacted=data))
+        self._blocks += 1
+
+    def _keep(self, block: int, text: str = "", signature: str = "") -> None:
+        """What the block's end is to tell, within a bound."""
+        thinking = self._thinking.get(block)
+        if thinking is None:
+            return
+        self._sealed += len(text) + len(signature)
+        if self._sealed > MAX_SEALED:
+            del self._thinking[block]
+        elif text:
+            thinking.pieces.append(text)
+        else:
+            thinking.signature += signature
+
+    def _block_end(self, index: int, events: list[StreamEvent]) -> None:
+        self._end_halves(events, index)
+        thinking = self._thinking.pop(index, None)
+        if thinking is not None:
+            if thinking.signature:
+                events.append(ReasoningBlock(self._blocks, "".join(thinking.pieces), thinking.signature))
+                self._blocks += 1
+            return
+        tool = self._tools.get(index)
+        if tool is not None:
+            self._end_tool(tool, events)
+
+    def _end_tool(self, tool: _Writing, events: list[StreamEvent]) -> None:
+        if tool.whole and not tool.pieces:
+            tool.pieces = True
+            events.append(ToolCallDelta(tool.index, tool.whole))
+
+    def _end_halves(self, events: list[StreamEvent], index: int | None = None) -> None:
+        """What still waits for its other half ends in U+FFFD: of the block that ends, or (None) of all."""
+        if self._halves is None:
+            return
+        for ended in [text_id for text_id in self._halves.pending if index in (None, text_id[0])]:
+            del self._halves.pending[ended]
+            block, name = ended
+            self._delta(block, msgspec.convert({name: REPLACEMENT}, _Delta), events)
+
+    def _stop(self, reason: str) -> None:
+        """Raises UpstreamError for a stop reason that means failure."""
+        failure = failure_of(reason)
+        if failure is not None:
+            raise failure
+        self._stop_reason = reason or self._stop_reason
+
+    def _count(self, usage: _Usage | None) -> None:
+        """Counts are cumulative, and later ones replace earlier ones; what is left out has not changed."""
+        if usage is None:
+            return
+        if self._usage is None:
+            self._usage = usage
+            return
+        for name in _Usage.__struct_fields__:
+            if (count := getattr(usage, name)) is not None:
+                setattr(self._usage, name, count)
+
+    def _finish(self, events: list[StreamEvent]) -> None:
+        self._done = True
+        self._end_halves(events)
+        for tool in self._tools.values():  # those whose content_block_stop did not come
+            self._end_tool(tool, events)
+        reason = STOP_REASONS.get(self._stop_reason, "stop")
+        if not self._stop_reason:
+            self.finish_missing = 1
+        called = any(tool.kind == "function" for tool in self._tools.values())
+        if reason == "stop" and called and not (self._keep_stop and self._stop_reason):
+            reason = "tool_calls"
+        usage = None if self._usage is None else _usage(self._usage)
+        events.append(Finished(reason, usage, self._stop_reason))
+
+
+def _worded(event: Any) -> Any:
+    """The event with the text of a tool's input, where the input itself stands in its place."""
+    match event:
+        case {"delta": {"partial_json": dict() | list() as given} as delta}:
+            return {**event, "delta": {**delta, "partial_json": encoded(given).decode()}}
+        case _:
+            return event
+
+
+def _values(data: bytes) -> dict[str, Any]:
+    """The values of an event that is a JSON object; {} for any other."""
+    try:
+        value = parse(data)
+    except ValueError:
+        return {}
+    return value if type(value) is dict else {}
+
+
+def _is_message(data: bytes) -> bool:
+    """Whether an event is a whole message, as what is asked for in one piece."""
+    return b'"message"' in data and _values(data).get("type") == "message"
+
+
+def _model(named: Any) -> str:
+    """The model that a fallback block goes on with."""
+    match named:
+        case {"model": str(model)}:
+            return model
+        case _:
+            return ""
+
+
+def _usage(usage: _Usage) -> Usage:
+    """Anthropic counts what was read from and written to its cache apart from `input_tokens`; ours is the whole input."""
+    cached = usage.cache_read_input_tokens or 0
+    parts = (usage.input_tokens or 0, cached, usage.cache_creation_input_tokens or 0)
+    details = usage.output_tokens_details
+    return Usage(
+        input=sum(parts) if min(parts) >= 0 else min(parts),  # else a part below zero would make a sum that is believed
+        output=usage.output_tokens or 0,
+        cached_input=cached,
+        reasoning=(details and details.thinking_tokens) or 0,
+    )

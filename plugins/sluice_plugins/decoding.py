@@ -1,0 +1,106 @@
+"""What decoders have in common: frames become events, and an error waits until the events before it are handed over."""
+
+import re
+from collections.abc import Sequence
+from typing import Generic, Protocol, TypeVar
+
+import msgspec
+
+from sluice.config.types import Bytes
+from sluice.errors import UpstreamError, UpstreamErrorKind
+from sluice.model.events import StreamEvent
+
+Frame = TypeVar("Frame")
+FrameOut = TypeVar("FrameOut", covariant=True)
+
+
+MAX_EVENT = Bytes(16 << 20)
+"""Bytes of one event or line of an upstream, unless its `max_event` says otherwise: pictures and files come in one."""
+
+_ENDED = "The upstream ended its answer with an error"
+_BROKEN_OFF = "The upstream broke off its answer"
+FAILURES: dict[str, tuple[UpstreamErrorKind, str]] = {
+    "error": ("stream_error", _ENDED),  # OpenRouter, vLLM, Mistral, Cohere
+    "network_error": ("stream_error", _ENDED),  # Z.ai (GLM): its inference failed
+    "insufficient_system_resource": ("overloaded", "The upstream ran out of resources"),  # DeepSeek
+    "abort": ("stream_error", _BROKEN_OFF),  # vLLM, SGLang: the engine shut down or was told to
+    "aborted": ("stream_error", _BROKEN_OFF),
+    "cancelled": ("stream_error", _BROKEN_OFF),
+    "timeout": ("stream_error", "The upstream took too long for its answer"),  # Cohere
+    "malformed_function_call": ("stream_error", "The upstream made a tool call that it could not read itself"),  # Gemini
+}
+"""Finish reasons, in lower case, that mean no answer but a failure."""
+_FAILED = re.compile(
+    r"(?:.*[ _-])?(?P<overloaded>over_?loaded|(?:system|server)_busy|unavailable)\Z"
+    r"|(?:.*[ _-])?(?:error|exception|fail(?:ed|ure)|abort(?:ed)?|cancell?ed|interrupted|time(?:d)?[ _-]?out|crash(?:ed)?)\Z"
+    r"|(?:malformed|unexpected|too_many)_(?:function|tool)_?calls?\Z"  # Gemini
+).match
+
+
+def failure_of(native: str) -> UpstreamError | None:
+    """The error that a provider's finish reason stands for; None where it is the end of an answer.
+
+    Vendors' own words are in FAILURES; another word that ends in "error", "failed" and the like means the same."""
+    word = native[:80].lower()
+    found = FAILURES.get(word)
+    if found is None and (failed := _FAILED(word)) is not None:
+        found = FAILURES["insufficient_system_resource" if failed["overloaded"] else "error"]
+    return UpstreamError(found[0], found[1], status=200) if found is not None else None
+
+
+def arguments_of(raw: msgspec.Raw) -> str:
+    """The JSON text of a call's arguments that came whole; "" where there are none. Some servers write them as a string, as
+    OpenAI does, and PHP an empty object as []."""
+    text = bytes(raw).decode("utf-8", "replace").strip()
+    if text.startswith('"'):
+        text = msgspec.json.decode(text, type=str).strip()
+    return text if text[:1] in ("{", "[") and text.strip("{}[] \t\r\n") else ""
+
+
+class Framing(Protocol[FrameOut]):
+    """Bytes -> frames, as in gateway.wire."""
+
+    def feed(self, data: bytes) -> Sequence[FrameOut]: ...
+
+
+class FrameDecoder(Generic[Frame]):
+    """A decoder (gateway.backends.Decoder) over a framing. The dialect is `_take`, which sets `_done`, and `_end`."""
+
+    __slots__ = ("_done", "_error", "_framing")
+
+    def __init__(self, framing: Framing[Frame]) -> None:
+        self._framing = framing
+        self._done = False
+        self._error: UpstreamError | None = None
+
+    def feed(self, data: bytes) -> list[StreamEvent]:
+        events: list[StreamEvent] = []
+        self._raise()
+        if self._done:
+            return events
+        try:
+            for frame in self._framing.feed(data):
+                self._take(frame, events)
+                if self._done:
+                    break
+        except UpstreamError as error:
+            self._error = error
+            if not events:
+                raise
+        return events
+
+    def close(self) -> list[StreamEvent]:
+        self._raise()
+        return [] if self._done else self._end()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _take(self, frame: Frame, events: list[StreamEvent]) -> None:
+        """Add the frame's events. Raises UpstreamError for what the frame says, or UpstreamGarbled."""
+        raise NotImplementedError
+
+    def _end(self) -> list[StreamEvent]:
+        """The body has ended before `_done`. Raises UpstreamTruncated unless the answer is complete all the same."""
+        raise NotImplementedError

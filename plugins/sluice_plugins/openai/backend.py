@@ -1,0 +1,292 @@
+"""OpenAI's Chat Completions, and with another `base_url` everything that speaks it (vLLM, llama.cpp, Groq, Azure …).
+
+The request starts from the caller's own JSON object where the caller speaks the same dialect, so that fields nobody
+here knows pass through: most bodies as they came, with no more written into them than has to be. Else it is built from the
+vocabulary. The answer's stream is read by `sluice_plugins.openai.stream`, an
+answer in one piece by `sluice_plugins.openai.document`.
+
+Standard: https://platform.openai.com/docs/api-reference/chat
+"""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+import msgspec
+
+from sluice.backends.protocol import Decoder, Headers, UpstreamRequest
+from sluice.backends.transport import Transport
+from sluice.config.types import Bytes, Secret
+from sluice.errors import BadRequest, UpstreamError
+from sluice.model.chat import ChatRequest, Image, Message, Other, Part, Text, Tool, ToolCall
+from sluice.model.rules import LIMITS, NO_RULES, ModelRules
+from sluice.wire.baseurl import endpoint
+from sluice.wire.dataurl import plain_url
+from sluice.wire.sse import EventStream
+from sluice.wire.upstream_errors import upstream_error
+from sluice_plugins.decoding import MAX_EVENT
+from sluice_plugins.openai.document import DocumentDecoder
+from sluice_plugins.openai.stream import ChunkDecoder
+from sluice_plugins.tool_ids import fitted_ids, fitted_wire_ids
+from sluice_plugins.translation import check_endpoint
+
+
+class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
+    """A backend that speaks Chat Completions.
+
+    `base_url` may end in `/chat/completions`; a query of it is kept (Azure's api-version). `headers` are added to every
+    request. `max_tokens_field`: what the limit is called, whichever name the caller used; null: as the model's rules say
+    (config/models.yaml), else as the caller does. `include_usage`: ask for the usage chunk. `strict`: a malformed event in an
+    otherwise good stream is an error, else it is skipped. `always_stream`: ask for a stream, too, where a caller of this
+    dialect wants its answer in one piece. `max_event`: bytes of one event of a stream. `keep_stop`: tell callers the
+    provider's `stop` where it made tool calls, else it is `tool_calls`. `usage_is_end`: a stream that ends behind its usage is
+    complete, though no finish reason and no [DONE] came.
+    """
+
+    base_url: str = "https://api.openai.com/v1"  # where its API is, with /v1
+    api_key: Secret | None = None  # sent as a Bearer token
+    organization: str | None = None  # the openai-organization header
+    project: str | None = None  # the openai-project header
+    headers: dict[str, str] = {}  # headers of every request
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = None  # what the maximum is called
+    include_usage: bool = True  # whether the usage chunk is asked for
+    strict: bool = False  # whether a malformed event ends the stream
+    always_stream: bool = False  # whether whole answers are asked for as streams, too
+    max_event: Bytes = MAX_EVENT  # bytes of one event
+    keep_stop: bool = False  # whether stop stays stop where tools were called
+    usage_is_end: bool = False  # whether usage and a clean end of the body end an answer
+
+    dialect: ClassVar[str] = "openai"
+    endings: ClassVar[tuple[str, ...]] = ("/chat/completions", "/chat")
+    rules: ClassVar[ModelRules] = NO_RULES
+
+    def __post_init__(self) -> None:
+        check_endpoint(self.base_url, self.headers)
+
+    def request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
+        if chat.body and chat.dialect == self.dialect and (edited := self._edited(chat, model, stream=True)):
+            return UpstreamRequest(self._url, self._headers, edited)
+        own = chat.wire is not None and chat.dialect == self.dialect
+        body = self._passed_through(chat) if own else self._translated(chat)
+        body["model"] = model
+        body["stream"] = True
+        if self.include_usage:
+            options = body.get("stream_options")
+            body["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
+        return UpstreamRequest(url=self._url, headers=self._headers, body=_encode(body))
+
+    def whole_request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
+        assert chat.wire is not None, "only its own dialect is passed on"
+        if chat.body and (edited := self._edited(chat, model, stream=False)):
+            return UpstreamRequest(self._url, self._whole_headers, edited)
+        body = self._passed_through(chat)
+        body["model"] = model
+        return UpstreamRequest(url=self._url, headers=self._whole_headers, body=_encode(body))
+
+    def whole_decoder(self) -> Decoder:
+        return DocumentDecoder(strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop)
+
+    def decoder(self, *, verbatim: bool = False) -> Decoder:
+        return ChunkDecoder(verbatim, self.strict, EventStream(self.max_event), self.keep_stop, self.usage_is_end)
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
+        return upstream_error(status, headers, body)
+
+    def transport(self) -> Transport | None:
+        return None
+
+    def credentials(self) -> Headers:
+        return self._credentials
+
+    @cached_property
+    def _limit_name(self) -> str:
+        """What the limit of tokens has to be called; "" where the caller's name will do."""
+        return self.max_tokens_field or self.rules.limit_name
+
+    @cached_property
+    def _url(self) -> str:
+        return endpoint(self.base_url, "/chat/completions", self.endings)
+
+    @cached_property
+    def _headers(self) -> Headers:
+        return self._headers_for("text/event-stream")
+
+    @cached_property
+    def _whole_headers(self) -> Headers:
+        return self._headers_for("application/json")
+
+    def _headers_for(self, accept: str) -> Headers:
+        headers = {"accept": accept, "content-type": "application/json"}
+        if self.organization is not None:
+            headers["openai-organization"] = self.organization
+        if self.project is not None:
+            headers["openai-project"] = self.project
+        headers.update((name.lower(), value) for name, value in self.headers.items())
+        return tuple(headers.items())
+
+    @cached_property
+    def _credentials(self) -> Headers:
+        return () if self.api_key is None else (("authorization", f"Bearer {self.api_key.reveal()}"),)
+
+    def _edited(self, chat: ChatRequest, model: str, *, stream: bool) -> bytes:
+        """The caller's text with another model's name, and asking for usage; b"" where more is to be changed."""
+        wire, body = chat.wire, chat.body
+        assert wire is not None
+        if not self._limit_stands(chat) or (self.rules.tool_ids and any(message.tool_calls for message in chat.messages)):
+            return b""
+        if wire.get("model") != model:
+            body = _with_model(body, wire.get("model"), model)
+        if not stream or not body:
+            return body
+        if wire.get("stream") is not True:
+            return b""
+        if not self.include_usage:
+            return body
+        if "stream_options" in wire:
+            return body if wire["stream_options"] == _USAGE else b""
+        return body[: body.rindex(b"}")] + b',"stream_options":{"include_usage":true}}'
+
+    def _limit_stands(self, chat: ChatRequest) -> bool:
+        """Whether the limit of tokens is in the caller's object as it has to be sent: once, whole, and under its name."""
+        wire = chat.wire
+        assert wire is not None
+        if "max_tokens" in wire:
+            name = "" if "max_completion_tokens" in wire else "max_tokens"
+        elif "max_completion_tokens" in wire:
+            name = "max_completion_tokens"
+        else:
+            return True
+        limit = chat.sampling.max_tokens
+        return bool(name) and name == (self._limit_name or name) and type(wire[name]) is int and wire[name] == limit
+
+    def _passed_through(self, chat: ChatRequest) -> dict[str, Any]:
+        assert chat.wire is not None
+        body = dict(chat.wire)
+        given = [name for name in LIMITS if name in body]
+        for name in given:
+            del body[name]
+        if given and chat.sampling.max_tokens is not None:
+            body[self._limit_name or given[0]] = chat.sampling.max_tokens
+        if self.rules.tool_ids:
+            body["messages"] = fitted_wire_ids(body["messages"], self.rules.tool_ids)
+        return body
+
+    def _translated(self, chat: ChatRequest) -> dict[str, Any]:
+        sampling, rules = chat.sampling, self.rules
+        messages = fitted_ids(chat.messages, self.rules.tool_ids) if self.rules.tool_ids else chat.messages
+        written = [_plain(message) or _message(message, chat.dialect) for message in messages]
+        if (
+            sampling is _NO_SAMPLING
+            and not chat.tools
+            and chat.tool_choice is None
+            and chat.parallel_tool_calls is None
+            and chat.response_format is None
+            and chat.reasoning is None
+            and not (rules.default or rules.force or "system" in rules.roles)
+        ):
+            return {"messages": written}  # what most widgets send
+        body: dict[str, Any] = {
+            "messages": written,
+            self._limit_name or LIMITS[0]: sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k,
+            "frequency_penalty": sampling.frequency_penalty,
+            "presence_penalty": sampling.presence_penalty,
+            "stop": sampling.stop or None,
+            "seed": sampling.seed,
+            "tools": [_tool(tool) for tool in chat.tools] or None,
+            "tool_choice": _tool_choice(chat.tool_choice),
+            "parallel_tool_calls": chat.parallel_tool_calls,
+            "response_format": chat.response_format,
+            "reasoning_effort": (chat.reasoning.effort or None) if chat.reasoning is not None else None,
+        }
+        if "system" in rules.roles:  # "developer", or another word that the vocabulary has not
+            for message in body["messages"]:
+                message["role"] = rules.roles.get(message["role"], message["role"])
+        said = {name: value for name, value in body.items() if value is not None}
+        if not (rules.default or rules.force):
+            return said
+        ours = {name: value for name, value in {**rules.default, **said, **rules.force}.items() if name not in LIMITS}
+        return ours | {name: said[name] for name in LIMITS if name in said}
+
+
+_USAGE = {"include_usage": True}
+_NO_SAMPLING = ChatRequest("", None, ()).sampling
+_encode = msgspec.json.Encoder().encode
+
+
+def _with_model(body: bytes, asked: object, model: str) -> bytes:
+    """The text of an object whose "model" is `asked`, with this one in its place; b"" where it is not plain to see."""
+    if type(asked) is not str or body.count(b'"model"') != 1:  # it may also stand in what is within
+        return b""
+    name = _encode(asked)
+    for written in (b'"model":' + name, b'"model": ' + name):
+        if written in body:
+            return body.replace(written, b'"model":' + _encode(model), 1)
+    return b""
+
+
+# the request, from the vocabulary
+
+
+def _plain(message: Message) -> dict[str, Any] | None:
+    """One that is nothing but a text, as most of a history are."""
+    parts = message.parts
+    if len(parts) != 1 or message.tool_calls or message.role == "tool":
+        return None
+    first = parts[0]
+    return {"role": message.role, "content": first.text} if type(first) is Text else None
+
+
+def _message(message: Message, dialect: str) -> dict[str, Any]:
+    wire: dict[str, Any] = {"role": message.role}
+    if message.parts or not message.tool_calls:
+        wire["content"] = _content(message.parts, dialect)
+    if message.tool_calls:
+        wire["tool_calls"] = [_tool_call(call) for call in message.tool_calls]
+    if message.role == "tool":
+        wire["tool_call_id"] = message.tool_call_id
+    return wire
+
+
+def _content(parts: tuple[Part, ...], dialect: str) -> str | list[Any]:
+    if not parts:
+        return ""
+    first = parts[0]
+    if len(parts) == 1 and type(first) is Text:
+        return first.text
+    return [_part(part, dialect) for part in parts]
+
+
+def _part(part: Part, dialect: str) -> Any:
+    match part:
+        case Text(text=text):
+            return {"type": "text", "text": text}
+        case Image(url=url):
+            return {"type": "image_url", "image_url": {"url": plain_url(url)}}
+        case Other(type=type_, wire=wire):
+            if dialect != OpenAI.dialect:
+                raise BadRequest(f"Content of type {type_!r} cannot be given to this model", param="messages")
+            return wire
+
+
+def _tool_call(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    function: dict[str, Any] = {"name": tool.name}
+    if tool.description:
+        function["description"] = tool.description
+    if tool.parameters is not None:
+        function["parameters"] = tool.parameters
+    return {"type": "function", "function": function}
+
+
+def _tool_choice(choice: str | tuple[str, str] | None) -> Any:
+    match choice:
+        case (kind, name):
+            return {"type": kind, kind: {"name": name}}
+        case _:
+            return choice

@@ -1,0 +1,245 @@
+"""The tool calls of one choice of a stream of Chat Completions: which call a delta belongs to, and its name and id.
+
+By the standard each call has an index, its first delta an id and the whole name, and the others pieces of its arguments.
+Vendors part from that in every way, and this is how their deltas are told apart:
+
+    an index of its own     that call's, whatever the id says (older vLLM makes up an id for every delta)
+    the same index          another call begins with a new id and a name; with a name again, where the arguments so far are
+                            complete; and with arguments that begin anew behind complete ones (it has the name of the last)
+    no index                the call's with its id, else the last call's, until a new id or name comes
+    a name in pieces        is put together until the first piece of the arguments comes: a call is told then
+
+A name that is only repeated is the same name, and an id that another call has is none.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from sluice.errors import UpstreamGarbled
+from sluice.model.events import StreamEvent, ToolCallDelta, ToolCallStarted
+from sluice.wire.lenient import encoded
+from sluice_plugins.openai.chunk import Function, ToolCallPart
+
+MAX_CALLS = 256
+"""Tool calls of one answer."""
+
+_NO_FUNCTION = Function()
+_DOUBTFUL = frozenset(["", "{", "n", " ", "\t", "\r", "\n"])
+"""What arguments begin with that may be another call's, or say that there are none."""
+_OUTSIDE = re.compile(r'[{}\[\]"]')
+_INSIDE = re.compile(r'["\\]')
+
+
+class Arguments:
+    """A JSON text that comes in pieces. Nothing is looked at before it has to be known whether it is complete."""
+
+    __slots__ = ("_begun", "_depth", "_inside", "_pieces", "_skip", "any")
+
+    def __init__(self) -> None:
+        self.any = False
+        self._begun = False  # an object or a list
+        self._pieces: list[str] = []
+        self._depth = 0
+        self._inside = False  # a string
+        self._skip = False  # the next character is escaped
+
+    def add(self, piece: str) -> None:
+        self.any = True
+        self._pieces.append(piece)
+
+    @property
+    def complete(self) -> bool:
+        """Whether an object or a list has begun, and all that has begun is closed."""
+        for piece in self._pieces:
+            self._look(piece)
+        self._pieces.clear()
+        return self._begun and self._depth == 0 and not self._inside
+
+    def _look(self, piece: str) -> None:
+        at = int(self._skip)
+        self._skip = False
+        while found := (_INSIDE if self._inside else _OUTSIDE).search(piece, at):
+            at = found.end()
+            mark = found[0]
+            if mark == "\\":
+                self._skip = at == len(piece)
+                at += 1
+            elif mark == '"':
+                self._inside = not self._inside
+            else:
+                self._begun = True
+                self._depth += 1 if mark in "{[" else -1
+
+
+class Call:
+    """One call under way. `started`: it has been told; `empty`: its arguments were an empty list or object; `worded`: a text of
+    them came, be it an empty one. `place`: among the entries of a whole answer."""
+
+    __slots__ = ("arguments", "empty", "id", "index", "name", "place", "started", "worded")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.id = ""
+        self.name = ""
+        self.place = index
+        self.arguments = Arguments()
+        self.started = False
+        self.empty = False
+        self.worded = False
+
+    def is_another(self, delta: ToolCallPart, name: str, arguments: str, *, empty: bool) -> bool:
+        """Is this delta the beginning of another call on the same (or no) index?"""
+        same_id = bool(delta.id) and delta.id == self.id
+        new_id = bool(delta.id) and bool(self.id) and not same_id
+        begins_anew = empty or arguments.lstrip()[:1] == "{"
+        if begins_anew and (self.arguments.complete or (self.empty and not self.arguments.any and name and not same_id)):
+            return True
+        if not name or same_id or not self.name:
+            return new_id and delta.index is None
+        if delta.id:
+            return self.started or new_id
+        if self.arguments.any or self.empty:
+            return name != self.name
+        return name != self.name and (delta.index is None or bool(delta.type))
+
+
+class Told(msgspec.Struct, frozen=True, gc=False):
+    """What a delta of a tool call says by the standard: `id`, `name` and `arguments` "" where it says nothing of them.
+
+    `joined`: the delta held a piece of the name of a call that was not told before; that name so far.
+    """
+
+    call: "Call"
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+    joined: str = ""
+
+
+class Calls:
+    """`new_id` makes the id of a call whose vendor gives none; without it such a call has none.
+
+    `naming` is the call whose name may go on: it has not been told. `made` are all calls, by their index.
+    """
+
+    __slots__ = ("_by_index", "_ids", "_latest", "_new_id", "made", "naming")
+
+    def __init__(self, new_id: Callable[[], str] | None = None) -> None:
+        self._by_index: dict[int, Call] = {}
+        self._latest: Call | None = None
+        self._ids: set[str] = set()
+        self._new_id = new_id
+        self.made: list[Call] = []
+        self.naming: Call | None = None
+
+    def goes_on(self, delta: ToolCallPart, events: list[StreamEvent]) -> bool:
+        """Whether the delta is just the next piece of arguments, in the standard's form, as most are; it is told then."""
+        call, function = self._by_index.get(delta.index), delta.function  # type: ignore[arg-type]
+        if call is None or function is None or function.name or delta.id:
+            return False
+        arguments = function.arguments
+        if type(arguments) is not str or arguments[:1] in _DOUBTFUL or self.naming is not None:
+            return False
+        if not call.started or call.index != delta.index:
+            return False
+        self._latest = call
+        call.arguments.add(arguments)
+        events.append(ToolCallDelta(call.index, arguments))
+        return True
+
+    def take(self, delta: ToolCallPart, events: list[StreamEvent]) -> Told:
+        """Add the delta's events. Raises UpstreamGarbled for more than MAX_CALLS calls."""
+        function = delta.function or _NO_FUNCTION
+        name = function.name or ""
+        if delta.index is None:
+            call = self._of_id(delta.id) or self._latest
+        else:
+            call = self._by_index.get(delta.index) or self._unnumbered(delta, name)
+        arguments, empty = _text(function.arguments, first=call is None or not call.arguments.any)
+        if call is None:
+            call = self._new_call(delta.index)
+        elif call.is_another(delta, name, arguments, empty=empty):
+            name = name or call.name if arguments else name
+            call = self._new_call(delta.index)
+        self._latest = call
+        if self.naming is not None and self.naming is not call:
+            self.told(events)
+        id_ = said = joined = ""
+        if not call.started:
+            id_ = self._identify(call, delta.id or "", wanted=bool(name or arguments or empty))
+            if name and call.name:
+                if name != call.name:
+                    joined = call.name = call.name + name
+            elif name:
+                call.name = said = name
+            self.naming = call if call.name else None
+            if arguments or empty:
+                self.told(events, call)
+        call.empty = call.empty or empty
+        call.worded = call.worded or type(function.arguments) is str
+        if arguments:
+            call.arguments.add(arguments)
+            events.append(ToolCallDelta(call.index, arguments))
+        return Told(call, id_, said, arguments, joined)
+
+    def told(self, events: list[StreamEvent], call: Call | None = None) -> None:
+        """Tell the call whose name has come, if there is one that has not been told."""
+        call = call or self.naming
+        self.naming = None
+        if call is not None and not call.started:
+            call.started = True
+            events.append(ToolCallStarted(call.index, call.id, call.name))
+
+    def without_arguments(self) -> list[Call]:
+        """At the end: the calls whose arguments were null, or an empty list or object, and nothing else. They are `{}`."""
+        return [call for call in self.made if call.started and not call.arguments.any and (call.empty or not call.worded)]
+
+    def _identify(self, call: Call, given: str, *, wanted: bool) -> str:
+        """Give the call its id, once: the vendor's, or one of our making. Returns it where it is new, else ""."""
+        if call.id:
+            return ""
+        if given and given not in self._ids:
+            call.id = given
+        elif wanted and self._new_id is not None:
+            call.id = self._new_id()
+        self._ids.add(call.id)
+        return call.id
+
+    def _of_id(self, given: str | None) -> Call | None:
+        """The call with this id, the last one where several were given it."""
+        if not given or given not in self._ids:
+            return None
+        return next((call for call in reversed(self.made) if call.id == given), None)
+
+    def _unnumbered(self, delta: ToolCallPart, name: str) -> Call | None:
+        """The last call, where it began without the index that this delta gives it."""
+        call = self._latest
+        if delta.index is None or call is None or name or delta.id not in (None, "", call.id):
+            return None
+        if call in self._by_index.values():
+            return None
+        self._by_index[delta.index] = call
+        return call
+
+    def _new_call(self, index: int | None) -> Call:
+        if len(self.made) >= MAX_CALLS:
+            raise UpstreamGarbled(f"The upstream made more than {MAX_CALLS} tool calls")
+        call = Call(len(self.made))
+        self.made.append(call)
+        if index is not None:
+            self._by_index[index] = call
+        return call
+
+
+def _text(given: Any, *, first: bool) -> tuple[str, bool]:
+    """The text of arguments of any type, and whether they are an empty list or object: PHP's `{}` is `[]`, and a proxy may
+    send the arguments' text after it."""
+    kind = type(given)
+    if kind is str:
+        return ("", True) if first and given == "null" else (given, False)
+    if kind is not dict and kind is not list:
+        return "", False
+    return (encoded(given).decode(), False) if given else ("", True)

@@ -1,0 +1,178 @@
+"""An answer that was asked for in one piece: a chat completion -> events, and itself to be passed on as it came.
+
+Whoever streams nevertheless, or answers with something that is no plain completion (an error, a vendor's own form), is
+left to `openai_stream`, which reads both.
+
+Standard: https://platform.openai.com/docs/api-reference/chat/object
+"""
+
+from typing import Any
+
+import msgspec
+
+from sluice.errors import UpstreamGarbled
+from sluice.model.events import Started, StreamEvent, TextDelta, Verbatim
+from sluice.wire.lenient import encoded, fit, parse, whole_characters
+from sluice.wire.sse import EventStream
+from sluice_plugins.decoding import MAX_EVENT, failure_of
+from sluice_plugins.openai import stream as openai_stream
+from sluice_plugins.openai.chunk import MALFORMED, Choice, Delta, ReportedUsage
+from sluice_plugins.openai.stream import COUNTS, WHITE, ChunkDecoder, Edits, check_size, completed, finished
+
+
+class _Said(Choice, gc=False):
+    message: Delta | None = None
+
+
+class _Completion(msgspec.Struct, gc=False):
+    choices: list[_Said] | None = None
+    usage: ReportedUsage | None = None
+    error: msgspec.Raw = msgspec.Raw(b"null")  # not read here: it may be anything
+    id: str | None = None
+    model: str | None = None
+
+
+MAX_DOCUMENT = 32 << 20
+"""Bytes of a plain completion. What is none, or has to be put right, may have those of a document in place of a stream."""
+_NO_ERROR = (b"null", b"false", b"{}", b'""', b"[]", b"0")
+_decode = msgspec.json.Decoder(_Completion).decode
+
+
+class DocumentDecoder:
+    """Nothing is known before the body's end. It counts what `ChunkDecoder` counts.
+
+    What the client's SDK would read otherwise than we do is changed in the answer, and nothing else.
+    """
+
+    __slots__ = ("_body", "_document", "_fields", "_keep_stop", "_max_event", "_missing", "_other", "_strict")
+
+    def __init__(self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False) -> None:
+        self._strict = strict
+        self._max_event = max_event
+        self._keep_stop = keep_stop
+        self._fields = 0  # of another type than they should be
+        self._missing = 0  # finish reasons
+        self._body: bytes | bytearray = b""
+        self._document = False  # it begins like one
+        self._other: ChunkDecoder | None = None  # reads what is none
+
+    @property
+    def skipped(self) -> int:
+        return self._other.skipped if self._other is not None else 0
+
+    @property
+    def skipped_fields(self) -> int:
+        return self._other.skipped_fields if self._other is not None else self._fields
+
+    @property
+    def finish_missing(self) -> int:
+        return self._other.finish_missing if self._other is not None else self._missing
+
+    def feed(self, data: bytes) -> list[StreamEvent]:
+        if self._other is not None:
+            return self._other.feed(data)
+        if not self._body:
+            self._body = data
+        else:
+            if isinstance(self._body, bytes):
+                self._body = bytearray(self._body)
+            self._body += data
+        if len(self._body) > MAX_DOCUMENT:
+            raise UpstreamGarbled(f"The upstream sent a document longer than {MAX_DOCUMENT} bytes")
+        if not self._document:
+            first = data.lstrip(WHITE)[:1]
+            if first and first not in b"{[":
+                return self._by_another()
+            self._document = bool(first)
+        return []
+
+    def close(self) -> list[StreamEvent]:
+        if self._other is not None:
+            return self._other.close()
+        body = bytes(self._body)
+        check_size(body)
+        completion, plain = self._completion(body)
+        choices = completion.choices if completion is not None else None
+        if completion is None or not choices:
+            return self._by_another() + self.close()
+        usage = completion.usage
+        events: list[StreamEvent] = [Started(completion.id or "", completion.model or "")]
+        text = _only_text(choices)
+        edits: Edits | None = None
+        if text:
+            events += (TextDelta(text), finished(choices[0].finish_reason or "", usage))
+        elif _as_deltas(choices):
+            reader = self._reader()
+            edits = reader.take(choices, usage, events)
+            self._missing = reader.finish_missing
+        else:
+            return self._by_another() + self.close()
+        known = completed(usage) if usage is not None else None
+        odd = usage is not None and known != (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
+        if edits is not None or plain is not None or odd:
+            self._check_length()
+            plain = parse(body) if plain is None else plain
+            if edits is not None:
+                edits.apply(plain)
+            if odd:
+                plain["usage"] = {**plain["usage"], **dict(zip(COUNTS, known, strict=True))} if known is not None else None
+            body = encoded(plain)
+        events.append(Verbatim(body, whole=True))
+        return events
+
+    def _check_length(self) -> None:
+        if len(self._body) > openai_stream.MAX_DOCUMENT:
+            raise UpstreamGarbled(f"The upstream sent a document longer than {openai_stream.MAX_DOCUMENT} bytes that is odd")
+
+    def _completion(self, body: bytes) -> tuple[_Completion | None, dict[str, Any] | None]:
+        """The completion, and its plain values where it had to be read field by field; None for what is not just that."""
+        plain: dict[str, Any] | None = None
+        try:
+            completion = _decode(body)
+        except MALFORMED:
+            self._check_length()
+            try:
+                plain, odd = fit(parse(body), _Completion)
+                plain = whole_characters(plain)
+            except (ValueError, RecursionError):
+                return None, None
+            completion = msgspec.convert(plain, _Completion)
+            self._fields = odd
+        return (completion if bytes(completion.error) in _NO_ERROR else None), plain
+
+    def _reader(self) -> ChunkDecoder:
+        return ChunkDecoder(True, self._strict, EventStream(self._max_event), self._keep_stop)
+
+    def _by_another(self) -> list[StreamEvent]:
+        self._check_length()
+        self._other = self._reader()
+        body, self._body = bytes(self._body), b""
+        return self._other.feed(body)
+
+
+def _only_text(choices: list[_Said]) -> str:
+    """What most answers are: one choice, a text and nothing else; "" for others."""
+    choice = choices[0]
+    message, native = choice.message, choice.finish_reason
+    if (
+        message is None
+        or not native
+        or failure_of(native) is not None
+        or choice.index != 0
+        or choice.usage is not None
+        or len(choices) > 1
+    ):
+        return ""
+    text = message.content
+    return text if type(text) is str and message == Delta(text) else ""
+
+
+def _as_deltas(choices: list[_Said]) -> bool:
+    """Read each message as a delta, its tool calls numbered. False where there is none to be read."""
+    for choice in choices:
+        if choice.message is None:
+            return False
+        for index, call in enumerate(choice.message.tool_calls or ()):
+            call.index = index
+        choice.delta = choice.message
+    return True

@@ -1,0 +1,115 @@
+"""Bodies that are not what was asked for, but an answer all the same: known by their first bytes.
+
+Some servers answer with one JSON document where a stream was asked for, and some proxies write server-sent events where
+lines of JSON were. Each opening is a framing that looks at the first bytes, then hands all on to the framing that fits; a
+decoder whose stream has begun takes that framing itself.
+"""
+
+from sluice.errors import UpstreamGarbled
+from sluice.wire.lines import LIMIT
+from sluice.wire.ndjson import JSONLines
+from sluice.wire.sse import Event, EventStream
+
+_SPACE = b" \t\r\n\xef\xbb\xbf"
+_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
+"""How the lines of server-sent events begin."""
+
+
+class _Document:
+    """A body that is one JSON document, kept whole: `limit` bytes at most."""
+
+    __slots__ = ("_body", "_limit")
+
+    def __init__(self, limit: int) -> None:
+        self._body = bytearray()
+        self._limit = limit
+
+    def add(self, data: bytes) -> None:
+        self._body += data
+        if len(self._body) > self._limit:
+            raise UpstreamGarbled("The upstream's answer is too long")
+
+    @property
+    def body(self) -> bytes:
+        return bytes(self._body)
+
+
+class EventsOrDocument:
+    """Server-sent events, or a JSON document in their place; `document` is that, once the body is known to be one."""
+
+    __slots__ = ("_document", "_kept", "_known", "_stream")
+
+    def __init__(self, stream: EventStream) -> None:
+        self._stream = stream
+        self._kept = b""
+        self._known = False
+        self._document: _Document | None = None
+
+    @property
+    def document(self) -> bytes | None:
+        return self._document.body if self._document is not None else None
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Events, none of a document. Raises UpstreamGarbled for what is too long."""
+        if not self._known:
+            self._kept += data
+            start = self._kept.lstrip(_SPACE)
+            if not start and len(self._kept) < LIMIT:
+                return []
+            data, self._kept, self._known = self._kept, b"", True
+            if start.startswith((b"{", b"[")):
+                self._document = _Document(self._stream.limit)
+                data = start
+        if self._document is None:
+            return self._stream.feed(data)
+        self._document.add(data)
+        return []
+
+
+class LinesOrDocument:
+    """Lines of JSON, or a JSON document over several lines, or server-sent events in their place."""
+
+    __slots__ = ("_document", "_events", "_kept", "_known", "_limit", "_lines")
+
+    def __init__(self, lines: JSONLines, limit: int) -> None:
+        self._lines = lines
+        self._limit = limit
+        self._kept = b""
+        self._known = False
+        self._document: _Document | None = None
+        self._events: EventStream | None = None
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Texts of JSON values, none of a document before `close`. Raises UpstreamGarbled for what is too long."""
+        if not self._known:
+            self._kept += data
+            start = self._kept.lstrip(_SPACE)
+            line, end, _ = start.partition(b"\n")
+            if not end and len(self._kept) < self._limit:
+                return []
+            data, self._kept, self._known = start, b"", True
+            if start.startswith(_FIELDS):
+                self._events = EventStream(self._limit)
+            elif start.startswith((b"{", b"[")) and not line.rstrip().endswith((b"}", b"]")):
+                self._document = _Document(self._limit)
+        if self._events is not None:
+            return [event.data for event in self._events.feed(data) if event.data != b"[DONE]"]
+        if self._document is None:
+            return self._lines.feed(data)
+        self._document.add(data)
+        return []
+
+    @property
+    def plain(self) -> bool:
+        """It is known to be lines of JSON, as it should be."""
+        return self._known and self._document is None and self._events is None
+
+    def close(self) -> list[bytes]:
+        """What is left: a document, or a last line without its line end."""
+        if self._document is not None:
+            return [self._document.body]
+        if self._events is not None:
+            last = self._events.event(self._events.close())
+            return [last.data] if last is not None and last.data != b"[DONE]" else []
+        kept, self._kept = self._kept, b""
+        return [*(self._lines.feed(kept) if kept else ()), *self._lines.close()]

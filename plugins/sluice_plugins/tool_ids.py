@@ -1,0 +1,110 @@
+"""Ids of tool calls, made anew where a vendor does not take them as they are: one to one, in calls and in their results.
+
+An id that fits stays as it is. Of another, what fits is kept and a digest of the whole is put behind it, so that ids that
+differ stay different, and the same conversation gets the same ids each time (prompt caches depend on that). An id that
+stands in several messages (servers that count calls from 0 in each answer) is a different one in each, as vendors ask.
+Of calls that share an id in one message, the results follow in their order.
+"""
+
+import hashlib
+import re
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from sluice.model.chat import Message, ToolCall
+from sluice.model.rules import ToolIds
+
+_UNFIT = re.compile(r"[^A-Za-z0-9_-]")
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def _readable(id: str, count: int) -> str:
+    return f"{_UNFIT.sub('_', id)[:43]}_{_digest(id, count)[:20]}"
+
+
+def _nine(id: str, count: int) -> str:
+    number = int(_digest(id, count), 16)
+    letters = []
+    for _ in range(9):
+        number, digit = divmod(number, len(_DIGITS))
+        letters.append(_DIGITS[digit])
+    return "".join(letters)
+
+
+def _digest(id: str, count: int) -> str:
+    return hashlib.sha256(f"{count}:{id}".encode("utf-8", "surrogatepass")).hexdigest()
+
+
+_MAKERS: dict[ToolIds, Callable[[str, int], str]] = {"[A-Za-z0-9_-]{1,64}": _readable, "[A-Za-z0-9]{9}": _nine}
+
+
+def fitted_ids(messages: Sequence[Message], form: ToolIds) -> Sequence[Message]:
+    """The messages, with ids of tool calls that have this form ("": any) and stand for one call each."""
+    if not [True for message in messages if message.tool_calls]:
+        return messages
+    ids = _Ids(form)
+    return [ids.message(message) for message in messages]
+
+
+def fitted_wire_ids(messages: Sequence[dict[str, Any]], form: ToolIds) -> list[dict[str, Any]]:
+    """`fitted_ids` for messages of OpenAI's dialect as they are written."""
+    ids = _Ids(form)
+    fitted = []
+    for message in messages:
+        calls, result = message.get("tool_calls"), message.get("tool_call_id")
+        if calls:
+            fresh = ids.calls([call["id"] for call in calls])
+            message = {**message, "tool_calls": [{**call, "id": id} for call, id in zip(calls, fresh, strict=True)]}
+        elif result is not None:
+            message = {**message, "tool_call_id": ids.result(result)}
+        fitted.append(message)
+    return fitted
+
+
+class _Ids:
+    def __init__(self, form: ToolIds) -> None:
+        self._fits = re.compile(form or r"(?s).+").fullmatch
+        self._make = _MAKERS.get(form, _readable)
+        self._count: dict[str, int] = {}
+        self._open: dict[str, deque[str]] = {}  # of each id: the calls that have no result yet; one stays, for results to come
+        self._taken: set[str] = set()
+
+    def message(self, message: Message) -> Message:
+        if message.tool_calls:
+            fresh = self.calls([call.id for call in message.tool_calls])
+            calls = [ToolCall(id, call.name, call.arguments) for call, id in zip(message.tool_calls, fresh, strict=True)]
+            return msgspec.structs.replace(message, tool_calls=tuple(calls))
+        if message.role == "tool":
+            id = self.result(message.tool_call_id)
+            if id != message.tool_call_id:
+                return msgspec.structs.replace(message, tool_call_id=id)
+        return message
+
+    def calls(self, ids: Sequence[str]) -> list[str]:
+        """The ids of one message's calls."""
+        made: dict[str, deque[str]] = {}
+        fresh = [self._new(id) for id in ids]
+        for id, new in zip(ids, fresh, strict=True):
+            made.setdefault(id, deque()).append(new)
+        self._open |= made
+        return fresh
+
+    def _new(self, id: str) -> str:
+        count = self._count.get(id, 0)
+        self._count[id] = count + 1
+        made = id if not count and self._fits(id) else self._make(id, count)
+        while made in self._taken:
+            count += 1
+            made = self._make(id, count)
+        self._taken.add(made)
+        return made
+
+    def result(self, id: str) -> str:
+        """The id of the call whose result this is."""
+        calls = self._open.get(id)
+        if calls is None:  # of a call that is not here: the vendor will say so
+            return id if self._fits(id) else self._make(id, 0)
+        return calls.popleft() if len(calls) > 1 else calls[0]

@@ -1,0 +1,66 @@
+"""The pieces of a request that every dialect but OpenAI's has to take apart, and the check of where it goes. Pure."""
+
+from base64 import b64decode
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Raw
+
+from sluice.errors import BadRequest
+from sluice.wire.baseurl import base_of
+from sluice.wire.dataurl import Inline, inline_data, is_http
+from sluice.wire.fields import check_fields
+
+
+class JSONSchema(msgspec.Struct):
+    schema: dict[str, Any]
+
+
+class ResponseFormat(msgspec.Struct):
+    """OpenAI's `response_format`; `json_schema` is there exactly where `type` says so."""
+
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    json_schema: JSONSchema | None = None
+
+
+def check_endpoint(base_url: str, headers: Mapping[str, str]) -> None:
+    """Raises ValueError where a backend's options cannot be used: the configuration's reader says where it stands."""
+    base_of(base_url)
+    check_fields(headers.items())
+
+
+def inline_image(url: str) -> Inline | None:
+    """The image of a data: URL (RFC 2397), None for an http(s) URL. Raises BadRequest."""
+    if is_http(url):
+        return None
+    inline = inline_data(url)
+    if inline is None or not inline.media_type.startswith("image/"):
+        raise BadRequest("An image must be an http(s) URL, or a data: URL of an image in base64", param="messages")
+    return inline
+
+
+def plain_text(encoded: str) -> str:
+    """The text that base64 holds; what is not UTF-8 in it becomes U+FFFD."""
+    return b64decode(encoded).decode("utf-8", "replace")
+
+
+def json_object(arguments: str) -> Raw:
+    """A tool call's arguments as written, proven to be a JSON object; blank text counts as one. Raises BadRequest."""
+    text = arguments.strip() or "{}"
+    try:
+        msgspec.json.decode(text, type=dict[str, Any])
+        return Raw(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        raise BadRequest("The arguments of a tool call must be a JSON object", param="messages") from None
+
+
+def response_format(wanted: Mapping[str, Any] | None) -> ResponseFormat:
+    """What the answer must look like; plain text where nothing was asked for. Raises BadRequest."""
+    try:
+        parsed = msgspec.convert(wanted or {}, ResponseFormat)
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"response_format: {error}", param="response_format") from None
+    if parsed.type == "json_schema" and parsed.json_schema is None:
+        raise BadRequest("response_format of type json_schema needs json_schema.schema", param="response_format")
+    return parsed

@@ -1,0 +1,288 @@
+import random
+from collections import Counter
+from collections.abc import Callable
+from itertools import cycle
+from typing import Any
+
+import pytest
+
+from sluice.config.types import Canary, Strategy
+from sluice.config.types import Target as Spec
+from sluice.errors import BadRequest, StaleConnection, UpstreamError, UpstreamErrorKind
+from sluice.routing.failover import Journey, RetryBudget, RetryPolicy, queue_of
+from sluice.routing.health import BreakerPolicy, Health, Load
+from sluice.routing.strategies import Asked, Rank
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Target:
+    def __init__(self, name: str, weight: float = 1.0, clock: Callable[[], float] = lambda: 0.0, **spec: Any) -> None:
+        self.name = self.label = name
+        self.spec = Spec(upstream=name, model="m", weight=weight, **spec)
+        self.health = Health(clock, BreakerPolicy(failures=1))
+        self.load = Load()
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def queue(*tiers: list[Target], asked: Asked = Asked(), strategy: Strategy = "weighted") -> list[Target]:  # noqa: B008
+    return queue_of([Rank(tier, strategy) for tier in tiers], asked, lambda: 0.5)
+
+
+def chances(*values: float) -> Callable[[], float]:
+    return cycle(values).__next__
+
+
+def journey(*tiers: list[Target], budget: RetryBudget | None = None) -> Journey[Target]:
+    policy = RetryPolicy(backoff=0.1, retry_after_wait=2)
+    budget = budget or RetryBudget(Clock())
+    budget.request()
+    return Journey(queue(*tiers), chances(0.5), budget, policy)
+
+
+def walk(trip: Journey[Target], *errors: UpstreamError) -> list[tuple[str, float]]:
+    """The steps taken when these errors happen one after another."""
+    step = trip.first()
+    taken = [(step.target.name, step.wait)]
+    for error in errors:
+        following = trip.failed(error)
+        if following is None:
+            break
+        taken.append((following.target.name, round(following.wait, 3)))
+    return taken
+
+
+def test_weights_decide_who_is_first() -> None:
+    rng = random.Random(7)
+    rank = Rank([Target("a", 3), Target("b", 1), Target("never", 0)])
+    first = Counter(queue_of([rank], Asked(), rng.random)[0].label for _ in range(4000))
+    assert first["never"] == 0
+    assert 2850 <= first["a"] <= 3150
+
+
+def test_tiers_are_tried_in_order() -> None:
+    trip = journey([Target("a")], [Target("b")], [Target("c")])
+    refused = UpstreamError("connect_error")
+    assert walk(trip, refused, refused, refused) == [("a", 0), ("b", 0), ("c", 0)]
+
+
+@pytest.mark.parametrize("kind", ["server_error", "overloaded", "reset"])
+def test_the_same_target_is_asked_once_more_after_a_server_error(kind: UpstreamErrorKind) -> None:
+    error = UpstreamError(kind)
+    assert walk(journey([Target("a")], [Target("b")]), error, error, error, error) == [
+        ("a", 0),
+        ("a", 0.1),
+        ("b", 0),
+        ("b", 0.1),
+    ]
+
+
+def test_a_stale_connection_is_replaced_at_once_and_once() -> None:
+    stale = StaleConnection("idle")
+    assert walk(journey([Target("a")], [Target("b")]), stale, stale) == [("a", 0), ("a", 0), ("b", 0)]
+
+
+def test_a_stale_connection_is_not_replaced_where_the_same_target_is_not_to_be_asked_twice() -> None:
+    budget = RetryBudget(Clock())
+    trip = Journey(queue([Target("a")], [Target("b")]), chances(0.5), budget, RetryPolicy(same_target=0))
+    assert walk(trip, StaleConnection("idle")) == [("a", 0), ("b", 0)]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["connect_error", "dns_error", "tls_error", "connect_timeout", "headers_timeout", "first_token_timeout", "truncated",
+     "garbled", "stream_error", "idle_timeout", "bad_credentials", "billing", "not_found"],
+)  # fmt: skip
+def test_the_next_target_is_asked_at_once_after(kind: UpstreamErrorKind) -> None:
+    assert walk(journey([Target("a")], [Target("b")]), UpstreamError(kind)) == [("a", 0), ("b", 0)]
+
+
+@pytest.mark.parametrize("kind", ["bad_request", "content_policy"])
+def test_what_the_request_is_to_blame_for_is_told_to_the_caller(kind: UpstreamErrorKind) -> None:
+    assert walk(journey([Target("a")], [Target("b")]), UpstreamError(kind)) == [("a", 0)]
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "steps"),
+    [(1.5, [("a", 0), ("a", 1.5)]), (2.0, [("a", 0), ("a", 2.0)]), (2.1, [("a", 0), ("b", 0)]), (None, [("a", 0), ("b", 0)])],
+)
+def test_a_rate_limit_that_ends_soon_is_waited_out(retry_after: float | None, steps: list[tuple[str, float]]) -> None:
+    assert walk(journey([Target("a")], [Target("b")]), UpstreamError("rate_limited", retry_after=retry_after)) == steps
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "steps"), [(1.5, [("a", 0), ("a", 1.5)]), (30.0, [("a", 0), ("b", 0)]), (None, [("a", 0), ("a", 0.1)])]
+)
+def test_an_overloaded_target_that_says_for_how_long_is_believed(
+    retry_after: float | None, steps: list[tuple[str, float]]
+) -> None:
+    assert walk(journey([Target("a")], [Target("b")]), UpstreamError("overloaded", retry_after=retry_after)) == steps
+
+
+def test_targets_that_are_not_well_are_passed_over() -> None:
+    clock = Clock()
+    ill, well = Target("ill", clock=clock), Target("well", clock=clock)
+    ill.health.failed(UpstreamError("server_error"))
+    assert walk(journey([ill], [well])) == [("well", 0)]
+
+
+def test_the_last_target_is_never_ejected() -> None:
+    clock = Clock()
+    one, two = Target("one", clock=clock), Target("two", clock=clock)
+    two.health.failed(UpstreamError("server_error"))
+    clock.now = 1
+    one.health.failed(UpstreamError("server_error"))
+    assert walk(journey([one, two])) == [("two", 0)], "the one that will be well first"
+
+
+def test_a_burst_fails_over_freely_while_another_target_is_well() -> None:
+    budget = RetryBudget(Clock())
+    for _ in range(500):
+        assert walk(journey([Target("a")], [Target("b")], budget=budget), UpstreamError("connect_error"))[-1] == ("b", 0)
+
+
+def test_retries_at_a_sick_target_leave_the_way_to_a_well_one_free() -> None:
+    budget = RetryBudget(Clock())
+    trips = [journey([Target("a")], [Target("b")], [Target("c")], budget=budget) for _ in range(100)]
+    for trip in trips:
+        trip.first()
+    for wanted in ("a", "b"):
+        steps = [trip.failed(UpstreamError("server_error")) for trip in trips]
+        assert Counter(step.target.name for step in steps if step) == {wanted: 100}
+
+
+def test_the_budget_bounds_attempts_when_everything_fails() -> None:
+    clock = Clock()
+    budget = RetryBudget(clock)
+    attempts = requests = 0
+    targets = [Target("a"), Target("b"), Target("c")]
+    for target in targets:
+        target.health.failed(UpstreamError("connect_error"))
+    for _ in range(200 * 10):  # 200 requests a second for 10 seconds
+        clock.now += 1 / 200
+        requests += 1
+        trip = journey(*([target] for target in targets), budget=budget)
+        attempts += len(walk(trip, *[UpstreamError("connect_error")] * 5))
+    assert attempts <= 1.2 * requests + 10 * 10
+    assert attempts > requests
+
+
+def names(targets: list[Target]) -> list[str]:
+    return [target.name for target in targets]
+
+
+def test_round_robin_takes_turns() -> None:
+    rank = Rank([Target("a"), Target("b"), Target("c")], "round_robin")
+    firsts = [queue_of([rank], Asked(), lambda: 0.5)[0].label for _ in range(4)]
+    assert firsts == ["a", "b", "c", "a"]
+
+
+def test_least_in_flight_goes_to_the_idle_one() -> None:
+    busy, idle, bigger = Target("busy"), Target("idle"), Target("bigger", weight=4)
+    busy.load.in_flight, idle.load.in_flight, bigger.load.in_flight = 3, 1, 3
+    assert names(queue([busy, idle, bigger], strategy="least_in_flight")) == ["bigger", "idle", "busy"]
+
+
+def test_lowest_ttft_prefers_the_quicker_of_two() -> None:
+    slow, quick = Target("slow"), Target("quick")
+    slow.load.observe(2.0)
+    quick.load.observe(0.2)
+    rank = Rank([slow, quick], "lowest_ttft")
+    rng = random.Random(1)
+    assert {queue_of([rank], Asked(), rng.random)[0].label for _ in range(50)} == {"quick"}
+
+
+def test_cheapest_goes_by_price_and_unknown_prices_last() -> None:
+    tier = [Target("unknown"), Target("dear", price=10), Target("cheap", price=1)]
+    assert names(queue(tier, strategy="cheapest")) == ["cheap", "dear", "unknown"]
+
+
+def test_affinity_keeps_a_session_on_its_target_when_others_leave() -> None:
+    tier = [Target(name) for name in "abcd"]
+    home = {f"s{i}": queue(tier, asked=Asked(session=f"s{i}"), strategy="affinity")[0].name for i in range(200)}
+    assert set(home.values()) == set("abcd")
+    fewer = [target for target in tier if target.name != "c"]
+    for session, name in home.items():
+        now = queue(fewer, asked=Asked(session=session), strategy="affinity")[0].name
+        assert now == name or name == "c"
+
+
+@pytest.mark.parametrize(
+    ("asked", "left"),
+    [
+        (Asked(vision=True), ["all"]),
+        (Asked(tools=True), ["all", "blind"]),
+        (Asked(tokens=5000), ["all", "blind", "toolless"]),
+        (Asked(), ["all", "blind", "toolless", "small"]),
+    ],
+)
+def test_only_targets_that_can_take_the_call_are_asked(asked: Asked, left: list[str]) -> None:
+    tiers = [
+        [Target("all")],
+        [Target("blind", vision=False)],
+        [Target("toolless", vision=False, tools=False)],
+        [Target("small", vision=False, tools=False, context=4096)],
+    ]
+    assert names(queue(*tiers, asked=asked)) == left
+
+
+def test_a_request_that_no_target_can_take_is_refused_with_the_reason() -> None:
+    with pytest.raises(BadRequest, match="takes no images"):
+        queue([Target("blind", vision=False)], asked=Asked(vision=True))
+
+
+def test_a_request_that_is_too_long_goes_to_a_larger_context_only() -> None:
+    trip = journey([Target("small", context=8000)], [Target("same", context=8000)], [Target("large", context=100_000)])
+    assert walk(trip, UpstreamError("context_length")) == [("small", 0), ("large", 0)]
+
+
+def test_a_request_that_is_too_long_goes_to_a_context_that_nobody_has_told() -> None:
+    errors = [UpstreamError("context_length"), UpstreamError("context_length")]
+    trip = journey([Target("small", context=8000)], [Target("same", context=8000)], [Target("untold")], [Target("too")])
+    assert walk(trip, *errors) == [("small", 0), ("untold", 0), ("too", 0)]
+    assert walk(journey([Target("untold")], [Target("small", context=8000)]), *errors) == [("untold", 0), ("small", 0)]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "window", "code"), [(900, 100, "context_length"), (50, 100, "no_fit_target"), (900, None, "no_fit_target")]
+)
+def test_a_request_that_is_too_long_for_all_is_refused_as_such(tokens: int, window: int | None, code: str) -> None:
+    sees = window is not None and code == "context_length"
+    tiers = [[Target("blind", vision=False)], [Target("small", vision=sees, context=window)]]
+    with pytest.raises(BadRequest) as refused:
+        queue(*tiers, asked=Asked(vision=True, tokens=tokens))
+    assert refused.value.code == code
+
+
+def test_a_refusal_by_policy_is_passed_on_unless_the_alias_says_otherwise() -> None:
+    policy = RetryPolicy(after_content_policy=True)
+    trip = Journey(queue([Target("a")], [Target("b")]), chances(0.5), RetryBudget(Clock()), policy)
+    assert walk(trip, UpstreamError("content_policy")) == [("a", 0), ("b", 0)]
+
+
+@pytest.mark.parametrize("asked", [Asked(key="tester"), Asked(headers={"x-canary": "yes"})], ids=["by key", "by header"])
+def test_a_canary_is_weighed_for_its_callers(asked: Asked) -> None:
+    canary = Canary(weight=1000, keys=("tester",), header="x-canary: yes")
+    tier = [Target("stable"), Target("new", weight=0, canary=canary)]
+    rng = random.Random(3)
+    rank = Rank(tier)
+    chosen = Counter(queue_of([rank], asked, rng.random)[0].label for _ in range(200))
+    others = {queue_of([rank], Asked(key="other"), rng.random)[0].label for _ in range(200)}
+    assert chosen["new"] > 180
+    assert others == {"stable"}
+
+
+def test_the_error_rate_opens_a_breaker_that_never_sees_failures_in_a_row() -> None:
+    health = Health(lambda: 0.0, BreakerPolicy(failures=5, error_rate=0.5))
+    for _ in range(11):
+        health.failed(UpstreamError("server_error"))
+        if health.ready():
+            health.succeeded()
+    assert not health.ready()

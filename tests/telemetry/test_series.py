@@ -1,0 +1,148 @@
+"""The exposition: what prometheus-client's own would say, only of series in use, and in pieces."""
+
+import random
+from itertools import count
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from sluice.telemetry.metrics import CODES, FIRST_TOKEN, TABLE, Metrics
+from sluice.telemetry.series import Family, Value, slices
+
+ODD = 'odd "name"\\\n{0} %s \x01 ü'
+
+
+def parsed(text: str) -> dict[str, tuple[str, str, dict[tuple[str, tuple[tuple[str, str], ...]], float]]]:
+    """By family: type, help, and the value of each sample by its name and labels; without the times of creation."""
+    return {
+        family.name: (
+            family.type,
+            family.documentation,
+            {(s.name, tuple(sorted(s.labels.items()))): s.value for s in family.samples if not s.name.endswith("_created")},
+        )
+        for family in text_string_to_metric_families(text)
+    }
+
+
+def written(*families: Family) -> str:
+    return b"".join(slices(families, lambda: 0.0, 1.0)).decode()
+
+
+def test_every_kind_says_what_prometheus_clients_own_would() -> None:
+    registry, chance = CollectorRegistry(), random.Random(1)
+    pairs = [("a", "b"), (ODD, ""), ("x", ODD)]
+    for labels in (["frontend", "alias"], ["upstream", "model"], ["alias", "zone"]):
+        name = "_".join(labels)
+        theirs = (
+            Counter(f"{name}_c", "A counter\\ of\nthings", labels, registry=registry),
+            Gauge(f"{name}_g", "A gauge", labels, registry=registry),
+            Histogram(f"{name}_h", "A histogram", labels, buckets=FIRST_TOKEN, registry=registry),
+        )
+        ours = (
+            Family("counter", f"{name}_c", "A counter\\ of\nthings", labels),
+            Family("gauge", f"{name}_g", "A gauge", labels),
+            Family("histogram", f"{name}_h", "A histogram", labels, FIRST_TOKEN),
+        )
+        for pair in pairs:
+            for value in (0, 0.05, 0.050001, 0.3, 1, 7, 120, 121, 1e9, chance.random()):
+                theirs[0].labels(*pair).inc(value)
+                theirs[1].labels(*pair).set(value)
+                theirs[2].labels(*pair).observe(value)
+                ours[0].child(pair).inc(value)  # type: ignore[union-attr]
+                ours[1].child(pair).set(value)  # type: ignore[union-attr]
+                ours[2].child(pair).observe(value)  # type: ignore[union-attr]
+        for family in ours:
+            found = parsed(written(family))
+            assert found == {
+                name: found_of for name, found_of in parsed(generate_latest(registry).decode()).items() if name in found
+            }
+            assert len(found) == 1
+
+
+def test_numbers_that_are_none_are_written_as_prometheus_reads_them() -> None:
+    family = Family("gauge", "g", "help", ["a"])
+    for value in (float("inf"), float("-inf"), 1e300, 5e-324):
+        family.child((repr(value),)).set(value)  # type: ignore[union-attr]
+    assert [line.rpartition(" ")[2] for line in written(family).splitlines()[2:]] == ["+Inf", "-Inf", "1e+300", "5e-324"]
+
+
+def test_what_nothing_has_used_is_not_shown() -> None:
+    counter, histogram = Family("counter", "c", "help", ["a"]), Family("histogram", "h", "help", ["a"], (1.0,))
+    series = counter.child(("idle",))
+    kept = counter.child(("kept",))
+    kept.kept = True
+    histogram.child(("idle",))
+    assert written(counter, histogram).count("idle") == 0
+    assert 'c_total{a="kept"} 0.0\n' in written(counter)
+    assert isinstance(series, Value)
+    series.value += 1
+    assert 'c_total{a="idle"} 1.0\n' in written(counter)
+
+
+def test_a_gauge_that_is_back_at_zero_is_still_shown() -> None:
+    family = Family("gauge", "g", "help", ["a"])
+    now = 0.0
+    family.computed(("computed",), lambda: now)
+    counted = family.child(("counted",))
+    assert 'g{a="counted"} 0.0\n' in written(family)
+    assert "computed" not in written(family)
+    now = 2
+    assert 'g{a="computed"} 2.0\n' in written(family)
+    now = 0.0
+    assert 'g{a="computed"} 0.0\n' in written(family)
+    assert isinstance(counted, Value)
+
+
+def test_a_piece_ends_when_its_time_is_over_and_all_pieces_are_the_whole() -> None:
+    families = [Family("counter", "c", "help", ["a"]), Family("histogram", "h", "help", ["a"], FIRST_TOKEN)]
+    for n in range(100):
+        families[0].child((str(n),)).inc()  # type: ignore[union-attr]
+        families[1].child((str(n),)).observe(n)  # type: ignore[union-attr]
+    clock = count()
+    pieces = list(slices(families, lambda: float(next(clock)), 10.0))
+    assert len(pieces) == 2 * 100 // 10 + 1
+    assert all(piece.count(b"_sum") + piece.count(b"c_total{") <= 10 for piece in pieces)
+    assert b"".join(pieces).decode() == written(*families)
+
+
+def test_series_that_nothing_has_used_take_their_share_of_a_pieces_time() -> None:
+    family = Family("counter", "c", "help", ["a"])
+    for n in range(100):
+        family.child((str(n),))
+    clock = count()
+    assert len(list(slices([family], lambda: float(next(clock)), 10.0))) == 11
+
+
+def test_series_may_be_added_between_two_pieces() -> None:
+    family = Family("counter", "c", "help", ["a"])
+    for n in range(10):
+        family.child((str(n),)).inc()  # type: ignore[union-attr]
+    pieces = slices([family], lambda: 0.0, 0.0)
+    first = next(pieces)
+    for n in range(10, 1000):
+        family.child((str(n),)).inc()  # type: ignore[union-attr]
+    assert (first + b"".join(pieces)).count(b"c_total{") == 10
+    assert written(family).count("c_total{") == 1000
+
+
+def test_everything_is_parsed_back() -> None:
+    metrics = Metrics("1.0")
+    metrics.child("requests", "widget", ODD, "2xx").inc(3)
+    metrics.child("streams_in_flight", "widget", "chat").set(2)
+    found = {f.name: f for f in text_string_to_metric_families(metrics.exposition().decode())}
+    [sample] = found["sluice_requests"].samples
+    assert (sample.labels["alias"], sample.value) == (ODD, 3)
+    assert found["sluice_event_loop_lag_seconds"].samples[-1].value == 0
+    assert found["sluice_build_info"].samples[0].labels["version"] == "1.0"
+    assert "process_cpu_seconds" in found
+    assert {f"sluice_{name}" for name in TABLE} <= found.keys()
+
+
+def test_a_label_that_is_not_of_its_closed_set_is_refused() -> None:
+    requests = Metrics("1.0").children("requests", ("widget", "chat"), CODES)
+    requests["2xx"].inc()
+    try:
+        requests["9xx"].inc()
+    except KeyError:
+        return
+    raise AssertionError
