@@ -68,6 +68,10 @@ class FrameDecoder(Generic[Frame]):
 
     __slots__ = ("_done", "_error", "_framing")
 
+    skipped = 0
+    skipped_fields = 0
+    finish_missing = 0
+
     def __init__(self, framing: Framing[Frame]) -> None:
         self._framing = framing
         self._done = False

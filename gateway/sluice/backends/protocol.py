@@ -61,7 +61,23 @@ def with_rules(backend: B, rules: ModelRules) -> B:
 
 
 class Decoder(Protocol):
-    """An upstream's bytes -> events; sans-io, fresh for each response, bounded in memory."""
+    """An upstream's bytes -> events; sans-io, fresh for each response, bounded in memory.
+
+    What it had to overlook is counted: `skipped` events that are none of the dialect, `skipped_fields` of another type than
+    they should be, `finish_missing` answers that ended without saying why. A subclass that counts nothing inherits zeros.
+    """
+
+    @property
+    def skipped(self) -> int:
+        return 0
+
+    @property
+    def skipped_fields(self) -> int:
+        return 0
+
+    @property
+    def finish_missing(self) -> int:
+        return 0
 
     def feed(self, data: bytes) -> list[StreamEvent]:
         """Events completed by `data`.

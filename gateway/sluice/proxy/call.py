@@ -131,10 +131,12 @@ class Call(msgspec.Struct, eq=False):
 
     def attribution(self) -> Sequence[tuple[str, str]]:
         """Headers that say who answered, after how many attempts, and by which id the provider knows it."""
-        if not self.attempts:
-            return ()
-        attempt = self.answered or self.attempts[-1]
-        if len(self.attempts) == 1 and not attempt.provider_id:
+        attempt = self.answered
+        if attempt is None:
+            if not self.attempts:
+                return ()
+            attempt = self.attempts[-1]
+        if not attempt.provider_id and len(self.attempts) == 1:  # most answers
             return attempt.target.attribution
         told = [("x-sluice-attempts", str(len(self.attempts)))]
         if attempt.target.shown:

@@ -87,7 +87,7 @@ class Leg(msgspec.Struct, eq=False):
             self.attempt.provider_id = provider_id(headers)
         self.relay = relay = self._made or self._make()
         relay.content_at = flow.clock()
-        return self.sink if 200 <= response.status < 300 else None
+        return self.sink if response.status // 100 == 2 else None
 
     def _make(self) -> Relay:
         flow, target, whole = self.flow, self.attempt.target, self.attempt.whole
@@ -267,7 +267,7 @@ class Leg(msgspec.Struct, eq=False):
         total = math.inf
         if timeouts.total is not None:
             total = self._end_after(attempt.started + timeouts.total, now, _late_total)
-        if attempt.whole is not None and 200 <= response.status < 300 and not _is_stream(response):
+        if attempt.whole is not None and response.status // 100 == 2 and not _is_stream(response):
             return min(total, self._end_after(attempt.started + timeouts.whole, now, _late_total))
         if relay.first_content_at:
             return min(total, self._end_after(relay.content_at + timeouts.idle, now, _late_next))
@@ -363,34 +363,33 @@ class Flow(msgspec.Struct, eq=False):
             self.inter_token.observe(leg.relay.gap)
 
     def say(self, chunk: bytes, *, last: bool = False) -> None:
-        out = self.out
+        out, call = self.out, self.call
         if self.ended:
             return
         if not out.begun:
             encoder = self.encoder or self.speak(verbatim=self.verbatim)
-            call = self.call
-            winner = self.winner
-            if winner is None:
-                headers: Sequence[tuple[str, str]] = call.headers
-            elif len(call.attempts) == 1 and not winner.attempt.provider_id:  # most answers
-                headers = (*call.headers, *winner.attempt.target.attribution)
-            else:
-                headers = (*call.headers, *call.attribution())
+            headers: Sequence[tuple[str, str]] = call.headers
+            if self.winner is not None:
+                headers = [*headers, *call.attribution()]
             out.begin(encoder.content_type, headers)
-        self.ended = last
-        storing = self._store_turn() if last and self.call.store_turn is not None else None
-        if storing is None:
-            out.write(chunk, last=last)
-        else:
-            self.unsent_end = chunk
-            storing.add_done_callback(self._stored)
+        if last:
+            self.ended = True
+            if call.store_turn is not None and self._store_turn(call, chunk):
+                return
+        out.write(chunk, last=last)
 
-    def _store_turn(self) -> "asyncio.Task[None] | None":
-        assert self.call.store_turn is not None
+    def _store_turn(self, call: Call, end: bytes) -> bool:
+        """Store the turn of the complete answer. Returns whether that takes its time: then `end` is sent when it is done."""
+        assert call.store_turn is not None
         relay = self.winner.relay if self.winner is not None else None
-        if relay is not None and not relay.recovered:  # else they belong to another text than what the client holds
-            self.call.thoughts = [Thought(block.text, block.signature, block.redacted) for block in relay.thoughts]
-        return self.call.store_turn(self.text)
+        if relay is not None and relay.thoughts and not relay.recovered:  # else they belong to another text than the client's
+            call.thoughts = [Thought(block.text, block.signature, block.redacted) for block in relay.thoughts]
+        storing = call.store_turn(self.text)
+        if storing is None:
+            return False
+        self.unsent_end = end
+        storing.add_done_callback(self._stored)
+        return True
 
     def send_end(self) -> None:
         """Send the answer's last bytes now, where they still wait for the turn to be stored."""

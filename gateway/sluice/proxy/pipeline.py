@@ -343,8 +343,7 @@ class Pipeline:
     ) -> Coroutine[Any, Any, str]:
         """One target, within the limits of its upstream. The target's breaker knows at once: while the limits are asked for, no
         other call is let through beside this one."""
-        attempt = Attempt(target, self._clock())
-        attempt.probe = target.health.begin()
+        attempt = Attempt(target, self._clock(), probe=target.health.begin())
         room = self._room(attempt, chat)
         if room is None:
             trying = self._try(call, flow, attempt, chat, last=last, prefilled=prefilled)
@@ -384,10 +383,10 @@ class Pipeline:
             write = target.whole.whole_request
         else:
             write = target.backend.request
-        if call.size > LARGE and self._beside is not None:
-            request = await self._beside(write, chat, target.model)
-        else:
+        if call.size <= LARGE or self._beside is None:
             request = write(chat, target.model)
+        else:
+            request = await self._beside(write, chat, target.model)
         request.lines = call.lines
         if target.forward and call.forward:
             request.headers = with_forwarded(request.headers, forwarded(target.forward, call.forward))
@@ -397,7 +396,10 @@ class Pipeline:
         task = asyncio.current_task() if flow.won is not None else None  # only one of several has to be told apart
         leg = Leg(flow, attempt, last, task, prefilled, self._priced if not flow.resumes else self._summed, self._beside)
         flow.legs.append(leg)
-        connect, headers = _waits(attempt)
+        timeouts = target.timeouts
+        connect, headers = timeouts.connect, timeouts.headers if attempt.whole is None else timeouts.whole
+        if timeouts.total is not None:
+            connect, headers = min(connect, timeouts.total), min(headers, timeouts.total)
         target.load.in_flight += 1
         try:
             async with target.transport.send(request, connect=connect, headers=headers, reader=leg) as response:
@@ -406,7 +408,7 @@ class Pipeline:
                 relay = leg.relay
                 assert relay is not None
                 try:
-                    if not 200 <= response.status < 300:  # any 2xx with a body is an answer (RFC 9110 15.3)
+                    if response.status // 100 != 2:  # any 2xx with a body is an answer (RFC 9110 15.3)
                         raise await _refused(target, response)
                     await response.pump(leg.sink)
                     if leg.large:
@@ -433,15 +435,24 @@ class Pipeline:
             target.load.in_flight -= 1
             flow.legs.remove(leg)
             leg.part()
-            if leg.decoder is not None:
-                _count_oddities(leg.decoder, target.series)
-            if attempt.outcome == "abandoned" and leg.relay is not None and leg.relay.finished is not None:
-                attempt.outcome = "ok"  # the client left between the answer's end and the body's
-                target.health.succeeded()
-            elif attempt.outcome == "abandoned" and self._was_silent(call, leg):
-                attempt.outcome = "total_timeout"
-                target.health.failed(UpstreamError("total_timeout"), attempt.probe)
+            decoder = leg.decoder
+            if decoder is not None and (decoder.skipped or decoder.skipped_fields or decoder.finish_missing):
+                _count_oddities(decoder, target.series)
+            if attempt.outcome == "abandoned":
+                self._abandoned(call, leg)
             self._record(attempt, leg.relay, chat, leg.tail_from or self._clock())
+
+    def _abandoned(self, call: Call, leg: Leg) -> None:
+        """The call ended before the attempt did: what that says of the target."""
+        attempt, health = leg.attempt, leg.attempt.target.health
+        if leg.relay is not None and leg.relay.finished is not None:
+            attempt.outcome = "ok"  # the client left between the answer's end and the body's
+            health.succeeded()
+        elif self._was_silent(call, leg):
+            attempt.outcome = "total_timeout"
+            health.failed(UpstreamError("total_timeout"), attempt.probe)
+        else:
+            health.abandoned(attempt.probe)
 
     def _was_silent(self, call: Call, leg: Leg) -> bool:
         """Whether the alias's deadline ended this attempt, which had most of the call's time and said nothing: else a
@@ -476,31 +487,28 @@ class Pipeline:
 
     def _record(self, attempt: Attempt, relay: Relay | None, chat: ChatRequest, ended: float) -> None:
         """The attempt's outcome and tokens, whatever became of it. `ended`: when its answer was complete, or it was over."""
-        if attempt.outcome == "abandoned":
-            attempt.target.health.abandoned(attempt.probe)
+        used = NOTHING
         if relay is not None and (relay.first_content_at or relay.finished):
             attempt.characters = relay.characters
             attempt.model = relay.model
             if relay.usage_refused:
                 attempt.target.series.usage_refused.inc()
-            attempt.usage = relay.usage
-            attempt.used = attempt.usage or Usage(estimated_tokens(chat), relay.estimated_tokens)
+            attempt.usage = usage = relay.usage
+            used = Usage(estimated_tokens(chat), relay.estimated_tokens) if usage is None else usage
         elif attempt.whole is not None and attempt.outcome in UNSEEN:
-            attempt.used = Usage(estimated_tokens(chat), 0)
-        if attempt.used is not NOTHING:
+            used = Usage(estimated_tokens(chat), 0)
+        if used is not NOTHING:
+            attempt.used = used
             price = price_at(attempt.target.prices, self._wall())
-            attempt.cost = cost(price, attempt.used) if price is not None else None
+            attempt.cost = cost(price, used) if price is not None else None
         self._later(_count, attempt, ended)
 
 
 def _count_oddities(decoder: Decoder, series: TargetSeries) -> None:
-    """What a decoder had to overlook in its answer, where it counts that."""
-    if skipped := getattr(decoder, "skipped", 0):
-        series.skipped.inc(skipped)
-    if fields := getattr(decoder, "skipped_fields", 0):
-        series.skipped_fields.inc(fields)
-    if missing := getattr(decoder, "finish_missing", 0):
-        series.finish_missing.inc(missing)
+    """What a decoder had to overlook in its answer."""
+    series.skipped.inc(decoder.skipped)
+    series.skipped_fields.inc(decoder.skipped_fields)
+    series.finish_missing.inc(decoder.finish_missing)
 
 
 def _count(attempt: Attempt, ended: float) -> None:
@@ -555,15 +563,6 @@ def secrets_of(backend: Backend) -> list[str]:
     named = (value for name, value in getattr(backend, "headers", {}).items() if _SECRET.search(name))
     values = [*(value for _, value in backend.credentials()), *named]
     return [part for value in values for part in (value, value.partition(" ")[2]) if part]
-
-
-def _waits(attempt: Attempt) -> tuple[float, float]:
-    """Seconds for a connection, and for the answer's head, which of one in one piece comes at its end."""
-    timeouts = attempt.target.timeouts
-    headers = timeouts.headers if attempt.whole is None else timeouts.whole
-    if timeouts.total is None:
-        return timeouts.connect, headers
-    return min(timeouts.connect, timeouts.total), min(headers, timeouts.total)
 
 
 async def _reason(response: UpstreamResponse) -> bytes:

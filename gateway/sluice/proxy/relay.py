@@ -142,17 +142,26 @@ class Relay(msgspec.Struct, eq=False):
         """
         if self.committed:
             return self._take(self._decoder.feed(data), now)
-        self._received += len(data)
-        if self._received > self.max_answer:
-            raise UpstreamGarbled(f"The upstream's answer has more than {self.max_answer} bytes")
+        if self.whole or self._received:
+            self._receive(data)
         events = self._decoder.feed(data)
         out = self._take(events, now)
-        if self._received > self.max_before_content and not self.first_content_at and self.finished is None:
+        if not self.committed:
             self._check_barren(data, events)
         return out
 
+    def _receive(self, data: bytes) -> None:
+        self._received += len(data)
+        if self._received > self.max_answer:
+            raise UpstreamGarbled(f"The upstream's answer has more than {self.max_answer} bytes")
+
     def _check_barren(self, data: bytes, events: list[StreamEvent]) -> None:
-        """More than `max_before_content` has come, and no content. What may be one long frame, or document, has time to end."""
+        """Nothing has been said yet. Where more than `max_before_content` has come, and no content, what may be one long
+        frame, or document, has time to end."""
+        if not self._received:  # a stream's first read, which mostly has content
+            self._receive(data)
+        if self._received <= self.max_before_content or self.first_content_at or self.finished is not None:
+            return
         if events or (data.endswith(b"\n") and not self.whole):
             raise UpstreamGarbled(f"The upstream sent more than {self.max_before_content} bytes before any content")
 
