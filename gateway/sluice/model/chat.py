@@ -22,14 +22,16 @@ class Text(msgspec.Struct, frozen=True, gc=False):
 
 
 class Image(msgspec.Struct, frozen=True, gc=False):
-    """`url` is http(s) or a data: URL (RFC 2397)."""
+    """`url` is http(s) or a data: URL (RFC 2397); `detail` is OpenAI's word for how closely to look."""
 
     url: str
     cache: Cache | None = None
+    detail: str = ""
 
 
 class Other(msgspec.Struct, frozen=True):
-    """A kind of content that only the caller's own dialect knows (audio, file …): `wire` is its JSON object."""
+    """A kind of content that only the caller's own dialect knows (audio, file …): `wire` is its JSON object, in OpenAI's form
+    for the widget's, too."""
 
     type: str
     wire: Mapping[str, Any]

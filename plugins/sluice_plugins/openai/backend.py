@@ -263,10 +263,10 @@ def _part(part: Part, dialect: str) -> Any:
     match part:
         case Text(text=text):
             return {"type": "text", "text": text}
-        case Image(url=url):
-            return {"type": "image_url", "image_url": {"url": plain_url(url)}}
+        case Image(url=url, detail=detail):
+            return {"type": "image_url", "image_url": {"url": plain_url(url), **({"detail": detail} if detail else {})}}
         case Other(type=type_, wire=wire):
-            if dialect != OpenAI.dialect:
+            if dialect not in (OpenAI.dialect, ""):  # "" are callers whose messages are OpenAI's all the same
                 raise BadRequest(f"Content of type {type_!r} cannot be given to this model", param="messages")
             return wire
 

@@ -11,6 +11,7 @@ from sluice.backends.protocol import Backend, with_rules
 from sluice.config.types import Secret
 from sluice.errors import BadRequest, UpstreamError, UpstreamGarbled, UpstreamTruncated
 from sluice.frontends.openai.dialect import OpenAI as Frontend
+from sluice.frontends.openai.request import chat_of
 from sluice.model.chat import ChatRequest, Image, Message, Other, Sampling, Text, Tool, ToolCall
 from sluice.model.events import (
     Finished,
@@ -468,9 +469,24 @@ def test_what_nobody_said_is_not_sent() -> None:
     assert body == {"model": "gpt", "stream": True, "messages": [{"role": "user", "content": "Hello"}], "tool_choice": "auto"}
 
 
+def test_an_image_keeps_how_closely_to_look_at_it() -> None:
+    chat = chat_of(
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x/y.png", "detail": detail}}]}
+                for detail in ("low", None, 5)
+            ]
+        }
+    )
+    sent = body_of(OpenAI(), msgspec.structs.replace(chat, dialect="", wire=None, body=b""))["messages"]
+    assert [message["content"][0]["image_url"].get("detail") for message in sent] == ["low", None, None]
+
+
 def test_content_of_another_dialect_is_refused_and_of_its_own_passed_on() -> None:
     audio = (Message("user", (Other("input_audio", {"type": "input_audio", "x": 1}),)),)
-    assert body_of(OpenAI(), ChatRequest("openai", None, audio))["messages"][0]["content"] == [{"type": "input_audio", "x": 1}]
+    for dialect in ("openai", ""):  # the widget's messages are OpenAI's
+        sent = body_of(OpenAI(), ChatRequest(dialect, None, audio))
+        assert sent["messages"][0]["content"] == [{"type": "input_audio", "x": 1}]
     with pytest.raises(BadRequest, match="input_audio"):
         OpenAI().request(ChatRequest("anthropic", None, audio), "gpt")
 

@@ -201,9 +201,9 @@ def _limit(asked: _Request, wire: dict[str, Any]) -> int | None:
     if asked.max_tokens is None or asked.max_completion_tokens is None:
         name = "max_completion_tokens" if asked.max_tokens is None else "max_tokens"
         given = wire[name]
-        limit = given if type(given) is int and given <= LARGEST else _whole(given, name)
+        limit = given if type(given) is int and given <= LARGEST else _whole(max(given, 0), name)
         return limit if limit > 0 else None
-    both = [limit for name in LIMITS if (limit := _whole(wire[name], name)) > 0]
+    both = [limit for name in LIMITS if (limit := _whole(max(wire[name], 0), name)) > 0]
     return min(both, default=None)
 
 
@@ -405,10 +405,11 @@ def _part(part: dict[str, Any], at: str) -> Part:
     match part:
         case {"type": "text", "text": str(text)} | {"type": "refusal", "refusal": str(text)}:
             return Text(text, _cache(part.get("cache_control")))
-        case {"type": "image_url", "image_url": {"url": str(url)}}:
+        case {"type": "image_url", "image_url": {"url": str(url)} as image}:
             if not url[:8].lower().startswith(("https://", "http://", "data:")):
                 raise _bad(f"{at}.image_url.url", "must be an http(s) or data: URL")
-            return Image(url, _cache(part.get("cache_control")))
+            detail = image.get("detail")
+            return Image(url, _cache(part.get("cache_control")), detail if isinstance(detail, str) else "")
         case {"type": "text" | "refusal" | "image_url" as kind}:
             raise _bad(f"{at}.{kind}", "must be an object with a url" if kind == "image_url" else "must be a string")
         case {"type": str(kind)} if kind:
