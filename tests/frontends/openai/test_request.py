@@ -173,7 +173,12 @@ def test_parts_of_every_kind() -> None:
                 audio,
             ],
         }
-    )[0].parts == (Text("look"), Image("https://x/y.png"), Image("data:image/png;base64,AA=="), Other("input_audio", audio))
+    )[0].parts == (
+        Text("look"),
+        Image("https://x/y.png", detail="low"),
+        Image("data:image/png;base64,AA=="),
+        Other("input_audio", audio),
+    )
 
 
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
