@@ -56,7 +56,8 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        """For our own clients. A busy machine may need long to connect: that is no fault of a test's."""
+        return f"redis://127.0.0.1:{self.port}/0?connect_timeout=30"
 
     def start(self) -> None:
         for _ in range(1 if self.port else STARTS):

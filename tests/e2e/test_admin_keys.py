@@ -86,7 +86,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:{tmp_path}/state.db"
     server: RedisServer = request.getfixturevalue("redis")
-    return server.url + "?health_check_interval=0"
+    return server.url + "&health_check_interval=0"
 
 
 async def test_the_life_of_a_key() -> None:

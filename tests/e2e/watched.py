@@ -71,7 +71,7 @@ class Wire:
         return await self.answer(head=head)
 
     async def answer(self, *, head: bool = False) -> Answer:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             raw = await self.reader.readuntil(b"\r\n\r\n")
             first, *lines = raw[:-4].decode("latin-1").split("\r\n")
             headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
@@ -91,7 +91,7 @@ class Wire:
         return body
 
     async def closed(self) -> bool:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             return await self.reader.read() == b""
 
 

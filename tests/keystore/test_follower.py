@@ -176,9 +176,11 @@ async def processes(server: RedisServer, count: int = 2) -> AsyncIterator[list[P
 
 
 async def test_a_frozen_server_costs_no_key_and_no_change_is_made_behind_ones_back(own_redis: RedisServer) -> None:
-    process, other = Process(RedisKeys(own_redis.url, prefix="p", timeout=0.3)), Process(RedisKeys(own_redis.url, prefix="p"))
+    store = RedisKeys(own_redis.url, prefix="p", timeout=HANG)
+    process, other = Process(store), Process(RedisKeys(own_redis.url, prefix="p", timeout=HANG))
     await process.put(stored("a"), 0)
     own_redis.stop()
+    store._timeout = 0.3
     async with asyncio.timeout(HANG):
         with pytest.raises(Unavailable):
             await process.put(stored("late"), 0)
@@ -187,6 +189,7 @@ async def test_a_frozen_server_costs_no_key_and_no_change_is_made_behind_ones_ba
         await process.follow()
     assert (process.down, process.known()) == (True, {"a": True})
     own_redis.resume()
+    store._timeout = HANG
     for follower in (process, other):
         while follower.down or not follower.known():
             await follower.follow()
@@ -240,7 +243,7 @@ async def test_a_server_that_lost_its_last_changes_is_told_them_again(own_redis:
     async with processes(own_redis) as (one, two):
         import redis.asyncio as client
 
-        raw = client.Redis.from_url(own_redis.url)
+        raw = client.Redis(port=own_redis.port)
         await one.put(stored("a"), 0)
         names = [name.decode() for name in await raw.keys("*")]
         before = {name: await raw.dump(name) for name in names}
@@ -258,7 +261,7 @@ async def test_something_else_under_our_names_is_a_failure_and_no_crash(own_redi
     async with processes(own_redis) as (one, two):
         import redis.asyncio as client
 
-        raw = client.Redis.from_url(own_redis.url)
+        raw = client.Redis(port=own_redis.port)
         await one.put(stored("a"), 0)
         await raw.set("{p}:keys", "another's")
         await one.follow()

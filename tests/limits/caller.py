@@ -29,7 +29,7 @@ MOST = 20
 
 
 def in_redis(url: str) -> tuple[BucketStore, Clock]:
-    raw = client.Redis.from_url(url)
+    raw = client.Redis.from_url(url.partition("?")[0])
 
     async def now() -> int:
         seconds, micros = await raw.time()

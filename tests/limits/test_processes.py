@@ -3,6 +3,7 @@
 SLUICE_FULL=1 makes it 8 processes of 200 callers for a minute; else 3 of 9 for two seconds.
 """
 
+import asyncio
 import json
 import math
 import os
@@ -15,16 +16,20 @@ from typing import Any
 
 import pytest
 
-from sluice.limits import Slot
-from tests.limits.caller import MOST, STORES
+from sluice.limits import Claim, Limit, Slot
+from tests.limits.caller import STORES
 from tests.servers import RedisServer
 
 ROOT = Path(__file__).parents[2]
 FULL = os.environ.get("SLUICE_FULL") == "1"
 PROCESSES, CALLERS, SECONDS = (8, 200, 60) if FULL else (3, 9, 2)
-REQUESTS = {"a": (1, 7.0), "b": (20, 100.0), "c": (5, 40 / 3)}
-"""By bucket: capacity and rate. All of them are asked for far more than they hold."""
-TOKENS = {"t": (2_000, 3_000.0), "u": (100, 500.0), "v": (500, 1234.5)}
+REQUESTS = {"a": (1, 7.0), "b": (20, 100.0), "c": (360_000, 100.0)}
+"""By bucket: capacity and rate. All of them are asked for far more than they hold.
+
+The last one, which takes an hour to fill, is empty when they begin: what it has earned since has been admitted or is still
+in it, however slow the machine and the callers are. What a small bucket earns while it is full is nobody's.
+"""
+TOKENS = {"t": (2_000, 3_000.0), "u": (100, 500.0), "v": (3_600 * 1_234, 1_234.5)}
 SLOTS = {"x": (1, 0), "y": (3, 0), "z": (7, 0)}
 HANG = 30
 
@@ -66,12 +71,37 @@ class Counted:
     """What all of them counted, and for how long: `longest` from the first that began to the last that ended (seconds)."""
 
     def __init__(self, url: str, work: str, limits: dict[str, tuple[float, float]]) -> None:
+        self._url = url
+        self._large = max(limits, key=lambda key: limits[key][0])
+        self._limit = Limit(*limits[self._large])
         with processes(PROCESSES, url, work, str(CALLERS), str(SECONDS), json.dumps(limits)) as started:
+            emptied = asyncio.run(self._take(self._limit.capacity)) if work != "slots" else None
             for process in started:
                 begin(process)
             self._found = [json.loads(process.stdout.readline()) for process in started if process.stdout is not None]
+        if emptied is not None:
+            looked = asyncio.run(self._take(0))
+            self.left = looked[1]
+            self.earned = tuple(self._limit.rate * micros / 1e6 for micros in (looked[0] - emptied[2], looked[2] - emptied[0]))
+            """By the large bucket from when it was empty: at least, and at most."""
         self.longest = (max(end for _, end, _ in self._found) - min(start for start, _, _ in self._found)) / 1e6
-        self.shortest = (min(end for _, end, _ in self._found) - max(start for start, _, _ in self._found)) / 1e6
+
+    def check(self, admitted: int) -> None:
+        """What the large bucket has earned was admitted or is left, and no more."""
+        least, most = self.earned
+        print(f"{self._large}: {admitted} and {self.left:.2f} left of {least:.2f} to {most:.2f}")
+        assert 0.99 * least - 1 <= admitted + self.left <= most + 1e-3
+
+    async def _take(self, amount: float) -> tuple[int, float, int]:
+        """What is left of the large bucket, and the store's time before and after."""
+        store, now = STORES[self._url.partition(":")[0]](self._url)
+        try:
+            before = await now()
+            verdict = await store.take([Claim(self._large, self._limit, amount)])
+            assert verdict.admitted
+            return before, verdict.levels[0].remaining, await now()
+        finally:
+            await store.close()
 
     def sums(self, key: str) -> list[int]:
         return [sum(column) for column in zip(*self.all(key), strict=True)]
@@ -83,23 +113,26 @@ class Counted:
 @pytest.mark.timeout(SECONDS * 3 + 120)
 def test_several_processes_never_admit_one_too_many_and_hardly_one_too_few(url: str) -> None:
     counted = Counted(url, "requests", REQUESTS)
-    for key, (capacity, rate) in REQUESTS.items():
+    *small, large = REQUESTS
+    for key in small:
+        capacity, rate = REQUESTS[key]
         admitted = counted.sums(key)[0]
         assert admitted <= capacity + math.floor(rate * counted.longest)
-        if capacity > 1:  # else whoever comes late finds what a full bucket could not hold gone
-            assert admitted >= 0.99 * (capacity + rate * counted.shortest) - 1
         print(f"{key}: {admitted} of {capacity + rate * counted.longest:.2f}")
+    counted.check(counted.sums(large)[0])
 
 
 @pytest.mark.timeout(SECONDS * 3 + 120)
 def test_tokens_that_are_settled_at_random_are_neither_minted_nor_lost(url: str) -> None:
     counted = Counted(url, "tokens", TOKENS)
-    for key, (capacity, rate) in TOKENS.items():
+    *small, large = TOKENS
+    for key in small:
+        capacity, rate = TOKENS[key]
         admitted, refunded, charged = counted.sums(key)
         assert admitted - refunded <= capacity + math.floor(rate * counted.longest)
-        net = admitted - refunded + charged
-        assert net >= 0.99 * (capacity + rate * counted.shortest) - MOST
-        print(f"{key}: {admitted} - {refunded} + {charged} = {net} of {capacity + rate * counted.longest:.2f}")
+        print(f"{key}: {admitted} - {refunded} + {charged} of {capacity + rate * counted.longest:.2f}")
+    admitted, refunded, charged = counted.sums(large)
+    counted.check(admitted - refunded + charged)
 
 
 @pytest.mark.timeout(SECONDS * 3 + 120)
@@ -112,9 +145,8 @@ def test_never_one_slot_too_many_is_held(url: str) -> None:
         for _, change in changes:
             at_once += change
             most = max(most, at_once)
-        assert most == capacity
-        busy = sum(ended - began for began, ended in held) / (capacity * counted.shortest * 1e9)
-        print(f"{key}: {len(held)} times, at most {most} of {capacity} at once, {busy:.0%} of the time")
+        assert 0 < most <= capacity
+        print(f"{key}: {len(held)} times, at most {most} of {capacity} at once")
 
 
 async def test_what_a_killed_process_held_comes_back_after_its_lease(url: str) -> None:

@@ -22,22 +22,32 @@ LIMIT = Limit(capacity=1e9, rate=1)
 BURST = Limit(capacity=50, rate=0)
 """Never refilled: whatever is admitted beyond it was admitted twice."""
 HANG = 30
-WAITED = 0.01
-"""Seconds from which on a call counts as one that waited for the server."""
 
 
 class Watched:
-    """A guarded store as the gateway has it, and how its calls fared: who decided, and in how many seconds."""
+    """A guarded store, and how its calls fared: who decided, in how many seconds, and how many had asked the store in vain.
+
+    The store is given all the time it needs until the test takes it away: `impatient`.
+    """
 
     def __init__(self, url: str, mode: str = "open") -> None:
-        self.store = RedisStore(url, prefix="faults", lease=5)
+        self.store = RedisStore(url, prefix="faults", timeout=HANG, lease=5)
         self.decided: list[tuple[str, float]] = []
+        self.failures = 0
         self.switches: list[tuple[bool, float]] = []
         self.guarded = Guarded(
-            self.store, MemoryStore(), mode, probe_every=0.2,  # type: ignore[arg-type]
+            self.store, MemoryStore(), mode, timeout=HANG, probe_every=0.2,  # type: ignore[arg-type]
+            failed=self._failed,
             decided=lambda who, took: self.decided.append((who, took)),
             switched=lambda down: self.switches.append((down, time.monotonic())),
         )  # fmt: skip
+
+    def _failed(self, reason: str) -> None:
+        self.failures += 1
+
+    def patience(self, seconds: float) -> None:
+        """How long a call waits for the server from now on."""
+        self.store.timeout = self.guarded._timeout = seconds
 
     async def calls(self, number: int) -> None:
         for count in range(number):
@@ -53,14 +63,11 @@ class Watched:
                 await asyncio.sleep(0.01)
 
     def tell(self, fault: str, healed: float) -> None:
-        waited = [took for who, took in self.decided if who == "fallback" and took >= WAITED]
-        quick = sorted(took for who, took in self.decided if who == "fallback" and took < WAITED)
+        took = sorted(took for who, took in self.decided if who == "fallback")
         print(
-            f"{fault}: {len(waited)} calls waited, the longest {max(waited, default=0) * 1e3:.0f} ms; then median "
-            f"{quick[len(quick) // 2] * 1e3:.3f} ms, worst {quick[-1] * 1e3:.1f} ms; "
-            f"back after {time.monotonic() - healed:.2f} s"
+            f"{fault}: {self.failures} calls asked in vain, the longest took {took[-1] * 1e3:.0f} ms, the median "
+            f"{took[len(took) // 2] * 1e3:.3f} ms; back after {time.monotonic() - healed:.2f} s"
         )
-        assert len(waited) <= 5
 
 
 @asynccontextmanager
@@ -72,21 +79,22 @@ async def watched(url: str) -> AsyncIterator[Watched]:
         await opened.guarded.close()
 
 
-@pytest.mark.parametrize("fault", ["stopped", "killed and restarted empty", "paused"])
+@pytest.mark.parametrize("fault", ["stopped", "killed and restarted empty"])
 async def test_few_calls_wait_for_a_server_that_is_gone_and_it_decides_again_soon(own_redis: RedisServer, fault: str) -> None:
-    async with watched(own_redis.url) as at, client.Redis.from_url(own_redis.url) as raw:
+    async with watched(own_redis.url) as at, client.Redis(port=own_redis.port) as raw:
         await at.calls(20)
+        at.patience(0.025)
         match fault:
             case "stopped":
                 own_redis.stop()
-            case "paused":
-                await raw.execute_command("CLIENT", "PAUSE", 500, "ALL")
             case _:
                 own_redis.kill()
         await at.calls(500)
         assert at.guarded.down
+        assert at.failures <= 5
         assert [who for who, _ in at.decided] == ["store"] * 20 + ["fallback"] * 500
         healed = time.monotonic()
+        at.patience(HANG)
         match fault:
             case "stopped":
                 own_redis.resume()
@@ -101,7 +109,7 @@ async def test_few_calls_wait_for_a_server_that_is_gone_and_it_decides_again_soo
 
 @pytest.mark.parametrize("fault", ["without memory", "wrong type"])
 async def test_nobody_waits_for_a_server_that_answers_with_an_error(own_redis: RedisServer, fault: str) -> None:
-    async with watched(own_redis.url) as at, client.Redis.from_url(own_redis.url) as raw:
+    async with watched(own_redis.url) as at, client.Redis(port=own_redis.port) as raw:
         await at.calls(20)
         if fault == "without memory":
             await raw.config_set("maxmemory", 1)
@@ -148,7 +156,10 @@ async def test_a_promoted_replica_decides_and_admits_at_most_one_burst_more() ->
             assert await raw.execute_command("WAIT", "1", str(HANG * 1000)) == 1
         master.kill()
         killed = time.monotonic()
+        at.patience(0.025)
         during = sum([(await at.guarded.take(claim)).admitted for _ in range(100)])
+        assert at.failures <= 5
+        at.patience(HANG)
         async with asyncio.timeout(HANG):
             while at.guarded.down:
                 await asyncio.sleep(0.01)

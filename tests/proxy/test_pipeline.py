@@ -473,26 +473,36 @@ async def test_reasoning_that_was_cut_is_said_once_and_so_is_the_role() -> None:
         assert stage.client.data.replace(b": ", b":").count(once) == 1
 
 
-async def test_an_answer_that_is_not_streamed_is_not_hedged_once_it_has_begun() -> None:
-    stage = Stage([Script(), Script()], hedge=Hedge(after=Seconds(0.02)))
+async def much_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the event loop's clock, whose timers are due now."""
+    loop = asyncio.get_running_loop()
+    ahead = loop.time() + 10_000
+    monkeypatch.setattr(loop, "time", lambda: ahead)
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_an_answer_that_is_not_streamed_is_not_hedged_once_it_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage([Script(), Script()], hedge=Hedge(after=Seconds(1000)))
     call = stage.call("openai")
     call.chat.stream = False
     task = asyncio.create_task(stage.pipeline.answer(call, stage.client))
     await begun(stage, 1)
     stage.world.responses[0].push(OPENING + frame({"content": ANSWER}))
-    await asyncio.wait({task}, timeout=0.1)
+    await much_later(monkeypatch)
     stage.world.responses[0].push(ENDING)
     stage.world.responses[0].finish()
     await task
     assert [attempt.outcome for attempt in call.attempts] == ["ok"]
 
 
-async def test_a_target_that_is_silent_until_the_alias_deadline_has_failed() -> None:
-    stage = Stage([Script()], timeout=Seconds(0.05))
+async def test_a_target_that_is_silent_until_the_alias_deadline_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage([Script()], timeout=Seconds(1000))
     call = stage.call("openai")
     task = asyncio.create_task(stage.pipeline.answer(call, stage.client))
     await begun(stage, 1)
-    stage.world.now += 1
+    stage.world.now += 1001
+    await much_later(monkeypatch)
     with pytest.raises(UpstreamError, match="too long"):
         await task
     assert [attempt.outcome for attempt in call.attempts] == ["total_timeout"]
