@@ -8,7 +8,7 @@ import msgspec
 
 from sluice.config.types import Bytes
 from sluice.errors import UpstreamError, UpstreamErrorKind
-from sluice.model.events import StreamEvent
+from sluice.model.events import StreamEvent, Usage
 
 Frame = TypeVar("Frame")
 FrameOut = TypeVar("FrameOut", covariant=True)
@@ -71,6 +71,10 @@ class FrameDecoder(Generic[Frame]):
     skipped = 0
     skipped_fields = 0
     finish_missing = 0
+
+    @property
+    def reported(self) -> Usage | None:
+        return None
 
     def __init__(self, framing: Framing[Frame]) -> None:
         self._framing = framing

@@ -596,3 +596,16 @@ def test_a_finish_that_fails_beside_content_is_an_error_behind_it() -> None:
     assert not any(isinstance(event, Finished) for event in decoder.feed(sse(HI, chunk({}, "abort"))))
     with pytest.raises(UpstreamError):
         decoder.feed(b"")
+
+
+def test_usage_is_known_of_an_answer_that_does_not_come_to_its_end() -> None:
+    halves = {
+        "openai": (ChunkDecoder(), sse(HI, chunk({"content": "!"}, usage=ON_CHOICE))),
+        "anthropic": (MessagesDecoder(), events(START, TEXT)),
+        "ollama": (ChatDecoder(), lines(line("Hi"))),
+    }
+    for name, (decoder, body) in halves.items():
+        assert decoder.reported is None
+        decoder.feed(body)
+        told = decoder.reported
+        assert (told and (told.input, told.output)) == {"openai": (5, 7), "anthropic": (5, 0), "ollama": None}[name]

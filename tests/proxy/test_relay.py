@@ -33,6 +33,7 @@ class Script:
 
     def __init__(self, complete_at_close: bool = False) -> None:
         self.complete_at_close = complete_at_close
+        self.reported: Usage | None = None
 
     def feed(self, data: bytes) -> list[StreamEvent]:
         if b"!" in data:
@@ -104,6 +105,25 @@ def test_nothing_is_said_before_the_first_content() -> None:
     assert (r.first_content_at, r.content_at, r.gap) == (4, 6, 2)
     assert r.feed(b"v", 7) == b"v"
     assert (r.content_at, r.gap) == (6, 0), "a gap ends with content, and is told of once"
+
+
+@pytest.mark.parametrize(
+    ("reported", "used"),
+    [
+        (None, Usage(7, 2)),
+        (Usage(30, 1, cached_input=20), Usage(30, 2, cached_input=20)),
+        (Usage(30, 9, reasoning=4), Usage(30, 9, reasoning=4)),
+        (Usage(0, 9), Usage(7, 9)),
+        (Usage(-1, 9), Usage(7, 2)),
+    ],
+)
+def test_what_a_cut_answer_used_is_what_was_told_of_it_and_else_about(reported: Usage | None, used: Usage) -> None:
+    r = relay()
+    r.feed(b"sab", 2)
+    r._decoder.reported = reported  # type: ignore[misc]
+    assert r.used(7) == used
+    r.feed(b".", 3)
+    assert r.used(7) == Usage(1, 2), "the end says it all"
 
 
 @pytest.mark.parametrize("letter", ["a", "r", "t"])

@@ -13,7 +13,7 @@ import msgspec
 from sluice.backends.transport import Headers, Transport, UpstreamRequest
 from sluice.errors import UpstreamError
 from sluice.model.chat import ChatRequest
-from sluice.model.events import StreamEvent
+from sluice.model.events import StreamEvent, Usage
 from sluice.model.rules import NO_RULES, ModelRules
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class Decoder(Protocol):
 
     What it had to overlook is counted: `skipped` events that are none of the dialect, `skipped_fields` of another type than
     they should be, `finish_missing` answers that ended without saying why. A subclass that counts nothing inherits zeros.
+    `reported` is the usage that the provider has told so far of an answer that may not come to its end; None where it has none.
     """
 
     @property
@@ -78,6 +79,10 @@ class Decoder(Protocol):
     @property
     def finish_missing(self) -> int:
         return 0
+
+    @property
+    def reported(self) -> Usage | None:
+        return None
 
     def feed(self, data: bytes) -> list[StreamEvent]:
         """Events completed by `data`.

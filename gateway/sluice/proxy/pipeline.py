@@ -493,8 +493,8 @@ class Pipeline:
             attempt.model = relay.model
             if relay.usage_refused:
                 attempt.target.series.usage_refused.inc()
-            attempt.usage = usage = relay.usage
-            used = Usage(estimated_tokens(chat), relay.estimated_tokens) if usage is None else usage
+            attempt.usage = relay.usage
+            used = relay.used(estimated_tokens(chat)) if relay.usage is None else relay.usage
         elif attempt.whole is not None and attempt.outcome in UNSEEN:
             used = Usage(estimated_tokens(chat), 0)
         if used is not NOTHING:

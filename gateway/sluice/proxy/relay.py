@@ -222,6 +222,19 @@ class Relay(msgspec.Struct, eq=False):
             return self._encoder.encode(events) if events else b""
         return self._commit(events)
 
+    def used(self, asked: int) -> Usage:
+        """What the attempt used: as its provider reported, else about; `asked` are the tokens of the request, about.
+
+        Of an answer that did not come to its end a provider may have told the input, and the output so far.
+        """
+        if self.usage is not None:
+            return self.usage
+        told = self._decoder.reported if self.finished is None else None
+        told = None if told is None else believed(told)
+        if told is None:
+            return Usage(asked, self.estimated_tokens)
+        return Usage(told.input or asked, max(told.output, self.estimated_tokens), told.cached_input, told.reasoning)
+
     def _finish(self, finished: Finished) -> Finished:
         """The answer's end with the usage that is believed, and with what it costs."""
         reported = finished.usage

@@ -192,6 +192,10 @@ class MessagesDecoder(FrameDecoder[Event]):
         self.skipped_fields = 0
         self.finish_missing = 0
 
+    @property
+    def reported(self) -> Usage | None:
+        return None if self._usage is None else _usage(self._usage)
+
     def _end(self) -> list[StreamEvent]:
         events: list[StreamEvent] = []
         if isinstance(self._framing, EventsOrDocument) and (document := self._framing.document) is not None:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from sluice.errors import UpstreamGarbled
-from sluice.model.events import Started, StreamEvent, TextDelta, Verbatim
+from sluice.model.events import Started, StreamEvent, TextDelta, Usage, Verbatim
 from sluice.wire.lenient import encoded, fit, parse, whole_characters
 from sluice.wire.sse import EventStream
 from sluice_plugins.decoding import MAX_EVENT, failure_of
@@ -67,6 +67,10 @@ class DocumentDecoder:
     @property
     def finish_missing(self) -> int:
         return self._other.finish_missing if self._other is not None else self._missing
+
+    @property
+    def reported(self) -> Usage | None:
+        return self._other.reported if self._other is not None else None
 
     def feed(self, data: bytes) -> list[StreamEvent]:
         if self._other is not None:

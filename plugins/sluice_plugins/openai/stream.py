@@ -209,6 +209,10 @@ class ChunkDecoder(msgspec.Struct, eq=False):
 
     __repr__ = object.__repr__  # it holds what was said
 
+    @property
+    def reported(self) -> Usage | None:
+        return _usage(self._usage)
+
     def feed(self, data: bytes) -> list[StreamEvent]:
         form, stream = self._form, self.stream
         if form is not None and stream.clean and len(data) <= stream.limit:
