@@ -125,19 +125,23 @@ class Leg(msgspec.Struct, eq=False):
         """One read of the upstream's: relay it, and say what the client is to have of it. Raises Lost where another has won."""
         relay, flow = self.relay, self.flow
         assert relay is not None
-        if self._silent > LARGE and self._put_aside(data):
+        if self._silent and self._put_aside(data):
             return
         if flow.winner is not self:
             self._first(data)
             return
         now = flow.clock()
         chunk = relay.feed(data, now)
-        if chunk:
+        if chunk and relay.finished is None:
             if self._silent:
                 self._silent = 0
+            if not flow.ended:
+                flow.out.write(chunk)
+                if relay.gap:
+                    flow.inter_token.observe(relay.gap)
         else:
             self._count_silent(data)
-        self._say(chunk, now)
+            self._say(chunk, now)
 
     def _say(self, chunk: bytes, now: float) -> None:
         relay, flow = self.relay, self.flow
@@ -160,7 +164,7 @@ class Leg(msgspec.Struct, eq=False):
             self._queue.append(data)
             return True
         response = self.response
-        if self.beside is None or response is None or (b"\n" not in data and b"\r" not in data):
+        if self._silent <= LARGE or self.beside is None or response is None or (b"\n" not in data and b"\r" not in data):
             return False
         response.pause()
         self.working = asyncio.create_task(self._work(data, self.beside, response))
@@ -171,14 +175,14 @@ class Leg(msgspec.Struct, eq=False):
         assert relay is not None
         try:
             while data:
-                waited, now = not relay.first_content_at, flow.clock()
+                now = flow.clock()
                 chunk = await beside(relay.feed, data, now)
                 if flow.winner is self:
                     self._say(chunk, now)
                 elif flow.winner is not None:
                     raise Lost
                 else:
-                    self._say_first(chunk, now, waited=waited)
+                    self._say_first(chunk, now)
                 data = b"".join(self._queue)
                 self._queue.clear()
         except Exception as error:  # as in a sink: the response's, and told to who waits for its end
@@ -196,21 +200,19 @@ class Leg(msgspec.Struct, eq=False):
         if flow.winner is not None:
             raise Lost  # before anything is encoded: the encoder is the call's
         now = flow.clock()
-        waited = not relay.first_content_at
         chunk = relay.feed(data, now)
         if not chunk:
             self._count_silent(data)
-        self._say_first(chunk, now, waited=waited)
+        self._say_first(chunk, now)
 
-    def _say_first(self, chunk: bytes, now: float, *, waited: bool) -> None:
+    def _say_first(self, chunk: bytes, now: float) -> None:
         relay, flow = self.relay, self.flow
         assert relay is not None
-        if waited and relay.first_content_at:
-            flow.due = 0.0
+        flow.due = 0.0  # with the first content another deadline begins
         if chunk:
             flow.hand_over(self, chunk, now, first=True)
-        if relay.finished is not None:
-            self._last(b"", now)
+        if relay.finished is not None and not self.tail_from:
+            self.tail_from = now
 
     def _last(self, chunk: bytes, now: float) -> None:
         """A read that completes the answer, or comes behind its end."""
@@ -227,18 +229,12 @@ class Leg(msgspec.Struct, eq=False):
         assert relay is not None
         if flow.winner is not None and flow.winner is not self:
             raise Lost
-        now = flow.clock()
-        first = not relay.committed
-        self._close(relay.close(now), now, first=first)
-
-    @property
-    def large(self) -> bool:
-        """Whether the end of the body takes a thread: `close_beside`, in place of `close`."""
-        relay = self.relay
-        return self.working is not None or (relay is not None and relay.uncommitted > LARGE and self.beside is not None)
+        if relay.finished is None:
+            now, first = flow.clock(), not relay.committed
+            self._close(relay.close(now), now, first=first)
 
     async def close_beside(self) -> None:
-        """The same as `close`, with what is large in a thread."""
+        """The same as `close` in a thread: for where one is `working`, or more than LARGE is `relay.unsaid`."""
         if self.working is not None:
             await self.working
         relay, now = self.relay, self.flow.clock()

@@ -411,10 +411,10 @@ class Pipeline:
                     if response.status // 100 != 2:  # any 2xx with a body is an answer (RFC 9110 15.3)
                         raise await _refused(target, response)
                     await response.pump(leg.sink)
-                    if leg.large:
-                        await leg.close_beside()
-                    else:
+                    if leg.working is None and relay.unsaid <= LARGE:
                         leg.close()
+                    else:
+                        await leg.close_beside()
                 except (Tail, UpstreamError):
                     if relay.finished is None:
                         raise

@@ -83,7 +83,7 @@ class Relay(msgspec.Struct, eq=False):
     only_text: bool = True
     recovered: bool = False  # this attempt has gone on with what another had begun
     usage_refused: bool = False  # the provider reported a usage that is not believed
-    _received: int = 0  # bytes of body, until the attempt has committed
+    unsaid: int = 0  # bytes of body that came before anything was said, without a stream's read that brought content
     thoughts: list[ReasoningBlock] = []  # blocks of reasoning that their provider wants to have back
     _said: str = ""
     _reproducing: bool = False
@@ -106,11 +106,6 @@ class Relay(msgspec.Struct, eq=False):
         """What the client holds of the answer's text, untrimmed; what earlier attempts said included."""
         text = "".join(self._text)
         return self._said if self._reproducing else self._said + text
-
-    @property
-    def uncommitted(self) -> int:
-        """Bytes of the body that came before anything was said."""
-        return self._received
 
     @property
     def pieces(self) -> int:
@@ -142,7 +137,7 @@ class Relay(msgspec.Struct, eq=False):
         """
         if self.committed:
             return self._take(self._decoder.feed(data), now)
-        if self.whole or self._received:
+        if self.whole or self.unsaid:
             self._receive(data)
         events = self._decoder.feed(data)
         out = self._take(events, now)
@@ -151,16 +146,16 @@ class Relay(msgspec.Struct, eq=False):
         return out
 
     def _receive(self, data: bytes) -> None:
-        self._received += len(data)
-        if self._received > self.max_answer:
+        self.unsaid += len(data)
+        if self.unsaid > self.max_answer:
             raise UpstreamGarbled(f"The upstream's answer has more than {self.max_answer} bytes")
 
     def _check_barren(self, data: bytes, events: list[StreamEvent]) -> None:
         """Nothing has been said yet. Where more than `max_before_content` has come, and no content, what may be one long
         frame, or document, has time to end."""
-        if not self._received:  # a stream's first read, which mostly has content
+        if not self.unsaid:  # a stream's first read, which mostly has content
             self._receive(data)
-        if self._received <= self.max_before_content or self.first_content_at or self.finished is not None:
+        if self.unsaid <= self.max_before_content or self.first_content_at or self.finished is not None:
             return
         if events or (data.endswith(b"\n") and not self.whole):
             raise UpstreamGarbled(f"The upstream sent more than {self.max_before_content} bytes before any content")

@@ -3,9 +3,16 @@
 Standard: https://platform.openai.com/docs/api-reference/chat-streaming
 """
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
+
+FinishWord = Literal[
+    "stop", "length", "max_tokens", "model_length", "tool_calls", "tool_use", "function_call", "content_filter", "sensitive",
+    "safety", "recitation", "prohibited_content", "blocklist",
+]  # fmt: skip
+"""Why an answer was complete, as vendors say it; any other word may mean that it failed."""
 
 
 class ContentPart(msgspec.Struct, gc=False):
@@ -96,5 +103,38 @@ class Chunk(msgspec.Struct, gc=False):
 
 
 decode = msgspec.json.Decoder(Chunk).decode
+
+
+class _OrdinaryDelta(msgspec.Struct, gc=False):
+    content: str | None = None
+    reasoning_content: None = None
+    reasoning: None = None
+    refusal: None = None
+    tool_calls: None = None
+    function_call: None = None
+
+
+class _OrdinaryChoice(msgspec.Struct, gc=False):
+    delta: _OrdinaryDelta
+    index: Literal[0]
+    finish_reason: FinishWord | None = None
+    usage: None = None
+
+
+class OrdinaryChunk(msgspec.Struct, gc=False):
+    """What nearly every chunk of nearly every stream is: a text or an end of the one choice, or the usage.
+
+    So much is certain of it once it is decoded that nothing has to be asked of it any more; any other chunk is refused.
+    """
+
+    choices: Annotated[list[_OrdinaryChoice], Meta(max_length=1)]
+    usage: ReportedUsage | None = None
+    error: None = None
+    x_groq: None = None
+    id: str | None = None
+    model: str | None = None
+
+
+decode_ordinary = msgspec.json.Decoder(OrdinaryChunk).decode
 
 MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)

@@ -47,7 +47,7 @@ from sluice.wire.lenient import REPLACEMENT, Halves, encoded, fit, is_object, pa
 from sluice.wire.upstream_errors import stream_error, tells_error, told_error
 from sluice_plugins.decoding import MAX_EVENT, failure_of
 from sluice_plugins.openai.calls import Call, Calls
-from sluice_plugins.openai.chunk import MALFORMED, Choice, Chunk, ContentPart, ReportedUsage, ToolCallPart
+from sluice_plugins.openai.chunk import MALFORMED, Choice, Chunk, ContentPart, ReportedUsage, ToolCallPart, decode_ordinary
 from sluice_plugins.openai.chunk import decode as _decode
 from sluice_plugins.openai.form import Form, learn
 
@@ -195,6 +195,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
     _usage: ReportedUsage | None = None
     _said: _Said | None = None  # of choice 0
     _others: dict[int, _Said] = {}
+    _ordinary: bool = True  # every chunk was an OrdinaryChunk so far
     _as_it_came: bool = True  # the chunk under way has nothing to be changed, and no frame is held back
     _edits: Edits | None = None  # of the chunk under way
     _held: list[bytes] = []  # frames that end in the name of a call
@@ -318,6 +319,47 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         if payload == b"[DONE]":
             self._finish(events, passed)
             return
+        if not self._ordinary:
+            self._any_chunk(payload, events, passed)
+            return
+        try:
+            chunk = decode_ordinary(payload)
+        except MALFORMED:
+            self._ordinary = False  # nor will the next ones be
+            self._any_chunk(payload, events, passed)
+            return
+        if not chunk.choices:
+            if chunk.usage is None or self._usage is not None or b'"base_resp"' in payload:
+                self._any_chunk(payload, events, passed)
+            else:
+                self._usage = chunk.usage
+            return
+        if chunk.usage is not None:
+            self._any_chunk(payload, events, passed)
+            return
+        choice = chunk.choices[0]
+        said = self._said
+        if said is None:
+            said = self._begin(chunk.id, chunk.model, events)
+        content = choice.delta.content
+        if content:
+            said.content = True
+            events.append(TextDelta(content))
+        if choice.finish_reason:
+            said.native = choice.finish_reason
+        if self.verbatim:
+            passed.append(payload)
+
+    def _begin(self, id: str | None, model: str | None, events: list[StreamEvent]) -> _Said:
+        """The first chunk with a choice has come."""
+        if not self._started:
+            self._started = True
+            events.append(Started(id or "", model or ""))
+        self._said = said = _Said()
+        return said
+
+    def _any_chunk(self, payload: bytes, events: list[StreamEvent], passed: list[bytes]) -> None:
+        """A chunk that is more than an OrdinaryChunk, or less."""
         plain: dict[str, Any] | None = None
         try:
             chunk = _decode(payload) if self._halves is None or not self._halves.pending else None
@@ -615,20 +657,21 @@ class ChunkDecoder(msgspec.Struct, eq=False):
     def _finish(self, events: list[StreamEvent], passed: list[bytes], *, closing: bool = False) -> None:
         """The stream's end, by its terminator or (`closing`) the body's end."""
         said = self._said
-        native = said.native if said is not None else ""
+        if said is None:
+            raise self._cut()
+        native = said.native
         if not native:
             ended = not closing or (self.usage_is_end and self._usage is not None)
-            if said is None or not said.content or not ended:
+            if not said.content or not ended:
                 raise self._cut()
             self.finish_missing = 1
         if not native or self._others:
             self._make_ends(events, passed)
-        assert self._said is not None
         self._done = True
         self._form = None
         if self._held_at is not None:
             self._release(events, passed)
-        events.append(Finished(self._said.reason(keep_stop=self.keep_stop), _usage(self._usage), native))
+        events.append(Finished(said.reason(keep_stop=self.keep_stop), _usage(self._usage), native))
 
     def _make_ends(self, events: list[StreamEvent], passed: list[bytes]) -> None:
         """Say why they ended for the choices whose provider has not, by a chunk in the likeness of its own."""
@@ -796,10 +839,11 @@ def _end_chunk(like: bytes, reasons: dict[int, str]) -> bytes:
 def _frames(passed: list[bytes], payloads: list[bytes], body: bytes | None) -> bytes:
     """The frames that are passed on. `body` are the frames of `payloads`, and serves where they stand at its beginning;
     else they are written anew."""
-    if body is not None and len(passed) == len(payloads) and passed == payloads:
-        return body
-    if body is not None and passed == payloads[: len(passed)]:
-        return body[: sum(map(len, passed)) + FRAMING * len(passed)]
+    if body is not None:
+        if passed == payloads:
+            return body
+        if passed == payloads[: len(passed)]:
+            return body[: sum(map(len, passed)) + FRAMING * len(passed)]
     return b"".join([b"data: %b\n\n" % payload.replace(b"\n", b"\ndata: ") for payload in passed])
 
 

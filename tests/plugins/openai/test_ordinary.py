@@ -1,0 +1,59 @@
+"""The short way through a stream's ordinary chunks says what the long way says, which takes any chunk."""
+
+from typing import Any, get_args
+
+import pytest
+
+from sluice.errors import UpstreamError
+from sluice.model.events import StreamEvent
+from sluice_plugins.openai.chunk import FinishWord
+from sluice_plugins.openai.stream import _FINISH, ChunkDecoder
+
+HEAD = b'"id":"c","object":"chat.completion.chunk","created":1,"model":"m"'
+TEXT = b'{%b,"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}]}' % HEAD
+STOP = b'{%b,"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}' % HEAD
+USAGE = b'{%b,"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":1,"total_tokens":10}}' % HEAD
+
+STREAMS: list[list[bytes]] = [
+    [TEXT, STOP, b"[DONE]"],
+    [b'{"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}', TEXT, STOP, USAGE, b"[DONE]"],
+    [TEXT, b'{"choices":[{"index":0,"delta":{"content":"b"},"finish_reason":"max_tokens"}]}', b"[DONE]"],
+    [TEXT, b"[DONE]"],
+    [STOP, b"[DONE]"],
+    [b"[DONE]"],
+    [TEXT, USAGE, USAGE.replace(b"9", b"null"), STOP, b"[DONE]"],
+    [TEXT, b'{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"usage":{"prompt_tokens":2}}', b"[DONE]"],
+    [b'{"choices":[],"prompt_filter_results":[]}', TEXT, STOP, b"[DONE]"],
+    [b'{"choices":[],"usage":{"prompt_tokens":1},"base_resp":{"status_code":1008,"status_msg":"no money"}}'],
+    [TEXT, b'{"choices":[{"index":0,"delta":{},"finish_reason":"error"}]}', b"[DONE]"],
+    [TEXT, b'{"error":{"message":"no"},"choices":[]}'],
+    [TEXT, b'{"choices":[{"index":1,"delta":{"content":"b"}}]}', STOP, b"[DONE]"],
+    [TEXT, b'{"choices":[{"delta":{"content":"b"}}]}', STOP, b"[DONE]"],
+    [TEXT, b'{"choices":[{"index":0,"delta":{"content":"\\ud83d"}}]}', TEXT, STOP, b"[DONE]"],
+    [TEXT, b'{"choices":[{"index":0,"delta":{"reasoning":"b"}}]}', TEXT, STOP, b"[DONE]"],
+    [TEXT, b'{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"name":"f"}}]}}]}', STOP, b"[DONE]"],
+    [TEXT, b'{"choices":[{"index":0,"delta":{"content":"b"}}],"x_groq":{"usage":{"prompt_tokens":3}}}', STOP, b"[DONE]"],
+    [TEXT, b"{}", b"no JSON", STOP, b"[DONE]"],
+]
+
+
+def heard(stream: list[bytes], *, verbatim: bool, ordinary: bool) -> list[Any]:
+    decoder = ChunkDecoder(verbatim=verbatim, new_id=lambda: "call_1", _ordinary=ordinary)
+    events: list[StreamEvent | str] = []
+    try:
+        for payload in stream:
+            events += decoder.feed(b"data: %b\n\n" % payload)
+        events += decoder.close()
+    except UpstreamError as error:
+        events.append(f"{error.kind}: {error}")
+    return [*events, decoder.skipped, decoder.skipped_fields, decoder.finish_missing]
+
+
+@pytest.mark.parametrize("verbatim", [True, False])
+@pytest.mark.parametrize("stream", STREAMS)
+def test_an_ordinary_chunk_says_what_any_chunk_says(stream: list[bytes], verbatim: bool) -> None:
+    assert heard(stream, verbatim=verbatim, ordinary=True) == heard(stream, verbatim=verbatim, ordinary=False)
+
+
+def test_every_known_finish_reason_is_an_ordinary_one() -> None:
+    assert set(get_args(FinishWord)) == set(_FINISH)
