@@ -129,10 +129,11 @@ def plain_object(body: bytes) -> dict[str, Any] | None:
 
     Raises BadRequest where it is deeper than MAX_DEPTH or has more than MAX_NODES values, before anything is parsed.
     """
-    if bound := oversized(body):
-        raise BadRequest(f"The body {bound}")
-    if slow_numbers(body):
-        return None
+    if len(body) > MAX_DEPTH:  # else there is no room for what is looked for
+        if bound := oversized(body):
+            raise BadRequest(f"The body {bound}")
+        if slow_numbers(body):
+            return None
     try:
         value = _fast(body)
         again = _encode(value)

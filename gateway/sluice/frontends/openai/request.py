@@ -12,9 +12,10 @@ Standard: https://platform.openai.com/docs/api-reference/chat/create
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from sluice.errors import BadRequest
 from sluice.frontends.openai.reasoning import THINKING, reasoning_of, thoughts_of
@@ -110,11 +111,29 @@ class _Request(msgspec.Struct):
     cache_control: Any = None
 
 
+class _TextMessage(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class _UsageOption(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    include_usage: bool | None = None
+
+
+class _TextRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """What most requests are: texts of roles that every model knows. No other name is in it that could be misspelt."""
+
+    messages: Annotated[list[_TextMessage], Meta(min_length=1)]
+    model: Annotated[str, Meta(min_length=1)] | None = None
+    stream: bool | None = None
+    stream_options: _UsageOption | None = None
+    temperature: float | None = None
+    user: Any = None
+
+
 _TOP = frozenset(_Request.__struct_fields__)
 _MESSAGE = frozenset(_Message.__struct_fields__)
-_USUAL = frozenset({"model", "messages", "stream", "stream_options", "temperature", "user"})
-"""What most requests have, and no more."""
-_EVERYBODYS = frozenset({"system", "user", "assistant"})
+_USUAL = frozenset(_TextRequest.__struct_fields__)
 _NO_SAMPLING = Sampling()
 _FLAT = _TOP - {"tools", "stream_options", "tool_choice", "response_format"}
 """Fields in which there are no objects with names that are interpreted, or whose names are looked at elsewhere."""
@@ -141,22 +160,26 @@ def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
 
     Raises BadRequest, `param` naming the field as "messages[0].role".
     """
+    if wire.keys() <= _USUAL and (texts := _texts(wire)) is not None:
+        options = texts.stream_options
+        return ChatRequest(
+            "openai",
+            texts.model,
+            tuple([Message(message.role, (Text(message.content),)) for message in texts.messages]),
+            texts.stream is True,
+            None,  # session
+            _NO_SAMPLING if texts.temperature is None else Sampling(temperature=texts.temperature),
+            include_usage=options is not None and options.include_usage is True,
+            wire=wire,
+            body=body,
+            only_texts=True,
+        )
     asked = _typed(wire)
     if asked.model == "":
         raise _bad("model", "must not be empty")
     if not asked.messages:
         raise _bad("messages", "must not be empty")
     messages: list[dict[str, Any]] = wire["messages"]
-    if wire.keys() <= _USUAL and (texts := _texts(asked.messages, messages)) is not None:
-        options = asked.stream_options
-        usage = options is not None and options.include_usage is True
-        if options is not None:
-            _check_names(wire["stream_options"], _OPTIONS, "stream_options.")
-        sampling = _NO_SAMPLING if asked.temperature is None else Sampling(temperature=asked.temperature)
-        return ChatRequest(
-            "openai", asked.model, texts, asked.stream is True, None, sampling,
-            include_usage=usage, wire=wire, body=body, only_texts=True,
-        )  # fmt: skip
     _check_top(wire, messages)
     stop = asked.stop or ()
     return ChatRequest(
@@ -237,6 +260,13 @@ def _bad(param: str, reason: str) -> BadRequest:
     return BadRequest(f"{param}: {reason}", param=param, details=[{"field": param, "reason": reason}])
 
 
+def _texts(wire: dict[str, Any]) -> _TextRequest | None:
+    try:
+        return msgspec.convert(wire, _TextRequest)
+    except msgspec.ValidationError:
+        return None
+
+
 def _typed(wire: dict[str, Any]) -> _Request:
     try:
         return msgspec.convert(wire, _Request)
@@ -311,17 +341,6 @@ def _check_names(found: dict[str, Any], known: frozenset[str], at: str) -> None:
 
 
 # messages
-
-
-def _texts(messages: list[_Message], raw: list[dict[str, Any]]) -> tuple[Message, ...] | None:
-    """The messages where each has a role that every model knows, and a text, and nothing else; None for others."""
-    found = []
-    for message, plain in zip(messages, raw, strict=True):
-        role, content = message.role, message.content
-        if len(plain) != 2 or type(content) is not str or role not in _EVERYBODYS:
-            return None
-        found.append(Message(role, (Text(content),)))  # type: ignore[arg-type]
-    return tuple(found)
 
 
 def _message(message: _Message, index: int, raw: list[dict[str, Any]]) -> Message:
