@@ -81,7 +81,7 @@ def test_its_curl_lines_are_answered(tmp_path: Path) -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
     commands = [block for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) if block.startswith("curl")]
-    assert len(commands) == 4
+    assert len(commands) == 5
     with serving(GATEWAY) as running:
         for command in commands:
             here = command.replace("http://127.0.0.1:8080", "127.0.0.1:8080").replace("sk-sluice-dev", KEY)
