@@ -36,7 +36,7 @@ def client_addresses(
     header that came although no proxies are configured: then all callers behind a proxy are one address.
     """
     networks = [ip_network(network) for network in trusted_proxies]
-    watched = () if networks else (X_FORWARDED_FOR, FORWARDED)
+    watched = not networks
 
     @lru_cache(maxsize=4096)
     def known(text: str) -> tuple[str, bool]:
@@ -59,10 +59,9 @@ def client_addresses(
         nonlocal watched
         address, trusted = known(peer) if peer else (UNKNOWN, bool(networks))
         if not trusted:
-            for header in watched:
-                if header in headers:
-                    watched = ()
-                    unheeded(header)
+            if watched and (X_FORWARDED_FOR in headers or FORWARDED in headers):
+                watched = False
+                unheeded(X_FORWARDED_FOR if X_FORWARDED_FOR in headers else FORWARDED)
             return address
         found = {}
         if X_FORWARDED_FOR in headers:

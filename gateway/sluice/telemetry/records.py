@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 from sluice.aio.deferred import NOW, Schedule, at_once
 from sluice.errors import GatewayError, NoRoom, RateLimited, Unauthorized, UpstreamError
 from sluice.identity.principal import Principal
-from sluice.proxy.call import NOTHING, Call
+from sluice.proxy.call import NOTHING, Attempt, Call
 from sluice.telemetry.logs import Line
 from sluice.telemetry.metrics import AUTH_REASONS, CODES, CallSeries, Lazy, Metrics, zero_of_alias
 from sluice.telemetry.series import Value
@@ -37,29 +37,42 @@ class CallLine(Line, kw_only=True):
     upstream_status: int | UnsetType | None = UNSET
 
     def tell(self, call: Call) -> None:
-        ttft, cost = call.ttft, call.cost
-        answered = call.answered or (call.attempts[-1] if call.attempts else None)
+        attempts, ttft, error = call.attempts, call.ttft, call.error
+        answered = call.answered or (attempts[-1] if attempts else None)
         self.alias = call.route.name
-        self.target = answered.target.label if answered is not None else None
-        self.attempts = [f"{attempt.target.label} {attempt.outcome}" for attempt in call.attempts]
-        several = len(call.attempts) > 1
-        if several:
-            self._tell_each(call)
+        self.attempts = [f"{attempt.target.label} {attempt.outcome}" for attempt in attempts]
         self.stream = call.chat.stream
         self.end = call.end
         self.ttft = round(ttft, 6) if ttft is not None else None
-        used = answered.used if answered is not None and answered.used is not NOTHING else None
-        if several and used is not None:
-            for attempt in call.attempts:
-                used = used if attempt is answered or attempt.used is NOTHING else used.plus(attempt.used)
-        self.tokens_in = used.input if used is not None else None
-        self.tokens_out = used.output if used is not None else None
-        if answered is not None and used is not None and answered.usage is None:
-            self.estimated = True  # the provider did not say: its answer was cut, or it never does
+        if answered is None:
+            self.target = self.tokens_in = self.tokens_out = self.cost_usd = None
+        else:
+            self.target = answered.target.label
+            self._tell_use(call, answered)
+        if error is None:
+            self.detail = self.upstream_status = None
+        else:
+            failed = error if isinstance(error, UpstreamError) else None
+            self.detail = (failed.detail or None) if failed is not None else None
+            self.upstream_status = (failed.status or None) if failed is not None else None
+
+    def _tell_use(self, call: Call, answered: Attempt) -> None:
+        """What the call used, and what that cost."""
+        used, cost = answered.used, answered.cost
+        if len(call.attempts) > 1:
+            cost = call.cost
+            self._tell_each(call)
+            if used is not NOTHING:
+                for attempt in call.attempts:
+                    used = used if attempt is answered or attempt.used is NOTHING else used.plus(attempt.used)
         self.cost_usd = round(cost, 9) if cost is not None else None
-        failed = call.error if isinstance(call.error, UpstreamError) else None
-        self.detail = (failed.detail or None) if failed is not None else None
-        self.upstream_status = (failed.status or None) if failed is not None else None
+        if used is NOTHING:
+            self.tokens_in = self.tokens_out = None
+            return
+        self.tokens_in = used.input
+        self.tokens_out = used.output
+        if answered.usage is None:
+            self.estimated = True  # the provider did not say: its answer was cut, or it never does
 
     def _tell_each(self, call: Call) -> None:
         """What each attempt cost, where several have generated something."""
@@ -80,8 +93,8 @@ class RequestLine(CallLine, kw_only=True):
     key: str | None
     status: int | None
     duration: float
-    error: str | None
-    reason: str | None
+    error: str | None = None
+    reason: str | None = None
     scope: str | UnsetType = UNSET
     resource: str | UnsetType = UNSET
     address: str | UnsetType = UNSET
@@ -244,10 +257,10 @@ class Records:
             key=key,
             status=status or None,
             duration=round(duration, 6),
-            error=error.code if error is not None else None,
-            reason=error.reason if isinstance(error, Unauthorized) else None,
         )
         if error is not None:
+            line.error = error.code
+            line.reason = error.reason if isinstance(error, Unauthorized) else None
             line.level = _level(status, error)
             for name, value in _more(error, address).items():
                 setattr(line, name, value)
@@ -261,8 +274,9 @@ class Records:
     def _over(self, call: Call, failed: bool) -> None:
         """A call is over, and nobody will add to it: who used what, and who answered."""
         self._used(call, failed)
-        if call.answered is not None and (answered := call.answered.target.answered) is not None:
-            answered.value += 1
+        answered = call.answered
+        if answered is not None and (counted := answered.target.answered) is not None:
+            counted.value += 1
 
     def other(
         self, exchange: Any, request_id: str, frontend: str, route: str, error: GatewayError | None = None, address: str = ""

@@ -132,7 +132,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         """The caller's text with another model's name, and asking for usage; b"" where more is to be changed."""
         wire, body = chat.wire, chat.body
         assert wire is not None
-        if not self._limit_stands(chat) or (self.rules.tool_ids and any(message.tool_calls for message in chat.messages)):
+        if not (chat.only_texts or (self._limit_stands(chat) and self._ids_stand(chat))):
             return b""
         if wire.get("model") != model:
             body = _with_model(body, wire.get("model"), model)
@@ -145,6 +145,10 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         if "stream_options" in wire:
             return body if wire["stream_options"] == _USAGE else b""
         return body[: body.rindex(b"}")] + b',"stream_options":{"include_usage":true}}'
+
+    def _ids_stand(self, chat: ChatRequest) -> bool:
+        """Whether the target takes any id of a tool call, or there is none."""
+        return not self.rules.tool_ids or not any([message.tool_calls for message in chat.messages])
 
     def _limit_stands(self, chat: ChatRequest) -> bool:
         """Whether the limit of tokens is in the caller's object as it has to be sent: once, whole, and under its name."""

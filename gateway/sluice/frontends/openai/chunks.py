@@ -52,7 +52,7 @@ def usage_object(usage: Usage) -> dict[str, Any]:
 
 
 class _Events:
-    """What both streams have in common. Until `Started` has named an id and a model, they are the answer's."""
+    """What both streams have in common. Until `Started` has named an id ("") and a model, they are the answer's."""
 
     __slots__ = ("_answer", "_id", "_include_usage", "_model")
 
@@ -61,7 +61,7 @@ class _Events:
     def __init__(self, answer: Answer, *, include_usage: bool) -> None:
         self._answer = answer
         self._include_usage = include_usage
-        self._id = f"chatcmpl-{answer.id}"
+        self._id = ""
         self._model = answer.model
 
     def start(self) -> bytes:
@@ -80,7 +80,13 @@ class _Events:
         return b": keep-alive\n\n"
 
     def _chunk(self, choices: list[Any], **fields: Any) -> bytes:
-        head = {"id": self._id, "object": "chat.completion.chunk", "created": self._answer.created, "model": self._model}
+        answer = self._answer
+        head = {
+            "id": self._id or f"chatcmpl-{answer.id}",
+            "object": "chat.completion.chunk",
+            "created": answer.created,
+            "model": self._model,
+        }
         return b"data: %b\n\n" % without_separators(_json({**head, "choices": choices, **fields}))
 
     def _end(self, usage: Usage | None) -> bytes:
