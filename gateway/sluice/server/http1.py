@@ -18,7 +18,6 @@ from typing import Any
 import httptools
 
 from sluice.server.incoming import Incoming
-from sluice.server.known import KnownHead, known
 from sluice.wire.fields import NAMES
 
 MAX_LINE = 8190
@@ -31,8 +30,6 @@ MAX_WAITING = 64
 MAX_KEPT = 1 << 20
 """Requests of one connection that wait for their turn (pipelining), and bytes of their heads (counted as above) and bodies
 where they are several; more is refused, for a connection that was not read would not say when its client leaves."""
-HEADS = 8
-"""Heads of one connection that are remembered, one in place of the other (see `known`): some clients never repeat one."""
 
 _VERSIONS = {"1.1": (1, 1), "1.0": (1, 0)}
 _HOST = re.compile(r"(?:\[[A-Za-z0-9:._~%-]+\]|[A-Za-z0-9._~!$&'()*+;=%-]*)(?::[0-9]*)?").fullmatch
@@ -52,8 +49,8 @@ class RequestParser:
     """
 
     __slots__ = (
-        "_barren", "_between", "_body", "_head", "_heads_left", "_known", "_limit", "_llhttp", "_owed", "_passed_over",
-        "_progress", "_room", "_url", "error", "given_up", "waiting",
+        "_barren", "_body", "_head", "_limit", "_llhttp", "_passed_over", "_progress", "_room", "_url", "error", "given_up",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self, limit: int) -> None:
@@ -66,10 +63,6 @@ class RequestParser:
         self._room = MAX_HEAD
         self._progress = (0, 0)
         self._barren = 0
-        self._between = True  # llhttp expects a request, and nothing of one has come
-        self._known: KnownHead | None = None
-        self._heads_left = HEADS + 1  # the first one is not worth the while: many connections carry just one request
-        self._owed = 0  # bytes of a known request's body that are still to come
         self.waiting: list[Incoming] = []
         self.error = False
         self.given_up = False
@@ -106,7 +99,16 @@ class RequestParser:
         if self.error:
             return
         try:
-            self._feed(data)
+            try:
+                self._llhttp.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                self._pass_over(data[upgrade.args[0] :])
+            if self._head is not None:
+                self._count_barren(len(data), (self._room, -1))
+            elif self._body is not None:
+                self._count_barren(len(data), (self._room, self._body.size))
+            if len(self.waiting) > 1 and _size(self.waiting) > MAX_KEPT:
+                raise _Refused
         except (_Refused, httptools.HttpParserError):
             self._stop()
 
@@ -116,81 +118,6 @@ class RequestParser:
 
     # --- inside
 
-    def _feed(self, data: bytes) -> None:
-        while data:
-            if self._owed:
-                data = self._take(data)
-                continue
-            if self._between and self._known is not None and len(self.waiting) < MAX_WAITING:
-                found = self._known.begin(data)
-                if found is not None:
-                    request, at = found
-                    self.waiting.append(request)
-                    data = data[at:]
-                    if request.length == len(data) <= self._limit:  # most: all of it has come
-                        request.content = data
-                        request.size = len(data)
-                        request.over = True
-                        break
-                    self._owe(request)
-                    continue
-            self._parse(data)
-            break
-        if len(self.waiting) > 1 and _size(self.waiting) > MAX_KEPT:
-            raise _Refused
-
-    def _owe(self, request: Incoming) -> None:
-        """Llhttp is not asked about the head, nor about the body."""
-        self._owed = request.length
-        if self._owed:
-            self._body = request
-        else:
-            request.over = True
-
-    def _take(self, data: bytes) -> bytes:
-        """The body of a request with a known head. Returns what stands behind it."""
-        owed = self._owed
-        part = data[:owed]
-        self._owed = owed - len(part)
-        self.on_body(part)
-        if not self._owed:
-            self.on_message_complete()
-        return data[owed:]
-
-    def _parse(self, data: bytes) -> None:
-        """By llhttp."""
-        between, body, expected = self._between, self._body, len(self.waiting) + 1
-        size = body.size if body is not None else 0
-        rest = data
-        while rest:
-            try:
-                self._llhttp.feed_data(rest)
-                break
-            except httptools.HttpParserUpgrade as upgrade:
-                rest = rest[upgrade.args[0] :]
-                self._go_on()
-        begun = self.waiting[-1] if between and len(self.waiting) == expected else None
-        if begun is not None:
-            self._remember(data, begun)
-        self._between = False
-        if self._head is not None:
-            self._count_barren(len(data), (self._room, -1))
-        elif self._body is not None:
-            self._count_barren(len(data), (self._room, self._body.size))
-        elif body is not None:
-            self._between = body.keep_alive and body.size - size == len(data)
-        elif begun is not None and begun.keep_alive and begun.length >= 0:
-            self._between = data.index(b"\r\n\r\n") + 4 + begun.length == len(data)
-
-    def _remember(self, data: bytes, request: Incoming) -> None:
-        """`data` begins with this request's head."""
-        if self._heads_left:
-            self._heads_left -= 1
-            if self._heads_left < HEADS:
-                self._known = known(data, request)
-        else:
-            self._known = None
-
     def _count_barren(self, size: int, progress: tuple[int, int]) -> None:
         """`progress`: what is left of the head's room, and how much there is of the body."""
         self._barren = self._barren + size if progress == self._progress else 0
@@ -198,19 +125,23 @@ class RequestParser:
         if self._barren > MAX_BARREN:
             raise _Refused
 
-    def _go_on(self) -> None:
+    def _pass_over(self, rest: bytes) -> None:
         """Behind the head of an upgrade, where llhttp has ended: another reads its body, if it has one, and what follows."""
         self._llhttp = httptools.HttpRequestParser(self)
         if self._passed_over is not None:
             length = self._passed_over.length
             framing = b"Content-Length: %d" % length if length >= 0 else b"Transfer-Encoding: chunked"
             self._llhttp.feed_data(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % framing)
+        if rest:
+            try:
+                self._llhttp.feed_data(rest)
+            except httptools.HttpParserUpgrade as upgrade:
+                self._pass_over(rest[upgrade.args[0] :])  # at most MAX_WAITING deep
 
     def _stop(self) -> None:
         self.error = True
         self._llhttp = None
         self._head = None
-        self._known = None
         if self._body is not None:
             self._body.broken = True
             self._body = None
@@ -240,15 +171,9 @@ class RequestParser:
         self._room = room = self._room - size - FIELD
         if room < 0 or size > MAX_LINE:
             raise _Refused
-        head = self._head
-        if head is None:
-            return  # a trailer: bounded, of no use
-        value = value.rstrip()  # only spaces and tabs: llhttp lets no other white space through
-        head.pairs.append((name, value))
-        key = NAMES.get(name) or name.lower().decode("latin-1")
-        fields = head.fields
-        text = value.decode("latin-1")
-        fields[key] = f"{fields[key]}, {text}" if key in fields else text
+        if self._head is not None:  # else a trailer: bounded, of no use
+            # only spaces and tabs: llhttp lets no other white space through
+            self._head.pairs.append((name, value.rstrip()))
 
     def on_headers_complete(self) -> None:
         if self._passed_over is not None:
@@ -262,6 +187,7 @@ class RequestParser:
         head.method = llhttp.get_method().decode("latin-1")
         head.target = self._url.decode("latin-1")
         head.keep_alive = llhttp.should_keep_alive()
+        head.fields = _fields(head.pairs)
         _check(head)
         head.weight = MAX_HEAD - self._room + len(self._url)
         if self.waiting and _size(self.waiting) + head.weight > MAX_KEPT:
@@ -296,6 +222,18 @@ class RequestParser:
 
 def _size(requests: list[Incoming]) -> int:
     return sum([request.weight + len(request.content) for request in requests])
+
+
+def _fields(pairs: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    """By lower-case name, repeated ones joined by ", "."""
+    known = NAMES.get
+    fields = {known(name) or name.lower().decode("latin-1"): value.decode("latin-1") for name, value in pairs}
+    if len(fields) < len(pairs):
+        fields = {}
+        for name, value in pairs:
+            key, text = name.lower().decode("latin-1"), value.decode("latin-1")
+            fields[key] = f"{fields[key]}, {text}" if key in fields else text
+    return fields
 
 
 def _check(head: Incoming) -> None:

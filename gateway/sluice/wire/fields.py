@@ -27,6 +27,8 @@ _USUAL = (
     "Accept", "Accept-Encoding", "Accept-Language", "Authorization", "Cache-Control", "Connection", "Content-Length",
     "Content-Type", "Date", "Host", "Origin", "Referer", "Server", "Strict-Transport-Security", "Traceparent",
     "Transfer-Encoding", "User-Agent", "Vary", "X-Api-Key", "X-Forwarded-For", "X-Request-Id",
+    "X-Stainless-Arch", "X-Stainless-Async", "X-Stainless-Lang", "X-Stainless-OS", "X-Stainless-Package-Version",
+    "X-Stainless-Read-Timeout", "X-Stainless-Retry-Count", "X-Stainless-Runtime", "X-Stainless-Runtime-Version",
 )  # fmt: skip
 NAMES: Mapping[bytes, str] = {spelt: name.lower() for name in _USUAL for spelt in (name.encode(), name.lower().encode())}
 """The names of most fields that are seen, in lower case: looked up for less than it takes to make them."""
