@@ -1,22 +1,14 @@
-"""A table in a file that several processes of one host map: its lock, its journal, its rows. What they mean is `shared.py`'s.
-
-    header | mark | turn | seats | journal | bounds | keys of all rows | states of all rows
+"""An LMDB file that several processes of one host share: its lock, the seats of its processes. `shared.py` says what it holds.
 
 *The lock* is an open file description lock (fcntl(2), F_OFD_SETLK) on the file's byte 0, held for some ten microseconds
-while a call reads and writes. The kernel frees it when its holder dies, however. Who finds it taken naps and tries again,
-and its event loop naps with it: a holder that was preempted needs the processor that a busy wait would take from it. While
-the lock changes hands (each holder counts the turn on) naps are of 50 µs; else they double, and after 13 ms the holder
-may have been stopped between two of its instructions (SIGSTOP, a debugger): then no call of this process naps any more,
-but each tries again every RETRY, beside the loop's other work, until its patience ends or the lock changes hands.
+while a call reads and writes; LMDB's own would be waited for without end. The kernel frees it when its holder dies, however.
+Who finds it taken naps and tries again, and its event loop naps with it: a holder that was preempted needs the processor
+that a busy wait would take from it. While transactions go on, naps are of 50 µs; else they double, and after 13 ms the
+holder may have been stopped between two of its instructions (SIGSTOP, a debugger): then no call of this process naps any
+more, but each tries again every RETRY, beside the loop's other work, until its patience ends or a transaction is done.
 
-*The journal.* A call's new rows are written to the journal, then their number to the mark (one byte, so it is there or it
-is not), then to their places, then the mark is cleared. Who takes the lock and finds a mark does again what it says: a
-process killed between any two instructions has done all of its call or nothing. What it wrote is in the kernel's pages
-and outlives it. It does not outlive the host: a file of an earlier boot is begun anew.
-
-*Rows* never move. A key's row is one of the WINDOW rows from where its hash points, so rows are found by one short search
-and freed by zeros. *Bounds* say, for each CHUNK of rows and for all, from when on it may be worth looking for rows whose
-time has come; one that is too early costs a look, so they need no journal.
+*A transaction* is done whole or not at all, whenever its process is killed: LMDB writes new pages, and then the one that
+points to them. Nothing is ever flushed to a disk, so it does not outlive the host: a file of an earlier boot is begun anew.
 
 *Seats.* Each process keeps one byte of the file locked for life: a seat that can be locked belonged to a process that is
 dead. That holds across PID namespaces, and no PID can be mistaken for another's.
@@ -28,76 +20,54 @@ is its event loop's. Linux only.
 import asyncio
 import errno
 import fcntl
-import mmap
 import os
 import stat
 import struct
 import time
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from hashlib import blake2b
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias, TypeVar, TypeVarTuple
+from weakref import WeakSet
 
-import msgspec
+import lmdb
 
 from sluice.limits.faults import StoreFailed
 
-MAGIC = b"sluicelb"
-VERSION = 2
-HEADER = struct.Struct("<8sII16s")
-"""Magic, version, rows, boot id."""
+T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
+Transaction: TypeAlias = "lmdb.Transaction[bytes]"
+
+HEADER = b"\0sluice limits"
+"""The key of what says which version and boot a file is of, and how many rows it may have."""
+VERSION = 3
+ROWS = struct.Struct("<Q")
+BEFORE_LMDB = b"sluicelb"
+"""How the files of versions 1 and 2 begin."""
 FLOCK = struct.Struct("hhqqi4x")
 """struct flock: type, whence, start, length, pid."""
 
 SEATS = 256
 """Processes at a time."""
-KEY, STATE = 16, 48
-WINDOW, CHUNK = 32, 256
-ENTRY = struct.Struct("<q16s48s")
-"""In the journal: row, key, state."""
-MOST = 255
-"""Rows of one write."""
-BOUND = struct.Struct("<q")
-MARK, TURN, SEATING, JOURNAL, BOUNDS = 64, 128, 256, 4096, 24576
-FREE = bytes(KEY)
-EMPTY = bytes(STATE)
+SEAT, TURN = b"s", b"\0turn"
+ROW, COPIES = 144, 6 << 20
+"""Bytes of file for each row, what pages keep free counted in, and for the pages that transactions write anew."""
 
 NAP, LONGEST_NAP, RETRY = 50e-6, 10e-3, 5e-3
 PATIENCE = 5.0
 """Seconds to wait for the lock when a file is opened."""
 
 
-class Name(msgspec.Struct, frozen=True, gc=False):
-    """`key`: KEY bytes, of which the last is not 0, so that no zeros but a free row's are a free row's. `hash`: of the same."""
-
-    key: bytes
-    hash: int
-
-
-def name_of(text: str, kind: bytes, salt: bytes = b"") -> Name:
-    """`kind`: one byte, not 0; `salt`: up to 16 bytes."""
-    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=KEY - 1, salt=salt).digest()
-    return Name(digest + kind, int.from_bytes(digest[:8], "little"))
-
-
-class Row(msgspec.Struct, frozen=True, gc=False):
-    """What is to stand in a row; `new`: in place of whatever is there now, else of the same key's earlier state."""
-
-    index: int
-    key: bytes
-    state: bytes
-    new: bool
-
-
 def _lock(kind: int, first: int, count: int = 1) -> bytes:
     return FLOCK.pack(kind, os.SEEK_SET, first, count, 0)
 
 
+_tables: "WeakSet[Table]" = WeakSet()
+"""Those that are open in this process: LMDB opens no file twice, so tables of one file have one environment."""
 _TAKE, _GIVE = _lock(fcntl.F_WRLCK, 0), _lock(fcntl.F_UNLCK, 0)
 
 
 class Table:
-    """`path` is created (0600) if need be, for `size` rows (a power of two); the size of one that exists stays.
+    """`path` is created (0600) if need be, for `size` rows; the size of one that exists stays.
 
     Raises OSError where the file is not such a table, is another user's, or is in use by another version.
     """
@@ -109,79 +79,104 @@ class Table:
         self._path = os.fspath(path)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            self._open(self._path, size)
+            found = os.fstat(self._file)
+            if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+                raise OSError(errno.EPERM, "not a file of this user's", self._path)
+            self._wait_to_open()
+            try:
+                self.env, self.size = self._existing() or self._begun(size)
+                self.seat = next((seat for seat in range(SEATS) if self._holds(_lock(fcntl.F_WRLCK, 1 + seat))), -1)
+                if self.seat < 0:
+                    raise OSError(errno.EUSERS, f"in use by {SEATS} processes", self._path)
+            finally:
+                self.unlock()
         except BaseException:
             os.close(self._file)
             raise
+        _tables.add(self)
 
     def close(self) -> None:
-        self._map.close()
+        _tables.discard(self)
+        if all(table.env is not self.env for table in _tables):
+            self.env.close()
         os.close(self._file)
 
-    def _open(self, path: str, size: int) -> None:
-        found = os.fstat(self._file)
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
-            raise OSError(errno.EPERM, "not a file of this user's", path)
-        self.lock_to_open()
-        try:
-            self.size = self._begin(path, size)
-            self._mask = self.size - 1
-            self.chunks = self.size // CHUNK + 1
-            self._keys, self._states, length = _layout(self.size)
-            self._map = mmap.mmap(self._file, length)
-            self._finish()
-            self.seat = next((seat for seat in range(SEATS) if self._holds(_lock(fcntl.F_WRLCK, 1 + seat))), -1)
-            if self.seat < 0:
-                raise OSError(errno.EUSERS, f"in use by {SEATS} processes", path)
-        finally:
-            self.unlock()
+    def _existing(self) -> tuple[lmdb.Environment, int] | None:
+        """The file as another process began it; None: it is to be begun, and nobody uses it."""
+        start = os.pread(self._file, 4096, 0)
+        if not any(start):
+            return None
+        foreign, env = OSError(errno.EEXIST, "not a table of limits", self._path), None
+        if not start.startswith(BEFORE_LMDB):
+            try:
+                env = self._environment(os.fstat(self._file).st_size)
+            except (lmdb.InvalidError, lmdb.VersionMismatchError):
+                raise foreign from None
+            with env.begin() as txn:
+                stamp, rows = txn.get(HEADER, b""), txn.stat()["entries"]
+            if rows and not stamp:
+                raise foreign
+            if stamp.startswith(_stamp()):
+                return env, ROWS.unpack_from(stamp, len(_stamp()))[0]
+        if not self._free(1, SEATS):
+            raise OSError(errno.EBUSY, "in use by another version", self._path)
+        if env is not None:
+            env.close()
+        return None
 
-    def _begin(self, path: str, size: int) -> int:
-        """The number of rows. A file is begun if it is new, or nobody uses it and it is of another boot or version."""
-        boot = bytes.fromhex(Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", ""))
-        header = os.pread(self._file, HEADER.size, 0).ljust(HEADER.size, b"\0")
-        magic, version, rows, of_boot = HEADER.unpack(header)
-        if any(header):
-            if magic != MAGIC:
-                raise OSError(errno.EEXIST, "not a table of limits", path)
-            if (version, of_boot) == (VERSION, boot) and os.fstat(self._file).st_size == _layout(rows)[2]:
-                return int(rows)
-            if not self._free(1, SEATS):
-                raise OSError(errno.EBUSY, "in use by another version", path)
-        if size < CHUNK or size & (size - 1):
-            raise ValueError(f"the size of a table is a power of two, at least {CHUNK}")
+    def _begun(self, size: int) -> tuple[lmdb.Environment, int]:
+        length = COPIES + size * ROW
         os.ftruncate(self._file, 0)
-        os.posix_fallocate(self._file, 0, _layout(size)[2])  # else a full file system would kill us at some write
-        os.pwrite(self._file, HEADER.pack(MAGIC, VERSION, size, boot), 0)
-        return size
+        env = self._environment(length)
+        os.posix_fallocate(self._file, 0, length)  # else a full file system would kill us at some write
+        with env.begin(write=True) as txn:
+            txn.put(HEADER, _stamp() + ROWS.pack(size))
+        return env, size
+
+    def _environment(self, length: int) -> lmdb.Environment:
+        for table in _tables:
+            if os.path.sameopenfile(table._file, self._file):
+                return table.env
+        return lmdb.open(
+            self._path, length, subdir=False, create=False, writemap=True, lock=False, sync=False, metasync=False, lib_version=0
+        )
 
     # --- the lock
 
-    def try_lock(self) -> bool:
+    async def change(self, patience: float, work: Callable[[*Arguments], T], *arguments: *Arguments) -> T:
+        """Do `work` under the lock. Raises StoreFailed where that cannot be had for `patience` seconds, or the file is full."""
         if not self._holds(_TAKE):
-            return False
-        self._map[TURN] = (self._map[TURN] + 1) & 255
-        if self._map[MARK]:
-            self._finish()
-        return True
+            await self._wait(patience)
+        try:
+            return work(*arguments)
+        except lmdb.MapFullError as error:
+            raise StoreFailed("full") from error
+        finally:
+            self.unlock()
 
-    def lock_to_open(self) -> None:
+    def change_now(self, work: Callable[[], object]) -> None:
         """For those without an event loop yet. Raises OSError where the lock cannot be had for PATIENCE seconds."""
+        self._wait_to_open()
+        try:
+            work()
+        finally:
+            self.unlock()
+
+    def _wait_to_open(self) -> None:
         deadline = time.monotonic() + PATIENCE
         while not self._holds(_TAKE):
             if time.monotonic() > deadline:
                 raise OSError(errno.ETIMEDOUT, "its lock is held by a process that does not go on", self._path)
             time.sleep(NAP)
 
-    async def lock(self, patience: float) -> None:
-        """Raises StoreFailed where the lock cannot be had for `patience` seconds."""
+    async def _wait(self, patience: float) -> None:
         deadline = time.monotonic() + patience
-        turn, nap = self._map[TURN], NAP
-        while not self.try_lock():
+        turn, nap = self._turn(), NAP
+        while not self._holds(_TAKE):
             if time.monotonic() > deadline:
                 raise StoreFailed("timeout")
-            if self._map[TURN] != turn:
-                turn, nap, self._stuck = self._map[TURN], NAP, False
+            if self._turn() != turn:
+                turn, nap, self._stuck = self._turn(), NAP, False
             elif nap > LONGEST_NAP:
                 self._stuck = True
             if self._stuck:
@@ -190,6 +185,10 @@ class Table:
                 time.sleep(nap)  # noqa: ASYNC251
                 nap *= 2
         self._stuck = False
+
+    def _turn(self) -> int:
+        """How many transactions there were."""
+        return self.env.info()["last_txnid"]
 
     def unlock(self) -> None:
         fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, _GIVE)
@@ -206,109 +205,36 @@ class Table:
         found = fcntl.fcntl(self._file, fcntl.F_OFD_GETLK, _lock(fcntl.F_WRLCK, first, count))
         return bool(FLOCK.unpack(found)[0] == fcntl.F_UNLCK)
 
-    # --- rows; all of this under the lock
+    def turn(self, txn: Transaction) -> None:
+        """Make a transaction that changes nothing count: who waits for the lock then sees that it changes hands."""
+        txn.put(TURN, b"")
 
-    def find(self, name: Name) -> int:
-        """The row that has this name; -1: none."""
-        first = self._keys + (name.hash & self._mask) * KEY
-        at = self._map.find(name.key, first, first + WINDOW * KEY)
-        if at < 0:
-            return at
-        index, between = divmod(at - self._keys, KEY)
-        return -1 if between else index  # no digest is like the end of one and the beginning of the next
+    # --- seats; under the lock
 
-    def free_row(self, hash_: int, taken: Container[int]) -> int:
-        """A row for a name of this hash that is free and not among `taken`; -1: none."""
-        first = self._keys + (hash_ & self._mask) * KEY
-        at = self._map.find(FREE, first, first + WINDOW * KEY)
-        while at >= 0 and (at - self._keys) // KEY in taken:
-            at = self._map.find(FREE, at + KEY, first + WINDOW * KEY)
-        return at if at < 0 else (at - self._keys) // KEY
-
-    def window(self, hash_: int) -> range:
-        """Where a name of this hash may stand."""
-        return range(hash_ & self._mask, (hash_ & self._mask) + WINDOW)
-
-    def state(self, layout: struct.Struct, index: int) -> tuple[Any, ...]:
-        return layout.unpack_from(self._map, self._states + index * STATE)
-
-    def states(self, layout: struct.Struct, rows: range) -> Iterator[tuple[Any, ...]]:
-        return layout.iter_unpack(self._map[self._states + rows.start * STATE : self._states + rows.stop * STATE])
-
-    def key(self, index: int) -> bytes:
-        return self._map[self._keys + index * KEY : self._keys + (index + 1) * KEY]
-
-    def write(self, rows: Sequence[Row]) -> None:
-        """All of them or none, whenever this process is killed. Raises ValueError for more than MOST."""
-        if not rows:
-            return
-        if len(rows) > MOST:
-            raise ValueError(f"a call that changes more than {MOST} rows")
-        journal = b"".join([ENTRY.pack(row.index, row.key, row.state) for row in rows])
-        self._map[JOURNAL : JOURNAL + len(journal)] = journal
-        self._map[MARK] = len(rows)
-        for row in rows:
-            at = self._states + row.index * STATE
-            self._map[at : at + STATE] = row.state
-            if row.new:
-                at = self._keys + row.index * KEY
-                self._map[at : at + KEY] = row.key
-        self._map[MARK] = 0
-
-    def _finish(self) -> None:
-        """What a process that died had decided."""
-        decided = self._map[JOURNAL : JOURNAL + self._map[MARK] * ENTRY.size]
-        self.write([Row(index, key, state, True) for index, key, state in ENTRY.iter_unpack(decided)])
-
-    # --- bounds
-
-    @property
-    def bound(self) -> int:
-        """The lowest bound of all; 0: there is none."""
-        return int(BOUND.unpack_from(self._map, BOUNDS)[0])
-
-    def bounded(self, until: float) -> list[int]:
-        """The chunks whose bound is not above `until`."""
-        return [chunk for chunk, bound in enumerate(self._bounds()) if 0 < bound <= until]
-
-    def lower(self, index: int, bound: int) -> None:
-        """Row `index` will be worth a look at `bound`. Before it is written."""
-        for at in (BOUNDS, BOUNDS + BOUND.size * (1 + index // CHUNK)):
-            known = BOUND.unpack_from(self._map, at)[0]
-            if not known or bound < known:
-                self._map[at : at + BOUND.size] = BOUND.pack(bound)
-
-    def rebound(self, bounds: Mapping[int, int]) -> None:
-        """These chunks have been looked at; their lowest bounds (0: none)."""
-        for chunk, bound in bounds.items():
-            at = BOUNDS + BOUND.size * (1 + chunk)
-            self._map[at : at + BOUND.size] = BOUND.pack(bound)
-        lowest = min((bound for bound in self._bounds() if bound), default=0)
-        self._map[BOUNDS : BOUNDS + BOUND.size] = BOUND.pack(lowest)
-
-    def _bounds(self) -> list[int]:
-        """By chunk."""
-        bounds = BOUND.iter_unpack(self._map[BOUNDS + BOUND.size : BOUNDS + BOUND.size * (1 + self.chunks)])
-        return [bound for (bound,) in bounds]
-
-    # --- seats
-
-    def use_seat(self) -> None:
+    def use_seat(self, txn: Transaction) -> None:
         """From now on it counts as one whose process may die."""
-        self._map[SEATING + self.seat] = 1
+        txn.put(SEAT + bytes([self.seat]), b"")
 
-    def vacant(self) -> frozenset[int]:
+    def vacant(self, txn: Transaction) -> frozenset[int]:
         """Seats whose process is dead."""
-        used = self._map[SEATING : SEATING + SEATS]
-        return frozenset(seat for seat in range(SEATS) if used[seat] and seat != self.seat and self._free(1 + seat))
+        used = [key[1] for key, _ in starting(txn, SEAT)]
+        return frozenset(seat for seat in used if seat != self.seat and self._free(1 + seat))
 
-    def clear(self, seats: Iterable[int]) -> None:
+    def clear(self, txn: Transaction, seats: Iterable[int]) -> None:
         for seat in seats:
-            self._map[SEATING + seat] = 0
+            txn.delete(SEAT + bytes([seat]))
 
 
-def _layout(size: int) -> tuple[int, int, int]:
-    """Where keys and states begin, and the length of it all."""
-    keys = BOUNDS + -(-(size // CHUNK + 2) * BOUND.size // 64) * 64
-    states = keys + (size + CHUNK) * KEY
-    return keys, states, states + (size + CHUNK) * STATE
+def starting(txn: Transaction, prefix: bytes, first: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+    """The rows whose keys start with `prefix`, in order, from `first` on. None may be written meanwhile."""
+    with txn.cursor() as cursor:
+        if cursor.set_range(first or prefix):
+            for key, value in cursor:
+                if not key.startswith(prefix):
+                    return
+                yield key, value
+
+
+def _stamp() -> bytes:
+    """Version and boot."""
+    return bytes([VERSION]) + bytes.fromhex(Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", ""))
