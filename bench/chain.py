@@ -134,8 +134,8 @@ async def main(options: argparse.Namespace) -> None:
         path.write_text(text.replace("$mock", "1").replace("$port", "8080").replace("$admin", "8081"))
         runtime = Runtime(load(str(path)), Lines(io.BytesIO()))
     for route in runtime.routes.values():
-        for rank in route.ranks:
-            rank.targets = [_canned(target) for target in rank.targets]
+        for tier in route.tiers:
+            tier.targets = [_canned(target) for target in tier.targets]
     api = Api(runtime, API)
     body = BODY.replace(b'"stream":true', b'"stream":false') if options.whole else BODY
     sessions = itertools.count()

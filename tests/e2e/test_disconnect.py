@@ -113,7 +113,7 @@ def _whole(g: Running, provider: Provider, before: int, clients: list[Caller]) -
 
 def _blocked(g: Running, provider: Provider, before: int, clients: list[Caller]) -> bool:
     flows = g.runtime.pipeline.flows
-    return len(flows) == len(clients) and all(flow.out.blocked_since for flow in flows)
+    return len(flows) == len(clients) and all(flow.writer.blocked_since for flow in flows)
 
 
 def _between(g: Running, provider: Provider, before: int, clients: list[Caller]) -> bool:
@@ -205,7 +205,7 @@ async def nothing_left(g: Running, tasks: int, provider: Provider) -> None:
     for alias in ("chat", "hole"):
         assert g.metric(f'sluice_streams_in_flight{{alias="{alias}",frontend="openai"}}') == 0
         route = g.runtime.routes[alias]
-        assert [target.load.in_flight for rank in route.ranks for target in rank.targets] == [0]
+        assert [target.load.in_flight for tier in route.tiers for target in tier.targets] == [0]
     assert provider.open == 0
     gc.collect()
     idle = len(provider.peers)  # the fake's own task for each connection

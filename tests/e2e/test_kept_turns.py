@@ -180,7 +180,7 @@ async def test_what_a_memory_store_keeps_is_kept_before_the_end_is_sent_and_with
 
         def noting(*arguments: Any) -> bool:
             [flow] = g.runtime.pipeline.flows
-            tasks.append((flow.unsent_end, flow.out.begun))
+            tasks.append((flow.unsent_end, flow.writer.begun))
             return append_now(*arguments)
 
         g.runtime.conversations.append_now = noting  # type: ignore[method-assign]

@@ -159,7 +159,7 @@ async def test_who_leaves_without_having_read_is_charged_what_we_read_for_them()
         async with Provider(flood) as provider, gateway(config(provider.url), level="info") as g:
             clients = await callers(g, AT_ONCE, "openai stream", "chat", read=False)
             flows = g.runtime.pipeline.flows
-            await until(lambda: len(flows) == AT_ONCE and all(flow.out.blocked_since for flow in flows))  # noqa: B023
+            await until(lambda: len(flows) == AT_ONCE and all(flow.writer.blocked_since for flow in flows))  # noqa: B023
             relays = [leg.relay for flow in flows for leg in flow.legs if leg.relay is not None]
             leave(clients)
             amounts = await charged(g)

@@ -26,7 +26,7 @@ from sluice.proxy.call import Call, Route, Target
 from sluice.proxy.pipeline import Pipeline
 from sluice.routing.failover import RetryPolicy
 from sluice.routing.health import Health, Load
-from sluice.routing.strategies import Rank
+from sluice.routing.strategies import RoutedTier
 from sluice.telemetry.metrics import CallSeries, Metrics, TargetSeries
 from sluice_plugins.openai.backend import OpenAI
 
@@ -147,7 +147,7 @@ class Scripted:
 
 
 class Client:
-    """An outlet that keeps what was written."""
+    """A writer that keeps what was written."""
 
     def __init__(self) -> None:
         self.begun = False
@@ -165,6 +165,9 @@ class Client:
         assert not self.ends, "nothing follows the end"
         self.data += data
         self.ends += last
+
+    def fail(self, data: bytes) -> None:
+        self.write(data, last=True)
 
     def attach(self, upstream: UpstreamResponse | None) -> None:
         self.upstream = upstream
@@ -198,9 +201,9 @@ class Stage:
             for name in ("one", "two")
         ]  # fmt: skip
         config = Alias(tiers=((self.targets[0].spec,), (self.targets[1].spec,)), recovery=recovery, heartbeat=None, **alias)
-        ranks = [Rank([target]) for target in self.targets]
+        tiers = [RoutedTier([target]) for target in self.targets]
         inter_token = self.metrics.child("inter_token_seconds", "chat")
-        self.route = Route("chat", config, ranks, RetryPolicy(), None, inter_token)
+        self.route = Route("chat", config, tiers, RetryPolicy(), None, inter_token)
         self.client = Client()
         self.pipeline = Pipeline(
             [],

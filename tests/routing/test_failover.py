@@ -9,9 +9,9 @@ import pytest
 from sluice.config.types import Canary, Strategy
 from sluice.config.types import Target as Spec
 from sluice.errors import BadRequest, StaleConnection, UpstreamError, UpstreamErrorKind
-from sluice.routing.failover import Journey, RetryBudget, RetryPolicy, queue_of
+from sluice.routing.failover import FailoverPlan, RetryBudget, RetryPolicy, queue_of
 from sluice.routing.health import BreakerPolicy, Health, Load
-from sluice.routing.strategies import Asked, Rank
+from sluice.routing.strategies import Asked, RoutedTier
 
 
 class Clock:
@@ -33,26 +33,26 @@ class Target:
 
 
 def queue(*tiers: list[Target], asked: Asked = Asked(), strategy: Strategy = "weighted") -> list[Target]:  # noqa: B008
-    return queue_of([Rank(tier, strategy) for tier in tiers], asked, lambda: 0.5)
+    return queue_of([RoutedTier(tier, strategy) for tier in tiers], asked, lambda: 0.5)
 
 
 def chances(*values: float) -> Callable[[], float]:
     return cycle(values).__next__
 
 
-def journey(*tiers: list[Target], budget: RetryBudget | None = None) -> Journey[Target]:
+def plan_of(*tiers: list[Target], budget: RetryBudget | None = None) -> FailoverPlan[Target]:
     policy = RetryPolicy(backoff=0.1, retry_after_wait=2)
     budget = budget or RetryBudget(Clock())
     budget.request()
-    return Journey(queue(*tiers), chances(0.5), budget, policy)
+    return FailoverPlan(queue(*tiers), chances(0.5), budget, policy)
 
 
-def walk(trip: Journey[Target], *errors: UpstreamError) -> list[tuple[str, float]]:
+def walk(plan: FailoverPlan[Target], *errors: UpstreamError) -> list[tuple[str, float]]:
     """The steps taken when these errors happen one after another."""
-    step = trip.first()
+    step = plan.choice
     taken = [(step.target.name, step.wait)]
     for error in errors:
-        following = trip.failed(error)
+        following = plan.failed(error)
         if following is None:
             break
         taken.append((following.target.name, round(following.wait, 3)))
@@ -61,22 +61,22 @@ def walk(trip: Journey[Target], *errors: UpstreamError) -> list[tuple[str, float
 
 def test_weights_decide_who_is_first() -> None:
     rng = random.Random(7)
-    rank = Rank([Target("a", 3), Target("b", 1), Target("never", 0)])
-    first = Counter(queue_of([rank], Asked(), rng.random)[0].label for _ in range(4000))
+    routed = RoutedTier([Target("a", 3), Target("b", 1), Target("never", 0)])
+    first = Counter(queue_of([routed], Asked(), rng.random)[0].label for _ in range(4000))
     assert first["never"] == 0
     assert 2850 <= first["a"] <= 3150
 
 
 def test_tiers_are_tried_in_order() -> None:
-    trip = journey([Target("a")], [Target("b")], [Target("c")])
+    plan = plan_of([Target("a")], [Target("b")], [Target("c")])
     refused = UpstreamError("connect_error")
-    assert walk(trip, refused, refused, refused) == [("a", 0), ("b", 0), ("c", 0)]
+    assert walk(plan, refused, refused, refused) == [("a", 0), ("b", 0), ("c", 0)]
 
 
 @pytest.mark.parametrize("kind", ["server_error", "overloaded", "reset"])
 def test_the_same_target_is_asked_once_more_after_a_server_error(kind: UpstreamErrorKind) -> None:
     error = UpstreamError(kind)
-    assert walk(journey([Target("a")], [Target("b")]), error, error, error, error) == [
+    assert walk(plan_of([Target("a")], [Target("b")]), error, error, error, error) == [
         ("a", 0),
         ("a", 0.1),
         ("b", 0),
@@ -86,13 +86,13 @@ def test_the_same_target_is_asked_once_more_after_a_server_error(kind: UpstreamE
 
 def test_a_stale_connection_is_replaced_at_once_and_once() -> None:
     stale = StaleConnection("idle")
-    assert walk(journey([Target("a")], [Target("b")]), stale, stale) == [("a", 0), ("a", 0), ("b", 0)]
+    assert walk(plan_of([Target("a")], [Target("b")]), stale, stale) == [("a", 0), ("a", 0), ("b", 0)]
 
 
 def test_a_stale_connection_is_not_replaced_where_the_same_target_is_not_to_be_asked_twice() -> None:
     budget = RetryBudget(Clock())
-    trip = Journey(queue([Target("a")], [Target("b")]), chances(0.5), budget, RetryPolicy(same_target=0))
-    assert walk(trip, StaleConnection("idle")) == [("a", 0), ("b", 0)]
+    plan = FailoverPlan(queue([Target("a")], [Target("b")]), chances(0.5), budget, RetryPolicy(same_target=0))
+    assert walk(plan, StaleConnection("idle")) == [("a", 0), ("b", 0)]
 
 
 @pytest.mark.parametrize(
@@ -101,12 +101,12 @@ def test_a_stale_connection_is_not_replaced_where_the_same_target_is_not_to_be_a
      "garbled", "stream_error", "idle_timeout", "bad_credentials", "billing", "not_found"],
 )  # fmt: skip
 def test_the_next_target_is_asked_at_once_after(kind: UpstreamErrorKind) -> None:
-    assert walk(journey([Target("a")], [Target("b")]), UpstreamError(kind)) == [("a", 0), ("b", 0)]
+    assert walk(plan_of([Target("a")], [Target("b")]), UpstreamError(kind)) == [("a", 0), ("b", 0)]
 
 
 @pytest.mark.parametrize("kind", ["bad_request", "content_policy"])
 def test_what_the_request_is_to_blame_for_is_told_to_the_caller(kind: UpstreamErrorKind) -> None:
-    assert walk(journey([Target("a")], [Target("b")]), UpstreamError(kind)) == [("a", 0)]
+    assert walk(plan_of([Target("a")], [Target("b")]), UpstreamError(kind)) == [("a", 0)]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_what_the_request_is_to_blame_for_is_told_to_the_caller(kind: UpstreamEr
     [(1.5, [("a", 0), ("a", 1.5)]), (2.0, [("a", 0), ("a", 2.0)]), (2.1, [("a", 0), ("b", 0)]), (None, [("a", 0), ("b", 0)])],
 )
 def test_a_rate_limit_that_ends_soon_is_waited_out(retry_after: float | None, steps: list[tuple[str, float]]) -> None:
-    assert walk(journey([Target("a")], [Target("b")]), UpstreamError("rate_limited", retry_after=retry_after)) == steps
+    assert walk(plan_of([Target("a")], [Target("b")]), UpstreamError("rate_limited", retry_after=retry_after)) == steps
 
 
 @pytest.mark.parametrize(
@@ -123,14 +123,14 @@ def test_a_rate_limit_that_ends_soon_is_waited_out(retry_after: float | None, st
 def test_an_overloaded_target_that_says_for_how_long_is_believed(
     retry_after: float | None, steps: list[tuple[str, float]]
 ) -> None:
-    assert walk(journey([Target("a")], [Target("b")]), UpstreamError("overloaded", retry_after=retry_after)) == steps
+    assert walk(plan_of([Target("a")], [Target("b")]), UpstreamError("overloaded", retry_after=retry_after)) == steps
 
 
 def test_targets_that_are_not_well_are_passed_over() -> None:
     clock = Clock()
     ill, well = Target("ill", clock=clock), Target("well", clock=clock)
     ill.health.failed(UpstreamError("server_error"))
-    assert walk(journey([ill], [well])) == [("well", 0)]
+    assert walk(plan_of([ill], [well])) == [("well", 0)]
 
 
 def test_the_last_target_is_never_ejected() -> None:
@@ -139,22 +139,20 @@ def test_the_last_target_is_never_ejected() -> None:
     two.health.failed(UpstreamError("server_error"))
     clock.now = 1
     one.health.failed(UpstreamError("server_error"))
-    assert walk(journey([one, two])) == [("two", 0)], "the one that will be well first"
+    assert walk(plan_of([one, two])) == [("two", 0)], "the one that will be well first"
 
 
 def test_a_burst_fails_over_freely_while_another_target_is_well() -> None:
     budget = RetryBudget(Clock())
     for _ in range(500):
-        assert walk(journey([Target("a")], [Target("b")], budget=budget), UpstreamError("connect_error"))[-1] == ("b", 0)
+        assert walk(plan_of([Target("a")], [Target("b")], budget=budget), UpstreamError("connect_error"))[-1] == ("b", 0)
 
 
 def test_retries_at_a_sick_target_leave_the_way_to_a_well_one_free() -> None:
     budget = RetryBudget(Clock())
-    trips = [journey([Target("a")], [Target("b")], [Target("c")], budget=budget) for _ in range(100)]
-    for trip in trips:
-        trip.first()
+    plans = [plan_of([Target("a")], [Target("b")], [Target("c")], budget=budget) for _ in range(100)]
     for wanted in ("a", "b"):
-        steps = [trip.failed(UpstreamError("server_error")) for trip in trips]
+        steps = [plan.failed(UpstreamError("server_error")) for plan in plans]
         assert Counter(step.target.name for step in steps if step) == {wanted: 100}
 
 
@@ -168,8 +166,8 @@ def test_the_budget_bounds_attempts_when_everything_fails() -> None:
     for _ in range(200 * 10):  # 200 requests a second for 10 seconds
         clock.now += 1 / 200
         requests += 1
-        trip = journey(*([target] for target in targets), budget=budget)
-        attempts += len(walk(trip, *[UpstreamError("connect_error")] * 5))
+        plan = plan_of(*([target] for target in targets), budget=budget)
+        attempts += len(walk(plan, *[UpstreamError("connect_error")] * 5))
     assert attempts <= 1.2 * requests + 10 * 10
     assert attempts > requests
 
@@ -179,8 +177,8 @@ def names(targets: list[Target]) -> list[str]:
 
 
 def test_round_robin_takes_turns() -> None:
-    rank = Rank([Target("a"), Target("b"), Target("c")], "round_robin")
-    firsts = [queue_of([rank], Asked(), lambda: 0.5)[0].label for _ in range(4)]
+    routed = RoutedTier([Target("a"), Target("b"), Target("c")], "round_robin")
+    firsts = [queue_of([routed], Asked(), lambda: 0.5)[0].label for _ in range(4)]
     assert firsts == ["a", "b", "c", "a"]
 
 
@@ -194,9 +192,9 @@ def test_lowest_ttft_prefers_the_quicker_of_two() -> None:
     slow, quick = Target("slow"), Target("quick")
     slow.load.observe(2.0)
     quick.load.observe(0.2)
-    rank = Rank([slow, quick], "lowest_ttft")
+    routed = RoutedTier([slow, quick], "lowest_ttft")
     rng = random.Random(1)
-    assert {queue_of([rank], Asked(), rng.random)[0].label for _ in range(50)} == {"quick"}
+    assert {queue_of([routed], Asked(), rng.random)[0].label for _ in range(50)} == {"quick"}
 
 
 def test_cheapest_goes_by_price_and_unknown_prices_last() -> None:
@@ -239,15 +237,15 @@ def test_a_request_that_no_target_can_take_is_refused_with_the_reason() -> None:
 
 
 def test_a_request_that_is_too_long_goes_to_a_larger_context_only() -> None:
-    trip = journey([Target("small", context=8000)], [Target("same", context=8000)], [Target("large", context=100_000)])
-    assert walk(trip, UpstreamError("context_length")) == [("small", 0), ("large", 0)]
+    plan = plan_of([Target("small", context=8000)], [Target("same", context=8000)], [Target("large", context=100_000)])
+    assert walk(plan, UpstreamError("context_length")) == [("small", 0), ("large", 0)]
 
 
 def test_a_request_that_is_too_long_goes_to_a_context_that_nobody_has_told() -> None:
     errors = [UpstreamError("context_length"), UpstreamError("context_length")]
-    trip = journey([Target("small", context=8000)], [Target("same", context=8000)], [Target("untold")], [Target("too")])
-    assert walk(trip, *errors) == [("small", 0), ("untold", 0), ("too", 0)]
-    assert walk(journey([Target("untold")], [Target("small", context=8000)]), *errors) == [("untold", 0), ("small", 0)]
+    plan = plan_of([Target("small", context=8000)], [Target("same", context=8000)], [Target("untold")], [Target("too")])
+    assert walk(plan, *errors) == [("small", 0), ("untold", 0), ("too", 0)]
+    assert walk(plan_of([Target("untold")], [Target("small", context=8000)]), *errors) == [("untold", 0), ("small", 0)]
 
 
 @pytest.mark.parametrize(
@@ -263,8 +261,8 @@ def test_a_request_that_is_too_long_for_all_is_refused_as_such(tokens: int, wind
 
 def test_a_refusal_by_policy_is_passed_on_unless_the_alias_says_otherwise() -> None:
     policy = RetryPolicy(after_content_policy=True)
-    trip = Journey(queue([Target("a")], [Target("b")]), chances(0.5), RetryBudget(Clock()), policy)
-    assert walk(trip, UpstreamError("content_policy")) == [("a", 0), ("b", 0)]
+    plan = FailoverPlan(queue([Target("a")], [Target("b")]), chances(0.5), RetryBudget(Clock()), policy)
+    assert walk(plan, UpstreamError("content_policy")) == [("a", 0), ("b", 0)]
 
 
 @pytest.mark.parametrize("asked", [Asked(key="tester"), Asked(headers={"x-canary": "yes"})], ids=["by key", "by header"])
@@ -272,9 +270,9 @@ def test_a_canary_is_weighed_for_its_callers(asked: Asked) -> None:
     canary = Canary(weight=1000, keys=("tester",), header="x-canary: yes")
     tier = [Target("stable"), Target("new", weight=0, canary=canary)]
     rng = random.Random(3)
-    rank = Rank(tier)
-    chosen = Counter(queue_of([rank], asked, rng.random)[0].label for _ in range(200))
-    others = {queue_of([rank], Asked(key="other"), rng.random)[0].label for _ in range(200)}
+    routed = RoutedTier(tier)
+    chosen = Counter(queue_of([routed], asked, rng.random)[0].label for _ in range(200))
+    others = {queue_of([routed], Asked(key="other"), rng.random)[0].label for _ in range(200)}
     assert chosen["new"] > 180
     assert others == {"stable"}
 

@@ -1,4 +1,4 @@
-"""What the routes need of the server's exchange, and the outlet of an answer that is not streamed."""
+"""What the routes need of the server's exchange, and the writer of an answer that is not streamed."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -6,9 +6,10 @@ from typing import Protocol
 import msgspec
 
 from sluice.backends.transport import UpstreamResponse
+from sluice.proxy.writer import ResponseWriter
 
 
-class Request(Protocol):
+class Request(ResponseWriter, Protocol):
     """What the routes need of the server's exchange."""
 
     received: float
@@ -16,9 +17,6 @@ class Request(Protocol):
     extra: list[tuple[str, str]]
     path: str
     status: int
-    begun: bool
-    last_write: float
-    blocked_since: float
 
     @property
     def method(self) -> str: ...
@@ -35,16 +33,11 @@ class Request(Protocol):
     def reply(
         self, status: int, body: bytes, headers: Sequence[tuple[str, str]] = (), content_type: str = "application/json"
     ) -> None: ...
-    def begin(self, content_type: str, headers: Sequence[tuple[str, str]]) -> None: ...
-    def write(self, data: bytes, *, last: bool = False) -> None: ...
-    def attach(self, upstream: UpstreamResponse | None) -> None: ...
-    def detach(self) -> None: ...
-    def abort(self) -> None: ...
     async def writable(self) -> None: ...
 
 
-class WholeAnswer(msgspec.Struct, eq=False):
-    """The outlet of an answer that is not streamed: head and body leave together, with a length."""
+class WholeWriter(msgspec.Struct, eq=False):
+    """Writes an answer that is not streamed: head and body leave together, with a length."""
 
     _request: Request
     begun: bool = False
@@ -60,6 +53,9 @@ class WholeAnswer(msgspec.Struct, eq=False):
     def write(self, data: bytes, *, last: bool = False) -> None:
         self.begun = True
         self._request.reply(200, data, self._headers, self._content_type)
+
+    def fail(self, data: bytes) -> None:
+        self.write(data, last=True)
 
     def attach(self, upstream: UpstreamResponse | None) -> None:
         pass

@@ -30,7 +30,7 @@ from sluice.api.rendering import (
     status_of,
     token_object,
 )
-from sluice.api.request import Request, WholeAnswer
+from sluice.api.request import Request, WholeWriter
 from sluice.errors import (
     BadRequest,
     Forbidden,
@@ -50,7 +50,8 @@ from sluice.identity import KeysWanted
 from sluice.identity.browser import token_request
 from sluice.identity.principal import Principal
 from sluice.model.chat import ChatRequest, with_system
-from sluice.proxy.call import LARGE, Call, Outlet
+from sluice.proxy.call import LARGE, Call
+from sluice.proxy.writer import ResponseWriter
 from sluice.resume.streams import ResumableStreams, place_of
 from sluice.routing.strategies import NOTHING, asked_of
 from sluice.runtime.runtime import Runtime
@@ -304,13 +305,13 @@ class Api:
                 await runtime.limits.charge(address)  # what is no call is charged to its address alone
                 raise
             alias = call.route.config
-            outlet = request if call.chat.stream else WholeAnswer(request)
+            writer = request if call.chat.stream else WholeWriter(request)
             if call.chat.stream and alias.resumable:
                 await self._resumable.answer(call, request)
             elif alias.on_disconnect == "cancel":
-                await runtime.pipeline.answer(call, outlet)
+                await runtime.pipeline.answer(call, writer)
             else:
-                await self._answer_to_the_end(call, outlet)
+                await self._answer_to_the_end(call, writer)
         except GatewayError as refused:
             error = refused
             known = [*call.headers, *call.attribution()] if call is not None else ()
@@ -323,14 +324,14 @@ class Api:
                 without_frames(error)
             del error
 
-    async def _answer_to_the_end(self, call: Call, outlet: Outlet) -> None:
+    async def _answer_to_the_end(self, call: Call, writer: ResponseWriter) -> None:
         """The call outlives its client: in a task of its own, for a bounded time."""
-        task = asyncio.create_task(self.runtime.pipeline.answer(call, outlet))
+        task = asyncio.create_task(self.runtime.pipeline.answer(call, writer))
         try:
             await asyncio.shield(task)
         finally:
             if not task.done():
-                outlet.detach()
+                writer.detach()
                 self.runtime.outlives(call, task)
 
     async def resume(self, request: Request, request_id: str) -> None:

@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import msgspec
 
 from sluice.backends.protocol import AnswersWhole, Backend
-from sluice.backends.transport import Transport, UpstreamResponse
+from sluice.backends.transport import Transport
 from sluice.config.types import Alias, Timeouts
 from sluice.config.types import Target as TargetConfig
 from sluice.errors import GatewayError
@@ -18,7 +18,7 @@ from sluice.model.events import Usage
 from sluice.pricing.prices import Dated
 from sluice.routing.failover import RetryPolicy
 from sluice.routing.health import Health, Load
-from sluice.routing.strategies import Asked, Rank
+from sluice.routing.strategies import Asked, RoutedTier
 from sluice.telemetry.metrics import CallSeries, TargetSeries
 from sluice.telemetry.series import Value
 from sluice.wire.forwarding import Allowed
@@ -54,7 +54,7 @@ class Route(msgspec.Struct, frozen=True, eq=False):
 
     name: str
     config: Alias
-    ranks: Sequence[Rank]
+    tiers: Sequence[RoutedTier]
     retry: RetryPolicy
     shadow: Target | None
     inter_token: Any
@@ -63,7 +63,7 @@ class Route(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def targets(self) -> list[Target]:
-        return cast(list[Target], [target for rank in self.ranks for target in rank.targets])
+        return cast(list[Target], [target for tier in self.tiers for target in tier.targets])
 
 
 LARGE = 256 << 10
@@ -152,59 +152,3 @@ class Call(msgspec.Struct, eq=False):
             return self.attempts[0].cost
         known = [attempt.cost for attempt in self.attempts if attempt.cost is not None]
         return sum(known) if known else None
-
-
-class Outlet(Protocol):
-    """The client's side of one call. Writing never blocks: the outlet pauses the attached upstream instead."""
-
-    begun: bool
-    last_write: float  # monotonic time
-
-    @property
-    def blocked_since(self) -> float:
-        """Monotonic time since when the client takes nothing, 0.0 while it does."""
-        ...
-
-    def begin(self, content_type: str, headers: Sequence[tuple[str, str]]) -> None:
-        """The head of a 200. Nothing is sent before the first `write`."""
-        ...
-
-    def write(self, data: bytes, *, last: bool = False) -> None:
-        """`last` ends the body."""
-        ...
-
-    def attach(self, upstream: UpstreamResponse | None) -> None:
-        """Whom to pause while the client does not read."""
-        ...
-
-    def detach(self) -> None:
-        """The client has left, and the call goes on without it."""
-        ...
-
-    def abort(self) -> None:
-        """Close the client's connection at once."""
-        ...
-
-
-class Nowhere:
-    """An outlet for what nobody reads."""
-
-    def __init__(self) -> None:
-        self.begun = False
-        self.last_write = 0.0
-        self.blocked_since = 0.0
-
-    def begin(self, content_type: str, headers: Sequence[tuple[str, str]]) -> None:
-        self.begun = True
-
-    def write(self, data: bytes, *, last: bool = False) -> None:
-        pass
-
-    def attach(self, upstream: UpstreamResponse | None) -> None:
-        pass
-
-    def detach(self) -> None:
-        pass
-
-    def abort(self) -> None:
-        pass

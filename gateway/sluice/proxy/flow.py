@@ -21,8 +21,9 @@ from sluice.errors import GatewayError, Unavailable, UpstreamError
 from sluice.frontends import Answer, Encoder
 from sluice.model.chat import Thought
 from sluice.model.events import Finished
-from sluice.proxy.call import LARGE, Attempt, Call, Outlet
+from sluice.proxy.call import LARGE, Attempt, Call
 from sluice.proxy.relay import Relay
+from sluice.proxy.writer import ResponseWriter
 from sluice.wire.forwarding import provider_id
 
 TAIL = 0.25
@@ -119,7 +120,7 @@ class Leg(msgspec.Struct, eq=False):
             self.working.cancel()
             self.working = None
         if self.flow.winner is self:
-            self.flow.out.attach(None)
+            self.flow.writer.attach(None)
 
     def sink(self, data: bytes) -> None:
         """One read of the upstream's: relay it, and say what the client is to have of it. Raises Lost where another has won."""
@@ -136,7 +137,7 @@ class Leg(msgspec.Struct, eq=False):
             if self._silent:
                 self._silent = 0
             if not flow.ended:
-                flow.out.write(chunk)
+                flow.writer.write(chunk)
                 if relay.gap:
                     flow.inter_token.observe(relay.gap)
         else:
@@ -148,7 +149,7 @@ class Leg(msgspec.Struct, eq=False):
         assert relay is not None
         if relay.finished is None:
             if chunk and not flow.ended:
-                flow.out.write(chunk)
+                flow.writer.write(chunk)
                 if relay.gap:
                     flow.inter_token.observe(relay.gap)
         else:
@@ -190,7 +191,7 @@ class Leg(msgspec.Struct, eq=False):
             raise
         self._silent = 0
         self.working = None
-        if not flow.out.blocked_since:
+        if not flow.writer.blocked_since:
             response.resume()
 
     def _first(self, data: bytes) -> None:
@@ -302,7 +303,7 @@ class Flow(msgspec.Struct, eq=False):
     alone, too); `winner` is the leg that speaks."""
 
     call: Call
-    out: Outlet
+    writer: ResponseWriter
     answer: Answer
     clock: Callable[[], float]
     inter_token: Any
@@ -347,7 +348,7 @@ class Flow(msgspec.Struct, eq=False):
         if self.winner is None:
             self.winner = leg
             self.call.answered = leg.attempt
-            self.out.attach(leg.response)
+            self.writer.attach(leg.response)
             if self.won is not None:
                 self.won.set()
         assert leg.relay is not None
@@ -359,20 +360,20 @@ class Flow(msgspec.Struct, eq=False):
             self.inter_token.observe(leg.relay.gap)
 
     def say(self, chunk: bytes, *, last: bool = False) -> None:
-        out, call = self.out, self.call
+        writer, call = self.writer, self.call
         if self.ended:
             return
-        if not out.begun:
+        if not writer.begun:
             encoder = self.encoder or self.speak(verbatim=self.verbatim)
             headers: Sequence[tuple[str, str]] = call.headers
             if self.winner is not None:
                 headers = [*headers, *call.attribution()]
-            out.begin(encoder.content_type, headers)
+            writer.begin(encoder.content_type, headers)
         if last:
             self.ended = True
             if call.store_turn is not None and self._store_turn(call, chunk):
                 return
-        out.write(chunk, last=last)
+        writer.write(chunk, last=last)
 
     def _store_turn(self, call: Call, end: bytes) -> bool:
         """Store the turn of the complete answer. Returns whether that takes its time: then `end` is sent when it is done."""
@@ -391,22 +392,23 @@ class Flow(msgspec.Struct, eq=False):
         """Send the answer's last bytes now, where they still wait for the turn to be stored."""
         end, self.unsent_end = self.unsent_end, None
         if end is not None:
-            self.out.write(end, last=True)
+            self.writer.write(end, last=True)
 
     def _stored(self, _: object) -> None:
         self.send_end()
 
     def fail(self, error: GatewayError) -> None:
-        """Say the in-band error, unless the answer's end has been said."""
+        """Write the error into the answer, which has begun, unless its end has been written."""
         if not self.ended:
-            self.say(self.speak(verbatim=self.verbatim).fail(error), last=True)
+            self.ended = True
+            self.writer.fail(self.speak(verbatim=self.verbatim).fail(error))
 
     def let_go(self) -> None:
         """The attempt is over: keep what the client holds of it, for another one to go on from."""
         self.said = self.text
         self.resumes = self.resumes or self.winner is not None
         self.winner = None
-        self.out.attach(None)
+        self.writer.attach(None)
 
     def close(self) -> None:
         """The call is over. Flow and legs know each other: parted, they go at once, and the collector has nothing to find."""
@@ -430,21 +432,21 @@ class Flow(msgspec.Struct, eq=False):
 
     def tick(self, now: float) -> None:
         """Deadlines and heartbeats."""
-        out = self.out
+        writer = self.writer
         self.due = now + LOOK
-        blocked = out.blocked_since
+        blocked = writer.blocked_since
         if blocked:
             if self.winner is not None and self.winner.relay is not None:
                 self.winner.relay.content_at = now  # a client that does not read is not the upstream's silence
             if now - blocked > self.write_idle:
                 self.doomed = "slow_reader"
-                out.abort()
+                writer.abort()
             return
         for leg in self.legs:
             self.due = min(self.due, leg.tick(now))
         heartbeat = self.call.route.config.heartbeat
         if heartbeat and self.call.chat.stream:
-            silent_since = max(out.last_write, self.call.received)
+            silent_since = max(writer.last_write, self.call.received)
             if now - silent_since >= heartbeat:
                 self._beat()
             else:
@@ -456,9 +458,9 @@ class Flow(msgspec.Struct, eq=False):
             encoder = self.call.frontend.encoder(self.call.chat, self.answer)
         beat = encoder.heartbeat()
         if beat and not self.ended:
-            if not self.out.begun:
-                self.out.begin(encoder.content_type, self.call.headers)
-            self.out.write(beat)
+            if not self.writer.begun:
+                self.writer.begin(encoder.content_type, self.call.headers)
+            self.writer.write(beat)
 
     def drain(self) -> None:
         """The process is leaving: end the call, wherever it waits."""

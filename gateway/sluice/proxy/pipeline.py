@@ -26,6 +26,7 @@ from sluice.backends.transport import UpstreamResponse
 from sluice.config.types import Prices
 from sluice.errors import (
     BadRequest,
+    Forbidden,
     GatewayError,
     NoRoom,
     RateLimited,
@@ -38,11 +39,12 @@ from sluice.frontends import Answer
 from sluice.model.chat import ChatRequest, continued, estimated_tokens
 from sluice.model.events import Finished, Usage
 from sluice.pricing.prices import cost, price_at
-from sluice.proxy.call import LARGE, NOTHING, Attempt, Call, Nowhere, Outlet, Target
+from sluice.proxy.call import LARGE, NOTHING, Attempt, Call, Target
 from sluice.proxy.flow import Beside, Flow, Leg, Tail
 from sluice.proxy.hedging import race
 from sluice.proxy.relay import Relay
-from sluice.routing.failover import Journey, RetryBudget, Step, queue_of
+from sluice.proxy.writer import NullWriter, ResponseWriter
+from sluice.routing.failover import Choice, FailoverPlan, RetryBudget, queue_of
 from sluice.telemetry.metrics import UNCOUNTED, TargetSeries
 from sluice.wire.forwarding import forwarded, with_forwarded
 from sluice.wire.upstream_errors import conceal
@@ -124,12 +126,12 @@ class Pipeline:
             self._idle = asyncio.Event()
             await self._idle.wait()
 
-    async def answer(self, call: Call, out: Outlet) -> None:
+    async def answer(self, call: Call, writer: ResponseWriter) -> None:
         """Answer one call. Raises GatewayError only while nothing has been sent; later errors are said in-band."""
         call.series.in_flight.value += 1
         answer = Answer(call.id, call.route.name, int(self._wall()), reveal=call.route.config.report_model == "target")
         loop = self._loop = self._loop or asyncio.get_running_loop()
-        flow = Flow(call, out, answer, self._clock, call.route.inter_token, self._write_idle, Scope(loop))
+        flow = Flow(call, writer, answer, self._clock, call.route.inter_token, self._write_idle, Scope(loop))
         self.flows.add(flow)
         timeout = call.route.config.timeout
         deadline = _deadline(flow, timeout) if timeout is not None else None
@@ -151,7 +153,7 @@ class Pipeline:
             if self._idle is not None and not self.flows:
                 self._idle.set()
             call.series.in_flight.value -= 1
-            (call.series.ends if out.begun else call.series.unanswered)[call.end].value += 1
+            (call.series.ends if writer.begun else call.series.unanswered)[call.end].value += 1
             if call.error is not None:
                 without_frames(call.error)
 
@@ -181,7 +183,7 @@ class Pipeline:
         flow.send_end()
         call.error = error
         call.end = call.end or _end_of_answer(flow) or flow.doomed or _end_of(error)
-        if not flow.out.begun:
+        if not flow.writer.begun:
             raise error
         flow.fail(error)
 
@@ -193,7 +195,7 @@ class Pipeline:
         series = call.series.of_shadow()
         double = msgspec.structs.replace(call, series=series, attempts=[], headers=[], answered=None, ttft=0.0, store_turn=None)
         answer = Answer(call.id, call.route.name, int(self._wall()))
-        flow = Flow(double, Nowhere(), answer, self._clock, UNCOUNTED, self._write_idle, Scope())
+        flow = Flow(double, NullWriter(), answer, self._clock, UNCOUNTED, self._write_idle, Scope())
         task = asyncio.create_task(self._attempt(double, flow, shadow, double.chat, last=True))
         self._shadows[flow] = task
         task.add_done_callback(lambda done: (self._shadows.pop(flow, None), done.cancelled() or done.exception()))
@@ -207,113 +209,113 @@ class Pipeline:
     async def _relay(self, call: Call, flow: Flow) -> None:
         """Sets the end reason of the answer that was given. Raises the last target's error where none was."""
         route = call.route
-        first: Target = route.ranks[0].targets[0]  # type: ignore[assignment]
+        first: Target = route.tiers[0].targets[0]  # type: ignore[assignment]
         opening = flow.speak(verbatim=first.passes_on == call.frontend.dialect).start()
         if opening:
             flow.say(opening)
         if route.shadow is not None:
             self._shadow(call)
         self._budget.request()
-        journey = None
-        if route.plain and route.config.hedge is None:  # one target: the rest of the journey is thought of when it is due
-            step = Step(first)
+        plan = None
+        if route.plain and route.config.hedge is None:  # one target: the plan is made when it is needed
+            choice = Choice(first)
         else:
-            journey = self._journey(call)
-            step = journey.first()
-            self._passed_over(call, journey, step.target)
+            plan = self._plan(call)
+            choice = plan.choice
+            self._passed_over(call, plan)
         full: NoRoom | None = None  # of the upstreams without room, the one that has some first
         while True:
-            if step.wait:
-                await self._sleep(step.wait)
-                step = self._after_wait(call, journey, step)
+            if choice.wait:
+                await self._sleep(choice.wait)
+                choice = self._after_wait(call, plan, choice)
             try:
-                if journey is None:
-                    call.end = await self._attempt(call, flow, first, call.chat, last=True)
-                elif route.config.hedge is None and not flow.resumes:
-                    call.end = await self._attempt(call, flow, step.target, call.chat, last=journey.alone)
+                if plan is None or (route.config.hedge is None and not flow.resumes):
+                    call.end = await self._attempt(call, flow, choice.target, call.chat, last=choice.last)
                 else:
-                    call.end = await self._step(call, flow, journey, step)
+                    call.end = await self._step(call, flow, plan)
                 return
             except (UpstreamError, BadRequest) as error:
-                if journey is None:
-                    journey = self._journey(call)
-                    journey.first()
-                following = self._next(call, journey, step.target, error) if _may_go_on(call, flow) else None
+                if plan is None:
+                    plan = self._plan(call)
+                following = self._next(call, plan, choice.target, error) if _may_go_on(call, flow) else None
                 if isinstance(error, NoRoom):
                     full = error if full is None or error.wait < full.wait else full
                 if following is None:
                     raise (full if full is not None and isinstance(error, NoRoom) else error) from None
                 flow.let_go()
-                step = following
+                choice = following
 
-    def _journey(self, call: Call) -> Journey[Target]:
+    def _plan(self, call: Call) -> FailoverPlan[Target]:
         route = call.route
-        queue: list[Target] = [*route.ranks[0].targets] if route.plain else queue_of(route.ranks, call.asked, self._chance)  # type: ignore[list-item]
-        if len(queue) < sum(len(rank.targets) for rank in route.ranks):
+        queue: list[Target] = [*route.tiers[0].targets] if route.plain else queue_of(route.tiers, call.asked, self._chance)  # type: ignore[list-item]
+        if len(queue) < sum(len(tier.targets) for tier in route.tiers):
             self._left_out(call, queue[0])
         if self._prices.unknown == "refuse":
             queue = [target for target in queue if price_at(target.prices, self._wall()) is not None]
-        return Journey(queue, self._chance, self._budget, route.retry)
+            if not queue:
+                raise Forbidden("What this model costs is not known", code="price_unknown")
+        return FailoverPlan(queue, self._chance, self._budget, route.retry)
 
     def _next(
-        self, call: Call, journey: Journey[Target], failed: Target, error: UpstreamError | BadRequest
-    ) -> Step[Target] | None:
+        self, call: Call, plan: FailoverPlan[Target], failed: Target, error: UpstreamError | BadRequest
+    ) -> Choice[Target] | None:
         if isinstance(error, BadRequest):  # this dialect cannot express the request; another may
             error = UpstreamError("not_found", error.message)
-        step = journey.passed_over() if isinstance(error, NoRoom) else journey.failed(error)
-        if step is not None and step.target is not failed:
-            self._fails_over(call, failed, step.target, _cause_of(error))
-            self._passed_over(call, journey, step.target)
-        return step
+        choice = plan.pass_over() if isinstance(error, NoRoom) else plan.failed(error)
+        if choice is not None and choice.target is not failed:
+            self._fails_over(call, failed, choice.target, _cause_of(error))
+            self._passed_over(call, plan)
+        return choice
 
-    def _after_wait(self, call: Call, journey: Journey[Target] | None, step: Step[Target]) -> Step[Target]:
+    def _after_wait(self, call: Call, plan: FailoverPlan[Target] | None, choice: Choice[Target]) -> Choice[Target]:
         """Another target, where the breaker of the one that was to be asked again opened meanwhile."""
-        health = step.target.health
-        following = journey.passed_over() if journey is not None and not health.closed and not health.ready() else None
+        health = choice.target.health
+        if plan is None or health.closed or health.ready():
+            return choice
+        following = plan.pass_over()
         if following is None:
-            return step
-        self._fails_over(call, step.target, following.target, "breaker_open")
-        assert journey is not None
-        self._passed_over(call, journey, following.target)
+            return choice
+        self._fails_over(call, choice.target, following.target, "breaker_open")
+        self._passed_over(call, plan)
         return following
 
-    def _passed_over(self, call: Call, journey: Journey[Target], target: Target) -> None:
-        """Count those that would have been asked before this one, had they been well."""
-        for passed in journey.passed:
-            self._fails_over(call, passed, target, "rate_limited" if passed.health.closed else "breaker_open")
+    def _passed_over(self, call: Call, plan: FailoverPlan[Target]) -> None:
+        """Count those that would have been asked before the chosen one, had they been healthy."""
+        for passed in plan.passed:
+            self._fails_over(call, passed, plan.choice.target, "rate_limited" if passed.health.closed else "breaker_open")
 
     def _left_out(self, call: Call, target: Target) -> None:
         """Count those that cannot take the call, up to the tier of the one that is asked first."""
-        for rank in call.route.ranks:
-            for other in cast(Sequence[Target], rank.targets):
+        for tier in call.route.tiers:
+            for other in cast(Sequence[Target], tier.targets):
                 if lacks := call.asked.lacks(other):
                     self._fails_over(call, other, target, lacks)
-            if target in rank.targets:
+            if target in tier.targets:
                 return
 
     def _fails_over(self, call: Call, passed: Target, target: Target, cause: str) -> None:
         self._metrics.child("failovers", call.route.name, passed.label, target.label, cause).inc()
 
-    async def _step(self, call: Call, flow: Flow, journey: Journey[Target], step: Step[Target]) -> str:
+    async def _step(self, call: Call, flow: Flow, plan: FailoverPlan[Target]) -> str:
         """Ask one target; where the alias hedges and it is slow, another beside it."""
-        hedge = call.route.config.hedge
+        hedge, choice = call.route.config.hedge, plan.choice
         patience = None
         if hedge is not None and not flow.resumes:
-            patience = hedge.after if hedge.after is not None else step.target.load.p95()
+            patience = hedge.after if hedge.after is not None else choice.target.load.p95()
         if patience is None:
-            return await self._ask(call, flow, step.target, last=journey.alone)
+            return await self._ask(call, flow, choice.target, last=choice.last)
         flow.won = asyncio.Event()
 
-        def asks(target: Target) -> Coroutine[Any, Any, str]:
-            return self._attempt(call, flow, target, call.chat, last=journey.alone)
+        def asks(choice: Choice[Target]) -> Coroutine[Any, Any, str]:
+            return self._attempt(call, flow, choice.target, call.chat, last=choice.last)
 
         def second() -> Coroutine[Any, Any, str] | None:
             if any(leg.relay is not None and leg.relay.first_content_at for leg in flow.legs):
                 return None  # it has begun: a whole answer is not said before its end
-            other = journey.another()
-            return asks(other.target) if other is not None else None
+            other = plan.another()
+            return asks(other) if other is not None else None
 
-        return await race(asks(step.target), second, flow.won, lambda: flow.winner.task if flow.winner else None, patience)
+        return await race(asks(choice), second, flow.won, lambda: flow.winner.task if flow.winner else None, patience)
 
     async def _ask(self, call: Call, flow: Flow, target: Target, *, last: bool) -> str:
         """One step. Where an answer was cut, the target is asked to go on with it: by prefill if it can, else afresh."""

@@ -1,6 +1,6 @@
 """Calls whose stream can be resumed, and their resuming.
 
-    answer    the call runs in a task of its own; its client is written to by the outlet as long as it keeps up, and is
+    answer    the call runs in a task of its own; its client is written to directly as long as it keeps up, and is
               given the rest from the journal where it does not
     resume    another client reads the journal: what it missed, then what comes, to the end
 
@@ -20,9 +20,10 @@ from sluice.errors import BadRequest, GatewayError, NotFound, NotResumable
 from sluice.frontends import Answer, Encoder, Frontend
 from sluice.identity.principal import Principal
 from sluice.model.chat import ChatRequest
-from sluice.proxy.call import Call, Outlet
+from sluice.proxy.call import Call
+from sluice.proxy.writer import ResponseWriter
 from sluice.resume import Head, Journals
-from sluice.resume.outlet import Client, Journaled
+from sluice.resume.writer import JournaledWriter, PacedWriter
 
 ANSWERED = 204
 """The status where nothing is missing and nothing will come: it tells an EventSource to stop reconnecting (WHATWG, 9.2.3)."""
@@ -33,7 +34,7 @@ NUMBER = re.compile(r"[0-9]{1,9}")
 class Answering(Protocol):
     """`Pipeline.answer`."""
 
-    def __call__(self, call: Call, out: Outlet) -> Coroutine[Any, Any, None]: ...
+    def __call__(self, call: Call, writer: ResponseWriter) -> Coroutine[Any, Any, None]: ...
 
 
 class Outliving(Protocol):
@@ -42,7 +43,7 @@ class Outliving(Protocol):
     def __call__(self, call: Call, task: "asyncio.Task[None]", unread: Callable[[], float] | None = None) -> None: ...
 
 
-class Resumer(Client, Protocol):
+class Resumer(PacedWriter, Protocol):
     def reply(self, status: int, body: bytes, headers: Sequence[tuple[str, str]] = ()) -> None: ...
 
 
@@ -90,26 +91,26 @@ class ResumableStreams:
         self._outlives = outlives
         self._write_idle = write_idle
 
-    async def answer(self, call: Call, client: Client) -> None:
+    async def answer(self, call: Call, client: PacedWriter) -> None:
         """Answer a streamed call. Raises GatewayError only while nothing has been sent."""
         config = call.route.config
         stream = secrets.token_urlsafe(18)
         head = Head(_owner(call.principal), call.frontend.name, float(config.heartbeat or 0), float(config.resume_window))
         journal = await self._journals.open(stream, head)
-        out = Journaled(client, journal, stream)
-        task = asyncio.create_task(self._answer(call, out))
+        writer = JournaledWriter(client, journal, stream)
+        task = asyncio.create_task(self._answer(call, writer))
         task.add_done_callback(lambda _: journal.close())
         try:
-            await asyncio.wait((task, out.fell_behind), return_when=asyncio.FIRST_COMPLETED)
-            if out.fell_behind.done():
+            await asyncio.wait((task, writer.fell_behind), return_when=asyncio.FIRST_COMPLETED)
+            if writer.fell_behind.done():
                 encoder = call.frontend.encoder(call.chat, _unnamed(call.id))
-                await self._follow(Place(stream, out.written), client, head, encoder)
+                await self._follow(Place(stream, writer.written), client, head, encoder)
             await asyncio.shield(task)
         finally:
             if not task.done():
-                out.detach()
-                self._outlives(call, task, lambda: out.unread)
-                if config.on_disconnect == "cancel" and (out.lost or not out.begun):
+                writer.detach()
+                self._outlives(call, task, lambda: writer.unread)
+                if config.on_disconnect == "cancel" and (writer.lost or not writer.begun):
                     task.cancel()  # nobody could ever read it
 
     async def resume(self, place: Place, client: Resumer, principal: Principal, request_id: str) -> None:
@@ -127,7 +128,7 @@ class ResumableStreams:
         client.write(b"")
         await self._follow(place, client, found.head, encoder)
 
-    async def _follow(self, place: Place, client: Client, head: Head, encoder: Encoder) -> None:
+    async def _follow(self, place: Place, client: PacedWriter, head: Head, encoder: Encoder) -> None:
         """What follows `place`, at the client's pace: nothing more is read before it has taken what was."""
         try:
             async with aclosing(self._journals.read(place.stream, place.after, head.heartbeat or None)) as batches:

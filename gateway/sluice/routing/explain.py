@@ -14,7 +14,7 @@ from sluice.frontends.openai.dialect import OpenAI
 from sluice.frontends.widget.dialect import WidgetStream
 from sluice.model.chat import ChatRequest
 from sluice.routing.health import Health, Load
-from sluice.routing.strategies import Asked, Rank, asked_of, ordered
+from sluice.routing.strategies import Asked, RoutedTier, asked_of, ordered
 
 ORDERS: Mapping[str, str] = {
     "weighted": "drawn by weight for each call",
@@ -48,14 +48,14 @@ def explain(config: Config, name: str, chat: ChatRequest | None = None) -> Itera
     asked = asked_of(chat) if chat is not None else Asked()
     yield f"{name}: {_needs(asked) if chat is not None else 'any request'}"
     number = 0
-    for rank, tier in enumerate(alias.tiers, 1):
+    for place, tier in enumerate(alias.tiers, 1):
         targets = [Explained(f"{t.upstream}/{t.model}", t, Health(lambda: 0.0), Load()) for t in targets_of(tier)]
-        yield f"tier {rank}: {_order(tier)}"
+        yield f"tier {place}: {_order(tier)}"
         fit = [target for target in targets if not asked.unfit(target)]
-        strategy = Rank(targets, tier.strategy, tier.affinity) if isinstance(tier, Tier) else Rank(targets)
-        for target in ordered(strategy, fit, asked, lambda: 0.5):
+        routed = RoutedTier(targets, tier.strategy, tier.affinity) if isinstance(tier, Tier) else RoutedTier(targets)
+        for target in ordered(routed, fit, asked, lambda: 0.5):
             number += 1
-            yield f"  {number}. {target.label}{_share(fit, target, asked, strategy)}"
+            yield f"  {number}. {target.label}{_share(fit, target, asked, routed)}"
             yield f"     {_deadlines(target.spec.timeouts or config.upstreams[target.spec.upstream].timeouts)}"
         for target in targets:
             if reason := asked.unfit(target):
@@ -75,9 +75,9 @@ def _order(tier: tuple[Target, ...] | Tier) -> str:
     return "one target" if len(targets_of(tier)) == 1 else ORDERS[strategy].format(kind)
 
 
-def _share(fit: list[Explained], target: Explained, asked: Asked, rank: Rank) -> str:
+def _share(fit: list[Explained], target: Explained, asked: Asked, tier: RoutedTier) -> str:
     total = sum(asked.weight(other) for other in fit)
-    if rank.strategy != "weighted" or len(fit) < 2 or not total:
+    if tier.strategy != "weighted" or len(fit) < 2 or not total:
         return ""
     return f" ({asked.weight(target) / total:.0%} of the calls first)"
 

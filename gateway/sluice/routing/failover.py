@@ -4,8 +4,8 @@ Tiers are tried in order; within a tier the strategy decides (`sluice.routing.st
 (no vision, no tools, too small a context) are left out. Targets that are not well are passed over, unless nothing else is
 left: the last one is never ejected, for asking it is better than refusing without a try.
 
-After a failure (`Journey.failed`) the next step follows from the kind of error:
-- the request itself was at fault: no further step; but one that is too long goes to a target with a larger context, or with
+After a failure (`FailoverPlan.failed`) the next choice follows from the kind of error:
+- the request itself was at fault: no further attempt; but one that is too long goes to a target with a larger context, or with
   one that nobody has told (`context: null`), and one that was refused by content policy to the next target where the alias
   says so;
 - an idle connection that was closed as the request was sent: the same target once more, at once;
@@ -26,7 +26,7 @@ from typing import Generic
 import msgspec
 
 from sluice.errors import BadRequest, StaleConnection, UpstreamError, UpstreamErrorKind
-from sluice.routing.strategies import Asked, Chance, Rank, T, ordered
+from sluice.routing.strategies import Asked, Chance, RoutedTier, T, ordered
 
 ONCE_MORE: frozenset[UpstreamErrorKind] = frozenset({"server_error", "overloaded", "reset"})
 STREAMED = 200
@@ -71,96 +71,89 @@ class RetryBudget:
         self._left -= 1
 
 
-class Step(msgspec.Struct, Generic[T], frozen=True):
-    """Ask `target` after `wait` seconds."""
+class Choice(msgspec.Struct, Generic[T], frozen=True):
+    """The target to ask next, after `wait` seconds. `last`: no other target is left."""
 
     target: T
     wait: float = 0.0
+    last: bool = True
 
 
-def queue_of(ranks: Sequence[Rank], asked: Asked, chance: Chance) -> list[T]:
+def queue_of(tiers: Sequence[RoutedTier], asked: Asked, chance: Chance) -> list[T]:
     """All targets that can take the call, in the order of tiers and strategies. Raises BadRequest where none can: with the
     code "context_length" where it is too long for those that could take it otherwise."""
     queue: list[T] = []
     why = ""
-    for rank in ranks:
+    for tier in tiers:
         fit = []
-        for target in rank.targets:
+        for target in tier.targets:
             unfit = asked.unfit(target)
             why = why or unfit
             if not unfit:
                 fit.append(target)
-        queue += ordered(rank, fit, asked, chance)  # type: ignore[arg-type]
+        queue += ordered(tier, fit, asked, chance)  # type: ignore[arg-type]
     if not queue:
         shorter = msgspec.structs.replace(asked, tokens=0)
-        too_long = [target for rank in ranks for target in rank.targets if not shorter.unfit(target)]
+        too_long = [target for tier in tiers for target in tier.targets if not shorter.unfit(target)]
         code, why = ("context_length", asked.unfit(too_long[0])) if too_long else ("no_fit_target", why)
         raise BadRequest(f"No target of this model can take the request: it {why}", param="model", code=code)
     return queue
 
 
-class Journey(Generic[T]):
-    """The steps of one call through the queue of its targets. Its request is for the caller to count in the budget.
+class FailoverPlan(Generic[T]):
+    """Which of its targets a call asks next. `queue` has at least one; the request is for the caller to count in the budget.
 
-    `passed`: the targets that stood before the one of the latest step and were passed over, as they were not ready.
+    `choice` is the latest one. `passed`: the targets that stood before it and were passed over, as they were not ready.
     """
 
-    __slots__ = ("_budget", "_chance", "_current", "_extra", "_policy", "_queue", "_tries", "passed")
+    __slots__ = ("_budget", "_chance", "_extra", "_policy", "_queue", "_tries", "choice", "passed")
 
     def __init__(self, queue: list[T], chance: Chance, budget: RetryBudget, policy: RetryPolicy | None = None) -> None:
         self._queue = queue
         self._chance = chance
         self._budget = budget
         self._policy = policy or RetryPolicy()
-        self._current: T | None = None
-        self._tries = 0
         self._extra = False
+        self._tries = 0
         self.passed: Sequence[T] = ()
+        self.choice = self._choose()
 
-    def first(self) -> Step[T]:
-        """The first step; there always is one."""
-        step = self._next_target()
-        assert step is not None, "a queue has at least one target"
-        return step
-
-    def failed(self, error: UpstreamError) -> Step[T] | None:
-        """The step after the current one failed, or None where the error is to be told to the caller."""
+    def failed(self, error: UpstreamError) -> Choice[T] | None:
+        """The choice after the current target failed, or None where the caller is given the error."""
         if self._extra:
             self._budget.charge()
         self._extra = True
         if not self._worth_a_try(error):
             return None
+        current = self.choice.target
         wait = self._wait_for_same(error)
-        assert self._current is not None
-        may = self._current.health.closed or isinstance(error, StaleConnection)  # which says nothing about the target
+        may = current.health.closed or isinstance(error, StaleConnection)  # which says nothing about the target
         if wait is not None and may and self._budget.allows():
             self._tries += 1
             self.passed = ()
-            return Step(self._current, wait)
+            self.choice = Choice(current, wait, not self._queue)
+            return self.choice
         if not self._budget.allows() and not any(target.health.well() for target in self._queue):
             return None
-        return self._next_target()
+        return self.pass_over()
 
-    def passed_over(self) -> Step[T] | None:
-        """The step after a target that was not asked, for its upstream has no room by our own limits; it has not failed."""
-        return self._next_target()
+    def pass_over(self) -> Choice[T] | None:
+        """The choice after a target that was not asked, for its upstream has no room by our own limits; it has not failed."""
+        if not self._queue:
+            return None
+        self.choice = self._choose()
+        return self.choice
 
-    def another(self) -> Step[T] | None:
+    def another(self) -> Choice[T] | None:
         """A target to ask beside the current one, if there is a well one: for hedging."""
         if not self._budget.allows() or not any(target.health.ready() for target in self._queue):
             return None
-        return self._next_target()
-
-    @property
-    def alone(self) -> bool:
-        """Whether no other target is left to ask."""
-        return not self._queue
+        return self.pass_over()
 
     def _worth_a_try(self, error: UpstreamError) -> bool:
         match error.kind:
             case "context_length":
-                assert self._current is not None
-                window = self._current.spec.context or 0
+                window = self.choice.target.spec.context or 0
                 self._queue = [target for target in self._queue if (target.spec.context or math.inf) > window]
                 return bool(self._queue)
             case "content_policy":
@@ -178,16 +171,14 @@ class Journey(Generic[T]):
             return error.retry_after if error.retry_after <= self._policy.retry_after_wait else None
         return self._policy.backoff * (0.5 + self._chance()) if once_more else None
 
-    def _next_target(self) -> Step[T] | None:
-        if not self._queue:
-            return None
-        if len(self._queue) == 1:
-            well: int | None = 0
-        else:
-            well = next((i for i, target in enumerate(self._queue) if target.health.ready()), None)
-        if well is None:  # the one that will be well first, rather than no answer without a try
-            well = min(range(len(self._queue)), key=lambda i: self._queue[i].health.ready_at())
-        self.passed = self._queue[:well] if well else ()
-        self._current = self._queue.pop(well)
+    def _choose(self) -> Choice[T]:
+        """The first target of the queue that is ready, or where none is, the one that will be first."""
+        queue = self._queue
+        at: int | None = 0
+        if len(queue) > 1:
+            at = next((i for i, target in enumerate(queue) if target.health.ready()), None)
+        if at is None:  # rather than no answer without a try
+            at = min(range(len(queue)), key=lambda i: queue[i].health.ready_at())
+        self.passed = queue[:at]
         self._tries = 1
-        return Step(self._current)
+        return Choice(queue.pop(at), last=len(queue) == 0)

@@ -95,7 +95,7 @@ def asked_of(chat: ChatRequest, key: str = "", tenant: str = "", headers: Mappin
     )
 
 
-class Rank(msgspec.Struct):
+class RoutedTier(msgspec.Struct):
     """One tier: its targets, how they are ordered, and the turn that `round_robin` is at."""
 
     targets: Sequence[Routable]
@@ -104,14 +104,14 @@ class Rank(msgspec.Struct):
     turn: int = 0
 
 
-def ordered(rank: Rank, targets: list[T], asked: Asked, chance: Chance) -> list[T]:
-    """`targets` (those of the rank that can take the call) in the order in which they are asked."""
+def ordered(tier: RoutedTier, targets: list[T], asked: Asked, chance: Chance) -> list[T]:
+    """`targets` (those of the tier that can take the call) in the order in which they are asked."""
     if len(targets) < 2:
         return targets
-    return _STRATEGIES[rank.strategy](rank, targets, asked, chance)
+    return _STRATEGIES[tier.strategy](tier, targets, asked, chance)
 
 
-def _weighted(rank: Rank, targets: list[T], asked: Asked, chance: Chance) -> list[T]:
+def _weighted(tier: RoutedTier, targets: list[T], asked: Asked, chance: Chance) -> list[T]:
     # Efraimidis and Spirakis 2006: sorting by u^(1/w) draws without replacement in proportion to the weights.
     weights = [asked.weight(target) for target in targets]
     keyed = [(chance() ** (1 / weight) if weight > 0 else -1.0, -i) for i, weight in enumerate(weights)]
@@ -122,34 +122,34 @@ def _wanted_first(targets: list[T], asked: Asked) -> list[T]:
     return sorted(targets, key=lambda target: asked.weight(target) <= 0)
 
 
-def _round_robin(rank: Rank, targets: list[T], asked: Asked, chance: Chance) -> list[T]:
-    rank.turn += 1
-    at = (rank.turn - 1) % len(targets)
+def _round_robin(tier: RoutedTier, targets: list[T], asked: Asked, chance: Chance) -> list[T]:
+    tier.turn += 1
+    at = (tier.turn - 1) % len(targets)
     return _wanted_first(targets[at:] + targets[:at], asked)
 
 
-def _least_in_flight(rank: Rank, targets: list[T], asked: Asked, chance: Chance) -> list[T]:
-    shuffled = _weighted(rank, targets, asked, chance)
+def _least_in_flight(tier: RoutedTier, targets: list[T], asked: Asked, chance: Chance) -> list[T]:
+    shuffled = _weighted(tier, targets, asked, chance)
     return _wanted_first(sorted(shuffled, key=lambda t: t.load.in_flight / (asked.weight(t) or 1)), asked)
 
 
-def _lowest_ttft(rank: Rank, targets: list[T], asked: Asked, chance: Chance) -> list[T]:
+def _lowest_ttft(tier: RoutedTier, targets: list[T], asked: Asked, chance: Chance) -> list[T]:
     """Two drawn at random, the quicker one first (Mitzenmacher 2001); one that is not known yet is tried."""
-    drawn = _weighted(rank, targets, asked, chance)
+    drawn = _weighted(tier, targets, asked, chance)
     two = sorted(drawn[:2], key=lambda target: target.load.first_token)
     return _wanted_first([*two, *drawn[2:]], asked)
 
 
-def _cheapest(rank: Rank, targets: list[T], asked: Asked, chance: Chance) -> list[T]:
+def _cheapest(tier: RoutedTier, targets: list[T], asked: Asked, chance: Chance) -> list[T]:
     by_price = sorted(targets, key=lambda t: math.inf if t.spec.price is None else t.spec.price)
     return _wanted_first(by_price, asked)
 
 
-def _affinity(rank: Rank, targets: list[T], asked: Asked, chance: Chance) -> list[T]:
+def _affinity(tier: RoutedTier, targets: list[T], asked: Asked, chance: Chance) -> list[T]:
     """Weighted rendezvous hashing: each key keeps its target when others come and go."""
-    key = {"session": asked.session, "key": asked.key, "prefix": asked.prefix}[rank.affinity] or asked.session or asked.prefix
+    key = {"session": asked.session, "key": asked.key, "prefix": asked.prefix}[tier.affinity] or asked.session or asked.prefix
     if not key:
-        return _weighted(rank, targets, asked, chance)
+        return _weighted(tier, targets, asked, chance)
 
     def score(target: T) -> float:
         digest = hashlib.blake2b(f"{key}\0{target.label}".encode("utf-8", "replace"), digest_size=8).digest()
@@ -159,7 +159,7 @@ def _affinity(rank: Rank, targets: list[T], asked: Asked, chance: Chance) -> lis
     return sorted(targets, key=score, reverse=True)
 
 
-_STRATEGIES: Mapping[str, Callable[[Rank, list[T], Asked, Chance], list[T]]] = {
+_STRATEGIES: Mapping[str, Callable[[RoutedTier, list[T], Asked, Chance], list[T]]] = {
     "weighted": _weighted,
     "round_robin": _round_robin,
     "least_in_flight": _least_in_flight,

@@ -39,7 +39,7 @@ from sluice.proxy.pipeline import Pipeline
 from sluice.routing.failover import RetryPolicy
 from sluice.routing.health import BreakerPolicy, Health, Load
 from sluice.routing.probes import watch
-from sluice.routing.strategies import Rank
+from sluice.routing.strategies import RoutedTier
 from sluice.runtime.descriptors import limit_of_files, places
 from sluice.runtime.stores import (
     admin_store,
@@ -179,17 +179,17 @@ class Runtime:
         return watch
 
     def _route(self, name: str, alias: Alias, backends: Mapping[str, Backend]) -> Route:
-        ranks: list[Rank] = []
+        tiers: list[RoutedTier] = []
         for tier in alias.tiers:
             by_ttft = alias.hedge is not None or (isinstance(tier, Tier) and tier.strategy == "lowest_ttft")
             targets = [
                 msgspec.structs.replace(
                     self._target(target, backends[target.upstream], alias, by_ttft),
-                    answered=self.metrics.child("answered", name, target.upstream, target.model, str(len(ranks) + 1)),
+                    answered=self.metrics.child("answered", name, target.upstream, target.model, str(len(tiers) + 1)),
                 )
                 for target in targets_of(tier)
             ]
-            ranks.append(Rank(targets, tier.strategy, tier.affinity) if isinstance(tier, Tier) else Rank(targets))
+            tiers.append(RoutedTier(targets, tier.strategy, tier.affinity) if isinstance(tier, Tier) else RoutedTier(targets))
         shadow = None
         if alias.shadow is not None:
             spec = TargetConfig(upstream=alias.shadow.upstream, model=alias.shadow.model)
@@ -203,9 +203,9 @@ class Runtime:
             after_content_policy=alias.fall_back_on_content_policy,
         )
         inter_token = self.metrics.child("inter_token_seconds", name)
-        healths = [target.health for rank in ranks for target in rank.targets]
-        for rank in ranks:
-            for target in rank.targets:
+        healths = [target.health for routed in tiers for target in routed.targets]
+        for routed in tiers:
+            for target in routed.targets:
                 self._siblings[target.spec.upstream, target.spec.model][name] = healths
         if alias.queue is not None:
             self.metrics.zero("requests_waiting", name)
@@ -213,7 +213,7 @@ class Runtime:
         def waiting(change: int) -> None:
             self.metrics.child("requests_waiting", name).inc(change)
 
-        return Route(name, alias, ranks, retry, shadow, inter_token, waiting, plain=_takes_every_call(ranks))
+        return Route(name, alias, tiers, retry, shadow, inter_token, waiting, plain=_takes_every_call(tiers))
 
     def _target(self, spec: TargetConfig, backend: Backend, alias: Alias, by_ttft: bool = False) -> Target:
         """`by_ttft`: its time to the first token decides about routes, so whole answers have to be streamed to us, too."""
@@ -432,8 +432,8 @@ class Runtime:
         self.flush()
 
 
-def _takes_every_call(ranks: list[Rank]) -> bool:
+def _takes_every_call(tiers: list[RoutedTier]) -> bool:
     """Whether nothing of a call can decide about its route: there is one target, and it has no conditions."""
-    targets = [target for rank in ranks for target in rank.targets]
+    targets = [target for routed in tiers for target in routed.targets]
     spec = targets[0].spec
     return len(targets) == 1 and spec.vision and spec.tools and spec.context is None

@@ -1,4 +1,4 @@
-"""One request and its answer; the client's side of a call (`sluice.proxy.call.Outlet`).
+"""One request and its answer; the client's side of a call (`sluice.proxy.writer.ResponseWriter`).
 
 It writes head, chunks and end straight to the transport, one write per call, and pauses the upstream while the client
 does not read. Nothing here waits but for a body that has not come yet.
@@ -211,6 +211,10 @@ class Exchange(msgspec.Struct, eq=False):
         transport = self._transport
         if transport is not None and not transport.is_closing():
             self._listener.outbox.write(transport, data)
+
+    def fail(self, data: bytes) -> None:
+        """The error that ends an answer which has begun."""
+        self.write(data, last=True)
 
     def attach(self, upstream: UpstreamResponse | None) -> None:
         """Whom to pause while the client does not read."""

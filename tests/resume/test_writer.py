@@ -1,17 +1,17 @@
-"""Numbers, and who is written to: the outlet of a resumable call."""
+"""Numbers, and who is written to: the writer of a resumable call."""
 
 from collections.abc import Sequence
 
 import pytest
 
-from sluice.proxy.call import Nowhere
-from sluice.resume.outlet import Journaled
+from sluice.proxy.writer import NullWriter
+from sluice.resume.writer import JournaledWriter
 
 NDJSON = "application/x-ndjson; charset=utf-8"
 SSE = "text/event-stream; charset=utf-8"
 
 
-class Client(Nowhere):
+class Client(NullWriter):
     def __init__(self) -> None:
         super().__init__()
         self.written: list[tuple[bytes, bool]] = []
@@ -46,11 +46,11 @@ class Upstream:
     """Only its identity matters."""
 
 
-def begun(content_type: str) -> tuple[Journaled, Client, Journal]:
+def begun(content_type: str) -> tuple[JournaledWriter, Client, Journal]:
     client, journal = Client(), Journal()
-    outlet = Journaled(client, journal, "abc")
-    outlet.begin(content_type, ())
-    return outlet, client, journal
+    writer = JournaledWriter(client, journal, "abc")
+    writer.begin(content_type, ())
+    return writer, client, journal
 
 
 FIRST = b'{"type":"start","streamId":"abc","n":0}\n'
@@ -72,61 +72,61 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 async def test_frames_are_numbered_and_kept_as_they_are_sent(case: str) -> None:
     content_type, said, frames = CASES[case]
-    outlet, client, journal = begun(content_type)
-    outlet.write(said)
+    writer, client, journal = begun(content_type)
+    writer.write(said)
     assert journal.frames == frames
     assert client.written == [(b"".join(frames) or said, False)]
 
 
 async def test_numbers_go_on_over_writes_and_the_last_ends_both() -> None:
-    outlet, client, journal = begun(SSE)
+    writer, client, journal = begun(SSE)
     for number in range(3):
-        outlet.write(b"data: 1\n\n", last=number == 2)
+        writer.write(b"data: 1\n\n", last=number == 2)
     assert journal.frames == [b"data: 1\nid: abc:%d\n\n" % number for number in range(3)]
     assert journal.ended
     assert [last for _, last in client.written] == [False, False, True]
 
 
 async def test_a_client_that_does_not_read_is_left_to_the_journal_for_good() -> None:
-    outlet, client, journal = begun(SSE)
+    writer, client, journal = begun(SSE)
     upstream = Upstream()
-    outlet.attach(upstream)  # type: ignore[arg-type]
-    outlet.write(b"data: 1\n\n")
+    writer.attach(upstream)  # type: ignore[arg-type]
+    writer.write(b"data: 1\n\n")
     client.blocked_since = 1.0
-    outlet.write(b"data: 2\n\n")
+    writer.write(b"data: 2\n\n")
     client.blocked_since = 0.0
-    outlet.write(b"data: 3\n\n")
-    assert outlet.fell_behind.done()
-    assert (outlet.written, len(client.written), len(journal.frames)) == (0, 1, 3)
-    assert outlet.blocked_since == 0.0
+    writer.write(b"data: 3\n\n")
+    assert writer.fell_behind.done()
+    assert (writer.written, len(client.written), len(journal.frames)) == (0, 1, 3)
+    assert writer.blocked_since == 0.0
     assert client.upstream is None  # never paused on its account
 
 
 async def test_without_a_journal_the_client_holds_its_upstream_up_as_ever() -> None:
-    outlet, client, journal = begun(SSE)
+    writer, client, journal = begun(SSE)
     upstream = Upstream()
-    outlet.attach(upstream)  # type: ignore[arg-type]
+    writer.attach(upstream)  # type: ignore[arg-type]
     journal.lost = True
-    outlet.write(b"data: 1\n\n")
+    writer.write(b"data: 1\n\n")
     assert client.upstream is upstream
     client.blocked_since = 5.0
-    outlet.write(b"data: 2\n\n")
-    assert outlet.blocked_since == 5.0
+    writer.write(b"data: 2\n\n")
+    assert writer.blocked_since == 5.0
     assert len(client.written) == 2
-    assert not outlet.fell_behind.done()
+    assert not writer.fell_behind.done()
 
 
 async def test_who_has_left_is_not_written_to_and_the_time_counts() -> None:
     now = 100.0
     client, journal = Client(), Journal()
-    outlet = Journaled(client, journal, "abc", lambda: now)
-    outlet.begin(NDJSON, ())
-    assert outlet.unread == 0.0
-    outlet.detach()
-    outlet.write(b'{"type":"start"}\n')
+    writer = JournaledWriter(client, journal, "abc", lambda: now)
+    writer.begin(NDJSON, ())
+    assert writer.unread == 0.0
+    writer.detach()
+    writer.write(b'{"type":"start"}\n')
     now = 107.0
-    assert outlet.unread == 7.0
+    assert writer.unread == 7.0
     journal.unread = 2.0
-    assert outlet.unread == 2.0
+    assert writer.unread == 2.0
     assert not client.written
     assert journal.frames == [FIRST]

@@ -1,9 +1,9 @@
-"""The outlet of a resumable call: numbers what the encoder says, keeps it in the journal, and hands it to the client.
+"""The writer of a resumable call: numbers what the encoder writes, keeps it in the journal, and hands it to the client.
 
-Encoders say whole lines and frames, never a part of one, so that a write is cut where it stands. Comments and blank
+Encoders write whole lines and frames, never a part of one, so that a write is cut where it stands. Comments and blank
 lines (heartbeats) have no number and are not kept. A client that does not read holds nothing up: it is not written to
 any more (`fell_behind`), and is to be given the rest from the journal, at its pace. Only where there is no journal left
-is the outlet what an ordinary call's is.
+is it what an ordinary call's is.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from sluice.backends.transport import UpstreamResponse
-from sluice.proxy.call import Outlet
+from sluice.proxy.writer import ResponseWriter
 from sluice.resume import Journal
 
 LINE = b"\n"
@@ -25,18 +25,18 @@ Number = Callable[[bytes, int], bytes]
 """A line or frame without its end, and its number -> with both; b"" where it is nothing to be numbered."""
 
 
-class Client(Outlet, Protocol):
-    """A client's side that can be waited for."""
+class PacedWriter(ResponseWriter, Protocol):
+    """A writer whose client can be waited for."""
 
     async def writable(self) -> None:
         """Waits while the client does not read."""
         ...
 
 
-class Journaled:
+class JournaledWriter:
     """`stream` is its id. Numbers are from 0. `written` is the number of the last frame that the client was given."""
 
-    def __init__(self, client: Client, journal: Journal, stream: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, client: PacedWriter, journal: Journal, stream: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.begun = False
         self.last_write = 0.0
         self.written = -1
@@ -46,7 +46,7 @@ class Journaled:
         self._stream = stream.encode()
         self._clock = clock
         self._next = 0
-        self._direct = True  # the client has all that was said
+        self._direct = True  # the client has all that was written
         self._left = 0.0
         self._upstream: UpstreamResponse | None = None
         self._ordinary = False
@@ -88,6 +88,9 @@ class Journaled:
         if self._direct:
             self.written = self._next - 1
             self._client.write(b"".join(frames), last=last)
+
+    def fail(self, data: bytes) -> None:
+        self.write(data, last=True)
 
     def attach(self, upstream: UpstreamResponse | None) -> None:
         self._upstream = upstream
