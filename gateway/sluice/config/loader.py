@@ -201,9 +201,22 @@ class _Reading:
 
     def _construct(self, backend: type[msgspec.Struct], options: dict[str, Any], node: Mapping, path: KeyPath) -> None:
         try:
-            self.backends[str(path[-1])] = cast(Backend, backend(**options))
-        except (ValueError, TypeError) as error:  # its __post_init__ refuses
+            made = self.backends[str(path[-1])] = cast(Backend, backend(**options))
+            _check_sendable(made)
+        except (ValueError, TypeError) as error:  # its __post_init__ refuses, or what it would send cannot be sent
             self._report.problem(path, str(error), node.at)
+
+
+def _check_sendable(backend: Backend) -> None:
+    """Raises ValueError where no request of the backend's could be sent: for its address, its key or a header."""
+    base_url = getattr(backend, "base_url", "")
+    if not base_url or not hasattr(backend, "request"):
+        return
+    from sluice.model.chat import ChatRequest, Message, Text
+    from sluice.upstream.request import Heads, origin_of
+
+    heads = Heads(origin_of(base_url), backend.credentials(), "")
+    heads.of(backend.request(ChatRequest("", "m", (Message("user", (Text("x"),)),)), "m"))
 
 
 def _fields(struct: type[msgspec.Struct]) -> tuple[inspect.Field, ...]:

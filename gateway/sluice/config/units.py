@@ -14,6 +14,9 @@ LONGEST_BARE = 3600
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"B": 1, "KB": 1000, "KiB": 1 << 10, "MB": 10**6, "MiB": 1 << 20, "GB": 10**9, "GiB": 1 << 30}
 _RATES = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "hour": 3600.0, "day": 86400.0, "d": 86400.0}
+QUOTED = frozenset(("\"\"", "''", "``", "\N{LEFT DOUBLE QUOTATION MARK}\N{RIGHT DOUBLE QUOTATION MARK}",
+    "\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}"))  # fmt: skip
+"""First and last characters of what is in quotes."""
 _WINDOWS = {1.0: "s", 60.0: "min", 3600.0: "h", 86400.0: "day"}
 _NUMBER = r"[0-9]+(?:\.[0-9]+)?"
 
@@ -124,8 +127,14 @@ class Secret(str):
             raise ValueError("begins with a byte order mark: save it without one")
         if value != value.strip():
             raise ValueError("has white space around it")
-        if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'`":
+        if len(value) > 1 and value[0] + value[-1] in QUOTED:
             raise ValueError("is in quotes itself: take them off where it is set")
+        if not value.isprintable():
+            raise ValueError("holds a character that cannot be seen, such as one from a page that it was copied from")
+        if re.fullmatch(r"\$[A-Z_][A-Z0-9_]*|\{\{.*\}\}|<[^<>]*>", value):
+            raise ValueError('is a placeholder: write "${NAME}" for a variable of the environment (and $$ for a dollar sign)')
+        if re.match(r"bearer ", value, re.IGNORECASE):
+            raise ValueError('begins with "Bearer": write what follows it')
         return cls(value)
 
 

@@ -19,6 +19,10 @@ KEPT = 256
 
 _METHOD = re.compile(r"[A-Z]+")
 _TARGET = re.compile(r"[\x21-\x7e]+")
+_LABEL = re.compile(r"[0-9A-Za-z_](?:[0-9A-Za-z_-]{0,61}[0-9A-Za-z_])?\Z").match
+_IPV4 = re.compile(r"(?:(?:25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])(?:\.(?!\Z)|\Z)){4}\Z").match
+MAX_NAME = 253
+"""Characters of a host's name."""
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -38,19 +42,35 @@ def origin_of(url: str) -> Origin:
     """The origin of an http or https URL. Raises ValueError (which never holds the URL: it may carry a password)."""
     if not url.isprintable() or " " in url:
         raise ValueError("the upstream's address has a character that must be escaped")
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError("the upstream's address has no valid host or port (IPv6 stands in brackets)") from None
     scheme = parts.scheme
     if scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("the upstream's address must be an http:// or https:// URL")
     if "@" in parts.netloc:
         raise ValueError("the upstream's address must not hold credentials")
-    host = parts.hostname if ":" in parts.hostname else parts.hostname.encode("idna").decode("ascii")
-    if not re.fullmatch(r"[0-9A-Za-z._:%-]+", host):
-        raise ValueError("the upstream's address has no valid host name")
+    host = parts.hostname if ":" in parts.hostname else _name_of(parts.hostname)
+    if port == 0:
+        raise ValueError("the upstream's address has the port 0: expected one from 1 to 65535")
     default = 443 if scheme == "https" else 80
-    port = parts.port or default
+    port = port or default
     shown = f"[{host}]" if ":" in host else host
     return Origin(scheme, host, port, shown if port == default else f"{shown}:{port}")
+
+
+def _name_of(host: str) -> str:
+    """A host's name in ASCII, or its IPv4 address, that can be looked up (RFC 1123 2.1; RFC 3986 3.2.2)."""
+    try:
+        name = host.encode("idna").decode("ascii")
+    except UnicodeError:
+        name = ""
+    labels = name.removesuffix(".").split(".")
+    if len(name) > MAX_NAME or not all(map(_LABEL, labels)) or (labels[-1].isdigit() and not _IPV4(name)):
+        raise ValueError("the upstream's address has no valid host name")
+    return name
 
 
 class Heads:

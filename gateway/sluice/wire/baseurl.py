@@ -14,7 +14,10 @@ def base_of(base_url: str, endings: Sequence[str] = ()) -> tuple[str, str]:
     The first of `endings` that fits is taken off, so the longer ones go first. Raises ValueError, which says what to write, for
     what is no http(s) URL with a host, or has a fragment or credentials.
     """
-    url = urlsplit(base_url)
+    try:
+        url = urlsplit(base_url)
+    except ValueError:
+        raise ValueError("base_url has no valid host: an IPv6 address stands in brackets, as https://[::1]:8080/v1") from None
     if url.scheme not in ("http", "https") or not url.hostname:
         raise ValueError("base_url must be an http(s) URL with a host, such as https://api.example.com/v1")
     if url.fragment:
