@@ -66,7 +66,7 @@ class Framing(Protocol[FrameOut]):
 class FrameDecoder(Generic[Frame]):
     """A decoder (gateway.backends.Decoder) over a framing. The dialect is `_take`, which sets `_done`, and `_end`."""
 
-    __slots__ = ("_done", "_error", "_framing")
+    __slots__ = ("_done", "_error", "_framing", "_ids")
 
     skipped = 0
     skipped_fields = 0
@@ -80,6 +80,10 @@ class FrameDecoder(Generic[Frame]):
         self._framing = framing
         self._done = False
         self._error: UpstreamError | None = None
+        self._ids: set[str] = set()  # of calls: no other call is told with one of them
+
+    def distinguish(self, ids: frozenset[str]) -> None:
+        self._ids |= ids
 
     def feed(self, data: bytes) -> list[StreamEvent]:
         events: list[StreamEvent] = []

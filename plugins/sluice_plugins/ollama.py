@@ -236,7 +236,7 @@ class ChatDecoder(FrameDecoder[bytes]):
     `skipped_fields` fields of another type than they should be, `finish_missing` answers without a done_reason."""
 
     __slots__ = (
-        "_calls", "_halves", "_ids", "_keep_stop", "_lines", "_started", "_strict",
+        "_calls", "_halves", "_keep_stop", "_lines", "_started", "_strict",
         "finish_missing", "skipped", "skipped_fields",
     )  # fmt: skip
 
@@ -244,7 +244,6 @@ class ChatDecoder(FrameDecoder[bytes]):
         self._lines = JSONLines(max_event)
         super().__init__(LinesOrDocument(self._lines, max_event))
         self._calls = 0
-        self._ids: set[str] = set()
         self._halves: Halves | None = None
         self._started = False
         self._strict = strict

@@ -171,11 +171,14 @@ def openai(lane: Lane, reads: Sequence[bytes], **options: Any) -> Heard:
     return heard(lane, OpenAI(**options).decoder(verbatim=lane.verbatim), reads)
 
 
+WHOLE = Lane(_openai(stream=False, verbatim=True), of_completion)
+"""A whole answer that is passed on as one."""
+
+
 def document(answer: Value | bytes, **options: Any) -> Heard:
     """A whole answer that is passed on as one."""
     body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-    lane = Lane(_openai(stream=False, verbatim=True), of_completion)
-    return heard(lane, OpenAI(**options).whole_decoder(), [body])
+    return heard(WHOLE, OpenAI(**options).whole_decoder(), [body])
 
 
 # streams

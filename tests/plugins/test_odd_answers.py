@@ -23,6 +23,7 @@ from tests.plugins.lanes import (
     PASSED_ON,
     TRANSLATED,
     USAGE,
+    WHOLE,
     Heard,
     Value,
     call,
@@ -504,6 +505,64 @@ def test_frames_and_whole_answers_without_ids_are_given_some() -> None:
     ]
     assert len({*found}) == len(found)
     assert all(found)
+
+
+# ids that the conversation has already
+
+TAKEN = frozenset({"call_0", "call_1"})
+COUNTED: dict[str, list[Any]] = {
+    "in order": [
+        chunk(call('{"a":', name="f", index=0, id="call_0", type="function")),
+        chunk(call("1}", index=0)),
+        chunk(call("{}", name="g", index=1, id="call_7", type="function")),
+    ],
+    "ids on every piece": [
+        chunk(call('{"a":', name="f", index=0, id="call_0")),
+        chunk(call("1}", index=0, id="call_0")),
+        chunk(call("{}", name="g", index=1, id="call_7")),
+    ],
+    "no indexes": [
+        chunk(call('{"a":', name="f", id="call_0")),
+        chunk(call("", name="g", id="call_7")),
+        chunk(call("1}", id="call_0")),
+        chunk(call("{}", id="call_7")),
+    ],
+    "a name in pieces": [
+        chunk(call("", name="f", index=0, id="call_0")),
+        chunk(call('{"a":1}', index=0, id="call_0")),
+        chunk(call("{}", name="g", index=1, id="call_7")),
+    ],
+}
+
+
+@lanes
+@pytest.mark.parametrize("deltas", COUNTED.values(), ids=COUNTED)
+def test_an_id_of_an_earlier_call_is_given_to_no_other(name: str, deltas: list[Any]) -> None:
+    body = sse(*deltas, chunk({}, "tool_calls"), DONE)
+    for reads in ([body], cuts.bytewise(body)):
+        decoder = OpenAI().decoder(verbatim=LANES[name].verbatim)
+        decoder.distinguish(TAKEN)
+        found = heard(LANES[name], decoder, reads)
+        assert found.said == said("", "tool_calls", ("f", '{"a":1}'), ("g", "{}"))
+        assert found.ids[1] == "call_7"
+        assert found.ids[0]
+        assert found.ids[0] not in TAKEN
+
+
+def test_an_id_of_an_earlier_call_is_none_in_whole_answers_and_other_dialects() -> None:
+    answer = whole({"tool_calls": [{"id": "call_0", "type": "function", "function": {"name": "f", "arguments": "{}"}}]})
+    counted = line(message={"tool_calls": [{"id": "call_0", "function": {"name": "f", "arguments": {}}}]})
+    block = {**TOOL, "content_block": {"type": "tool_use", "id": "call_0", "name": "f"}}
+    for lane, decoder, body in [
+        (WHOLE, OpenAI().whole_decoder(), json.dumps(answer).encode()),
+        *((lane, MessagesDecoder(), events(START, block, STOP)) for lane in TRANSLATED.values()),
+        *((lane, ChatDecoder(), lines(counted, line(done=True))) for lane in TRANSLATED.values()),
+    ]:
+        decoder.distinguish(TAKEN)
+        found = heard(lane, decoder, [body])
+        assert found.calls == [("f", "{}")]
+        assert found.ids[0]
+        assert found.ids[0] not in TAKEN
 
 
 # surrogates

@@ -84,6 +84,11 @@ class Decoder(Protocol):
     def reported(self) -> Usage | None:
         return None
 
+    def distinguish(self, ids: frozenset[str]) -> None:
+        """Be told, before the first byte, the ids of the tool calls that the conversation has. A call that comes with one of
+        them is told with another id (or "": one is made for it): some servers count their calls anew in each answer."""
+        return None
+
     def feed(self, data: bytes) -> list[StreamEvent]:
         """Events completed by `data`.
 

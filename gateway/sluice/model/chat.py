@@ -4,7 +4,7 @@ A frontend builds a `ChatRequest`; a backend translates it. Where both speak the
 starts from `wire` (the caller's own JSON object), so that fields nobody here interprets pass through.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -177,3 +177,8 @@ def estimated_tokens(chat: ChatRequest) -> int:
 def _size(text: str) -> int:
     """UTF-8 bytes: beyond ASCII a character is more of a token."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def call_ids(messages: Sequence[Message]) -> frozenset[str]:
+    """The ids of the tool calls that a conversation has."""
+    return frozenset([call.id for message in messages for call in message.tool_calls])

@@ -19,7 +19,7 @@ from sluice.backends.protocol import Decoder
 from sluice.backends.transport import Sink, UpstreamResponse
 from sluice.errors import GatewayError, Unavailable, UpstreamError
 from sluice.frontends import Answer, Encoder
-from sluice.model.chat import Thought
+from sluice.model.chat import Thought, call_ids
 from sluice.model.events import Finished
 from sluice.proxy.call import LARGE, Attempt, Call
 from sluice.proxy.relay import Relay
@@ -94,6 +94,8 @@ class Leg(msgspec.Struct, eq=False):
         flow, target, whole = self.flow, self.attempt.target, self.attempt.whole
         verbatim = target.passes_on == flow.call.frontend.dialect and not flow.resumes
         self.decoder = decoder = target.backend.decoder(verbatim=verbatim) if whole is None else whole.whole_decoder()
+        if not flow.call.chat.only_texts and (ids := call_ids(flow.call.chat.messages)):
+            decoder.distinguish(ids)
         relay = Relay(
             decoder,
             flow.encoder_for(verbatim=verbatim),

@@ -163,7 +163,7 @@ class MessagesDecoder(FrameDecoder[Event]):
     """
 
     __slots__ = (
-        "_block_index", "_blocks", "_calls", "_halves", "_ids", "_keep_stop", "_sealed", "_started", "_stop_reason", "_stream",
+        "_block_index", "_blocks", "_calls", "_halves", "_keep_stop", "_sealed", "_started", "_stop_reason", "_stream",
         "_strict", "_thinking", "_tools", "_usage", "_usage_ended", "_usage_is_end", "finish_missing", "skipped",
         "skipped_fields",
     )  # fmt: skip
@@ -178,7 +178,6 @@ class MessagesDecoder(FrameDecoder[Event]):
         self._usage_is_end = usage_is_end
         self._tools: dict[int, _Writing] = {}  # by content block
         self._calls = 0
-        self._ids: set[str] = set()
         self._block_index = -1  # of the block that began last
         self._usage: _Usage | None = None
         self._thinking: dict[int, _Thinking] = {}  # by content block

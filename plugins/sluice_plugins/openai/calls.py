@@ -9,7 +9,8 @@ Vendors part from that in every way, and this is how their deltas are told apart
     no index                the call's with its id, else the last call's, until a new id or name comes
     a name in pieces        is put together until the first piece of the arguments comes: a call is told then
 
-A name that is only repeated is the same name, and an id that another call has is none.
+A name that is only repeated is the same name, and an id that another call has, of this answer or
+of the conversation before it, is none.
 """
 
 import re
@@ -76,13 +77,15 @@ class Arguments:
 
 class Call:
     """One call under way. `started`: it has been told; `empty`: its arguments were an empty list or object; `worded`: a text of
-    them came, be it an empty one. `place`: among the entries of a whole answer."""
+    them came, be it an empty one. `place`: among the entries of a whole answer. `given` is the vendor's own id, though another
+    call has it."""
 
-    __slots__ = ("arguments", "empty", "id", "index", "name", "place", "started", "worded")
+    __slots__ = ("arguments", "empty", "given", "id", "index", "name", "place", "started", "worded")
 
     def __init__(self, index: int) -> None:
         self.index = index
         self.id = ""
+        self.given = ""
         self.name = ""
         self.place = index
         self.arguments = Arguments()
@@ -90,10 +93,13 @@ class Call:
         self.empty = False
         self.worded = False
 
+    def is_named(self, id: str | None) -> bool:
+        return bool(id) and id in (self.id, self.given)
+
     def is_another(self, delta: ToolCallPart, name: str, arguments: str, *, empty: bool) -> bool:
         """Is this delta the beginning of another call on the same (or no) index?"""
-        same_id = bool(delta.id) and delta.id == self.id
-        new_id = bool(delta.id) and bool(self.id) and not same_id
+        same_id = self.is_named(delta.id)
+        new_id = bool(delta.id) and bool(self.id or self.given) and not same_id
         begins_anew = empty or arguments.lstrip()[:1] == "{"
         if begins_anew and (self.arguments.complete or (self.empty and not self.arguments.any and name and not same_id)):
             return True
@@ -122,15 +128,16 @@ class Told(msgspec.Struct, frozen=True, gc=False):
 class Calls:
     """`new_id` makes the id of a call whose vendor gives none; without it such a call has none.
 
+    `taken` are ids of the conversation's other calls.
     `naming` is the call whose name may go on: it has not been told. `made` are all calls, by their index.
     """
 
     __slots__ = ("_by_index", "_ids", "_latest", "_new_id", "made", "naming")
 
-    def __init__(self, new_id: Callable[[], str] | None = None) -> None:
+    def __init__(self, new_id: Callable[[], str] | None = None, taken: frozenset[str] = frozenset()) -> None:
         self._by_index: dict[int, Call] = {}
         self._latest: Call | None = None
-        self._ids: set[str] = set()
+        self._ids: set[str] = set(taken)
         self._new_id = new_id
         self.made: list[Call] = []
         self.naming: Call | None = None
@@ -201,6 +208,7 @@ class Calls:
         """Give the call its id, once: the vendor's, or one of our making. Returns it where it is new, else ""."""
         if call.id:
             return ""
+        call.given = call.given or given
         if given and given not in self._ids:
             call.id = given
         elif wanted and self._new_id is not None:
@@ -212,12 +220,12 @@ class Calls:
         """The call with this id, the last one where several were given it."""
         if not given or given not in self._ids:
             return None
-        return next((call for call in reversed(self.made) if call.id == given), None)
+        return next((call for call in reversed(self.made) if call.is_named(given)), None)
 
     def _unnumbered(self, delta: ToolCallPart, name: str) -> Call | None:
         """The last call, where it began without the index that this delta gives it."""
         call = self._latest
-        if delta.index is None or call is None or name or delta.id not in (None, "", call.id):
+        if delta.index is None or call is None or name or (delta.id and not call.is_named(delta.id)):
             return None
         if call in self._by_index.values():
             return None

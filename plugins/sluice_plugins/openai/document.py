@@ -44,7 +44,7 @@ class DocumentDecoder:
     What the client's SDK would read otherwise than we do is changed in the answer, and nothing else.
     """
 
-    __slots__ = ("_body", "_document", "_fields", "_keep_stop", "_max_event", "_missing", "_other", "_strict")
+    __slots__ = ("_body", "_document", "_fields", "_keep_stop", "_max_event", "_missing", "_other", "_strict", "_taken")
 
     def __init__(self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False) -> None:
         self._strict = strict
@@ -52,6 +52,7 @@ class DocumentDecoder:
         self._keep_stop = keep_stop
         self._fields = 0  # of another type than they should be
         self._missing = 0  # finish reasons
+        self._taken: frozenset[str] = frozenset()  # ids of the conversation's calls
         self._body: bytes | bytearray = b""
         self._document = False  # it begins like one
         self._other: ChunkDecoder | None = None  # reads what is none
@@ -71,6 +72,9 @@ class DocumentDecoder:
     @property
     def reported(self) -> Usage | None:
         return self._other.reported if self._other is not None else None
+
+    def distinguish(self, ids: frozenset[str]) -> None:
+        self._taken = ids
 
     def feed(self, data: bytes) -> list[StreamEvent]:
         if self._other is not None:
@@ -145,7 +149,9 @@ class DocumentDecoder:
         return (completion if bytes(completion.error) in _NO_ERROR else None), plain
 
     def _reader(self) -> ChunkDecoder:
-        return ChunkDecoder(True, self._strict, EventStream(self._max_event), self._keep_stop)
+        reader = ChunkDecoder(True, self._strict, EventStream(self._max_event), self._keep_stop)
+        reader.distinguish(self._taken)
+        return reader
 
     def _by_another(self) -> list[StreamEvent]:
         self._check_length()

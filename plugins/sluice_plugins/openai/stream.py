@@ -186,6 +186,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
     skipped: int = 0
     skipped_fields: int = 0
     finish_missing: int = 0
+    _taken: frozenset[str] = frozenset()  # ids of the conversation's calls
     _document: bytearray | None = None
     _first: bytes = b""  # the body's first byte that is not white space: tells a stream from a document
     _error: UpstreamError | None = None
@@ -213,6 +214,9 @@ class ChunkDecoder(msgspec.Struct, eq=False):
     @property
     def reported(self) -> Usage | None:
         return _usage(self._usage)
+
+    def distinguish(self, ids: frozenset[str]) -> None:
+        self._taken = ids
 
     def feed(self, data: bytes) -> list[StreamEvent]:
         form, stream = self._form, self.stream
@@ -480,7 +484,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
     def _tool_call(self, delta: ToolCallPart, said: _Said, events: list[StreamEvent], position: int, *path: str | int) -> None:
         """One entry of a delta's calls, at `path` of the choice at `position`."""
         if said.calls is None:
-            said.calls = Calls(self.new_id if self.verbatim else None)
+            said.calls = Calls(self.new_id if self.verbatim else None, self._taken)
         said.content = True
         calls = said.calls
         told = calls.take(delta, events)
@@ -501,7 +505,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
                 call.place = int(path[-1])
             elif delta.index != call.index:
                 self._edit().set(call.index, "choices", position, *path, "index")
-            if told.id != (delta.id or "") and (told.id or delta.id != call.id):
+            if told.id != (delta.id or "") and (told.id or delta.id != call.id or self._edits is not None):
                 self._edit().set_or_drop(told.id, "choices", position, *path, "id")
             # openai's helper for JavaScript refuses a call with an index and without a type; one without either it passes over
             if told.id and not delta.type and self._edits is not None:
