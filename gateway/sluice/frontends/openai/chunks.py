@@ -2,7 +2,7 @@
 
 Reasoning goes out as `reasoning_content`, the name that most servers and clients of this dialect know (it is not OpenAI's).
 A block that its provider wants to have back (Anthropic's signatures) is told once, whole, at its end: as `thinking_blocks`
-and `reasoning_details` (`openai_reasoning`). With the model's name hidden, chunks are passed on under the alias's.
+and `reasoning_details` (`reasoning`). With the model's name hidden, chunks are passed on under the alias's.
 Tools that the provider ran itself are not shown: a client would try to run them. After an error there is no `[DONE]`:
 the SDKs raise on the error's own frame and read no further, and a reader that waits for `[DONE]` must not find one.
 

@@ -1,6 +1,6 @@
 """OpenAI's Chat Completions as a client dialect: what its SDKs, LangChain, the AI SDK and the rest send and read.
 
-The request is `openai_request`, streamed answers are `openai_chunks`, whole ones `openai_whole`. Where the upstream
+The request is `request`, streamed answers are `chunks`, whole ones `whole`. Where the upstream
 speaks the same dialect, its chunks are passed on as they came (`verbatim`), under the alias's name where the model's is hidden.
 
 Standard: https://platform.openai.com/docs/api-reference/chat, errors: https://platform.openai.com/docs/guides/error-codes

@@ -1,13 +1,12 @@
 """Events -> one chat completion, silent until it is complete; made of the events, or of the upstream's own chunks, or its own.
 
-Chunks are put together so that no vendor's field is lost: deltas are continued (`openai_deltas`), and outside of them
+Chunks are put together so that no vendor's field is lost: deltas are continued (`deltas`), and outside of them
 the last word counts (citations, system_fingerprint …), but for logprobs, which are continued, too.
 
 Standard: https://platform.openai.com/docs/api-reference/chat/object
 """
 
 import json
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,9 +37,6 @@ from sluice.wire.jsontext import value_of
 from sluice.wire.sse import EventStream, payloads
 
 _json = msgspec.json.Encoder().encode
-_decode_text = msgspec.json.Decoder(str).decode
-_CONTENT = re.compile(rb'"content":\s*("(?:[^"\\]|\\.)*")')
-
 
 MAX_FRAMES = 64 << 20
 """Bytes of frames in one piece: more than any upstream may send in one event."""
@@ -133,16 +129,13 @@ def _call(call: ToolCallStarted, arguments: list[str]) -> dict[str, Any]:
 
 
 class Accumulated(_Completion):
-    """Of the upstream's chunks, or its own whole answer. A chunk that differs from the one before it in nothing but its
-    text is not parsed again."""
+    """Of the upstream's chunks, or its own whole answer."""
 
-    __slots__ = ("_after", "_before", "_choices", "_plain", "_renaming", "_stream", "_top")
+    __slots__ = ("_choices", "_renaming", "_stream", "_top")
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(answer)
         self._renaming = None if answer.reveal else Renaming(answer.model)
-        self._before = self._after = b""  # what stands around the text of the chunk before; b"": it was not like that
-        self._plain = False  # the chunk before was nothing but a text
         self._stream: EventStream | None = None  # for frames of another form than one `data: ` line
         self._top: dict[str, Any] = {}
         self._choices: dict[int, dict[str, Any]] = {}
@@ -155,8 +148,7 @@ class Accumulated(_Completion):
         for event in events:
             if type(event) is Verbatim:
                 for payload in payloads(event.data) or self._odd_frames(event.data):
-                    if not (self._before and self._take_text(payload)):
-                        self._take(payload)
+                    self._take(payload)
             elif type(event) is Finished:  # its own frames may stand behind it in the batch
                 finished = event
         return b"" if finished is None else self._completion(finished.usage)
@@ -165,34 +157,16 @@ class Accumulated(_Completion):
         self._stream = self._stream or EventStream(limit=MAX_FRAMES)
         return [event.data for event in self._stream.feed(data)]
 
-    def _take_text(self, payload: bytes) -> bool:
-        """Whether this is the chunk before with another text."""
-        before, after = self._before, self._after
-        if not (payload.startswith(before) and payload.endswith(after)):
-            return False
-        try:  # what stands between them must be one JSON string, so that the rest means what it meant before
-            text = _decode_text(payload[len(before) : len(payload) - len(after)])
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return False
-        merge(self._choices[0]["message"], {"content": text})
-        return True
-
     def _take(self, payload: bytes) -> None:
-        self._before = b""
         chunk = _value(payload)
         if type(chunk) is not dict:
             return
         choices = chunk.pop("choices", None)
         chunk.pop("obfuscation", None)  # padding that hides a chunk's length
         self._top.update([(key, value) for key, value in chunk.items() if value is not None])
-        text = ""
         for choice in choices if type(choices) is list else ():
             if type(choice) is dict:
                 self._take_choice(choice)
-                text = _only_text(choice) if len(choices) == 1 else ""
-        if text and self._plain:  # the second in a row: there will be more
-            self._before, self._after = _around(payload, text)
-        self._plain = bool(text)
 
     def _take_choice(self, choice: dict[str, Any]) -> None:
         index = choice.get("index")
@@ -233,23 +207,6 @@ def _choice(index: int, kept: dict[str, Any]) -> dict[str, Any]:
 
 def _without_index(call: Any) -> Any:
     return {key: value for key, value in call.items() if key != "index"} if type(call) is dict else call
-
-
-def _only_text(choice: dict[str, Any]) -> str:
-    """The text of a first choice whose delta is nothing else; "" for others."""
-    delta = choice.get("delta")
-    if type(delta) is not dict or len(delta) != 1 or choice.get("index") != 0:
-        return ""
-    text = delta.get("content")
-    return text if type(text) is str else ""
-
-
-def _around(payload: bytes, text: str) -> tuple[bytes, bytes]:
-    """What stands before and behind this text; nothing where that is not plain to see, or differs in each chunk (padding)."""
-    found = [*_CONTENT.finditer(payload)]
-    if len(found) != 1 or b'"obfuscation"' in payload or _value(found[0][1]) != text:
-        return b"", b""
-    return payload[: found[0].start(1)], payload[found[0].end(1) :]
 
 
 def _value(data: bytes) -> Any:
