@@ -4,6 +4,7 @@ A key has 256 random bits, so its plain SHA-256 digest cannot be searched for; l
 attacker nothing that he could use, and the comparison that decides is constant-time all the same.
 """
 
+import hashlib
 import hmac
 import math
 import re
@@ -88,15 +89,8 @@ class _Entry(msgspec.Struct, frozen=True):
     enabled: bool
 
 
-try:
-    from _sha256 import sha256  # type: ignore[import-not-found]  # OpenSSL's takes longer to begin than this to end
-except ImportError:
-    from hashlib import sha256
-
-
 def _sha256(secret: bytes) -> bytes:
-    digest: bytes = sha256(secret).digest()
-    return digest
+    return hashlib.sha256(secret).digest()
 
 
 class Keyring:
