@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.upstream.http1 import ResponseParser
-from sluice.upstream.plainhead import Lines
 from tests.wire.cuts import bytewise, exhaustive
 
 VECTORS = Path(__file__).resolve().parents[3] / "shared" / "security" / "llhttp_h1" / "responses.jsonl"
@@ -20,7 +19,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 class Outcome:
     def __init__(self, reads: list[bytes], *, eof: bool = True, method: str = "POST", max_head: int = 1000) -> None:
-        parser = ResponseParser("upstream:80", max_head=max_head, max_headers=20, lines=Lines())
+        parser = ResponseParser("upstream:80", max_head=max_head, max_headers=20)
         parser.expect(method)
         self.body = b""
         for read in reads:
@@ -160,7 +159,7 @@ def test_a_bad_chunk_loses_nothing_that_came_before_it() -> None:
 
 
 def test_one_parser_reads_one_response_after_the_other() -> None:
-    parser = ResponseParser("upstream:80", lines=Lines())
+    parser = ResponseParser("upstream:80")
     for _, raw, status, body, reusable in COMPLETE:
         if reusable:
             parser.expect("POST")
@@ -182,6 +181,59 @@ def test_the_answer_to_head_has_no_body() -> None:
 def test_header_names_are_lower_case_and_repeated_ones_joined() -> None:
     outcome = Outcome([b"HTTP/1.1 200 OK\r\nX-A:  1 \r\nx-a: 2\r\nEmpty:\r\nLatin: \xe9\r\nContent-Length: 0\r\n\r\n"])
     assert outcome.headers == {"x-a": "1, 2", "empty": "", "latin": "é", "content-length": "0"}
+
+
+ODD = [
+    b"HTTP/1.1 200 OK\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nKeep-Alive: timeout=5\r\nConnection: Keep-Alive\r\n\r\nabc",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: keep-alive, close\r\n\r\nabc",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: keep-alive\r\nConnection: close\r\n\r\nabc",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nProxy-Connection: close\r\n\r\nabc",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nUpgrade: h2c\r\n\r\nabc",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: keep-alive\r\nUpgrade: h2c\r\n\r\nabc",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\nTrailer: X\r\n\r\n3\r\nabc\r\n0\r\nX: 1\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n0\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: \r\nContent-Length: 3\r\n\r\nabc",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nContent-Encoding: br\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nContent-Encoding: identity\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 000003\r\n\r\nabc",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 3 \t\r\n\r\nabc",
+    b"HTTP/1.1 200 OK\r\nContent-Length:3\r\nX:\ta\tb\t\r\n\r\nabc",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 9999999999999999\r\n\r\nabc",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\nabc",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX: \xe9\r\nY:\r\n\r\nabc",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX: a\x7fb\r\n\r\nabc",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX: a\x01b\r\n\r\nabc",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n X: a\r\n\r\nabc",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX : a\r\n\r\nabc",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX(: a\r\n\r\nabc",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX\r\n\r\nabc",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n" + b"a: b\r\n" * 19 + b"\r\nabc",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n" + b"a: b\r\n" * 20 + b"\r\nabc",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n" + b"a: b\r\n" * 15 + b"\r\n0\r\n" + b"a: b\r\n" * 9 + b"\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX: " + b"a" * 956 + b"\r\n\r\nabc",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX: " + b"a" * 957 + b"\r\n\r\nabc",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\naHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nb",
+    b"HTTP/1.1 200 OK\nContent-Length: 1\n\r\n\r\na",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nX: a\nb\r\n\r\na",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nX: a\rb\r\n\r\na",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\n\r\n\r\na",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;x=1\r\nabc\r\n" + b"0\r\n\r\n" + b"garbage",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na",
+    b"HTTP/1.1 200 Fine\r\nContent-Length: 1\r\n\r\na",
+]  # fmt: skip
+"""Heads that are nearly as most are."""
+
+
+@pytest.mark.parametrize("raw", ODD)
+def test_odd_heads_are_the_same_in_any_cut(raw: bytes) -> None:
+    expected = seen(Outcome([raw]))
+    for reads in exhaustive(raw):
+        assert seen(Outcome(reads)) == expected, reads
 
 
 @given(st.sampled_from([c[1] for c in COMPLETE] + [c[1] for c in REFUSED[:-4]] + [c[1] for c in CUT]), st.data())

@@ -18,7 +18,7 @@ from typing import Any
 import httptools
 
 from sluice.server.incoming import Incoming
-from sluice.wire.fields import NAMES
+from sluice.wire.fields import by_name
 
 MAX_LINE = 8190
 MAX_HEAD = 64 << 10
@@ -187,7 +187,7 @@ class RequestParser:
         head.method = llhttp.get_method().decode("latin-1")
         head.target = self._url.decode("latin-1")
         head.keep_alive = llhttp.should_keep_alive()
-        head.fields = _fields(head.pairs)
+        head.fields = by_name(head.pairs)
         _check(head)
         head.weight = MAX_HEAD - self._room + len(self._url)
         if self.waiting and _size(self.waiting) + head.weight > MAX_KEPT:
@@ -222,18 +222,6 @@ class RequestParser:
 
 def _size(requests: list[Incoming]) -> int:
     return sum([request.weight + len(request.content) for request in requests])
-
-
-def _fields(pairs: list[tuple[bytes, bytes]]) -> dict[str, str]:
-    """By lower-case name, repeated ones joined by ", "."""
-    known = NAMES.get
-    fields = {known(name) or name.lower().decode("latin-1"): value.decode("latin-1") for name, value in pairs}
-    if len(fields) < len(pairs):
-        fields = {}
-        for name, value in pairs:
-            key, text = name.lower().decode("latin-1"), value.decode("latin-1")
-            fields[key] = f"{fields[key]}, {text}" if key in fields else text
-    return fields
 
 
 def _check(head: Incoming) -> None:

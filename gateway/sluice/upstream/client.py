@@ -18,7 +18,6 @@ from sluice.upstream.deadlines import Deadlines
 from sluice.upstream.dial import Dialer, tls_context
 from sluice.upstream.exchange import Exchange
 from sluice.upstream.http1 import MAX_HEAD, MAX_HEADERS, ResponseParser
-from sluice.upstream.plainhead import Lines
 from sluice.upstream.pool import IdleConnections, Pool
 from sluice.upstream.request import Heads, origin_of
 from sluice.upstream.tunnel import proxy_of
@@ -62,7 +61,6 @@ class HttpTransport:
         self.pool = Pool(max_connections, keepalive, clock, idle)
         through = proxy_of(proxy) if proxy is not None else None
         self.dialer = Dialer(origin, tls if origin.scheme == "https" else None, clock, proxy=through)
-        self._lines = Lines()
         self._buffer = memoryview(bytearray(READ))
         self._loop: asyncio.AbstractEventLoop | None = None
         self.dialed = 0
@@ -101,7 +99,7 @@ class HttpTransport:
 
     def new_connection(self) -> Connection:
         self.dialed += 1
-        parser = ResponseParser(self._name, max_head=self._max_head, max_headers=self._max_headers, lines=self._lines)
+        parser = ResponseParser(self._name, max_head=self._max_head, max_headers=self._max_headers)
         return Connection(parser, self._name, self.pool.lost, self._buffer, self.outbox)
 
     def give_back(self, connection: Connection, *, ended: bool) -> None:

@@ -8,8 +8,6 @@ there, because an upstream that does it is broken or is smuggling:
     a bounded head (interim heads counted in), a bounded number of headers (trailers counted in), bounded framing
         bytes between two pieces of body (chunk extensions, trailers)
 
-A head that is plain (`plainhead`) does not go through llhttp, nor does a body whose length it tells.
-
 What comes behind a complete response was asked for by nobody: the answer stays good, `reusable` becomes false.
 Interim heads (100, 102, 103) are skipped. A response without a length ends with the connection (RFC 9112, 6.3).
 """
@@ -17,15 +15,13 @@ Interim heads (100, 102, 103) are skipped. A response without a length ends with
 import httptools
 
 from sluice.errors import UpstreamError, UpstreamGarbled, UpstreamTruncated
-from sluice.upstream.plainhead import OK, Lines
-from sluice.wire.fields import NAMES
+from sluice.wire.fields import by_name
 
 MAX_HEAD = 64 << 10
 MAX_HEADERS = 200
 
 _VERSIONS = ("1.1", "1.0")
 _BODILESS = (204, 304)
-_CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 class _Refused(Exception):
@@ -36,35 +32,30 @@ class ResponseParser:
     """The responses of one connection, one after the other; `expect` before each.
 
     `status` is 0 and `headers` empty until the final head is complete; names are lower case, repeated ones joined by
-    ", ". `over`: complete. `error`: refused or cut, and nothing more will come. `lines`: those of plain heads; None: every
-    head goes through llhttp.
+    ", ". `over`: complete. `error`: refused or cut, and nothing more will come.
     """
 
     __slots__ = (
-        "_barren", "_chunks", "_count", "_delimited", "_fields", "_lines", "_llhttp", "_max_head", "_max_headers", "_method",
-        "_owed", "_peer", "_plain", "_room", "error", "on_body", "over", "reusable", "status",
+        "_barren", "_chunks", "_delimited", "_llhttp", "_max_head", "_max_headers", "_method", "_pairs", "_peer", "_room",
+        "_room_for_headers", "error", "headers", "on_body", "over", "reusable", "status",
     )  # fmt: skip
 
-    def __init__(
-        self, peer: str, *, max_head: int = MAX_HEAD, max_headers: int = MAX_HEADERS, lines: Lines | None = None
-    ) -> None:
+    def __init__(self, peer: str, *, max_head: int = MAX_HEAD, max_headers: int = MAX_HEADERS) -> None:
         self._peer = peer
-        self._lines = lines
         self._max_head = max_head
         self._max_headers = max_headers
         self._chunks: list[bytes] = []
         self.on_body = self._chunks.append  # llhttp's callback: no Python frame per chunk
         self._llhttp = httptools.HttpResponseParser(self)
-        self._plain = False  # llhttp is shown a head in place of the plain one that came
-        self._owed = 0  # bytes of body that are to come past llhttp
         self.expect("POST")
 
     def expect(self, method: str) -> None:
         """The next response is to a request of this method."""
         self._method = method
-        self._fields: dict[str, str] = {}
+        self.headers: dict[str, str] = {}
+        self._pairs: list[tuple[bytes, bytes]] = []
         self._room = self._max_head
-        self._count = 0
+        self._room_for_headers = self._max_headers
         self._barren = 0
         self._delimited = False
         self.status = 0
@@ -72,20 +63,13 @@ class ResponseParser:
         self.reusable = False
         self.error: UpstreamError | None = None
 
-    @property
-    def headers(self) -> dict[str, str]:
-        return self._fields if self.status else {}
-
     def feed(self, data: bytes) -> bytes:
         """The body bytes in `data`, chunks of one read joined. Never raises: see `error`, `over`, `status`."""
         try:
-            if not self.status:
-                if not self._take_plain(data):
-                    self._feed_head(data)
-            elif self._owed:
-                self._take(data)
-            else:
+            if self.status:
                 self._llhttp.feed_data(data)
+            else:
+                self._feed_head(data)
         except (_Refused, httptools.HttpParserError, httptools.HttpParserUpgrade) as refusal:
             self._stopped(refusal)
         chunks = self._chunks
@@ -114,52 +98,6 @@ class ResponseParser:
         """No more responses. Breaks the reference cycle with llhttp's callbacks, so that nothing waits for the gc."""
         del self._llhttp
 
-    # --- past llhttp
-
-    def _take_plain(self, data: bytes) -> bool:
-        """Whether `data` begins with a plain head: then it is taken, and what is behind it."""
-        if self._lines is None or self._room != self._max_head or not data.startswith(OK) or self._method == "HEAD":
-            return False
-        end = data.find(b"\r\n\r\n", 0, self._max_head)
-        head = self._lines.head(data[len(OK) : end]) if end > 0 else None
-        if head is None or head.count > self._max_headers:
-            return False
-        self._fields = head.fields
-        self._count = head.count
-        length = head.length
-        if length < 0:
-            self._plain = True
-            try:
-                self._llhttp.feed_data(_CHUNKED)
-            finally:
-                self._plain = False
-        self._delimited = self.reusable = True
-        self.status = 200
-        data = data[end + 4 :]
-        if length >= 0:
-            self._owed = length
-            self._take(data)
-        elif data:
-            self._llhttp.feed_data(data)
-        return True
-
-    def _take(self, data: bytes) -> None:
-        """Of a body with a known length. What is behind it llhttp judges."""
-        self._owed = missing = self._owed - len(data)
-        if missing > 0:
-            if data:
-                self._chunks.append(data)
-            return
-        self.over = True
-        if missing:
-            self._owed = 0
-            data, rest = data[:missing], data[missing:]
-            if data:
-                self._chunks.append(data)
-            self._llhttp.feed_data(rest)
-        elif data:
-            self._chunks.append(data)
-
     # --- llhttp's callbacks
 
     def on_message_begin(self) -> None:
@@ -167,21 +105,12 @@ class ResponseParser:
             raise _Refused
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._plain:
-            return
-        self._count += 1
-        if self._count > self._max_headers:
+        pairs = self._pairs
+        if len(pairs) >= self._room_for_headers:
             self._refuse(f"more than {self._max_headers} headers")
-        if self.status:
-            return  # a trailer: bounded, of no use
-        fields = self._fields
-        key = NAMES.get(name) or name.decode("latin-1").lower()
-        text = value.decode("latin-1").strip(" \t")
-        fields[key] = f"{fields[key]}, {text}" if key in fields else text
+        pairs.append((name, value.strip()))  # trailers, too: counted, of no use
 
     def on_headers_complete(self) -> None:
-        if self._plain:
-            return
         llhttp = self._llhttp
         status: int = llhttp.get_status_code()
         version = llhttp.get_http_version()
@@ -190,10 +119,13 @@ class ResponseParser:
         if status < 200:
             if status < 100 or status == 101:
                 self._refuse("an impossible status")
-            self._fields.clear()
+            self._room_for_headers -= len(self._pairs)
+            self._pairs.clear()
             return
-        self._check_framing(version)
+        fields = by_name(self._pairs)
+        self._check_framing(version, fields)
         self.reusable = llhttp.should_keep_alive()
+        self.headers = fields
         self.status = status
         if self._method == "HEAD":
             self.over = True
@@ -222,8 +154,7 @@ class ResponseParser:
         if data:
             self._llhttp.feed_data(data)
 
-    def _check_framing(self, version: str) -> None:
-        fields = self._fields
+    def _check_framing(self, version: str, fields: dict[str, str]) -> None:
         coding = fields.get("transfer-encoding")
         if coding is not None:
             if coding.lower() != "chunked" or version == "1.0":

@@ -1,7 +1,7 @@
-"""Which header fields may be set on an upstream request, and what may stand in them (RFC 9110 5.1, 5.5)."""
+"""Header fields: which may be set on an upstream request, what may stand in them (RFC 9110 5.1, 5.5), and how they are read."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
@@ -30,5 +30,17 @@ _USUAL = (
     "X-Stainless-Arch", "X-Stainless-Async", "X-Stainless-Lang", "X-Stainless-OS", "X-Stainless-Package-Version",
     "X-Stainless-Read-Timeout", "X-Stainless-Retry-Count", "X-Stainless-Runtime", "X-Stainless-Runtime-Version",
 )  # fmt: skip
-NAMES: Mapping[bytes, str] = {spelt: name.lower() for name in _USUAL for spelt in (name.encode(), name.lower().encode())}
+_NAMES: Mapping[bytes, str] = {spelt: name.lower() for name in _USUAL for spelt in (name.encode(), name.lower().encode())}
 """The names of most fields that are seen, in lower case: looked up for less than it takes to make them."""
+
+
+def by_name(pairs: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Fields by their lower-case names, repeated ones joined by ", " (RFC 9110 5.3)."""
+    known = _NAMES.get
+    fields = {known(name) or name.lower().decode("latin-1"): value.decode("latin-1") for name, value in pairs}
+    if len(fields) < len(pairs):
+        fields = {}
+        for name, value in pairs:
+            key, text = name.lower().decode("latin-1"), value.decode("latin-1")
+            fields[key] = f"{fields[key]}, {text}" if key in fields else text
+    return fields
