@@ -123,8 +123,8 @@ class ChatRequest(msgspec.Struct):
     `system`/history is never merged into it: a request with a session has no wire. `body` is its text, where that is at
     hand and no letter of its names is written as an escape.
     `n` is how many answers are asked for; more than one only where caller and upstream speak the same dialect.
-    `cache` asks for the provider's automatic prompt caching. `only_texts`: `wire` has nothing but messages of the system, users
-    and assistants that are a text and nothing else, beside what no rule of a model is about but `temperature`.
+    `cache` asks for the provider's automatic prompt caching. `only_texts`: the caller gave nothing but messages of the system,
+    users and assistants that are a text and nothing else, beside what no rule of a model is about but `temperature`.
     """
 
     dialect: str

@@ -128,23 +128,31 @@ class Leg(msgspec.Struct, eq=False):
         """One read of the upstream's: relay it, and say what the client is to have of it. Raises Lost where another has won."""
         relay, flow = self.relay, self.flow
         assert relay is not None
-        if self._silent and self._put_aside(data):
+        if self._silent:
+            self._sink_more(data)
             return
         if flow.winner is not self:
             self._first(data)
             return
         now = flow.clock()
         chunk = relay.feed(data, now)
-        if chunk and relay.finished is None:
-            if self._silent:
-                self._silent = 0
-            if not flow.ended:
-                flow.writer.write(chunk)
-                if relay.gap:
-                    flow.inter_token.observe(relay.gap)
-        else:
+        if relay.finished is not None:
+            self._last(chunk, now)
+        elif not chunk:
             self._count_silent(data)
-            self._say(chunk, now)
+        elif not flow.ended:
+            flow.writer.write(chunk)
+            if relay.gap:
+                flow.inter_token.observe(relay.gap)
+
+    def _sink_more(self, data: bytes) -> None:
+        """A read behind others of which nothing has come yet."""
+        if self._put_aside(data):
+            return
+        before, self._silent = self._silent, 0
+        self.sink(data)
+        if self._silent:
+            self._silent += before
 
     def _say(self, chunk: bytes, now: float) -> None:
         relay, flow = self.relay, self.flow
@@ -383,7 +391,8 @@ class Flow(msgspec.Struct, eq=False):
         relay = self.winner.relay if self.winner is not None else None
         if relay is not None and relay.thoughts and not relay.recovered:  # else they belong to another text than the client's
             call.thoughts = [Thought(block.text, block.signature, block.redacted) for block in relay.thoughts]
-        storing = call.store_turn(self.text)
+        call.text = self.text
+        storing = call.store_turn(call.text)
         if storing is None:
             return False
         self.unsent_end = end

@@ -176,7 +176,7 @@ class Pipeline:
             await self._relay(call, flow)
         finally:
             call.end = call.end or _end_of_answer(flow)
-            call.text = flow.text
+            call.text = call.text or flow.text
 
     def _tell(self, call: Call, flow: Flow, error: GatewayError) -> None:
         """In-band where the answer has begun; else it is the server's to say."""

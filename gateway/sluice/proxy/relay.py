@@ -172,12 +172,13 @@ class Relay(msgspec.Struct, eq=False):
     def _take(self, events: list[StreamEvent], now: float) -> bytes:
         if not events or self.finished is not None:
             return b""
-        content = silent = False
+        content = False
+        texts = self._text
         for event in events:
             kind = type(event)
             if kind is TextDelta:
                 text: str = event.text  # type: ignore[union-attr]
-                self._text.append(text)
+                texts.append(text)
                 self.characters += len(text)
                 content = True
             elif kind is Verbatim:
@@ -192,7 +193,8 @@ class Relay(msgspec.Struct, eq=False):
             elif kind is Working:  # a sign of life, but nothing that would commit: another target may still be asked
                 self.content_at = now
                 self.model = event.model or self.model  # type: ignore[union-attr]
-                silent = True
+                if not event.model:  # type: ignore[union-attr]
+                    events = [other for other in events if other is not event]  # nothing to be said, nor held back
             elif kind is ReasoningBlock:
                 self.content_at = now
                 self.thoughts.append(event)  # type: ignore[arg-type]
@@ -207,14 +209,12 @@ class Relay(msgspec.Struct, eq=False):
                 self.first_content_at = now
             if self.characters > MAX_ANSWER:
                 raise UpstreamGarbled("The upstream's answer is too long")
-            if len(self._text) > self._fold_at:
+            if len(texts) > self._fold_at:
                 self._fold()
         else:
             self.gap = 0.0
-        if silent:  # nothing to be said, and nothing to be held back
-            events = [event for event in events if type(event) is not Working or event.model]
         if self.committed:
-            return self._encoder.encode(events) if events else b""
+            return self._encoder.encode(events)
         return self._commit(events)
 
     def used(self, asked: int) -> Usage:

@@ -59,10 +59,9 @@ class Form:
             text = _text(plain[start - 1 : end + 1])
         except _MALFORMED:
             return None
-        events: list[StreamEvent] = [TextDelta(text)] if text else []
         if self._verbatim:
-            events.append(Verbatim(data))
-        return events
+            return [TextDelta(text), Verbatim(data)] if text else [Verbatim(data)]
+        return [TextDelta(text)] if text else []
 
     def _many(self, rest: bytes, data: bytes) -> list[StreamEvent] | None:
         """`rest`: the frames but for the first one's opening. Without a backslash no text has a quote in it, so that

@@ -98,17 +98,13 @@ class _Events:
 class PassedOn(_Events):
     """The upstream's own frames. It withholds its usage and terminator, so that they can be said as this caller asked."""
 
-    __slots__ = ("_renaming",)
-
-    def __init__(self, answer: Answer, *, include_usage: bool) -> None:
-        super().__init__(answer, include_usage=include_usage)
-        self._renaming = None if answer.reveal else Renaming(answer.model)
+    __slots__ = ()
 
     def encode(self, events: Sequence[StreamEvent]) -> bytes:
         if len(events) == 2:  # most reads
             text, frame = events
             if type(text) is TextDelta and type(frame) is Verbatim:
-                return frame.data if self._renaming is None else self._renaming.frames(frame.data)
+                return frame.data
         frames: list[bytes] = []
         finished: Finished | None = None
         for event in events:
@@ -116,17 +112,37 @@ class PassedOn(_Events):
             if kind is TextDelta:
                 continue
             if kind is Verbatim:
-                data: bytes = event.data  # type: ignore[union-attr]
-                frames.append(data if self._renaming is None else self._renaming.frames(data))
+                frames.append(event.data)  # type: ignore[union-attr]
             elif kind is Finished:  # its own frames may stand behind it in the batch
                 finished = event  # type: ignore[assignment]
             elif kind is Started:
                 self._id = event.id or self._id  # type: ignore[union-attr]
-                if self._renaming is None:
-                    self._model = event.model or self._model  # type: ignore[union-attr]
+                self._model = event.model or self._model  # type: ignore[union-attr]
         if finished is not None:
             frames.append(self._end(finished.usage))
         return frames[0] if len(frames) == 1 else b"".join(frames)
+
+
+class Renamed(PassedOn):
+    """The upstream's own frames under the alias's name in place of the model's."""
+
+    __slots__ = ("_renaming",)
+
+    def __init__(self, answer: Answer, *, include_usage: bool) -> None:
+        super().__init__(answer, include_usage=include_usage)
+        self._renaming = Renaming(answer.model)
+
+    def encode(self, events: Sequence[StreamEvent]) -> bytes:
+        return super().encode([self._renamed(event) for event in events])
+
+    def _renamed(self, event: StreamEvent) -> StreamEvent:
+        match event:
+            case Verbatim(data=data):
+                return Verbatim(self._renaming.frames(data))
+            case Started(id=id):
+                return Started(id)
+            case _:
+                return event
 
 
 class Chunks(_Events):

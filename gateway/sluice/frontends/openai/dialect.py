@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from sluice.errors import GatewayError
 from sluice.frontends import Answer, Encoder
-from sluice.frontends.openai.chunks import Chunks, PassedOn
+from sluice.frontends.openai.chunks import Chunks, PassedOn, Renamed
 from sluice.frontends.openai.errors import error_object
 from sluice.frontends.openai.request import chat_of
 from sluice.frontends.openai.whole import Accumulated, Whole
@@ -32,9 +32,8 @@ class OpenAI:
     def encoder(self, chat: ChatRequest, answer: Answer, *, verbatim: bool = False) -> Encoder:
         if not chat.stream:
             return Accumulated(answer) if verbatim else Whole(answer)
-        if verbatim:
-            return PassedOn(answer, include_usage=chat.include_usage)
-        return Chunks(answer, include_usage=chat.include_usage)
+        kind = Chunks if not verbatim else PassedOn if answer.reveal else Renamed
+        return kind(answer, include_usage=chat.include_usage)
 
     def error(self, error: GatewayError, request_id: str) -> dict[str, Any]:
         return error_object(error)

@@ -43,10 +43,8 @@ class _Text:
         self._model = answer.model
         self._pieces: list[str] = []
 
-    def _keep(self, texts: list[str]) -> None:
-        self._pieces += texts
-        if len(self._pieces) > FOLD:
-            self._pieces = ["".join(self._pieces)]
+    def _fold(self) -> None:
+        self._pieces = ["".join(self._pieces)]
 
     def _started(self, event: Started | Working) -> None:
         if self._answer.reveal and event.model:
@@ -85,8 +83,8 @@ class Lines(_Text):
         return _line({"type": "start", "conversationId": self._conversation})
 
     def encode(self, events: Sequence[StreamEvent]) -> bytes:
-        if len(events) == 1 and type(events[0]) is TextDelta and events[0].text:  # most reads
-            return self._tokens([events[0].text])
+        if len(events) == 1 and type(event := events[0]) is TextDelta and event.text:  # most reads
+            return self._tokens([event.text])
         lines: list[bytes] = []
         texts: list[str] = []
         for event in events:
@@ -117,8 +115,13 @@ class Lines(_Text):
         return b"\n"
 
     def _tokens(self, texts: list[str]) -> bytes:
-        self._keep(texts)
-        return b"%b%b%b" % (_TOKEN, without_separators(_BETWEEN.join(map(_json, texts))), _END)
+        self._pieces += texts
+        if len(self._pieces) > FOLD:
+            self._fold()
+        tokens = _BETWEEN.join(map(_json, texts))
+        if not tokens.isascii():
+            tokens = without_separators(tokens)
+        return _TOKEN + tokens + _END
 
     def _line(self, event: StreamEvent) -> bytes:
         match event:
@@ -155,7 +158,8 @@ class Lines(_Text):
 
 
 def _line(value: dict[str, Any]) -> bytes:
-    return without_separators(_json(value)) + b"\n"
+    line = _json(value)
+    return (line if line.isascii() else without_separators(line)) + b"\n"
 
 
 def _extra(event: StreamEvent) -> dict[str, Any]:
@@ -184,7 +188,9 @@ class Whole(_Text):
     def encode(self, events: Sequence[StreamEvent]) -> bytes:
         for event in events:
             if type(event) is TextDelta:
-                self._keep([event.text])
+                self._pieces.append(event.text)
+                if len(self._pieces) > FOLD:
+                    self._fold()
             elif type(event) is Finished:
                 return _json({"conversationId": self._conversation, "message": self._message})
         return b""

@@ -113,7 +113,7 @@ def _parse(body: bytes, *, stream: bool, profile: str) -> ChatRequest:
     if wrong:
         raise _refused(wrong)
     messages = (Message("user", (Text(str(message)),)),)
-    return ChatRequest("", model, messages, stream=stream, session=session, profile=profile)
+    return ChatRequest("", model, messages, stream=stream, session=session, profile=profile, only_texts=True)
 
 
 def _refused(wrong: Sequence[tuple[str, str]]) -> BadRequest:
