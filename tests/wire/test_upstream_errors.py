@@ -107,7 +107,9 @@ ANSWERS: list[tuple[int, Any, str, str]] = [
     (400, {"message": [{"text": 1}, {"message": "Second"}]}, "bad_request", "Second"),
     (400, {"errors": [{"message": "First"}, {"message": "Second"}]}, "bad_request", "First"),
     (400, {"error": "invalid_model", "message": "No such thing"}, "not_found", "No such thing"),
-    (400, {"title": "Bad", "status": 400, "detail": "More"}, "bad_request", "Bad"),
+    (400, {"title": "Bad", "status": 400, "detail": "More"}, "bad_request", "More"),
+    (400, {"title": "Bad", "status": 400}, "bad_request", "Bad"),
+    (400, {"title": "Too Long", "detail": "prompt is too long"}, "context_length", "prompt is too long"),
     (400, {"error": {"message": '{"error":{"code":400,"message":"API key expired."}}'}}, "bad_credentials", REFUSED),
     (
         400,
@@ -297,6 +299,42 @@ def test_the_upstreams_own_key_is_masked_where_it_is_known() -> None:
     assert error.words == ""
     conceal(error, ["Model"])
     assert error.message == "Model plain-own-key-1 for *** is not it"
+
+
+WORDS = "No field of that name is known"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"errors": {"field": [WORDS]}},
+        {"errors": [{"detail": WORDS, "title": "Unknown"}]},
+        {"fault": {"faultstring": WORDS, "detail": {"errorcode": "x.y"}}},
+        {"Response": {"Error": {"Code": "Invalid", "Message": WORDS}, "RequestId": "one two"}},
+        {"error": {"description": WORDS, "stack_trace": "at line 5"}},
+        {"error": WORDS, "message": "Bad Request"},
+        {
+            "error": {
+                "message": "Request contains an invalid argument.",
+                "details": [{"fieldViolations": [{"description": WORDS}]}],
+            }
+        },
+        {"error": {"message": {"en": WORDS}}},
+        {"success": False, "result": {"exception": WORDS}, "input": "what the caller said"},
+    ],
+)
+def test_words_are_found_in_shapes_that_nobody_here_knows(body: Any) -> None:
+    assert upstream_error(400, {}, msgspec.json.encode(body)).message == WORDS
+    assert stream_error(body).message == WORDS
+
+
+def test_what_is_not_said_to_callers_is_not_shown() -> None:
+    for body in (
+        {"error": {"stack": "at line 5", "prompt": "what the caller said"}},
+        {"url": "a b", "choices": [{"message": {"content": "Hello to you"}}]},
+        {"error": {"failed_generation": "half an answer"}},
+    ):
+        assert upstream_error(400, {}, msgspec.json.encode(body)).message == "bad request"
 
 
 @pytest.mark.parametrize("depth", [1, 9, 500])

@@ -13,7 +13,7 @@ the gateway's own credentials is replaced.
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -63,8 +63,17 @@ _OURS: Mapping[UpstreamErrorKind, str] = {
     "bad_credentials": "The upstream refused the gateway's credentials",
     "billing": "The upstream refused the gateway's account",
 }
-_GENERIC = frozenset({"provider returned error", "upstream request failed", "upstream error", "bad request", "error"})
+_GENERIC = frozenset(
+    {
+        "", "provider returned error", "upstream request failed", "upstream error", "bad request", "error",
+        "request contains an invalid argument", "validation error", "unprocessable entity", "internal server error",
+    }
+)  # fmt: skip
 """Messages that say nothing where the provider's own stands further inside."""
+_NOT_SAID = re.compile(
+    r"stack|trace|input|param|url|loc$|generation|prompt|request_?id|^(?:choices|ctx|headers)$", re.IGNORECASE
+).search
+"""Names of what an error object holds beside words: the caller's own input, or what is for the provider's people."""
 
 _MESSAGES = (
     "message",
@@ -75,7 +84,6 @@ _MESSAGES = (
     "msg",
     "error_msg",
     "error_description",
-    "title",
 )
 _WITHIN = (
     "error", "message", "detail", "details", "errors", "base_resp", "metadata", "innererror", "inner_error", "raw", "body",
@@ -217,8 +225,29 @@ def reason_of(value: Any) -> Reason:
     """What a decoded error object says, whichever vendor's shape it has."""
     found = _Found()
     found.read(value, 0)
+    message = found.message
+    if _is_generic(message):
+        inner = next(_sentences(value, 0), "") or found.title
+        if inner:
+            message = inner
+            found.texts.append(inner[:MAX_WORDS])
     words = "\n".join(found.texts)[:MAX_WORDS]
-    return Reason(found.message, tuple(found.codes), found.status, words, found.wait, found.code)
+    return Reason(message, tuple(found.codes), found.status, words, found.wait, found.code)
+
+
+def _is_generic(message: str) -> bool:
+    return message.strip().rstrip(".").lower() in _GENERIC
+
+
+def _sentences(value: Any, depth: int) -> Iterator[str]:
+    """Texts of several words that say something, wherever they stand: the words of shapes that nobody here knows."""
+    if isinstance(value, str):
+        if " " in value.strip() and not _is_generic(value) and _inner(value) is None:
+            yield value
+    elif depth < MAX_DEPTH and isinstance(value, dict | list):
+        entries = value[:20] if isinstance(value, list) else [v for k, v in list(value.items())[:40] if not _NOT_SAID(k)]
+        for entry in entries:
+            yield from _sentences(entry, depth + 1)
 
 
 class _Found:
@@ -230,6 +259,7 @@ class _Found:
         self.codes: list[str] = []
         self.status = 0
         self.code = ""
+        self.title = ""
         self.wait: float | None = None
         self._nodes = MAX_NODES
 
@@ -251,6 +281,9 @@ class _Found:
         else:
             self._coded(value)
         self._waits(value)
+        if isinstance(title := value.get("title"), str):  # RFC 9457: what is the matter in general
+            self.title = title
+            self.texts.append(title[:MAX_WORDS])
         for name in _MESSAGES:
             if isinstance(text := value.get(name), str):
                 self._text(text, depth)
@@ -268,7 +301,7 @@ class _Found:
             self.read(inner, depth + 1)
         elif text.strip():
             self.texts.append(text[:MAX_WORDS])
-            if not self.message or self.message.strip().rstrip(".").lower() in _GENERIC:
+            if _is_generic(self.message):
                 self.message = text
 
     def _coded(self, value: dict[str, Any]) -> None:
