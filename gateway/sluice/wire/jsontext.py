@@ -23,6 +23,8 @@ MAX_DEPTH = 200
 """Arrays and objects within each other. A tool's JSON Schema takes two for each of its own levels."""
 MAX_NODES = 100_000
 """Values of one text, arrays and objects among them, keys not: what is made of a text is so many Python objects."""
+MAX_DIGITS = 310
+"""Characters of the largest integer that fits a double, with its sign."""
 _SMALL = 32 << 10
 """Bytes of a text whose worst numbers are read in less than 100 ms."""
 _FEW = 1000
@@ -175,11 +177,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _integer(text: str) -> int:
-    """In Python, so that other threads have their turn between two long ones."""
-    try:
-        return int(text)
-    except ValueError:
-        raise BadRequest("The body holds an integer with too many digits") from None
+    """In Python, so that other threads have their turn between two long ones. What fits no double is refused, as of other
+    numbers: to write thousands of digits takes their square, and all of a body's are written in one piece."""
+    if len(text) > MAX_DIGITS:
+        raise BadRequest("The body holds an integer with too many digits")
+    return int(text)
 
 
 def _number(text: str) -> float:
