@@ -74,7 +74,7 @@ class LinesOrDocument:
     def __init__(self, lines: JSONLines, limit: int) -> None:
         self._lines = lines
         self._limit = limit
-        self._kept = b""
+        self._kept = bytearray()
         self._known = False
         self._document: _Document | None = None
         self._events: EventStream | None = None
@@ -83,11 +83,13 @@ class LinesOrDocument:
         """Texts of JSON values, none of a document before `close`. Raises UpstreamGarbled for what is too long."""
         if not self._known:
             self._kept += data
-            start = self._kept.lstrip(_SPACE)
+            if b"\n" not in data and len(self._kept) < self._limit:  # a first line of megabytes is looked at once
+                return []
+            start = bytes(self._kept).lstrip(_SPACE)
             line, end, _ = start.partition(b"\n")
             if not end and len(self._kept) < self._limit:
                 return []
-            data, self._kept, self._known = start, b"", True
+            data, self._kept, self._known = start, bytearray(), True
             if start.startswith(_FIELDS):
                 self._events = EventStream(self._limit)
             elif start.startswith((b"{", b"[")) and not line.rstrip().endswith((b"}", b"]")):
@@ -111,5 +113,5 @@ class LinesOrDocument:
         if self._events is not None:
             last = self._events.event(self._events.close())
             return [last.data] if last is not None and last.data != b"[DONE]" else []
-        kept, self._kept = self._kept, b""
+        kept, self._kept = bytes(self._kept), bytearray()
         return [*(self._lines.feed(kept) if kept else ()), *self._lines.close()]
