@@ -22,8 +22,12 @@ DOWN: frozenset[Reason] = frozenset(
 )  # fmt: skip
 """Reasons that hold for every call: the next one would fail of the same. The others may concern one call alone."""
 
-LEAVE: frozenset[Reason] = frozenset(("connection", "readonly", "no_master", "masterdown"))
-"""Reasons to drop all connections and to look for the server anew, by name or by Sentinel: another may be the master now."""
+LEAVE: frozenset[Reason] = frozenset(("connection", "readonly", "no_master", "masterdown", "noauth"))
+"""Reasons to drop all connections and to look for the server anew, by name or by Sentinel: another may be the master now.
+
+A server that wants a password closes a connection that sent it a large command without one, behind its answer: the next call
+on it would say that the connection was lost.
+"""
 
 PROBLEMS: Mapping[Reason, str] = {
     "timeout": "no answer in time (a server that is far away needs ?timeout= in its address)",
