@@ -321,6 +321,7 @@ class Flow(msgspec.Struct, eq=False):
     scope: Scope
     encoder: Encoder | None = None
     verbatim: bool = False
+    lent: bool = False  # an attempt has the encoder
     legs: list[Leg] = []
     winner: Leg | None = None
     won: asyncio.Event | None = None  # set when a leg has won, for who waits for that
@@ -349,7 +350,8 @@ class Flow(msgspec.Struct, eq=False):
 
     def encoder_for(self, *, verbatim: bool) -> Encoder:
         """An attempt's encoder. A whole answer is encoded as it comes, so that each attempt needs one of its own."""
-        if self.call.chat.stream:
+        if self.call.chat.stream or not self.lent:
+            self.lent = True
             return self.speak(verbatim=verbatim)
         return self.call.frontend.encoder(self.call.chat, self.answer, verbatim=verbatim)
 

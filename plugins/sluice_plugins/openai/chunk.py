@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from sluice.model.events import MOST_TOKENS, Usage
+
 FinishWord = Literal[
     "stop", "length", "max_tokens", "model_length", "tool_calls", "tool_use", "function_call", "content_filter", "sensitive",
     "safety", "recitation", "prohibited_content", "blocklist",
@@ -135,6 +137,67 @@ class OrdinaryChunk(msgspec.Struct, gc=False):
     model: str | None = None
 
 
+Count = Annotated[int, Meta(ge=0, le=MOST_TOKENS)]
+
+
+class _PromptCounts(msgspec.Struct, gc=False):
+    cached_tokens: Count | None = None
+
+
+class _CompletionCounts(msgspec.Struct, gc=False):
+    reasoning_tokens: Count | None = None
+
+
+class OrdinaryUsage(msgspec.Struct, gc=False):
+    """A usage that is believed as it stands, if its total is the sum."""
+
+    prompt_tokens: Count
+    completion_tokens: Count
+    total_tokens: Count
+    prompt_tokens_details: _PromptCounts | None = None
+    completion_tokens_details: _CompletionCounts | None = None
+    cached_tokens: Count | None = None
+    prompt_cache_hit_tokens: Count | None = None
+
+    def used(self) -> Usage:
+        prompt, completion = self.prompt_tokens_details, self.completion_tokens_details
+        cached = prompt.cached_tokens if prompt is not None else None
+        reasoning = completion.reasoning_tokens if completion is not None else None
+        return Usage(
+            self.prompt_tokens,
+            self.completion_tokens,
+            cached or self.cached_tokens or self.prompt_cache_hit_tokens or 0,
+            reasoning or 0,
+        )
+
+
+class _OrdinaryMessage(msgspec.Struct, gc=False):
+    content: Annotated[str, Meta(min_length=1)]
+    reasoning_content: None = None
+    reasoning: None = None
+    refusal: None = None
+    tool_calls: None = None
+    function_call: None = None
+
+
+class _OrdinaryAnswer(msgspec.Struct, gc=False):
+    message: _OrdinaryMessage
+    index: Literal[0]
+    finish_reason: FinishWord
+    usage: None = None
+
+
+class OrdinaryDocument(msgspec.Struct, gc=False):
+    """What nearly every whole answer is: one text that has come to its end."""
+
+    choices: Annotated[list[_OrdinaryAnswer], Meta(min_length=1, max_length=1)]
+    usage: OrdinaryUsage | None = None
+    error: None = None
+    id: str | None = None
+    model: str | None = None
+
+
+decode_ordinary_document = msgspec.json.Decoder(OrdinaryDocument).decode
 decode_ordinary = msgspec.json.Decoder(OrdinaryChunk).decode
 
 MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)

@@ -11,13 +11,14 @@ from typing import Any
 import msgspec
 
 from sluice.errors import UpstreamGarbled
-from sluice.model.events import Started, StreamEvent, TextDelta, Usage, Verbatim
+from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Usage, Verbatim
+from sluice.wire.jsontext import MAX_DEPTH
 from sluice.wire.lenient import encoded, fit, parse, whole_characters
 from sluice.wire.sse import EventStream
 from sluice_plugins.decoding import MAX_EVENT, failure_of
 from sluice_plugins.openai import stream as openai_stream
-from sluice_plugins.openai.chunk import MALFORMED, Choice, Delta, ReportedUsage
-from sluice_plugins.openai.stream import COUNTS, WHITE, ChunkDecoder, Edits, check_size, completed, finished
+from sluice_plugins.openai.chunk import MALFORMED, Choice, Delta, ReportedUsage, decode_ordinary_document
+from sluice_plugins.openai.stream import COUNTS, FINISH, WHITE, ChunkDecoder, Edits, check_size, completed, finished
 
 
 class _Said(Choice, gc=False):
@@ -34,6 +35,8 @@ class _Completion(msgspec.Struct, gc=False):
 
 MAX_DOCUMENT = 32 << 20
 """Bytes of a plain completion. What is none, or has to be put right, may have those of a document in place of a stream."""
+ORDINARY = 64 << 10
+"""Bytes of a document that has no room for too many values (`check_size`)."""
 _NO_ERROR = (b"null", b"false", b"{}", b'""', b"[]", b"0")
 _decode = msgspec.json.Decoder(_Completion).decode
 
@@ -98,6 +101,8 @@ class DocumentDecoder:
         if self._other is not None:
             return self._other.close()
         body = bytes(self._body)
+        if len(body) <= ORDINARY and body.count(b"{") + body.count(b"[") <= MAX_DEPTH and (ordinary := _ordinary(body)):
+            return ordinary
         check_size(body)
         completion, plain = self._completion(body)
         choices = completion.choices if completion is not None else None
@@ -158,6 +163,24 @@ class DocumentDecoder:
         self._other = self._reader()
         body, self._body = bytes(self._body), b""
         return self._other.feed(body)
+
+
+def _ordinary(body: bytes) -> list[StreamEvent]:
+    """The events of an OrdinaryDocument; none for any other."""
+    try:
+        document = decode_ordinary_document(body)
+    except MALFORMED:
+        return []
+    answer, usage = document.choices[0], document.usage
+    if usage is not None and usage.prompt_tokens + usage.completion_tokens != usage.total_tokens:
+        return []
+    native = answer.finish_reason
+    return [
+        Started(document.id or "", document.model or ""),
+        TextDelta(answer.message.content),
+        Finished(FINISH[native], usage.used() if usage is not None else None, native),
+        Verbatim(body, whole=True),
+    ]
 
 
 def _only_text(choices: list[_Said]) -> str:

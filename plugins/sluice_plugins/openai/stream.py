@@ -61,7 +61,7 @@ MAX_CHOICES = 128
 FORMS = 50
 """Forms that are learnt of one answer at most (`openai.form`): some vendors' change every second, or every time."""
 
-_FINISH: dict[str, FinishReason] = {
+FINISH: dict[str, FinishReason] = {
     "stop": "stop",
     "length": "length",
     "max_tokens": "length",
@@ -103,7 +103,7 @@ class _Said:
 
     def reason(self, *, keep_stop: bool) -> FinishReason:
         """Why it ended. Callers end their tool loop on `stop`, so that where calls were made it is `tool_calls`."""
-        reason = _FINISH.get(self.native.lower(), "stop")
+        reason = FINISH.get(self.native.lower(), "stop")
         if reason == "stop" and self.calls is not None and self.called and not keep_stop:
             return "tool_calls"
         return reason
@@ -523,7 +523,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
 
     def _end(self, native: str, position: int, key: str, said: _Said, events: list[StreamEvent]) -> None:
         """The choice's finish reason."""
-        failure = failure_of(native) if native not in _FINISH else None
+        failure = failure_of(native) if native not in FINISH else None
         if failure is not None:
             self._failure = failure
             self._as_it_came = False
@@ -545,7 +545,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         elif empty and not said.legacy:
             for call in empty:
                 self._edit().set("{}", "choices", position, key, "tool_calls", call.place, "function", "arguments")
-        if _FINISH.get(native.lower(), "stop") == "stop" and said.called and not self.keep_stop:
+        if FINISH.get(native.lower(), "stop") == "stop" and said.called and not self.keep_stop:
             self._edit().set("function_call" if said.legacy else "tool_calls", "choices", position, "finish_reason")
 
     def _edit(self) -> Edits:
@@ -771,7 +771,7 @@ def _parts(parts: Sequence[ContentPart], events: list[StreamEvent]) -> str | Non
 
 
 def finished(native: str, usage: ReportedUsage | None) -> Finished:
-    return Finished(_FINISH.get(native.lower(), "stop"), _usage(usage), native)
+    return Finished(FINISH.get(native.lower(), "stop"), _usage(usage), native)
 
 
 def _usage(usage: ReportedUsage | None) -> Usage | None:

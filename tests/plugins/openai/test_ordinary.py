@@ -7,7 +7,8 @@ import pytest
 from sluice.errors import UpstreamError
 from sluice.model.events import StreamEvent
 from sluice_plugins.openai.chunk import FinishWord
-from sluice_plugins.openai.stream import _FINISH, ChunkDecoder
+from sluice_plugins.openai.document import DocumentDecoder
+from sluice_plugins.openai.stream import FINISH, ChunkDecoder
 
 HEAD = b'"id":"c","object":"chat.completion.chunk","created":1,"model":"m"'
 TEXT = b'{%b,"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}]}' % HEAD
@@ -56,4 +57,41 @@ def test_an_ordinary_chunk_says_what_any_chunk_says(stream: list[bytes], verbati
 
 
 def test_every_known_finish_reason_is_an_ordinary_one() -> None:
-    assert set(get_args(FinishWord)) == set(_FINISH)
+    assert set(get_args(FinishWord)) == set(FINISH)
+
+
+MESSAGE = b'{"index":0,"message":{"role":"assistant","content":"a","refusal":null},"finish_reason":"stop"}'
+DOCUMENTS: list[bytes] = [
+    b'{%b,"choices":[%b],"usage":{"prompt_tokens":9,"completion_tokens":1,"total_tokens":10}}' % (HEAD, MESSAGE),
+    b'{%b,"choices":[%b]}' % (HEAD, MESSAGE),
+    b'{"choices":[%b],"usage":null}' % MESSAGE,
+    b'{"choices":[%b],"usage":{"prompt_tokens":9,"completion_tokens":1,"total_tokens":99}}' % MESSAGE,
+    b'{"choices":[%b],"usage":{"prompt_tokens":9,"completion_tokens":1}}' % MESSAGE,
+    b'{"choices":[%b],"usage":{"prompt_tokens":-9,"completion_tokens":19,"total_tokens":10}}' % MESSAGE,
+    b'{"choices":[%b],"usage":{"prompt_tokens":9,"completion_tokens":1,"total_tokens":10,"prompt_tokens_details":'
+    b'{"cached_tokens":8},"completion_tokens_details":{"reasoning_tokens":1}}}' % MESSAGE,
+    b'{"choices":[%b],"usage":{"prompt_tokens":9,"completion_tokens":1,"total_tokens":10,"cached_tokens":7}}' % MESSAGE,
+    b'{"choices":[%b],"error":""}' % MESSAGE,
+    b'{"choices":[%b],"error":{"message":"no"}}' % MESSAGE,
+    b'{"choices":[%b]}' % MESSAGE.replace(b"stop", b"max_tokens"),
+    b'{"choices":[%b]}' % MESSAGE.replace(b"stop", b"STOP"),
+    b'{"choices":[%b]}' % MESSAGE.replace(b'"a"', b'""'),
+    b'{"choices":[%b]}' % MESSAGE.replace(b'"refusal":null', b'"reasoning":"b"'),
+    b'{"choices":[%b,%b]}' % (MESSAGE, MESSAGE.replace(b":0", b":1")),
+]
+
+
+@pytest.mark.parametrize("body", DOCUMENTS)
+def test_an_ordinary_document_says_what_any_document_says(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = [document_heard(body)]
+    monkeypatch.setattr("sluice_plugins.openai.document.ORDINARY", 0)
+    heard.append(document_heard(body))
+    assert heard[0] == heard[1]
+
+
+def document_heard(body: bytes) -> list[Any]:
+    decoder = DocumentDecoder()
+    try:
+        return [*decoder.feed(body), *decoder.close(), decoder.skipped_fields, decoder.finish_missing]
+    except UpstreamError as error:
+        return [f"{error.kind}: {error}"]
