@@ -28,7 +28,7 @@ ORDER = (
     {"sluice.config"},
     {"sluice.runtime"},
     {"sluice.api"},
-    {"sluice.process"},
+    {"sluice.process", "sluice.web"},
     {"sluice.cli", "sluice.__main__"},
 )
 """Layers; a module belongs to the longest name that it begins with, and imports its own layer and those before it."""
@@ -58,6 +58,7 @@ EDGES = {
     "sluice.storage.redis", "sluice.storage.sqlite", "sluice.conversations.sqlite", "sluice.keystore.sqlite",
     "sluice.usage.sqlite", "sluice.identity.remote", "sluice.identity.jwks", "sluice.config.loader",
     "sluice.config.interpolation", "sluice.telemetry.logs", "sluice.telemetry.output", "sluice.runtime",
+    "sluice.web",
 }  # fmt: skip
 IO_MODULES = {"socket", "ssl", "aiohttp", "redis", "sqlite3", "httptools", "subprocess", "urllib.request", "uvloop"}
 

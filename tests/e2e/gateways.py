@@ -1,17 +1,23 @@
-"""The gateway in this process, on real sockets: as `sluice serve` runs it, but for signals."""
+"""The gateway in this process, on real sockets: as `sluice serve` runs it, but for signals; or as an aiohttp application."""
 
+import asyncio
 import io
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Self
 
-from sluice.config.loader import load
+from aiohttp import web
+
+from sluice.config.loader import Loaded, load
 from sluice.identity.keys import digest_of
 from sluice.process.serve import Gateway
-from sluice.telemetry.logs import Lines
+from sluice.runtime.runtime import Runtime
+from sluice.telemetry.logs import Lines, quiet_libraries
+from sluice.web import admin, application
+from sluice.web.application import GATEWAY
 
 KEY = "sk-sluice-test"
 DIGEST = digest_of(KEY)
@@ -25,20 +31,25 @@ limits: {{address: null}}
 """The sections that a test usually does not care about: append `upstreams` and `aliases`."""
 
 
-class Running(Gateway):
-    """A gateway with its log lines at hand."""
+class Observed:
+    """What tests see of a gateway, whichever server it runs on. `prefix`: what the paths of its API begin with."""
 
+    runtime: Runtime
     log_bytes: io.BytesIO
+    address: tuple[str, int]
+    admin_address: tuple[str, int]
+    prefix = ""
+    admin_prefix = ""
 
     @property
     def url(self) -> str:
         host, port = self.address
-        return f"http://{host}:{port}"
+        return f"http://{host}:{port}{self.prefix}"
 
     @property
     def admin_url(self) -> str:
         host, port = self.admin_address
-        return f"http://{host}:{port}"
+        return f"http://{host}:{port}{self.admin_prefix}"
 
     @property
     def log_lines(self) -> list[dict[str, Any]]:
@@ -58,6 +69,85 @@ class Running(Gateway):
         return 0.0
 
 
+class OnSluice(Gateway, Observed):
+    """On our own server, as `sluice serve` runs it."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being answered."""
+        return any(connection.exchange for connection in self.clients.connections)
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a client who has not got all of its answer."""
+        return bool(self.clients.connections)
+
+    @property
+    def unfinished(self) -> int:
+        """Bytes that are kept of bodies that have not come to their ends."""
+        return self.clients.unfinished.size
+
+
+class OnAiohttp(Observed):
+    """As an aiohttp application; mounted under `prefix`, where there is one. The admin routes are beside it."""
+
+    admin_prefix = "/ops"
+
+    def __init__(self, loaded: Loaded, lines: Lines, prefix: str = "") -> None:
+        app = application(loaded, lines=lines)
+        self._gateway = app[GATEWAY]
+        self.prefix = prefix
+        root = web.Application() if prefix else app
+        if prefix:
+            root.add_subapp(prefix + "/", app)
+        self._runners = [web.AppRunner(root, access_log=None), web.AppRunner(_mounted(admin(app)), access_log=None)]
+
+    async def __aenter__(self) -> Self:
+        for runner in self._runners:
+            await runner.setup()
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self.address, self.admin_address = (runner.addresses[0] for runner in self._runners)
+        self.runtime = self._gateway.runtime
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        while self._runners:
+            await self._runners.pop().cleanup()
+
+    async def drain(self, hurry: asyncio.Event) -> None:
+        """There is no delay to hurry: aiohttp accepts no more connections before it tells the application."""
+        await self._runners[0].cleanup()
+        del self._runners[0]
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._gateway.answering)
+
+    @property
+    def connected(self) -> bool:
+        return bool(self._gateway.exchanges)
+
+    @property
+    def unfinished(self) -> int:
+        return self._gateway.unfinished.size
+
+
+def _mounted(app: web.Application) -> web.Application:
+    root = web.Application()
+    root.add_subapp(OnAiohttp.admin_prefix + "/", app)
+    return root
+
+
+Running = OnSluice | OnAiohttp
+SERVERS: dict[str, Callable[[Loaded, Lines], Running]] = {
+    "sluice": OnSluice,
+    "aiohttp": OnAiohttp,
+    "mounted": lambda loaded, lines: OnAiohttp(loaded, lines, "/some/prefix"),
+}
+server = "sluice"
+"""The one that gateways run on; tests/e2e/conftest.py sets it for tests that run on several."""
+
+
 @asynccontextmanager
 async def gateway(config: str, *, level: str = "debug") -> AsyncIterator[Running]:
     """A running gateway for the configuration text (YAML)."""
@@ -65,9 +155,10 @@ async def gateway(config: str, *, level: str = "debug") -> AsyncIterator[Running
         path = Path(folder) / "gateway.yaml"
         path.write_text(config if "\nlog:" in config else f"{config}\nlog: {{level: {level}}}\n")
         out = io.BytesIO()
-        running = Running(load(str(path)), Lines(out))
+        running = SERVERS[server](load(str(path)), Lines(out))
         running.log_bytes = out
         async with running:
+            quiet_libraries(running.runtime.log)
             yield running
 
 

@@ -122,6 +122,7 @@ async def test_broken_chunks_are_a_400_and_the_connection_is_closed(path: str, b
         assert await wire.closed()
 
 
+@pytest.mark.usefixtures("both_servers")
 async def test_a_body_that_ends_early_is_no_call() -> None:
     async with watched() as watch:
         for cut in (1, 10):
@@ -134,6 +135,7 @@ async def test_a_body_that_ends_early_is_no_call() -> None:
 # HTTP that is right, if seldom seen
 
 
+@pytest.mark.usefixtures("both_servers")
 async def test_a_client_of_http_1_0_gets_an_answer_without_chunks() -> None:
     async with watched(calls=True) as watch:
         for path, body in (
@@ -149,6 +151,7 @@ async def test_a_client_of_http_1_0_gets_an_answer_without_chunks() -> None:
             assert await wire.closed()
 
 
+@pytest.mark.usefixtures("both_servers")
 async def test_head_is_get_without_a_body_and_options_names_the_methods() -> None:
     async with watched() as watch:
         wire = await watch.wire()
@@ -164,6 +167,7 @@ async def test_head_is_get_without_a_body_and_options_names_the_methods() -> Non
         assert (await wire.ask(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")).body == b'{"status":"ok"}'
 
 
+@pytest.mark.usefixtures("both_servers")
 async def test_a_client_that_waits_for_100_is_told_to_go_on_or_refused_at_once() -> None:
     async with watched(calls=True) as watch:
         wire = await watch.wire()
@@ -180,6 +184,7 @@ async def test_a_client_that_waits_for_100_is_told_to_go_on_or_refused_at_once()
         assert (await wire.ask(large.encode())).status == 413
 
 
+@pytest.mark.usefixtures("both_servers")
 async def test_a_target_may_be_in_absolute_form() -> None:
     async with watched(calls=True) as watch:
         wire = await watch.wire()

@@ -26,6 +26,7 @@ from tests.e2e.watched import (
 )  # fmt: skip
 from tests.fakes.rawserver import Peer, RawServer, Request, sized
 
+pytestmark = pytest.mark.usefixtures("both_servers")
 SESSION = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 # bodies

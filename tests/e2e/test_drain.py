@@ -4,6 +4,7 @@ import asyncio
 import json
 
 import aiohttp
+import pytest
 
 from tests.e2e.gateways import HEAD, KEY, Running, gateway
 
@@ -52,6 +53,7 @@ async def test_is_not_ready_but_serves_during_the_delay() -> None:
         await task
 
 
+@pytest.mark.usefixtures("both_servers")
 async def test_running_streams_finish_and_new_connections_are_refused() -> None:
     hurry = asyncio.Event()
     async with gateway(config(100, "5ms")) as g, aiohttp.ClientSession(g.url, headers=HEADERS) as client:
@@ -68,6 +70,7 @@ async def test_running_streams_finish_and_new_connections_are_refused() -> None:
             pass
 
 
+@pytest.mark.usefixtures("both_servers")
 async def test_streams_that_take_too_long_are_told_so() -> None:
     hurry = asyncio.Event()
     hurry.set()
@@ -86,6 +89,7 @@ aliases: {{chat: {{tiers: [[{{upstream: echo, model: echo}}]]}}}}
 """
 
 
+@pytest.mark.usefixtures("both_servers")
 async def test_calls_that_have_said_nothing_yet_are_refused_not_dropped() -> None:
     hurry = asyncio.Event()
     hurry.set()
@@ -95,8 +99,9 @@ async def test_calls_that_have_said_nothing_yet_are_refused_not_dropped() -> Non
         queued = asyncio.create_task(client.post("/v1/chat", json={"sessionId": "b", "message": "after"}))
         while len(g.runtime.pipeline.flows) < 3:
             await asyncio.sleep(0)
-        await draining(g, hurry)
+        task = await draining(g, hurry)
         assert (await whole).status == 503
         assert (await queued).status == 503
         assert (await rest(stream))["code"] == "unavailable"
+        await task
         assert [line["end"] for line in g.requests] == ["drain"] * 3

@@ -13,6 +13,7 @@ from backports import zstd
 from tests.e2e.gateways import HEAD, KEY, Running, gateway
 from tests.fakes.rawserver import Peer, RawServer, Request, chunked, sized
 
+pytestmark = pytest.mark.usefixtures("both_servers")
 JSON = ("Content-Type", "application/json")
 ANSWER = (
     b'{"id":"c-1","object":"chat.completion","created":7,"model":"m-1","choices":[{"index":0,"message":{"role":"assistant",'

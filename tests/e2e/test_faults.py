@@ -152,7 +152,7 @@ class Record:
 async def settled(g: Running) -> Record:
     """Every call has ended and been logged; nothing crashed, and no connection is in use."""
     await until(lambda: not g.runtime.pipeline.flows)
-    await until(lambda: not any(connection.exchange for connection in g.clients.connections))  # type: ignore[attr-defined]
+    await until(lambda: not g.busy)
     gc.collect()  # what was never awaited or retrieved says so now
     await asyncio.sleep(0)
     assert [line for line in g.log_lines if line["event"] in ("crash", "library")] == []

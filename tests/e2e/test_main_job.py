@@ -5,7 +5,7 @@ import json
 import aiohttp
 import pytest
 
-from tests.e2e.gateways import HEAD, KEY, gateway
+from tests.e2e.gateways import HEAD, KEY, Running, gateway
 
 ECHO = (
     HEAD
@@ -15,11 +15,17 @@ aliases: {chat: {tiers: [[{upstream: echo, model: echo}]]}}
 """
 )
 HEADERS = {"x-api-key": KEY}
+pytestmark = pytest.mark.usefixtures("every_server")
+
+
+def session(g: Running) -> aiohttp.ClientSession:
+    """Its paths are below the gateway's prefix."""
+    return aiohttp.ClientSession(g.url + "/", headers=HEADERS)
 
 
 async def test_streams_a_chat_as_ndjson() -> None:
-    async with gateway(ECHO) as g, aiohttp.ClientSession(g.url, headers=HEADERS) as client:
-        async with client.post("/v1/chat/stream", json={"sessionId": "s", "message": "Hello there"}) as response:
+    async with gateway(ECHO) as g, session(g) as client:
+        async with client.post("v1/chat/stream", json={"sessionId": "s", "message": "Hello there"}) as response:
             body = await response.text()
             assert response.status == 200
             assert response.headers["Content-Type"] == "application/x-ndjson; charset=utf-8"
@@ -33,19 +39,17 @@ async def test_streams_a_chat_as_ndjson() -> None:
 
 @pytest.mark.parametrize("path", ["/v1/chat/stream", "/chat", "/v1/chat"])
 async def test_keeps_the_conversation_of_a_session(path: str) -> None:
-    async with gateway(ECHO) as g, aiohttp.ClientSession(g.url, headers=HEADERS) as client:
+    async with gateway(ECHO) as g, session(g) as client:
         for _ in range(2):
-            async with client.post(path, json={"sessionId": "s", "message": "Hi"}) as response:
+            async with client.post(path[1:], json={"sessionId": "s", "message": "Hi"}) as response:
                 text = await response.text()
         last = json.loads(text.splitlines()[-1])
         assert last["message"] == "Turn 2, you said: Hi"
-        async with client.get("/v1/admin/conversations", headers={"x-admin-api-key": KEY}) as response:
+        async with client.get("v1/admin/conversations", headers={"x-admin-api-key": KEY}) as response:
             listed = await response.json()
         assert listed["total"] == 1
         assert listed["conversations"][0]["_id"] == last["conversationId"]
-        async with client.get(
-            f"/v1/admin/conversations/{last['conversationId']}", headers={"x-admin-api-key": KEY}
-        ) as response:
+        async with client.get(f"v1/admin/conversations/{last['conversationId']}", headers={"x-admin-api-key": KEY}) as response:
             found = await response.json()
         assert [(m["role"], m["content"]) for m in found["messages"]] == [
             ("user", "Hi"),
@@ -56,9 +60,9 @@ async def test_keeps_the_conversation_of_a_session(path: str) -> None:
 
 
 async def test_a_call_is_one_log_line_and_counts_what_it_did() -> None:
-    async with gateway(ECHO) as g, aiohttp.ClientSession(g.url, headers=HEADERS) as client:
+    async with gateway(ECHO) as g, session(g) as client:
         headers = {"X-Request-Id": "my-id.1"}
-        async with client.post("/v1/chat/stream", json={"sessionId": "s", "message": "Hi"}, headers=headers) as response:
+        async with client.post("v1/chat/stream", json={"sessionId": "s", "message": "Hi"}, headers=headers) as response:
             await response.read()
             assert response.headers["x-request-id"] == "my-id.1"
         [line] = g.requests
@@ -88,11 +92,11 @@ async def test_probes_and_metrics_answer_on_the_admin_port() -> None:
 
 
 async def test_requests_that_are_no_chat_are_logged_by_their_route() -> None:
-    async with gateway(ECHO) as g, aiohttp.ClientSession(g.url, headers=HEADERS) as client:
+    async with gateway(ECHO) as g, session(g) as client:
         for method, path in (("GET", "/v1/models"), ("GET", "/v1/models/chat"), ("GET", "/secret-path"), ("GET", "/chat")):
-            async with client.request(method, path) as response:
+            async with client.request(method, path[1:]) as response:
                 await response.read()
-        async with client.get("/livez") as response:
+        async with client.get("livez") as response:
             await response.read()
         assert [(line["route"], line["status"]) for line in g.requests] == [
             ("/v1/models", 200),

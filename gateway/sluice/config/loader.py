@@ -5,6 +5,7 @@ over: its own fields by `Upstream`, everything beside them by the Struct of the 
 """
 
 import hashlib
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -59,7 +60,20 @@ class Checked(msgspec.Struct, frozen=True):
 
 def load(path: str, *, environ: Environment[str, str] = os.environ, find: FindBackend = find_backend) -> Loaded:
     """The configuration in the file at `path`. Raises ConfigError with every problem as file:line:column: path: message."""
-    checked = check(path, environ=environ, find=find)
+    return _usable(check(path, environ=environ, find=find))
+
+
+def load_mapping(sections: Environment[str, Any], *, environ: Environment[str, str] = os.environ) -> Loaded:
+    """The configuration whose sections are given as they would be written in a file. Raises ConfigError, as `load` does."""
+    report = Report("configuration")
+    data = json.dumps(dict(sections), ensure_ascii=False, default=str, indent=1).encode()  # JSON is YAML, too
+    try:
+        return _usable(_checked(report, data, _Reading(report, find_backend), environ))
+    except YamlError as error:
+        raise ConfigError([f"configuration: {error.message}"]) from None
+
+
+def _usable(checked: Checked) -> Loaded:
     if checked.loaded is None:
         raise ConfigError([str(problem) for problem in checked.problems])
     return checked.loaded
@@ -74,15 +88,19 @@ def check(
     """
     report = Report(path)
     try:
-        data = _read_file(path, MAX_FILE)
-        root = read(data)
+        return _checked(report, _read_file(path, MAX_FILE), _Reading(report, find), environ, blind=blind)
     except YamlError as error:
         report.problem((), error.message, error.at)
-        return _outcome(report, None)
     except OSError as error:
         report.problem((), f"cannot be read: {(error.strerror or str(error)).lower()}", Mark())
-        return _outcome(report, None)
-    reading = _Reading(report, find)
+    return _outcome(report, None)
+
+
+def _checked(
+    report: Report, data: bytes, reading: "_Reading", environ: Environment[str, str], *, blind: bool = False
+) -> Checked:
+    """Raises YamlError where the text is not YAML."""
+    root = read(data)
     expansion = Expansion(environ, _read_text, lambda at, node, text: report.problem(at, text, node.at), blind=blind)
     config = reading.config(expansion.tree(root))
     if report.problems or expansion.unknown:
@@ -92,7 +110,7 @@ def check(
         check_reservations(config, reading.backends, prices, report, time.time())
     warnings = tuple(str(warning) for warning in sorted(report.warnings))
     digest = hashlib.sha256(data).hexdigest()[:12]
-    return _outcome(report, Loaded(path, config, reading.backends, warnings, digest, prices))
+    return _outcome(report, Loaded(report.file, config, reading.backends, warnings, digest, prices))
 
 
 def _prices(config: Config, report: Report) -> PriceTable:

@@ -27,7 +27,7 @@ from sluice.process.signals import UNUSED_SIGNALS, Terminal, ignore_unused_signa
 from sluice.runtime.descriptors import limit_of_files
 from sluice.runtime.runtime import Runtime
 from sluice.server import Acceptor, Listener
-from sluice.telemetry.logs import Lines
+from sluice.telemetry.logs import Lines, quiet_libraries
 from sluice.version import VERSION
 
 LISTENS, LEAVES = b"1", b"2"
@@ -175,6 +175,7 @@ async def _serve(loaded: Loaded, worker: Worker | None) -> int:
                 loaded, ports=ports, before_listening=lambda: until_gone.enter_context(_signals(stop, hurry, worker, gateway))
             )
             log, config = gateway.runtime.log, gateway.config
+            quiet_libraries(log)
             async with gateway:
                 gc.collect()
                 gc.freeze()  # what is here now stays: no use in looking at it again and again

@@ -53,7 +53,7 @@ from sluice.runtime.stores import (
 )
 from sluice.storage import Reason
 from sluice.storage.watch import StoreWatch
-from sluice.telemetry.logs import Lines, open_lines, open_log, quiet_libraries, standard_lines
+from sluice.telemetry.logs import Lines, open_lines, open_log, standard_lines
 from sluice.telemetry.metrics import Metrics, TargetSeries, zero_of_target
 from sluice.telemetry.notices import Notices, TargetNotices
 from sluice.telemetry.records import Records
@@ -84,7 +84,6 @@ class Runtime:
         dropped = self.metrics.child("log_errors").inc
         self.lines = lines or standard_lines(config.log, dropped, shared=config.server.workers > 1)
         self.log = open_log(self.lines, config.log.level)
-        quiet_libraries(self.log)
         self.notices = Notices(self.log, self._clock)
         self._backends = loaded.backends
         self._prices = loaded.prices

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from typing import Literal, Protocol, cast
 
 from sluice.server.bodies import Unfinished
-from sluice.server.exchange import Exchange, Terms, exchange_of
+from sluice.server.exchange import Exchange, Terms, exchange_of, unmapped
 from sluice.server.http1 import RequestParser
 
 State = Literal["head", "busy", "idle", "unread", "linger"]
@@ -78,7 +78,7 @@ class Connection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=listener.send_buffer)
         peername = transport.get_extra_info("peername")
-        self.peer = _unmapped(str(peername[0])) if isinstance(peername, tuple) else ""
+        self.peer = unmapped(str(peername[0])) if isinstance(peername, tuple) else ""
         if self._refused:
             self._refuse(OVERLOADED)
         elif listener.closing:
@@ -246,9 +246,3 @@ class Connection(asyncio.Protocol):
         if self._paused and self.transport is not None:
             self._paused = False
             self.transport.resume_reading()
-
-
-def _unmapped(address: str) -> str:
-    """An IPv4 address as such, where it came to a socket of both families (RFC 4291 2.5.5.2)."""
-    plain = address.removeprefix("::ffff:")
-    return address if ":" in plain else plain

@@ -22,12 +22,15 @@ from sluice.server.incoming import Incoming
 Pairs = Iterable[tuple[str, str]]
 
 NOT_FOR_PAGES = (
-    "X-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\n"
-    "Permissions-Policy: camera=(), geolocation=(), microphone=()\r\n"
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Permissions-Policy", "camera=(), geolocation=(), microphone=()"),
 )
 """No answer is a page: a browser that is led to one does not guess at its type, frame it, or tell where it came from."""
-NO_STORE = f"Cache-Control: no-store, no-transform\r\nX-Accel-Buffering: no\r\n{NOT_FOR_PAGES}"
 _field = ": ".join
+_NOT_FOR_PAGES = "".join(f"{_field(field)}\r\n" for field in NOT_FOR_PAGES)
+NO_STORE = f"Cache-Control: no-store, no-transform\r\nX-Accel-Buffering: no\r\n{_NOT_FOR_PAGES}"
 RETRY_AFTER = 1.0
 """Seconds after which there may be room again for a body that was given up."""
 REASONS = {status.value: status.phrase for status in HTTPStatus}
@@ -92,8 +95,7 @@ class Exchange(msgspec.Struct, eq=False):
 
     @property
     def query(self) -> Mapping[str, str]:
-        """The last of each name counts; what cannot be read is left out."""
-        return dict(parse_qsl(self.request.target.partition("?")[2], keep_blank_values=True, max_num_fields=None))
+        return query_of(self.request.target)
 
     @property
     def peer(self) -> str:
@@ -164,7 +166,7 @@ class Exchange(msgspec.Struct, eq=False):
         content = f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n" if status != 204 else ""
         head = (
             f"HTTP/1.1 {status} {REASONS.get(status, '')}\r\nDate: {self._listener.date()}\r\n{content}"
-            f"Cache-Control: no-store\r\n{NOT_FOR_PAGES}{self._fields(headers)}\r\n"
+            f"Cache-Control: no-store\r\n{_NOT_FOR_PAGES}{self._fields(headers)}\r\n"
         ).encode("latin-1")  # before anything is said: what cannot be written can still be answered 500
         self.status = status
         self.begun = self.said = True
@@ -258,7 +260,7 @@ def exchange_of(request: Incoming, connection: Client, listener: Terms) -> Excha
         request,
         request.method,
         request.fields,
-        target if "?" not in target and target[:1] == "/" else _path_of(target),
+        target if "?" not in target and target[:1] == "/" else path_of(target),
         time.monotonic(),
         listener.draining or not request.keep_alive or request.version != (1, 1),
         connection,
@@ -267,10 +269,21 @@ def exchange_of(request: Incoming, connection: Client, listener: Terms) -> Excha
     )
 
 
-def _path_of(target: str) -> str:
+def path_of(target: str) -> str:
     """The path of a request's target in origin-form or absolute-form (RFC 9112 3.2)."""
     path = target.partition("?")[0]
     if path.startswith("/"):
         return path
     _, _, rest = path.partition("://")
     return "/" + rest.partition("/")[2] if rest else path
+
+
+def query_of(target: str) -> Mapping[str, str]:
+    """The query of a request's target. The last of each name counts; what cannot be read is left out."""
+    return dict(parse_qsl(target.partition("?")[2], keep_blank_values=True, max_num_fields=None))
+
+
+def unmapped(address: str) -> str:
+    """An IPv4 address as such, where it came to a socket of both families (RFC 4291 2.5.5.2)."""
+    plain = address.removeprefix("::ffff:")
+    return address if ":" in plain else plain

@@ -1,0 +1,86 @@
+"""The applications: the API, and the admin routes of the same gateway."""
+
+from collections.abc import AsyncIterator, Mapping
+from os import PathLike, fspath
+from typing import Any
+
+from aiohttp import web
+from aiohttp.http import SERVER_SOFTWARE
+
+from sluice.api.routes import ADMIN, API
+from sluice.config.loader import Loaded, load, load_mapping
+from sluice.telemetry.logs import Lines
+from sluice.web.embedded import EmbeddedGateway, Routes
+from sluice.web.logger import LoggerLines
+
+GATEWAY = web.AppKey("gateway", EmbeddedGateway)
+ANY_PATH = "/{path:(?s:.*)}"
+"""Every path below the prefix, also with an encoded line feed in it: unknown ones are answered by the API, in its dialects."""
+
+Config = str | PathLike[str] | Mapping[str, Any] | Loaded
+"""A configuration: the path of its file, its sections as a mapping, or what `sluice.config.loader` made of either."""
+
+
+def application(config: Config, *, lines: Lines | None = None) -> web.Application:
+    """The API of the gateway with this configuration. Its state lives from the application's startup to its cleanup.
+
+    On shutdown, calls in flight may finish within `server.drain_timeout`; those left are ended by an error in their dialect.
+    `lines`: where log lines go, in place of the logger "sluice". Raises ConfigError.
+    """
+    gateway = EmbeddedGateway(_loaded(config), lines or LoggerLines())
+
+    async def running(app: web.Application) -> AsyncIterator[None]:
+        async with gateway:
+            yield
+
+    async def drain(app: web.Application) -> None:
+        await gateway.drain()
+
+    app = _routed(gateway, API)
+    app.cleanup_ctx.append(running)
+    app.on_shutdown.append(drain)
+    return app
+
+
+def admin(app: web.Application) -> web.Application:
+    """The admin routes (metrics, keys, budgets, usage, conversations, probes) of the gateway that `application` made.
+
+    They answer 503 while that application is not running. As on the admin port of `sluice serve`, /metrics asks for no key:
+    put it where only operators can reach it.
+    """
+    return _routed(app[GATEWAY], ADMIN)
+
+
+def _routed(gateway: EmbeddedGateway, routes: Routes) -> web.Application:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return await gateway.answer(request, routes)
+
+    # For an application that is run by itself; a mounted one is served as its parent's runner says. Without
+    # handler_cancellation it takes up to a second until a call ends whose client has left. The API decompresses bodies
+    # itself, within its bounds.
+    keepalive = float(gateway.config.server.keepalive_timeout)
+    app = web.Application(handler_args={"handler_cancellation": True, "auto_decompress": False, "keepalive_timeout": keepalive})
+    app[GATEWAY] = gateway
+    app.router.add_route("*", ANY_PATH, handle, expect_handler=_wait)
+    app.on_response_prepare.append(_without_server)
+    return app
+
+
+async def _wait(request: web.Request) -> None:
+    """Leave it to whoever reads the body to ask for it."""
+
+
+async def _without_server(request: web.Request, response: web.StreamResponse) -> None:
+    """Leave out what aiohttp says of its version and Python's; a host that sets a Server field of its own keeps it."""
+    if response.headers.get("Server") == SERVER_SOFTWARE:
+        del response.headers["Server"]
+
+
+def _loaded(config: Config) -> Loaded:
+    match config:
+        case Loaded():
+            return config
+        case Mapping():
+            return load_mapping(config)
+        case _:
+            return load(fspath(config))

@@ -1,0 +1,112 @@
+"""A gateway within somebody else's aiohttp server: its state, the requests that it answers, and how they end."""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+
+from sluice.api.routes import ADMIN, API, Api, Handler
+from sluice.config.loader import Loaded
+from sluice.runtime.runtime import Runtime
+from sluice.server.bodies import Unfinished
+from sluice.telemetry.logs import Lines
+from sluice.web.exchange import AiohttpExchange
+
+Routes = Mapping[str, Mapping[str, Handler]]
+LAST_ANSWERS = 1.0
+"""Seconds that clients have, at the end, to take the errors that end their answers."""
+
+
+class EmbeddedGateway:
+    """`async with` opens stores, begins to look at deadlines, and serves; leaving it ends what is left at once.
+
+    Once a second it looks whether the client of each request is still there: a mounted application is not told by aiohttp
+    (its handlers are cancelled only where the parent's runner says so). `exchanges`: the requests that
+    have not been answered to their ends, and the tasks of their calls; `answering`: all tasks of calls.
+    """
+
+    def __init__(self, loaded: Loaded, lines: Lines) -> None:
+        self.config = loaded.config
+        self.draining = False
+        self.unfinished = Unfinished(int(loaded.config.server.body_memory))
+        self._loaded = loaded
+        self._lines = lines
+        self._apis: dict[int, Api] = {}
+        self.exchanges: dict[AiohttpExchange, asyncio.Task[None]] = {}
+        self.answering: set[asyncio.Task[None]] = set()
+        self._left = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        """Raises OSError and the like, where a store cannot be opened."""
+        runtime = self.runtime = Runtime(self._loaded, self._lines)
+        await runtime.open()
+        self._ticking = asyncio.create_task(runtime.tick(self._sweep))
+        runtime.start_probes()
+        runtime.authenticator.start()
+        self._apis = {id(routes): Api(runtime, routes) for routes in (API, ADMIN)}
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._apis.clear()
+        self._ticking.cancel()
+        for task in self.answering:
+            task.cancel()
+        if self.answering:  # what they settle at their end must be under way before the stores are closed
+            await asyncio.wait(list(self.answering), timeout=LAST_ANSWERS)
+        await self.runtime.close()
+
+    async def answer(self, request: web.Request, routes: Routes) -> web.StreamResponse:
+        """Answer a request by the API's or the admin's routes. Returns the response, which has been sent."""
+        api = self._apis.get(id(routes))
+        if api is None:
+            raise web.HTTPServiceUnavailable
+        exchange = AiohttpExchange(request, self)
+        answering = asyncio.create_task(_call(api, exchange))
+        self.answering.add(answering)
+        answering.add_done_callback(self.answering.discard)
+        answering.add_done_callback(exchange.ended)
+        self.exchanges[exchange] = answering
+        try:
+            await exchange.deliver()
+            await asyncio.wait([answering])  # as on a connection of our own: the next request comes when this one is settled
+        except ConnectionError:  # the client has left, which aiohttp finds out when it ends the response
+            pass
+        finally:
+            answering.cancel()
+            del self.exchanges[exchange]
+            self._left.set()
+        return exchange.response or web.Response(status=500)
+
+    async def drain(self) -> None:
+        """Let calls finish within `drain_timeout`; then tell those that are left, in-band, that they end."""
+        self.draining = self.runtime.draining = True
+        pipeline = self.runtime.pipeline
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(float(self.config.server.drain_timeout)):
+                await self._answered()
+                await pipeline.idle()
+        for flow in list(pipeline.flows):
+            flow.drain()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_ANSWERS):
+                await self._answered()
+
+    async def _answered(self) -> None:
+        while self.exchanges:
+            self._left.clear()
+            await self._left.wait()
+
+    def _sweep(self, now: float) -> None:
+        bound = float(self.config.server.write_idle)
+        for exchange, answering in list(self.exchanges.items()):
+            if exchange.client_is_gone:
+                answering.cancel()
+            elif exchange.said and exchange.blocked_since and now - exchange.blocked_since > bound:
+                exchange.abort()  # until it is said, the call looks at this itself
+
+
+async def _call(api: Api, exchange: AiohttpExchange) -> None:
+    await api(exchange)

@@ -1,0 +1,293 @@
+"""One aiohttp request and its answer, as the routes need them (`sluice.api.request.Request`).
+
+The routes write from callbacks and never wait. `deliver`, in aiohttp's handler, sends what they have written, and has the
+upstream paused while aiohttp's transport is full.
+"""
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Iterable, Mapping
+from typing import Protocol, cast
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import HttpVersion11, StreamWriter
+
+from sluice.backends.transport import UpstreamResponse
+from sluice.config.types import Config
+from sluice.errors import BadRequest, PayloadTooLarge, RequestTimeout, Unavailable
+from sluice.server.bodies import Pace, Unfinished
+from sluice.server.exchange import NOT_FOR_PAGES, RETRY_AFTER, path_of, query_of, unmapped
+from sluice.wire.fields import by_name
+
+DECODED = {"gzip", "deflate", "br", "zstd"}
+"""Codings that aiohttp undoes for a mounted application, whose parent's runner decides about it."""
+NO_STORE = (("Cache-Control", "no-store, no-transform"), ("X-Accel-Buffering", "no"), *NOT_FOR_PAGES)
+
+
+class Terms(Protocol):
+    """What an exchange needs of the gateway that answers it."""
+
+    config: Config
+    draining: bool
+    unfinished: Unfinished
+
+
+class AiohttpExchange:
+    """`response`: the answer, as far as it has been begun. `said`: all of it has been written, if not sent.
+
+    The other fields are those of `sluice.server.exchange.Exchange`.
+    """
+
+    def __init__(self, request: web.Request, terms: Terms) -> None:
+        self._request = request
+        self._terms = terms
+        self._decoded = len(request.match_info.apps) > 1
+        self._pending = bytearray()
+        self._moved = asyncio.Event()  # there is something to send, or nothing more will come
+        self._free = asyncio.Event()
+        self._over = False
+        self._detached = False
+        self._close_after = False
+        self._given_up = False
+        self._reading: asyncio.Timeout | None = None
+        self._upstream: UpstreamResponse | None = None
+        self.response: web.StreamResponse | None = None
+        self.said = False
+        self.received = time.monotonic()
+        self.method = request.method
+        self.path = _path_within(request)
+        self.raw_headers = tuple((name, value.strip(b" \t")) for name, value in request.raw_headers)
+        self.headers: Mapping[str, str] = self._headers()
+        self.peer = unmapped(request.remote or "")
+        self.extra: list[tuple[str, str]] = []
+        self.caller: str | None = None
+        self.status = 0
+        self.begun = False
+        self.last_write = 0.0
+        self.blocked_since = 0.0
+
+    # --- the request
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        return query_of(self._request.raw_path)
+
+    @property
+    def client_is_gone(self) -> bool:
+        transport = self._request.transport
+        return transport is None or transport.is_closing()
+
+    def _headers(self) -> dict[str, str]:
+        """By lower-case name, repeated ones joined: a credential that is given twice must be seen as one."""
+        fields = by_name(self.raw_headers)
+        if self._decoded and fields.get("content-encoding", "").lower() in DECODED:
+            del fields["content-encoding"]
+        return fields
+
+    def body_now(self) -> bytes | None:
+        return None
+
+    async def body(self) -> bytes:
+        """The whole body, within the bounds of our own server's (`sluice.server.exchange`), which raises the same errors."""
+        server = self._terms.config.server
+        limit = int(server.body_limit)
+        if (self._request.content_length or 0) > limit:
+            raise self._too_large(limit)
+        await self._continue()
+        clock = asyncio.get_running_loop().time
+        pace = Pace(float(server.body_timeout), clock())
+        body = bytearray()
+        try:
+            while piece := await self._piece(pace.due):
+                body += piece
+                if len(body) > limit:
+                    raise self._too_large(limit)
+                self._terms.unfinished.keep(self, len(body))
+                pace.came(len(piece), clock())
+        finally:
+            self._terms.unfinished.keep(self, 0)
+        return bytes(body) or await self._request.read()  # where a middleware of the host's has read it before
+
+    async def _continue(self) -> None:
+        """Ask for the body, where the client waits for that (RFC 9110 10.1.1): only now, for it may have been refused."""
+        request = self._request
+        if self.headers.get("expect", "").lower() == "100-continue" and request.version == HttpVersion11:
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    async def _piece(self, due: float) -> bytes:
+        try:
+            async with asyncio.timeout_at(due) as self._reading:
+                return await self._request.content.readany()
+        except TimeoutError:
+            self._close_after = True
+            if self._given_up:
+                raise Unavailable("Too many bodies are on their way; this one was given up", retry_after=RETRY_AFTER) from None
+            raise RequestTimeout("The body did not arrive in time") from None
+        except web.RequestPayloadError:
+            self._close_after = True
+            raise BadRequest("The body's framing is broken") from None
+        except ConnectionError:
+            return await self._left()
+        finally:
+            self._reading = None
+
+    async def _left(self) -> bytes:
+        """The client has left: the call is cancelled, as it would be while anything else is waited for."""
+        if (task := asyncio.current_task()) is not None:
+            task.cancel()
+        await asyncio.sleep(0)
+        return b""
+
+    def give_up(self) -> None:
+        """Other bodies need the memory that this unfinished one takes; the client is answered 503."""
+        self._given_up = True
+        if self._reading is not None and not self._reading.expired():
+            self._reading.reschedule(0.0)
+
+    def _too_large(self, limit: int) -> PayloadTooLarge:
+        self._close_after = True
+        return PayloadTooLarge(f"The body may have {limit} bytes")
+
+    # --- the answer
+
+    def reply(
+        self, status: int, body: bytes, headers: Iterable[tuple[str, str]] = (), content_type: str = "application/json"
+    ) -> None:
+        """A whole answer."""
+        kind = [("Content-Type", content_type)] if status != 204 else []
+        fields = [("Cache-Control", "no-store"), *NOT_FOR_PAGES, *self.extra, *headers, *kind]
+        self._begin(web.Response(status=status, body=body, headers=_sendable(fields)))
+        self._finish()
+
+    def begin(self, content_type: str, headers: Iterable[tuple[str, str]] = ()) -> None:
+        """The head of a 200; it leaves with the first chunk."""
+        fields = [("Content-Type", content_type), *self.extra, *headers, *NO_STORE]
+        self._begin(web.StreamResponse(headers=_sendable(fields)))
+
+    def _begin(self, response: web.StreamResponse) -> None:
+        if self._close_after or self._terms.draining:
+            response.force_close()
+        self.response = response
+        self.status = response.status
+        self.begun = True
+
+    def write(self, data: bytes, *, last: bool = False) -> None:
+        """One chunk; `last` ends the body with it."""
+        self.last_write = time.monotonic()
+        if not self._detached:
+            self._pending += data
+            if len(self._pending) > self._terms.config.server.send_buffer and not self.blocked_since:
+                self._block()
+        if last:
+            self._finish()
+        self._moved.set()
+
+    def fail(self, data: bytes) -> None:
+        """The error that ends an answer which has begun."""
+        self.write(data, last=True)
+
+    def attach(self, upstream: UpstreamResponse | None) -> None:
+        """The upstream to pause while the client does not read."""
+        self._upstream = upstream
+        if upstream is not None and self.blocked_since:
+            upstream.pause()
+
+    async def writable(self) -> None:
+        """Waits while the client does not read."""
+        if self.blocked_since:
+            self._free.clear()
+            await self._free.wait()
+
+    def detach(self) -> None:
+        """The client has left, and the call goes on without it: nothing is kept, nothing holds the upstream up."""
+        self._detached = True
+        self._pending.clear()
+        self._unblock()
+
+    def abort(self) -> None:
+        """Close the connection at once, unsent bytes included."""
+        transport = self._request.transport
+        if transport is not None:
+            transport.abort()
+
+    def ended(self, answering: "asyncio.Task[None]") -> None:
+        """The call has ended. Where it has not written the end of its answer, the client must see that it was cut."""
+        if not self.said:
+            self.abort()
+        self._over = True
+        self._moved.set()
+
+    # --- for aiohttp's handler
+
+    async def deliver(self) -> None:
+        """Send the answer, as fast as the client takes it. Raises ConnectionError where the client has left."""
+        await self._moved.wait()
+        response = self.response
+        if response is None:
+            return
+        await response.prepare(self._request)
+        if isinstance(response, web.Response):
+            self._block()
+        else:
+            self._bound_kernel()
+            await self._deliver_stream(self._request.writer)
+        if self.said:
+            await response.write_eof()
+        self._unblock()
+
+    async def _deliver_stream(self, writer: AbstractStreamWriter) -> None:
+        chunks = cast(StreamWriter, writer)
+        while self._pending or not self._over:
+            await self._moved.wait()
+            self._moved.clear()
+            data = bytes(self._pending)
+            self._pending.clear()
+            if data:
+                await chunks.write(data, drain=False)
+            if self._request.protocol.writing_paused:
+                if not self.blocked_since:
+                    self._block()
+                await chunks.drain()
+            if self.blocked_since:
+                self._unblock()
+
+    def _bound_kernel(self) -> None:
+        """Bound what waits for a slow reader, here and in the kernel, as our own listener does."""
+        transport, size = self._request.transport, int(self._terms.config.server.send_buffer)
+        if transport is not None:
+            transport.set_write_buffer_limits(high=size)
+            raw = transport.get_extra_info("socket")
+            with contextlib.suppress(OSError, AttributeError):  # a Unix socket has none; not every system knows it
+                raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
+
+    def _finish(self) -> None:
+        self.said = self._over = True
+        self._moved.set()
+
+    def _block(self) -> None:
+        self.blocked_since = time.monotonic()
+        if self._upstream is not None:
+            self._upstream.pause()
+
+    def _unblock(self) -> None:
+        self.blocked_since = 0.0
+        self._free.set()
+        if self._upstream is not None:
+            self._upstream.resume()
+
+
+def _sendable(fields: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The same. Raises UnicodeEncodeError before anything is sent, as our own server does; aiohttp would send UTF-8."""
+    for _, value in fields:
+        value.encode("latin-1")
+    return fields
+
+
+def _path_within(request: web.Request) -> str:
+    """The path as it was sent, without the prefix that the application is mounted under."""
+    resource = request.match_info.route.resource
+    prefix = resource.canonical.removesuffix("/{path}") if resource is not None else ""
+    return path_of(request.raw_path).removeprefix(prefix)
