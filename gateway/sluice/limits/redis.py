@@ -315,8 +315,9 @@ class RedisStore:
             again = await self._pipeline([("EVAL", self._script, *runs[index]) for index in unknown])
             for index, reply in zip(unknown, again, strict=True):
                 replies[index] = reply
-        if any(isinstance(reply, Exception) and reason_of(reply) in LEAVE for reply in replies):
-            raise RedisFailed("readonly")  # a replica answered where the master was: it has done nothing of what was asked
+        for reply in replies:  # of a replica where the master was, say: it has done nothing of what was asked
+            if isinstance(reply, Exception) and (reason := reason_of(reply)) in LEAVE:
+                raise RedisFailed(reason)
         return replies
 
     async def _pipeline(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
