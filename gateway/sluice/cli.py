@@ -5,12 +5,15 @@ Each command imports what it needs when it runs, so that none waits for the othe
 """
 
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import click
 
 HEALTH_URL = "http://127.0.0.1:8081/livez"
+
+T = TypeVar("T")
 
 
 def main() -> NoReturn:
@@ -132,19 +135,22 @@ def config() -> None:
 
 @config.command()
 def schema() -> None:
-    """Print the JSON Schema of the configuration, the options of every installed backend included."""
+    """Print the JSON Schema of the configuration, the options of every installed backend and kind of credentials included."""
     import json
 
+    from sluice.backends.credentials import find_kind, installed_kinds
     from sluice.backends.protocol import find_backend, installed
     from sluice.config.schema import json_schema
 
-    found = {}
-    for name in installed():
-        try:
-            found[name] = find_backend(name)
-        except LookupError as error:
-            click.echo(f"warning: {error}", err=True)
-    click.echo(json.dumps(json_schema(found), indent=2, ensure_ascii=False))
+    def loaded(names: Iterable[str], find: Callable[[str], T]) -> Iterator[tuple[str, T]]:
+        for name in names:
+            try:
+                yield name, find(name)
+            except LookupError as error:
+                click.echo(f"warning: {error}", err=True)
+
+    whole = json_schema(dict(loaded(installed(), find_backend)), dict(loaded(installed_kinds(), find_kind)))
+    click.echo(json.dumps(whole, indent=2, ensure_ascii=False))
 
 
 @cli.group()

@@ -27,7 +27,8 @@ def nodes(schema: Any) -> Iterator[dict[str, Any]]:
 
 def test_every_option_is_described() -> None:
     schema = json.loads(COMMITTED.read_text())
-    sections = [schema, *schema["$defs"].values(), *(option["then"] for option in schema["$defs"]["Upstream"]["allOf"])]
+    plugged = [option["then"] for name in ("Upstream", "Credential") for option in schema["$defs"][name]["allOf"]]
+    sections = [schema, *schema["$defs"].values(), *plugged]
     bare = [
         name
         for section in sections
@@ -38,7 +39,8 @@ def test_every_option_is_described() -> None:
 
 
 def test_the_committed_schema_is_current() -> None:
-    assert json.loads(COMMITTED.read_text()) == json_schema(bundled()), "run: sluice config schema > config/schema.json"
+    whole = json_schema(bundled(), bundled("sluice.credentials"))
+    assert json.loads(COMMITTED.read_text()) == whole, "run: sluice config schema > config/schema.json"
 
 
 def test_every_reference_leads_somewhere_and_every_pattern_compiles() -> None:
@@ -74,7 +76,7 @@ def test_a_backends_options_follow_its_name() -> None:
 def test_every_section_is_described_and_closed() -> None:
     for name, section in json_schema()["$defs"].items():
         assert section["description"], name
-        assert section["additionalProperties"] is (name == "Upstream")
+        assert section["additionalProperties"] is (name in ("Upstream", "Credential"))
 
 
 @pytest.mark.parametrize("field", ["store", "secret"])

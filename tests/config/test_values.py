@@ -233,9 +233,9 @@ def test_the_version_is_the_distributions() -> None:
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == VERSION
 
 
-def bundled() -> dict[str, type]:
-    """Our own backends, as pyproject.toml declares them, installed or not."""
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["sluice.backends"]
+def bundled(group: str = "sluice.backends") -> dict[str, type]:
+    """Our own backends (or credentials), as pyproject.toml declares them, installed or not."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"][group]
     parts = {name: target.split(":") for name, target in declared.items()}
     return {name: getattr(import_module(module), cls) for name, (module, cls) in parts.items()}
 

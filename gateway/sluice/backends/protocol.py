@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
+from sluice.backends.discovery import entries, struct_of
 from sluice.backends.transport import Headers, Transport, UpstreamRequest
 from sluice.errors import UpstreamError
 from sluice.model.chat import ChatRequest
@@ -24,24 +25,12 @@ GROUP = "sluice.backends"
 
 def installed() -> dict[str, "EntryPoint"]:
     """The backends of this environment, by name: ours and everyone's, wherever a distribution declares them."""
-    from importlib.metadata import entry_points
-
-    return {entry.name: entry for entry in entry_points(group=GROUP)}
+    return entries(GROUP)
 
 
 def find_backend(name: str) -> type[msgspec.Struct]:
     """The backend called `name`, a Struct. Raises LookupError, saying which there are or why it cannot be loaded."""
-    backends = installed()
-    if name not in backends:
-        known = ", ".join(sorted(backends)) or "none (is the distribution installed?)"
-        raise LookupError(f'no backend "{name}"; installed: {known}')
-    try:
-        found = backends[name].load()
-    except Exception as error:  # a plugin's import may fail in any way; the file that names it is told
-        raise LookupError(f'backend "{name}" cannot be loaded: {type(error).__name__}: {error}') from error
-    if not (isinstance(found, type) and issubclass(found, msgspec.Struct)):
-        raise LookupError(f'backend "{name}" cannot be loaded: {found!r} is not a msgspec Struct')
-    return found
+    return struct_of(GROUP, name, "backend")
 
 
 B = TypeVar("B", bound="Backend")
@@ -111,6 +100,8 @@ class Backend(Protocol):
     """One upstream dialect. `dialect` names the client dialect that it can pass through, or is empty.
 
     One that speaks HTTP has its address as the option `base_url`, and may have `endings`: what people leave at the end of it.
+    `credential_kinds` names the kinds of credentials that fit it (none, if it is not there), `key_field` says how a plain key
+    is sent (`sluice.backends.credentials`; a Bearer token, if it is not there).
     """
 
     dialect: ClassVar[str]

@@ -16,15 +16,17 @@ from typing import Any, cast
 import msgspec
 from msgspec import inspect
 
+from sluice.backends.credentials import ConfiguredCredential
 from sluice.backends.protocol import Backend, find_backend
 from sluice.config.checks import Checks, not_shared
+from sluice.config.credentials import CredentialReading
 from sluice.config.interpolation import Expansion
 from sluice.config.limit_checks import check_reservations
 from sluice.config.price_file import bundled_prices, listed, read_prices
 from sluice.config.problems import Path as KeyPath
 from sluice.config.problems import Problem, Report, suggestion
-from sluice.config.types import Config, Tier, Upstream, targets_of
-from sluice.config.validation import INVALID, Walk
+from sluice.config.types import Config, Credential, Tier, Upstream, targets_of
+from sluice.config.validation import INVALID, Walk, fields_of
 from sluice.config.yamltext import Mapping, Mark, Node, YamlError, read
 from sluice.errors import ConfigError
 from sluice.pricing.prices import PriceTable, price_at
@@ -36,7 +38,8 @@ FindBackend = Callable[[str], type[msgspec.Struct]]
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """A configuration that can be used. `backends`: one instance per upstream, by the upstream's name.
+    """A configuration that can be used. `backends`: one instance per upstream, by the upstream's name. `credentials`: those of
+    upstreams that have any beside their backend's own key.
 
     `warnings` are complete lines, ready to print. `hash` names the file's bytes (before ${VAR}), for metrics and logs.
     `prices` reads the table that comes with the gateway when it is first asked; it raises ConfigError where that is broken.
@@ -48,6 +51,7 @@ class Loaded(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
     hash: str = ""
     prices: PriceTable = PriceTable({})
+    credentials: Environment[str, tuple[ConfiguredCredential, ...]] = {}
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -88,7 +92,7 @@ def check(
     """
     report = Report(path)
     try:
-        return _checked(report, _read_file(path, MAX_FILE), _Reading(report, find), environ, blind=blind)
+        return _checked(report, _read_file(path, MAX_FILE), _Reading(report, find, blind=blind), environ, blind=blind)
     except YamlError as error:
         report.problem((), error.message, error.at)
     except OSError as error:
@@ -110,7 +114,7 @@ def _checked(
         check_reservations(config, reading.backends, prices, report, time.time())
     warnings = tuple(str(warning) for warning in sorted(report.warnings))
     digest = hashlib.sha256(data).hexdigest()[:12]
-    return _outcome(report, Loaded(report.file, config, reading.backends, warnings, digest, prices))
+    return _outcome(report, Loaded(report.file, config, reading.backends, warnings, digest, prices, reading.credentials.found))
 
 
 def _prices(config: Config, report: Report) -> PriceTable:
@@ -176,13 +180,14 @@ def _read_text(path: str) -> str:
 class _Reading:
     """One walk over one file: its sections, and the backends that its upstreams name."""
 
-    def __init__(self, report: Report, find: FindBackend) -> None:
+    def __init__(self, report: Report, find: FindBackend, *, blind: bool = False) -> None:
         self._report = report
         self._find = find
         self.backends: dict[str, Backend] = {}
+        self.credentials = CredentialReading(report, blind=blind)
 
     def config(self, root: Node) -> Any:
-        walk = Walk(self._report, {Upstream: self._upstream})
+        walk = Walk(self._report, {Upstream: self._upstream, Credential: self.credentials.section})
         config = walk.value(root, inspect.type_info(Config))
         if isinstance(root, Mapping):
             checks = Checks(self._report, _names(root, "upstreams"), _names(root, "aliases"))
@@ -191,22 +196,25 @@ class _Reading:
         return config
 
     def _upstream(self, walk: Walk, node: Mapping, path: KeyPath) -> Upstream:
-        own = [field for field in _fields(Upstream) if field.name != "options"]
+        own = [field for field in fields_of(Upstream) if field.name != "options"]
         values = walk.fields(node, own, path)
         backend = self._backend(node, values["backend"], path)
         if backend is None:
             return Upstream(**values)
-        options = [field for field in _fields(backend) if field.encode_name not in {field.encode_name for field in own}]
+        options = [field for field in fields_of(backend) if field.encode_name not in {field.encode_name for field in own}]
         walk.unknown(node, [field.encode_name for field in (*own, *options)], path)
         before = len(self._report.problems)
         given = walk.fields(node, options, path)
         if len(self._report.problems) == before and INVALID not in given.values():
             self._construct(backend, given, node, path)
-        return Upstream(**values, options=given)
+        upstream = Upstream(**values, options=given)
+        if "credentials" in node.entries:
+            self.credentials.of_upstream(upstream, backend, path)
+        return upstream
 
     def _backend(self, node: Mapping, name: Any, path: KeyPath) -> type[msgspec.Struct] | None:
         if name is INVALID:
-            own = {field.encode_name for field in _fields(Upstream)} - {"options"}
+            own = {field.encode_name for field in fields_of(Upstream)} - {"options"}
             for key, entry in node.entries.items():
                 if key not in own and (hint := suggestion(key, own)):
                     self._report.problem((*path, key), f'unknown key "{key}"{hint}', entry.at)
@@ -235,10 +243,6 @@ def _check_sendable(backend: Backend) -> None:
 
     heads = Heads(origin_of(base_url), backend.credentials(), "")
     heads.of(backend.request(ChatRequest("", "m", (Message("user", (Text("x"),)),)), "m"))
-
-
-def _fields(struct: type[msgspec.Struct]) -> tuple[inspect.Field, ...]:
-    return cast(inspect.StructType, inspect.type_info(struct)).fields
 
 
 def _names(root: Mapping, section: str) -> list[str]:

@@ -1,7 +1,8 @@
 """The configuration's types as JSON Schema (draft 2020-12), for editors that complete and check YAML.
 
 Written by `sluice config schema`. It says what the types say; references between sections are `sluice check`'s work.
-An upstream's options follow the backend that it names, for every backend given here, and are open for others.
+An upstream's options follow the backend that it names, for every backend given here, and are open for others; so do a
+credential's with its kind.
 """
 
 import re
@@ -12,7 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-from sluice.config.types import Config, Upstream
+from sluice.config.types import Config, Credential, Upstream
 from sluice.config.units import Bytes, Rate, Seconds, Secret
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -22,17 +23,21 @@ _REFERENCE = r"\$\{[^}]*\}"  # ${VAR} in place of any value that is not text
 Schema = dict[str, Any]
 
 
-def json_schema(backends: Mapping[str, type[msgspec.Struct]] | None = None) -> Schema:
-    """The schema of the whole file; `backends` by the name that an upstream gives."""
-    schemas = _Schemas(backends or {})
+Structs = Mapping[str, type[msgspec.Struct]]
+
+
+def json_schema(backends: Structs | None = None, kinds: Structs | None = None) -> Schema:
+    """The schema of the whole file; `backends` by the name that an upstream gives, `kinds` of credentials by theirs."""
+    schemas = _Schemas({Upstream: ("backend", backends or {}), Credential: ("kind", kinds or {})})
     root = schemas.of(inspect.type_info(Config))
     return {"$schema": DRAFT, "title": "Sluice configuration", **root, "$defs": dict(sorted(schemas.defs.items()))}
 
 
 class _Schemas:
-    def __init__(self, backends: Mapping[str, type[msgspec.Struct]]) -> None:
+    def __init__(self, plugged: Mapping[type, tuple[str, Structs]]) -> None:
+        """`plugged`: sections with options of a plugin's, by the key that names it."""
         self.defs: dict[str, Schema] = {}
-        self._backends = backends
+        self._plugged = plugged
 
     def of(self, kind: inspect.Type) -> Schema:
         match kind:
@@ -56,7 +61,7 @@ class _Schemas:
         name = kind.cls.__name__
         if name not in self.defs:
             self.defs[name] = {}  # taken, should the type hold itself
-            self.defs[name] = self._upstream(kind) if kind.cls is Upstream else self._section(kind)
+            self.defs[name] = self._open(kind) if kind.cls in self._plugged else self._section(kind)
         return {"$ref": f"#/$defs/{name}"}
 
     def _section(self, kind: inspect.StructType) -> Schema:
@@ -79,22 +84,26 @@ class _Schemas:
                 return {**schema, "default": _plain(field.default)}
         return schema
 
-    def _upstream(self, kind: inspect.StructType) -> Schema:
+    def _open(self, kind: inspect.StructType) -> Schema:
+        key, plugins = self._plugged[kind.cls]
         section = self._section(kind)
         del section["properties"]["options"]
-        if self._backends:
-            section["properties"]["backend"] |= {"examples": sorted(self._backends)}
+        if plugins:
+            section["properties"][key] |= {"examples": sorted(plugins)}
         section["additionalProperties"] = True
-        section["allOf"] = [self._options(name, self._backends[name], section) for name in sorted(self._backends)]
+        section["allOf"] = [self._options(key, name, plugins[name], section) for name in sorted(plugins)]
         return section
 
-    def _options(self, name: str, backend: type[msgspec.Struct], upstream: Schema) -> Schema:
-        info = inspect.type_info(backend)
+    def _options(self, key: str, name: str, plugin: type[msgspec.Struct], open_: Schema) -> Schema:
+        info = inspect.type_info(plugin)
         assert isinstance(info, inspect.StructType)
-        own = {key: True for key in upstream["properties"]}
+        own = {key: True for key in open_["properties"]}
         options = self._section(info)
         options["properties"] = {**options["properties"], **own}
-        return {"if": {"properties": {"backend": {"const": name}}, "required": ["backend"]}, "then": options}
+        named: Schema = {"properties": {key: {"const": name}}}
+        if open_["properties"][key].get("default") != name:
+            named["required"] = [key]
+        return {"if": named, "then": options}
 
 
 def comments_of(cls: type) -> dict[str, str]:

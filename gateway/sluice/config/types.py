@@ -150,6 +150,18 @@ class _Fitted(_Section, frozen=True, kw_only=True):
     roles: dict[str, str | None] = {}  # roles of messages that go under another name
 
 
+class Credential(_Section, frozen=True):
+    """One account of an upstream. Every other key beside these is an option of its kind.
+
+    `options` are these as they were validated: never a key of the file.
+    """
+
+    kind: str = "static"  # where its key or token comes from: static, file, or a plugin's
+    name: Name | None = None  # what metrics and logs call it; default: its number, from 1
+    weight: Annotated[float, Meta(ge=0)] = 1.0  # its share of the requests; 0: only where no other is usable
+    options: dict[str, Any] = {}  # the kind's own options
+
+
 class Upstream(_Fitted, frozen=True, kw_only=True):
     """One provider account or server. Every other key beside these is an option of the backend (base_url, api_key …).
 
@@ -167,6 +179,7 @@ class Upstream(_Fitted, frozen=True, kw_only=True):
     proxy: Secret | None = None  # http://[user:password@]host:port to tunnel through (CONNECT)
     limits: CallLimits = CallLimits()  # of all calls to it: a target that has no room is passed over
     forward: dict[str, Literal["any"] | tuple[str, ...]] = {}  # the callers' headers that it gets, with the values that may be
+    credentials: Credential | tuple[Credential, ...] = ()  # in place of the backend's api_key: one account, or several
     options: dict[str, Any] = {}  # the backend's own options
 
 
@@ -205,6 +218,11 @@ class Tier(_Section, frozen=True):
     targets: tuple[Target, ...]  # the targets of this tier
     strategy: Strategy = "weighted"  # in which order they are asked
     affinity: Literal["session", "key", "prefix"] = "session"  # what keeps callers at one target, for the strategy affinity
+
+
+def credentials_of(upstream: Upstream) -> tuple[Credential, ...]:
+    given = upstream.credentials
+    return (given,) if isinstance(given, Credential) else given
 
 
 def targets_of(tier: tuple[Target, ...] | Tier) -> tuple[Target, ...]:

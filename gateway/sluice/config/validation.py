@@ -9,8 +9,9 @@ import math
 import operator
 import re
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
+import msgspec
 from msgspec import inspect
 
 from sluice.config.hints import FLAT_TIER, about_list, about_names, about_section, about_unknown, flat_tier
@@ -29,6 +30,11 @@ INVALID: Any = _Invalid()
 
 
 Special = Callable[["Walk", Mapping, Path], Any]
+
+
+def fields_of(struct: type[msgspec.Struct]) -> tuple[inspect.Field, ...]:
+    """The fields of a Struct, with their types, as the walk reads them."""
+    return cast(inspect.StructType, inspect.type_info(struct)).fields
 
 
 class Walk:

@@ -12,7 +12,7 @@ keep the books.
 import asyncio
 import random
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -430,7 +430,7 @@ class Pipeline:
                 target.health.abandoned(attempt.probe)
             else:
                 attempt.outcome = OUTCOMES[error.kind]
-                conceal(error, secrets_of(target.backend))
+                conceal(error, secrets_of(target.backend, target.transport))
                 target.health.failed(error, attempt.probe)
             raise
         finally:
@@ -560,10 +560,11 @@ def _deadline(flow: Flow, timeout: float) -> asyncio.TimerHandle:
     return asyncio.get_running_loop().call_later(timeout, flow.scope.end, late)
 
 
-def secrets_of(backend: Backend) -> list[str]:
-    """What an upstream is sent to know the gateway by: not to be read in its errors by callers."""
+def secrets_of(backend: Backend, transport: object = None) -> list[str]:
+    """What an upstream is sent to know the gateway by, of now: not to be read in its errors by callers."""
     named = (value for name, value in getattr(backend, "headers", {}).items() if _SECRET.search(name))
-    values = [*(value for _, value in backend.credentials()), *named]
+    signing: Callable[[], Iterable[str]] = getattr(transport, "secrets", tuple)
+    values = [*(value for _, value in backend.credentials()), *named, *signing()]
     return [part for value in values for part in (value, value.partition(" ")[2]) if part]
 
 

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import time
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from sluice.aio.deferred import Later
+from sluice.backends.credentials import ConfiguredCredential
 from sluice.backends.protocol import AnswersWhole, Backend, with_rules
 from sluice.backends.transport import Transport
 from sluice.config.loader import Loaded
@@ -40,6 +41,7 @@ from sluice.routing.failover import RetryPolicy
 from sluice.routing.health import BreakerPolicy, Health, Load
 from sluice.routing.probes import watch
 from sluice.routing.strategies import RoutedTier
+from sluice.runtime.credentials import Accounts
 from sluice.runtime.descriptors import limit_of_files, places
 from sluice.runtime.stores import (
     admin_store,
@@ -90,7 +92,7 @@ class Runtime:
         self.places = places(limit_of_files(), config.server.max_connections)
         idle = IdleConnections(self.places.idle)
         self._transports: dict[str, Transport] = {
-            name: backend.transport() or http_transport(config, name, backend, idle)
+            name: backend.transport() or self._http_transport(name, backend, loaded.credentials.get(name, ()), idle)
             for name, backend in loaded.backends.items()
         }
         self._states: dict[tuple[str, str], tuple[Health, Load]] = {}
@@ -155,6 +157,12 @@ class Runtime:
         self._computed_gauges()
 
     # --- building
+
+    def _http_transport(
+        self, name: str, backend: Backend, credentials: Sequence[ConfiguredCredential], idle: IdleConnections
+    ) -> Transport:
+        build = partial(http_transport, self.config.upstreams[name], backend, idle)
+        return Accounts(self.metrics, self.notices, self._clock).transport(name, backend, credentials, build)
 
     def _keys(self, config: Config) -> Follower:
         pepper = config.admin.pepper.reveal().encode() if config.admin.pepper is not None else b""

@@ -1,12 +1,12 @@
 """What a configuration says about transports and stores, built. What is not used is not imported."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from sluice.backends.protocol import Backend
-from sluice.backends.transport import Transport
-from sluice.config.types import Config
+from sluice.backends.transport import Headers
+from sluice.config.types import Config, Upstream
 from sluice.conversations import ConversationStore
 from sluice.conversations.memory import MemoryConversations
 from sluice.keystore import KeyStore
@@ -23,13 +23,15 @@ from sluice.usage import UsageStore
 from sluice.usage.memory import MemoryUsage
 
 
-def http_transport(config: Config, name: str, backend: Backend, idle: IdleConnections) -> Transport:
-    """Connections to the upstream `name`. `idle` bounds those that are idle, with those of other upstreams."""
-    upstream = config.upstreams[name]
-    base_url: str = getattr(backend, "base_url", "")
+def http_transport(
+    upstream: Upstream, backend: Backend, idle: IdleConnections, credentials: Headers, signed: Iterable[str] = ()
+) -> HttpTransport:
+    """Connections to an upstream. `idle` bounds those that are idle, with those of other upstreams. `credentials` and `signed`
+    as HttpTransport has them."""
     return HttpTransport(
-        base_url,
-        credentials=backend.credentials(),
+        getattr(backend, "base_url", ""),
+        credentials=credentials,
+        signed=signed,
         max_connections=upstream.max_connections,
         proxy=upstream.proxy.reveal() if upstream.proxy is not None else None,
         idle=idle,

@@ -101,6 +101,12 @@ TABLE: Mapping[str, Spec] = {
     "failovers": Spec("counter", ("alias", "from", "to", "cause"), "Calls that went on to a target past another, by why"),
     "recoveries": Spec("counter", ("alias", "how", "outcome"), "Tries to continue a cut stream on another target"),
     "breaker_state": Spec("gauge", ("upstream", "model"), "0 closed, 1 half-open, 2 open"),
+    "credential_state": Spec("gauge", ("upstream", "credential"), "0 usable, 1 left alone after a refusal"),
+    "credential_errors": Spec(
+        "counter",
+        ("upstream", "credential", "reason"),
+        "What failed by one of an upstream's credentials, by why",
+    ),
     "ratelimit_decisions": Spec(
         "counter",
         ("scope", "resource", "decision"),

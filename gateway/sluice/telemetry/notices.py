@@ -127,3 +127,36 @@ class TargetNotices:
     def accepted(self) -> bool:
         """It did, this time. Returns whether that settles it."""
         return self._notices.unseen(("credentials", self._upstream, self._model), "credentials_accepted")
+
+
+class CredentialNotices:
+    """What the log and the metrics are told of one of an upstream's credentials. `count` is told why it failed."""
+
+    def __init__(self, notices: Notices, upstream: str, credential: str, count: Callable[[str], None]) -> None:
+        self._notices = notices
+        self._fields = {"upstream": upstream, "credential": credential}
+        self._key = ("credential", upstream, credential)
+        self._count = count
+        self._seen: set[str] = set()
+
+    def refused(self, reason: str, seconds: float) -> None:
+        """A request was refused, or could not be made; the credential is left alone for so long."""
+        self._count(reason)
+        self._seen.add(reason)
+        self._notices.seen(
+            (*self._key, reason), "warning", "credential_refused", **self._fields, reason=reason, left_alone=seconds
+        )
+
+    def accepted(self) -> bool:
+        """A request was answered. Returns whether that settles what was refused."""
+        settled = {reason for reason in self._seen if self._notices.unseen((*self._key, reason), "credential_accepted")}
+        self._seen -= settled
+        return not self._seen
+
+    def failed(self, why: str) -> None:
+        """Its key or token could not be had anew; the last one goes on being used as long as it holds."""
+        self._count("refresh")
+        self._notices.begin((*self._key, "refresh"), "warning", "credential_not_refreshed", **self._fields, why=why)
+
+    def recovered(self) -> None:
+        self._notices.end((*self._key, "refresh"), "credential_refreshed")

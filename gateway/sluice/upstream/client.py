@@ -6,7 +6,7 @@ The contract is `sluice.backends.transport.Transport`.
 import asyncio
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from urllib.parse import urldefrag, urljoin
 
 from sluice.aio.outbox import Outbox
@@ -31,10 +31,11 @@ READ = 64 << 10
 class HttpTransport:
     """Connections to the origin of `base_url`; may be built outside the event loop.
 
-    `credentials` go with every request, and to this origin only. `max_connections` bounds open and opening ones; further
-    calls wait their turn within their `connect` time. `tls` None: `tls_context()`, where the URL is https. `proxy`: the
-    URL of an HTTP proxy to tunnel through. `keepalive`, seconds: an idle connection's life. Raises ValueError for a URL
-    or credentials that cannot be used.
+    `credentials` go with every request, and to this origin only. `signed`: header fields that come with each request's own
+    `lines` instead (`sluice.upstream.authorized`), whatever else a request calls by these names. `max_connections` bounds
+    open and opening ones; further calls wait their turn within their `connect` time. `tls` None: `tls_context()`, where the
+    URL is https. `proxy`: the URL of an HTTP proxy to tunnel through. `keepalive`, seconds: an idle connection's life.
+    Raises ValueError for a URL or credentials that cannot be used.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class HttpTransport:
         base_url: str,
         *,
         credentials: Headers = (),
+        signed: Iterable[str] = (),
         max_connections: int = 1024,
         tls: ssl.SSLContext | None = None,
         proxy: str | None = None,
@@ -55,7 +57,8 @@ class HttpTransport:
         if origin.scheme == "https":
             tls = tls or tls_context()
         self._name = origin.name
-        self._heads = Heads(origin, credentials, f"sluice/{VERSION}")
+        self._heads = Heads(origin, credentials, f"sluice/{VERSION}", signed)
+        self._secrets = tuple(value for _, value in credentials)
         self._max_head = max_head
         self._max_headers = max_headers
         self.pool = Pool(max_connections, keepalive, clock, idle)
@@ -78,6 +81,10 @@ class HttpTransport:
         self.pool.close()
         if self._loop is not None:
             self._heads_due.close()
+
+    def secrets(self) -> Iterable[str]:
+        """What must not be read in errors: the values of the credentials."""
+        return self._secrets
 
     # --- for metrics
 

@@ -6,7 +6,7 @@ length. Nothing that could end a line gets into a head: names are tokens, values
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from urllib.parse import urlsplit
 
 import msgspec
@@ -74,10 +74,12 @@ def _name_of(host: str) -> str:
 
 
 class Heads:
-    """The request heads of one origin. `credentials` replace what a request calls by the same names."""
+    """The request heads of one origin. `credentials` replace what a request calls by the same names, and of `signed` there is
+    nothing: these fields come with each request's own `lines`."""
 
-    def __init__(self, origin: Origin, credentials: Headers, agent: str) -> None:
+    def __init__(self, origin: Origin, credentials: Headers, agent: str, signed: Iterable[str] = ()) -> None:
         check_fields(credentials)
+        self._replaced = {name.lower() for name, _ in credentials} | set(signed)
         self._origin = origin
         self._credentials = credentials
         self._agent = agent
@@ -106,12 +108,12 @@ class Heads:
         return f"{method} {self._target(url)} HTTP/1.1\r\n{lines}Content-Length: ".encode("latin-1")
 
     def _all(self, headers: Headers) -> Iterator[tuple[str, str]]:
-        credentials = {name.lower() for name, _ in self._credentials}
+        replaced = self._replaced
         yield "Host", self._origin.authority
         if not any(name.lower() == "user-agent" for name, _ in headers):
             yield "User-Agent", self._agent
         yield "Accept-Encoding", "identity"
-        yield from (header for header in headers if header[0].lower() not in credentials)
+        yield from (header for header in headers if header[0].lower() not in replaced)
         yield from self._credentials
 
     def _target(self, url: str) -> str:

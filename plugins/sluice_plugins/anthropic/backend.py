@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import msgspec
 from msgspec import Meta
 
+from sluice.backends.credentials import KeyField
 from sluice.backends.protocol import Headers, UpstreamRequest
 from sluice.config.types import Bytes, Secret
 from sluice.errors import BadRequest, UpstreamError
@@ -67,6 +68,8 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     dialect: ClassVar[str] = ""
     endings: ClassVar[tuple[str, ...]] = ("/v1/messages", "/messages", "/v1")
+    credential_kinds: ClassVar[tuple[str, ...]] = ("static", "file")
+    key_field: ClassVar[KeyField] = KeyField("x-api-key")
     rules: ClassVar[ModelRules] = NO_RULES
 
     base_url: str = "https://api.anthropic.com"  # where its API is

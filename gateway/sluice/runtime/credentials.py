@@ -1,0 +1,62 @@
+"""What a configuration says about an upstream's credentials, at work: a transport that has them."""
+
+import os
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from sluice.backends.credentials import ConfiguredCredential, Fixed, Setting
+from sluice.backends.protocol import Backend
+from sluice.backends.transport import Headers, Transport
+from sluice.telemetry.metrics import Metrics
+from sluice.telemetry.notices import CredentialNotices, Notices
+from sluice.upstream.authorized import AuthorizedTransport
+from sluice.upstream.credential_pool import CredentialPool, Member
+from sluice.upstream.fetching import fetch
+
+Build = Callable[[Headers, Iterable[str]], Transport]
+"""Makes the transport, given the headers that every request has and the names of those that each is signed with."""
+
+
+class Accounts:
+    """Opens upstreams' credentials, and has what becomes of them counted and logged."""
+
+    def __init__(self, metrics: Metrics, notices: Notices, clock: Callable[[], float] = time.monotonic) -> None:
+        self._metrics = metrics
+        self._notices = notices
+        self._clock = clock
+
+    def transport(self, upstream: str, backend: Backend, configured: Sequence[ConfiguredCredential], build: Build) -> Transport:
+        """A transport with these credentials. One plain key alone stands in the heads of requests, as `api_key` does."""
+        if not configured:
+            return build(backend.credentials(), ())
+        first = configured[0].kind
+        if len(configured) == 1 and isinstance(first, Fixed):
+            return build(first.headers(backend), ())
+        members = [self._member(upstream, backend, credential) for credential in configured]
+        signed = frozenset[str]().union(*(member.credential.fields for member in members))
+        pool = CredentialPool(members, self._clock, random.random)
+        for member in members:
+            self._show(upstream, pool, member)
+        return AuthorizedTransport(build((), signed), pool, backend.error)
+
+    def _member(self, upstream: str, backend: Backend, configured: ConfiguredCredential) -> Member:
+        def count(reason: str) -> None:
+            self._metrics.child("credential_errors", upstream, configured.name, reason).inc()
+
+        notices = CredentialNotices(self._notices, upstream, configured.name, count)
+        setting = Setting(
+            backend=backend,
+            clock=self._clock,
+            wall=time.time,
+            chance=random.random,
+            fetch=fetch,
+            failed=notices.failed,
+            recovered=notices.recovered,
+            environ=os.environ,
+        )
+        return Member(configured.name, configured.weight, configured.kind.open(setting), notices)
+
+    def _show(self, upstream: str, pool: CredentialPool, member: Member) -> None:
+        self._metrics.zero("credential_errors", upstream, member.name, "bad_credentials")
+        self._metrics.computed("credential_state", lambda: pool.standing(member), upstream, member.name).kept = True

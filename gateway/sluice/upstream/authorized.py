@@ -1,0 +1,216 @@
+"""A transport whose requests are signed one by one, with one of several credentials.
+
+Signing is synchronous and adds header lines to a request. Only where there is no key or token yet (at the start, or after a
+long failure of whoever gives them) a request waits for it, within bounds. An answer that refuses the account and not the
+request (401, 403, no money, 429) cools its credential down alone, and the request is sent again at once with the next one:
+each at most once in an attempt. Callers see one attempt and its last answer; what they see of a 429 is the wait until
+any credential is usable. A credential that has something new to send by then (a file that was replaced) is tried once more.
+
+A redirect within the origin is followed with the same lines, so a signature that covers the path does not hold there.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+
+import msgspec
+
+from sluice.backends.credentials import CredentialFailed
+from sluice.backends.transport import Reader, Sink, Transport, UpstreamRequest, UpstreamResponse
+from sluice.errors import UpstreamError
+from sluice.upstream.credential_pool import CredentialPool, Member, Reason, reason_of
+
+BODY = 64 << 10
+"""Bytes of a refusal that are read."""
+MEANING = 5.0
+"""Seconds that its body may take to come; then its status alone has to do."""
+
+Meaning = Callable[[int, Mapping[str, str], bytes], UpstreamError]
+"""A backend's `error`."""
+
+
+class AuthorizedTransport:
+    """Sends over `transport`, which has no credentials of its own, with those of `pool`. `meaning` reads refusals."""
+
+    def __init__(self, transport: Transport, pool: CredentialPool, meaning: Meaning) -> None:
+        self.transport = transport
+        self.pool = pool
+        self.meaning = meaning
+
+    def send(
+        self, request: UpstreamRequest, *, connect: float, headers: float, reader: Reader | None = None
+    ) -> AbstractAsyncContextManager[UpstreamResponse]:
+        """See `sluice.backends.transport.Transport`. Enter raises UpstreamError("bad_credentials"), too, where there is no
+        key or token to be had."""
+        return AuthorizedExchange(self, request, connect, headers, reader)
+
+    def secrets(self) -> Iterator[str]:
+        """What must not be read in errors."""
+        for member in self.pool.members:
+            yield from member.credential.secrets()
+
+    async def close(self) -> None:
+        for member in self.pool.members:
+            await member.credential.close()
+        await self.transport.close()
+
+    # --- for metrics
+
+    @property
+    def open(self) -> int:
+        return getattr(self.transport, "open", 0)
+
+    @property
+    def idle(self) -> int:
+        return getattr(self.transport, "idle", 0)
+
+    @property
+    def waiting(self) -> int:
+        return getattr(self.transport, "waiting", 0)
+
+
+class _Refusal(msgspec.Struct):
+    """A refusal whose body has been read: the response that callers see."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    __repr__ = object.__repr__
+
+    async def pump(self, sink: Sink) -> None:
+        if self.body:
+            sink(self.body)
+
+    async def read(self, limit: int) -> bytes:
+        return self.body[:limit]
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def abort(self, error: BaseException) -> None: ...
+
+
+class _Later:
+    """Reads a response's head unless it is a refusal: whether callers see that is decided when its body has been read."""
+
+    __slots__ = ("_reader",)
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def sent(self) -> None:
+        self._reader.sent()
+
+    def begin(self, response: UpstreamResponse) -> Sink | None:
+        return None if _refuses(response.status) else self._reader.begin(response)
+
+
+def _refuses(status: int) -> bool:
+    """Whether an answer may be about the account: Google refuses a wrong key with a 400."""
+    return 400 <= status < 500
+
+
+class AuthorizedExchange(msgspec.Struct, eq=False):
+    """One request, sent with one credential after another until one is not refused."""
+
+    _client: AuthorizedTransport
+    _request: UpstreamRequest
+    _connect: float
+    _headers: float
+    _reader: Reader | None
+    _current: "AbstractAsyncContextManager[UpstreamResponse] | None" = None
+
+    __repr__ = object.__repr__
+
+    async def __aenter__(self) -> UpstreamResponse:
+        pool, tried, empty = self._client.pool, list[Member](), list[Member]()
+        refusal: _Refusal | None = None
+        limited = False
+        while (member := pool.pick(tried)) is not None:
+            tried.append(member)
+            lines = member.credential.sign_now(self._request)
+            if lines is None:  # another may have something to send now
+                empty.append(member)
+                continue
+            response, reason = await self._try(member, lines)
+            if reason is None:
+                return response
+            assert isinstance(response, _Refusal)
+            if not limited:  # of several refusals a 429 is told: it has a wait, and an end
+                refusal, limited = response, reason == "rate_limited"
+        if refusal is None:
+            return await self._waited(empty)
+        return _until_usable(refusal, pool) if limited and len(pool.members) > 1 else refusal
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        current, self._current = self._current, None
+        if current is not None:
+            await current.__aexit__(kind, error, traceback)
+
+    async def _waited(self, empty: Sequence[Member]) -> UpstreamResponse:
+        """The answer with the first of these that gets something to send. Raises UpstreamError where none does."""
+        for member in empty:
+            with contextlib.suppress(CredentialFailed):
+                await member.credential.ready()
+            lines = member.credential.sign_now(self._request)
+            if lines is not None:
+                return (await self._try(member, lines))[0]
+            self._client.pool.refused(member, "unavailable")
+        raise UpstreamError("bad_credentials", "The gateway has no credentials for this upstream at the moment")
+
+    async def _try(self, member: Member, lines: bytes) -> "tuple[UpstreamResponse, Reason | None]":
+        """The answer to the request with this credential, and why that was refused. Once more where it has something new."""
+        pool = self._client.pool
+        response = await self._send(lines)
+        if not isinstance(response, _Refusal):
+            if member.troubled and response.status < 300:
+                pool.accepted(member)
+            return response, None
+        reason, wait = self._why(response)
+        if reason == "bad_credentials" and await member.credential.renewed(lines):
+            renewed = member.credential.sign_now(self._request)
+            if renewed is not None:
+                response = await self._send(renewed)
+                reason, wait = self._why(response) if isinstance(response, _Refusal) else (None, None)
+        if reason is not None:
+            pool.refused(member, reason, wait)
+        return response, reason
+
+    async def _send(self, lines: bytes) -> UpstreamResponse:
+        """The answer; a refusal has been read and its connection given back."""
+        request = msgspec.structs.replace(self._request, lines=self._request.lines + lines)
+        reader = _Later(self._reader) if self._reader is not None else None
+        current = self._client.transport.send(request, connect=self._connect, headers=self._headers, reader=reader)
+        response = await current.__aenter__()
+        if not _refuses(response.status):
+            self._current = current
+            return response
+        try:
+            body = await _body(response)
+        finally:
+            await current.__aexit__(None, None, None)
+        return _Refusal(response.status, response.headers, body)
+
+    def _why(self, refusal: _Refusal) -> "tuple[Reason | None, float | None]":
+        error = self._client.meaning(refusal.status, refusal.headers, refusal.body)
+        return reason_of(error), error.retry_after
+
+
+async def _body(response: UpstreamResponse) -> bytes:
+    try:
+        async with asyncio.timeout(MEANING):
+            return await response.read(BODY)
+    except (UpstreamError, TimeoutError):
+        return b""
+
+
+def _until_usable(refusal: _Refusal, pool: CredentialPool) -> _Refusal:
+    """A 429 of one credential, as the wait until any is usable."""
+    headers = {**refusal.headers, "retry-after-ms": str(max(1, round(pool.wait() * 1000)))}
+    return msgspec.structs.replace(refusal, headers=headers)

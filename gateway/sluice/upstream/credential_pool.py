@@ -1,0 +1,127 @@
+"""Which of an upstream's credentials a request takes, and which are left alone for a while. Pure: clock and chance come in.
+
+A request takes the next one by weight (smooth weighted round robin, as nginx has it: three to one is a a b a, not a a a b).
+One that the provider refuses is left alone by itself: for the wait that a 429 says, and after a refused key or an account
+without money for 15 s, doubling up to 5 min with each further refusal. The real call that comes then finds out whether it is
+good again. Where all are left alone the one that is soonest usable is asked, rather than none.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from enum import IntEnum
+from typing import Literal, Protocol
+
+from sluice.backends.credentials import Credential
+from sluice.errors import UpstreamError
+
+REFUSED_FOR, REFUSED_MAX = 15.0, 300.0
+"""Seconds that a refused credential is left alone: at first, and at most."""
+LIMITED_FOR, LIMITED_MAX = 1.0, 60.0
+"""Seconds after a 429 that does not say for how long, and at most, whatever it says."""
+
+Reason = Literal["bad_credentials", "billing", "rate_limited", "unavailable"]
+"""Why a request could not be made with a credential; `unavailable`: there was no key or token."""
+REASONS: tuple[Reason, ...] = ("bad_credentials", "billing", "rate_limited", "unavailable")
+
+
+class Standing(IntEnum):
+    """Values of the metric `credential_state`."""
+
+    USABLE = 0
+    COOLING_DOWN = 1
+
+
+class Watcher(Protocol):
+    """Who is told what becomes of one credential."""
+
+    def refused(self, reason: Reason, seconds: float) -> None:
+        """A request was refused, or could not be made; it is left alone for so long."""
+
+    def accepted(self) -> bool:
+        """A request succeeded after that. Returns whether the refusal is over; else this is asked again at the next one."""
+        return True
+
+
+class Member:
+    """One credential of an upstream."""
+
+    __slots__ = ("cool_until", "credential", "current", "name", "refusals", "troubled", "watcher", "weight")
+
+    def __init__(self, name: str, weight: float, credential: Credential, watcher: Watcher) -> None:
+        self.name = name
+        self.weight = weight
+        self.credential = credential
+        self.watcher = watcher
+        self.current = 0.0
+        self.cool_until = 0.0
+        self.refusals = 0
+        self.troubled = False
+
+
+class CredentialPool:
+    """`clock` is monotonic, in seconds; `chance` in [0, 1) says where the turn begins, so that processes do not go in step."""
+
+    def __init__(self, members: Sequence[Member], clock: Callable[[], float], chance: Callable[[], float]) -> None:
+        self.members = members
+        self._clock = clock
+        for member in members:
+            member.current = member.weight * chance()
+
+    def pick(self, tried: Collection[Member] = ()) -> Member | None:
+        """The credential to take; beyond the first try of a request only one that is usable, and None where there is none."""
+        if len(self.members) == 1:
+            return None if tried else self.members[0]
+        now = self._clock()
+        usable = [member for member in self.members if member not in tried and now >= member.cool_until]
+        if not usable:
+            return None if tried else min(self.members, key=_usable_at)
+        weighted = [member for member in usable if member.weight > 0] or usable[:1]
+        total = 0.0
+        for member in weighted:
+            member.current += member.weight
+            total += member.weight
+        best = max(weighted, key=_turn)
+        best.current -= total
+        return best
+
+    def refused(self, member: Member, reason: Reason, retry_after: float | None = None) -> None:
+        """Leave one alone for a while."""
+        if reason == "rate_limited":
+            seconds = min(retry_after or LIMITED_FOR, LIMITED_MAX)
+        else:
+            seconds = min(max(retry_after or 0.0, REFUSED_FOR * 2.0 ** min(member.refusals, 5)), REFUSED_MAX)
+            member.refusals += 1
+        if reason == "unavailable":  # it asks by itself, and is usable as soon as it has something
+            seconds = LIMITED_FOR
+        member.cool_until = max(member.cool_until, self._clock() + seconds)
+        member.troubled = True
+        member.watcher.refused(reason, seconds)
+
+    def accepted(self, member: Member) -> None:
+        """A request with this one was answered."""
+        if member.troubled:
+            member.refusals = 0
+            member.cool_until = 0.0
+            member.troubled = not member.watcher.accepted()
+
+    def wait(self) -> float:
+        """Seconds until one is usable; 0.0 where one is."""
+        return max(0.0, min(member.cool_until for member in self.members) - self._clock())
+
+    def standing(self, member: Member) -> Standing:
+        return Standing.COOLING_DOWN if self._clock() < member.cool_until else Standing.USABLE
+
+
+def reason_of(error: UpstreamError) -> Reason | None:
+    """Why the provider refused the account, rather than the request; None where it did not."""
+    match error.kind:
+        case "bad_credentials" | "billing" | "rate_limited" as kind:
+            return kind
+    return None
+
+
+def _usable_at(member: Member) -> float:
+    return member.cool_until
+
+
+def _turn(member: Member) -> float:
+    return member.current

@@ -1,0 +1,39 @@
+"""Single requests of the gateway's own, to token endpoints and metadata servers: one connection each, time and size bounded."""
+
+import asyncio
+
+from sluice.backends.credentials import CredentialFailed, FetchedAnswer
+from sluice.backends.transport import UpstreamRequest
+from sluice.errors import UpstreamError
+from sluice.upstream.client import HttpTransport
+
+DEADLINE, CONNECT = 10.0, 3.0
+"""Seconds: for all of it, and for connecting."""
+BODY = 256 << 10
+"""Bytes of an answer."""
+
+
+async def fetch(request: UpstreamRequest) -> FetchedAnswer:
+    """The whole answer to one request. No redirect to another origin is followed, no proxy is used. Raises CredentialFailed,
+    which names the server but none of what was sent or answered."""
+    try:
+        transport = HttpTransport(request.url, max_connections=1)
+    except ValueError as error:
+        raise CredentialFailed(str(error).replace("the upstream's address", "the address of a token endpoint")) from None
+    try:
+        async with (
+            asyncio.timeout(DEADLINE),
+            transport.send(request, connect=CONNECT, headers=DEADLINE) as response,
+        ):
+            body = await response.read(BODY + 1)
+            if len(body) > BODY:
+                raise CredentialFailed("the answer of a token endpoint is too large")
+            return FetchedAnswer(response.status, dict(response.headers), body)
+    except TimeoutError:
+        raise CredentialFailed(f"a token endpoint did not answer within {DEADLINE:g} s") from None
+    except UpstreamError as error:
+        raise CredentialFailed(error.detail or error.message) from None
+    except ValueError:
+        raise CredentialFailed("a request to a token endpoint cannot be written") from None
+    finally:
+        await transport.close()

@@ -1,0 +1,149 @@
+"""A key in a file that may be replaced at any time: a Kubernetes Secret or ConfigMap, or what an agent writes.
+
+The file is looked at once a second in a thread; where its target, time or size has changed it is read. So symlinks that are
+swapped (Kubernetes' `..data`) are followed. A request whose key is refused has it looked at once more, at once, so
+that a key that was replaced and revoked in the same moment costs no call. A file that is missing, empty or half
+written leaves the last key in use.
+"""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+
+from sluice.backends.credentials import CredentialFailed, KeyField, Setting, key_field_of
+from sluice.config.types import Secret
+from sluice_plugins.credentials.static import PlainKey
+
+EVERY = 1.0
+"""Seconds between two looks."""
+LARGEST = 64 << 10
+"""Bytes of a file."""
+
+State = tuple[int, int, int, int]
+"""What changes when a file is replaced or written: device, inode, time of change in ns, size."""
+
+
+class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A plain key in a file, which is watched."""
+
+    path: str  # the file that holds the key and nothing else
+    header: str | None = None  # the header that carries it, such as api-key; null: the backend's own
+
+    def check(self) -> None:
+        key_field_of(None, self.header).line("key")
+        key_in(self.path)
+
+    def open(self, setting: Setting) -> "FileKey":
+        key = FileKey(self.path, key_field_of(setting.backend, self.header), setting)
+        key.start()
+        return key
+
+
+def key_in(path: str) -> str:
+    """The key in a file, without the line's end. Raises ValueError, which names the file and nothing of what is in it."""
+    try:
+        with Path(path).open("rb") as file:
+            text = file.read(LARGEST + 1).decode().strip("\r\n")
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {(error.strerror or 'failed').lower()}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"cannot read {path}: not UTF-8") from None
+    if not text or len(text) > LARGEST:
+        raise ValueError(f"{path} is {'too large' if text else 'empty'}")
+    try:
+        return Secret.parse(text).reveal()
+    except ValueError as error:
+        raise ValueError(f"what is in {path} {error}") from None
+
+
+def _state_of(path: str) -> State | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+
+
+class _Look(msgspec.Struct):
+    """What was found: a new key, a problem, or neither where the file has not changed."""
+
+    state: State | None
+    key: str = ""
+    problem: str = ""
+
+    __repr__ = object.__repr__
+
+
+class FileKey(PlainKey):
+    """The key that the file holds. `sleep` is waited for between two looks."""
+
+    def __init__(
+        self,
+        path: str,
+        field: KeyField,
+        setting: Setting,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        super().__init__(field.name)
+        self._path = path
+        self._field = field
+        self._setting = setting
+        self._sleep = sleep
+        self._seen: State | None = None
+        self._failing = False
+        self._watching: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Read the file, and watch it from now on."""
+        self._take(self._look())
+        self._watching = asyncio.get_running_loop().create_task(self._watch())
+
+    async def ready(self) -> None:
+        await self.look()
+        if not self._key:
+            raise CredentialFailed(f"there is no key in {self._path}")
+
+    async def renewed(self, lines: bytes) -> bool:
+        if self._line == lines:
+            await self.look()
+        return self._line != lines
+
+    async def look(self) -> None:
+        """Look at the file now."""
+        self._take(await asyncio.to_thread(self._look))
+
+    async def close(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
+
+    async def _watch(self) -> None:
+        while True:
+            await self._sleep(EVERY)
+            await self.look()
+
+    def _look(self) -> _Look:
+        """Look at the file, and read it where it has changed. In a thread: the disk may be somebody else's."""
+        state = _state_of(self._path)
+        if state is not None and state == self._seen:
+            return _Look(state)
+        try:
+            key = key_in(self._path)
+            self._field.line(key)
+        except ValueError as error:
+            return _Look(None, problem=str(error))
+        return _Look(state, key)
+
+    def _take(self, look: _Look) -> None:
+        self._seen = look.state
+        if look.problem:
+            self._failing = True
+            self._setting.failed(look.problem)
+        elif self._failing:
+            self._failing = False
+            self._setting.recovered()
+        if look.key and look.key != self._key:
+            self.take(look.key, self._field.line(look.key))

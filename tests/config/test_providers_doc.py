@@ -1,0 +1,28 @@
+"""The configurations of docs/providers.md are good ones."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from sluice.config.loader import check
+from tests.config.test_problems import DIGEST
+
+PAGE = (Path(__file__).parents[2] / "docs" / "providers.md").read_text()
+EXAMPLES = re.findall(r"```yaml\n(upstreams:\n.*?)```", PAGE, re.DOTALL)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_is_good(example: str, tmp_path: Path) -> None:
+    names = re.findall(r"^  ([\w-]+):", example, re.MULTILINE)
+    tiers = ", ".join(f"[{{upstream: {name}, model: m}}]" for name in names)
+    key = tmp_path / "key"
+    key.write_text("sk-of-a-file")
+    example = re.sub(r"(?<=path: )/[\w/.-]+", str(key), example)
+    file = tmp_path / "gateway.yaml"
+    file.write_text(
+        f'{example}\naliases: {{chat: {{tiers: [{tiers}]}}}}\nkeys: [{{id: a, digest: "{DIGEST}", aliases: [chat]}}]\n'
+    )
+    environ = {name: "sk-of-the-environment" for name in re.findall(r"\$\{(\w+)\}", example)}
+    checked = check(str(file), environ=environ)
+    assert [str(problem) for problem in (*checked.problems, *checked.warnings)] == []
