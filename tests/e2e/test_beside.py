@@ -102,7 +102,7 @@ async def test_a_call_whose_client_left_is_cancelled_and_its_part_is_stored_as_i
         found = await g.runtime.conversations.get(conversation.id)
         assert found is not None
         assert [turn.interrupted for turn in found[1]] == [False, True]
-        assert not g.runtime.pipeline.flows
+        assert not g.runtime.pipeline.runs
 
 
 async def until(condition: "object") -> None:

@@ -188,7 +188,7 @@ async def test_the_loser_of_a_hedge_costs_what_it_had_said() -> None:
     hedged, running = asyncio.Event(), []
 
     def said() -> int:
-        return sum(leg.relay.pieces for flow in running[0].runtime.pipeline.flows for leg in flow.legs if leg.relay is not None)
+        return sum(answer.relay.pieces for run in running[0].runtime.pipeline.runs for answer in run.reading)
 
     async def behave(turn: Turn) -> None:
         if turn.model == "fake-2":

@@ -92,12 +92,12 @@ def _asked(g: Running, provider: Provider, before: int, clients: list[Caller]) -
 
 
 def _connecting(g: Running, provider: Provider, before: int, clients: list[Caller]) -> bool:
-    return len(g.runtime.pipeline.flows) == len(clients)
+    return len(g.runtime.pipeline.runs) == len(clients)
 
 
 def _head(g: Running, provider: Provider, before: int, clients: list[Caller]) -> bool:
-    flows = g.runtime.pipeline.flows
-    return len(flows) == len(clients) and all(leg.relay is not None for flow in flows for leg in flow.legs)
+    runs = g.runtime.pipeline.runs
+    return len(runs) == len(clients) and all(run.call.phase == "first_token" for run in runs)
 
 
 def _said(g: Running, provider: Provider, before: int, clients: list[Caller]) -> bool:
@@ -105,20 +105,20 @@ def _said(g: Running, provider: Provider, before: int, clients: list[Caller]) ->
 
 
 def _whole(g: Running, provider: Provider, before: int, clients: list[Caller]) -> bool:
-    flows = g.runtime.pipeline.flows
+    runs = g.runtime.pipeline.runs
     text = len("".join(turn.text for turn in provider.turns[before:]))
-    relays = [leg.relay for flow in flows for leg in flow.legs if leg.relay is not None]
+    relays = [answer.relay for run in runs for answer in run.reading]
     return len(relays) == len(clients) and sum(relay.characters for relay in relays) == text > 0
 
 
 def _blocked(g: Running, provider: Provider, before: int, clients: list[Caller]) -> bool:
-    flows = g.runtime.pipeline.flows
-    return len(flows) == len(clients) and all(flow.writer.blocked_since for flow in flows)
+    runs = g.runtime.pipeline.runs
+    return len(runs) == len(clients) and all(run.writer.blocked_since for run in runs)
 
 
 def _between(g: Running, provider: Provider, before: int, clients: list[Caller]) -> bool:
-    flows = g.runtime.pipeline.flows
-    return _asked(g, provider, before, clients) and all(flow.call.attempts and not flow.legs for flow in flows)
+    runs = g.runtime.pipeline.runs
+    return _asked(g, provider, before, clients) and all(run.call.attempts and run.call.phase == "waiting" for run in runs)
 
 
 PHASES: Mapping[str, Phase] = {
@@ -179,7 +179,7 @@ async def test_nothing_is_left_of_a_call_whose_client_has_left(name: str) -> Non
                 await until(lambda: phase.there(g, provider, turns, clients))  # noqa: B023
                 left = time.monotonic()
                 found = await leave(clients, provider, peers)
-                await until(lambda: not g.runtime.pipeline.flows)
+                await until(lambda: not g.runtime.pipeline.runs)
                 # while connecting, and between attempts, there is no connection whose end could be seen: the call's counts
                 delays += found if name not in ("connecting", "between attempts") else [time.monotonic() - left] * AT_ONCE
                 assert len(provider.turns) - turns == (0 if name == "connecting" else AT_ONCE), "somebody was asked again"

@@ -97,7 +97,7 @@ async def test_calls_that_have_said_nothing_yet_are_refused_not_dropped() -> Non
         whole = asyncio.create_task(client.post("/v1/chat", json={"sessionId": "a", "message": "hi"}))
         stream = await client.post("/v1/chat/stream", json={"sessionId": "b", "message": "hi"})
         queued = asyncio.create_task(client.post("/v1/chat", json={"sessionId": "b", "message": "after"}))
-        while len(g.runtime.pipeline.flows) < 3:
+        while len(g.runtime.pipeline.runs) < 3:
             await asyncio.sleep(0)
         task = await draining(g, hurry)
         assert (await whole).status == 503

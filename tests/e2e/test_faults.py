@@ -151,7 +151,7 @@ class Record:
 
 async def settled(g: Running) -> Record:
     """Every call has ended and been logged; nothing crashed, and no connection is in use."""
-    await until(lambda: not g.runtime.pipeline.flows)
+    await until(lambda: not g.runtime.pipeline.runs)
     await until(lambda: not g.busy)
     gc.collect()  # what was never awaited or retrieved says so now
     await asyncio.sleep(0)
@@ -191,7 +191,7 @@ async def pair(
             timeouts = BRIEF if brief else PATIENT
             async with gateway(configuration(dialect, urls, aliases, timeouts=timeouts, options=options)) as g:
                 # what bounds retries is tested apart: here every call may have its own
-                g.runtime.pipeline._budget = RetryBudget(time.monotonic, reserve=1000)
+                g.runtime.pipeline.failover.budget = RetryBudget(time.monotonic, reserve=1000)
                 yield g, faulty, well
                 await settled(g)
             async with asyncio.timeout(BOUND):

@@ -42,7 +42,7 @@ async def pair(
 
 async def told(g: Running) -> dict[str, Any]:
     """The line of the one request, when nothing goes on any more."""
-    await until(lambda: not g.runtime.pipeline.flows and bool(g.requests))
+    await until(lambda: not g.runtime.pipeline.runs and bool(g.requests))
     [line] = g.requests
     return line
 
@@ -71,7 +71,7 @@ async def test_a_recovery_is_complete_though_its_client_closes_at_the_last_word(
             [caller] = await callers(g, 1, "openai stream", "chat")
             await until(lambda: b"[DONE]" in caller.received)  # noqa: B023
             caller.transport.abort()
-        await until(lambda: not g.runtime.pipeline.flows)
+        await until(lambda: not g.runtime.pipeline.runs)
         assert g.metric(f'sluice_recoveries_total{{alias="chat",how="{how}",outcome="ok"}}') == 5
         for outcome in ("failed", "abandoned"):
             assert g.metric(f'sluice_recoveries_total{{alias="chat",how="{how}",outcome="{outcome}"}}') == 0
@@ -87,7 +87,7 @@ async def test_a_client_that_leaves_a_recovery_is_no_failure_of_it() -> None:
         [caller] = await callers(g, 1, "openai stream", "chat")
         await until(lambda: b"w39" in caller.received)
         caller.transport.abort()
-        await until(lambda: not g.runtime.pipeline.flows)
+        await until(lambda: not g.runtime.pipeline.runs)
         assert g.metric('sluice_recoveries_total{alias="chat",how="fresh",outcome="abandoned"}') == 1
 
 
@@ -240,7 +240,7 @@ async def test_answers_that_never_began_are_counted_apart_from_ends_of_streams()
         await until(lambda: len(one.turns) == 7)
         for caller in gone:
             caller.transport.abort()
-        await until(lambda: not g.runtime.pipeline.flows)
+        await until(lambda: not g.runtime.pipeline.runs)
         began = [answer for answer in got if answer.status == 200]
         assert (len(began), len(got)) == (2, 4)
 

@@ -89,7 +89,7 @@ async def test_a_client_that_leaves_while_its_turn_is_being_stored_loses_nothing
         client = await caller(g, path)
         await until(lambda: store.begun == 1)
         getattr(client.transport, how)()
-        await until(lambda: not g.clients.connections and not g.runtime.pipeline.flows)
+        await until(lambda: not g.clients.connections and not g.runtime.pipeline.runs)
         store.gate.set()
         await until(lambda: len(store.turns()) == 2)
         assert told(store) == [("user", "hi", False), ("assistant", "You said: hi", False)]
@@ -116,8 +116,8 @@ async def test_the_end_of_an_answer_is_sent_when_its_turn_is_stored(path: str) -
         store = waiting(g)
         client = await caller(g, path)
         await until(lambda: store.begun == 1)
-        [flow] = g.runtime.pipeline.flows
-        assert flow.unsent_end is not None
+        [run] = g.runtime.pipeline.runs
+        assert run.unsent_end is not None
         assert b"done" not in client.received
         store.gate.set()
         await until(lambda: client.received.endswith((b"0\r\n\r\n", b"}")))
@@ -164,7 +164,7 @@ async def test_leaving_waits_for_the_turns_that_are_being_stored(how: str) -> No
         client = await caller(g, "/v1/chat/stream")
         await until(lambda: b'"type":"token"' in client.received if how == "in the middle" else store.begun == 1)
         leaving = asyncio.create_task(g._close())
-        await until(lambda: store.begun == 1 and not g.runtime.pipeline.flows)
+        await until(lambda: store.begun == 1 and not g.runtime.pipeline.runs)
         assert not store.closed
         store.gate.set()
         await leaving
@@ -179,8 +179,8 @@ async def test_what_a_memory_store_keeps_is_kept_before_the_end_is_sent_and_with
         append_now = g.runtime.conversations.append_now
 
         def noting(*arguments: Any) -> bool:
-            [flow] = g.runtime.pipeline.flows
-            tasks.append((flow.unsent_end, flow.writer.begun))
+            [run] = g.runtime.pipeline.runs
+            tasks.append((run.unsent_end, run.writer.begun))
             return append_now(*arguments)
 
         g.runtime.conversations.append_now = noting  # type: ignore[method-assign]
@@ -195,5 +195,5 @@ async def test_a_shadow_stores_no_turn() -> None:
         store = waiting(g)
         store.gate.set()
         await turn(client, "one")
-        await until(lambda: not g.runtime.pipeline._shadows)
+        await until(lambda: not g.runtime.pipeline.shadows.runs)
         assert store.begun == 1

@@ -138,7 +138,7 @@ async def test_a_client_may_leave_meanwhile(behaviour: Any, name: str, monkeypat
             await until(held.entered.is_set)
             first.cancel()
             await asyncio.gather(first, return_exceptions=True)
-        await until(lambda: not g.runtime.pipeline.flows)
+        await until(lambda: not g.runtime.pipeline.runs)
         held.go_on.set()
         assert (
             g.metric('sluice_stream_end_total{alias="chat",frontend="openai",reason="client_gone"}')

@@ -132,7 +132,7 @@ async def test_usage_that_is_not_stored_is_said_once_an_outage() -> None:
         store.add = fails  # type: ignore[method-assign]
         async with aiohttp.ClientSession(g.url) as client:
             await ask(client, "widget stream", "chat")
-        await until(lambda: not g.runtime.pipeline.flows)
+        await until(lambda: not g.runtime.pipeline.runs)
         g.runtime.later.flush()
         for _ in range(3):
             assert not await g.runtime.usage.flush()

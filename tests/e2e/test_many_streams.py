@@ -70,7 +70,7 @@ aliases:
             answers = await asyncio.gather(*(ask(client, modes[n % 2], "chat") for n in range(STREAMS)))
             assert Counter(answer.error or "whole" for answer in answers) == {"whole": STREAMS}
             assert {answer.text for answer in answers} == {ANSWER}
-            await until(lambda: not g.runtime.pipeline.flows)
+            await until(lambda: not g.runtime.pipeline.runs)
             await until(lambda: g.log_bytes.getvalue().count(b'"event":"request"') == STREAMS)
             assert Counter(line["end"] for line in g.requests) == {"done": STREAMS}
             assert [line for line in g.log_lines if line["event"] in ("crash", "library")] == []

@@ -114,7 +114,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def idle(g: Running) -> None:
-    await until(lambda: not g.runtime.pipeline.flows and not g.runtime._detached)
+    await until(lambda: not g.runtime.pipeline.runs and not g.runtime._detached)
 
 
 async def cut_at_every_frame(here: Running, there: Running, dialect: Dialect) -> None:
@@ -304,10 +304,10 @@ async def test_a_reader_lifts_the_bound() -> None:
 async def test_a_client_that_left_before_it_knew_the_stream_does_not_cost_an_answer() -> None:
     async with gateway(config(echo="tokens: 5000, first_token_delay: 60")) as g, client(g) as session:
         asking = asyncio.create_task(session.post(SSE.path, json=COMPLETION))
-        await until(lambda: bool(g.runtime.pipeline.flows))
+        await until(lambda: bool(g.runtime.pipeline.runs))
         asking.cancel()
         await idle(g)
-        assert not g.runtime.pipeline.flows
+        assert not g.runtime.pipeline.runs
 
 
 async def test_a_store_that_is_down_breaks_no_stream(own_redis: RedisServer) -> None:

@@ -79,7 +79,7 @@ SCOPES = {"key": "test", "alias": "chat", "upstream": "fake"}
 
 async def charged(g: Running) -> dict[str, int]:
     """Tokens by scope; none of them holds a place, and nobody waits."""
-    await until(lambda: not g.runtime.pipeline.flows and not g.runtime.limits.ledger.settling)
+    await until(lambda: not g.runtime.pipeline.runs and not g.runtime.limits.ledger.settling)
     for scope, name in SCOPES.items():
         assert await taken(g, scope, name) == 0, scope
     assert g.metric('sluice_requests_waiting{alias="chat"}') == 0
@@ -93,7 +93,7 @@ def leave(clients: list[Caller]) -> None:
 
 
 def read(g: Running) -> int:
-    return sum(leg.relay.characters for flow in g.runtime.pipeline.flows for leg in flow.legs if leg.relay is not None)
+    return sum(answer.relay.characters for run in g.runtime.pipeline.runs for answer in run.reading)
 
 
 async def silent_then_gone(g: Running, provider: Provider, count: int) -> None:
@@ -120,9 +120,9 @@ async def test_who_leaves_between_attempts_is_charged_nothing() -> None:
         for _ in range(ROUNDS):
             seen = len(provider.turns)
             clients = await callers(g, AT_ONCE, "openai stream", "chat")
-            flows = g.runtime.pipeline.flows
+            runs = g.runtime.pipeline.runs
             await until(lambda: len(provider.turns) - seen == AT_ONCE)  # noqa: B023
-            await until(lambda: all(flow.call.attempts and not flow.legs for flow in flows))  # noqa: B023
+            await until(lambda: all(run.call.attempts and run.call.phase == "waiting" for run in runs))  # noqa: B023
             leave(clients)
             assert set((await charged(g)).values()) == {0}
 
@@ -137,7 +137,7 @@ async def test_who_leaves_mid_stream_is_charged_what_was_sent(mode: str) -> None
             clients = await callers(g, AT_ONCE, mode, "chat")
             await until(lambda: len(provider.turns) - seen == AT_ONCE)  # noqa: B023
             open_ = [turn for turn in provider.turns[seen:] if id(turn) not in teller.finished]
-            await until(lambda: len(g.runtime.pipeline.flows) == len(open_))  # noqa: B023
+            await until(lambda: len(g.runtime.pipeline.runs) == len(open_))  # noqa: B023
             await until(lambda: read(g) == sum(4 * teller.tokens[id(turn)] for turn in open_))  # noqa: B023
             leave(clients)
             assert set((await charged(g)).values()) == {teller.cost}
@@ -158,9 +158,9 @@ async def test_who_leaves_without_having_read_is_charged_what_we_read_for_them()
     for _ in range(ROUNDS):
         async with Provider(flood) as provider, gateway(config(provider.url), level="info") as g:
             clients = await callers(g, AT_ONCE, "openai stream", "chat", read=False)
-            flows = g.runtime.pipeline.flows
-            await until(lambda: len(flows) == AT_ONCE and all(flow.writer.blocked_since for flow in flows))  # noqa: B023
-            relays = [leg.relay for flow in flows for leg in flow.legs if leg.relay is not None]
+            runs = g.runtime.pipeline.runs
+            await until(lambda: len(runs) == AT_ONCE and all(run.writer.blocked_since for run in runs))  # noqa: B023
+            relays = [answer.relay for run in runs for answer in run.reading]
             leave(clients)
             amounts = await charged(g)
             total = sum(PROMPT + relay.estimated_tokens for relay in relays)
@@ -181,7 +181,7 @@ async def test_who_leaves_the_queue_is_charged_nothing_and_those_inside_what_was
             await until(lambda: sum(b"abcd" in c.received for c in clients) == PLACES)  # noqa: B023
             waiting = [c for c in clients if b"abcd" not in c.received]
             leave(waiting)
-            await until(lambda: len(g.runtime.pipeline.flows) == PLACES)
+            await until(lambda: len(g.runtime.pipeline.runs) == PLACES)
             assert len(provider.turns) - seen == PLACES, "nobody who left was let in"
             leave([c for c in clients if c not in waiting])
             assert set((await charged(g)).values()) == {teller.cost}

@@ -25,8 +25,8 @@ aliases: {{chat: {{tiers: [[{{upstream: fake, model: m}}]], heartbeat: null}}}}
 async def test_a_stream_that_nobody_reads_pauses_its_upstream_and_ends_after_its_time() -> None:
     async with Provider(flood) as provider, gateway(config(provider.url, "1s"), level="info") as g:
         [client] = await callers(g, 1, "openai stream", "chat", read=False)
-        await until(lambda: bool(g.runtime.pipeline.flows))
-        await until(lambda: not g.runtime.pipeline.flows)
+        await until(lambda: bool(g.runtime.pipeline.runs))
+        await until(lambda: not g.runtime.pipeline.runs)
         await provider.all_closed()
         await until(lambda: not g.busy)
         assert [line["end"] for line in g.requests] == ["slow_reader"]
@@ -37,7 +37,7 @@ async def test_a_stream_that_nobody_reads_pauses_its_upstream_and_ends_after_its
 async def test_a_stream_that_is_read_late_goes_on_from_where_it_was() -> None:
     async with Provider(flood) as provider, gateway(config(provider.url, "60s"), level="info") as g:
         [client] = await callers(g, 1, "openai stream", "chat", read=False)
-        await until(lambda: any(flow.writer.blocked_since for flow in g.runtime.pipeline.flows))
+        await until(lambda: any(run.writer.blocked_since for run in g.runtime.pipeline.runs))
         client.transport.resume_reading()
         await until(lambda: len(client.received) > 8 << 20)
         body = bytes(client.received).partition(b"\r\n\r\n")[2]

@@ -172,9 +172,10 @@ async def test_an_answer_may_take_longer_than_a_streams_silence() -> None:
         for _ in range(2):
             over.clear()
             call = asyncio.create_task(asked(g))
-            await until(lambda: bool(g.runtime.pipeline.flows))
-            [flow] = g.runtime.pipeline.flows
-            await until(lambda: bool(flow.legs) and (len(up.requests) < 2 or flow.legs[0].relay is not None))  # noqa: B023
+            await until(lambda: bool(g.runtime.pipeline.runs))
+            [run] = g.runtime.pipeline.runs
+            phase = "connecting" if len(up.requests) < 2 else "first_token"
+            await until(lambda: run.call.phase == phase)  # noqa: B023
             begun = g.runtime._clock()
             await until(lambda: g.runtime._clock() > begun + 0.15)  # noqa: B023
             over.set()
@@ -187,7 +188,7 @@ async def test_who_leaves_pays_for_the_prompt() -> None:
         call = asyncio.create_task(asked(g))
         await until(lambda: bool(up.requests))
         call.cancel()
-        await until(lambda: not g.runtime.pipeline.flows and not g.runtime.limits.ledger.settling)
+        await until(lambda: not g.runtime.pipeline.runs and not g.runtime.limits.ledger.settling)
         assert round(await left(g, "key", "test", "tokens")) == 99_999, '"Count" is estimated at one token'
         assert (await line(g))["attempts"] == ["up0/m abandoned"]
         await up.all_closed()

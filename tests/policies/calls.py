@@ -11,7 +11,8 @@ from sluice.limits import BucketStore, Claim, Slot, Verdict
 from sluice.limits.memory import MemoryStore
 from sluice.model.chat import ChatRequest, Message, Sampling, Text
 from sluice.policies.limits import Limiter
-from sluice.proxy.call import Call, Route
+from sluice.proxy.call import Call
+from sluice.proxy.target import Route
 from sluice.routing.failover import RetryPolicy
 from sluice.telemetry.metrics import CallSeries, Metrics
 

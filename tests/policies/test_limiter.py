@@ -18,7 +18,8 @@ from sluice.model.chat import ChatRequest, Sampling
 from sluice.model.events import Usage
 from sluice.policies.budgets import budget_claims, budget_prefix
 from sluice.policies.claims import bucket_of, reserved
-from sluice.proxy.call import Attempt, Call
+from sluice.proxy.attempt import Attempt
+from sluice.proxy.call import Call
 from tests.policies.calls import Desk, Slow, turns
 from tests.proxy.test_pipeline import Stage
 

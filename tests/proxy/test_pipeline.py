@@ -22,8 +22,9 @@ from sluice.frontends.openai.dialect import OpenAI as OpenAIFrontend
 from sluice.frontends.widget.dialect import WidgetStream
 from sluice.identity.principal import Principal
 from sluice.model.chat import ChatRequest, Message, Text
-from sluice.proxy.call import Call, Route, Target
+from sluice.proxy.call import Call
 from sluice.proxy.pipeline import Pipeline
+from sluice.proxy.target import Route, Target
 from sluice.routing.failover import RetryPolicy
 from sluice.routing.health import Health, Load
 from sluice.routing.strategies import RoutedTier
@@ -309,7 +310,7 @@ async def one_call(scripts: list[Script], recovery: Literal["error", "continue"]
     assert outcome is None or isinstance(outcome, GatewayError | asyncio.CancelledError), repr(outcome)
 
     assert stage.world.open == 0, "every upstream call was closed"
-    assert not stage.pipeline.flows
+    assert not stage.pipeline.runs
     assert all(target.load.in_flight == 0 for target in stage.targets)
     assert call.end
     assert all(attempt.outcome for attempt in call.attempts)
@@ -423,7 +424,7 @@ async def test_an_answer_is_complete_even_if_the_client_leaves_before_the_upstre
 async def test_a_fault_of_ours_is_an_error_like_any_other(frontend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     crashes: list[str] = []
     stage = Stage([Script()])
-    stage.pipeline._crashed = lambda crash, request_id: crashes.append(type(crash).__name__)
+    stage.pipeline.crashed = lambda crash, request_id: crashes.append(type(crash).__name__)
     monkeypatch.setattr(Scripted, "send", lambda *_, **__: {}["nothing"])
     call = stage.call(frontend)
     if frontend == "widget":
@@ -445,7 +446,7 @@ async def test_the_whole_calls_deadline_covers_waiting_and_the_waiting_client_is
         await asyncio.Event().wait()
         yield
 
-    stage.pipeline._policies = [waits]
+    stage.pipeline.policies = [waits]
     stage.route = msgspec.structs.replace(
         stage.route, config=msgspec.structs.replace(stage.route.config, heartbeat=Seconds(15))
     )

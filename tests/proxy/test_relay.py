@@ -89,7 +89,7 @@ def relay(
     encoder = WholeNames() if whole else Names()
     r = Relay(Script(), encoder, whole, accept_empty, content_at=1.0, resumes=resumes)
     if said:
-        r.goes_on(said, prefilled=prefilled)
+        r.resume(said, prefilled=prefilled)
     return r
 
 
@@ -120,7 +120,7 @@ def test_nothing_is_said_before_the_first_content() -> None:
 def test_what_a_cut_answer_used_is_what_was_told_of_it_and_else_about(reported: Usage | None, used: Usage) -> None:
     r = relay()
     r.feed(b"sab", 2)
-    r._decoder.reported = reported  # type: ignore[misc]
+    r.decoder.reported = reported  # type: ignore[misc]
     assert r.used(7) == used
     r.feed(b".", 3)
     assert r.used(7) == Usage(1, 2), "the end says it all"
@@ -233,7 +233,7 @@ def test_a_client_that_can_starts_over_when_the_answer_is_another() -> None:
     encoder = Names()
     encoder.restarting = b"<again>"
     r = Relay(Script(), encoder, whole=False, accept_empty=True, content_at=1)
-    r.goes_on("ab", prefilled=False)
+    r.resume("ab", prefilled=False)
     assert r.feed(b"sa", 2) == b""
     assert r.feed(b"a", 3).startswith(b"<again>")
     assert r.feed(b"b.", 4) == b"b."
@@ -395,5 +395,5 @@ def test_a_block_for_its_provider_waits_for_content_and_is_kept() -> None:
 
 def test_a_block_of_another_attempt_is_not_told_where_the_answer_goes_on() -> None:
     r = relay()
-    r.goes_on("a", prefilled=True)
+    r.resume("a", prefilled=True)
     assert r.feed(b"sBb", 2) == b"b"

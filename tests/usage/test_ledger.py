@@ -9,7 +9,8 @@ from typing import Any, cast
 import pytest
 
 from sluice.model.events import Usage
-from sluice.proxy.call import Attempt, Call
+from sluice.proxy.attempt import Attempt
+from sluice.proxy.call import Call
 from sluice.usage import BATCH, LARGEST, Batch, Figures, Row, RowRefused, Subject, UsageFailed, UsageStore, sound
 from sluice.usage.ledger import OTHER, Ledger
 from sluice.usage.memory import MemoryUsage

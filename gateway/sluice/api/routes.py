@@ -319,7 +319,9 @@ class Api:
         except Exception as crash:
             error = self._crashed(request, frontend, crash, request_id)
         finally:
-            runtime.records.finished(request, request_id, frontend.name, principal, call, error, address)
+            runtime.records.finished(
+                request, call, error, request_id=request_id, frontend=frontend.name, principal=principal, address=address
+            )
             if error is not None:
                 without_frames(error)
             del error

@@ -20,7 +20,8 @@ from sluice.model.chat import ChatRequest, estimated_tokens
 from sluice.model.events import Usage
 from sluice.policies.budgets import Mark, budget_claims, budget_prefix, soft_marks
 from sluice.pricing.prices import cost, price_at
-from sluice.proxy.call import Attempt, Target
+from sluice.proxy.attempt import Attempt
+from sluice.proxy.target import Target
 
 Header = tuple[str, str]
 Counter = Callable[[str, str, str], Any]

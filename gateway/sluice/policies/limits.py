@@ -45,7 +45,9 @@ from sluice.policies.claims import (
 )
 from sluice.policies.ledger import Ledger
 from sluice.policies.queue import WaitingRoom
-from sluice.proxy.call import Attempt, Call, Route, Target
+from sluice.proxy.attempt import Attempt
+from sluice.proxy.call import Call
+from sluice.proxy.target import Route, Target
 
 KEPT = 4096
 """Plans, and claims of addresses, that are kept: more callers at a time have theirs made anew."""
@@ -212,7 +214,10 @@ class Limiter:
         room = self._rooms.get(call.route.name)
         if room is None:
             room = self._rooms[call.route.name] = WaitingRoom(config, self.ledger, call.route.waiting, self._clock)
-        return await room.admit(call.principal.bucket, call.principal.limits.weight, claims, slots)
+        call.phase = "waiting"
+        verdict = await room.admit(call.principal.bucket, call.principal.limits.weight, claims, slots)
+        call.phase = "admitting"
+        return verdict
 
     def refusal(
         self, shown: Sequence[Sequence[Shown]], claims: Sequence[Claim], slots: Sequence[Slot], verdict: Verdict

@@ -56,7 +56,7 @@ class Turns:
         return None if call.chat.session is None else _Turn(self, call, call.chat.session)
 
     def turn(self, call: Call, session: str) -> Place:
-        return self._turnstile.turn(call.principal.tenant, session, call.route.waiting)
+        return self._turnstile.turn(call.principal.tenant, session, call.waiting)
 
     async def prepare(self, call: Call, session: str) -> Turn:
         """Put the history before what is asked. Returns the turn that this call adds."""

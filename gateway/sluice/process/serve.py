@@ -132,7 +132,7 @@ class Gateway:
         runtime, config = self.runtime, self.config
         runtime.draining = self.clients.draining = True
         runtime.log.info(
-            "draining", in_flight=len(runtime.pipeline.flows), delay=config.drain_delay, timeout=config.drain_timeout
+            "draining", in_flight=len(runtime.pipeline.runs), delay=config.drain_delay, timeout=config.drain_timeout
         )
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(config.drain_delay):
@@ -143,8 +143,8 @@ class Gateway:
             async with asyncio.timeout(config.drain_timeout):
                 await self.clients.answered()
                 await runtime.pipeline.idle()
-        for flow in list(runtime.pipeline.flows):
-            flow.drain()
+        for run in list(runtime.pipeline.runs):
+            run.drain()
         await self.clients.shutdown(1.0)
 
     def let_go(self) -> None:

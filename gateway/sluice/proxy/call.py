@@ -1,101 +1,55 @@
-"""One call, from the accepted request to its log line: what the server, the policies and the pipeline know of it."""
+"""One call, from the accepted request to its log line: what the server, the policies and the records know of it."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Literal
 
 import msgspec
 
-from sluice.backends.protocol import AnswersWhole, Backend
-from sluice.backends.transport import Transport
-from sluice.config.types import Alias, Timeouts
-from sluice.config.types import Target as TargetConfig
-from sluice.errors import GatewayError
+from sluice.errors import GatewayError, NoRoom, RateLimited, UpstreamError
 from sluice.frontends import Frontend
 from sluice.identity.principal import Principal
 from sluice.model.chat import ChatRequest, Thought
-from sluice.model.events import Usage
-from sluice.pricing.prices import Dated
-from sluice.routing.failover import RetryPolicy
-from sluice.routing.health import Health, Load
-from sluice.routing.strategies import Asked, RoutedTier
-from sluice.telemetry.metrics import CallSeries, TargetSeries
-from sluice.telemetry.series import Value
-from sluice.wire.forwarding import Allowed
-
-
-class Target(msgspec.Struct, frozen=True, eq=False):
-    """One model of one upstream, ready to be asked. `label` is "upstream/model"."""
-
-    label: str
-    upstream: str
-    model: str
-    spec: TargetConfig
-    backend: Backend
-    transport: Transport
-    timeouts: Timeouts
-    health: Health
-    load: Load
-    series: TargetSeries
-    prices: tuple[Dated, ...] = ()  # the latest first; empty: nobody knows what it costs
-    passes_on: str | None = None  # the client dialect whose callers get its frames as they came
-    fit: Callable[[ChatRequest], ChatRequest] | None = None  # a request as this target takes it; None: it takes all of them
-    whole: AnswersWhole | None = None  # how it is asked for an answer in one piece; None: it is always asked for a stream
-    max_before_content: int = 1 << 20  # bytes
-    max_answer: int = 64 << 20
-    forward: Allowed = {}  # the caller's headers that it gets
-    shown: str = ""  # its label as callers are told it; "": they are not
-    attribution: tuple[tuple[str, str], ...] = ()  # what callers are told of it where it is asked first, and has answered
-    answered: Value | None = None  # counts the calls whose content came from it, in its place in its alias
-
-
-class Route(msgspec.Struct, frozen=True, eq=False):
-    """An alias, ready to be followed."""
-
-    name: str
-    config: Alias
-    tiers: Sequence[RoutedTier]
-    retry: RetryPolicy
-    shadow: Target | None
-    inter_token: Any
-    waiting: Callable[[int], Any] = lambda _: None  # told +1 and -1 as calls begin and end to wait for their turn
-    plain: bool = False  # one target that takes every call: nothing of a call decides about its route
-
-    @property
-    def targets(self) -> list[Target]:
-        return cast(list[Target], [target for tier in self.tiers for target in tier.targets])
-
+from sluice.model.events import FinishReason, Usage
+from sluice.proxy.attempt import Attempt
+from sluice.proxy.target import Route
+from sluice.routing.strategies import Asked
+from sluice.telemetry.metrics import CallSeries
 
 LARGE = 256 << 10
 """Bytes of a request's body whose parsing and translation take a thread: for the largest one Python needs some 100 ms each."""
-NOTHING = Usage()
-"""What an attempt used that generated nothing."""
+
+Phase = Literal["admitting", "waiting", "connecting", "first_token", "streaming", "storing", "settling", "over"]
+"""Where a call is. admitting: policies look at it. waiting: for its session's turn, in an alias's queue, or before a retry.
+connecting: an upstream is asked, its answer's head has not come. first_token: the head has come, no content yet. streaming:
+content goes to the client (of a whole answer: all of it has come). storing: the answer's last bytes wait for its turn to be
+stored. settling: the answer is over, policies settle. over: what is left is the log line."""
+
+ENDS: dict[FinishReason, str] = {
+    "stop": "done", "tool_calls": "done", "length": "length", "content_filter": "content_filter",
+}  # fmt: skip
+"""The end of a call whose answer is complete, by the reason that the model finished for."""
+_ENDS_BADLY: dict[str, str] = {
+    "truncated": "truncated", "first_token_timeout": "first_token_timeout", "headers_timeout": "first_token_timeout",
+    "idle_timeout": "idle_timeout", "total_timeout": "total_timeout",
+}  # fmt: skip
 
 
-class Attempt(msgspec.Struct, eq=False):
-    """One try at one target. `outcome` is of the closed set of `upstream_attempts_total`; times on the monotonic clock.
-
-    `usage` is what the provider reported; `used` the same, or an estimate of what was said, or nothing where nothing was.
-    `cost` is what that comes to in US dollars; None where nothing was said, or the target has no price.
-    """
-
-    target: Target
-    started: float
-    outcome: str = "abandoned"
-    first_token: float | None = None
-    usage: Usage | None = None
-    used: Usage = NOTHING
-    characters: int = 0
-    model: str = ""
-    cost: float | None = None
-    whole: AnswersWhole | None = None  # the answer was asked for in one piece
-    provider_id: str = ""  # the provider's own id of the request
-    probe: int = 0  # its number among its target's, where it finds out whether the target is well again
+def end_of(error: GatewayError) -> str:
+    """The end of a call that this error ended."""
+    match error:
+        case RateLimited() | NoRoom():
+            return "limit"
+        case UpstreamError(kind=kind):
+            return _ENDS_BADLY.get(kind, "upstream_error")
+        case _:
+            return "upstream_error"
 
 
 class Call(msgspec.Struct, eq=False):
-    """`received` on the monotonic clock; `ttft` in seconds, of streams only; `end` of the closed set of `stream_end_total`.
+    """`received` on the monotonic clock; `ttft` in seconds, of streams only.
 
+    `end` is of the closed set of `stream_end_total`, "" until it is known; it is written by `finish` alone.
     `store_turn` stores the turn of a conversation, given the text of the complete answer; it is called before the end of
     the answer is sent. It returns the task that stores, or None where nothing has to be waited for.
     """
@@ -119,10 +73,21 @@ class Call(msgspec.Struct, eq=False):
     lines: bytes = b""  # header lines that every upstream gets
     forward: Mapping[str, str] = {}  # the caller's headers that an upstream may get, by lower-case name
     ttft: float | None = None
+    phase: Phase = "admitting"
     end: str = ""
     error: GatewayError | None = None
     detached: bool = False  # the client has left, and the call goes on
     store_turn: "Callable[[str], asyncio.Task[None] | None] | None" = None
+
+    def finish(self, reason: str) -> None:
+        """The call ends for this reason. The first one counts."""
+        if not self.end:
+            self.end = reason
+
+    def waiting(self, change: int) -> None:
+        """+1: the call begins to wait for others, -1: it is its turn."""
+        self.phase = "waiting" if change > 0 else "admitting"
+        self.route.waiting(change)
 
     @property
     def usage(self) -> Usage | None:
@@ -130,7 +95,7 @@ class Call(msgspec.Struct, eq=False):
         return self.answered.usage if self.answered is not None else None
 
     def attribution(self) -> Sequence[tuple[str, str]]:
-        """Headers that say who answered, after how many attempts, and by which id the provider knows it."""
+        """Headers that name who answered, after how many attempts, and by which id the provider knows it."""
         attempt = self.answered
         if attempt is None:
             if not self.attempts:
@@ -138,12 +103,12 @@ class Call(msgspec.Struct, eq=False):
             attempt = self.attempts[-1]
         if not attempt.provider_id and len(self.attempts) == 1:  # most answers
             return attempt.target.attribution
-        told = [("x-sluice-attempts", str(len(self.attempts)))]
+        headers = [("x-sluice-attempts", str(len(self.attempts)))]
         if attempt.target.shown:
-            told.append(("x-sluice-target", attempt.target.shown))
+            headers.append(("x-sluice-target", attempt.target.shown))
         if attempt.provider_id:
-            told.append(("x-sluice-upstream-request-id", attempt.provider_id))
-        return told
+            headers.append(("x-sluice-upstream-request-id", attempt.provider_id))
+        return headers
 
     @property
     def cost(self) -> float | None:

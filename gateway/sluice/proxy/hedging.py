@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-Attempt = Coroutine[Any, Any, str]
+Attempt = Coroutine[Any, Any, None]
 
 
 async def race(
@@ -13,8 +13,8 @@ async def race(
     won: asyncio.Event,
     winner: Callable[[], "asyncio.Task[Any] | None"],
     patience: float,
-) -> str:
-    """The result of whichever of two attempts answers. `won` is set when one of them has content; `winner` is its task.
+) -> None:
+    """Until one of two attempts has answered. `won` is set when one of them has content; `winner` is its task.
 
     `second` is called, and its coroutine run, when the first has neither content nor failed after `patience` seconds;
     None: there is no other target. Raises the winner's error, or the last one's when both fail before any content.
@@ -26,7 +26,7 @@ async def race(
         other = second() if not done else None
         if other is not None:
             running.add(asyncio.create_task(other))
-        return await _outcome(running, content, winner)
+        await _outcome(running, content, winner)
     finally:
         rest = {*running, content}
         for task in rest:
@@ -35,8 +35,8 @@ async def race(
 
 
 async def _outcome(
-    running: set["asyncio.Task[str]"], content: "asyncio.Task[Any]", winner: Callable[[], "asyncio.Task[Any] | None"]
-) -> str:
+    running: set["asyncio.Task[None]"], content: "asyncio.Task[Any]", winner: Callable[[], "asyncio.Task[Any] | None"]
+) -> None:
     waiting = set(running)
     while True:
         done, _ = await asyncio.wait({*waiting, content}, return_when=asyncio.FIRST_COMPLETED)

@@ -64,8 +64,8 @@ class Relay(msgspec.Struct, eq=False):
     `accept_empty`: a finished answer without any content is an answer. `resumes`: the client holds content of a cut attempt.
     """
 
-    _decoder: Decoder
-    _encoder: Encoder
+    decoder: Decoder
+    encoder: Encoder
     whole: bool
     accept_empty: bool
     max_before_content: int = MAX_BEFORE_CONTENT
@@ -83,9 +83,9 @@ class Relay(msgspec.Struct, eq=False):
     only_text: bool = True
     recovered: bool = False  # this attempt has gone on with what another had begun
     usage_refused: bool = False  # the provider reported a usage that is not believed
-    unsaid: int = 0  # bytes of body that came before anything was said, without a stream's read that brought content
+    uncommitted: int = 0  # bytes of body that came before anything was said, without a stream's read that brought content
     thoughts: list[ReasoningBlock] = []  # blocks of reasoning that their provider wants to have back
-    _said: str = ""
+    _kept: str = ""
     _reproducing: bool = False
     _held: list[StreamEvent] = []
     _text: list[str] = []
@@ -95,17 +95,17 @@ class Relay(msgspec.Struct, eq=False):
 
     __repr__ = object.__repr__  # it holds what was said
 
-    def goes_on(self, said: str, *, prefilled: bool) -> None:
-        """The client holds the text `said` from a cut attempt; `prefilled`: the model was given it."""
-        self._said = said
-        self._reproducing = not prefilled
+    def resume(self, kept: str, *, prefilled: bool) -> None:
+        """The client holds the text `kept` of a cut attempt; `prefilled`: the model was given it."""
+        self._kept = kept
+        self._reproducing = bool(kept) and not prefilled
         self.resumes = True
 
     @property
     def text(self) -> str:
         """What the client holds of the answer's text, untrimmed; what earlier attempts said included."""
         text = "".join(self._text)
-        return self._said if self._reproducing else self._said + text
+        return self._kept if self._reproducing else self._kept + text
 
     @property
     def pieces(self) -> int:
@@ -136,28 +136,28 @@ class Relay(msgspec.Struct, eq=False):
         Raises UpstreamError where the stream is broken; what stood before the break has been returned by then.
         """
         if self.committed:
-            return self._take(self._decoder.feed(data), now)
-        if self.whole or self.unsaid:
+            return self._take(self.decoder.feed(data), now)
+        if self.whole or self.uncommitted:
             self._receive(data)
-        events = self._decoder.feed(data)
+        events = self.decoder.feed(data)
         if not events and self.whole:  # a document, most likely, which may be one value up to its end
             return b""
         out = self._take(events, now)
         if not self.committed:
-            self._check_barren(data, events)
+            self._check_size(data, events)
         return out
 
     def _receive(self, data: bytes) -> None:
-        self.unsaid += len(data)
-        if self.unsaid > self.max_answer:
+        self.uncommitted += len(data)
+        if self.uncommitted > self.max_answer:
             raise UpstreamGarbled(f"The upstream's answer has more than {self.max_answer} bytes")
 
-    def _check_barren(self, data: bytes, events: list[StreamEvent]) -> None:
+    def _check_size(self, data: bytes, events: list[StreamEvent]) -> None:
         """Nothing has been said yet. Where more than `max_before_content` has come, and no content, what may be one long
         frame, or document, has time to end."""
-        if not self.unsaid:  # a stream's first read, which mostly has content
+        if not self.uncommitted:  # a stream's first read, which mostly has content
             self._receive(data)
-        if self.unsaid <= self.max_before_content or self.first_content_at or self.finished is not None:
+        if self.uncommitted <= self.max_before_content or self.first_content_at or self.finished is not None:
             return
         if events or data.endswith(b"\n"):
             raise UpstreamGarbled(f"The upstream sent more than {self.max_before_content} bytes before any content")
@@ -166,7 +166,7 @@ class Relay(msgspec.Struct, eq=False):
         """The upstream's body has ended. Raises UpstreamTruncated where the answer is not complete."""
         if self.finished is not None:
             return b""
-        out = self._take(self._decoder.close(), now)
+        out = self._take(self.decoder.close(), now)
         if self.finished is None:
             raise UpstreamTruncated
         return out
@@ -216,7 +216,7 @@ class Relay(msgspec.Struct, eq=False):
         else:
             self.gap = 0.0
         if self.committed:
-            return self._encoder.encode(events)
+            return self.encoder.encode(events)
         return self._commit(events)
 
     def used(self, asked: int) -> Usage:
@@ -226,7 +226,7 @@ class Relay(msgspec.Struct, eq=False):
         """
         if self.usage is not None:
             return self.usage
-        told = self._decoder.reported if self.finished is None else None
+        told = self.decoder.reported if self.finished is None else None
         told = None if told is None else believed(told)
         if told is None:
             return Usage(asked, self.estimated_tokens)
@@ -247,7 +247,7 @@ class Relay(msgspec.Struct, eq=False):
             if self.finished is not None:
                 self._check_empty()
                 self.committed = True
-            return self._encoder.encode(events)
+            return self.encoder.encode(events)
         events = self._held = self._held + events if self._held else events
         if self.finished is None and not self.first_content_at:
             return b""
@@ -256,7 +256,7 @@ class Relay(msgspec.Struct, eq=False):
             return self._continue(events)
         self.committed = True
         self._held = []
-        return self._encoder.encode(events)
+        return self.encoder.encode(events)
 
     def _fold(self) -> None:
         """A token as an object of its own takes ten times its text."""
@@ -279,7 +279,7 @@ class Relay(msgspec.Struct, eq=False):
 
     def _check_empty(self) -> None:
         finished = self.finished
-        if finished is None or self.first_content_at or self.accept_empty or self._said:
+        if finished is None or self.first_content_at or self.accept_empty or self._kept:
             return
         if finished.reason == "stop":
             self.finished = None
@@ -288,7 +288,7 @@ class Relay(msgspec.Struct, eq=False):
     def _continue(self, events: list[StreamEvent]) -> bytes:
         """What is new in an attempt that recovers; b"" while there is nothing yet."""
         restart = b""
-        known = self._said if self._reproducing else _trailing_space(self._said)
+        known = self._kept if self._reproducing else _trailing_space(self._kept)
         if known:
             text = "".join(self._text)
             complete = self.finished is not None or not self.only_text
@@ -297,31 +297,31 @@ class Relay(msgspec.Struct, eq=False):
             if not text.startswith(known):
                 restart = self._diverged()
                 known = ""
-            self._said = "" if restart else self._said
+            self._kept = "" if restart else self._kept
             fresh = text[len(known) :]
             self._counted = self.pieces - 1
             self._text = [fresh]
             self._folded = 0
             self._fold_at = FOLD
             events = [*([TextDelta(fresh)] if fresh else ()), *(e for e in events if _follows_text(e))]
-        elif self._said:
+        elif self._kept:
             events = [event for event in events if not isinstance(event, Started | ReasoningBlock)]
         else:
             events = self._held = [event for event in events if isinstance(event, TextDelta) or _follows_text(event)]
             if not events:
                 return b""
         self._reproducing = False
-        self._encoder.resume(Started(model=self.model))
+        self.encoder.resume(Started(model=self.model))
         self.committed = True
         self.recovered = True
         self._held = []
-        return restart + self._encoder.encode(events)
+        return restart + self.encoder.encode(events)
 
     def _diverged(self) -> bytes:
         """The fresh answer is another one: the client starts over if it can. Behind a prefill nothing can diverge."""
         if not self._reproducing:
             return b""
-        restart = self._encoder.restart()
+        restart = self.encoder.restart()
         if not restart:
             self.finished = None
             raise UpstreamError("diverged", "Another answer than the one that was cut")

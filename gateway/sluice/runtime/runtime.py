@@ -34,9 +34,10 @@ from sluice.model.rules import NO_RULES, ModelRules, Overrides, rules_of
 from sluice.policies.limits import Limiter
 from sluice.policies.priced import Priced
 from sluice.policies.turns import Turns
-from sluice.proxy.call import Call, Route, Target
+from sluice.proxy.call import Call
 from sluice.proxy.fitting import Fitting
 from sluice.proxy.pipeline import Pipeline
+from sluice.proxy.target import Route, Target
 from sluice.routing.failover import RetryPolicy
 from sluice.routing.health import BreakerPolicy, Health, Load
 from sluice.routing.probes import watch
@@ -294,7 +295,7 @@ class Runtime:
 
     def _oldest(self) -> float:
         now = self._clock()
-        return max((now - flow.call.received for flow in self.pipeline.flows), default=0.0)
+        return max((now - run.call.received for run in self.pipeline.runs), default=0.0)
 
     def _ledger(self) -> Ledger:
         store = usage_store(self.config)

@@ -212,7 +212,7 @@ UNCOUNTED = Uncounted()
 
 
 class CallSeries:
-    """What one (frontend, alias) pair counts. Of a shadow's call `overhead` and `request_overhead` are UNCOUNTED."""
+    """What one (frontend, alias) pair counts. A shadow's call counts in none of them."""
 
     __slots__ = ("duration", "ends", "first_token", "in_flight", "overhead", "request_overhead", "requests", "unanswered")
 
@@ -228,9 +228,9 @@ class CallSeries:
         self.unanswered = metrics.children("unanswered", pair, END_REASONS)
 
     def of_shadow(self) -> "CallSeries":
-        """The same for the double of a call, which no caller waits for."""
+        """Those of a shadow, whose answer no caller waits for: nothing is counted."""
         double = copy(self)
-        double.overhead = double.request_overhead = UNCOUNTED
+        double.overhead = double.request_overhead = double.first_token = UNCOUNTED
         return double
 
 

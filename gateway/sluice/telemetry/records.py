@@ -9,7 +9,8 @@ from msgspec import UNSET, UnsetType
 from sluice.aio.deferred import NOW, Schedule, at_once
 from sluice.errors import GatewayError, NoRoom, RateLimited, Unauthorized, UpstreamError
 from sluice.identity.principal import Principal
-from sluice.proxy.call import NOTHING, Attempt, Call
+from sluice.proxy.attempt import NOTHING, Attempt
+from sluice.proxy.call import Call
 from sluice.telemetry.logs import Line
 from sluice.telemetry.metrics import AUTH_REASONS, CODES, CallSeries, Lazy, Metrics, zero_of_alias
 from sluice.telemetry.series import Value
@@ -211,57 +212,47 @@ class Records:
     def finished(
         self,
         exchange: Any,
+        call: Call | None,
+        error: GatewayError | None,
+        *,
         request_id: str,
         frontend: str,
         principal: Principal | None,
-        call: Call | None,
-        error: GatewayError | None,
         address: str = "",
     ) -> None:
         """Count and log one chat request, however it ended: later, but for errors, which hold more than is worth keeping.
 
         `address`: the client's.
         """
-        duration = self._clock() - exchange.received
-        error = error or (call.error if call is not None else None)
-        key = principal.key_id if principal is not None else None
-        size = call.size if error is None and call is not None else NOW
-        route = exchange.path  # one of those that are served, else it would not have become a chat
-        self._later(
-            self._finished, exchange.status, duration, request_id, route, frontend, key, call, error, address, size=size
+        size = NOW
+        if call is not None:
+            error = error or call.error
+            if error is None:
+                size = call.size
+        line = RequestLine(
+            request_id=request_id,
+            route=exchange.path.rstrip("/"),  # one of those that are served, else it would not have become a chat
+            frontend=frontend,
+            key=principal.key_id if principal is not None else None,
+            status=exchange.status or None,
+            duration=self._clock() - exchange.received,
         )
+        self._later(self._finished, line, call, error, address, size=size)
 
-    def _finished(
-        self,
-        status: int,
-        duration: float,
-        request_id: str,
-        route: str,
-        frontend: str,
-        key: str | None,
-        call: Call | None,
-        error: GatewayError | None,
-        address: str,
-    ) -> None:
-        series = call.series if call is not None else self.series[frontend, OTHER]
+    def _finished(self, line: RequestLine, call: Call | None, error: GatewayError | None, address: str) -> None:
+        series = call.series if call is not None else self.series[line.frontend, OTHER]
+        status = line.status
         if status:
             code = _CLASSES[status // 100]
             series.requests[code].value += 1
-            if key in self._by_key:
-                self._by_key[key][code].inc()
-        series.duration.observe(duration)
-        line = RequestLine(
-            request_id=request_id,
-            route=route.rstrip("/"),
-            frontend=frontend,
-            key=key,
-            status=status or None,
-            duration=round(duration, 6),
-        )
+            if line.key in self._by_key:
+                self._by_key[line.key][code].inc()
+        series.duration.observe(line.duration)
+        line.duration = round(line.duration, 6)
         if error is not None:
             line.error = error.code
             line.reason = error.reason if isinstance(error, Unauthorized) else None
-            line.level = _level(status, error)
+            line.level = _level(status or 0, error)
             for name, value in _more(error, address).items():
                 setattr(line, name, value)
         if call is not None and not call.detached:

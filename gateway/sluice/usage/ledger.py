@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from typing import cast
 
 from sluice.pricing.prices import nanos
-from sluice.proxy.call import Attempt, Call
+from sluice.proxy.attempt import Attempt
+from sluice.proxy.call import Call
 from sluice.usage import BATCH, KEPT_DAYS, Batch, Figures, Row, RowRefused, Subject, UsageFailed, UsageStore, sound
 
 EVERY = 1.0

@@ -88,8 +88,8 @@ class EmbeddedGateway:
             async with asyncio.timeout(float(self.config.server.drain_timeout)):
                 await self._answered()
                 await pipeline.idle()
-        for flow in list(pipeline.flows):
-            flow.drain()
+        for run in list(pipeline.runs):
+            run.drain()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_ANSWERS):
                 await self._answered()

@@ -1,0 +1,31 @@
+"""One try at one target: what limits, usage, metrics and the log are to know of it. `sluice.proxy.reader` reads its answer."""
+
+import msgspec
+
+from sluice.backends.protocol import AnswersWhole
+from sluice.model.events import Usage
+from sluice.proxy.target import Target
+
+NOTHING = Usage()
+"""What an attempt used that generated nothing."""
+
+
+class Attempt(msgspec.Struct, eq=False):
+    """`outcome` is of the closed set of `upstream_attempts_total`; times on the monotonic clock.
+
+    `usage` is what the provider reported; `used` the same, or an estimate from the text, or nothing where none came.
+    `cost` is what that comes to in US dollars; None where nothing was generated, or the target has no price.
+    """
+
+    target: Target
+    started: float
+    outcome: str = "abandoned"
+    first_token: float | None = None
+    usage: Usage | None = None
+    used: Usage = NOTHING
+    characters: int = 0
+    model: str = ""
+    cost: float | None = None
+    whole: AnswersWhole | None = None  # the answer was asked for in one piece
+    provider_id: str = ""  # the provider's own id of the request
+    probe: int = 0  # its number among its target's, where it finds out whether the target is healthy again

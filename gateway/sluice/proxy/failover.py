@@ -1,0 +1,199 @@
+"""Asks the targets of a call's route one after another until one answers, or raises why none did.
+
+Which target is next is the plan's to say (`sluice.routing.failover`); here it is followed, with hedging and with recovery of
+answers that were cut.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, cast
+
+from sluice.config.types import Hedge
+from sluice.errors import BadRequest, Forbidden, NoRoom, UpstreamError
+from sluice.model.chat import ChatRequest, continued
+from sluice.pricing.prices import price_at
+from sluice.proxy.call import Call
+from sluice.proxy.hedging import race
+from sluice.proxy.outcome import failover_cause
+from sluice.proxy.run import CallRun
+from sluice.proxy.sending import Attempting, Sender
+from sluice.proxy.shadows import Shadows
+from sluice.proxy.target import Target
+from sluice.routing.failover import Choice, FailoverPlan, RetryBudget, queue_of
+
+
+class Failover:
+    """Follows failover plans. `priced_only`: targets without a price are left out."""
+
+    def __init__(
+        self,
+        sender: Sender,
+        shadows: Shadows,
+        metrics: Any,
+        budget: RetryBudget,
+        *,
+        wall: Callable[[], float],
+        chance: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
+        priced_only: bool = False,
+    ) -> None:
+        self.budget = budget
+        self._attempt = sender.attempt
+        self._shadows = shadows
+        self._metrics = metrics
+        self._wall = wall
+        self._chance = chance
+        self._sleep = sleep
+        self._priced_only = priced_only
+
+    async def ask(self, run: CallRun) -> None:
+        """Raises the last target's error where none has answered."""
+        call = run.call
+        route, chat = call.route, call.chat
+        first: Target = route.tiers[0].targets[0]  # type: ignore[assignment]
+        opening = run.stream_encoder(verbatim=first.passes_on == call.frontend.dialect).start()
+        if opening:
+            run.write(opening)
+        if route.shadow is not None:
+            self._shadows.send(run, route.shadow)
+        self.budget.request()
+        plan = None
+        hedge = route.config.hedge
+        if route.plain and hedge is None:  # one target: the plan is made when it is needed
+            choice = Choice(first)
+        else:
+            plan = self._plan(call)
+            choice = plan.choice
+            self._count_passed(call, plan)
+        full: NoRoom | None = None  # of the upstreams without room, the one that has some first
+        try:
+            while True:
+                if choice.wait:
+                    call.phase = "waiting"
+                    await self._sleep(choice.wait)
+                    choice = self._after_wait(call, plan, choice)
+                try:
+                    if plan is None or (hedge is None and not run.resumes):
+                        await self._attempt(run, choice.target, chat, last=choice.last)
+                    elif run.resumes or hedge is None:
+                        await self._recover(run, choice)
+                    else:
+                        await self._hedged(run, plan, hedge)
+                    return
+                except (UpstreamError, BadRequest) as error:
+                    if plan is None:
+                        plan = self._plan(call)
+                    following = self._next(call, plan, choice.target, error) if _may_go_on(run) else None
+                    if isinstance(error, NoRoom):
+                        full = error if full is None or error.wait < full.wait else full
+                    if following is None:
+                        raise (full if full is not None and isinstance(error, NoRoom) else error) from None
+                    run.let_go()
+                    choice = following
+        finally:
+            call.phase = "settling"
+
+    # --- plans
+
+    def _plan(self, call: Call) -> FailoverPlan[Target]:
+        route = call.route
+        queue: list[Target] = [*route.tiers[0].targets] if route.plain else queue_of(route.tiers, call.asked, self._chance)  # type: ignore[list-item]
+        if len(queue) < sum(len(tier.targets) for tier in route.tiers):
+            self._count_left_out(call, queue[0])
+        if self._priced_only:
+            queue = [target for target in queue if price_at(target.prices, self._wall()) is not None]
+            if not queue:
+                raise Forbidden("What this model costs is not known", code="price_unknown")
+        return FailoverPlan(queue, self._chance, self.budget, route.retry)
+
+    def _next(
+        self, call: Call, plan: FailoverPlan[Target], failed: Target, error: UpstreamError | BadRequest
+    ) -> Choice[Target] | None:
+        if isinstance(error, BadRequest):  # this dialect cannot express the request; another may
+            error = UpstreamError("not_found", error.message)
+        choice = plan.pass_over() if isinstance(error, NoRoom) else plan.failed(error)
+        if choice is not None and choice.target is not failed:
+            self._count(call, failed, choice.target, failover_cause(error))
+            self._count_passed(call, plan)
+        return choice
+
+    def _after_wait(self, call: Call, plan: FailoverPlan[Target] | None, choice: Choice[Target]) -> Choice[Target]:
+        """Another target, where the breaker of the one that was to be asked again opened meanwhile."""
+        health = choice.target.health
+        if plan is None or health.closed or health.ready():
+            return choice
+        following = plan.pass_over()
+        if following is None:
+            return choice
+        self._count(call, choice.target, following.target, "breaker_open")
+        self._count_passed(call, plan)
+        return following
+
+    def _count_passed(self, call: Call, plan: FailoverPlan[Target]) -> None:
+        """Count those that would have been asked before the chosen one, had they been healthy."""
+        for passed in plan.passed:
+            self._count(call, passed, plan.choice.target, "rate_limited" if passed.health.closed else "breaker_open")
+
+    def _count_left_out(self, call: Call, target: Target) -> None:
+        """Count those that cannot take the call, up to the tier of the one that is asked first."""
+        for tier in call.route.tiers:
+            for other in cast(Sequence[Target], tier.targets):
+                if lacks := call.asked.lacks(other):
+                    self._count(call, other, target, lacks)
+            if target in tier.targets:
+                return
+
+    def _count(self, call: Call, passed: Target, target: Target, cause: str) -> None:
+        self._metrics.child("failovers", call.route.name, passed.label, target.label, cause).inc()
+
+    # --- other ways to ask
+
+    async def _hedged(self, run: CallRun, plan: FailoverPlan[Target], hedge: Hedge) -> None:
+        """Ask one target, and where it is slow another beside it."""
+        chat, choice = run.call.chat, plan.choice
+        patience = hedge.after if hedge.after is not None else choice.target.load.p95()
+        if patience is None:
+            return await self._attempt(run, choice.target, chat, last=choice.last)
+        run.won = asyncio.Event()
+
+        def second() -> Attempting | None:
+            if any(answer.relay.first_content_at for answer in run.reading):
+                return None  # it has begun: a whole answer is not written before its end
+            other = plan.another()
+            return self._attempt(run, other.target, chat, last=other.last) if other is not None else None
+
+        first = self._attempt(run, choice.target, chat, last=choice.last)
+        await race(first, second, run.won, lambda: run.winner.task if run.winner else None, patience)
+
+    async def _recover(self, run: CallRun, choice: Choice[Target]) -> None:
+        """An answer was cut: ask the target to go on with it, by prefill if it can, else afresh."""
+        chat, target = run.call.chat, choice.target
+        if target.spec.prefill and run.kept_text:
+            try:
+                return await self._continue(run, target, continued(chat, run.kept_text), how="prefill")
+            except UpstreamError as error:
+                if run.winner is not None or not error.callers_fault:
+                    raise
+        await self._continue(run, target, chat, how="fresh")
+
+    async def _continue(self, run: CallRun, target: Target, chat: ChatRequest, *, how: str) -> None:
+        """Counted by what became of the attempt, not of the client, who may close its connection at the answer's last byte."""
+        call = run.call
+        before = len(call.attempts)
+        try:
+            await self._attempt(run, target, chat, last=True, prefilled=how == "prefill")
+        finally:
+            outcome = call.attempts[-1].outcome
+            if len(call.attempts) > before and outcome != "stale_connection":  # else its upstream was not asked
+                outcome = outcome if outcome in ("ok", "abandoned") else "failed"
+                self._metrics.child("recoveries", call.route.name, how, outcome).inc()
+
+
+def _may_go_on(run: CallRun) -> bool:
+    """Whether a failed attempt may be followed by another: before any content always, afterwards where the alias allows it."""
+    if run.winner is None:
+        return True
+    call, relay = run.call, run.winner.relay
+    if call.chat.n > 1:  # of several choices nobody knows what the client holds
+        return False
+    return call.route.config.continues and relay.only_text and relay.finished is None

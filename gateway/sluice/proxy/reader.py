@@ -1,0 +1,309 @@
+"""Reads the answer to one attempt: an upstream's reads through the relay, and the client's bytes to the call's run.
+
+An `AttemptReader` is given to the transport with the request. When the response's head comes it begins an `AnswerReader`,
+whose `sink` is called straight from the transport: no coroutine stands between the two sockets.
+"""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from sluice.backends.transport import Sink, UpstreamResponse
+from sluice.errors import UpstreamError
+from sluice.model.events import Finished
+from sluice.proxy.attempt import Attempt
+from sluice.proxy.call import LARGE
+from sluice.proxy.relay import Relay
+from sluice.proxy.run import CallRun
+from sluice.wire.forwarding import provider_id
+
+LINGER = 0.25
+"""Seconds that an upstream may take to end its body after the answer is complete; then the connection is closed."""
+ENDS_OF_PIECES = (b"\n\n", b"\r\n\r\n", b"}\n", b"}\r\n")
+"""Of an event, or a line."""
+
+Beside = Callable[..., Awaitable[Any]]
+"""`await beside(work, *args)`: done in a thread, for what would keep the event loop for long."""
+Price = Callable[[CallRun, Attempt, Finished], Finished]
+"""The end of an attempt's answer -> the same with what the call has cost."""
+
+
+class BodyLingers(Exception):
+    """The answer is complete, but its upstream does not end the body."""
+
+
+class AnotherWon(Exception):
+    """Another attempt of the call was faster."""
+
+
+class AttemptReader(msgspec.Struct, eq=False):
+    """Waits for a response's head. `answer` is set when that has come.
+
+    `last`: no other target is left, so that an empty answer is passed on. `prefilled`: the request ends with the text that the
+    client holds of a cut answer.
+    """
+
+    run: CallRun
+    attempt: Attempt
+    last: bool
+    prefilled: bool = False
+    price: Price | None = None
+    beside: Beside | None = None
+    task: "asyncio.Task[Any] | None" = None  # where two attempts race
+    answer: "AnswerReader | None" = None
+    _relay: Relay | None = None
+
+    def sent(self) -> None:
+        """Make what the answer will need while it is on its way; where two attempts race, when the head has come."""
+        if self._relay is None and self.run.won is None:
+            self._relay = self._make_relay()
+
+    def begin(self, response: UpstreamResponse) -> Sink | None:
+        """The response's head has come."""
+        answer = self.read(response)
+        return answer.sink if response.status // 100 == 2 else None
+
+    def read(self, response: UpstreamResponse) -> "AnswerReader":
+        run = self.run
+        run.due = 0.0
+        if run.winner is None:
+            run.call.phase = "first_token"
+        headers = response.headers
+        if "x-request-id" in headers or "request-id" in headers or "x-amzn-requestid" in headers:
+            self.attempt.provider_id = provider_id(headers)
+        relay = self._relay or self._make_relay()
+        relay.content_at = run.clock()
+        answer = self.answer = AnswerReader(run, self.attempt, response, relay, self.task, beside=self.beside)
+        run.reading.append(answer)
+        return answer
+
+    def _make_relay(self) -> Relay:
+        run, attempt = self.run, self.attempt
+        target, whole = attempt.target, attempt.whole
+        verbatim = target.passes_on == run.call.frontend.dialect and not run.resumes
+        relay = Relay(
+            target.backend.decoder(verbatim=verbatim) if whole is None else whole.whole_decoder(),
+            run.encoder_for(verbatim=verbatim),
+            not run.call.chat.stream,
+            self.last,
+            max_before_content=target.max_before_content,
+            max_answer=target.max_answer,
+        )
+        if run.resumes:
+            relay.resume(run.kept_text, prefilled=self.prefilled)
+        if self.price is not None:
+            relay.priced = partial(self.price, run, attempt)
+        return relay
+
+
+class AnswerReader(msgspec.Struct, eq=False):
+    """Reads one answer's body. `complete_at`: when the answer was complete, 0.0 until it is.
+
+    What comes in one large piece (a document, an event of megabytes) takes too long for the event loop: it is relayed in a
+    thread, by `beside`. What follows meanwhile waits in `_queue`.
+    """
+
+    run: CallRun
+    attempt: Attempt
+    response: UpstreamResponse
+    relay: Relay
+    task: "asyncio.Task[Any] | None" = None
+    beside: Beside | None = None
+    complete_at: float = 0.0
+    working: "asyncio.Task[None] | None" = None  # on a large piece
+    _silent: int = 0  # bytes of which nothing has come yet, or more than LARGE while `working`
+    _queue: list[bytes] = []
+
+    __repr__ = object.__repr__  # it holds an answer
+
+    def sink(self, data: bytes) -> None:
+        """One read of the upstream's: write what it brings to the client. Raises AnotherWon."""
+        relay, run = self.relay, self.run
+        if self._silent:
+            self._sink_more(data)
+            return
+        if run.winner is not self:
+            self._first(data)
+            return
+        now = run.clock()
+        chunk = relay.feed(data, now)
+        if relay.finished is not None:
+            self._pass_on_last(chunk, now)
+        elif not chunk:
+            self._count_silent(data)
+        elif not run.over:
+            run.writer.write(chunk)
+            if relay.gap:
+                run.inter_token.observe(relay.gap)
+
+    def _sink_more(self, data: bytes) -> None:
+        """A read behind others of which nothing has come yet."""
+        if self._put_aside(data):
+            return
+        before, self._silent = self._silent, 0
+        self.sink(data)
+        if self._silent:
+            self._silent += before
+
+    def _first(self, data: bytes) -> None:
+        """A read before this attempt has brought anything for the client."""
+        run = self.run
+        if run.winner is not None:
+            raise AnotherWon  # before anything is encoded: the encoder is the call's
+        now = run.clock()
+        chunk = self.relay.feed(data, now)
+        if not chunk:
+            self._count_silent(data)
+        self._pass_on_first(chunk, now)
+
+    def _pass_on_first(self, chunk: bytes, now: float) -> None:
+        run = self.run
+        run.due = 0.0  # with the first content another deadline begins
+        if chunk:
+            run.take(self, chunk, now, first=True)
+        if self.relay.finished is not None and not self.complete_at:
+            self.complete_at = now
+
+    def _pass_on(self, chunk: bytes, now: float) -> None:
+        relay, run = self.relay, self.run
+        if relay.finished is not None:
+            self._pass_on_last(chunk, now)
+        elif chunk and not run.over:
+            run.writer.write(chunk)
+            if relay.gap:
+                run.inter_token.observe(relay.gap)
+
+    def _pass_on_last(self, chunk: bytes, now: float) -> None:
+        """A read that completes the answer, or comes behind its end."""
+        run = self.run
+        if chunk:
+            run.take(self, chunk, now, first=False)
+        if not self.complete_at:
+            self.complete_at = now
+            run.due = 0.0
+
+    # --- large pieces
+
+    def _count_silent(self, data: bytes) -> None:
+        """Nothing is to be written yet: this is part of a large piece, unless it ends one."""
+        self._silent = 0 if data.endswith(ENDS_OF_PIECES) else self._silent + len(data)
+
+    def _put_aside(self, data: bytes) -> bool:
+        """Whether this read is for the thread: a large piece may end in it, or the thread is at work."""
+        if self.working is not None:
+            self._queue.append(data)
+            return True
+        if self._silent <= LARGE or self.beside is None or (b"\n" not in data and b"\r" not in data):
+            return False
+        self.response.pause()
+        self.working = asyncio.create_task(self._work(data, self.beside))
+        return True
+
+    async def _work(self, data: bytes, beside: Beside) -> None:
+        relay, run = self.relay, self.run
+        try:
+            while data:
+                now = run.clock()
+                chunk = await beside(relay.feed, data, now)
+                if run.winner is self:
+                    self._pass_on(chunk, now)
+                elif run.winner is not None:
+                    raise AnotherWon
+                else:
+                    self._pass_on_first(chunk, now)
+                data = b"".join(self._queue)
+                self._queue.clear()
+        except Exception as error:  # as in a sink: it is the response's, and raised to who waits for its end
+            self.response.abort(error)
+            raise
+        self._silent = 0
+        self.working = None
+        if not run.writer.blocked_since:
+            self.response.resume()
+
+    # --- the end
+
+    def close(self) -> None:
+        """The upstream's body has ended. Raises UpstreamTruncated where the answer has not, AnotherWon."""
+        relay, run = self.relay, self.run
+        if run.winner is not None and run.winner is not self:
+            raise AnotherWon
+        if relay.finished is None:
+            now, first = run.clock(), not relay.committed
+            chunk = relay.close(now)
+            if chunk:
+                run.take(self, chunk, now, first=first)
+
+    async def close_beside(self) -> None:
+        """The same as `close` in a thread: for where one is `working`, or more than LARGE is `relay.uncommitted`."""
+        if self.working is not None:
+            await self.working
+        if self.beside is None:
+            return self.close()
+        relay, run = self.relay, self.run
+        now, first = run.clock(), not relay.committed
+        chunk = await self.beside(relay.close, now)
+        if run.winner is not None and run.winner is not self:
+            raise AnotherWon
+        if chunk:
+            run.take(self, chunk, now, first=first)
+
+    def part(self) -> None:
+        """The attempt is over: whatever knows it is parted from it, so that the collector has nothing to find."""
+        run = self.run
+        run.reading.remove(self)
+        self.relay.priced = None
+        if self.working is not None:
+            self.working.add_done_callback(_retrieve)
+            self.working.cancel()
+            self.working = None
+        if run.winner is self:
+            run.writer.attach(None)
+
+    # --- deadlines
+
+    def tick(self, now: float) -> float:
+        """End it where it is late. Returns when its next deadline is, as things stand."""
+        relay, attempt = self.relay, self.attempt
+        timeouts = attempt.target.timeouts
+        if self.complete_at:
+            return self._end_after(self.complete_at + LINGER, now, BodyLingers)
+        total = math.inf
+        if timeouts.total is not None:
+            total = self._end_after(attempt.started + timeouts.total, now, _late_total)
+        if attempt.whole is not None and self.response.status // 100 == 2 and not _is_stream(self.response):
+            return min(total, self._end_after(attempt.started + timeouts.whole, now, _late_total))
+        if relay.first_content_at:
+            return min(total, self._end_after(relay.content_at + timeouts.idle, now, _late_next))
+        return min(total, self._end_after(relay.content_at + timeouts.first_token, now, _late_first))
+
+    def _end_after(self, deadline: float, now: float, error: Callable[[], Exception]) -> float:
+        if now > deadline:
+            self.response.abort(error())
+        return deadline
+
+
+def _retrieve(work: "asyncio.Task[None]") -> None:
+    """Take the error, which the response has raised already."""
+    if not work.cancelled():
+        work.exception()
+
+
+def _is_stream(response: UpstreamResponse) -> bool:
+    return response.headers.get("content-type", "").startswith("text/event-stream")
+
+
+def _late_total() -> Exception:
+    return UpstreamError("total_timeout", "The upstream took too long for its answer")
+
+
+def _late_first() -> Exception:
+    return UpstreamError("first_token_timeout", "The upstream sent no token in time")
+
+
+def _late_next() -> Exception:
+    return UpstreamError("idle_timeout", "The upstream stopped sending")

@@ -1,0 +1,224 @@
+"""A call in flight: its writer, its encoder, the attempt that answers, and what the client holds of the answer.
+
+The first attempt that has content wins; what others bring is thrown away. `tick` looks at deadlines and heartbeats, so that
+no event needs a timer of its own. It is called when the clock has passed `due`, which is set back to 0 whenever a phase with
+another deadline begins (progress only moves deadlines away).
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from sluice.aio.scope import Scope
+from sluice.backends.transport import UpstreamResponse
+from sluice.errors import GatewayError, Unavailable
+from sluice.frontends import Answer, Encoder
+from sluice.model.chat import Thought
+from sluice.model.events import Finished
+from sluice.proxy.attempt import Attempt
+from sluice.proxy.call import ENDS, Call
+from sluice.proxy.relay import Relay
+from sluice.proxy.writer import ResponseWriter
+
+LOOK = 0.25
+"""Seconds between two looks at a call at most: what begins outside of it (a client that stops reading) is seen by then."""
+
+
+class Answering(Protocol):
+    """An attempt whose answer is coming (`sluice.proxy.reader.AnswerReader`). `task` is its own, where two attempts race."""
+
+    attempt: Attempt
+    response: UpstreamResponse
+    relay: Relay
+    task: "asyncio.Task[Any] | None"
+
+    def tick(self, now: float) -> float:
+        """End it where it is late. Returns when its next deadline is, as things stand."""
+        ...
+
+
+class CallRun(msgspec.Struct, eq=False):
+    """`winner` is the attempt whose content goes to the client.
+
+    `kept_text` is the text that the client holds of an answer that was cut; `resumes`: it holds any content of one (reasoning
+    alone, too). `over`: the answer's end has been written, or the error that ends it.
+    """
+
+    call: Call
+    writer: ResponseWriter
+    answer: Answer
+    scope: Scope
+    clock: Callable[[], float]
+    inter_token: Any
+    write_idle: float
+    deadline: asyncio.TimerHandle | None = None
+    encoder: Encoder | None = None
+    verbatim: bool = False  # the encoder passes on frames as they come
+    lent: bool = False  # an attempt has the encoder, and needs it alone
+    reading: list[Answering] = []
+    winner: Answering | None = None
+    won: asyncio.Event | None = None  # set when an attempt has won, where two race
+    kept_text: str = ""
+    resumes: bool = False
+    due: float = 0.0  # when `tick` is to be called next
+    over: bool = False
+    unsent_end: bytes | None = None  # the answer's last bytes, while its turn is being stored
+
+    __repr__ = object.__repr__  # it holds an answer
+
+    @property
+    def text(self) -> str:
+        """What the client holds of the answer's text."""
+        return self.winner.relay.text if self.winner is not None else self.kept_text
+
+    # --- the answer
+
+    def stream_encoder(self, *, verbatim: bool) -> Encoder:
+        """The stream's encoder: kept over failed attempts, for nothing is encoded before one commits."""
+        if self.encoder is None or verbatim is not self.verbatim:
+            self.encoder = self.call.frontend.encoder(self.call.chat, self.answer, verbatim=verbatim)
+            self.verbatim = verbatim
+        return self.encoder
+
+    def encoder_for(self, *, verbatim: bool) -> Encoder:
+        """An attempt's encoder. A whole answer is encoded as it comes, so that each attempt needs one of its own."""
+        call = self.call
+        if not call.chat.stream:
+            if self.lent:
+                return call.frontend.encoder(call.chat, self.answer, verbatim=verbatim)
+            self.lent = True
+        if self.encoder is not None and verbatim is self.verbatim:
+            return self.encoder
+        return self.stream_encoder(verbatim=verbatim)
+
+    def take(self, answer: Answering, chunk: bytes, now: float, *, first: bool) -> None:
+        """An attempt's bytes for the client. Its first ones make it the winner."""
+        relay = answer.relay
+        if self.winner is None:
+            self.winner = answer
+            self.call.answered = answer.attempt
+            self.call.phase = "streaming"
+            self.writer.attach(answer.response)
+            if self.won is not None:
+                self.won.set()
+        self.write(chunk, relay.finished)
+        if first:
+            self._first_token(answer)
+            self.call.series.overhead.observe(self.clock() - now)
+        elif relay.gap:
+            self.inter_token.observe(relay.gap)
+
+    def write(self, chunk: bytes, finished: Finished | None = None) -> None:
+        """Write what comes next of the answer. With `finished` it ends the answer, and its turn is stored before."""
+        writer, call = self.writer, self.call
+        if self.over:
+            return
+        if not writer.begun:
+            encoder = self.encoder or self.stream_encoder(verbatim=self.verbatim)
+            headers: Sequence[tuple[str, str]] = call.headers
+            if self.winner is not None:
+                headers = [*headers, *call.attribution()]
+            writer.begin(encoder.content_type, headers)
+        if finished is None:
+            writer.write(chunk)
+            return
+        self.over = True
+        call.finish(ENDS[finished.reason])
+        if call.store_turn is None or not self._store_turn(call.store_turn, chunk):
+            writer.write(chunk, last=True)
+
+    def _store_turn(self, store: "Callable[[str], asyncio.Task[None] | None]", end: bytes) -> bool:
+        """Store the turn of the complete answer. Returns whether that takes its time: then `end` is sent when it is done."""
+        relay = self.winner.relay if self.winner is not None else None
+        if relay is not None and relay.thoughts and not relay.recovered:  # else they belong to another text than the client's
+            blocks = [Thought(block.text, block.signature, block.redacted) for block in relay.thoughts]
+            self.call.thoughts = blocks
+        self.call.text = self.text
+        storing = store(self.call.text)
+        if storing is None:
+            return False
+        self.call.phase = "storing"
+        self.unsent_end = end
+        storing.add_done_callback(lambda _: self.send_end())
+        return True
+
+    def send_end(self) -> None:
+        """Send the answer's last bytes now, where they still wait for the turn to be stored."""
+        end, self.unsent_end = self.unsent_end, None
+        if end is not None:
+            self.writer.write(end, last=True)
+
+    def fail(self, error: GatewayError) -> None:
+        """Write the error into the answer, which has begun, unless its end has been written."""
+        if not self.over:
+            self.over = True
+            self.writer.fail(self.stream_encoder(verbatim=self.verbatim).fail(error))
+
+    def let_go(self) -> None:
+        """The attempt is over: keep what the client holds of it, for another one to go on from."""
+        self.kept_text = self.text
+        self.resumes = self.resumes or self.winner is not None
+        self.winner = None
+        self.writer.attach(None)
+
+    def close(self) -> None:
+        """The call is over. A run and its winner know each other: parted, they go at once, with nothing for the collector."""
+        if self.unsent_end is not None:
+            self.send_end()
+        if self.deadline is not None:
+            self.deadline.cancel()
+        self.winner = None
+
+    def _first_token(self, answer: Answering) -> None:
+        relay, call, attempt = answer.relay, self.call, answer.attempt
+        if not relay.first_content_at:
+            return
+        target = attempt.target
+        attempt.first_token = seconds = relay.first_content_at - attempt.started
+        if attempt.whole is None:  # else it is the last one's time
+            target.series.first_token.observe(seconds)
+            target.load.observe(seconds)
+        if call.ttft is None and call.chat.stream:  # a whole answer comes with its last token
+            call.ttft = seconds = self.clock() - call.received
+            call.series.first_token.observe(seconds)
+
+    # --- deadlines
+
+    def tick(self, now: float) -> None:
+        """Deadlines and heartbeats."""
+        writer = self.writer
+        self.due = now + LOOK
+        blocked = writer.blocked_since
+        if blocked:
+            if self.winner is not None:
+                self.winner.relay.content_at = now  # a client that does not read is not the upstream's silence
+            if now - blocked > self.write_idle:
+                self.call.finish("slow_reader")
+                writer.abort()
+            return
+        for answer in self.reading:
+            self.due = min(self.due, answer.tick(now))
+        heartbeat = self.call.route.config.heartbeat
+        if heartbeat and self.call.chat.stream:
+            silent_since = max(writer.last_write, self.call.received)
+            if now - silent_since >= heartbeat:
+                self._beat()
+            else:
+                self.due = min(self.due, silent_since + heartbeat)
+
+    def _beat(self) -> None:
+        encoder = self.encoder
+        if encoder is None:  # the call still waits for its turn: what the encoder will have to know is not known yet
+            encoder = self.call.frontend.encoder(self.call.chat, self.answer)
+        beat = encoder.heartbeat()
+        if beat and not self.over:
+            if not self.writer.begun:
+                self.writer.begin(encoder.content_type, self.call.headers)
+            self.writer.write(beat)
+
+    def drain(self) -> None:
+        """The process is leaving: end the call, wherever it waits."""
+        self.call.finish("drain")
+        self.scope.end(Unavailable("The gateway is shutting down"))

@@ -1,0 +1,198 @@
+"""Sends one attempt to its target, within the limits of its upstream, and sees to it that its outcome is recorded.
+
+The bytes of an answer do not pass through a coroutine: see `sluice.proxy.reader`. Nothing here catches cancellation: when the
+client leaves, the task is cancelled, the transport's exit closes the upstream connection, and the `finally` clauses keep the
+books.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import msgspec
+
+from sluice.errors import BadRequest, StaleConnection, UpstreamError
+from sluice.model.chat import ChatRequest
+from sluice.model.events import Finished
+from sluice.pricing.prices import cost, price_at
+from sluice.proxy.attempt import NOTHING, Attempt
+from sluice.proxy.call import LARGE, Call
+from sluice.proxy.outcome import OUTCOMES, Bookkeeper, count_oddities, refused, secrets_of
+from sluice.proxy.reader import AnswerReader, AttemptReader, Beside, BodyLingers
+from sluice.proxy.run import CallRun
+from sluice.proxy.target import Target
+from sluice.wire.forwarding import forwarded, with_forwarded
+from sluice.wire.upstream_errors import conceal
+
+Room = Callable[[Attempt, ChatRequest], AbstractAsyncContextManager[None] | None]
+"""What an attempt takes of its upstream's limits; entering it raises NoRoom. None: there are none."""
+Attempting = Coroutine[Any, Any, None]
+COST = "x-sluice-cost-usd"
+
+
+class Sender:
+    """Makes attempts. `tells_cost`: callers are told what their calls cost.
+
+    `clock` monotonic and `wall` since the epoch, in seconds.
+    """
+
+    def __init__(
+        self,
+        books: Bookkeeper,
+        room: Room,
+        *,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        tells_cost: bool = False,
+        beside: Beside | None = None,
+    ) -> None:
+        self._record = books.record
+        self._room = room
+        self._clock = clock
+        self._wall = wall
+        self._beside = beside
+        self._price = self._with_cost if tells_cost else None
+
+    def attempt(self, run: CallRun, target: Target, chat: ChatRequest, *, last: bool, prefilled: bool = False) -> Attempting:
+        """Ask one target. The target's breaker knows at once: while the limits are asked for, no other call is let through
+        beside this one. Raises UpstreamError (NoRoom among them), BadRequest where the target's dialect cannot say it.
+        """
+        attempt = Attempt(target, self._clock(), probe=target.health.begin())
+        reader = AttemptReader(run, attempt, last, prefilled, self._price, beside=self._beside)
+        if run.resumes:
+            reader.price = self._with_all_usage
+        room = self._room(attempt, chat)
+        trying = self._try(reader, chat) if room is None else self._try_within(room, reader, chat)
+        return self._probe(attempt, trying) if attempt.probe else trying
+
+    async def _probe(self, attempt: Attempt, trying: Attempting) -> None:
+        """The call that finds out whether a target is healthy again; where it was not sent after all, another call may."""
+        try:
+            await trying
+        finally:
+            attempt.target.health.abandoned(attempt.probe)
+
+    async def _try_within(self, room: AbstractAsyncContextManager[None], reader: AttemptReader, chat: ChatRequest) -> None:
+        async with room:
+            await self._try(reader, chat)
+
+    async def _try(self, reader: AttemptReader, chat: ChatRequest) -> None:
+        run, attempt = reader.run, reader.attempt
+        call, target = run.call, attempt.target
+        timeouts = target.timeouts
+        connect = timeouts.connect
+        if chat.n > 1 and target.passes_on != call.frontend.dialect:
+            raise BadRequest("This model gives one choice per request", param="n", code="unsupported_parameter")
+        if target.fit is not None:
+            chat = target.fit(chat)
+        if not chat.stream and target.whole is not None and target.passes_on == call.frontend.dialect:
+            attempt.whole = target.whole
+            write, headers = target.whole.whole_request, timeouts.whole
+        else:
+            write, headers = target.backend.request, timeouts.headers
+        if call.size <= LARGE or self._beside is None:
+            request = write(chat, target.model)
+        else:
+            request = await self._beside(write, chat, target.model)
+        request.lines = call.lines
+        if target.forward and call.forward:
+            request.headers = with_forwarded(request.headers, forwarded(target.forward, call.forward))
+        if not call.attempts:
+            call.series.request_overhead.observe(attempt.started - call.received)
+        call.attempts.append(attempt)
+        call.phase = "connecting"
+        if run.won is not None:  # only one of several has to be told apart
+            reader.task = asyncio.current_task()
+        if timeouts.total is not None:
+            connect, headers = min(connect, timeouts.total), min(headers, timeouts.total)
+        target.load.in_flight += 1
+        try:
+            async with target.transport.send(request, connect=connect, headers=headers, reader=reader) as response:
+                answer = reader.answer or reader.read(response)
+                try:
+                    if response.status // 100 != 2:  # any 2xx with a body is an answer (RFC 9110 15.3)
+                        raise await refused(target, response)
+                    await response.pump(answer.sink)
+                    if answer.working is None and answer.relay.uncommitted <= LARGE:
+                        answer.close()
+                    else:
+                        await answer.close_beside()
+                except (BodyLingers, UpstreamError):
+                    if answer.relay.finished is None:
+                        raise
+            attempt.outcome = "ok"
+            target.health.succeeded()
+        except UpstreamError as error:
+            self._failed(attempt, error)
+            raise
+        finally:
+            target.load.in_flight -= 1
+            self._over(reader, chat)
+
+    def _failed(self, attempt: Attempt, error: UpstreamError) -> None:
+        health = attempt.target.health
+        if isinstance(error, StaleConnection):
+            attempt.outcome = "stale_connection"
+            health.abandoned(attempt.probe)
+        else:
+            attempt.outcome = OUTCOMES[error.kind]
+            conceal(error, secrets_of(attempt.target.backend, attempt.target.transport))
+            health.failed(error, attempt.probe)
+
+    def _over(self, reader: AttemptReader, chat: ChatRequest) -> None:
+        """The attempt is over, whatever became of it."""
+        attempt, answer = reader.attempt, reader.answer
+        if attempt.outcome == "abandoned":
+            self._abandoned(reader.run.call, attempt, answer)
+        if answer is None:
+            return self._record(attempt, None, chat, self._clock())
+        answer.part()
+        decoder = answer.relay.decoder
+        if decoder.skipped or decoder.skipped_fields or decoder.finish_missing:
+            count_oddities(decoder, attempt.target.series)
+        self._record(attempt, answer.relay, chat, answer.complete_at or self._clock())
+
+    def _abandoned(self, call: Call, attempt: Attempt, answer: AnswerReader | None) -> None:
+        """The call ended before the attempt did: what that means for the target."""
+        health = attempt.target.health
+        if answer is not None and answer.relay.finished is not None:
+            attempt.outcome = "ok"  # the client left between the answer's end and the body's
+            health.succeeded()
+        elif self._was_silent(call, attempt, answer):
+            attempt.outcome = "total_timeout"
+            health.failed(UpstreamError("total_timeout"), attempt.probe)
+        else:
+            health.abandoned(attempt.probe)
+
+    def _was_silent(self, call: Call, attempt: Attempt, answer: AnswerReader | None) -> bool:
+        """Whether the alias's deadline ended this attempt, which had most of the call's time and brought nothing: else a target
+        that never answers would never be found out where the alias's deadline is shorter than its own."""
+        now = self._clock()
+        timeout = call.route.config.timeout
+        if timeout is None or now - call.received < timeout or (answer is not None and answer.relay.first_content_at):
+            return False
+        return now - attempt.started > timeout / 2
+
+    def _with_cost(self, run: CallRun, attempt: Attempt, finished: Finished) -> Finished:
+        """The answer's end with what the call has cost so far, where that is known; a whole answer has it in a header."""
+        call = run.call
+        price = price_at(attempt.target.prices, self._wall())
+        if price is None or finished.usage is None:
+            return finished
+        dollars = round((call.cost or 0.0) + cost(price, finished.usage), 9)
+        if not call.chat.stream:
+            others = [(name, value) for name, value in call.headers if name != COST]  # of an answer that was none
+            call.headers = [*others, (COST, f"{dollars:.9f}")]
+        return msgspec.structs.replace(finished, cost=dollars)
+
+    def _with_all_usage(self, run: CallRun, attempt: Attempt, finished: Finished) -> Finished:
+        """The end of an answer that other attempts had begun: with what all of them used."""
+        finished = finished if self._price is None else self._price(run, attempt, finished)
+        if finished.usage is None:
+            return finished
+        usage = finished.usage
+        for other in run.call.attempts:
+            if other is not attempt and other.used is not NOTHING:
+                usage = usage.plus(other.used)
+        return msgspec.structs.replace(finished, usage=usage)

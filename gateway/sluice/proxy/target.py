@@ -1,0 +1,61 @@
+"""What a call is sent to: an alias as a route of targets. Built from the configuration, then only read."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import msgspec
+
+from sluice.backends.protocol import AnswersWhole, Backend
+from sluice.backends.transport import Transport
+from sluice.config.types import Alias, Timeouts
+from sluice.config.types import Target as TargetConfig
+from sluice.model.chat import ChatRequest
+from sluice.pricing.prices import Dated
+from sluice.routing.failover import RetryPolicy
+from sluice.routing.health import Health, Load
+from sluice.routing.strategies import RoutedTier
+from sluice.telemetry.metrics import TargetSeries
+from sluice.telemetry.series import Value
+from sluice.wire.forwarding import Allowed
+
+
+class Target(msgspec.Struct, frozen=True, eq=False):
+    """One model of one upstream, ready to be asked. `label` is "upstream/model"."""
+
+    label: str
+    upstream: str
+    model: str
+    spec: TargetConfig
+    backend: Backend
+    transport: Transport
+    timeouts: Timeouts
+    health: Health
+    load: Load
+    series: TargetSeries
+    prices: tuple[Dated, ...] = ()  # the latest first; empty: nobody knows what it costs
+    passes_on: str | None = None  # the client dialect whose callers get its frames as they came
+    fit: Callable[[ChatRequest], ChatRequest] | None = None  # a request as this target takes it; None: it takes all of them
+    whole: AnswersWhole | None = None  # how it is asked for an answer in one piece; None: it is always asked for a stream
+    max_before_content: int = 1 << 20  # bytes
+    max_answer: int = 64 << 20
+    forward: Allowed = {}  # the caller's headers that it gets
+    shown: str = ""  # its label as callers see it; "": they do not
+    attribution: tuple[tuple[str, str], ...] = ()  # headers that name it where it is asked first, and has answered
+    answered: Value | None = None  # counts the calls whose content came from it, in its place in its alias
+
+
+class Route(msgspec.Struct, frozen=True, eq=False):
+    """An alias, ready to be followed."""
+
+    name: str
+    config: Alias
+    tiers: Sequence[RoutedTier]
+    retry: RetryPolicy
+    shadow: Target | None
+    inter_token: Any
+    waiting: Callable[[int], Any] = lambda _: None  # is called with +1 and -1 as calls begin and end to wait for their turn
+    plain: bool = False  # one target that takes every call: nothing of a call decides about its route
+
+    @property
+    def targets(self) -> list[Target]:
+        return cast(list[Target], [target for tier in self.tiers for target in tier.targets])
