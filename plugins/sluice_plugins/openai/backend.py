@@ -22,6 +22,7 @@ from sluice.model.chat import ChatRequest, Image, Message, Other, Part, Text, To
 from sluice.model.rules import LIMITS, NO_RULES, ModelRules
 from sluice.wire.baseurl import endpoint
 from sluice.wire.dataurl import plain_url
+from sluice.wire.jsonedit import with_known_string, with_member
 from sluice.wire.sse import EventStream
 from sluice.wire.upstream_errors import upstream_error
 from sluice_plugins.decoding import MAX_EVENT
@@ -136,8 +137,11 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         if not (chat.only_texts or (self._limit_stands(chat) and self._ids_stand(chat))):
             return b""
         if wire.get("model") != model:
-            body = _with_model(body, wire.get("model"), model)
-        if not stream or not body:
+            edited = with_known_string(body, b'"model"', _encode(model)) if "model" in wire else None
+            if edited is None:
+                return b""
+            body = edited
+        if not stream:
             return body
         if wire.get("stream") is not True:
             return b""
@@ -145,7 +149,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             return body
         if "stream_options" in wire:
             return body if wire["stream_options"] == _USAGE else b""
-        return body[: body.rindex(b"}")] + b',"stream_options":{"include_usage":true}}'
+        return with_member(body, b'"stream_options":{"include_usage":true}')
 
     def _ids_stand(self, chat: ChatRequest) -> bool:
         """Whether the target takes any id of a tool call, or there is none."""
@@ -219,17 +223,6 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 _USAGE = {"include_usage": True}
 _NO_SAMPLING = ChatRequest("", None, ()).sampling
 _encode = msgspec.json.Encoder().encode
-
-
-def _with_model(body: bytes, asked: object, model: str) -> bytes:
-    """The text of an object whose "model" is `asked`, with this one in its place; b"" where it is not plain to see."""
-    if type(asked) is not str or body.count(b'"model"') != 1:  # it may also stand in what is within
-        return b""
-    name = _encode(asked)
-    for written in (b'"model":' + name, b'"model": ' + name):
-        if written in body:
-            return body.replace(written, b'"model":' + _encode(model), 1)
-    return b""
 
 
 # the request, from the vocabulary

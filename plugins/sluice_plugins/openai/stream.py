@@ -21,7 +21,6 @@ frame that ends in the name of a call is held back until the next one comes, whi
 Standard: https://platform.openai.com/docs/api-reference/chat-streaming
 """
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -42,6 +41,7 @@ from sluice.model.events import (
 )
 from sluice.wire import sse
 from sluice.wire.call_ids import new_call_id
+from sluice.wire.jsonedit import without_known_object
 from sluice.wire.jsontext import oversized, slow_numbers
 from sluice.wire.lenient import REPLACEMENT, Halves, encoded, fit, is_object, parse, whole_characters
 from sluice.wire.upstream_errors import stream_error, tells_error, told_error
@@ -81,7 +81,6 @@ FINISH: dict[str, FinishReason] = {
 TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
 """The fields of a delta that are pieces of a text."""
 COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
-_USAGE = re.compile(rb', ?"usage": ?\{(?:[^{}"]|"[^"\\]*"|\{[^{}]*\})*\}')
 _DROPPED: Any = object()
 
 
@@ -561,8 +560,8 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         edits, self._edits = self._edits, None
         self._as_it_came = True
         if chunk.usage is not None:
-            bare = _without_usage(payload) if edits is None and plain is None else b""
-            if bare:
+            bare = without_known_object(payload, b'"usage"') if edits is None and plain is None else None
+            if bare is not None:
                 payload = bare
             else:
                 edits = edits or Edits()
@@ -804,14 +803,6 @@ def completed(usage: ReportedUsage) -> tuple[int, int, int] | None:
     known = _usage(usage)
     known = None if known is None else believed(known)
     return None if known is None else (known.input, known.output, known.tokens)
-
-
-def _without_usage(payload: bytes) -> bytes:
-    """A chunk without its usage, where that is plain to see; else b"". Names in quotes without a backslash are never text."""
-    if payload.count(b'"usage"') != 1:
-        return b""
-    bare, found = _USAGE.subn(b"", payload)
-    return bare if found == 1 else b""
 
 
 def _renamed(payload: bytes, name: str, choice: int, call: int) -> bytes:

@@ -1,16 +1,16 @@
 """The upstream's own chunks and documents under another model's name (`report_model: alias`), and nothing else changed."""
 
 import json
-import re
 from typing import Any
 
 import msgspec
 
+from sluice.wire.jsonedit import with_string
 from sluice.wire.jsontext import value_of
 from sluice.wire.sse import EventStream, payloads
 
 _encode = msgspec.json.Encoder().encode
-_NAME = re.compile(rb'"model"\s*:\s*"(?:[^"\\]|\\.)*"')
+_KEY = b'"model"'
 
 
 class Renaming:
@@ -20,7 +20,7 @@ class Renaming:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._written = b'"model":' + _encode(name)
+        self._written = _encode(name)
 
     def frames(self, data: bytes) -> bytes:
         """Complete frames of server-sent events."""
@@ -32,8 +32,9 @@ class Renaming:
 
     def document(self, data: bytes) -> bytes:
         """One chunk, or one whole answer. What is no JSON object is given back as it is."""
-        if data.count(b'"model"') == 1 and (found := _NAME.search(data)):  # a quote in a text is escaped: this is a key
-            return b"%b%b%b" % (data[: found.start()], self._written, data[found.end() :])
+        edited = with_string(data, _KEY, self._written)
+        if edited is not None:
+            return edited
         try:
             value: Any = value_of(data)
         except ValueError:
