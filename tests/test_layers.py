@@ -29,7 +29,8 @@ ORDER = (
     {"sluice.runtime"},
     {"sluice.api"},
     {"sluice.process", "sluice.web"},
-    {"sluice.cli", "sluice.__main__"},
+    {"sluice.testing"},
+    {"sluice.cli", "sluice.__main__", "sluice.pytest_plugin"},
 )
 """Layers; a module belongs to the longest name that it begins with, and imports its own layer and those before it."""
 
@@ -58,7 +59,7 @@ EDGES = {
     "sluice.storage.redis", "sluice.storage.sqlite", "sluice.conversations.sqlite", "sluice.keystore.sqlite",
     "sluice.usage.sqlite", "sluice.identity.remote", "sluice.identity.jwks", "sluice.config.loader",
     "sluice.config.interpolation", "sluice.telemetry.logs", "sluice.telemetry.output", "sluice.runtime",
-    "sluice.web",
+    "sluice.web", "sluice.testing",
 }  # fmt: skip
 IO_MODULES = {"socket", "ssl", "aiohttp", "redis", "sqlite3", "httptools", "subprocess", "urllib.request", "uvloop"}
 
