@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from sluice.config.loader import check
+from sluice.config.vendors import bundled_vendors
 from tests.config.test_problems import DIGEST
 
 PAGE = (Path(__file__).parents[2] / "docs" / "providers.md").read_text()
@@ -24,5 +25,6 @@ def test_an_example_is_good(example: str, tmp_path: Path) -> None:
         f'{example}\naliases: {{chat: {{tiers: [{tiers}]}}}}\nkeys: [{{id: a, digest: "{DIGEST}", aliases: [chat]}}]\n'
     )
     environ = {name: "sk-of-the-environment" for name in re.findall(r"\$\{(\w+)\}", example)}
+    environ |= {vendor.api_key_env: "sk-of-a-vendor" for vendor in bundled_vendors().values() if vendor.api_key_env}
     checked = check(str(file), environ=environ)
     assert [str(problem) for problem in (*checked.problems, *checked.warnings)] == []

@@ -1,7 +1,8 @@
 """Reading the configuration: bytes -> YAML with positions -> ${VAR} expanded -> types -> checks across sections.
 
 Every stage reports all it finds, so one run of `sluice check` names every mistake. An upstream's section is read twice
-over: its own fields by `Upstream`, everything beside them by the Struct of the backend that it names.
+over: its own fields by `Upstream`, everything beside them by the Struct of the backend that it names. Where it names a vendor,
+the vendor's entries are put beneath its own before that (`sluice.config.vendors`).
 """
 
 import hashlib
@@ -25,9 +26,10 @@ from sluice.config.limit_checks import check_reservations
 from sluice.config.price_file import bundled_prices, listed, read_prices
 from sluice.config.problems import Path as KeyPath
 from sluice.config.problems import Problem, Report, suggestion
-from sluice.config.types import Config, Credential, Tier, Upstream, targets_of
+from sluice.config.types import COMPUTED, Config, Credential, Tier, Upstream, targets_of
 from sluice.config.validation import INVALID, Walk, fields_of
-from sluice.config.yamltext import Mapping, Mark, Node, YamlError, read
+from sluice.config.vendors import Presets, similar
+from sluice.config.yamltext import Mapping, Mark, Node, Scalar, YamlError, read
 from sluice.errors import ConfigError
 from sluice.pricing.prices import PriceTable, price_at
 
@@ -72,7 +74,7 @@ def load_mapping(sections: Environment[str, Any], *, environ: Environment[str, s
     report = Report("configuration")
     data = json.dumps(dict(sections), ensure_ascii=False, default=str, indent=1).encode()  # JSON is YAML, too
     try:
-        return _usable(_checked(report, data, _Reading(report, find_backend), environ))
+        return _usable(_checked(report, data, _Reading(report, find_backend, environ), environ))
     except YamlError as error:
         raise ConfigError([f"configuration: {error.message}"]) from None
 
@@ -92,7 +94,7 @@ def check(
     """
     report = Report(path)
     try:
-        return _checked(report, _read_file(path, MAX_FILE), _Reading(report, find, blind=blind), environ, blind=blind)
+        return _checked(report, _read_file(path, MAX_FILE), _Reading(report, find, environ, blind=blind), environ, blind=blind)
     except YamlError as error:
         report.problem((), error.message, error.at)
     except OSError as error:
@@ -107,7 +109,7 @@ def _checked(
     root = read(data)
     expansion = Expansion(environ, _read_text, lambda at, node, text: report.problem(at, text, node.at), blind=blind)
     config = reading.config(expansion.tree(root))
-    if report.problems or expansion.unknown:
+    if report.problems or expansion.unknown or reading.presets.unknown:
         return _outcome(report, None)
     prices = _prices(config, report)
     if not report.problems:
@@ -180,9 +182,10 @@ def _read_text(path: str) -> str:
 class _Reading:
     """One walk over one file: its sections, and the backends that its upstreams name."""
 
-    def __init__(self, report: Report, find: FindBackend, *, blind: bool = False) -> None:
+    def __init__(self, report: Report, find: FindBackend, environ: Environment[str, str], *, blind: bool = False) -> None:
         self._report = report
         self._find = find
+        self.presets = Presets(report, environ, _read_text, blind=blind)
         self.backends: dict[str, Backend] = {}
         self.credentials = CredentialReading(report, blind=blind)
 
@@ -196,25 +199,39 @@ class _Reading:
         return config
 
     def _upstream(self, walk: Walk, node: Mapping, path: KeyPath) -> Upstream:
-        own = [field for field in fields_of(Upstream) if field.name != "options"]
+        own = [field for field in fields_of(Upstream) if field.name not in COMPUTED]
+        node, vendor = self._completed(node, path)
         values = walk.fields(node, own, path)
         backend = self._backend(node, values["backend"], path)
         if backend is None:
-            return Upstream(**values)
+            return Upstream(**values, vendor=vendor)
         options = [field for field in fields_of(backend) if field.encode_name not in {field.encode_name for field in own}]
         walk.unknown(node, [field.encode_name for field in (*own, *options)], path)
         before = len(self._report.problems)
         given = walk.fields(node, options, path)
         if len(self._report.problems) == before and INVALID not in given.values():
             self._construct(backend, given, node, path)
-        upstream = Upstream(**values, options=given)
+        upstream = Upstream(**values, options=given, vendor=vendor)
         if "credentials" in node.entries:
             self.credentials.of_upstream(upstream, backend, path)
         return upstream
 
+    def _completed(self, node: Mapping, path: KeyPath) -> tuple[Mapping, str]:
+        """The section, with a vendor's entries beneath its own where it names one, and the vendor's name."""
+        entry = node.entries.get("backend")
+        if entry is None or not isinstance(entry.node, Scalar):
+            return node, ""
+        name = entry.node.text
+        try:
+            self._find(name)
+        except LookupError:
+            completed = self.presets.completed(name, node, path)
+            return (node, "") if completed is None else (completed, name)
+        return node, ""
+
     def _backend(self, node: Mapping, name: Any, path: KeyPath) -> type[msgspec.Struct] | None:
         if name is INVALID:
-            own = {field.encode_name for field in fields_of(Upstream)} - {"options"}
+            own = {field.encode_name for field in fields_of(Upstream)} - COMPUTED
             for key, entry in node.entries.items():
                 if key not in own and (hint := suggestion(key, own)):
                     self._report.problem((*path, key), f'unknown key "{key}"{hint}', entry.at)
@@ -222,7 +239,7 @@ class _Reading:
         try:
             return self._find(name)
         except LookupError as error:
-            self._report.problem((*path, "backend"), str(error.args[0]))
+            self._report.problem((*path, "backend"), f"{error.args[0]}{similar(name)}")
             return None
 
     def _construct(self, backend: type[msgspec.Struct], options: dict[str, Any], node: Mapping, path: KeyPath) -> None:

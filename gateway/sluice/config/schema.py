@@ -1,8 +1,8 @@
 """The configuration's types as JSON Schema (draft 2020-12), for editors that complete and check YAML.
 
 Written by `sluice config schema`. It says what the types say; references between sections are `sluice check`'s work.
-An upstream's options follow the backend that it names, for every backend given here, and are open for others; so do a
-credential's with its kind.
+An upstream's options follow the backend or the vendor that it names, for every backend given here, and are open for others;
+so do a credential's with its kind.
 """
 
 import re
@@ -13,8 +13,9 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-from sluice.config.types import Config, Credential, Upstream
+from sluice.config.types import COMPUTED, Config, Credential, Upstream
 from sluice.config.units import Bytes, Rate, Seconds, Secret
+from sluice.config.vendors import bundled_vendors
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _COMMENTED = re.compile(r"    (\w+): .*?  # (.+)")
@@ -87,23 +88,31 @@ class _Schemas:
     def _open(self, kind: inspect.StructType) -> Schema:
         key, plugins = self._plugged[kind.cls]
         section = self._section(kind)
-        del section["properties"]["options"]
+        for name in COMPUTED & section["properties"].keys():
+            del section["properties"][name]
         if plugins:
-            section["properties"][key] |= {"examples": sorted(plugins)}
+            section["properties"][key] |= {"examples": [*sorted(plugins), *sorted(_vendors(key, plugins))]}
         section["additionalProperties"] = True
-        section["allOf"] = [self._options(key, name, plugins[name], section) for name in sorted(plugins)]
+        section["allOf"] = [self._options(key, name, plugins, section) for name in sorted(plugins)]
         return section
 
-    def _options(self, key: str, name: str, plugin: type[msgspec.Struct], open_: Schema) -> Schema:
-        info = inspect.type_info(plugin)
+    def _options(self, key: str, name: str, plugins: Mapping[str, type[msgspec.Struct]], open_: Schema) -> Schema:
+        info = inspect.type_info(plugins[name])
         assert isinstance(info, inspect.StructType)
         own = {key: True for key in open_["properties"]}
         options = self._section(info)
         options["properties"] = {**options["properties"], **own}
-        named: Schema = {"properties": {key: {"const": name}}}
+        vendors = sorted(vendor for vendor, dialect in _vendors(key, plugins).items() if dialect == name)
+        named: Schema = {"properties": {key: {"enum": [name, *vendors]} if vendors else {"const": name}}}
         if open_["properties"][key].get("default") != name:
             named["required"] = [key]
         return {"if": named, "then": options}
+
+
+def _vendors(key: str, plugins: Mapping[str, type[msgspec.Struct]]) -> dict[str, str]:
+    """The backend of each vendor that is no backend itself. `key` names the plugin: vendors are named where backends are."""
+    known = bundled_vendors().items() if key == "backend" else ()
+    return {name: vendor.backend for name, vendor in known if vendor.backend in plugins and name not in plugins}
 
 
 def comments_of(cls: type) -> dict[str, str]:

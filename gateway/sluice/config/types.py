@@ -165,11 +165,11 @@ class Credential(_Section, frozen=True):
 class Upstream(_Fitted, frozen=True, kw_only=True):
     """One provider account or server. Every other key beside these is an option of the backend (base_url, api_key …).
 
-    `drop`, `rename`, `default`, `force` and `roles` change requests to it. `options` are the backend's options as they were
-    validated: never a key of the file, for showing the configuration only.
+    `drop`, `rename`, `default`, `force` and `roles` change requests to it. Never keys of the file: `options`, the backend's
+    options as they were validated, for showing the configuration only; `vendor`, the one that `backend` names.
     """
 
-    backend: str  # the dialect that it speaks: openai, anthropic, ollama, echo, or a plugin's
+    backend: str  # the dialect that it speaks: openai, anthropic, ollama, echo, or a plugin's; or a vendor: groq, deepseek …
     timeouts: Timeouts = Timeouts()  # deadlines by phase
     breaker: Breaker = Breaker()  # when its targets are left alone
     probe: Probe | None = None  # a cheap request every so often; null: none
@@ -181,6 +181,11 @@ class Upstream(_Fitted, frozen=True, kw_only=True):
     forward: dict[str, Literal["any"] | tuple[str, ...]] = {}  # the callers' headers that it gets, with the values that may be
     credentials: Credential | tuple[Credential, ...] = ()  # in place of the backend's api_key: one account, or several
     options: dict[str, Any] = {}  # the backend's own options
+    vendor: str = ""  # the vendor that backend names
+
+
+COMPUTED = frozenset({"options", "vendor"})
+"""Fields of `Upstream` that the loader sets: never keys of the file."""
 
 
 class Canary(_Section, frozen=True):

@@ -69,16 +69,18 @@ NO_RULES = ModelRules()
 
 
 class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One rule of the table. It holds for targets whose backend's name, host and model it names, all that are given.
+    """One rule of the table. It holds for targets whose backend's name, host or vendor, and model it names, all that are given.
 
-    `host` and `model` are regular expressions, found anywhere, whatever the case. `source` is the vendor's page or a
-    report, read at `date`.
+    `host` and `model` are regular expressions, found anywhere, whatever the case; `vendor` is one for the whole name of a
+    vendor (config/vendors.yaml), and beside a `host` one of the two is enough: it may be reached by another address.
+    `source` is the vendor's page or a report, read at `date`.
     """
 
     source: str
     date: str
     backend: str | None = None
     host: str | None = None
+    vendor: str | None = None
     model: str | None = None
     drop: tuple[str, ...] = ()
     either: tuple[str, ...] = ()
@@ -95,25 +97,34 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     always_thinks: bool | None = None
     thinking_off: ThinkingOff | None = None
 
-    def holds_for(self, backend: str, host: str, model: str) -> bool:
+    def holds_for(self, backend: str, host: str, model: str, vendor: str = "") -> bool:
         return (
             (self.backend is None or self.backend == backend)
-            and (self.host is None or re.search(self.host, host, re.IGNORECASE) is not None)
+            and self._made_by(host, vendor)
             and (self.model is None or re.search(self.model, model, re.IGNORECASE) is not None)
         )
+
+    def _made_by(self, host: str, vendor: str) -> bool:
+        if self.host is not None and re.search(self.host, host, re.IGNORECASE) is not None:
+            return True
+        if self.vendor is not None:
+            return re.fullmatch(self.vendor, vendor) is not None
+        return self.host is None
 
 
 _LATER_WINS = ("plain_images", "blank_stops", "tool_ids", "thinking", "efforts", "always_thinks", "thinking_off")
 
 
-def rules_of(lines: Iterable[Line], overrides: Iterable[Overrides], backend: str, host: str, model: str) -> ModelRules:
+def rules_of(
+    lines: Iterable[Line], overrides: Iterable[Overrides], backend: str, host: str, model: str, *, vendor: str = ""
+) -> ModelRules:
     """The rules of one target: the lines that hold for it in their order, then the upstream's options, then its own."""
     drop: set[str] = set()
     either: list[tuple[str, ...]] = []
     maps: dict[str, dict[str, Any]] = {name: {} for name in ("rename", "cap", "default", "force", "roles")}
     others: dict[str, Any] = {}
     for line in lines:
-        if not line.holds_for(backend, host, model):
+        if not line.holds_for(backend, host, model, vendor):
             continue
         drop |= set(line.drop)
         either += [line.either] if line.either else []

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import msgspec
 
-from sluice.config.types import Alias, Config, Target, Tier, Timeouts, targets_of
+from sluice.config.types import Alias, Config, Target, Tier, Timeouts, Upstream, targets_of
 from sluice.frontends import Frontend
 from sluice.frontends.openai.dialect import OpenAI
 from sluice.frontends.widget.dialect import WidgetStream
 from sluice.model.chat import ChatRequest
 from sluice.routing.health import Health, Load
 from sluice.routing.strategies import Asked, RoutedTier, asked_of, ordered
+from sluice.wire.baseurl import base_of
 
 ORDERS: Mapping[str, str] = {
     "weighted": "drawn by weight for each call",
@@ -56,6 +57,8 @@ def explain(config: Config, name: str, chat: ChatRequest | None = None) -> Itera
         for target in ordered(routed, fit, asked, lambda: 0.5):
             number += 1
             yield f"  {number}. {target.label}{_share(fit, target, asked, routed)}"
+            if upstream := _spoken(config.upstreams[target.spec.upstream]):
+                yield f"     {upstream}"
             yield f"     {_deadlines(target.spec.timeouts or config.upstreams[target.spec.upstream].timeouts)}"
         for target in targets:
             if reason := asked.unfit(target):
@@ -68,6 +71,13 @@ def explain(config: Config, name: str, chat: ChatRequest | None = None) -> Itera
 def _needs(asked: Asked) -> str:
     needs = [word for word, needed in (("vision", asked.vision), ("tools", asked.tools)) if needed]
     return f"a request of about {asked.tokens} tokens" + (f" that needs {' and '.join(needs)}" if needs else "")
+
+
+def _spoken(upstream: Upstream) -> str:
+    """Which dialect is spoken where the file names a vendor."""
+    address = upstream.options.get("base_url")
+    at = f" at {base_of(address)[0]}" if isinstance(address, str) else ""
+    return f"{upstream.vendor}: speaks {upstream.backend}{at}" if upstream.vendor else ""
 
 
 def _order(tier: tuple[Target, ...] | Tier) -> str:

@@ -256,7 +256,7 @@ class Runtime:
         upstream = self.config.upstreams[spec.upstream]
         host = urlsplit(getattr(backend, "base_url", "")).hostname or ""
         options = [Overrides(of.drop, of.rename, of.default, of.force, of.roles) for of in (upstream, spec)]
-        return rules_of(bundled_rules(), options, upstream.backend, host, spec.model)
+        return rules_of(bundled_rules(), options, upstream.backend, host, spec.model, vendor=upstream.vendor)
 
     def _fitting(self, rules: ModelRules, label: str, spec: TargetConfig) -> Fitting:
         def dropped(name: str) -> None:

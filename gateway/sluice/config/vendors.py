@@ -1,0 +1,153 @@
+"""Vendors of known dialects (config/vendors.yaml): what an upstream's section need not say where its `backend` names one.
+
+A vendor is data: the backend that speaks its dialect, and entries that stand beneath those of the section, so whatever
+the section says itself counts. They are merged before types are looked at, and stand where the section names its
+backend, so that a problem with one of them is shown there.
+"""
+
+from collections.abc import Callable
+from collections.abc import Mapping as Environment
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sluice.config.interpolation import Expansion
+from sluice.config.problems import Path as KeyPath
+from sluice.config.problems import Report, suggestion
+from sluice.config.validation import plain
+from sluice.config.yamltext import Entry, Mapping, Mark, Node, Scalar, Sequence, YamlError, read
+from sluice.errors import ConfigError
+
+BESIDE = Path(__file__).parents[1] / "vendors.yaml"
+IN_A_CLONE = Path(__file__).parents[3] / "config" / "vendors.yaml"
+
+KEY_HEADERS = frozenset({"authorization", "api-key", "x-api-key", "x-goog-api-key"})
+"""Headers that carry a key: a section that writes one of them itself needs no other."""
+
+
+class Vendor(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One vendor. `options` are entries of an upstream's section, the backend's options among them.
+
+    `base_url` may have ${VAR} in it, and is null where each user has another. `api_key_env` is the environment variable
+    that the vendor's own tools read; `key_optional`: there may be none (servers of one's own). `probe_path` is asked
+    where the section has a `probe` without a path. `source` is where it was read, at `date`.
+    """
+
+    title: str
+    source: str
+    date: str
+    backend: str = "openai"
+    base_url: str | None = None
+    api_key_env: str | None = None
+    key_optional: bool = False
+    probe_path: str | None = None
+    options: dict[str, Any] = {}
+    note: str = ""
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    vendors: dict[str, Vendor]
+
+
+@lru_cache(1)
+def bundled_vendors() -> dict[str, Vendor]:
+    """The vendors by name, read once, when first asked for. Raises ConfigError where the file is broken."""
+    path = BESIDE if BESIDE.is_file() else IN_A_CLONE
+    try:
+        return msgspec.convert(plain(read(path.read_bytes())), _File).vendors
+    except (OSError, YamlError, msgspec.ValidationError) as error:
+        raise ConfigError([f"{path}: {error}"]) from None
+
+
+class Presets:
+    """Completes the sections of upstreams that name a vendor. `unknown` counts what was not looked up (`blind`)."""
+
+    def __init__(self, report: Report, environ: Environment[str, str], read_file: Callable[[str], str], *, blind: bool) -> None:
+        self._report = report
+        self._environ = environ
+        self._read_file = read_file
+        self._blind = blind
+        self.unknown = 0
+
+    def completed(self, name: str, node: Mapping, path: KeyPath) -> Mapping | None:
+        """The section with the entries of the vendor called `name` beneath its own; None where there is no such vendor."""
+        vendor = bundled_vendors().get(name)
+        if vendor is None:
+            return None
+        at = node.entries["backend"].at
+        node = beneath(node, _node_of(vendor.options, at))
+        added: dict[str, Node] = {"backend": Scalar(at, vendor.backend, vendor.backend)}
+        if vendor.base_url is not None and "base_url" not in node.entries:
+            added["base_url"] = self._base_url(name, vendor.base_url, path, at)
+        if vendor.api_key_env is not None and not _has_key(node):
+            key = self._key(vendor, path, at)
+            added |= {"api_key": key} if key is not None else {}
+        probe = node.entries.get("probe")
+        if vendor.probe_path is not None and probe is not None and isinstance(probe.node, Mapping):
+            added["probe"] = beneath(probe.node, _node_of({"path": vendor.probe_path}, at))
+        return Mapping(node.at, {**node.entries, **{key: Entry(at, value) for key, value in added.items()}})
+
+    def _base_url(self, name: str, template: str, path: KeyPath, at: Mark) -> Node:
+        def problem(_: KeyPath, node: Node, message: str) -> None:
+            self._report.problem(
+                (*path, "backend"), f'{message}, which the address of "{name}" needs: set it, or write base_url', at
+            )
+
+        expansion = Expansion(self._environ, self._read_file, problem, blind=self._blind)
+        expanded = expansion.tree(Scalar(at, template, template))
+        self.unknown += expansion.unknown
+        return expanded
+
+    def _key(self, vendor: Vendor, path: KeyPath, at: Mark) -> Node | None:
+        variable = vendor.api_key_env
+        assert variable is not None
+        if self._blind:
+            self.unknown += not vendor.key_optional
+            return None
+        if value := self._environ.get(variable, ""):
+            return Scalar(at, value, value, expanded=True)
+        if not vendor.key_optional:
+            self._report.problem(
+                path, f"{vendor.title} needs a key: set the environment variable {variable}, or write api_key", at
+            )
+        return None
+
+
+def similar(name: str) -> str:
+    """A hint at the vendor whose name is close to one that is not known; "" where there is none."""
+    return suggestion(name, bundled_vendors())
+
+
+def beneath(node: Mapping, defaults: Mapping) -> Mapping:
+    """`node` with those entries of `defaults` that it lacks; of what is a mapping in both, likewise."""
+    entries = dict(node.entries)
+    for key, entry in defaults.entries.items():
+        own = entries.get(key)
+        if own is None:
+            entries[key] = entry
+        elif isinstance(own.node, Mapping) and isinstance(entry.node, Mapping):
+            entries[key] = Entry(own.at, beneath(own.node, entry.node))
+    return Mapping(node.at, entries)
+
+
+def _has_key(node: Mapping) -> bool:
+    if "api_key" in node.entries or "credentials" in node.entries:
+        return True
+    headers = node.entries.get("headers")
+    return (
+        headers is not None
+        and isinstance(headers.node, Mapping)
+        and not KEY_HEADERS.isdisjoint(map(str.lower, headers.node.entries))
+    )
+
+
+def _node_of(value: Any, at: Mark) -> Any:
+    """Values of the table as if the section had them, all at one place."""
+    match value:
+        case dict():
+            return Mapping(at, {key: Entry(at, _node_of(item, at)) for key, item in value.items()})
+        case list():
+            return Sequence(at, tuple(_node_of(item, at) for item in value))
+    return Scalar(at, str(value), value, plain=not isinstance(value, str))
