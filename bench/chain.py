@@ -23,7 +23,7 @@ import msgspec
 import sluice_config
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from sluice.api.routes import API, Api
+from sluice.api.app import Api
 from sluice.config.loader import load
 from sluice.runtime.runtime import Runtime
 from sluice.telemetry.logs import Lines
@@ -136,7 +136,7 @@ async def main(options: argparse.Namespace) -> None:
     for route in runtime.routes.values():
         for tier in route.tiers:
             tier.targets = [_canned(target) for target in tier.targets]
-    api = Api(runtime, API)
+    api = Api(runtime)
     body = BODY.replace(b'"stream":true', b'"stream":false') if options.whole else BODY
     sessions = itertools.count()
 

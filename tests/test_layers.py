@@ -17,7 +17,7 @@ SOURCES = {
 }
 
 ORDER = (
-    {"sluice", "sluice.errors", "sluice.version", "sluice.aio", "sluice.model"},
+    {"sluice", "sluice.errors", "sluice.version", "sluice.entrypoints", "sluice.aio", "sluice.model"},
     {"sluice.config.types", "sluice.config.units", "sluice.config.problems", "sluice.config.yamltext"},
     {"sluice.wire", "sluice.storage", "sluice.telemetry.series", "sluice.telemetry.output"},
     {"sluice.backends", "sluice.limits", "sluice.conversations", "sluice.pricing", "sluice.identity"},
@@ -39,7 +39,7 @@ STRICTER = {
     "sluice.limits": {"sluice.limits", "sluice.storage", "sluice.errors"},
     "sluice.conversations": {"sluice.conversations", "sluice.storage", "sluice.errors"},
     "sluice.storage": {"sluice.storage", "sluice.config.units"},
-    "sluice.frontends": {"sluice.frontends", "sluice.wire", "sluice.errors", "sluice.model"},
+    "sluice.frontends": {"sluice.frontends", "sluice.wire", "sluice.errors", "sluice.model", "sluice.entrypoints"},
     "sluice.model": {"sluice.model", "sluice.errors"},
     "sluice.aio": {"sluice.aio"},
     "sluice.proxy.relay": {"sluice.backends", "sluice.errors", "sluice.model", "sluice.frontends"},

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from sluice.api.admin_keys import ROUTES as OF_A_KEY
+from sluice.api.cors import RENEW
 from sluice.api.openapi import document
 from sluice.api.openapi_schemas import SESSION
-from sluice.api.routes import API, RENEW, SHORT
-from sluice.frontends.widget.dialect import WidgetStream
+from sluice.frontends import Head, shape_of
+from sluice.frontends.widget.dialect import Widget
+from tests.api.serving import shapes
 
 METHODS = {"get", "post", "put", "patch", "delete"}
 
@@ -34,12 +35,10 @@ def references(value: Any) -> Iterator[str]:
                 yield from references(inner)
 
 
-def test_it_describes_every_route_that_is_served_and_no_other() -> None:
-    table = {**API, **{f"/admin/keys/*/{action}".rstrip("/"): methods for action, methods in OF_A_KEY.items()}}
-    table |= {name: API[path] for name, path in SHORT.items()}
-    served = {(path.replace("*", "{id}"), method.lower()) for path, methods in table.items() for method in methods}
-    assert {(path, method) for path, method, _ in operations()} == served
-    assert set(API["/admin/keys/*"]) == {method for methods in OF_A_KEY.values() for method in methods}
+async def test_it_describes_every_route_that_is_served_and_no_other() -> None:
+    clients, _ = await shapes()
+    served = {(shape, method.lower()) for shape, methods in clients.items() for method in methods}
+    assert {(shape_of(path), method) for path, method, _ in operations()} == served
 
 
 def test_it_is_json_and_of_version_3_1() -> None:
@@ -95,7 +94,7 @@ def test_the_models_are_named_where_they_are_known() -> None:
 @pytest.mark.parametrize("session", ["a", "A.b_c:d-9", "x" * 128])
 def test_the_described_session_is_the_one_that_is_taken(session: str) -> None:
     assert re.search(SESSION, session)
-    assert WidgetStream().parse(json.dumps({"sessionId": session, "message": "m"}).encode(), {}).session == session
+    assert Widget().streamed(json.dumps({"sessionId": session, "message": "m"}).encode(), Head()).session == session
 
 
 def test_the_examples_are_what_is_really_sent() -> None:

@@ -250,7 +250,7 @@ async def test_what_a_provider_quotes_is_not_logged(status: int) -> None:
 
 
 async def test_a_refusal_that_cannot_be_written_is_a_fault_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sluice.api.routes.headers_of", lambda error, status: [("x-odd", "\N{SNOWMAN}")])
+    monkeypatch.setattr("sluice.api.refusals.headers_of", lambda error, status: [("x-odd", "\N{SNOWMAN}")])
     async with watched() as watch:
         wire = await watch.wire()
         answer = await wire.ask(post(OPENAI, openai(model="nope")))

@@ -17,8 +17,8 @@ from schemathesis.core.transport import Response
 from schemathesis.engine import events, from_schema
 from schemathesis.schemas import BaseSchema
 
+from sluice.api.cors import RENEW
 from sluice.api.openapi import document
-from sluice.api.routes import RENEW
 from sluice.identity.keys import digest_of
 from tests.e2e.gateway_process import DIGEST, KEY, GatewayProcess, serving
 

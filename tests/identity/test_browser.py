@@ -322,7 +322,8 @@ def config(**more: Any) -> Config:
 def test_the_authenticator_knows_them_in_any_header_and_looks_the_key_up() -> None:
     times = [NOW]
     issuer = Issuer(issuer="sluice", audience="sluice-browser", algorithms=("HS256",), secret=Secret(SECRET))
-    authenticator = Authenticator(config(tokens=Settings(secret=Secret(SECRET)), jwt=(issuer,)), lambda: times[0])
+    settings = config(tokens=Settings(secret=Secret(SECRET)), jwt=(issuer,))
+    authenticator = Authenticator(settings, lambda: times[0], names=["x-widget-api-key"])
     owner = authenticator.identify([(b"x-api-key", b"sk")])
     token = authenticator.mint(owner, TokenRequest(PAGE)).token
     for header in ((b"authorization", f"Bearer {token}".encode()), (b"x-widget-api-key", token.encode())):

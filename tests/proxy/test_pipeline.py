@@ -19,7 +19,7 @@ from sluice.config.types import Target as Spec
 from sluice.config.units import Seconds
 from sluice.errors import GatewayError, UpstreamError
 from sluice.frontends.openai.dialect import OpenAI as OpenAIFrontend
-from sluice.frontends.widget.dialect import WidgetStream
+from sluice.frontends.widget.dialect import Widget
 from sluice.identity.principal import Principal
 from sluice.model.chat import ChatRequest, Message, Text
 from sluice.proxy.call import Call
@@ -217,7 +217,7 @@ class Stage:
 
     def call(self, frontend: str = "widget") -> Call:
         chat = ChatRequest(frontend, "chat", (Message("user", (Text("hi"),)),))
-        kind = WidgetStream() if frontend == "widget" else OpenAIFrontend()
+        kind = Widget() if frontend == "widget" else OpenAIFrontend()
         principal = Principal("k", "k", "k", frozenset("*"))
         series = CallSeries(self.metrics, kind.name, "chat")
         conversation = "c" if frontend == "widget" else ""

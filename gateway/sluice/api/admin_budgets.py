@@ -11,10 +11,12 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from sluice.api.admin_requests import AdminRequest, AdminRoute, reply
 from sluice.config.jsontree import read
 from sluice.config.problems import Report
 from sluice.config.types import Budget, Config
 from sluice.errors import BadRequest, NotFound, Unavailable
+from sluice.frontends import Reply
 from sluice.keystore.table import KeyTable
 from sluice.limits import Balance, BucketStore, Claim
 from sluice.policies.budgets import MARGIN, PERIODS, Period, budget_claims, budget_prefix
@@ -45,6 +47,15 @@ class AdminBudgets:
         self._keys = keys
         self._log = log
         self._wall = wall
+
+    def routes(self) -> list[AdminRoute]:
+        return [AdminRoute("GET", "/admin/budgets", self._list), AdminRoute("PATCH", "/admin/budgets", self._correct)]
+
+    async def _list(self, request: AdminRequest) -> Reply:
+        return reply(await self.listed(request.query, request.limit))
+
+    async def _correct(self, request: AdminRequest) -> Reply:
+        return reply(await self.correct(request.body))
 
     async def listed(self, query: Mapping[str, str], limit: int) -> dict[str, Any]:
         """The budgets of at most `limit` owners behind `after`, or of the one that `scope` and `owner` name.

@@ -7,10 +7,10 @@ again, of what that one left.
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
-from urllib.parse import unquote
 
 import msgspec
 
+from sluice.api.admin_requests import AdminRequest, AdminRoute, Answer, reply
 from sluice.api.rendering import key_object
 from sluice.config.checks import Checks
 from sluice.config.jsontree import read, refusal
@@ -18,6 +18,7 @@ from sluice.config.problems import Report
 from sluice.config.types import Config, Grant, Key, NamedGrant
 from sluice.config.units import Seconds
 from sluice.errors import BadRequest, Conflict, NotFound
+from sluice.frontends import Reply
 from sluice.identity.keys import new_key
 from sluice.keystore import Entry, StoredKey, Superseded
 from sluice.keystore.follower import Follower
@@ -43,6 +44,34 @@ class AdminKeys:
         self._configured: Mapping[str, Key] = {key.id: key for key in config.keys}
         self._log = log
 
+    def routes(self) -> list[AdminRoute]:
+        keys, key = "/admin/keys", "/admin/keys/{id}"
+        return [
+            AdminRoute("GET", keys, self._list),
+            AdminRoute("POST", keys, self._create),
+            AdminRoute("GET", key, self._of(self.get)),
+            AdminRoute("PATCH", key, self._of(self.patch)),
+            AdminRoute("DELETE", key, self._of(self.delete)),
+            AdminRoute("POST", f"{key}/rotate", self._of(self.rotate)),
+            AdminRoute("POST", f"{key}/disable", self._of(self.disable)),
+            AdminRoute("POST", f"{key}/enable", self._of(self.enable)),
+        ]
+
+    async def _list(self, request: AdminRequest) -> Reply:
+        return reply(await self.listed(request.limit, request.after))
+
+    async def _create(self, request: AdminRequest) -> Reply:
+        return reply(await self.create(request.body), 201)
+
+    def _of(self, change: Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]) -> Answer:
+        """Answers what is done to the key that the path names."""
+
+        async def answer(request: AdminRequest) -> Reply:
+            await self._look()
+            return reply(await change(request.parameters["id"], request.body))
+
+        return answer
+
     async def create(self, wire: dict[str, Any]) -> dict[str, Any]:
         """A new key: the one answer that shows it. Raises BadRequest, Conflict, Unavailable."""
         report = Report("")
@@ -66,15 +95,6 @@ class AdminKeys:
         total = len(table) + sum(table.get(id) is None for id in self._configured)
         page = [key_object(key) for id in ids[:limit] if (key := self._known(id)) is not None]
         return {"keys": page, "next": ids[limit - 1] if len(ids) > limit else None, "total": total}
-
-    async def answer(self, method: str, path: str, wire: dict[str, Any]) -> dict[str, Any]:
-        """What `method` makes of the key or of the action that `path` names: "{id}", "{id}/rotate" …; both are in ROUTES.
-
-        Raises NotFound, BadRequest, Conflict, Unavailable.
-        """
-        name, _, action = path.partition("/")
-        await self._look()
-        return await ROUTES[action][method](self, unquote(name), wire)
 
     async def get(self, id: str, wire: dict[str, Any]) -> dict[str, Any]:
         key = self._known(id)
@@ -165,15 +185,6 @@ class AdminKeys:
 
     def _changed(self, action: str, id: str) -> None:
         self._log.info("admin_key", action=action, id=id)
-
-
-Operation = Callable[[AdminKeys, str, dict[str, Any]], Awaitable[dict[str, Any]]]
-ROUTES: Mapping[str, Mapping[str, Operation]] = {
-    "": {"GET": AdminKeys.get, "PATCH": AdminKeys.patch, "DELETE": AdminKeys.delete},
-    "rotate": {"POST": AdminKeys.rotate},
-    "disable": {"POST": AdminKeys.disable},
-    "enable": {"POST": AdminKeys.enable},
-}
 
 
 def _taken() -> Conflict:

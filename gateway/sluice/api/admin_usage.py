@@ -10,7 +10,9 @@ from typing import Any
 
 import msgspec
 
+from sluice.api.admin_requests import AdminRequest, AdminRoute
 from sluice.errors import BadRequest, Unavailable
+from sluice.frontends import Reply
 from sluice.pricing.prices import BILLION
 from sluice.usage import KEPT_DAYS, Figures, Row, Subject, UsageFailed
 from sluice.usage.ledger import Ledger
@@ -67,6 +69,24 @@ def _day(query: Mapping[str, str], name: str, default: date) -> date:
         return day
     except ValueError:
         raise BadRequest(f"{name} must be a day such as 2026-11-30", param=name) from None
+
+
+class AdminUsage:
+    """`flush` counts what has ended; `wall` gives seconds since the epoch."""
+
+    def __init__(self, ledger: Ledger, flush: Callable[[], object], wall: Callable[[], float]) -> None:
+        self._ledger = ledger
+        self._flush = flush
+        self._wall = wall
+
+    def routes(self) -> list[AdminRoute]:
+        return [AdminRoute("GET", "/admin/usage", self._usage)]
+
+    async def _usage(self, request: AdminRequest) -> Reply:
+        self._flush()
+        accept = request.headers.get("accept", "")
+        body, content_type, headers = await usage_of(self._ledger, request.query, accept, self._wall)
+        return Reply(body, headers=tuple(headers), content_type=content_type)
 
 
 async def usage_of(

@@ -10,12 +10,13 @@ from sluice.proxy.writer import ResponseWriter
 
 
 class Request(ResponseWriter, Protocol):
-    """What the routes need of the server's exchange."""
+    """What the routes need of the server's exchange. `parameters`: what the path has in place of its route's names."""
 
     received: float
     caller: str | None
     extra: list[tuple[str, str]]
     path: str
+    parameters: Mapping[str, str]
     status: int
 
     @property

@@ -10,7 +10,8 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
-from sluice.backends.discovery import entries, struct_of
+from sluice import entrypoints
+from sluice.backends.discovery import struct_of
 from sluice.backends.transport import Headers, UpstreamRequest
 from sluice.wire.fields import check_fields
 
@@ -20,7 +21,7 @@ DEFAULT_KIND = "static"
 
 def installed_kinds() -> list[str]:
     """The kinds of credentials of this environment."""
-    return list(entries(GROUP))
+    return list(entrypoints.installed(GROUP))
 
 
 def find_kind(name: str) -> type[msgspec.Struct]:

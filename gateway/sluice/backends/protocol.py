@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
-from sluice.backends.discovery import entries, struct_of
+from sluice import entrypoints
+from sluice.backends.discovery import struct_of
 from sluice.backends.transport import Headers, Transport, UpstreamRequest
 from sluice.errors import UpstreamError
 from sluice.model.chat import ChatRequest
@@ -25,7 +26,7 @@ GROUP = "sluice.backends"
 
 def installed() -> dict[str, "EntryPoint"]:
     """The backends of this environment, by name: ours and everyone's, wherever a distribution declares them."""
-    return entries(GROUP)
+    return entrypoints.installed(GROUP)
 
 
 def find_backend(name: str) -> type[msgspec.Struct]:

@@ -31,6 +31,8 @@ from sluice.config.validation import INVALID, Walk, fields_of
 from sluice.config.vendors import Presets, similar
 from sluice.config.yamltext import Mapping, Mark, Node, Scalar, YamlError, read
 from sluice.errors import ConfigError
+from sluice.frontends import Frontend
+from sluice.frontends.registry import conflicts, find_frontend, installed
 from sluice.pricing.prices import PriceTable, price_at
 
 MAX_FILE = 16 << 20
@@ -43,6 +45,7 @@ class Loaded(msgspec.Struct, frozen=True):
     """A configuration that can be used. `backends`: one instance per upstream, by the upstream's name. `credentials`: those of
     upstreams that have any beside their backend's own key.
 
+    `frontends`: the client dialects that are served, by name.
     `warnings` are complete lines, ready to print. `hash` names the file's bytes (before ${VAR}), for metrics and logs.
     `prices` reads the table that comes with the gateway when it is first asked; it raises ConfigError where that is broken.
     """
@@ -54,6 +57,7 @@ class Loaded(msgspec.Struct, frozen=True):
     hash: str = ""
     prices: PriceTable = PriceTable({})
     credentials: Environment[str, tuple[ConfiguredCredential, ...]] = {}
+    frontends: dict[str, Frontend] = {}
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -112,11 +116,22 @@ def _checked(
     if report.problems or expansion.unknown or reading.presets.unknown:
         return _outcome(report, None)
     prices = _prices(config, report)
+    frontends = _frontends(config, report)
     if not report.problems:
         check_reservations(config, reading.backends, prices, report, time.time())
     warnings = tuple(str(warning) for warning in sorted(report.warnings))
     digest = hashlib.sha256(data).hexdigest()[:12]
-    return _outcome(report, Loaded(report.file, config, reading.backends, warnings, digest, prices, reading.credentials.found))
+    loaded = Loaded(
+        report.file,
+        config,
+        reading.backends,
+        warnings,
+        digest,
+        prices=prices,
+        credentials=reading.credentials.found,
+        frontends=frontends,
+    )
+    return _outcome(report, loaded)
 
 
 def _prices(config: Config, report: Report) -> PriceTable:
@@ -133,6 +148,24 @@ def _prices(config: Config, report: Report) -> PriceTable:
             if price_at(table.prices_of(upstream, model), time.time()) is None:
                 report.warning(path, f"{upstream}/{model} has no price: no call goes there (prices.unknown)")
     return table
+
+
+def _frontends(config: Config, report: Report) -> dict[str, Frontend]:
+    """The client dialects that are to be served. Those that are not are not imported."""
+    found: dict[str, Frontend] = {}
+    names, at = config.server.frontends, ("server", "frontends")
+    for number, name in enumerate(installed() if names is None else names):
+        try:
+            found[name] = find_frontend(name)
+        except LookupError as error:
+            report.problem(
+                at if names is None else (*at, number), f"{error.args[0]}{suggestion(name, {*installed()} - {name})}"
+            )
+    if not found and not report.problems:
+        report.problem(at, f"at least one is needed; installed: {', '.join(installed())}")
+    for conflict in conflicts(found.values()):
+        report.problem(at, conflict)
+    return found
 
 
 def _targets(config: Config) -> Iterator[tuple[KeyPath, str, str]]:

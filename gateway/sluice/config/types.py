@@ -51,6 +51,7 @@ class Server(_Section, frozen=True):
     workers: Count = 1  # processes on one port
     drain_delay: Seconds = Seconds(5)  # after SIGTERM: not ready, still serving
     drain_timeout: Seconds = Seconds(60)  # then: streams may finish for so long
+    frontends: tuple[str, ...] | None = None  # client dialects that are served; default: all that are installed
 
 
 class Timeouts(_Section, frozen=True):

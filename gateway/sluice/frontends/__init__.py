@@ -1,13 +1,21 @@
-"""Client dialects: bytes -> ChatRequest, events -> bytes. Pure; nothing here knows HTTP's status codes or sockets."""
+"""What a frontend is: one client dialect, as a plugin. Discovery is by entry point `sluice.frontends` (`registry.py`).
 
-from collections.abc import Mapping, Sequence
+A frontend brings its routes, how their requests are read, how answers and errors are written, and the names of headers that
+its clients know. It is pure: bytes -> ChatRequest, events -> bytes, errors -> a status and a JSON object; no sockets, no clock.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import msgspec
 
 from sluice.errors import GatewayError
+from sluice.frontends.statuses import status_of
 from sluice.model.chat import ChatRequest
 from sluice.model.events import Started, StreamEvent
+
+NOTHING: Mapping[str, str] = {}
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -61,18 +69,176 @@ class Encoder(Protocol):
         ...
 
 
-class Frontend(Protocol):
-    """One client dialect. `name` is its metrics label, `dialect` what backends may pass through verbatim ("" = none)."""
+# --- routes
+
+
+class RequestHead(Protocol):
+    """A request without its body: what a dialect may read beside it. Header names are lower case.
+
+    `parameters`: what stands in the path in place of its `{names}`, decoded.
+    """
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def query(self) -> Mapping[str, str]: ...
+    @property
+    def parameters(self) -> Mapping[str, str]: ...
+
+
+class Head(msgspec.Struct, frozen=True):
+    """A request's head, where there is no server that has one."""
+
+    headers: Mapping[str, str] = NOTHING
+    query: Mapping[str, str] = NOTHING
+    parameters: Mapping[str, str] = NOTHING
+
+
+Parse = Callable[[bytes, RequestHead], ChatRequest]
+"""Body and head -> the request, `stream` as the body, the path or the route has it. Raises BadRequest with a reason for
+anything wrong, never another error."""
+
+
+class AliasTerms(Protocol):
+    """What an alias's configuration says about requests: `system`, a prompt before messages; the longest message."""
+
+    @property
+    def system(self) -> str: ...
+    @property
+    def max_message_chars(self) -> int: ...
+
+
+Prepare = Callable[[ChatRequest, AliasTerms], ChatRequest]
+"""Makes of a request what its alias wants. Raises BadRequest."""
+
+
+class CallRoute(msgspec.Struct, frozen=True, kw_only=True):
+    """A POST that is a call. `also`: other names of its path.
+
+    In a path `{name}` is a parameter, one segment or a part of one; `{+name}` may hold slashes (RFC 6570 3.2.3).
+    """
+
+    path: str
+    parse: Parse
+    also: tuple[str, ...] = ()
+    prepare: Prepare | None = None
+
+    methods: ClassVar[tuple[str, ...]] = ("POST",)
+
+
+class ResumeRoute(msgspec.Struct, frozen=True, kw_only=True):
+    """A GET that goes on with a stream: of the path's parameter `stream`, or without one of the header `Last-Event-ID`."""
+
+    path: str
+    also: tuple[str, ...] = ()
+
+    methods: ClassVar[tuple[str, ...]] = ("GET",)
+
+
+class Inquiry(Protocol):
+    """A request to an endpoint, its caller recognized, and what an endpoint may know of the gateway.
+
+    `started`: when the process was, in whole seconds since the epoch.
+    """
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def method(self) -> str: ...
+    @property
+    def head(self) -> RequestHead: ...
+    @property
+    def started(self) -> int: ...
+    @property
+    def models(self) -> Sequence[str]:
+        """The aliases that the caller may use, in the configuration's order."""
+        ...
+
+    async def json(self) -> dict[str, Any]:
+        """The body, an object. Raises GatewayError: UnsupportedMediaType, PayloadTooLarge, BadRequest …"""
+        ...
+
+
+class Reply(msgspec.Struct, frozen=True):
+    body: bytes
+    status: int = 200
+    headers: tuple[tuple[str, str], ...] = ()
+    content_type: str = "application/json"
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A route that is no call: a list of models and the like. `answer` raises GatewayError. HEAD comes with GET."""
+
+    path: str
+    answer: Callable[[Inquiry], Awaitable[Reply]]
+    methods: tuple[str, ...] = ("GET",)
+    also: tuple[str, ...] = ()
+
+
+Route = CallRoute | ResumeRoute | Endpoint
+PARAMETER = re.compile(r"\{(\+?)(\w+)\}")
+
+
+def shape_of(path: str) -> str:
+    """A route's path with `*` for its parameters: logs name it so."""
+    return PARAMETER.sub("*", path)
+
+
+# --- the dialect
+
+
+class Envelope(Protocol):
+    """How a dialect tells errors. `name` is its label in metrics.
+
+    `marker`: a header that all its clients send. Where two frontends have the same route, or claim, a request with this header
+    is the one's that has it as its marker. `id_headers` tell the request's id, beside `x-request-id` and `request-id`.
+    """
 
     name: ClassVar[str]
-    dialect: ClassVar[str]
-
-    def parse(self, body: bytes, headers: Mapping[str, str]) -> ChatRequest:
-        """Raises BadRequest with a reason for anything wrong, never another error. Header names are lower case."""
-        ...
-
-    def encoder(self, chat: ChatRequest, answer: Answer, *, verbatim: bool = False) -> Encoder: ...
+    marker: ClassVar[str] = ""
+    id_headers: ClassVar[tuple[str, ...]] = ()
 
     def error(self, error: GatewayError, request_id: str) -> dict[str, Any]:
-        """The JSON object that is answered before a stream has begun."""
+        """The JSON object that is answered before a stream has begun; within one it is the encoder's to `fail`."""
         ...
+
+    def status(self, error: GatewayError) -> int:
+        """The HTTP status that goes with it."""
+        return status_of(error)
+
+
+class Frontend(Envelope, Protocol):
+    """One client dialect. Made without arguments when the gateway starts; it keeps nothing between requests.
+
+    `name` is its entry point's. `dialect`: what backends may pass through verbatim ("" = none).
+    `claims`: beginnings of paths where it also answers for what is not there; the longest one decides, "/" is all the rest.
+    Header names are lower case: `credential_headers` may hold a key (beside `authorization` and `x-api-key`, which always may),
+    and so may the `credential_parameters` of a URL's query, on its own routes; `request_headers` are those that its clients
+    send, `response_headers` those that they read, so pages may.
+    """
+
+    dialect: ClassVar[str] = ""
+    claims: ClassVar[tuple[str, ...]] = ()
+    credential_headers: ClassVar[tuple[str, ...]] = ()
+    credential_parameters: ClassVar[tuple[str, ...]] = ()
+    request_headers: ClassVar[tuple[str, ...]] = ()
+    response_headers: ClassVar[tuple[str, ...]] = ()
+
+    def routes(self) -> Sequence[Route]: ...
+
+    def encoder(self, chat: ChatRequest, answer: Answer, *, verbatim: bool = False) -> Encoder:
+        """Of a stream or of a whole answer, as `chat.stream` says."""
+        ...
+
+
+def in_query(name: str) -> str:
+    """What a parameter of the query that may hold a key is called among the headers that may."""
+    return f"?{name}"
+
+
+def credential_names(frontends: Iterable[Frontend]) -> list[str]:
+    """Under which further names keys may come."""
+    found: list[str] = []
+    for frontend in frontends:
+        found += [*frontend.credential_headers, *map(in_query, frontend.credential_parameters)]
+    return found

@@ -10,7 +10,7 @@ from sluice.errors import NotFound, Unauthorized
 from sluice.identity.browser import BrowserTokens, Minted, TokenRequest, is_browser_token
 from sluice.identity.jwks import is_remote
 from sluice.identity.jwt import KeysWanted, Verifier, looks_like_jwt
-from sluice.identity.keys import Keyring, credentials_of, only_secret
+from sluice.identity.keys import HEADERS, Keyring, credentials_of, only_secret
 from sluice.identity.principal import Principal
 
 
@@ -18,7 +18,7 @@ class Authenticator:
     """Who calls: by key, by JWT, or by a browser token of a key. `clock` gives seconds since the epoch.
 
     `keys_fetched` hears of every fetch of an issuer's key set: issuer, outcome, how many keys there are now.
-    `dynamic`: keys that come and go.
+    `dynamic`: keys that come and go. `names`: of headers that may hold a credential, lower case, beside HEADERS.
     Raises ConfigError where an issuer's configured keys cannot be used (they are read here, once).
     """
 
@@ -28,7 +28,10 @@ class Authenticator:
         clock: Callable[[], float] = time.time,
         keys_fetched: Callable[[str, str, int], None] = lambda issuer, outcome, keys: None,
         dynamic: Keyring | None = None,
+        names: Iterable[str] = (),
     ) -> None:
+        self._others = frozenset(names)
+        self._names = HEADERS.union(name.encode() for name in names)
         self._keyring = Keyring(config.keys, clock)
         self._dynamic = dynamic if dynamic is not None else Keyring((), clock)
         self._remote = {}
@@ -45,11 +48,11 @@ class Authenticator:
         Raises Unauthorized(reason), reasons as `auth_failures_total` names them. It is KeysWanted for a JWT whose key may
         have been published meanwhile: await its `keys.renew()` and ask once more.
         """
-        secret = only_secret(fields) if fields is not None else ""
+        secret = only_secret(fields, self._others) if fields is not None else ""
         principal = self._keyring.find(secret) or self._dynamic.find(secret) if secret else None
         if principal is not None:
             return principal
-        credential = credentials_of(headers)
+        credential = credentials_of(headers, self._names)
         if credential is None:
             raise Unauthorized("missing")
         if not hmac.compare_digest(credential.secret.encode(), secret.encode()):  # else it has been looked for
@@ -76,7 +79,7 @@ class Authenticator:
         """A browser token that goes on from the one that a page presents. Raises NotFound, Unauthorized or Forbidden."""
         if self._browser is None:
             raise NotFound("This gateway mints no tokens: `tokens` is not configured")
-        credential = credentials_of(headers)
+        credential = credentials_of(headers, self._names)
         if credential is None:
             raise Unauthorized("missing")
         if not is_browser_token(credential.secret):

@@ -23,8 +23,8 @@ from sluice.identity.principal import Principal, default_of
 PREFIX = "sk-sluice-"
 MAX_LENGTH = 16 << 10
 
-_HEADERS = {b"x-api-key", b"x-widget-api-key", b"authorization"}
-_LENGTHS = frozenset(map(len, _HEADERS))  # most headers are told apart by their length alone
+HEADERS = frozenset((b"x-api-key", b"authorization"))
+"""What always may hold a credential. Client dialects have further names."""
 _READABLE = re.compile(rb"[\x21-\x7e]{1,%d}" % MAX_LENGTH).fullmatch
 _BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([\x21-\x7e]{1,%d})" % MAX_LENGTH).fullmatch
 
@@ -39,7 +39,7 @@ class Credential(msgspec.Struct, frozen=True, gc=False):
         return "Credential(***)"
 
 
-def credentials_of(headers: Iterable[tuple[bytes, bytes]]) -> Credential | None:
+def credentials_of(headers: Iterable[tuple[bytes, bytes]], names: frozenset[bytes] = HEADERS) -> Credential | None:
     """The one credential among raw header pairs (names in any case), or None. An empty header counts as absent.
 
     Raises Unauthorized: "ambiguous" for a header given twice or for two different credentials, "unknown_key" for what
@@ -49,7 +49,7 @@ def credentials_of(headers: Iterable[tuple[bytes, bytes]]) -> Credential | None:
     bearer = False
     seen: list[bytes] = []
     for name, value in headers:
-        if len(name) not in _LENGTHS or (name := name.lower()) not in _HEADERS:
+        if (name := name.lower()) not in names:
             continue
         if name in seen:
             raise Unauthorized("ambiguous")
@@ -67,14 +67,15 @@ def credentials_of(headers: Iterable[tuple[bytes, bytes]]) -> Credential | None:
     return None if found is None else Credential(found.decode("ascii"), bearer)
 
 
-def only_secret(fields: Mapping[str, str]) -> str:
+def only_secret(fields: Mapping[str, str], others: frozenset[str] = frozenset()) -> str:
     """What a request presents that has just one such header, and plainly; `fields`: by lower-case name, repeated ones by ", ".
+    `others`: further names that may hold a credential.
 
     "" says nothing: `credentials_of` is the judge.
     """
     key = fields.get("x-api-key")
     bearer = fields.get("authorization")
-    if "x-widget-api-key" in fields or (key is None) is (bearer is None):
+    if (key is None) is (bearer is None) or not others.isdisjoint(fields):
         return ""
     if key is None:
         assert bearer is not None, "one of them"

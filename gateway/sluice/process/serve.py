@@ -20,7 +20,7 @@ from typing import Self
 
 import msgspec
 
-from sluice.api.routes import ADMIN, API, Api
+from sluice.api.app import Api
 from sluice.config.loader import Loaded
 from sluice.process.ports import CannotListen, Ports, take_ports
 from sluice.process.signals import UNUSED_SIGNALS, Terminal, ignore_unused_signals, say_unused
@@ -80,8 +80,8 @@ class Gateway:
         places = self.runtime.places
         broken = self.runtime.records.broken
         listener = partial(Listener, config=self.config, broken=broken, refused=places.refused, warn=self._warn)
-        self.clients = listener(Api(self.runtime, API), connections=places.clients)
-        self.operators = listener(Api(self.runtime, ADMIN), connections=places.operators)
+        self.clients = listener(Api(self.runtime), connections=places.clients)
+        self.operators = listener(Api(self.runtime, operators=True), connections=places.operators)
         self._ports = ports
         self._acceptors: list[Acceptor] = []
         self._ticking: asyncio.Task[None] | None = None

@@ -122,7 +122,9 @@ class ResumableStreams:
             raise NotResumable("This stream is not kept any more")
         if found.ended and place.after >= found.newest:
             return client.reply(ANSWERED, b"")
-        frontend = self._frontends[found.head.frontend]
+        frontend = self._frontends.get(found.head.frontend)
+        if frontend is None:
+            raise NotResumable("The dialect of this stream is not served any more")
         encoder = frontend.encoder(ChatRequest("", None, ()), _unnamed(request_id))
         client.begin(encoder.content_type, ())
         client.write(b"")

@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 
 from sluice.config.types import Alias, Config, Target, Tier, Timeouts, Upstream, targets_of
-from sluice.frontends import Frontend
+from sluice.frontends import Head
 from sluice.frontends.openai.dialect import OpenAI
-from sluice.frontends.widget.dialect import WidgetStream
+from sluice.frontends.widget.dialect import Widget
 from sluice.model.chat import ChatRequest
 from sluice.routing.health import Health, Load
 from sluice.routing.strategies import Asked, RoutedTier, asked_of, ordered
@@ -39,8 +39,8 @@ class Explained(msgspec.Struct, frozen=True):
 def request_in(path: Path) -> ChatRequest:
     """The chat in a file: the body of an OpenAI request, or of the widget's. Raises BadRequest, OSError."""
     body = path.read_bytes()
-    frontend: Frontend = OpenAI() if b'"messages"' in body else WidgetStream()
-    return frontend.parse(body, {})
+    parse = OpenAI().parse if b'"messages"' in body else Widget().streamed
+    return parse(body, Head())
 
 
 def explain(config: Config, name: str, chat: ChatRequest | None = None) -> Iterator[str]:

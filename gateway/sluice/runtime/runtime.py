@@ -25,6 +25,7 @@ from sluice.config.types import Target as TargetConfig
 from sluice.conversations.measured import Measured
 from sluice.conversations.turnstile import Turnstile
 from sluice.errors import Unauthorized, Unavailable
+from sluice.frontends import credential_names
 from sluice.identity import Authenticator
 from sluice.identity.addresses import client_addresses
 from sluice.keystore.follower import Follower
@@ -88,6 +89,7 @@ class Runtime:
         self.lines = lines or standard_lines(config.log, dropped, shared=config.server.workers > 1)
         self.log = open_log(self.lines, config.log.level)
         self.notices = Notices(self.log, self._clock)
+        self.frontends = loaded.frontends
         self._backends = loaded.backends
         self._prices = loaded.prices
         self.places = places(limit_of_files(), config.server.max_connections)
@@ -97,7 +99,9 @@ class Runtime:
             for name, backend in loaded.backends.items()
         }
         self._states: dict[tuple[str, str], tuple[Health, Load]] = {}
-        self.forwardable = frozenset(name.lower() for upstream in config.upstreams.values() for name in upstream.forward)
+        named = credential_names(self.frontends.values())
+        forwarded = (name.lower() for upstream in config.upstreams.values() for name in upstream.forward)
+        self.forwardable = frozenset(forwarded).difference(named)
         self._siblings: dict[tuple[str, str], dict[str, list[Health]]] = {}
         self.routes = {name: self._route(name, alias, loaded.backends) for name, alias in config.aliases.items()}
         labelled = [key.id for key in config.keys] if config.metrics.key_label else []
@@ -108,10 +112,19 @@ class Runtime:
         self.usage = self._ledger()
         self.later = Later(lambda crash: self.records.crashed(crash, ""))
         self.records = records = Records(
-            self.metrics, self.log, say, self._clock, self.routes, kind, labelled, used=self.usage.add, later=self.later
+            self.metrics,
+            self.log,
+            say,
+            self._clock,
+            self.routes,
+            kind,
+            labelled,
+            [*self.frontends],
+            used=self.usage.add,
+            later=self.later,
         )
         self.keys = self._keys(config)
-        self.authenticator = Authenticator(config, time.time, records.keys_fetched, self.keys.table.keyring)
+        self.authenticator = Authenticator(config, time.time, records.keys_fetched, self.keys.table.keyring, named)
         callers: tuple[Key | Issuer, ...] = (*config.keys, *config.jwt)
         configured = dict.fromkeys((origin for caller in callers for origin in caller.origins), 1)
         self.origins = ChainMap(configured, self.keys.table.origins)

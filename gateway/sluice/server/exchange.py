@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Protocol
 from urllib.parse import parse_qsl
 
@@ -31,6 +32,7 @@ NOT_FOR_PAGES = (
 _field = ": ".join
 _NOT_FOR_PAGES = "".join(f"{_field(field)}\r\n" for field in NOT_FOR_PAGES)
 NO_STORE = f"Cache-Control: no-store, no-transform\r\nX-Accel-Buffering: no\r\n{_NOT_FOR_PAGES}"
+NO_PARAMETERS: Mapping[str, str] = MappingProxyType({})
 RETRY_AFTER = 1.0
 """Seconds after which there may be room again for a body that was given up."""
 REASONS = {status.value: status.phrase for status in HTTPStatus}
@@ -60,7 +62,7 @@ class Exchange(msgspec.Struct, eq=False):
     """`received`: when the head was complete (monotonic). `said`: the whole answer has been written.
 
     `caller`: the key that the request was found to come with, for the log. `extra`: headers for whatever will be answered
-    (request id, CORS …).
+    (request id, CORS …). `parameters`: what the path has in place of its route's names.
     """
 
     request: Incoming
@@ -79,6 +81,7 @@ class Exchange(msgspec.Struct, eq=False):
     status: int = 0
     caller: str | None = None
     extra: list[tuple[str, str]] = []
+    parameters: Mapping[str, str] = NO_PARAMETERS
     _upstream: UpstreamResponse | None = None
     _writable: asyncio.Event | None = None
     _moved: "asyncio.Future[None] | None" = None

@@ -1,7 +1,7 @@
 """What is counted and logged of requests and of what goes wrong: one line and one count each, and never content."""
 
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from msgspec import UNSET, UnsetType
@@ -15,7 +15,6 @@ from sluice.telemetry.logs import Line
 from sluice.telemetry.metrics import AUTH_REASONS, CODES, CallSeries, Lazy, Metrics, zero_of_alias
 from sluice.telemetry.series import Value
 
-FRONTENDS = ("widget", "openai")
 OTHER = "other"
 """The alias of requests that named none that exists."""
 
@@ -145,6 +144,7 @@ class Records:
         aliases: Iterable[str],
         conversations: str,
         keys: Iterable[str],
+        frontends: Sequence[str],
         used: Callable[[Call, bool], object] = lambda call, failed: None,
         later: Schedule = at_once,
     ) -> None:
@@ -152,6 +152,7 @@ class Records:
         self._say = say
         self._clock = clock
         self._conversations = conversations
+        self._unread = "widget" if "widget" in frontends else OTHER
         self._used = used
         self._later = later
         self._fetches: dict[str, str] = {}
@@ -163,7 +164,7 @@ class Records:
         for reason in AUTH_REASONS:
             self.auth_failures[reason].kept = True
         for alias in (*aliases, OTHER):
-            for frontend in FRONTENDS:
+            for frontend in frontends:
                 zero_of_alias(metrics, frontend, alias)
 
     def decisions(self, scope: str, resource: str, decision: str) -> Value:
@@ -202,7 +203,7 @@ class Records:
 
     def broken(self, status: int) -> None:
         """What was answered before it was a request: no HTTP (400), too slow (408), one connection too many (503)."""
-        self.series["widget", OTHER].requests[f"{status // 100}xx"].inc()
+        self.series[self._unread, OTHER].requests[f"{status // 100}xx"].inc()
 
     def crashed(self, crash: Exception, request_id: str) -> None:
         """A fault of ours: where it happened, without values (they may hold what a caller sent)."""

@@ -7,10 +7,9 @@ from typing import Any
 from aiohttp import web
 from aiohttp.http import SERVER_SOFTWARE
 
-from sluice.api.routes import ADMIN, API
 from sluice.config.loader import Loaded, load, load_mapping
 from sluice.telemetry.logs import Lines
-from sluice.web.embedded import EmbeddedGateway, Routes
+from sluice.web.embedded import EmbeddedGateway
 from sluice.web.logger import LoggerLines
 
 GATEWAY = web.AppKey("gateway", EmbeddedGateway)
@@ -36,7 +35,7 @@ def application(config: Config, *, lines: Lines | None = None) -> web.Applicatio
     async def drain(app: web.Application) -> None:
         await gateway.drain()
 
-    app = _routed(gateway, API)
+    app = _routed(gateway, operators=False)
     app.cleanup_ctx.append(running)
     app.on_shutdown.append(drain)
     return app
@@ -48,12 +47,12 @@ def admin(app: web.Application) -> web.Application:
     They answer 503 while that application is not running. As on the admin port of `sluice serve`, /metrics asks for no key:
     put it where only operators can reach it.
     """
-    return _routed(app[GATEWAY], ADMIN)
+    return _routed(app[GATEWAY], operators=True)
 
 
-def _routed(gateway: EmbeddedGateway, routes: Routes) -> web.Application:
+def _routed(gateway: EmbeddedGateway, *, operators: bool) -> web.Application:
     async def handle(request: web.Request) -> web.StreamResponse:
-        return await gateway.answer(request, routes)
+        return await gateway.answer(request, operators=operators)
 
     # For an application that is run by itself; a mounted one is served as its parent's runner says. Without
     # handler_cancellation it takes up to a second until a call ends whose client has left. The API decompresses bodies

@@ -2,20 +2,18 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
 from aiohttp import web
 
-from sluice.api.routes import ADMIN, API, Api, Handler
+from sluice.api.app import Api
 from sluice.config.loader import Loaded
 from sluice.runtime.runtime import Runtime
 from sluice.server.bodies import Unfinished
 from sluice.telemetry.logs import Lines
 from sluice.web.exchange import AiohttpExchange
 
-Routes = Mapping[str, Mapping[str, Handler]]
 LAST_ANSWERS = 1.0
 """Seconds that clients have, at the end, to take the errors that end their answers."""
 
@@ -34,7 +32,7 @@ class EmbeddedGateway:
         self.unfinished = Unfinished(int(loaded.config.server.body_memory))
         self._loaded = loaded
         self._lines = lines
-        self._apis: dict[int, Api] = {}
+        self._apis: dict[bool, Api] = {}
         self.exchanges: dict[AiohttpExchange, asyncio.Task[None]] = {}
         self.answering: set[asyncio.Task[None]] = set()
         self._left = asyncio.Event()
@@ -46,7 +44,7 @@ class EmbeddedGateway:
         self._ticking = asyncio.create_task(runtime.tick(self._sweep))
         runtime.start_probes()
         runtime.authenticator.start()
-        self._apis = {id(routes): Api(runtime, routes) for routes in (API, ADMIN)}
+        self._apis = {operators: Api(runtime, operators=operators) for operators in (False, True)}
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -58,9 +56,9 @@ class EmbeddedGateway:
             await asyncio.wait(list(self.answering), timeout=LAST_ANSWERS)
         await self.runtime.close()
 
-    async def answer(self, request: web.Request, routes: Routes) -> web.StreamResponse:
+    async def answer(self, request: web.Request, *, operators: bool) -> web.StreamResponse:
         """Answer a request by the API's or the admin's routes. Returns the response, which has been sent."""
-        api = self._apis.get(id(routes))
+        api = self._apis.get(operators)
         if api is None:
             raise web.HTTPServiceUnavailable
         exchange = AiohttpExchange(request, self)

@@ -59,6 +59,7 @@ class AiohttpExchange:
         self.received = time.monotonic()
         self.method = request.method
         self.path = _path_within(request)
+        self.parameters: Mapping[str, str] = {}
         self.raw_headers = tuple((name, value.strip(b" \t")) for name, value in request.raw_headers)
         self.headers: Mapping[str, str] = self._headers()
         self.peer = unmapped(request.remote or "")

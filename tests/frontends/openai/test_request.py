@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sluice.errors import BadRequest
+from sluice.frontends import Head
 from sluice.frontends.openai.dialect import OpenAI
-from sluice.frontends.widget.dialect import WidgetStream
+from sluice.frontends.widget.dialect import Widget
 from sluice.model.chat import Image, Message, Other, Sampling, Text, Tool, ToolCall
 
 
@@ -304,17 +305,17 @@ def test_the_number_of_choices_is_for_the_target_to_judge() -> None:
 @pytest.mark.parametrize("fields", [{"n": 2}, {"n": 5, "stream": True}])
 def test_ndjson_has_one_choice(fields: dict[str, Any]) -> None:
     with pytest.raises(BadRequest) as refused:
-        WidgetStream().parse(json.dumps({"messages": [USER], **fields}).encode(), {})
+        Widget().streamed(json.dumps({"messages": [USER], **fields}).encode(), Head())
     assert refused.value.param == "n"
 
 
 @pytest.mark.parametrize("limit", [-1, 0, 1024.0, 1e300, 10**400, 10**30, 0.5, True, "7", [], {}])
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
-@pytest.mark.parametrize("frontend", [OpenAI(), WidgetStream()])
-def test_any_limit_is_understood_or_refused_by_its_name(frontend: Any, name: str, limit: Any) -> None:
+@pytest.mark.parametrize("parse", [OpenAI().parse, Widget().streamed])
+def test_any_limit_is_understood_or_refused_by_its_name(parse: Any, name: str, limit: Any) -> None:
     body = json.dumps({"messages": [USER], name: limit}).encode()
     try:
-        found = frontend.parse(body, {}).sampling.max_tokens
+        found = parse(body, Head()).sampling.max_tokens
     except BadRequest as refused:
         assert refused.param == name  # noqa: PT017
         assert limit not in (-1, 0, 1024.0)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sluice.config.types import Alias
 from sluice.errors import (
     BadRequest,
     Forbidden,
@@ -24,8 +25,8 @@ from sluice.errors import (
     UpstreamError,
     UpstreamTruncated,
 )
-from sluice.frontends import Answer, Encoder
-from sluice.frontends.widget.dialect import WidgetStream, WidgetWhole, check_message
+from sluice.frontends import Answer, Encoder, Head, Parse
+from sluice.frontends.widget.dialect import Widget, prepared
 from sluice.model.chat import Message, Text
 from sluice.model.events import (
     Finished,
@@ -38,33 +39,33 @@ from sluice.model.events import (
     Usage,
 )
 
+WIDGET = Widget()
 FULL = {"accept": "application/x-ndjson; profile=full"}
 TURN = b'{"sessionId":"s-1","message":"hello"}'
 ANSWER = Answer("req-1", "assistant", 1790000000, conversation="c_1")
 
 
 def encoder(headers: dict[str, str] | None = None, answer: Answer = ANSWER) -> Encoder:
-    stream = WidgetStream()
-    return stream.encoder(stream.parse(TURN, headers or {}), answer)
+    return WIDGET.encoder(WIDGET.streamed(TURN, Head(headers or {})), answer)
 
 
 # the request
 
 
 def test_reads_one_turn_of_a_session() -> None:
-    chat = WidgetStream().parse(b'{"sessionId":"a.b_c:d-9","message":" hi ","model":"fast","other":{"x":[1]}}', {})
+    chat = WIDGET.streamed(b'{"sessionId":"a.b_c:d-9","message":" hi ","model":"fast","other":{"x":[1]}}', Head())
     assert chat.session == "a.b_c:d-9"
     assert chat.messages == (Message("user", (Text(" hi "),)),)
     assert (chat.model, chat.stream, chat.profile, chat.dialect, chat.wire) == ("fast", True, "", "", None)
 
 
 def test_a_turn_without_a_model_leaves_it_to_the_key() -> None:
-    assert WidgetStream().parse(TURN, {}).model is None
-    assert WidgetStream().parse(b'{"sessionId":"s","message":"m","model":null}', {}).model is None
+    assert WIDGET.streamed(TURN, Head()).model is None
+    assert WIDGET.streamed(b'{"sessionId":"s","message":"m","model":null}', Head()).model is None
 
 
 def test_the_whole_endpoint_does_not_stream() -> None:
-    assert WidgetWhole().parse(TURN, FULL).stream is False
+    assert WIDGET.whole(TURN, Head(FULL)).stream is False
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,7 @@ def test_the_whole_endpoint_does_not_stream() -> None:
     ],
 )
 def test_the_accept_header_asks_for_the_profile(accept: str, profile: str) -> None:
-    assert WidgetStream().parse(TURN, {"accept": accept}).profile == profile
+    assert WIDGET.streamed(TURN, Head({"accept": accept})).profile == profile
 
 
 SESSION_RULE = "must be a string of 1 to 128 letters, digits and . _ : -"
@@ -112,35 +113,43 @@ BAD: list[tuple[str, Any, list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize("frontend", [WidgetStream(), WidgetWhole()], ids=["stream", "whole"])
+@pytest.mark.parametrize("parse", [WIDGET.streamed, WIDGET.whole], ids=["stream", "whole"])
 @pytest.mark.parametrize(("wire", "fields"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
-def test_a_bad_turn_is_refused_field_by_field(frontend: WidgetStream | WidgetWhole, wire: Any, fields: list[str]) -> None:
+def test_a_bad_turn_is_refused_field_by_field(parse: Parse, wire: Any, fields: list[str]) -> None:
     with pytest.raises(BadRequest) as refused:
-        frontend.parse(json.dumps(wire).encode(), {})
+        parse(json.dumps(wire).encode(), Head())
     assert [detail["field"] for detail in refused.value.details] == fields
     assert refused.value.param == fields[0]
-    body = frontend.error(refused.value, "req-1")
+    body = WIDGET.error(refused.value, "req-1")
     assert body["error"] == "Invalid request payload"
     assert body["details"] == refused.value.details
 
 
 def test_the_longest_session_is_taken() -> None:
-    assert WidgetStream().parse(json.dumps({"sessionId": "s" * 128, "message": "m"}).encode(), {}).session == "s" * 128
+    assert WIDGET.streamed(json.dumps({"sessionId": "s" * 128, "message": "m"}).encode(), Head()).session == "s" * 128
 
 
 @pytest.mark.parametrize(("characters", "fits"), [(1, True), (4000, True), (4001, False)])
 def test_a_messages_length_is_counted_in_code_points(characters: int, fits: bool) -> None:
-    chat = WidgetStream().parse(json.dumps({"sessionId": "s", "message": "\U0001f600" * characters}).encode(), {})
+    chat = WIDGET.streamed(json.dumps({"sessionId": "s", "message": "\U0001f600" * characters}).encode(), Head())
     with contextlib.nullcontext() if fits else pytest.raises(BadRequest) as refused:
-        check_message(chat, 4000)
+        prepared(chat, Alias(tiers=()))
     if not fits:
         assert refused.value.details == [{"field": "message", "reason": "must have 1 to 4000 characters"}]  # type: ignore[union-attr]
 
 
+def test_only_a_request_without_a_history_is_opened_by_the_alias_s_prompt() -> None:
+    alias = Alias(tiers=(), system="Be kind.")
+    own = WIDGET.whole(b'{"messages":[{"role":"user","content":"hi"}]}', Head())
+    assert [message.role for message in prepared(own, alias).messages] == ["system", "user"]
+    turn = WIDGET.whole(TURN, Head())
+    assert prepared(turn, alias) is turn
+
+
 def test_a_client_may_bring_its_own_messages_and_then_no_history_is_kept() -> None:
     body = {"model": "fast", "stream": True, "max_tokens": 7, "messages": [{"role": "user", "content": "hello"}]}
-    for frontend, stream in ((WidgetStream(), True), (WidgetWhole(), False)):
-        chat = frontend.parse(json.dumps(body).encode(), {})
+    for parse, stream in ((WIDGET.streamed, True), (WIDGET.whole, False)):
+        chat = parse(json.dumps(body).encode(), Head())
         assert (chat.session, chat.wire, chat.dialect, chat.stream) == (None, None, "", stream)
         assert chat.messages == (Message("user", (Text("hello"),)),)
         assert chat.sampling.max_tokens == 7
@@ -250,8 +259,7 @@ def test_any_text_in_any_batches_arrives_whole(batches: list[list[str]]) -> None
 
 
 def test_a_whole_answer_is_silent_until_it_is_complete() -> None:
-    whole = WidgetWhole()
-    one = whole.encoder(whole.parse(TURN, {}), ANSWER)
+    one = WIDGET.encoder(WIDGET.whole(TURN, Head()), ANSWER)
     assert one.start() == one.heartbeat() == one.restart() == b""
     assert one.encode([Started("", "m"), ReasoningDelta("x"), TextDelta(" a"), ToolCallStarted(0, "t", "f")]) == b""
     assert one.encode([TextDelta(" b "), Finished("stop", Usage(1, 1))]) == b'{"conversationId":"c_1","message":"a b"}'
@@ -284,18 +292,18 @@ ERRORS: list[tuple[GatewayError, str, str]] = [
 
 @pytest.mark.parametrize(("error", "text", "code"), ERRORS, ids=[f"{type(row[0]).__name__} {row[2]}" for row in ERRORS])
 def test_errors_have_the_contracts_texts(error: GatewayError, text: str, code: str) -> None:
-    body = WidgetStream().error(error, "req-1")
+    body = WIDGET.error(error, "req-1")
     assert list(body)[:3] == ["error", "code", "requestId"]
     assert (body["error"], body["code"], body["requestId"]) == (text, code, "req-1")
 
 
 def test_the_providers_objection_to_a_request_is_a_detail() -> None:
-    body = WidgetWhole().error(UpstreamError("context_length", "This model takes 8192 tokens"), "req-1")
+    body = WIDGET.error(UpstreamError("context_length", "This model takes 8192 tokens"), "req-1")
     assert body["details"] == [{"field": "body", "reason": "This model takes 8192 tokens", "code": "context_length"}]
 
 
 def test_what_went_wrong_upstream_is_not_told() -> None:
-    assert WidgetStream().error(UpstreamError("bad_credentials", "refused at host x"), "r") == {
+    assert WIDGET.error(UpstreamError("bad_credentials", "refused at host x"), "r") == {
         "error": "Internal server error",
         "code": "bad_credentials",
         "requestId": "r",
@@ -313,6 +321,6 @@ def test_what_went_wrong_upstream_is_not_told() -> None:
     ).map(lambda value: json.dumps(value).encode())
 )
 def test_any_body_is_a_chat_or_a_bad_request(body: bytes) -> None:
-    for frontend in (WidgetStream(), WidgetWhole()):
+    for parse in (WIDGET.streamed, WIDGET.whole):
         with contextlib.suppress(BadRequest):
-            assert frontend.parse(body, {}).messages
+            assert parse(body, Head()).messages

@@ -1,31 +1,50 @@
 """OpenAI's Chat Completions as a client dialect: what its SDKs, LangChain, the AI SDK and the rest send and read.
 
-The request is `request`, streamed answers are `chunks`, whole ones `whole`. Where the upstream
-speaks the same dialect, its chunks are passed on as they came (`verbatim`), under the alias's name where the model's is hidden.
+The request is `openai/request.py`, streamed answers are `chunks.py`, whole ones `whole.py`. Where the upstream speaks the
+same dialect, its chunks are passed on as they came (`verbatim`), under the alias's name where the model's is hidden.
 
 Standard: https://platform.openai.com/docs/api-reference/chat, errors: https://platform.openai.com/docs/guides/error-codes
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from sluice.errors import GatewayError
-from sluice.frontends import Answer, Encoder
+from sluice.frontends import Answer, CallRoute, Encoder, Endpoint, Frontend, RequestHead, ResumeRoute, Route
 from sluice.frontends.openai.chunks import Chunks, PassedOn, Renamed
 from sluice.frontends.openai.errors import error_object
+from sluice.frontends.openai.models import model, models
 from sluice.frontends.openai.request import chat_of
 from sluice.frontends.openai.whole import Accumulated, Whole
 from sluice.model.chat import ChatRequest
 from sluice.wire.jsontext import judged_object, plain_object
 
+STAINLESS = (
+    "arch", "async", "lang", "os", "package-version", "retry-count", "runtime", "runtime-version", "timeout", "helper-method",
+)  # fmt: skip
+"""What the generator of its SDKs lets them tell of themselves (https://www.stainless.com)."""
 
-class OpenAI:
-    """`POST /v1/chat/completions`."""
+
+class OpenAI(Frontend):
+    """Paths also go without their /v1: many clients have a base URL that lacks it."""
 
     name: ClassVar[str] = "openai"
     dialect: ClassVar[str] = "openai"
+    claims: ClassVar[tuple[str, ...]] = (
+        "/v1/", "/v1/chat/completions", "/chat/completions", "/models", "/embeddings", "/responses", "/engines/", "/openai/",
+    )  # fmt: skip
+    request_headers: ClassVar[tuple[str, ...]] = tuple(f"x-stainless-{name}" for name in STAINLESS)
 
-    def parse(self, body: bytes, headers: Mapping[str, str]) -> ChatRequest:
+    def routes(self) -> Sequence[Route]:
+        completions, short = "/v1/chat/completions", ("/chat/completions",)
+        return (
+            CallRoute(path=completions, also=short, parse=self.parse),
+            ResumeRoute(path=completions, also=short),
+            Endpoint(path="/v1/models", also=("/models",), answer=models),
+            Endpoint(path="/v1/models/{+model}", also=("/models/{+model}",), answer=model),
+        )
+
+    def parse(self, body: bytes, head: RequestHead) -> ChatRequest:
         wire = plain_object(body)
         return chat_of(judged_object(body)) if wire is None else chat_of(wire, body)
 

@@ -11,6 +11,7 @@ import msgspec
 
 from sluice.errors import GatewayError, wait_of
 from sluice.frontends import Answer
+from sluice.frontends.plain import INTERNAL
 from sluice.model.events import (
     Finished,
     ReasoningDelta,
@@ -23,9 +24,6 @@ from sluice.model.events import (
 )
 from sluice.wire.call_ids import new_call_id
 from sluice.wire.separators import without_separators
-
-INTERNAL = "Internal server error"
-"""What every failure is called once a stream has begun; `code` says which it was."""
 
 FOLD = 256
 """Pieces that are kept apart: a string per token would cost ten times the text."""

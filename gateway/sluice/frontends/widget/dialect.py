@@ -7,89 +7,59 @@ The answer's bytes are `sluice.frontends.widget.answer`.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import msgspec
 
-from sluice.errors import (
-    BadRequest,
-    Conflict,
-    Forbidden,
-    GatewayError,
-    MethodNotAllowed,
-    ModelNotFound,
-    NotFound,
-    NotResumable,
-    PayloadTooLarge,
-    RateLimited,
-    RequestTimeout,
-    Unauthorized,
-    Unavailable,
-    UnsupportedMediaType,
-    UpstreamError,
-)
-from sluice.frontends import Answer, Encoder
+from sluice.errors import BadRequest, GatewayError, UpstreamError
+from sluice.frontends import AliasTerms, Answer, CallRoute, Encoder, Frontend, RequestHead, ResumeRoute, Route
 from sluice.frontends.openai.request import chat_of
-from sluice.frontends.widget.answer import INTERNAL, Lines, Whole
-from sluice.model.chat import ChatRequest, Message, Text
+from sluice.frontends.plain import plain_error
+from sluice.frontends.statuses import status_of
+from sluice.frontends.widget.answer import Lines, Whole
+from sluice.model.chat import ChatRequest, Message, Text, with_system
 from sluice.wire.jsontext import parse_object
-
-INVALID = "Invalid request payload"
-TEXTS: Mapping[type[GatewayError], str] = {
-    BadRequest: INVALID, Unauthorized: "Unauthorized", Forbidden: "Forbidden", ModelNotFound: "Model not found",
-    NotFound: "Not found", MethodNotAllowed: "Method not allowed", RequestTimeout: "Request timeout",
-    PayloadTooLarge: "Payload too large", UnsupportedMediaType: "Unsupported media type",
-    NotResumable: "Stream not resumable", RateLimited: "Too many requests", Unavailable: "Service unavailable",
-    Conflict: "Conflict",
-}  # fmt: skip
-"""Those of BadRequest, Unauthorized and RateLimited, and `INTERNAL`, are the contract: clients compare them."""
 
 _SESSION = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
-def check_message(chat: ChatRequest, limit: int) -> None:
-    """Raises BadRequest where a message that was sent has more than `limit` characters (code points)."""
-    if any(len(message.text) > limit for message in chat.messages if message.role == "user"):
-        raise _refused([("message", f"must have 1 to {limit} characters")])
-
-
-class _Widget:
+class Widget(Frontend):
     name: ClassVar[str] = "widget"
-    dialect: ClassVar[str] = ""
+    claims: ClassVar[tuple[str, ...]] = ("/", "/v1/chat")
+    credential_headers: ClassVar[tuple[str, ...]] = ("x-widget-api-key",)
 
-    def error(self, error: GatewayError, request_id: str) -> dict[str, Any]:
-        body: dict[str, Any] = {"error": _text_of(error), "code": error.code, "requestId": request_id}
-        match error:
-            case BadRequest(details=details):
-                body["details"] = details
-            case UpstreamError(callers_fault=True):
-                body["details"] = [{"field": "body", "reason": error.message, "code": error.code}]
-            case UpstreamError() | Unauthorized():
-                pass
-            case _ if type(error) in TEXTS:
-                body["reason"] = error.message
-        return body
+    def routes(self) -> Sequence[Route]:
+        return (
+            CallRoute(path="/v1/chat/stream", also=("/chat",), parse=self.streamed, prepare=prepared),
+            ResumeRoute(path="/v1/chat/stream/{stream}"),
+            CallRoute(path="/v1/chat", parse=self.whole, prepare=prepared),
+        )
 
+    def streamed(self, body: bytes, head: RequestHead) -> ChatRequest:
+        return _parse(body, stream=True, profile="full" if _wants_full(head.headers.get("accept", "")) else "")
 
-class WidgetStream(_Widget):
-    """`POST /v1/chat/stream` and `POST /chat`."""
-
-    def parse(self, body: bytes, headers: Mapping[str, str]) -> ChatRequest:
-        return _parse(body, stream=True, profile="full" if _wants_full(headers.get("accept", "")) else "")
-
-    def encoder(self, chat: ChatRequest, answer: Answer, *, verbatim: bool = False) -> Encoder:
-        return Lines(answer, full=chat.profile == "full")
-
-
-class WidgetWhole(_Widget):
-    """`POST /v1/chat`."""
-
-    def parse(self, body: bytes, headers: Mapping[str, str]) -> ChatRequest:
+    def whole(self, body: bytes, head: RequestHead) -> ChatRequest:
         return _parse(body, stream=False, profile="")
 
     def encoder(self, chat: ChatRequest, answer: Answer, *, verbatim: bool = False) -> Encoder:
-        return Whole(answer)
+        return Lines(answer, full=chat.profile == "full") if chat.stream else Whole(answer)
+
+    def error(self, error: GatewayError, request_id: str) -> dict[str, Any]:
+        return plain_error(error, request_id)
+
+    def status(self, error: GatewayError) -> int:
+        """The contract knows one status for everything of an upstream that is not the caller's."""
+        status = status_of(error)
+        return 500 if isinstance(error, UpstreamError) and status not in (400, 429) else status
+
+
+def prepared(chat: ChatRequest, alias: AliasTerms) -> ChatRequest:
+    """A turn as the alias wants it. Raises BadRequest where a message has more characters (code points) than it allows."""
+    most = alias.max_message_chars
+    if any(len(message.text) > most for message in chat.messages if message.role == "user"):
+        raise _refused([("message", f"must have 1 to {most} characters")])
+    return with_system(chat, alias.system) if chat.session is None else chat  # where there is a history, it opens that
 
 
 # the request
@@ -128,13 +98,3 @@ def _wants_full(accept: str) -> bool:
         if media_type == "application/x-ndjson" and any(p in ("profile=full", 'profile="full"') for p in parameters):
             return True
     return False
-
-
-def _text_of(error: GatewayError) -> str:
-    match error:
-        case UpstreamError(callers_fault=True):
-            return INVALID
-        case UpstreamError(kind="rate_limited" | "billing"):
-            return TEXTS[RateLimited]
-        case _:
-            return TEXTS.get(type(error), INTERNAL)

@@ -1,0 +1,47 @@
+"""The routes of operators, under /admin and /v1/admin. Each `admin_*` module has what its resource does, and the table of it.
+
+Whoever asks is admitted by the admin key before anything else is looked at.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+from sluice.api.admin_budgets import AdminBudgets
+from sluice.api.admin_conversations import AdminConversations
+from sluice.api.admin_keys import AdminKeys
+from sluice.api.admin_requests import AdminRequest, AdminRoute
+from sluice.api.admin_usage import AdminUsage
+from sluice.api.bodies import Bodies
+from sluice.api.callers import Callers
+from sluice.api.request import Request
+from sluice.api.table import Handler, OwnRoute
+from sluice.runtime.runtime import Runtime
+
+WITH_BODY = ("POST", "PATCH", "PUT")
+
+
+class Resource(Protocol):
+    def routes(self) -> Iterable[AdminRoute]: ...
+
+
+def admin_routes(runtime: Runtime, callers: Callers, bodies: Bodies, wall: Callable[[], float] = time.time) -> list[OwnRoute]:
+    """All of them, of one runtime."""
+    resources: tuple[Resource, ...] = (
+        AdminConversations(runtime.conversations),
+        AdminKeys(runtime.keys, runtime.config, runtime.log),
+        AdminBudgets(runtime.store, runtime.config, runtime.keys.table, runtime.log, wall),
+        AdminUsage(runtime.usage, runtime.later.flush, wall),
+    )
+    routes = [route for resource in resources for route in resource.routes()]
+    return [OwnRoute(route.method, route.path, _handler(route, callers, bodies)) for route in routes]
+
+
+def _handler(route: AdminRoute, callers: Callers, bodies: Bodies) -> Handler:
+    async def answer(request: Request, request_id: str) -> None:
+        await callers.admit_operator(request)
+        body: Mapping[str, object] = await bodies.optional_object(request) if route.method in WITH_BODY else {}
+        reply = await route.answer(AdminRequest(request_id, request.parameters, request.query, request.headers, dict(body)))
+        request.reply(reply.status, reply.body, reply.headers, reply.content_type)
+
+    return answer

@@ -1,0 +1,49 @@
+"""What a resource of the admin API is given and gives back: values, no sockets."""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from sluice.errors import BadRequest
+from sluice.frontends import Reply
+
+_json = msgspec.json.Encoder().encode
+
+
+class AdminRequest(msgspec.Struct, frozen=True):
+    """`parameters` are those of the path; `body` is {} where there is none."""
+
+    id: str
+    parameters: Mapping[str, str]
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: dict[str, Any]
+
+    @property
+    def limit(self) -> int:
+        """How many are wanted of a list. Raises BadRequest."""
+        text = self.query.get("limit", "100")
+        if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= 200:
+            raise BadRequest("limit must be a whole number from 1 to 200", param="limit")
+        return int(text)
+
+    @property
+    def after(self) -> str:
+        """What a list is to go on behind."""
+        return self.query.get("after", "")
+
+
+Answer = Callable[[AdminRequest], Awaitable[Reply]]
+"""Raises GatewayError."""
+
+
+class AdminRoute(msgspec.Struct, frozen=True):
+    method: str
+    path: str
+    answer: Answer
+
+
+def reply(value: object, status: int = 200) -> Reply:
+    return Reply(_json(value), status)

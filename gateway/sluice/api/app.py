@@ -1,0 +1,163 @@
+"""The API: every request comes to `Api.__call__`, gets its id, and is led to whom its path and method belong.
+
+Calls answer for themselves (`calls.py`). Whatever goes wrong with another request is rendered here, in the dialect of its
+route, or of who claims its path.
+"""
+
+import random
+import re
+from collections.abc import Awaitable, Iterable
+
+import msgspec
+
+from sluice.api.admin import admin_routes
+from sluice.api.bodies import Bodies
+from sluice.api.callers import Callers
+from sluice.api.calls import CallEntry, Calls
+from sluice.api.cors import Cors
+from sluice.api.endpoints import Endpoints
+from sluice.api.openapi import document
+from sluice.api.probes import Probes
+from sluice.api.refusals import Plain, Refusals
+from sluice.api.request import Request
+from sluice.api.resuming import Resuming
+from sluice.api.table import Choice, Claims, Handler, OwnRoute, Place, Table
+from sluice.api.tokens import Tokens
+from sluice.errors import GatewayError, MethodNotAllowed, NotFound, Unauthorized
+from sluice.frontends import CallRoute, Frontend, ResumeRoute, Route, shape_of
+from sluice.resume.streams import ResumableStreams
+from sluice.runtime.runtime import Runtime
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+OPENAPI = "/v1/openapi.json"
+OWN = ("/v1/tokens", "/v1/admin", OPENAPI, "/admin", "/metrics")
+"""What the paths of the gateway's own routes begin with, whoever else claims them."""
+_json = msgspec.json.Encoder().encode
+
+
+class Api:
+    """Answers requests to the routes of one runtime: of its frontends too, or (`operators`) those of the admin port alone."""
+
+    def __init__(self, runtime: Runtime, *, operators: bool = False) -> None:
+        self._runtime = runtime
+        frontends = [] if operators else [*runtime.frontends.values()]
+        self._cors = Cors(runtime.origins, runtime.frontends.values())
+        self._refusals = Refusals(runtime.records)
+        self._callers = Callers(runtime, self._cors)
+        self._bodies = Bodies(int(runtime.config.server.body_limit), runtime.beside)
+        self._claims = Claims(runtime.frontends.values(), OWN, Plain())
+        own = self._of_operators() if operators else self._of_clients()
+        self.table = Table(own, frontends, Answers(runtime, self._callers, self._bodies, self._refusals))
+        self._calls = self._called_by_path()
+        self._nothing = _nothing(frontends)
+
+    def __call__(self, request: Request) -> Awaitable[None]:
+        given = request.headers.get("x-request-id", "")
+        request_id = given if given and REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
+        request.extra += (("x-request-id", request_id), ("request-id", request_id))
+        entry = self._calls.get(request.path) if request.method == "POST" else None
+        return self._other(request, request_id) if entry is None else entry.answer(request, request_id, entry)
+
+    # --- routes
+
+    def _of_operators(self) -> list[OwnRoute]:
+        probes = Probes(self._runtime)
+        return [*probes.scrapes(), *probes.routes(), *admin_routes(self._runtime, self._callers, self._bodies)]
+
+    def _of_clients(self) -> list[OwnRoute]:
+        runtime, callers, bodies = self._runtime, self._callers, self._bodies
+        described = OwnRoute("GET", OPENAPI, self._openapi)
+        more = [*Probes(runtime).routes(), *admin_routes(runtime, callers, bodies)]
+        return [*Tokens(runtime, callers, bodies).routes(), described, *more]
+
+    def _called_by_path(self) -> dict[str, CallEntry]:
+        """The calls that their path alone decides about: most requests are one of them."""
+        found: dict[str, CallEntry] = {}
+        for name, place in self.table.by_name.items():
+            match place.methods.get("POST"):
+                case [Choice(handler=CallEntry() as entry)] if not entry.frontend.id_headers:
+                    found[name] = entry
+        return found
+
+    async def _openapi(self, request: Request, request_id: str) -> None:
+        """The description of the routes that are served here."""
+        described = document()
+        served = self.table.shapes()
+        paths = {path: item for path, item in described["paths"].items() if shape_of(path) in served}
+        request.reply(200, _json({**described, "paths": paths}))
+
+    # --- other requests
+
+    async def _other(self, request: Request, request_id: str) -> None:
+        """Answer a request that the path alone does not lead to a call."""
+        place, values = self.table.find(request.path)
+        choice = place.choice(request.method, request.headers) if place is not None else None
+        owner = choice.frontend if choice is not None else None
+        frontend = owner or self._claims.of(request.path, request.headers)
+        request.extra += [(name, request_id) for name in frontend.id_headers]
+        refused: GatewayError | None = None
+        crashed = False
+        address = ""
+        try:
+            handler = self._handler_of(request, place, choice)
+            if choice is not None and choice.names:
+                request.parameters = dict(zip(choice.names, values, strict=True))
+            if handler is not None:
+                await handler(request, request_id)
+        except GatewayError as error:
+            refused = error
+            address = self._callers.address(request) if isinstance(error, Unauthorized) else ""
+            self._refusals.refuse(request, frontend, error, request_id)
+        except Exception as crash:
+            crashed = True
+            self._refusals.crashed(request, frontend, crash, request_id)
+        if place is None or not place.quiet or refused is not None or crashed:
+            label = place.label if place is not None else "other"
+            self._runtime.records.other(request, request_id, frontend.name, label, refused, address)
+        del refused  # it knows this frame by its traceback
+
+    def _handler_of(self, request: Request, place: Place | None, choice: Choice | None) -> Handler | None:
+        """Who answers this request to the place that its path leads to; None where it has been answered."""
+        if place is None:
+            raise NotFound(self._nothing)
+        if request.method == "OPTIONS":
+            self._cors.preflight(request, place.allowed)
+            return None
+        if choice is None:
+            raise MethodNotAllowed(place.allowed)
+        if isinstance(choice.handler, CallEntry) and choice.names:
+            request.path = place.label  # logs name routes, not what callers write into them
+        return choice.handler
+
+
+class Answers:
+    """What answers the routes of frontends: a table's `bind`."""
+
+    def __init__(self, runtime: Runtime, callers: Callers, bodies: Bodies, refusals: Refusals) -> None:
+        streams = ResumableStreams(
+            runtime.journals,
+            runtime.frontends,
+            answer=runtime.pipeline.answer,
+            outlives=runtime.outlives,
+            write_idle=float(runtime.config.server.write_idle),
+        )
+        self._calls = Calls(runtime, callers, bodies, refusals, streams)
+        self._resuming = Resuming(callers, streams, runtime.records)
+        self._endpoints = Endpoints(runtime, callers, bodies)
+
+    def __call__(self, frontend: Frontend, route: Route, place: Place) -> Handler:
+        match route:
+            case CallRoute():
+                return self._calls.entry(frontend, route)
+            case ResumeRoute():
+                return self._resuming.handler(frontend, place)
+            case _:
+                return self._endpoints.handler(frontend, route)
+
+
+def _nothing(frontends: Iterable[Frontend]) -> str:
+    """What a request to a path without a route is told."""
+    paths = dict.fromkeys(route.path for frontend in frontends for route in frontend.routes() if "{" not in route.path)
+    if not paths:
+        return "There is nothing at this path"
+    return f"There is nothing at this path. Served are {', '.join((*paths, OPENAPI))}"

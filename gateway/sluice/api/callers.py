@@ -1,0 +1,88 @@
+"""Who asks: within the limit of the address that asks, by key or token, from an origin that the key allows."""
+
+from sluice.api.cors import Cors
+from sluice.api.request import Request
+from sluice.errors import Forbidden, GatewayError, Unauthorized
+from sluice.frontends import in_query
+from sluice.identity import KeysWanted
+from sluice.identity.principal import Principal
+from sluice.runtime.runtime import Runtime
+
+
+class Callers:
+    """Of one runtime. `cors` lets pages read what they are answered."""
+
+    def __init__(self, runtime: Runtime, cors: Cors) -> None:
+        self._runtime = runtime
+        self._cors = cors
+        self._identify = runtime.authenticator.identify
+        self._check = runtime.limits.check
+
+    def address(self, request: Request) -> str:
+        """The client's, as limits count it."""
+        return self._runtime.addresses(request.peer, request.headers)
+
+    async def identify(self, request: Request, hidden: tuple[str, ...] = ()) -> Principal:
+        """Who is asking, within the address's limit. `hidden`: names in the URL's query that may hold a key.
+
+        Raises RateLimited, Unauthorized, Forbidden.
+        """
+        address = self.address(request)
+        self.admit(request, address)
+        try:
+            principal = self.recognize(request, hidden)
+        except GatewayError as unknown:
+            principal = await self.unrecognized(unknown, request, address, hidden)
+        await self._runtime.limits.charge(address)
+        return principal
+
+    def admit(self, request: Request, address: str) -> None:
+        """Before anybody asks who is asking: an address that has nothing left is refused. Raises RateLimited."""
+        if "origin" in request.headers:
+            request.extra += self._cors.headers(request)
+        self._check(address)
+
+    def recognize(self, request: Request, hidden: tuple[str, ...] = ()) -> Principal:
+        """Who is asking. A key that is bound to origins is refused to other pages. Raises GatewayError."""
+        if hidden:
+            principal = self._identify((*request.raw_headers, *_of_query(request, hidden)))
+        else:
+            principal = self._identify(request.raw_headers, request.headers)
+        request.caller = principal.key_id
+        if principal.origins:
+            origin = request.headers.get("origin", "")
+            if (origin or principal.kind == "browser") and origin not in principal.origins:
+                raise Forbidden("This key may not be used from this origin")
+        return principal
+
+    async def unrecognized(self, why: GatewayError, request: Request, address: str, hidden: tuple[str, ...] = ()) -> Principal:
+        """A try that failed is charged to its address; only a token whose issuer's keys are not known yet waits, once."""
+        try:
+            if not isinstance(why, KeysWanted):
+                raise why
+            await why.keys.renew()
+            try:
+                return self.recognize(request, hidden)
+            except KeysWanted as again:
+                raise Unauthorized(again.reason) from None
+        except GatewayError as error:
+            await self._runtime.limits.charge(address)
+            if isinstance(error, Unauthorized):
+                self._runtime.records.auth_failures[error.reason].inc()
+            raise
+        finally:
+            del why  # it knows this frame by its traceback
+
+    async def admit_operator(self, request: Request) -> None:
+        """Raises Unauthorized unless it is the admin's key. Guessing it costs what guessing any other does."""
+        await self._runtime.limits.charge(self.address(request))
+        try:
+            self._runtime.check_admin(request.raw_headers)
+        except Unauthorized as error:
+            self._runtime.records.auth_failures[error.reason].inc()
+            raise
+
+
+def _of_query(request: Request, names: tuple[str, ...]) -> list[tuple[bytes, bytes]]:
+    query = request.query
+    return [(in_query(name).encode(), query[name].encode()) for name in names if name in query]

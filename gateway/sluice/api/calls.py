@@ -1,0 +1,135 @@
+"""A call, from its request to its answer, in any client dialect: identity, body, frontend, alias, pipeline."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from sluice.api.bodies import Bodies, body_now
+from sluice.api.callers import Callers
+from sluice.api.refusals import Refusals
+from sluice.api.request import Request, WholeWriter
+from sluice.errors import Forbidden, GatewayError, ModelNotFound, without_frames
+from sluice.frontends import CallRoute, Frontend, Parse, Prepare
+from sluice.identity.principal import Principal
+from sluice.model.chat import ChatRequest
+from sluice.proxy.call import LARGE, Call
+from sluice.proxy.writer import ResponseWriter
+from sluice.resume.streams import ResumableStreams
+from sluice.routing.strategies import NOTHING, asked_of
+from sluice.runtime.runtime import Runtime
+from sluice.wire.forwarding import own_lines
+
+
+class CallEntry(msgspec.Struct, frozen=True, eq=False):
+    """A route of calls, and who answers them. `hidden`: names in the query that may hold a key."""
+
+    frontend: Frontend
+    parse: Parse
+    prepare: Prepare | None
+    hidden: tuple[str, ...]
+    answer: "Callable[[Request, str, CallEntry], Awaitable[None]]"
+
+    def __call__(self, request: Request, request_id: str) -> Awaitable[None]:
+        return self.answer(request, request_id, self)
+
+
+class Calls:
+    """Of one runtime. What becomes of a call is told to its caller, counted and logged here: nothing is raised."""
+
+    def __init__(
+        self, runtime: Runtime, callers: Callers, bodies: Bodies, refusals: Refusals, resumable: ResumableStreams
+    ) -> None:
+        self._runtime = runtime
+        self._callers = callers
+        self._bodies = bodies
+        self._refusals = refusals
+        self._resumable = resumable
+        self._answer = runtime.pipeline.answer
+        self._finished = runtime.records.finished
+
+    def entry(self, frontend: Frontend, route: CallRoute) -> CallEntry:
+        return CallEntry(frontend, route.parse, route.prepare, frontend.credential_parameters, self.answer)
+
+    async def answer(self, request: Request, request_id: str, entry: CallEntry) -> None:
+        """Answer one call, or refuse it."""
+        runtime, callers, frontend = self._runtime, self._callers, entry.frontend
+        call: Call | None = None
+        error: GatewayError | None = None
+        principal: Principal | None = None
+        address = ""
+        try:
+            address = runtime.addresses(request.peer, request.headers)
+            callers.admit(request, address)
+            try:
+                principal = callers.recognize(request, entry.hidden)
+            except GatewayError as unknown:
+                principal = await callers.unrecognized(unknown, request, address, entry.hidden)
+            try:
+                body = body_now(request)
+                if body is None:
+                    body = await self._bodies.late(request)
+                size = len(body)
+                if size <= LARGE:
+                    chat = entry.parse(body, request)
+                else:
+                    chat = await runtime.beside(entry.parse, body, request)
+                call = self._call(chat, request, request_id, entry, principal)
+            except GatewayError:
+                await runtime.limits.charge(address)  # what is no call is charged to its address alone
+                raise
+            call.address, call.size = address, size
+            alias, writer = call.route.config, request if chat.stream else WholeWriter(request)
+            if alias.resumable and chat.stream:
+                await self._resumable.answer(call, request)
+            elif alias.on_disconnect == "cancel":
+                await self._answer(call, writer)
+            else:
+                await self._answer_to_the_end(call, writer)
+        except GatewayError as refused:
+            error = refused
+            known = [*call.headers, *call.attribution()] if call is not None else ()
+            self._refusals.refuse(request, frontend, refused, request_id, known)
+        except Exception as crash:
+            error = self._refusals.crashed(request, frontend, crash, request_id)
+        finally:
+            self._finished(
+                request, call, error, request_id=request_id, frontend=frontend.name, principal=principal, address=address
+            )
+            if error is not None:
+                without_frames(error)
+            del error
+
+    async def _answer_to_the_end(self, call: Call, writer: ResponseWriter) -> None:
+        """The call outlives its client: in a task of its own, for a bounded time."""
+        task = asyncio.create_task(self._answer(call, writer))
+        try:
+            await asyncio.shield(task)
+        finally:
+            if not task.done():
+                writer.detach()
+                self._runtime.outlives(call, task)
+
+    def _call(self, chat: ChatRequest, request: Request, request_id: str, entry: CallEntry, principal: Principal) -> Call:
+        """Raises ModelNotFound, Forbidden, BadRequest."""
+        runtime = self._runtime
+        name = chat.model or principal.default_alias or ""
+        route = runtime.routes.get(name)
+        if route is None or not principal.may(name):
+            what = "Say which model to use" if not name else "There is no such model, or this key may not use it"
+            raise ModelNotFound(what, param="model")
+        if principal.session_prefix and chat.session is not None:
+            session = principal.session(chat.session)
+            if session is None:
+                raise Forbidden("This token's sessions begin with its session prefix")
+            chat = msgspec.structs.replace(chat, session=session)
+        if entry.prepare is not None:
+            chat = entry.prepare(chat, route.config)
+        headers, frontend = request.headers, entry.frontend
+        series = runtime.records.series[frontend.name, name]
+        asked = NOTHING if route.plain else asked_of(chat, principal.key_id, principal.tenant, headers)
+        call = Call(request_id, request.received, frontend, principal, route, chat, series, asked)
+        call.lines = own_lines(request_id, headers)
+        if runtime.forwardable:
+            call.forward = {name: headers[name] for name in runtime.forwardable if name in headers}
+        return call

@@ -1,0 +1,71 @@
+"""CORS: which pages may read which answers, and what they may send (https://fetch.spec.whatwg.org/#http-cors-protocol)."""
+
+import re
+from collections.abc import Collection, Iterable
+
+from sluice.api.request import Request
+from sluice.frontends import Frontend
+
+RENEW = "/v1/tokens/renew"
+FOR_SERVERS = ("/v1/tokens", "/admin", "/v1/admin")
+"""What the paths begin with that no page may read the answers of, whatever its origin; but for RENEW."""
+ALLOWED = ("authorization", "content-type", "accept", "x-api-key", "x-request-id", "last-event-id")
+"""Headers that any page may send."""
+EXPOSED = (
+    "x-request-id", "request-id", "retry-after", "retry-after-ms", "x-should-retry",
+    "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests",
+    "x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens", "x-sluice-budget",
+    "x-sluice-cost-usd", "x-sluice-attempts", "x-sluice-target", "x-sluice-upstream-request-id",
+)  # fmt: skip
+"""Headers of the gateway's own that any page may read."""
+MOST_ASKED = 64
+"""Headers that one preflight may ask for."""
+_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
+
+
+def is_for_pages(path: str) -> bool:
+    """Whether a page of an allowed origin may read what is answered at this path."""
+    return not path.startswith(FOR_SERVERS) or path.rstrip("/") == RENEW
+
+
+class Cors:
+    """`origins`: those of all keys. What pages may send and read beside ALLOWED and EXPOSED is what `frontends` declare."""
+
+    def __init__(self, origins: Collection[str], frontends: Iterable[Frontend]) -> None:
+        self._origins = origins
+        allowed, exposed = [*ALLOWED], [*EXPOSED]
+        for frontend in frontends:
+            allowed += [*frontend.credential_headers, *frontend.request_headers]
+            exposed += [*frontend.id_headers, *frontend.response_headers]
+        self._allowed = dict.fromkeys(allowed)
+        self._exposed = ", ".join(dict.fromkeys(exposed))
+
+    def headers(self, request: Request) -> list[tuple[str, str]]:
+        """What lets the page that the request comes from read its answer; none where it may not, or where it is no page's."""
+        origin = request.headers.get("origin", "")
+        if origin not in self._origins or not is_for_pages(request.path):
+            return []
+        return [("Access-Control-Allow-Origin", origin), ("Access-Control-Expose-Headers", self._exposed), ("Vary", "Origin")]
+
+    def preflight(self, request: Request, allowed: str) -> None:
+        """Answers an OPTIONS of a path that has the methods `allowed`."""
+        headers = self.headers(request)
+        if headers:
+            asked = request.headers.get("access-control-request-headers", "")
+            headers += [
+                ("Access-Control-Allow-Methods", allowed),
+                ("Access-Control-Allow-Headers", self.allowed(asked)),
+                ("Access-Control-Max-Age", "600"),
+            ]
+        request.reply(204, b"", headers or [("Allow", allowed)])
+
+    def allowed(self, asked: str) -> str:
+        """`Access-Control-Allow-Headers` for a page that may ask: what is known to be sent, and what it asks for beside that.
+
+        SDKs add headers of their own. What is no list of field names, or is a long one, is passed over. `asked` is the
+        request's `Access-Control-Request-Headers` (WHATWG Fetch 3.2.2).
+        """
+        names = [name.strip().lower() for name in asked.split(",", MOST_ASKED)]
+        if len(names) > MOST_ASKED or not all(map(_FIELD_NAME.fullmatch, names)):
+            return ", ".join(self._allowed)
+        return ", ".join(dict.fromkeys((*self._allowed, *names)))

@@ -1,0 +1,52 @@
+"""Routes of frontends that are no calls, such as lists of models: who asks is recognized, and what they answer is sent."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from sluice.api.bodies import Bodies
+from sluice.api.callers import Callers
+from sluice.api.request import Request
+from sluice.api.table import Handler
+from sluice.frontends import Endpoint, Frontend
+from sluice.identity.principal import Principal
+from sluice.runtime.runtime import Runtime
+
+
+class Received(msgspec.Struct, frozen=True, eq=False):
+    """A frontend's `Inquiry`."""
+
+    id: str
+    method: str
+    head: Request
+    started: int
+    _runtime: Runtime
+    _bodies: Bodies
+    _principal: Principal
+
+    @property
+    def models(self) -> Sequence[str]:
+        return [name for name in self._runtime.routes if self._principal.may(name)]
+
+    async def json(self) -> dict[str, Any]:
+        return await self._bodies.object(self.head)
+
+
+class Endpoints:
+    """Of one runtime."""
+
+    def __init__(self, runtime: Runtime, callers: Callers, bodies: Bodies) -> None:
+        self._runtime = runtime
+        self._callers = callers
+        self._bodies = bodies
+
+    def handler(self, frontend: Frontend, endpoint: Endpoint) -> Handler:
+        async def answer(request: Request, request_id: str) -> None:
+            principal = await self._callers.identify(request, frontend.credential_parameters)
+            runtime = self._runtime
+            inquiry = Received(request_id, request.method, request, runtime.started, runtime, self._bodies, principal)
+            reply = await endpoint.answer(inquiry)
+            request.reply(reply.status, reply.body, reply.headers, reply.content_type)
+
+        return answer

@@ -1,0 +1,59 @@
+"""What is asked about the process itself: whether it lives and is ready, its metrics, and the description of the API."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from sluice.api.request import Request
+from sluice.api.table import OwnRoute
+from sluice.runtime.runtime import Runtime
+
+EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
+_json = msgspec.json.Encoder().encode
+
+
+class Probes:
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._scraping = asyncio.Lock()
+
+    def routes(self) -> list[OwnRoute]:
+        alive, ready = ("/health", "/livez"), ("/healthz", "/readyz")
+        found = [OwnRoute("GET", path, self.health, quiet=True) for path in alive]
+        return found + [OwnRoute("GET", path, self.ready, quiet=True) for path in ready]
+
+    def scrapes(self) -> list[OwnRoute]:
+        return [OwnRoute("GET", "/metrics", self.metrics, quiet=True)]
+
+    async def health(self, request: Request, request_id: str) -> None:
+        request.reply(200, b'{"status":"ok"}')
+
+    async def ready(self, request: Request, request_id: str) -> None:
+        """With `?verbose` also what the stores do: they are no reason not to be ready, for calls go on without them."""
+        ready = not self._runtime.draining
+        found: dict[str, Any] = {"status": "ready" if ready else "draining"}
+        if "verbose" in request.query:
+            found["stores"] = {name: watch.state() for name, watch in self._runtime.watches.items()}
+        request.reply(200 if ready else 503, _json(found))
+
+    async def metrics(self, request: Request, request_id: str) -> None:
+        """Sent as it is made: in pieces, of which one turn of the event loop makes one, however many scrapers there are."""
+        pieces = self._runtime.scrape()
+        piece, following = await self._piece(pieces), await self._piece(pieces)
+        if following is None or request.method == "HEAD":
+            request.reply(200, piece or b"", content_type=EXPOSITION)
+            return
+        request.begin(EXPOSITION, ())
+        while piece is not None:
+            request.write(piece)
+            await request.writable()
+            piece, following = following, await self._piece(pieces)
+        request.write(b"", last=True)
+
+    async def _piece(self, pieces: Iterator[bytes]) -> bytes | None:
+        """The next one, in a turn of the event loop that makes no other; None where there is none."""
+        async with self._scraping:
+            await asyncio.sleep(0)
+            return next(pieces, None)

@@ -1,0 +1,90 @@
+"""How errors become HTTP answers: in the dialect of their route, with the headers that a caller needs beside the body."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import msgspec
+
+from sluice.api.request import Request
+from sluice.errors import (
+    GatewayError,
+    MethodNotAllowed,
+    RateLimited,
+    Unauthorized,
+    Unavailable,
+    UnsupportedMediaType,
+    UpstreamError,
+)
+from sluice.frontends import Envelope
+from sluice.frontends.plain import plain_error
+from sluice.telemetry.records import Records
+
+_json = msgspec.json.Encoder().encode
+
+
+class Plain(Envelope):
+    """Whose errors are told where no frontend claims a path."""
+
+    name: ClassVar[str] = "other"
+
+    def error(self, error: GatewayError, request_id: str) -> dict[str, Any]:
+        return plain_error(error, request_id)
+
+
+class Refusals:
+    """Renders errors; `records` hears of faults of ours."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+
+    def refuse(
+        self,
+        request: Request,
+        frontend: Envelope,
+        error: GatewayError,
+        request_id: str,
+        known: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        """`known`: the headers that the answer would have had."""
+        status = frontend.status(error)
+        try:
+            request.reply(status, _json(frontend.error(error, request_id)), [*known, *headers_of(error, status)])
+        except Exception as crash:  # nothing has been said: what cannot be written can still be answered
+            self._records.crashed(crash, request_id)
+            request.reply(500, _json(frontend.error(GatewayError("Internal server error"), request_id)))
+
+    def crashed(self, request: Request, frontend: Envelope, crash: Exception, request_id: str) -> GatewayError:
+        """A fault of ours: told to the log (where, not what), and never to the caller."""
+        self._records.crashed(crash, request_id)
+        error = GatewayError("Internal server error")
+        if request.begun:
+            request.abort()
+        else:
+            self.refuse(request, frontend, error, request_id)
+        return error
+
+
+def headers_of(error: GatewayError, status: int) -> list[tuple[str, str]]:
+    """What a caller needs beside the body: when to come back, what to use instead, how to authenticate."""
+    match error:
+        case RateLimited(headers=limits, retry_after=seconds, final=final):
+            return [*limits, *_retry_after(seconds, final=final)]
+        case UpstreamError(retry_after=float(seconds)) | Unavailable(retry_after=float(seconds)) if status in (429, 503):
+            return _retry_after(seconds)
+        case MethodNotAllowed(allowed=allowed):
+            return [("Allow", allowed)]
+        case UnsupportedMediaType(codings=True):  # RFC 9110 15.5.16
+            return [("Accept-Encoding", "gzip, deflate, br, zstd")]
+        case Unauthorized():
+            return [("WWW-Authenticate", 'Bearer realm="sluice"')]
+        case _:
+            return []
+
+
+def _retry_after(seconds: float, *, final: bool = False) -> list[tuple[str, str]]:
+    """`Retry-After` in whole seconds (RFC 9110 10.2.3), never too early; `retry-after-ms` exact."""
+    never = [("x-should-retry", "false")]
+    if seconds == float("inf"):
+        return never
+    when = [("Retry-After", str(-int(-seconds // 1))), ("retry-after-ms", str(-int(-seconds * 1000 // 1)))]
+    return when + never if final else when

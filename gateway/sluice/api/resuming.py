@@ -1,0 +1,44 @@
+"""Streams that a client goes on with: those of calls of resumable aliases, in the dialect that each was begun in."""
+
+from sluice.api.callers import Callers
+from sluice.api.request import Request
+from sluice.api.table import Handler, Place
+from sluice.errors import GatewayError, MethodNotAllowed
+from sluice.frontends import Frontend
+from sluice.identity.principal import Principal
+from sluice.resume.streams import Place as StreamPlace
+from sluice.resume.streams import ResumableStreams, place_of
+from sluice.telemetry.records import Records
+
+
+class Resuming:
+    """Answers the routes of frontends that go on with a stream."""
+
+    def __init__(self, callers: Callers, streams: ResumableStreams, records: Records) -> None:
+        self._callers = callers
+        self._streams = streams
+        self._records = records
+
+    def handler(self, frontend: Frontend, place: Place) -> Handler:
+        async def resume(request: Request, request_id: str) -> None:
+            """Raises MethodNotAllowed for HEAD, and where neither the path nor `Last-Event-ID` names a stream."""
+            last = request.headers.get("last-event-id", "")
+            stream = request.parameters.get("stream", "")
+            if request.method != "GET" or not (stream or last):
+                others = {"OPTIONS", *place.methods} - {"GET"}
+                raise MethodNotAllowed(place.allowed if stream else ", ".join(sorted(others)))
+            principal = await self._callers.identify(request, frontend.credential_parameters)
+            await self._resume(place_of(stream, request.query.get("after", ""), last), request, principal, request_id)
+
+        return resume
+
+    async def _resume(self, place: StreamPlace, request: Request, principal: Principal, request_id: str) -> None:
+        refused = False
+        try:
+            await self._streams.resume(place, request, principal, request_id)
+        except GatewayError:  # it is recorded as what it is: a request that was refused
+            refused = True
+            raise
+        finally:
+            if not refused:
+                self._records.resumed(request, request_id, principal, place.stream)

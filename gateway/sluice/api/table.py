@@ -1,0 +1,168 @@
+"""The table of routes: which path leads where, of the gateway's own routes and of those that its frontends bring. Pure.
+
+A path without parameters is one look into a dict. Others are tried pattern by pattern, in the order in which they were added.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
+from urllib.parse import unquote
+
+import msgspec
+
+from sluice.api.request import Request
+from sluice.errors import ConfigError
+from sluice.frontends import PARAMETER, CallRoute, Endpoint, Envelope, Frontend, ResumeRoute, Route, shape_of
+
+Handler = Callable[[Request, str], Awaitable[None]]
+"""Answers a request, whose id is the second argument. What it raises is rendered by its caller."""
+
+T = TypeVar("T")
+
+
+class OwnRoute(msgspec.Struct, frozen=True):
+    """A route of the gateway itself. `quiet`: it is logged only where it is refused."""
+
+    method: str
+    path: str
+    handler: Handler
+    quiet: bool = False
+
+
+class Choice(msgspec.Struct, frozen=True, eq=False):
+    """Who answers one method of one path. `frontend` is None for the gateway's own routes. `names` are the parameters'."""
+
+    handler: Handler
+    frontend: Frontend | None = None
+    names: tuple[str, ...] = ()
+
+
+class Place(msgspec.Struct, eq=False):
+    """A path that is served. `quiet`: see OwnRoute; who answers calls logs them itself.
+
+    `label` is how logs name it, with `*` for parameters: calls by each of their paths, other routes by their first one.
+    `resumes`: its GET goes on with a stream, so there is no HEAD.
+    """
+
+    label: str
+    quiet: bool = False
+    resumes: bool = False
+    methods: dict[str, list[Choice]] = {}
+
+    @property
+    def allowed(self) -> str:
+        """Its `Allow` (RFC 9110 10.2.1)."""
+        more = {"OPTIONS", "HEAD"} if "GET" in self.methods and not self.resumes else {"OPTIONS"}
+        return ", ".join(sorted({*self.methods, *more}))
+
+    def choice(self, method: str, headers: Mapping[str, str]) -> Choice | None:
+        """Who answers: of several frontends the one whose marker the request has. None: nobody."""
+        choices = self.methods.get("GET" if method == "HEAD" else method)
+        return _chosen(choices, [choice.frontend for choice in choices], headers) if choices else None
+
+
+Bind = Callable[[Frontend, Route, Place], Handler]
+"""Makes the handler of a frontend's route at a place."""
+
+
+class Table:
+    """`own` routes, and those of `frontends`. Raises ConfigError where two have the same, and no marker tells them apart.
+
+    `by_name`: the places whose paths have no parameters, by every path that leads there.
+    """
+
+    def __init__(self, own: Iterable[OwnRoute], frontends: Iterable[Frontend], bind: Bind) -> None:
+        self.by_name: dict[str, Place] = {}
+        self._by_shape: dict[str, Place] = {}
+        self._patterns: dict[str, tuple[re.Pattern[str], Place]] = {}
+        for route in own:
+            place = self._place(route.path, route.path)
+            place.quiet |= route.quiet
+            place.methods.setdefault(route.method, []).append(Choice(route.handler, names=_names_in(route.path)))
+        for frontend in frontends:
+            for offered in frontend.routes():
+                for path in (offered.path, *offered.also):
+                    self._add(frontend, offered, path, bind)
+
+    def find(self, path: str) -> tuple[Place | None, Sequence[str]]:
+        """The place that a request's path leads to, and the values of its parameters."""
+        place = self.by_name.get(path)
+        if place is not None:
+            return place, ()
+        path = path.rstrip("/")
+        for pattern, place in self._patterns.values():
+            if match := pattern.fullmatch(path):
+                return place, [unquote(value) for value in match.groups()]
+        return None, ()
+
+    def shapes(self) -> Mapping[str, Place]:
+        """Everything that is served, by its path with `*` for parameters."""
+        return self._by_shape
+
+    def _add(self, frontend: Frontend, route: Route, path: str, bind: Bind) -> None:
+        place = self._place(path, path if isinstance(route, CallRoute) else route.path)
+        place.resumes |= isinstance(route, ResumeRoute)
+        place.quiet |= not isinstance(route, Endpoint)
+        for method in route.methods:
+            choices = place.methods.setdefault(method, [])
+            for other in choices:
+                _check(frontend, other.frontend, f"{method} {path}")
+            choices.append(Choice(bind(frontend, route, place), frontend, _names_in(path)))
+
+    def _place(self, path: str, label: str) -> Place:
+        """The place of a path, a new one where there is none; a slash at the path's end makes no difference."""
+        place = self._by_shape.setdefault(shape_of(path), Place(shape_of(label)))
+        if "{" in path:
+            pattern = _pattern(path)
+            self._patterns[pattern.pattern] = (pattern, place)
+        else:
+            self.by_name[path] = self.by_name[f"{path}/"] = place
+        return place
+
+
+def _names_in(path: str) -> tuple[str, ...]:
+    return tuple(name for _, name in PARAMETER.findall(path))
+
+
+def _check(frontend: Frontend, other: Frontend | None, what: str) -> None:
+    """Raises ConfigError where nothing tells the requests of two owners of a route apart."""
+    if other is None or other.marker == frontend.marker:
+        whose = f'frontend "{other.name}"' if other is not None else "the gateway itself"
+        raise ConfigError([f'frontend "{frontend.name}": {what} is a route of {whose}, too (server.frontends)'])
+
+
+class Claims:
+    """Which frontend answers for what is not there, by the beginning of its path. The gateway's `own` paths, and what nobody
+    claims, are left to `rest`: who claims "/", or `plain`."""
+
+    def __init__(self, frontends: Iterable[Frontend], own: Iterable[str], plain: Envelope) -> None:
+        claims: dict[str, list[Envelope]] = {}
+        for frontend in frontends:
+            for prefix in frontend.claims:
+                claims.setdefault(prefix, []).append(frontend)
+        self.rest = claims.get("/", [plain])[0]
+        claims |= {prefix: [self.rest] for prefix in own}
+        self._claims = sorted(claims.items(), key=lambda claim: -len(claim[0]))
+
+    def of(self, path: str, headers: Mapping[str, str]) -> Envelope:
+        claimants = next((claimants for prefix, claimants in self._claims if path.startswith(prefix)), [self.rest])
+        return _chosen(claimants, claimants, headers)
+
+
+def _chosen(choices: Sequence[T], envelopes: Sequence[Envelope | None], headers: Mapping[str, str]) -> T:
+    """Of what several frontends have, the one whose marker the request has; else of one that has no marker; else the first."""
+    if len(choices) == 1:
+        return choices[0]
+    markers = [envelope.marker if envelope is not None else "" for envelope in envelopes]
+    marked = [choice for choice, marker in zip(choices, markers, strict=True) if marker and marker in headers]
+    plain = [choice for choice, marker in zip(choices, markers, strict=True) if not marker]
+    return (marked or plain or choices)[0]
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    """A path with `{names}`, each of which is at least one character, and no slash but in a `{+name}`."""
+    pieces, at = [], 0
+    for match in PARAMETER.finditer(path):
+        pieces += [re.escape(path[at : match.start()]), "(.+)" if match[1] else "([^/]+)"]
+        at = match.end()
+    return re.compile("".join((*pieces, re.escape(path[at:]))))

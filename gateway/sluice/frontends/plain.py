@@ -1,0 +1,58 @@
+"""Errors as the gateway itself says them, and widgets read them: on its own routes, and where no dialect claims a path."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sluice.errors import (
+    BadRequest,
+    Conflict,
+    Forbidden,
+    GatewayError,
+    MethodNotAllowed,
+    ModelNotFound,
+    NotFound,
+    NotResumable,
+    PayloadTooLarge,
+    RateLimited,
+    RequestTimeout,
+    Unauthorized,
+    Unavailable,
+    UnsupportedMediaType,
+    UpstreamError,
+)
+
+INTERNAL = "Internal server error"
+INVALID = "Invalid request payload"
+TEXTS: Mapping[type[GatewayError], str] = {
+    BadRequest: INVALID, Unauthorized: "Unauthorized", Forbidden: "Forbidden", ModelNotFound: "Model not found",
+    NotFound: "Not found", MethodNotAllowed: "Method not allowed", RequestTimeout: "Request timeout",
+    PayloadTooLarge: "Payload too large", UnsupportedMediaType: "Unsupported media type",
+    NotResumable: "Stream not resumable", RateLimited: "Too many requests", Unavailable: "Service unavailable",
+    Conflict: "Conflict",
+}  # fmt: skip
+"""Those of BadRequest, Unauthorized and RateLimited, and `INTERNAL`, are the contract: clients compare them."""
+
+
+def plain_error(error: GatewayError, request_id: str) -> dict[str, Any]:
+    """`error` is a text that depends on the kind alone, `code` for programs, `reason` or `details` say more."""
+    body: dict[str, Any] = {"error": _text_of(error), "code": error.code, "requestId": request_id}
+    match error:
+        case BadRequest(details=details):
+            body["details"] = details
+        case UpstreamError(callers_fault=True):
+            body["details"] = [{"field": "body", "reason": error.message, "code": error.code}]
+        case UpstreamError() | Unauthorized():
+            pass
+        case _ if type(error) in TEXTS:
+            body["reason"] = error.message
+    return body
+
+
+def _text_of(error: GatewayError) -> str:
+    match error:
+        case UpstreamError(callers_fault=True):
+            return INVALID
+        case UpstreamError(kind="rate_limited" | "billing"):
+            return TEXTS[RateLimited]
+        case _:
+            return TEXTS.get(type(error), INTERNAL)
