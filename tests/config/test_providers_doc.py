@@ -21,9 +21,8 @@ def test_an_example_is_good(example: str, tmp_path: Path) -> None:
     key.write_text("sk-of-a-file")
     example = re.sub(r"(?<=path: )/[\w/.-]+", str(key), example)
     file = tmp_path / "gateway.yaml"
-    file.write_text(
-        f'{example}\naliases: {{chat: {{tiers: [{tiers}]}}}}\nkeys: [{{id: a, digest: "{DIGEST}", aliases: [chat]}}]\n'
-    )
+    aliases = "" if "\naliases:" in example else f"aliases: {{chat: {{tiers: [{tiers}]}}}}"
+    file.write_text(f'{example}\n{aliases}\nkeys: [{{id: a, digest: "{DIGEST}", aliases: ["*"]}}]\n')
     environ = {name: "sk-of-the-environment" for name in re.findall(r"\$\{(\w+)\}", example)}
     environ |= {vendor.api_key_env: "sk-of-a-vendor" for vendor in bundled_vendors().values() if vendor.api_key_env}
     checked = check(str(file), environ=environ)

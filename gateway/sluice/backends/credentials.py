@@ -135,8 +135,9 @@ class Credential(Protocol):
 class Kind(Protocol):
     """The options of a credential, as they were configured."""
 
-    def check(self) -> None:
-        """Look at what the options point to (files, commands). Raises ValueError with a sentence for `sluice check`."""
+    def check(self, backend: object, environ: Mapping[str, str]) -> None:
+        """Look at what the options point to (files, commands, variables of the environment), for this backend. Raises
+        ValueError with a sentence for `sluice check`."""
         ...
 
     def open(self, setting: Setting) -> Credential:

@@ -1,10 +1,12 @@
 """Reading the `credentials` of upstreams: an entry's own keys, those of the kind that it names, then all of one upstream."""
 
+from collections.abc import Mapping as Environment
 from typing import Any, cast
 
 import msgspec
 
 from sluice.backends.credentials import DEFAULT_KIND, ConfiguredCredential, Kind, find_kind, kinds_of
+from sluice.backends.protocol import Backend
 from sluice.config.problems import Path, Report
 from sluice.config.types import Credential, Upstream, credentials_of
 from sluice.config.validation import INVALID, Walk, fields_of
@@ -14,8 +16,9 @@ from sluice.config.yamltext import Mapping
 class CredentialReading:
     """`found`: the credentials of each upstream that has any. `blind`: files and commands that they name are not looked at."""
 
-    def __init__(self, report: Report, *, blind: bool) -> None:
+    def __init__(self, report: Report, environ: Environment[str, str], *, blind: bool) -> None:
         self._report = report
+        self._environ = environ
         self._blind = blind
         self._kinds: dict[Path, Kind] = {}
         self.found: dict[str, tuple[ConfiguredCredential, ...]] = {}
@@ -39,14 +42,12 @@ class CredentialReading:
 
     def _make(self, kind: type[msgspec.Struct], options: dict[str, Any], node: Mapping, path: Path) -> None:
         try:
-            made = self._kinds[path] = cast(Kind, kind(**options))
-            if not self._blind:
-                made.check()
-        except (ValueError, TypeError) as error:  # its __post_init__ refuses, or what it points to is not there
+            self._kinds[path] = cast(Kind, kind(**options))
+        except (ValueError, TypeError) as error:  # its __post_init__ refuses
             self._report.problem(path, str(error), node.at)
 
-    def of_upstream(self, upstream: Upstream, backend: type[msgspec.Struct], path: Path) -> None:
-        """All of one upstream: whether they fit its backend and each other."""
+    def of_upstream(self, upstream: Upstream, kind: type[msgspec.Struct], backend: Backend | None, path: Path) -> None:
+        """All of one upstream: whether they fit its backend (None: that could not be made) and each other."""
         at = (*path, "credentials")
         given = credentials_of(upstream)
         if not isinstance(given, tuple) or INVALID in given:
@@ -66,9 +67,18 @@ class CredentialReading:
                 self._report.problem((*place, "name"), f'another credential of this upstream is called "{name}"')
             names.add(name)
             if place in self._kinds:
-                self._fits(credential.kind, upstream.backend, backend, (*place, "kind"))
-                members.append(ConfiguredCredential(name, credential.weight, self._kinds[place]))
+                made = self._kinds[place]
+                self._fits(credential.kind, upstream.backend, kind, (*place, "kind"))
+                if backend is not None and not self._blind:
+                    self._check(made, backend, place)
+                members.append(ConfiguredCredential(name, credential.weight, made))
         self.found[str(path[-1])] = tuple(members)
+
+    def _check(self, made: Kind, backend: Backend, path: Path) -> None:
+        try:
+            made.check(backend, self._environ)
+        except ValueError as error:  # what it points to is not there
+            self._report.problem(path, str(error))
 
     def _fits(self, kind: str, name: str, backend: type[msgspec.Struct], path: Path) -> None:
         fitting = kinds_of(backend)

@@ -220,7 +220,7 @@ class _Reading:
         self._find = find
         self.presets = Presets(report, environ, _read_text, blind=blind)
         self.backends: dict[str, Backend] = {}
-        self.credentials = CredentialReading(report, blind=blind)
+        self.credentials = CredentialReading(report, environ, blind=blind)
 
     def config(self, root: Node) -> Any:
         walk = Walk(self._report, {Upstream: self._upstream, Credential: self.credentials.section})
@@ -246,7 +246,7 @@ class _Reading:
             self._construct(backend, given, node, path)
         upstream = Upstream(**values, options=given, vendor=vendor)
         if "credentials" in node.entries:
-            self.credentials.of_upstream(upstream, backend, path)
+            self.credentials.of_upstream(upstream, backend, self.backends.get(str(path[-1])), path)
         return upstream
 
     def _completed(self, node: Mapping, path: KeyPath) -> tuple[Mapping, str]:

@@ -8,7 +8,7 @@ written leaves the last key in use.
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -32,8 +32,8 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     path: str  # the file that holds the key and nothing else
     header: str | None = None  # the header that carries it, such as api-key; null: the backend's own
 
-    def check(self) -> None:
-        key_field_of(None, self.header).line("key")
+    def check(self, backend: object, environ: Mapping[str, str]) -> None:
+        key_field_of(backend, self.header).line("key")
         key_in(self.path)
 
     def open(self, setting: Setting) -> "FileKey":

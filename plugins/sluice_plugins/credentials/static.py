@@ -1,6 +1,6 @@
 """A key that stands in the configuration, by ${VAR} or ${file:/path} most of the time. It changes with a restart."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -15,8 +15,8 @@ class Static(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     api_key: Secret  # the key itself, as ${VAR} or ${file:/path}
     header: str | None = None  # the header that carries it, such as api-key; null: the backend's own
 
-    def check(self) -> None:
-        key_field_of(None, self.header).line("key")
+    def check(self, backend: object, environ: Mapping[str, str]) -> None:
+        key_field_of(backend, self.header).line("key")
 
     def headers(self, backend: object) -> Headers:
         return (key_field_of(backend, self.header).header(self.api_key.reveal()),)

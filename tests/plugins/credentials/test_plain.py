@@ -30,7 +30,7 @@ async def test_a_static_key_is_sent_as_its_backend_sends_keys() -> None:
 
 def test_a_header_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match="not a header name"):
-        Static(api_key=Secret("k"), header="a b").check()
+        Static(api_key=Secret("k"), header="a b").check(OpenAI(), {})
 
 
 class Ticks:
@@ -148,7 +148,7 @@ async def test_a_refused_key_is_renewed_where_the_file_has_another_one(tmp_path:
 def test_check_says_what_is_wrong_with_the_file(tmp_path: Path) -> None:
     path = tmp_path / "key"
     with pytest.raises(ValueError, match=r"cannot read .*: no such file"):
-        File(path=str(path)).check()
+        File(path=str(path)).check(OpenAI(), {})
     path.write_text("sk-1\n")
-    File(path=str(path)).check()
+    File(path=str(path)).check(OpenAI(), {})
     assert key_in(str(path)) == "sk-1"

@@ -1,0 +1,121 @@
+"""AWS: each request is signed (Signature Version 4), with access keys from wherever AWS's own SDKs find them.
+
+`source: auto` looks where they look, in their order: keys in the options, the environment (unless a profile is named), web
+identity, the profile's files, the container's endpoint (ECS, EKS Pod Identity), the instance's (IMDSv2). A profile that
+assumes a role, runs a process or signs in (SSO) is refused by name: use one of the others, or the kind `exec`.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import ClassVar, Literal
+
+import msgspec
+
+from sluice.backends.credentials import CredentialFailed, Setting, lines_of
+from sluice.backends.transport import UpstreamRequest
+from sluice.config.types import Secret
+from sluice_plugins.credentials.aws_sources import Sources
+from sluice_plugins.credentials.refreshing import Fresh, Refreshed
+from sluice_plugins.credentials.sigv4 import Keys, Signer
+
+Source = Literal["auto", "environment", "web_identity", "profile", "container", "instance"]
+
+_REGION = re.compile(r"[.-](?P<region>[a-z]{2}(?:-[a-z]{2,12}){1,3}-[0-9]{1,2})\.")
+_NAME = re.compile(r"[a-z0-9-]+")
+
+
+class Aws(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Access keys of AWS."""
+
+    region: str | None = None  # the region that is signed for; null: that of base_url, else AWS_REGION
+    service: str | None = None  # the service that is signed for; null: the backend's (bedrock)
+    source: Source = "auto"  # where keys come from: auto, environment, web_identity, profile, container or instance
+    profile: str | None = None  # the profile of ~/.aws; null: AWS_PROFILE, else default
+    access_key_id: Secret | None = None  # a key that stands here, as ${VAR} or ${file:/path}
+    secret_access_key: Secret | None = None  # the same key's secret
+    session_token: Secret | None = None  # the same key's session
+
+    SERVICE: ClassVar[str] = "bedrock"
+
+    def __post_init__(self) -> None:
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            raise ValueError("access_key_id and secret_access_key go together")
+        if self.session_token is not None and self.access_key_id is None:
+            raise ValueError("session_token needs access_key_id and secret_access_key")
+        for name in (self.region, self.service):
+            if name is not None and not _NAME.fullmatch(name):
+                raise ValueError("region and service are letters, digits and hyphens, such as us-east-1 and bedrock")
+
+    def check(self, backend: object, environ: Mapping[str, str]) -> None:
+        region_of(self, backend, environ)
+        if self.source == "profile" or (self.profile is not None and self.access_key_id is None):
+            try:
+                Sources(self.profile, "us-east-1", environ, None).of_profile()
+            except CredentialFailed as error:
+                raise ValueError(str(error)) from None
+
+    def open(self, setting: Setting) -> "Signed":
+        region = region_of(self, setting.backend, setting.environ)
+        service = self.service or str(getattr(setting.backend, "aws_service", self.SERVICE))
+        return Signed(Signer(region, service), Refreshed(self._fetch_of(region, setting), setting), setting)
+
+    def _fetch_of(self, region: str, setting: Setting) -> Callable[[], Awaitable[Fresh[Keys]]]:
+        sources = Sources(self.profile, region, setting.environ, setting.fetch)
+        if self.access_key_id is None or self.secret_access_key is None:
+            return lambda: sources.keys(self.source)
+        token = self.session_token.reveal() if self.session_token is not None else ""
+        keys = Keys(self.access_key_id.reveal(), self.secret_access_key.reveal(), token)
+
+        async def own() -> Fresh[Keys]:
+            return Fresh(keys)
+
+        return own
+
+
+def region_of(options: Aws, backend: object, environ: Mapping[str, str]) -> str:
+    """Raises ValueError where nobody says."""
+    found = _REGION.search(getattr(backend, "base_url", "") or "")
+    region = options.region or (found["region"] if found else "") or getattr(backend, "region", None)
+    region = region or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
+    if not region:
+        raise ValueError("no region: write region, or set AWS_REGION")
+    return str(region)
+
+
+class Signed:
+    """Signs each request with the keys of now."""
+
+    fields = frozenset({"authorization", "x-amz-date", "x-amz-security-token"})
+
+    def __init__(self, signer: Signer, keys: Refreshed[Keys], setting: Setting) -> None:
+        self._signer = signer
+        self._keys = keys
+        self._wall = setting.wall
+        keys.start()
+
+    def sign_now(self, request: UpstreamRequest) -> bytes | None:
+        keys = self._keys.now()
+        if keys is None:
+            return None
+        content_type = next((value for name, value in request.headers if name.lower() == "content-type"), "")
+        return lines_of(
+            self._signer.headers(keys, request.method, request.url, request.body, at=self._wall(), content_type=content_type)
+        )
+
+    async def ready(self) -> None:
+        await self._keys.ready()
+
+    async def renewed(self, lines: bytes) -> bool:
+        refused = self._keys.held()
+        if refused is not None and refused.access_key.encode() not in lines:
+            return True
+        await self._keys.renewed(refused)
+        now = self._keys.now()
+        return now is not None and now != refused
+
+    def secrets(self) -> tuple[str, ...]:
+        keys = self._keys.held()
+        return () if keys is None else tuple(filter(None, (keys.access_key, keys.secret_key, keys.token)))
+
+    async def close(self) -> None:
+        await self._keys.close()

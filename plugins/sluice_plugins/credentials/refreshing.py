@@ -1,0 +1,189 @@
+"""Keys and tokens that expire: fetched in the background ahead of their end, so that no request waits for one that is there.
+
+One task for each: it fetches at the start, then at 75 to 85 % of a token's life (by chance, so that processes do not ask
+together), and after a failure with a wait that doubles to a minute. What has not expired goes on being used meanwhile.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+import msgspec
+
+from sluice.backends.credentials import CredentialFailed, Setting
+
+T = TypeVar("T")
+
+LONGEST_FETCH = 30.0
+"""Seconds that a fetch may take, all of its requests together."""
+WAIT = 10.0
+"""Seconds that a request waits where there is nothing to send."""
+BACKOFF, BACKOFF_MAX = 1.0, 60.0
+"""Seconds after a failed fetch: at first, and at most."""
+LIFE = 3600.0
+"""Seconds after which what does not say when it expires is fetched anew."""
+SPACING = 10.0
+"""Seconds between two fetches that refusals bring about."""
+
+
+class Fresh(msgspec.Struct, Generic[T]):
+    """What was fetched. `expires` in seconds since the epoch; None: it is not said."""
+
+    value: T
+    expires: float | None = None
+
+    __repr__ = object.__repr__  # it holds a token
+
+
+Pause = Callable[[asyncio.Event, float], Awaitable[object]]
+
+
+async def pause(wake: asyncio.Event, seconds: float) -> None:
+    """Returns after so many seconds, or when `wake` is set."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await wake.wait()
+
+
+class Refreshed(Generic[T]):
+    """`fetch` raises CredentialFailed. `start` it within the event loop."""
+
+    def __init__(self, fetch: Callable[[], Awaitable[Fresh[T]]], setting: Setting, pause: Pause = pause) -> None:
+        self._fetch = fetch
+        self._setting = setting
+        self._pause = pause
+        self._wall = setting.wall
+        self._value: T | None = None
+        self._expires = 0.0
+        self._fetched_at = 0.0
+        self._failing = False
+        self._why = "nothing has been fetched yet"
+        self._wake = asyncio.Event()
+        self._done = asyncio.Event()
+        self._running: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._running = asyncio.get_running_loop().create_task(self._run())
+
+    def now(self) -> T | None:
+        """What to send; None where there is nothing, or it has expired."""
+        return self._value if self._wall() < self._expires else None
+
+    def held(self) -> T | None:
+        """The same, also where it has expired."""
+        return self._value
+
+    async def ready(self) -> None:
+        """Wait until there is something. Raises CredentialFailed, at once where the last fetch failed a moment ago."""
+        if self.now() is None:
+            if not self._failing:
+                self._hurry()
+            await self._until_done()
+            if self.now() is None:
+                raise CredentialFailed(self._why)
+
+    async def renewed(self, refused: T | None) -> bool:
+        """Whether there is something else than what was refused; fetched anew where the last fetch is not too close."""
+        if self.now() not in (None, refused):
+            return True
+        if self._setting.clock() - self._fetched_at >= SPACING:
+            self._hurry()
+        await self._until_done()
+        return self.now() not in (None, refused)
+
+    async def close(self) -> None:
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait([self._running])
+
+    def _hurry(self) -> None:
+        """Fetch now, unless a fetch is under way."""
+        if self._done.is_set():
+            self._done.clear()
+            self._wake.set()
+
+    async def _until_done(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(WAIT):
+                await self._done.wait()
+
+    async def _run(self) -> None:
+        backoff = BACKOFF
+        while True:
+            seconds = await self._refresh()
+            if seconds is None:
+                seconds = backoff * (0.5 + self._setting.chance())
+                backoff = min(2 * backoff, BACKOFF_MAX)
+            else:
+                backoff = BACKOFF
+            self._done.set()
+            await self._pause(self._wake, seconds)
+            self._wake.clear()
+            self._done.clear()
+
+    async def _refresh(self) -> float | None:
+        """Seconds until the next fetch; None where this one failed."""
+        try:
+            async with asyncio.timeout(LONGEST_FETCH):
+                fresh = await self._fetch()
+            now = self._wall()
+            life = LIFE if fresh.expires is None else fresh.expires - now
+            if life <= 0:
+                raise CredentialFailed("what was given has expired already")
+        except (CredentialFailed, TimeoutError) as error:
+            self._failed(str(error) or f"nothing was given within {LONGEST_FETCH:g} s")
+            return None
+        except Exception as crash:  # an answer of a shape that nobody thought of must not end the task
+            self._failed(f"the answer cannot be understood ({type(crash).__name__})")
+            return None
+        self._value = fresh.value
+        self._expires = fresh.expires if fresh.expires is not None else float("inf")
+        self._fetched_at = self._setting.clock()
+        if self._failing:
+            self._failing = False
+            self._setting.recovered()
+        return max(1.0, life * (0.75 + 0.1 * self._setting.chance()))
+
+    def _failed(self, why: str) -> None:
+        self._failing = True
+        self._why = why
+        self._setting.failed(why)
+
+
+class Token:
+    """A token in one header: `authorization: Bearer …` for most. The credential of the kinds that fetch tokens."""
+
+    def __init__(self, tokens: Refreshed[str], line_of: Callable[[str], bytes], field: str = "authorization") -> None:
+        self.fields = frozenset({field})
+        self._tokens = tokens
+        self._line_of = line_of
+        self._token = ""
+        self._line = b""
+        tokens.start()
+
+    def sign_now(self, request: object) -> bytes | None:
+        token = self._tokens.now()
+        if token is None:
+            return None
+        if token is not self._token:
+            self._token, self._line = token, self._line_of(token)
+        return self._line
+
+    async def ready(self) -> None:
+        await self._tokens.ready()
+
+    async def renewed(self, lines: bytes) -> bool:
+        now = self.sign_now(None)
+        if now is not None and now != lines:
+            return True
+        await self._tokens.renewed(self._tokens.held())
+        now = self.sign_now(None)
+        return now is not None and now != lines
+
+    def secrets(self) -> tuple[str, ...]:
+        token = self._tokens.held()
+        return (token,) if token else ()
+
+    async def close(self) -> None:
+        await self._tokens.close()
