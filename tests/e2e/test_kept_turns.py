@@ -64,7 +64,7 @@ async def caller(g: Running, path: str, message: str = "hi") -> Caller:
     """A client on a raw socket that has sent a turn of session "s"."""
     _, made = await asyncio.get_running_loop().create_connection(Caller, *g.address)
     body = json.dumps({"sessionId": "s", "message": message}).encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nx-api-key: {KEY}\r\nContent-Type: application/json\r\n"
+    head = f"POST {g.prefix}{path} HTTP/1.1\r\nHost: x\r\nx-api-key: {KEY}\r\nContent-Type: application/json\r\n"
     made.transport.write(head.encode() + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
     return made
 
@@ -81,6 +81,7 @@ def told(store: Waiting) -> list[tuple[str, str, bool]]:
     return [(turn.role, turn.content, turn.interrupted) for turn in store.turns()]
 
 
+@pytest.mark.usefixtures("every_server")
 @MODES
 @pytest.mark.parametrize("how", ["close", "abort"])
 async def test_a_client_that_leaves_while_its_turn_is_being_stored_loses_nothing(path: str, how: str) -> None:
@@ -89,7 +90,7 @@ async def test_a_client_that_leaves_while_its_turn_is_being_stored_loses_nothing
         client = await caller(g, path)
         await until(lambda: store.begun == 1)
         getattr(client.transport, how)()
-        await until(lambda: not g.clients.connections and not g.runtime.pipeline.runs)
+        await until(lambda: not g.connected and not g.runtime.pipeline.runs)
         store.gate.set()
         await until(lambda: len(store.turns()) == 2)
         assert told(store) == [("user", "hi", False), ("assistant", "You said: hi", False)]

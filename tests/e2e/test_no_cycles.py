@@ -35,6 +35,7 @@ def still() -> Iterator[None]:
     gc.enable()
 
 
+@pytest.mark.usefixtures("both_servers")
 @pytest.mark.parametrize(
     ("asked", "end"),
     [

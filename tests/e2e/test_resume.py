@@ -132,6 +132,7 @@ async def cut_at_every_frame(here: Running, there: Running, dialect: Dialect) ->
     assert asked(here, there) == count  # each of the calls once
 
 
+@pytest.mark.usefixtures("both_servers")
 @BOTH
 async def test_a_stream_that_is_cut_anywhere_is_resumed_to_the_byte(dialect: Dialect) -> None:
     async with gateway(config()) as g:
@@ -151,6 +152,7 @@ async def test_lines_are_numbered_and_the_first_names_the_stream() -> None:
     assert [("streamId" in line) for line in lines] == [True] + [False] * (TOKENS + 1)
 
 
+@pytest.mark.usefixtures("both_servers")
 async def test_heartbeats_have_no_number() -> None:
     text = config(alias="heartbeat: 50ms", echo="tokens: 1, first_token_delay: 400ms")
     async with gateway(text) as g:
@@ -193,6 +195,7 @@ async def test_who_has_everything_so_far_waits_for_more() -> None:
             assert json.loads(await response.content.readline())["n"] == number + 1
 
 
+@pytest.mark.usefixtures("both_servers")
 @BOTH
 async def test_several_readers_get_the_same_and_one_that_leaves_disturbs_nobody(dialect: Dialect) -> None:
     async with gateway(config(echo="tokens: 40, delay: 5ms")) as g, client(g) as session:
@@ -325,6 +328,7 @@ async def test_a_store_that_is_down_breaks_no_stream(own_redis: RedisServer) -> 
         assert [(line["event"], line["reason"]) for line in lines] == [("store_failing", "connection")]
 
 
+@pytest.mark.usefixtures("both_servers")
 async def test_a_client_that_does_not_read_holds_nobody_up_and_gets_everything() -> None:
     """It is taken off the direct path, the call ends without it, and it reads the rest from the journal."""
     text = config(echo="tokens: 20000, delay: 0").replace("server: {", "server: {send_buffer: 4KiB, ")

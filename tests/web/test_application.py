@@ -10,6 +10,7 @@ import logging
 import signal
 import subprocess
 import sys
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -151,3 +152,29 @@ asyncio.run(main())
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_run_by_run_app_it_ends_in_order_on_sigterm() -> None:
+    slow = {
+        **CONFIG,
+        "server": {"drain_timeout": "100ms"},
+        "upstreams": {"echo": {"backend": "echo", "tokens": 100_000, "delay": "5ms"}},
+    }
+    program = f"""
+import socket
+from aiohttp import web
+from sluice.web import application
+taken = socket.create_server(("127.0.0.1", 0))
+print(taken.getsockname()[1], flush=True)
+web.run_app(application({slow!r}), sock=taken, print=None, access_log=None)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        client = HTTPConnection("127.0.0.1", int(process.stdout.readline()), timeout=120)
+        client.request("POST", "/v1/chat/stream", json.dumps(ASKED), {**HEADERS, "Content-Type": "application/json"})
+        response = client.getresponse()
+        assert b'"start"' in response.readline()
+        process.terminate()
+        last = json.loads(response.read().splitlines()[-1])
+        assert (last["type"], last["code"]) == ("error", "unavailable")
+        assert process.wait(120) == 0
