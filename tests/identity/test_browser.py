@@ -324,13 +324,13 @@ def test_the_authenticator_knows_them_in_any_header_and_looks_the_key_up() -> No
     issuer = Issuer(issuer="sluice", audience="sluice-browser", algorithms=("HS256",), secret=Secret(SECRET))
     settings = config(tokens=Settings(secret=Secret(SECRET)), jwt=(issuer,))
     authenticator = Authenticator(settings, lambda: times[0], names=["x-widget-api-key"])
-    owner = authenticator.identify([(b"x-api-key", b"sk")])
+    owner = authenticator.identify_now([(b"x-api-key", b"sk")])
     token = authenticator.mint(owner, TokenRequest(PAGE)).token
     for header in ((b"authorization", f"Bearer {token}".encode()), (b"x-widget-api-key", token.encode())):
-        assert authenticator.identify([header]).kind == "browser"
+        assert authenticator.identify_now([header]).kind == "browser"
     times[0] += 10  # the key has expired; the token has not
     with pytest.raises(Unauthorized) as refused:
-        authenticator.identify([(b"authorization", f"Bearer {token}".encode())])
+        authenticator.identify_now([(b"authorization", f"Bearer {token}".encode())])
     assert refused.value.reason == "revoked"
 
 
@@ -340,4 +340,4 @@ def test_there_are_none_where_none_are_configured() -> None:
         authenticator.mint(OWNER, TokenRequest(PAGE))
     token = Keys(OWNER).tokens.mint(OWNER, TokenRequest(PAGE)).token
     with pytest.raises(Unauthorized):
-        authenticator.identify([(b"authorization", f"Bearer {token}".encode())])
+        authenticator.identify_now([(b"authorization", f"Bearer {token}".encode())])

@@ -116,7 +116,7 @@ def test_a_known_key_is_its_principal() -> None:
     mine = Key(
         id="mine", digest=digest_of(secret), tenant="t", aliases=("a", "b"), default_alias="b", limits=limits, origins=("o",)
     )
-    principal = Authenticator(config(*keys, mine)).identify([(b"x-api-key", secret.encode())])
+    principal = Authenticator(config(*keys, mine)).identify_now([(b"x-api-key", secret.encode())])
     assert (principal.key_id, principal.tenant, principal.bucket, principal.kind) == ("mine", "t", "mine", "key")
     assert (principal.default_alias, principal.limits, principal.origins) == ("b", limits, ("o",))
     assert [principal.may(name) for name in ("a", "b", "c")] == [True, True, False]
@@ -152,7 +152,7 @@ def test_refuses_with_the_reason_that_metrics_name(headers: Headers, reason: str
     old = Key(id="old", digest=digest_of("old"), expires="2027-01-31T12:00:00+02:00")
     authenticator = Authenticator(config(off, old), clock=lambda: timestamp("2027-01-31T10:00:00Z"))
     with pytest.raises(Unauthorized) as caught:
-        authenticator.identify(headers)
+        authenticator.identify_now(headers)
     assert caught.value.reason == reason
 
 

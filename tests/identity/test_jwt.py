@@ -244,12 +244,12 @@ def test_only_a_bearer_is_a_token_and_a_known_key_comes_first() -> None:
     presented = token(exp=4_000_000_000)
     config = Config(upstreams={}, aliases={}, jwt=(ISSUER,))
     authenticator = Authenticator(config)
-    assert authenticator.identify([(b"authorization", f"Bearer {presented}".encode())]).kind == "jwt"
+    assert authenticator.identify_now([(b"authorization", f"Bearer {presented}".encode())]).kind == "jwt"
     with pytest.raises(Unauthorized) as caught:
-        authenticator.identify([(b"x-api-key", presented.encode())])
+        authenticator.identify_now([(b"x-api-key", presented.encode())])
     assert caught.value.reason == "unknown_key"
     with pytest.raises(Unauthorized) as caught:
-        authenticator.identify([(b"authorization", b"Bearer not-a-token")])
+        authenticator.identify_now([(b"authorization", b"Bearer not-a-token")])
     assert caught.value.reason == "unknown_key"
     with_key = Config(upstreams={}, aliases={}, jwt=(ISSUER,), keys=(Key(id="k", digest=digest_of(presented)),))
-    assert Authenticator(with_key).identify([(b"authorization", f"Bearer {presented}".encode())]).kind == "key"
+    assert Authenticator(with_key).identify_now([(b"authorization", f"Bearer {presented}".encode())]).kind == "key"

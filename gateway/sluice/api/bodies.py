@@ -14,7 +14,7 @@ INLINE = 32 << 10
 
 
 def body_now(request: Request) -> bytes | None:
-    """The body, where all of it has come and it is not compressed. Raises UnsupportedMediaType."""
+    """The body; None where it would have to wait for it, or it is compressed. Raises UnsupportedMediaType."""
     headers = request.headers
     media_type = headers.get("content-type", "")
     if media_type != "application/json" and media_type.partition(";")[0].strip().lower() != "application/json":

@@ -15,7 +15,7 @@ class Callers:
     def __init__(self, runtime: Runtime, cors: Cors) -> None:
         self._runtime = runtime
         self._cors = cors
-        self._identify = runtime.authenticator.identify
+        self._identify = runtime.authenticator.identify_now
         self._check = runtime.limits.check
 
     def address(self, request: Request) -> str:

@@ -45,7 +45,7 @@ class ConversationStore(Protocol):
         ...
 
     def append_now(self, tenant: str, session: str, id: str, turns: Sequence[Turn]) -> bool:
-        """`append` without waiting. False where the store would have to wait: then nothing was stored."""
+        """`append` without a coroutine. False where the store would have to wait: then nothing was stored."""
         ...
 
     async def newest(self, limit: int) -> tuple[list[Conversation], int]:

@@ -42,11 +42,11 @@ class Authenticator:
         self._verifier = Verifier(config.jwt, clock=clock, fetched=self._remote) if config.jwt else None
         self._browser = BrowserTokens(config.tokens, self.key, config.aliases, clock) if config.tokens else None
 
-    def identify(self, headers: Iterable[tuple[bytes, bytes]], fields: Mapping[str, str] | None = None) -> Principal:
-        """The caller behind raw header pairs, without waiting; `fields`: the same ones by name, where they are at hand.
+    def identify_now(self, headers: Iterable[tuple[bytes, bytes]], fields: Mapping[str, str] | None = None) -> Principal:
+        """The caller behind raw header pairs; `fields`: the same ones by name, where they are at hand.
 
-        Raises Unauthorized(reason), reasons as `auth_failures_total` names them. It is KeysWanted for a JWT whose key may
-        have been published meanwhile: await its `keys.renew()` and ask once more.
+        Raises Unauthorized(reason), reasons as `auth_failures_total` names them. KeysWanted is where it would have to wait, for
+        the key of a JWT that may have been published meanwhile: await its `keys.renew()`, and call this once more.
         """
         secret = only_secret(fields, self._others) if fields is not None else ""
         principal = self._keyring.find(secret) or self._dynamic.find(secret) if secret else None

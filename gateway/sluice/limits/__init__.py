@@ -94,7 +94,7 @@ class Immediate(Protocol):
     """A bucket store that never has to wait."""
 
     def take_now(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:
-        """As `BucketStore.take`."""
+        """`BucketStore.take` without a coroutine."""
         ...
 
 

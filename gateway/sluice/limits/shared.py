@@ -101,7 +101,7 @@ class SharedStore:
         self._latest = -1
         """When a place was wanted last. Where the clock steps back, leases must not last until it is there again."""
         self._table = Table(path, size)
-        self._table.change_now(self._sit_down)
+        self._table.change_blocking(self._sit_down)
 
     def _sit_down(self) -> None:
         self._bury(frozenset((self._table.seat,)))

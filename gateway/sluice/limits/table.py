@@ -154,7 +154,7 @@ class Table:
         finally:
             self.unlock()
 
-    def change_now(self, work: Callable[[], object]) -> None:
+    def change_blocking(self, work: Callable[[], object]) -> None:
         """For those without an event loop yet. Raises OSError where the lock cannot be had for PATIENCE seconds."""
         self._wait_to_open()
         try:

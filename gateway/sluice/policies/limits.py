@@ -82,7 +82,7 @@ class Limiter:
         wall: Callable[[], float],
     ) -> None:
         self.store = store
-        self._now = store.take_now if isinstance(store, Immediate) else None
+        self._take_now = store.take_now if isinstance(store, Immediate) else None
         self._soft = soft
         self.ledger = Ledger(store, self._settled)
         self._address = bucket_of(limits.address) if limits.address else None
@@ -106,10 +106,10 @@ class Limiter:
             return None
         if not plan.plain or call.route.config.queue is not None:
             return _Reservation(self, plan, call)
-        if self._now is None:
+        if self._take_now is None:
             return _Admission(self, plan, call)
         claims = self.claims(plan, call)
-        self.admit(plan, call, claims, self._now(claims))
+        self.admit(plan, call, claims, self._take_now(claims))
         return None
 
     def admit(self, plan: Plan, call: Call, claims: Sequence[Claim], verdict: Verdict) -> None:

@@ -105,7 +105,7 @@ class Exchange(msgspec.Struct, eq=False):
         return self._connection.peer
 
     def body_now(self) -> bytes | None:
-        """The whole body, where it has come and is not too large; `body` waits for it, or says what is wrong."""
+        """The whole body; None where it would have to wait for it, or it is too large: `body` waits, or says what is wrong."""
         request = self.request
         return request.body() if request.over and request.size <= self._listener.body_limit else None
 

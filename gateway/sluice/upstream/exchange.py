@@ -98,7 +98,7 @@ class Exchange(msgspec.Struct, eq=False):
         self._client.outbox.users += 1
         entered = False
         try:
-            self._connection = self._client.pool.take()
+            self._connection = self._client.pool.take_now()
             if self._connection is None:
                 await self._connect()
             else:
@@ -185,7 +185,7 @@ class Exchange(msgspec.Struct, eq=False):
         self._early.clear()
         self._early_size = 0
         self._held = False
-        self._connection = self._client.pool.take()
+        self._connection = self._client.pool.take_now()
         self._was_idle = self._connection is not None
         if self._connection is None:
             await self._connect()

@@ -53,8 +53,8 @@ class Pool:
     def waiting(self) -> int:
         return len(self._waiters)
 
-    def take(self) -> Connection | None:
-        """An idle connection with its place, if there is one that is young enough."""
+    def take_now(self) -> Connection | None:
+        """An idle connection with its place; None where one has to be waited for, by `place`."""
         while self._idle:
             connection, _ = self._idle.popitem()
             self._together.count -= 1
