@@ -69,7 +69,8 @@ class EmbeddedGateway:
         self.exchanges[exchange] = answering
         try:
             await exchange.deliver()
-            await asyncio.wait([answering])  # as on a connection of our own: the next request comes when this one is settled
+            if not answering.done():  # as on a connection of our own: the next request comes when this one is settled
+                await asyncio.wait([answering])
         except ConnectionError:  # the client has left, which aiohttp finds out when it ends the response
             pass
         finally:

@@ -89,7 +89,11 @@ class AiohttpExchange:
         return fields
 
     def body_now(self) -> bytes | None:
-        return None
+        """The whole body, where it has come with the head and is not too large; `body` waits for it, or says what is wrong."""
+        content = self._request.content
+        if content.at_eof() or not content.is_eof() or content.exception() is not None:
+            return None
+        return content.read_nowait() if content.total_bytes <= self._terms.config.server.body_limit else None
 
     async def body(self) -> bytes:
         """The whole body, within the bounds of our own server's (`sluice.server.exchange`), which raises the same errors."""
