@@ -62,7 +62,7 @@ class Ollama(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     dialect: ClassVar[str] = ""
     endings: ClassVar[tuple[str, ...]] = ("/api/chat", "/api", "/v1")
-    credential_kinds: ClassVar[tuple[str, ...]] = ("static", "file")
+    credential_kinds: ClassVar[tuple[str, ...]] = ("static", "file", "exec")
 
     base_url: str = "http://localhost:11434"  # where its server is
     api_key: Secret | None = None  # sent as a Bearer token

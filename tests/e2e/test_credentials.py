@@ -136,6 +136,27 @@ async def test_a_provider_that_repeats_the_key_does_not_give_it_away(tmp_path: P
         no_secret(g, "plain-word")
 
 
+async def test_what_a_program_prints_is_sent_and_shown_to_nobody(tmp_path: Path) -> None:
+    script = tmp_path / "token"
+    script.write_text(f'#!/bin/sh\necho \'{{"token": "{FIRST}"}}\'\n')
+    script.chmod(0o700)
+    for backend in ("openai", "anthropic", "ollama"):
+        async with accounts(f"{{kind: exec, command: [{script}]}}", backend=backend) as (g, known):
+            assert await asked(g, 2) == ["", ""]
+            assert known.seen == {FIRST: 2}
+            no_secret(g, FIRST)
+
+
+async def test_without_any_token_the_target_fails_and_the_log_says_why_once(tmp_path: Path) -> None:
+    async with accounts("{kind: exec, name: vault, command: [sh, -c, 'exit 3']}") as (g, known):
+        assert set(await asked(g, 3)) == {"bad_credentials"}
+        assert known.seen == {}
+        said = [line for line in g.log_lines if line["event"] == "credential_not_refreshed"]
+        assert [(line["upstream"], line["credential"], line["why"]) for line in said] == [("one", "vault", "sh ended with 3")]
+        assert g.metric('sluice_credential_errors_total{credential="vault",reason="refresh",upstream="one"}') >= 1
+        assert g.metric('sluice_credential_errors_total{credential="vault",reason="unavailable",upstream="one"}') >= 1
+
+
 ROTATION = """
 server:
   {{listen: "127.0.0.1:${{API_PORT}}", admin_listen: "127.0.0.1:${{ADMIN_PORT}}", drain_delay: 0s, workers: 2}}

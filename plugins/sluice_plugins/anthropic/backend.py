@@ -68,7 +68,7 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     dialect: ClassVar[str] = ""
     endings: ClassVar[tuple[str, ...]] = ("/v1/messages", "/messages", "/v1")
-    credential_kinds: ClassVar[tuple[str, ...]] = ("static", "file", "aws")
+    credential_kinds: ClassVar[tuple[str, ...]] = ("static", "file", "exec", "aws", "google", "azure")
     key_field: ClassVar[KeyField] = KeyField("x-api-key")
     rules: ClassVar[ModelRules] = NO_RULES
 

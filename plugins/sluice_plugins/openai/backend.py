@@ -59,7 +59,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     dialect: ClassVar[str] = "openai"
     endings: ClassVar[tuple[str, ...]] = ("/chat/completions", "/chat")
-    credential_kinds: ClassVar[tuple[str, ...]] = ("static", "file", "aws")
+    credential_kinds: ClassVar[tuple[str, ...]] = ("static", "file", "exec", "aws", "google", "azure")
     rules: ClassVar[ModelRules] = NO_RULES
 
     def __post_init__(self) -> None:
