@@ -8,8 +8,10 @@ import pytest
 from scripts.providers_page import page
 from sluice.config.loader import Checked, check
 from sluice.config.vendors import IN_A_CLONE, Vendor, bundled_vendors
+from sluice.model.chat import ChatRequest, Message, Text
 from sluice.model.rules import Line, rules_of
 from sluice.routing.explain import explain
+from sluice_plugins.credentials.static import Static
 from sluice_plugins.openai.backend import OpenAI
 from tests.config.test_values import ROOT, bundled
 
@@ -25,13 +27,8 @@ PLACES = {
 
 
 def checked(tmp_path: Path, section: str, *, blind: bool = False, **environ: str) -> Checked:
-    aliases = "aliases: {chat: {tiers: [[{upstream: main, model: m}]]}}\n"
-    return checked_text(tmp_path, f"upstreams:\n  main: {{{section}}}\n{aliases}", blind=blind, **environ)
-
-
-def checked_text(tmp_path: Path, text: str, *, blind: bool = False, **environ: str) -> Checked:
     file = tmp_path / "gateway.yaml"
-    file.write_text(text)
+    file.write_text(f"upstreams:\n  main: {{{section}}}\naliases: {{chat: {{tiers: [[{{upstream: main, model: m}}]]}}}}\n")
     known = bundled()
 
     def find(name: str) -> type:
@@ -44,6 +41,17 @@ def checked_text(tmp_path: Path, text: str, *, blind: bool = False, **environ: s
 
 def problems(found: Checked) -> list[str]:
     return [f"{problem.line}:{problem.column}: {problem.path}: {problem.message}" for problem in found.problems]
+
+
+def key_sent(found: Checked) -> tuple[str, str | None]:
+    """The key, and the header that takes it as it is; None: a Bearer token."""
+    assert found.loaded is not None
+    if credentials := found.loaded.credentials.get("main"):
+        kind = credentials[0].kind
+        assert isinstance(kind, Static)
+        return kind.api_key.reveal(), kind.header
+    headers = dict(found.loaded.backends["main"].credentials())
+    return headers.get("authorization", "").removeprefix("Bearer "), None
 
 
 def environment(vendor: Vendor) -> dict[str, str]:
@@ -59,8 +67,7 @@ def test_a_vendors_name_and_its_key_are_enough(name: str, tmp_path: Path) -> Non
     upstream, backend = found.loaded.config.upstreams["main"], found.loaded.backends["main"]
     assert (upstream.backend, upstream.vendor) == (vendor.backend, name)
     assert type(backend) is bundled()[vendor.backend]
-    sent = " ".join(value for _, value in backend.credentials())
-    assert ("sk-env" in sent) is (vendor.api_key_env is not None)
+    assert key_sent(found) == (("sk-env", vendor.key_header) if vendor.api_key_env else ("", None))
     assert getattr(backend, "base_url", "").startswith(("https://", "http://localhost:"))
 
 
@@ -91,15 +98,6 @@ def test_each_is_sourced_and_no_backend_itself(name: str) -> None:
 
 def test_the_page_has_the_table_as_it_is() -> None:
     assert page(PAGE, VENDORS) == PAGE, "run: python scripts/providers_page.py"
-
-
-@pytest.mark.parametrize(
-    "block", [part.split("```")[0] for part in PAGE.split("```yaml\n")[1:] if part.startswith("upstreams:")]
-)
-def test_the_pages_configurations_are_good(block: str, tmp_path: Path) -> None:
-    name = block.split("\n")[1].strip(" :")
-    aliases = "" if "aliases:" in block else f"aliases: {{chat: {{tiers: [[{{upstream: {name}, model: m}}]]}}}}\n"
-    assert problems(checked_text(tmp_path, block + aliases, blind=True)) == []
 
 
 def test_an_address_of_ones_own_has_to_be_known(tmp_path: Path) -> None:
@@ -187,6 +185,28 @@ def test_an_installed_backend_of_the_name_counts(tmp_path: Path, monkeypatch: py
 def test_a_made_up_vendor_is_configuration_alone(tmp_path: Path) -> None:
     backend = loaded(tmp_path, "backend: openai, base_url: 'https://llm.example.com/api/v2', api_key: k, drop: [logit_bias]")
     assert backend._url == "https://llm.example.com/api/v2/chat/completions"
+
+
+@pytest.mark.parametrize(
+    ("section", "sent"),
+    [
+        ("api_key: mine", ("mine", "api-key")),
+        ("credentials: {api_key: mine, header: authorization}", ("mine", "authorization")),
+        ("api_key: null, headers: {authorization: Bearer of-entra}", ("", None)),
+    ],
+)
+def test_a_key_goes_into_the_vendors_own_header(section: str, sent: tuple[str, str | None], tmp_path: Path) -> None:
+    found = checked(tmp_path, f"backend: azure, {section}", **environment(VENDORS["azure"]))
+    assert problems(found) == []
+    assert key_sent(found) == sent
+
+
+def test_a_deployment_is_named_by_the_url(tmp_path: Path) -> None:
+    backend = loaded(tmp_path, "backend: azure-deployments", **environment(VENDORS["azure"]))
+    request = backend.request(ChatRequest("", "m", (Message("user", (Text("x"),)),)), "gpt 4/o")
+    assert request.url == (
+        "https://res.openai.azure.com/openai/deployments/gpt%204%2Fo/chat/completions?api-version=2024-10-21"
+    )
 
 
 LINE = Line(source="s", date="d", host=r"^api\.groq\.com$", vendor="groq(-eu)?", drop=("seed",))

@@ -20,6 +20,7 @@ import aiohttp
 import msgspec
 import pytest
 
+from sluice.config.vendors import bundled_vendors
 from tests import corpus
 from tests.e2e.gateways import HEAD, KEY, gateway
 from tests.e2e.held import Held, of_chunks, of_completion, of_lines
@@ -32,6 +33,12 @@ from tests.wire import cuts
 
 RECORDED = corpus.streams("openai-chat", "azure-openai", "anthropic", "ollama")
 BACKENDS = {"openai-chat": "openai", "azure-openai": "openai", "anthropic": "anthropic", "ollama": "ollama"}
+PRESETS = {
+    recorded.vendor: vendor
+    for recorded in RECORDED
+    if (vendor := {"azure-openai": "azure"}.get(recorded.vendor, recorded.vendor)) in bundled_vendors()
+}
+"""The vendors' own entries, where they have some, as `backend: groq` brings them in."""
 OPENAI_CODES = {"context_length": "context_length_exceeded", "rate_limited": "rate_limit_exceeded"}
 HTTP_STATUS = {"bad_request": 400, "context_length": 400, "bad_credentials": 502, "not_found": 502}
 
@@ -193,8 +200,8 @@ PATIENT = "timeouts: {connect: 200s, headers: 200s, first_token: 200s, idle: 200
 
 def configuration(provider: str) -> str:
     upstreams = [
-        f"  u{n}: {{backend: {BACKENDS[recorded.protocol]}, base_url: '{provider}/{n}', {PATIENT}"
-        + (", api_key: sk-fake}" if recorded.protocol == "anthropic" else "}")
+        f"  u{n}: {{backend: {PRESETS.get(recorded.vendor, BACKENDS[recorded.protocol])}, "
+        f"base_url: '{provider}/{n}', api_key: {'null' if recorded.protocol == 'ollama' else 'sk-fake'}, {PATIENT}}}"
         for n, recorded in enumerate(RECORDED)
     ]
     tail = "retry: {same_target: 0}, tiers: [[{upstream: "

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from sluice.config.rule_file import bundled_rules
+from sluice.config.vendors import bundled_vendors
 from sluice.frontends.openai.dialect import OpenAI
 from sluice.model.chat import ChatRequest, Image, Message, Reasoning, Sampling, Text
 from sluice.model.rules import NO_RULES, Line, ModelRules, Overrides, rules_of
@@ -108,6 +109,30 @@ def test_vendors_have_lines_of_their_own() -> None:
     anthropic = found("anthropic", "m")
     assert (anthropic.tool_ids, anthropic.blank_stops, "seed" in anthropic.drop) == ("[A-Za-z0-9_-]{1,64}", False, True)
     assert "logit_bias" in found("ollama", "m").drop
+
+
+VENDORS: list[tuple[str, str, str, set[str], str]] = [
+    ("cerebras", "api.cerebras.ai", "gpt-oss-120b", {"frequency_penalty", "presence_penalty", "logit_bias"}, ""),
+    ("xai", "api.x.ai", "grok-4-1-fast-reasoning", {"stop", "presence_penalty", "frequency_penalty"}, ""),
+    ("xai", "us.api.x.ai", "grok-4.20-non-reasoning", set(), ""),
+    ("xai", "api.x.ai", "grok-3", set(), ""),
+    ("together", "api.together.xyz", "m", set(), "max_tokens"),
+    ("moonshot-cn", "api.moonshot.cn", "kimi-k2", set(), "max_tokens"),
+    ("sambanova", "api.sambanova.ai", "m", set(), "max_tokens"),
+    ("snowflake", "acme.snowflakecomputing.com", "claude-sonnet-4-6", set(), "max_completion_tokens"),
+    ("cohere-openai", "api.cohere.ai", "command-a", {"stream_options"}, ""),
+]
+
+
+@pytest.mark.parametrize(("vendor", "host", "model", "dropped", "limit"), VENDORS)
+def test_a_vendors_rules_hold_by_its_host_and_by_its_name(
+    vendor: str, host: str, model: str, dropped: set[str], limit: str
+) -> None:
+    by_host = found("openai", model, host)
+    by_name = rules_of(bundled_rules(), [], "openai", "egress.example", model, vendor=vendor)
+    for rules in (by_host, by_name):
+        assert (rules.drop, rules.limit_name) == (dropped, limit)
+    assert vendor in bundled_vendors()
 
 
 def test_what_nobody_knows_has_no_rules() -> None:

@@ -31,7 +31,8 @@ class Vendor(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """One vendor. `options` are entries of an upstream's section, the backend's options among them.
 
     `base_url` may have ${VAR} in it, and is null where each user has another. `api_key_env` is the environment variable
-    that the vendor's own tools read; `key_optional`: there may be none (servers of one's own). `probe_path` is asked
+    that the vendor's own tools read; `key_optional`: there may be none (servers of one's own); `key_header`: where a key is
+    sent as it is, in place of the backend's own way. `probe_path` is asked
     where the section has a `probe` without a path. `source` is where it was read, at `date`.
     """
 
@@ -42,6 +43,7 @@ class Vendor(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     base_url: str | None = None
     api_key_env: str | None = None
     key_optional: bool = False
+    key_header: str | None = None
     probe_path: str | None = None
     options: dict[str, Any] = {}
     note: str = ""
@@ -87,7 +89,8 @@ class Presets:
         probe = node.entries.get("probe")
         if vendor.probe_path is not None and probe is not None and isinstance(probe.node, Mapping):
             added["probe"] = beneath(probe.node, _node_of({"path": vendor.probe_path}, at))
-        return Mapping(node.at, {**node.entries, **{key: Entry(at, value) for key, value in added.items()}})
+        entries = {**node.entries, **{key: Entry(at, value) for key, value in added.items()}}
+        return Mapping(node.at, _with_header(entries, vendor.key_header))
 
     def _base_url(self, name: str, template: str, path: KeyPath, at: Mark) -> Node:
         def problem(_: KeyPath, node: Node, message: str) -> None:
@@ -130,6 +133,15 @@ def beneath(node: Mapping, defaults: Mapping) -> Mapping:
         elif isinstance(own.node, Mapping) and isinstance(entry.node, Mapping):
             entries[key] = Entry(own.at, beneath(own.node, entry.node))
     return Mapping(node.at, entries)
+
+
+def _with_header(entries: dict[str, Entry], header: str | None) -> dict[str, Entry]:
+    """The entries with the plain key as a credential that says its header, where the vendor has one of its own."""
+    key = entries.get("api_key")
+    if header is None or key is None or "credentials" in entries or (isinstance(key.node, Scalar) and key.node.value is None):
+        return entries
+    credential = Mapping(key.at, {"api_key": key, "header": Entry(key.at, Scalar(key.at, header, header))})
+    return {name: entry for name, entry in entries.items() if name != "api_key"} | {"credentials": Entry(key.at, credential)}
 
 
 def _has_key(node: Mapping) -> bool:

@@ -11,6 +11,7 @@ Standard: https://platform.openai.com/docs/api-reference/chat
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, ClassVar, Literal
+from urllib.parse import quote
 
 import msgspec
 
@@ -35,16 +36,18 @@ from sluice_plugins.translation import check_endpoint
 class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
     """A backend that speaks Chat Completions.
 
-    `base_url` may end in `/chat/completions`; a query of it is kept (Azure's api-version). `headers` are added to every
-    request. `max_tokens_field`: what the limit is called, whichever name the caller used; null: as the model's rules say
-    (config/models.yaml), else as the caller does. `include_usage`: ask for the usage chunk. `strict`: a malformed event in an
-    otherwise good stream is an error, else it is skipped. `always_stream`: ask for a stream, too, where a caller of this
-    dialect wants its answer in one piece. `max_event`: bytes of one event of a stream. `keep_stop`: tell callers the
-    provider's `stop` where it made tool calls, else it is `tool_calls`. `usage_is_end`: a stream that ends behind its usage is
-    complete, though no finish reason and no [DONE] came.
+    `base_url` may end in `/chat/completions`; a query of it is kept (Azure's api-version). `path` is what stands behind it,
+    {model} in it the target's model (Azure's deployments). `headers` are added to every request. `max_tokens_field`: what
+    the limit is called, whichever name the caller used; null: as the model's rules say (config/models.yaml), else as the caller
+    does. `include_usage`: ask for the usage chunk. `strict`: a malformed event in an otherwise good stream is an error, else it
+    is skipped. `always_stream`: ask for a stream, too, where a caller of this dialect wants its answer in one piece.
+    `max_event`: bytes of one event of a stream. `keep_stop`: tell callers the provider's `stop` where it made tool calls, else
+    it is `tool_calls`. `usage_is_end`: a stream that ends behind its usage is complete, though no finish reason and no [DONE]
+    came.
     """
 
     base_url: str = "https://api.openai.com/v1"  # where its API is, with /v1
+    path: str = "/chat/completions"  # below base_url; {model} in it is the target's model
     api_key: Secret | None = None  # sent as a Bearer token
     organization: str | None = None  # the openai-organization header
     project: str | None = None  # the openai-project header
@@ -64,10 +67,12 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     def __post_init__(self) -> None:
         check_endpoint(self.base_url, self.headers)
+        if not self.path.startswith("/") or set(self.path) & set("?#"):
+            raise ValueError("path must begin with a slash, and have no query: that stands in base_url")
 
     def request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
         if chat.body and chat.dialect == self.dialect and (edited := self._edited(chat, model, stream=True)):
-            return UpstreamRequest(self._url, self._headers, edited)
+            return UpstreamRequest(self._url_of(model), self._headers, edited)
         own = chat.wire is not None and chat.dialect == self.dialect
         body = self._passed_through(chat) if own else self._translated(chat)
         body["model"] = model
@@ -75,15 +80,15 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         if self.include_usage:
             options = body.get("stream_options")
             body["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
-        return UpstreamRequest(url=self._url, headers=self._headers, body=_encode(body))
+        return UpstreamRequest(url=self._url_of(model), headers=self._headers, body=_encode(body))
 
     def whole_request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
         assert chat.wire is not None, "only its own dialect is passed on"
         if chat.body and (edited := self._edited(chat, model, stream=False)):
-            return UpstreamRequest(self._url, self._whole_headers, edited)
+            return UpstreamRequest(self._url_of(model), self._whole_headers, edited)
         body = self._passed_through(chat)
         body["model"] = model
-        return UpstreamRequest(url=self._url, headers=self._whole_headers, body=_encode(body))
+        return UpstreamRequest(url=self._url_of(model), headers=self._whole_headers, body=_encode(body))
 
     def whole_decoder(self) -> Decoder:
         return DocumentDecoder(strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop)
@@ -107,7 +112,11 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     @cached_property
     def _url(self) -> str:
-        return endpoint(self.base_url, "/chat/completions", self.endings)
+        return endpoint(self.base_url, self.path, self.endings)
+
+    def _url_of(self, model: str) -> str:
+        url = self._url
+        return url.replace("{model}", quote(model, safe="")) if "{model}" in url else url
 
     @cached_property
     def _headers(self) -> Headers:
