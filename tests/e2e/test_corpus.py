@@ -89,9 +89,9 @@ def difference(recorded: corpus.Recorded, dialect: Dialect, held: Held) -> str:
     broken = None if ends_without_a_reason(recorded) else ERRORS.get(recorded.outcome)
     if broken is not None:
         if dialect.whole:
-            return unequal((held.status, held.text), (502, "")) or missing(held.error, broken, dialect)
+            return unequal((held.status, held.text), (502, "")) or missing(recorded, held.error, broken, dialect)
         # an answer that was cut before its first content is an HTTP error, for nothing has been sent by then
-        return missing(held.error, broken, dialect) or said(recorded, dialect, held)
+        return missing(recorded, held.error, broken, dialect) or said(recorded, dialect, held)
     return unequal((held.status, held.error), (200, None)) or said(recorded, dialect, held) or ended(recorded, dialect, held)
 
 
@@ -99,8 +99,10 @@ def coded(kind: str, dialect: Dialect) -> str:
     return OPENAI_CODES.get(kind, kind) if dialect.openai else kind
 
 
-def missing(error: str | None, kinds: frozenset[str], dialect: Dialect) -> str:
-    return "" if error in {coded(kind, dialect) for kind in kinds} else f"error {error!r}, not one of {set(kinds)}"
+def missing(recorded: corpus.Recorded, error: str | None, kinds: frozenset[str], dialect: Dialect) -> str:
+    """OpenAI's dialect is told the provider's own code, where it has one."""
+    own = dialect.openai and error is not None and b'"code":"%b"' % error.encode() in recorded.body.replace(b" ", b"")
+    return "" if own or error in {coded(kind, dialect) for kind in kinds} else f"error {error!r}, not one of {set(kinds)}"
 
 
 def said(recorded: corpus.Recorded, dialect: Dialect, held: Held) -> str:
