@@ -199,6 +199,7 @@ CODES: tuple[Row, ...] = (
 )
 
 TYPES: tuple[Row, ...] = (
+    Row("billing", "budget_exceeded", "BerriAI/litellm#4606"),
     Row("rate_limited", "rate_limit_error", _ANTHROPIC),
     Row("rate_limited", "RESOURCE_EXHAUSTED", _GRPC),
     Row("overloaded", "overloaded_error", _ANTHROPIC),
@@ -268,6 +269,9 @@ WORDS: tuple[Row, ...] = (
     Row("billing", "quota is not enough", "QuantumNous/new-api (relay, pre-consumed quota)"),
     Row("billing", "额度不足", "QuantumNous/new-api (relay, pre-consumed quota)"),
     Row("billing", "余额不足", "continuedev/continue#11823"),
+    Row("billing", "daily free allocation", "https://developers.cloudflare.com/workers-ai/platform/errors"),
+    Row("billing", "re:need (a )?positive balance", "zebbern/no-cost-ai#24"),
+    Row("billing", "re:budget has been exceeded! (current cost|team)", "BerriAI/litellm#14144"),
     Row("billing", "欠费", "langgenius/dify#5850"),
     # too much at a time
     Row(
