@@ -14,6 +14,7 @@ SOURCES = {
     path.relative_to(root).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__"): path
     for root in (ROOT / "gateway", ROOT / "plugins")
     for path in sorted(root.rglob("*.py"))
+    if "examples" not in path.parts  # somebody else's distributions
 }
 
 ORDER = (

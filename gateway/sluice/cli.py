@@ -138,7 +138,11 @@ def schema() -> None:
     """Print the JSON Schema of the configuration, the options of every installed backend and kind of credentials included."""
     import json
 
+    from msgspec import Struct
+
+    from sluice import entrypoints
     from sluice.backends.credentials import find_kind, installed_kinds
+    from sluice.backends.discovery import INTERCEPTORS, STAGES, struct_of
     from sluice.backends.protocol import find_backend, installed
     from sluice.config.schema import json_schema
 
@@ -149,7 +153,15 @@ def schema() -> None:
             except LookupError as error:
                 click.echo(f"warning: {error}", err=True)
 
-    whole = json_schema(dict(loaded(installed(), find_backend)), dict(loaded(installed_kinds(), find_kind)))
+    def plugins(group: str, what: str) -> dict[str, type[Struct]]:
+        return dict(loaded(entrypoints.installed(group), lambda name: struct_of(group, name, what)))
+
+    whole = json_schema(
+        dict(loaded(installed(), find_backend)),
+        dict(loaded(installed_kinds(), find_kind)),
+        interceptors=plugins(INTERCEPTORS, "interceptor"),
+        stages=plugins(STAGES, "stage"),
+    )
     click.echo(json.dumps(whole, indent=2, ensure_ascii=False))
 
 

@@ -76,7 +76,7 @@ def test_a_backends_options_follow_its_name() -> None:
 def test_every_section_is_described_and_closed() -> None:
     for name, section in json_schema()["$defs"].items():
         assert section["description"], name
-        assert section["additionalProperties"] is (name in ("Upstream", "Credential"))
+        assert section["additionalProperties"] is (name in ("Upstream", "Credential", "Interceptor", "Stage"))
 
 
 @pytest.mark.parametrize("field", ["store", "secret"])

@@ -4,6 +4,9 @@ import msgspec
 
 from sluice import entrypoints
 
+INTERCEPTORS = "sluice.interceptors"
+STAGES = "sluice.stages"
+
 
 def struct_of(group: str, name: str, what: str) -> type[msgspec.Struct]:
     """The one called `name`. Raises LookupError, saying which there are or why it cannot be loaded."""

@@ -9,10 +9,10 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Mapping as Environment
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 from msgspec import inspect
@@ -23,17 +23,22 @@ from sluice.config.checks import Checks, not_shared
 from sluice.config.credentials import CredentialReading
 from sluice.config.interpolation import Expansion
 from sluice.config.limit_checks import check_reservations
+from sluice.config.plugins import PluginReading
 from sluice.config.price_file import bundled_prices, listed, read_prices
 from sluice.config.problems import Path as KeyPath
 from sluice.config.problems import Problem, Report, suggestion
-from sluice.config.types import COMPUTED, Config, Credential, Tier, Upstream, targets_of
-from sluice.config.validation import INVALID, Walk, fields_of
+from sluice.config.types import COMPUTED, Config, Credential, Interceptor, Stage, Tier, Upstream, targets_of
+from sluice.config.validation import INVALID, Special, Walk, fields_of
 from sluice.config.vendors import Presets, similar
 from sluice.config.yamltext import Mapping, Mark, Node, Scalar, YamlError, read
 from sluice.errors import ConfigError
 from sluice.frontends import Frontend
 from sluice.frontends.registry import conflicts, find_frontend, installed
 from sluice.pricing.prices import PriceTable, price_at
+
+if TYPE_CHECKING:
+    from sluice.proxy.interceptors import InterceptorKind
+    from sluice.proxy.stages import StageKind
 
 MAX_FILE = 16 << 20
 DEFAULTS = ("gateway.yaml", "/etc/sluice/gateway.yaml")
@@ -45,7 +50,7 @@ class Loaded(msgspec.Struct, frozen=True):
     """A configuration that can be used. `backends`: one instance per upstream, by the upstream's name. `credentials`: those of
     upstreams that have any beside their backend's own key.
 
-    `frontends`: the client dialects that are served, by name.
+    `frontends`: the client dialects that are served, by name. `interceptors` and `stages`: those of aliases that have any.
     `warnings` are complete lines, ready to print. `hash` names the file's bytes (before ${VAR}), for metrics and logs.
     `prices` reads the table that comes with the gateway when it is first asked; it raises ConfigError where that is broken.
     """
@@ -58,6 +63,8 @@ class Loaded(msgspec.Struct, frozen=True):
     prices: PriceTable = PriceTable({})
     credentials: Environment[str, tuple[ConfiguredCredential, ...]] = {}
     frontends: dict[str, Frontend] = {}
+    interceptors: Environment[str, Sequence["InterceptorKind"]] = {}
+    stages: Environment[str, Sequence["StageKind"]] = {}
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -130,6 +137,8 @@ def _checked(
         prices=prices,
         credentials=reading.credentials.found,
         frontends=frontends,
+        interceptors=reading.plugins.interceptors,
+        stages=reading.plugins.stages,
     )
     return _outcome(report, loaded)
 
@@ -221,9 +230,16 @@ class _Reading:
         self.presets = Presets(report, environ, _read_text, blind=blind)
         self.backends: dict[str, Backend] = {}
         self.credentials = CredentialReading(report, environ, blind=blind)
+        self.plugins = PluginReading(report)
 
     def config(self, root: Node) -> Any:
-        walk = Walk(self._report, {Upstream: self._upstream, Credential: self.credentials.section})
+        special: dict[type, Special] = {
+            Upstream: self._upstream,
+            Credential: self.credentials.section,
+            Interceptor: self.plugins.interceptor,
+            Stage: self.plugins.stage,
+        }
+        walk = Walk(self._report, special)
         config = walk.value(root, inspect.type_info(Config))
         if isinstance(root, Mapping):
             checks = Checks(self._report, _names(root, "upstreams"), _names(root, "aliases"))

@@ -2,7 +2,7 @@
 
 Written by `sluice config schema`. It says what the types say; references between sections are `sluice check`'s work.
 An upstream's options follow the backend or the vendor that it names, for every backend given here, and are open for others;
-so do a credential's with its kind.
+so do a credential's with its kind, and an interceptor's and a stage's with its name.
 """
 
 import re
@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-from sluice.config.types import COMPUTED, Config, Credential, Upstream
+from sluice.config.types import COMPUTED, Config, Credential, Interceptor, Stage, Upstream
 from sluice.config.units import Bytes, Rate, Seconds, Secret
 from sluice.config.vendors import bundled_vendors
 
@@ -27,9 +27,22 @@ Schema = dict[str, Any]
 Structs = Mapping[str, type[msgspec.Struct]]
 
 
-def json_schema(backends: Structs | None = None, kinds: Structs | None = None) -> Schema:
-    """The schema of the whole file; `backends` by the name that an upstream gives, `kinds` of credentials by theirs."""
-    schemas = _Schemas({Upstream: ("backend", backends or {}), Credential: ("kind", kinds or {})})
+def json_schema(
+    backends: Structs | None = None,
+    kinds: Structs | None = None,
+    *,
+    interceptors: Structs | None = None,
+    stages: Structs | None = None,
+) -> Schema:
+    """The schema of the whole file; `backends` by the name that an upstream gives, and all others by theirs."""
+    schemas = _Schemas(
+        {
+            Upstream: ("backend", backends or {}),
+            Credential: ("kind", kinds or {}),
+            Interceptor: ("name", interceptors or {}),
+            Stage: ("name", stages or {}),
+        }
+    )
     root = schemas.of(inspect.type_info(Config))
     return {"$schema": DRAFT, "title": "Sluice configuration", **root, "$defs": dict(sorted(schemas.defs.items()))}
 
@@ -90,10 +103,10 @@ class _Schemas:
         section = self._section(kind)
         for name in COMPUTED & section["properties"].keys():
             del section["properties"][name]
+        section["additionalProperties"] = True
         if plugins:
             section["properties"][key] |= {"examples": [*sorted(plugins), *sorted(_vendors(key, plugins))]}
-        section["additionalProperties"] = True
-        section["allOf"] = [self._options(key, name, plugins, section) for name in sorted(plugins)]
+            section["allOf"] = [self._options(key, name, plugins, section) for name in sorted(plugins)]
         return section
 
     def _options(self, key: str, name: str, plugins: Mapping[str, type[msgspec.Struct]], open_: Schema) -> Schema:

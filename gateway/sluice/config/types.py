@@ -264,6 +264,26 @@ class Shadow(_Section, frozen=True):
     share: Annotated[float, Meta(gt=0, le=1)]  # share of the calls that are copied
 
 
+class Interceptor(_Section, frozen=True):
+    """A plugin that wraps an alias's calls. Every other key beside its name is one of its options.
+
+    `options` are these as they were validated: never a key of the file.
+    """
+
+    name: str  # what the plugin is called where it is installed
+    options: dict[str, Any] = {}  # the plugin's own options
+
+
+class Stage(_Section, frozen=True):
+    """A plugin that sees an alias's answers, and may change them. Every other key beside its name is one of its options.
+
+    `options` are these as they were validated: never a key of the file.
+    """
+
+    name: str  # what the plugin is called where it is installed
+    options: dict[str, Any] = {}  # the plugin's own options
+
+
 class Alias(_Section, frozen=True):
     """What callers name as the model: tiers are tried in order. A tier is a list of targets, or a section with a strategy."""
 
@@ -285,6 +305,8 @@ class Alias(_Section, frozen=True):
     resume_window: Seconds = Seconds(300)  # how long a finished stream can be asked for again
     limits: CallLimits = CallLimits()  # of all its calls together
     queue: Queue | None = None  # wait in place of an immediate 429; null: do not
+    interceptors: tuple[Interceptor, ...] = ()  # plugins around its calls, the outermost first
+    stages: tuple[Stage, ...] = ()  # plugins that its answers pass, in this order
 
     @property
     def continues(self) -> bool:

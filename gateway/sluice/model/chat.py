@@ -167,6 +167,11 @@ def with_system(chat: ChatRequest, text: str) -> ChatRequest:
     return msgspec.structs.replace(chat, messages=(Message("system", (Text(text),)), *chat.messages), wire=None, body=b"")
 
 
+def with_messages(chat: ChatRequest, messages: Sequence[Message]) -> ChatRequest:
+    """The same request with other messages. Fields of the caller's JSON that nobody here interprets are left out."""
+    return msgspec.structs.replace(chat, messages=tuple(messages), wire=None, body=b"", only_texts=False)
+
+
 def estimated_tokens(chat: ChatRequest) -> int:
     """About how many tokens the prompt has: a quarter of its UTF-8 bytes, and what an image usually costs."""
     size = sum(_size(message.text) + sum(_size(call.arguments) for call in message.tool_calls) for message in chat.messages)

@@ -7,7 +7,7 @@ Sender      one target: room, request, head, body through the relay (`sluice.pro
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -20,6 +20,7 @@ from sluice.errors import GatewayError, UpstreamError, without_frames
 from sluice.frontends import Answer
 from sluice.proxy.call import Call, end_of
 from sluice.proxy.failover import Failover
+from sluice.proxy.interceptors import InterceptorKind, by_alias
 from sluice.proxy.outcome import Bookkeeper
 from sluice.proxy.reader import Beside
 from sluice.proxy.run import CallRun
@@ -35,7 +36,8 @@ Policy = Callable[[Call], AbstractAsyncContextManager[None] | None]
 class Pipeline:
     """Answers calls. `runs` are the calls in flight, for the clock that ticks them.
 
-    `crashed` is called with a fault of ours and the id of the call that it ended.
+    `interceptors` are those of each alias that has any. `crashed` is called with a fault of ours and the id
+    of the call that it ended.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Pipeline:
         prices: Prices | None = None,
         later: Schedule = at_once,
         beside: Beside | None = None,
+        interceptors: Mapping[str, Sequence[InterceptorKind]] | None = None,
     ) -> None:
         prices = prices or Prices()
         self.policies = policies
@@ -75,7 +78,7 @@ class Pipeline:
             sleep=sleep,
             priced_only=prices.unknown == "refuse",
         )
-        self._ask = self.failover.ask
+        self._ask = by_alias(interceptors or {}, self.failover.ask)
 
     def tick(self, now: float) -> None:
         """Look at the deadlines of all calls; to be called some twenty times a second."""
@@ -89,7 +92,8 @@ class Pipeline:
             await self._idle.wait()
 
     async def answer(self, call: Call, writer: ResponseWriter) -> None:
-        """Answer one call. Raises GatewayError only while nothing has been sent; later errors are written into the answer."""
+        """Answer one call. Raises GatewayError only while nothing has been sent; later errors are written
+        into the answer."""
         call.series.in_flight.value += 1
         loop = self._loop = self._loop or asyncio.get_running_loop()
         route = call.route

@@ -86,7 +86,7 @@ class AttemptReader(msgspec.Struct, eq=False):
         target, whole = attempt.target, attempt.whole
         verbatim = target.passes_on == run.call.frontend.dialect and not run.resumes
         relay = Relay(
-            target.backend.decoder(verbatim=verbatim) if whole is None else whole.whole_decoder(),
+            target.decoder(verbatim=verbatim) if whole is None else whole.whole_decoder(),
             run.encoder_for(verbatim=verbatim),
             not run.call.chat.stream,
             self.last,

@@ -1,8 +1,9 @@
-"""A call in flight: its writer, its encoder, the attempt that answers, and what the client holds of the answer.
+"""A call in flight: its writer, its encoder, the attempt that answers, and what the client holds of the
+answer.
 
-The first attempt that has content wins; what others bring is thrown away. `tick` looks at deadlines and heartbeats, so that
-no event needs a timer of its own. It is called when the clock has passed `due`, which is set back to 0 whenever a phase with
-another deadline begins (progress only moves deadlines away).
+The first attempt that has content wins; what others bring is thrown away. `tick` looks at deadlines and
+heartbeats, so that no event needs a timer of its own. It is called when the clock has passed `due`, which is
+set back to 0 whenever a phase with another deadline begins (progress only moves deadlines away).
 """
 
 import asyncio
@@ -13,21 +14,23 @@ import msgspec
 
 from sluice.aio.scope import Scope
 from sluice.backends.transport import UpstreamResponse
-from sluice.errors import GatewayError, Unavailable
+from sluice.errors import BadRequest, GatewayError, Unavailable
 from sluice.frontends import Answer, Encoder
 from sluice.model.chat import Thought
-from sluice.model.events import Finished
+from sluice.model.events import Finished, StreamEvent, TextDelta
 from sluice.proxy.attempt import Attempt
 from sluice.proxy.call import ENDS, Call
 from sluice.proxy.relay import Relay
 from sluice.proxy.writer import ResponseWriter
 
 LOOK = 0.25
-"""Seconds between two looks at a call at most: what begins outside of it (a client that stops reading) is seen by then."""
+"""Seconds between two looks at a call at most: what begins outside of it (a client that stops reading) is
+seen by then."""
 
 
 class Answering(Protocol):
-    """An attempt whose answer is coming (`sluice.proxy.reader.AnswerReader`). `task` is its own, where two attempts race."""
+    """An attempt whose answer is coming (`sluice.proxy.reader.AnswerReader`). `task` is its own, where two
+    attempts race."""
 
     attempt: Attempt
     response: UpstreamResponse
@@ -42,8 +45,8 @@ class Answering(Protocol):
 class CallRun(msgspec.Struct, eq=False):
     """`winner` is the attempt whose content goes to the client.
 
-    `kept_text` is the text that the client holds of an answer that was cut; `resumes`: it holds any content of one (reasoning
-    alone, too). `over`: the answer's end has been written, or the error that ends it.
+    `kept_text` is the text that the client holds of an answer that was cut; `resumes`: it holds any content
+    of one (reasoning alone, too). `over`: the answer's end has been written, or the error that ends it.
     """
 
     call: Call
@@ -83,7 +86,8 @@ class CallRun(msgspec.Struct, eq=False):
         return self.encoder
 
     def encoder_for(self, *, verbatim: bool) -> Encoder:
-        """An attempt's encoder. A whole answer is encoded as it comes, so that each attempt needs one of its own."""
+        """An attempt's encoder. A whole answer is encoded as it comes, so that each attempt needs one of its
+        own."""
         call = self.call
         if not call.chat.stream:
             if self.lent:
@@ -111,7 +115,8 @@ class CallRun(msgspec.Struct, eq=False):
             self.inter_token.observe(relay.gap)
 
     def write(self, chunk: bytes, finished: Finished | None = None) -> None:
-        """Write what comes next of the answer. With `finished` it ends the answer, and its turn is stored before."""
+        """Write what comes next of the answer. With `finished` it ends the answer, and its turn is stored
+        before."""
         writer, call = self.writer, self.call
         if self.over:
             return
@@ -130,7 +135,8 @@ class CallRun(msgspec.Struct, eq=False):
             writer.write(chunk, last=True)
 
     def _store_turn(self, store: "Callable[[str], asyncio.Task[None] | None]", end: bytes) -> bool:
-        """Store the turn of the complete answer. Returns whether that takes its time: then `end` is sent when it is done."""
+        """Store the turn of the complete answer. Returns whether that takes its time: then `end` is sent when
+        it is done."""
         relay = self.winner.relay if self.winner is not None else None
         if relay is not None and relay.thoughts and not relay.recovered:  # else they belong to another text than the client's
             blocks = [Thought(block.text, block.signature, block.redacted) for block in relay.thoughts]
@@ -143,6 +149,25 @@ class CallRun(msgspec.Struct, eq=False):
         self.unsent_end = end
         storing.add_done_callback(lambda _: self.send_end())
         return True
+
+    def reply(self, events: Sequence[StreamEvent]) -> None:
+        """Answer the call without asking a target, for an interceptor. `events` are a whole answer, from
+        `Started` to `Finished`.
+
+        Raises BadRequest where the caller asked for several choices.
+        """
+        call, finished = self.call, events[-1]
+        if type(finished) is not Finished:
+            raise ValueError("an answer ends with Finished")
+        if call.chat.n > 1:
+            raise BadRequest("This model gives one choice per request", param="n", code="unsupported_parameter")
+        self.kept_text = "".join([event.text for event in events if type(event) is TextDelta])
+        encoder = self.encoder_for(verbatim=False)
+        call.phase = "streaming"
+        self.write(encoder.start() + encoder.encode(events), finished)
+        if call.chat.stream:
+            call.ttft = self.clock() - call.received
+            call.series.first_token.observe(call.ttft)
 
     def send_end(self) -> None:
         """Send the answer's last bytes now, where they still wait for the turn to be stored."""
@@ -164,7 +189,8 @@ class CallRun(msgspec.Struct, eq=False):
         self.writer.attach(None)
 
     def close(self) -> None:
-        """The call is over. A run and its winner know each other: parted, they go at once, with nothing for the collector."""
+        """The call is over. A run and its winner know each other: parted, they go at once, with nothing for
+        the collector."""
         if self.unsent_end is not None:
             self.send_end()
         if self.deadline is not None:

@@ -4,19 +4,26 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import msgspec
+from msgspec.structs import force_setattr
 
-from sluice.backends.protocol import AnswersWhole, Backend
+from sluice.backends.protocol import AnswersWhole, Backend, Decoder
 from sluice.backends.transport import Transport
 from sluice.config.types import Alias, Timeouts
 from sluice.config.types import Target as TargetConfig
 from sluice.model.chat import ChatRequest
 from sluice.pricing.prices import Dated
+from sluice.proxy.stages import StageKind, staged
 from sluice.routing.failover import RetryPolicy
 from sluice.routing.health import Health, Load
 from sluice.routing.strategies import RoutedTier
 from sluice.telemetry.metrics import TargetSeries
 from sluice.telemetry.series import Value
 from sluice.wire.forwarding import Allowed
+
+
+def _backends_own(*, verbatim: bool = False) -> Decoder:
+    """Stands for the decoder of the target's backend."""
+    raise NotImplementedError
 
 
 class Target(msgspec.Struct, frozen=True, eq=False):
@@ -42,6 +49,16 @@ class Target(msgspec.Struct, frozen=True, eq=False):
     shown: str = ""  # its label as callers see it; "": they do not
     attribution: tuple[tuple[str, str], ...] = ()  # headers that name it where it is asked first, and has answered
     answered: Value | None = None  # counts the calls whose content came from it, in its place in its alias
+    decoder: Callable[..., Decoder] = _backends_own  # of its streams: the backend's, or with the alias's stages behind it
+
+    def __post_init__(self) -> None:
+        if self.decoder is _backends_own:
+            force_setattr(self, "decoder", self.backend.decoder)
+
+    def with_stages(self, kinds: Sequence[StageKind]) -> "Target":
+        """The same target, whose answers pass these stages. Each is then streamed to us, and none is passed on as it came."""
+        decoder = staged(self.backend.decoder, kinds)
+        return msgspec.structs.replace(self, decoder=decoder, passes_on=None, whole=None) if kinds else self
 
 
 class Route(msgspec.Struct, frozen=True, eq=False):

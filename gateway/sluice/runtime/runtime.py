@@ -91,6 +91,7 @@ class Runtime:
         self.notices = Notices(self.log, self._clock)
         self.frontends = loaded.frontends
         self._backends = loaded.backends
+        self._stages = loaded.stages
         self._prices = loaded.prices
         self.places = places(limit_of_files(), config.server.max_connections)
         idle = IdleConnections(self.places.idle)
@@ -161,6 +162,7 @@ class Runtime:
             prices=config.prices,
             later=self.later,
             beside=self.beside,
+            interceptors=loaded.interceptors,
         )
         self._beside = ThreadPoolExecutor(1, "beside")
         self._probing: list[asyncio.Task[None]] = []
@@ -201,11 +203,12 @@ class Runtime:
 
     def _route(self, name: str, alias: Alias, backends: Mapping[str, Backend]) -> Route:
         tiers: list[RoutedTier] = []
+        stages = self._stages.get(name, ())
         for tier in alias.tiers:
             by_ttft = alias.hedge is not None or (isinstance(tier, Tier) and tier.strategy == "lowest_ttft")
             targets = [
                 msgspec.structs.replace(
-                    self._target(target, backends[target.upstream], alias, by_ttft),
+                    self._target(target, backends[target.upstream], alias, by_ttft).with_stages(stages),
                     answered=self.metrics.child("answered", name, target.upstream, target.model, str(len(tiers) + 1)),
                 )
                 for target in targets_of(tier)

@@ -1,0 +1,62 @@
+"""Interceptors wrap the calls of an alias: they may answer by themselves (a cache), change the request (a
+guardrail on the prompt), or watch (tracing).
+
+They are plugins by entry point `sluice.interceptors`: a frozen msgspec Struct whose fields are its options in
+the configuration, with a method `interceptor()`. An alias names those that it wants, the outermost first.
+They stand within the policies: a call that waits for its turn or is refused by a limit does not reach them,
+and what they answer by themselves is settled as a call that used nothing. Where no alias names one, targets
+are asked directly.
+"""
+
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from sluice.proxy.run import CallRun
+
+Next = Callable[[CallRun], Coroutine[Any, Any, None]]
+"""What an interceptor wraps: those behind it, and then the targets. Returns when the answer is over; raises
+GatewayError where there is none, or where it was cut."""
+Interceptor = Callable[[CallRun, Next], Awaitable[None]]
+"""`await interceptor(run, next)`: `await next(run)` once, or `run.reply(events)`, or raise a GatewayError.
+
+Before `next`, `run.call.chat` may be replaced (`sluice.model.chat.with_messages`), `run.call.headers` may get
+headers of the answer, and `run.writer` may be wrapped, by a `ResponseWriter` that sees the client's bytes.
+After it `run.call.end` says how the call ended, and `run.text` what the client holds of the answer's text.
+"""
+
+
+class InterceptorKind(Protocol):
+    """An interceptor with its options: what an entry point of the group names."""
+
+    def interceptor(self) -> Interceptor:
+        """A new one, for all calls of one alias in this process."""
+        ...
+
+
+def compose(interceptors: Sequence[Interceptor], ask: Next) -> Next:
+    """The interceptors around `ask`, the first outermost."""
+    for interceptor in reversed(interceptors):
+        ask = _link(interceptor, ask)
+    return ask
+
+
+def _link(interceptor: Interceptor, following: Next) -> Next:
+    async def ask(run: CallRun) -> None:
+        try:
+            await interceptor(run, following)
+        finally:
+            run.call.phase = "settling"
+
+    return ask
+
+
+def by_alias(kinds: Mapping[str, Iterable[InterceptorKind]], ask: Next) -> Next:
+    """`ask` with the interceptors of each call's alias around it. Without any it is `ask` itself."""
+    composed = {alias: compose([kind.interceptor() for kind in of_alias], ask) for alias, of_alias in kinds.items()}
+    if not composed:
+        return ask
+
+    def route(run: CallRun) -> Coroutine[Any, Any, None]:
+        return composed.get(run.call.route.name, ask)(run)
+
+    return route
