@@ -127,7 +127,7 @@ APPENDED: list[tuple[str, str, list[str]]] = [
     (
         "store",
         "limits: {store: mysql://x}",
-        ["8:17: limits.store: expected memory, shared:PATH, or a redis://, rediss:// or unix:// URL"],
+        ["8:17: limits.store: expected memory, shared:PATH or a redis://, rediss:// or unix:// URL"],
     ),
     (
         "admin store",

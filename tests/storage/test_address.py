@@ -1,10 +1,10 @@
-"""Addresses of Redis: what is read, and what is refused without being quoted."""
+"""Addresses of stores: what is read, and what is refused without being quoted."""
 
 import re
 
 import pytest
 
-from sluice.storage.address import Address, address_of, is_redis
+from sluice.storage.address import Address, Kind, Local, address_of, is_redis, store_of
 
 SECRET = "geheim"
 
@@ -43,6 +43,39 @@ GOOD = [
 def test_an_address_is_read_whole(text: str, expected: Address) -> None:
     assert is_redis(text)
     assert address_of(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("memory", Local("memory")),
+        ("shared:/dev/shm/x", Local("shared", "/dev/shm/x")),
+        ("sqlite:data/x.db", Local("sqlite", "data/x.db")),
+        ("sqlite:redis://a", Local("sqlite", "redis://a")),
+        ("redis://a", Address((("a", 6379),))),
+    ],
+)
+def test_a_store_is_of_its_kind(text: str, expected: Local | Address) -> None:
+    assert store_of(text) == expected
+    assert store_of(text, expected.kind, "memory") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "kinds", "expected"),
+    [
+        ("postgres", ("memory", "sqlite"), "expected memory or sqlite:PATH"),
+        ("memory:", ("memory", "sqlite"), "expected memory or sqlite:PATH"),
+        ("sqlite:", ("memory", "sqlite"), "expected memory or sqlite:PATH"),
+        ("shared:x", ("memory", "sqlite"), "expected memory or sqlite:PATH"),
+        ("redis://a", ("memory", "sqlite"), "expected memory or sqlite:PATH"),
+        ("sqlite:x", ("memory", "shared", "redis"), "expected memory, shared:PATH or a redis://, rediss:// or unix:// URL"),
+        (f"redis://{SECRET}", ("memory", "sqlite"), "expected memory or sqlite:PATH"),
+        ("redis://a:x", ("memory", "redis"), "character 11: expected a port from 1 to 65535 (a password ends in @)"),
+    ],
+)
+def test_a_store_of_another_kind_is_refused(text: str, kinds: tuple[Kind, ...], expected: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
+        store_of(text, *kinds)
 
 
 BAD = [

@@ -7,7 +7,6 @@ that were already found wrong are INVALID and skipped, so one mistake is one lin
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import Any
 
 from sluice.config.price_file import check_date, check_order
@@ -42,12 +41,11 @@ from sluice.identity.keys import timestamp
 from sluice.limits import Limit as BucketLimit
 from sluice.limits.bucket import rule_of
 from sluice.proxy.fitting import OURS, check_values
-from sluice.storage.address import EXPECTED, address_of, is_redis
+from sluice.storage.address import Kind, store_of
 from sluice.wire.forwarding import check_forward
 
 DEVELOPMENT_KEYS = frozenset({"sha256:f54ca937b7efefe972b761a7b8dc7dd477c073770dec53b33fe59a66f6ef9a9f"})
 """The digest of sk-sluice-dev, the key of config/gateway.dev.yaml. It is public, so nothing is given away by comparing it."""
-SHARED = re.compile(r"shared:.+")
 
 
 def address(text: str) -> tuple[str, int]:
@@ -97,10 +95,10 @@ class Checks:
                 self._fitted(path, section)
             case BrowserTokens():
                 self._tokens(path, section)
-            case Limits(store=str(store)) if not SHARED.fullmatch(store.reveal()):
-                self._store((*path, "store"), store, local="memory, shared:PATH,")
-            case Admin(store=str(store)):
-                self._try((*path, "store"), _kept, store.reveal())
+            case Limits(store=store):
+                self._store((*path, "store"), store, "memory", "shared", "redis")
+            case Admin(store=store):
+                self._store((*path, "store"), store, "memory", "sqlite", "redis")
             case Probe():
                 self._above_zero((*path, "every"), section.every)
             case Canary():
@@ -112,8 +110,9 @@ class Checks:
             case Config():
                 self._whole(section)
 
-    def _store(self, path: Path, store: Secret, local: str = "memory") -> None:
-        self._try(path, partial(_memory_or_redis, local=local), store.reveal())
+    def _store(self, path: Path, store: object, *kinds: Kind) -> None:
+        text = store.reveal() if isinstance(store, Secret) else store
+        self._try(path, lambda text: store_of(text, *kinds), text)
 
     def _fitted(self, path: Path, section: Upstream | Target) -> None:
         """What is to be changed in requests: nothing that the gateway itself says, and values that a caller could send."""
@@ -276,9 +275,8 @@ class Checks:
             self._report.problem((*path, "longest"), "must be at least 1s")
 
     def _whole(self, config: Config) -> None:
-        self._try(("state",), _state, config.state)
-        if config.resume is not INVALID:
-            self._store(("resume",), config.resume)
+        self._store(("state",), config.state, "memory", "sqlite")
+        self._store(("resume",), config.resume, "memory", "redis")
         self._bounds(config)
         self._unused(config)
         self._addresses(config)
@@ -382,26 +380,6 @@ def _discoverable(text: str) -> None:
     check_url(text)
     if "?" in text:
         raise ValueError("has a query, so nothing can be discovered below it")
-
-
-def _state(text: str) -> None:
-    if text != "memory" and not (text.startswith("sqlite:") and len(text) > len("sqlite:")):
-        raise ValueError("expected memory or sqlite:PATH")
-
-
-def _kept(text: str) -> None:
-    try:
-        _state(text)
-    except ValueError:
-        _memory_or_redis(text, "memory, sqlite:PATH")
-
-
-def _memory_or_redis(text: str, local: str) -> None:
-    """Raises ValueError, without quoting what may hold a password."""
-    if text != "memory":
-        if not is_redis(text):
-            raise ValueError(f"expected {local} or {EXPECTED}")
-        address_of(text)
 
 
 def _unwanted(target: object) -> bool:

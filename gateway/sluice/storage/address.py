@@ -1,5 +1,8 @@
-"""Addresses of Redis as they stand in the configuration: one parser for everybody who uses it.
+"""Addresses of stores as they stand in the configuration: one parser for all options that name one.
 
+    memory                                           in this process
+    shared:PATH                                      a file that the processes of one host share
+    sqlite:PATH                                      an SQLite file
     redis://[[user]:password@]host[:port][/db][?options]     valkey:// is the same; rediss:// and valkeys:// speak TLS
     unix://[[user]:password@]/path/to/socket[?options]
     redis+sentinel://[[user]:password@]host[:port],host[:port]/service[/db][?options]     also rediss+sentinel:// …
@@ -9,7 +12,7 @@ An address is checked whole and never quoted in an error, for it may hold a pass
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar, Literal, cast
 from urllib.parse import unquote
 
 import msgspec
@@ -26,6 +29,17 @@ LONGEST = 60.0
 MOST_DATABASES = 1 << 20
 
 
+Kind = Literal["memory", "shared", "sqlite", "redis"]
+WRITTEN: Mapping[Kind, str] = {"memory": "memory", "shared": "shared:PATH", "sqlite": "sqlite:PATH", "redis": EXPECTED}
+
+
+class Local(msgspec.Struct, frozen=True):
+    """A store on this machine, in the file `path`; "" for "memory"."""
+
+    kind: Literal["memory", "shared", "sqlite"]
+    path: str = ""
+
+
 class Address(msgspec.Struct, frozen=True):
     """Where a Redis is and how to speak to it. `hosts` are the sentinels' where `service` is set; `path` is a socket's.
 
@@ -34,6 +48,7 @@ class Address(msgspec.Struct, frozen=True):
     `tls`: the options of ssl, None where it is not spoken.
     """
 
+    kind: ClassVar[Literal["redis"]] = "redis"
     hosts: tuple[tuple[str, int], ...] = ()
     service: str = ""
     path: str = ""
@@ -48,6 +63,22 @@ class Address(msgspec.Struct, frozen=True):
     tls: Mapping[str, Any] | None = None
 
 
+def store_of(text: str, *kinds: Kind) -> Local | Address:
+    """The store that `text` names; `kinds` are those that may stand there, in the order in which they are told (none: any).
+
+    Raises ValueError with what is expected, or with what is wrong and at which character. It is never quoted.
+    """
+    kinds = kinds or tuple(WRITTEN)
+    kind, _, path = text.partition(":")
+    if text == "memory" or (path and kind in ("shared", "sqlite")):
+        if kind in kinds:
+            return Local(cast(Literal["memory", "shared", "sqlite"], kind), path)
+    elif "redis" in kinds and is_redis(text):
+        return address_of(text)
+    *others, last = map(WRITTEN.__getitem__, kinds)
+    raise ValueError(f"expected {', '.join(others)} or {last}")
+
+
 def is_redis(text: str) -> bool:
     """Whether the text claims to be an address of Redis: what is wrong with it then is for `address_of` to say."""
     scheme, separator, _ = text.partition("://")
@@ -56,8 +87,8 @@ def is_redis(text: str) -> bool:
 
 def address_of(text: str) -> Address:
     """The address that `text` is. Raises ValueError, with what is wrong and at which character, but without quoting it."""
-    scheme, separator, rest = text.partition("://")
-    if not separator or not (scheme == "unix" or scheme.removesuffix(SENTINEL) in SCHEMES):
+    scheme, _, rest = text.partition("://")
+    if not is_redis(text):
         raise ValueError(f"expected {EXPECTED}")
     return _Reader(text, scheme, len(scheme) + 3, rest).address()
 
