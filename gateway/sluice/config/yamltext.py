@@ -141,7 +141,7 @@ def _mark(mark: Any) -> Mark:
 
 
 class _Tree:
-    """Builds nodes from the parser's events; libyaml's own composer recurses without a bound."""
+    """Builds nodes from libyaml's events and their marks. Its composer would recurse without a bound, and end the process."""
 
     def __init__(self, events: Iterator[Any]) -> None:
         self._events = events
