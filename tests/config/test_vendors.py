@@ -51,7 +51,7 @@ def key_sent(found: Checked) -> tuple[str, str | None]:
         assert isinstance(kind, Static)
         return kind.api_key.reveal(), kind.header
     headers = dict(found.loaded.backends["main"].credentials())
-    return headers.get("authorization", "").removeprefix("Bearer "), None
+    return headers.get("authorization", headers.get("x-api-key", "")).removeprefix("Bearer "), None
 
 
 def environment(vendor: Vendor) -> dict[str, str]:

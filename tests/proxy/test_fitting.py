@@ -120,6 +120,7 @@ VENDORS: list[tuple[str, str, str, set[str], str]] = [
     ("moonshot-cn", "api.moonshot.cn", "kimi-k2", set(), "max_tokens"),
     ("sambanova", "api.sambanova.ai", "m", set(), "max_tokens"),
     ("snowflake", "acme.snowflakecomputing.com", "claude-sonnet-4-6", set(), "max_completion_tokens"),
+    ("minimax-cn", "api.minimaxi.com", "MiniMax-M3", set(), "max_completion_tokens"),
     ("cohere-openai", "api.cohere.ai", "command-a", {"stream_options"}, ""),
 ]
 
