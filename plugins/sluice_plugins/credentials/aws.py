@@ -77,9 +77,14 @@ def region_of(options: Aws, backend: object, environ: Mapping[str, str]) -> str:
     found = _REGION.search(getattr(backend, "base_url", "") or "")
     region = options.region or (found["region"] if found else "") or getattr(backend, "region", None)
     region = region or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
-    if not region:
+    if not region or not _NAME.fullmatch(str(region)):
         raise ValueError("no region: write region, or set AWS_REGION")
     return str(region)
+
+
+def _check_sendable(keys: Keys) -> None:
+    """Raises ValueError for what cannot stand in a header."""
+    lines_of((("x-amz-security-token", keys.token), ("authorization", keys.access_key)))
 
 
 class Signed:
@@ -91,6 +96,7 @@ class Signed:
         self._signer = signer
         self._keys = keys
         self._wall = setting.wall
+        keys.check = _check_sendable
         keys.start()
 
     def sign_now(self, request: UpstreamRequest) -> bytes | None:
@@ -98,9 +104,10 @@ class Signed:
         if keys is None:
             return None
         content_type = next((value for name, value in request.headers if name.lower() == "content-type"), "")
-        return lines_of(
-            self._signer.headers(keys, request.method, request.url, request.body, at=self._wall(), content_type=content_type)
+        headers = self._signer.headers(
+            keys, request.method, request.url, request.body, at=self._wall(), content_type=content_type
         )
+        return "".join([f"{name}: {value}\r\n" for name, value in headers]).encode("latin-1")
 
     async def ready(self) -> None:
         await self._keys.ready()

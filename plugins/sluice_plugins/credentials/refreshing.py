@@ -46,13 +46,20 @@ async def pause(wake: asyncio.Event, seconds: float) -> None:
             await wake.wait()
 
 
+def _anything(value: object) -> None: ...
+
+
 class Refreshed(Generic[T]):
-    """`fetch` raises CredentialFailed. `start` it within the event loop."""
+    """`fetch` raises CredentialFailed. `start` it within the event loop.
+
+    `check` raises ValueError for what cannot be sent: that is not taken then.
+    """
 
     def __init__(self, fetch: Callable[[], Awaitable[Fresh[T]]], setting: Setting, pause: Pause = pause) -> None:
         self._fetch = fetch
         self._setting = setting
         self._pause = pause
+        self.check: Callable[[T], object] = _anything
         self._wall = setting.wall
         self._value: T | None = None
         self._expires = 0.0
@@ -131,6 +138,7 @@ class Refreshed(Generic[T]):
             life = LIFE if fresh.expires is None else fresh.expires - now
             if life <= 0:
                 raise CredentialFailed("what was given has expired already")
+            self.check(fresh.value)
         except (CredentialFailed, TimeoutError) as error:
             self._failed(str(error) or f"nothing was given within {LONGEST_FETCH:g} s")
             return None
@@ -160,6 +168,7 @@ class Token:
         self._line_of = line_of
         self._token = ""
         self._line = b""
+        tokens.check = self._prepare
         tokens.start()
 
     def sign_now(self, request: object) -> bytes | None:
@@ -167,8 +176,12 @@ class Token:
         if token is None:
             return None
         if token is not self._token:
-            self._token, self._line = token, self._line_of(token)
+            self._prepare(token)
         return self._line
+
+    def _prepare(self, token: str) -> None:
+        self._line = self._line_of(token)
+        self._token = token
 
     async def ready(self) -> None:
         await self._tokens.ready()

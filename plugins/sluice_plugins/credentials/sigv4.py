@@ -10,6 +10,7 @@ import hmac
 import re
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from hashlib import sha256
 from urllib.parse import quote, urlsplit
 
@@ -72,13 +73,20 @@ class Signer:
 
 def canonical_request(method: str, url: str, signed: Mapping[str, str], body_hash: str) -> str:
     """What is signed of a request, as text."""
-    parts = urlsplit(url)
+    path, query = _place(url)
     names = sorted(signed)
     lines = "".join(f"{name}:{' '.join(signed[name].split())}\n" for name in names)
-    path = quote(_normal(parts.path), safe="/~")
-    return f"{method}\n{path}\n{_query(parts.query)}\n{lines}\n{';'.join(names)}\n{body_hash}"
+    return f"{method}\n{path}\n{query}\n{lines}\n{';'.join(names)}\n{body_hash}"
 
 
+@lru_cache(256)
+def _place(url: str) -> tuple[str, str]:
+    """Path and query as they are signed; requests go to a few URLs again and again."""
+    parts = urlsplit(url)
+    return quote(_normal(parts.path), safe="/~"), _query(parts.query)
+
+
+@lru_cache(256)
 def host_of(url: str) -> str:
     """Host as it is sent: without a port that is the scheme's own."""
     parts = urlsplit(url)

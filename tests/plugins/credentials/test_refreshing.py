@@ -126,6 +126,18 @@ async def test_what_is_given_expired_is_a_failure() -> None:
         assert case.tokens.now() == "token-1"
 
 
+async def test_what_cannot_be_sent_is_a_failure_and_not_taken() -> None:
+    async with started() as case:
+
+        def refuse(token: str) -> None:
+            raise ValueError(token)
+
+        case.tokens.check = refuse
+        await case.pauses.next()
+        assert case.world.failures == ["the answer cannot be understood (ValueError)"]
+        assert case.tokens.now() == "token-1"
+
+
 async def test_all_who_wait_at_the_start_wait_for_one_fetch() -> None:
     case = Case()
     case.source.gate.clear()
