@@ -1,9 +1,8 @@
 """OpenAI's Chat Completions, and with another `base_url` everything that speaks it (vLLM, llama.cpp, Groq, Azure …).
 
-The request starts from the caller's own JSON object where the caller speaks the same dialect, so that fields nobody
-here knows pass through: most bodies as they came, with no more written into them than has to be. Else it is built from the
-vocabulary. The answer's stream is read by `sluice_plugins.openai.stream`, an
-answer in one piece by `sluice_plugins.openai.document`.
+Where the caller speaks the same dialect, the request is its own JSON object with as few edits as possible, so that unknown
+fields pass through; else it is built from `sluice.model.chat`. `sluice_plugins.openai.stream` decodes streams,
+`sluice_plugins.openai.document` whole answers.
 
 Standard: https://platform.openai.com/docs/api-reference/chat
 """
@@ -36,14 +35,13 @@ from sluice_plugins.translation import check_endpoint
 class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
     """A backend that speaks Chat Completions.
 
-    `base_url` may end in `/chat/completions`; a query of it is kept (Azure's api-version). `path` is what stands behind it,
-    {model} in it the target's model (Azure's deployments). `headers` are added to every request. `max_tokens_field`: what
-    the limit is called, whichever name the caller used; null: as the model's rules say (config/models.yaml), else as the caller
-    does. `include_usage`: ask for the usage chunk. `strict`: a malformed event in an otherwise good stream is an error, else it
-    is skipped. `always_stream`: ask for a stream, too, where a caller of this dialect wants its answer in one piece.
-    `max_event`: bytes of one event of a stream. `keep_stop`: tell callers the provider's `stop` where it made tool calls, else
-    it is `tool_calls`. `usage_is_end`: a stream that ends behind its usage is complete, though no finish reason and no [DONE]
-    came.
+    `base_url` may end in `/chat/completions`; its query is kept (Azure's api-version). `path` is appended to it, with the
+    target's model for {model} (Azure's deployments). `headers` are added to every request. `max_tokens_field`: the name of
+    the token limit, whichever the caller used; null: as in the model's rules (config/models.yaml), else the caller's.
+    `include_usage`: request the usage chunk. `strict`: a malformed event is an error instead of being skipped.
+    `always_stream`: request a stream even if a caller of this dialect wants a whole answer. `max_event`: bytes of one event
+    of a stream. `keep_stop`: pass on the provider's `stop` after tool calls instead of `tool_calls`. `usage_is_end`: a stream
+    that ends after its usage is complete even without a finish reason and [DONE].
     """
 
     base_url: str = "https://api.openai.com/v1"  # where its API is, with /v1
@@ -83,7 +81,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return UpstreamRequest(url=self._url_of(model), headers=self._headers, body=_encode(body))
 
     def whole_request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
-        assert chat.wire is not None, "only its own dialect is passed on"
+        assert chat.wire is not None, "the caller speaks this dialect"
         if chat.body and (edited := self._edited(chat, model, stream=False)):
             return UpstreamRequest(self._url_of(model), self._whole_headers, edited)
         body = self._passed_through(chat)
@@ -107,7 +105,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     @cached_property
     def _limit_name(self) -> str:
-        """What the limit of tokens has to be called; "" where the caller's name will do."""
+        """The required name of the token limit; "" to keep the caller's."""
         return self.max_tokens_field or self.rules.limit_name
 
     @cached_property
@@ -140,7 +138,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return () if self.api_key is None else (("authorization", f"Bearer {self.api_key.reveal()}"),)
 
     def _edited(self, chat: ChatRequest, model: str, *, stream: bool) -> bytes:
-        """The caller's text with another model's name, and asking for usage; b"" where more is to be changed."""
+        """The caller's body with the model replaced and usage requested; b"" if it needs other changes."""
         wire, body = chat.wire, chat.body
         assert wire is not None
         if not (chat.only_texts or (self._limit_stands(chat) and self._ids_stand(chat))):
@@ -161,11 +159,11 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return with_member(body, b'"stream_options":{"include_usage":true}')
 
     def _ids_stand(self, chat: ChatRequest) -> bool:
-        """Whether the target takes any id of a tool call, or there is none."""
+        """Whether the ids of tool calls can stay: the target accepts any, or there are none."""
         return not self.rules.tool_ids or not any([message.tool_calls for message in chat.messages])
 
     def _limit_stands(self, chat: ChatRequest) -> bool:
-        """Whether the limit of tokens is in the caller's object as it has to be sent: once, whole, and under its name."""
+        """Whether the token limit can stay: given once, as an integer, under the required name."""
         wire = chat.wire
         assert wire is not None
         if "max_tokens" in wire:
@@ -192,7 +190,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def _translated(self, chat: ChatRequest) -> dict[str, Any]:
         sampling, rules = chat.sampling, self.rules
         messages = fitted_ids(chat.messages, self.rules.tool_ids) if self.rules.tool_ids else chat.messages
-        written = [_plain(message) or _message(message, chat.dialect) for message in messages]
+        written = [_text_message(message) or _message(message, chat.dialect) for message in messages]
         if (
             sampling is _NO_SAMPLING
             and not chat.tools
@@ -219,14 +217,14 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             "response_format": chat.response_format,
             "reasoning_effort": (chat.reasoning.effort or None) if chat.reasoning is not None else None,
         }
-        if "system" in rules.roles:  # "developer", or another word that the vocabulary has not
+        if "system" in rules.roles:  # "developer", or another role that our vocabulary lacks
             for message in body["messages"]:
                 message["role"] = rules.roles.get(message["role"], message["role"])
-        said = {name: value for name, value in body.items() if value is not None}
+        given = {name: value for name, value in body.items() if value is not None}
         if not (rules.default or rules.force):
-            return said
-        ours = {name: value for name, value in {**rules.default, **said, **rules.force}.items() if name not in LIMITS}
-        return ours | {name: said[name] for name in LIMITS if name in said}
+            return given
+        ours = {name: value for name, value in {**rules.default, **given, **rules.force}.items() if name not in LIMITS}
+        return ours | {name: given[name] for name in LIMITS if name in given}
 
 
 _USAGE = {"include_usage": True}
@@ -237,8 +235,8 @@ _encode = msgspec.json.Encoder().encode
 # the request, from the vocabulary
 
 
-def _plain(message: Message) -> dict[str, Any] | None:
-    """One that is nothing but a text, as most of a history are."""
+def _text_message(message: Message) -> dict[str, Any] | None:
+    """A message that is nothing but text, as most are; None for any other."""
     parts = message.parts
     if len(parts) != 1 or message.tool_calls or message.role == "tool":
         return None
@@ -273,7 +271,7 @@ def _part(part: Part, dialect: str) -> Any:
         case Image(url=url, detail=detail):
             return {"type": "image_url", "image_url": {"url": plain_url(url), **({"detail": detail} if detail else {})}}
         case Other(type=type_, wire=wire):
-            if dialect not in (OpenAI.dialect, ""):  # "" are callers whose messages are OpenAI's all the same
+            if dialect not in (OpenAI.dialect, ""):  # "": the widget's messages have OpenAI's form, too
                 raise BadRequest(f"Content of type {type_!r} cannot be given to this model", param="messages")
             return wire
 

@@ -1,16 +1,15 @@
-"""The tool calls of one choice of a stream of Chat Completions: which call a delta belongs to, and its name and id.
+"""Assembles the tool calls of one choice of a stream of Chat Completions: assigns each delta to its call.
 
-By the standard each call has an index, its first delta an id and the whole name, and the others pieces of its arguments.
-Vendors part from that in every way, and this is how their deltas are told apart:
+By the standard each call has an index, its first delta an id and the full name, and the others pieces of its arguments.
+Vendors deviate from that in many ways. The rules:
 
-    an index of its own     that call's, whatever the id says (older vLLM makes up an id for every delta)
-    the same index          another call begins with a new id and a name; with a name again, where the arguments so far are
-                            complete; and with arguments that begin anew behind complete ones (it has the name of the last)
-    no index                the call's with its id, else the last call's, until a new id or name comes
-    a name in pieces        is put together until the first piece of the arguments comes: a call is told then
+    an index not seen yet   a new call, whatever the id is (older vLLM makes up an id for every delta)
+    the same index          another call begins with a new id and a name; with a name again, if the arguments so far are
+                            complete; and with arguments that start over after complete ones (it has the name of the last)
+    no index                the call with this id, else the last call, until a new id or name comes
+    a name in pieces        is joined until the first piece of the arguments comes; only then is the call announced
 
-A name that is only repeated is the same name, and an id that another call has, of this answer or
-of the conversation before it, is none.
+A repeated name is the same name. An id that another call of this answer or conversation has is ignored.
 """
 
 import re
@@ -29,13 +28,13 @@ MAX_CALLS = 256
 
 _NO_FUNCTION = Function()
 _DOUBTFUL = frozenset(["", "{", "n", " ", "\t", "\r", "\n"])
-"""What arguments begin with that may be another call's, or say that there are none."""
+"""First characters of arguments that may begin another call, or mean no arguments (`null`)."""
 _OUTSIDE = re.compile(r'[{}\[\]"]')
 _INSIDE = re.compile(r'["\\]')
 
 
 class Arguments:
-    """A JSON text that comes in pieces. Nothing is looked at before it has to be known whether it is complete."""
+    """A JSON text received in pieces. It is scanned only when `complete` is read."""
 
     __slots__ = ("_begun", "_depth", "_inside", "_pieces", "_skip", "any")
 
@@ -53,13 +52,13 @@ class Arguments:
 
     @property
     def complete(self) -> bool:
-        """Whether an object or a list has begun, and all that has begun is closed."""
+        """Whether an object or a list has begun and everything opened is closed."""
         for piece in self._pieces:
-            self._look(piece)
+            self._scan(piece)
         self._pieces.clear()
         return self._begun and self._depth == 0 and not self._inside
 
-    def _look(self, piece: str) -> None:
+    def _scan(self, piece: str) -> None:
         at = int(self._skip)
         self._skip = False
         while found := (_INSIDE if self._inside else _OUTSIDE).search(piece, at):
@@ -76,9 +75,9 @@ class Arguments:
 
 
 class Call:
-    """One call under way. `started`: it has been told; `empty`: its arguments were an empty list or object; `worded`: a text of
-    them came, be it an empty one. `place`: among the entries of a whole answer. `given` is the vendor's own id, though another
-    call has it."""
+    """One call being received. `started`: its ToolCallStarted was sent; `empty`: its arguments were an empty list or object;
+    `worded`: they came as a string, perhaps an empty one. `place`: its position in a whole answer. `given` is the vendor's
+    id, even if another call has it."""
 
     __slots__ = ("arguments", "empty", "given", "id", "index", "name", "place", "started", "worded")
 
@@ -97,7 +96,7 @@ class Call:
         return bool(id) and id in (self.id, self.given)
 
     def is_another(self, delta: ToolCallPart, name: str, arguments: str, *, empty: bool) -> bool:
-        """Is this delta the beginning of another call on the same (or no) index?"""
+        """Whether this delta begins another call with the same (or no) index."""
         same_id = self.is_named(delta.id)
         new_id = bool(delta.id) and bool(self.id or self.given) and not same_id
         begins_anew = empty or arguments.lstrip()[:1] == "{"
@@ -112,10 +111,10 @@ class Call:
         return name != self.name and (delta.index is None or bool(delta.type))
 
 
-class Told(msgspec.Struct, frozen=True, gc=False):
-    """What a delta of a tool call says by the standard: `id`, `name` and `arguments` "" where it says nothing of them.
+class NormalizedDelta(msgspec.Struct, frozen=True, gc=False):
+    """A delta of a tool call as the standard would have it: `id`, `name` and `arguments` are "" where it has none.
 
-    `joined`: the delta held a piece of the name of a call that was not told before; that name so far.
+    `joined`: the name so far, if the delta continued the name of a call that is not announced yet.
     """
 
     call: "Call"
@@ -126,10 +125,10 @@ class Told(msgspec.Struct, frozen=True, gc=False):
 
 
 class Calls:
-    """`new_id` makes the id of a call whose vendor gives none; without it such a call has none.
+    """The calls of one choice: `made` are all of them, by their index.
 
-    `taken` are ids of the conversation's other calls.
-    `naming` is the call whose name may go on: it has not been told. `made` are all calls, by their index.
+    `new_id` makes the id of a call whose vendor gives none; without it such a call has none. `taken` are ids of the
+    conversation's other calls. `naming` is the call whose name the next delta may continue: it is not announced yet.
     """
 
     __slots__ = ("_by_index", "_ids", "_latest", "_new_id", "made", "naming")
@@ -143,7 +142,7 @@ class Calls:
         self.naming: Call | None = None
 
     def goes_on(self, delta: ToolCallPart, events: list[StreamEvent]) -> bool:
-        """Whether the delta is just the next piece of arguments, in the standard's form, as most are; it is told then."""
+        """Fast path: whether the delta is the next piece of arguments, in the standard's form; its event is added then."""
         call, function = self._by_index.get(delta.index), delta.function  # type: ignore[arg-type]
         if call is None or function is None or function.name or delta.id:
             return False
@@ -157,8 +156,8 @@ class Calls:
         events.append(ToolCallDelta(call.index, arguments))
         return True
 
-    def take(self, delta: ToolCallPart, events: list[StreamEvent]) -> Told:
-        """Add the delta's events. Raises UpstreamGarbled for more than MAX_CALLS calls."""
+    def take(self, delta: ToolCallPart, events: list[StreamEvent]) -> NormalizedDelta:
+        """Append the delta's events. Raises UpstreamGarbled for more than MAX_CALLS calls."""
         function = delta.function or _NO_FUNCTION
         name = function.name or ""
         if delta.index is None:
@@ -173,27 +172,27 @@ class Calls:
             call = self._new_call(delta.index)
         self._latest = call
         if self.naming is not None and self.naming is not call:
-            self.told(events)
-        id_ = said = joined = ""
+            self.announce(events)
+        id_ = named = joined = ""
         if not call.started:
             id_ = self._identify(call, delta.id or "", wanted=bool(name or arguments or empty))
             if name and call.name:
                 if name != call.name:
                     joined = call.name = call.name + name
             elif name:
-                call.name = said = name
+                call.name = named = name
             self.naming = call if call.name else None
             if arguments or empty:
-                self.told(events, call)
+                self.announce(events, call)
         call.empty = call.empty or empty
         call.worded = call.worded or type(function.arguments) is str
         if arguments:
             call.arguments.add(arguments)
             events.append(ToolCallDelta(call.index, arguments))
-        return Told(call, id_, said, arguments, joined)
+        return NormalizedDelta(call, id_, named, arguments, joined)
 
-    def told(self, events: list[StreamEvent], call: Call | None = None) -> None:
-        """Tell the call whose name has come, if there is one that has not been told."""
+    def announce(self, events: list[StreamEvent], call: Call | None = None) -> None:
+        """Append ToolCallStarted for `call` (else the one whose name is complete now), unless it was."""
         call = call or self.naming
         self.naming = None
         if call is not None and not call.started:
@@ -201,11 +200,11 @@ class Calls:
             events.append(ToolCallStarted(call.index, call.id, call.name))
 
     def without_arguments(self) -> list[Call]:
-        """At the end: the calls whose arguments were null, or an empty list or object, and nothing else. They are `{}`."""
+        """The calls whose arguments were null or an empty list or object until the end; they stand for `{}`."""
         return [call for call in self.made if call.started and not call.arguments.any and (call.empty or not call.worded)]
 
     def _identify(self, call: Call, given: str, *, wanted: bool) -> str:
-        """Give the call its id, once: the vendor's, or one of our making. Returns it where it is new, else ""."""
+        """Set the call's id, once: the vendor's, or a generated one. Returns it if it was set now, else ""."""
         if call.id:
             return ""
         call.given = call.given or given
@@ -217,13 +216,13 @@ class Calls:
         return call.id
 
     def _of_id(self, given: str | None) -> Call | None:
-        """The call with this id, the last one where several were given it."""
+        """The last call with this id, if any."""
         if not given or given not in self._ids:
             return None
         return next((call for call in reversed(self.made) if call.is_named(given)), None)
 
     def _unnumbered(self, delta: ToolCallPart, name: str) -> Call | None:
-        """The last call, where it began without the index that this delta gives it."""
+        """The last call, if it began without an index and this delta gives it one."""
         call = self._latest
         if delta.index is None or call is None or name or (delta.id and not call.is_named(delta.id)):
             return None
@@ -243,8 +242,8 @@ class Calls:
 
 
 def _text(given: Any, *, first: bool) -> tuple[str, bool]:
-    """The text of arguments of any type, and whether they are an empty list or object: PHP's `{}` is `[]`, and a proxy may
-    send the arguments' text after it."""
+    """The text of arguments of any type, and whether they are an empty list or object. (PHP writes `{}` as `[]`, and a
+    proxy may send the arguments' text after it.)"""
     kind = type(given)
     if kind is str:
         return ("", True) if first and given == "null" else (given, False)

@@ -1,4 +1,4 @@
-"""The types of a chunk of Chat Completions: only what is used, and every field as loose as the vendors are.
+"""The types of a chunk of Chat Completions: only the fields that are used, each as loosely typed as vendors send it.
 
 Standard: https://platform.openai.com/docs/api-reference/chat-streaming
 """
@@ -14,7 +14,7 @@ FinishWord = Literal[
     "stop", "length", "max_tokens", "model_length", "tool_calls", "tool_use", "function_call", "content_filter", "sensitive",
     "safety", "recitation", "prohibited_content", "blocklist",
 ]  # fmt: skip
-"""Why an answer was complete, as vendors say it; any other word may mean that it failed."""
+"""Finish reasons of complete answers, as vendors write them; any other may mean a failure."""
 
 
 class ContentPart(msgspec.Struct, gc=False):
@@ -32,7 +32,7 @@ class Function(msgspec.Struct, gc=False):
     arguments: Any = None
 
     @property
-    def says_something(self) -> bool:
+    def has_content(self) -> bool:
         return bool(self.name) or self.arguments is not None
 
 
@@ -43,8 +43,8 @@ class ToolCallPart(msgspec.Struct, gc=False):
     function: Function | None = None
 
     @property
-    def says_something(self) -> bool:
-        return bool(self.id) or (self.function is not None and self.function.says_something)
+    def has_content(self) -> bool:
+        return bool(self.id) or (self.function is not None and self.function.has_content)
 
 
 class Delta(msgspec.Struct, gc=False):
@@ -124,9 +124,9 @@ class _OrdinaryChoice(msgspec.Struct, gc=False):
 
 
 class OrdinaryChunk(msgspec.Struct, gc=False):
-    """What nearly every chunk of nearly every stream is: a text or an end of the one choice, or the usage.
+    """The form of nearly every chunk: text or the finish reason of a single choice, or usage.
 
-    So much is certain of it once it is decoded that nothing has to be asked of it any more; any other chunk is refused.
+    The types are so strict that a decoded chunk needs no further check; msgspec refuses any other chunk.
     """
 
     choices: Annotated[list[_OrdinaryChoice], Meta(max_length=1)]
@@ -149,7 +149,7 @@ class _CompletionCounts(msgspec.Struct, gc=False):
 
 
 class OrdinaryUsage(msgspec.Struct, gc=False):
-    """A usage that is believed as it stands, if its total is the sum."""
+    """Usage that needs no correction if its total is the sum."""
 
     prompt_tokens: Count
     completion_tokens: Count
@@ -188,7 +188,7 @@ class _OrdinaryAnswer(msgspec.Struct, gc=False):
 
 
 class OrdinaryDocument(msgspec.Struct, gc=False):
-    """What nearly every whole answer is: one text that has come to its end."""
+    """The form of nearly every whole answer: one choice with a complete text."""
 
     choices: Annotated[list[_OrdinaryAnswer], Meta(min_length=1, max_length=1)]
     usage: OrdinaryUsage | None = None

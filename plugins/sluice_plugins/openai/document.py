@@ -1,7 +1,7 @@
-"""An answer that was asked for in one piece: a chat completion -> events, and itself to be passed on as it came.
+"""Decodes a whole answer: a chat completion -> events, and the document itself to be forwarded.
 
-Whoever streams nevertheless, or answers with something that is no plain completion (an error, a vendor's own form), is
-left to `openai_stream`, which reads both.
+A stream sent in its place, or a document that is not an ordinary completion (an error, a vendor's own form), is left to
+`openai.stream`, which decodes both.
 
 Standard: https://platform.openai.com/docs/api-reference/chat/object
 """
@@ -21,30 +21,30 @@ from sluice_plugins.openai.chunk import MALFORMED, Choice, Delta, ReportedUsage,
 from sluice_plugins.openai.stream import COUNTS, FINISH, WHITE, ChunkDecoder, Edits, check_size, completed, finished
 
 
-class _Said(Choice, gc=False):
+class _MessageChoice(Choice, gc=False):
     message: Delta | None = None
 
 
 class _Completion(msgspec.Struct, gc=False):
-    choices: list[_Said] | None = None
+    choices: list[_MessageChoice] | None = None
     usage: ReportedUsage | None = None
-    error: msgspec.Raw = msgspec.Raw(b"null")  # not read here: it may be anything
+    error: msgspec.Raw = msgspec.Raw(b"null")  # not decoded: it may be of any type
     id: str | None = None
     model: str | None = None
 
 
 MAX_DOCUMENT = 32 << 20
-"""Bytes of a plain completion. What is none, or has to be put right, may have those of a document in place of a stream."""
+"""Bytes of an ordinary completion. Any other document, or one that needs edits, may have `stream.MAX_DOCUMENT`."""
 ORDINARY = 64 << 10
-"""Bytes of a document that has no room for too many values (`check_size`)."""
+"""Bytes of a document that is too short to have too many values (`check_size`)."""
 _NO_ERROR = (b"null", b"false", b"{}", b'""', b"[]", b"0")
 _decode = msgspec.json.Decoder(_Completion).decode
 
 
 class DocumentDecoder:
-    """Nothing is known before the body's end. It counts what `ChunkDecoder` counts.
+    """Collects the body and decodes it at its end; has the same counters as `ChunkDecoder`.
 
-    What the client's SDK would read otherwise than we do is changed in the answer, and nothing else.
+    The answer is edited only where the client's SDK would read it differently.
     """
 
     __slots__ = ("_body", "_document", "_fields", "_keep_stop", "_max_event", "_missing", "_other", "_strict", "_taken")
@@ -53,12 +53,12 @@ class DocumentDecoder:
         self._strict = strict
         self._max_event = max_event
         self._keep_stop = keep_stop
-        self._fields = 0  # of another type than they should be
-        self._missing = 0  # finish reasons
+        self._fields = 0  # fields of a wrong type
+        self._missing = 0  # missing finish reasons
         self._taken: frozenset[str] = frozenset()  # ids of the conversation's calls
         self._body: bytes | bytearray = b""
-        self._document = False  # it begins like one
-        self._other: ChunkDecoder | None = None  # reads what is none
+        self._document = False  # the body begins with { or [
+        self._other: ChunkDecoder | None = None  # decodes a body that is not an ordinary completion
 
     @property
     def skipped(self) -> int:
@@ -93,7 +93,7 @@ class DocumentDecoder:
         if not self._document:
             first = data.lstrip(WHITE)[:1]
             if first and first not in b"{[":
-                return self._by_another()
+                return self._by_chunk_decoder()
             self._document = bool(first)
         return []
 
@@ -104,10 +104,10 @@ class DocumentDecoder:
         if len(body) <= ORDINARY and body.count(b"{") + body.count(b"[") <= MAX_DEPTH and (ordinary := _ordinary(body)):
             return ordinary
         check_size(body)
-        completion, plain = self._completion(body)
+        completion, values = self._completion(body)
         choices = completion.choices if completion is not None else None
         if completion is None or not choices:
-            return self._by_another() + self.close()
+            return self._by_chunk_decoder() + self.close()
         usage = completion.usage
         events: list[StreamEvent] = [Started(completion.id or "", completion.model or "")]
         text = _only_text(choices)
@@ -119,17 +119,17 @@ class DocumentDecoder:
             edits = reader.take(choices, usage, events)
             self._missing = reader.finish_missing
         else:
-            return self._by_another() + self.close()
+            return self._by_chunk_decoder() + self.close()
         known = completed(usage) if usage is not None else None
         odd = usage is not None and known != (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
-        if edits is not None or plain is not None or odd:
+        if edits is not None or values is not None or odd:
             self._check_length()
-            plain = parse(body) if plain is None else plain
+            values = parse(body) if values is None else values
             if edits is not None:
-                edits.apply(plain)
+                edits.apply(values)
             if odd:
-                plain["usage"] = {**plain["usage"], **dict(zip(COUNTS, known, strict=True))} if known is not None else None
-            body = encoded(plain)
+                values["usage"] = {**values["usage"], **dict(zip(COUNTS, known, strict=True))} if known is not None else None
+            body = encoded(values)
         events.append(Verbatim(body, whole=True))
         return events
 
@@ -138,27 +138,27 @@ class DocumentDecoder:
             raise UpstreamGarbled(f"The upstream sent a document longer than {openai_stream.MAX_DOCUMENT} bytes that is odd")
 
     def _completion(self, body: bytes) -> tuple[_Completion | None, dict[str, Any] | None]:
-        """The completion, and its plain values where it had to be read field by field; None for what is not just that."""
-        plain: dict[str, Any] | None = None
+        """The completion, or None for anything else; and its parsed values if it had to be read field by field."""
+        values: dict[str, Any] | None = None
         try:
             completion = _decode(body)
         except MALFORMED:
             self._check_length()
             try:
-                plain, odd = fit(parse(body), _Completion)
-                plain = whole_characters(plain)
+                values, odd = fit(parse(body), _Completion)
+                values = whole_characters(values)
             except (ValueError, RecursionError):
                 return None, None
-            completion = msgspec.convert(plain, _Completion)
+            completion = msgspec.convert(values, _Completion)
             self._fields = odd
-        return (completion if bytes(completion.error) in _NO_ERROR else None), plain
+        return (completion if bytes(completion.error) in _NO_ERROR else None), values
 
     def _reader(self) -> ChunkDecoder:
         reader = ChunkDecoder(True, self._strict, EventStream(self._max_event), self._keep_stop)
         reader.distinguish(self._taken)
         return reader
 
-    def _by_another(self) -> list[StreamEvent]:
+    def _by_chunk_decoder(self) -> list[StreamEvent]:
         self._check_length()
         self._other = self._reader()
         body, self._body = bytes(self._body), b""
@@ -166,7 +166,7 @@ class DocumentDecoder:
 
 
 def _ordinary(body: bytes) -> list[StreamEvent]:
-    """The events of an OrdinaryDocument; none for any other."""
+    """The events of an OrdinaryDocument; an empty list for any other."""
     try:
         document = decode_ordinary_document(body)
     except MALFORMED:
@@ -183,8 +183,8 @@ def _ordinary(body: bytes) -> list[StreamEvent]:
     ]
 
 
-def _only_text(choices: list[_Said]) -> str:
-    """What most answers are: one choice, a text and nothing else; "" for others."""
+def _only_text(choices: list[_MessageChoice]) -> str:
+    """The text of an answer with one choice and nothing but text, as most are; "" for others."""
     choice = choices[0]
     message, native = choice.message, choice.finish_reason
     if (
@@ -200,8 +200,8 @@ def _only_text(choices: list[_Said]) -> str:
     return text if type(text) is str and message == Delta(text) else ""
 
 
-def _as_deltas(choices: list[_Said]) -> bool:
-    """Read each message as a delta, its tool calls numbered. False where there is none to be read."""
+def _as_deltas(choices: list[_MessageChoice]) -> bool:
+    """Make each message its choice's delta, with numbered tool calls. False if a choice has no message."""
     for choice in choices:
         if choice.message is None:
             return False

@@ -1,11 +1,11 @@
-"""Frames that differ from one another in nothing but their text, known by their form.
+"""Fast path for frames that differ only in their text: learns the bytes around it and decodes the text alone.
 
-Nearly every chunk of an answer is the one before it with another piece of text. Once one has been parsed, the bytes
-around its text are known, and of a read that has them in their places only the texts are left to be decoded. That a
-form's text is the chunk's is not guessed: what the decoder makes of the form with another text in it decides (`learn`).
-What is not exactly of the form is not known here, and is parsed as ever; so both ways give the same.
+Nearly every chunk of an answer repeats the one before with another piece of text. Once a chunk has been parsed, the bytes
+around its text are its form, and in a read with exactly these bytes only the texts need decoding. Which string is the
+text is not guessed: the decoder must return the probe text that `learn` puts there. Frames of any other form are parsed
+as usual, so both ways give the same events.
 
-OpenAI pads its chunks with `obfuscation`, of any length: its value is left out of account.
+OpenAI pads its chunks with `obfuscation` of varying length: its value is ignored.
 """
 
 import re
@@ -18,9 +18,9 @@ import msgspec
 from sluice.model.events import StreamEvent, TextDelta, Verbatim
 
 PROBE = secrets.token_hex(16)
-"""A text that no model says."""
+"""A text that no model writes."""
 LONGEST = 4 << 10
-"""Bytes of a chunk that is worth knowing: one of a few words has some hundreds."""
+"""Bytes of the longest chunk whose form is learnt: one with a few words has some hundreds."""
 SLOTS = 4
 
 _SLOT = re.compile(rb'"content": ?("(?:[^"\\]|\\.)*")', re.DOTALL)
@@ -33,7 +33,7 @@ _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError)
 
 
 class Form:
-    """A frame is `data: `, what stands before the text's JSON string, the string, what stands behind it, an empty line."""
+    """A frame's form: `data: `, the bytes before the text's JSON string, the string, the bytes after it, an empty line."""
 
     __slots__ = ("_between", "_closing", "_from", "_left", "_opening", "_padded", "_verbatim")
 
@@ -47,16 +47,16 @@ class Form:
         self._verbatim = verbatim
 
     def events(self, data: bytes) -> list[StreamEvent] | None:
-        """The events of `data`, where it is whole frames of this form and nothing else; None where it is not."""
-        plain = _PADDING.sub(_BARE, data) if self._padded else data
+        """The events of `data` if it consists of complete frames of this form, else None."""
+        bare = _PADDING.sub(_BARE, data) if self._padded else data
         start = self._from
-        end = plain.find(self._closing, start)
-        if end < 0 or not plain.startswith(self._opening):
+        end = bare.find(self._closing, start)
+        if end < 0 or not bare.startswith(self._opening):
             return None
         try:
-            if end + self._left != len(plain):
-                return self._many(plain[start:], data)
-            text = _text(plain[start - 1 : end + 1])
+            if end + self._left != len(bare):
+                return self._many(bare[start:], data)
+            text = _text(bare[start - 1 : end + 1])
         except _MALFORMED:
             return None
         if self._verbatim:
@@ -64,8 +64,8 @@ class Form:
         return [TextDelta(text)] if text else []
 
     def _many(self, rest: bytes, data: bytes) -> list[StreamEvent] | None:
-        """`rest`: the frames but for the first one's opening. Without a backslash no text has a quote in it, so that
-        where one ends is plain."""
+        """The events of several frames; `rest` lacks the opening of the first. Without a backslash no text contains a
+        quote, so the frames can be split at their closing bytes."""
         if not rest.endswith(self._closing) or b"\\" in rest:
             return None
         slots = rest[: -self._left].split(self._between)
@@ -79,13 +79,13 @@ class Form:
 
 
 def learn(payload: bytes, text_of: Callable[[bytes], str], *, verbatim: bool) -> Form | None:
-    """The form of a chunk (one line of JSON); None where it has none. `text_of` says what text a payload has, "" where
-    it says anything but text, or is no chunk. `verbatim`: its events are to have the frames with them."""
+    """The form of a chunk (one line of JSON), or None. `text_of` returns the text of a payload, "" if it is no chunk or
+    holds anything else. `verbatim`: the form's events include the frames."""
     if len(payload) > LONGEST or b"\n" in payload:
         return None
-    plain = _PADDING.sub(_BARE, payload)
-    for slot in islice(_SLOT.finditer(plain), SLOTS):
-        before, behind = plain[: slot.start(1)], plain[slot.end(1) :]
+    bare = _PADDING.sub(_BARE, payload)
+    for slot in islice(_SLOT.finditer(bare), SLOTS):
+        before, behind = bare[: slot.start(1)], bare[slot.end(1) :]
         if b"\\" not in before + behind and text_of(before + _PROBED + behind) == PROBE:
-            return Form(before, behind, padded=plain != payload, verbatim=verbatim)
+            return Form(before, behind, padded=bare != payload, verbatim=verbatim)
     return None

@@ -1,6 +1,6 @@
-"""The stream of Chat Completions: chunks of JSON in server-sent events -> events. The other half of `backend`.
+"""Decodes a stream of Chat Completions: chunks of JSON in server-sent events -> events. `backend` writes the requests.
 
-Usage may come on any chunk (the last one counts), most often behind the finish reason. How it ends:
+Usage may come on any chunk (the last one counts), most often after the finish reason. How a stream ends:
 
     a finish reason, then [DONE] or the body's end    complete
     [DONE] behind content, without a finish reason    complete: `stop`, or `tool_calls` where calls were made; counted
@@ -8,15 +8,15 @@ Usage may come on any chunk (the last one counts), most often behind the finish 
     the body's end with none of these                 cut
     a finish reason that means failure                an error (`sluice_plugins.decoding.FAILURES`)
 
-A last frame that is whole JSON counts, though the empty line behind it is missing. `stop` where calls were made is
-`tool_calls`, unless `keep_stop`. The rest of this file's length is vendors: a chunk that msgspec refuses because one
-field is of another type, or half of a surrogate pair, is read field by field (`sluice.wire.lenient`).
+A last frame that is complete JSON counts even without the empty line after it. `stop` where calls were made becomes
+`tool_calls`, unless `keep_stop`. Most of this file handles vendors' deviations: a chunk that msgspec refuses because a
+field has another type, or holds half of a surrogate pair, is read field by field (`sluice.wire.lenient`).
 
-Verbatim: the frames come back as they were, but for the terminator, errors, malformed frames, comments and the chunk
-that carries nothing but usage (not every client asked for it; it is in `Finished`). A frame that the client's SDK would
-read otherwise than we do is written anew, with no more changed than has to be: fields of another type, halves of
-surrogate pairs, usage beside a choice, tool calls whose indexes or ids do not tell them apart, `stop` behind calls. A
-frame that ends in the name of a call is held back until the next one comes, which may go on with the name.
+Verbatim: the frames are returned unmodified, except for the terminator, errors, malformed frames, comments and the chunk
+that carries nothing but usage (not every client requested it; it is in `Finished`). A frame that the client's SDK would
+read differently is re-encoded with the fewest possible changes: fields of another type, halves of surrogate pairs, usage
+beside a choice, tool calls with ambiguous indexes or ids, `stop` after calls. A frame that ends in the name of a call is
+held back until the next one comes, which may continue the name.
 
 Standard: https://platform.openai.com/docs/api-reference/chat-streaming
 """
@@ -53,13 +53,13 @@ from sluice_plugins.openai.form import Form, learn
 
 FRAMING = len(b"data: \n\n")
 MAX_DOCUMENT = 12 << 20
-"""Bytes of an answer that came whole where a stream was asked for: no step of its reading keeps the interpreter 100 ms."""
+"""Bytes of a whole answer sent in place of a stream, chosen so that no step of decoding blocks the loop for 100 ms."""
 WHITE = b"\xef\xbb\xbf \t\r\n"
-"""What may stand before all else, a byte order mark included."""
+"""Bytes that may precede a body: white space and a byte order mark."""
 MAX_CHOICES = 128
-"""Choices of one answer that are passed on."""
+"""Most choices of one answer."""
 FORMS = 50
-"""Forms that are learnt of one answer at most (`openai.form`): some vendors' change every second, or every time."""
+"""Most forms learnt from one answer (`openai.form`): some vendors change theirs every second, or with every chunk."""
 
 FINISH: dict[str, FinishReason] = {
     "stop": "stop",
@@ -79,14 +79,14 @@ FINISH: dict[str, FinishReason] = {
 
 
 TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
-"""The fields of a delta that are pieces of a text."""
+"""The fields of a delta that hold pieces of text."""
 COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 _DROPPED: Any = object()
 
 
-class _Said:
-    """What one choice has said so far. `native` is its finish reason, "" until there is one; `legacy`: it called a function
-    by `function_call`."""
+class _ChoiceState:
+    """One choice as received so far. `native` is its finish reason, "" until there is one; `content`: it has text,
+    reasoning or calls; `legacy`: it called a function by the deprecated `function_call`."""
 
     __slots__ = ("calls", "content", "legacy", "native")
 
@@ -101,7 +101,7 @@ class _Said:
         return self.calls is not None and any(call.started or call.name for call in self.calls.made)
 
     def reason(self, *, keep_stop: bool) -> FinishReason:
-        """Why it ended. Callers end their tool loop on `stop`, so that where calls were made it is `tool_calls`."""
+        """The finish reason for the client: clients end their tool loop on `stop`, so after calls it is `tool_calls`."""
         reason = FINISH.get(self.native.lower(), "stop")
         if reason == "stop" and self.calls is not None and self.called and not keep_stop:
             return "tool_calls"
@@ -109,7 +109,7 @@ class _Said:
 
 
 class Edits:
-    """What must be changed in a chunk (or a whole answer) before it is passed on, by where it stands."""
+    """Changes to make in a chunk (or a whole answer) before it is forwarded, each at its path in the JSON."""
 
     __slots__ = ("_calls", "_changes")
 
@@ -127,13 +127,13 @@ class Edits:
         self._changes.append((path, value or _DROPPED))
 
     def more_calls(self, calls: list[dict[str, Any]], choice: int) -> None:
-        """Add pieces of calls to the delta of the choice at this position."""
+        """Append entries to `tool_calls` in the delta of the choice at this position."""
         self._calls.append((choice, calls))
 
-    def apply(self, plain: Any) -> None:
+    def apply(self, document: Any) -> None:
         thinned: list[list[Any]] = []
         for (*way, last), value in self._changes:
-            at = plain
+            at = document
             for step in way:
                 at = at[step]
             if value is not _DROPPED:
@@ -141,10 +141,10 @@ class Edits:
             elif type(at) is dict:
                 at.pop(last, None)
             else:
-                at[last] = _DROPPED  # until nothing is to be found by its place any more
+                at[last] = _DROPPED  # removed below: the other paths count this place
                 thinned.append(at)
         for position, calls in self._calls:
-            choice = plain["choices"][position]
+            choice = document["choices"][position]
             delta = choice["delta"] = choice.get("delta") or {}
             delta["tool_calls"] = [*(delta.get("tool_calls") or ()), *calls]
         for entries in thinned:
@@ -152,16 +152,16 @@ class Edits:
 
 
 class _Named(msgspec.Struct, frozen=True, gc=False, eq=False):
-    """A call whose name may go on: its choice's calls, and the positions of choice and call in its chunk."""
+    """A call whose name the next chunk may continue; `choice` and `place` are its positions in the chunk."""
 
     calls: Calls
     call: Call
     choice: int
     place: int
 
-    def told(self, events: list[StreamEvent]) -> None:
+    def announce(self, events: list[StreamEvent]) -> None:
         if self.calls.naming is self.call:
-            self.calls.told(events)
+            self.calls.announce(events)
 
 
 def _event_stream() -> sse.EventStream:
@@ -169,11 +169,11 @@ def _event_stream() -> sse.EventStream:
 
 
 class ChunkDecoder(msgspec.Struct, eq=False):
-    """Bytes of one response -> events; `stream` cuts them into events.
+    """Decodes the bytes of one response into events; `stream` splits them into server-sent events.
 
-    `skipped` counts malformed events that were passed over (see `OpenAI.strict`), `skipped_fields` fields of another type
-    than they should be, `finish_missing` answers that ended without a finish reason (0 or 1). `new_id` makes the ids of
-    calls that have none, where frames are passed on.
+    `skipped` counts malformed events that were ignored (see `OpenAI.strict`), `skipped_fields` fields of a wrong type,
+    `finish_missing` answers without a finish reason (0 or 1). `new_id` makes ids for calls that have none, where frames
+    are forwarded.
     """
 
     verbatim: bool = False
@@ -187,28 +187,28 @@ class ChunkDecoder(msgspec.Struct, eq=False):
     finish_missing: int = 0
     _taken: frozenset[str] = frozenset()  # ids of the conversation's calls
     _document: bytearray | None = None
-    _first: bytes = b""  # the body's first byte that is not white space: tells a stream from a document
+    _first: bytes = b""  # the body's first byte that is not white space: a document begins with { or [
     _error: UpstreamError | None = None
-    _failure: UpstreamError | None = None  # what the finish reason of the chunk under way means
+    _failure: UpstreamError | None = None  # set by a finish reason of the current chunk that means failure
     _started: bool = False
     _done: bool = False
     _usage: ReportedUsage | None = None
-    _said: _Said | None = None  # of choice 0
-    _others: dict[int, _Said] = {}
-    _ordinary: bool = True  # every chunk was an OrdinaryChunk so far
-    _as_it_came: bool = True  # the chunk under way has nothing to be changed, and no frame is held back
-    _edits: Edits | None = None  # of the chunk under way
+    _main: _ChoiceState | None = None  # choice 0
+    _others: dict[int, _ChoiceState] = {}
+    _ordinary: bool = True  # every chunk so far was an OrdinaryChunk
+    _as_it_came: bool = True  # the current chunk needs no change, and no frame is held back
+    _edits: Edits | None = None  # of the current chunk
     _held: list[bytes] = []  # frames that end in the name of a call
     _held_at: "_Named | None" = None  # the call, and where it stands in the first of them
-    _joined: str = ""  # the name that the chunk under way has gone on with
-    _naming: "_Named | None" = None  # the last call whose name began in the chunk under way
-    _like: bytes = b""  # a chunk that was passed on, for what is made in its likeness
+    _joined: str = ""  # a held call's name so far, continued by the current chunk
+    _naming: "_Named | None" = None  # the last call whose name began in the current chunk
+    _like: bytes = b""  # the first forwarded chunk: `_end_chunk` copies its head
     _halves: Halves | None = None
     _form: Form | None = None
-    _texts: int = 0  # reads that ended in a text of no known form
+    _texts: int = 0  # reads since the last form was learnt that ended in text
     _forms_left: int = FORMS
 
-    __repr__ = object.__repr__  # it holds what was said
+    __repr__ = object.__repr__  # the fields hold the model's text
 
     @property
     def reported(self) -> Usage | None:
@@ -267,18 +267,18 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         return []
 
     def _odd_frames(self, body: bytes) -> list[bytes]:
-        """The payloads of frames that are not all one `data: ` line."""
+        """The payloads of frames of which some are not a single `data: ` line."""
         events = map(self.stream.event, body.split(sse.END))
         return [_as_error(event.data) if event.event == "error" else event.data for event in events if event is not None]
 
     def _last_frame(self) -> list[bytes]:
-        """The payload behind the last empty line, where it is whole."""
+        """The payload after the last empty line, if it is complete."""
         found = self._odd_frames(self.stream.close())
         return [payload for payload in found if payload.strip() == b"[DONE]" or is_object(payload)]
 
     def _batch(self, payloads: list[bytes], body: bytes | None, *, closing: bool = False) -> list[StreamEvent]:
-        """The events of one read. `body` holds exactly these payloads' frames, None where it holds anything else.
-        `closing`: nothing will follow."""
+        """The events of one read. `body`: the bytes of exactly these payloads' frames, None if there was anything else.
+        `closing`: the body has ended."""
         events: list[StreamEvent] = []
         passed: list[bytes] = []
         try:
@@ -303,7 +303,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         return events
 
     def _learn(self, payload: bytes) -> None:
-        """The next reads may well be of this one's form. An answer of one token is not worth the while."""
+        """Learn the form of this chunk, since the next reads likely have it; not for an answer of a single token."""
         self._texts += 1
         if self._texts > 1 and self._forms_left and self._error is None and self._is_settled:
             self._texts = 0
@@ -312,13 +312,13 @@ class ChunkDecoder(msgspec.Struct, eq=False):
 
     @property
     def _is_settled(self) -> bool:
-        """Whether nothing waits for the next chunk: half a surrogate pair, or a name that may go on."""
-        said = self._said
-        named = said is None or said.calls is None or said.calls.naming is None
+        """Whether nothing depends on the next chunk: neither half a surrogate pair nor an unfinished name."""
+        state = self._main
+        named = state is None or state.calls is None or state.calls.naming is None
         return named and self._held_at is None and (self._halves is None or not self._halves.pending)
 
     def _chunk(self, payload: bytes, events: list[StreamEvent], passed: list[bytes]) -> None:
-        """Translate one chunk, and add what is to be forwarded to `passed`."""
+        """Decode one chunk into `events`, and append the payload to forward to `passed`."""
         if payload == b"[DONE]":
             self._finish(events, passed)
             return
@@ -328,7 +328,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         try:
             chunk = decode_ordinary(payload)
         except MALFORMED:
-            self._ordinary = False  # nor will the next ones be
+            self._ordinary = False  # a vendor keeps its form: the next chunks will not be ordinary either
             self._any_chunk(payload, events, passed)
             return
         if not chunk.choices:
@@ -341,39 +341,39 @@ class ChunkDecoder(msgspec.Struct, eq=False):
             self._any_chunk(payload, events, passed)
             return
         choice = chunk.choices[0]
-        said = self._said
-        if said is None:
-            said = self._begin(chunk.id, chunk.model, events)
+        state = self._main
+        if state is None:
+            state = self._begin(chunk.id, chunk.model, events)
         content = choice.delta.content
         if content:
-            said.content = True
+            state.content = True
             events.append(TextDelta(content))
         if choice.finish_reason:
-            said.native = choice.finish_reason
+            state.native = choice.finish_reason
         if self.verbatim:
             passed.append(payload)
 
-    def _begin(self, id: str | None, model: str | None, events: list[StreamEvent]) -> _Said:
-        """The first chunk with a choice has come."""
+    def _begin(self, id: str | None, model: str | None, events: list[StreamEvent]) -> _ChoiceState:
+        """Handle the first chunk with a choice."""
         if not self._started:
             self._started = True
             events.append(Started(id or "", model or ""))
-        self._said = said = _Said()
-        return said
+        self._main = state = _ChoiceState()
+        return state
 
     def _any_chunk(self, payload: bytes, events: list[StreamEvent], passed: list[bytes]) -> None:
-        """A chunk that is more than an OrdinaryChunk, or less."""
-        plain: dict[str, Any] | None = None
+        """Decode a chunk that is not an OrdinaryChunk."""
+        values: dict[str, Any] | None = None
         try:
             chunk = _decode(payload) if self._halves is None or not self._halves.pending else None
         except MALFORMED:
             chunk = None
         if chunk is None:
-            plain = self._mended(payload)
-            if plain is None:
+            values = self._mended(payload)
+            if values is None:
                 self._not_a_chunk(payload, events, passed)
                 return
-            chunk = msgspec.convert(plain, Chunk)
+            chunk = msgspec.convert(values, Chunk)
         if chunk.error:
             raise told_error(payload) or stream_error({"error": chunk.error})
         usage = chunk.usage
@@ -385,66 +385,68 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         if not choices:
             if self._without_choices(chunk, payload) and self.verbatim:
                 self._release(events, passed)
-                passed.append(payload if plain is None else encoded(plain))
+                passed.append(payload if values is None else encoded(values))
             return
-        if choices[0].delta is None and (self._said is None or not self._said.content) and (whole := _whole_answer(payload)):
+        if choices[0].delta is None and (self._main is None or not self._main.content) and (whole := _whole_answer(payload)):
             self._chunk(whole, events, passed)
             return
         if not self._started:
             self._started = True
             events.append(Started(chunk.id or "", chunk.model or ""))
         if len(choices) == 1 and choices[0].index == 0:
-            said = self._said
-            if said is None:
-                said = self._said = _Said()
-            self._choice(choices[0], said, events)
+            state = self._main
+            if state is None:
+                state = self._main = _ChoiceState()
+            self._choice(choices[0], state, events)
         else:
             self._several(choices, events)
-        if self._as_it_came and plain is None and usage is None:
+        if self._as_it_came and values is None and usage is None:
             if self.verbatim:
                 passed.append(payload)
             return
         if self.verbatim:
-            self._pass_on(payload, plain, chunk, events, passed)
+            self._pass_on(payload, values, chunk, events, passed)
         if self._failure is not None:
             raise self._failure
 
     def _several(self, choices: Sequence[Choice], events: list[StreamEvent]) -> None:
-        """A chunk's choices, or one that is not choice 0 by its own word. Only of choice 0 there are events."""
+        """Handle several choices, or a single one without the index 0. Only choice 0 makes events."""
         for position, choice in enumerate(choices):
             if not choice.index:
                 if choice.index is None and self.verbatim:
                     self._edit().set(0, "choices", position, "index")
-                self._choice(choice, self._said or self._choice_of(0), events, position)
+                self._choice(choice, self._main or self._choice_of(0), events, position)
             elif self.verbatim:
                 self._choice(choice, self._choice_of(choice.index), [], position)
 
-    def _choice_of(self, index: int) -> _Said:
-        """The choice with this index, which begins now or has begun."""
+    def _choice_of(self, index: int) -> _ChoiceState:
+        """The state of the choice with this index, created if it is new. Raises UpstreamGarbled beyond MAX_CHOICES."""
         if not index:
-            self._said = self._said or _Said()
-            return self._said
-        said = self._others.get(index)
-        if said is None:
+            self._main = self._main or _ChoiceState()
+            return self._main
+        state = self._others.get(index)
+        if state is None:
             if len(self._others) >= MAX_CHOICES:
                 raise UpstreamGarbled(f"The upstream sent more than {MAX_CHOICES} choices")
-            said = self._others[index] = _Said()
-        return said
+            state = self._others[index] = _ChoiceState()
+        return state
 
-    def _choice(self, choice: Choice, said: _Said, events: list[StreamEvent], position: int = 0, key: str = "delta") -> None:
-        """`position` in the chunk, for what has to be edited in it; `key`: what holds its delta there."""
+    def _choice(
+        self, choice: Choice, state: _ChoiceState, events: list[StreamEvent], position: int = 0, key: str = "delta"
+    ) -> None:
+        """Handle one choice. `position` is its place in the chunk, `key` the field that holds its delta there (for edits)."""
         delta = choice.delta
         if delta is not None:
-            calls = said.calls
+            calls = state.calls
             if calls is not None and calls.naming is not None and not delta.tool_calls:
-                calls.told(events)
+                calls.announce(events)
             reasoning = delta.reasoning_content or delta.reasoning
             if reasoning:
                 events.append(ReasoningDelta(reasoning))
-                said.content = True
+                state.content = True
             content = delta.content
             if content:
-                said.content = True
+                state.content = True
                 if type(content) is str:
                     events.append(TextDelta(content))
                 else:
@@ -453,20 +455,20 @@ class ChunkDecoder(msgspec.Struct, eq=False):
                         self._edit().set(text, "choices", position, key, "content")
             if delta.refusal:
                 events.append(TextDelta(delta.refusal))
-                said.content = True
+                state.content = True
             if delta.tool_calls:
                 for place, call in enumerate(delta.tool_calls):
                     if calls is not None and calls.goes_on(call, events):
                         continue
-                    if not call.says_something:
-                        self._say_nothing(call, said, position, key, place)
+                    if not call.has_content:
+                        self._drop_empty_call(call, state, position, key, place)
                         continue
-                    self._tool_call(call, said, events, position, key, "tool_calls", place)
-            if delta.function_call is not None and delta.function_call.says_something:
-                said.legacy = True
-                self._tool_call(ToolCallPart(function=delta.function_call), said, events, position, key, "function_call")
+                    self._tool_call(call, state, events, position, key, "tool_calls", place)
+            if delta.function_call is not None and delta.function_call.has_content:
+                state.legacy = True
+                self._tool_call(ToolCallPart(function=delta.function_call), state, events, position, key, "function_call")
         if choice.finish_reason:
-            self._end(choice.finish_reason, position, key, said, events)
+            self._end(choice.finish_reason, position, key, state, events)
             if self._failure is not None and choice.error:
                 self._failure = stream_error({"error": choice.error})
         if choice.usage is not None:
@@ -474,54 +476,56 @@ class ChunkDecoder(msgspec.Struct, eq=False):
             if self.verbatim:
                 self._edit().drop("choices", position, "usage")
 
-    def _say_nothing(self, delta: ToolCallPart, said: _Said, position: int, key: str, place: int) -> None:
-        """An entry without anything in it is taken away, where an SDK would make a call of it."""
-        known = delta.index is not None and said.calls is not None and delta.index < len(said.calls.made)
+    def _drop_empty_call(self, delta: ToolCallPart, state: _ChoiceState, position: int, key: str, place: int) -> None:
+        """Drop an empty entry of `tool_calls` if an SDK would make a call of it."""
+        known = delta.index is not None and state.calls is not None and delta.index < len(state.calls.made)
         if self.verbatim and (key == "message" or not known):
             self._edit().drop("choices", position, key, "tool_calls", place)
 
-    def _tool_call(self, delta: ToolCallPart, said: _Said, events: list[StreamEvent], position: int, *path: str | int) -> None:
-        """One entry of a delta's calls, at `path` of the choice at `position`."""
-        if said.calls is None:
-            said.calls = Calls(self.new_id if self.verbatim else None, self._taken)
-        said.content = True
-        calls = said.calls
-        told = calls.take(delta, events)
+    def _tool_call(
+        self, delta: ToolCallPart, state: _ChoiceState, events: list[StreamEvent], position: int, *path: str | int
+    ) -> None:
+        """Handle one entry of a delta's calls, at `path` of the choice at `position`."""
+        if state.calls is None:
+            state.calls = Calls(self.new_id if self.verbatim else None, self._taken)
+        state.content = True
+        calls = state.calls
+        normalized = calls.take(delta, events)
         self._form = None
         legacy = path[-1] == "function_call"
         if legacy:
-            calls.told(events)
+            calls.announce(events)
         if not self.verbatim:
             return
-        call, function = told.call, delta.function
+        call, function = normalized.call, delta.function
         if not legacy:
-            if told.joined:
-                self._joined = told.joined
-            elif calls.naming is call and told.name:
+            if normalized.joined:
+                self._joined = normalized.joined
+            elif calls.naming is call and normalized.name:
                 self._naming = _Named(calls, call, position, int(path[-1]))
                 self._as_it_came = False
             if path[0] == "message":
                 call.place = int(path[-1])
             elif delta.index != call.index:
                 self._edit().set(call.index, "choices", position, *path, "index")
-            if told.id != (delta.id or "") and (told.id or delta.id != call.id or self._edits is not None):
-                self._edit().set_or_drop(told.id, "choices", position, *path, "id")
-            # openai's helper for JavaScript refuses a call with an index and without a type; one without either it passes over
-            if told.id and not delta.type and self._edits is not None:
+            if normalized.id != (delta.id or "") and (normalized.id or delta.id != call.id or self._edits is not None):
+                self._edit().set_or_drop(normalized.id, "choices", position, *path, "id")
+            # openai's helper for JavaScript refuses a call with an index but no type; one without either it ignores
+            if normalized.id and not delta.type and self._edits is not None:
                 self._edits.set("function", "choices", position, *path, "type")
         if function is None:
             return
         place = ("choices", position, *path) if legacy else ("choices", position, *path, "function")
-        if told.name != (function.name or "") and not (legacy and not told.name):
-            self._edit().set_or_drop(told.name, *place, "name")
+        if normalized.name != (function.name or "") and not (legacy and not normalized.name):
+            self._edit().set_or_drop(normalized.name, *place, "name")
         arguments = function.arguments
-        if path[0] == "message" and type(arguments) is not str and not told.arguments:
+        if path[0] == "message" and type(arguments) is not str and not normalized.arguments:
             call.empty = True
-        elif arguments is not None and told.arguments != arguments:
-            self._edit().set(told.arguments, *place, "arguments")
+        elif arguments is not None and normalized.arguments != arguments:
+            self._edit().set(normalized.arguments, *place, "arguments")
 
-    def _end(self, native: str, position: int, key: str, said: _Said, events: list[StreamEvent]) -> None:
-        """The choice's finish reason."""
+    def _end(self, native: str, position: int, key: str, state: _ChoiceState, events: list[StreamEvent]) -> None:
+        """Handle the choice's finish reason."""
         failure = failure_of(native) if native not in FINISH else None
         if failure is not None:
             self._failure = failure
@@ -529,23 +533,23 @@ class ChunkDecoder(msgspec.Struct, eq=False):
             if self.verbatim:
                 self._edit().set(None, "choices", position, "finish_reason")
             return
-        said.native = native
-        if said.calls is None:
+        state.native = native
+        if state.calls is None:
             return
-        said.calls.told(events)
-        empty = said.calls.without_arguments()
+        state.calls.announce(events)
+        empty = state.calls.without_arguments()
         for call in empty:
             call.empty, call.worded = False, True
             events.append(ToolCallDelta(call.index, "{}"))
         if not self.verbatim:
             return
-        if empty and key == "delta" and not said.legacy:
+        if empty and key == "delta" and not state.legacy:
             self._edit().more_calls([{"index": call.index, "function": {"arguments": "{}"}} for call in empty], position)
-        elif empty and not said.legacy:
+        elif empty and not state.legacy:
             for call in empty:
                 self._edit().set("{}", "choices", position, key, "tool_calls", call.place, "function", "arguments")
-        if FINISH.get(native.lower(), "stop") == "stop" and said.called and not self.keep_stop:
-            self._edit().set("function_call" if said.legacy else "tool_calls", "choices", position, "finish_reason")
+        if FINISH.get(native.lower(), "stop") == "stop" and state.called and not self.keep_stop:
+            self._edit().set("function_call" if state.legacy else "tool_calls", "choices", position, "finish_reason")
 
     def _edit(self) -> Edits:
         if self._edits is None:
@@ -554,23 +558,23 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         return self._edits
 
     def _pass_on(
-        self, payload: bytes, plain: dict[str, Any] | None, chunk: Chunk, events: list[StreamEvent], passed: list[bytes]
+        self, payload: bytes, values: dict[str, Any] | None, chunk: Chunk, events: list[StreamEvent], passed: list[bytes]
     ) -> None:
-        """Forward a chunk: as it came, or with what has to be changed; or hold it back for its name's sake."""
+        """Forward a chunk, unmodified or edited; or hold it back because the next one may continue a call's name."""
         edits, self._edits = self._edits, None
         self._as_it_came = True
         if chunk.usage is not None:
-            bare = without_known_object(payload, b'"usage"') if edits is None and plain is None else None
+            bare = without_known_object(payload, b'"usage"') if edits is None and values is None else None
             if bare is not None:
                 payload = bare
             else:
                 edits = edits or Edits()
                 edits.drop("usage")
-        if edits is not None or plain is not None:
-            plain = _plain(payload) if plain is None else plain
+        if edits is not None or values is not None:
+            values = _values(payload) if values is None else values
             if edits is not None:
-                edits.apply(plain)
-            payload = encoded(plain)
+                edits.apply(values)
+            payload = encoded(values)
         naming, self._naming = self._naming, None
         joined, self._joined = self._joined, ""
         held_at = self._held_at
@@ -589,32 +593,32 @@ class ChunkDecoder(msgspec.Struct, eq=False):
             passed.append(payload)
 
     def _release(self, events: list[StreamEvent], passed: list[bytes]) -> None:
-        """Forward what was held back: the name is complete."""
+        """Forward the frames that were held back: the name is complete."""
         held_at, self._held_at = self._held_at, None
         if held_at is not None:
             passed += self._held
             self._held.clear()
-            held_at.told(events if self._said is not None and held_at.calls is self._said.calls else [])
+            held_at.announce(events if self._main is not None and held_at.calls is self._main.calls else [])
 
     def _mended(self, payload: bytes) -> dict[str, Any] | None:
-        """The chunk that msgspec refused, field by field; None for what is no JSON object."""
+        """Decode a chunk that msgspec refused, field by field; None if it is not a JSON object."""
         try:
             value = parse(payload)
             if type(value) is list and len(value) == 1:
                 value = value[0]
-            plain, odd = fit(value, Chunk)
+            values, odd = fit(value, Chunk)
             if self._halves is not None or b"\\u" in payload:
-                self._join_halves(plain)
-                plain = whole_characters(plain)
+                self._join_halves(values)
+                values = whole_characters(values)
         except (ValueError, RecursionError):
             return None
         self.skipped_fields += odd
-        return plain
+        return values
 
-    def _join_halves(self, plain: dict[str, Any]) -> None:
-        """Join the halves of surrogate pairs that stand in two chunks; at a choice's end, each that is left is U+FFFD."""
+    def _join_halves(self, values: dict[str, Any]) -> None:
+        """Join surrogate pairs split over two chunks; a half that is left at its choice's end becomes U+FFFD."""
         halves = self._halves = self._halves or Halves()
-        for choice in plain.get("choices") or ():
+        for choice in values.get("choices") or ():
             number, delta = choice.get("index") or 0, choice.get("delta")
             if type(delta) is dict:
                 for name in TEXTS:
@@ -628,7 +632,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
             self._form = None
 
     def _counted(self, usage: ReportedUsage, known: ReportedUsage | None) -> ReportedUsage:
-        """The last word counts; what says nothing of it is left as it was."""
+        """The newest usage, with the fields it lacks taken from the one before."""
         if known is not None and (usage.prompt_tokens is None or usage.completion_tokens is None):
             for name in ReportedUsage.__struct_fields__:
                 if getattr(usage, name) is None:
@@ -636,7 +640,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         return usage
 
     def _without_choices(self, chunk: Chunk, payload: bytes) -> bool:
-        """Azure's verdict on the prompt is a chunk like any other; usage alone is withheld; anything else is none of ours."""
+        """Whether to forward a chunk without choices: Azure's content filter results are, usage alone is not."""
         if chunk.usage is None or b'"base_resp"' in payload:
             error = told_error(payload)
             if error is not None:
@@ -658,14 +662,14 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         self.skipped += 1
 
     def _finish(self, events: list[StreamEvent], passed: list[bytes], *, closing: bool = False) -> None:
-        """The stream's end, by its terminator or (`closing`) the body's end."""
-        said = self._said
-        if said is None:
+        """End the stream, by its terminator or (`closing`) the body's end. Raises UpstreamTruncated if it was cut."""
+        state = self._main
+        if state is None:
             raise self._cut()
-        native = said.native
+        native = state.native
         if not native:
             ended = not closing or (self.usage_is_end and self._usage is not None)
-            if not said.content or not ended:
+            if not state.content or not ended:
                 raise self._cut()
             self.finish_missing = 1
         if not native or self._others:
@@ -674,19 +678,19 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         self._form = None
         if self._held_at is not None:
             self._release(events, passed)
-        events.append(Finished(said.reason(keep_stop=self.keep_stop), _usage(self._usage), native))
+        events.append(Finished(state.reason(keep_stop=self.keep_stop), _usage(self._usage), native))
 
     def _make_ends(self, events: list[StreamEvent], passed: list[bytes]) -> None:
-        """Say why they ended for the choices whose provider has not, by a chunk in the likeness of its own."""
-        every = {0: self._said, **self._others}
-        open_ = {index: said for index, said in every.items() if said is not None and not said.native}
+        """Add a chunk with finish reasons for the choices that have none."""
+        every = {0: self._main, **self._others}
+        open_ = {index: state for index, state in every.items() if state is not None and not state.native}
         if open_:
-            reasons = {index: "tool_calls" if said.called else "stop" for index, said in open_.items()}
+            reasons = {index: "tool_calls" if state.called else "stop" for index, state in open_.items()}
             self._chunk(_end_chunk(self._like or b"".join(passed[:1]), reasons), events, passed)
 
     def take(self, choices: Sequence[Choice], usage: ReportedUsage | None, events: list[StreamEvent]) -> Edits | None:
-        """A whole answer's choices at once: what follows `Started`. Returns what must be changed in the answer, by paths
-        from its top. Raises UpstreamError where a choice has failed, UpstreamTruncated where nothing was said."""
+        """Decode the choices of a whole answer into the events after `Started`. Returns the edits that the answer needs,
+        None for none. Raises UpstreamError if a choice failed, UpstreamTruncated for an answer without content."""
         self._started = True
         if usage is not None:
             self._usage = usage
@@ -701,26 +705,26 @@ class ChunkDecoder(msgspec.Struct, eq=False):
             else:
                 self._choice(choice, self._choice_of(choice.index), [], position, "message")
             self._whole_end(choice, position, events)
-        said = self._said
+        state = self._main
         if self._failure is not None:
             raise self._failure
-        if said is None or not said.native:
+        if state is None or not state.native:
             raise self._cut()
         self._done = True
         reported = _usage(self._usage)
-        native = said.native if not self.finish_missing else ""
-        events.append(Finished(said.reason(keep_stop=self.keep_stop), reported, native))
+        native = state.native if not self.finish_missing else ""
+        events.append(Finished(state.reason(keep_stop=self.keep_stop), reported, native))
         return self._edits
 
     def _whole_end(self, choice: Choice, position: int, events: list[StreamEvent]) -> None:
-        """A whole answer's choice has ended, whether or not it says why."""
-        said = self._choice_of(choice.index or 0)
-        if said.native or self._failure is not None or not said.content:
+        """End a choice of a whole answer that has no finish reason."""
+        state = self._choice_of(choice.index or 0)
+        if state.native or self._failure is not None or not state.content:
             return
         self.finish_missing = 1
-        reason = "tool_calls" if said.called else "stop"
+        reason = "tool_calls" if state.called else "stop"
         self._edit().set(reason, "choices", position, "finish_reason")
-        self._end(reason, position, "message", said, events if not choice.index else [])
+        self._end(reason, position, "message", state, events if not choice.index else [])
 
     def _cut(self) -> UpstreamError:
         if self._started or (self._first in b"deir:" and not self.skipped):
@@ -729,7 +733,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
 
 
 def _text_of(payload: bytes) -> str:
-    """What a chunk says where that is text and nothing else, and it is passed on as it is; else ""."""
+    """The text of a chunk that holds nothing else and is forwarded unmodified; "" for any other."""
     decoder = ChunkDecoder(verbatim=True)
     decoder._started = True
     events: list[StreamEvent] = []
@@ -738,27 +742,27 @@ def _text_of(payload: bytes) -> str:
         decoder._chunk(payload, events, passed)
     except UpstreamError:
         return ""
-    said = decoder._said
+    state = decoder._main
     match events:
         case [TextDelta(text=text)] if (
-            passed == [payload] and decoder._usage is None and said is not None and _only_texts(said)
+            passed == [payload] and decoder._usage is None and state is not None and _only_texts(state)
         ):
             return text
         case _:
             return ""
 
 
-def _only_texts(said: _Said | None) -> bool:
-    return said is not None and not said.native and said.calls is None
+def _only_texts(state: _ChoiceState | None) -> bool:
+    return state is not None and not state.native and state.calls is None
 
 
 def _parts(parts: Sequence[ContentPart], events: list[StreamEvent]) -> str | None:
-    """Add the events of content that is a list of parts. Returns its text, where it is nothing else."""
-    plain = True
+    """Append the events of content that is a list of parts. Returns its text if it has nothing else, else None."""
+    only_text = True
     for part in parts:
         if part.text:
             events.append(TextDelta(part.text))
-        plain = plain and part.thinking is None and (part.text is not None or part.type in ("text", ""))
+        only_text = only_text and part.thinking is None and (part.text is not None or part.type in ("text", ""))
         match part.thinking:
             case None | "":
                 pass
@@ -766,7 +770,7 @@ def _parts(parts: Sequence[ContentPart], events: list[StreamEvent]) -> str | Non
                 events.append(ReasoningDelta(text))
             case thoughts:
                 events.extend(ReasoningDelta(thought.text) for thought in thoughts if thought.text)
-    return "".join(part.text or "" for part in parts) if plain else None
+    return "".join(part.text or "" for part in parts) if only_text else None
 
 
 def finished(native: str, usage: ReportedUsage | None) -> Finished:
@@ -774,46 +778,46 @@ def finished(native: str, usage: ReportedUsage | None) -> Finished:
 
 
 def _usage(usage: ReportedUsage | None) -> Usage | None:
-    """What a provider reports. Of input, output and their total, any two say the third; None where too little is said."""
+    """The reported usage. Any two of input, output and total give the third; None if too little is reported."""
     if usage is None:
         return None
-    given, said, total = usage.prompt_tokens, usage.completion_tokens, usage.total_tokens or 0
-    if given is None and said is None:
-        given, said = usage.input_tokens, usage.output_tokens
-    if given is None and said is None:
+    read, written, total = usage.prompt_tokens, usage.completion_tokens, usage.total_tokens or 0
+    if read is None and written is None:
+        read, written = usage.input_tokens, usage.output_tokens
+    if read is None and written is None:
         return None
-    if given is None:
-        given = max(0, total - (said or 0))
-    elif said is None:
-        said = max(0, total - given)
+    if read is None:
+        read = max(0, total - (written or 0))
+    elif written is None:
+        written = max(0, total - read)
     cached = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details is not None else None
     reasoning = usage.completion_tokens_details.reasoning_tokens if usage.completion_tokens_details is not None else None
     return Usage(
-        input=given,
-        output=said or 0,
+        input=read,
+        output=written or 0,
         cached_input=cached or usage.cached_tokens or usage.prompt_cache_hit_tokens or 0,
         reasoning=reasoning or 0,
-        total=total if total != given + (said or 0) else 0,
+        total=total if total != read + (written or 0) else 0,
     )
 
 
 def completed(usage: ReportedUsage) -> tuple[int, int, int] | None:
-    """The three counts that every client of the dialect reads (COUNTS); None where too little is said for that, or what
-    is not to be believed."""
+    """The three counts that every client of the dialect reads (COUNTS); None if too little is reported, or numbers that
+    cannot be true (`believed`)."""
     known = _usage(usage)
     known = None if known is None else believed(known)
     return None if known is None else (known.input, known.output, known.tokens)
 
 
 def _renamed(payload: bytes, name: str, choice: int, call: int) -> bytes:
-    """A chunk with another name of the call at this place."""
-    plain = _plain(payload)
-    plain["choices"][choice]["delta"]["tool_calls"][call]["function"]["name"] = name
-    return encoded(plain)
+    """The chunk with the name of one call replaced."""
+    values = _values(payload)
+    values["choices"][choice]["delta"]["tool_calls"][call]["function"]["name"] = name
+    return encoded(values)
 
 
-def _plain(payload: bytes) -> Any:
-    """The values of a chunk that is to be written anew. Raises UpstreamGarbled for one beyond what is read of any text."""
+def _values(payload: bytes) -> Any:
+    """The parsed chunk, to be edited and encoded again. Raises UpstreamGarbled for one that `parse` refuses."""
     try:
         return parse(payload)
     except ValueError as error:
@@ -821,7 +825,7 @@ def _plain(payload: bytes) -> Any:
 
 
 def _end_chunk(like: bytes, reasons: dict[int, str]) -> bytes:
-    """The chunk that tells choices' finish reasons, with the head of another one."""
+    """A chunk with finish reasons by choice, and the head (id, model …) of the chunk `like`."""
     try:
         head = parse(like) if like else {}
     except ValueError:
@@ -832,8 +836,8 @@ def _end_chunk(like: bytes, reasons: dict[int, str]) -> bytes:
 
 
 def _frames(passed: list[bytes], payloads: list[bytes], body: bytes | None) -> bytes:
-    """The frames that are passed on. `body` are the frames of `payloads`, and serves where they stand at its beginning;
-    else they are written anew."""
+    """The frames of `passed`. `body`, the frames of `payloads`, is reused as far as both are the same; else they are
+    written again."""
     if body is not None:
         if passed == payloads:
             return body
@@ -865,7 +869,7 @@ def _join_function(function: Any, halves: Halves, choice: int, call: Any) -> Non
 
 
 def _end_halves(choice: dict[str, Any], halves: Halves, number: int) -> None:
-    """The choice ends: what still waits for its other half ends in U+FFFD."""
+    """At the choice's end, replace each half of a pair that is still pending by U+FFFD."""
     delta = choice["delta"] if type(choice.get("delta")) is dict else {}
     choice["delta"] = delta
     for ended in [text_id for text_id in halves.pending if text_id[0] == number]:
@@ -875,14 +879,14 @@ def _end_halves(choice: dict[str, Any], halves: Halves, number: int) -> None:
                 index = {} if call is None else {"index": call}
                 delta["tool_calls"] = [*(delta.get("tool_calls") or ()), {**index, "function": {field: REPLACEMENT}}]
             case (_, "content", *_):
-                said = delta.get("content")
-                delta["content"] = (said if type(said) is str else "") + REPLACEMENT
+                text = delta.get("content")
+                delta["content"] = (text if type(text) is str else "") + REPLACEMENT
             case (_, str(field)) if field in TEXTS:
                 delta[field] = (delta.get(field) or "") + REPLACEMENT
 
 
 def _as_error(payload: bytes) -> bytes:
-    """The payload of an `event: error`, so that it reads as an error whether or not it says so itself."""
+    """The payload of an `event: error`, wrapped in `{"error": …}` if it is not an error object itself."""
     try:
         value = parse(payload)
     except ValueError:
@@ -893,13 +897,13 @@ def _as_error(payload: bytes) -> bytes:
 
 
 def check_size(document: bytes | bytearray) -> None:
-    """Raises UpstreamGarbled for a JSON document that is too deep or has too many values, before it is parsed."""
+    """Raise UpstreamGarbled for a JSON document that is too deep or has too many values; it is not parsed."""
     if bound := oversized(document):
         raise UpstreamGarbled(f"The upstream sent a document that {bound}")
 
 
 def _payloads(document: bytes | bytearray) -> list[bytes]:
-    """The payloads of the stream that a document stands for; chunks may be its lines, or the entries of its list."""
+    """The payloads of a document sent in place of a stream: its lines or list entries may be chunks, else it is one."""
     check_size(document)
     lines = [line for line in document.splitlines() if line.strip()]
     if len(lines) > 1 and all(is_object(bytes(line)) for line in lines):
@@ -914,7 +918,7 @@ def _payloads(document: bytes | bytearray) -> list[bytes]:
 
 
 def _whole_answer(payload: bytes) -> bytes:
-    """The chunk that a frame with a whole chat completion stands for; b"" for any other frame."""
+    """A frame that holds a whole chat completion, as a chunk; b"" for any other frame."""
     if b'"message"' not in payload:
         return b""
     try:
@@ -929,7 +933,7 @@ def _whole_answer(payload: bytes) -> bytes:
 
 
 def _as_chunk(document: bytes | bytearray) -> bytes:
-    """A whole chat completion as the one chunk that would have said the same; an error document as it is."""
+    """A whole chat completion as one chunk; an error as `{"error": …}`. Raises UpstreamGarbled for anything else."""
     check_size(document)
     if slow_numbers(document):
         raise UpstreamGarbled("The upstream sent a document whose numbers would take too long to read")
@@ -954,7 +958,7 @@ def _as_chunk(document: bytes | bytearray) -> bytes:
 
 
 def _as_chunk_choices(choices: list[Any]) -> list[Any]:
-    """Choices of which none has the index 0 are numbered by their order."""
+    """The choices as a chunk has them, numbered by their order if none has the index 0."""
     made = [_as_chunk_choice(choice) for choice in choices]
     if all(type(choice) is dict and choice.get("index") for choice in made):
         made = [{**choice, "index": position} for position, choice in enumerate(made)]
