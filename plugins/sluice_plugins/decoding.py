@@ -1,4 +1,4 @@
-"""What decoders have in common: frames become events, and an error waits until the events before it are handed over."""
+"""The common part of decoders: turns frames into events, and raises an error only after the events before it."""
 
 import re
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ FrameOut = TypeVar("FrameOut", covariant=True)
 
 
 MAX_EVENT = Bytes(16 << 20)
-"""Bytes of one event or line of an upstream, unless its `max_event` says otherwise: pictures and files come in one."""
+"""Default of `max_event`: bytes of one event or line of an upstream; images and files come in one."""
 
 _ENDED = "The upstream ended its answer with an error"
 _BROKEN_OFF = "The upstream broke off its answer"
@@ -23,13 +23,13 @@ FAILURES: dict[str, tuple[UpstreamErrorKind, str]] = {
     "error": ("stream_error", _ENDED),  # OpenRouter, vLLM, Mistral, Cohere
     "network_error": ("stream_error", _ENDED),  # Z.ai (GLM): its inference failed
     "insufficient_system_resource": ("overloaded", "The upstream ran out of resources"),  # DeepSeek
-    "abort": ("stream_error", _BROKEN_OFF),  # vLLM, SGLang: the engine shut down or was told to
+    "abort": ("stream_error", _BROKEN_OFF),  # vLLM, SGLang: the engine shut down or got an abort request
     "aborted": ("stream_error", _BROKEN_OFF),
     "cancelled": ("stream_error", _BROKEN_OFF),
     "timeout": ("stream_error", "The upstream took too long for its answer"),  # Cohere
     "malformed_function_call": ("stream_error", "The upstream made a tool call that it could not read itself"),  # Gemini
 }
-"""Finish reasons, in lower case, that mean no answer but a failure."""
+"""Finish reasons, in lower case, that mean a failure."""
 _FAILED = re.compile(
     r"(?:.*[ _-])?(?P<overloaded>over_?loaded|(?:system|server)_busy|unavailable)\Z"
     r"|(?:.*[ _-])?(?:error|exception|fail(?:ed|ure)|abort(?:ed)?|cancell?ed|interrupted|time(?:d)?[ _-]?out|crash(?:ed)?)\Z"
@@ -38,9 +38,9 @@ _FAILED = re.compile(
 
 
 def failure_of(native: str) -> UpstreamError | None:
-    """The error that a provider's finish reason stands for; None where it is the end of an answer.
+    """The error that a provider's finish reason means; None if the answer is complete.
 
-    Vendors' own words are in FAILURES; another word that ends in "error", "failed" and the like means the same."""
+    Known reasons are in FAILURES; others that end in "error", "failed" and the like mean the same."""
     word = native[:80].lower()
     found = FAILURES.get(word)
     if found is None and (failed := _FAILED(word)) is not None:
@@ -49,8 +49,8 @@ def failure_of(native: str) -> UpstreamError | None:
 
 
 def arguments_of(raw: msgspec.Raw) -> str:
-    """The JSON text of a call's arguments that came whole; "" where there are none. Some servers write them as a string, as
-    OpenAI does, and PHP an empty object as []."""
+    """The JSON text of a call's arguments received in one piece; "" if there are none. Some servers write them as a
+    string, as OpenAI does, and PHP writes an empty object as []."""
     text = bytes(raw).decode("utf-8", "replace").strip()
     if text.startswith('"'):
         text = msgspec.json.decode(text, type=str).strip()
@@ -58,13 +58,13 @@ def arguments_of(raw: msgspec.Raw) -> str:
 
 
 class Framing(Protocol[FrameOut]):
-    """Bytes -> frames, as in gateway.wire."""
+    """Splits bytes into frames, as those in `sluice.wire`."""
 
     def feed(self, data: bytes) -> Sequence[FrameOut]: ...
 
 
 class FrameDecoder(Generic[Frame]):
-    """A decoder (gateway.backends.Decoder) over a framing. The dialect is `_take`, which sets `_done`, and `_end`."""
+    """A base for decoders (`backends.protocol.Decoder`); a dialect implements `_take`, which sets `_done`, and `_end`."""
 
     __slots__ = ("_done", "_error", "_framing", "_ids")
 
@@ -80,7 +80,7 @@ class FrameDecoder(Generic[Frame]):
         self._framing = framing
         self._done = False
         self._error: UpstreamError | None = None
-        self._ids: set[str] = set()  # of calls: no other call is told with one of them
+        self._ids: set[str] = set()  # ids of tool calls, which must stay unique
 
     def distinguish(self, ids: frozenset[str]) -> None:
         self._ids |= ids
@@ -110,9 +110,9 @@ class FrameDecoder(Generic[Frame]):
             raise self._error
 
     def _take(self, frame: Frame, events: list[StreamEvent]) -> None:
-        """Add the frame's events. Raises UpstreamError for what the frame says, or UpstreamGarbled."""
+        """Append the frame's events. Raises UpstreamError if the frame reports one, UpstreamGarbled if it is malformed."""
         raise NotImplementedError
 
     def _end(self) -> list[StreamEvent]:
-        """The body has ended before `_done`. Raises UpstreamTruncated unless the answer is complete all the same."""
+        """Handle the body's end before `_done`. Raises UpstreamTruncated unless the answer is complete."""
         raise NotImplementedError

@@ -1,14 +1,14 @@
-"""Echo: a model that lives in the gateway, for development, demonstrations and measurements. No network, no weights.
+"""Echo: a model inside the gateway, for development, demonstrations and measurements. No network, no weights.
 
-It says back the last user message ("You said: …", from the second turn on with the turn's number, so that one can see
-the history arrive), or `text`, or counts `tokens` tokens ("tok0 tok1 …"). A message may ask for itself, in words:
+It repeats the last user message ("You said: …", from the second turn on with the turn's number, to show that the history
+arrived), or writes `text`, or `tokens` numbered tokens ("tok0 tok1 …"). A message can override the options:
 
     tokens=64 delay_ms=20        or, finer, as benchmarks do:  tokens=64 gap_us=20000 ttft_us=0
 
-It is deterministic, and counts usage in words. `fail` makes it go wrong on purpose, to see what the gateway does then.
+It is deterministic, and counts usage in words. `fail` makes it fail on purpose, to show how the gateway reacts.
 
-Its transport plays the upstream's part: the body of the request is a `Script`, and the response is NDJSON of its own,
-an object that begins, a JSON string per token, and an object that ends.
+Its transport replaces the upstream: the request's body is a `Script`, the response is NDJSON: a start object, a JSON
+string per token, and an end object.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ MID_STREAM = ("truncated", "stream_error", "stall")
 
 
 class Script(msgspec.Struct):
-    """What to say and how: `tokens` counted ones, or else `text` in words; `limit` tokens at most. Waits in seconds."""
+    """The answer to write: `tokens` numbered tokens, or the words of `text`; at most `limit`. Delays in seconds."""
 
     model: str
     text: str
@@ -57,13 +57,13 @@ class Script(msgspec.Struct):
     def pieces(self) -> list[str]:
         if self.tokens:
             return [f" tok{number}" if number else "tok0" for number in range(min(self.tokens, self.limit + 1))]
-        # without white space at its end each run of it has a word behind it, so that the search stays linear
+        # without trailing white space every run of it precedes a word, which keeps the search linear
         return re.findall(r"\s*\S+", self.text.rstrip())
 
 
 class Echo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`tokens`: 0 says back what was said, N counts N tokens. `delay` stands between tokens, `first_token_delay` before
-    the first (default: `delay`). `text`: always say this. `fail`: refuse, or break in the middle of the answer."""
+    """`tokens`: 0 repeats the user's message, N writes N tokens. `delay` is waited between tokens, `first_token_delay`
+    before the first (default: `delay`). `text`: the fixed answer. `fail`: refuse, or break off within the answer."""
 
     dialect: ClassVar[str] = ""
 
@@ -74,14 +74,14 @@ class Echo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     fail: Failure | None = None  # how it fails, for trying things out
 
     def request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
-        said = [message.text for message in chat.messages if message.role == "user"]
-        last = said[-1] if said else ""
+        prompts = [message.text for message in chat.messages if message.role == "user"]
+        last = prompts[-1] if prompts else ""
         wish = {name: int(value) * UNITS[name] for name, value in WISH.findall(last)}
         delay = wish.get("gap_us", wish.get("delay_ms", float(self.delay)))
         first = delay if self.first_token_delay is None else float(self.first_token_delay)
         script = Script(
             model=model,
-            text=_reply(last, len(said)) if self.text is None else self.text,
+            text=_reply(last, len(prompts)) if self.text is None else self.text,
             input=sum(len(message.text.split()) for message in chat.messages),
             limit=min(chat.sampling.max_tokens or MAX_TOKENS, MAX_TOKENS),
             tokens=int(wish.get("tokens", self.tokens)),
@@ -113,13 +113,13 @@ def _reply(message: str, turn: int) -> str:
 
 
 class Start(msgspec.Struct, tag="start"):
-    """The first line, which comes at once."""
+    """The first line, sent without delay."""
 
     model: str = ""
 
 
 class End(msgspec.Struct, tag="end", omit_defaults=True):
-    """The last line. Usage in words; `length`: there was more to say."""
+    """The last line. Usage in words; `length`: the limit cut the answer."""
 
     input: int = 0
     output: int = 0
@@ -157,11 +157,11 @@ class EchoDecoder(FrameDecoder[bytes]):
                 raise UpstreamError("stream_error", message, status=200)
 
 
-# ---- the upstream's part
+# ---- the upstream
 
 
 class EchoTransport:
-    """Answers by itself; `connect` and `headers` never run out."""
+    """Answers without a network; the timeouts `connect` and `headers` do not apply."""
 
     @asynccontextmanager
     async def send(
@@ -177,7 +177,7 @@ class EchoTransport:
 
 
 class EchoResponse:
-    """Says its script. Whatever is asked of it from outside (pause, resume, abort) wakes it, and it looks anew."""
+    """Plays its script. `resume` and `abort` wake it, and it checks its state again."""
 
     headers: Mapping[str, str] = MappingProxyType({"content-type": "application/x-ndjson"})
 
@@ -216,10 +216,10 @@ class EchoResponse:
         self._wake()
 
     async def _until(self, due: float) -> None:
-        """`due` on the loop's clock, later if paused. Always lets others run. Raises what `abort` was given."""
+        """Wait until `due` on the loop's clock, longer if paused; always yields once. Raises the error given to `abort`."""
         loop = asyncio.get_running_loop()
         await asyncio.sleep(0)
-        # a loop's timers are a millisecond apart, so what is due within one is due
+        # the loop's timers have a resolution of a millisecond
         while self._error is None and (self._paused or loop.time() + TICK < due):
             self._waiter = loop.create_future()
             timer = None if self._paused or due == float("inf") else loop.call_at(due, self._wake)
@@ -241,8 +241,8 @@ def _lines(script: Script) -> Iterator[bytes]:
     length = len(pieces) > script.limit
     if script.fail in MID_STREAM:
         pieces = pieces[: max(1, len(pieces) // 2)]
-    said = pieces[: script.limit]
-    for piece in said:
+    sent = pieces[: script.limit]
+    for piece in sent:
         yield _line(piece)
     match script.fail:
         case "stream_error":
@@ -250,7 +250,7 @@ def _lines(script: Script) -> Iterator[bytes]:
         case "truncated" | "stall":
             pass
         case _:
-            yield _line(End(input=script.input, output=len(said), length=length))
+            yield _line(End(input=script.input, output=len(sent), length=length))
 
 
 def _line(value: str | Start | End) -> bytes:

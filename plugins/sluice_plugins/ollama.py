@@ -1,17 +1,17 @@
 """Ollama's own chat API, /api/chat: https://github.com/ollama/ollama/blob/main/docs/api.md (NDJSON, one object a line).
 
-What the request loses on the way: `tool_choice` can only be "auto" (or "none": the tools stay away), anything else is
-refused; the seals of Anthropic's thinking blocks, whose text is earlier reasoning like any; files. What is left out altogether
-(logprobs, logit_bias, parallel_tool_calls …) stands in config/models.yaml, and is counted (`dropped_fields_total`).
+What the request loses: `tool_choice` can only be "auto" (or "none": the tools are left out), any other is refused; files
+are refused; Anthropic's thinking blocks lose their signatures. Other fields that are left out (logprobs, logit_bias,
+parallel_tool_calls …) are listed in config/models.yaml, and counted (`dropped_fields_total`).
 
-Penalties, `top_k` and `reasoning_effort` are asked for as Ollama's own OpenAI endpoint does (openai/openai.go there, read on
-2026-11-29): `options`, and `think`, whose scale ends at "low" and at "max". No maximum of tokens is no `num_predict`.
+Penalties, `top_k` and `reasoning_effort` become what Ollama's own OpenAI endpoint makes of them (openai/openai.go there,
+read on 2026-11-29): `options`, and `think` from "low" to "max". Without a token limit `num_predict` is not sent.
 
 The answer ends with the line that has done:true; a body that ends without one is cut, and a `done_reason` that means
-failure is an error (`sluice_plugins.decoding.FAILURES`). The last line counts without its line end. Where tools were called,
-`stop` is `tool_calls` unless `keep_stop`. A tool call comes whole; where it has no id, callers are given one of ours. An
-error in the middle of a stream is a line {"error": "…"} under status 200. A line that msgspec refuses, because a field is
-of another type, is read field by field (`sluice.wire.lenient`).
+failure is an error (`sluice_plugins.decoding.FAILURES`). A last line without line end counts. Where tools were called,
+`stop` becomes `tool_calls` unless `keep_stop`. A tool call comes in one piece; if it has no id, one is generated. An
+error within a stream is a line {"error": "…"} under status 200. A line that msgspec refuses, because a field has another
+type, is read field by field (`sluice.wire.lenient`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,13 +51,12 @@ DONE_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "lo
 
 
 class Ollama(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
-    """`base_url` with or without /api. `api_key` only for who stands behind a key (ollama.com); sent as Bearer.
+    """`base_url` with or without /api. `api_key`, if the server needs one (ollama.com), is sent as Bearer.
 
     `think`: true, false, or how hard ("low" … "max"), for models that can. `keep_alive`: how long the model stays loaded,
     in seconds or as Ollama writes it ("10m"). `model_options`: Ollama's `options` (num_ctx, min_p …). A call's own max_tokens,
-    sampling, penalties, seed and stop go before them, and its reasoning_effort before `think`. `strict`: a malformed line in an
-    otherwise good stream is an error, else it is skipped. `max_event`: bytes of one line. `keep_stop`: tell callers Ollama's
-    `stop` beside tool calls.
+    sampling, penalties, seed and stop override them, and its reasoning_effort `think`. `strict`: a malformed line is an
+    error, else it is skipped. `max_event`: bytes of one line. `keep_stop`: pass on `stop` after tool calls.
     """
 
     dialect: ClassVar[str] = ""
@@ -90,8 +89,8 @@ class Ollama(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             "keep_alive": self.keep_alive,
             "options": self.model_options | _options(chat),
         }
-        said = {name: value for name, value in body.items() if value is not None and value != {} and value != []}
-        return UpstreamRequest(self._url, self._headers, msgspec.json.encode(said))
+        given = {name: value for name, value in body.items() if value is not None and value != {} and value != []}
+        return UpstreamRequest(self._url, self._headers, msgspec.json.encode(given))
 
     def decoder(self, *, verbatim: bool = False) -> "ChatDecoder":
         return ChatDecoder(strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop)
@@ -139,7 +138,7 @@ _EFFORTS: Mapping[str, bool | str] = {
 
 
 def _think(wish: Reasoning | None, configured: bool | str | None) -> bool | str | None:
-    """How hard to think; a budget of tokens is no word of this API, and only says that there is to be thinking."""
+    """The value of `think`; the API takes no budget of tokens, so a budget only turns thinking on."""
     if wish is None:
         return configured
     return _EFFORTS[wish.effort] if wish.effort else configured or True
@@ -233,8 +232,8 @@ _TEXTS = ("thinking", "content")
 
 
 class ChatDecoder(FrameDecoder[bytes]):
-    """The events of one answer. `skipped` counts malformed lines that were passed over (see `Ollama.strict`),
-    `skipped_fields` fields of another type than they should be, `finish_missing` answers without a done_reason."""
+    """Decodes one answer. `skipped` counts malformed lines that were ignored (see `Ollama.strict`), `skipped_fields`
+    fields of a wrong type, `finish_missing` answers without a done_reason."""
 
     __slots__ = (
         "_calls", "_halves", "_keep_stop", "_lines", "_started", "_strict",
@@ -268,7 +267,7 @@ class ChatDecoder(FrameDecoder[bytes]):
     def _take(self, frame: bytes, events: list[StreamEvent]) -> None:
         line = self._decode(frame)
         if (line is None or (line.message is None and not line.done)) and (error := told_error(frame)) is not None:
-            raise error  # of another vendor's shape
+            raise error  # an error in another vendor's format
         if line is None:
             if self._strict or not self._started:
                 raise UpstreamGarbled
@@ -278,7 +277,7 @@ class ChatDecoder(FrameDecoder[bytes]):
             raise told_error(frame) or stream_error(line.error)
         if not self._started:
             self._started = True
-            if isinstance(self._framing, LinesOrDocument) and self._framing.plain:
+            if isinstance(self._framing, LinesOrDocument) and self._framing.is_lines:
                 self._framing = self._lines
             events.append(Started(model=line.model or ""))
         if line.message is not None:
@@ -293,25 +292,25 @@ class ChatDecoder(FrameDecoder[bytes]):
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 pass
         try:
-            plain, odd = fit(parse(frame), _Line)
+            values, odd = fit(parse(frame), _Line)
             if self._halves is not None or b"\\u" in frame:
-                self._join_halves(plain)
-                plain = whole_characters(plain)
+                self._join_halves(values)
+                values = whole_characters(values)
         except (ValueError, RecursionError):
             return None
         self.skipped_fields += odd
-        return msgspec.convert(plain, _Line)
+        return msgspec.convert(values, _Line)
 
-    def _join_halves(self, plain: dict[str, Any]) -> None:
-        """Join the halves of surrogate pairs that stand in two lines; what is left when the answer ends is U+FFFD."""
+    def _join_halves(self, values: dict[str, Any]) -> None:
+        """Join surrogate pairs split over two lines; a half left at the answer's end becomes U+FFFD."""
         halves = self._halves = self._halves or Halves()
-        message = plain.get("message")
+        message = values.get("message")
         if type(message) is not dict:
-            message = plain["message"] = {}
+            message = values["message"] = {}
         for name in _TEXTS:
             if type(message.get(name)) is str:
                 message[name] = halves.join((name,), message[name])
-            if plain.get("done") and halves.pending.pop((name,), ""):
+            if values.get("done") and halves.pending.pop((name,), ""):
                 message[name] = (message.get(name) or "") + REPLACEMENT
 
     def _message(self, message: _Message, events: list[StreamEvent]) -> None:
@@ -328,7 +327,7 @@ class ChatDecoder(FrameDecoder[bytes]):
             events.append(ToolCallDelta(index, arguments_of(call.function.arguments) or "{}"))
 
     def _id(self, given: str) -> str:
-        """The id of a call; "" where it has none of its own, for it must be unique."""
+        """The call's id; "" if it has none or another call has the same."""
         if given in self._ids:
             return ""
         self._ids.add(given)

@@ -1,8 +1,8 @@
-"""Bodies that are not what was asked for, but an answer all the same: known by their first bytes.
+"""Detects, by a body's first bytes, answers in another format than requested.
 
-Some servers answer with one JSON document where a stream was asked for, and some proxies write server-sent events where
-lines of JSON were. Each opening is a framing that looks at the first bytes, then hands all on to the framing that fits; a
-decoder whose stream has begun takes that framing itself.
+Some servers answer with one JSON document in place of a stream, and some proxies send server-sent events in place of lines
+of JSON. Each class here is a framing that checks the first bytes and then passes all data to the framing that fits; once
+its stream has begun, a decoder uses that framing directly.
 """
 
 from sluice.errors import UpstreamGarbled
@@ -12,11 +12,11 @@ from sluice.wire.sse import Event, EventStream
 
 _SPACE = b" \t\r\n\xef\xbb\xbf"
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
-"""How the lines of server-sent events begin."""
+"""Beginnings of lines of server-sent events."""
 
 
 class _Document:
-    """A body that is one JSON document, kept whole: `limit` bytes at most."""
+    """Collects a body that is one JSON document, `limit` bytes at most."""
 
     __slots__ = ("_body", "_limit")
 
@@ -35,7 +35,7 @@ class _Document:
 
 
 class EventsOrDocument:
-    """Server-sent events, or a JSON document in their place; `document` is that, once the body is known to be one."""
+    """Server-sent events, or a JSON document in their place: `document`, once one was recognized."""
 
     __slots__ = ("_document", "_kept", "_known", "_stream")
 
@@ -50,7 +50,7 @@ class EventsOrDocument:
         return self._document.body if self._document is not None else None
 
     def feed(self, data: bytes) -> list[Event]:
-        """Events, none of a document. Raises UpstreamGarbled for what is too long."""
+        """The events so far, none for a document. Raises UpstreamGarbled for a body that is too long."""
         if not self._known:
             self._kept += data
             start = self._kept.lstrip(_SPACE)
@@ -80,10 +80,10 @@ class LinesOrDocument:
         self._events: EventStream | None = None
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Texts of JSON values, none of a document before `close`. Raises UpstreamGarbled for what is too long."""
+        """Texts of JSON values, for a document none before `close`. Raises UpstreamGarbled for a body that is too long."""
         if not self._known:
             self._kept += data
-            if b"\n" not in data and len(self._kept) < self._limit:  # a first line of megabytes is looked at once
+            if b"\n" not in data and len(self._kept) < self._limit:  # scan a first line of megabytes only once
                 return []
             start = bytes(self._kept).lstrip(_SPACE)
             line, end, _ = start.partition(b"\n")
@@ -102,12 +102,12 @@ class LinesOrDocument:
         return []
 
     @property
-    def plain(self) -> bool:
-        """It is known to be lines of JSON, as it should be."""
+    def is_lines(self) -> bool:
+        """Whether the body was recognized as lines of JSON, as requested."""
         return self._known and self._document is None and self._events is None
 
     def close(self) -> list[bytes]:
-        """What is left: a document, or a last line without its line end."""
+        """The document, or a last line without line end."""
         if self._document is not None:
             return [self._document.body]
         if self._events is not None:

@@ -1,9 +1,9 @@
-"""Ids of tool calls, made anew where a vendor does not take them as they are: one to one, in calls and in their results.
+"""Replaces ids of tool calls that a vendor does not accept, consistently in calls and results.
 
-An id that fits stays as it is. Of another, what fits is kept and a digest of the whole is put behind it, so that ids that
-differ stay different, and the same conversation gets the same ids each time (prompt caches depend on that). An id that
-stands in several messages (servers that count calls from 0 in each answer) is a different one in each, as vendors ask.
-Of calls that share an id in one message, the results follow in their order.
+An acceptable id stays. Of any other, the valid characters are kept and a digest of the whole is appended, so different ids
+stay different, and the same conversation gets the same ids each time (prompt caches depend on that). An id used in several
+messages (servers that number calls from 0 in each answer) becomes a different one in each, as vendors require. Results of
+calls that share an id within one message are matched by their order.
 """
 
 import hashlib
@@ -105,6 +105,6 @@ class _Ids:
     def result(self, id: str) -> str:
         """The id of the call whose result this is."""
         calls = self._open.get(id)
-        if calls is None:  # of a call that is not here: the vendor will say so
+        if calls is None:  # of an unknown call: the vendor will refuse it
             return id if self._fits(id) else self._make(id, 0)
         return calls.popleft() if len(calls) > 1 else calls[0]

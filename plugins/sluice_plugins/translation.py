@@ -1,4 +1,4 @@
-"""The pieces of a request that every dialect but OpenAI's has to take apart, and the check of where it goes. Pure."""
+"""Parses the parts of a request that every dialect but OpenAI's must translate, and checks endpoints. Pure functions."""
 
 from base64 import b64decode
 from collections.abc import Mapping
@@ -18,14 +18,14 @@ class JSONSchema(msgspec.Struct):
 
 
 class ResponseFormat(msgspec.Struct):
-    """OpenAI's `response_format`; `json_schema` is there exactly where `type` says so."""
+    """OpenAI's `response_format`; `json_schema` is set exactly if `type` is "json_schema"."""
 
     type: Literal["text", "json_object", "json_schema"] = "text"
     json_schema: JSONSchema | None = None
 
 
 def check_endpoint(base_url: str, headers: Mapping[str, str]) -> None:
-    """Raises ValueError where a backend's options cannot be used: the configuration's reader says where it stands."""
+    """Raise ValueError for an unusable URL or header; the configuration's reader adds its place."""
     base_of(base_url)
     check_fields(headers.items())
 
@@ -40,13 +40,13 @@ def inline_image(url: str) -> Inline | None:
     return inline
 
 
-def plain_text(encoded: str) -> str:
-    """The text that base64 holds; what is not UTF-8 in it becomes U+FFFD."""
+def decoded_text(encoded: str) -> str:
+    """Base64 decoded as UTF-8; invalid bytes become U+FFFD."""
     return b64decode(encoded).decode("utf-8", "replace")
 
 
 def json_object(arguments: str) -> Raw:
-    """A tool call's arguments as written, proven to be a JSON object; blank text counts as one. Raises BadRequest."""
+    """A tool call's arguments unmodified, checked to be a JSON object; blank text becomes {}. Raises BadRequest."""
     text = arguments.strip() or "{}"
     try:
         msgspec.json.decode(text, type=dict[str, Any])
@@ -56,7 +56,7 @@ def json_object(arguments: str) -> Raw:
 
 
 def response_format(wanted: Mapping[str, Any] | None) -> ResponseFormat:
-    """What the answer must look like; plain text where nothing was asked for. Raises BadRequest."""
+    """The requested format of the answer, text by default. Raises BadRequest."""
     try:
         parsed = msgspec.convert(wanted or {}, ResponseFormat)
     except msgspec.ValidationError as error:

@@ -1,20 +1,20 @@
 """Anthropic's Messages API: https://docs.anthropic.com/en/api/messages and .../build-with-claude/streaming.
 
-What the request loses or changes on the way, because the API has no word for it:
-  - system messages are gathered, wherever they stand, into the one `system`;
-  - neighbouring messages of one role become one, and a conversation that an assistant begins is given a user turn first;
-  - `max_tokens` is required there: `default_max_tokens` where the caller set none;
+How the request is changed where the API differs:
+  - all system messages are joined into the one `system`;
+  - consecutive messages of one role become one, and a conversation that begins with the assistant gets a user turn first;
+  - `max_tokens` is required: `default_max_tokens` where the caller set none;
   - `temperature` above 1 (OpenAI's scale ends at 2) is sent as 1: a caller cannot know which vendor an alias leads to,
-    and refusing would break failing over to it;
-  - an assistant's last words lose their trailing white space, which the API refuses in a prefill;
-  - `response_format` of type json_object is asked for in words, behind the system's: there is no JSON mode without a schema;
-  - reasoning that Anthropic has not sealed (another vendor's) is left out;
-  - files are documents: PDF and plain text, with their bytes or by URL; OpenAI's file ids mean nothing there;
-  - what is left out altogether (seed, penalties, logprobs …), which sampling a model takes, what ids of tool calls look like
-    and whether stops may be blank: config/models.yaml. What is left out is counted (`dropped_fields_total`).
+    and refusing would break failover to it;
+  - a last message of the assistant loses its trailing white space, which the API refuses in a prefill;
+  - `response_format` of type json_object becomes a sentence at the end of `system`: there is no JSON mode without a schema;
+  - reasoning without Anthropic's signature (another vendor's) is left out;
+  - files become documents: PDF and text, inline or by URL; OpenAI's file ids are refused;
+  - config/models.yaml says which fields are left out (seed, penalties, logprobs …), which sampling a model takes, the form
+    of tool call ids and whether stops may be blank. Fields left out are counted (`dropped_fields_total`).
 
-`cache_control` is the API's own field, and reaches it: of the request, of system, user and tool messages and their parts, of
-tools. Thinking is `sluice_plugins.anthropic.thinking`. The answer is `sluice_plugins.anthropic.stream`.
+`cache_control` is passed on: of the request, of system, user and tool messages and their parts, of tools. Thinking:
+`sluice_plugins.anthropic.thinking`; answers: `sluice_plugins.anthropic.stream`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,7 +37,7 @@ from sluice_plugins.anthropic.stream import MessagesDecoder
 from sluice_plugins.anthropic.thinking import LOWEST_TOP_P, plan, thinks
 from sluice_plugins.decoding import MAX_EVENT
 from sluice_plugins.tool_ids import fitted_ids
-from sluice_plugins.translation import check_endpoint, inline_image, json_object, plain_text, response_format
+from sluice_plugins.translation import check_endpoint, decoded_text, inline_image, json_object, response_format
 
 if TYPE_CHECKING:
     from sluice.backends.transport import Transport
@@ -45,25 +45,25 @@ if TYPE_CHECKING:
 Block = dict[str, Any]
 PDF = "application/pdf"
 THINKING = frozenset({"thinking", "redacted_thinking"})
-"""Blocks that an assistant's turn has to begin with, where it has any."""
+"""Blocks that must come first in an assistant's turn."""
 FITTED = frozenset({"thinking", "output_config"})
-"""Fields of `extra_body` that are not put into a request just as they are."""
+"""Fields of `extra_body` that are adapted to each request instead of copied."""
 
 FIRST_TURN = "(The assistant begins this conversation.)"
-"""Said for the user where an assistant's message comes first; the API wants a user's there."""
+"""The user message sent before a leading assistant message: the API requires one."""
 
 ONLY_JSON = "Answer with one JSON object, and nothing before or after it."
-"""Said behind the system's words where the caller wants some JSON object (`response_format: json_object`)."""
+"""Appended to `system` for `response_format: json_object`."""
 
 
 class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
-    """The Messages API, at Anthropic or at whoever serves the same at `base_url` (with or without its `/v1`).
+    """The Messages API, of Anthropic or of another server at `base_url` (with or without its `/v1`).
 
-    `beta`: values of the anthropic-beta header. `extra_body`: fields put into each request as they are; `thinking` among
-    them is fitted to the request, and `output_config` joined with what the request has of it.
+    `beta`: values of the anthropic-beta header. `extra_body`: fields copied into each request; its `thinking` is adapted
+    to the request, its `output_config` merged into the request's.
     `strict`: data in the stream that is no event is an error, else it is skipped. `max_event`: bytes of one event.
-    `keep_stop`: tell callers `stop` where it was told beside tool calls, else it is `tool_calls`. `usage_is_end`: a stream
-    that ends behind its last usage is complete, though no stop reason came.
+    `keep_stop`: pass on `stop` after tool calls instead of `tool_calls`. `usage_is_end`: a stream that ends after its last
+    usage is complete even without a stop reason.
     """
 
     dialect: ClassVar[str] = ""
@@ -157,7 +157,7 @@ def _sampling(chat: ChatRequest, rules: ModelRules, *, thinking: bool) -> dict[s
 
 
 def _system(messages: Sequence[Message], behind: str) -> str | list[Block]:
-    """One text; its blocks where one of them is marked for the cache."""
+    """The system prompt as one text, or as blocks if one of them has cache_control."""
     texts: list[Text] = []
     cached = False
     for message in messages:
@@ -198,10 +198,10 @@ def _turn(message: Message, *, thoughts: bool) -> tuple[str, list[Block]]:
         case "user":
             return "user", _content(message.parts)
         case "assistant":
-            said = _content(message.parts) + [_tool_use(call) for call in message.tool_calls]
-            if said and thoughts and message.thoughts:
-                said = [_thinking(thought) for thought in message.thoughts if thought.sealed] + said
-            return "assistant", said
+            blocks = _content(message.parts) + [_tool_use(call) for call in message.tool_calls]
+            if blocks and thoughts and message.thoughts:
+                blocks = [_thinking(thought) for thought in message.thoughts if thought.sealed] + blocks
+            return "assistant", blocks
         case "tool":
             result = {"type": "tool_result", "tool_use_id": message.tool_call_id, "content": _content(message.parts)}
             return "user", [result]
@@ -266,7 +266,7 @@ def _document(file: Any) -> Block:
     if media_type.startswith("text/"):
         return {
             "type": "document",
-            "source": {"type": "text", "media_type": "text/plain", "data": plain_text(encoded)},
+            "source": {"type": "text", "media_type": "text/plain", "data": decoded_text(encoded)},
             **title,
         }
     if media_type.startswith("image/") and inline is not None:

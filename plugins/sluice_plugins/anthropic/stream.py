@@ -1,23 +1,23 @@
-"""The answer of Anthropic's Messages API: https://docs.anthropic.com/en/docs/build-with-claude/streaming (SSE).
+"""Decodes answers of Anthropic's Messages API: https://docs.anthropic.com/en/docs/build-with-claude/streaming (SSE).
 
 A stream is message_start, then content blocks (start, deltas, stop), message_delta (why it stopped, usage so far) and
-message_stop, its terminator. Event types nobody here knows are skipped, as the vendor's versioning policy asks.
-How it ends:
+message_stop, its terminator. Unknown event types are skipped, as the vendor's versioning policy requires.
+How a stream ends:
 
-    message_stop, or a proxy's [DONE] behind content  complete; `stop` where no stop reason came, and that is counted
+    message_stop, or a proxy's [DONE] after content   complete; without a stop reason it is `stop`, and counted
     a stop reason, then the body's end                complete
     usage in a message_delta, then the body's end     complete where `usage_is_end`, else cut
     the body's end with none of these                 cut
     a stop reason that means failure                  an error (`sluice_plugins.decoding.FAILURES`)
 
-Where the client's tools were called, `stop` is `tool_calls` unless `keep_stop`. A last event that is whole JSON counts,
-though the empty line behind it is missing. An event that msgspec refuses is read field by field (`sluice.wire.lenient`).
-A stream without its message_start begins with its first block.
-Citations and the results of tools the provider ran have no event of ours.
+Where the client's tools were called, `stop` becomes `tool_calls` unless `keep_stop`. A last event that is complete JSON
+counts even without the empty line after it. An event that msgspec refuses is read field by field (`sluice.wire.lenient`).
+A stream without message_start begins with its first block. Citations and the results of tools that the provider ran make
+no events.
 
-A thinking block's signature, and a redacted block's data, are told as one event at the block's end. Thinking of which no text
-is shown (`display: omitted`), and a compaction of the history, are signs of life, nothing else; so is a `fallback` block,
-which names the model that goes on where another declined.
+A thinking block's signature, and a redacted block's data, become one event at the block's end. Thinking without visible
+text (`display: omitted`), a compaction of the history, and a `fallback` block, which names the model that continues after
+another declined, only show that the model is working.
 """
 
 import json
@@ -59,7 +59,7 @@ STOP_REASONS: dict[str, FinishReason] = {
     "compaction": "stop",
 }
 MAX_SEALED = 4 << 20
-"""Characters of thinking and signatures that are kept of one answer, to be told at their blocks' ends; longer ones are not."""
+"""Most characters of thinking and signatures kept for the events at their blocks' ends; beyond it none are sent."""
 
 TOOL_KINDS: dict[str, ToolKind] = {"tool_use": "function", "server_tool_use": "server", "mcp_tool_use": "server"}
 
@@ -76,7 +76,7 @@ EVENTS = frozenset(
 )
 
 BEGINNINGS = frozenset({"content_block_start", "content_block_delta", "message_delta"})
-"""Events that say something though no message_start came."""
+"""Events that may begin a stream without a message_start."""
 
 
 class _OutputDetails(msgspec.Struct):
@@ -119,7 +119,7 @@ class _Delta(msgspec.Struct):
 
 
 class _Event(msgspec.Struct):
-    """Any event of the stream: one decode, no union, so that a type nobody here knows is no error."""
+    """Any event of the stream: one type and not a union, so that an unknown event type is no error."""
 
     type: str = ""
     index: int | None = None
@@ -133,11 +133,11 @@ class _Event(msgspec.Struct):
 _EVENT = msgspec.json.Decoder(_Event)
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 _TYPES = {"text": "text_delta", "thinking": "thinking_delta", "partial_json": "input_json_delta"}
-"""What a delta without a type is, by the field that it has."""
+"""The type of a delta without one, by the field that it has."""
 
 
 class _Writing(msgspec.Struct):
-    """A tool call that is being written. `whole`: its input, where it came at once; `pieces`: it came in pieces."""
+    """A tool call being received. `whole`: its input, if it came at once; `pieces`: it came in pieces."""
 
     index: int
     whole: str
@@ -146,7 +146,7 @@ class _Writing(msgspec.Struct):
 
 
 class _Thinking:
-    """A block of thinking that is being told: its text in pieces, and its signature."""
+    """A block of thinking being received: its text in pieces, and its signature."""
 
     __slots__ = ("pieces", "signature")
 
@@ -156,10 +156,10 @@ class _Thinking:
 
 
 class MessagesDecoder(FrameDecoder[Event]):
-    """The events of one message.
+    """Decodes one message.
 
-    `strict`: data that is no event is an error, else it is a proxy's noise: skipped, and counted in `skipped`.
-    `skipped_fields` counts fields of another type than they should be, `finish_missing` answers without a stop reason.
+    `strict`: data that is no event is an error, else it is skipped and counted in `skipped`, since proxies add such data.
+    `skipped_fields` counts fields of a wrong type, `finish_missing` answers without a stop reason.
     """
 
     __slots__ = (
@@ -178,12 +178,12 @@ class MessagesDecoder(FrameDecoder[Event]):
         self._usage_is_end = usage_is_end
         self._tools: dict[int, _Writing] = {}  # by content block
         self._calls = 0
-        self._block_index = -1  # of the block that began last
+        self._block_index = -1  # of the newest block
         self._usage: _Usage | None = None
         self._thinking: dict[int, _Thinking] = {}  # by content block
-        self._blocks = 0  # of reasoning, so far
-        self._sealed = 0  # characters of them
-        self._usage_ended = False  # a message_delta has told it
+        self._blocks = 0  # reasoning blocks so far
+        self._sealed = 0  # characters kept of them
+        self._usage_ended = False  # a message_delta had usage
         self._stop_reason = ""
         self._started = False
         self._halves: Halves | None = None
@@ -211,9 +211,9 @@ class MessagesDecoder(FrameDecoder[Event]):
         return events
 
     def _whole(self, document: bytes, events: list[StreamEvent]) -> None:
-        """A message that came in one piece where a stream was asked for: read as the events that it stands for.
+        """Decode a whole message sent in place of a stream, as the events of a stream.
 
-        Raises UpstreamTruncated for half a document, and what the document says where it is an error.
+        Raises UpstreamTruncated for an incomplete document, UpstreamError for a document that reports an error.
         """
         try:
             message = parse(document)
@@ -295,9 +295,9 @@ class MessagesDecoder(FrameDecoder[Event]):
         if event is None:
             event = self._mended(data)
         if event is None or not event.type:
-            if (error := told_error(data)) is not None:  # as proxies in front of the API write it
+            if (error := told_error(data)) is not None:  # a proxy's error
                 raise error
-            if event is not None and frame.event in EVENTS:  # its type stands in the frame, too
+            if event is not None and frame.event in EVENTS:  # the frame's `event:` line names the type, too
                 event.type = frame.event
                 return event
             if self._strict:
@@ -306,27 +306,27 @@ class MessagesDecoder(FrameDecoder[Event]):
             return None
         if event.type in EVENTS:
             return event
-        if b'"error"' in data and (error := told_error(data)) is not None:  # of another vendor's shape
+        if b'"error"' in data and (error := told_error(data)) is not None:  # an error in another vendor's format
             raise error
         return None
 
     def _mended(self, data: bytes) -> _Event | None:
-        """The event that msgspec refused, field by field; None for what is no JSON object."""
+        """Decode an event that msgspec refused, field by field; None if it is not a JSON object."""
         try:
-            plain, odd = fit(_worded(parse(data)), _Event)
+            values, odd = fit(_worded(parse(data)), _Event)
             if self._halves is not None or _HALF.search(data):
-                self._join_halves(plain)
-                plain = whole_characters(plain)
+                self._join_halves(values)
+                values = whole_characters(values)
         except (ValueError, RecursionError):
             return None
         self.skipped_fields += odd
-        return msgspec.convert(plain, _Event)
+        return msgspec.convert(values, _Event)
 
-    def _join_halves(self, plain: dict[str, Any]) -> None:
-        """Join the halves of surrogate pairs that stand in two deltas of one block; a block's end ends what is left."""
+    def _join_halves(self, values: dict[str, Any]) -> None:
+        """Join surrogate pairs split over two deltas of one block (a half left at its end: `_end_halves`)."""
         halves = self._halves = self._halves or Halves()
-        block, delta = plain.get("index", self._block_index), plain.get("delta")
-        if plain.get("type") == "content_block_delta" and type(delta) is dict:
+        block, delta = values.get("index", self._block_index), values.get("delta")
+        if values.get("type") == "content_block_delta" and type(delta) is dict:
             for name in _TYPES:
                 if type(delta.get(name)) is str:
                     delta[name] = halves.join((block, name), delta[name])
@@ -348,7 +348,7 @@ class MessagesDecoder(FrameDecoder[Event]):
                 events.append(ToolCallDelta(tool.index, delta.partial_json))
 
     def _tool(self, block: int) -> _Writing | None:
-        """The call of this content block, else (its index may be of any kind) the one of the block that began last."""
+        """The call of this content block, else (some servers send a wrong index) of the newest block."""
         return self._tools.get(block) or self._tools.get(self._block_index)
 
     def _block(self, index: int, block: _Block, events: list[StreamEvent]) -> None:
@@ -362,14 +362,14 @@ class MessagesDecoder(FrameDecoder[Event]):
         elif block.type in ("fallback", "compaction"):
             events.append(Working(_model(block.to)))
         elif kind := TOOL_KINDS.get(block.type):
-            # a client parses what its function is called with, so no arguments are {} for it
+            # clients parse the arguments of their functions as JSON, so none become {}
             whole = arguments_of(block.input) or ("{}" if kind == "function" else "")
             tool = self._tools[index] = _Writing(self._calls, whole, kind)
             self._calls += 1
             events.append(ToolCallStarted(tool.index, self._id(block.id or ""), block.name or "", kind))
 
     def _id(self, given: str) -> str:
-        """The id of a call; "" where it has none of its own."""
+        """The call's id; "" if it has none or another call has the same."""
         if given in self._ids:
             return ""
         self._ids.add(given)
@@ -384,7 +384,7 @@ class MessagesDecoder(FrameDecoder[Event]):
         self._blocks += 1
 
     def _keep(self, block: int, text: str = "", signature: str = "") -> None:
-        """What the block's end is to tell, within a bound."""
+        """Collect text and signature for the event at the block's end, up to MAX_SEALED."""
         thinking = self._thinking.get(block)
         if thinking is None:
             return
@@ -414,7 +414,7 @@ class MessagesDecoder(FrameDecoder[Event]):
             events.append(ToolCallDelta(tool.index, tool.whole))
 
     def _end_halves(self, events: list[StreamEvent], index: int | None = None) -> None:
-        """What still waits for its other half ends in U+FFFD: of the block that ends, or (None) of all."""
+        """Replace pending halves of surrogate pairs by U+FFFD: those of the block that ends, or (None) all."""
         if self._halves is None:
             return
         for ended in [text_id for text_id in self._halves.pending if index in (None, text_id[0])]:
@@ -430,7 +430,7 @@ class MessagesDecoder(FrameDecoder[Event]):
         self._stop_reason = reason or self._stop_reason
 
     def _count(self, usage: _Usage | None) -> None:
-        """Counts are cumulative, and later ones replace earlier ones; what is left out has not changed."""
+        """Merge usage: counts are cumulative, later ones replace earlier ones, and absent ones have not changed."""
         if usage is None:
             return
         if self._usage is None:
@@ -443,7 +443,7 @@ class MessagesDecoder(FrameDecoder[Event]):
     def _finish(self, events: list[StreamEvent]) -> None:
         self._done = True
         self._end_halves(events)
-        for tool in self._tools.values():  # those whose content_block_stop did not come
+        for tool in self._tools.values():  # without a content_block_stop
             self._end_tool(tool, events)
         reason = STOP_REASONS.get(self._stop_reason, "stop")
         if not self._stop_reason:
@@ -456,7 +456,7 @@ class MessagesDecoder(FrameDecoder[Event]):
 
 
 def _worded(event: Any) -> Any:
-    """The event with the text of a tool's input, where the input itself stands in its place."""
+    """The event with `partial_json` as text, if a server sent the JSON value itself."""
     match event:
         case {"delta": {"partial_json": dict() | list() as given} as delta}:
             return {**event, "delta": {**delta, "partial_json": encoded(given).decode()}}
@@ -465,7 +465,7 @@ def _worded(event: Any) -> Any:
 
 
 def _values(data: bytes) -> dict[str, Any]:
-    """The values of an event that is a JSON object; {} for any other."""
+    """The parsed event if it is a JSON object, else {}."""
     try:
         value = parse(data)
     except ValueError:
@@ -474,12 +474,12 @@ def _values(data: bytes) -> dict[str, Any]:
 
 
 def _is_message(data: bytes) -> bool:
-    """Whether an event is a whole message, as what is asked for in one piece."""
+    """Whether an event is a whole message, as a request without `stream` returns."""
     return b'"message"' in data and _values(data).get("type") == "message"
 
 
 def _model(named: Any) -> str:
-    """The model that a fallback block goes on with."""
+    """The model in a fallback block that continues."""
     match named:
         case {"model": str(model)}:
             return model
@@ -493,7 +493,7 @@ def _usage(usage: _Usage) -> Usage:
     parts = (usage.input_tokens or 0, cached, usage.cache_creation_input_tokens or 0)
     details = usage.output_tokens_details
     return Usage(
-        input=sum(parts) if min(parts) >= 0 else min(parts),  # else a part below zero would make a sum that is believed
+        input=sum(parts) if min(parts) >= 0 else min(parts),  # a negative part must stay visible to `believed`
         output=usage.output_tokens or 0,
         cached_input=cached,
         reasoning=(details and details.thinking_tokens) or 0,

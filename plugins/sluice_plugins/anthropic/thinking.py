@@ -1,16 +1,16 @@
-"""Thinking at Anthropic: how a request asks for it, and what else of the request has to fit. Pure.
+"""Decides the `thinking` of a request to Anthropic, and the other fields that depend on it. Pure functions.
 
-A caller asks for an effort or a budget (`ChatRequest.reasoning`), a configuration by `extra_body.thinking`, which stands before
-the caller's word. What a model understands is a matter of its rules: `thinking` is a budget of tokens, or adaptive with an
-effort; efforts that it does not know become the next lower one.
+A caller requests an effort or a budget (`ChatRequest.reasoning`); `extra_body.thinking` of the configuration overrides it.
+The model's rules say what it accepts: a budget of tokens, or adaptive thinking with an effort; an unknown effort becomes
+the next lower one.
 
-What does not go together, and what gives way (https://platform.claude.com/docs/en/build-with-claude/thinking and
+Incompatible fields, and which of them is dropped (https://platform.claude.com/docs/en/build-with-claude/thinking and
 .../extended-thinking, feature compatibility; read on 2026-11-29):
   - `temperature` and `top_k` are left out beside thinking, `top_p` below 0.95, too;
-  - a budget is at least 1,024 tokens and less than `max_tokens`: it becomes smaller where the caller's maximum is not more;
-    where even the smallest does not fit, there is no thinking. Without a maximum of the caller's, the budget is added;
-  - where a tool has to be called, where the assistant's own words are to be continued (prefill), and in a round of a tool loop
-    whose thinking blocks have not come back, thinking is left out: the caller asked for the former, and the last is refused.
+  - a budget is at least 1,024 tokens and less than `max_tokens`: it is reduced to fit the caller's maximum; if even the
+    smallest does not fit, thinking is left out. Without a maximum from the caller, the budget is added to the default;
+  - thinking is left out where a tool must be called, where the last message is the assistant's (prefill), and in a round of
+    a tool loop whose thinking blocks the caller did not send back: the API refuses these combinations.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ SMALLEST = 1024
 BUDGETS: Mapping[str, int] = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16_384, "xhigh": 32_768, "max": 32_768}
 """Tokens for an effort, where a model takes a budget and the caller set no maximum."""
 SHARES: Mapping[str, float] = {"minimal": 0.1, "low": 0.2, "medium": 0.5, "high": 0.8, "xhigh": 0.8, "max": 0.8}
-"""The most of the caller's maximum that an effort may take (OpenRouter's figures): some of it is for the answer."""
+"""The largest share of the caller's maximum per effort (OpenRouter's figures): the answer needs the rest."""
 LEVELS: Sequence[Effort] = ("minimal", "low", "medium", "high", "xhigh", "max")
 LOWEST_TOP_P = 0.95
 
@@ -34,7 +34,7 @@ Block = dict[str, Any]
 
 
 class Plan(msgspec.Struct):
-    """`thinking` as it is sent, None where it is not; `effort` for output_config; `max_tokens` that fits it."""
+    """`thinking` as sent (None: not sent), `effort` for output_config, and `max_tokens` to match."""
 
     thinking: Block | None
     effort: Effort
@@ -44,7 +44,7 @@ class Plan(msgspec.Struct):
 def plan(
     chat: ChatRequest, rules: ModelRules, configured: Mapping[str, Any], turns: Sequence[Block], default_max_tokens: int
 ) -> Plan:
-    """How this request thinks. `configured` is the upstream's extra_body, `turns` are the messages as they are sent."""
+    """The plan for this request. `configured` is the upstream's extra_body, `turns` are the messages to be sent."""
     limit = chat.sampling.max_tokens
     fixed = configured.get("thinking") if configured else None
     if fixed is None is chat.reasoning:  # most calls
@@ -79,7 +79,7 @@ def _capped(tokens: int, rules: ModelRules) -> int:
 
 
 def _wished(wish: Reasoning | None, rules: ModelRules, limit: int | None) -> tuple[Block | None, Effort]:
-    """What the caller asked for, in the model's terms."""
+    """The caller's request for reasoning as the model accepts it."""
     if wish is None or rules.thinking == "never":
         return None, ""
     if wish.effort == "none":
@@ -99,12 +99,12 @@ def _wished(wish: Reasoning | None, rules: ModelRules, limit: int | None) -> tup
 
 
 def _level(budget: int) -> Effort:
-    """The lowest effort that has this budget."""
+    """The lowest effort whose budget is at least this."""
     return next((level for level in LEVELS if BUDGETS[level] >= budget), "max")
 
 
 def _known(level: Effort, known: Sequence[Effort]) -> Effort:
-    """The highest effort that the model knows up to this one, else its lowest; "" where it knows none."""
+    """The model's highest effort up to this one, else its lowest; "" if it has none."""
     if not known:
         return ""
     below = [effort for effort in known if LEVELS.index(effort) <= LEVELS.index(level)]
@@ -120,7 +120,7 @@ def _is_prefill(turns: Sequence[Block]) -> bool:
 
 
 def _lacks_blocks(turns: Sequence[Block]) -> bool:
-    """Whether results of tools come, but not the thinking that the calls began with."""
+    """Whether the last turn has tool results, but the turn with their calls lacks its thinking blocks."""
     if not any(block["type"] == "tool_result" for block in turns[-1]["content"]):
         return False
     calling = turns[-2]["content"] if len(turns) > 1 else []

@@ -1,6 +1,6 @@
-"""AWS: each request is signed (Signature Version 4), with access keys from wherever AWS's own SDKs find them.
+"""AWS: signs each request (Signature Version 4), with access keys from the sources of AWS's own SDKs.
 
-`source: auto` looks where they look, in their order: keys in the options, the environment (unless a profile is named), web
+`source: auto` tries them in the SDKs' order: keys in the options, the environment (unless a profile is named), web
 identity, the profile's files, the container's endpoint (ECS, EKS Pod Identity), the instance's (IMDSv2). A profile that
 assumes a role, runs a process or signs in (SSO) is refused by name: use one of the others, or the kind `exec`.
 """
@@ -73,7 +73,7 @@ class Aws(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 
 
 def region_of(options: Aws, backend: object, environ: Mapping[str, str]) -> str:
-    """Raises ValueError where nobody says."""
+    """The region to sign for. Raises ValueError if none is configured."""
     found = _REGION.search(getattr(backend, "base_url", "") or "")
     region = options.region or (found["region"] if found else "") or getattr(backend, "region", None)
     region = region or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
@@ -83,12 +83,12 @@ def region_of(options: Aws, backend: object, environ: Mapping[str, str]) -> str:
 
 
 def _check_sendable(keys: Keys) -> None:
-    """Raises ValueError for what cannot stand in a header."""
+    """Raise ValueError for keys with characters that a header cannot have."""
     lines_of((("x-amz-security-token", keys.token), ("authorization", keys.access_key)))
 
 
 class Signed:
-    """Signs each request with the keys of now."""
+    """Signs each request with the current keys."""
 
     fields = frozenset({"authorization", "x-amz-date", "x-amz-security-token"})
 

@@ -1,4 +1,4 @@
-"""Where AWS access keys come from, each as AWS's SDKs read it.
+"""Reads AWS access keys from the sources that AWS's SDKs use.
 
     environment    AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN
     web identity   AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN, exchanged at STS
@@ -34,7 +34,7 @@ LARGEST = 1 << 20
 
 
 class _Given(msgspec.Struct):
-    """Keys as the container's and the instance's endpoints tell them."""
+    """Keys in the format of the container's and the instance's endpoints."""
 
     access_key: str = msgspec.field(name="AccessKeyId", default="")
     secret_key: str = msgspec.field(name="SecretAccessKey", default="")
@@ -43,7 +43,7 @@ class _Given(msgspec.Struct):
 
 
 class Sources:
-    """`profile` is a name that was configured; `fetch` None: nothing over the network."""
+    """`profile` is the configured name; without `fetch` nothing is sent over the network."""
 
     def __init__(self, profile: str | None, region: str, environ: Mapping[str, str], fetch: Fetch | None) -> None:
         self._profile = profile
@@ -134,7 +134,7 @@ class Sources:
             "WebIdentityToken": token,
         }
         headers = (("content-type", "application/x-www-form-urlencoded"), ("accept", "text/xml"))
-        body = await self._asked("POST", self._sts(), headers, urlencode(form).encode())
+        body = await self._fetched("POST", self._sts(), headers, urlencode(form).encode())
         text = body.decode("utf-8", "replace")
         found = {name: _element(text, name) for name in ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration")}
         given = _Given(found["AccessKeyId"], found["SecretAccessKey"], found["SessionToken"], found["Expiration"])
@@ -161,22 +161,22 @@ class Sources:
             except (OSError, UnicodeDecodeError):
                 raise CredentialFailed(f"cannot read {path}") from None
         headers = (("accept", "application/json"), *((("authorization", token),) if token else ()))
-        return _keys(_decoded(await self._asked("GET", url, headers)), "the container's endpoint")
+        return _keys(_decoded(await self._fetched("GET", url, headers)), "the container's endpoint")
 
     async def of_instance(self) -> Fresh[Keys]:
         if self._environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
             raise CredentialFailed("no source has AWS access keys, and AWS_EC2_METADATA_DISABLED is set")
         base = self._environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", "").removesuffix("/") or IMDS
         lasts = (("x-aws-ec2-metadata-token-ttl-seconds", str(SESSION)),)
-        session = (await self._asked("PUT", f"{base}/latest/api/token", lasts)).decode("ascii", "replace").strip()
+        session = (await self._fetched("PUT", f"{base}/latest/api/token", lasts)).decode("ascii", "replace").strip()
         headers = (("x-aws-ec2-metadata-token", session),)
         at = f"{base}/latest/meta-data/iam/security-credentials/"
-        role = (await self._asked("GET", at, headers)).decode("ascii", "replace").split("\n")[0].strip()
+        role = (await self._fetched("GET", at, headers)).decode("ascii", "replace").split("\n")[0].strip()
         if not re.fullmatch(r"[\w+=,.@-]{1,128}", role):
             raise CredentialFailed("the instance has no role")
-        return _keys(_decoded(await self._asked("GET", at + role, headers)), "the instance's metadata")
+        return _keys(_decoded(await self._fetched("GET", at + role, headers)), "the instance's metadata")
 
-    async def _asked(self, method: str, url: str, headers: Headers, body: bytes = b"") -> bytes:
+    async def _fetched(self, method: str, url: str, headers: Headers, body: bytes = b"") -> bytes:
         if self._fetch is None:
             raise CredentialFailed("nothing is asked over the network")
         answer = await self._fetch(UpstreamRequest(url, headers, body, method))
@@ -187,7 +187,7 @@ class Sources:
 
 
 def _check_container(url: str) -> None:
-    """Plain HTTP goes to this machine, or to where ECS and EKS are, and nowhere else. Raises CredentialFailed."""
+    """Raise CredentialFailed for HTTP without TLS to any host but this machine and the endpoints of ECS and EKS."""
     parts = urlsplit(url)
     if parts.scheme == "https" or parts.hostname == "localhost":
         return

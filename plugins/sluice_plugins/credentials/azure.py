@@ -1,6 +1,6 @@
-"""Microsoft Entra: access tokens for Azure OpenAI and Foundry. (A plain key is the kind `static`, with `header: api-key`.)
+"""Microsoft Entra: access tokens for Azure OpenAI and Foundry. (For an API key use the kind `static`, with `header: api-key`.)
 
-`source: auto` takes the first that is there: a client's secret, workload identity (AZURE_FEDERATED_TOKEN_FILE, as AKS sets
+`source: auto` takes the first that is configured: a client's secret, workload identity (AZURE_FEDERATED_TOKEN_FILE, as AKS sets
 it), and then the managed identity of the machine (App Service's endpoint, else IMDS).
 
 https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow
@@ -18,7 +18,7 @@ import msgspec
 from sluice.backends.credentials import BEARER, CredentialFailed, Setting
 from sluice.backends.transport import UpstreamRequest
 from sluice.config.types import Secret
-from sluice_plugins.credentials.oauth import asked, check_endpoint, text_of, token_of
+from sluice_plugins.credentials.oauth import check_endpoint, text_of, token_for, token_of
 from sluice_plugins.credentials.refreshing import Fresh, Refreshed, Token
 
 SCOPE = "https://cognitiveservices.azure.com/.default"
@@ -70,7 +70,7 @@ class Identity:
     __repr__ = object.__repr__
 
     def source(self) -> Source:
-        """Which one it is. Raises CredentialFailed where something that it needs is not there."""
+        """The source to use. Raises CredentialFailed if a setting that it needs is missing."""
         source = self._wanted
         if source == "auto":
             named = bool(self._tenant and self._client)
@@ -110,7 +110,7 @@ class Identity:
         endpoint, secret = environ.get("IDENTITY_ENDPOINT", ""), environ.get("IDENTITY_HEADER", "")
         if endpoint and secret:
             url = f"{endpoint}?{urlencode({'api-version': '2019-08-01', **query})}"
-            return await asked(setting, UpstreamRequest(url, (("x-identity-header", secret),), b"", "GET"))
+            return await token_for(setting, UpstreamRequest(url, (("x-identity-header", secret),), b"", "GET"))
         base = (environ.get("AZURE_POD_IDENTITY_AUTHORITY_HOST") or IMDS).removesuffix("/")
         url = f"{base}/metadata/identity/oauth2/token?{urlencode({'api-version': '2018-02-01', **query})}"
-        return await asked(setting, UpstreamRequest(url, (("metadata", "true"),), b"", "GET"))
+        return await token_for(setting, UpstreamRequest(url, (("metadata", "true"),), b"", "GET"))

@@ -1,8 +1,8 @@
-"""A key or token that a program of the operator's prints: for vaults and identity systems that are not known here.
+"""A key or token printed by a program of the operator's: for vaults and identity systems without a kind of their own.
 
 The program is run without a shell, with the gateway's environment and no input, and prints one JSON object:
 `{"token": "…", "expires_at": "2026-12-01T12:00:00Z"}`. `expires_at` may be seconds since the epoch, too; without it the program
-is run each hour. What it writes to stderr is thrown away: it may hold a secret.
+is run each hour. Its stderr is discarded: it may hold a secret.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from sluice_plugins.credentials.refreshing import Fresh, Refreshed, Token
 LARGEST = 64 << 10
 """Bytes of output."""
 REAPED = 1.0
-"""Seconds after its end that its output may stay open: what has left its process group may hold that."""
+"""Seconds that its output may stay open after its end: a process that left its group may hold it open."""
 
 
 class _Printed(msgspec.Struct):
@@ -67,7 +67,7 @@ class Exec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
-                start_new_session=True,  # what it starts is ended with it
+                start_new_session=True,  # so that its children can be ended with it
             )
         except OSError as error:
             raise CredentialFailed(f"cannot run {self.command[0]}: {(error.strerror or 'failed').lower()}") from None
@@ -100,7 +100,7 @@ def _read(output: bytes, program: str) -> Fresh[str]:
 
 
 def _seconds(moment: str | float | None) -> float | None:
-    """Since the epoch. A time without a zone is UTC. Raises ValueError."""
+    """Seconds since the epoch. A time without a zone is UTC. Raises ValueError."""
     if not isinstance(moment, str):
         return moment
     when = datetime.fromisoformat(moment)

@@ -1,9 +1,9 @@
-"""A key in a file that may be replaced at any time: a Kubernetes Secret or ConfigMap, or what an agent writes.
+"""A key in a file that may be replaced at any time: a Kubernetes Secret or ConfigMap, or the file of an agent.
 
-The file is looked at once a second in a thread; where its target, time or size has changed it is read. So symlinks that are
-swapped (Kubernetes' `..data`) are followed. A request whose key is refused has it looked at once more, at once, so
-that a key that was replaced and revoked in the same moment costs no call. A file that is missing, empty or half
-written leaves the last key in use.
+The file is checked once a second in a thread, and read if its target, time or size has changed, so swapped symlinks
+(Kubernetes' `..data`) are followed. When the upstream refuses a key, the file is checked again at once, so that a key that
+is replaced and revoked at the same moment fails no call. While the file is missing, empty or half written, the last key
+stays in use.
 """
 
 import asyncio
@@ -18,16 +18,16 @@ from sluice.config.types import Secret
 from sluice_plugins.credentials.static import PlainKey
 
 EVERY = 1.0
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 LARGEST = 64 << 10
 """Bytes of a file."""
 
 State = tuple[int, int, int, int]
-"""What changes when a file is replaced or written: device, inode, time of change in ns, size."""
+"""Device, inode, time of change in ns, size: they differ after a file was replaced or written."""
 
 
 class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A plain key in a file, which is watched."""
+    """A key in a file, which is watched."""
 
     path: str  # the file that holds the key and nothing else
     header: str | None = None  # the header that carries it, such as api-key; null: the backend's own
@@ -43,7 +43,7 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 def key_in(path: str) -> str:
-    """The key in a file, without the line's end. Raises ValueError, which names the file and nothing of what is in it."""
+    """The key in a file, without the line's end. Raises ValueError, which never quotes the file's content."""
     try:
         with Path(path).open("rb") as file:
             text = file.read(LARGEST + 1).decode().strip("\r\n")
@@ -68,7 +68,7 @@ def _state_of(path: str) -> State | None:
 
 
 class _Look(msgspec.Struct):
-    """What was found: a new key, a problem, or neither where the file has not changed."""
+    """The result of a check: a new key, a problem, or neither if the file has not changed."""
 
     state: State | None
     key: str = ""
@@ -78,7 +78,7 @@ class _Look(msgspec.Struct):
 
 
 class FileKey(PlainKey):
-    """The key that the file holds. `sleep` is waited for between two looks."""
+    """The file's key. `sleep` is awaited between two checks."""
 
     def __init__(
         self,

@@ -1,9 +1,9 @@
 """Google Cloud: OAuth access tokens by Application Default Credentials (AIP-4110), for Vertex AI.
 
-`file` (else GOOGLE_APPLICATION_CREDENTIALS, else what `gcloud auth application-default login` wrote) says how: a service
-account's key, a user's refresh token, or workload identity federation with the subject's token in a file or behind a URL.
-Without any file the metadata server of Google's machines is asked. A plain API key (also that of express mode) is the kind
-`static`.
+`file` (else GOOGLE_APPLICATION_CREDENTIALS, else the file of `gcloud auth application-default login`) holds a service
+account's key, a user's refresh token, or workload identity federation with the subject's token in a file or at a URL.
+Without any file the token comes from the metadata server of Google's machines. For an API key (also that of express mode)
+use the kind `static`.
 
 https://google.aip.dev/auth/4110 and the pages beside it
 """
@@ -18,17 +18,17 @@ import msgspec
 
 from sluice.backends.credentials import BEARER, CredentialFailed, Setting
 from sluice.backends.transport import UpstreamRequest
-from sluice_plugins.credentials.oauth import asked, check_endpoint, text_of, token_of
+from sluice_plugins.credentials.oauth import check_endpoint, text_of, token_for, token_of
 from sluice_plugins.credentials.refreshing import Fresh, Refreshed, Token
 
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 TOKEN_URI = "https://oauth2.googleapis.com/token"  # noqa: S105
 ASSERTED = 3600
-"""Seconds that an assertion holds (the longest that Google takes), and a token that is got for another account."""
+"""Lifetime in seconds of an assertion (Google's maximum) and of a token for an impersonated account."""
 
 
 class _File(msgspec.Struct):
-    """What a credentials file of any of the three types may hold."""
+    """The fields of a credentials file, of any of the three types."""
 
     type: str
     client_email: str = ""
@@ -74,7 +74,7 @@ class Google(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 def file_of(configured: str | None, environ: Mapping[str, str]) -> str:
-    """The credentials file; "" where there is none, which means the metadata server."""
+    """The credentials file; "" for none: then the metadata server is used."""
     path = configured or environ.get("GOOGLE_APPLICATION_CREDENTIALS", "")
     if path:
         return path
@@ -91,7 +91,7 @@ def _decoded(text: str, path: str) -> _File:
 
 
 def _check(file: _File, path: str) -> None:
-    """Raises CredentialFailed where something is missing for the file's type."""
+    """Raise CredentialFailed if a field is missing for the file's type."""
     needed = {
         "service_account": ("client_email", "private_key"),
         "authorized_user": ("client_id", "client_secret", "refresh_token"),
@@ -106,7 +106,7 @@ def _check(file: _File, path: str) -> None:
 
 
 class Tokens:
-    """Fetches tokens as a credentials file says, which is read anew each time."""
+    """Fetches tokens with a credentials file, which is read again each time."""
 
     def __init__(self, path: str, scope: str, setting: Setting) -> None:
         self._path = path
@@ -129,7 +129,7 @@ class Tokens:
         return await self._of_federation(file)
 
     def assertion(self, file: _File) -> str:
-        """A JWT by which a service account asks for a token (RFC 7523 3), signed with RS256."""
+        """The JWT with which a service account requests a token (RFC 7523 3), signed with RS256."""
         import jwt
 
         now = int(self._setting.wall())
@@ -156,7 +156,7 @@ class Tokens:
         return await self._as_account(file.service_account_impersonation_url, token.value)
 
     async def _subject(self, source: Mapping[str, Any]) -> str:
-        """The token of whoever the workload is known to, from a file or a URL; as text, or a field of JSON."""
+        """The subject's token, from a file or a URL; as text, or a field of JSON."""
         match source:
             case {"file": str(path)}:
                 text = await asyncio.to_thread(text_of, path)
@@ -196,4 +196,4 @@ class Tokens:
     async def _of_metadata(self) -> Fresh[str]:
         host = self._setting.environ.get("GCE_METADATA_HOST") or "metadata.google.internal"
         url = f"http://{host}/computeMetadata/v1/instance/service-accounts/default/token"
-        return await asked(self._setting, UpstreamRequest(url, (("metadata-flavor", "Google"),), b"", "GET"))
+        return await token_for(self._setting, UpstreamRequest(url, (("metadata-flavor", "Google"),), b"", "GET"))

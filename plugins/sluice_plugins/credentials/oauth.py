@@ -1,4 +1,4 @@
-"""OAuth 2.0 token endpoints (RFC 6749 5): a form goes there, a token with its life comes back. What kinds have in common."""
+"""Requests tokens from OAuth 2.0 token endpoints (RFC 6749 5); shared by several credential kinds."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from sluice_plugins.credentials.refreshing import Fresh
 LARGEST = 1 << 20
 """Bytes of a file."""
 SHORTEST = 300.0
-"""Seconds that a token lives whose answer does not say for how long."""
+"""Lifetime of a token, in seconds, if the answer has none."""
 FORM = (("content-type", "application/x-www-form-urlencoded"), ("accept", "application/json"))
 
 
@@ -25,14 +25,14 @@ class _Answer(msgspec.Struct):
 
 
 async def token_of(setting: Setting, url: str, form: Mapping[str, str], headers: Headers = ()) -> Fresh[str]:
-    """The token that an endpoint gives for a form. Raises CredentialFailed, with the endpoint's own error code."""
+    """Exchange a form for a token. Raises CredentialFailed, with the endpoint's error code."""
     check_endpoint(url)
     body = urlencode(form).encode()
-    return await asked(setting, UpstreamRequest(url, (*FORM, *headers), body))
+    return await token_for(setting, UpstreamRequest(url, (*FORM, *headers), body))
 
 
-async def asked(setting: Setting, request: UpstreamRequest) -> Fresh[str]:
-    """The token that an endpoint answers a request with. Microsoft's metadata servers write numbers as text."""
+async def token_for(setting: Setting, request: UpstreamRequest) -> Fresh[str]:
+    """Send a request for a token. Microsoft's metadata servers write numbers as text, so decoding is not strict."""
     answer = await setting.fetch(request)
     try:
         given = msgspec.json.decode(answer.body, type=_Answer, strict=False)
@@ -48,12 +48,12 @@ async def asked(setting: Setting, request: UpstreamRequest) -> Fresh[str]:
 
 
 def _code(error: object) -> str:
-    """An error's code, if it is one of RFC 6749 5.2: descriptions may repeat what was sent."""
+    """An error's code (RFC 6749 5.2); descriptions are left out, since they may repeat what was sent."""
     return f" ({error})" if isinstance(error, str) and error.replace("_", "").isalpha() and len(error) <= 64 else ""
 
 
 def check_endpoint(url: str) -> None:
-    """Secrets go over TLS, or to this machine. Raises CredentialFailed."""
+    """Raise CredentialFailed unless secrets would go over TLS or to this machine."""
     parts = urlsplit(url)
     if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):
         raise CredentialFailed("a token endpoint must be an https:// URL")

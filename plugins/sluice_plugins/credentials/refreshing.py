@@ -1,7 +1,7 @@
-"""Keys and tokens that expire: fetched in the background ahead of their end, so that no request waits for one that is there.
+"""Fetches expiring keys and tokens in the background, before they expire, so that requests need not wait for them.
 
-One task for each: it fetches at the start, then at 75 to 85 % of a token's life (by chance, so that processes do not ask
-together), and after a failure with a wait that doubles to a minute. What has not expired goes on being used meanwhile.
+One task per credential fetches at the start, then at a random 75 to 85 % of the lifetime (so that processes do not fetch
+at the same time), and after a failure with a backoff that doubles to a minute. Until it expires the old value is used.
 """
 
 import asyncio
@@ -18,17 +18,17 @@ T = TypeVar("T")
 LONGEST_FETCH = 30.0
 """Seconds that a fetch may take, all of its requests together."""
 WAIT = 10.0
-"""Seconds that a request waits where there is nothing to send."""
+"""Seconds that a request waits for the first value."""
 BACKOFF, BACKOFF_MAX = 1.0, 60.0
 """Seconds after a failed fetch: at first, and at most."""
 LIFE = 3600.0
-"""Seconds after which what does not say when it expires is fetched anew."""
+"""Seconds after which a value without an expiry is fetched again."""
 SPACING = 10.0
-"""Seconds between two fetches that refusals bring about."""
+"""Least seconds between two fetches caused by refusals."""
 
 
 class Fresh(msgspec.Struct, Generic[T]):
-    """What was fetched. `expires` in seconds since the epoch; None: it is not said."""
+    """A fetched value. `expires` in seconds since the epoch; None: unknown."""
 
     value: T
     expires: float | None = None
@@ -50,9 +50,9 @@ def _anything(value: object) -> None: ...
 
 
 class Refreshed(Generic[T]):
-    """`fetch` raises CredentialFailed. `start` it within the event loop.
+    """A value kept fresh by `fetch`, which raises CredentialFailed. `start` it within the event loop.
 
-    `check` raises ValueError for what cannot be sent: that is not taken then.
+    `check` raises ValueError for a value that cannot be sent; it is then rejected.
     """
 
     def __init__(self, fetch: Callable[[], Awaitable[Fresh[T]]], setting: Setting, pause: Pause = pause) -> None:
@@ -74,15 +74,15 @@ class Refreshed(Generic[T]):
         self._running = asyncio.get_running_loop().create_task(self._run())
 
     def now(self) -> T | None:
-        """What to send; None where there is nothing, or it has expired."""
+        """The current value; None if there is none or it has expired."""
         return self._value if self._wall() < self._expires else None
 
     def held(self) -> T | None:
-        """The same, also where it has expired."""
+        """The current value, even if it has expired."""
         return self._value
 
     async def ready(self) -> None:
-        """Wait until there is something. Raises CredentialFailed, at once where the last fetch failed a moment ago."""
+        """Wait for a value, WAIT seconds at most. Raises CredentialFailed, at once after a failed fetch."""
         if self.now() is None:
             if not self._failing:
                 self._hurry()
@@ -91,7 +91,7 @@ class Refreshed(Generic[T]):
                 raise CredentialFailed(self._why)
 
     async def renewed(self, refused: T | None) -> bool:
-        """Whether there is something else than what was refused; fetched anew where the last fetch is not too close."""
+        """Whether there is another value than the refused one; fetches it unless the last fetch was within SPACING."""
         if self.now() not in (None, refused):
             return True
         if self._setting.clock() - self._fetched_at >= SPACING:
@@ -142,7 +142,7 @@ class Refreshed(Generic[T]):
         except (CredentialFailed, TimeoutError) as error:
             self._failed(str(error) or f"nothing was given within {LONGEST_FETCH:g} s")
             return None
-        except Exception as crash:  # an answer of a shape that nobody thought of must not end the task
+        except Exception as crash:  # an unexpected answer must not end the task
             self._failed(f"the answer cannot be understood ({type(crash).__name__})")
             return None
         self._value = fresh.value
@@ -160,7 +160,7 @@ class Refreshed(Generic[T]):
 
 
 class Token:
-    """A token in one header: `authorization: Bearer …` for most. The credential of the kinds that fetch tokens."""
+    """A fetched token in one header, `authorization: Bearer …` for most kinds."""
 
     def __init__(self, tokens: Refreshed[str], line_of: Callable[[str], bytes], field: str = "authorization") -> None:
         self.fields = frozenset({field})

@@ -1,4 +1,4 @@
-"""A key that stands in the configuration, by ${VAR} or ${file:/path} most of the time. It changes with a restart."""
+"""A key from the configuration, usually as ${VAR} or ${file:/path}. It changes only with a restart."""
 
 from collections.abc import Iterable, Mapping
 
@@ -10,7 +10,7 @@ from sluice.config.types import Secret
 
 
 class Static(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A plain key."""
+    """A key in the configuration."""
 
     api_key: Secret  # the key itself, as ${VAR} or ${file:/path}
     header: str | None = None  # the header that carries it, such as api-key; null: the backend's own
@@ -29,7 +29,7 @@ class Static(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class PlainKey:
-    """A key that is sent as it is. `take` replaces it."""
+    """A key that is sent unmodified. `take` replaces it."""
 
     def __init__(self, field: str) -> None:
         self.fields = frozenset({field})
