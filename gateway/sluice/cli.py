@@ -207,7 +207,7 @@ def token() -> None:
 @click.option("--session-prefix", metavar="TEXT", help="Default: a random one.")
 @click.option("--seconds", type=int, help="How long it lives. Default: 300, or tokens.longest.")
 def mint(
-    path: str | None, key_id: str, origin: str, alias: str | None, session_prefix: str | None, seconds: int | None
+    *, path: str | None, key_id: str, origin: str, alias: str | None, session_prefix: str | None, seconds: int | None
 ) -> None:
     """Print a browser token, for development."""
     from sluice.config.loader import load, locate

@@ -84,7 +84,7 @@ class Presets:
         if vendor.base_url is not None and "base_url" not in node.entries:
             added["base_url"] = self._base_url(name, vendor.base_url, path, at)
         if vendor.api_key_env is not None and not _has_key(node):
-            key = self._key(vendor, path, at)
+            key = self._key(vendor, vendor.api_key_env, path, at)
             added |= {"api_key": key} if key is not None else {}
         probe = node.entries.get("probe")
         if vendor.probe_path is not None and probe is not None and isinstance(probe.node, Mapping):
@@ -103,9 +103,7 @@ class Presets:
         self.unknown += expansion.unknown
         return expanded
 
-    def _key(self, vendor: Vendor, path: KeyPath, at: Mark) -> Node | None:
-        variable = vendor.api_key_env
-        assert variable is not None
+    def _key(self, vendor: Vendor, variable: str, path: KeyPath, at: Mark) -> Node | None:
         if self._blind:
             self.unknown += not vendor.key_optional
             return None

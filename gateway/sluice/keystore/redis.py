@@ -79,7 +79,7 @@ class RedisKeys:
             epoch, generation = answer_of_master(await pipeline.execute(raise_on_error=False))
             if int(generation or 0) <= since:
                 return Changes((epoch or b"").decode(), int(generation or 0))
-            return _changes(*await self._evaluate(raw, CHANGES, since, PAGE))
+            return _changes(await self._evaluate(raw, CHANGES, since, PAGE))
 
     async def ids(self) -> set[str]:
         async with self._asking() as raw:
@@ -116,9 +116,8 @@ class RedisKeys:
         return await raw.eval(script, len(self._keys), *self._keys, *arguments)
 
 
-def _changes(
-    epoch: bytes, generation: bytes, total: int, ids: list[bytes], revisions: list[bytes], data: list[bytes | None]
-) -> Changes:
+def _changes(reply: tuple[bytes, bytes, int, list[bytes], list[bytes], list[bytes | None]]) -> Changes:
+    epoch, generation, total, ids, revisions, data = reply
     entries = [decode(id.decode(), int(revision), kept or b"") for id, revision, kept in zip(ids, revisions, data, strict=True)]
     read = entries[-1].revision if len(entries) == PAGE else int(generation)
     return Changes(epoch.decode(), read, entries, total)

@@ -149,6 +149,7 @@ def refusal(
     rules: Sequence[Rule],
     costs: Sequence[int],
     backlogs: Sequence[int],
+    *,
     slots: Sequence[Slot] = (),
     places: Sequence[tuple[int, bool]] = (),
 ) -> Verdict:

@@ -95,7 +95,7 @@ class MemoryStore:
             self._free(slot)
         rules, backlogs = [bucket.rule for bucket, _ in taken], [bucket.backlog for bucket, _ in taken]
         places = [(self._taken(slot), room) for slot, room in zip(slots, rooms, strict=True)]
-        verdict = refusal(claims, rules, [cost for _, cost in taken], backlogs, slots, places)
+        verdict = refusal(claims, rules, [cost for _, cost in taken], backlogs, slots=slots, places=places)
         if verdict.denied >= len(claims):  # nobody knows when a place comes free: this wait is a guess, and stays what it is
             return verdict
         retry_after = _until(now, max((bucket.at for bucket, _ in taken), default=latest), verdict.retry_after)

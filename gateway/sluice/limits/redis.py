@@ -67,6 +67,7 @@ class _Call:
         numbers: Sequence[int] = (),
         places: Sequence[Place] = (),
         limits: Sequence[int] = (),
+        *,
         answer: "asyncio.Future[list[int]] | None" = None,
         reservations: Sequence[Reservation] = (),
     ) -> None:
@@ -96,7 +97,7 @@ class _Call:
         numbers[3::5] = [-ticks for ticks in numbers[3::5]]
         for one in self.reservations:  # it ends, and nothing was used
             numbers[5 * one.number + 3] = 0
-        return _Call("settle", self.buckets, numbers, self.places, self.limits, None, self.reservations)
+        return _Call("settle", self.buckets, numbers, self.places, self.limits, reservations=self.reservations)
 
     def release(self) -> "_Call | None":
         """What does no harm where the call was not done, or was settled: its places and reservations are given back.
@@ -111,7 +112,7 @@ class _Call:
         buckets = [self.buckets[number] for number in known]
         numbers = [n for number in known for n in (*self.numbers[5 * number : 5 * number + 3], 0, self.numbers[5 * number + 4])]
         reservations = [one._replace(number=known[one.number]) for one in self.reservations]
-        return _Call("again", buckets, numbers, self.places, [0] * len(self.places), None, reservations)
+        return _Call("again", buckets, numbers, self.places, [0] * len(self.places), reservations=reservations)
 
 
 def _release(places: Sequence[Place]) -> _Call:
@@ -162,7 +163,7 @@ class RedisStore:
         backlogs, places = state[: len(claims)], state[len(claims) :]
         if not admitted:
             rooms = [(taken, room == 1) for taken, room in zip(places[::2], places[1::2], strict=True)]
-            return refusal(claims, rules, costs, backlogs, slots, rooms)
+            return refusal(claims, rules, costs, backlogs, slots=slots, places=rooms)
         levels = [rule.level(backlog) for rule, backlog in zip(rules, backlogs, strict=True)]
         levels += [Level(float(slot.capacity - taken), 0.0) for slot, taken in zip(slots, places[::2], strict=True)]
         return Verdict(True, tuple(levels))
@@ -236,7 +237,7 @@ class RedisStore:
                 reserved = rule.charge(claim.held if mode in ("settle", "again") else claim.amount)
                 member = f"{claim.holder} {reserved} {rule.unit}"
                 reservations.append(Reservation(number, f"{self._tag}!{claim.key}", member))
-        return _Call(mode, buckets, numbers, places, [slot.capacity for slot in slots], None, reservations)
+        return _Call(mode, buckets, numbers, places, [slot.capacity for slot in slots], reservations=reservations)
 
     async def _run(self, call: _Call, timeout: float | None = None) -> list[int]:
         call.answer = asyncio.get_running_loop().create_future()

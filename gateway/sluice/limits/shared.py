@@ -165,7 +165,7 @@ class SharedStore:
                     row.backlog, row.reserved = row.before, row.reserved_before
                 self._write(txn, rows, earliest)
                 self._table.turn(txn)
-                return _refusal(now, claims, rules, costs, rows, slots, places)
+                return _refusal(now, claims, rules, costs, rows, slots=slots, places=places)
             self._write(txn, rows, earliest)
             for place in places.values():
                 self._put(txn, place.name, COUNT.pack(place.taken), rows, earliest)
@@ -433,6 +433,7 @@ def _refusal(
     rules: Sequence[Rule],
     costs: Sequence[int],
     rows: dict[str, _Row],
+    *,
     slots: Sequence[Slot],
     places: dict[str, _Places],
 ) -> Verdict:

@@ -18,6 +18,7 @@ async def watch(
     url: str,
     timeouts: Timeouts,
     health: Sequence[Health],
+    *,
     headers: Headers = (),
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:

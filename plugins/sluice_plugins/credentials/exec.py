@@ -71,10 +71,10 @@ class Exec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             )
         except OSError as error:
             raise CredentialFailed(f"cannot run {self.command[0]}: {(error.strerror or 'failed').lower()}") from None
-        assert process.stdout is not None
+        printed = process.stdout or asyncio.StreamReader()
         output = bytearray()
         try:
-            while piece := await process.stdout.read(LARGEST):
+            while piece := await printed.read(LARGEST):
                 output += piece
                 if len(output) > LARGEST:
                     raise CredentialFailed(f"{self.command[0]} printed too much")

@@ -69,10 +69,10 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             raise ValueError("path must begin with a slash, and have no query: that stands in base_url")
 
     def request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
-        if chat.body and chat.dialect == self.dialect and (edited := self._edited(chat, model, stream=True)):
+        wire = chat.wire if chat.dialect == self.dialect else None
+        if wire is not None and chat.body and (edited := self._edited(chat, wire, model, stream=True)):
             return UpstreamRequest(self._url_of(model), self._headers, edited)
-        own = chat.wire is not None and chat.dialect == self.dialect
-        body = self._passed_through(chat) if own else self._translated(chat)
+        body = self._passed_through(chat, wire) if wire is not None else self._translated(chat)
         body["model"] = model
         body["stream"] = True
         if self.include_usage:
@@ -81,10 +81,10 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return UpstreamRequest(url=self._url_of(model), headers=self._headers, body=_encode(body))
 
     def whole_request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
-        assert chat.wire is not None, "the caller speaks this dialect"
-        if chat.body and (edited := self._edited(chat, model, stream=False)):
+        wire = chat.wire or {}  # the caller speaks this dialect, so there is one
+        if chat.body and (edited := self._edited(chat, wire, model, stream=False)):
             return UpstreamRequest(self._url_of(model), self._whole_headers, edited)
-        body = self._passed_through(chat)
+        body = self._passed_through(chat, wire)
         body["model"] = model
         return UpstreamRequest(url=self._url_of(model), headers=self._whole_headers, body=_encode(body))
 
@@ -137,11 +137,10 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def _credentials(self) -> Headers:
         return () if self.api_key is None else (("authorization", f"Bearer {self.api_key.reveal()}"),)
 
-    def _edited(self, chat: ChatRequest, model: str, *, stream: bool) -> bytes:
+    def _edited(self, chat: ChatRequest, wire: dict[str, Any], model: str, *, stream: bool) -> bytes:
         """The caller's body with the model replaced and usage requested; b"" if it needs other changes."""
-        wire, body = chat.wire, chat.body
-        assert wire is not None
-        if not (chat.only_texts or (self._limit_stands(chat) and self._ids_stand(chat))):
+        body = chat.body
+        if not (chat.only_texts or (self._limit_stands(chat, wire) and self._ids_stand(chat))):
             return b""
         if wire.get("model") != model:
             edited = with_known_string(body, b'"model"', _encode(model)) if "model" in wire else None
@@ -162,10 +161,8 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         """Whether the ids of tool calls can stay: the target accepts any, or there are none."""
         return not self.rules.tool_ids or not any([message.tool_calls for message in chat.messages])
 
-    def _limit_stands(self, chat: ChatRequest) -> bool:
+    def _limit_stands(self, chat: ChatRequest, wire: dict[str, Any]) -> bool:
         """Whether the token limit can stay: given once, as an integer, under the required name."""
-        wire = chat.wire
-        assert wire is not None
         if "max_tokens" in wire:
             name = "" if "max_completion_tokens" in wire else "max_tokens"
         elif "max_completion_tokens" in wire:
@@ -175,9 +172,8 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         limit = chat.sampling.max_tokens
         return bool(name) and name == (self._limit_name or name) and type(wire[name]) is int and wire[name] == limit
 
-    def _passed_through(self, chat: ChatRequest) -> dict[str, Any]:
-        assert chat.wire is not None
-        body = dict(chat.wire)
+    def _passed_through(self, chat: ChatRequest, wire: dict[str, Any]) -> dict[str, Any]:
+        body = dict(wire)
         given = [name for name in LIMITS if name in body]
         for name in given:
             del body[name]

@@ -260,9 +260,9 @@ class ChunkDecoder(msgspec.Struct, eq=False):
             raise UpstreamGarbled("The upstream answered with a page of HTML or XML")
 
     def _collect(self, data: bytes) -> list[StreamEvent]:
-        assert self._document is not None
-        self._document += data
-        if len(self._document) > MAX_DOCUMENT:
+        document = self._document = self._document or bytearray()
+        document += data
+        if len(document) > MAX_DOCUMENT:
             raise UpstreamGarbled(f"The upstream sent a document longer than {MAX_DOCUMENT} bytes in place of a stream")
         return []
 
