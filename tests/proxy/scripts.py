@@ -182,7 +182,15 @@ class Client:
 class Scene:
     """A pipeline with two targets of one alias, ready to answer one call."""
 
-    def __init__(self, scripts: list[Script], *, recovery: Literal["error", "continue"] = "error", **alias: Any) -> None:
+    def __init__(
+        self,
+        scripts: list[Script],
+        *,
+        recovery: Literal["error", "continue"] = "error",
+        room: Any = lambda attempt, chat: None,
+        sleep: Any = None,
+        **alias: Any,
+    ) -> None:
         self.world = World()
         self.metrics = Metrics("test")
         transport = Scripted(self.world, scripts)
@@ -207,7 +215,8 @@ class Scene:
             wall=lambda: 0.0,
             metrics=self.metrics,
             chance=lambda: 0.5,
-            sleep=self.world.sleep,
+            room=room,
+            sleep=sleep or self.world.sleep,
         )
 
     def call(self, frontend: str = "widget") -> Call:

@@ -11,23 +11,23 @@ from sluice.config.types import Hedge
 from sluice.config.units import Seconds
 from sluice.errors import NoRoom, UpstreamError
 from sluice.routing.health import State
-from tests.proxy.test_pipeline import Script, Stage
+from tests.proxy.scripts import Scene, Script
 
 BROKEN = UpstreamError("server_error")
 
 
-def half_open(stage: Stage) -> None:
+def half_open(scene: Scene) -> None:
     """The first target's breaker opened, and its time is over."""
     for _ in range(5):
-        stage.targets[0].health.failed(BROKEN)
-    stage.world.now += 5
-    assert stage.targets[0].health.state is State.HALF_OPEN
+        scene.targets[0].health.failed(BROKEN)
+    scene.world.now += 5
+    assert scene.targets[0].health.state is State.HALF_OPEN
 
 
-async def asked(stage: Stage, calls: int) -> list[str]:
+async def asked(scene: Scene, calls: int) -> list[str]:
     """The first target that each of the calls was sent to, where all of them come at once."""
-    made = [stage.call() for _ in range(calls)]
-    tasks = [asyncio.create_task(stage.pipeline.answer(call, type(stage.client)())) for call in made]
+    made = [scene.call() for _ in range(calls)]
+    tasks = [asyncio.create_task(scene.pipeline.answer(call, type(scene.client)())) for call in made]
     for _ in range(50):
         await asyncio.sleep(0)
     for task in tasks:
@@ -44,49 +44,46 @@ async def far_store() -> AsyncIterator[None]:
 
 
 async def test_while_the_limits_of_an_upstream_are_asked_for() -> None:
-    stage = Stage([Script()] * 8)
-    stage.pipeline._room = lambda attempt, chat: far_store()
-    half_open(stage)
-    assert sorted(await asked(stage, 4)) == ["one", "two", "two", "two"]
+    scene = Scene([Script()] * 8, room=lambda attempt, chat: far_store())
+    half_open(scene)
+    assert sorted(await asked(scene, 4)) == ["one", "two", "two", "two"]
 
 
 async def test_where_calls_are_hedged() -> None:
-    stage = Stage([Script()] * 8, hedge=Hedge(after=Seconds(30)))
-    half_open(stage)
-    assert sorted(await asked(stage, 4)) == ["one", "two", "two", "two"]
+    scene = Scene([Script()] * 8, hedge=Hedge(after=Seconds(30)))
+    half_open(scene)
+    assert sorted(await asked(scene, 4)) == ["one", "two", "two", "two"]
 
 
 async def test_a_probe_without_room_lets_another_go() -> None:
-    stage = Stage([Script()] * 8)
-    half_open(stage)
-
     @asynccontextmanager
     async def full() -> AsyncIterator[None]:
         raise NoRoom(1.0, "requests")
         yield
 
     def room(attempt: Any, chat: Any) -> Any:
-        return full() if attempt.target is stage.targets[0] else None
+        return full() if attempt.target is scene.targets[0] else None
 
-    stage.pipeline._room = room
-    assert await asked(stage, 2) == ["two", "two"]
-    assert stage.targets[0].health.ready(), "it was not asked: the next call may find out"
+    scene = Scene([Script()] * 8, room=room)
+    half_open(scene)
+    assert await asked(scene, 2) == ["two", "two"]
+    assert scene.targets[0].health.ready(), "it was not asked: the next call may find out"
 
 
 @pytest.mark.parametrize("how", ["leaves", "fails"])
 async def test_the_end_of_a_call_from_before_says_nothing_about_the_probe(how: str) -> None:
-    stage = Stage([Script()] * 8)
-    before = asyncio.create_task(stage.pipeline.answer(stage.call(), stage.client))
+    scene = Scene([Script()] * 8)
+    before = asyncio.create_task(scene.pipeline.answer(scene.call(), scene.client))
     for _ in range(10):
         await asyncio.sleep(0)
-    half_open(stage)
-    health = stage.targets[0].health
+    half_open(scene)
+    health = scene.targets[0].health
     probe = health.begin()
     assert probe
     if how == "leaves":
         before.cancel()
     else:
-        stage.world.responses[0].abort(BROKEN)
+        scene.world.responses[0].abort(BROKEN)
     for _ in range(10):
         await asyncio.sleep(0)
     assert health.state is State.HALF_OPEN
@@ -98,24 +95,22 @@ async def test_the_end_of_a_call_from_before_says_nothing_about_the_probe(how: s
 
 
 async def test_a_second_try_is_not_sent_to_a_target_whose_breaker_opened_while_it_waited() -> None:
-    stage = Stage([Script(refusal="server_error"), Script()])
-    call = stage.call()
-
     async def sleep(seconds: float) -> None:
         for _ in range(4):
-            stage.targets[0].health.failed(BROKEN)
+            scene.targets[0].health.failed(BROKEN)
 
-    stage.pipeline._sleep = sleep
-    task = asyncio.create_task(stage.pipeline.answer(call, stage.client))
-    await stage.play(task, 100)
+    scene = Scene([Script(refusal="server_error"), Script()], sleep=sleep)
+    call = scene.call()
+    task = asyncio.create_task(scene.pipeline.answer(call, scene.client))
+    await scene.play(task, 100)
     await task
     assert [attempt.target.label for attempt in call.attempts] == ["one", "two"]
 
 
 async def test_an_active_probe_lets_no_second_call_go() -> None:
-    stage = Stage([])
-    half_open(stage)
-    health = stage.targets[0].health
+    scene = Scene([])
+    half_open(scene)
+    health = scene.targets[0].health
     assert health.begin()
     health.seems_well()
     assert not health.ready()
