@@ -11,7 +11,7 @@ import pytest
 from sluice.errors import Unavailable
 from sluice.limits import Claim, Limit, Slot, Verdict
 from sluice.limits.faults import Reason, StoreFailed
-from sluice.limits.guarded import OWED, Guarded, Mode
+from sluice.limits.guarded import MAX_PENDING, Guarded, Mode
 from sluice.limits.memory import MemoryStore
 
 CLAIMS = [Claim("k", Limit(capacity=100, rate=1))]
@@ -251,12 +251,12 @@ async def test_a_refusal_of_the_fallback_holds_nothing() -> None:
 async def test_what_is_owed_to_the_store_is_bounded_and_paid_before_it_decides_again() -> None:
     guard = Guard()
     await guard.break_down()
-    for _ in range(OWED + 50):
+    for _ in range(MAX_PENDING + 50):
         await guard.guarded.settle(CLAIMS)
     guard.store.fault = None
     await guard.probe()
     assert guard.told[-1] == "up"
-    assert len(guard.store.settled) == OWED
+    assert len(guard.store.settled) == MAX_PENDING
 
 
 async def test_a_store_that_fails_again_while_it_is_paid_stays_left_alone() -> None:

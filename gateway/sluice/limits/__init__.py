@@ -1,4 +1,4 @@
-"""Limits: counting apart from deciding. `bucket` is pure arithmetic, a store holds buckets, policies say which to take.
+"""Rate limits: `bucket` is pure arithmetic, a `BucketStore` holds buckets, policies decide which to take from.
 
 Token bucket (capacity, refill per second), continuous refill. All claims of one call are taken atomically, all or none.
 """
@@ -19,13 +19,12 @@ class Limit(msgspec.Struct, frozen=True):
 class Claim(msgspec.Struct, frozen=True, gc=False):
     """`amount` units out of bucket `key`. `scope` and `resource` name it in metrics, headers and errors.
 
-    `expires`, seconds since the epoch: when a bucket that never refills may be forgotten (0: never); of no account for
-    those that refill.
+    `expires`, seconds since the epoch: when a bucket that never refills may be forgotten (0: never); ignored for
+    buckets that refill.
 
     `holder`, of a bucket that never refills (a budget): the amount is *reserved* under this name, which is unique to the
-    call, until it is settled. As a slot is, so a reservation is a lease: what a call that never ends had reserved is given back
-    by itself. Such claims stand behind all others of a call. In a settlement `amount` is what was used, to be charged in
-    place of `held`, which was reserved.
+    call, until it is settled. A reservation is a lease, like a slot: without renewal it is given back. Such claims come after
+    all others of a call. In a settlement `amount` is the amount used, charged in place of `held`, the amount reserved.
     """
 
     key: str
@@ -55,7 +54,7 @@ class Slot(msgspec.Struct, frozen=True, gc=False):
 
 class Level(msgspec.Struct, frozen=True, gc=False):
     """State of one bucket after the decision: `remaining` units (may be negative: debt), `reset` seconds until full
-    (infinite where it never refills: whoever claims it knows when its period ends).
+    (infinite if it never refills: the policy knows when its period ends).
 
     Of slots: `remaining` places, `reset` 0.
     """
@@ -65,7 +64,7 @@ class Level(msgspec.Struct, frozen=True, gc=False):
 
 
 class Balance(msgspec.Struct, frozen=True, gc=False):
-    """What was charged to a bucket and not refilled, and what calls that have not ended have reserved of it."""
+    """The amount charged to a bucket and not refilled, and the amount reserved by running calls."""
 
     spent: float
     reserved: float
@@ -75,11 +74,11 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     """Admitted, or refused by `denied` (the index of the claim that must wait longest) for `retry_after` seconds.
 
     `levels` stand in the order of the claims, then of the slots, in both cases; `denied` counts in the same order.
-    A refusal takes nothing from any bucket, and no slot. `retry_after` is when the same call would really be admitted;
-    infinite where an amount exceeds its capacity or its bucket never refills. When a slot comes free nobody knows: for
-    slots alone it is SLOT_WAIT.
+    A refusal takes nothing from any bucket, and no slot. After `retry_after` the same call would be admitted; it is
+    infinite if an amount exceeds its capacity or its bucket never refills. When a slot becomes free is unknown: for slots
+    alone it is SLOT_WAIT.
 
-    `by`: who decided in place of the store that was asked. That is where the call must be settled: `(verdict.by or store)`.
+    `by`: the store that decided in place of the one called, and that must settle the call: `(verdict.by or store)`.
     """
 
     admitted: bool
@@ -103,7 +102,7 @@ class Remote(Protocol):
     """A bucket store that may be out of reach, or be reached with a wrong password."""
 
     async def greet(self) -> None:
-        """Ask it once, with more patience than a call has."""
+        """Send one request, with a longer timeout than a call has."""
         ...
 
 
@@ -112,13 +111,13 @@ SLOT_WAIT = 1.0
 
 
 class BucketStore(Protocol):
-    """Where buckets live. One test suite for every implementation.
+    """Holds buckets and slots. One test suite covers every implementation.
 
-    A caller that is cancelled while it waits has taken nothing: what the store decides afterwards is given back.
+    A caller that is cancelled while it waits has taken nothing: a later admission is given back.
     """
 
     lease: float
-    """Seconds that slots and reservations hold without being renewed; infinite where they live and die with this process."""
+    """Seconds that slots and reservations last without renewal; infinite if they end with this process."""
 
     async def take(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:
         """All claims and slots or none, atomically."""
@@ -127,21 +126,21 @@ class BucketStore(Protocol):
     async def settle(self, claims: Sequence[Claim], slots: Sequence[Slot] = (), again: bool = False) -> None:
         """Charge (positive amount, into debt if need be) or refund (negative, never above capacity); give slots back.
 
-        Reservations end, and their claims' amounts are charged, also where the lease has ended. A slot that is not held any
-        more is no error. `again`: this settlement was sent before and may have been done; where none of its reservations
-        is there any more, it has been, and nothing happens.
+        Reservations end, and their claims' amounts are charged, even if the lease has ended. A slot that is no longer held is
+        no error. `again`: this settlement was sent before and may have been done; if none of its reservations exists any
+        more, it was, and nothing happens.
         """
         ...
 
     async def renew(self, slots: Sequence[Slot], claims: Sequence[Claim] = ()) -> None:
-        """Hold slots and reservations for another `lease`: due every third of it while a call goes on.
+        """Hold slots and reservations for another `lease`; to be called every third of it while a call runs.
 
-        Those that were lost meanwhile are held again. Only claims with a holder may be given, as they were taken.
+        Expired ones are held again. Only claims with a holder may be given, as they were taken.
         """
         ...
 
     async def balances(self, claims: Sequence[Claim]) -> list[Balance]:
-        """The state of these buckets now, without what has been given back. Amounts and holders are of no account."""
+        """The current state of these buckets. Amounts and holders of the claims are ignored."""
         ...
 
     async def close(self) -> None: ...

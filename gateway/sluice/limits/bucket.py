@@ -2,12 +2,12 @@
 capacity + floor(rate * T), exactly.
 
 A bucket is kept as its *backlog*: how long it would take to fill up, in ticks. Time takes ticks away, a claim adds
-them, and a claim fits while the backlog stays within the capacity (this is GCRA, ITU-T I.371, told as a bucket). So
+them, and a claim fits while the backlog stays within the capacity (this is GCRA, ITU-T I.371, described as a bucket). So
 refilling multiplies whole numbers and never divides; the only roundings are made once per limit and once per amount,
 each against the caller and by less than one tick, and a tick is at most a 2**-29th of a unit or, in buckets of more
 than 4,096 units, a 2**-41st of the capacity. Backlogs stay below 2**53: Redis's Lua, which has only doubles, does the
-same arithmetic and comes to the same numbers. That leaves room for a debt of two million units, or a thousand
-capacities where that is more (less only where filling takes over 51 days).
+same arithmetic with the same results. That allows a debt of two million units, or a thousand
+capacities if that is more (less only where filling takes over 51 days).
 
 A limit of rate 0 is a bucket whose backlog no time takes away: what a period's budget is.
 
@@ -33,7 +33,7 @@ LARGEST = 1 << 34
 MOST = 1 << 52
 """Ticks of backlog. Debt does not grow beyond it."""
 NEVER = 1 << 53
-"""The cost of what no bucket of this capacity can admit."""
+"""The cost of a claim that exceeds its bucket's capacity."""
 
 
 class Rule(msgspec.Struct, frozen=True):
@@ -76,7 +76,7 @@ class Rule(msgspec.Struct, frozen=True):
         return -(-excess // self.pace) if self.pace else math.inf
 
     def level(self, backlog: int) -> Level:
-        """Its `reset` is infinite where the bucket is not full and never refills: who claims it knows when its period ends."""
+        """The bucket's state; `reset` is infinite if it is not full and never refills (the policy knows its period)."""
         if self.pace:
             return Level((self.capacity - backlog) / self.unit, backlog / (self.pace * SECOND))
         return Level((self.capacity - backlog) / self.unit, math.inf if backlog else 0.0)
@@ -84,7 +84,7 @@ class Rule(msgspec.Struct, frozen=True):
 
 @lru_cache(4096)
 def rule_of(limit: Limit) -> Rule:
-    """The limit in ticks. Raises ValueError, with a sentence for people, for a limit that makes no sense.
+    """The limit in ticks. Raises ValueError, with a message for users, for an impossible limit.
 
     A unit is rounded up to whole ticks, and once more where a capacity that is no whole number of ticks would
     otherwise let a claim of all of it cost less than it took to refill.
@@ -136,7 +136,7 @@ class Bucket:
             self.at = latest
 
     def adopt(self, rule: Rule) -> None:
-        """The limit has changed: what has been used of the old one counts against the new one, in units."""
+        """Change the limit: the units used under the old one count against the new one."""
         self.backlog = min(MOST, -(-self.backlog * rule.unit // self.rule.unit))
         self.rule = rule
 
@@ -153,22 +153,22 @@ def refusal(
     slots: Sequence[Slot] = (),
     places: Sequence[tuple[int, bool]] = (),
 ) -> Verdict:
-    """Why this call does not fit, and when it would; `backlogs` as they are. The wait is in whole microseconds.
+    """The verdict for a call that does not fit, with the wait in whole microseconds; `backlogs` as they are now.
 
-    `places`, for each slot: how many are taken under its key, and whether there was one left for it.
+    `places`, for each slot: how many are taken under its key, and whether one was free for it.
     """
     levels = [rule.level(backlog) for rule, backlog in zip(rules, backlogs, strict=True)]
     before: dict[str, int] = {}
     longest, denied = 0.0, -1
     for index, (claim, rule, cost, backlog) in enumerate(zip(claims, rules, costs, backlogs, strict=True)):
-        before[claim.key] = asked = before.get(claim.key, 0) + cost
-        excess = backlog + asked - rule.capacity
-        wait = math.inf if asked > rule.capacity else rule.wait(excess)
+        before[claim.key] = needed = before.get(claim.key, 0) + cost
+        excess = backlog + needed - rule.capacity
+        wait = math.inf if needed > rule.capacity else rule.wait(excess)
         if excess > 0 and wait > longest:
             longest, denied = wait, index
-    for index, (slot, (taken, room)) in enumerate(zip(slots, places, strict=True), len(claims)):
+    for index, (slot, (taken, free)) in enumerate(zip(slots, places, strict=True), len(claims)):
         levels.append(Level(float(slot.capacity - taken), 0.0))
-        if not room and longest < SLOT_WAIT * SECOND:
+        if not free and longest < SLOT_WAIT * SECOND:
             longest, denied = SLOT_WAIT * SECOND, index
     return Verdict(False, tuple(levels), longest / SECOND, denied)
 
@@ -185,5 +185,5 @@ def same_limits(claims: Sequence[Claim]) -> None:
 
 
 def moved(ticks: int, unit: int, to: int) -> int:
-    """Ticks of a limit whose unit is `unit` as ticks of one whose unit is `to`, rounded down: given back is never too much."""
+    """Convert ticks from a limit with unit `unit` to one with `to`; rounded down, so that never too much is given back."""
     return ticks if unit == to else ticks * to // unit

@@ -1,11 +1,11 @@
-"""How a bucket store fails, whoever keeps the buckets."""
+"""The error of every bucket store."""
 
 from sluice.errors import Unavailable
 from sluice.storage import Reason
 
 
 class StoreFailed(Unavailable):
-    """The store did not decide, or nobody knows whether it did. `reason` says why (`sluice.storage`)."""
+    """The store did not decide, or it is unknown whether it did. `reason` as in `sluice.storage`."""
 
     def __init__(self, reason: Reason) -> None:
         super().__init__("The limits cannot be checked now")

@@ -1,19 +1,20 @@
-"""A store that may be down, made safe to wait for.
+"""A bucket store with a circuit breaker: while the store is down, a local fallback decides.
 
-After `failures` calls in a row without an answer the store is left alone: everyone who still waits for it is let go,
-and further calls are decided at once, by the fallback's own buckets (mode "open") or by refusing them ("closed").
-The fallback's buckets are this gateway's share of the limits: they are divided by the number of gateways, budgets too.
-So an outage admits one limit more, over all gateways together. Slots that the store had given are not counted in it.
-Meanwhile one task asks the store every `probe_every` seconds and ends when it has answered and been paid.
+After `failures` calls in a row without an answer the store counts as down: calls that still wait for it stop waiting, and
+further calls are decided at once, by the fallback's own buckets (mode "open") or by refusing them ("closed"). The
+fallback's buckets are this gateway's share of the limits: limits and budgets divided by the number of gateways. So an
+outage admits at most the limit once more, over all gateways together; slots taken in the store are not counted in it.
+Meanwhile one task sends a probe every `probe_every` seconds; the store is used again when it has answered and all pending
+settlements are done.
 
-A call is settled where it was decided: one that the fallback admitted there (`Verdict.by`), whatever has become of the
-store; one that the store admitted in the store, and while that is left alone it is noted and settled when it is back.
-Budgets, which never refill, are charged in the store as well for what the fallback admitted: an outage hides no money.
+A call is settled in the store that decided it: in the fallback (`Verdict.by`), or in the store, where a settlement is kept
+pending while the store is down. Budgets, which never refill, are also charged in the store for calls that the fallback
+admitted, so that an outage hides no cost.
 
-An error that the store answers with concerns that call alone, which is decided without it; others go on asking.
-A settlement that fails is not tried again, for it may have been done, unless it ends reservations: by these the store knows
-whether it was done, so it is tried until the store has answered. What the fallback reserved has no reservation in the store;
-it is given one, under a name of its own, before it is settled there.
+An error reply of the store concerns one call only, which the fallback decides; others still use the store. A failed
+settlement is not repeated, for it may have been done, unless it ends reservations: by these the store knows whether it was
+done, so it is repeated until the store has answered. Reservations of the fallback do not exist in the store; each is made
+there under a name of its own before it is settled.
 """
 
 import asyncio
@@ -35,23 +36,23 @@ T = TypeVar("T")
 Decider = Literal["store", "fallback", "nobody"]
 
 TIMEOUT = 0.05
-"""Seconds that a call waits for the store, where nobody says otherwise."""
+"""Seconds that a call waits for the store by default."""
 GREETING = 1.5
 """Seconds that a start waits for the store at most."""
-OWED = 10_000
-"""Settlements noted while the store is left alone; the oldest are dropped beyond it."""
+MAX_PENDING = 10_000
+"""Most pending settlements; beyond it the oldest are dropped."""
 TOGETHER = 100
-"""Of them on their way at a time."""
+"""Pending settlements sent at a time."""
 TRIES = 20
-"""Times that a settlement is tried that the store answers with an error of its own."""
+"""Most attempts at a settlement that the store answers with an error."""
 
 
 def _ignore(*_: object) -> None:
     return None
 
 
-class _Debt(msgspec.Struct):
-    """A settlement that the store has not confirmed. `reserve`: its reservations are not known to be there yet."""
+class _Settlement(msgspec.Struct):
+    """A settlement that the store has not confirmed. `reserve`: its reservations must be made in the store first."""
 
     claims: Sequence[Claim]
     slots: Sequence[Slot] = ()
@@ -67,9 +68,9 @@ class _Debt(msgspec.Struct):
 class Guarded:
     """A BucketStore in front of another.
 
-    `failed` is told the reason of each call that the store did not decide, `decided` who decided a call and how many
-    seconds that took, `switched` whether the store is now left alone. `replicas` gateways are expected to share the
-    store. Times in seconds.
+    `failed` gets the reason of each call that the store did not decide, `decided` who decided a call and after how many
+    seconds, `switched` whether the store is down now. `replicas` gateways are expected to share the store. Times in
+    seconds.
     """
 
     def __init__(
@@ -103,12 +104,12 @@ class Guarded:
         self._streak = 0
         self._waiting: set[asyncio.Timeout] = set()
         self._probing: asyncio.Task[None] | None = None
-        self._paying: asyncio.Task[None] | None = None
-        self._owed: deque[_Debt] = deque(maxlen=OWED)
+        self._settling: asyncio.Task[None] | None = None
+        self._pending: deque[_Settlement] = deque(maxlen=MAX_PENDING)
         self._share = Share(fallback, replicas, self._charge)
 
     async def take(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:
-        """Raises Unavailable where the store is down and the mode is closed."""
+        """Raises Unavailable if the store is down and the mode is closed."""
         began = self._clock()
         if not self.down:
             try:
@@ -126,7 +127,7 @@ class Guarded:
         return verdict
 
     async def greet(self) -> None:
-        """Ask the store once, so that what is wrong with it is said at the start. Never raises for a store that is down."""
+        """Send one request, so that a wrong configuration is reported at the start. Never raises for a store that is down."""
         if isinstance(self._store, Remote):
             try:
                 await self._ask(GREETING, self._store.greet)
@@ -138,12 +139,12 @@ class Guarded:
         if self._share.holders and not self._share.holders.isdisjoint(_holders(claims, slots)):
             await self._share.settle(claims, slots)
         else:
-            await self._pay(_Debt(claims, slots, again))
+            await self._settle(_Settlement(claims, slots, again))
 
     async def renew(self, slots: Sequence[Slot], claims: Sequence[Claim] = ()) -> None:
-        """Never raises for a store that is down: what was lost is held again by a later renewal.
+        """Never raises for a store that is down: a later renewal holds expired ones again.
 
-        What the fallback reserved is reserved in the store, too, from the first renewal after an outage on.
+        Reservations of the fallback are made in the store, too, by the first renewal after an outage.
         """
         others = self._share.holders
         held = [slot for slot in slots if slot.holder not in others]
@@ -155,80 +156,80 @@ class Guarded:
                 self._count(error.reason)
 
     async def balances(self, claims: Sequence[Claim]) -> list[Balance]:
-        """As the store has them, when what is owed to it is paid. Raises Unavailable where it does not answer."""
+        """The store's balances after all pending settlements. Raises Unavailable if it does not answer."""
         if self.down:
             raise Unavailable("The budgets cannot be read now")
         try:
-            await self._settle_debts()
+            await self._settle_pending()
             return await self._ask(max(self._timeout, GREETING), self._store.balances, claims)
         except StoreFailed as error:
             self._count(error.reason)
             raise Unavailable("The budgets cannot be read now") from error
 
     async def close(self) -> None:
-        """Pays what is owed while the store answers, for GREETING at most."""
-        for task in (self._probing, self._paying):
+        """Send pending settlements while the store answers, for GREETING seconds at most."""
+        for task in (self._probing, self._settling):
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])
-        if self._owed and not self.down:
+        if self._pending and not self.down:
             with contextlib.suppress(StoreFailed, TimeoutError):
                 async with asyncio.timeout(GREETING):
-                    await self._settle_debts()
+                    await self._settle_pending()
         await self._store.close()
         await self._share.close()
 
-    async def _pay(self, debt: _Debt) -> None:
-        """Settle in the store; or note it, for when the store is back or answers."""
+    async def _settle(self, settlement: _Settlement) -> None:
+        """Settle in the store, or keep the settlement pending while the store does not answer."""
         if self.down:
-            self._owed.append(debt)
+            self._pending.append(settlement)
             return
         try:
-            await self._settle_one(debt)
+            await self._settle_one(settlement)
         except StoreFailed as error:
             self._count(error.reason)
-            if debt.repeatable:
-                self._note(debt)
+            if settlement.repeatable:
+                self._add_pending(settlement)
         else:
-            if self._owed:
-                self._pay_soon()
+            if self._pending:
+                self._schedule()
 
-    async def _settle_one(self, debt: _Debt) -> None:
-        """Raises StoreFailed where it is not known to have been done; then it may be tried again, if it is repeatable."""
-        if debt.reserve:
-            reserved = [msgspec.structs.replace(claim, amount=claim.held, held=0.0) for claim in debt.claims]
+    async def _settle_one(self, settlement: _Settlement) -> None:
+        """Raises StoreFailed if it may not have been done; a repeatable one can then be sent again."""
+        if settlement.reserve:
+            reserved = [msgspec.structs.replace(claim, amount=claim.held, held=0.0) for claim in settlement.claims]
             await self._ask(self._timeout, self._store.renew, (), reserved)
-            debt.reserve, debt.again = False, True
-        again = (True,) if debt.again else ()
-        debt.again = debt.repeatable
-        await self._ask(self._timeout, self._store.settle, debt.claims, debt.slots, *again)
+            settlement.reserve, settlement.again = False, True
+        again = (True,) if settlement.again else ()
+        settlement.again = settlement.repeatable
+        await self._ask(self._timeout, self._store.settle, settlement.claims, settlement.slots, *again)
 
     def _charge(self, claims: Sequence[Claim]) -> None:
-        """What the fallback has decided about budgets."""
-        if plain := [claim for claim in claims if not claim.holder]:
-            self._note(_Debt(plain))
+        """Charge in the store what the fallback decided about budgets."""
+        if charges := [claim for claim in claims if not claim.holder]:
+            self._add_pending(_Settlement(charges))
         if ended := [_of_fallback(claim) for claim in claims if claim.holder]:
-            self._note(_Debt(ended, reserve=True))
+            self._add_pending(_Settlement(ended, reserve=True))
 
-    def _note(self, debt: _Debt) -> None:
-        self._owed.append(debt)
-        self._pay_soon()
+    def _add_pending(self, settlement: _Settlement) -> None:
+        self._pending.append(settlement)
+        self._schedule()
 
-    def _pay_soon(self) -> None:
-        """Pay what is owed to a store that answers; where it is left alone it is paid when it is back."""
-        if not self.down and (self._paying is None or self._paying.done()):
-            self._paying = asyncio.create_task(self._pay_up())
+    def _schedule(self) -> None:
+        """Send pending settlements in the background, unless the store is down: then `_recover` sends them."""
+        if not self.down and (self._settling is None or self._settling.done()):
+            self._settling = asyncio.create_task(self._settle_soon())
 
-    async def _pay_up(self) -> None:
-        while self._owed and not self.down:
+    async def _settle_soon(self) -> None:
+        while self._pending and not self.down:
             await self._sleep(self._probe_every)
             try:
-                await self._settle_debts()
+                await self._settle_pending()
             except StoreFailed as error:
                 self._count(error.reason)
 
     async def _ask(self, timeout: float, operation: Callable[..., Awaitable[T]], *arguments: Any) -> T:
-        """Raises StoreFailed, also where everyone who waits is let go."""
+        """Call the store. Raises StoreFailed, also if the store is declared down meanwhile."""
         try:
             async with asyncio.timeout(timeout) as deadline:
                 self._waiting.add(deadline)
@@ -247,9 +248,9 @@ class Guarded:
             return
         self._streak += 1
         if self._streak >= self._failures:
-            self._leave_alone()
+            self._declare_down()
 
-    def _leave_alone(self) -> None:
+    def _declare_down(self) -> None:
         self.down = True
         self._switched(True)
         for deadline in self._waiting:
@@ -262,42 +263,42 @@ class Guarded:
             await self._sleep(self._probe_every)
             try:
                 await self._ask(self._timeout, self._store.take, ())
-                await self._settle_debts()
+                await self._settle_pending()
             except StoreFailed as error:
                 self._failed(error.reason)
             else:
                 self.down = False
                 self._switched(False)
 
-    async def _settle_debts(self) -> None:
-        """Pay all that is owed now. Raises StoreFailed where the store is gone again.
+    async def _settle_pending(self) -> None:
+        """Send all pending settlements. Raises StoreFailed if the store does not answer.
 
-        Those that were on their way are then owed still if they can be repeated, else they may be lost.
+        Those that were sent stay pending if they can be repeated, else they may be lost.
         """
-        left = len(self._owed)
-        while left > 0 and self._owed:
-            some = [self._owed.popleft() for _ in range(min(TOGETHER, left, len(self._owed)))]
+        left = len(self._pending)
+        while left > 0 and self._pending:
+            some = [self._pending.popleft() for _ in range(min(TOGETHER, left, len(self._pending)))]
             left -= len(some)
             gone: StoreFailed | None = None
             try:
                 outcomes = await asyncio.gather(*map(self._settle_one, some), return_exceptions=True)
             except BaseException:
-                self._owed.extendleft(debt for debt in reversed(some) if debt.repeatable)
+                self._pending.extendleft(settlement for settlement in reversed(some) if settlement.repeatable)
                 raise
-            for debt, outcome in zip(some, outcomes, strict=True):
+            for settlement, outcome in zip(some, outcomes, strict=True):
                 if isinstance(outcome, StoreFailed):
-                    debt.tries += outcome.reason == "reply"
-                    if debt.repeatable and debt.tries < TRIES:
-                        self._owed.append(debt)
+                    settlement.tries += outcome.reason == "reply"
+                    if settlement.repeatable and settlement.tries < TRIES:
+                        self._pending.append(settlement)
                     gone = outcome if outcome.reason in DOWN else gone
             if gone is not None:
                 raise gone
 
 
 class Share:
-    """A BucketStore for one of `replicas` gateways that decides alone: capacities and rates are divided by their number.
+    """A BucketStore for one of `replicas` gateways that decides locally: capacities and rates are divided by their number.
 
-    `charge` is given what was taken from or settled in buckets that never refill, reservations when they end. `holders` have
+    `charge` gets the amounts taken from or settled in buckets that never refill, reservations when they end. `holders` have
     slots or reservations here.
     """
 
@@ -343,22 +344,22 @@ def _holders(claims: Sequence[Claim], slots: Sequence[Slot]) -> set[str]:
 
 
 def _of_fallback(claim: Claim) -> Claim:
-    """The claim as the store gets it that did not decide about it: it may hold a reservation of the same holder, unheard of."""
+    """The claim under a holder's name of its own: the store may have a reservation of the same holder already."""
     return msgspec.structs.replace(claim, holder=f"{claim.holder}~")
 
 
 def share_of(claims: Sequence[Claim], replicas: int) -> Sequence[Claim]:
-    """The claims as one of `replicas` gateways decides them alone: capacity and rate are divided by their number.
+    """The claims with capacity and rate divided by `replicas`.
 
-    What one call asks of a bucket still fits it, if it fits the whole one: else large calls could never be admitted.
+    A call that fits the full capacity still fits its share: else large calls could never be admitted.
     """
     if replicas <= 1:
         return claims
-    asked: dict[str, float] = {}
+    needed: dict[str, float] = {}
     for claim in claims:
-        asked[claim.key] = asked.get(claim.key, 0.0) + claim.amount
-    return [msgspec.structs.replace(claim, limit=_share(claim.limit, replicas, asked[claim.key])) for claim in claims]
+        needed[claim.key] = needed.get(claim.key, 0.0) + claim.amount
+    return [msgspec.structs.replace(claim, limit=_share(claim.limit, replicas, needed[claim.key])) for claim in claims]
 
 
-def _share(limit: Limit, replicas: int, asked: float) -> Limit:
-    return Limit(max(limit.capacity / replicas, min(limit.capacity, asked)), limit.rate / replicas)
+def _share(limit: Limit, replicas: int, needed: float) -> Limit:
+    return Limit(max(limit.capacity / replicas, min(limit.capacity, needed)), limit.rate / replicas)

@@ -1,9 +1,8 @@
-"""Buckets and slots of one process. Nothing here suspends, so a call is atomic without a lock.
+"""Holds buckets and slots of one process. Nothing here awaits, so a call is atomic without a lock.
 
-Full buckets need no memory: each call looks at a few of the buckets that were looked at longest ago and forgets those
-that are full again, so the cost is spread and there is no task. Beyond `max_buckets` the one looked at longest ago is
-forgotten even if it is not full; getting there takes as many callers at once. Only what never refills is kept until it
-expires; where twice `max_buckets` are reached, which only those can do, a new one is refused.
+Full buckets need no memory: every few claims a sweep checks the buckets that were checked longest ago and deletes those
+that are full again, so no task is needed. Beyond `max_buckets` it deletes the oldest ones even if they are not full. Only
+buckets that never refill (budgets) are kept until they expire; at twice `max_buckets` a new budget is refused.
 """
 
 import math
@@ -82,8 +81,8 @@ class MemoryStore:
                 self._reserve(claims, taken)
             return Verdict(True, tuple([bucket.rule.level(bucket.backlog) for bucket, _ in taken]))
         entered: list[Slot] = []
-        rooms = [self._enter(slot, entered) for slot in slots]
-        if fits and all(rooms):
+        free = [self._enter(slot, entered) for slot in slots]
+        if fits and all(free):
             if reserving:
                 self._reserve(claims, taken)
             levels = [bucket.rule.level(bucket.backlog) for bucket, _ in taken]
@@ -94,9 +93,9 @@ class MemoryStore:
         for slot in entered:
             self._free(slot)
         rules, backlogs = [bucket.rule for bucket, _ in taken], [bucket.backlog for bucket, _ in taken]
-        places = [(self._taken(slot), room) for slot, room in zip(slots, rooms, strict=True)]
+        places = [(self._taken(slot), one) for slot, one in zip(slots, free, strict=True)]
         verdict = refusal(claims, rules, [cost for _, cost in taken], backlogs, slots=slots, places=places)
-        if verdict.denied >= len(claims):  # nobody knows when a place comes free: this wait is a guess, and stays what it is
+        if verdict.denied >= len(claims):  # SLOT_WAIT is a guess, not a time to be rounded
             return verdict
         retry_after = _until(now, max((bucket.at for bucket, _ in taken), default=latest), verdict.retry_after)
         return Verdict(False, verdict.levels, retry_after, verdict.denied)
@@ -149,7 +148,7 @@ class MemoryStore:
                 self._reserved.setdefault(claim.key, {})[claim.holder] = (cost, bucket.rule.unit)
 
     def _given_back(self, claim: Claim, bucket: Bucket) -> int:
-        """The ticks that were reserved for the claim's holder, who has no reservation any more; 0 where he had none."""
+        """End the holder's reservation; its ticks, 0 if there was none."""
         reserved = self._reserved.get(claim.key, {})
         ticks, unit = reserved.pop(claim.holder, (0, 1))
         if not reserved:
@@ -157,7 +156,7 @@ class MemoryStore:
         return moved(ticks, unit, bucket.rule.unit)
 
     def _bucket(self, claim: Claim, claims: Sequence[Claim], earliest: int, latest: int) -> Bucket:
-        """The claim's bucket, as it is now. Raises ValueError where another of the `claims` has another limit for it."""
+        """The claim's bucket, refilled to now. Raises ValueError if another of the `claims` has another limit for it."""
         bucket = self._buckets.get(claim.key)
         if bucket is None:
             return self._new(claim, latest)
@@ -174,16 +173,16 @@ class MemoryStore:
         return bucket
 
     def _enter(self, slot: Slot, entered: list[Slot]) -> bool:
-        """Let the holder in even if there is no room; whether there was. Who is in already takes no second place."""
+        """Add the holder, even beyond the capacity; whether it was within. A holder has one place only."""
         holders = self._holders.get(slot.key)
         if holders is None:
             holders = self._holders[slot.key] = set()
         if slot.holder in holders:
             return True
-        room = len(holders) < slot.capacity
+        free = len(holders) < slot.capacity
         holders.add(slot.holder)
         entered.append(slot)
-        return room
+        return free
 
     def _taken(self, slot: Slot) -> int:
         return len(self._holders.get(slot.key, ()))
@@ -212,14 +211,14 @@ class MemoryStore:
 
 
 def _microseconds(now: float) -> tuple[int, int]:
-    """The whole microseconds before and after: time that has passed is rounded down, whichever end it is read at."""
+    """The whole microseconds before and after `now`, so that elapsed time can be rounded down at both ends."""
     exact = now * SECOND
     earliest = math.floor(exact)
     return earliest, earliest if earliest == exact else earliest + 1
 
 
 def _until(now: float, at: int, wait: float) -> float:
-    """`wait` from the microsecond `at`, as seconds from `now`; longer where `now + wait` would fall short in floating point."""
+    """`wait` from the microsecond `at`, as seconds from `now`; longer if `now + wait` would be too early in floating point."""
     if wait == math.inf:
         return wait
     due = at + round(wait * SECOND)

@@ -1,18 +1,17 @@
-"""Buckets and slots shared by any number of gateways, in Redis 6.2 or newer or Valkey: one script, one round trip per call.
+"""Holds buckets and slots shared by any number of gateways, in Redis 6.2+ or Valkey: one script, one round trip per call.
 
 The time is the server's, so gateways need no common clock. All keys begin with `{prefix}`, a hash tag: the buckets of
 any call share a slot, as a cluster demands of a script, and all of one prefix live on one shard. A server that evicts
 keys mints tokens: give it `maxmemory-policy noeviction`, or enough memory (100 bytes per bucket that is not full).
 
-Calls that come while others are under way leave together: a *flight* is a pipeline of single scripts, written and read
-at once on a connection of its own, so a burst costs tens of microseconds per call and not a connection each. The
-caller only waits for its place in the flight: cancelled or late, it leaves the connection alone, and the flight goes on
-waiting for its reply. A take that turns out to have been admitted for nobody is given back in the next flight. A
-settlement is carried whether anybody waits for it or not.
+Calls are batched: those made while others are running form a *flight*, a pipeline of single scripts on a connection of its
+own, so a burst costs tens of microseconds per call instead of a connection each. A caller only waits for its reply: if it
+is cancelled or times out, the flight still reads the reply, and an admitted take is given back in the next flight. A
+settlement is sent whether its caller still waits or not.
 
-Where a connection breaks, what it carried may have been done or not. Amounts are not sent twice, so that none is ever
-minted; at worst they are lost to the caller. Slots and reservations are given back once more, which does no harm, and what
-ends a reservation may be sent again: the reservation tells the server whether it has been done.
+When a connection breaks, its calls may have been done or not. Amounts are not sent twice, so limits are never exceeded; at
+worst the caller loses them. Slots and reservations are given back once more, which is harmless, and a settlement that ends
+a reservation may be sent again: by the reservation the server knows whether it was done.
 """
 
 import asyncio
@@ -34,13 +33,13 @@ from sluice.storage.address import address_of
 from sluice.storage.redis import Client, RedisFailed, reason_of
 
 SEATS = 128
-"""Calls in one flight: what is behind them waits for the next, or takes another connection."""
+"""Most calls in one flight; further ones wait for the next, or use another connection."""
 PATIENCE = 1.0
-"""Seconds that a flight waits for replies, when its callers have long gone; then it gives its connection up."""
-OWED = 10_000
-"""Give-backs that may wait for a flight; the oldest are dropped beyond it."""
+"""Seconds that a flight waits for replies, longer than its callers; then its connection is closed."""
+MAX_PENDING = 10_000
+"""Most pending give-backs; beyond it the oldest are dropped."""
 RENEWED = 256
-"""Slots renewed by one run of the script, one run after the other: calls that come meanwhile wait for no more."""
+"""Slots renewed by one run of the script: other calls wait for one run at most."""
 
 Mode = Literal["take", "settle", "again", "renew", "look"]
 Place = tuple[str, str]
@@ -56,7 +55,7 @@ class Reservation(NamedTuple):
 
 
 class _Call:
-    """One run of the script. `answer`: who waits for it, if anybody does."""
+    """One run of the script. `answer`: its caller's future, if one waits."""
 
     __slots__ = ("answer", "buckets", "ended", "limits", "mode", "numbers", "places", "reservations")
 
@@ -79,7 +78,7 @@ class _Call:
         self.answer = answer
         self.reservations = reservations
         self.ended: list[_Call] = []
-        """Of a renewal: settlements that were sent since it was asked for."""
+        """Of a renewal: settlements sent after it."""
 
     def arguments(self, now: int | str, lease: int) -> list[Any]:
         keys = [*self.buckets, *(key for key, _ in self.places), *(one.key for one in self.reservations)]
@@ -92,7 +91,7 @@ class _Call:
         return found
 
     def undo(self) -> "_Call":
-        """What gives a take back."""
+        """The call that gives a take back."""
         numbers = list(self.numbers)
         numbers[3::5] = [-ticks for ticks in numbers[3::5]]
         for one in self.reservations:  # it ends, and nothing was used
@@ -100,9 +99,9 @@ class _Call:
         return _Call("settle", self.buckets, numbers, self.places, self.limits, reservations=self.reservations)
 
     def release(self) -> "_Call | None":
-        """What does no harm where the call was not done, or was settled: its places and reservations are given back.
+        """The call that gives back places and reservations, harmless if this one was not done, or settled.
 
-        None where it has neither.
+        None if it has neither.
         """
         if not self.places and not self.reservations:
             return None
@@ -120,9 +119,9 @@ def _release(places: Sequence[Place]) -> _Call:
 
 
 class RedisStore:
-    """`url` as `storage.address` reads it; what it says of a timeout counts where `timeout` is None.
+    """`url` as in `storage.address`; its timeout applies if `timeout` is None.
 
-    `timeout` and `lease` in seconds: for a call as a whole, and for how long a slot is held that nobody renews.
+    `timeout` and `lease` in seconds: of a whole call, and of a slot without renewal.
     `now` replaces the server's clock (microseconds), for tests. Raises ValueError for an address that is none.
     """
 
@@ -143,8 +142,8 @@ class RedisStore:
         self._digest = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()  # the name EVALSHA knows it by
         self._max_flights = max_connections
         self._queued: list[_Call] = []
-        self._owed: deque[_Call] = deque(maxlen=OWED)
-        """Given back by nobody who waits for it: it leaves with the next flight, and is no reason for one that may fail."""
+        self._pending: deque[_Call] = deque(maxlen=MAX_PENDING)
+        """Give-backs that no caller waits for: sent with the next flight; after a failed one, only with the next call."""
         self._renewals: list[_Call] = []
         self._flights: set[asyncio.Task[None]] = set()
         address = address_of(url)
@@ -153,7 +152,7 @@ class RedisStore:
         self._client = Client(address, connections=max_connections, wait=patience, encoding_errors="surrogatepass")
 
     async def take(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:
-        """Without claims and slots it asks all the same: a probe. Raises StoreFailed; ValueError as MemoryStore does."""
+        """Without claims and slots it is a probe. Raises StoreFailed; ValueError as MemoryStore does."""
         if not claims and not slots:
             await self._run(self._probe())
             return Verdict(True, ())
@@ -162,33 +161,33 @@ class RedisStore:
         admitted, *state = await self._run(self._call("take", claims, rules, costs, slots))
         backlogs, places = state[: len(claims)], state[len(claims) :]
         if not admitted:
-            rooms = [(taken, room == 1) for taken, room in zip(places[::2], places[1::2], strict=True)]
-            return refusal(claims, rules, costs, backlogs, slots=slots, places=rooms)
+            free = [(taken, one == 1) for taken, one in zip(places[::2], places[1::2], strict=True)]
+            return refusal(claims, rules, costs, backlogs, slots=slots, places=free)
         levels = [rule.level(backlog) for rule, backlog in zip(rules, backlogs, strict=True)]
         levels += [Level(float(slot.capacity - taken), 0.0) for slot, taken in zip(slots, places[::2], strict=True)]
         return Verdict(True, tuple(levels))
 
     async def greet(self) -> None:
-        """Raises StoreFailed, with the reason even where it takes a connection longer to be refused than a call waits."""
+        """Raises StoreFailed. Waits longer than a call, to report the reason of a slow refusal."""
         await self._run(self._probe(), max(PATIENCE, self.timeout))
 
     def _probe(self) -> _Call:
-        return _release([(f"{self._tag}/", "")])  # a write: a replica would read for us, and no more
+        return _release([(f"{self._tag}/", "")])  # a write, because a replica would answer reads
 
     async def settle(self, claims: Sequence[Claim], slots: Sequence[Slot] = (), again: bool = False) -> None:
-        """Raises StoreFailed where it is not known to have been done; ValueError as MemoryStore does.
+        """Raises StoreFailed if it may not have been done; ValueError as MemoryStore does.
 
-        Where it reserved something it may be tried `again` until an answer comes, for an hour.
+        With reservations it may be sent `again` until an answer comes, for an hour.
         """
         rules = [rule_of(claim.limit) for claim in claims]
         charges = [rule.charge(claim.amount) for claim, rule in zip(claims, rules, strict=True)]
         call = self._call("again" if again else "settle", claims, rules, charges, slots)
-        for renewal in self._renewals:  # another connection may be the faster one
+        for renewal in self._renewals:  # another connection may be faster than this one
             renewal.ended.append(call)
         await self._run(call)
 
     async def renew(self, slots: Sequence[Slot], claims: Sequence[Claim] = ()) -> None:
-        """What was lost is held again, even beyond its capacity: its call is there. Raises StoreFailed."""
+        """Expired ones are held again, even beyond the capacity, as their calls still run. Raises StoreFailed."""
         for first in range(0, max(len(slots), len(claims)), RENEWED):
             some = claims[first : first + RENEWED]
             rules = [rule_of(claim.limit) for claim in some]
@@ -200,8 +199,8 @@ class RedisStore:
     async def balances(self, claims: Sequence[Claim]) -> list[Balance]:
         """Raises StoreFailed."""
         rules = [rule_of(claim.limit) for claim in claims]
-        looked = [msgspec.structs.replace(claim, holder="-") for claim in claims]
-        call = self._call("look", looked, rules, [0] * len(claims), ())
+        named = [msgspec.structs.replace(claim, holder="-") for claim in claims]
+        call = self._call("look", named, rules, [0] * len(claims), ())
         found = (await self._run(call, max(PATIENCE, self.timeout)))[1:]
         return [
             Balance((backlog - reserved) / rule.unit, reserved / rule.unit)
@@ -209,8 +208,8 @@ class RedisStore:
         ]
 
     async def close(self) -> None:
-        """Carries what is still to be given back, within PATIENCE."""
-        if self._owed:
+        """Send pending give-backs, within PATIENCE seconds."""
+        if self._pending:
             self._depart()
         if self._flights:
             await asyncio.wait(self._flights, timeout=PATIENCE)
@@ -251,8 +250,8 @@ class RedisStore:
         except (RedisFailed, RedisError, OSError) as error:  # TimeoutError is an OSError
             raise StoreFailed(reason_of(error)) from error
         finally:
-            if not reply and _admitted(call):  # cancelled in the moment in which it was answered
-                self._owed.append(call.undo())
+            if not reply and _admitted(call):  # cancelled at the moment of its reply
+                self._pending.append(call.undo())
                 self._depart()
 
     def _depart(self) -> None:
@@ -262,39 +261,39 @@ class RedisStore:
             flight.add_done_callback(self._flights.discard)
 
     async def _fly(self) -> None:
-        """Carry everyone who waits, until nobody does."""
-        well = True
-        while self._queued or (self._owed and well):
+        """Send queued calls until there are none."""
+        healthy = True
+        while self._queued or (self._pending and healthy):
             boarding, self._queued = self._queued[:SEATS], self._queued[SEATS:]
             aboard = [call for call in boarding if call.mode != "take" or _waits(call)]
-            while self._owed and len(aboard) < SEATS:
-                aboard.append(self._owed.popleft())
+            while self._pending and len(aboard) < SEATS:
+                aboard.append(self._pending.popleft())
             try:
                 async with asyncio.timeout(max(PATIENCE, self.timeout)):
                     replies = await self._send(aboard)
-            except Exception as error:  # whatever it is, it is for those aboard to see
-                well = False
+            except Exception as error:  # any error goes to the callers
+                healthy = False
                 if reason_of(error) in LEAVE:
                     await self._client.leave()
                 for call in aboard:
                     self._land_unknown(call, error)
             else:
-                well = True
+                healthy = True
                 for call, reply in zip(aboard, replies, strict=True):
                     self._land(call, reply)
 
     def _land(self, call: _Call, reply: Any) -> None:
         if call.mode == "take" and not _waits(call) and not isinstance(reply, Exception) and reply[0]:
-            self._owed.append(call.undo())  # admitted for nobody
+            self._pending.append(call.undo())  # its caller is gone
         self._end_renewal(call)
         _answer(call, reply)
 
     def _land_unknown(self, call: _Call, error: Exception) -> None:
         if call.mode == "take":
             if release := call.release():
-                self._owed.append(release)
+                self._pending.append(release)
         elif call.places and call.mode != "renew":
-            self._owed.append(_release(call.places))
+            self._pending.append(_release(call.places))
         self._end_renewal(call)
         _answer(call, error)
 
@@ -305,7 +304,7 @@ class RedisStore:
             for settled in call.ended:
                 again = {*settled.places, *((one.key, one.member) for one in settled.reservations)}
                 if not held.isdisjoint(again) and (release := settled.release()):
-                    self._owed.append(release)
+                    self._pending.append(release)
 
     async def _send(self, calls: Sequence[_Call]) -> list[Any]:
         now = "" if self._now is None else self._now()
@@ -316,7 +315,7 @@ class RedisStore:
             again = await self._pipeline([("EVAL", self._script, *runs[index]) for index in unknown])
             for index, reply in zip(unknown, again, strict=True):
                 replies[index] = reply
-        for reply in replies:  # of a replica where the master was, say: it has done nothing of what was asked
+        for reply in replies:  # such as of a replica in the place of the master: nothing was done
             if isinstance(reply, Exception) and (reason := reason_of(reply)) in LEAVE:
                 raise RedisFailed(reason)
         return replies

@@ -1,19 +1,19 @@
-"""Buckets and slots shared by the processes of one host, in an LMDB file that all of them map (`table.py`): no server.
+"""Holds buckets and slots shared by the processes of one host, in an LMDB file that all of them map (`table.py`).
 
 A call holds the file's lock, and reads the time under it: CLOCK_MONOTONIC is the same for all processes of a host, so
-time never runs back from one holder to the next. Where the lock's holder does not go on the call raises StoreFailed, and
-the guard in front of the store decides (`limits.when_down`).
+time never runs back from one holder to the next. If the lock's holder hangs the call raises StoreFailed, and the guard
+in front of the store decides (`limits.when_down`).
 
 Rows, by the first byte of their keys: b and p are buckets and places (how many slots of a key are taken), l are leases, e
 the same by when they end, s seats. A slot is a lease with its places' row in its key; what is reserved of a budget is one,
 too, with the budget's, and says how many ticks of the backlog are its own. Slots and reservations of a dead process are
-given back as soon as somebody wants a place or some of a budget and finds none left (he looks BURY_EVERY seconds apart),
-looks at a budget, or opens the table; those of a process that hangs are when their lease ends.
+given back when a call finds no slot or budget left (checked at most every BURY_EVERY seconds), when a balance is read, or
+when the table is opened; those of a process that hangs when their lease ends.
 
-Where the table has as many rows as it may have, a new one takes the place of one of the WINDOW buckets that follow it: of
-one that is full by now (nobody misses it), else of that which would be full soonest, and `evicted` is told: this mints what
-that bucket still lacked, the least that can be minted, and those who flood the table with keys push out each other's, never
-a debtor's. Budgets (rate 0) and leases are never forgotten: where there is nothing else, the call raises StoreFailed.
+In a full table a new row replaces one of the WINDOW buckets that follow it: one that is full again (its row is not needed),
+else the one that would be full soonest, reported to `evicted`. That bucket then counts as full, the smallest possible error,
+and callers that flood the table with keys evict each other's buckets rather than those with debt. Budgets (rate 0) and
+leases are never evicted: if there is nothing else, the call raises StoreFailed.
 """
 
 import math
@@ -47,7 +47,7 @@ NAME = 16
 COUNT = struct.Struct("<q")
 WINDOW = 32
 BURY_EVERY = 0.1
-"""Seconds between two looks for dead processes."""
+"""Least seconds between two checks for dead processes."""
 BATCH = 100
 """Leases renewed under one lock, or ended in one transaction."""
 
@@ -77,8 +77,8 @@ def _name_of_lease(of: bytes, holder: str) -> bytes:
 class SharedStore:
     """`path` is created (0600) if need be. `clock` gives the host's monotonic seconds, `wall` seconds since the epoch.
 
-    `lease` and `patience` (how long a lock is waited for whose holder does not go on) in seconds; `size` is a new file's,
-    in rows. `evicted` is told of each bucket that had to be forgotten. Raises OSError as Table.
+    `lease` and `patience` (the timeout for the lock) in seconds; `size` is a new file's, in rows. `evicted` is called for
+    each bucket deleted before it was full. Raises OSError as Table.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class SharedStore:
         self._evicted = evicted
         self._buried = -math.inf
         self._latest = -1
-        """When a place was wanted last. Where the clock steps back, leases must not last until it is there again."""
+        """When a lease was last requested: shows that the clock stepped back, so that leases do not last longer for it."""
         self._table = Table(path, size)
         self._table.change_blocking(self._sit_down)
 
@@ -115,19 +115,19 @@ class SharedStore:
         return await self._table.change(self._patience, self._take, claims, rules, costs, slots)
 
     async def settle(self, claims: Sequence[Claim], slots: Sequence[Slot] = (), again: bool = False) -> None:
-        """Raises as `take`, and has then done nothing: whoever tries `again` was never answered."""
+        """Raises as `take`, and has then done nothing; so `again` needs no check."""
         rules = [rule_of(claim.limit) for claim in claims]
         charges = [rule.charge(claim.amount) for claim, rule in zip(claims, rules, strict=True)]
         await self._table.change(self._patience, self._settle, claims, rules, charges, slots)
 
     async def renew(self, slots: Sequence[Slot], claims: Sequence[Claim] = ()) -> None:
-        """A slot whose lease has ended stays lost, for another may have its place. Raises StoreFailed."""
+        """Raises StoreFailed. A slot whose lease has ended is not held again: another call may have its place."""
         for first in range(0, max(len(slots), len(claims)), BATCH):
             some = slice(first, first + BATCH)
             await self._table.change(self._patience, self._renew, slots[some], claims[some])
 
     async def balances(self, claims: Sequence[Claim]) -> list[Balance]:
-        """Raises as `take`. What dead processes have reserved is given back before."""
+        """Raises as `take`. Gives back reservations of dead processes first."""
         rules = [rule_of(claim.limit) for claim in claims]
         return await self._table.change(self._patience, self._balances, claims, rules)
 
@@ -159,8 +159,8 @@ class SharedStore:
                 if claim.holder:
                     row.reserved += cost
                 fits = fits and row.backlog <= row.rule.capacity
-            places, leases, room = self._wanted(txn, slots) if slots else ({}, (), True)
-            if not fits or not room:
+            places, leases, free = self._wanted(txn, slots) if slots else ({}, (), True)
+            if not fits or not free:
                 for row in rows.values():
                     row.backlog, row.reserved = row.before, row.reserved_before
                 self._write(txn, rows, earliest)
@@ -204,7 +204,7 @@ class SharedStore:
                 if found is not None:
                     self._lease(txn, name, earliest, *LEASE.unpack(found)[2:])
                     continue
-                rule = rule_of(claim.limit)  # it was given back meanwhile: it is reserved anew, whether there is room or not
+                rule = rule_of(claim.limit)  # it was given back meanwhile: reserve it again, even beyond the capacity
                 rows = self._rows(txn, [claim], [rule], earliest, latest)
                 cost = rule.charge(claim.amount)
                 rows[claim.key].settle(cost)
@@ -267,14 +267,14 @@ class SharedStore:
                 self._put(txn, row.name, _state_of(row), rows, now)
 
     def _put(self, txn: Transaction, name: bytes, state: bytes, rows: "dict[str, _Row]", now: int) -> bytes | None:
-        """The state before. For a row too many a bucket is forgotten, none of `rows`; where none can be, raises StoreFailed."""
+        """Write a row; returns the old state. In a full table evicts a bucket (none of `rows`), else raises StoreFailed."""
         before = txn.replace(name, state)
         if before is None and txn.stat()["entries"] > self._table.size:
             self._forget(txn, name, {row.name for row in rows.values()}, now)
         return before
 
     def _forget(self, txn: Transaction, name: bytes, used: set[bytes], now: int) -> None:
-        """The bucket that will be full soonest, among those that follow `name`, whose place is a random one."""
+        """Evict the bucket that will be full soonest, of the WINDOW after `name` (a digest, so a random place)."""
         wall, left, spare = self._wall(), math.inf, b""
         for other, state in islice(chain(starting(txn, b"b", b"b" + name[1:]), starting(txn, b"b")), WINDOW):
             if other not in used:
@@ -289,10 +289,10 @@ class SharedStore:
     # --- leases
 
     def _wanted(self, txn: Transaction, slots: Sequence[Slot]) -> "tuple[dict[str, _Places], Iterable[bytes], bool]":
-        """The slots' places, by their keys, as they would be, the names of the leases, and whether there is room."""
+        """The slots' places as they would be, by key, the names of the leases, and whether all slots are free."""
         places: dict[str, _Places] = {}
         leases: set[bytes] = set()
-        room = True
+        free = True
         for slot in slots:
             place = places.get(slot.key)
             if place is None:
@@ -304,8 +304,8 @@ class SharedStore:
                 leases.add(name)
                 if txn.get(name) is None:
                     place.taken += 1
-                    room = room and place.taken <= slot.capacity
-        return places, leases, room
+                    free = free and place.taken <= slot.capacity
+        return places, leases, free
 
     def _reserve(
         self, txn: Transaction, claims: Sequence[Claim], costs: Sequence[int], rows: "dict[str, _Row]", now: int
@@ -326,7 +326,7 @@ class SharedStore:
         seat: int | None = None,
         rows: "dict[str, _Row] | None" = None,
     ) -> None:
-        """It ends `lease` seconds from `now`, whether it is there or not."""
+        """Create or renew a lease: it ends `lease` seconds from `now`."""
         lease = LEASE.pack(now + round(self.lease * SECOND), self._table.seat if seat is None else seat, ticks, unit)
         before = self._put(txn, name, lease, rows or {}, now)
         if before is not None:
@@ -334,7 +334,7 @@ class SharedStore:
         self._put(txn, _end_of(name, lease), b"", rows or {}, now)
 
     def _pop(self, txn: Transaction, name: bytes) -> tuple[int, int] | None:
-        """A lease is no more: the ticks that it had reserved, and their unit. None: it was not there."""
+        """Delete a lease. Returns the ticks that it had reserved and their unit, None if there was none."""
         lease = txn.pop(name)
         if lease is None:
             return None
@@ -343,10 +343,10 @@ class SharedStore:
         return ticks, unit
 
     def _end(self, txn: Transaction, name: bytes) -> None:
-        """A lease that may be there: its place, or what it had reserved, is free."""
+        """End a lease, if there is one: give back its place or its reservation."""
         reserved, of = self._pop(txn, name), name[1 : 1 + NAME]
         state = txn.get(of) if reserved is not None else None
-        if reserved is None or state is None:  # where it is the budget that is not there, its period is over
+        if reserved is None or state is None:  # without the budget's row its period is over
             return
         if of.startswith(b"b"):
             txn.put(of, _with_back(state, *reserved))
@@ -364,7 +364,7 @@ class SharedStore:
     def _end_due(self, now: int) -> None:
         """Give back the leases that have ended.
 
-        A lease that would end later than one that began now began on a clock that has stepped back: it ends with that.
+        A lease that would end later than one taken now was taken before the clock stepped back: it is shortened to that.
         """
         with self._table.env.begin() as txn:
             due = [end[END:] for end, _ in takewhile(lambda row: row[0] < _ends(now + 1), starting(txn, b"e"))]
@@ -379,7 +379,7 @@ class SharedStore:
         self._latest = now
 
     def _bury(self, besides: frozenset[int] = frozenset()) -> bool:
-        """Give back what dead processes hold. Whether there were any; asked again too soon it does not look."""
+        """Give back slots and reservations of dead processes; whether there were any. Checks every BURY_EVERY at most."""
         now = self._clock()
         if 0 <= now - self._buried < BURY_EVERY:
             return False
@@ -394,7 +394,7 @@ class SharedStore:
 
 
 class _Row(Bucket):
-    """A bucket, the name of its row, and what it was when it was read."""
+    """A bucket, the name of its row, and its state when it was read."""
 
     __slots__ = ("before", "name", "read_at", "reserved", "reserved_before", "until")
 
@@ -449,17 +449,17 @@ def _refusal(
 
 
 def _ends(at: int) -> bytes:
-    """How the names of the rows begin that say which leases end then."""
+    """The prefix of the rows for leases that end at this time."""
     return b"e" + ENDS.pack(at)
 
 
 def _end_of(name: bytes, lease: bytes) -> bytes:
-    """The row that says when a lease ends."""
+    """The row that orders a lease by its end."""
     return _ends(LEASE.unpack(lease)[0]) + name
 
 
 def _with_back(state: bytes, ticks: int, unit: int) -> bytes:
-    """A budget, given back a reservation of so many ticks of that unit."""
+    """A budget's state after a reservation of so many ticks of that unit was given back."""
     reserved, backlog, pace, to, capacity, until = BUCKET.unpack(state)
     row = _Row(Rule(Limit(1.0, 0.0), pace, to, capacity, to), 0, b"")
     row.backlog, row.reserved, row.until = backlog, reserved, until
@@ -474,7 +474,7 @@ def _state_of(row: _Row) -> bytes:
 
 
 def _missed_for(elapsed: int, backlog: int, pace: int, expired: bool) -> float:
-    """For how many microseconds more a bucket is needed; infinite where it must not be forgotten."""
+    """Microseconds until a bucket's row is no longer needed; infinite if it must not be evicted."""
     if backlog == 0 or expired:
         return 0.0
     return backlog / pace - elapsed if pace > 0 else math.inf

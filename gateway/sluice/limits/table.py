@@ -1,11 +1,11 @@
-"""An LMDB file that several processes of one host share: its lock, the seats of its processes. `shared.py` says what it holds.
+"""An LMDB file shared by several processes of one host: its lock and its processes' seats. Its rows: `shared.py`.
 
 *The lock* is an open file description lock (fcntl(2), F_OFD_SETLK) on the file's byte 0, held for some ten microseconds
 while a call reads and writes; LMDB's own would be waited for without end. The kernel frees it when its holder dies, however.
-Who finds it taken naps and tries again, and its event loop naps with it: a holder that was preempted needs the processor
-that a busy wait would take from it. While transactions go on, naps are of 50 µs; else they double, and after 13 ms the
-holder may have been stopped between two of its instructions (SIGSTOP, a debugger): then no call of this process naps any
-more, but each tries again every RETRY, beside the loop's other work, until its patience ends or a transaction is done.
+A call that finds it taken sleeps briefly and blocks its event loop: a busy wait would take the processor from a preempted
+holder. While transactions go on, it sleeps for 50 µs at a time; else the time doubles, and after 13 ms the holder may be
+stopped (SIGSTOP, a debugger): then the calls of this process stop blocking and try again every RETRY seconds, until their
+patience ends or a transaction is done.
 
 *A transaction* is done whole or not at all, whenever its process is killed: LMDB writes new pages, and then the one that
 points to them. Nothing is ever flushed to a disk, so it does not outlive the host: a file of an earlier boot is begun anew.
@@ -38,7 +38,7 @@ Arguments = TypeVarTuple("Arguments")
 Transaction: TypeAlias = "lmdb.Transaction[bytes]"
 
 HEADER = b"\0sluice limits"
-"""The key of what says which version and boot a file is of, and how many rows it may have."""
+"""The key of the row with the file's version, the host's boot, and the most rows."""
 VERSION = 3
 ROWS = struct.Struct("<Q")
 BEFORE_LMDB = b"sluicelb"
@@ -75,7 +75,7 @@ class Table:
     def __init__(self, path: str | Path, size: int) -> None:
         self.seat = -1
         self._stuck = False
-        """The lock's holder does not go on, as it seems."""
+        """The lock's holder seems to hang."""
         self._path = os.fspath(path)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
