@@ -274,3 +274,9 @@ class Scene:
             case "stall":
                 self.world.now += 6
                 self.pipeline.tick(self.world.now)
+
+
+async def begun(scene: Scene, count: int) -> None:
+    """So many attempts have their response's head."""
+    while len(scene.world.responses) < count or not all(response.sink for response in scene.world.responses):
+        await asyncio.sleep(0)

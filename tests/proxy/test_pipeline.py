@@ -16,7 +16,7 @@ from sluice.config.types import Hedge
 from sluice.config.units import Seconds
 from sluice.errors import GatewayError, UpstreamError
 from sluice.proxy.call import Call
-from tests.proxy.scripts import ANSWER, ENDING, OPENING, WORDS, Client, Ending, Scene, Script, Scripted, frame
+from tests.proxy.scripts import ANSWER, ENDING, OPENING, WORDS, Client, Ending, Scene, Script, Scripted, begun, frame
 
 REFUSALS = ["", "", "", "connect_error", "server_error", "rate_limited", "reset", "headers_timeout", "bad_request"]
 SCRIPTS = st.builds(
@@ -201,12 +201,6 @@ async def test_the_whole_calls_deadline_covers_waiting_and_the_waiting_client_is
     assert scene.client.data.startswith(b"\n"), "a heartbeat while it waits"
     assert scene.client.lines[-1]["code"] == "total_timeout"
     assert call.end == "total_timeout"
-
-
-async def begun(scene: Scene, count: int) -> None:
-    """So many attempts have their response's head."""
-    while len(scene.world.responses) < count or not all(response.sink for response in scene.world.responses):
-        await asyncio.sleep(0)
 
 
 async def test_reasoning_that_was_cut_is_said_once_and_so_is_the_role() -> None:

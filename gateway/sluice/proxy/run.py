@@ -161,10 +161,13 @@ class CallRun(msgspec.Struct, eq=False):
             raise ValueError("an answer ends with Finished")
         if call.chat.n > 1:
             raise BadRequest("This model gives one choice per request", param="n", code="unsupported_parameter")
+        if self.winner is not None or self.resumes:
+            raise ValueError("another answer has begun")
+        opened = self.encoder is not None  # a target was asked, in vain
         self.kept_text = "".join([event.text for event in events if type(event) is TextDelta])
         encoder = self.encoder_for(verbatim=False)
         call.phase = "streaming"
-        self.write(encoder.start() + encoder.encode(events), finished)
+        self.write((b"" if opened else encoder.start()) + encoder.encode(events), finished)
         if call.chat.stream:
             call.ttft = self.clock() - call.received
             call.series.first_token.observe(call.ttft)
