@@ -113,7 +113,9 @@ class Api:
             self._refusals.crashed(request, frontend, crash, request_id)
         if place is None or not place.quiet or refused is not None or crashed:
             label = place.label if place is not None else "other"
-            self._runtime.records.other(request, request_id, frontend.name, label, refused, address)
+            self._runtime.records.other(
+                request, refused, request_id=request_id, frontend=frontend.name, route=label, address=address
+            )
         del refused  # it knows this frame by its traceback
 
     def _handler_of(self, request: Request, place: Place | None, choice: Choice | None) -> Handler | None:

@@ -131,8 +131,8 @@ _CLASSES = {number: f"{number}xx" for number in range(1, 6)}
 class Records:
     """`say` writes the line of a request, `log` all others. `clock` is the monotonic one that calls are received on.
 
-    `conversations` names the kind of that store. `keys`: those that requests are also counted by. `used` is told of each
-    call when it is over, once, and whether it ended in an error. `later`: when what has ended well is counted and logged.
+    `conversations` names the kind of that store. `keys`: those that requests are also counted by. `used` is called once with
+    each call that is over, and whether it ended in an error. `later`: when calls that ended well are counted and logged.
     """
 
     def __init__(
@@ -141,6 +141,7 @@ class Records:
         log: Any,
         say: Callable[[CallLine], None],
         clock: Callable[[], float],
+        *,
         aliases: Iterable[str],
         conversations: str,
         keys: Iterable[str],
@@ -271,7 +272,14 @@ class Records:
             counted.value += 1
 
     def other(
-        self, exchange: Any, request_id: str, frontend: str, route: str, error: GatewayError | None = None, address: str = ""
+        self,
+        exchange: Any,
+        error: GatewayError | None = None,
+        *,
+        request_id: str,
+        frontend: str,
+        route: str,
+        address: str = "",
     ) -> None:
         """Count and log a request that is no chat. `route` is a pattern, never what a caller typed; `address` the client's."""
         if exchange.status:
