@@ -21,7 +21,7 @@ from sluice.policies.claims import bucket_of, reserved
 from sluice.proxy.attempt import Attempt
 from sluice.proxy.call import Call
 from tests.policies.calls import Desk, Slow, turns
-from tests.proxy.test_pipeline import Stage
+from tests.proxy.scripts import Scene
 
 
 def window(rate: float, burst: float) -> Limit:
@@ -67,7 +67,7 @@ async def told(desk: Desk, call: Call) -> float:
 
 async def test_a_call_is_settled_to_what_its_attempts_used() -> None:
     limits = CallLimits(tokens=(window(1, 100), window(0.5, 1000)), streams=1)
-    targets = Stage([]).targets
+    targets = Scene([]).targets
     cases = [
         ([], 0),  # nothing was generated: nothing is charged
         ([Usage(7, 60)], 67),  # more than was reserved: debt
@@ -94,7 +94,7 @@ async def test_debt_keeps_a_caller_away_for_as_long_as_it_takes_to_pay() -> None
     desk = Desk()
     call = desk.call(limits, tokens=10)
     admission = await desk.enter(call)
-    call.attempts.append(Attempt(Stage([]).targets[0], 0.0, used=Usage(20, 60)))
+    call.attempts.append(Attempt(Scene([]).targets[0], 0.0, used=Usage(20, 60)))
     await desk.leave(admission)
     with pytest.raises(RateLimited) as error:
         await desk.enter(desk.call(limits, tokens=8))
@@ -374,7 +374,7 @@ async def test_places_come_back_whatever_a_call_is_said_to_have_used(used: Usage
     for _ in range(3):
         call = desk.call(limits, tokens=10)
         admission = await desk.enter(call)
-        call.attempts.append(Attempt(Stage([]).targets[0], 0.0, used=used))
+        call.attempts.append(Attempt(Scene([]).targets[0], 0.0, used=used))
         with contextlib.suppress(TypeError):
             await desk.leave(admission)
         await turns()
@@ -413,7 +413,7 @@ async def test_a_reservation_whose_use_cannot_be_told_ends_charged_as_it_was() -
     call = desk.call(limits, tokens=10)
     admission = await desk.enter(call)
     assert desk.limiter.ledger._held
-    call.attempts.append(Attempt(Stage([]).targets[0], 0.0, used=Usage(output="12")))  # type: ignore[arg-type]
+    call.attempts.append(Attempt(Scene([]).targets[0], 0.0, used=Usage(output="12")))  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         await desk.leave(admission)
     await turns()
