@@ -1,7 +1,7 @@
-"""What is asked, in one vocabulary for every client dialect and every backend.
+"""Requests, in one vocabulary for every client dialect and every backend.
 
 A frontend builds a `ChatRequest`; a backend translates it. Where both speak the same dialect the backend
-starts from `wire` (the caller's own JSON object), so that fields nobody here interprets pass through.
+starts from `wire` (the caller's own JSON object), so that unknown fields pass through.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from sluice.model.rules import Effort
 
 Role = Literal["system", "user", "assistant", "tool"]
 Cache = Mapping[str, Any]
-"""Anthropic's `cache_control` object: the prompt up to here is to be kept in the provider's cache."""
+"""Anthropic's `cache_control` object: the provider shall cache the prompt up to here."""
 
 
 class Text(msgspec.Struct, frozen=True, gc=False):
@@ -22,7 +22,7 @@ class Text(msgspec.Struct, frozen=True, gc=False):
 
 
 class Image(msgspec.Struct, frozen=True, gc=False):
-    """`url` is http(s) or a data: URL (RFC 2397); `detail` is OpenAI's word for how closely to look."""
+    """`url` is http(s) or a data: URL (RFC 2397); `detail` is OpenAI's field for the resolution."""
 
     url: str
     cache: Cache | None = None
@@ -30,8 +30,8 @@ class Image(msgspec.Struct, frozen=True, gc=False):
 
 
 class Other(msgspec.Struct, frozen=True):
-    """A kind of content that only the caller's own dialect knows (audio, file …): `wire` is its JSON object, in OpenAI's form
-    for the widget's, too."""
+    """Content of a kind that only the caller's dialect knows (audio, file …): `wire` is its JSON object, in OpenAI's form
+    also for the widget's dialect."""
 
     type: str
     wire: Mapping[str, Any]
@@ -51,8 +51,8 @@ class ToolCall(msgspec.Struct, frozen=True, gc=False):
 class Thought(msgspec.Struct, frozen=True, gc=False):
     """A block of an assistant's earlier reasoning.
 
-    `signature` is Anthropic's seal on `text`; `redacted` is its encrypted block, which comes in place of a text. A thought
-    without either is another vendor's, and nothing but text.
+    `signature` is Anthropic's signature of `text`; `redacted` is its encrypted block, sent in place of a text. A thought
+    with neither is another vendor's.
     """
 
     text: str = ""
@@ -91,9 +91,9 @@ class Tool(msgspec.Struct, frozen=True):
 
 
 class Sampling(msgspec.Struct, frozen=True, gc=False):
-    """How to sample; None leaves it to the provider. Names are OpenAI's, but for `top_k`, which it has not.
+    """Sampling parameters; None leaves one to the provider. Names are OpenAI's (`top_k`, which it lacks, is Anthropic's).
 
-    `max_tokens` is at least 1: what callers write for "no maximum" (0, -1) is None here.
+    `max_tokens` is at least 1: the values 0 and -1, by which callers mean "no maximum", are None here.
     """
 
     max_tokens: int | None = None
@@ -107,7 +107,7 @@ class Sampling(msgspec.Struct, frozen=True, gc=False):
 
 
 class Reasoning(msgspec.Struct, frozen=True, gc=False):
-    """How much the model is to think before it answers: `effort` (OpenAI's scale), or `budget` in tokens."""
+    """How much the model shall think before it answers: `effort` (OpenAI's scale), or `budget` in tokens."""
 
     effort: Effort = ""
     budget: int | None = None
@@ -117,14 +117,14 @@ class ChatRequest(msgspec.Struct):
     """One call. `model` is the alias as the caller wrote it, None for the key's default.
 
     `tool_choice`: "auto", "none", "required", or the name of a function as ("function", name).
-    `response_format`: OpenAI's object as given, None where not asked for.
+    `response_format`: OpenAI's object unmodified, None if absent.
     `session` is set where the gateway keeps the history; the pipeline then completes `messages`.
     `wire` is the caller's whole JSON object where `dialect` can be passed through ("openai"), else None;
-    `system`/history is never merged into it: a request with a session has no wire. `body` is its text, where that is at
-    hand and no letter of its names is written as an escape.
-    `n` is how many answers are asked for; more than one only where caller and upstream speak the same dialect.
-    `cache` asks for the provider's automatic prompt caching. `only_texts`: the caller gave nothing but messages of the system,
-    users and assistants that are a text and nothing else, beside what no rule of a model is about but `temperature`.
+    `system`/history is never merged into it: a request with a session has no wire. `body` is its text, if available
+    and without escapes in its names.
+    `n` is the number of answers; more than one only if caller and upstream speak the same dialect.
+    `cache` requests the provider's automatic prompt caching. `only_texts`: the request has only system, user and assistant
+    messages that are a single text each, and no other field that a rule of a model concerns, except `temperature`.
     """
 
     dialect: str
@@ -147,28 +147,28 @@ class ChatRequest(msgspec.Struct):
     only_texts: bool = False
 
 
-def continued(chat: ChatRequest, said: str) -> ChatRequest:
-    """The same request, ended by what an assistant has said so far, for a model that goes on from there (prefill).
+def continued(chat: ChatRequest, answer: str) -> ChatRequest:
+    """The same request with the assistant's partial answer as the last message, for a model to continue it (prefill).
 
-    Without the white space at its end: some providers refuse it, and models go on badly from there. They say it again.
+    Trailing white space is removed: some providers refuse it, and models continue badly after it. They write it again.
     """
-    said = said.rstrip()
+    answer = answer.rstrip()
     wire = chat.wire
     if wire is not None:
-        wire = {**wire, "messages": [*wire["messages"], {"role": "assistant", "content": said}]}
-    message = Message("assistant", (Text(said),))
+        wire = {**wire, "messages": [*wire["messages"], {"role": "assistant", "content": answer}]}
+    message = Message("assistant", (Text(answer),))
     return msgspec.structs.replace(chat, messages=(*chat.messages, message), wire=wire, body=b"")
 
 
 def with_system(chat: ChatRequest, text: str) -> ChatRequest:
-    """The same request, opened by a system prompt; "" leaves it as it is."""
+    """The same request with a system prompt added in front; "" leaves it unmodified."""
     if not text:
         return chat
     return msgspec.structs.replace(chat, messages=(Message("system", (Text(text),)), *chat.messages), wire=None, body=b"")
 
 
 def with_messages(chat: ChatRequest, messages: Sequence[Message]) -> ChatRequest:
-    """The same request with other messages. Fields of the caller's JSON that nobody here interprets are left out."""
+    """The same request with other messages. Unknown fields of the caller's JSON are left out."""
     return msgspec.structs.replace(chat, messages=tuple(messages), wire=None, body=b"", only_texts=False)
 
 

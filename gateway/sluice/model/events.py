@@ -1,7 +1,7 @@
-"""What an upstream answers, in one vocabulary for every dialect.
+"""Events of an upstream's answer, in one vocabulary for every dialect.
 
 Grammar of one answer: one `Started`, any deltas, one `Finished`. Failure is an exception
-(`sluice.errors.UpstreamError`), so nobody can forget to check for it.
+(`sluice.errors.UpstreamError`), so it cannot be overlooked.
 
 `Verbatim` stands beside the grammar: where client and upstream speak the same dialect the decoder
 adds, at the end of each batch, the complete frames as they came, for the encoder to forward.
@@ -18,7 +18,7 @@ ToolKind = Literal["function", "server"]
 class Usage(msgspec.Struct, frozen=True, gc=False):
     """Token counts as the provider billed them. `cached_input` is part of `input`, `reasoning` of `output`.
 
-    `total` is the provider's own word where it said one (xAI's is more than the sum), else 0.
+    `total` is the provider's own total, if reported (xAI's is more than the sum), else 0.
     """
 
     input: int = 0
@@ -33,7 +33,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
         return self.total or self.input + self.output
 
     def plus(self, other: "Usage") -> "Usage":
-        """What two attempts used together."""
+        """The sum of the usage of two attempts."""
         total = self.tokens + other.tokens if self.total or other.total else 0
         return Usage(
             self.input + other.input,
@@ -45,25 +45,25 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
 
 
 MOST_TOKENS = 1_000_000_000
-"""The largest count of tokens that is believed of one answer."""
+"""The largest count of tokens accepted for one answer."""
 
 
 def believed(usage: Usage) -> Usage | None:
     """The usage with whole numbers; None where a count is no whole number from 0 to MOST_TOKENS.
 
     Decoders pass counts on as providers send them: a plugin may pass on a float, a string, or an integer of 400 digits.
-    Arithmetic on those can fail anywhere behind this point. 12.0 is a whole number.
+    Arithmetic on those can fail anywhere later. 12.0 is a whole number.
     """
     input, output, cached, reasoning = usage.input, usage.output, usage.cached_input, usage.reasoning
     if type(input) is type(output) is int:
         try:
             bits = input | output | cached | reasoning | usage.total
-        except TypeError:  # one of the others is no whole number
+        except TypeError:  # one of the others is not an integer
             bits = -1
-        if 0 <= bits <= MOST_TOKENS and cached is not True and reasoning is not True:  # so is each of them: most usages
+        if 0 <= bits <= MOST_TOKENS and cached is not True and reasoning is not True:  # then each of them is: most usages
             return usage
     if usage.total and not (type(usage.total) is int and 0 <= usage.total <= 2 * MOST_TOKENS):
-        usage = msgspec.structs.replace(usage, total=0)  # the sum has to do
+        usage = msgspec.structs.replace(usage, total=0)  # the sum is used instead
     if (
         type(input) is type(output) is type(cached) is type(reasoning) is int
         and 0 <= input <= MOST_TOKENS
@@ -83,7 +83,7 @@ def _count(value: object) -> int | None:
 
 
 class Started(msgspec.Struct, frozen=True, gc=False):
-    """The upstream began to answer. `id` and `model` as it names them, empty where it does not."""
+    """The upstream began to answer. `id` and `model` as reported, else empty."""
 
     id: str = ""
     model: str = ""
@@ -98,10 +98,10 @@ class ReasoningDelta(msgspec.Struct, frozen=True, gc=False):
 
 
 class ReasoningBlock(msgspec.Struct, frozen=True, gc=False):
-    """A block of reasoning is complete, and this is what its provider wants to have back in the next round of a tool loop.
+    """A complete block of reasoning, as the provider requires it back in the next round of a tool loop.
 
-    `index` counts the answer's blocks from 0. `text` is the whole block's, which has been told in deltas; `signature`
-    its provider's seal. `redacted`: the block is encrypted, this is its data, and there is no text.
+    `index` counts the answer's blocks from 0. `text` is the full text, already sent in deltas; `signature` the
+    provider's. `redacted`: the data of an encrypted block, which has no text.
     """
 
     index: int
@@ -111,7 +111,7 @@ class ReasoningBlock(msgspec.Struct, frozen=True, gc=False):
 
 
 class Working(msgspec.Struct, frozen=True, gc=False):
-    """The model works, but has said nothing that a client could see. `model`: from here on this model answers; "" no news."""
+    """The model is working without visible output. `model`: the model that answers from here on; "" no change."""
 
     model: str = ""
 
@@ -133,9 +133,9 @@ class ToolCallDelta(msgspec.Struct, frozen=True, gc=False):
 
 
 class Finished(msgspec.Struct, frozen=True, gc=False):
-    """The answer is complete. `native` is the provider's own word for why.
+    """The answer is complete. `native` is the provider's own finish reason.
 
-    `cost` in US dollars is added on the way, where callers are told it.
+    `cost` in US dollars is added later, if it is reported to callers.
     """
 
     reason: FinishReason
@@ -145,9 +145,9 @@ class Finished(msgspec.Struct, frozen=True, gc=False):
 
 
 class Verbatim(msgspec.Struct, frozen=True, gc=False):
-    """Complete frames of the upstream's bytes, to be forwarded as they are (same dialect only).
+    """Complete frames of the upstream's bytes, to be forwarded unmodified (same dialect only).
 
-    `whole`: no frames, but a whole answer as it came, in one piece.
+    `whole`: the body of a whole answer instead of frames.
     """
 
     data: bytes

@@ -1,4 +1,4 @@
-"""What one model of one upstream takes of a request: the rules of a target, put together when the configuration is read.
+"""Rules for requests to one target: which fields its model accepts. Built when the configuration is read.
 
 The rules come from a table (config/models.yaml, read by `sluice.config.rule_file`), and from the options `drop`, `rename`,
 `default`, `force` and `roles` of an upstream and of a target. Fields are named as in OpenAI's dialect, whatever the upstream
@@ -13,16 +13,16 @@ from typing import Any, Literal
 import msgspec
 
 LIMITS = ("max_tokens", "max_completion_tokens")
-"""What the largest number of tokens of an answer is called in OpenAI's dialect: its old name, and its new one."""
+"""The names of the token limit in OpenAI's dialect: the old and the new one."""
 
 Effort = Literal["", "none", "minimal", "low", "medium", "high", "xhigh", "max"]
-"""OpenAI's scale of `reasoning_effort`, and what lies above it; "" is nothing said."""
+"""OpenAI's scale of `reasoning_effort`, extended upwards; "" is unset."""
 Thinking = Literal["", "budget", "adaptive", "never"]
-"""How a model is told to think: by a budget of tokens, adaptively, or it cannot; "" is not known (taken for budget)."""
+"""How thinking is requested: by a budget of tokens, adaptively, or never; "" is unknown (treated as budget)."""
 ThinkingOff = Literal["disabled", "between_tools", "never"]
-"""The type of `thinking` that turns it off, or that nothing does."""
+"""The type of `thinking` that turns it off; "never": it cannot be turned off."""
 ToolIds = Literal["", "[A-Za-z0-9_-]{1,64}", "[A-Za-z0-9]{9}"]
-"""What ids of tool calls have to look like; "" is any."""
+"""The required form of tool call ids; "" is any."""
 
 
 class Overrides(msgspec.Struct, frozen=True):
@@ -38,10 +38,10 @@ class Overrides(msgspec.Struct, frozen=True):
 class ModelRules(msgspec.Struct, frozen=True):
     """`drop`: fields that are left out; `either`: groups of which only the first that is given is sent; `rename`: other names;
     `cap`: largest values; `default`: where the caller gives none; `force`: whatever the caller gives; `roles`: other names
-    of messages' roles; `plain_images`: data: URLs of images are written in their plainest spelling.
+    of messages' roles; `plain_images`: data: URLs of images are normalized.
 
-    `blank_stops`: it takes stop sequences of nothing but white space. `efforts`: those it knows. `always_thinks`: it does
-    unless it is told not to.
+    `blank_stops`: the model accepts stop sequences of white space. `efforts`: those it accepts. `always_thinks`: it
+    thinks unless thinking is turned off.
     """
 
     drop: frozenset[str] = frozenset()
@@ -61,7 +61,7 @@ class ModelRules(msgspec.Struct, frozen=True):
 
     @property
     def limit_name(self) -> str:
-        """What the limit of tokens is called by this model, "" where any of its names will do."""
+        """The name of this model's token limit; "" if it accepts either."""
         return next((self.rename[name] for name in LIMITS if name in self.rename), "")
 
 
@@ -69,7 +69,7 @@ NO_RULES = ModelRules()
 
 
 class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One rule of the table. It holds for targets whose backend's name, host or vendor, and model it names, all that are given.
+    """One rule of the table. It applies to targets that match all of its given conditions: backend, host or vendor, model.
 
     `host` and `model` are regular expressions, found anywhere, whatever the case; `vendor` is one for the whole name of a
     vendor (config/vendors.yaml), and beside a `host` one of the two is enough: it may be reached by another address.

@@ -1,10 +1,10 @@
-"""Streams that can be resumed: what was said is kept in a journal, whoever lost its connection reads on from there.
+"""Resumable streams: a journal keeps what was sent, and a client that lost its connection continues from there.
 
 A stream's lines or frames are numbered from 0. One process writes a journal (`Journal`, opened by `Journals.open`); any
 process may read it, any number of times at once, each reader at its own pace: it holds no more than one `Batch`.
 Stores: `memory` (one process) and `redis` (all). One test suite for both.
 
-A stream that grows beyond the store's bound, or whose store fails, goes on for its client but is `lost` to resumers.
+A stream that exceeds the store's bound, or whose store fails, continues for its client, but is `lost`: not resumable.
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -15,7 +15,7 @@ import msgspec
 MAX_STREAM = 8 << 20
 """Bytes of one stream that are kept."""
 BATCH = 64 << 10
-"""Bytes that a reader is given at once, unless one frame alone is longer."""
+"""Bytes of a batch, unless a single frame is longer."""
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -28,7 +28,7 @@ class Head(msgspec.Struct, frozen=True):
 
 
 class Found(msgspec.Struct, frozen=True):
-    """How a stream stands: the number of its newest frame (-1: none yet), and whether more can come."""
+    """A stream's state: the number of its newest frame (-1: none yet), whether it ended, and whether it is not resumable."""
 
     head: Head
     newest: int = -1
@@ -37,7 +37,7 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """Whole frames, in order; none where nothing came in time. `last`: nothing follows."""
+    """Complete frames, in order; empty if none came in time. `last`: nothing follows."""
 
     data: bytes
     last: bool = False
@@ -53,29 +53,29 @@ class Journal(Protocol):
         ...
 
     def close(self) -> None:
-        """Nothing more will come. Readers of a stream that has not ended are told that it was cut."""
+        """End writing. Readers of a stream that has not ended get an error: it was cut."""
         ...
 
     @property
     def unread(self) -> float:
-        """Seconds since somebody was reading; 0.0 while somebody is, infinite where nobody ever was."""
+        """Seconds since the last reader left; 0.0 while there is one, infinite if there never was."""
         ...
 
 
 class Journals(Protocol):
     async def open(self, stream: str, head: Head) -> Journal:
-        """A new stream, which can be found from now on. Where the store fails, the journal is `lost` from the start."""
+        """Create a stream, which can be found from now on. If the store fails, the journal is `lost` from the start."""
         ...
 
     async def find(self, stream: str) -> Found | None:
-        """None: there is none, or no more. Raises Unavailable where the store fails."""
+        """The stream's state; None if it does not exist or has expired. Raises Unavailable if the store fails."""
         ...
 
     def read(self, stream: str, after: int, patience: float | None) -> AsyncGenerator[Batch, None]:
-        """What follows frame `after` (-1: everything), waiting for more until the last batch.
+        """The frames after number `after` (-1: all), waiting for more until the last batch.
 
-        An empty batch after each `patience` seconds without news. Raises NotResumable
-        where the rest cannot be had. To be closed by who reads (`contextlib.aclosing`).
+        Yields an empty batch after each `patience` seconds without a frame. Raises NotResumable if the rest is not
+        available. The caller must close it (`contextlib.aclosing`).
         """
         ...
 

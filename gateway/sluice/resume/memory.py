@@ -1,6 +1,6 @@
 """Journals of one process. Bounded in streams, in bytes per stream and in bytes altogether.
 
-Where room is needed, the streams that ended first are forgotten, then the oldest that still run are lost to resumers.
+At a bound, the streams that ended first are deleted, then the oldest running ones become `lost`.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ from sluice.resume import BATCH, MAX_STREAM, Batch, Found, Head
 MAX_STREAMS = 4_096
 MAX_BYTES = 256 << 20
 FRAME = 64
-"""About what a frame costs beside its bytes."""
+"""Estimated overhead of a frame, in bytes."""
 
 
 class MemoryJournal:
-    """One stream. `grown` is told the bytes that were added (or freed), `ended` that it will not grow any more."""
+    """One stream. `grown` gets the bytes that were added (or freed); `ended` is called once it will not grow any more."""
 
     def __init__(
         self,
@@ -53,24 +53,24 @@ class MemoryJournal:
         self.size += size
         self.ended = last
         self._grown(size)
-        self._tell()
+        self._notify()
         if last:
             self._ended()
 
     def close(self) -> None:
         if not self.over:
             self.cut = True
-            self._tell()
+            self._notify()
             self._ended()
 
     def lose(self) -> None:
-        """Give the bytes up."""
+        """Free the frames: the stream is not resumable any more."""
         if not self.lost:
             self.lost = True
             self._grown(-self.size)
             self.size = 0
             self.frames = []
-            self._tell()
+            self._notify()
 
     @property
     def over(self) -> bool:
@@ -107,14 +107,14 @@ class MemoryJournal:
         if self.lost:
             raise NotResumable("The stream is not kept any more")
         batch: list[bytes] = []
-        room = BATCH
-        while position < len(self.frames) and (not batch or len(self.frames[position]) <= room):
+        left = BATCH
+        while position < len(self.frames) and (not batch or len(self.frames[position]) <= left):
             batch.append(self.frames[position])
-            room -= len(self.frames[position])
+            left -= len(self.frames[position])
             position += 1
         return batch
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         for news in self._readers:
             news.set()
 
@@ -135,7 +135,7 @@ class MemoryJournals:
         self._max_stream = stream_bytes
         self._max_bytes = all_bytes
         self._kept: OrderedDict[str, MemoryJournal] = OrderedDict()
-        self._over: OrderedDict[str, None] = OrderedDict()  # ended or cut; the one that ended first is first
+        self._over: OrderedDict[str, None] = OrderedDict()  # ended or cut, in order of their end
         self._expiries: list[tuple[float, str]] = []
         self._bytes = 0
 
@@ -143,7 +143,7 @@ class MemoryJournals:
         self._expire()
         journal = MemoryJournal(head, self._max_stream, self._clock, self._grown, lambda: self._ended(stream, head.window))
         self._kept[stream] = journal
-        self._make_room()
+        self._evict()
         return journal
 
     async def find(self, stream: str) -> Found | None:
@@ -166,7 +166,7 @@ class MemoryJournals:
     def _grown(self, size: int) -> None:
         self._bytes += size
         if self._bytes > self._max_bytes:
-            self._make_room()
+            self._evict()
 
     def _ended(self, stream: str, window: float) -> None:
         if stream in self._kept:
@@ -178,7 +178,7 @@ class MemoryJournals:
         while self._expiries and self._expiries[0][0] <= now:
             self._forget(heapq.heappop(self._expiries)[1])
 
-    def _make_room(self) -> None:
+    def _evict(self) -> None:
         while self._bytes > self._max_bytes or len(self._kept) > self._max_streams:
             self._forget(next(iter(self._over or self._kept)))
 
@@ -188,7 +188,7 @@ class MemoryJournals:
         if journal is None:
             return
         if journal.over:
-            self._bytes -= journal.size  # who is reading it may finish
+            self._bytes -= journal.size  # its readers may finish
         else:
             journal.lose()
 

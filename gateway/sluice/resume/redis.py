@@ -2,11 +2,11 @@
 
 A stream is one Redis stream: its entry 1 is the head, then each entry holds the frames that came during the last write
 (`XADD`; there is one write under way per stream), field by number. The entry's id is its last frame's number and 2, so
-that a reader finds its place at once. Beside it stand, with a lease each, `alive` (its writer is) and `read` (somebody
-is reading it), and `lost` (the head of a stream that cannot be resumed any more). Everything expires by itself.
+that a reader finds its place at once. Further keys: `alive` (a lease of its writer), `read` (a lease of its readers),
+and `lost` (the head of a stream that is not resumable any more). All keys expire.
 
-Readers wait with `XREAD BLOCK`, on connections of their own. A failure costs a stream its journal, never its client:
-it is reported once per outage, and the store is left alone for a while.
+Readers wait with `XREAD BLOCK`, on connections of their own. After a failure a stream continues for its client without a
+journal; it is reported once per outage, and the store is not used for LEFT_ALONE seconds.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from sluice.storage.address import address_of
 from sluice.storage.redis import Client, RedisFailed
 
 LEASE = 15.0
-"""Seconds after which a writer that says nothing is taken for dead; it says so three times in between."""
+"""Seconds without renewal after which a writer counts as dead; it renews its lease three times in between."""
 PENDING = 1 << 20
 """Bytes that may wait for a write."""
 TIMEOUT = 2.0
@@ -34,7 +34,7 @@ TIMEOUT = 2.0
 LEFT_ALONE = 5.0
 """Seconds after a failure during which no stream is opened."""
 SHORTEST = 1.0
-"""Seconds for which a stream is there after its end, however short its window: its readers need its last frames."""
+"""Least seconds that a stream exists after its end: its readers need its last frames."""
 WRITERS = 64
 READERS = 512
 ENTRIES = 4
@@ -104,7 +104,7 @@ class RedisJournal:
         """Write until the end. To be run as a task."""
         try:
             while not self._too_long and not (self._over and not self._pending):
-                await self._heard()
+                await self._frames_or_renewal()
                 await self._flush()
             await self._finish()
         except RedisFailed as error:
@@ -116,8 +116,8 @@ class RedisJournal:
     def _over(self) -> bool:
         return self._ended or self._closed
 
-    async def _heard(self) -> None:
-        """Waits for something to write, or until the lease is to be renewed."""
+    async def _frames_or_renewal(self) -> None:
+        """Wait for frames, or until the lease must be renewed."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._store.lease / 3):
                 await self._news.wait()
@@ -137,7 +137,7 @@ class RedisJournal:
             self._read_at = time.monotonic()
 
     async def _finish(self) -> None:
-        """The last entry; or the stream is taken away, where it became too long or never began."""
+        """Write the last entry; or delete a stream that became too long or never began."""
         store, keys = self._store, self._keys
         window = int(max(self._head.window, SHORTEST) * 1000)
         async with store.asking() as raw, raw.pipeline(transaction=True) as pipe:
@@ -153,7 +153,7 @@ class RedisJournal:
 
 
 class RedisJournals:
-    """`url` as `storage.address` reads it. `failed` is told the reason of each failure, `succeeded` of each stream that begins.
+    """`url` as in `storage.address`. `failed` gets the reason of each failure; `succeeded` is called for each new stream.
 
     `lease` in seconds.
     """
@@ -205,7 +205,7 @@ class RedisJournals:
 
     @asynccontextmanager
     async def asking(self) -> AsyncIterator[Any]:
-        """redis-py's client, for one call. Raises RedisFailed. Readers leave the server that a writer leaves."""
+        """redis-py's client, for one call. Raises RedisFailed. When it drops its server, readers do as well."""
         try:
             async with self._writing.asking(self._timeout) as raw:
                 yield raw
@@ -215,7 +215,7 @@ class RedisJournals:
             raise
 
     def keep(self, pipe: Any, keys: Keys, head: Head) -> None:
-        """Renew what says that the writer is there."""
+        """Renew the writer's lease."""
         pipe.pexpire(keys.log, int((head.window + self.lease) * 1000))
         pipe.set(keys.alive, 1, px=int(self.lease * 1000))
 
@@ -271,7 +271,7 @@ class RedisJournals:
                 yield Batch(data)
 
     async def _look(self, keys: Keys) -> bool:
-        """Say that somebody reads, and see whether the writer is there."""
+        """Renew the readers' lease, and return whether the writer's exists."""
         try:
             async with self.asking() as raw, raw.pipeline(transaction=False) as pipe:
                 pipe.exists(keys.alive)
@@ -304,7 +304,7 @@ class RedisJournals:
 
 
 def _entries(frames: Sequence[bytes]) -> Iterator[list[bytes]]:
-    """Frames in portions that a reader can be given at once."""
+    """Split frames into portions of a batch each."""
     entry: list[bytes] = []
     size = 0
     for frame in frames:
@@ -318,7 +318,7 @@ def _entries(frames: Sequence[bytes]) -> Iterator[list[bytes]]:
 
 
 def _after(number: int, fields: dict[bytes, bytes]) -> bytes:
-    """An entry's frames behind frame `number`."""
+    """An entry's frames after frame `number`."""
     return b"".join([frame for field, frame in fields.items() if field.isdigit() and int(field) > number])
 
 

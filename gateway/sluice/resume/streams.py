@@ -1,10 +1,10 @@
-"""Calls whose stream can be resumed, and their resuming.
+"""Runs calls with resumable streams, and resumes streams.
 
-    answer    the call runs in a task of its own; its client is written to directly as long as it keeps up, and is
-              given the rest from the journal where it does not
-    resume    another client reads the journal: what it missed, then what comes, to the end
+    answer    the call runs in a task of its own; its client is written to directly as long as it keeps up, and gets
+              the rest from the journal if it does not
+    resume    another client reads the journal: the frames it missed, then new ones, to the end
 
-A client's leaving ends nothing: the call goes on, bounded by `finish_limit` while nobody reads.
+A call continues when its client leaves, for `finish_limit` at most while nobody reads.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from sluice.resume import Head, Journals
 from sluice.resume.writer import JournaledWriter, PacedWriter
 
 ANSWERED = 204
-"""The status where nothing is missing and nothing will come: it tells an EventSource to stop reconnecting (WHATWG, 9.2.3)."""
+"""The status for a client that has every frame: it makes an EventSource stop reconnecting (WHATWG, 9.2.3)."""
 STREAM = re.compile(r"[A-Za-z0-9_-]{16,64}")
 NUMBER = re.compile(r"[0-9]{1,9}")
 
@@ -55,7 +55,7 @@ class Place(msgspec.Struct, frozen=True):
 
 
 def place_of(stream: str, after: str, last_event_id: str) -> Place:
-    """Where a client wants to go on: `Last-Event-ID`, where it is sent, is newer than the URL's `after`.
+    """The place from which a client continues: `Last-Event-ID`, if sent, is newer than the URL's `after`.
 
     `stream` "" = the one that the header names. Raises BadRequest (no number), NotFound (no stream of ours).
     """
@@ -74,7 +74,7 @@ def place_of(stream: str, after: str, last_event_id: str) -> Place:
 
 
 class ResumableStreams:
-    """`frontends` by name: those whose streams can be resumed. A reader that takes nothing for `write_idle` s is closed."""
+    """`frontends` by name: those whose streams can be resumed. A reader that reads nothing for `write_idle` s is closed."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class ResumableStreams:
                 writer.detach()
                 self._outlives(call, task, lambda: writer.unread)
                 if config.on_disconnect == "cancel" and (writer.lost or not writer.begun):
-                    task.cancel()  # nobody could ever read it
+                    task.cancel()  # nobody could read its answer
 
     async def resume(self, place: Place, client: Resumer, principal: Principal, request_id: str) -> None:
         """Raises NotFound (none, expired, another caller's), NotResumable, Unavailable."""
@@ -131,7 +131,7 @@ class ResumableStreams:
         await self._follow(place, client, found.head, encoder)
 
     async def _follow(self, place: Place, client: PacedWriter, head: Head, encoder: Encoder) -> None:
-        """What follows `place`, at the client's pace: nothing more is read before it has taken what was."""
+        """Send the frames after `place` at the client's pace: the next batch is read when the last one was taken."""
         try:
             async with aclosing(self._journals.read(place.stream, place.after, head.heartbeat or None)) as batches:
                 async for batch in batches:
@@ -145,7 +145,7 @@ class ResumableStreams:
 
 
 def _owner(principal: Principal) -> str:
-    """Pages that share a key are told apart by the sessions that they may name."""
+    """The owner of a stream; the session prefix distinguishes pages that share a key."""
     return msgspec.json.encode([principal.tenant, principal.bucket, principal.session_prefix]).decode()
 
 

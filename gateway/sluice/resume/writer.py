@@ -1,9 +1,8 @@
-"""The writer of a resumable call: numbers what the encoder writes, keeps it in the journal, and hands it to the client.
+"""Writes a resumable call: numbers the encoder's frames, appends them to the journal, and sends them to the client.
 
-Encoders write whole lines and frames, never a part of one, so that a write is cut where it stands. Comments and blank
-lines (heartbeats) have no number and are not kept. A client that does not read holds nothing up: it is not written to
-any more (`fell_behind`), and is to be given the rest from the journal, at its pace. Only where there is no journal left
-is it what an ordinary call's is.
+Encoders write complete lines and frames, so each write can be split by itself. Comments and blank lines (heartbeats) have no
+number and are not kept. A client that does not read delays nothing: it is no longer written to (`fell_behind`), and gets
+the rest from the journal, at its pace. Without a journal (it is lost) the writer applies backpressure as for an ordinary call.
 """
 
 import asyncio
@@ -19,10 +18,10 @@ from sluice.resume import Journal
 LINE = b"\n"
 FRAME = b"\n\n"
 NO_DATA = re.compile(rb"(?::[^\n]*(?:\n|\Z))*")
-"""A frame of nothing but comments."""
+"""Matches a frame that consists of comments."""
 
 Number = Callable[[bytes, int], bytes]
-"""A line or frame without its end, and its number -> with both; b"" where it is nothing to be numbered."""
+"""(line or frame without its end, number) -> complete frame with its number; b"" for one that has no number."""
 
 
 class PacedWriter(ResponseWriter, Protocol):
@@ -34,7 +33,7 @@ class PacedWriter(ResponseWriter, Protocol):
 
 
 class JournaledWriter:
-    """`stream` is its id. Numbers are from 0. `written` is the number of the last frame that the client was given."""
+    """Writes the stream with the id `stream`. `written` is the number of the last frame sent to the client, from 0."""
 
     def __init__(self, client: PacedWriter, journal: Journal, stream: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.begun = False
@@ -46,7 +45,7 @@ class JournaledWriter:
         self._stream = stream.encode()
         self._clock = clock
         self._next = 0
-        self._direct = True  # the client has all that was written
+        self._direct = True  # the client has got every frame so far
         self._left = 0.0
         self._upstream: UpstreamResponse | None = None
         self._ordinary = False
@@ -63,7 +62,7 @@ class JournaledWriter:
 
     @property
     def unread(self) -> float:
-        """Seconds since anybody was reading."""
+        """Seconds since the client or a resumer read; 0.0 while one does."""
         return 0.0 if not self._left else min(self._clock() - self._left, self._journal.unread)
 
     def begin(self, content_type: str, headers: Sequence[tuple[str, str]]) -> None:
@@ -120,11 +119,11 @@ class JournaledWriter:
         return frames
 
     def _line(self, line: bytes, number: int) -> bytes:
-        """The stream's first line says its id, too."""
+        """A numbered line; the first one has the stream's id, too."""
         named = b',"streamId":"%b"' % self._stream if not number else b""
         return b'%b%b,"n":%d}\n' % (line[:-1], named, number)
 
     def _event(self, frame: bytes, number: int) -> bytes:
-        """The id stands last, where it holds even if the upstream's frame has one."""
+        """A numbered event; its id comes last, where it overrides one in the upstream's frame."""
         frame = frame.strip(b"\n")
         return b"" if NO_DATA.fullmatch(frame) else b"%b\nid: %b:%d\n\n" % (frame, self._stream, number)
