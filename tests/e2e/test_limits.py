@@ -185,7 +185,7 @@ async def test_an_upstream_without_room_is_passed_over_and_is_none_the_worse_for
             assert (await ask(client))[0] == 200
         assert [line["attempts"] for line in g.requests] == [["fake/m ok"], *[["spare/m ok"]] * 3]
         targets = g.runtime.routes["chat"].targets
-        assert all(target.health.well() and target.load.in_flight == 0 for target in targets)
+        assert all(target.health.healthy() and target.load.in_flight == 0 for target in targets)
         assert g.metric('sluice_ratelimit_decisions_total{decision="refused",resource="requests",scope="upstream"}') == 3
 
 

@@ -250,4 +250,4 @@ async def test_a_target_that_is_silent_until_the_alias_deadline_has_failed(monke
     with pytest.raises(UpstreamError, match="too long"):
         await task
     assert [attempt.outcome for attempt in call.attempts] == ["total_timeout"]
-    assert not scene.targets[0].health.well()
+    assert not scene.targets[0].health.healthy()

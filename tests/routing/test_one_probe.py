@@ -112,5 +112,5 @@ async def test_an_active_probe_lets_no_second_call_go() -> None:
     half_open(scene)
     health = scene.targets[0].health
     assert health.begin()
-    health.seems_well()
+    health.probe_succeeded()
     assert not health.ready()

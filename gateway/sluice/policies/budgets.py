@@ -3,8 +3,8 @@
 A bucket lives for one period: its key ends in the period's name (2026-11-25, 2026-W48, 2026-11), so a new period begins
 with a full one and nothing has to be reset. Weeks are ISO 8601's: from Monday, named after the year of their Thursday.
 
-What a claim takes is the policy's to say (`budget_claims` gives the amount to every one of them); it is reserved and
-settled like any other limit, and it is settled on the claims that were taken, whichever period it is by then.
+The policy sets the amount (`budget_claims` puts it into each claim). It is reserved and settled like any other limit, on the
+claims that were taken, even if a new period has begun by then.
 """
 
 from collections.abc import Sequence

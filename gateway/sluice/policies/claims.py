@@ -1,6 +1,6 @@
-"""Which buckets and places a call claims, and for how much. Pure.
+"""Computes which buckets and slots a call claims, and how much of each. Pure.
 
-A `Plan` is what is known of all calls of one caller on one route: it is made once. What tokens and money a call takes is
+A `Plan` holds what all calls of one caller on one route have in common, and is cached. A call's tokens and money are
 estimated before it (`reserved`) and known after it (`used`).
 
 In the claims of a call its address comes first, then requests, tokens and money, then the budgets.
@@ -25,11 +25,11 @@ from sluice.proxy.target import Target
 
 Header = tuple[str, str]
 Counter = Callable[[str, str, str], Any]
-"""The series of (scope, resource, decision)."""
+"""Returns the series of (scope, resource, decision)."""
 
 
 class View(msgspec.Struct, frozen=True):
-    """Limits, and who is counted under them: `name` among all of its `scope`."""
+    """Limits and their owner: `name` within `scope`."""
 
     scope: str
     name: str
@@ -47,7 +47,7 @@ class Amounts(msgspec.Struct, frozen=True, gc=False):
 
 
 class Shown(msgspec.Struct, frozen=True):
-    """A bucket that callers are told about: its place among the claims, the header of its limit, the names of the others."""
+    """A bucket shown in response headers: its index among the claims, the header of its limit, the names of the others."""
 
     index: int
     resource: str
@@ -58,10 +58,10 @@ class Shown(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True, eq=False):
-    """`fixed` take one each; `metered` and `budgets` what a call uses; `slots` get its holder.
+    """`fixed` claims take one each; `metered` and `budgets` what a call uses; `slots` get its holder.
 
     `shown`, for requests and for tokens: the windows of the narrowest scope that limits them (key, tenant, alias, overall);
-    an address's are shown to whom they refuse. `admitted` counts an admitted call.
+    an address's are shown only when they refuse. `admitted` counts an admitted call. `requests_only`: it has nothing to settle.
     """
 
     fixed: tuple[Claim, ...]
@@ -71,10 +71,10 @@ class Plan(msgspec.Struct, frozen=True, eq=False):
     shown: tuple[tuple[Shown, ...], ...]
     admitted: tuple[Any, ...]
     metering: bool
-    plain: bool  # nothing is to be settled
+    requests_only: bool
 
     def amounts(self, amounts: Amounts, wall: float, holder: str = "") -> list[Claim]:
-        """The claims on what is metered, budgets as they are at `wall` (seconds since the epoch) and last, for `holder`."""
+        """The claims of `holder` whose amounts vary, last those on budgets at the time `wall` (seconds since the epoch)."""
         claims = [amounted(claim, amounts.of(claim)) for claim in self.metered]
         for view, budget in self.budgets:
             prefix = budget_prefix(view.scope, view.name)
@@ -82,7 +82,7 @@ class Plan(msgspec.Struct, frozen=True, eq=False):
         return claims
 
     def marks(self, levels: Sequence[Level]) -> list[tuple[str, list[Mark]]]:
-        """The scopes with the soft marks that they are beyond, the narrowest first. `levels` are those of the budgets."""
+        """The scopes whose soft marks are passed, with these marks, the narrowest first. `levels` are those of the budgets."""
         found = []
         for view, budget in self.budgets:
             count = sum(dollars is not None for dollars in (budget.day, budget.week, budget.month))
@@ -93,7 +93,7 @@ class Plan(msgspec.Struct, frozen=True, eq=False):
 
 
 def plan_of(views: Sequence[View], address: Limit | None, count: Counter) -> Plan:
-    """The claims of calls that all `views` hold for, the narrowest first. With `address` each begins with its address's."""
+    """The plan of calls under all these `views`, the narrowest first. With `address` an address's claim comes first."""
     fixed = [claim for view in views for claim in _windows(view, "requests", view.limits.requests)]
     tokens = [claim for view in views for claim in _windows(view, "tokens", view.limits.tokens)]
     money = [claim for view in views for claim in _windows(view, "money", view.limits.money)]
@@ -111,7 +111,7 @@ def plan_of(views: Sequence[View], address: Limit | None, count: Counter) -> Pla
         shown=tuple(windows for resource in ("requests", "tokens") if (windows := _narrowest(known, resource))),
         admitted=tuple(count(scope, resource, "admitted") for scope, resource in sorted(series)),
         metering=metering,
-        plain=not metering and not slots,
+        requests_only=not metering and not slots,
     )
 
 
@@ -125,13 +125,13 @@ def claim_of_address(address: str, limit: Limit) -> Claim:
 
 
 def denied_of(claims: Sequence[Claim], slots: Sequence[Slot], verdict: Verdict) -> Claim | Slot:
-    """What refused."""
+    """The claim or slot that was refused."""
     index = verdict.denied
     return claims[index] if index < len(claims) else slots[index - len(claims)]
 
 
 def amounted(claim: Claim, amount: float) -> Claim:
-    """The same claim on another amount."""
+    """A copy of the claim with another amount."""
     return Claim(claim.key, claim.limit, amount, claim.scope, claim.resource, claim.expires)
 
 
@@ -152,20 +152,20 @@ def _slot(view: View, capacity: int) -> Slot:
 
 
 MOST_TOKENS = 10**9
-"""Of one call. Numbers beyond it come from callers who try; they are reserved as this many."""
+"""The most output tokens that are reserved for one call, whatever maximum it sets."""
 
 
 def reserved(chat: ChatRequest, targets: Iterable[Target], output: int, wall: float) -> Amounts:
-    """What a call may use at most: its prompt and the longest answer that any of its targets may give, at the dearest price.
+    """The most that a call may use: its prompt and the longest answer of any of its targets, at the highest price.
 
-    The longest answer is the caller's maximum. Where there is none (a maximum of zero or less sets none: providers refuse
-    it, or go on without) it is `output` tokens, or what the target's backend asks for in its place where that is more.
+    The longest answer is the caller's maximum. Without one (a maximum of zero or less counts as none: providers refuse or
+    ignore it) it is `output` tokens, or the maximum that the target's backend then sends, if that is more.
     """
     prompt = estimated_tokens(chat)
-    asked = longest_asked(chat)
-    tokens, money = prompt + (asked or output), 0.0
+    maximum = max_output(chat)
+    tokens, money = prompt + (maximum or output), 0.0
     for target in targets:
-        usage = Usage(prompt, asked or default_output(output, target.backend))
+        usage = Usage(prompt, maximum or default_output(output, target.backend))
         tokens = max(tokens, usage.input + usage.output)
         price = price_at(target.prices, wall)
         if price is not None:
@@ -173,12 +173,12 @@ def reserved(chat: ChatRequest, targets: Iterable[Target], output: int, wall: fl
     return Amounts(tokens, money)
 
 
-def longest_asked(chat: ChatRequest) -> int:
-    """Output tokens that the caller allows; 0: it does not say. Of several maxima the highest, as an upstream may read any."""
-    asked = chat.sampling.max_tokens or 0
+def max_output(chat: ChatRequest) -> int:
+    """The request's maximum of output tokens; 0: none. Of several fields the highest, as an upstream may read any of them."""
+    maximum = chat.sampling.max_tokens or 0
     if chat.wire is not None:
-        asked = max(asked, *(_whole(chat.wire.get(name)) for name in ("max_tokens", "max_completion_tokens")))
-    return min(max(asked, 0), MOST_TOKENS)
+        maximum = max(maximum, *(_whole(chat.wire.get(name)) for name in ("max_tokens", "max_completion_tokens")))
+    return min(max(maximum, 0), MOST_TOKENS)
 
 
 def _whole(value: object) -> int:
@@ -186,7 +186,7 @@ def _whole(value: object) -> int:
 
 
 def used(attempts: Iterable[Attempt]) -> Amounts:
-    """What they were billed, or would be for what they said: an attempt that generated nothing costs nothing."""
+    """The sum of what the attempts were billed or, without a report, the estimate for their text; 0 if they generated none."""
     tokens, money = 0, 0.0
     for attempt in attempts:
         tokens += attempt.used.input + attempt.used.output
@@ -195,7 +195,7 @@ def used(attempts: Iterable[Attempt]) -> Amounts:
 
 
 def differences(claims: Iterable[Claim], amounts: Amounts) -> list[Claim]:
-    """What is to be settled of claims whose amounts turned out to be these: reservations always, others where they differ."""
+    """The settlement of claims by the amounts used: every reservation, and others whose amount differs."""
     found = []
     for claim in claims:
         used = amounts.of(claim)
@@ -211,7 +211,7 @@ def ended(claim: Claim, used: float) -> Claim:
     return msgspec.structs.replace(claim, amount=used, held=claim.amount)
 
 
-# --- what callers are told
+# --- response headers
 
 
 def shown_of(claim: Claim, index: int) -> Shown:

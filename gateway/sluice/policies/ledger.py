@@ -1,7 +1,7 @@
-"""A bucket store as calls use it: what they took is settled whatever becomes of them.
+"""Takes claims from a bucket store and settles them, however the call ends.
 
-Settling never waits and is never cancelled: it runs in a task of its own, which `close` waits for. Where the store's
-slots are leases, one task renews those of all calls while there are any.
+Settling never blocks the call and is never cancelled: it runs in a task of its own, which `close` waits for. Where the store's
+slots are leases, one task renews the leases of all calls.
 """
 
 import asyncio
@@ -12,11 +12,11 @@ from sluice.errors import GatewayError
 from sluice.limits import BucketStore, Claim, Slot, Verdict
 
 CLOSING = 1.0
-"""Seconds for which `close` waits for what is being settled."""
+"""Seconds for which `close` waits for settlements under way."""
 
 
 class Ledger:
-    """`settled` is told the keys of buckets and slots that may have room again."""
+    """Wraps a bucket store. `settled` gets the keys of buckets and slots that may have capacity again."""
 
     def __init__(self, store: BucketStore, settled: Callable[[Collection[str]], object] = lambda keys: None) -> None:
         self._store = store
@@ -27,13 +27,13 @@ class Ledger:
 
     @property
     def settling(self) -> int:
-        """Calls whose settling is under way."""
+        """How many calls are being settled."""
         return len(self._settling)
 
     async def take(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:
-        """All or none. Slots and reservations, of one holder, are kept until they are settled. Raises Unavailable.
+        """Take all claims and slots, or none. Slots and reservations have one holder, and are renewed until they are settled.
 
-        Claims that reserve stand behind all others.
+        Claims that reserve come after all others. Raises Unavailable.
         """
         holder = slots[0].holder if slots else claims[-1].holder if claims else ""
         if not holder:
@@ -56,7 +56,7 @@ class Ledger:
         task.add_done_callback(self._settling.discard)
 
     def undo(self, claims: Sequence[Claim], slots: Sequence[Slot] = (), by: BucketStore | None = None) -> None:
-        """As if they had never been taken."""
+        """Refund everything, as if it had never been taken."""
         refunds = [
             Claim(c.key, c.limit, 0.0 if c.holder else -c.amount, c.scope, c.resource, c.expires, c.holder, c.amount)
             for c in claims
@@ -73,7 +73,7 @@ class Ledger:
     async def _settle(self, store: BucketStore, claims: Sequence[Claim], slots: Sequence[Slot]) -> None:
         try:
             await store.settle(claims, slots)
-        except Exception:  # whatever is wrong with an amount, places and reservations come back
+        except Exception:  # an unusable amount must not keep slots and reservations
             held = [claim for claim in claims if claim.holder and math.isfinite(claim.amount)]
             if slots or held:
                 await store.settle(held, slots)
@@ -90,4 +90,4 @@ class Ledger:
             try:
                 await self._store.renew(slots, *([claims] if claims else []))
             except GatewayError:
-                continue  # the lease is three of these long
+                continue  # two more tries before the lease ends

@@ -1,11 +1,11 @@
-"""Limits of calls: who may take how much, of requests, tokens, streams, money and budgets, by every scope that has limits.
+"""Enforces limits on calls: requests, tokens, streams, money and budgets, in every scope that has limits.
 
-All that a call claims is taken in one call of the store, all or none, and what it used is settled in one call after it;
-a call that is refused takes nothing. Calls that only requests are counted of have nothing to settle.
+All claims of a call are taken in one operation of the store, all or none, and settled in one operation after the call; a
+refused call takes nothing. Calls of which only requests are limited have nothing to settle.
 
-A client's address is one of the scopes. It is charged together with its call; what never becomes a call (wrong
-credentials, other routes, bad requests) is charged to it alone. An address without anything left is remembered until it
-has something again, and refused before anybody looks at its credentials.
+A client's address is one of the scopes. It is charged together with its call; requests that never become a call (wrong
+credentials, other routes, bad requests) are charged to it alone. An address whose bucket is empty is remembered until it
+refills, and refused before its credentials are checked.
 """
 
 import itertools
@@ -50,13 +50,13 @@ from sluice.proxy.call import Call
 from sluice.proxy.target import Route, Target
 
 KEPT = 4096
-"""Plans, and claims of addresses, that are kept: more callers at a time have theirs made anew."""
+"""Size of the caches of plans and of claims of addresses."""
 REMEMBERED = 10_000
-"""Addresses that are known to be refused; those above it are asked about again."""
+"""Addresses remembered as refused; beyond it the oldest is forgotten, and its next request reads the store."""
 
 
 class _Known(msgspec.Struct, frozen=True, eq=False):
-    """A plan, and whose it is: a key's limits may be changed while we run."""
+    """A cached plan, and what it was made from: a key's limits can change at run time."""
 
     plan: Plan
     limits: CallLimits
@@ -64,7 +64,7 @@ class _Known(msgspec.Struct, frozen=True, eq=False):
 
 
 class Limiter:
-    """A policy. `count` gives the series of a decision, `soft` that of a budget's (scope, period) beyond its soft mark.
+    """The limits policy. `count` gives the series of a decision, `soft` that of a budget (scope, period) beyond its soft mark.
 
     `clock` monotonic and `wall` since the epoch, in seconds.
     """
@@ -94,17 +94,17 @@ class Limiter:
         self._wall = wall
         self._plans: dict[tuple[str, str], _Known] = {}
         self._of_addresses: dict[str, Claim] = {}
-        self._rooms: dict[str, WaitingRoom] = {}
+        self._queues: dict[str, WaitingRoom] = {}
         self._empty: dict[str, tuple[float, RateLimited]] = {}
         self._holders = (f"{process}:{number}" for process in [secrets.token_hex(8)] for number in itertools.count())
         plans = {name: plan_of([View("upstream", name, of.limits)], None, count) for name, of in upstreams.items()}
-        self._upstreams = {name: plan for name, plan in plans.items() if plan.fixed or not plan.plain}
+        self._upstreams = {name: plan for name, plan in plans.items() if plan.fixed or not plan.requests_only}
 
     def __call__(self, call: Call) -> AbstractAsyncContextManager[None] | None:
         plan = self._plan(call.principal, call.route)
         if not plan.admitted:
             return None
-        if not plan.plain or call.route.config.queue is not None:
+        if not plan.requests_only or call.route.config.queue is not None:
             return _Reservation(self, plan, call)
         if self._take_now is None:
             return _Admission(self, plan, call)
@@ -113,7 +113,7 @@ class Limiter:
         return None
 
     def admit(self, plan: Plan, call: Call, claims: Sequence[Claim], verdict: Verdict) -> None:
-        """Count and tell what was decided of a call that has nothing to settle. Raises RateLimited."""
+        """Count the verdict on a call that has nothing to settle, and add its headers. Raises RateLimited if it was refused."""
         if not verdict.admitted:
             raise self.refusal(plan.shown, claims, (), verdict)
         for series in plan.admitted:
@@ -121,18 +121,18 @@ class Limiter:
         call.headers += headers_of(plan.shown, verdict.levels)
 
     def room(self, attempt: Attempt, chat: ChatRequest) -> AbstractAsyncContextManager[None] | None:
-        """What an attempt takes of its upstream's limits; None where it has none. Entering it raises NoRoom."""
+        """An attempt's claims on its upstream's limits; None if that has none. Entering it raises NoRoom."""
         plan = self._upstreams.get(attempt.target.upstream)
-        return None if plan is None else _Room(self, plan, attempt, chat)
+        return None if plan is None else _UpstreamClaims(self, plan, attempt, chat)
 
     async def close(self) -> None:
-        """Waits for what is being settled."""
+        """Wait for settlements under way."""
         await self.ledger.close()
 
     # --- addresses
 
     def check(self, address: str) -> None:
-        """Raises RateLimited where this client address is known to have nothing left."""
+        """Raises RateLimited if this client address is remembered as refused."""
         known = self._empty.get(address)
         if known is None:
             return
@@ -145,7 +145,7 @@ class Limiter:
         raise RateLimited(left, scope="address", resource="requests", headers=refusal.headers)
 
     async def charge(self, address: str) -> None:
-        """Take what is no call from this client address. Raises RateLimited where it has asked too often."""
+        """Charge this client address for a request that is no call. Raises RateLimited if its limit is used up."""
         self.check(address)
         if self._address is None:
             return
@@ -163,7 +163,7 @@ class Limiter:
     # --- calls
 
     def claims(self, plan: Plan, call: Call) -> tuple[Claim, ...]:
-        """What the call takes at once, its address's share first."""
+        """The claims of a call whose amounts are fixed, its address's first."""
         if self._address is None:
             return plan.fixed
         claim = self._of_addresses.get(call.address)
@@ -182,9 +182,9 @@ class Limiter:
     def settle(
         self, metered: Sequence[Claim], slots: Sequence[Slot], attempts: Sequence[Attempt], by: BucketStore | None
     ) -> None:
-        """Charge what these attempts used in place of what was reserved for them; give the places back.
+        """Charge what these attempts used instead of what was reserved for them, and release their slots.
 
-        Where the difference cannot be told, what was reserved stays charged; reservations end and places come back.
+        If the difference cannot be computed, the reserved amounts stay charged; reservations end and slots are released.
         """
         changes = [ended(claim, claim.amount) for claim in metered if claim.holder]
         try:
@@ -194,7 +194,7 @@ class Limiter:
             self.ledger.settle(changes, slots, by)
 
     def warnings(self, plan: Plan, metered: Sequence[Claim], levels: Sequence[Level]) -> list[Header]:
-        """`x-sluice-budget`, where a soft mark is passed: that of the narrowest scope. Budgets' claims are the last ones."""
+        """`x-sluice-budget` for the narrowest scope beyond a soft mark, if any. Budgets' claims are the last ones."""
         budgets = sum(claim.resource == "budget" for claim in metered)
         marks = plan.marks(levels[len(levels) - budgets :])
         for scope, passed in marks:
@@ -203,26 +203,26 @@ class Limiter:
         return [("x-sluice-budget", soft_header(marks[0][1]))] if marks else []
 
     def holder(self, plan: Plan) -> str:
-        """A new name to hold places and reservations under; "" where the plan has neither."""
+        """A new holder's name for slots and reservations; "" if the plan has neither."""
         return next(self._holders) if plan.slots or plan.budgets else ""
 
     async def take(self, call: Call, claims: Sequence[Claim], slots: Sequence[Slot]) -> Verdict:
-        """At once, or where the alias has a queue perhaps later."""
+        """Take the claims at once; if the alias has a queue, wait there for capacity."""
         config = call.route.config.queue
         if config is None:
             return await self.ledger.take(claims, slots)
-        room = self._rooms.get(call.route.name)
-        if room is None:
-            room = self._rooms[call.route.name] = WaitingRoom(config, self.ledger, call.route.waiting, self._clock)
+        queue = self._queues.get(call.route.name)
+        if queue is None:
+            queue = self._queues[call.route.name] = WaitingRoom(config, self.ledger, call.route.waiting, self._clock)
         call.phase = "waiting"
-        verdict = await room.admit(call.principal.bucket, call.principal.limits.weight, claims, slots)
+        verdict = await queue.admit(call.principal.bucket, call.principal.limits.weight, claims, slots)
         call.phase = "admitting"
         return verdict
 
     def refusal(
         self, shown: Sequence[Sequence[Shown]], claims: Sequence[Claim], slots: Sequence[Slot], verdict: Verdict
     ) -> RateLimited:
-        """What the caller is told: of the resource that was refused, the bucket that refused it."""
+        """The error for the caller. Its headers show, for the refused resource, the bucket that refused it."""
         denied = denied_of(claims, slots, verdict)
         self._count(denied.scope, denied.resource, "refused").inc()
         if denied.resource in ("requests", "tokens") and isinstance(denied, Claim):
@@ -237,7 +237,7 @@ class Limiter:
             self._remember(denied, refusal)
         return refusal
 
-    def no_room(self, claims: Sequence[Claim], slots: Sequence[Slot], verdict: Verdict) -> NoRoom:
+    def upstream_refusal(self, claims: Sequence[Claim], slots: Sequence[Slot], verdict: Verdict) -> NoRoom:
         refusal = self.refusal((), claims, slots, verdict)
         return NoRoom(refusal.retry_after, refusal.resource)
 
@@ -258,12 +258,12 @@ class Limiter:
         return plan
 
     def _settled(self, keys: Collection[str]) -> None:
-        for room in self._rooms.values():
-            room.wake(keys)
+        for queue in self._queues.values():
+            queue.wake(keys)
 
 
 class _Admission:
-    """Of a call that only requests are counted of: it is charged when it begins, whatever becomes of it."""
+    """Admits a call of which only requests are limited: charged when it begins, never refunded."""
 
     __slots__ = ("_call", "_limiter", "_plan")
 
@@ -282,7 +282,7 @@ class _Admission:
 
 
 class _Reservation:
-    """Of any other call: from its admission until all its attempts are over."""
+    """Holds the claims of any other call, from its admission until all its attempts are over."""
 
     __slots__ = ("_by", "_call", "_limiter", "_metered", "_plan", "_slots")
 
@@ -307,7 +307,7 @@ class _Reservation:
             call.headers += headers_of(plan.shown, verdict.levels)
             if plan.budgets:
                 call.headers += limiter.warnings(plan, self._metered, verdict.levels[: len(claims)])
-        except BaseException:  # nobody will leave what was never entered
+        except BaseException:  # __aexit__ is not called where __aenter__ fails
             limiter.ledger.undo(claims, self._slots, self._by)
             raise
 
@@ -315,8 +315,8 @@ class _Reservation:
         self._limiter.settle(self._metered, self._slots, self._call.attempts, self._by)
 
 
-class _Room:
-    """One attempt's share of its upstream's limits."""
+class _UpstreamClaims:
+    """One attempt's claims on its upstream's limits, from its start to its end."""
 
     __slots__ = ("_attempt", "_by", "_chat", "_limiter", "_metered", "_plan", "_slots")
 
@@ -336,7 +336,7 @@ class _Room:
         claims = (*plan.fixed, *self._metered)
         verdict = await limiter.ledger.take(claims, self._slots)
         if not verdict.admitted:
-            raise limiter.no_room(claims, self._slots, verdict)
+            raise limiter.upstream_refusal(claims, self._slots, verdict)
         self._by = verdict.by
         for series in plan.admitted:
             series.inc()

@@ -1,4 +1,4 @@
-"""No call whose price nobody knows (`prices.unknown: refuse`): it is refused before it takes or costs anything."""
+"""Refuses calls of models without a known price (`prices.unknown: refuse`), before they take or cost anything."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ class Priced:
         self._wall = wall
 
     def __call__(self, call: Call) -> None:
-        """Raises Forbidden where none of the route's targets has a price; those without one are passed over later."""
+        """Raises Forbidden where none of the route's targets has a price; those without one are skipped later."""
         now = self._wall()
         if all(price_at(target.prices, now) is None for target in call.route.targets):
             raise Forbidden("What this model costs is not known", code="price_unknown")

@@ -1,13 +1,13 @@
-"""In place of an immediate 429: calls of an alias wait for room, fairly by key.
+"""Queues the calls of an alias that are over a limit, fairly by key, instead of an immediate 429.
 
 `FairQueue` is pure: self-clocked fair queueing (Golestani 1994). Each key has a line, first in, first out. The head of a
-line has a virtual finish time, 1/weight behind that of the one before it, or behind the one that was served last if its
-line is new; the earliest is served first. So a key's flood waits behind itself, and keys that always have someone
-waiting are served in proportion to their weights.
+line has a virtual finish time, 1/weight after that of the one before it, or after the one that was served last if its line
+is new; the earliest is served first. So a key's burst delays its own calls only, and keys that always have calls waiting
+are served in proportion to their weights.
 
-`WaitingRoom` asks the store for the heads, in that order. A head that is kept back by its own key's or tenant's limits
-is passed over; one that is kept back by what all share keeps its place, and nobody overtakes it. It is asked again when
-a call has given something back that it needs, or when the store said that it would be admitted.
+`WaitingRoom` takes the claims of the heads from the store, in that order. A head that is blocked by its own key's or
+tenant's limits is skipped; one that is blocked by a shared limit keeps its place, and none overtakes it. It is tried again
+when a call has released capacity that it needs, or at the time that the store computed.
 """
 
 import asyncio
@@ -24,13 +24,13 @@ from sluice.policies.ledger import Ledger
 
 T = TypeVar("T")
 OWN = frozenset({"key", "tenant"})
-"""Scopes that say nothing about the calls of others."""
+"""Scopes that other keys or tenants do not share."""
 TIMER = 0.001
 """Seconds: the event loop's clock is no finer."""
 
 
 class Line(Generic[T]):
-    """Those of one key who wait. `until`, and by which bucket's fault, the head cannot be admitted; `own`: of the key's own."""
+    """Waiting calls of one key. The head is blocked `until` a time by the bucket `blocked_by`, the key's `own` or not."""
 
     __slots__ = ("blocked_by", "finish", "items", "key", "own", "until", "weight")
 
@@ -48,7 +48,7 @@ class Line(Generic[T]):
 
 
 class FairQueue(Generic[T]):
-    """Lines of those who wait, and the virtual time: the finish time of the one served last."""
+    """Lines of waiting calls, and the virtual time: the finish time of the one served last."""
 
     def __init__(self) -> None:
         self._lines: dict[str, Line[T]] = {}
@@ -59,7 +59,7 @@ class FairQueue(Generic[T]):
         return self._count
 
     def join(self, key: str, weight: float, item: T) -> Line[T]:
-        """The end of the key's line."""
+        """Append to the key's line, which it returns."""
         line = self._lines.get(key)
         if line is None:
             line = self._lines[key] = Line(key, weight, self._virtual + 1 / weight)
@@ -68,11 +68,11 @@ class FairQueue(Generic[T]):
         return line
 
     def lines(self) -> list[Line[T]]:
-        """Whose head is served first comes first; of the same finish time, whose line is the oldest."""
+        """All lines in the order of service; of equal finish times the oldest line first."""
         return sorted(self._lines.values(), key=lambda line: line.finish)
 
     def serve(self, line: Line[T]) -> T:
-        """Its head goes."""
+        """Remove the line's head, which it returns."""
         self._virtual = max(self._virtual, line.finish)
         line.finish = self._virtual + 1 / line.weight
         item = line.items.popleft()
@@ -80,7 +80,7 @@ class FairQueue(Generic[T]):
         return item
 
     def leave(self, line: Line[T], item: T) -> None:
-        """Somebody waits no longer. Raises ValueError where nobody did."""
+        """Remove an item anywhere in the line. Raises ValueError if it is not there."""
         head = line.items[0] is item if line.items else False
         line.items.remove(item)
         self._gone(line, head=head)
@@ -96,7 +96,7 @@ class FairQueue(Generic[T]):
 
 
 class _Waiter:
-    """`answer` is the verdict, None when the time is up."""
+    """A waiting call. `answer` resolves to the verdict, or to None at the timeout."""
 
     __slots__ = ("answer", "claims", "slots")
 
@@ -107,7 +107,7 @@ class _Waiter:
 
 
 class WaitingRoom:
-    """One alias's. `waiting` is told +1 and -1 as calls begin and end to wait. `clock` in seconds, monotonic."""
+    """The queue of one alias. `waiting` is called with +1 and -1 as calls enter and leave. `clock` in seconds, monotonic."""
 
     def __init__(self, config: Queue, ledger: Ledger, waiting: Callable[[int], Any], clock: Callable[[], float]) -> None:
         self._config = config
@@ -124,7 +124,7 @@ class WaitingRoom:
         return len(self._queue)
 
     async def admit(self, key: str, weight: float, claims: Sequence[Claim], slots: Sequence[Slot]) -> Verdict:
-        """The verdict, when it is an admission or the time is up. Safe to cancel at any point. Raises Unavailable."""
+        """Wait for admission, or for the timeout's refusal. Safe to cancel at any point. Raises Unavailable."""
         verdict, wakes = None, self._wakes
         if not self._queue:
             verdict = await self._ledger.take(claims, slots)
@@ -140,7 +140,7 @@ class WaitingRoom:
         return answer if answer is not None else await self._peek(claims, slots)
 
     def wake(self, keys: Collection[str]) -> None:
-        """These buckets and slots may have room again."""
+        """These buckets and slots may have capacity again."""
         self._wakes += 1
         for line in self._queue.lines():
             if line.blocked_by in keys:
@@ -175,7 +175,7 @@ class WaitingRoom:
             self._serve_soon()
 
     def _may_wait(self, verdict: Verdict, denied: Claim | Slot) -> bool:
-        """Whether waiting can help: what was taken of requests never comes back, of tokens and money some may."""
+        """Whether waiting can help: taken requests are never refunded, tokens and money partly are."""
         if verdict.retry_after == math.inf or denied.scope == "address":
             return False
         return denied.resource != "requests" or verdict.retry_after <= self._config.timeout
@@ -193,25 +193,26 @@ class WaitingRoom:
             self._serving = asyncio.create_task(self._serve())
 
     async def _serve(self) -> None:
-        """Admit whom there is room for, and come back when there may be for the next."""
+        """Admit heads while there is capacity, and set the timer for when there may be some for the next."""
         due = math.inf
         while self._again:
             self._again, due = False, math.inf
             for line in self._queue.lines():
                 if not line.items:
                     continue
-                if line.until <= self._clock() and not await self._ask(line):
-                    self._again = True  # the head has gone, and with it the order
+                if line.until <= self._clock() and not await self._try_head(line):
+                    self._again = True  # another head, and so another order
                     break
                 due = min(due, line.until)
                 if not line.own:
                     break
         self._arm(due)
 
-    async def _ask(self, line: Line[_Waiter]) -> bool:
-        """Whether the head of the line has to wait: not where it was admitted, refused for good, has left, or may be asked."""
+    async def _try_head(self, line: Line[_Waiter]) -> bool:
+        """Try to admit the line's head. Returns whether it stays blocked; False: it was admitted, refused for good or
+        has left, or is to be tried again at once."""
         waiter, wakes = line.items[0], self._wakes
-        if waiter.answer.done():  # it was cancelled, and has not yet had its turn of the loop
+        if waiter.answer.done():  # cancelled, but its task has not run yet
             self._queue.leave(line, waiter)
             return False
         try:
@@ -221,7 +222,7 @@ class WaitingRoom:
                 self._queue.serve(line)
                 waiter.answer.set_exception(error)
             return False
-        if waiter.answer.done():  # while the store was asked
+        if waiter.answer.done():  # cancelled or timed out meanwhile
             if verdict.admitted:
                 self._ledger.undo(waiter.claims, waiter.slots, verdict.by)
             return False
@@ -242,19 +243,19 @@ class WaitingRoom:
             self._timer = asyncio.get_running_loop().call_later(max(TIMER, due - self._clock()), self._serve_soon)
 
     async def _peek(self, claims: Sequence[Claim], slots: Sequence[Slot]) -> Verdict:
-        """A refusal as things stand: nothing is taken, for those who wait come first. How many slots are free is not known."""
+        """A refusal with the present levels: takes nothing, as waiting calls come first. Free slots are unknown here."""
         found = await self._ledger.take([amounted(claim, 0.0) for claim in claims])
         waits = [_wait(claim, level) for claim, level in zip(claims, found.levels, strict=True)]
         waits += [SLOT_WAIT] * len(slots)
         before = next((line for line in self._queue.lines() if not line.own), None)
         ahead, shared = (before.until - self._clock(), before.blocked_by) if before is not None else (0.0, "")
-        asked: list[Claim | Slot] = [*claims, *slots]
-        denied = max(range(len(asked)), key=lambda at: (waits[at], asked[at].key == shared, asked[at].scope != "address"))
+        wanted: list[Claim | Slot] = [*claims, *slots]
+        denied = max(range(len(wanted)), key=lambda at: (waits[at], wanted[at].key == shared, wanted[at].scope != "address"))
         return Verdict(False, (*found.levels, *[Level(0.0, 0.0)] * len(slots)), max(waits[denied], ahead, TIMER), denied)
 
 
 def _wait(claim: Claim, level: Level) -> float:
-    """Seconds until the bucket has what is claimed of it."""
+    """Seconds until the bucket has the claimed amount."""
     missing = claim.amount - level.remaining
     if missing <= 0:
         return 0.0

@@ -1,12 +1,12 @@
-"""One turn of a conversation: its place in the queue, the history before it, and what is kept of it afterwards.
+"""Runs the turns of a session one after another, adds the history to each request, and stores each turn afterwards.
 
-User and assistant messages are stored together, once the answer has ended: a call that said nothing leaves nothing,
-and one that was cut short is kept as what was delivered, marked as interrupted.
+User and assistant messages are stored together, once the answer has ended: a call without text stores nothing, and a cut
+answer is stored as far as it was delivered, marked as interrupted.
 
-A store that has to wait works in a task of the process, which the end of the call's own task (its client has left) does
-not touch. The session's next turn begins when that task has ended. The last bytes of a complete answer are sent after
-it, too, so that whoever has read the end can rely on the turn, in every process that shares the store; where the store
-takes longer than PATIENCE they are sent all the same.
+If the store has to wait, it does so in a task of its own, which is not cancelled with the call's task (when its client has
+left). The session's next turn begins when that task has ended. The last bytes of a complete answer are also sent after it,
+so that a client that has read the end finds the turn in every process that shares the store; if the store takes longer
+than PATIENCE they are sent anyway.
 """
 
 import asyncio
@@ -34,7 +34,8 @@ CLOSING = 10.0
 
 
 class Turns:
-    """A policy. `failed` is told the name of a store's operation that failed: the caller has its answer and is not told."""
+    """The policy for calls with a session. `failed` gets the name and error of a failed store operation: the caller has its
+    answer by then."""
 
     def __init__(
         self,
@@ -59,15 +60,15 @@ class Turns:
         return self._turnstile.turn(call.principal.tenant, session, call.waiting)
 
     async def prepare(self, call: Call, session: str) -> Turn:
-        """Put the history before what is asked. Returns the turn that this call adds."""
-        asked, asked_at = call.chat.messages[-1], self._wall()
+        """Put the history before the user's message. Returns the turn that this call adds."""
+        message, sent_at = call.chat.messages[-1], self._wall()
         turns = await self._history(call, call.principal.tenant, session)
         # a session has no `wire`, so the messages are all there is
-        call.chat.messages = (*_system(call.route.config.system), *_window(turns, call.route.config.history), asked)
-        return Turn("user", asked.text, asked_at)
+        call.chat.messages = (*_system(call.route.config.system), *_window(turns, call.route.config.history), message)
+        return Turn("user", message.text, sent_at)
 
     async def _history(self, call: Call, tenant: str, session: str) -> list[Turn]:
-        """What was said before. A store that is down costs the history, not the answer; the caller is told in a header."""
+        """The session's earlier turns. If the store is down, the call goes on without them, and a header says so."""
         try:
             id = await self._store.open(tenant, session)
             turns = await self._store.recent(id, call.route.config.history.messages)
@@ -78,16 +79,18 @@ class Turns:
         call.conversation = id
         return turns
 
-    def store(self, call: Call, session: str, asked: Turn, text: str, *, complete: bool) -> "asyncio.Task[None] | None":
-        """Store what was asked and what was answered, if anything was.
+    def store(self, call: Call, session: str, question: Turn, text: str, *, complete: bool) -> "asyncio.Task[None] | None":
+        """Store the question and the answer, if there is one.
 
-        Returns the task that stores them. None: there is nothing to wait for.
+        Returns the task that stores them; None: there is nothing to wait for.
         """
         if not (call.conversation and (complete or text)):
             return None
         answer = text.strip()
-        thoughts = _written(call.thoughts) if complete and answer == text else ""  # a seal is on the text to the letter
-        turns = [asked, Turn("assistant", answer, self._wall(), interrupted=not complete, thoughts=thoughts)]
+        thoughts = (
+            _written(call.thoughts) if complete and answer == text else ""
+        )  # a signature holds for the unchanged text only
+        turns = [question, Turn("assistant", answer, self._wall(), interrupted=not complete, thoughts=thoughts)]
         tenant, id = call.principal.tenant, call.conversation
         try:
             if self._store.append_now(tenant, session, id, turns):
@@ -119,7 +122,7 @@ class Turns:
 class _Turn:
     """One call's turn. It is stored before the next one may begin."""
 
-    __slots__ = ("_asked", "_call", "_ended", "_place", "_session", "_storing", "_turns")
+    __slots__ = ("_call", "_ended", "_place", "_question", "_session", "_storing", "_turns")
 
     def __init__(self, turns: Turns, call: Call, session: str) -> None:
         self._turns = turns
@@ -132,7 +135,7 @@ class _Turn:
     async def __aenter__(self) -> None:
         await self._place.__aenter__()
         try:
-            self._asked = await self._turns.prepare(self._call, self._session)
+            self._question = await self._turns.prepare(self._call, self._session)
         except BaseException:
             self._place.leave()
             raise
@@ -153,10 +156,10 @@ class _Turn:
         return self._end(text, complete=True)
 
     def _end(self, text: str, *, complete: bool) -> "asyncio.Task[None] | None":
-        """The turn is stored once: by the first to know how it ended."""
+        """Store the turn, at the first call only."""
         if not self._ended:
             self._ended = True
-            self._storing = self._turns.store(self._call, self._session, self._asked, text, complete=complete)
+            self._storing = self._turns.store(self._call, self._session, self._question, text, complete=complete)
         return self._storing
 
     def _leave(self, _: object) -> None:
@@ -165,7 +168,7 @@ class _Turn:
 
 @lru_cache(1024)
 def _system(text: str) -> tuple[Message, ...]:
-    """The alias's own message; the aliases of a configuration are few."""
+    """The alias's own system message. Cached: the aliases of a configuration are few."""
     return (Message("system", (Text(text),)),) if text else ()
 
 
@@ -185,17 +188,17 @@ def _window(turns: list[Turn], history: History) -> list[Message]:
             kept.append(Message(turn.role, (Text(turn.content),), thoughts=_read(turn.thoughts)))
     while kept and kept[-1].role == "assistant":
         kept.pop()
-    if not whole:  # newer models refuse a seal behind another beginning than it was made behind
+    if not whole:  # newer models refuse a signature behind another beginning than it was made behind
         kept = [message if not message.thoughts else msgspec.structs.replace(message, thoughts=()) for message in kept]
     return kept[::-1]
 
 
 MAX_THOUGHTS = 256 << 10
-"""Characters of one answer's sealed reasoning that history keeps; more is left out."""
+"""Characters of one answer's signed reasoning that the history keeps; a longer one is left out."""
 
 
 def _written(thoughts: Sequence[Thought]) -> str:
-    """The thoughts as history holds them."""
+    """The thoughts in the history's format, JSON; "" for none."""
     if not thoughts:
         return ""
     text = msgspec.json.encode([[thought.text, thought.signature, thought.redacted] for thought in thoughts]).decode()

@@ -1,6 +1,6 @@
-"""Which targets a call would be sent to, in which order, under which deadlines, and why. Asks nobody.
+"""Explains which targets a call would be sent to, in which order, under which timeouts, and why. Sends nothing.
 
-Health and load are those of a gateway that has just started; a running one passes over targets that are not well.
+Health and load are those of a gateway that has just started; a running one skips unhealthy targets.
 """
 
 from collections.abc import Iterator, Mapping
@@ -37,7 +37,7 @@ class Explained(msgspec.Struct, frozen=True):
 
 
 def request_in(path: Path) -> ChatRequest:
-    """The chat in a file: the body of an OpenAI request, or of the widget's. Raises BadRequest, OSError."""
+    """Parses a file that holds the body of an OpenAI request, or of the widget's. Raises BadRequest, OSError."""
     body = path.read_bytes()
     parse = OpenAI().parse if b'"messages"' in body else Widget().streamed
     return parse(body, Head())
@@ -46,35 +46,35 @@ def request_in(path: Path) -> ChatRequest:
 def explain(config: Config, name: str, chat: ChatRequest | None = None) -> Iterator[str]:
     """The lines of the explanation. Raises KeyError for an unknown alias."""
     alias = config.aliases[name]
-    asked = asked_of(chat) if chat is not None else Asked()
-    yield f"{name}: {_needs(asked) if chat is not None else 'any request'}"
+    criteria = asked_of(chat) if chat is not None else Asked()
+    yield f"{name}: {_needs(criteria) if chat is not None else 'any request'}"
     number = 0
     for place, tier in enumerate(alias.tiers, 1):
         targets = [Explained(f"{t.upstream}/{t.model}", t, Health(lambda: 0.0), Load()) for t in targets_of(tier)]
         yield f"tier {place}: {_order(tier)}"
-        fit = [target for target in targets if not asked.unfit(target)]
+        fit = [target for target in targets if not criteria.unfit(target)]
         routed = RoutedTier(targets, tier.strategy, tier.affinity) if isinstance(tier, Tier) else RoutedTier(targets)
-        for target in ordered(routed, fit, asked, lambda: 0.5):
+        for target in ordered(routed, fit, criteria, lambda: 0.5):
             number += 1
-            yield f"  {number}. {target.label}{_share(fit, target, asked, routed)}"
-            if upstream := _spoken(config.upstreams[target.spec.upstream]):
+            yield f"  {number}. {target.label}{_share(fit, target, criteria, routed)}"
+            if upstream := _dialect(config.upstreams[target.spec.upstream]):
                 yield f"     {upstream}"
             yield f"     {_deadlines(target.spec.timeouts or config.upstreams[target.spec.upstream].timeouts)}"
         for target in targets:
-            if reason := asked.unfit(target):
+            if reason := criteria.unfit(target):
                 yield f"  -  {target.label}: left out, it {reason}"
     if not number:
         yield "no target can take this request: it would be refused (400)"
     yield from _afterwards(alias)
 
 
-def _needs(asked: Asked) -> str:
-    needs = [word for word, needed in (("vision", asked.vision), ("tools", asked.tools)) if needed]
-    return f"a request of about {asked.tokens} tokens" + (f" that needs {' and '.join(needs)}" if needs else "")
+def _needs(criteria: Asked) -> str:
+    needs = [word for word, needed in (("vision", criteria.vision), ("tools", criteria.tools)) if needed]
+    return f"a request of about {criteria.tokens} tokens" + (f" that needs {' and '.join(needs)}" if needs else "")
 
 
-def _spoken(upstream: Upstream) -> str:
-    """Which dialect is spoken where the file names a vendor."""
+def _dialect(upstream: Upstream) -> str:
+    """The dialect and address of an upstream that is configured by its vendor; "" for any other."""
     address = upstream.options.get("base_url")
     at = f" at {base_of(address)[0]}" if isinstance(address, str) else ""
     return f"{upstream.vendor}: speaks {upstream.backend}{at}" if upstream.vendor else ""
@@ -85,11 +85,11 @@ def _order(tier: tuple[Target, ...] | Tier) -> str:
     return "one target" if len(targets_of(tier)) == 1 else ORDERS[strategy].format(kind)
 
 
-def _share(fit: list[Explained], target: Explained, asked: Asked, tier: RoutedTier) -> str:
-    total = sum(asked.weight(other) for other in fit)
+def _share(fit: list[Explained], target: Explained, criteria: Asked, tier: RoutedTier) -> str:
+    total = sum(criteria.weight(other) for other in fit)
     if tier.strategy != "weighted" or len(fit) < 2 or not total:
         return ""
-    return f" ({asked.weight(target) / total:.0%} of the calls first)"
+    return f" ({criteria.weight(target) / total:.0%} of the calls first)"
 
 
 def _deadlines(timeouts: Timeouts) -> str:

@@ -1,22 +1,22 @@
-"""Which target a call asks next. Pure: health knows the clock, chance is passed in.
+"""The failover plan: which target a call is sent to next. Pure: clock and randomness are passed in.
 
-Tiers are tried in order; within a tier the strategy decides (`sluice.routing.strategies`). Targets that cannot take the call
-(no vision, no tools, too small a context) are left out. Targets that are not well are passed over, unless nothing else is
-left: the last one is never ejected, for asking it is better than refusing without a try.
+Tiers are tried in order; within a tier the strategy decides (`sluice.routing.strategies`). Targets that cannot serve the call
+(no vision, no tools, too small a context) are left out. Unhealthy targets are skipped, unless no other is left: the last one
+is never ejected, because trying it is better than refusing without an attempt.
 
 After a failure (`FailoverPlan.failed`) the next choice follows from the kind of error:
-- the request itself was at fault: no further attempt; but one that is too long goes to a target with a larger context, or with
-  one that nobody has told (`context: null`), and one that was refused by content policy to the next target where the alias
-  says so;
+- the request itself was at fault: no further attempt; but one that is too long goes to a target with a larger context or
+  with an unknown one (`context: null`), and one that a content policy refused goes to the next target where the alias is
+  configured so;
 - an idle connection that was closed as the request was sent: the same target once more, at once;
 - a server error or a reset before headers: the same target once more after a short jittered wait, then the next; but a
-  target whose breaker is not closed is not asked twice: a failed probe costs one call, and so does the failure that opens it;
+  target whose breaker is not closed is not retried: a failed probe costs one attempt, and so does the failure that opens it;
 - a Retry-After (429, 503) that ends soon: waited out on the same target; else the next at once (health keeps later calls away);
 - silence (timeouts), broken streams, refused connections, and where our own account with the provider is at fault (its key,
-  its money): the next at once, never the same again.
+  its balance): the next at once, never the same again.
 
 A budget bounds what retries may add when everything fails: a share of the requests plus some a second. It is charged by
-extra attempts that fail, and going on to a target that is well needs none: a burst of calls fails over freely.
+extra attempts that fail, and failover to a healthy target needs none: a burst of calls fails over freely.
 """
 
 import math
@@ -30,11 +30,12 @@ from sluice.routing.strategies import Asked, Chance, RoutedTier, T, ordered
 
 ONCE_MORE: frozenset[UpstreamErrorKind] = frozenset({"server_error", "overloaded", "reset"})
 STREAMED = 200
-"""The status of an error that came inside a stream: too late for asking the same target again."""
+"""The status of an error inside a stream: too late to retry the same target."""
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
-    """Second try at a target after `backoff` seconds, jittered by half; a Retry-After up to the bound is waited out."""
+    """`same_target` retries, each after `backoff` seconds, jittered by half; a Retry-After up to `retry_after_wait` seconds is
+    waited out."""
 
     same_target: int = 1
     backoff: float = 0.1
@@ -43,9 +44,9 @@ class RetryPolicy(msgspec.Struct, frozen=True):
 
 
 class RetryBudget:
-    """Extra attempts that failed may be `share` of the requests plus `per_second`; at most `reserve` are saved up.
+    """Bounds failed extra attempts to `share` of the requests plus `per_second`; at most `reserve` are saved up.
 
-    With what is saved up that makes 1.2 attempts a request and 10 a second over twenty seconds or more.
+    With the saved ones that makes 1.2 attempts a request and 10 a second over twenty seconds or more.
     """
 
     def __init__(
@@ -72,38 +73,38 @@ class RetryBudget:
 
 
 class Choice(msgspec.Struct, Generic[T], frozen=True):
-    """The target to ask next, after `wait` seconds. `last`: no other target is left."""
+    """The target of the next attempt, after `wait` seconds. `last`: no other target is left."""
 
     target: T
     wait: float = 0.0
     last: bool = True
 
 
-def queue_of(tiers: Sequence[RoutedTier], asked: Asked, chance: Chance) -> list[T]:
-    """All targets that can take the call, in the order of tiers and strategies. Raises BadRequest where none can: with the
-    code "context_length" where it is too long for those that could take it otherwise."""
+def queue_of(tiers: Sequence[RoutedTier], criteria: Asked, chance: Chance) -> list[T]:
+    """All targets that can serve the call, in the order of tiers and strategies. Raises BadRequest if none can, with the code
+    "context_length" if only its length is in the way."""
     queue: list[T] = []
     why = ""
     for tier in tiers:
         fit = []
         for target in tier.targets:
-            unfit = asked.unfit(target)
+            unfit = criteria.unfit(target)
             why = why or unfit
             if not unfit:
                 fit.append(target)
-        queue += ordered(tier, fit, asked, chance)  # type: ignore[arg-type]
+        queue += ordered(tier, fit, criteria, chance)  # type: ignore[arg-type]
     if not queue:
-        shorter = msgspec.structs.replace(asked, tokens=0)
+        shorter = msgspec.structs.replace(criteria, tokens=0)
         too_long = [target for tier in tiers for target in tier.targets if not shorter.unfit(target)]
-        code, why = ("context_length", asked.unfit(too_long[0])) if too_long else ("no_fit_target", why)
+        code, why = ("context_length", criteria.unfit(too_long[0])) if too_long else ("no_fit_target", why)
         raise BadRequest(f"No target of this model can take the request: it {why}", param="model", code=code)
     return queue
 
 
 class FailoverPlan(Generic[T]):
-    """Which of its targets a call asks next. `queue` has at least one; the request is for the caller to count in the budget.
+    """Chooses the target of each attempt of a call. `queue` has at least one; the caller counts the request in the budget.
 
-    `choice` is the latest one. `passed`: the targets that stood before it and were passed over, as they were not ready.
+    `choice` is the latest choice. `passed`: the targets that were ahead of it and skipped because they were not ready.
     """
 
     __slots__ = ("_budget", "_chance", "_extra", "_policy", "_queue", "_tries", "choice", "passed")
@@ -119,7 +120,7 @@ class FailoverPlan(Generic[T]):
         self.choice = self._choose()
 
     def failed(self, error: UpstreamError) -> Choice[T] | None:
-        """The choice after the current target failed, or None where the caller is given the error."""
+        """The choice after the current target failed; None if the error goes to the caller."""
         if self._extra:
             self._budget.charge()
         self._extra = True
@@ -127,25 +128,25 @@ class FailoverPlan(Generic[T]):
             return None
         current = self.choice.target
         wait = self._wait_for_same(error)
-        may = current.health.closed or isinstance(error, StaleConnection)  # which says nothing about the target
-        if wait is not None and may and self._budget.allows():
+        allowed = current.health.closed or isinstance(error, StaleConnection)  # which is no sign of a failing target
+        if wait is not None and allowed and self._budget.allows():
             self._tries += 1
             self.passed = ()
             self.choice = Choice(current, wait, not self._queue)
             return self.choice
-        if not self._budget.allows() and not any(target.health.well() for target in self._queue):
+        if not self._budget.allows() and not any(target.health.healthy() for target in self._queue):
             return None
         return self.pass_over()
 
     def pass_over(self) -> Choice[T] | None:
-        """The choice after a target that was not asked, for its upstream has no room by our own limits; it has not failed."""
+        """The choice after a target that was skipped because our own limits of its upstream are used up; it has not failed."""
         if not self._queue:
             return None
         self.choice = self._choose()
         return self.choice
 
     def another(self) -> Choice[T] | None:
-        """A target to ask beside the current one, if there is a well one: for hedging."""
+        """A ready target for a hedge beside the current one, if there is any."""
         if not self._budget.allows() or not any(target.health.ready() for target in self._queue):
             return None
         return self.pass_over()
@@ -172,12 +173,12 @@ class FailoverPlan(Generic[T]):
         return self._policy.backoff * (0.5 + self._chance()) if once_more else None
 
     def _choose(self) -> Choice[T]:
-        """The first target of the queue that is ready, or where none is, the one that will be first."""
+        """The first ready target of the queue; if none is, the one that will be ready soonest."""
         queue = self._queue
         at: int | None = 0
         if len(queue) > 1:
             at = next((i for i, target in enumerate(queue) if target.health.ready()), None)
-        if at is None:  # rather than no answer without a try
+        if at is None:  # an attempt is better than a refusal
             at = min(range(len(queue)), key=lambda i: queue[i].health.ready_at())
         self.passed = queue[:at]
         self._tries = 1

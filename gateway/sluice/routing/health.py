@@ -1,10 +1,10 @@
-"""Who is well: a circuit breaker and a cool-down per target. Passive (real calls tell), pure, with the clock passed in.
+"""Health of a target: a circuit breaker and a cool-down. Passive (real calls are the probes), pure, with the clock passed in.
 
-Closed, until so many failures follow one another. Open, for a while that doubles with each failed probe up to a bound.
-Then half-open: one real call is let through as the probe; success closes the breaker at once. The next probe is due when
-the doubled while has passed since this one *began*: one that hangs (a target that accepts and never answers) must not
-keep a target away that has recovered meanwhile, and neither must calls that began before the breaker opened.
-A 429 is not a failure: it only keeps calls away until the upstream said it would answer again.
+The breaker is closed until a number of failures follow one another. Then it is open for a time that doubles with each failed
+probe, up to a bound. Then it is half-open: one real call is let through as the probe; success closes the breaker at once. The
+next probe is due when the doubled time has passed since this one *began*: a probe that hangs (the target accepts and never
+answers) must not block a target that has recovered meanwhile, and neither must calls that began before the breaker opened.
+A 429 is not a failure: it only keeps calls away until the time that the upstream named.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ class State(IntEnum):
 
 
 class BreakerPolicy(msgspec.Struct, frozen=True):
-    """`failures` in a row, or a share `error_rate` of the calls of a window, open the breaker for `open_for` seconds,
+    """`failures` in a row, or a share `error_rate` of the calls of RATE_WINDOW, open the breaker for `open_for` seconds,
     doubling up to `open_max`."""
 
     failures: int = 5
@@ -37,7 +37,7 @@ class BreakerPolicy(msgspec.Struct, frozen=True):
 RATE_WINDOW = 30.0
 """Seconds over which the error rate is counted, in two halves: the current one and the one before it."""
 RATE_CALLS = 20
-"""Calls that must have ended in the window before their rate says anything."""
+"""Calls that must have ended in the window before their error rate counts."""
 
 
 class Rate:
@@ -55,7 +55,7 @@ class Rate:
         self._before = (0, 0)
 
     def count(self, failed: bool) -> float:
-        """Count one call; returns the share, 0.0 while there were too few calls."""
+        """Count one call; returns the share of failures, 0.0 for fewer than RATE_CALLS."""
         now = self._clock()
         if now - self._since >= RATE_WINDOW / 2:
             self._before = (self._calls, self._failures) if now - self._since < RATE_WINDOW else (0, 0)
@@ -67,7 +67,7 @@ class Rate:
 
 
 class Load:
-    """What strategies know of a target: calls in flight, and a decaying average of its time to first token (0: not known)."""
+    """Load of a target: calls in flight, and a decaying average of its time to first token (seconds; 0: unknown)."""
 
     __slots__ = ("first_token", "in_flight", "recent")
 
@@ -93,14 +93,14 @@ class Load:
 
 NOT_ITS_FAULT: frozenset[UpstreamErrorKind] = frozenset({"bad_request", "context_length", "content_policy", "rate_limited"})
 COOL_DOWN = 1.0
-"""Seconds to stay away after a 429 that does not say for how long. (A 503 with a Retry-After cools down, too.)"""
+"""Seconds of cool-down after a 429 without a Retry-After. (A 503 with a Retry-After cools down, too.)"""
 PATIENCE = 60.0
-"""Seconds to stay away at most, whatever an upstream asks for: a limit that was raised, or an account that was paid, is found
-out by then. Callers are told the wait that the upstream said."""
+"""The longest cool-down in seconds, whatever Retry-After an upstream sends: by then we notice that a limit was raised or an
+account paid. Callers get the upstream's own Retry-After."""
 
 
 class Watcher(Protocol):
-    """Who is told what changes about a target's health."""
+    """Is notified of changes of a target's health."""
 
     def changed(self, state: State, why: UpstreamError | None) -> None:
         """The breaker has a new state; `why` is the error that opened it."""
@@ -109,7 +109,7 @@ class Watcher(Protocol):
         """Our credentials were refused."""
 
     def accepted(self) -> bool:
-        """A call succeeded after that. Returns whether the refusal is over; else this is asked again at the next one."""
+        """A call succeeded after `refused`. Returns whether the refusal is over; if not, the next success calls this again."""
         return True
 
 
@@ -124,7 +124,7 @@ class Nobody(Watcher):
 
 
 class Health:
-    """One target's. Not shared between processes: each sees its own calls."""
+    """Health of one target. Not shared between processes: each sees its own calls."""
 
     __slots__ = (
         "_clock", "_cool_until", "_failures", "_open_for", "_open_until", "_policy", "_probe", "_probes", "_rate",
@@ -156,21 +156,21 @@ class Health:
         return State.HALF_OPEN if self._probe or self._clock() >= self._open_until else State.OPEN
 
     def ready(self) -> bool:
-        """Whether a call may be sent now. Half-open: one at a time, until it has had its while."""
+        """Whether a call may be sent now. Half-open: one probe at a time, until the next is due."""
         return self._clock() >= self.ready_at()
 
-    def well(self) -> bool:
-        """Ready, and the last that was heard of it was good (or nothing)."""
+    def healthy(self) -> bool:
+        """Whether it is ready, and its latest call has not failed."""
         return not self._failures and self.ready()
 
     def ready_at(self) -> float:
-        """The clock's time from which `ready` may hold."""
+        """The clock's time from which the target is ready."""
         return max(self._cool_until, self._open_until)
 
     def begin(self) -> int:
-        """A call is chosen to be sent. Returns its number where a probe was due, which it now is: to be told with its end.
+        """Count a call that will be sent. Returns its number as a probe, for `failed` and `abandoned`; 0: it is no probe.
 
-        To be called as soon as the call is chosen, so that no other one is chosen meanwhile. 0: it is no probe.
+        Call it as soon as the target is chosen, so that no other call is made the probe meanwhile.
         """
         if not self._open_for or (now := self._clock()) < self._open_until:
             return 0
@@ -181,13 +181,13 @@ class Health:
         self._watcher.changed(State.HALF_OPEN, None)
         return self._probe
 
-    def seems_well(self) -> None:
-        """A probe that spent no tokens succeeded: a call may find out now, rather than when the breaker's time is over."""
+    def probe_succeeded(self) -> None:
+        """An active probe succeeded: the next call may be the breaker's probe now, before the open time is over."""
         if not self._probe:
             self._open_until = min(self._open_until, self._clock())
 
     def abandoned(self, probe: int = 0) -> None:
-        """The call ended without telling anything (its caller left, it was not sent): was it the probe, another may be."""
+        """The call ended without a result (its caller left, it was not sent): if it was the probe, the next call may be."""
         if probe and probe == self._probe:
             self._probe = 0
             self._open_until = self._clock()
@@ -204,7 +204,7 @@ class Health:
             self._watcher.changed(State.CLOSED, None)
 
     def failed(self, error: UpstreamError, probe: int = 0) -> None:
-        """Count what the error says about the target (nothing, where the request itself was at fault)."""
+        """Count the error against the target, unless the request itself was at fault."""
         if error.kind in ("rate_limited", "billing") or error.retry_after is not None:
             self._cool_until = max(self._cool_until, self._clock() + min(error.retry_after or COOL_DOWN, PATIENCE))
         if error.kind in NOT_ITS_FAULT:
@@ -219,6 +219,6 @@ class Health:
             self._open_for = min(self._policy.open_for, self._policy.open_max)
             self._open_until = self._clock() + self._open_for
             self._watcher.changed(State.OPEN, error)
-        elif probe and probe == self._probe:  # else the call had begun before
+        elif probe and probe == self._probe:  # any other call began before the breaker opened
             self._probe = 0
             self._watcher.changed(State.OPEN, error)

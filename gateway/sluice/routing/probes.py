@@ -1,4 +1,4 @@
-"""Active probes: a cheap request every so often, so that a target that is well again is found without a caller's call."""
+"""Active probes: a cheap request at intervals finds a recovered target without a caller's call."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,20 +22,20 @@ async def watch(
     headers: Headers = (),
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
-    """Probe one upstream and tell the health of all its targets, until cancelled."""
+    """Probe one upstream and report to the health of all its targets, until cancelled."""
     request = UpstreamRequest(url, headers, b"", method="GET")
     while True:
         await sleep(float(probe.every))
         try:
             await _ask(transport, request, timeouts)
         except StaleConnection:
-            continue  # it says nothing about the upstream: the next probe gets a new connection
+            continue  # no sign of a failing upstream: the next probe gets a new connection
         except UpstreamError as error:
             for one in health:
                 one.failed(error)
         else:
             for one in health:
-                one.seems_well()
+                one.probe_succeeded()
 
 
 async def _ask(transport: Transport, request: UpstreamRequest, timeouts: Timeouts) -> None:

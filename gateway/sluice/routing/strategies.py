@@ -1,6 +1,6 @@
-"""In which order the targets of one tier are asked. Pure; chance is passed in, load is what the target's own calls told.
+"""Strategies order the targets of one tier. Pure: randomness is passed in, load is measured on the target's own calls.
 
-Every strategy orders all targets of its tier, so that failing over goes on where it left off.
+Every strategy orders all targets of its tier, so that failover continues down the same list.
 """
 
 import hashlib
@@ -31,11 +31,11 @@ class Routable(Protocol):
 
 T = TypeVar("T", bound=Routable)
 Chance = Callable[[], float]
-"""Each call gives a number in [0, 1)."""
+"""Returns a random number in [0, 1)."""
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """What of a call decides about its route. `tokens` is an estimate of the prompt's."""
+    """The properties of a call that routing depends on. `tokens` estimates the prompt's length."""
 
     key: str = ""
     session: str = ""
@@ -55,7 +55,7 @@ class Asked(msgspec.Struct, frozen=True):
         return canary.weight if chosen else target.spec.weight
 
     def lacks(self, target: Routable) -> Literal["", "vision", "tools", "context"]:
-        """What the target lacks to take this call; "" where it can."""
+        """The capability that the call needs and the target lacks; "" if the target can serve it."""
         spec = target.spec
         if self.vision and not spec.vision:
             return "vision"
@@ -64,7 +64,7 @@ class Asked(msgspec.Struct, frozen=True):
         return "context" if spec.context is not None and self.tokens > spec.context else ""
 
     def unfit(self, target: Routable) -> str:
-        """The same in words, to be read behind the target's name."""
+        """`lacks` as a clause for messages, such as "takes no images"; "" if the target can serve the call."""
         match self.lacks(target):
             case "vision":
                 return "takes no images"
@@ -79,11 +79,11 @@ class Asked(msgspec.Struct, frozen=True):
 NOTHING = Asked()
 
 PREFIX = 512
-"""Characters of the first message by which `affinity: prefix` knows calls that share a prompt cache."""
+"""Characters of the first message that `affinity: prefix` hashes, to find calls that share a prompt cache."""
 
 
 def asked_of(chat: ChatRequest, key: str = "", tenant: str = "", headers: Mapping[str, str] | None = None) -> Asked:
-    """What of a call decides about its route."""
+    """Extracts from a call what routing depends on."""
     return Asked(
         key=key,
         session=f"{tenant}/{chat.session}" if chat.session else "",
@@ -96,7 +96,7 @@ def asked_of(chat: ChatRequest, key: str = "", tenant: str = "", headers: Mappin
 
 
 class RoutedTier(msgspec.Struct):
-    """One tier: its targets, how they are ordered, and the turn that `round_robin` is at."""
+    """One tier: its targets, how they are ordered, and the number of calls that `round_robin` has ordered."""
 
     targets: Sequence[Routable]
     strategy: Strategy = "weighted"
@@ -104,57 +104,61 @@ class RoutedTier(msgspec.Struct):
     turn: int = 0
 
 
-def ordered(tier: RoutedTier, targets: list[T], asked: Asked, chance: Chance) -> list[T]:
-    """`targets` (those of the tier that can take the call) in the order in which they are asked."""
+def ordered(tier: RoutedTier, targets: list[T], criteria: Asked, chance: Chance) -> list[T]:
+    """Orders `targets` (those of the tier that can serve the call): the first is tried first."""
     if len(targets) < 2:
         return targets
-    return _STRATEGIES[tier.strategy](tier, targets, asked, chance)
+    return _STRATEGIES[tier.strategy](tier, targets, criteria, chance)
 
 
-def _weighted(tier: RoutedTier, targets: list[T], asked: Asked, chance: Chance) -> list[T]:
+def _weighted(tier: RoutedTier, targets: list[T], criteria: Asked, chance: Chance) -> list[T]:
     # Efraimidis and Spirakis 2006: sorting by u^(1/w) draws without replacement in proportion to the weights.
-    weights = [asked.weight(target) for target in targets]
+    weights = [criteria.weight(target) for target in targets]
     keyed = [(chance() ** (1 / weight) if weight > 0 else -1.0, -i) for i, weight in enumerate(weights)]
     return [targets[-i] for _, i in sorted(keyed, reverse=True)]
 
 
-def _wanted_first(targets: list[T], asked: Asked) -> list[T]:
-    return sorted(targets, key=lambda target: asked.weight(target) <= 0)
+def _wanted_first(targets: list[T], criteria: Asked) -> list[T]:
+    return sorted(targets, key=lambda target: criteria.weight(target) <= 0)
 
 
-def _round_robin(tier: RoutedTier, targets: list[T], asked: Asked, chance: Chance) -> list[T]:
+def _round_robin(tier: RoutedTier, targets: list[T], criteria: Asked, chance: Chance) -> list[T]:
     tier.turn += 1
     at = (tier.turn - 1) % len(targets)
-    return _wanted_first(targets[at:] + targets[:at], asked)
+    return _wanted_first(targets[at:] + targets[:at], criteria)
 
 
-def _least_in_flight(tier: RoutedTier, targets: list[T], asked: Asked, chance: Chance) -> list[T]:
-    shuffled = _weighted(tier, targets, asked, chance)
-    return _wanted_first(sorted(shuffled, key=lambda t: t.load.in_flight / (asked.weight(t) or 1)), asked)
+def _least_in_flight(tier: RoutedTier, targets: list[T], criteria: Asked, chance: Chance) -> list[T]:
+    shuffled = _weighted(tier, targets, criteria, chance)
+    return _wanted_first(sorted(shuffled, key=lambda t: t.load.in_flight / (criteria.weight(t) or 1)), criteria)
 
 
-def _lowest_ttft(tier: RoutedTier, targets: list[T], asked: Asked, chance: Chance) -> list[T]:
-    """Two drawn at random, the quicker one first (Mitzenmacher 2001); one that is not known yet is tried."""
-    drawn = _weighted(tier, targets, asked, chance)
+def _lowest_ttft(tier: RoutedTier, targets: list[T], criteria: Asked, chance: Chance) -> list[T]:
+    """Draws two at random, the quicker one first (Mitzenmacher 2001); one without measurements counts as quickest."""
+    drawn = _weighted(tier, targets, criteria, chance)
     two = sorted(drawn[:2], key=lambda target: target.load.first_token)
-    return _wanted_first([*two, *drawn[2:]], asked)
+    return _wanted_first([*two, *drawn[2:]], criteria)
 
 
-def _cheapest(tier: RoutedTier, targets: list[T], asked: Asked, chance: Chance) -> list[T]:
+def _cheapest(tier: RoutedTier, targets: list[T], criteria: Asked, chance: Chance) -> list[T]:
     by_price = sorted(targets, key=lambda t: math.inf if t.spec.price is None else t.spec.price)
-    return _wanted_first(by_price, asked)
+    return _wanted_first(by_price, criteria)
 
 
-def _affinity(tier: RoutedTier, targets: list[T], asked: Asked, chance: Chance) -> list[T]:
-    """Weighted rendezvous hashing: each key keeps its target when others come and go."""
-    key = {"session": asked.session, "key": asked.key, "prefix": asked.prefix}[tier.affinity] or asked.session or asked.prefix
+def _affinity(tier: RoutedTier, targets: list[T], criteria: Asked, chance: Chance) -> list[T]:
+    """Weighted rendezvous hashing: a key keeps its target when other targets are added or removed."""
+    key = (
+        {"session": criteria.session, "key": criteria.key, "prefix": criteria.prefix}[tier.affinity]
+        or criteria.session
+        or criteria.prefix
+    )
     if not key:
-        return _weighted(tier, targets, asked, chance)
+        return _weighted(tier, targets, criteria, chance)
 
     def score(target: T) -> float:
         digest = hashlib.blake2b(f"{key}\0{target.label}".encode("utf-8", "replace"), digest_size=8).digest()
         uniform = (int.from_bytes(digest, "big") + 1) / (2**64 + 1)
-        return -asked.weight(target) / math.log(uniform)
+        return -criteria.weight(target) / math.log(uniform)
 
     return sorted(targets, key=score, reverse=True)
 
