@@ -1,10 +1,10 @@
-"""The two addresses that a process listens on, bound before it serves.
+"""Binds the two addresses that a process listens on, before it serves.
 
-Bound sockets hold their ports and refuse connections; `listen` is called by who accepts from them. They may be handed to
+Bound sockets hold their ports and refuse connections; whoever accepts from them calls `listen`. They may be handed to
 other processes: the supervisor binds a pair for each worker and keeps it (see `supervisor.py`).
 
 Workers whose supervisor was killed let go of their ports as soon as they notice, and end their streams. A gateway that is
-started meanwhile waits for that, and only for that. Whether those who have the port are such workers it tells by two marks,
+started meanwhile waits for that, and only for that. It recognizes such workers by two marks,
 which are names of Unix sockets in Linux's abstract namespace: one is held by every process of a gateway with workers, the
 other by its supervisor alone.
 """
@@ -28,7 +28,7 @@ PATIENCE = 30.0
 
 
 class CannotListen(Exception):
-    """An address is taken (`in_use`), or not ours."""
+    """An address is in use (`in_use`), or not one of this machine."""
 
     def __init__(self, text: str, *, in_use: bool = False) -> None:
         super().__init__(text)
@@ -47,7 +47,7 @@ class Ports(msgspec.Struct, frozen=True):
 
 
 class Marks(msgspec.Struct, frozen=True):
-    """Descriptors of the two marks; -1: it could not be had. They are held until they are closed."""
+    """Descriptors of the two marks; -1: another process has it. They are held until they are closed."""
 
     everybody: int
     supervisor: int
@@ -60,7 +60,7 @@ def mark_ports(server: Server) -> Marks:
 
 
 def _mark(name: str) -> int:
-    """A descriptor that keeps the name, or -1 where somebody has it."""
+    """A descriptor that holds the name, or -1 if another process holds it."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as mark:
         try:
             mark.bind(f"\0sluice/{name}")
@@ -76,15 +76,15 @@ def _is_marked(name: str) -> bool:
 
 
 def is_left_over(server: Server) -> bool:
-    """Whether those who have the port are workers whose supervisor is gone."""
+    """Whether the processes on the port are workers whose supervisor is gone."""
     _, port = address(server.listen)
     return sys.platform == "linux" and _is_marked(f"everybody/{port}") and not _is_marked(f"supervisor/{port}")
 
 
 def take_ports(server: Server, *, left_over: Callable[[Server], bool] = is_left_over) -> Ports:
-    """Bind both addresses, where nobody listens there. Raises CannotListen.
+    """Bind both addresses, which must be free. Raises CannotListen.
 
-    Waits where it is told by `left_over` that those who listen there are about to stop.
+    Waits up to PATIENCE seconds while `left_over` finds that the processes that listen there are about to stop.
     """
     deadline = time.monotonic() + PATIENCE
     while True:

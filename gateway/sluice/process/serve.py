@@ -1,11 +1,11 @@
-"""The process: listen, tick, and leave in order.
+"""Runs the process: listens, ticks, and drains at the end.
 
 On SIGTERM or SIGINT readiness flips first while new connections are still served (`drain_delay`: load balancers need
-that long to notice); then no more are accepted and running calls may finish (`drain_timeout`); what is left then is
-told so in-band and closed. The admin port goes last. A second signal ends the delay.
+that long to notice); then no more are accepted and running calls may finish (`drain_timeout`); those that are left
+then end with an in-band error. The admin port goes last. A second signal ends the delay.
 
 A worker (see `supervisor.py`) shares its ports with others. It drains on SIGTERM, however often that comes; SIGINT ends its
-delay. When its supervisor is gone it drains without a delay, so that the ports are free for whoever takes its place.
+delay. When its supervisor is gone it drains without a delay, so that the ports are free for its successor.
 """
 
 import asyncio
@@ -38,19 +38,19 @@ LAST_LINES = 1.0
 class Worker(msgspec.Struct, frozen=True):
     """One of several processes on the same ports.
 
-    It says on the descriptor `tells` that it listens (LISTENS), and that it accepts no more (LEAVES); `supervisor` is one
-    that can be read when its supervisor is gone. `mark`: see `ports.py`; it is held for as long as its ports are.
+    It reports on the descriptor `status` that it listens (LISTENS), and that it accepts no more (LEAVES); `supervisor` is a
+    descriptor that becomes readable when the supervisor is gone. `mark`: see `ports.py`; it is kept as long as the ports.
     """
 
     number: int
-    tells: int
+    status: int
     supervisor: int
     ports: Ports
     mark: int
 
 
 def run(loaded: Loaded, worker: Worker | None = None) -> int:
-    """Serve until a signal says otherwise. Returns the process's exit code: 1 where an address cannot be had."""
+    """Serve until a signal ends it. Returns the process's exit code: 1 if it cannot listen on an address."""
     runner = asyncio.Runner(loop_factory=_loop_factory())
     with runner:
         return runner.run(_serve(loaded, worker))
@@ -94,7 +94,7 @@ class Gateway:
             ports = self._ports = self._ports or take_ports(self.config)
             for listener, bound in ((self.operators, ports.admin), (self.clients, ports.api)):
                 self._acceptors.append(listener.listen(bound))
-        except OSError as error:  # somebody else was quicker
+        except OSError as error:  # another process was quicker
             await self._close()
             raise CannotListen(f"cannot listen on {self.config.listen}: {error.strerror or error}") from None
         except CannotListen:
@@ -125,7 +125,7 @@ class Gateway:
         return self._acceptors[0].address
 
     async def drain(self, hurry: asyncio.Event, leaves: Callable[[], None] = lambda: None) -> None:
-        """Not ready, but serving, for the delay (or until `hurry`); then no new connections, and running calls may finish.
+        """Serve on, but not ready, for the delay (or until `hurry`); then accept no connections and let running calls finish.
 
         `leaves` is called as soon as no connection is accepted any more.
         """
@@ -148,7 +148,7 @@ class Gateway:
         await self.clients.shutdown(1.0)
 
     def let_go(self) -> None:
-        """Accept no more on either port: they are somebody else's from now on."""
+        """Accept no more on either port: another process has them from now on."""
         for acceptor in self._acceptors:
             acceptor.finish()
 
@@ -170,7 +170,7 @@ async def _serve(loaded: Loaded, worker: Worker | None) -> int:
         ports = worker.ports if worker is not None else take_ports(loaded.config.server)
         stop, hurry = asyncio.Event(), asyncio.Event()
         with contextlib.ExitStack() as until_gone:
-            # Before anybody can see that it listens, it must know what to do at SIGTERM.
+            # Signal handlers come before the ports: whoever sees that it listens may send SIGTERM.
             gateway = Gateway(
                 loaded, ports=ports, before_listening=lambda: until_gone.enter_context(_signals(stop, hurry, worker, gateway))
             )
@@ -178,11 +178,11 @@ async def _serve(loaded: Loaded, worker: Worker | None) -> int:
             quiet_libraries(log)
             async with gateway:
                 gc.collect()
-                gc.freeze()  # what is here now stays: no use in looking at it again and again
-                gc.set_threshold(20_000, 20, 100)  # calls leave no cycles behind: the default looks after every second one
+                gc.freeze()  # all of it stays for good: collections need not scan it again
+                gc.set_threshold(20_000, 20, 100)  # calls leave no cycles behind: the default collects after every second one
                 gateway.runtime.metrics.child("worker").set(number)
                 if worker is not None:
-                    _tell(worker, LISTENS)
+                    _report(worker, LISTENS)
                 if gateway.runtime.places.clients < config.max_connections:
                     fits, files = gateway.runtime.places.clients, limit_of_files()
                     log.warning("max_connections", configured=config.max_connections, used=fits, open_files=files)
@@ -198,16 +198,16 @@ async def _serve(loaded: Loaded, worker: Worker | None) -> int:
 
 
 def _leave(worker: Worker | None) -> None:
-    """Its ports are not its own any more."""
+    """Report that the worker accepts no more, and give up its mark on the ports."""
     if worker is not None:
-        _tell(worker, LEAVES)
+        _report(worker, LEAVES)
         if worker.mark >= 0:
             os.close(worker.mark)
 
 
-def _tell(worker: Worker, what: bytes) -> None:
+def _report(worker: Worker, what: bytes) -> None:
     with contextlib.suppress(OSError):  # its supervisor is gone
-        os.write(worker.tells, what)
+        os.write(worker.status, what)
 
 
 @contextlib.contextmanager

@@ -1,8 +1,6 @@
-"""Signals that mean nothing here: SIGHUP, SIGQUIT and the SIGUSRs, which people send to servers to have them reload, reopen or
-dump something.
+"""Ignores the signals with which other servers reload, reopen or dump something: SIGHUP, SIGQUIT and the SIGUSRs.
 
-There is nothing of that kind yet: a line in the log says so, and nothing else happens. Only where the terminal is gone that
-the process was started on, SIGHUP ends it.
+A line in the log reports that nothing was done. Only if the terminal is gone on which the process was started, SIGHUP ends it.
 """
 
 import os
@@ -13,13 +11,13 @@ UNUSED_SIGNALS = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def ignore_unused_signals() -> None:
-    """Let what people send to other servers do no harm, from the first moment on."""
+    """Ignore them from the start, as their default action ends the process."""
     for number in UNUSED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def say_unused(log: Any, number: int) -> None:
-    """Tell whoever sent it that the signal means nothing here."""
+    """Log that the signal does nothing here."""
     hint = "nothing is reloaded, reopened or dumped: restart to apply another configuration"
     log.warning("signal_ignored", signal=signal.Signals(number).name, hint=hint)
 
@@ -31,5 +29,5 @@ class Terminal:
         self._there = os.isatty(1)
 
     def is_gone(self) -> bool:
-        """Whether it was closed: then SIGHUP means that, and is not somebody's wish."""
+        """Whether it was closed: only then SIGHUP is the kernel's, not an operator's."""
         return self._there and not os.isatty(1)

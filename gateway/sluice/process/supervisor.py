@@ -1,20 +1,20 @@
-"""Several worker processes on one port: start them, start them again, stop them.
+"""Starts, restarts and stops several worker processes on one port.
 
 The supervisor reads the configuration once, takes the ports, and forks a worker for each number. For every number there is
-a pair of listening sockets (SO_REUSEPORT: the kernel deals connections out), so the supervisor touches no request and has
-nothing to do but wait. The sockets are kept by the supervisor, and a worker that replaces another has its sockets: what
-the kernel has dealt to a worker that stops or dies waits for the next one, and is not reset. The supervisor forks before it
-has a thread or an event loop, and executes nothing anew: all workers have one configuration and one version of the code, also
-those that come hours later, and share the memory of both.
+a pair of listening sockets (SO_REUSEPORT: the kernel deals connections out), so the supervisor handles no requests
+and mostly waits. The supervisor keeps the sockets open, and a worker that replaces another inherits its sockets: connections
+that the kernel has queued for a worker that stops or dies wait for the next one, and are not reset. The supervisor forks
+before it has a thread or an event loop, and does not exec: all workers have one configuration and one version of the code,
+also those that start hours later, and share the memory of both.
 
-The first worker starts alone; what keeps it from listening it says itself, once, and ends all. One that ends later is
-replaced: at once, or after a pause that doubles while it keeps ending within STEADY seconds (then its sockets are closed, and
-the others have its share). A worker that was sent SIGTERM is replaced as soon as it accepts no more. SIGTERM or SIGINT to the
-supervisor is passed on as SIGTERM, at which workers drain (see `serve.py`), a second one as SIGINT, which ends their delay;
-those that are not gone GRACE seconds after their time are killed. Workers are process groups of their own, so that a
-terminal's Ctrl-C reaches them once.
+The first worker starts alone; if it cannot listen, it reports why, once, and the supervisor exits. A worker that ends later
+is replaced: at once, or after a pause that doubles while it keeps ending within STEADY seconds (its sockets are closed for
+that time, and the others get its share). A worker that was sent SIGTERM is replaced as soon as it stops accepting. SIGTERM or
+SIGINT to the supervisor is passed on as SIGTERM, on which workers drain (see `serve.py`), a second one as SIGINT, which ends
+their delay; those still there GRACE seconds after their drain timeout are killed. Workers are process groups of their own, so
+that a terminal's Ctrl-C reaches them once.
 
-Every worker holds one end of a pipe whose other end is the supervisor's alone: where that is killed, they drain and end.
+Every worker holds one end of a pipe whose other end only the supervisor has: if it is killed, they drain and exit.
 """
 
 import os
@@ -39,14 +39,14 @@ STEADY = 10.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 GRACE = 5.0
 LOG_PAUSE = 0.5
-"""Seconds until log lines that standard output did not take are offered again."""
+"""Seconds between attempts to write log lines while standard output does not accept them."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, *UNUSED_SIGNALS)
 
 Part = tuple[Loaded, Worker]
 
 
 def supervise(loaded: Loaded) -> Part | int:
-    """Run `server.workers` workers. Returns in each of them, with what it is to serve, and here at the end: the exit code."""
+    """Run `server.workers` workers. Returns in each of them its configuration and `Worker`; in the supervisor the exit code."""
     try:
         loaded, ports = _with_ports(loaded)
     except CannotListen as error:
@@ -62,10 +62,10 @@ def supervise(loaded: Loaded) -> Part | int:
 class _Child(msgspec.Struct):
     number: int
     started: float
-    tells: int
-    """The descriptor that it says on that it listens, and that it accepts no more; -1: there is nothing more to be said."""
+    status: int
+    """Descriptor on which the worker reports that it listens, and that it accepts no more; -1: closed."""
     again_in: float | None = None
-    """Seconds after which its place was to be taken again; None: it is there."""
+    """Pause in seconds before its replacement starts; None: it is not being replaced."""
 
 
 class _Supervisor:
@@ -79,13 +79,13 @@ class _Supervisor:
         self._numbers = range(1, loaded.config.server.workers + 1)
         self._children: dict[int, _Child] = {}
         self._due: dict[int, float] = {1: 0.0}
-        """When to start which worker."""
+        """The time to start each worker that is not running, by number."""
         self._failures = dict.fromkeys(self._numbers, 0)
         self._code: int | None = None
         """The exit code, once it is time to stop."""
         self._kill_at = 0.0
         self._unproven = set(self._numbers)
-        """Workers that have never listened."""
+        """Workers that have not listened yet."""
         self._orphans, self._alive = os.pipe()
         self._woken, self._wakes = socket.socketpair()
         self._selector = selectors.DefaultSelector()
@@ -105,8 +105,8 @@ class _Supervisor:
             for key, _ in self._selector.select(self._pause()):
                 if key.fileobj is self._woken:
                     self._signalled(self._woken.recv(256))
-                elif child := self._children.get(key.data):  # else it was seen to have ended just now
-                    self._hears(child)
+                elif child := self._children.get(key.data):  # else it has been reaped just now
+                    self._read_status(child)
             if self._code is not None and time.monotonic() >= self._kill_at:
                 self._kill()
         self._log.info("workers_stopped", code=self._code)
@@ -122,43 +122,43 @@ class _Supervisor:
         return [number for number, due in sorted(self._due.items()) if due <= now]
 
     def _pause(self) -> float | None:
-        """Seconds until there is something to do; None: when there is a signal."""
+        """Seconds until something is due; None: wait for a signal."""
         times = [self._kill_at] if self._code is not None else list(self._due.values())
         if self._lines.pending:
             times.append(time.monotonic() + LOG_PAUSE)
         return max(0.0, min(times) - time.monotonic()) if times else None
 
     def _fork(self, number: int) -> Part | None:
-        """None in the supervisor."""
+        """Start a worker. Returns what it is to serve in the new process, None in the supervisor."""
         del self._due[number]
-        self._lines.flush()  # else the worker would have them, too
-        tells = -1
+        self._lines.flush()  # else the worker would write them, too
+        ours = theirs = -1
         try:
             ports = self._ports[number] if number in self._ports else share_ports(self._loaded.config.server)
             self._ports[number] = ports
-            told, tells = os.pipe()
-            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until its own handlers are there, it dies of them
+            ours, theirs = os.pipe()
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # the worker unblocks them once the handlers are reset
             pid = os.fork()
         except (OSError, CannotListen) as error:  # no memory, too many processes: the others go on
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-            if tells >= 0:
-                os.close(told)
-                os.close(tells)
+            if theirs >= 0:
+                os.close(ours)
+                os.close(theirs)
             self._log.error("no_worker", worker=number, detail=str(error))
             self._again(number, LONGEST_PAUSE)
             return None
         if not pid:
-            os.close(told)
-            return self._become(Worker(number, tells, self._orphans, ports, self._marks.everybody))
+            os.close(ours)
+            return self._become(Worker(number, theirs, self._orphans, ports, self._marks.everybody))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        os.close(tells)
-        self._children[pid] = _Child(number, time.monotonic(), told)
-        self._selector.register(told, selectors.EVENT_READ, pid)
+        os.close(theirs)
+        self._children[pid] = _Child(number, time.monotonic(), ours)
+        self._selector.register(ours, selectors.EVENT_READ, pid)
         self._log.info("worker_started", worker=number, worker_pid=pid)
         return None
 
     def _become(self, worker: Worker) -> Part:
-        """A new worker lets go of what is the supervisor's."""
+        """In a new worker, close and reset what belongs to the supervisor."""
         os.setpgid(0, 0)
         signal.set_wakeup_fd(-1)
         for noted in SIGNALS:
@@ -172,34 +172,34 @@ class _Supervisor:
             if number != worker.number:
                 ports.close()
         for child in self._children.values():
-            if child.tells >= 0:
-                os.close(child.tells)
+            if child.status >= 0:
+                os.close(child.status)
         os.close(self._alive)
         if self._marks.supervisor >= 0:
             os.close(self._marks.supervisor)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         return self._loaded, worker
 
-    def _hears(self, child: _Child) -> None:
-        """It says that it listens, or leaves; or it has ended."""
-        said = os.read(child.tells, 16) if child.tells >= 0 else b""
-        if LISTENS in said:
+    def _read_status(self, child: _Child) -> None:
+        """Act on the worker's report that it listens, or accepts no more; end of file: it has ended."""
+        report = os.read(child.status, 16) if child.status >= 0 else b""
+        if LISTENS in report:
             if self._unproven == set(self._numbers):
                 self._due |= dict.fromkeys(self._numbers[1:], 0.0)
             self._unproven.discard(child.number)
-        if LEAVES in said and self._code is None:
+        if LEAVES in report and self._code is None:
             self._replace(child)
-        if not said or LEAVES in said:
+        if not report or LEAVES in report:
             self._hang_up(child)
 
     def _hang_up(self, child: _Child) -> None:
-        if child.tells >= 0:
-            self._selector.unregister(child.tells)
-            os.close(child.tells)
-            child.tells = -1
+        if child.status >= 0:
+            self._selector.unregister(child.status)
+            os.close(child.status)
+            child.status = -1
 
     def _replace(self, child: _Child) -> None:
-        """Start another in its place: at once, or later the more often this has happened."""
+        """Start another in its place: at once, or after a pause that doubles with each early end."""
         lasted = time.monotonic() - child.started
         failures = self._failures[child.number] + 1 if lasted < STEADY else 1
         self._failures[child.number] = failures
@@ -207,7 +207,7 @@ class _Supervisor:
         self._again(child.number, child.again_in)
 
     def _again(self, number: int, pause: float) -> None:
-        """Start worker `number` after a pause. What the kernel deals to it meanwhile waits, unless that would be long."""
+        """Start worker `number` after a pause, which closes its sockets; at once, connections wait on them."""
         self._due[number] = time.monotonic() + pause
         if pause and (ports := self._ports.pop(number, None)) is not None:
             ports.close()
@@ -233,13 +233,13 @@ class _Supervisor:
         self._code = code
         self._kill_at = time.monotonic() + server.drain_delay + server.drain_timeout + GRACE
         for ports in self._ports.values():
-            ports.close()  # the workers have their own, and close them when nobody is to come any more
+            ports.close()  # the workers have their own, and close them at the end of the drain delay
         self._ports.clear()
         self._send(signal.SIGTERM)
 
     def _send(self, number: signal.Signals) -> None:
         for pid in self._children:
-            os.kill(pid, number)  # it is ours and not waited for yet, so it is nobody else's
+            os.kill(pid, number)  # not waited for yet, so the pid cannot be reused
 
     def _kill(self) -> None:
         self._log.warning("workers_killed", workers=[child.number for child in self._children.values()])
@@ -259,12 +259,12 @@ class _Supervisor:
                 self._ended(child, pid, os.waitstatus_to_exitcode(status))
 
     def _ended(self, child: _Child, pid: int, code: int) -> None:
-        self._hears(child)  # it may have said so and nobody had read it
+        self._read_status(child)  # a last report may be unread
         self._hang_up(child)
         if self._code is not None:
             return
         if child.number in self._unproven:
-            if code <= 0:  # else it has said why
+            if code <= 0:  # else it has printed why
                 how = f"was ended by signal {-code}" if code else "ended"
                 print(f"sluice: worker {child.number} {how} before it listened", file=sys.stderr)
             self._stop(code if code > 0 else 1)
@@ -275,13 +275,13 @@ class _Supervisor:
 
 
 def _noted(*_: object) -> None:
-    """Python asks for a handler; the loop reads the number from the wakeup descriptor."""
+    """Python needs a handler; the loop reads the number from the wakeup descriptor."""
 
 
 def _with_ports(loaded: Loaded) -> tuple[Loaded, dict[int, Ports]]:
-    """The configuration with the ports as they are (0 is a number now), and a pair for each worker. Raises CannotListen."""
+    """The configuration with the bound ports (0 resolved), and a pair of sockets for each worker. Raises CannotListen."""
     server = loaded.config.server
-    take_ports(server).close()  # beside another gateway SO_REUSEPORT would let us in
+    take_ports(server).close()  # SO_REUSEPORT would succeed beside another gateway
     ports = {}
     for number in range(1, server.workers + 1):
         ports[number] = share_ports(server)
@@ -298,7 +298,7 @@ def _with_port(given: str, bound: socket.socket) -> str:
 
 
 def _with_store(loaded: Loaded, log: Any) -> Loaded:
-    """Buckets in the memory of each worker would multiply the limits: they are in a file without a name instead."""
+    """Replaces the store `memory`, with which each worker would allow the whole limit, by an anonymous file that all share."""
     config = loaded.config
     if config.limits.store.reveal() != "memory":
         return loaded

@@ -19,7 +19,7 @@ _STARVED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Acceptor:
-    """Begins at once. `take` gets every connection; `starved` is told why there could be none. Raises OSError.
+    """Begins at once. `take` gets every connection; `starved` gets the error when none could be accepted. Raises OSError.
 
     `listening` is bound and does not wait (`setblocking(False)`); it is closed by `finish`, and by `close`. `address`: host
     and port, as bound.

@@ -152,7 +152,7 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
 
     def give_up(self) -> None:
-        """It was silent for the longest time while there is no room for unfinished requests: its own are answered 503."""
+        """Answer its unfinished requests 503: it was silent for the longest time while their memory is used up."""
         self._keeps = 0
         self._parser.give_up()
         if self.exchange is not None:
@@ -198,12 +198,12 @@ class Connection(asyncio.Protocol):
                 self._answered(exchange)
 
     def _answered(self, exchange: Exchange) -> None:
-        if not exchange.said:
-            self.abort()  # a handler that failed without a word, or in the middle of an answer
+        if not exchange.complete:
+            self.abort()  # the handler failed without an answer, or in the middle of one
         elif not exchange.request.over:
             self._linger()
         elif exchange.close_after or self._listener.closing:
-            # nothing more is read: where more was sent, that would be a reset
+            # closing with unread bytes would be a reset
             (self._linger if self._parser.waiting or self._parser.error else self.close)()
         elif self._blocked:
             self._enter("unread")
@@ -218,7 +218,7 @@ class Connection(asyncio.Protocol):
             self._next()
 
     def _refuse(self, answer: bytes) -> None:
-        """What is not HTTP, or no whole request, gets an answer that quotes nothing of it, and the connection is closed."""
+        """Send an error for what is no complete HTTP request, which quotes nothing of it, and close."""
         if self.transport is not None:
             self._listener.outbox.write(self.transport, answer)
         self._linger()

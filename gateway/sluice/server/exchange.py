@@ -28,13 +28,13 @@ NOT_FOR_PAGES = (
     ("Referrer-Policy", "no-referrer"),
     ("Permissions-Policy", "camera=(), geolocation=(), microphone=()"),
 )
-"""No answer is a page: a browser that is led to one does not guess at its type, frame it, or tell where it came from."""
+"""No answer is a page: a browser that opens one does not guess its type, frame it, or send a referrer."""
 _field = ": ".join
 _NOT_FOR_PAGES = "".join(f"{_field(field)}\r\n" for field in NOT_FOR_PAGES)
 NO_STORE = f"Cache-Control: no-store, no-transform\r\nX-Accel-Buffering: no\r\n{_NOT_FOR_PAGES}"
 NO_PARAMETERS: Mapping[str, str] = MappingProxyType({})
 RETRY_AFTER = 1.0
-"""Seconds after which there may be room again for a body that was given up."""
+"""Retry-After in seconds for a body that was dropped for lack of memory."""
 REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -59,10 +59,10 @@ class Terms(Protocol):
 
 
 class Exchange(msgspec.Struct, eq=False):
-    """`received`: when the head was complete (monotonic). `said`: the whole answer has been written.
+    """`received`: when the head was complete (monotonic). `complete`: the whole answer has been written.
 
-    `caller`: the key that the request was found to come with, for the log. `extra`: headers for whatever will be answered
-    (request id, CORS …). `parameters`: what the path has in place of its route's names.
+    `caller`: the id of the request's key, for the log. `extra`: headers of any answer (request id, CORS …). `parameters`: the
+    values in the path for the names in its route.
     """
 
     request: Incoming
@@ -75,7 +75,7 @@ class Exchange(msgspec.Struct, eq=False):
     _listener: Terms
     _transport: "asyncio.Transport | None"
     begun: bool = False
-    said: bool = False
+    complete: bool = False
     blocked_since: float = 0.0
     last_write: float = 0.0
     status: int = 0
@@ -105,15 +105,15 @@ class Exchange(msgspec.Struct, eq=False):
         return self._connection.peer
 
     def body_now(self) -> bytes | None:
-        """The whole body; None where it would have to wait for it, or it is too large: `body` waits, or says what is wrong."""
+        """The whole body, if it has arrived and is not too large; else None: `body` waits, or raises the error."""
         request = self.request
         return request.body() if request.over and request.size <= self._listener.body_limit else None
 
     async def body(self) -> bytes:
-        """The whole body. Raises PayloadTooLarge, RequestTimeout, BadRequest for broken framing, Unavailable where it was given
-        up to make room for others.
+        """The whole body. Raises PayloadTooLarge, RequestTimeout, BadRequest for broken framing, Unavailable if it was
+        dropped to free memory for others.
 
-        It may take `body_timeout`, or longer for as long as it comes at `bodies.MIN_RATE`.
+        It may take `body_timeout` seconds, or longer while it comes at `bodies.MIN_RATE`.
         """
         request = self.request
         if request.length > self._listener.body_limit:
@@ -170,9 +170,9 @@ class Exchange(msgspec.Struct, eq=False):
         head = (
             f"HTTP/1.1 {status} {REASONS.get(status, '')}\r\nDate: {self._listener.date()}\r\n{content}"
             f"Cache-Control: no-store\r\n{_NOT_FOR_PAGES}{self._fields(headers)}\r\n"
-        ).encode("latin-1")  # before anything is said: what cannot be written can still be answered 500
+        ).encode("latin-1")  # before any byte is written: what cannot be encoded can still be answered 500
         self.status = status
-        self.begun = self.said = True
+        self.begun = self.complete = True
         self._write(head if self.method == "HEAD" else head + body)
 
     def _fields(self, headers: Pairs) -> str:
@@ -206,7 +206,7 @@ class Exchange(msgspec.Struct, eq=False):
         if self._chunked and data:
             data = b"%x\r\n%b\r\n" % (len(data), data)
         if last:
-            self.said = True
+            self.complete = True
             if self._chunked:
                 data += b"0\r\n\r\n"
         if self._head:
@@ -222,7 +222,7 @@ class Exchange(msgspec.Struct, eq=False):
         self.write(data, last=True)
 
     def attach(self, upstream: UpstreamResponse | None) -> None:
-        """Whom to pause while the client does not read."""
+        """Set the upstream response to pause while the client does not read."""
         self._upstream = upstream
         if upstream is not None and self.blocked_since:
             upstream.pause()
@@ -240,13 +240,13 @@ class Exchange(msgspec.Struct, eq=False):
             self._writable.set()
 
     async def writable(self) -> None:
-        """Waits while the client does not read; for who writes at its pace and has no upstream to pause."""
+        """Waits while the client does not read; for answers without an upstream to pause."""
         if self.blocked_since:
             self._writable = asyncio.Event()
             await self._writable.wait()
 
     def detach(self) -> None:
-        """The client has left, and the call goes on without it: nothing is written, nothing holds the upstream up."""
+        """The client has left, and the call goes on without it: nothing is written or paused any more."""
         self._transport = None
         self.unblocked()
 
@@ -288,5 +288,5 @@ def query_of(target: str) -> Mapping[str, str]:
 
 def unmapped(address: str) -> str:
     """An IPv4 address as such, where it came to a socket of both families (RFC 4291 2.5.5.2)."""
-    plain = address.removeprefix("::ffff:")
-    return address if ":" in plain else plain
+    ipv4 = address.removeprefix("::ffff:")
+    return address if ":" in ipv4 else ipv4

@@ -44,7 +44,7 @@ class RequestParser:
     """The requests of one connection, one behind the other. `limit`: bytes of one body that are kept.
 
     `waiting`: those whose head is complete, for the connection to take. `error`: what came is not HTTP, and nothing more
-    will be read; requests in `waiting` are good all the same. `given_up`: the same for want of room, and nothing is left in
+    will be read; requests in `waiting` are good all the same. `given_up`: the same for lack of memory, and nothing is left in
     `waiting`. `begun`: a head has begun that is not complete.
     """
 
@@ -86,7 +86,7 @@ class RequestParser:
         return size
 
     def give_up(self) -> None:
-        """Drop requests that are not complete, or wait, and read no more: there is no room for them."""
+        """Drop requests that are not complete, or wait, and read no more: the memory for them is used up."""
         if self._body is not None:
             self._body.given_up = True
             self._body.content = b""
@@ -119,7 +119,7 @@ class RequestParser:
     # --- inside
 
     def _count_barren(self, size: int, progress: tuple[int, int]) -> None:
-        """`progress`: what is left of the head's room, and how much there is of the body."""
+        """`progress`: the bytes left for the head, and the bytes received of the body."""
         self._barren = self._barren + size if progress == self._progress else 0
         self._progress = progress
         if self._barren > MAX_BARREN:

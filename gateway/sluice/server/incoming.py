@@ -8,7 +8,7 @@ class Incoming(msgspec.Struct, eq=False):
 
     `over`: its body is complete. `broken`: it never will be. `size`: bytes of body so far; beyond the parser's limit they
     are counted and thrown away. `length` is what the head promises, -1 for chunks. `weight`: bytes of the head, counted as
-    MAX_HEAD is. `given_up`: the body was broken off by us, to make room for others.
+    MAX_HEAD is. `given_up`: we dropped the body, to free memory for others.
     """
 
     method: str = ""

@@ -1,7 +1,7 @@
 """A listening socket and its connections: how many there may be, how long they may be slow, and how they end.
 
-Who comes when all places are taken is answered 503 and closed. As many of those as there are places for are waited for until
-they have read it; the others' connections are closed at once, which may reach them before they have read their answer.
+Connections beyond the maximum are answered 503 and closed. Up to REFUSED of them at a time stay open until the client has read
+the answer; others are closed at once, which may reach the client before it has read it.
 """
 
 import asyncio
@@ -20,18 +20,18 @@ from sluice.server.exchange import Exchange
 
 Dispatch = Callable[[Exchange], Awaitable[None]]
 REFUSED = 64
-"""Connections that are waited for while they read that they are refused."""
+"""Refused connections that stay open until their clients have read the answer."""
 FRESH = 1.0
 """Seconds for which a connection that is new, or has just been used, may be about to bring a request."""
 
 
 class Listener:
-    """Build it inside the event loop. `dispatch` answers a request, and sees to it that any error is answered.
+    """Build it inside the event loop. `dispatch` answers a request, errors included.
 
-    `broken` is told the status of what was answered before it was a request: no HTTP (400), too slow (408), one connection
-    too many (503). `warn` is told of connections that could not be served, each time, with the event and its fields. Bounds
-    are `config`'s; what the kernel has not sent yet and what waits here are bounded by `send_buffer` each.
-    `draining`: answers say that they close their connections; `closing`: they do, whether they have said so or not.
+    `broken` gets the status of each answer to what is no request: no HTTP (400), too slow (408), one connection too many
+    (503). `warn` gets event and fields of each connection that could not be served. Bounds are `config`'s; what the kernel
+    has not sent yet and what waits here are bounded by `send_buffer` each.
+    `draining`: answers carry "Connection: close"; `closing`: connections close after their answer, with or without it.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class Listener:
         )
 
     def left(self, connection: Connection) -> None:
-        """It is closed, and its handler has been told."""
+        """A connection is closed, and its handler notified."""
         self.connections.discard(connection)
         self._refused.discard(connection)
         if not self.connections and not self._refused and self._emptied is not None:
@@ -163,7 +163,7 @@ class Listener:
 
 
 def _turn_away(accepted: socket.socket) -> None:
-    """Answer 503 and close, at once. What has come of a request is read, for closing would be a reset otherwise."""
+    """Answer 503 and close, at once. Reads what has arrived, as closing with unread bytes would be a reset."""
     with accepted, contextlib.suppress(OSError):
         accepted.setblocking(False)
         accepted.send(OVERLOADED)

@@ -44,7 +44,7 @@ def application(config: Config, *, lines: Lines | None = None) -> web.Applicatio
 def admin(app: web.Application) -> web.Application:
     """The admin routes (metrics, keys, budgets, usage, conversations, probes) of the gateway that `application` made.
 
-    They answer 503 while that application is not running. As on the admin port of `sluice serve`, /metrics asks for no key:
+    They answer 503 while that application is not running. As on the admin port of `sluice serve`, /metrics needs no key:
     put it where only operators can reach it.
     """
     return _routed(app[GATEWAY], operators=True)
@@ -54,7 +54,7 @@ def _routed(gateway: EmbeddedGateway, *, operators: bool) -> web.Application:
     async def handle(request: web.Request) -> web.StreamResponse:
         return await gateway.answer(request, operators=operators)
 
-    # For an application that is run by itself; a mounted one is served as its parent's runner says. Without
+    # For an application that is run by itself; a mounted one is served as its parent's runner is configured. Without
     # handler_cancellation it takes up to a second until a call ends whose client has left. The API decompresses bodies
     # itself, within its bounds.
     keepalive = float(gateway.config.server.keepalive_timeout)
@@ -66,11 +66,11 @@ def _routed(gateway: EmbeddedGateway, *, operators: bool) -> web.Application:
 
 
 async def _wait(request: web.Request) -> None:
-    """Leave it to whoever reads the body to ask for it."""
+    """Send no 100 Continue here: whoever reads the body does."""
 
 
 async def _without_server(request: web.Request, response: web.StreamResponse) -> None:
-    """Leave out what aiohttp says of its version and Python's; a host that sets a Server field of its own keeps it."""
+    """Leave out aiohttp's Server field with its version and Python's; a host that sets a Server field of its own keeps it."""
     if response.headers.get("Server") == SERVER_SOFTWARE:
         del response.headers["Server"]
 

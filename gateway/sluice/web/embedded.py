@@ -21,8 +21,8 @@ LAST_ANSWERS = 1.0
 class EmbeddedGateway:
     """`async with` opens stores, begins to look at deadlines, and serves; leaving it ends what is left at once.
 
-    Once a second it looks whether the client of each request is still there: a mounted application is not told by aiohttp
-    (its handlers are cancelled only where the parent's runner says so). `exchanges`: the requests that
+    Once a second it looks whether the client of each request is still there: a mounted application is not notified by aiohttp
+    (its handlers are cancelled only if the parent's runner is set so). `exchanges`: the requests that
     have not been answered to their ends, and the tasks of their calls; `answering`: all tasks of calls.
     """
 
@@ -80,7 +80,7 @@ class EmbeddedGateway:
         return exchange.response or web.Response(status=500)
 
     async def drain(self) -> None:
-        """Let calls finish within `drain_timeout`; then tell those that are left, in-band, that they end."""
+        """Let calls finish within `drain_timeout`; then end those that are left with an in-band error."""
         self.draining = self.runtime.draining = True
         pipeline = self.runtime.pipeline
         with contextlib.suppress(TimeoutError):
@@ -103,8 +103,8 @@ class EmbeddedGateway:
         for exchange, answering in list(self.exchanges.items()):
             if exchange.client_is_gone:
                 answering.cancel()
-            elif exchange.said and exchange.blocked_since and now - exchange.blocked_since > bound:
-                exchange.abort()  # until it is said, the call looks at this itself
+            elif exchange.complete and exchange.blocked_since and now - exchange.blocked_since > bound:
+                exchange.abort()  # before that the call checks this itself
 
 
 async def _call(api: Api, exchange: AiohttpExchange) -> None:

@@ -36,7 +36,7 @@ class Terms(Protocol):
 
 
 class AiohttpExchange:
-    """`response`: the answer, as far as it has been begun. `said`: all of it has been written, if not sent.
+    """`response`: the answer, once it has begun. `complete`: all of it has been written, though perhaps not sent.
 
     The other fields are those of `sluice.server.exchange.Exchange`.
     """
@@ -55,7 +55,7 @@ class AiohttpExchange:
         self._reading: asyncio.Timeout | None = None
         self._upstream: UpstreamResponse | None = None
         self.response: web.StreamResponse | None = None
-        self.said = False
+        self.complete = False
         self.received = time.monotonic()
         self.method = request.method
         self.path = _path_within(request)
@@ -89,7 +89,7 @@ class AiohttpExchange:
         return fields
 
     def body_now(self) -> bytes | None:
-        """The whole body, where it has come with the head and is not too large; `body` waits for it, or says what is wrong."""
+        """The whole body, if it has come with the head and is not too large; else None: `body` waits, or raises the error."""
         content = self._request.content
         if content.at_eof() or not content.is_eof() or content.exception() is not None:
             return None
@@ -117,7 +117,7 @@ class AiohttpExchange:
         return bytes(body) or await self._request.read()  # where a middleware of the host's has read it before
 
     async def _continue(self) -> None:
-        """Ask for the body, where the client waits for that (RFC 9110 10.1.1): only now, for it may have been refused."""
+        """Send 100 Continue if the client waits for it (RFC 9110 10.1.1): only now, as it may have been refused before."""
         request = self._request
         if self.headers.get("expect", "").lower() == "100-continue" and request.version == HttpVersion11:
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -220,7 +220,7 @@ class AiohttpExchange:
 
     def ended(self, answering: "asyncio.Task[None]") -> None:
         """The call has ended. Where it has not written the end of its answer, the client must see that it was cut."""
-        if not self.said:
+        if not self.complete:
             self.abort()
         self._over = True
         self._moved.set()
@@ -239,7 +239,7 @@ class AiohttpExchange:
         else:
             self._bound_kernel()
             await self._deliver_stream(self._request.writer)
-        if self.said:
+        if self.complete:
             await response.write_eof()
         self._unblock()
 
@@ -269,7 +269,7 @@ class AiohttpExchange:
                 raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
 
     def _finish(self) -> None:
-        self.said = self._over = True
+        self.complete = self._over = True
         self._moved.set()
 
     def _block(self) -> None:
