@@ -175,6 +175,8 @@ def refusal(
 
 def same_limits(claims: Sequence[Claim]) -> None:
     """Raises ValueError where one bucket is claimed under two limits (each window needs its own key) or reserved twice."""
+    if len({claim.key for claim in claims}) == len(claims):
+        return
     seen: dict[str, Limit] = {}
     for claim in claims:
         if seen.setdefault(claim.key, claim.limit) != claim.limit:
