@@ -16,6 +16,10 @@ Cache = Mapping[str, Any]
 """Anthropic's `cache_control` object: the provider shall cache the prompt up to here."""
 
 
+GOOGLES = "gemini:"
+"""What stands before a signature of Google's in a block of reasoning: no other vendor is to be sent it."""
+
+
 class Text(msgspec.Struct, frozen=True, gc=False):
     text: str
     cache: Cache | None = None
@@ -41,11 +45,12 @@ Part = Text | Image | Other
 
 
 class ToolCall(msgspec.Struct, frozen=True, gc=False):
-    """`arguments` is JSON text, as the model wrote it."""
+    """`arguments` is JSON text, as the model wrote it. `signature` is Google's seal on the call."""
 
     id: str
     name: str
     arguments: str
+    signature: str = ""
 
 
 class Thought(msgspec.Struct, frozen=True, gc=False):

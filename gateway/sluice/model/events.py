@@ -117,12 +117,15 @@ class Working(msgspec.Struct, frozen=True, gc=False):
 
 
 class ToolCallStarted(msgspec.Struct, frozen=True, gc=False):
-    """`index` counts the answer's tool calls from 0. A `server` tool is run by the provider, never by the client."""
+    """`index` counts the answer's tool calls from 0. A `server` tool is run by the provider, never by the client.
+
+    `signature` is Google's seal on the call, which wants to have it back with the call."""
 
     index: int
     id: str
     name: str
     kind: ToolKind = "function"
+    signature: str = ""
 
 
 class ToolCallDelta(msgspec.Struct, frozen=True, gc=False):

@@ -196,6 +196,8 @@ CODES: tuple[Row, ...] = (
     Row("server_error", "base_resp 1033", _MINIMAX),
     # the model's own fault, however it is coded
     Row("stream_error", "tool_use_failed", "agno-agi/agno#4090"),
+    # broken off by them
+    Row("stream_error", "CANCELLED", "https://cloud.google.com/apis/design/errors#handling_errors"),
 )
 
 TYPES: tuple[Row, ...] = (

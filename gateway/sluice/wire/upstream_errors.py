@@ -41,6 +41,7 @@ _STATUS: Mapping[int, UpstreamErrorKind] = {
     413: "context_length",  # what is too large for one model may not be for another (RFC 9110, 15.5.14)
     425: "server_error",
     429: "rate_limited",
+    499: "server_error",  # Google: CANCELLED
     498: "overloaded",  # Groq: no room for requests of the flex tier
     503: "overloaded",
     529: "overloaded",

@@ -28,7 +28,7 @@ from sluice.backends.credentials import KeyField
 from sluice.backends.protocol import Headers, UpstreamRequest
 from sluice.config.types import Bytes, Secret
 from sluice.errors import BadRequest, UpstreamError
-from sluice.model.chat import Cache, ChatRequest, Image, Message, Other, Part, Text, Thought, Tool, ToolCall
+from sluice.model.chat import GOOGLES, Cache, ChatRequest, Image, Message, Other, Part, Text, Thought, Tool, ToolCall
 from sluice.model.rules import NO_RULES, Effort, ModelRules
 from sluice.wire.baseurl import endpoint
 from sluice.wire.dataurl import inline_data, is_http, plain_base64
@@ -200,7 +200,8 @@ def _turn(message: Message, *, thoughts: bool) -> tuple[str, list[Block]]:
         case "assistant":
             blocks = _content(message.parts) + [_tool_use(call) for call in message.tool_calls]
             if blocks and thoughts and message.thoughts:
-                blocks = [_thinking(thought) for thought in message.thoughts if thought.sealed] + blocks
+                own = [thought for thought in message.thoughts if thought.sealed and not thought.signature.startswith(GOOGLES)]
+                blocks = [_thinking(thought) for thought in own] + blocks
             return "assistant", blocks
         case "tool":
             result = {"type": "tool_result", "tool_use_id": message.tool_call_id, "content": _content(message.parts)}

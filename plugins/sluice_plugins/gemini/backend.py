@@ -1,0 +1,411 @@
+"""Gemini's generateContent: https://ai.google.dev/api/generate-content, and the same at Vertex AI:
+https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference
+
+Where it is asked: with `project`, at Vertex AI in `location` (a region, a multi-region, or `global`), by credentials of the
+kind `google`; with `vertex` and an API key, in Vertex AI's express mode; else at the Gemini API with its key.
+
+What the request loses or changes on the way:
+  - system messages are gathered, wherever they stand, into `systemInstruction`;
+  - neighbouring messages of one role become one, and a conversation that the model begins is given a user's turn first;
+  - calls and their results have no ids there: results stand in the order of their calls, by name;
+  - a result that is no JSON object is `output` of one; its images stand behind it, and in it from Gemini 3 on;
+  - images and files by URL are `fileData` (gs://, https://), those in the request `inlineData`; OpenAI's file ids mean nothing;
+  - parallel calls cannot be forbidden, and what else is left out stands in config/models.yaml.
+
+Signatures of thoughts come back with the calls and parts that had them; those of another vendor stay away. The first call of a
+turn that has none is sent with Google's word for such histories (https://ai.google.dev/gemini-api/docs/thought-signatures) to
+Gemini 3 and later, which refuse it otherwise. Thinking is `thinking_config`. The answer is `sluice_plugins.gemini.stream`.
+"""
+
+import mimetypes
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import quote, urlsplit
+
+import msgspec
+from msgspec import Raw
+
+from sluice.backends.credentials import KeyField
+from sluice.backends.protocol import Headers, UpstreamRequest
+from sluice.config.types import Bytes, Secret
+from sluice.errors import BadRequest, UpstreamError
+from sluice.model.chat import GOOGLES, ChatRequest, Image, Message, Other, Part, Reasoning, Text, Tool, ToolCall
+from sluice.model.rules import NO_RULES, ModelRules
+from sluice.wire.baseurl import base_of
+from sluice.wire.dataurl import inline_data, is_http, plain_base64
+from sluice.wire.upstream_errors import upstream_error
+from sluice_plugins.decoding import MAX_EVENT
+from sluice_plugins.gemini.stream import GenerateDecoder
+from sluice_plugins.translation import check_endpoint, inline_image, json_object, response_format
+
+if TYPE_CHECKING:
+    from sluice.backends.transport import Transport
+
+Block = dict[str, Any]
+GEMINI = "https://generativelanguage.googleapis.com"
+FIRST_TURN = "(The assistant begins this conversation.)"
+UNSIGNED = "skip_thought_signature_validator"
+"""Sent as the signature of a call that Gemini did not make, or whose signature was lost."""
+AUDIO = {
+    "mp3": "audio/mp3",
+    "wav": "audio/wav",
+    "flac": "audio/flac",
+    "aac": "audio/aac",
+    "ogg": "audio/ogg",
+    "aiff": "audio/aiff",
+}
+PDF = "application/pdf"
+_VERSION = re.compile(r"/(v\d\w*)\Z")
+_LOCATION = re.compile(r"[a-z0-9-]{1,40}\Z").match
+_PROJECT = re.compile(r"[A-Za-z0-9.:_-]{1,100}\Z").match
+_GENERATION = re.compile(r"gemini-(\d+)(?:\.(\d+))?").search
+
+
+class Gemini(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
+    """The Gemini API, or Vertex AI where `project` or `vertex` is given. `base_url` may have the version (/v1beta, /v1).
+
+    `safety_settings`: Google's thresholds of each category. `extra_body`: fields put into each request, those of
+    `generationConfig` one by one. `thoughts`: ask for summaries of the thoughts, also where the caller asked for no reasoning.
+    `strict`: data in the stream that is no event is an error, else it is skipped. `max_event`: bytes of one event.
+    `keep_stop`: tell callers Google's `stop` where it was told beside tool calls, else it is `tool_calls`.
+    """
+
+    dialect: ClassVar[str] = ""
+    endings: ClassVar[tuple[str, ...]] = ("/v1beta/models", "/v1/models", "/v1beta", "/v1alpha", "/v1beta1", "/v1", "/models")
+    credential_kinds: ClassVar[tuple[str, ...]] = ("static", "file", "exec", "google")
+    key_field: ClassVar[KeyField] = KeyField("x-goog-api-key")
+    rules: ClassVar[ModelRules] = NO_RULES
+
+    base_url: str = ""  # where its API is; "" is Google's own address of what is asked for
+    api_key: Secret | None = None  # sent as x-goog-api-key
+    project: str = ""  # a project of Google Cloud: Vertex AI
+    location: str = "global"  # of Vertex AI: a region, us, eu, or global
+    vertex: bool = False  # Vertex AI without a project: express mode, with an API key
+    headers: dict[str, str] = {}  # headers of every request
+    safety_settings: dict[str, str] = {}  # category: threshold
+    extra_body: dict[str, Any] = {}  # fields that every request gets
+    thoughts: bool = False  # whether summaries of thoughts are always asked for
+    strict: bool = False  # whether a malformed event ends the stream
+    max_event: Bytes = MAX_EVENT  # bytes of one event
+    keep_stop: bool = False  # whether stop stays stop where tools were called
+
+    def __post_init__(self) -> None:
+        if not _LOCATION(self.location):
+            raise ValueError("location must be a region of Vertex AI such as europe-west4, or us, eu, global")
+        if self.project and not _PROJECT(self.project):
+            raise ValueError("project must be the id or number of a project of Google Cloud")
+        if not self.base_url:
+            msgspec.structs.force_setattr(self, "base_url", self._address())
+        check_endpoint(self.base_url, self.headers)
+
+    def _address(self) -> str:
+        """https://cloud.google.com/vertex-ai/generative-ai/docs/learn/locations"""
+        if not (self.project or self.vertex):
+            return GEMINI
+        if self.location == "global" or not self.project:
+            return "https://aiplatform.googleapis.com"
+        if self.location in ("us", "eu"):
+            return f"https://aiplatform.{self.location}.rep.googleapis.com"
+        return f"https://{self.location}-aiplatform.googleapis.com"
+
+    def request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
+        name = model.removeprefix("models/")
+        newer = _generation(name) >= (3, 0)
+        body: Block = {"contents": _contents(chat.messages, newer=newer)}
+        optional = {
+            "systemInstruction": _system(chat.messages),
+            "tools": [{"functionDeclarations": [_declaration(tool) for tool in chat.tools]}] if chat.tools else None,
+            "toolConfig": _tool_config(chat) if chat.tools else None,
+            "generationConfig": self._config(chat, name),
+            "safetySettings": [{"category": name, "threshold": level} for name, level in self.safety_settings.items()],
+        }
+        body |= {name: value for name, value in optional.items() if value}
+        if self.extra_body:
+            config = self.extra_body.get("generationConfig")
+            joined = {**body.get("generationConfig", {}), **config} if isinstance(config, dict) else None
+            body |= self.extra_body | ({"generationConfig": joined} if joined is not None else {})
+        return UpstreamRequest(self._url(name), self._headers, msgspec.json.encode(body))
+
+    def decoder(self, *, verbatim: bool = False) -> GenerateDecoder:
+        return GenerateDecoder(strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop)
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
+        return upstream_error(status, headers, body)
+
+    def transport(self) -> "Transport | None":
+        return None
+
+    def credentials(self) -> Headers:
+        return (("x-goog-api-key", self.api_key.reveal()),) if self.api_key else ()
+
+    def _url(self, model: str) -> str:
+        before, behind = self._around
+        path = quote(model, safe="/@:.-_")
+        if "/" not in model:
+            path = f"models/{path}"
+        elif self.project or self.vertex:  # "google/gemini-2.5-flash", as at Vertex AI's OpenAI endpoint
+            publisher, _, rest = path.rpartition("/")
+            if model.startswith(("publishers/", "endpoints/", "projects/")):
+                return f"{before}/{path}{behind}"
+            path = f"publishers/{publisher}/models/{rest}"
+            return f"{before}/{path}{behind}"
+        elif not model.startswith("tunedModels/"):
+            path = f"models/{path}"
+        return f"{before}/publishers/google/{path}{behind}" if self.project or self.vertex else f"{before}/{path}{behind}"
+
+    @cached_property
+    def _around(self) -> tuple[str, str]:
+        """What stands before and behind the model's path."""
+        base, query = base_of(self.base_url, ("/models",))
+        version = _VERSION.search(base)
+        base = base if version is not None else f"{base}/{'v1' if self.project or self.vertex else 'v1beta'}"
+        if self.project:
+            base += f"/projects/{self.project}/locations/{self.location}"
+        return base, ":streamGenerateContent?alt=sse" + (f"&{query}" if query else "")
+
+    @cached_property
+    def _headers(self) -> Headers:
+        headers = {"accept": "text/event-stream", "content-type": "application/json"}
+        return tuple((headers | {name.lower(): value for name, value in self.headers.items()}).items())
+
+    def _config(self, chat: ChatRequest, model: str) -> Block:
+        """https://ai.google.dev/api/generate-content#v1beta.GenerationConfig"""
+        sampling = chat.sampling
+        wanted = response_format(chat.response_format)
+        config = {
+            "maxOutputTokens": sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "topP": sampling.top_p,
+            "topK": sampling.top_k,
+            "seed": sampling.seed,
+            "stopSequences": list(sampling.stop) or None,
+            "frequencyPenalty": sampling.frequency_penalty,
+            "presencePenalty": sampling.presence_penalty,
+            "responseMimeType": "application/json" if wanted.type != "text" else None,
+            "responseJsonSchema": wanted.json_schema.schema if wanted.json_schema is not None else None,
+            "thinkingConfig": thinking_config(chat.reasoning, model, thoughts=self.thoughts) or None,
+        }
+        return {name: value for name, value in config.items() if value is not None}
+
+
+# ---- thinking
+
+BUDGETS: Mapping[str, int] = {
+    "none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24_576, "xhigh": 24_576, "max": 24_576,
+}  # fmt: skip
+"""Tokens for an effort, as Google's own OpenAI endpoint takes them (https://ai.google.dev/gemini-api/docs/openai#thinking)."""
+SMALLEST_OF_PRO = 128
+
+
+def _generation(model: str) -> tuple[int, int]:
+    """The generation of a Gemini model, (2, 5) for gemini-2.5-pro; (0, 0) for others."""
+    found = _GENERATION(model)
+    return (int(found[1]), int(found[2] or 0)) if found is not None else (0, 0)
+
+
+def thinking_config(wish: Reasoning | None, model: str, *, thoughts: bool = False) -> Block:
+    """How hard the model thinks: a budget of tokens for Gemini 2.5, a level from Gemini 3 on. Models before do not think.
+
+    Gemini 2.5 Pro and Gemini 3 cannot be kept from thinking: they get the least there is. Gemini 3 Pro has no level below low,
+    and none between low and high. https://ai.google.dev/gemini-api/docs/thinking
+    """
+    generation = _generation(model)
+    if "image" in model or "embedding" in model or "tts" in model or generation < (2, 5):
+        return {}
+    if wish is None or not (wish.effort or wish.budget is not None):
+        return {"includeThoughts": True} if thoughts else {}
+    shown = {"includeThoughts": True} if thoughts or (wish.effort != "none" and wish.budget != 0) else {}
+    if not wish.effort or generation < (3, 0):
+        budget = BUDGETS[wish.effort] if wish.effort else wish.budget or 0
+        if "pro" in model:
+            budget = max(SMALLEST_OF_PRO, budget)
+        return {"thinkingBudget": budget, **shown}
+    level = {"none": "minimal", "xhigh": "high", "max": "high"}.get(wish.effort, wish.effort)
+    if "pro" in model:
+        level = "low" if level == "minimal" else "high" if level == "medium" and generation == (3, 0) else level
+    return {"thinkingLevel": level, **shown}
+
+
+# ---- contents
+
+
+def _system(messages: Sequence[Message]) -> Block | None:
+    texts = []
+    for message in messages:
+        if message.role == "system":
+            if any(not isinstance(part, Text) for part in message.parts):
+                raise BadRequest("A system message can only be text for this model", param="messages")
+            texts += [part.text for part in message.parts if isinstance(part, Text) and part.text]
+    return {"parts": [{"text": text} for text in texts]} if texts else None
+
+
+def _contents(messages: Sequence[Message], *, newer: bool) -> list[Block]:
+    turns: list[Block] = []
+    calls: list[ToolCall] = []  # of the assistant's latest message with any, that have no result yet
+    order: list[int] = []  # of the results in the turn that is under way
+    for message in messages:
+        parts: list[Block] = []
+        if message.role == "assistant":
+            role, parts = "model", _said(message, newer=newer)
+            if message.tool_calls:
+                calls, order = list(message.tool_calls), []
+        elif message.role == "tool":
+            role = "user"
+            at = next((n for n, call in enumerate(calls) if call.id == message.tool_call_id and n not in order), None)
+            parts = _result(message, calls[at].name if at is not None else message.tool_call_id, newer=newer)
+            if at is not None and turns and turns[-1]["role"] == "user" and any(n > at for n in order):
+                _insert(turns[-1]["parts"], parts, sum(n < at for n in order))
+                order.append(at)
+                continue
+            order += [at] if at is not None else []
+        elif message.role == "user":
+            role, parts = "user", _content(message.parts)
+        if not parts:
+            continue
+        if not turns and role == "model":
+            turns.append({"role": "user", "parts": [{"text": FIRST_TURN}]})
+        if turns and turns[-1]["role"] == role:
+            turns[-1]["parts"] += parts
+        else:
+            turns.append({"role": role, "parts": parts})
+    if not turns:
+        raise BadRequest("This model needs at least one message that is not empty and not the system's", param="messages")
+    return turns
+
+
+def _insert(turn: list[Block], parts: list[Block], after: int) -> None:
+    """Put a result behind `after` others: Google matches calls and results by their order."""
+    starts = [n for n, part in enumerate(turn) if "functionResponse" in part]
+    turn[starts[after] : starts[after]] = parts
+
+
+def _content(parts: Iterable[Part]) -> list[Block]:
+    return [_part(part) for part in parts if not (isinstance(part, Text) and not part.text)]
+
+
+def _said(message: Message, *, newer: bool) -> list[Block]:
+    """An assistant's message, with the signatures that Google gave it."""
+    parts = _content(message.parts)
+    signatures = [thought.signature for thought in message.thoughts if thought.signature.startswith(GOOGLES)]
+    if signatures:
+        if not parts or "text" not in parts[-1]:
+            parts.append({"text": ""})
+        parts[-1]["thoughtSignature"] = signatures[-1].removeprefix(GOOGLES)
+    for number, call in enumerate(message.tool_calls):
+        signature = call.signature or (UNSIGNED if newer and number == 0 else "")
+        part: Block = {"functionCall": {"name": call.name, "args": json_object(call.arguments)}}
+        parts.append(part | ({"thoughtSignature": signature} if signature else {}))
+    return parts
+
+
+def _result(message: Message, name: str, *, newer: bool) -> list[Block]:
+    text = message.text
+    response = _as_object(text)
+    others = [_part(part) for part in message.parts if not isinstance(part, Text)]
+    answer: Block = {"name": name, "response": response if response is not None else {"output": text}}
+    if newer and others:
+        return [{"functionResponse": answer | {"parts": others}}]
+    return [{"functionResponse": answer}, *others]
+
+
+def _as_object(text: str) -> Raw | None:
+    if not text.lstrip().startswith("{"):
+        return None
+    try:
+        msgspec.json.decode(text, type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return None
+    return Raw(text)
+
+
+def _part(part: Part) -> Block:
+    match part:
+        case Text(text=text):
+            return {"text": text}
+        case Image(url=url):
+            if url.startswith("gs://"):
+                return _by_url(url, "image/jpeg")
+            inline = inline_image(url)
+            return _by_url(url, "image/jpeg") if inline is None else _inline(inline.media_type, inline.data)
+        case Other(type="file", wire=wire):
+            return _file(wire.get("file"))
+        case Other(type="input_audio", wire=wire):
+            return _audio(wire.get("input_audio"))
+        case Other(type="video_url", wire={"video_url": {"url": str(url)}}):
+            inline = inline_data(url)
+            return _by_url(url, "video/mp4") if inline is None else _inline(inline.media_type, inline.data)
+        case _:
+            raise BadRequest(f"Content of type {part.type!r} cannot be sent to this model", param="messages")
+
+
+def _inline(media_type: str, data: str) -> Block:
+    return {"inlineData": {"mimeType": media_type, "data": data}}
+
+
+def _by_url(url: str, otherwise: str) -> Block:
+    """https://ai.google.dev/api/caching#FileData; Vertex AI insists on the type, which only the name can tell."""
+    if not (is_http(url) or url.startswith("gs://")):
+        raise BadRequest("A file must be an http(s) or gs:// URL, or a data: URL in base64, for this model", param="messages")
+    media_type = mimetypes.guess_type(urlsplit(url).path)[0] or otherwise
+    return {"fileData": {"fileUri": url, "mimeType": media_type}}
+
+
+def _file(file: Any) -> Block:
+    match file:
+        case {"file_data": str(data)} if data:
+            pass
+        case {"file_id": str(data)} if is_http(data) or data.startswith("gs://"):  # a file that was uploaded to Google
+            pass
+        case _:
+            raise BadRequest("A file can only be sent to this model with its bytes or URL (file_data)", param="messages")
+    if is_http(data) or data.startswith("gs://"):
+        return _by_url(data, PDF)
+    inline = inline_data(data)
+    if inline is not None:
+        return _inline(inline.media_type, inline.data)
+    encoded = plain_base64(data)
+    if not encoded:
+        raise BadRequest("file_data must be base64, a data: URL in base64, or a URL", param="messages")
+    name = file.get("filename")
+    return _inline((mimetypes.guess_type(name)[0] if isinstance(name, str) else None) or PDF, encoded)
+
+
+def _audio(audio: Any) -> Block:
+    match audio:
+        case {"data": str(data), **rest} if encoded := plain_base64(data):
+            form = rest.get("format")
+            form = form.lower() if isinstance(form, str) else "wav"
+            return _inline(f"audio/{form}", encoded)
+        case _:
+            raise BadRequest("input_audio needs data in base64", param="messages")
+
+
+# ---- tools
+
+
+def _declaration(tool: Tool) -> Block:
+    """https://ai.google.dev/api/caching#FunctionDeclaration"""
+    declared: Block = {"name": tool.name}
+    if tool.description:
+        declared["description"] = tool.description
+    if tool.parameters and (tool.parameters.get("properties") or tool.parameters.get("type") != "object"):
+        declared["parametersJsonSchema"] = dict(tool.parameters)
+    return declared
+
+
+def _tool_config(chat: ChatRequest) -> Block | None:
+    """https://ai.google.dev/api/caching#FunctionCallingConfig"""
+    match chat.tool_choice:
+        case "none":
+            config: Block = {"mode": "NONE"}
+        case "required":
+            config = {"mode": "ANY"}
+        case ("function", str(name)):
+            config = {"mode": "ANY", "allowedFunctionNames": [name]}
+        case "auto":
+            config = {"mode": "AUTO"}
+        case _:
+            return None
+    return {"functionCallingConfig": config}

@@ -1,0 +1,428 @@
+"""The answer of generateContent, streamed: https://ai.google.dev/api/generate-content#v1beta.GenerateContentResponse (SSE).
+
+Each event is a whole GenerateContentResponse with the next parts of the first candidate. There is no terminator: the reason
+why it finished may come with any event, text may follow, and a later reason counts. How it ends:
+
+    a finish reason, then the body's end      complete
+    the body's end without one                cut
+    promptFeedback.blockReason                an error, content_policy: the prompt was refused
+    a finish reason that means failure        an error (FAILED, and `sluice_plugins.decoding.FAILURES`)
+    a bare JSON object or list with an error  that error (Vertex AI writes it between and behind events)
+
+Without `alt=sse` the API writes a JSON list of the same objects, which is read as they are. Calls may come in pieces
+(`partialArgs` with a JSONPath each: Vertex AI's streamFunctionCallArguments); they are told whole, at their end. Code that
+Google runs, and its results, are signs of life; an inline image is told as an image of Markdown with a data: URL.
+
+A `thoughtSignature` belongs to its part. Of a call it is `ToolCallStarted.signature`; of any other part a block of reasoning
+is told whose `signature` is Google's behind "gemini:", by which it is known when it comes back.
+(https://ai.google.dev/gemini-api/docs/thought-signatures)
+
+Counts are the whole answer's so far. `toolUsePromptTokenCount` is input; `thoughtsTokenCount` is output, beside
+`candidatesTokenCount`. (https://ai.google.dev/api/generate-content#UsageMetadata)
+"""
+
+import re
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from sluice.errors import UpstreamError, UpstreamGarbled, UpstreamTruncated
+from sluice.model.chat import GOOGLES
+from sluice.model.events import (
+    Finished,
+    FinishReason,
+    ReasoningBlock,
+    ReasoningDelta,
+    Started,
+    StreamEvent,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStarted,
+    Usage,
+    Working,
+)
+from sluice.wire.lenient import REPLACEMENT, Halves, encoded, fit, parse, whole_characters
+from sluice.wire.sse import Event, EventStream
+from sluice.wire.upstream_errors import told_error
+from sluice_plugins.decoding import MAX_EVENT, FrameDecoder, arguments_of, failure_of
+from sluice_plugins.openings import EventsOrDocument
+
+FINISH_REASONS: dict[str, FinishReason] = {
+    "STOP": "stop", "OTHER": "stop", "NO_IMAGE": "stop", "IMAGE_OTHER": "stop", "FINISH_REASON_UNSPECIFIED": "stop",
+    "MAX_TOKENS": "length",
+    "SAFETY": "content_filter", "RECITATION": "content_filter", "LANGUAGE": "content_filter", "BLOCKLIST": "content_filter",
+    "PROHIBITED_CONTENT": "content_filter", "SPII": "content_filter", "MODEL_ARMOR": "content_filter",
+    "IMAGE_SAFETY": "content_filter", "IMAGE_PROHIBITED_CONTENT": "content_filter", "IMAGE_RECITATION": "content_filter",
+    "1": "stop", "2": "length", "3": "content_filter", "4": "content_filter", "5": "stop",
+    "6": "content_filter", "7": "content_filter", "8": "content_filter",
+}  # fmt: skip
+"""https://ai.google.dev/api/generate-content#FinishReason; numbers are those of the enumeration in Protocol Buffers."""
+FAILED = frozenset({"MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE", "MISSING_THOUGHT_SIGNATURE", "9"})
+"""Further reasons that mean no answer."""
+
+NOT_BLOCKED = ("BLOCK_REASON_UNSPECIFIED", "BLOCKED_REASON_UNSPECIFIED", "0")
+
+MAX_PARTIAL = 4 << 20
+"""Characters of calls' arguments that come in pieces, of one answer."""
+MAX_INDEX = 10_000
+"""The largest index of a list in a JSONPath."""
+
+
+class _Blob(msgspec.Struct):
+    mimeType: str | None = None
+    data: str | None = None
+
+
+class _PartialArg(msgspec.Struct):
+    jsonPath: str | None = None
+    stringValue: str | None = None
+    numberValue: Any = None
+    boolValue: bool | None = None
+    willContinue: bool | None = None
+
+
+class _FunctionCall(msgspec.Struct):
+    id: str | None = None
+    name: str | None = None
+    args: Raw = Raw(b"")
+    partialArgs: list[_PartialArg] | None = None
+    willContinue: bool | None = None
+
+
+class _Part(msgspec.Struct):
+    text: str | None = None
+    thought: bool | None = None
+    thoughtSignature: str | None = None
+    functionCall: _FunctionCall | None = None
+    inlineData: _Blob | None = None
+
+
+class _Content(msgspec.Struct):
+    parts: list[_Part] | None = None
+
+
+class _Candidate(msgspec.Struct):
+    content: _Content | None = None
+    finishReason: str | None = None
+    index: int | None = None
+
+
+class _Feedback(msgspec.Struct):
+    blockReason: str | None = None
+    blockReasonMessage: str | None = None
+
+
+class _Usage(msgspec.Struct):
+    promptTokenCount: int | None = None
+    candidatesTokenCount: int | None = None
+    thoughtsTokenCount: int | None = None
+    cachedContentTokenCount: int | None = None
+    toolUsePromptTokenCount: int | None = None
+    totalTokenCount: int | None = None
+
+
+class _Chunk(msgspec.Struct):
+    candidates: list[_Candidate] | None = None
+    promptFeedback: _Feedback | None = None
+    usageMetadata: _Usage | None = None
+    modelVersion: str | None = None
+    responseId: str | None = None
+    error: Any = None
+
+
+_CHUNK = msgspec.json.Decoder(_Chunk)
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+_STEP = re.compile(r"\.(?P<name>[^.\[\]]+)|\[(?P<index>\d{1,9})\]|\[(?P<quote>['\"])(?P<quoted>.*?)(?P=quote)\]")
+
+
+class _Events(EventStream):
+    """Server-sent events, and bare JSON between them, which is an event here as well."""
+
+    def event(self, frame: bytes) -> Event | None:
+        event = super().event(frame)
+        bare = frame.strip()
+        return Event(bare) if event is None and bare.startswith((b"{", b"[")) else event
+
+
+class _Pieces:
+    """A string that comes in pieces."""
+
+    __slots__ = ("texts",)
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+
+class GenerateDecoder(FrameDecoder[Event]):
+    """The events of one answer, of its first candidate.
+
+    `strict`: data that is no event is an error, else it is skipped, and counted in `skipped`. `skipped_fields` counts fields of
+    another type than they should be. `keep_stop`: `stop` beside calls stays `stop`, else it is `tool_calls`.
+    """
+
+    __slots__ = (
+        "_blocks", "_calls", "_finish_reason", "_halves", "_keep_stop", "_model", "_open", "_partial", "_started", "_stream",
+        "_strict", "_thoughts", "_usage", "skipped", "skipped_fields",
+    )  # fmt: skip
+
+    def __init__(self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False) -> None:
+        self._stream = _Events(max_event)
+        super().__init__(EventsOrDocument(self._stream))
+        self._strict = strict
+        self._keep_stop = keep_stop
+        self._started = False
+        self._model = ""
+        self._finish_reason = ""
+        self._usage: _Usage | None = None
+        self._calls = 0
+        self._blocks = 0
+        self._open: dict[str, Any] | list[Any] | None = None  # the arguments of the call that comes in pieces
+        self._partial = 0  # characters of such
+        self._thoughts: list[str] = []  # the text of thinking that has no signature yet
+        self._halves: Halves | None = None
+        self.skipped = 0
+        self.skipped_fields = 0
+
+    @property
+    def reported(self) -> Usage | None:
+        return None if self._usage is None else _usage(self._usage)
+
+    # ---- frames
+
+    def _take(self, frame: Event, events: list[StreamEvent]) -> None:
+        data = frame.data
+        chunk = self._decode(data)
+        if chunk is None or chunk.error or (chunk.candidates is None and chunk.promptFeedback is None):
+            if (error := told_error(data)) is not None:
+                raise error
+            if chunk is None and data.strip() == b"[DONE]":
+                return
+            if chunk is None and data.lstrip().startswith(b"["):
+                self._list(data, events)
+                return
+            if chunk is None or (chunk.usageMetadata is None and chunk.responseId is None and chunk.modelVersion is None):
+                if self._strict:
+                    raise UpstreamGarbled
+                self.skipped += 1
+                return
+        self._chunk(chunk, events)
+
+    def _list(self, data: bytes, events: list[StreamEvent]) -> None:
+        """A list of chunks, as the API writes it without `alt=sse`."""
+        try:
+            chunks = parse(data)
+        except (ValueError, RecursionError):
+            raise UpstreamGarbled from None
+        for chunk in chunks if type(chunks) is list else [chunks]:
+            if type(chunk) is not list:
+                self._take(Event(encoded(chunk)), events)
+
+    def _end(self) -> list[StreamEvent]:
+        events: list[StreamEvent] = []
+        if isinstance(self._framing, EventsOrDocument) and (document := self._framing.document) is not None:
+            try:
+                self._list(document, events)
+            except UpstreamGarbled:
+                raise UpstreamTruncated from None
+        elif rest := self._stream.close().strip():
+            frame = self._stream.event(rest)
+            if frame is not None and (self._decode(frame.data) is not None or told_error(frame.data) is not None):
+                self._take(frame, events)
+        if not self._finish_reason:
+            raise UpstreamTruncated
+        self._finish(events)
+        return events
+
+    def _decode(self, data: bytes) -> _Chunk | None:
+        """None for what is no JSON object."""
+        if self._halves is None or not self._halves.pending:
+            try:
+                return _CHUNK.decode(data)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                pass
+        try:
+            plain, odd = fit(parse(data), _Chunk)
+            if self._halves is not None or _HALF.search(data):
+                self._join_halves(plain)
+                plain = whole_characters(plain)
+            chunk = msgspec.convert(plain, _Chunk)
+        except (ValueError, RecursionError):
+            return None
+        self.skipped_fields += odd
+        return chunk
+
+    def _join_halves(self, plain: dict[str, Any]) -> None:
+        """Join the halves of surrogate pairs that stand in two chunks' texts of one kind."""
+        halves = self._halves = self._halves or Halves()
+        for candidate in (plain.get("candidates") or ())[:1]:
+            for part in (candidate.get("content") or {}).get("parts") or ():
+                if type(part.get("text")) is str:
+                    part["text"] = halves.join((bool(part.get("thought")),), part["text"])
+
+    # ---- chunks
+
+    def _chunk(self, chunk: _Chunk, events: list[StreamEvent]) -> None:
+        if not self._started:
+            self._started = True
+            if isinstance(self._framing, EventsOrDocument) and self._framing.document is None:
+                self._framing = self._stream
+            events.append(Started(chunk.responseId or "", chunk.modelVersion or ""))
+        if chunk.usageMetadata is not None:
+            self._count(chunk.usageMetadata)
+        feedback = chunk.promptFeedback
+        blocked = feedback.blockReason if feedback is not None else None
+        if feedback is not None and blocked and blocked not in NOT_BLOCKED:
+            said = feedback.blockReasonMessage or "The upstream refused the prompt"
+            raise UpstreamError("content_policy", f"{said[:300]} ({blocked[:40]})", status=200)
+        for candidate in chunk.candidates or ():
+            if candidate.index:
+                continue
+            if candidate.content is not None:
+                for part in candidate.content.parts or ():
+                    self._part(part, events)
+            if candidate.finishReason:
+                self._reason(candidate.finishReason)
+
+    def _part(self, part: _Part, events: list[StreamEvent]) -> None:
+        text = part.text
+        if part.functionCall is not None:
+            self._call(part.functionCall, part.thoughtSignature or "", events)
+            return
+        if text:
+            if part.thought:
+                events.append(ReasoningDelta(text))
+                if self._partial <= MAX_PARTIAL:
+                    self._partial += len(text)
+                    self._thoughts.append(text)
+            else:
+                events.append(TextDelta(text))
+        elif part.inlineData is not None and part.inlineData.data:
+            events.append(_image(part.inlineData))
+        elif text is None:
+            events.append(Working())
+        if part.thoughtSignature:
+            events.append(ReasoningBlock(self._blocks, "".join(self._thoughts), GOOGLES + part.thoughtSignature))
+            self._blocks += 1
+            self._thoughts.clear()
+
+    def _call(self, call: _FunctionCall, signature: str, events: list[StreamEvent]) -> None:
+        if self._open is not None and call.name:
+            self._close_call(events)  # the end of the one before did not come
+        if self._open is None:
+            if not call.name and not call.id and call.partialArgs is None and not call.args:
+                return  # the end of a call that has ended
+            events.append(ToolCallStarted(self._calls, self._id(call.id or ""), call.name or "", signature=signature))
+            self._calls += 1
+            if not call.willContinue and call.partialArgs is None:
+                events.append(ToolCallDelta(self._calls - 1, arguments_of(call.args) or "{}"))
+                return
+            given = msgspec.json.decode(arguments_of(call.args) or "{}")
+            self._open = given if type(given) is dict else {}
+        for arg in call.partialArgs or ():
+            self._argument(arg)
+        if call.willContinue:
+            events.append(Working())
+        else:
+            self._close_call(events)
+
+    def _argument(self, arg: _PartialArg) -> None:
+        """Put a piece of an argument where its JSONPath says (RFC 9535, names and indexes only)."""
+        path = arg.jsonPath or ""
+        self._partial += len(path) + len(arg.stringValue or "") + 8
+        if self._partial > MAX_PARTIAL:
+            raise UpstreamGarbled("The upstream's tool call is too long")
+        keys: list[str | int] = [
+            int(step["index"]) if step["index"] is not None else step["name"] or step["quoted"] or ""
+            for step in _STEP.finditer(path)
+        ]
+        at: Any = self._open
+        for key, following in zip(keys, [*keys[1:], None], strict=True):
+            made: list[Any] | dict[str, Any] = [] if type(following) is int else {}
+            if type(at) is list and type(key) is int and key <= MAX_INDEX:
+                at.extend([None] * (key + 1 - len(at)))
+            elif type(at) is not dict or type(key) is not str:
+                self.skipped_fields += 1
+                return
+            held = at[key] if type(key) is int else at.get(key)
+            if following is None:
+                at[key] = self._value(arg, held)
+            elif held is None:
+                held = at[key] = made
+            at = held
+
+    def _value(self, arg: _PartialArg, held: Any) -> Any:
+        if arg.stringValue is not None:
+            pieces = held if isinstance(held, _Pieces) else _Pieces()
+            pieces.texts.append(arg.stringValue)
+            return pieces
+        return arg.boolValue if arg.boolValue is not None else arg.numberValue
+
+    def _close_call(self, events: list[StreamEvent]) -> None:
+        arguments, self._open = _joined(self._open), None
+        events.append(ToolCallDelta(self._calls - 1, encoded(arguments).decode()))
+
+    def _id(self, given: str) -> str:
+        """The id of a call; "" where it has none of its own, as is usual: one is made for it."""
+        if given in self._ids:
+            return ""
+        self._ids.add(given)
+        return given
+
+    def _reason(self, reason: str) -> None:
+        """Raises UpstreamError for one that means failure."""
+        if reason in FINISH_REASONS:
+            self._finish_reason = reason
+            return
+        failure = failure_of(reason)
+        if failure is None and reason in FAILED:
+            failure = UpstreamError("stream_error", f"The upstream ended its answer with {reason}", status=200)
+        if failure is not None:
+            raise failure
+        self._finish_reason = reason
+
+    def _count(self, usage: _Usage) -> None:
+        """Counts are the whole answer's so far; what has none (only a traffic type) changes nothing."""
+        if self._usage is None or usage.promptTokenCount is not None or usage.totalTokenCount is not None:
+            if self._usage is None and usage == _Usage():
+                return
+            self._usage = usage
+            return
+        for name in _Usage.__struct_fields__:
+            if (count := getattr(usage, name)) is not None:
+                setattr(self._usage, name, count)
+
+    def _finish(self, events: list[StreamEvent]) -> None:
+        self._done = True
+        if self._open is not None:
+            self._close_call(events)
+        for (thought,) in list(self._halves.pending) if self._halves is not None else ():
+            events.append(ReasoningDelta(REPLACEMENT) if thought else TextDelta(REPLACEMENT))
+        reason = FINISH_REASONS.get(self._finish_reason, "stop")
+        if reason == "stop" and self._calls and not self._keep_stop:
+            reason = "tool_calls"
+        events.append(Finished(reason, self.reported, self._finish_reason))
+
+
+def _joined(value: Any) -> Any:
+    if isinstance(value, _Pieces):
+        return "".join(value.texts)
+    if type(value) is dict:
+        return {key: _joined(inner) for key, inner in value.items()}
+    return [_joined(inner) for inner in value] if type(value) is list else value
+
+
+def _image(blob: _Blob) -> StreamEvent:
+    if not (blob.mimeType or "").startswith("image/"):
+        return Working()
+    return TextDelta(f"![image](data:{blob.mimeType};base64,{blob.data})")
+
+
+def _usage(usage: _Usage) -> Usage:
+    parts = (usage.promptTokenCount or 0, usage.toolUsePromptTokenCount or 0)
+    outputs = (usage.candidatesTokenCount or 0, usage.thoughtsTokenCount or 0)
+    input = sum(parts) if min(parts) >= 0 else min(parts)  # else a part below zero would make a sum that is believed
+    output = sum(outputs) if min(outputs) >= 0 else min(outputs)
+    told = usage.totalTokenCount or 0
+    total = told if told != input + output else 0
+    return Usage(input, output, usage.cachedContentTokenCount or 0, usage.thoughtsTokenCount or 0, total)
