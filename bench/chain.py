@@ -25,7 +25,8 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from sluice.api.app import Api
 from sluice.config.loader import load
-from sluice.runtime.runtime import Runtime
+from sluice.runtime.snapshot import Snapshot
+from sluice.runtime.state import ProcessState
 from sluice.telemetry.logs import Lines
 
 FRAME = (
@@ -132,11 +133,15 @@ async def main(options: argparse.Namespace) -> None:
         path = Path(folder) / "gateway.yaml"
         text = sluice_config.config(whole_policy=options.policy)
         path.write_text(text.replace("$mock", "1").replace("$port", "8080").replace("$admin", "8081"))
-        runtime = Runtime(load(str(path)), Lines(io.BytesIO()))
-    for route in runtime.routes.values():
-        for tier in route.tiers:
-            tier.targets = [_canned(target) for target in tier.targets]
-    api = Api(runtime)
+        loaded = load(str(path))
+    async with ProcessState(loaded, Lines(io.BytesIO())) as state, Snapshot(loaded, state) as snapshot:
+        for route in snapshot.routes.values():
+            for tier in route.tiers:
+                tier.targets = [_canned(target) for target in tier.targets]
+        await measure(options, Api(snapshot), state)
+
+
+async def measure(options: argparse.Namespace, api: Api, state: ProcessState) -> None:
     body = BODY.replace(b'"stream":true', b'"stream":false') if options.whole else BODY
     sessions = itertools.count()
 
@@ -147,7 +152,7 @@ async def main(options: argparse.Namespace) -> None:
             else:
                 await api(Request("/v1/chat/completions", body))
             await asyncio.sleep(0)  # what is settled in tasks of its own
-        runtime.lines.flush()
+        state.lines.flush()
 
     await calls(2000)
     best = min([await _timed(calls) for _ in range(7)])
@@ -163,7 +168,6 @@ async def main(options: argparse.Namespace) -> None:
         await calls(5000)
         profile.disable()
         pstats.Stats(profile).sort_stats("tottime").print_stats(45)
-    await runtime.close()
 
 
 def _canned(target: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The API over a fake request: a real runtime with the echo model, and no sockets."""
+"""The API over a fake request: a real snapshot with the echo model, and no sockets."""
 
 import io
 import json
@@ -15,7 +15,9 @@ from sluice.api.app import Api
 from sluice.config.loader import load
 from sluice.frontends import Frontend
 from sluice.identity.keys import digest_of
-from sluice.runtime.runtime import Runtime
+from sluice.runtime.snapshot import Snapshot
+from sluice.runtime.snapshots import Snapshots
+from sluice.runtime.state import ProcessState
 from sluice.telemetry.logs import Lines
 
 KEY, PAGE = "sk-sluice-test", "https://shop.example.com"
@@ -103,7 +105,7 @@ class FakeRequest:
 class Served:
     """`clients` and `operators` are the two APIs; `ask` sends one request to the first."""
 
-    def __init__(self, runtime: Runtime, lines: io.BytesIO) -> None:
+    def __init__(self, runtime: Snapshot, lines: io.BytesIO) -> None:
         self.runtime = runtime
         self.clients = Api(runtime)
         self.operators = Api(runtime, operators=True)
@@ -116,7 +118,7 @@ class Served:
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        self.runtime.flush()
+        self.runtime.state.flush()
         return [json.loads(line) for line in self._lines.getvalue().splitlines()]
 
 
@@ -129,12 +131,8 @@ async def served(config: str = CONFIG, *more: Frontend) -> AsyncIterator[Served]
         loaded = load(str(path))
     loaded.frontends.update({frontend.name: frontend for frontend in more})
     lines = io.BytesIO()
-    runtime = Runtime(loaded, Lines(lines))
-    await runtime.open()
-    try:
-        yield Served(runtime, lines)
-    finally:
-        await runtime.close()
+    async with ProcessState(loaded, Lines(lines)) as state, Snapshots(loaded, state) as snapshots:
+        yield Served(snapshots.current, lines)
 
 
 async def shapes() -> tuple[dict[str, set[str]], dict[str, set[str]]]:

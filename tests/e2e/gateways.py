@@ -14,7 +14,9 @@ from aiohttp import web
 from sluice.config.loader import Loaded, load
 from sluice.identity.keys import digest_of
 from sluice.process.serve import Gateway
-from sluice.runtime.runtime import Runtime
+from sluice.runtime.snapshot import Snapshot
+from sluice.runtime.snapshots import Snapshots
+from sluice.runtime.state import ProcessState
 from sluice.telemetry.logs import Lines, quiet_libraries
 from sluice.web import admin, application
 from sluice.web.application import GATEWAY
@@ -34,12 +36,18 @@ limits: {{address: null}}
 class Observed:
     """What tests see of a gateway, whichever server it runs on. `prefix`: what the paths of its API begin with."""
 
-    runtime: Runtime
+    state: ProcessState
+    snapshots: Snapshots
     log_bytes: io.BytesIO
     address: tuple[str, int]
     admin_address: tuple[str, int]
     prefix = ""
     admin_prefix = ""
+
+    @property
+    def runtime(self) -> Snapshot:
+        """What new requests are answered by."""
+        return self.snapshots.current
 
     @property
     def url(self) -> str:
@@ -53,7 +61,7 @@ class Observed:
 
     @property
     def log_lines(self) -> list[dict[str, Any]]:
-        self.runtime.flush()
+        self.state.flush()
         return [json.loads(line) for line in self.log_bytes.getvalue().splitlines()]
 
     @property
@@ -107,7 +115,7 @@ class OnAiohttp(Observed):
             await runner.setup()
             await web.TCPSite(runner, "127.0.0.1", 0).start()
         self.address, self.admin_address = (runner.addresses[0] for runner in self._runners)
-        self.runtime = self._gateway.runtime
+        self.state, self.snapshots = self._gateway.state, self._gateway.snapshots
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -158,7 +166,7 @@ async def gateway(config: str, *, level: str = "debug") -> AsyncIterator[Running
         running = SERVERS[server](load(str(path)), Lines(out))
         running.log_bytes = out
         async with running:
-            quiet_libraries(running.runtime.log)
+            quiet_libraries(running.state.log)
             yield running
 
 

@@ -16,7 +16,7 @@ import aiohttp
 import pytest
 
 from sluice.routing.failover import RetryBudget
-from sluice.runtime import runtime
+from sluice.runtime import state
 from tests.e2e.answers import FULL, MODES, Answer, ask
 from tests.e2e.gateways import HEAD, Running, gateway
 from tests.fakes.dialects import ANSWER, DIALECTS, INPUT, TOKENS
@@ -444,7 +444,7 @@ async def test_a_provider_that_cannot_be_reached_costs_the_caller_nothing(
 async def test_a_target_that_was_down_serves_again_soon_after_its_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
     skew = [0.0]
     clock = SimpleNamespace(time=time.time, monotonic=lambda: time.monotonic() + skew[0])
-    monkeypatch.setattr(runtime, "time", clock)
+    monkeypatch.setattr(state, "time", clock)
     modes = ["openai stream"]
     async with Provider(refusing("overloaded")) as flapping, Provider(healthy) as well:
         aliases = [alias(named("pair", mode), "faulty", "well") for mode in modes]

@@ -164,7 +164,7 @@ async def test_leaving_waits_for_the_turns_that_are_being_stored(how: str) -> No
         store = waiting(g)
         client = await caller(g, "/v1/chat/stream")
         await until(lambda: b'"type":"token"' in client.received if how == "in the middle" else store.begun == 1)
-        leaving = asyncio.create_task(g._close())
+        leaving = asyncio.create_task(g.__aexit__(None, None, None))
         await until(lambda: store.begun == 1 and not g.runtime.pipeline.runs)
         assert not store.closed
         store.gate.set()

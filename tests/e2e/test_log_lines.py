@@ -193,7 +193,7 @@ async def test_addresses_are_not_limited_unless_the_configuration_says_so() -> N
     text = HEAD.replace("limits: {address: null}", "") + ECHO
     assert DIGEST in text
     async with gateway(text, level="warning") as g, aiohttp.ClientSession(g.url, headers={"x-api-key": KEY}) as client:
-        assert g.config.trusted_proxies == ()
+        assert g.runtime.config.server.trusted_proxies == ()
         for _ in range(150):
             async with client.get("/v1/models") as response:
                 assert response.status == 200

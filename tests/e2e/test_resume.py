@@ -114,7 +114,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def idle(g: Running) -> None:
-    await until(lambda: not g.runtime.pipeline.runs and not g.runtime._detached)
+    await until(lambda: not g.runtime.pipeline.runs and not g.runtime.detached.tasks)
 
 
 async def cut_at_every_frame(here: Running, there: Running, dialect: Dialect) -> None:

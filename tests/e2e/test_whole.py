@@ -176,8 +176,8 @@ async def test_an_answer_may_take_longer_than_a_streams_silence() -> None:
             [run] = g.runtime.pipeline.runs
             phase = "connecting" if len(up.requests) < 2 else "first_token"
             await until(lambda: run.call.phase == phase)  # noqa: B023
-            begun = g.runtime._clock()
-            await until(lambda: g.runtime._clock() > begun + 0.15)  # noqa: B023
+            begun = g.state.clock()
+            await until(lambda: g.state.clock() > begun + 0.15)  # noqa: B023
             over.set()
             assert await call == (200, ANSWER)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from sluice.config.types import Budget, CallLimits
 from sluice.errors import Unauthorized
 from sluice.keystore import Entry, Superseded
 from sluice.keystore.table import KeyTable
@@ -144,3 +145,18 @@ def test_ten_thousand_keys_are_one_look_into_a_dict() -> None:
     counted = keyring._entries = Counted(keyring._entries)
     assert [lab.found(secret) for secret in ("k0", "k5000", "k9999", "nobody")] == ["k0", "k5000", "k9999", None]
     assert counted.looks == 4
+
+
+def test_ids_that_the_configuration_takes_or_gives_up_change_who_is_let_in() -> None:
+    lab = Lab(configured=frozenset("a"))
+    for id in "ab":
+        lab.put(id, origins=(f"https://{id}.example",), limits=CallLimits(budget=Budget(day=1.0)))
+    assert [lab.found(id) for id in "ab"] == [None, "b"]
+    assert set(lab.table.budgets_beside(frozenset("b"))) == {"a"}
+    lab.table.configure(frozenset("bc"))
+    assert [lab.found(id) for id in "ab"] == ["a", None]
+    assert set(lab.table.budgets) == {"a"}
+    assert dict(lab.table.origins) == {"https://a.example": 1}
+    lab.table.configure(frozenset())
+    assert [lab.found(id) for id in "ab"] == ["a", "b"]
+    assert len(lab.table) == 2

@@ -116,3 +116,21 @@ def test_credentials_that_come_and_go_are_no_change_each_time() -> None:
     assert desk.log.events == ["credentials_refused", "credentials_accepted"]
     desk.fail(desk.first, 1, REFUSED)
     assert desk.log.events == ["credentials_refused", "credentials_accepted", "credentials_refused"]
+
+
+def test_what_becomes_of_a_target_that_nobody_follows_is_no_news() -> None:
+    desk = Desk()
+    notices = TargetNotices(desk.notices, "up", "m")
+    health = Health(desk.clock, BreakerPolicy(failures=2, open_for=5), notices)
+    notices.follow({"one": [health]})
+    desk.fail(health, 2, REFUSED)
+    assert desk.log.events == ["credentials_refused", "breaker_open", "alias_without_target"]
+    notices.mute()
+    desk.notices.forget(("alias", "one"))
+    desk.wait(2 * EVERY)
+    desk.fail(health, 2, REFUSED)
+    health.succeeded()
+    assert len(desk.log.lines) == 3
+    notices.follow({"one": [health]})
+    desk.fail(health, 2)
+    assert desk.log.events[3:] == ["breaker_open", "alias_without_target"]

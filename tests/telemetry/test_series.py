@@ -146,3 +146,33 @@ def test_a_label_that_is_not_of_its_closed_set_is_refused() -> None:
     except KeyError:
         return
     raise AssertionError
+
+
+def test_series_of_what_is_gone_are_dropped_and_the_others_count_on() -> None:
+    metrics = Metrics("test")
+    for alias in ("kept", "gone"):
+        metrics.child("stream_end", "openai", alias, "done").inc(2)
+    for model in ("m", "n"):
+        metrics.child("tokens", "up", model, "input", "provider").inc()
+    metrics.child("failovers", "kept", "up/m", "up/n", "context").inc()
+    held = metrics.child("stream_end", "openai", "gone", "done")
+    metrics.forget(("alias",), {("gone",), ("unknown",)})
+    metrics.forget(("upstream", "model"), {("up", "m")})
+    held.inc()  # whoever holds it counts for nobody
+    text = metrics.exposition().decode()
+    assert 'stream_end_total{alias="kept",frontend="openai",reason="done"} 2.0' in text
+    assert "gone" not in text
+    assert 'model="n"' in text
+    assert 'model="m"' not in text
+    assert 'from="up/m"' in text
+    metrics.forget(("from",), {("up/m",)})
+    assert 'from="up/m"' not in metrics.exposition().decode()
+    assert metrics.child("stream_end", "openai", "gone", "done").value == 0
+
+
+def test_a_computed_gauge_that_is_computed_anew_stays_shown() -> None:
+    metrics = Metrics("test")
+    metrics.computed("breaker_state", lambda: 2, "up", "m")
+    assert 'breaker_state{model="m",upstream="up"} 2.0' in metrics.exposition().decode()
+    metrics.computed("breaker_state", lambda: 0, "up", "m")
+    assert 'breaker_state{model="m",upstream="up"} 0.0' in metrics.exposition().decode()

@@ -16,7 +16,7 @@ from sluice.api.bodies import Bodies
 from sluice.api.callers import Callers
 from sluice.api.request import Request
 from sluice.api.table import Handler, OwnRoute
-from sluice.runtime.runtime import Runtime
+from sluice.runtime.snapshot import Snapshot
 
 WITH_BODY = ("POST", "PATCH", "PUT")
 
@@ -25,8 +25,8 @@ class Resource(Protocol):
     def routes(self) -> Iterable[AdminRoute]: ...
 
 
-def admin_routes(runtime: Runtime, callers: Callers, bodies: Bodies, wall: Callable[[], float] = time.time) -> list[OwnRoute]:
-    """All of them, of one runtime."""
+def admin_routes(runtime: Snapshot, callers: Callers, bodies: Bodies, wall: Callable[[], float] = time.time) -> list[OwnRoute]:
+    """All of them, of one snapshot."""
     resources: tuple[Resource, ...] = (
         AdminConversations(runtime.conversations),
         AdminKeys(runtime.keys, runtime.config, runtime.log),

@@ -26,7 +26,7 @@ from sluice.api.tokens import Tokens
 from sluice.errors import GatewayError, MethodNotAllowed, NotFound, Unauthorized
 from sluice.frontends import CallRoute, Frontend, ResumeRoute, Route, shape_of
 from sluice.resume.streams import ResumableStreams
-from sluice.runtime.runtime import Runtime
+from sluice.runtime.snapshot import Snapshot
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 OPENAPI = "/v1/openapi.json"
@@ -36,9 +36,9 @@ _json = msgspec.json.Encoder().encode
 
 
 class Api:
-    """Answers requests to the routes of one runtime: of its frontends too, or (`operators`) those of the admin port alone."""
+    """Answers requests to the routes of one snapshot: of its frontends too, or (`operators`) those of the admin port alone."""
 
-    def __init__(self, runtime: Runtime, *, operators: bool = False) -> None:
+    def __init__(self, runtime: Snapshot, *, operators: bool = False) -> None:
         self._runtime = runtime
         frontends = [] if operators else [*runtime.frontends.values()]
         self._cors = Cors(runtime.origins, runtime.frontends.values())
@@ -135,7 +135,7 @@ class Api:
 class Answers:
     """What answers the routes of frontends: a table's `bind`."""
 
-    def __init__(self, runtime: Runtime, callers: Callers, bodies: Bodies, refusals: Refusals) -> None:
+    def __init__(self, runtime: Snapshot, callers: Callers, bodies: Bodies, refusals: Refusals) -> None:
         streams = ResumableStreams(
             runtime.journals,
             runtime.frontends,

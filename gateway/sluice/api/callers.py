@@ -6,13 +6,13 @@ from sluice.errors import Forbidden, GatewayError, Unauthorized
 from sluice.frontends import in_query
 from sluice.identity import KeysWanted
 from sluice.identity.principal import Principal
-from sluice.runtime.runtime import Runtime
+from sluice.runtime.snapshot import Snapshot
 
 
 class Callers:
-    """Of one runtime. `cors` lets pages read what they are answered."""
+    """Of one snapshot. `cors` lets pages read what they are answered."""
 
-    def __init__(self, runtime: Runtime, cors: Cors) -> None:
+    def __init__(self, runtime: Snapshot, cors: Cors) -> None:
         self._runtime = runtime
         self._cors = cors
         self._identify = runtime.authenticator.identify_now

@@ -17,7 +17,7 @@ from sluice.proxy.call import LARGE, Call
 from sluice.proxy.writer import ResponseWriter
 from sluice.resume.streams import ResumableStreams
 from sluice.routing.strategies import NOTHING, asked_of
-from sluice.runtime.runtime import Runtime
+from sluice.runtime.snapshot import Snapshot
 from sluice.wire.forwarding import own_lines
 
 
@@ -35,10 +35,10 @@ class CallEntry(msgspec.Struct, frozen=True, eq=False):
 
 
 class Calls:
-    """Of one runtime. What becomes of a call is told to its caller, counted and logged here: nothing is raised."""
+    """Of one snapshot. What becomes of a call is told to its caller, counted and logged here: nothing is raised."""
 
     def __init__(
-        self, runtime: Runtime, callers: Callers, bodies: Bodies, refusals: Refusals, resumable: ResumableStreams
+        self, runtime: Snapshot, callers: Callers, bodies: Bodies, refusals: Refusals, resumable: ResumableStreams
     ) -> None:
         self._runtime = runtime
         self._callers = callers

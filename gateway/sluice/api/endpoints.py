@@ -11,7 +11,7 @@ from sluice.api.request import Request
 from sluice.api.table import Handler
 from sluice.frontends import Endpoint, Frontend
 from sluice.identity.principal import Principal
-from sluice.runtime.runtime import Runtime
+from sluice.runtime.snapshot import Snapshot
 
 
 class Received(msgspec.Struct, frozen=True, eq=False):
@@ -21,7 +21,7 @@ class Received(msgspec.Struct, frozen=True, eq=False):
     method: str
     head: Request
     started: int
-    _runtime: Runtime
+    _runtime: Snapshot
     _bodies: Bodies
     _principal: Principal
 
@@ -34,9 +34,9 @@ class Received(msgspec.Struct, frozen=True, eq=False):
 
 
 class Endpoints:
-    """Of one runtime."""
+    """Of one snapshot."""
 
-    def __init__(self, runtime: Runtime, callers: Callers, bodies: Bodies) -> None:
+    def __init__(self, runtime: Snapshot, callers: Callers, bodies: Bodies) -> None:
         self._runtime = runtime
         self._callers = callers
         self._bodies = bodies

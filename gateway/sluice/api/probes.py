@@ -8,14 +8,14 @@ import msgspec
 
 from sluice.api.request import Request
 from sluice.api.table import OwnRoute
-from sluice.runtime.runtime import Runtime
+from sluice.runtime.snapshot import Snapshot
 
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 _json = msgspec.json.Encoder().encode
 
 
 class Probes:
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Snapshot) -> None:
         self._runtime = runtime
         self._scraping = asyncio.Lock()
 
@@ -32,7 +32,7 @@ class Probes:
 
     async def ready(self, request: Request, request_id: str) -> None:
         """With `?verbose` also what the stores do: they are no reason not to be ready, for calls go on without them."""
-        ready = not self._runtime.draining
+        ready = not self._runtime.state.draining
         found: dict[str, Any] = {"status": "ready" if ready else "draining"}
         if "verbose" in request.query:
             found["stores"] = {name: watch.state() for name, watch in self._runtime.watches.items()}

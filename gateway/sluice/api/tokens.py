@@ -10,13 +10,13 @@ from sluice.api.request import Request
 from sluice.api.table import OwnRoute
 from sluice.errors import Unauthorized
 from sluice.identity.browser import token_request
-from sluice.runtime.runtime import Runtime
+from sluice.runtime.snapshot import Snapshot
 
 _json = msgspec.json.Encoder().encode
 
 
 class Tokens:
-    def __init__(self, runtime: Runtime, callers: Callers, bodies: Bodies) -> None:
+    def __init__(self, runtime: Snapshot, callers: Callers, bodies: Bodies) -> None:
         self._runtime = runtime
         self._callers = callers
         self._bodies = bodies

@@ -1,14 +1,13 @@
 """Headers -> Principal, before anything else can be built. Its result is an input of everything after it."""
 
-import asyncio
 import hmac
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from sluice.config.types import Config
+from sluice.config.types import Config, Issuer
 from sluice.errors import NotFound, Unauthorized
 from sluice.identity.browser import BrowserTokens, Minted, TokenRequest, is_browser_token
-from sluice.identity.jwks import is_remote
+from sluice.identity.jwks import KeySource, is_remote
 from sluice.identity.jwt import KeysWanted, Verifier, looks_like_jwt
 from sluice.identity.keys import HEADERS, Keyring, credentials_of, only_secret
 from sluice.identity.principal import Principal
@@ -17,8 +16,8 @@ from sluice.identity.principal import Principal
 class Authenticator:
     """Who calls: by key, by JWT, or by a browser token of a key. `clock` gives seconds since the epoch.
 
-    `keys_fetched` hears of every fetch of an issuer's key set: issuer, outcome, how many keys there are now.
-    `dynamic`: keys that come and go. `names`: of headers that may hold a credential, lower case, beside HEADERS.
+    `dynamic`: keys that come and go. `names`: of headers that may hold a credential, lower case, beside HEADERS. `key_set`
+    gives the keys of an issuer that publishes them; somebody else sees to it that they are fetched.
     Raises ConfigError where an issuer's configured keys cannot be used (they are read here, once).
     """
 
@@ -26,20 +25,16 @@ class Authenticator:
         self,
         config: Config,
         clock: Callable[[], float] = time.time,
-        keys_fetched: Callable[[str, str, int], None] = lambda issuer, outcome, keys: None,
         dynamic: Keyring | None = None,
         names: Iterable[str] = (),
+        key_set: Callable[[Issuer], KeySource] | None = None,
     ) -> None:
         self._others = frozenset(names)
         self._names = HEADERS.union(name.encode() for name in names)
         self._keyring = Keyring(config.keys, clock)
         self._dynamic = dynamic if dynamic is not None else Keyring((), clock)
-        self._remote = {}
-        if fetched := [issuer for issuer in config.jwt if is_remote(issuer)]:
-            from sluice.identity.remote import RemoteKeys
-
-            self._remote = {issuer.issuer: RemoteKeys(issuer, keys_fetched) for issuer in fetched}
-        self._verifier = Verifier(config.jwt, clock=clock, fetched=self._remote) if config.jwt else None
+        fetched = {issuer.issuer: (key_set or _unfetched)(issuer) for issuer in config.jwt if is_remote(issuer)}
+        self._verifier = Verifier(config.jwt, clock=clock, fetched=fetched) if config.jwt else None
         self._browser = BrowserTokens(config.tokens, self.key, config.aliases, clock) if config.tokens else None
 
     def identify_now(self, headers: Iterable[tuple[bytes, bytes]], fields: Mapping[str, str] | None = None) -> Principal:
@@ -86,13 +81,11 @@ class Authenticator:
             raise Unauthorized("unknown_key")
         return self._browser.renew(credential.secret, origin)
 
-    def start(self) -> None:
-        """Begin to fetch the key sets that the configuration names by their addresses; nothing waits for them."""
-        for keys in self._remote.values():
-            keys.start()
 
-    async def close(self) -> None:
-        await asyncio.gather(*(keys.close() for keys in self._remote.values()))
+def _unfetched(issuer: Issuer) -> KeySource:
+    from sluice.identity.remote import RemoteKeys
+
+    return RemoteKeys(issuer)
 
 
 __all__ = ["Authenticator", "KeysWanted", "Principal"]

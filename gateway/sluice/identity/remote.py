@@ -169,8 +169,9 @@ class RemoteKeys:
         self._keeping: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to fetch, and go on until `close`."""
-        self._keeping = asyncio.create_task(self._keep())
+        """Begin to fetch, and go on until `close`. Idempotent."""
+        if self._keeping is None:
+            self._keeping = asyncio.create_task(self._keep())
 
     async def close(self) -> None:
         tasks = [task for task in (self._keeping, self._flight) if task is not None]

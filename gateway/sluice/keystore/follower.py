@@ -59,10 +59,12 @@ class Follower:
         self._following = asyncio.create_task(self._follow())
 
     async def close(self) -> None:
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.wait([self._following])
-        await self._store.close()
+        try:
+            if self._following is not None:
+                self._following.cancel()
+                await asyncio.wait([self._following])
+        finally:
+            await self._store.close()
 
     async def follow(self) -> None:
         """Ask once for changes. Never raises."""

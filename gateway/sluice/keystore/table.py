@@ -5,7 +5,7 @@ import heapq
 import hmac
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from sluice.config.types import Budget
 from sluice.identity.keys import Keyring
@@ -42,8 +42,21 @@ class KeyTable:
     @property
     def budgets(self) -> dict[str, Budget]:
         """Those of the keys that have one, by id."""
-        keys = (entry.key for entry in self._entries.values() if entry.id not in self._configured)
+        return self.budgets_beside(self._configured)
+
+    def budgets_beside(self, configured: Collection[str]) -> dict[str, Budget]:
+        """The same, if these were the ids of the configured keys."""
+        keys = (entry.key for entry in self._entries.values() if entry.id not in configured)
         return {key.id: key.limits.budget for key in keys if key is not None and key.limits.budget is not None}
+
+    def configure(self, configured: frozenset[str]) -> None:
+        """These are the ids of the configured keys from now on."""
+        changed = [entry for id in self._configured ^ configured if (entry := self._entries.get(id)) is not None]
+        for entry in changed:
+            self.drop(entry.id)
+        self._configured = configured
+        for entry in changed:
+            self.put(entry)
 
     def get(self, id: str) -> Entry | None:
         return self._entries.get(id)

@@ -11,7 +11,7 @@ refills, and refused before its credentials are checked.
 import itertools
 import math
 import secrets
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any
@@ -44,7 +44,7 @@ from sluice.policies.claims import (
     used,
 )
 from sluice.policies.ledger import Ledger
-from sluice.policies.queue import WaitingRoom
+from sluice.policies.queue import WaitingRooms
 from sluice.proxy.attempt import Attempt
 from sluice.proxy.call import Call
 from sluice.proxy.target import Route, Target
@@ -66,7 +66,8 @@ class _Known(msgspec.Struct, frozen=True, eq=False):
 class Limiter:
     """The limits policy. `count` gives the series of a decision, `soft` that of a budget (scope, period) beyond its soft mark.
 
-    `clock` monotonic and `wall` since the epoch, in seconds.
+    `clock` monotonic and `wall` since the epoch, in seconds. `ledger` (of the same store) and `rooms`, which it wakes: where
+    other limiters share them.
     """
 
     def __init__(
@@ -80,11 +81,14 @@ class Limiter:
         soft: Callable[[str, str], Any],
         clock: Callable[[], float],
         wall: Callable[[], float],
+        ledger: Ledger | None = None,
+        rooms: WaitingRooms | None = None,
     ) -> None:
         self.store = store
         self._take_now = store.take_now if isinstance(store, Immediate) else None
         self._soft = soft
-        self.ledger = Ledger(store, self._settled)
+        self.rooms = rooms if rooms is not None else WaitingRooms(clock)
+        self.ledger = ledger if ledger is not None else Ledger(store, self.rooms.wake)
         self._address = bucket_of(limits.address) if limits.address else None
         self._overall = View("overall", "all", limits.overall)
         self._output_tokens = limits.output_tokens
@@ -94,7 +98,6 @@ class Limiter:
         self._wall = wall
         self._plans: dict[tuple[str, str], _Known] = {}
         self._of_addresses: dict[str, Claim] = {}
-        self._queues: dict[str, WaitingRoom] = {}
         self._empty: dict[str, tuple[float, RateLimited]] = {}
         self._holders = (f"{process}:{number}" for process in [secrets.token_hex(8)] for number in itertools.count())
         plans = {name: plan_of([View("upstream", name, of.limits)], None, count) for name, of in upstreams.items()}
@@ -211,9 +214,7 @@ class Limiter:
         config = call.route.config.queue
         if config is None:
             return await self.ledger.take(claims, slots)
-        queue = self._queues.get(call.route.name)
-        if queue is None:
-            queue = self._queues[call.route.name] = WaitingRoom(config, self.ledger, call.route.waiting, self._clock)
+        queue = self.rooms.room(call.route.name, config, self.ledger, call.route.waiting)
         call.phase = "waiting"
         verdict = await queue.admit(call.principal.bucket, call.principal.limits.weight, claims, slots)
         call.phase = "admitting"
@@ -256,10 +257,6 @@ class Limiter:
             del self._plans[next(iter(self._plans))]
         self._plans[principal.bucket, route.name] = _Known(plan, principal.limits, principal.tenant)
         return plan
-
-    def _settled(self, keys: Collection[str]) -> None:
-        for queue in self._queues.values():
-            queue.wake(keys)
 
 
 class _Admission:

@@ -254,6 +254,34 @@ class WaitingRoom:
         return Verdict(False, (*found.levels, *[Level(0.0, 0.0)] * len(slots)), max(waits[denied], ahead, TIMER), denied)
 
 
+class WaitingRooms:
+    """Those of all aliases that have a queue. Limiters of the same `ledger` share them, so that a queue outlives a limiter."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._rooms: dict[tuple[str, Queue], WaitingRoom] = {}
+
+    def __len__(self) -> int:
+        """Calls that wait, in all of them."""
+        return sum(map(len, self._rooms.values()))
+
+    def room(self, alias: str, config: Queue, ledger: Ledger, waiting: Callable[[int], Any]) -> WaitingRoom:
+        """The room of this alias, with this configuration; `waiting` as WaitingRoom's, the same for all rooms of an alias."""
+        room = self._rooms.get((alias, config))
+        if room is None:
+            room = self._rooms[alias, config] = WaitingRoom(config, ledger, waiting, self._clock)
+        return room
+
+    def keep(self, needed: Collection[tuple[str, Queue]]) -> None:
+        """Forget the rooms of all other aliases and configurations."""
+        self._rooms = {name: room for name, room in self._rooms.items() if name in needed}
+
+    def wake(self, keys: Collection[str]) -> None:
+        """These buckets and slots may have room again."""
+        for room in self._rooms.values():
+            room.wake(keys)
+
+
 def _wait(claim: Claim, level: Level) -> float:
     """Seconds until the bucket has the claimed amount."""
     missing = claim.amount - level.remaining

@@ -13,9 +13,12 @@ import contextlib
 import gc
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
 from functools import partial
+from types import TracebackType
 from typing import Self
 
 import msgspec
@@ -25,9 +28,12 @@ from sluice.config.loader import Loaded
 from sluice.process.ports import CannotListen, Ports, take_ports
 from sluice.process.signals import UNUSED_SIGNALS, Terminal, ignore_unused_signals, say_unused
 from sluice.runtime.descriptors import limit_of_files
-from sluice.runtime.runtime import Runtime
+from sluice.runtime.restart import needs_restart
+from sluice.runtime.snapshot import Snapshot
+from sluice.runtime.snapshots import Snapshots
+from sluice.runtime.state import ProcessState
 from sluice.server import Acceptor, Listener
-from sluice.telemetry.logs import Lines, quiet_libraries
+from sluice.telemetry.logs import Lines, open_log, quiet_libraries, standard_lines
 from sluice.version import VERSION
 
 LISTENS, LEAVES = b"1", b"2"
@@ -65,55 +71,76 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 class Gateway:
-    """A runtime and its two listeners. `async with` serves; leaving it closes what is left at once."""
+    """A process's state, its snapshots and the two listeners. `async with` serves; leaving it closes what is left at once.
+
+    It leaves the process's logging, signals and collector alone. Log lines go to `lines`. `ports`: those to listen on, where
+    they have been taken. `before_listening` is called as soon as `state` and `snapshots` are there.
+    """
 
     def __init__(
         self,
         loaded: Loaded,
-        lines: Lines | None = None,
+        lines: Lines,
         ports: Ports | None = None,
         before_listening: Callable[[], object] = lambda: None,
     ) -> None:
-        self._before_listening = before_listening
-        self.config = loaded.config.server
-        self.runtime = Runtime(loaded, lines)
-        places = self.runtime.places
-        broken = self.runtime.records.broken
-        listener = partial(Listener, config=self.config, broken=broken, refused=places.refused, warn=self._warn)
-        self.clients = listener(Api(self.runtime), connections=places.clients)
-        self.operators = listener(Api(self.runtime, operators=True), connections=places.operators)
+        self._loaded = loaded
+        self._lines = lines
         self._ports = ports
-        self._acceptors: list[Acceptor] = []
-        self._ticking: asyncio.Task[None] | None = None
+        self._before_listening = before_listening
 
     async def __aenter__(self) -> Self:
-        """Raises CannotListen."""
-        await self.runtime.open()
-        self._before_listening()
-        try:
-            ports = self._ports = self._ports or take_ports(self.config)
-            for listener, bound in ((self.operators, ports.admin), (self.clients, ports.api)):
-                self._acceptors.append(listener.listen(bound))
-        except OSError as error:  # another process was quicker
-            await self._close()
-            raise CannotListen(f"cannot listen on {self.config.listen}: {error.strerror or error}") from None
-        except CannotListen:
-            await self._close()
-            raise
-        self._ticking = asyncio.create_task(self.runtime.tick(self._sweep))
-        self.runtime.start_probes()
-        self.runtime.authenticator.start()
+        """Raises CannotListen, and what ProcessState and Snapshot raise."""
+        async with AsyncExitStack() as stack:
+            state = self.state = await stack.enter_async_context(ProcessState(self._loaded, self._lines))
+            self.snapshots = await stack.enter_async_context(Snapshots(self._loaded, state))
+            current = self.snapshots.current
+            self.clients = self._listener(Api(current), state.places.clients)
+            self.operators = self._listener(Api(current, operators=True), state.places.operators)
+            for listener in (self.operators, self.clients):
+                stack.push_async_callback(listener.shutdown, 0.1)
+            self._before_listening()
+            self._listen(stack)
+            ticking = asyncio.create_task(self.snapshots.tick(self._sweep))
+            stack.callback(ticking.cancel)
+            self._closing = stack.pop_all()
         return self
 
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        await self._closing.aclose()
+
+    def _listener(self, api: Api, connections: int) -> Listener:
+        state = self.state
+        return Listener(
+            api,
+            state.config.server,
+            state.records.broken,
+            connections=connections,
+            refused=state.places.refused,
+            warn=self._warn,
+        )
+
+    def _listen(self, stack: AsyncExitStack) -> None:
+        server = self.state.config.server
+        try:
+            ports = self._ports or take_ports(server)
+            stack.callback(ports.close)
+            bound = ((self.operators, ports.admin), (self.clients, ports.api))
+            self._acceptors = [self._accepting(stack, listener, port) for listener, port in bound]
+        except OSError as error:  # another process was quicker
+            raise CannotListen(f"cannot listen on {server.listen}: {error.strerror or error}") from None
+
+    def _accepting(self, stack: AsyncExitStack, listener: Listener, port: socket.socket) -> Acceptor:
+        acceptor = listener.listen(port)
+        stack.callback(acceptor.close)
+        return acceptor
+
     def _warn(self, event: str, **fields: object) -> None:
-        self.runtime.notices.seen(event, "warning", event, **fields)
+        self.state.notices.seen(event, "warning", event, **fields)
 
     def _sweep(self, now: float) -> None:
         self.clients.sweep(now)
         self.operators.sweep(now)
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._close()
 
     @property
     def address(self) -> tuple[str, int]:
@@ -124,16 +151,28 @@ class Gateway:
     def admin_address(self) -> tuple[str, int]:
         return self._acceptors[0].address
 
+    async def swap(self, loaded: Loaded) -> list[str]:
+        """Answer requests that come from now on by another configuration; those that have begun end by theirs.
+
+        Returns the options whose new values need a restart; their old ones hold. Raises ConfigError, ValueError or OSError
+        where the configuration cannot be followed; then nothing has changed.
+        """
+        await self.snapshots.swap(loaded, self._take)
+        return needs_restart(self.state.config, loaded.config)
+
+    def _take(self, snapshot: Snapshot) -> set[asyncio.Task[None]]:
+        clients, operators = Api(snapshot), Api(snapshot, operators=True)
+        self.clients.dispatch, self.operators.dispatch = clients, operators
+        return self.clients.answering() | self.operators.answering()
+
     async def drain(self, hurry: asyncio.Event, leaves: Callable[[], None] = lambda: None) -> None:
         """Serve on, but not ready, for the delay (or until `hurry`); then accept no connections and let running calls finish.
 
         `leaves` is called as soon as no connection is accepted any more.
         """
-        runtime, config = self.runtime, self.config
-        runtime.draining = self.clients.draining = True
-        runtime.log.info(
-            "draining", in_flight=len(runtime.pipeline.runs), delay=config.drain_delay, timeout=config.drain_timeout
-        )
+        state, snapshots, config = self.state, self.snapshots, self.snapshots.current.config.server
+        state.draining = self.clients.draining = True
+        state.log.info("draining", in_flight=len(snapshots.runs), delay=config.drain_delay, timeout=config.drain_timeout)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(config.drain_delay):
                 await hurry.wait()
@@ -142,8 +181,8 @@ class Gateway:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(config.drain_timeout):
                 await self.clients.answered()
-                await runtime.pipeline.idle()
-        for run in list(runtime.pipeline.runs):
+                await snapshots.idle()
+        for run in snapshots.runs:
             run.drain()
         await self.clients.shutdown(1.0)
 
@@ -152,39 +191,26 @@ class Gateway:
         for acceptor in self._acceptors:
             acceptor.finish()
 
-    async def _close(self) -> None:
-        if self._ticking is not None:
-            self._ticking.cancel()
-        for acceptor in reversed(self._acceptors):
-            acceptor.close()
-        if self._ports is not None:
-            self._ports.close()
-        await self.clients.shutdown(0.1)
-        await self.operators.shutdown(0.1)
-        await self.runtime.close()
-
 
 async def _serve(loaded: Loaded, worker: Worker | None) -> int:
-    number = worker.number if worker else 0
+    config, number = loaded.config.server, worker.number if worker else 0
+    lines = standard_lines(loaded.config.log, shared=config.workers > 1)
+    quiet_libraries(log := open_log(lines, loaded.config.log.level))
     try:
-        ports = worker.ports if worker is not None else take_ports(loaded.config.server)
+        ports = worker.ports if worker is not None else take_ports(config)
         stop, hurry = asyncio.Event(), asyncio.Event()
         with contextlib.ExitStack() as until_gone:
-            # Signal handlers come before the ports: whoever sees that it listens may send SIGTERM.
-            gateway = Gateway(
-                loaded, ports=ports, before_listening=lambda: until_gone.enter_context(_signals(stop, hurry, worker, gateway))
-            )
-            log, config = gateway.runtime.log, gateway.config
-            quiet_libraries(log)
+            # Before anybody can see that it listens, it must know what to do at SIGTERM.
+            gateway = Gateway(loaded, lines, ports, lambda: until_gone.enter_context(_signals(stop, hurry, worker, gateway)))
             async with gateway:
                 gc.collect()
-                gc.freeze()  # all of it stays for good: collections need not scan it again
-                gc.set_threshold(20_000, 20, 100)  # calls leave no cycles behind: the default collects after every second one
-                gateway.runtime.metrics.child("worker").set(number)
+                gc.freeze()  # what is here now stays: no use in looking at it again and again
+                gc.set_threshold(20_000, 20, 100)  # calls leave no cycles behind: the default looks after every second one
+                gateway.state.metrics.child("worker").set(number)
                 if worker is not None:
-                    _report(worker, LISTENS)
-                if gateway.runtime.places.clients < config.max_connections:
-                    fits, files = gateway.runtime.places.clients, limit_of_files()
+                    _tell(worker, LISTENS)
+                if gateway.state.places.clients < config.max_connections:
+                    fits, files = gateway.state.places.clients, limit_of_files()
                     log.warning("max_connections", configured=config.max_connections, used=fits, open_files=files)
                 log.info("started", version=VERSION, listen=config.listen, admin_listen=config.admin_listen, worker=number)
                 await stop.wait()
@@ -193,7 +219,7 @@ async def _serve(loaded: Loaded, worker: Worker | None) -> int:
         print(f"sluice: {error}", file=sys.stderr)
         return 1
     log.info("stopped")
-    gateway.runtime.lines.close(LAST_LINES)
+    lines.close(LAST_LINES)
     return 0
 
 
@@ -233,7 +259,7 @@ def _signals(stop: asyncio.Event, hurry: asyncio.Event, worker: Worker | None, g
         if number == signal.SIGHUP and terminal.is_gone():
             terminated()
         else:
-            say_unused(gateway.runtime.log, number)
+            say_unused(gateway.state.log, number)
 
     loop.add_signal_handler(signal.SIGTERM, terminated)
     loop.add_signal_handler(signal.SIGINT, interrupted)

@@ -56,6 +56,7 @@ class Pipeline:
         later: Schedule = at_once,
         beside: Beside | None = None,
         interceptors: Mapping[str, Sequence[InterceptorKind]] | None = None,
+        budget: RetryBudget | None = None,
     ) -> None:
         prices = prices or Prices()
         self.policies = policies
@@ -72,7 +73,7 @@ class Pipeline:
             sender,
             self.shadows,
             metrics,
-            RetryBudget(clock),
+            budget or RetryBudget(clock),
             wall=wall,
             chance=chance,
             sleep=sleep,
@@ -88,7 +89,8 @@ class Pipeline:
     async def idle(self) -> None:
         """Waits until no call is in flight."""
         if self.runs:
-            self._idle = asyncio.Event()
+            if self._idle is None or self._idle.is_set():
+                self._idle = asyncio.Event()
             await self._idle.wait()
 
     async def answer(self, call: Call, writer: ResponseWriter) -> None:

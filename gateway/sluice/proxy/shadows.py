@@ -71,6 +71,11 @@ class Shadows:
             self.runs.discard(run)
             run.close()
 
+    async def idle(self) -> None:
+        """Waits until none is in flight."""
+        while self._tasks:
+            await asyncio.wait([*self._tasks])
+
     async def close(self) -> None:
         """End those that are in flight."""
         for task in (tasks := list(self._tasks)):

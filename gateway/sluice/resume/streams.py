@@ -38,7 +38,7 @@ class Answering(Protocol):
 
 
 class Outliving(Protocol):
-    """`Runtime.outlives`."""
+    """`Detached.outlives`."""
 
     def __call__(self, call: Call, task: "asyncio.Task[None]", unread: Callable[[], float] | None = None) -> None: ...
 

@@ -4,6 +4,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from sluice.backends.credentials import ConfiguredCredential, Fixed, Setting
 from sluice.backends.protocol import Backend
@@ -36,9 +37,25 @@ class Accounts:
         members = [self._member(upstream, backend, credential) for credential in configured]
         signed = frozenset[str]().union(*(member.credential.fields for member in members))
         pool = CredentialPool(members, self._clock, random.random)
-        for member in members:
-            self._show(upstream, pool, member)
         return AuthorizedTransport(build((), signed), pool, backend.error)
+
+    def follow(self, upstream: str, transport: Transport) -> None:
+        """Have the metrics show how this transport's credentials stand, and the log what becomes of them."""
+        if not isinstance(transport, AuthorizedTransport):
+            return
+        for member in transport.pool.members:
+            self._metrics.zero("credential_errors", upstream, member.name, "bad_credentials")
+            standing = partial(transport.pool.standing, member)
+            self._metrics.computed("credential_state", standing, upstream, member.name).kept = True
+            if isinstance(member.watcher, CredentialNotices):
+                member.watcher.muted = False
+
+    def mute(self, transport: Transport) -> None:
+        """Nobody follows these credentials any more: what goes on with them is not said again."""
+        if isinstance(transport, AuthorizedTransport):
+            for member in transport.pool.members:
+                if isinstance(member.watcher, CredentialNotices):
+                    member.watcher.mute()
 
     def _member(self, upstream: str, backend: Backend, configured: ConfiguredCredential) -> Member:
         def count(reason: str) -> None:
@@ -56,7 +73,3 @@ class Accounts:
             environ=os.environ,
         )
         return Member(configured.name, configured.weight, configured.kind.open(setting), notices)
-
-    def _show(self, upstream: str, pool: CredentialPool, member: Member) -> None:
-        self._metrics.zero("credential_errors", upstream, member.name, "bad_credentials")
-        self._metrics.computed("credential_state", lambda: pool.standing(member), upstream, member.name).kept = True

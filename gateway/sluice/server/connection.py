@@ -53,7 +53,7 @@ class Connection(asyncio.Protocol):
     """`peer`: the address of the other end; "" where it has none (a Unix socket). `refused`: it is answered 503, unheard."""
 
     __slots__ = (
-        "_blocked", "_keeps", "_listener", "_parser", "_paused", "_refused", "_task", "exchange", "peer", "since", "state",
+        "_blocked", "_keeps", "_listener", "_parser", "_paused", "_refused", "exchange", "peer", "since", "state", "task",
         "transport",
     )  # fmt: skip
 
@@ -61,7 +61,7 @@ class Connection(asyncio.Protocol):
         self._listener = listener
         self._refused = refused
         self._parser = RequestParser(listener.body_limit)
-        self._task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None
         self._paused = False
         self._blocked = False
         self._keeps = 0  # bytes of unfinished requests, as the listener counts them
@@ -89,9 +89,9 @@ class Connection(asyncio.Protocol):
         self._parser.close()
         self._count(0)
         self._listener.left(self)
-        if self._task is not None:
-            self._listener.cancel(self._task)
-        self._task = self.exchange = None  # which a task that never began would leave behind
+        if self.task is not None:
+            self._listener.cancel(self.task)
+        self.task = self.exchange = None  # which a task that never began would leave behind
 
     def data_received(self, data: bytes) -> None:
         parser = self._parser
@@ -170,7 +170,7 @@ class Connection(asyncio.Protocol):
         if parser.waiting:
             exchange = self.exchange = exchange_of(parser.waiting.pop(0), self, listener)
             self.state = "busy"
-            self._task = listener.loop.create_task(self._answer(exchange))
+            self.task = listener.loop.create_task(self._answer(exchange))
             self._resume()  # for its body, and to hear the client leave
             if self._keeps:
                 self._count(parser.kept)
@@ -191,7 +191,7 @@ class Connection(asyncio.Protocol):
         try:
             await self._listener.dispatch(exchange)
         finally:
-            self._task = None
+            self.task = None
             self.exchange = None
             self._listener.outbox.users -= 1
             if self.transport is not None and not self.transport.is_closing():

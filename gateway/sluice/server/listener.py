@@ -125,6 +125,10 @@ class Listener:
         if self._cancelled:
             await asyncio.wait(list(self._cancelled), timeout=timeout)
 
+    def answering(self) -> set["asyncio.Task[None]"]:
+        """The tasks of the requests that are being answered, and of those whose clients have left."""
+        return {connection.task for connection in self.connections if connection.task is not None} | self._cancelled
+
     def cancel(self, task: "asyncio.Task[None]") -> None:
         """End the task of a request whose client has left."""
         task.cancel()

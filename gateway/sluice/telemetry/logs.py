@@ -77,7 +77,7 @@ class Lines:
         self.render = render
         self._out = out
         self._full = full
-        self._dropped = dropped
+        self.dropped = dropped
         self._stamp = _Stamp(wall)
         self._kept: deque[bytes] = deque()
         self._size = 0
@@ -177,7 +177,7 @@ class Lines:
     def _lose(self, lines: int) -> None:
         self._lost += lines
         for _ in range(lines):
-            self._dropped()
+            self.dropped()
 
     debug = info = msg
     warning = error = critical = exception = now

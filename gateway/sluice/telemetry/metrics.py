@@ -6,7 +6,7 @@ need (`zero_of_alias`, `zero_of_target`): a rate sees a first error only where t
 """
 
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from copy import copy
 from typing import Any, TypeVar
 
@@ -162,6 +162,12 @@ class Metrics:
     def computed(self, name: str, read: Callable[[], float], *labels: str) -> Computed:
         """A gauge's series whose value is what `read` gives at each scrape; shown once that is not zero."""
         return self._families[name].computed(labels, read)
+
+    def forget(self, labels: tuple[str, ...], gone: Collection[tuple[str, ...]]) -> None:
+        """Drop all series that have these labels, with values that are among `gone`: nothing counts them any more."""
+        if gone:
+            for family in self._families.values():
+                family.forget(labels, gone)
 
     def children(self, name: str, before: Iterable[str], last: Iterable[str]) -> "Lazy[str, Any]":
         """The series for each value of the last label, by that value, each created when it is first asked for.

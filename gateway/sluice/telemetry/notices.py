@@ -52,6 +52,11 @@ class Notices:
         if state is not None:
             self._write("warning", event, {**state.fields, "lasted": round(self._clock() - state.began, 3)})
 
+    def forget(self, key: Hashable) -> None:
+        """Nobody can say any more whether it goes on: no further line about it."""
+        self._states.pop(key, None)
+        self._events.pop(key, None)
+
     def tick(self, now: float) -> None:
         """Say again what lasts and was not said for a minute."""
         for state in self._states.values():
@@ -91,17 +96,33 @@ class Notices:
 class TargetNotices:
     """What the log is told of one target, and of the aliases that have no other. Give it to the target's `Health`.
 
-    `siblings`: by alias, the health of all its targets; it may be filled in later.
+    `siblings`: by alias, the health of all its targets.
     """
 
-    def __init__(self, notices: Notices, upstream: str, model: str, siblings: Mapping[str, Sequence[Health]]) -> None:
+    def __init__(
+        self, notices: Notices, upstream: str, model: str, siblings: Mapping[str, Sequence[Health]] | None = None
+    ) -> None:
         self._notices = notices
         self._upstream = upstream
         self._model = model
+        self._muted = False
+        self._siblings: Mapping[str, Sequence[Health]] = siblings if siblings is not None else {}
+
+    def follow(self, siblings: Mapping[str, Sequence[Health]]) -> None:
+        """Say from now on what becomes of the target and of these aliases."""
+        self._muted = False
         self._siblings = siblings
+
+    def mute(self) -> None:
+        """Nobody follows this target any more: what it does is no news, and what went on is not said again."""
+        self._muted = True
+        self._notices.forget(("breaker", self._upstream, self._model))
+        self._notices.forget(("credentials", self._upstream, self._model))
 
     def changed(self, state: State, why: UpstreamError | None) -> None:
         """The breaker opened, for this error, or closed. A half-open one is still open to the log."""
+        if self._muted:
+            return
         key = ("breaker", self._upstream, self._model)
         if state is State.OPEN:
             error = why.kind if why is not None else None
@@ -111,13 +132,12 @@ class TargetNotices:
         else:
             return
         for alias, healths in self._siblings.items():
-            if any(health.closed for health in healths):
-                self._notices.end(("alias", alias), "alias_has_target")
-            else:
-                self._notices.begin(("alias", alias), "error", "alias_without_target", alias=alias, targets=len(healths))
+            look_at_alias(self._notices, alias, healths)
 
     def refused(self, error: UpstreamError) -> None:
         """The provider did not accept our credentials, or our account: it wants its money."""
+        if self._muted:
+            return
         event = "account_refused" if error.kind == "billing" else "credentials_refused"
         self._notices.seen(
             ("credentials", self._upstream, self._model), "error", event,
@@ -126,7 +146,7 @@ class TargetNotices:
 
     def accepted(self) -> bool:
         """It did, this time. Returns whether that settles it."""
-        return self._notices.unseen(("credentials", self._upstream, self._model), "credentials_accepted")
+        return self._muted or self._notices.unseen(("credentials", self._upstream, self._model), "credentials_accepted")
 
 
 class CredentialNotices:
@@ -138,10 +158,20 @@ class CredentialNotices:
         self._key = ("credential", upstream, credential)
         self._count = count
         self._seen: set[str] = set()
+        self.muted = False
+
+    def mute(self) -> None:
+        """Nobody follows this credential any more: what went on is not said again."""
+        self.muted = True
+        for reason in (*self._seen, "refresh"):
+            self._notices.forget((*self._key, reason))
+        self._seen.clear()
 
     def refused(self, reason: str, seconds: float) -> None:
         """A request was refused, or could not be made; the credential is left alone for so long."""
         self._count(reason)
+        if self.muted:
+            return
         self._seen.add(reason)
         self._notices.seen(
             (*self._key, reason), "warning", "credential_refused", **self._fields, reason=reason, left_alone=seconds
@@ -156,7 +186,16 @@ class CredentialNotices:
     def failed(self, why: str) -> None:
         """Its key or token could not be had anew; the last one goes on being used as long as it holds."""
         self._count("refresh")
-        self._notices.begin((*self._key, "refresh"), "warning", "credential_not_refreshed", **self._fields, why=why)
+        if not self.muted:
+            self._notices.begin((*self._key, "refresh"), "warning", "credential_not_refreshed", **self._fields, why=why)
 
     def recovered(self) -> None:
         self._notices.end((*self._key, "refresh"), "credential_refreshed")
+
+
+def look_at_alias(notices: Notices, alias: str, healths: Sequence[Health]) -> None:
+    """Begin or end the notice that none of an alias's targets is well."""
+    if any(health.closed for health in healths):
+        notices.end(("alias", alias), "alias_has_target")
+    else:
+        notices.begin(("alias", alias), "error", "alias_without_target", alias=alias, targets=len(healths))

@@ -1,7 +1,7 @@
 """What is counted and logged of requests and of what goes wrong: one line and one count each, and never content."""
 
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from msgspec import UNSET, UnsetType
@@ -157,16 +157,28 @@ class Records:
         self._used = used
         self._later = later
         self._fetches: dict[str, str] = {}
-        self._by_key = {key: metrics.children("key_requests", (key,), CODES) for key in keys}
+        self._by_key: dict[str | None, Any] = {}
         self.log = log
         self.auth_failures = metrics.children("auth_failures", (), AUTH_REASONS)
         self.series = Lazy[tuple[str, str], CallSeries](lambda pair: CallSeries(metrics, *pair))
         self._said: set[str] = set()
         for reason in AUTH_REASONS:
             self.auth_failures[reason].kept = True
+        self.expect(aliases, keys, frontends)
+
+    def expect(self, aliases: Iterable[str], keys: Iterable[str], frontends: Collection[str]) -> None:
+        """Calls of these aliases may come from now on, by these frontends; those of `keys` are also counted by key."""
         for alias in (*aliases, OTHER):
             for frontend in frontends:
-                zero_of_alias(metrics, frontend, alias)
+                zero_of_alias(self._metrics, frontend, alias)
+        self._by_key |= {key: self._metrics.children("key_requests", (key,), CODES) for key in keys}
+
+    def forget(self, aliases: Collection[str], keys: Iterable[str], frontends: Collection[str]) -> None:
+        """They come no more. Their series are the metrics' to forget."""
+        for pair in [(frontend, alias) for frontend, alias in self.series if frontend in frontends or alias in aliases]:
+            del self.series[pair]
+        for key in keys:
+            self._by_key.pop(key, None)
 
     def decisions(self, scope: str, resource: str, decision: str) -> Value:
         """The series of a decision of limits."""

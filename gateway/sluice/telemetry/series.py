@@ -9,7 +9,7 @@ at zero, and a configuration of a thousand aliases has a hundred thousand that n
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import accumulate
 from typing import Literal
 
@@ -39,16 +39,16 @@ class Value:
 class Computed:
     """One series of a gauge that is looked up when somebody scrapes."""
 
-    __slots__ = ("_read", "kept", "text")
+    __slots__ = ("kept", "read", "text")
 
     def __init__(self, read: Callable[[], float]) -> None:
-        self._read = read
+        self.read = read
         self.kept = False
         self.text = ""
 
     @property
     def value(self) -> float:
-        return float(self._read())
+        return float(self.read())
 
 
 class Distribution:
@@ -98,10 +98,21 @@ class Family:
         return found
 
     def computed(self, values: tuple[str, ...], read: Callable[[], float]) -> Computed:
-        """A gauge's series with these label values, whose value is what `read` gives at each scrape."""
-        found = Computed(read)
-        self._add(values, found)
+        """A gauge's series with these label values, whose value is what `read` gives at each scrape, from now on."""
+        found = self._series.get(values)
+        if isinstance(found, Computed):
+            found.read = read
+        else:
+            self._add(values, found := Computed(read))
         return found
+
+    def forget(self, labels: Sequence[str], gone: Collection[tuple[str, ...]]) -> None:
+        """Drop the series whose values of these labels are among `gone`. Who still holds one counts for nobody."""
+        if not set(labels) <= set(self._labels):
+            return
+        at = [self._labels.index(label) for label in labels]
+        for values in [values for values in self._series if tuple(values[index] for index in at) in gone]:
+            del self._series[values]
 
     def _add(self, values: tuple[str, ...], series: Series) -> Series:
         if len(values) != len(self._labels):

@@ -126,10 +126,12 @@ class Ledger:
 
     async def close(self) -> None:
         """Bring what is left, within a bounded time, and close the store."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LAST_WORDS):
-                await self.flush()
-        await self.store.close()
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_WORDS):
+                    await self.flush()
+        finally:
+            await self.store.close()
 
     async def _send(self) -> None:
         while self._sending:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
@@ -9,7 +10,8 @@ from aiohttp import web
 
 from sluice.api.app import Api
 from sluice.config.loader import Loaded
-from sluice.runtime.runtime import Runtime
+from sluice.runtime.snapshots import Snapshots
+from sluice.runtime.state import ProcessState
 from sluice.server.bodies import Unfinished
 from sluice.telemetry.logs import Lines
 from sluice.web.exchange import AiohttpExchange
@@ -39,22 +41,25 @@ class EmbeddedGateway:
 
     async def __aenter__(self) -> Self:
         """Raises OSError and the like, where a store cannot be opened."""
-        runtime = self.runtime = Runtime(self._loaded, self._lines)
-        await runtime.open()
-        self._ticking = asyncio.create_task(runtime.tick(self._sweep))
-        runtime.start_probes()
-        runtime.authenticator.start()
-        self._apis = {operators: Api(runtime, operators=operators) for operators in (False, True)}
+        async with AsyncExitStack() as stack:
+            state = self.state = await stack.enter_async_context(ProcessState(self._loaded, self._lines))
+            self.snapshots = await stack.enter_async_context(Snapshots(self._loaded, state))
+            ticking = asyncio.create_task(self.snapshots.tick(self._sweep))
+            stack.push_async_callback(self._end)
+            stack.callback(ticking.cancel)
+            self._apis = {operators: Api(self.snapshots.current, operators=operators) for operators in (False, True)}
+            self._closing = stack.pop_all()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._apis.clear()
-        self._ticking.cancel()
+        await self._closing.aclose()
+
+    async def _end(self) -> None:
         for task in self.answering:
             task.cancel()
         if self.answering:  # what they settle at their end must be under way before the stores are closed
             await asyncio.wait(list(self.answering), timeout=LAST_ANSWERS)
-        await self.runtime.close()
 
     async def answer(self, request: web.Request, *, operators: bool) -> web.StreamResponse:
         """Answer a request by the API's or the admin's routes. Returns the response, which has been sent."""
@@ -80,14 +85,13 @@ class EmbeddedGateway:
         return exchange.response or web.Response(status=500)
 
     async def drain(self) -> None:
-        """Let calls finish within `drain_timeout`; then end those that are left with an in-band error."""
-        self.draining = self.runtime.draining = True
-        pipeline = self.runtime.pipeline
+        """Let calls finish within `drain_timeout`; then tell those that are left, in-band, that they end."""
+        self.draining = self.state.draining = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(float(self.config.server.drain_timeout)):
                 await self._answered()
-                await pipeline.idle()
-        for run in list(pipeline.runs):
+                await self.snapshots.idle()
+        for run in self.snapshots.runs:
             run.drain()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_ANSWERS):

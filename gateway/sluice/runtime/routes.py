@@ -1,0 +1,156 @@
+"""What a configuration says about aliases and their targets, as calls follow it."""
+
+from contextlib import AsyncExitStack
+from urllib.parse import urlsplit
+
+import msgspec
+
+from sluice.backends.protocol import AnswersWhole, Backend, with_rules
+from sluice.backends.transport import Transport
+from sluice.config.loader import Loaded
+from sluice.config.rule_file import bundled_rules
+from sluice.config.types import Alias, Config, Tier, Upstream, targets_of
+from sluice.config.types import Target as TargetConfig
+from sluice.model.rules import NO_RULES, ModelRules, Overrides, rules_of
+from sluice.proxy.fitting import Fitting
+from sluice.proxy.target import Route, Target
+from sluice.routing.failover import RetryPolicy
+from sluice.routing.health import BreakerPolicy, Health, Load
+from sluice.routing.strategies import RoutedTier
+from sluice.runtime.state import ProcessState, Standing
+from sluice.telemetry.metrics import TargetSeries, zero_of_target
+from sluice.telemetry.notices import TargetNotices
+from sluice.wire.forwarding import shown_target
+
+
+class Routes:
+    """Builds the routes of a configuration, as it was `loaded`, and as the process can follow it (`config`).
+
+    What it takes of the process's state is let go of when `stack` is left.
+    """
+
+    def __init__(self, config: Config, loaded: Loaded, state: ProcessState, stack: AsyncExitStack) -> None:
+        self._config = config
+        self._backends = loaded.backends
+        self._prices = loaded.prices
+        self._stages = loaded.stages
+        self._state = state
+        self._stack = stack
+        self._metrics = state.metrics
+        self.standings: dict[tuple[str, str], Standing] = {}
+        """Of each target, by upstream and model."""
+        self.transports: dict[str, Transport] = {
+            name: state.transports.take(stack, name, config.upstreams[name], backend, loaded.credentials.get(name, ()))
+            for name, backend in loaded.backends.items()
+        }
+        self.routes: dict[str, Route] = {name: self._route(name, alias) for name, alias in config.aliases.items()}
+
+    def _route(self, name: str, alias: Alias) -> Route:
+        metrics = self._metrics
+        tiers: list[RoutedTier] = []
+        stages = self._stages.get(name, ())
+        for tier in alias.tiers:
+            by_ttft = alias.hedge is not None or (isinstance(tier, Tier) and tier.strategy == "lowest_ttft")
+            targets = [
+                msgspec.structs.replace(
+                    self._target(target, alias, by_ttft).with_stages(stages),
+                    answered=metrics.child("answered", name, target.upstream, target.model, str(len(tiers) + 1)),
+                )
+                for target in targets_of(tier)
+            ]
+            tiers.append(RoutedTier(targets, tier.strategy, tier.affinity) if isinstance(tier, Tier) else RoutedTier(targets))
+        retry = RetryPolicy(
+            same_target=alias.retry.same_target,
+            backoff=float(alias.retry.backoff),
+            retry_after_wait=float(alias.retry.retry_after_wait),
+            after_content_policy=alias.fall_back_on_content_policy,
+        )
+        inter_token = metrics.child("inter_token_seconds", name)
+        if alias.queue is not None:
+            metrics.zero("requests_waiting", name)
+
+        def waiting(change: int) -> None:
+            metrics.child("requests_waiting", name).inc(change)
+
+        shadow = self._shadow(alias)
+        return Route(name, alias, tiers, retry, shadow, inter_token, waiting, plain=_takes_every_call(tiers))
+
+    def _shadow(self, alias: Alias) -> Target | None:
+        if alias.shadow is None:
+            return None
+        shadow = self._target(TargetConfig(upstream=alias.shadow.upstream, model=alias.shadow.model), alias)
+        return None if self._config.prices.unknown == "refuse" and not shadow.prices else shadow
+
+    def _target(self, spec: TargetConfig, alias: Alias, by_ttft: bool = False) -> Target:
+        """`by_ttft`: its time to the first token decides about routes, so whole answers have to be streamed to us, too."""
+        upstream, backend = self._config.upstreams[spec.upstream], self._backends[spec.upstream]
+        standing = self._standing(spec, upstream, backend)
+        rules = _rules(spec, upstream, backend)
+        backend = with_rules(backend, rules)
+        label = f"{spec.upstream}/{spec.model}"
+        shown = shown_target(label) if alias.report_model == "target" else ""
+        return Target(
+            label=label,
+            upstream=spec.upstream,
+            model=spec.model,
+            spec=spec,
+            backend=backend,
+            transport=self.transports[spec.upstream],
+            timeouts=spec.timeouts or upstream.timeouts,
+            health=standing.health,
+            load=standing.load,
+            series=TargetSeries(self._metrics, spec.upstream, spec.model),
+            prices=self._prices.prices_of(spec.upstream, spec.model),
+            max_before_content=int(upstream.max_before_content),
+            max_answer=int(upstream.max_answer),
+            forward={header.lower(): allowed for header, allowed in upstream.forward.items()},
+            shown=shown,
+            attribution=(("x-sluice-attempts", "1"), *((("x-sluice-target", shown),) if shown else ())),
+            passes_on=backend.dialect or None,
+            fit=self._fitting(rules, label, spec) if rules is not NO_RULES else None,
+            whole=backend if isinstance(backend, AnswersWhole) and not (backend.always_stream or by_ttft) else None,
+        )
+
+    def _fitting(self, rules: ModelRules, label: str, spec: TargetConfig) -> Fitting:
+        metrics, log = self._metrics, self._state.log
+
+        def dropped(name: str) -> None:
+            metrics.child("dropped_fields", spec.upstream, spec.model, name).inc()
+            log.debug("dropped_field", target=label, field=name)
+
+        return Fitting(rules, dropped)
+
+    def _standing(self, spec: TargetConfig, upstream: Upstream, backend: Backend) -> Standing:
+        """What is known of a target: what one alias learns of a model of an upstream, all aliases know."""
+        state, name = self._state, (spec.upstream, spec.model)
+        known = self.standings.get(name)
+        if known is not None:
+            return known
+        policy = BreakerPolicy(
+            failures=upstream.breaker.failures,
+            error_rate=upstream.breaker.error_rate,
+            open_for=float(upstream.breaker.open_for),
+            open_max=float(upstream.breaker.open_max),
+        )
+
+        def begin() -> Standing:
+            notices = TargetNotices(state.notices, *name)
+            return Standing(Health(state.clock, policy, notices), Load(), notices)
+
+        standing = state.standings.take(self._stack, name, (getattr(backend, "base_url", ""), policy), begin)
+        zero_of_target(state.metrics, *name)
+        self.standings[name] = standing
+        return standing
+
+
+def _rules(spec: TargetConfig, upstream: Upstream, backend: Backend) -> ModelRules:
+    host = urlsplit(getattr(backend, "base_url", "")).hostname or ""
+    options = [Overrides(of.drop, of.rename, of.default, of.force, of.roles) for of in (upstream, spec)]
+    return rules_of(bundled_rules(), options, upstream.backend, host, spec.model, vendor=upstream.vendor)
+
+
+def _takes_every_call(tiers: list[RoutedTier]) -> bool:
+    """Whether nothing of a call can decide about its route: there is one target, and it has no conditions."""
+    targets = [target for routed in tiers for target in routed.targets]
+    spec = targets[0].spec
+    return len(targets) == 1 and spec.vision and spec.tools and spec.context is None

@@ -1,0 +1,55 @@
+"""What snapshots have in common: made for the first one that needs it, closed behind the last.
+
+A swap makes a snapshot beside the one that is in use. Where both need the same thing (the pool of an upstream whose address
+has not changed) they get the same object: connections stay open, and what was learned is not forgotten.
+"""
+
+from collections.abc import Awaitable, Callable, Hashable
+from contextlib import AsyncExitStack
+from typing import Generic, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+
+class _Kept(msgspec.Struct, Generic[T], eq=False):
+    terms: object
+    value: T
+    users: int = 0
+
+
+class Shared(Generic[T]):
+    """Things by name and terms: two of the same name differ in their terms. `close` ends one that nobody uses any more."""
+
+    def __init__(self, close: Callable[[T], Awaitable[object]] | None = None) -> None:
+        self._close = close
+        self._kept: dict[Hashable, list[_Kept[T]]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._kept.values()))
+
+    def take(self, stack: AsyncExitStack, name: Hashable, terms: object, make: Callable[[], T]) -> T:
+        """The one of this name and these terms, made if there is none yet. It is let go of when `stack` is left."""
+        named = self._kept.get(name, [])
+        kept = next((kept for kept in named if kept.terms == terms), None)
+        if kept is None:
+            kept = _Kept(terms, make())
+            self._kept.setdefault(name, []).append(kept)
+        kept.users += 1
+        stack.push_async_callback(self._let_go, name, kept)
+        return kept.value
+
+    def named(self, name: Hashable) -> list[T]:
+        """All of this name that are in use, the newest last."""
+        return [kept.value for kept in self._kept.get(name, ())]
+
+    async def _let_go(self, name: Hashable, kept: _Kept[T]) -> None:
+        kept.users -= 1
+        if kept.users:
+            return
+        self._kept[name].remove(kept)
+        if not self._kept[name]:
+            del self._kept[name]
+        if self._close is not None:
+            await self._close(kept.value)

@@ -1,0 +1,246 @@
+"""One configuration, ready to answer: routes, keys, rules, prices. A request takes a snapshot once and keeps it to its end.
+
+What a request looks up stands on the snapshot itself, also where it is the process's (`sluice.runtime.state`).
+"""
+
+import asyncio
+import hashlib
+import hmac
+import time
+from collections import ChainMap
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from sluice.config.loader import Loaded
+from sluice.config.types import Issuer, Key, Probe, Queue, targets_of
+from sluice.errors import Unauthorized
+from sluice.frontends import credential_names
+from sluice.identity import Authenticator
+from sluice.identity.addresses import client_addresses
+from sluice.policies.limits import Limiter
+from sluice.policies.priced import Priced
+from sluice.proxy.pipeline import Pipeline
+from sluice.routing.health import Health
+from sluice.routing.probes import watch
+from sluice.runtime.detached import Detached
+from sluice.runtime.restart import effective
+from sluice.runtime.routes import Routes
+from sluice.runtime.state import ProcessState
+from sluice.telemetry.notices import look_at_alias
+from sluice.usage.opening import reopen
+from sluice.wire.baseurl import endpoint
+
+
+class Names(msgspec.Struct, frozen=True):
+    """What a configuration has names for that metrics are labelled by.
+
+    `targets`: upstream and model. `credentials`: upstream and name.
+    """
+
+    aliases: frozenset[str] = frozenset()
+    targets: frozenset[tuple[str, str]] = frozenset()
+    upstreams: frozenset[str] = frozenset()
+    credentials: frozenset[tuple[str, str]] = frozenset()
+    keys: frozenset[str] = frozenset()
+    issuers: frozenset[str] = frozenset()
+    frontends: frozenset[str] = frozenset()
+
+    def without(self, others: "Iterable[Names]") -> "Names":
+        """Those that none of the others has."""
+        found = [getattr(self, field) for field in self.__struct_fields__]
+        for other in others:
+            found = [names - getattr(other, field) for names, field in zip(found, self.__struct_fields__, strict=True)]
+        return Names(*found)
+
+
+class Snapshot:
+    """`async with` builds it, beside others of the same `state`; leaving it ends what is left of its calls.
+
+    Raises ConfigError, ValueError or OSError where the configuration cannot be followed; what was built of it is closed then.
+    `config` is the loaded one, as this process can follow it (`sluice.runtime.restart`).
+    """
+
+    def __init__(self, loaded: Loaded, state: ProcessState) -> None:
+        self.state = state
+        self.config = config = effective(state.config, loaded.config)
+        self.names = names_of(loaded)
+        self._loaded = loaded
+        self.started = state.started
+        self.metrics = state.metrics
+        self.log = state.log
+        self.records = state.records
+        self.later = state.later
+        self.beside = state.beside
+        self.scrape = state.scrape
+        self.exposition = state.exposition
+        self.watches = state.watches
+        self.keys = state.keys
+        self.usage = state.usage
+        self.conversations = state.conversations
+        self.turns = state.turns
+        self.journals = state.journals
+        self.store = state.store
+        self.detached = Detached(state.records)
+        self.outlives = self.detached.outlives
+        self.frontends = loaded.frontends
+        forwarded = (name.lower() for upstream in config.upstreams.values() for name in upstream.forward)
+        self.forwardable = frozenset(forwarded).difference(credential_names(loaded.frontends.values()))
+        self._admin_digest = config.admin.digest.partition(":")[2] if config.admin.digest else ""
+
+    async def __aenter__(self) -> Self:
+        state, config = self.state, self.config
+        async with AsyncExitStack() as stack:
+            self._build(stack)
+            budgets = state.keys.table.budgets_beside(self.names.keys)
+            await reopen(state.store, state.usage.store, config, time.time(), budgets)
+            self._start(stack)
+            self._closing = stack.pop_all()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        await self._closing.aclose()
+
+    # --- building
+
+    def _build(self, stack: AsyncExitStack) -> None:
+        state, config, records = self.state, self.config, self.state.records
+        keys = [key.id for key in config.keys] if config.metrics.key_label else []
+        records.expect(config.aliases, keys, self.frontends)
+        connections = state.transports.connections
+        for name in config.upstreams:
+            for condition in ("open", "idle", "waiting"):
+                state.metrics.computed("upstream_connections", partial(connections, name, condition), name, condition)
+        built = Routes(config, self._loaded, state, stack)
+        self.routes, self.standings, self.transports = built.routes, built.standings, built.transports
+        self.addresses = client_addresses(config.server.trusted_proxies, records.address_unreadable, records.address_unheeded)
+        dynamic = state.keys.table
+        self.authenticator = Authenticator(
+            config,
+            time.time,
+            dynamic.keyring,
+            credential_names(self.frontends.values()),
+            partial(state.key_set, stack),
+        )
+        callers: tuple[Key | Issuer, ...] = (*config.keys, *config.jwt)
+        configured = dict.fromkeys((origin for caller in callers for origin in caller.origins), 1)
+        self.origins = ChainMap(configured, dynamic.origins)
+        self.limits = Limiter(
+            state.store,
+            config.limits,
+            config.tenants,
+            config.upstreams,
+            count=records.decisions,
+            soft=partial(state.metrics.child, "budget_soft"),
+            clock=state.clock,
+            wall=time.time,
+            ledger=state.ledger,
+            rooms=state.rooms,
+        )
+        self.pipeline = self._pipeline()
+        stack.push_async_callback(self.pipeline.close)
+        stack.push_async_callback(self.detached.close)
+
+    def _pipeline(self) -> Pipeline:
+        state, config = self.state, self.config
+        priced = [Priced(time.time)] if config.prices.unknown == "refuse" else []
+        return Pipeline(
+            [*priced, state.turns, self.limits],  # who waits for a turn holds no place and is charged nothing
+            room=self.limits.room,
+            clock=state.clock,
+            wall=time.time,
+            metrics=state.metrics,
+            write_idle=float(config.server.write_idle),
+            crashed=state.records.crashed,
+            prices=config.prices,
+            later=state.later,
+            beside=state.beside,
+            budget=state.retries,
+            interceptors=self._loaded.interceptors,
+        )
+
+    def _start(self, stack: AsyncExitStack) -> None:
+        """Begin to fetch key sets and to probe upstreams, as the configuration asks for; nothing waits for either."""
+        for issuer in self.names.issuers:
+            for keys in self.state.key_sets.named(issuer):
+                keys.start()
+        for name, upstream in self.config.upstreams.items():
+            base_url = getattr(self._loaded.backends[name], "base_url", "")
+            if upstream.probe is not None and base_url:
+                endings = getattr(self._loaded.backends[name], "endings", ())
+                self._probe(stack, name, upstream.probe, endpoint(base_url, upstream.probe.path, endings))
+
+    def _probe(self, stack: AsyncExitStack, name: str, probe: Probe, url: str) -> None:
+        transport, timeouts = self.transports[name], self.config.upstreams[name].timeouts
+        health = [standing.health for (of, _), standing in self.standings.items() if of == name]
+
+        def begin() -> asyncio.Task[None]:
+            return asyncio.create_task(watch(probe, transport, url, timeouts, health))
+
+        self.state.probes.take(stack, name, (probe, transport, url, timeouts, health), begin)
+
+    # --- living
+
+    @property
+    def queues(self) -> set[tuple[str, Queue]]:
+        """The aliases that have one."""
+        return {(name, alias.queue) for name, alias in self.config.aliases.items() if alias.queue is not None}
+
+    def take_over(self, before: "Snapshot | None" = None) -> None:
+        """New requests take this one from now on; those of `before` go on to their ends."""
+        state = self.state
+        state.keys.table.configure(self.names.keys)
+        if before is not None:
+            for target, standing in before.standings.items():
+                if self.standings.get(target) is not standing:
+                    standing.notices.mute()
+            for alias in before.names.aliases - self.names.aliases:
+                state.notices.forget(("alias", alias))
+        state.transports.follow(self.transports, before.transports if before is not None else {})
+        healths = {alias: [target.health for target in route.targets] for alias, route in self.routes.items()}
+        for target, standing in self.standings.items():
+            standing.notices.follow(_with(standing.health, healths))
+            state.metrics.computed("breaker_state", partial(getattr, standing.health, "state"), *target).kept = True
+        if before is not None:
+            for alias, of_alias in healths.items():
+                look_at_alias(state.notices, alias, of_alias)
+
+    async def idle(self) -> None:
+        """Waits until none of its calls is in flight, of those that go on without their clients or are shadows, too."""
+        await self.pipeline.idle()
+        while self.detached.tasks:
+            await asyncio.wait([*self.detached.tasks])
+        await self.pipeline.shadows.idle()
+
+    def check_admin(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Raises Unauthorized unless `x-admin-api-key`, given once among these raw pairs, is the configured one."""
+        given = [value.strip(b" \t") for name, value in headers if name.lower() == b"x-admin-api-key"]
+        if len(given) > 1:
+            raise Unauthorized("ambiguous")
+        digest = hashlib.sha256(given[0] if given else b"").hexdigest()
+        if not self._admin_digest or not hmac.compare_digest(digest, self._admin_digest):
+            raise Unauthorized("unknown_key")
+
+
+def names_of(loaded: Loaded) -> Names:
+    config, aliases = loaded.config, loaded.config.aliases.values()
+    targets = {(spec.upstream, spec.model) for alias in aliases for tier in alias.tiers for spec in targets_of(tier)}
+    targets |= {(alias.shadow.upstream, alias.shadow.model) for alias in aliases if alias.shadow is not None}
+    return Names(
+        aliases=frozenset(config.aliases),
+        targets=frozenset(targets),
+        upstreams=frozenset(config.upstreams),
+        credentials=frozenset((name, one.name) for name, several in loaded.credentials.items() for one in several),
+        keys=frozenset(key.id for key in config.keys),
+        issuers=frozenset(issuer.issuer for issuer in config.jwt),
+        frontends=frozenset(loaded.frontends),
+    )
+
+
+def _with(health: Health, healths: dict[str, list[Health]]) -> dict[str, list[Health]]:
+    """The aliases that have this target."""
+    return {alias: of_alias for alias, of_alias in healths.items() if health in of_alias}

@@ -1,0 +1,153 @@
+"""The snapshot that new requests take, and those before it whose calls have not ended."""
+
+import asyncio
+from collections.abc import Callable, Collection
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
+
+from sluice.config.loader import Loaded
+from sluice.proxy.run import CallRun
+from sluice.runtime.snapshot import Snapshot
+from sluice.runtime.state import ProcessState
+
+TICK = 0.05
+"""Seconds between two looks at the deadlines of the calls in flight."""
+
+Answering = Collection["asyncio.Task[None]"]
+"""The tasks of requests that have begun."""
+
+
+class Snapshots:
+    """`async with` builds the first one, of `loaded`; leaving it closes all of them."""
+
+    def __init__(self, loaded: Loaded, state: ProcessState) -> None:
+        self.state = state
+        self.living: list[Snapshot] = []
+        """Oldest first: the last one is `current`."""
+        self._loaded = loaded
+        self._building: list[Snapshot] = []
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._swapping = asyncio.Lock()
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        self.current = await self._opened(self._loaded)
+        self.living.append(self.current)
+        self.current.take_over()
+        self.state.metrics.computed("oldest_stream_age_seconds", self._oldest).kept = True
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        async with self._swapping, AsyncExitStack() as stack:
+            self._closed = True
+            for snapshot in self.living:
+                stack.push_async_callback(self._close, snapshot)
+            for task in self._retiring:
+                task.cancel()
+            await asyncio.gather(*self._retiring, return_exceptions=True)
+
+    async def swap(self, loaded: Loaded, serve: Callable[[Snapshot], Answering]) -> None:
+        """Have new requests answered by another configuration.
+
+        `serve` is called when a snapshot of it is there: from then on new requests are to take that one. It returns the tasks
+        of those that have begun. What the snapshot before has alone is closed when they and their calls have ended.
+        Raises what is wrong with the configuration; then nothing has changed.
+        """
+        async with self._swapping:
+            if self._closed:
+                raise RuntimeError("What is closed has no use for a snapshot")
+            self.state.later.flush()
+            await self.state.usage.flush()  # for budgets that are new
+            fresh = await self._opened(loaded)
+            try:
+                answering = serve(fresh)
+            except BaseException:
+                await self._close(fresh)
+                raise
+            before, self.current = self.current, fresh
+            self.living.append(fresh)
+            fresh.take_over(before)
+            retiring = asyncio.create_task(self._retire(before, answering))
+            self._retiring.add(retiring)
+            retiring.add_done_callback(self._retiring.discard)
+
+    async def _opened(self, loaded: Loaded) -> Snapshot:
+        snapshot = Snapshot(loaded, self.state)
+        self._building.append(snapshot)
+        try:
+            return await snapshot.__aenter__()
+        except BaseException:
+            self._forget(snapshot)
+            raise
+        finally:
+            self._building.remove(snapshot)
+
+    async def _retire(self, snapshot: Snapshot, answering: Answering) -> None:
+        if answering:
+            await asyncio.wait(answering)
+        await snapshot.idle()
+        await self._close(snapshot)
+
+    async def _close(self, snapshot: Snapshot) -> None:
+        try:
+            await snapshot.__aexit__(None, None, None)
+        finally:
+            if snapshot in self.living:
+                self.living.remove(snapshot)
+            self._forget(snapshot)
+
+    def _forget(self, snapshot: Snapshot) -> None:
+        """Drop what is counted and queued by names that no other snapshot has."""
+        state, others = self.state, [other for other in (*self.living, *self._building) if other is not snapshot]
+        gone = snapshot.names.without(other.names for other in others)
+        state.later.flush()  # it may count some more
+        state.rooms.keep({queue for other in others for queue in other.queues})
+        state.records.forget(gone.aliases, gone.keys, gone.frontends)
+        metrics = state.metrics
+        metrics.forget(("upstream", "model"), gone.targets)
+        metrics.forget(("upstream", "credential"), gone.credentials)
+        for label, names in (
+            ("alias", gone.aliases),
+            ("upstream", gone.upstreams),
+            ("key", gone.keys),
+            ("issuer", gone.issuers),
+            ("frontend", gone.frontends),
+            ("from", labels := {f"{upstream}/{model}" for upstream, model in gone.targets}),
+            ("to", labels),
+        ):
+            metrics.forget((label,), {(name,) for name in names})
+
+    # --- what happens
+
+    @property
+    def runs(self) -> list[CallRun]:
+        """The calls in flight."""
+        return [run for snapshot in self.living for run in snapshot.pipeline.runs]
+
+    async def idle(self) -> None:
+        """Waits until no call is in flight."""
+        while self.runs:
+            await asyncio.gather(*(snapshot.pipeline.idle() for snapshot in self.living))
+
+    async def tick(self, sweep: Callable[[float], None]) -> None:
+        """Look at the deadlines of all calls, again and again; run until cancelled. `sweep` is called once a second."""
+        state, clock = self.state, self.state.clock
+        due = clock() + TICK
+        swept = due
+        while True:
+            await asyncio.sleep(max(0.0, due - clock()))
+            now = clock()
+            state.lag.observe(max(0.0, now - due))
+            for snapshot in self.living:
+                snapshot.pipeline.tick(now)
+            state.flush()
+            if now - swept >= 1:
+                swept = now
+                sweep(now)
+                state.notices.tick(now)
+            due = now + TICK
+
+    def _oldest(self) -> float:
+        now = self.state.clock()
+        return max((now - run.call.received for run in self.runs), default=0.0)

@@ -1,0 +1,183 @@
+"""What a process has once, and what outlives every snapshot: log, metrics, stores, connections to upstreams, and what was
+learned of targets.
+
+It is built from the configuration that the process starts with. What that says about stores, log and listeners holds to the
+end (`sluice.runtime.restart`); everything else is the snapshots' (`sluice.runtime.snapshot`).
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
+
+import msgspec
+
+from sluice.aio.deferred import Later
+from sluice.config.loader import Loaded
+from sluice.config.types import Issuer
+from sluice.conversations.measured import Measured
+from sluice.conversations.turnstile import Turnstile
+from sluice.errors import Unavailable
+from sluice.limits import Remote
+from sluice.policies.ledger import Ledger
+from sluice.policies.queue import WaitingRooms
+from sluice.policies.turns import Turns
+from sluice.routing.failover import RetryBudget
+from sluice.routing.health import Health, Load
+from sluice.runtime.credentials import Accounts
+from sluice.runtime.descriptors import limit_of_files, places
+from sluice.runtime.shared import Shared
+from sluice.runtime.stores import (
+    StoreWatches,
+    bucket_store,
+    conversation_store,
+    journals,
+    key_follower,
+    usage_ledger,
+)
+from sluice.runtime.transports import Transports
+from sluice.telemetry.logs import Lines, open_lines, open_log
+from sluice.telemetry.metrics import Metrics
+from sluice.telemetry.notices import Notices, TargetNotices
+from sluice.telemetry.records import Records
+from sluice.upstream import IdleConnections
+from sluice.version import VERSION
+
+if TYPE_CHECKING:
+    from sluice.identity.remote import RemoteKeys
+
+T = TypeVar("T")
+
+
+class Standing(msgspec.Struct, frozen=True, eq=False):
+    """What is known of one model of one upstream: its breaker, its load, and what the log is told of it."""
+
+    health: Health
+    load: Load
+    notices: TargetNotices
+
+
+class ProcessState:
+    """`async with` opens stores and reads the dynamic keys; leaving it closes everything, in the reverse order.
+
+    Log lines go to `lines`. Snapshots are to be closed before it.
+    """
+
+    def __init__(self, loaded: Loaded, lines: Lines) -> None:
+        config = self.config = loaded.config
+        self._frontends = [*loaded.frontends]
+        self.lines = lines
+        self.clock: Callable[[], float] = time.monotonic
+        self.started = int(time.time())
+        self.draining = False
+        self.metrics = metrics = Metrics(VERSION)
+        lines.dropped = metrics.child("log_errors").inc
+        self.log = open_log(lines, config.log.level)
+        self.notices = Notices(self.log, self.clock)
+        self.places = places(limit_of_files(), config.server.max_connections)
+        self.lag = metrics.child("event_loop_lag_seconds")
+        self.retries = RetryBudget(self.clock)
+        self.watches = StoreWatches(metrics, self.log, self.clock)
+        self.later = Later(lambda crash: self.records.crashed(crash, ""))
+        self.rooms = WaitingRooms(self.clock)
+        accounts = Accounts(metrics, self.notices, self.clock)
+        self.transports = Transports(accounts, IdleConnections(self.places.idle))
+        self.standings: Shared[Standing] = Shared()
+        self.key_sets: Shared[RemoteKeys] = Shared(lambda keys: keys.close())
+        self.probes: Shared[asyncio.Task[None]] = Shared(_stop)
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            self._build(stack)
+            await asyncio.gather(self.keys.start(), self._greet())
+            counting = asyncio.create_task(self.usage.run())
+            stack.push_async_callback(_stop, counting)
+            self._closing = stack.pop_all()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        await self._closing.aclose()
+
+    def _build(self, stack: AsyncExitStack) -> None:
+        """Everything that has to be closed. Raises OSError and the like, where a store cannot be opened."""
+        config, metrics = self.config, self.metrics
+        stack.callback(self.flush)
+        self._thread = ThreadPoolExecutor(1, "beside")
+        stack.callback(self._thread.shutdown, wait=False, cancel_futures=True)
+        self.usage = usage_ledger(config, metrics, self.log, self.watches)
+        stack.push_async_callback(self.usage.close)
+        stack.callback(self.later.flush)
+        kind = config.state.partition(":")[0]
+        say = open_lines(self.lines, config.log.level)
+        self.records = records = Records(
+            metrics,
+            self.log,
+            say,
+            self.clock,
+            aliases=(),
+            conversations=kind,
+            keys=(),
+            frontends=self._frontends,
+            used=self.usage.add,
+            later=self.later,
+        )
+        self.conversations = Measured(conversation_store(config), metrics, kind, self.clock)
+        stack.push_async_callback(self.conversations.close)
+        self.turns = Turns(self.conversations, Turnstile(), time.time, records.not_kept)
+        stack.push_async_callback(self.turns.close)
+        self.keys = key_follower(config, metrics, self.watches)
+        stack.push_async_callback(self.keys.close)
+        self.store = bucket_store(config, metrics, self.log, self.watches)
+        stack.push_async_callback(self.store.close)
+        self.ledger = Ledger(self.store, self.rooms.wake)
+        stack.push_async_callback(self.ledger.close)
+        self.journals = journals(config, records.not_journaled, self.watches)
+        stack.push_async_callback(self.journals.close)
+        metrics.computed("dynamic_keys", lambda: len(self.keys.table)).kept = True
+
+    async def _greet(self) -> None:
+        """Ask stores once, so that a wrong password and the like is said at the start and not by the first caller."""
+        if isinstance(self.store, Remote):
+            await self.store.greet()
+        if any(alias.resumable for alias in self.config.aliases.values()):
+            with contextlib.suppress(Unavailable):
+                await self.journals.find("")
+
+    def key_set(self, stack: AsyncExitStack, issuer: Issuer) -> "RemoteKeys":
+        """The keys of an issuer that publishes them. They are not fetched before they are started."""
+        from sluice.identity.remote import RemoteKeys
+
+        terms = (issuer.jwks_url, issuer.discovery, issuer.algorithms)
+        return self.key_sets.take(stack, issuer.issuer, terms, lambda: RemoteKeys(issuer, self.records.keys_fetched))
+
+    # --- what happens
+
+    def scrape(self) -> Iterator[bytes]:
+        """/metrics, in pieces that each hold the event loop up for some two milliseconds."""
+        self.later.flush()
+        return self.metrics.slices(self.clock)
+
+    def exposition(self) -> bytes:
+        """All of it at once."""
+        return b"".join(self.scrape())
+
+    def flush(self) -> None:
+        """Count what has ended, and write its lines."""
+        self.later.flush()
+        self.lines.flush()
+
+    async def beside(self, work: Callable[..., T], *args: object) -> T:
+        """The result of `work(*args)`, done in a thread while the event loop goes on: pure Python that would take long.
+
+        One at a time: each piece of such work that is done in C keeps the interpreter from the loop, and several would add up.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
+
+
+async def _stop(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.wait([task])

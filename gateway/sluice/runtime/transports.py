@@ -1,0 +1,79 @@
+"""Connections to upstreams, the same for all snapshots that reach an upstream in the same way."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+from sluice.backends.credentials import ConfiguredCredential
+from sluice.backends.protocol import Backend
+from sluice.backends.transport import Headers, Transport
+from sluice.config.types import Upstream
+from sluice.runtime.credentials import Accounts
+from sluice.runtime.shared import Shared
+from sluice.upstream import HttpTransport, IdleConnections
+from sluice.upstream.request import origin_of
+
+
+class Transports:
+    """Takes transports for snapshots. `idle` bounds the idle connections of all of them together."""
+
+    def __init__(self, accounts: Accounts, idle: IdleConnections) -> None:
+        self._accounts = accounts
+        self._idle = idle
+        self._shared: Shared[Transport] = Shared(lambda transport: transport.close())
+
+    def __len__(self) -> int:
+        return len(self._shared)
+
+    def named(self, upstream: str) -> list[Transport]:
+        """All that are open to this upstream: of snapshots that reach it in different ways."""
+        return self._shared.named(upstream)
+
+    def take(
+        self,
+        stack: AsyncExitStack,
+        name: str,
+        upstream: Upstream,
+        backend: Backend,
+        credentials: Sequence[ConfiguredCredential] = (),
+    ) -> Transport:
+        """The transport to the upstream of this name; it is let go of when `stack` is left.
+
+        Two upstreams never share one: each has a bound and figures of its own. Raises ValueError for an address that cannot
+        be used.
+        """
+        own = backend.transport()
+        if own is not None:
+            taken = self._shared.take(stack, name, backend, lambda: own)
+            if taken is not own:
+                stack.push_async_callback(own.close)
+            return taken
+        base_url: str = getattr(backend, "base_url", "")
+        proxy = upstream.proxy.reveal() if upstream.proxy is not None else None
+        # What signs requests and reads refusals knows its backend: with another one it is another transport.
+        proof: Any = (tuple(credentials), backend) if credentials else backend.credentials()
+        terms = (origin_of(base_url), upstream.max_connections, proxy, proof)
+
+        def build(headers: Headers, signed: Iterable[str]) -> Transport:
+            return HttpTransport(
+                base_url,
+                credentials=headers,
+                signed=signed,
+                max_connections=upstream.max_connections,
+                proxy=proxy,
+                idle=self._idle,
+            )
+
+        return self._shared.take(stack, name, terms, lambda: self._accounts.transport(name, backend, credentials, build))
+
+    def connections(self, upstream: str, state: str) -> int:
+        """How many connections to this upstream are "open" or "idle", or how many calls are "waiting" for one."""
+        return sum(getattr(transport, state, 0) for transport in self.named(upstream))
+
+    def follow(self, transports: Mapping[str, Transport], before: Mapping[str, Transport]) -> None:
+        """Show the credentials of these by upstream, and those of `before` no longer where they are others."""
+        for name, transport in before.items():
+            if transports.get(name) is not transport:
+                self._accounts.mute(transport)
+        for name, transport in transports.items():
+            self._accounts.follow(name, transport)
