@@ -43,7 +43,13 @@ STRICTER = {
     "sluice.frontends": {"sluice.frontends", "sluice.wire", "sluice.errors", "sluice.model", "sluice.entrypoints"},
     "sluice.model": {"sluice.model", "sluice.errors"},
     "sluice.aio": {"sluice.aio"},
-    "sluice.proxy.relay": {"sluice.backends", "sluice.errors", "sluice.model", "sluice.frontends"},
+    "sluice.proxy.relay": {
+        "sluice.backends",
+        "sluice.errors",
+        "sluice.model",
+        "sluice.frontends",
+        "sluice.proxy.estimate",
+    },
     "sluice_plugins": {
         "sluice_plugins",
         "sluice.backends",

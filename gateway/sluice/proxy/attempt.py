@@ -1,9 +1,14 @@
 """One try at one target: what limits, usage, metrics and the log are to know of it. `sluice.proxy.reader` reads its answer."""
 
+import asyncio
+from typing import Any, Protocol
+
 import msgspec
 
 from sluice.backends.protocol import AnswersWhole
+from sluice.backends.transport import UpstreamResponse
 from sluice.model.events import Usage
+from sluice.proxy.relay import Relay
 from sluice.proxy.target import Target
 
 NOTHING = Usage()
@@ -26,6 +31,19 @@ class Attempt(msgspec.Struct, eq=False):
     characters: int = 0
     model: str = ""
     cost: float | None = None
-    whole: AnswersWhole | None = None  # the answer was asked for in one piece
+    whole: AnswersWhole | None = None  # the upstream was to answer in one piece
     provider_id: str = ""  # the provider's own id of the request
     probe: int = 0  # its number among its target's, where it finds out whether the target is healthy again
+
+
+class Answering(Protocol):
+    """An attempt whose answer is coming (`sluice.proxy.reader.AnswerReader`).
+
+    `task` is its own, where two attempts race. `complete_at`: when the answer was complete, 0.0 until it is.
+    """
+
+    attempt: Attempt
+    response: UpstreamResponse
+    relay: Relay
+    task: "asyncio.Task[Any] | None"
+    complete_at: float

@@ -21,7 +21,7 @@ LARGE = 256 << 10
 
 Phase = Literal["admitting", "waiting", "connecting", "first_token", "streaming", "storing", "settling", "over"]
 """Where a call is. admitting: policies look at it. waiting: for its session's turn, in an alias's queue, or before a retry.
-connecting: an upstream is asked, its answer's head has not come. first_token: the head has come, no content yet. streaming:
+connecting: a request is on its way, its answer's head has not come. first_token: the head has come, no content yet. streaming:
 content goes to the client (of a whole answer: all of it has come). storing: the answer's last bytes wait for its turn to be
 stored. settling: the answer is over, policies settle. over: what is left is the log line."""
 

@@ -41,7 +41,7 @@ def failover_cause(error: UpstreamError) -> str:
 
 
 class Bookkeeper:
-    """Records attempts that are over. `wall` gives seconds since the epoch; `later`: when metrics are told."""
+    """Records attempts that are over. `wall` gives seconds since the epoch; `later`: when metrics are counted."""
 
     def __init__(self, wall: Callable[[], float], later: Schedule = at_once) -> None:
         self._wall = wall

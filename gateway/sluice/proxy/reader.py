@@ -5,7 +5,6 @@ whose `sink` is called straight from the transport: no coroutine stands between 
 """
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -13,7 +12,6 @@ from typing import Any
 import msgspec
 
 from sluice.backends.transport import Sink, UpstreamResponse
-from sluice.errors import UpstreamError
 from sluice.model.events import Finished
 from sluice.proxy.attempt import Attempt
 from sluice.proxy.call import LARGE
@@ -21,8 +19,6 @@ from sluice.proxy.relay import Relay
 from sluice.proxy.run import CallRun
 from sluice.wire.forwarding import provider_id
 
-LINGER = 0.25
-"""Seconds that an upstream may take to end its body after the answer is complete; then the connection is closed."""
 ENDS_OF_PIECES = (b"\n\n", b"\r\n\r\n", b"}\n", b"}\r\n")
 """Of an event, or a line."""
 
@@ -30,10 +26,6 @@ Beside = Callable[..., Awaitable[Any]]
 """`await beside(work, *args)`: done in a thread, for what would keep the event loop for long."""
 Price = Callable[[CallRun, Attempt, Finished], Finished]
 """The end of an attempt's answer -> the same with what the call has cost."""
-
-
-class BodyLingers(Exception):
-    """The answer is complete, but its upstream does not end the body."""
 
 
 class AnotherWon(Exception):
@@ -264,46 +256,8 @@ class AnswerReader(msgspec.Struct, eq=False):
         if run.winner is self:
             run.writer.attach(None)
 
-    # --- deadlines
-
-    def tick(self, now: float) -> float:
-        """End it where it is late. Returns when its next deadline is, as things stand."""
-        relay, attempt = self.relay, self.attempt
-        timeouts = attempt.target.timeouts
-        if self.complete_at:
-            return self._end_after(self.complete_at + LINGER, now, BodyLingers)
-        total = math.inf
-        if timeouts.total is not None:
-            total = self._end_after(attempt.started + timeouts.total, now, _late_total)
-        if attempt.whole is not None and self.response.status // 100 == 2 and not _is_stream(self.response):
-            return min(total, self._end_after(attempt.started + timeouts.whole, now, _late_total))
-        if relay.first_content_at:
-            return min(total, self._end_after(relay.content_at + timeouts.idle, now, _late_next))
-        return min(total, self._end_after(relay.content_at + timeouts.first_token, now, _late_first))
-
-    def _end_after(self, deadline: float, now: float, error: Callable[[], Exception]) -> float:
-        if now > deadline:
-            self.response.abort(error())
-        return deadline
-
 
 def _retrieve(work: "asyncio.Task[None]") -> None:
     """Take the error, which the response has raised already."""
     if not work.cancelled():
         work.exception()
-
-
-def _is_stream(response: UpstreamResponse) -> bool:
-    return response.headers.get("content-type", "").startswith("text/event-stream")
-
-
-def _late_total() -> Exception:
-    return UpstreamError("total_timeout", "The upstream took too long for its answer")
-
-
-def _late_first() -> Exception:
-    return UpstreamError("first_token_timeout", "The upstream sent no token in time")
-
-
-def _late_next() -> Exception:
-    return UpstreamError("idle_timeout", "The upstream stopped sending")

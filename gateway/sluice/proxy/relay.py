@@ -1,26 +1,26 @@
-"""One attempt's state machine: an upstream's bytes in, the client's bytes out. No coroutine, no socket, no clock of its own.
+"""One attempt's answer: an upstream's bytes in, the client's bytes out. No coroutine, no socket, no clock of its own.
 
-`feed` is decoder, observer and encoder in a row, so it can be driven by a task or straight from a socket's callback,
-and tested as what it is. Its phases:
+`feed` is decoder, observer and encoder in a row, so it can be driven by a task or straight from a socket's callback, and
+tested as what it is. Its phases:
 
-    waiting     nothing has been said. Events are held back until the first content event (text, reasoning, tool call;
-                not a bare role); an attempt that fails now leaves no trace, and another may begin.
+    waiting     nothing has gone to the client. Events are held back until the first content event (text, reasoning, tool
+                call; not a bare role); an attempt that fails now leaves no trace, and another may begin.
     committed   the first content event went to the client. From here on the answer ends with its `Finished`, or is
                 continued by another attempt, or ends in exactly one in-band error.
-    recovering  this attempt continues an answer that was cut: the client holds `said` already. Either the model was
-                given it as a prefill, so that all it says is new; or it answers afresh and nothing is said until it
-                has reproduced `said` to the letter. Where the cut came before any text, its text is all new, but its
-                reasoning is not said: the client holds another's. Where it diverges, the client is told to start over if
-                its dialect can (`Encoder.restart`), and otherwise the attempt has failed. Text is never said twice.
+    recovering  this attempt continues an answer that was cut, of which the client holds a text. Either the model was given
+                that as a prefill, so that all its text is new; or it answers afresh, and nothing is passed on until it has
+                reproduced that text to the letter. Where the cut came before any text, its text is all new, but its
+                reasoning is not passed on: the client holds another's. Where it diverges, the client has to start over if
+                its dialect can (`Encoder.restart`), and otherwise the attempt has failed. No text reaches the client twice.
 
 A whole answer (not streamed) commits only when it is complete, so any failure before its end leaves no trace either. Its
-encoder is the attempt's own and is given the events as they come: they need not be kept, nor encoded all at once.
+encoder is the attempt's own and gets the events as they come: they need not be kept, nor encoded all at once.
 
-What has not been said yet is bounded in bytes of the upstream's body, whatever they hold: frames before the first content by
+What is held back is bounded in bytes of the upstream's body, whatever they hold: frames before the first content by
 `max_before_content`, a whole answer by `max_answer`.
 
-The observer keeps what the rest of the gateway wants to know: when content came, how much, the usage, the finish,
-and the text.
+The observer keeps what the rest of the gateway wants to know: when content came, how much, the usage, the finish, and the
+text. Stages (`sluice.proxy.stages`) are part of the decoder.
 """
 
 from collections.abc import Callable
@@ -44,16 +44,12 @@ from sluice.model.events import (
     Working,
     believed,
 )
+from sluice.proxy.estimate import estimated_output
 
 MAX_BEFORE_CONTENT = 1 << 20
 MAX_WHOLE = 64 << 20
 MAX_ANSWER = 32 << 20
 """Characters of one answer; what is longer is cut (an upstream that never ends must not fill the memory)."""
-LONGEST_TOKEN = 16
-"""Bytes that tokens do not exceed on the average."""
-WORDS_PER_TOKEN = 1.25
-SAMPLE = 64 << 10
-"""Characters of an answer that are looked at for an estimate."""
 FOLD = 256
 """Pieces of text that are kept as they came; more are joined."""
 
@@ -83,7 +79,7 @@ class Relay(msgspec.Struct, eq=False):
     only_text: bool = True
     recovered: bool = False  # this attempt has gone on with what another had begun
     usage_refused: bool = False  # the provider reported a usage that is not believed
-    uncommitted: int = 0  # bytes of body that came before anything was said, without a stream's read that brought content
+    uncommitted: int = 0  # bytes of body before anything was passed on, without a stream's read that brought content
     thoughts: list[ReasoningBlock] = []  # blocks of reasoning that their provider wants to have back
     _kept: str = ""
     _reproducing: bool = False
@@ -93,7 +89,7 @@ class Relay(msgspec.Struct, eq=False):
     _fold_at: int = FOLD
     _counted: int = 0  # pieces that do not stand apart in `_text` (any more)
 
-    __repr__ = object.__repr__  # it holds what was said
+    __repr__ = object.__repr__  # it holds an answer
 
     def resume(self, kept: str, *, prefilled: bool) -> None:
         """The client holds the text `kept` of a cut attempt; `prefilled`: the model was given it."""
@@ -103,7 +99,7 @@ class Relay(msgspec.Struct, eq=False):
 
     @property
     def text(self) -> str:
-        """What the client holds of the answer's text, untrimmed; what earlier attempts said included."""
+        """What the client holds of the answer's text, untrimmed; that of earlier attempts included."""
         text = "".join(self._text)
         return self._kept if self._reproducing else self._kept + text
 
@@ -114,24 +110,11 @@ class Relay(msgspec.Struct, eq=False):
 
     @property
     def estimated_tokens(self) -> int:
-        """About how many tokens the answer has, where nobody says.
-
-        A token per piece where pieces look like tokens: hardly any has more than one word in it (two in three tokens of a
-        text begin a word), and they are no longer than tokens are. Else a token per four bytes of UTF-8.
-        """
-        text = "".join(self._text)
-        size = self.characters + (0 if text.isascii() else len(text.encode("utf-8", "replace")) - len(text))
-        if size <= LONGEST_TOKEN * self.pieces and self._is_token_by_token(text[:SAMPLE]):
-            return self.pieces
-        return max(self.pieces, size // 4)
-
-    def _is_token_by_token(self, sample: str) -> bool:
-        """Whether so many pieces make up so many words. `sample`: the text's beginning, or all of it."""
-        pieces = self.pieces * len(sample) / self.characters if self.characters else 0.0
-        return len(sample.split()) <= WORDS_PER_TOKEN * pieces + 1
+        """About how many tokens the answer has."""
+        return estimated_output("".join(self._text), self.characters, self.pieces)
 
     def feed(self, data: bytes, now: float) -> bytes:
-        """The client's bytes for this read of the upstream's; b"" = nothing to say yet.
+        """The client's bytes for this read of the upstream's; b"" = nothing yet.
 
         Raises UpstreamError where the stream is broken; what stood before the break has been returned by then.
         """
@@ -153,7 +136,7 @@ class Relay(msgspec.Struct, eq=False):
             raise UpstreamGarbled(f"The upstream's answer has more than {self.max_answer} bytes")
 
     def _check_size(self, data: bytes, events: list[StreamEvent]) -> None:
-        """Nothing has been said yet. Where more than `max_before_content` has come, and no content, what may be one long
+        """Nothing has been passed on yet. Where more than `max_before_content` has come, and no content, what may be one long
         frame, or document, has time to end."""
         if not self.uncommitted:  # a stream's first read, which mostly has content
             self._receive(data)
@@ -192,11 +175,11 @@ class Relay(msgspec.Struct, eq=False):
                 self.finished = finished
             elif kind is Started:
                 self.model = event.model  # type: ignore[union-attr]
-            elif kind is Working:  # a sign of life, but nothing that would commit: another target may still be asked
+            elif kind is Working:  # a sign of life, but nothing that would commit: another target may still answer
                 self.content_at = now
                 self.model = event.model or self.model  # type: ignore[union-attr]
                 if not event.model:  # type: ignore[union-attr]
-                    events = [other for other in events if other is not event]  # nothing to be said, nor held back
+                    events = [other for other in events if other is not event]  # nothing to pass on, nor to hold back
             elif kind is ReasoningBlock:
                 self.content_at = now
                 self.thoughts.append(event)  # type: ignore[arg-type]
@@ -219,18 +202,19 @@ class Relay(msgspec.Struct, eq=False):
             return self.encoder.encode(events)
         return self._commit(events)
 
-    def used(self, asked: int) -> Usage:
-        """What the attempt used: as its provider reported, else about; `asked` are the tokens of the request, about.
+    def used(self, prompt: int) -> Usage:
+        """What the attempt used: as its provider reported, else about; `prompt` are the tokens of the request, about.
 
-        Of an answer that did not come to its end a provider may have told the input, and the output so far.
+        Of an answer that did not come to its end a provider may have reported the input, and the output so far.
         """
         if self.usage is not None:
             return self.usage
-        told = self.decoder.reported if self.finished is None else None
-        told = None if told is None else believed(told)
-        if told is None:
-            return Usage(asked, self.estimated_tokens)
-        return Usage(told.input or asked, max(told.output, self.estimated_tokens), told.cached_input, told.reasoning)
+        so_far = self.decoder.reported if self.finished is None else None
+        so_far = None if so_far is None else believed(so_far)
+        if so_far is None:
+            return Usage(prompt, self.estimated_tokens)
+        output = max(so_far.output, self.estimated_tokens)
+        return Usage(so_far.input or prompt, output, so_far.cached_input, so_far.reasoning)
 
     def _finish(self, finished: Finished) -> Finished:
         """The answer's end with the usage that is believed, and with what it costs."""
@@ -242,7 +226,7 @@ class Relay(msgspec.Struct, eq=False):
         return finished if self.priced is None else self.priced(finished)
 
     def _commit(self, events: list[StreamEvent]) -> bytes:
-        """Hold the events back, or begin to speak."""
+        """Hold the events back, or pass the first on."""
         if self.whole:
             if self.finished is not None:
                 self._check_empty()
@@ -329,7 +313,7 @@ class Relay(msgspec.Struct, eq=False):
 
 
 def _trailing_space(text: str) -> str:
-    """What a prefill has to do without (`sluice.model.chat.continued`): the model is expected to say it again."""
+    """What a prefill has to do without (`sluice.model.chat.continued`): the model is expected to repeat it."""
     return text[len(text.rstrip()) :]
 
 

@@ -8,38 +8,23 @@ set back to 0 whenever a phase with another deadline begins (progress only moves
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from sluice.aio.scope import Scope
-from sluice.backends.transport import UpstreamResponse
 from sluice.errors import BadRequest, GatewayError, Unavailable
 from sluice.frontends import Answer, Encoder
 from sluice.model.chat import Thought
 from sluice.model.events import Finished, StreamEvent, TextDelta
-from sluice.proxy.attempt import Attempt
+from sluice.proxy.attempt import Answering
 from sluice.proxy.call import ENDS, Call
-from sluice.proxy.relay import Relay
+from sluice.proxy.deadlines import end_if_late
 from sluice.proxy.writer import ResponseWriter
 
 LOOK = 0.25
 """Seconds between two looks at a call at most: what begins outside of it (a client that stops reading) is
 seen by then."""
-
-
-class Answering(Protocol):
-    """An attempt whose answer is coming (`sluice.proxy.reader.AnswerReader`). `task` is its own, where two
-    attempts race."""
-
-    attempt: Attempt
-    response: UpstreamResponse
-    relay: Relay
-    task: "asyncio.Task[Any] | None"
-
-    def tick(self, now: float) -> float:
-        """End it where it is late. Returns when its next deadline is, as things stand."""
-        ...
 
 
 class CallRun(msgspec.Struct, eq=False):
@@ -154,7 +139,7 @@ class CallRun(msgspec.Struct, eq=False):
         """Answer the call without asking a target, for an interceptor. `events` are a whole answer, from
         `Started` to `Finished`.
 
-        Raises BadRequest where the caller asked for several choices.
+        Raises BadRequest where the caller wants several choices, ValueError where another answer has begun.
         """
         call, finished = self.call, events[-1]
         if type(finished) is not Finished:
@@ -228,7 +213,7 @@ class CallRun(msgspec.Struct, eq=False):
                 writer.abort()
             return
         for answer in self.reading:
-            self.due = min(self.due, answer.tick(now))
+            self.due = min(self.due, end_if_late(answer, now))
         heartbeat = self.call.route.config.heartbeat
         if heartbeat and self.call.chat.stream:
             silent_since = max(writer.last_write, self.call.received)

@@ -18,8 +18,9 @@ from sluice.model.events import Finished
 from sluice.pricing.prices import cost, price_at
 from sluice.proxy.attempt import NOTHING, Attempt
 from sluice.proxy.call import LARGE, Call
+from sluice.proxy.deadlines import BodyLingers
 from sluice.proxy.outcome import OUTCOMES, Bookkeeper, count_oddities, refused, secrets_of
-from sluice.proxy.reader import AnswerReader, AttemptReader, Beside, BodyLingers
+from sluice.proxy.reader import AnswerReader, AttemptReader, Beside
 from sluice.proxy.run import CallRun
 from sluice.proxy.target import Target
 from sluice.wire.forwarding import forwarded, with_forwarded
@@ -32,7 +33,7 @@ COST = "x-sluice-cost-usd"
 
 
 class Sender:
-    """Makes attempts. `tells_cost`: callers are told what their calls cost.
+    """Makes attempts. `tells_cost`: answers say what their call costs.
 
     `clock` monotonic and `wall` since the epoch, in seconds.
     """
@@ -55,7 +56,7 @@ class Sender:
         self._price = self._with_cost if tells_cost else None
 
     def attempt(self, run: CallRun, target: Target, chat: ChatRequest, *, last: bool, prefilled: bool = False) -> Attempting:
-        """Ask one target. The target's breaker knows at once: while the limits are asked for, no other call is let through
+        """Ask one target. The target's breaker knows at once: while the limits are looked at, no other call is let through
         beside this one. Raises UpstreamError (NoRoom among them), BadRequest where the target's dialect cannot say it.
         """
         attempt = Attempt(target, self._clock(), probe=target.health.begin())
@@ -102,7 +103,7 @@ class Sender:
             call.series.request_overhead.observe(attempt.started - call.received)
         call.attempts.append(attempt)
         call.phase = "connecting"
-        if run.won is not None:  # only one of several has to be told apart
+        if run.won is not None:  # which of the two has won is known by its task
             reader.task = asyncio.current_task()
         if timeouts.total is not None:
             connect, headers = min(connect, timeouts.total), min(headers, timeouts.total)

@@ -27,7 +27,7 @@ def _backends_own(*, verbatim: bool = False) -> Decoder:
 
 
 class Target(msgspec.Struct, frozen=True, eq=False):
-    """One model of one upstream, ready to be asked. `label` is "upstream/model"."""
+    """One model of one upstream, ready for requests. `label` is "upstream/model"."""
 
     label: str
     upstream: str
@@ -42,12 +42,12 @@ class Target(msgspec.Struct, frozen=True, eq=False):
     prices: tuple[Dated, ...] = ()  # the latest first; empty: nobody knows what it costs
     passes_on: str | None = None  # the client dialect whose callers get its frames as they came
     fit: Callable[[ChatRequest], ChatRequest] | None = None  # a request as this target takes it; None: it takes all of them
-    whole: AnswersWhole | None = None  # how it is asked for an answer in one piece; None: it is always asked for a stream
+    whole: AnswersWhole | None = None  # how it answers in one piece; None: it always streams
     max_before_content: int = 1 << 20  # bytes
     max_answer: int = 64 << 20
     forward: Allowed = {}  # the caller's headers that it gets
     shown: str = ""  # its label as callers see it; "": they do not
-    attribution: tuple[tuple[str, str], ...] = ()  # headers that name it where it is asked first, and has answered
+    attribution: tuple[tuple[str, str], ...] = ()  # headers that name it where it is the first, and has answered
     answered: Value | None = None  # counts the calls whose content came from it, in its place in its alias
     decoder: Callable[..., Decoder] = _backends_own  # of its streams: the backend's, or with the alias's stages behind it
 

@@ -1,0 +1,53 @@
+"""The deadlines of an attempt whose answer is coming: which one holds now, and what is raised when it has passed."""
+
+import math
+from collections.abc import Callable
+
+from sluice.backends.transport import UpstreamResponse
+from sluice.errors import UpstreamError
+from sluice.proxy.attempt import Answering
+
+LINGER = 0.25
+"""Seconds that an upstream may take to end its body after the answer is complete; then the connection is closed."""
+
+
+class BodyLingers(Exception):
+    """The answer is complete, but its upstream does not end the body."""
+
+
+def end_if_late(answer: Answering, now: float) -> float:
+    """End the attempt where one of its deadlines has passed. Returns when the next one is, as things stand."""
+    relay, attempt, response = answer.relay, answer.attempt, answer.response
+    timeouts = attempt.target.timeouts
+    if answer.complete_at:
+        return _end(response, answer.complete_at + LINGER, now, BodyLingers)
+    total = math.inf
+    if timeouts.total is not None:
+        total = _end(response, attempt.started + timeouts.total, now, _late_total)
+    if attempt.whole is not None and response.status // 100 == 2 and not _is_stream(response):
+        return min(total, _end(response, attempt.started + timeouts.whole, now, _late_total))
+    if relay.first_content_at:
+        return min(total, _end(response, relay.content_at + timeouts.idle, now, _late_next))
+    return min(total, _end(response, relay.content_at + timeouts.first_token, now, _late_first))
+
+
+def _end(response: UpstreamResponse, deadline: float, now: float, error: Callable[[], Exception]) -> float:
+    if now > deadline:
+        response.abort(error())
+    return deadline
+
+
+def _is_stream(response: UpstreamResponse) -> bool:
+    return response.headers.get("content-type", "").startswith("text/event-stream")
+
+
+def _late_total() -> Exception:
+    return UpstreamError("total_timeout", "The upstream took too long for its answer")
+
+
+def _late_first() -> Exception:
+    return UpstreamError("first_token_timeout", "The upstream sent no token in time")
+
+
+def _late_next() -> Exception:
+    return UpstreamError("idle_timeout", "The upstream stopped sending")
