@@ -217,7 +217,7 @@ async def test_a_client_that_reads_nothing_is_closed_and_is_not_its_upstream_s_s
     await ticked(scene, 2)
     await over(task)
     assert (call.end, call.attempts[0].outcome) == ("slow_reader", "abandoned")
-    assert scene.targets[0].health.well()
+    assert scene.targets[0].health.healthy()
 
 
 async def test_a_client_that_read_nothing_for_a_moment_costs_its_upstream_nothing() -> None:

@@ -186,7 +186,7 @@ async def test_a_stage_ends_an_answer_in_band_and_the_target_is_not_at_fault() -
     assert [line["type"] for line in scene.client.lines] == ["start", "token", "token", "token", "error"]
     assert scene.client.lines[-1]["code"] == "guarded"
     assert (call.end, call.attempts[0].outcome) == ("upstream_error", "abandoned")
-    assert scene.targets[0].health.well()
+    assert scene.targets[0].health.healthy()
     assert scene.world.open == 0
 
 
