@@ -208,7 +208,7 @@ async def _serve(loaded: Loaded, worker: Worker | None) -> int:
                 gc.set_threshold(20_000, 20, 100)  # calls leave no cycles behind: the default looks after every second one
                 gateway.state.metrics.child("worker").set(number)
                 if worker is not None:
-                    _tell(worker, LISTENS)
+                    _report(worker, LISTENS)
                 if gateway.state.places.clients < config.max_connections:
                     fits, files = gateway.state.places.clients, limit_of_files()
                     log.warning("max_connections", configured=config.max_connections, used=fits, open_files=files)
