@@ -75,7 +75,8 @@ class _Ids:
     def message(self, message: Message) -> Message:
         if message.tool_calls:
             fresh = self.calls([call.id for call in message.tool_calls])
-            calls = [ToolCall(id, call.name, call.arguments) for call, id in zip(message.tool_calls, fresh, strict=True)]
+            pairs = zip(message.tool_calls, fresh, strict=True)
+            calls = [ToolCall(id, call.name, call.arguments, call.signature) for call, id in pairs]
             return msgspec.structs.replace(message, tool_calls=tuple(calls))
         if message.role == "tool":
             id = self.result(message.tool_call_id)

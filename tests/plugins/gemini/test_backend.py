@@ -9,6 +9,8 @@ import pytest
 
 from sluice.config.types import Secret
 from sluice.errors import BadRequest, UpstreamError, UpstreamErrorKind
+from sluice.frontends import Answer
+from sluice.frontends.openai.dialect import OpenAI as Frontend
 from sluice.model.chat import ChatRequest, Image, Message, Other, Part, Reasoning, Role, Sampling, Text, Thought, Tool, ToolCall
 from sluice.model.events import (
     Finished,
@@ -325,6 +327,28 @@ def test_every_stream_however_it_is_cut(name: str) -> None:
         got, error = fed(reads)
         assert got == events
         assert (error and error.kind) == kind
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_calls_signature_comes_back_through_a_client_of_openais_dialect(stream: bool) -> None:
+    events, _ = fed([(GOLDEN / "tools.sse").read_bytes()])
+    encoder = Frontend().encoder(
+        ChatRequest("openai", "a", (), stream=stream), Answer("req-1", "a", 1790000000), verbatim=False
+    )
+    out = encoder.encode(events)
+    if stream:
+        chunks = [json.loads(frame[6:]) for frame in out.split(b"\n\n") if frame[:7] == b"data: {"]
+        calls = [call for chunk in chunks for call in chunk["choices"][0]["delta"].get("tool_calls", ()) if "id" in call]
+        for call in calls:
+            del call["index"]
+    else:
+        calls = json.loads(out)["choices"][0]["message"]["tool_calls"]
+    assert calls[0]["extra_content"] == {"google": {"thought_signature": "c2ln"}}
+    assert "extra_content" not in calls[1]
+    wire = {"model": "a", "messages": [{"role": "user", "content": "?"}, {"role": "assistant", "tool_calls": calls}]}
+    chat = Frontend().parse(msgspec.json.encode(wire), {})
+    sent = msgspec.json.decode(Gemini().request(chat, "gemini-2.5-flash").body)
+    assert [part.get("thoughtSignature") for part in sent["contents"][1]["parts"]] == ["c2ln", None]
 
 
 def test_arguments_in_pieces_become_one_object() -> None:

@@ -40,6 +40,13 @@ DONE = b"data: [DONE]\n\n"
 _json = msgspec.json.Encoder().encode
 
 
+def sealed(call: ToolCallStarted) -> dict[str, Any]:
+    """Google's signature of a call, where Google's own OpenAI endpoint has it: clients send calls back as they came.
+
+    https://ai.google.dev/gemini-api/docs/thought-signatures"""
+    return {"extra_content": {"google": {"thought_signature": call.signature}}} if call.signature else {}
+
+
 def usage_object(usage: Usage) -> dict[str, Any]:
     """OpenAI's `usage`."""
     return {
@@ -219,7 +226,7 @@ class Chunks(_Events):
     def _call(self, event: ToolCallStarted) -> bytes:
         index = self._calls[event.index] = len(self._calls)
         function = {"name": event.name, "arguments": ""}
-        call = {"index": index, "id": event.id or new_call_id(), "type": "function", "function": function}
+        call = {"index": index, "id": event.id or new_call_id(), "type": "function", "function": function, **sealed(event)}
         return self._delta({"tool_calls": [call]})
 
     def _delta(self, delta: dict[str, Any], reason: str | None = None) -> bytes:

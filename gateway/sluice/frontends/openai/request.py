@@ -48,6 +48,7 @@ class _ToolCall(msgspec.Struct, gc=False):
     id: str
     function: _Function | None = None
     type: str = "function"
+    extra_content: Any = None
 
 
 class _Message(msgspec.Struct):
@@ -446,6 +447,9 @@ def _call(call: _ToolCall, at: str) -> ToolCall:
         if call.type == "function":
             raise _bad(f"{at}.function", "is required")
         return ToolCall(call.id, call.type, "{}")
+    match call.extra_content:
+        case {"google": {"thought_signature": str(signature)}}:
+            return ToolCall(call.id, call.function.name, call.function.arguments, signature)
     return ToolCall(call.id, call.function.name, call.function.arguments)
 
 

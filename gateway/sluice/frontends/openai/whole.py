@@ -14,7 +14,7 @@ import msgspec
 
 from sluice.errors import GatewayError
 from sluice.frontends import Answer
-from sluice.frontends.openai.chunks import usage_object
+from sluice.frontends.openai.chunks import sealed, usage_object
 from sluice.frontends.openai.deltas import joined, merge
 from sluice.frontends.openai.errors import error_object
 from sluice.frontends.openai.reasoning import reasoning_details, thinking_blocks
@@ -125,7 +125,7 @@ class Whole(_Completion):
 
 def _call(call: ToolCallStarted, arguments: list[str]) -> dict[str, Any]:
     function = {"name": call.name, "arguments": "".join(arguments)}
-    return {"id": call.id or new_call_id(), "type": "function", "function": function}
+    return {"id": call.id or new_call_id(), "type": "function", "function": function, **sealed(call)}
 
 
 class Accumulated(_Completion):
