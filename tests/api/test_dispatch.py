@@ -8,6 +8,7 @@ import pytest
 from tests.api.serving import CONFIG, KEY, PAGE, FakeRequest, served
 
 MESSAGES = {"model": "chat", "messages": [{"role": "user", "content": "tokens=2 gap_us=0"}]}
+SHOWN = ("/v1/chat/completions", "/v1/embeddings", "/v1/models", "/v1/chat/stream", "/v1/chat", "/v1/openapi.json")
 TURN = {"sessionId": "s", "message": "hi"}
 
 
@@ -99,7 +100,7 @@ async def test_an_unknown_path_is_told_in_the_shape_of_who_claims_it(path: str, 
         assert request.status == 404
         assert of_openai(request.json) is openai
         text = request.json["error"]["message"] if openai else request.json["reason"]
-        assert text.endswith("Served are /v1/chat/completions, /v1/models, /v1/chat/stream, /v1/chat, /v1/openapi.json")
+        assert text.endswith(f"Served are {', '.join(SHOWN)}")
         assert api.log[-1]["route"] == "other"
 
 

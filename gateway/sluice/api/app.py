@@ -17,6 +17,7 @@ from sluice.api.calls import CallEntry, Calls
 from sluice.api.cors import Cors
 from sluice.api.endpoints import Endpoints
 from sluice.api.openapi import document
+from sluice.api.operations import OperationCalls
 from sluice.api.probes import Probes
 from sluice.api.refusals import Plain, Refusals
 from sluice.api.request import Request
@@ -144,13 +145,14 @@ class Answers:
             write_idle=float(runtime.config.server.write_idle),
         )
         self._calls = Calls(runtime, callers, bodies, refusals, streams)
+        self._operations = OperationCalls(runtime, callers, bodies, refusals, streams)
         self._resuming = Resuming(callers, streams, runtime.records)
         self._endpoints = Endpoints(runtime, callers, bodies)
 
     def __call__(self, frontend: Frontend, route: Route, place: Place) -> Handler:
         match route:
             case CallRoute():
-                return self._calls.entry(frontend, route)
+                return (self._operations if route.operation else self._calls).entry(frontend, route)
             case ResumeRoute():
                 return self._resuming.handler(frontend, place)
             case _:

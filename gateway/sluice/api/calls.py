@@ -22,13 +22,14 @@ from sluice.wire.forwarding import own_lines
 
 
 class CallEntry(msgspec.Struct, frozen=True, eq=False):
-    """A route of calls, and who answers them. `hidden`: names in the query that may hold a key."""
+    """A route of calls, and who answers them. `hidden`: names in the query that may hold a key. `operation`: "" is a chat."""
 
     frontend: Frontend
     parse: Parse
     prepare: Prepare | None
     hidden: tuple[str, ...]
     answer: "Callable[[Request, str, CallEntry], Awaitable[None]]"
+    operation: str = ""
 
     def __call__(self, request: Request, request_id: str) -> Awaitable[None]:
         return self.answer(request, request_id, self)
@@ -49,7 +50,8 @@ class Calls:
         self._finished = runtime.records.finished
 
     def entry(self, frontend: Frontend, route: CallRoute) -> CallEntry:
-        return CallEntry(frontend, route.parse, route.prepare, frontend.credential_parameters, self.answer)
+        hidden = frontend.credential_parameters
+        return CallEntry(frontend, route.parse, route.prepare, hidden, self.answer, route.operation)
 
     async def answer(self, request: Request, request_id: str, entry: CallEntry) -> None:
         """Answer one call, or refuse it."""

@@ -131,14 +131,8 @@ class Backend(Protocol):
         ...
 
 
-@runtime_checkable
-class AnswersWhole(Protocol):
-    """A backend that can also ask for an answer in one piece, which is passed on as it came (to its own dialect only)."""
-
-    @property
-    def always_stream(self) -> bool:
-        """It is not to."""
-        ...
+class Operation(Protocol):
+    """How a backend asks for an answer in one piece, which is passed on as it came, to its own dialect only."""
 
     def whole_request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
         """The request as its caller made it, who wants no stream and speaks this dialect."""
@@ -146,6 +140,25 @@ class AnswersWhole(Protocol):
 
     def whole_decoder(self) -> Decoder:
         """Yields the events of the answer and then its Verbatim, `whole`; or those of a stream, where one came nevertheless."""
+        ...
+
+
+@runtime_checkable
+class AnswersWhole(Operation, Protocol):
+    """A backend that can be asked for chats so."""
+
+    @property
+    def always_stream(self) -> bool:
+        """It is not to."""
+        ...
+
+
+@runtime_checkable
+class CarriesOperations(Protocol):
+    """A backend that carries other operations than chat."""
+
+    def operation(self, name: str, dialect: str) -> Operation | None:
+        """The operation called `name` ("embeddings") for callers of this dialect; None where it is not carried."""
         ...
 
 
@@ -158,8 +171,10 @@ __all__ = [
     "GROUP",
     "AnswersWhole",
     "Backend",
+    "CarriesOperations",
     "Decoder",
     "Headers",
+    "Operation",
     "UpstreamRequest",
     "default_output",
     "find_backend",

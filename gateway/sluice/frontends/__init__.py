@@ -113,7 +113,8 @@ Prepare = Callable[[ChatRequest, AliasTerms], ChatRequest]
 
 
 class CallRoute(msgspec.Struct, frozen=True, kw_only=True):
-    """A POST that is a call. `also`: other names of its path.
+    """A POST that is a call. `also`: other names of its path. `operation`: what is asked of upstreams, where that is no chat;
+    `parse` then gives an OperationRequest, and the answer is an upstream's own, which speaks the frontend's `dialect`.
 
     In a path `{name}` is a parameter, one segment or a part of one; `{+name}` may hold slashes (RFC 6570 3.2.3).
     """
@@ -122,6 +123,7 @@ class CallRoute(msgspec.Struct, frozen=True, kw_only=True):
     parse: Parse
     also: tuple[str, ...] = ()
     prepare: Prepare | None = None
+    operation: str = ""
 
     methods: ClassVar[tuple[str, ...]] = ("POST",)
 

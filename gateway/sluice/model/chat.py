@@ -5,7 +5,7 @@ starts from `wire` (the caller's own JSON object), so that unknown fields pass t
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
@@ -118,6 +118,9 @@ class Reasoning(msgspec.Struct, frozen=True, gc=False):
     budget: int | None = None
 
 
+TOKENS_OF_AN_IMAGE = 1000
+
+
 class ChatRequest(msgspec.Struct):
     """One call. `model` is the alias as the caller wrote it, None for the key's default.
 
@@ -151,6 +154,18 @@ class ChatRequest(msgspec.Struct):
     cache: Cache | None = None
     only_texts: bool = False
 
+    generates: ClassVar[bool] = True
+    """Its answer has tokens of its own, which limits reserve."""
+
+    def estimated_tokens(self) -> int:
+        """About how many tokens the prompt has: a quarter of its UTF-8 bytes, and what an image usually costs."""
+        messages = self.messages
+        size = sum(
+            text_size(message.text) + sum(text_size(call.arguments) for call in message.tool_calls) for message in messages
+        )
+        images = sum(isinstance(part, Image) for message in messages for part in message.parts)
+        return size // 4 + TOKENS_OF_AN_IMAGE * images
+
 
 def continued(chat: ChatRequest, answer: str) -> ChatRequest:
     """The same request with the assistant's partial answer as the last message, for a model to continue it (prefill).
@@ -177,14 +192,7 @@ def with_messages(chat: ChatRequest, messages: Sequence[Message]) -> ChatRequest
     return msgspec.structs.replace(chat, messages=tuple(messages), wire=None, body=b"", only_texts=False)
 
 
-def estimated_tokens(chat: ChatRequest) -> int:
-    """About how many tokens the prompt has: a quarter of its UTF-8 bytes, and what an image usually costs."""
-    size = sum(_size(message.text) + sum(_size(call.arguments) for call in message.tool_calls) for message in chat.messages)
-    images = sum(isinstance(part, Image) for message in chat.messages for part in message.parts)
-    return size // 4 + 1000 * images
-
-
-def _size(text: str) -> int:
+def text_size(text: str) -> int:
     """UTF-8 bytes: beyond ASCII a character is more of a token."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 

@@ -16,7 +16,7 @@ from sluice.config.types import Budget, CallLimits, windows_of
 from sluice.config.types import Limit as LimitConfig
 from sluice.limits import Claim, Level, Limit, Slot, Verdict
 from sluice.limits.bucket import rule_of
-from sluice.model.chat import ChatRequest, estimated_tokens
+from sluice.model.chat import ChatRequest
 from sluice.model.events import Usage
 from sluice.policies.budgets import Mark, budget_claims, budget_prefix, soft_marks
 from sluice.pricing.prices import cost, price_at
@@ -161,8 +161,9 @@ def reserved(chat: ChatRequest, targets: Iterable[Target], output: int, wall: fl
     The longest answer is the caller's maximum. Without one (a maximum of zero or less counts as none: providers refuse or
     ignore it) it is `output` tokens, or the maximum that the target's backend then sends, if that is more.
     """
-    prompt = estimated_tokens(chat)
+    prompt = chat.estimated_tokens()
     maximum = max_output(chat)
+    output = output if chat.generates else 0
     tokens, money = prompt + (maximum or output), 0.0
     for target in targets:
         usage = Usage(prompt, maximum or default_output(output, target.backend))

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from sluice.backends.protocol import AnswersWhole
+from sluice.backends.protocol import Operation
 from sluice.backends.transport import UpstreamResponse
 from sluice.model.events import Usage
 from sluice.proxy.relay import Relay
@@ -31,7 +31,7 @@ class Attempt(msgspec.Struct, eq=False):
     characters: int = 0
     model: str = ""
     cost: float | None = None
-    whole: AnswersWhole | None = None  # the upstream was to answer in one piece
+    whole: Operation | None = None  # the upstream was to answer in one piece
     provider_id: str = ""  # the provider's own id of the request
     probe: int = 0  # its number among its target's, where it finds out whether the target is healthy again
 

@@ -15,6 +15,8 @@ def estimated_output(text: str, characters: int, pieces: int) -> int:
     tokens of a text begin a word), and they are no longer than tokens are. Else a token per four bytes of
     UTF-8.
     """
+    if not characters:  # vectors, and the like
+        return 0
     size = characters + (0 if text.isascii() else len(text.encode("utf-8", "replace")) - len(text))
     if size <= LONGEST_TOKEN * pieces and _is_token_by_token(text[:SAMPLE], characters, pieces):
         return pieces

@@ -51,12 +51,16 @@ def _link(interceptor: Interceptor, following: Next) -> Next:
 
 
 def by_alias(kinds: Mapping[str, Iterable[InterceptorKind]], ask: Next) -> Next:
-    """`ask` with the interceptors of each call's alias around it. Without any it is `ask` itself."""
+    """`ask` with the interceptors of each chat's alias around it. Without any it is `ask` itself.
+
+    Other operations pass none: their requests have no messages to look at, and their answers no events.
+    """
     composed = {alias: compose([kind.interceptor() for kind in of_alias], ask) for alias, of_alias in kinds.items()}
     if not composed:
         return ask
 
     def route(run: CallRun) -> Coroutine[Any, Any, None]:
-        return composed.get(run.call.route.name, ask)(run)
+        call = run.call
+        return (composed.get(call.route.name, ask) if call.chat.generates else ask)(run)
 
     return route

@@ -8,7 +8,7 @@ from sluice.aio.deferred import Schedule, at_once
 from sluice.backends.protocol import Backend, Decoder
 from sluice.backends.transport import UpstreamResponse
 from sluice.errors import NoRoom, StaleConnection, UpstreamError, UpstreamErrorKind
-from sluice.model.chat import ChatRequest, estimated_tokens
+from sluice.model.chat import ChatRequest
 from sluice.model.events import Usage
 from sluice.pricing.prices import cost, price_at
 from sluice.proxy.attempt import NOTHING, Attempt
@@ -56,9 +56,9 @@ class Bookkeeper:
             if relay.usage_refused:
                 attempt.target.series.usage_refused.inc()
             attempt.usage = usage = relay.usage
-            used = relay.used(estimated_tokens(chat)) if usage is None else usage
+            used = relay.used(chat.estimated_tokens()) if usage is None else usage
         elif attempt.whole is not None and attempt.outcome in UNSEEN:
-            used = Usage(estimated_tokens(chat), 0)
+            used = Usage(chat.estimated_tokens(), 0)
         if used is not NOTHING:
             attempt.used = used
             price = price_at(attempt.target.prices, self._wall())

@@ -6,7 +6,7 @@ from typing import Any, cast
 import msgspec
 from msgspec.structs import force_setattr
 
-from sluice.backends.protocol import AnswersWhole, Backend, Decoder
+from sluice.backends.protocol import Backend, Decoder, Operation
 from sluice.backends.transport import Transport
 from sluice.config.types import Alias, Timeouts
 from sluice.config.types import Target as TargetConfig
@@ -42,7 +42,7 @@ class Target(msgspec.Struct, frozen=True, eq=False):
     prices: tuple[Dated, ...] = ()  # the latest first; empty: nobody knows what it costs
     passes_on: str | None = None  # the client dialect whose callers get its frames as they came
     fit: Callable[[ChatRequest], ChatRequest] | None = None  # a request as this target takes it; None: it takes all of them
-    whole: AnswersWhole | None = None  # how it answers in one piece; None: it always streams
+    whole: Operation | None = None  # how it answers in one piece; None: it always streams
     max_before_content: int = 1 << 20  # bytes
     max_answer: int = 64 << 20
     forward: Allowed = {}  # the caller's headers that it gets

@@ -12,7 +12,7 @@ import msgspec
 
 from sluice.config.types import Strategy
 from sluice.config.types import Target as TargetConfig
-from sluice.model.chat import ChatRequest, Image, estimated_tokens
+from sluice.model.chat import ChatRequest, Image
 from sluice.routing.health import Health, Load
 
 
@@ -91,7 +91,7 @@ def asked_of(chat: ChatRequest, key: str = "", tenant: str = "", headers: Mappin
         headers=headers or {},
         vision=any(isinstance(part, Image) for message in chat.messages for part in message.parts),
         tools=bool(chat.tools),
-        tokens=estimated_tokens(chat),
+        tokens=chat.estimated_tokens(),
     )
 
 

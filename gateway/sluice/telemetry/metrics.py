@@ -53,6 +53,9 @@ class Spec(msgspec.Struct, frozen=True):
 
 TABLE: Mapping[str, Spec] = {
     "requests": Spec("counter", ("frontend", "alias", "code"), "Answered requests, by status class"),
+    "operation_requests": Spec(
+        "counter", ("operation", "frontend", "code"), "Answered requests of other operations than chat, which requests has, too"
+    ),
     "key_requests": Spec("counter", ("key", "code"), "Answered requests by key, where metrics.key_label is set"),
     "request_duration_seconds": Spec("histogram", ("frontend", "alias"), "Request accepted to last byte", DURATION),
     "time_to_first_token_seconds": Spec(

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from sluice.backends.protocol import Decoder, Headers, UpstreamRequest
+from sluice.backends.protocol import Decoder, Headers, Operation, UpstreamRequest
 from sluice.backends.transport import Transport
 from sluice.config.types import Bytes, Secret
 from sluice.errors import BadRequest, UpstreamError
@@ -27,6 +27,7 @@ from sluice.wire.sse import EventStream
 from sluice.wire.upstream_errors import upstream_error
 from sluice_plugins.decoding import MAX_EVENT
 from sluice_plugins.openai.document import DocumentDecoder
+from sluice_plugins.openai.embeddings import Embeddings
 from sluice_plugins.openai.stream import ChunkDecoder
 from sluice_plugins.tool_ids import fitted_ids, fitted_wire_ids
 from sluice_plugins.translation import check_endpoint
@@ -90,6 +91,11 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     def whole_decoder(self) -> Decoder:
         return DocumentDecoder(strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop)
+
+    def operation(self, name: str, dialect: str) -> Operation | None:
+        if name != "embeddings" or dialect != self.dialect:
+            return None
+        return Embeddings(endpoint(self.base_url, "/embeddings", self.endings), self._whole_headers)
 
     def decoder(self, *, verbatim: bool = False) -> Decoder:
         return ChunkDecoder(verbatim, self.strict, EventStream(self.max_event), self.keep_stop, self.usage_is_end)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from sluice.errors import GatewayError
 from sluice.frontends import Answer, CallRoute, Encoder, Endpoint, Frontend, RequestHead, ResumeRoute, Route
 from sluice.frontends.openai.chunks import Chunks, PassedOn, Renamed
+from sluice.frontends.openai.embeddings import embeddings
 from sluice.frontends.openai.errors import error_object
 from sluice.frontends.openai.models import model, models
 from sluice.frontends.openai.request import chat_of
@@ -40,6 +41,7 @@ class OpenAI(Frontend):
         return (
             CallRoute(path=completions, also=short, parse=self.parse),
             ResumeRoute(path=completions, also=short),
+            CallRoute(path="/v1/embeddings", also=("/embeddings",), parse=embeddings, operation="embeddings"),
             Endpoint(path="/v1/models", also=("/models",), answer=models),
             Endpoint(path="/v1/models/{+model}", also=("/models/{+model}",), answer=model),
         )

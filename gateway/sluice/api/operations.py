@@ -1,0 +1,60 @@
+"""Calls of other operations than chat: answered as chats are, by those of an alias's targets that carry the operation."""
+
+from typing import Any, cast
+
+import msgspec
+
+from sluice.api.bodies import Bodies
+from sluice.api.callers import Callers
+from sluice.api.calls import CallEntry, Calls
+from sluice.api.refusals import Refusals
+from sluice.api.request import Request
+from sluice.errors import BadRequest
+from sluice.identity.principal import Principal
+from sluice.model.chat import ChatRequest
+from sluice.model.operations import OperationRequest
+from sluice.proxy.call import Call
+from sluice.proxy.operations import route_for
+from sluice.proxy.target import Route
+from sluice.resume.streams import ResumableStreams
+from sluice.routing.strategies import NOTHING, asked_of
+from sluice.runtime.snapshot import Snapshot
+
+
+class OperationCalls(Calls):
+    """Those of one operation."""
+
+    def __init__(
+        self, runtime: Snapshot, callers: Callers, bodies: Bodies, refusals: Refusals, streams: ResumableStreams
+    ) -> None:
+        super().__init__(runtime, callers, bodies, refusals, streams)
+        self._count: Any = runtime.metrics.child
+        self._routes: dict[tuple[str, str, str], Route | None] = {}
+
+    async def answer(self, request: Request, request_id: str, entry: CallEntry) -> None:
+        try:
+            await super().answer(request, request_id, entry)
+        finally:
+            if request.status:
+                code = f"{request.status // 100}xx"
+                self._count("operation_requests", entry.operation, entry.frontend.name, code).inc()
+
+    def _call(self, chat: ChatRequest, request: Request, request_id: str, entry: CallEntry, principal: Principal) -> Call:
+        """Raises BadRequest where no target of the alias carries the operation."""
+        call = super()._call(chat, request, request_id, entry, principal)
+        call.route = route = self._route(call.route, entry)
+        call.asked = NOTHING
+        if not route.plain:
+            asked = asked_of(chat, principal.key_id, principal.tenant, request.headers)
+            call.asked = msgspec.structs.replace(asked, tokens=cast(OperationRequest, chat).longest)
+        return call
+
+    def _route(self, route: Route, entry: CallEntry) -> Route:
+        name = (route.name, entry.operation, entry.frontend.dialect)
+        if name not in self._routes:
+            self._routes[name] = route_for(route, entry.operation, entry.frontend.dialect)
+        found = self._routes[name]
+        if found is None:
+            message = f"No upstream of this model carries {entry.operation}"
+            raise BadRequest(message, param="model", code="unsupported_operation")
+        return found

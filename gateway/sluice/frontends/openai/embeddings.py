@@ -1,0 +1,123 @@
+"""The request of `POST /v1/embeddings`. Its answer is an upstream's own.
+
+Only what limits and routes need is looked at: the model, and how many tokens there are to be read. Lists of tokens may be long
+(LangChain sends a thousand chunks of a document so), so they are counted without being made into numbers.
+
+Standard: https://platform.openai.com/docs/api-reference/embeddings/create
+"""
+
+import re
+from typing import Any
+
+import msgspec
+
+from sluice.errors import BadRequest
+from sluice.frontends import RequestHead
+from sluice.model.chat import TOKENS_OF_AN_IMAGE, text_size
+from sluice.model.operations import OperationRequest
+from sluice.wire.jsontext import judged_object, plain_object
+
+SHORT = 32 << 10
+"""Bytes of a body whose lists of tokens may be made into numbers."""
+KINDS = "must be a string, a list of strings, a list of tokens (whole numbers) or a list of such lists"
+_TOKENS = re.compile(rb"\[[\[\]0-9,\s]*\]").fullmatch
+
+
+class _Input(msgspec.Struct, gc=False):
+    input: msgspec.Raw = msgspec.Raw(b"")
+
+
+_input_of = msgspec.json.Decoder(_Input).decode
+_lists_of = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def embeddings(body: bytes, head: RequestHead) -> OperationRequest:
+    wire, sizes, plain = (_long_lists(body) if len(body) > SHORT else None) or _any(body)
+    model = wire.get("model")
+    if not (model is None or isinstance(model, str)) or model == "":
+        raise BadRequest("model: must be a string that names a model", param="model")
+    return OperationRequest(
+        "openai",
+        model,
+        (),
+        stream=False,
+        wire=wire,
+        body=body if plain else b"",
+        operation="embeddings",
+        tokens=sum(sizes),
+        longest=max(sizes),
+    )
+
+
+Read = tuple[dict[str, Any], list[int], bool]
+"""The object, about how many tokens each of its inputs has, and whether its names have no escapes."""
+
+
+def _any(body: bytes) -> Read:
+    wire = plain_object(body)
+    plain = wire is not None
+    wire = judged_object(body) if wire is None else wire
+    given = wire.get("input")
+    if given is None:
+        raise _refused(KINDS if "input" in wire else "is required")
+    if not isinstance(given, list) or _is_tokens(given):
+        return wire, [_size(given)], plain
+    return wire, [_size(item) for item in given] or [_size(given)], plain
+
+
+def _size(item: object) -> int:
+    """About how many tokens one input has. Vendors' own objects (pictures at Jina and Voyage) are for them to judge."""
+    match item:
+        case str():
+            return text_size(item) // 4
+        case []:
+            raise _refused("must not be empty")
+        case list() if _is_tokens(item):
+            return len(item)
+        case {"text": str(text)}:
+            return text_size(text) // 4
+        case dict():
+            return TOKENS_OF_AN_IMAGE
+        case _:
+            raise _refused(KINDS)
+
+
+def _is_tokens(item: list[Any]) -> bool:
+    return bool(item) and all(type(token) is int and token >= 0 for token in item)
+
+
+# --- long lists of tokens
+
+
+def _long_lists(body: bytes) -> Read | None:
+    """What `_any` gives, with the input as its text; None for another input. All but the input is judged as any body is,
+    with a 0 in its place."""
+    try:
+        given = bytes(_input_of(body).input)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if not _TOKENS(given):
+        return None
+    at = body.find(given)
+    rest = b"%b0%b" % (body[:at], body[at + len(given) :])
+    wire = plain_object(rest)
+    plain = wire is not None
+    wire = judged_object(rest) if wire is None else wire
+    if wire.get("input") != 0:  # these bytes stand elsewhere, too
+        return None
+    wire["input"] = msgspec.Raw(given)
+    return wire, _counts(given), plain
+
+
+def _counts(given: bytes) -> list[int]:
+    lists = [bytes(item) for item in _lists_of(given)] if given[1:].lstrip().startswith(b"[") else [given]
+    for item in lists:
+        if not item.startswith(b"[") or b"[" in item[1:]:
+            raise _refused(KINDS)
+        if not item[1:-1].strip():
+            raise _refused("must not be empty")
+    return [item.count(b",") + 1 for item in lists]
+
+
+def _refused(reason: str) -> BadRequest:
+    return BadRequest(f"input: {reason}", param="input", details=[{"field": "input", "reason": reason}])

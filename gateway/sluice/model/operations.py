@@ -1,0 +1,22 @@
+"""Requests that are no chat: what an upstream is asked for in one piece, and answers in one."""
+
+from typing import ClassVar
+
+from sluice.model.chat import ChatRequest
+
+
+class OperationRequest(ChatRequest, kw_only=True):
+    """A call of another operation than chat. It has no messages: `wire` and `body` go to the upstream, under its model's name.
+
+    `operation` is its name, a label of metrics ("embeddings"). `tokens`: of all its input, about; `longest`: of the longest
+    of its inputs, which has to fit into the model's context.
+    """
+
+    operation: str
+    tokens: int
+    longest: int
+
+    generates: ClassVar[bool] = False
+
+    def estimated_tokens(self) -> int:
+        return self.tokens

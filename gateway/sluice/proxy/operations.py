@@ -1,0 +1,33 @@
+"""An alias's route as another operation than chat follows it: the same targets, health and limits, as far as they carry it.
+
+The pipeline knows nothing of operations: a target is asked for the answer to one as for a chat's answer in one piece.
+"""
+
+import msgspec
+
+from sluice.backends.protocol import CarriesOperations
+from sluice.proxy.target import Route, Target
+from sluice.routing.strategies import RoutedTier
+
+
+def route_for(route: Route, operation: str, dialect: str) -> Route | None:
+    """The route of callers of this dialect; None where no target carries the operation."""
+    tiers = []
+    for tier in route.tiers:
+        targets = [found for target in tier.targets if (found := _carrying(target, operation, dialect)) is not None]  # type: ignore[arg-type]
+        if targets:
+            tiers.append(RoutedTier(targets, tier.strategy, tier.affinity))
+    if not tiers:
+        return None
+    shadow = _carrying(route.shadow, operation, dialect) if route.shadow is not None else None
+    only = tiers[0].targets[0] if len(tiers) == len(tiers[0].targets) == 1 else None
+    return msgspec.structs.replace(route, tiers=tiers, shadow=shadow, plain=only is not None and only.spec.context is None)
+
+
+def _carrying(target: Target, operation: str, dialect: str) -> Target | None:
+    """The target as it is asked; its rules are about chats."""
+    backend = target.backend
+    carried = backend.operation(operation, dialect) if isinstance(backend, CarriesOperations) else None
+    if carried is None:
+        return None
+    return msgspec.structs.replace(target, whole=carried, passes_on=dialect, fit=None)

@@ -1,0 +1,111 @@
+"""Embeddings: the caller's request under the model's name, and the answer as it came.
+
+Vectors are not looked at: a document of megabytes is searched for what it was billed for, and for an error in their place.
+
+Standard: https://platform.openai.com/docs/api-reference/embeddings
+"""
+
+import msgspec
+
+from sluice.backends.protocol import Decoder, Headers, UpstreamRequest
+from sluice.errors import UpstreamError, UpstreamGarbled
+from sluice.model.chat import ChatRequest
+from sluice.model.events import Started, StreamEvent, TextDelta, Verbatim
+from sluice.wire.jsonedit import with_known_string
+from sluice.wire.lenient import read
+from sluice.wire.upstream_errors import told_error
+from sluice_plugins.openai.chunk import MALFORMED, ReportedUsage
+from sluice_plugins.openai.stream import finished
+
+MAX_ERROR = 64 << 10
+"""Bytes of a document that may be read as an error."""
+_NULL = msgspec.Raw(b"null")
+
+
+class Embeddings:
+    """How an upstream is asked for them at `url`, with `headers` beside its credentials."""
+
+    def __init__(self, url: str, headers: Headers) -> None:
+        self._url = url
+        self._headers = headers
+
+    def whole_request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
+        wire = chat.wire or {}
+        body = chat.body if wire.get("model") == model else b""
+        if not body and chat.body and "model" in wire:
+            body = with_known_string(chat.body, b'"model"', _encode(model)) or b""
+        return UpstreamRequest(self._url, self._headers, body or _encode({**wire, "model": model}))
+
+    def whole_decoder(self) -> Decoder:
+        return EmbeddingsDecoder()
+
+
+class _Document(msgspec.Struct, gc=False):
+    """Of its members only these are looked at, each by itself: one of another type spoils no other."""
+
+    data: msgspec.Raw = _NULL
+    usage: msgspec.Raw = _NULL
+    model: msgspec.Raw = _NULL
+
+
+class EmbeddingsDecoder(Decoder):
+    """Nothing is known before the body's end, which the relay bounds (an upstream's `max_answer`)."""
+
+    def __init__(self) -> None:
+        self._body = bytearray()
+        self._fields = 0
+
+    @property
+    def skipped_fields(self) -> int:
+        return self._fields
+
+    def feed(self, data: bytes) -> list[StreamEvent]:
+        self._body += data
+        return []
+
+    def close(self) -> list[StreamEvent]:
+        body = bytes(self._body)
+        try:
+            document = _decode(body)
+        except MALFORMED:
+            raise self._no_answer(body) from None
+        if not _has_items(document.data):
+            raise self._no_answer(body)
+        usage = self._usage(bytes(document.usage))
+        started = Started(model=_text(document.model))
+        return [started, TextDelta(""), finished("", usage), Verbatim(body, whole=True)]
+
+    def _usage(self, data: bytes) -> ReportedUsage | None:
+        try:
+            usage: ReportedUsage | None = _decode_usage(data)
+            return usage
+        except MALFORMED:
+            pass
+        try:
+            usage, self._fields = read(data, ReportedUsage)
+        except ValueError:
+            usage, self._fields = None, 1
+        return usage
+
+    def _no_answer(self, body: bytes) -> UpstreamError:
+        error = told_error(body) if len(body) <= MAX_ERROR else None
+        return error or UpstreamGarbled("The upstream's answer has no embeddings")
+
+
+def _has_items(data: msgspec.Raw) -> bool:
+    """Whether this JSON text is an array that is not empty."""
+    first = bytes(memoryview(data)[:64]).translate(None, b" \t\r\n")
+    return first.startswith(b"[") and first != b"[" and not first.startswith(b"[]")
+
+
+def _text(data: msgspec.Raw) -> str:
+    try:
+        return _decode_text(data)
+    except MALFORMED:
+        return ""
+
+
+_decode = msgspec.json.Decoder(_Document).decode
+_decode_usage = msgspec.json.Decoder(ReportedUsage | None).decode
+_decode_text = msgspec.json.Decoder(str).decode
+_encode = msgspec.json.Encoder().encode
