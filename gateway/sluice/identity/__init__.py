@@ -1,4 +1,4 @@
-"""Headers -> Principal, before anything else can be built. Its result is an input of everything after it."""
+"""Authentication: request headers -> Principal, the input of everything that follows."""
 
 import hmac
 import time
@@ -14,7 +14,7 @@ from sluice.identity.principal import Principal
 
 
 class Authenticator:
-    """Who calls: by key, by JWT, or by a browser token of a key. `clock` gives seconds since the epoch.
+    """Authenticates callers by key, JWT or browser token. `clock` gives seconds since the epoch.
 
     `dynamic`: keys that come and go. `names`: of headers that may hold a credential, lower case, beside HEADERS. `key_set`
     gives the keys of an issuer that publishes them; somebody else sees to it that they are fetched.
@@ -50,7 +50,7 @@ class Authenticator:
         credential = credentials_of(headers, self._names)
         if credential is None:
             raise Unauthorized("missing")
-        if not hmac.compare_digest(credential.secret.encode(), secret.encode()):  # else it has been looked for
+        if not hmac.compare_digest(credential.secret.encode(), secret.encode()):  # else it was looked up above
             principal = self._keyring.find(credential.secret) or self._dynamic.find(credential.secret)
             if principal is not None:
                 return principal
@@ -64,14 +64,14 @@ class Authenticator:
         """The key of this id, as long as it may be used."""
         return self._keyring.named(key_id) or self._dynamic.named(key_id)
 
-    def mint(self, owner: Principal, asked: TokenRequest) -> Minted:
-        """A browser token. Raises NotFound where there are none, Forbidden, BadRequest or ModelNotFound where not this one."""
+    def mint(self, owner: Principal, request: TokenRequest) -> Minted:
+        """Mint a browser token. Raises NotFound if they are off, Forbidden, BadRequest or ModelNotFound."""
         if self._browser is None:
             raise NotFound("This gateway mints no tokens: `tokens` is not configured")
-        return self._browser.mint(owner, asked)
+        return self._browser.mint(owner, request)
 
     def renew(self, headers: Iterable[tuple[bytes, bytes]], origin: str) -> Minted:
-        """A browser token that goes on from the one that a page presents. Raises NotFound, Unauthorized or Forbidden."""
+        """Renew the browser token that a page presents. Raises NotFound, Unauthorized or Forbidden."""
         if self._browser is None:
             raise NotFound("This gateway mints no tokens: `tokens` is not configured")
         credential = credentials_of(headers, self._names)

@@ -1,9 +1,9 @@
-"""Whose request it is, by network address: the connection's own, or what trusted proxies say of it.
+"""Determines the client's network address: the connection's own, or the one that trusted proxies report.
 
 `X-Forwarded-For`, or `Forwarded` (RFC 7239), is read from the right: each hop is believed only if the one before it is a
-configured proxy, so that no caller can choose its own address. A hop may have a port, brackets and an IPv6 zone. What
-cannot be read (and what the two headers tell differently, for one of them is the caller's then) counts as the connection's
-own address. IPv6 callers are one per /64, the smallest network that one of them has.
+configured proxy, so that no caller can choose its own address. A hop may have a port, brackets and an IPv6 zone. If a
+header cannot be parsed, or the two differ (one of them is the caller's then), the connection's own address counts. IPv6
+addresses count per /64, the smallest network that a caller has.
 """
 
 import re
@@ -16,7 +16,7 @@ LONGEST_HOP = 128
 UNKNOWN = "unknown"
 X_FORWARDED_FOR, FORWARDED = "x-forwarded-for", "forwarded"
 HEADERS = (X_FORWARDED_FOR, FORWARDED, "both")
-"""What `unreadable` may be told: which header, or that they differ."""
+"""Values for `unreadable`: the header, or "both" if they differ."""
 
 _PORT = r"(?::(?:[0-9]{1,5}|_[A-Za-z0-9._-]+))?"
 _ZONE = r"(?:%[A-Za-z0-9._~%-]+)?"
@@ -32,8 +32,8 @@ def client_addresses(
 ) -> Callable[[str, Mapping[str, str]], str]:
     """A function (peer, headers) -> the client's address as text; "unknown" where there is none.
 
-    `unreadable` is told one of HEADERS for each request whose header could not be read. `unheeded` is told, once, the
-    header that came although no proxies are configured: then all callers behind a proxy are one address.
+    `unreadable` gets one of HEADERS for each request whose header could not be parsed. `unheeded` gets, once, the header
+    that was received although no proxies are configured: then all callers behind a proxy have one address.
     """
     networks = [ip_network(network) for network in trusted_proxies]
     watched = not networks
@@ -46,7 +46,7 @@ def client_addresses(
         trusted = any(address in network for network in networks if network.version == address.version)
         return _bucket(address), trusted
 
-    def told(peer: str, hops: Sequence[str]) -> str:
+    def client_of(peer: str, hops: Sequence[str]) -> str:
         """The first hop from the right that is no trusted proxy, or the leftmost one; UNKNOWN where one cannot be read."""
         address = peer
         for hop in reversed(hops[-MAX_HOPS:]):
@@ -65,9 +65,9 @@ def client_addresses(
             return address
         found = {}
         if X_FORWARDED_FOR in headers:
-            found[X_FORWARDED_FOR] = told(address, _listed(headers[X_FORWARDED_FOR]))
+            found[X_FORWARDED_FOR] = client_of(address, _listed(headers[X_FORWARDED_FOR]))
         if FORWARDED in headers:
-            found[FORWARDED] = told(address, forwarded_for(headers[FORWARDED]))
+            found[FORWARDED] = client_of(address, forwarded_for(headers[FORWARDED]))
         if not found:
             return address
         header, client = next(iter(found.items()))

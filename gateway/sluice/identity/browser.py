@@ -1,11 +1,11 @@
-"""Tokens for web pages, so that no long-lived key stands in one: a key mints them, for one origin, alias and session prefix.
+"""Short-lived tokens for web pages, minted by a key for one origin, alias and session prefix.
 
 A compact JWS (RFC 7515) by HMAC-SHA-256, typed explicitly (RFC 8725 section 3.11). All of ours begin with the same header,
-letter for letter, so there is no algorithm to choose and nothing to parse before the signature holds.
+letter for letter, so there is no algorithm to choose and nothing to parse before the signature is verified.
 
-A token is worth what its key is worth now: the key is looked up for every request, and one that was disabled, has expired,
-is gone or may not do the thing any more takes its tokens with it. Limits are counted in the key's own buckets, so that a
-hundred pages have what one key has.
+A token is valid only while its key is: the key is looked up for every request, and if it was disabled, has expired, was
+deleted or lost the permission, its tokens are refused. Limits are counted in the key's own buckets, so a hundred pages
+share the limits of one key.
 
 A page may name sessions by ids of its own making (`own_sessions`): they are put behind the token's prefix, so that each token
 has a namespace of its own, and no id that a page sends can reach another visitor's conversation. A page that stays open
@@ -42,8 +42,8 @@ PrincipalOfKey = Callable[[str], Principal | None]
 
 
 class TokenRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
-    """What a key asks for. None: the key's default alias, a random prefix, SECONDS (or the most that is allowed), and sessions
-    of the page's own making where the prefix is random."""
+    """A request for a token. None: the key's default alias, a random prefix, SECONDS (or the configured maximum), and
+    `own_sessions` if the prefix is random."""
 
     origin: str
     alias: str | None = None
@@ -83,7 +83,7 @@ def is_browser_token(secret: str) -> bool:
 
 
 def token_request(wire: dict[str, Any]) -> TokenRequest:
-    """The body of a request for a token. Raises BadRequest; unknown fields are refused, for they would bind nothing."""
+    """Parse the body of a request for a token. Raises BadRequest, also for unknown fields, which would have no effect."""
     try:
         return msgspec.convert(wire, TokenRequest)
     except msgspec.ValidationError:
@@ -101,7 +101,7 @@ _KINDS = {str: "text", int: "a whole number", bool: "true or false"}
 
 
 class BrowserTokens:
-    """Mints and reads them. `aliases`: those that there are. `clock` gives seconds since the epoch."""
+    """Mints and verifies browser tokens. `aliases`: all configured. `clock` gives seconds since the epoch."""
 
     def __init__(
         self,
@@ -117,37 +117,37 @@ class BrowserTokens:
         self._aliases = aliases
         self._clock = clock
 
-    def mint(self, owner: Principal, asked: TokenRequest) -> Minted:
+    def mint(self, owner: Principal, request: TokenRequest) -> Minted:
         """A token of `owner`, which must be a key. Raises Forbidden, BadRequest or ModelNotFound."""
         if owner.kind != "key":
             raise Forbidden("Only a key may mint tokens")
-        if asked.origin not in owner.origins:
+        if request.origin not in owner.origins:
             raise Forbidden("The origin must be one of the key's own `origins`", param="origin")
-        alias = asked.alias if asked.alias is not None else owner.default_alias
+        alias = request.alias if request.alias is not None else owner.default_alias
         if alias is None:
             raise _refused("alias", "is required: the key has no default")
         if alias not in self._aliases or not owner.may(alias):
             raise ModelNotFound("There is no such model, or this key may not use it", param="alias")
-        seconds = min(SECONDS, self._longest) if asked.seconds is None else asked.seconds
+        seconds = min(SECONDS, self._longest) if request.seconds is None else request.seconds
         if not 1 <= seconds <= self._longest:
             raise _refused("seconds", f"must be 1 to {self._longest}")
-        prefix = asked.session_prefix if asked.session_prefix is not None else secrets.token_hex(16)
-        if asked.session_prefix is not None and not _PREFIX(prefix):
+        prefix = request.session_prefix if request.session_prefix is not None else secrets.token_hex(16)
+        if request.session_prefix is not None and not _PREFIX(prefix):
             raise _refused(
                 "sessionPrefix",
                 "must be 1 to 96 letters, digits and . _ : - and end in one of . _ : - (so none begins another)",
             )
         now = int(self._clock())
-        own = asked.own_sessions if asked.own_sessions is not None else asked.session_prefix is None
+        own = request.own_sessions if request.own_sessions is not None else request.session_prefix is None
         claims = _Claims(
             iss="sluice", aud="sluice-browser", exp=now + seconds, iat=now, key=owner.key_id, tenant=owner.tenant,
-            origin=asked.origin, alias=alias, session=prefix, own=own, born=now,
+            origin=request.origin, alias=alias, session=prefix, own=own, born=now,
         )  # fmt: skip
         return self._signed(claims)
 
     def renew(self, token: str, origin: str) -> Minted:
-        """A token that goes on from this one, of the same life: for a page that stays open. One that has expired can be renewed
-        for GRACE seconds more (a page that slept), and none beyond the time that its first one was given.
+        """Renew a token with the same lifetime, for a page that stays open. An expired one can be renewed for GRACE seconds
+        (a suspended page), and none beyond the time set with its first one.
 
         Raises Unauthorized as `principal` does, Forbidden for another origin than the token's.
         """
@@ -171,7 +171,7 @@ class BrowserTokens:
         return Minted(token, claims.exp, claims.origin, claims.alias, claims.session, until)
 
     def principal(self, token: str) -> Principal:
-        """Whose page this is. Raises Unauthorized: "bad_signature", "expired", or "revoked" (by what its key may no more)."""
+        """The page's principal. Raises Unauthorized: "bad_signature", "expired", or "revoked" (its key lost the permission)."""
         claims = self._claims(token)
         if claims.exp <= self._clock():
             raise Unauthorized("expired")
@@ -186,7 +186,7 @@ class BrowserTokens:
         )
 
     def _claims(self, token: str) -> _Claims:
-        """What a token says that was signed here, expired or not. Raises Unauthorized."""
+        """The claims of a token with a valid signature, expired or not. Raises Unauthorized."""
         if (parts := _COMPACT(token)) is None:
             raise Unauthorized("bad_signature")
         signed, _, signature = token.rpartition(".")
@@ -198,7 +198,7 @@ class BrowserTokens:
             raise Unauthorized("bad_signature") from None
 
     def _owner(self, claims: _Claims) -> Principal:
-        """The key that a token was minted by. Raises Unauthorized("revoked") where it may no longer do what the token may."""
+        """The key that minted the token. Raises Unauthorized("revoked") if it lacks the token's permissions now."""
         owner = self._principal_of_key(claims.key)
         if (
             owner is None

@@ -1,4 +1,4 @@
-"""Who is calling, as everything behind authentication knows it."""
+"""The authenticated caller."""
 
 from typing import Literal
 
@@ -28,12 +28,12 @@ class Principal(msgspec.Struct, frozen=True):
     session_prefix: str = ""
     own_sessions: bool = False
 
-    def session(self, asked: str) -> str | None:
-        """The session that a caller means by an id: its own where that begins with its prefix or is put behind it; None where
-        it may not name it."""
-        if not self.session_prefix or asked.startswith(self.session_prefix):
-            return asked
-        return f"{self.session_prefix}:{asked}" if self.own_sessions else None
+    def session(self, requested: str) -> str | None:
+        """The session for the id that a caller sent: unmodified if it begins with the caller's prefix, else prefixed if it
+        has `own_sessions`; None if the caller may not use it."""
+        if not self.session_prefix or requested.startswith(self.session_prefix):
+            return requested
+        return f"{self.session_prefix}:{requested}" if self.own_sessions else None
 
     def may(self, alias: str) -> bool:
         return EVERY in self.aliases or alias in self.aliases

@@ -1,12 +1,11 @@
-"""Key sets that are fetched: by URL (RFC 7517), or found by OpenID Connect Discovery 1.0. One cache per issuer.
+"""Fetches key sets, by URL (RFC 7517) or OpenID Connect Discovery 1.0, and caches them per issuer.
 
 A set is fetched in the background: at start, then ahead of the end of its life (Cache-Control's max-age within bounds).
-Requests read `keys` and never wait, with one exception: a token whose key is not there waits for the fetch that is under
-way, or brings one about. Nobody can tell a key that was published a moment ago from one that a stranger made up, so such
-fetches are spaced (BURST at once, then one every SPACING) and a token that comes too soon waits for the next one instead
-of being refused: made-up key ids delay a key rotation by SPACING at most, however many there are, and cost the issuer no
-more than that. At most WAITERS wait; beyond that tokens are refused at once. While the address cannot be had the last
-keys are used on, for a day. A key that a newer set does not list any more is gone with it.
+Requests read `keys` without waiting, with one exception: a token with an unknown key waits for the running fetch, or starts
+one. A newly published key cannot be distinguished from an invented one, so such fetches are rate limited (BURST at once,
+then one every SPACING) and a token that comes too early waits for the next one instead of being refused: invented key ids,
+however many, delay a key rotation by SPACING at most. At most WAITERS wait; further tokens are refused at once. While the
+address cannot be reached the last keys stay in use, for a day. A key that a newer set does not list is dropped.
 
 Only https, or http to this very machine; no redirects, no proxies, no cookies, one deadline and one size for everything.
 This module alone imports aiohttp's client, and it is imported only where an issuer needs it.
@@ -31,16 +30,16 @@ DEADLINE, CONNECT, READ = 10.0, 3.0, 5.0
 WAIT = 5.0
 """Seconds that a request waits for keys."""
 SPACING, BURST = 4.0, 3
-"""Seconds between two fetches that tokens with unknown keys bring about, shorter than WAIT; how many may come at once."""
+"""Seconds between two fetches started by tokens with unknown keys, shorter than WAIT; how many are allowed at once."""
 WAITERS = 100
 """Requests of one issuer that wait for keys at a time."""
 LIFE, SHORTEST, LONGEST = 300.0, 60.0, 3600.0
-"""Seconds that a set lives: where its server does not say, and within which bounds where it does."""
+"""Seconds that a set lives: by default, and the bounds for its server's max-age."""
 AHEAD = 0.2
-"""The share of its life that a set may be fetched early, so that processes do not ask together."""
+"""The share of its life that a set may be fetched early, so that processes do not fetch at the same time."""
 BACKOFF, BACKOFF_MAX = 1.0, 60.0
 STALE = 24 * 3600.0
-"""Seconds that keys are used on while their address cannot be had."""
+"""Seconds that keys stay in use while their address cannot be reached."""
 
 Outcome = Literal["ok", "unreachable", "timeout", "bad_status", "too_large", "invalid", "wrong_issuer"]
 OUTCOMES: tuple[Outcome, ...] = ("ok", "unreachable", "timeout", "bad_status", "too_large", "invalid", "wrong_issuer")
@@ -64,7 +63,7 @@ class KeySet(msgspec.Struct, frozen=True):
 
 
 class _Provider(msgspec.Struct, frozen=True):
-    """What we read of OpenID Provider Metadata (Discovery 1.0 section 3)."""
+    """The fields used of OpenID Provider Metadata (Discovery 1.0 section 3)."""
 
     issuer: str
     jwks_uri: str
@@ -88,7 +87,7 @@ async def fetch(issuer: Issuer) -> KeySet:
 
 
 async def _discover(session: aiohttp.ClientSession, issuer: str) -> str:
-    """The address of the key set. The document must name the very issuer that it was asked for (section 4.3)."""
+    """The address of the key set. The document must name exactly the requested issuer (section 4.3)."""
     url = issuer.removesuffix("/") + "/.well-known/openid-configuration"
     data, _ = await _get(session, url)
     provider = msgspec.json.decode(data, type=_Provider)
@@ -130,13 +129,13 @@ def life_of(cache_control: str) -> float:
     return min(LONGEST, max(SHORTEST, float(found[1]))) if found else LIFE
 
 
-Told = Callable[[str, Outcome, int], None]
+Report = Callable[[str, Outcome, int], None]
 
 
 class RemoteKeys:
     """The keys of one issuer, kept fresh. A KeySource. Raises ConfigError where an algorithm is none for public keys.
 
-    `told` hears of every fetch: issuer, outcome, how many keys there are now. `clock` in seconds, `chance` in [0, 1).
+    `report` is called after every fetch: issuer, outcome, number of keys now. `clock` in seconds, `chance` in [0, 1).
     `sleep` is waited in before a set's life ends, `rest` before a fetch that comes too soon after another.
     Build and use it within one event loop.
     """
@@ -144,7 +143,7 @@ class RemoteKeys:
     def __init__(
         self,
         issuer: Issuer,
-        told: Told = lambda issuer, outcome, keys: None,
+        report: Report = lambda issuer, outcome, keys: None,
         *,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
@@ -155,7 +154,7 @@ class RemoteKeys:
             raise ConfigError([f"jwt issuer {issuer.issuer}: {problem}"])
         self.keys: tuple[Jwk, ...] = ()
         self._issuer = issuer
-        self._told = told
+        self._report = report
         self._clock = clock
         self._chance = chance
         self._sleep = sleep
@@ -198,11 +197,11 @@ class RemoteKeys:
             raise Unavailable("The keys of the token's issuer cannot be had now")
 
     def _too_soon(self) -> float:
-        """Seconds until tokens may bring about another fetch; zero or less: now."""
+        """Seconds until tokens may start another fetch; zero or less: now."""
         return self._spaced - SPACING * (BURST - 1) - self._clock()
 
     def _begin(self, after: float = 0.0) -> asyncio.Task[None]:
-        """The fetch under way, else a new one in `after` seconds."""
+        """The running fetch, else a new one in `after` seconds."""
         if self._flight is None:
             self._flight = asyncio.create_task(self._fly(after))
             self._flight.add_done_callback(self._landed)
@@ -220,12 +219,12 @@ class RemoteKeys:
         except FetchFailed as failed:
             if self._fetched is not None and self._clock() - self._fetched > STALE:
                 self.keys, self._fetched = (), None
-            self._told(self._issuer.issuer, failed.outcome, len(self.keys))
+            self._report(self._issuer.issuer, failed.outcome, len(self.keys))
             return
         self._failures = 0
         self._fetched = self._clock()
         self.keys, self._life = found.keys, found.life
-        self._told(self._issuer.issuer, "ok", len(self.keys))
+        self._report(self._issuer.issuer, "ok", len(self.keys))
 
     async def _keep(self) -> None:
         while True:

@@ -1,11 +1,11 @@
 """Dynamic keys: made through the admin API, kept in a store, known to every process.
 
-    table       all of them in memory: what authentication asks, without ever waiting for a store
-    follower    keeps the table what the store is, and changes both
+    table       all of them in memory, for authentication without waiting for a store
+    follower    keeps the table in step with the store, and changes both
     memory, sqlite, redis    the stores
 
-A store numbers every change: its *generation*. A key's *revision* is the generation of its last change; a change says
-which revision it is a change of, so that of two at the same time one is refused, and none is undone by accident.
+A store numbers every change: its *generation*. A key's *revision* is the generation of its last change; a change names
+the revision that it replaces, so that of two concurrent changes one is refused.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from sluice.config.units import Rate
 from sluice.storage import Reason
 
 PAGE = 1000
-"""Changes that are read at a time."""
+"""Changes read at a time."""
 
 
 class Superseded(msgspec.Struct, frozen=True):
@@ -47,9 +47,9 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Changes(msgspec.Struct, frozen=True):
-    """What was changed, oldest first, up to `generation`; at most PAGE entries, the others are for the next time.
+    """Changes, oldest first, up to `generation`; at most PAGE entries, the rest with the next call.
 
-    `total`: how many keys there are. `epoch` names the store's memory: one that has lost it begins another.
+    `total`: the number of keys. `epoch` identifies the store's data: a store that lost it begins another.
     """
 
     epoch: str
@@ -59,7 +59,7 @@ class Changes(msgspec.Struct, frozen=True):
 
 
 class StoreFailed(Exception):
-    """The store did not answer, or not with what was asked for. `reason` as `sluice.storage` has it."""
+    """The store did not answer, or with an error. `reason` as in `sluice.storage`."""
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason)
@@ -67,10 +67,10 @@ class StoreFailed(Exception):
 
 
 class KeyStore(Protocol):
-    """Where dynamic keys are kept. One test suite for every implementation. Every call may raise StoreFailed, and soon."""
+    """Stores dynamic keys. One test suite covers every implementation. Every call may raise StoreFailed, without long waits."""
 
     async def changes(self, since: int) -> Changes:
-        """What was put after generation `since`; what was deleted shows in `total` alone."""
+        """Keys put after generation `since`; deletions show only in `total`."""
         ...
 
     async def ids(self) -> set[str]: ...

@@ -1,9 +1,9 @@
-"""Keeps the table of dynamic keys what the store is, and changes both.
+"""Keeps the table of dynamic keys in step with the store, and changes both.
 
-Every process asks the store for changes four times a second, so that a key that is revoked anywhere works nowhere within
-a second; what this process changes it knows at once. While the store does not answer, the keys that are known go on
-working and nothing can be changed. A store that has lost its memory (a server restarted empty, an older replica that
-took over) is given back what it has forgotten and this process knows.
+Every process polls the store for changes four times a second, so that a revoked key is refused everywhere within a
+second; its own changes apply at once. While the store does not answer, known keys keep working and nothing can be
+changed. If the store lost data (a server restarted empty, an older replica took over), this process writes the keys that
+it knows back.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from sluice.keystore.table import KeyTable
 from sluice.storage import Reason
 
 EVERY = 0.25
-"""Seconds between two questions for changes."""
+"""Seconds between two polls."""
 
 
 def _ignore(*_: object) -> None:
@@ -25,7 +25,7 @@ def _ignore(*_: object) -> None:
 
 
 class Follower:
-    """`failed` is told the reason of each call that the store did not serve, `succeeded` of each that it did."""
+    """`failed` gets the reason of each failed call of the store; `succeeded` is called for each other."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Follower:
         succeeded: Callable[[], Any] = _ignore,
     ) -> None:
         self.table = table
-        self._reason: Reason | None = None  # that the store fails for since the last look
+        self._reason: Reason | None = None  # of the last poll's failure
         self._store = store
         self._sleep = sleep
         self._failed = failed
@@ -67,11 +67,11 @@ class Follower:
             await self._store.close()
 
     async def follow(self) -> None:
-        """Ask once for changes. Never raises."""
+        """Poll once for changes. Never raises."""
         async with self._turn:
             try:
                 await self._read()
-            except Exception as error:  # whatever it is: the keys that are known go on working, and there is a next time
+            except Exception as error:  # of any kind: known keys keep working until the next poll
                 self._reason = error.reason if isinstance(error, StoreFailed) else "reply"
                 self._failed(self._reason)
             else:
@@ -105,7 +105,7 @@ class Follower:
     async def _changing(self) -> AsyncIterator[None]:
         async with self._turn:
             try:
-                if self._reason is not None:  # known since the last look: nobody has to wait for it
+                if self._reason is not None:  # known from the last poll: no need to wait for a timeout
                     raise StoreFailed(self._reason)
                 yield
             except StoreFailed as error:
@@ -138,16 +138,16 @@ class Follower:
                 return
 
     async def _forget(self) -> None:
-        """What the store has no more."""
+        """Drop keys that the store no longer has."""
         ids = await self._store.ids()
         for entry in self.table.entries:
             if entry.id not in ids:
                 self.table.drop(entry.id)
 
     async def _restore(self, generation: int, another: bool) -> None:
-        """Give the store back what it has lost, then read all of it again: what others gave back counts as well.
+        """Write keys back that the store lost, then read all of it again, with those that others wrote back.
 
-        It has lost what came after `generation`, or all that there was before `another` epoch.
+        It lost the changes after `generation`, or with `another` epoch everything.
         """
         stored = await self._all()
         for entry in self.table.entries:

@@ -1,4 +1,4 @@
-"""What tokens cost: a table of prices by model, and the cost of what a provider reports.
+"""Prices of tokens by model, and the cost of reported usage.
 
 It is read by `sluice.config.price_file`.
 
@@ -100,8 +100,8 @@ def since_of(text: str | None) -> float:
 def cost(price: Price, usage: Usage) -> float:
     """US dollars. `cached_input` is part of `input`, `reasoning` of `output`; what exceeds the whole is paid beside it."""
     cached, reasoned = usage.cached_input, usage.reasoning
-    fresh, said = usage.input - cached, usage.output - reasoned
-    total = (fresh if fresh > 0 else 0) * price.input + (said if said > 0 else 0) * price.output
+    fresh, written = usage.input - cached, usage.output - reasoned
+    total = (fresh if fresh > 0 else 0) * price.input + (written if written > 0 else 0) * price.output
     if cached:
         total += cached * (price.input if price.cached_input is None else price.cached_input)
     if reasoned:

@@ -1,6 +1,6 @@
-"""What stores of different things share: addresses of Redis, one client with one rule, and what is said of a store that fails.
+"""The common part of all stores: addresses of Redis, its client, and how failures are reported.
 
-address    redis://… as it stands in the configuration, read whole and checked; pure
+address    redis://… of the configuration, parsed and checked; pure
 redis      the client: how it is made, when it leaves a server, what its errors mean
 watch      the reason that a store fails for: in the log, in a metric, in /readyz?verbose
 """
@@ -12,7 +12,7 @@ Reason = Literal[
     "timeout", "connection", "tls", "no_master", "noauth", "wrongpass", "noperm", "database", "readonly", "loading", "moved",
     "clusterdown", "masterdown", "noreplicas", "misconf", "oom", "busy", "full", "reply",
 ]  # fmt: skip
-"""Why a store did not do what it was asked: the closed set that logs, metrics and /readyz?verbose use."""
+"""Why a store failed: the closed set that logs, metrics and /readyz?verbose use."""
 
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
@@ -20,7 +20,7 @@ DOWN: frozenset[Reason] = frozenset(
     ("timeout", "connection", "tls", "no_master", "noauth", "wrongpass", "database", "readonly", "loading", "moved",
      "clusterdown", "masterdown")
 )  # fmt: skip
-"""Reasons that hold for every call: the next one would fail of the same. The others may concern one call alone."""
+"""Reasons that concern every call: the next one would fail as well. The others may concern a single call."""
 
 LEAVE: frozenset[Reason] = frozenset(("connection", "readonly", "no_master", "masterdown", "noauth"))
 """Reasons to drop all connections and to look for the server anew, by name or by Sentinel: another may be the master now.
@@ -50,4 +50,4 @@ PROBLEMS: Mapping[Reason, str] = {
     "full": "there is no room for another key",
     "reply": "the server answered with an error, or with what is not ours",
 }
-"""A sentence for people to each reason."""
+"""An explanation of each reason for users."""

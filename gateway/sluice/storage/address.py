@@ -143,8 +143,8 @@ class _Reader:
                     f"character {self._place_at + 1}: expected the path of a socket, such as unix:///run/redis.sock"
                 )
             return Address(path=_decoded(self._place, self._place_at), db=options.get("db", 0), **shared)
-        plain = self._scheme.removesuffix(SENTINEL)
-        tls = {name: value for name, value in options.items() if name.startswith("ssl_")} if SCHEMES[plain] else None
+        scheme = self._scheme.removesuffix(SENTINEL)
+        tls = {name: value for name, value in options.items() if name.startswith("ssl_")} if SCHEMES[scheme] else None
         usual = (*USUAL, *(TLS if tls is not None else ()))
         hosts, _, path = self._place.partition("/")
         path_at = self._place_at + len(hosts) + 1

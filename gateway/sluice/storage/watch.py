@@ -1,4 +1,4 @@
-"""Whether the stores do what they are asked, for those who run the gateway: in the log, in a metric, in /readyz?verbose."""
+"""Reports failing stores to operators: in the log, in a metric, in /readyz?verbose."""
 
 import math
 import time
@@ -14,10 +14,10 @@ QUIET = 5.0
 
 
 class StoreWatch:
-    """What becomes of the calls of one store, `name`, which is of the kind `kind` ("memory", "shared", "sqlite", "redis").
+    """Reports failures of the store `name` of the kind `kind` ("memory", "shared", "sqlite", "redis").
 
     The reason of a failure is logged at once, then once a minute while it lasts, and when it is over. A new reason is
-    logged at once, too, but no more than a line each QUIET seconds. `count` is told the reason of each failure; `say` writes
+    logged at once, too, but no more than a line each QUIET seconds. `count` gets the reason of each failure; `say` writes
     a line; `clock` in seconds.
     """
 
@@ -36,9 +36,9 @@ class StoreWatch:
         self._count = count
         self._say = say
         self._clock = clock
-        self._began = self._last = self._said_at = 0.0
+        self._began = self._last = self._logged_at = 0.0
         self._ended = -math.inf
-        self._said: Reason | None = None
+        self._logged: Reason | None = None
         self._failures = 0
 
     def failed(self, reason: Reason) -> None:
@@ -46,11 +46,11 @@ class StoreWatch:
         self._count(reason)
         now = self._last = self._clock()
         if self.failing is None:
-            self._began, self._failures, self._said = now, 0, None
+            self._began, self._failures, self._logged = now, 0, None
         self.failing = reason
         self._failures += 1
-        if self._said is None or now - self._said_at >= (EVERY if reason == self._said else QUIET):
-            self._said, self._said_at = reason, now
+        if self._logged is None or now - self._logged_at >= (EVERY if reason == self._logged else QUIET):
+            self._logged, self._logged_at = reason, now
             self._line("store_failing", now, reason=reason, problem=PROBLEMS[reason], failures=self._failures)
 
     def succeeded(self) -> None:

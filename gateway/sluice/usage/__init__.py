@@ -1,7 +1,7 @@
-"""Usage: what was asked, answered and paid, by day, key, tenant, alias and model. `ledger` counts, a store keeps.
+"""Usage: calls, tokens and cost by day, key, tenant, alias and model. `ledger` counts, a store keeps the sums.
 
-A process counts in memory and brings its store a batch a second: a kill -9 loses the last second at most. Each batch has
-a number, so that it is counted once even where nobody knows whether it had arrived.
+A process counts in memory and sends its store a batch a second: a kill -9 loses the last second at most. Each batch has
+a number, so that it is counted once even if it is sent again after an unclear failure.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ BATCH = 500
 
 
 class Subject(NamedTuple):
-    """`day` is 2026-11-25 (UTC), `model` is "upstream/model", empty where no target was asked."""
+    """`day` is 2026-11-25 (UTC), `model` is "upstream/model", empty if no target was tried."""
 
     day: str
     key: str
@@ -29,7 +29,7 @@ class Subject(NamedTuple):
 class Figures(msgspec.Struct, gc=False):
     """Calls and those that ended in an error, under the target that answered; tokens and nano-dollars where they arose.
 
-    `cached_input` is part of `input`, `reasoning` of `output`. `estimated`: attempts whose tokens the provider did not say.
+    `cached_input` is part of `input`, `reasoning` of `output`. `estimated`: attempts without tokens reported by the provider.
     """
 
     requests: int = 0
@@ -80,7 +80,7 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 class UsageFailed(Exception):
-    """The store did not do it, or nobody knows whether it did. `reason` as `sluice.storage` has it."""
+    """The store failed, or it is unknown whether it did. `reason` as in `sluice.storage`."""
 
     def __init__(self, text: str, reason: Reason = "reply") -> None:
         super().__init__(text)
@@ -92,10 +92,10 @@ class RowRefused(UsageFailed):
 
 
 class UsageStore(Protocol):
-    """Where usage is kept. One test suite for every implementation. Every method raises UsageFailed."""
+    """Stores usage. One test suite covers every implementation. Every method raises UsageFailed."""
 
     async def add(self, batch: Batch) -> None:
-        """Adds the batch once, however often it is brought. Raises RowRefused where bringing it again cannot help."""
+        """Adds the batch once, however often it is sent. Raises RowRefused if sending it again cannot help."""
         ...
 
     async def of_day(self, day: str) -> Sequence[Row]: ...

@@ -16,7 +16,7 @@ from sluice.usage import BATCH, KEPT_DAYS, Batch, Figures, Row, RowRefused, Subj
 EVERY = 1.0
 """Seconds between two batches."""
 MOST = 20_000
-"""Rows that wait for the store; what would be one more counts under OTHER, so that no sum is ever wrong."""
+"""Most rows pending for the store; further subjects count under OTHER, so that sums stay right."""
 OTHER = "other"
 LAST_WORDS = 5.0
 """Seconds that the last batch may take when the process ends."""
@@ -24,9 +24,9 @@ DAY = 86400
 
 
 class Ledger:
-    """`wall` gives seconds since the epoch. `failed` is told of each batch that did not arrive (it is kept), `succeeded` of
-    each time that all did, `folded` of each call that was counted under OTHER, `put_aside` of each row that cannot be kept:
-    it is left out of the report, so that all others are in it."""
+    """Counts finished calls. `wall` gives seconds since the epoch. `failed` is called for each batch that did not arrive
+    (it is kept), `succeeded` when all did, `folded` for each call counted under OTHER, `put_aside` for each row that the
+    store refuses: it is left out of the report, so that the others are in it."""
 
     def __init__(
         self,

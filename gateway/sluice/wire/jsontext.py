@@ -131,7 +131,7 @@ def plain_object(body: bytes) -> dict[str, Any] | None:
 
     Raises BadRequest where it is deeper than MAX_DEPTH or has more than MAX_NODES values, before anything is parsed.
     """
-    if len(body) > MAX_DEPTH:  # else there is no room for what is looked for
+    if len(body) > MAX_DEPTH:  # a shorter body cannot be too deep
         if bound := oversized(body):
             raise BadRequest(f"The body {bound}")
         if slow_numbers(body):
@@ -139,10 +139,10 @@ def plain_object(body: bytes) -> dict[str, Any] | None:
     try:
         value = _fast(body)
         again = _encode(value)
-        plain = again == body or msgspec.json.format(again, indent=0) == body or _as_many_keys(again, body)
+        ordinary = again == body or msgspec.json.format(again, indent=0) == body or _as_many_keys(again, body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return value if plain else None
+    return value if ordinary else None
 
 
 def _as_many_keys(again: bytes, body: bytes) -> bool:

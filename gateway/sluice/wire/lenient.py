@@ -62,8 +62,8 @@ _decode = json.JSONDecoder(strict=False, parse_int=_integer).decode
 
 def read(data: bytes | bytearray, struct: type[Struct]) -> tuple[Struct, int]:
     """The Struct that a JSON object is, and how many of its fields were not of their type. Raises ValueError for no object."""
-    plain, odd = fit(parse(data), struct)
-    return msgspec.convert(whole_characters(plain), struct), odd
+    values, odd = fit(parse(data), struct)
+    return msgspec.convert(whole_characters(values), struct), odd
 
 
 def fit(value: Any, struct: type[msgspec.Struct]) -> tuple[dict[str, Any], int]:

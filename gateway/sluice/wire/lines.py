@@ -7,7 +7,7 @@ copied nor walked; what is not complete waits in a bounded buffer, and no byte o
 from sluice.errors import UpstreamGarbled
 
 LIMIT = 1 << 20
-"""Bytes of one line or event, unless told otherwise. The longest ones seen carry images and search results."""
+"""Default of the most bytes of one line or event. The longest ones seen carry images and search results."""
 
 
 class Blocks:

@@ -1,6 +1,6 @@
 """How long an upstream asks to be left alone: in headers, in numbers of its body, or in its words.
 
-The wait is told as the upstream said it, up to `LONGEST`: how long the gateway itself is willing to wait is decided where it
+The wait is returned as sent, up to `LONGEST`: how long the gateway itself is willing to wait is decided where it
 waits (`sluice.routing.health`, `sluice.routing.failover`). Moments are measured against the answer's own Date header, so
 that nobody's clock matters, and against the clock that is passed in where there is none.
 """
@@ -35,7 +35,7 @@ _RESETS = re.compile(r"(?:x-ratelimit-reset|x-ratelimit-reset-|anthropic-ratelim
 
 
 def parse_retry_after(headers: Mapping[str, str], now: Clock = time.time) -> float | None:
-    """Seconds from 0 to LONGEST, None where the answer does not say (or says nonsense). Never raises.
+    """Seconds from 0 to LONGEST, None if the answer has no (valid) one. Never raises.
 
     `retry-after-ms` (OpenAI, Azure) goes before `retry-after` (RFC 9110, 10.2.3: seconds or a date).
     Header names are lower case.
@@ -90,13 +90,13 @@ def parse_duration(value: Any) -> float | None:
 
 
 def wait_in_words(text: str) -> float | None:
-    """Seconds of "try again in 6m0s", "retry after 20 seconds" and the like; None where nothing of that kind is said."""
+    """Seconds of "try again in 6m0s", "retry after 20 seconds" and the like; None if there is no such text."""
     found = _IN_WORDS.search(text[:4000].lower())
     if found is None:
         return None
-    said = found["wait"]
-    number = _number(said.strip())
-    return min(number if number is not None else _sum(said), LONGEST)
+    text = found["wait"]
+    number = _number(text.strip())
+    return min(number if number is not None else _sum(text), LONGEST)
 
 
 def _sum(text: str) -> float:

@@ -31,8 +31,8 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 class EventStream(msgspec.Struct, eq=False):
     """Bytes -> events; an event (its frame, comments included) may have `limit` bytes at most.
 
-    `clean`: whatever came so far has been said, and the next byte begins a frame (or the byte order mark before all).
-    `last_id` and `retry` (milliseconds, None where the stream has not said) are the stream's own state.
+    `clean`: every byte so far was returned in a frame, and the next byte begins a frame (or the byte order mark before all).
+    `last_id` and `retry` (milliseconds, None if the stream sent none) are the stream's own state.
     """
 
     limit: int = LIMIT
