@@ -25,21 +25,27 @@ from tests import corpus
 from tests.e2e.gateways import HEAD, KEY, gateway
 from tests.e2e.held import Held, of_chunks, of_completion, of_lines
 from tests.fakes.rawserver import CHUNKED, LAST_CHUNK, Peer, RawServer, Request, chunk, sized
+from tests.plugins.gemini.test_corpus import ENDS as GEMINI_ENDS
+from tests.plugins.gemini.test_corpus import REASONS as GEMINI_REASONS
 from tests.plugins.openai.test_corpus import ERRORS, GLUED, HTTP_ERRORS, UNSEEN, ends_without_a_reason
 from tests.plugins.openai.test_corpus import finish as openai_finish
 from tests.plugins.test_corpus_anthropic_ollama import HTTP_ERRORS as HTTP_ERRORS_BY_STATUS
 from tests.plugins.test_corpus_anthropic_ollama import REASONS, same_json
 from tests.wire import cuts
 
-RECORDED = corpus.streams("openai-chat", "azure-openai", "anthropic", "ollama")
-BACKENDS = {"openai-chat": "openai", "azure-openai": "openai", "anthropic": "anthropic", "ollama": "ollama"}
+RECORDED = corpus.streams("openai-chat", "azure-openai", "anthropic", "ollama", "gemini")
+BACKENDS = {"openai-chat": "openai", "azure-openai": "openai", "anthropic": "anthropic", "ollama": "ollama", "gemini": "gemini"}
 PRESETS = {
     recorded.vendor: vendor
     for recorded in RECORDED
     if (vendor := {"azure-openai": "azure"}.get(recorded.vendor, recorded.vendor)) in bundled_vendors()
 }
 """The vendors' own entries, where they have some, as `backend: groq` brings them in."""
-OPENAI_CODES = {"context_length": "context_length_exceeded", "rate_limited": "rate_limit_exceeded"}
+OPENAI_CODES = {
+    "context_length": "context_length_exceeded",
+    "rate_limited": "rate_limit_exceeded",
+    "content_policy": "content_policy_violation",
+}
 HTTP_STATUS = {"bad_request": 400, "context_length": 400, "bad_credentials": 502, "not_found": 502}
 
 pytestmark = [pytest.mark.skipif(not RECORDED, reason=corpus.ABSENT), pytest.mark.timeout(240)]
@@ -83,13 +89,18 @@ DIALECTS = {
 def difference(recorded: corpus.Recorded, dialect: Dialect, held: Held) -> str:
     """What differs from the manifest; "" where nothing does."""
     if recorded.outcome == "http_error":
-        kind = HTTP_ERRORS.get(recorded.file) or HTTP_ERRORS_BY_STATUS[recorded.http_status]
+        kind = HTTP_ERRORS.get(recorded.file) or HTTP_ERRORS_BY_STATUS.get(recorded.http_status, "bad_request")
+        if b"API_KEY_INVALID" in recorded.body:
+            kind = "bad_credentials"
         status = HTTP_STATUS[kind] if dialect.openai else 200  # the widget's stream has begun by then
         return unequal((held.status, held.error), (status, coded(kind, dialect))) or unequal(held.text, "")
     broken = None if ends_without_a_reason(recorded) else ERRORS.get(recorded.outcome)
+    if recorded.outcome in GEMINI_ENDS:
+        broken = frozenset({GEMINI_ENDS[recorded.outcome]})
     if broken is not None:
         if dialect.whole:
-            return unequal((held.status, held.text), (502, "")) or missing(recorded, held.error, broken, dialect)
+            status = 400 if "content_policy" in broken else 502
+            return unequal((held.status, held.text), (status, "")) or missing(recorded, held.error, broken, dialect)
         # an answer that was cut before its first content is an HTTP error, for nothing has been sent by then
         return missing(recorded, held.error, broken, dialect) or said(recorded, dialect, held)
     return unequal((held.status, held.error), (200, None)) or said(recorded, dialect, held) or ended(recorded, dialect, held)
@@ -121,6 +132,9 @@ def called(recorded: corpus.Recorded, dialect: Dialect, held: Held) -> str:
         names = {call.name * 2 for call in held.calls}
         joined = "".join(call.arguments for call in held.calls)
         return unequal((names, joined), ({wanted[0].name}, wanted[0].arguments))
+    if recorded.protocol == "gemini":  # the SDK shows a call that comes in pieces as many
+        wanted = [call for call in wanted if call.name]
+        return unequal([(call.name, call.kind) for call in held.calls], [(call.name, "function") for call in wanted])
     kinds = ["function" if call.kind in (None, "tool_use", "function") else "server" for call in wanted]
     if dialect.openai:  # it is not shown what the provider ran itself
         wanted = [call for call, kind in zip(wanted, kinds, strict=True) if kind == "function"]
@@ -135,6 +149,10 @@ def called(recorded: corpus.Recorded, dialect: Dialect, held: Held) -> str:
 
 def ended(recorded: corpus.Recorded, dialect: Dialect, held: Held) -> str:
     expected = recorded.expected
+    if recorded.protocol == "gemini":
+        reason = "tool_calls" if expected.tool_calls else GEMINI_REASONS[str(expected.finish_reason)]
+        told = held.usage and held.usage[0] + held.usage[1]
+        return unequal((held.finish, told), (reason, expected.usage and expected.usage["total_tokens"]))
     usage = expected.usage and used(expected.usage)
     got = held.usage
     if recorded.protocol != "anthropic":  # of these the manifest does not say what the cache held
