@@ -2,7 +2,7 @@
 
 A kind of credentials is a frozen msgspec Struct; its fields are its options in the configuration, strictly checked. `open`
 makes the credential of it that is at work: it keeps a key or token fresh in the background, and adds it to each request
-without waiting. Which kinds fit is the backend's to say (`credential_kinds`), and so is how a plain key is sent (`key_field`).
+without waiting. Which kinds fit is the backend's to say (`credential_kinds`), and so is how a static key is sent (`key_field`).
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -30,7 +30,7 @@ def find_kind(name: str) -> type[msgspec.Struct]:
 
 
 class KeyField(msgspec.Struct, frozen=True):
-    """How a plain key is sent: in the header `name`, behind `prefix`."""
+    """How a static key is sent: in the header `name`, behind `prefix`."""
 
     name: str
     prefix: str = ""
@@ -53,7 +53,7 @@ def lines_of(headers: Headers) -> bytes:
 
 
 def key_field_of(backend: object, header: str | None = None) -> KeyField:
-    """How a backend sends a plain key; in another `header`, where one is configured."""
+    """How a backend sends a static key; in another `header`, where one is configured."""
     if header is None:
         field: KeyField = getattr(backend, "key_field", BEARER)
         return field
@@ -88,7 +88,7 @@ class Setting(msgspec.Struct, frozen=True):
     """What a credential is given to work with.
 
     `backend` is the upstream's. `clock` is monotonic, `wall` counts from the epoch, both in seconds; `chance` in [0, 1).
-    `failed` is told why a key or token could not be had, `recovered` that one could. `environ` are the process's variables.
+    `failed` gets the reason why no key or token could be had, `recovered` ends that. `environ` are the process's variables.
     """
 
     backend: object

@@ -1,4 +1,4 @@
-"""What a backend is: one upstream dialect, as a plugin. Discovery is by entry point `sluice.backends`.
+"""Defines a backend: one upstream dialect, as a plugin. Discovery is by entry point `sluice.backends`.
 
 A backend is a frozen msgspec Struct; its fields are its options in the configuration, strictly checked.
 It is pure: no I/O, no clock, no state between calls. A vendor that speaks a known dialect is configuration.
@@ -38,7 +38,7 @@ B = TypeVar("B", bound="Backend")
 
 
 def with_rules(backend: B, rules: ModelRules) -> B:
-    """The backend as it asks one target: a copy that knows the target's rules, where they are anything to it.
+    """The backend for one target: a copy with the target's rules, if it uses rules.
 
     A backend that has rules of its own to follow has a class variable `rules`, and `dict=True` to take another value.
     """
@@ -53,9 +53,9 @@ def with_rules(backend: B, rules: ModelRules) -> B:
 class Decoder(Protocol):
     """An upstream's bytes -> events; sans-io, fresh for each response, bounded in memory.
 
-    What it had to overlook is counted: `skipped` events that are none of the dialect, `skipped_fields` of another type than
-    they should be, `finish_missing` answers that ended without saying why. A subclass that counts nothing inherits zeros.
-    `reported` is the usage that the provider has told so far of an answer that may not come to its end; None where it has none.
+    It counts what it ignored: `skipped` events that are none of the dialect, `skipped_fields` of another type than
+    they should be, `finish_missing` answers that ended without a finish reason. A subclass that counts nothing inherits zeros.
+    `reported` is the usage that the provider has reported so far, for an answer that may be cut; None if there is none.
     """
 
     @property
@@ -75,15 +75,15 @@ class Decoder(Protocol):
         return None
 
     def distinguish(self, ids: frozenset[str]) -> None:
-        """Be told, before the first byte, the ids of the tool calls that the conversation has. A call that comes with one of
-        them is told with another id (or "": one is made for it): some servers count their calls anew in each answer."""
+        """Set, before the first byte, the ids of the tool calls in the conversation. A new call with one of them gets another
+        id (or "": one is made for it): some servers number their calls from zero in each answer."""
         return None
 
     def feed(self, data: bytes) -> list[StreamEvent]:
         """Events completed by `data`.
 
         Where an error stands behind events in the same read, the events are returned first and the error
-        is raised by the next `feed` or `close`, so that nothing the caller is owed is lost.
+        is raised by the next `feed` or `close`, so that no event is lost.
         Raises UpstreamError for an error inside the stream, UpstreamGarbled for what is not the dialect.
         """
         ...
@@ -101,7 +101,7 @@ class Backend(Protocol):
     """One upstream dialect. `dialect` names the client dialect that it can pass through, or is empty.
 
     One that speaks HTTP has its address as the option `base_url`, and may have `endings`: what people leave at the end of it.
-    `credential_kinds` names the kinds of credentials that fit it (none, if it is not there), `key_field` says how a plain key
+    `credential_kinds` names the kinds of credentials that fit it (none, if it is not there), `key_field` says how a static key
     is sent (`sluice.backends.credentials`; a Bearer token, if it is not there).
     """
 
@@ -163,7 +163,7 @@ class CarriesOperations(Protocol):
 
 
 def default_output(output: int, backend: Backend | None) -> int:
-    """Output tokens that are reserved where the caller sets no maximum: `output`, or what its backend then asks for."""
+    """Output tokens that are reserved for a caller without a maximum: `output`, or what its backend then sends, if more."""
     return max(output, getattr(backend, "default_max_tokens", 0))
 
 

@@ -115,7 +115,7 @@ class Checks:
         self._try(path, lambda text: store_of(text, *kinds), text)
 
     def _fitted(self, path: Path, section: Upstream | Target) -> None:
-        """What is to be changed in requests: nothing that the gateway itself says, and values that a caller could send."""
+        """What is to be changed in requests: nothing that the gateway sets itself, and values that a caller could send."""
         for option in ("drop", "rename", "default", "force"):
             for name in getattr(section, option) or ():
                 if isinstance(name, str) and name.removeprefix("!") in OURS:

@@ -1,6 +1,6 @@
 """What people write into the file by mistake, in the words that mend it: the forms of other gateways, and near misses.
 
-Each message says what to write. Nothing here repeats a value of the file, which may be a secret in the wrong place.
+Each message shows what to write. Nothing here repeats a value of the file, which may be a secret in the wrong place.
 """
 
 from collections.abc import Mapping as Table

@@ -18,7 +18,7 @@ Problem = Callable[[Path, Node, str], None]
 
 
 class _Missing(Exception):
-    """What a reference points to is not there; the text says so."""
+    """A reference to something that does not exist; the text names it."""
 
 
 class _NotLookedUp(Exception):
@@ -26,7 +26,7 @@ class _NotLookedUp(Exception):
 
 
 class Expansion:
-    """`environ` and `read_file` are where references are looked up; `problem` is told of each one that is not there.
+    """`environ` and `read_file` are where references are looked up; `problem` is called for each that does not exist.
 
     `blind`: nothing is looked up, and what is not there is no problem (`unknown` counts it); its node is Broken.
     """

@@ -52,7 +52,7 @@ class Loaded(msgspec.Struct, frozen=True):
 
     `frontends`: the client dialects that are served, by name. `interceptors` and `stages`: those of aliases that have any.
     `warnings` are complete lines, ready to print. `hash` names the file's bytes (before ${VAR}), for metrics and logs.
-    `prices` reads the table that comes with the gateway when it is first asked; it raises ConfigError where that is broken.
+    `prices` reads the table that comes with the gateway at first use; it raises ConfigError where that is broken.
     """
 
     path: str

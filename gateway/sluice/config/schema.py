@@ -1,6 +1,6 @@
 """The configuration's types as JSON Schema (draft 2020-12), for editors that complete and check YAML.
 
-Written by `sluice config schema`. It says what the types say; references between sections are `sluice check`'s work.
+Written by `sluice config schema`. It follows the types; references between sections are `sluice check`'s work.
 An upstream's options follow the backend or the vendor that it names, for every backend given here, and are open for others;
 so do a credential's with its kind, and an interceptor's and a stage's with its name.
 """
@@ -79,20 +79,20 @@ class _Schemas:
         return {"$ref": f"#/$defs/{name}"}
 
     def _section(self, kind: inspect.StructType) -> Schema:
-        said = comments_of(kind.cls)
+        comments = comments_of(kind.cls)
         return _without_none(
             type="object",
             description=_description(kind.cls),
-            properties={field.encode_name: self._property(field, said.get(field.name)) for field in kind.fields},
+            properties={field.encode_name: self._property(field, comments.get(field.name)) for field in kind.fields},
             required=[field.encode_name for field in kind.fields if field.required] or None,
             additionalProperties=False,
         )
 
-    def _property(self, field: inspect.Field, said: str | None) -> Schema:
+    def _property(self, field: inspect.Field, comment: str | None) -> Schema:
         schema = self.of(field.type)
-        if said is not None:
+        if comment is not None:
             more = schema.get("description", "")
-            schema = {**schema, "description": f"{said[0].upper()}{said[1:]}. {more}".rstrip()}
+            schema = {**schema, "description": f"{comment[0].upper()}{comment[1:]}. {more}".rstrip()}
         match field.default:
             case None | bool() | int() | float() | str() if not isinstance(field.default, Secret):
                 return {**schema, "default": _plain(field.default)}

@@ -57,7 +57,7 @@ class Server(_Section, frozen=True):
 class Timeouts(_Section, frozen=True):
     """Deadlines by phase, in seconds. `total` null: none.
 
-    `whole`: of an answer that is asked for in one piece, in place of `headers`, `first_token` and `idle`.
+    `whole`: of an answer in one piece, in place of `headers`, `first_token` and `idle`.
     """
 
     connect: Seconds = Seconds(2)  # DNS, TCP and TLS together
@@ -120,7 +120,7 @@ class Tenant(_Section, frozen=True):
 
 
 class Breaker(_Section, frozen=True):
-    """When a target is left alone: after `failures` in a row or a share of them, for `open_for`, doubling to `open_max`."""
+    """When a target gets no calls: after `failures` in a row or a share of them, for `open_for`, doubling to `open_max`."""
 
     failures: Count = 5  # failures in a row that open it
     error_rate: Annotated[float, Meta(gt=0, le=1)] | None = 0.5  # of at least 20 calls within 30 s
@@ -129,7 +129,7 @@ class Breaker(_Section, frozen=True):
 
 
 class Probe(_Section, frozen=True):
-    """Ask the upstream `path` (below its base_url) every so often; it spends no tokens, and any answer below 500 is well."""
+    """GET `path` (below base_url) of the upstream at intervals; it spends no tokens, and any answer below 500 means healthy."""
 
     path: str = "/models"  # below base_url
     every: Seconds = Seconds(10)  # time between two probes
@@ -172,13 +172,13 @@ class Upstream(_Fitted, frozen=True, kw_only=True):
 
     backend: str  # the dialect that it speaks: openai, anthropic, ollama, echo, or a plugin's; or a vendor: groq, deepseek …
     timeouts: Timeouts = Timeouts()  # deadlines by phase
-    breaker: Breaker = Breaker()  # when its targets are left alone
+    breaker: Breaker = Breaker()  # when its targets get no calls
     probe: Probe | None = None  # a cheap request every so often; null: none
     max_connections: Count = 1024  # open and opening ones; further calls wait for one
     max_before_content: Bytes = Bytes(1 << 20)  # of a stream, before its first content
     max_answer: Bytes = Bytes(64 << 20)  # of an answer whose caller wants it in one piece
     proxy: Secret | None = None  # http://[user:password@]host:port to tunnel through (CONNECT)
-    limits: CallLimits = CallLimits()  # of all calls to it: a target that has no room is passed over
+    limits: CallLimits = CallLimits()  # of all calls to it: a target whose limits are used up is skipped
     forward: dict[str, Literal["any"] | tuple[str, ...]] = {}  # the callers' headers that it gets, with the values that may be
     credentials: Credential | tuple[Credential, ...] = ()  # in place of the backend's api_key: one account, or several
     options: dict[str, Any] = {}  # the backend's own options
@@ -207,12 +207,12 @@ class Target(_Fitted, frozen=True, kw_only=True):
     model: str  # the model as the provider names it
     weight: Annotated[float, Meta(ge=0)] = 1.0  # its share of the calls of its tier; 0: only where nothing else is left
     timeouts: Timeouts | None = None  # in place of the upstream's
-    context: Count | None = None  # tokens that the model takes; null: not known, never a reason to pass it over
+    context: Count | None = None  # tokens that the model takes; null: not known, never a reason to skip it
     vision: bool = True  # whether it takes images
     tools: bool = True  # whether it takes tools
     prefill: bool = False  # it continues an assistant message that ends the request
     price: Annotated[float, Meta(ge=0)] | None = None  # of a million tokens, in any unit, for the strategy `cheapest`
-    canary: Canary | None = None  # callers for whom its weight is another
+    canary: Canary | None = None  # callers for whom its weight differs
 
 
 Strategy = Literal["weighted", "round_robin", "least_in_flight", "lowest_ttft", "cheapest", "affinity"]
@@ -222,7 +222,7 @@ class Tier(_Section, frozen=True):
     """Targets of the same rank. `affinity` keeps calls that share a session, key or prompt prefix on one target."""
 
     targets: tuple[Target, ...]  # the targets of this tier
-    strategy: Strategy = "weighted"  # in which order they are asked
+    strategy: Strategy = "weighted"  # the order in which they are tried
     affinity: Literal["session", "key", "prefix"] = "session"  # what keeps callers at one target, for the strategy affinity
 
 
@@ -243,7 +243,7 @@ class History(_Section, frozen=True):
 
 
 class Retry(_Section, frozen=True):
-    """After a server error the same target is asked once more, `backoff` later; a Retry-After up to the bound is waited out."""
+    """After a server error the same target is tried again, `backoff` later; a Retry-After up to the bound is waited out."""
 
     same_target: Annotated[int, Meta(ge=0, le=5)] = 1  # further tries at one target
     backoff: Seconds = Seconds(0.1)  # the wait before a further try, doubling, at random within it
@@ -251,7 +251,7 @@ class Retry(_Section, frozen=True):
 
 
 class Hedge(_Section, frozen=True):
-    """Ask a second target when the first has no content after `after`; null: after its own 95th percentile."""
+    """Send to a second target, too, when the first has no content after `after`; null: after its own 95th percentile."""
 
     after: Seconds | None = None  # time without content; null: the 95th percentile of the first target
 
@@ -301,8 +301,8 @@ class Alias(_Section, frozen=True):
     finish_limit: Seconds = Seconds(60)  # with `finish`: for so long after the client has left
     hedge: Hedge | None = None  # a second target beside a slow first one; null: never
     shadow: Shadow | None = None  # a target that gets a copy of calls; null: none
-    resumable: bool = False  # whether streams can be asked for again
-    resume_window: Seconds = Seconds(300)  # how long a finished stream can be asked for again
+    resumable: bool = False  # whether clients can resume streams
+    resume_window: Seconds = Seconds(300)  # how long a finished stream can be resumed
     limits: CallLimits = CallLimits()  # of all its calls together
     queue: Queue | None = None  # wait in place of an immediate 429; null: do not
     interceptors: tuple[Interceptor, ...] = ()  # plugins around its calls, the outermost first
@@ -346,7 +346,7 @@ class Key(NamedGrant, frozen=True, kw_only=True):
 
 
 class Claims(_Section, frozen=True):
-    """Which claims say what: `tenant` (default: sub), `aliases` (a list or a space-separated text; absent: the issuer's).
+    """Names of claims: `tenant` (default: sub), `aliases` (a list or a space-separated text; absent: the issuer's).
 
     `plan` names one of the issuer's `plans`; absent, or another: the issuer's `limits`.
     """
@@ -374,7 +374,7 @@ class Issuer(_Section, frozen=True):
     discovery: bool = False  # whether its keys are found by OpenID Connect Discovery
     leeway: Seconds = Seconds(30)  # what clocks may differ by
     tenant_prefix: str | None = None  # before the tenant of its tokens; default: the issuer and |
-    claims: Claims = Claims()  # which claims say what
+    claims: Claims = Claims()  # names of the claims that are read
     aliases: tuple[str, ...] = ("*",)  # aliases that its tokens may use; "*": all
     default_alias: str | None = None  # the alias of requests that name none
     limits: CallLimits = CallLimits()  # what a token without a plan may take
@@ -416,7 +416,7 @@ class Admin(_Section, frozen=True):
     """Who may use /v1/admin and /admin: the digest of the key sent as x-admin-api-key. Without it those routes answer 401.
 
     `store`: where dynamic keys and usage are kept: "memory", "sqlite:PATH", or a redis:// / rediss:// / unix:// URL;
-    null: as `state`. `pepper`: dynamic keys are kept as HMAC-SHA-256 under it, else as plain SHA-256; another pepper
+    null: as `state`. `pepper`: dynamic keys are kept as HMAC-SHA-256 under it, else as SHA-256; another pepper
     invalidates all of them.
     """
 
@@ -449,7 +449,7 @@ class Prices(_Section, frozen=True):
     file: str | None = None  # a table in place of the one that comes along
     models: dict[Name, Price | tuple[Price, ...]] = {}  # prices that go before the table's, by model
     unknown: Literal["allow", "refuse"] = "allow"  # whether calls to models without a price go on
-    header: bool = False  # whether answers tell what they cost
+    header: bool = False  # whether answers have their cost in a header
 
 
 class Log(_Section, frozen=True):

@@ -1,7 +1,7 @@
-"""Vendors of known dialects (config/vendors.yaml): what an upstream's section need not say where its `backend` names one.
+"""Vendors of known dialects (config/vendors.yaml): defaults for an upstream whose `backend` names one.
 
-A vendor is data: the backend that speaks its dialect, and entries that stand beneath those of the section, so whatever
-the section says itself counts. They are merged before types are looked at, and stand where the section names its
+A vendor is data: the backend that speaks its dialect, and default entries of the section, which its own
+entries override. They are merged before types are looked at, and stand where the section names its
 backend, so that a problem with one of them is shown there.
 """
 
@@ -32,8 +32,8 @@ class Vendor(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     `base_url` may have ${VAR} in it, and is null where each user has another. `api_key_env` is the environment variable
     that the vendor's own tools read; `key_optional`: there may be none (servers of one's own); `key_header`: where a key is
-    sent as it is, in place of the backend's own way. `probe_path` is asked
-    where the section has a `probe` without a path. `source` is where it was read, at `date`.
+    sent as it is, in place of the backend's own way. `probe_path` is the default
+    of `probe.path`. `source` is where it was read, at `date`.
     """
 
     title: str
@@ -55,7 +55,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @lru_cache(1)
 def bundled_vendors() -> dict[str, Vendor]:
-    """The vendors by name, read once, when first asked for. Raises ConfigError where the file is broken."""
+    """The vendors by name, read once, at first use. Raises ConfigError where the file is broken."""
     path = BESIDE if BESIDE.is_file() else IN_A_CLONE
     try:
         return msgspec.convert(plain(read(path.read_bytes())), _File).vendors
@@ -134,7 +134,7 @@ def beneath(node: Mapping, defaults: Mapping) -> Mapping:
 
 
 def _with_header(entries: dict[str, Entry], header: str | None) -> dict[str, Entry]:
-    """The entries with the plain key as a credential that says its header, where the vendor has one of its own."""
+    """The entries with `api_key` turned into a credential with the vendor's own header, if it has one."""
     key = entries.get("api_key")
     if header is None or key is None or "credentials" in entries or (isinstance(key.node, Scalar) and key.node.value is None):
         return entries

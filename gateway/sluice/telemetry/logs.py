@@ -1,8 +1,8 @@
-"""One JSON line per request, at its end, and the few events of the process's own life. Content is never logged.
+"""Writes one JSON line per request, at its end, and the few events of the process itself. Content is never logged.
 
-Lines leave many at a time (the runtime's ticker flushes them), for a write is the dearest part of a line.
-A line that cannot be written (a full disk, a closed pipe, one that nobody reads) is dropped, counted, and said to have been
-dropped later: a log can neither fail a request nor hold one up.
+Lines are written in batches (the runtime's ticker flushes them), as a write is the most expensive part of a line.
+A line that cannot be written (a full disk, a closed pipe, one that nobody reads) is dropped and counted, and a later line
+reports the number: the log can neither fail a request nor delay one.
 """
 
 import json
@@ -53,11 +53,11 @@ def _shown(value: object) -> str:
 
 
 class Lines:
-    """Whole lines for `out`, kept until `flush`: one write for many. Warnings and worse leave at once, with what was before.
+    """Buffers lines for `out` until `flush`: one write for many. Warnings and errors are written at once, with all before.
 
     Never raises, and never waits: what `out` does not take now is kept, up to BACKLOG bytes, and offered again by each
-    flush. `dropped` is called for each line that is lost, because there was no room left or it could not be written; how
-    many were lost is said by a line of its own as soon as `out` takes lines again.
+    flush. `dropped` is called for each line that is lost, because the buffer was full or the write failed; a line of
+    its own reports their number as soon as `out` takes lines again.
     """
 
     FULL = 64 << 10
@@ -84,12 +84,12 @@ class Lines:
         self._due = full
         """The size at which to try a write: where `out` takes nothing, not again for every line."""
         self._lost = 0
-        """Lines that nobody has been told of."""
+        """Lost lines that have not been reported yet."""
         self._writing = b""
         self._inside = 0
-        """Lines in `_writing`, or those that it says were lost."""
-        self._said = False
-        """Whether `_writing` says that lines were lost."""
+        """The number of lines in `_writing`, or of lost lines that it reports."""
+        self._reports = False
+        """Whether `_writing` is a report of lost lines."""
 
     @property
     def pending(self) -> bool:
@@ -140,15 +140,15 @@ class Lines:
         self._out.close()
 
     def _begin(self) -> None:
-        """The next bytes to be written: as many lines as fit, and how many were lost behind the last of them."""
+        """Prepare the next write: as many lines as fit, or when none are left the report of lost ones."""
         kept = self._kept
         if not kept:
             event = {"event": "log_lines_dropped", "lines": self._lost, "level": "warning", "timestamp": self._stamp.text()}
             self._writing = self.render(event) + b"\n"
             self._inside, self._lost = self._lost, 0
-            self._said = True
+            self._reports = True
             return
-        self._said = False
+        self._reports = False
         if self._size <= self._full:
             lines = kept
             self._kept = deque()
@@ -164,7 +164,7 @@ class Lines:
     def _give_up(self) -> None:
         """The write failed, and so would the next: nothing of what is kept can be written."""
         lost = len(self._kept)
-        if self._said:
+        if self._reports:
             self._lost += self._inside
         else:
             lost += self._inside
@@ -227,7 +227,7 @@ class _Foreign(logging.Handler):
 
 
 def standard_lines(config: Log, dropped: Callable[[], object] = lambda: None, *, shared: bool) -> Lines:
-    """Lines for standard output: JSON, or text where that is a terminal or the configuration asks for it.
+    """Lines for standard output: JSON, or text if that is a terminal or the configuration sets it.
 
     `shared`: several processes write to it, and writes of more than PIPE_BUF bytes would tear each other's lines.
     """

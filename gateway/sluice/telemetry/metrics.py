@@ -173,7 +173,7 @@ class Metrics:
                 family.forget(labels, gone)
 
     def children(self, name: str, before: Iterable[str], last: Iterable[str]) -> "Lazy[str, Any]":
-        """The series for each value of the last label, by that value, each created when it is first asked for.
+        """The series for each value of the last label, by that value, each created at its first use.
 
         Asking for a value that is not among `last` raises KeyError.
         """
@@ -197,7 +197,7 @@ class Metrics:
 
 
 class Lazy(dict[K, V]):
-    """What is made by `make` from its key when it is first asked for."""
+    """A dict whose values `make` creates from their keys at first use."""
 
     __slots__ = ("_make",)
 

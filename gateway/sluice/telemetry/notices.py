@@ -1,7 +1,7 @@
-"""Log lines about what goes on for a while: one when it begins, one a minute while it lasts, one when it is over.
+"""Logs lasting conditions: one line when one begins, one a minute while it lasts, one when it is over.
 
 A provider that refuses a key refuses it a hundred times a second, and a breaker that is open stays open for hours: the
-first needs no line each time, the second more than the one that scrolled by at three in the morning.
+first must not be logged each time, and the second more than once.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -19,13 +19,13 @@ Level = Literal["warning", "error"]
 
 
 class _Condition(msgspec.Struct, eq=False):
-    """What goes on, and since when; `said_at` and `seen_at` are when it was last logged and last noticed."""
+    """A lasting condition; `logged_at` and `seen_at` are the times of its last line and last occurrence."""
 
     level: Level
     event: str
     fields: Mapping[str, object]
     began: float
-    said_at: float
+    logged_at: float
     seen_at: float
     times: int = 0
 
@@ -58,10 +58,10 @@ class Notices:
         self._events.pop(key, None)
 
     def tick(self, now: float) -> None:
-        """Say again what lasts and was not said for a minute."""
+        """Log again each state that lasts, a minute after its latest line."""
         for state in self._states.values():
-            if now - state.said_at >= EVERY:
-                state.said_at = now
+            if now - state.logged_at >= EVERY:
+                state.logged_at = now
                 self._write(state.level, state.event, {**state.fields, "lasts": round(now - state.began, 3)})
 
     def seen(self, key: Hashable, level: Level, event: str, **fields: object) -> None:
@@ -74,13 +74,13 @@ class Notices:
             return
         known.seen_at = now
         known.times += 1
-        if now - known.said_at >= EVERY:
+        if now - known.logged_at >= EVERY:
             self._write(level, event, {**fields, "times": known.times})
-            known.said_at, known.times = now, 0
+            known.logged_at, known.times = now, 0
 
     def unseen(self, key: Hashable, event: str) -> bool:
-        """The contrary of what was seen happened. It is over, and said to be, where it was not seen for a minute: what comes
-        and goes is no change each time. Returns whether it is over."""
+        """The opposite of a seen event happened. Ends it with a line if it was not seen for a minute, so that flapping is not
+        logged each time. Returns whether it is over."""
         known = self._events.get(key)
         if known is not None and self._clock() - known.seen_at < EVERY:
             return False
@@ -94,7 +94,7 @@ class Notices:
 
 
 class TargetNotices:
-    """What the log is told of one target, and of the aliases that have no other. Give it to the target's `Health`.
+    """Logs changes of one target's health, and aliases that have no other target. Give it to the target's `Health`.
 
     `siblings`: by alias, the health of all its targets.
     """
@@ -135,7 +135,7 @@ class TargetNotices:
             look_at_alias(self._notices, alias, healths)
 
     def refused(self, error: UpstreamError) -> None:
-        """The provider did not accept our credentials, or our account: it wants its money."""
+        """The provider refused our credentials, or our account for lack of money."""
         if self._muted:
             return
         event = "account_refused" if error.kind == "billing" else "credentials_refused"
@@ -145,12 +145,12 @@ class TargetNotices:
         )  # fmt: skip
 
     def accepted(self) -> bool:
-        """It did, this time. Returns whether that settles it."""
+        """The provider accepted them. Returns whether the refusal is over."""
         return self._muted or self._notices.unseen(("credentials", self._upstream, self._model), "credentials_accepted")
 
 
 class CredentialNotices:
-    """What the log and the metrics are told of one of an upstream's credentials. `count` is told why it failed."""
+    """Logs and counts failures of one of an upstream's credentials. `count` gets the reason."""
 
     def __init__(self, notices: Notices, upstream: str, credential: str, count: Callable[[str], None]) -> None:
         self._notices = notices
@@ -168,7 +168,7 @@ class CredentialNotices:
         self._seen.clear()
 
     def refused(self, reason: str, seconds: float) -> None:
-        """A request was refused, or could not be made; the credential is left alone for so long."""
+        """A request was refused, or could not be made; the credential is not used for `seconds`."""
         self._count(reason)
         if self.muted:
             return
@@ -178,13 +178,13 @@ class CredentialNotices:
         )
 
     def accepted(self) -> bool:
-        """A request was answered. Returns whether that settles what was refused."""
+        """A request was answered. Returns whether all refusals are over."""
         settled = {reason for reason in self._seen if self._notices.unseen((*self._key, reason), "credential_accepted")}
         self._seen -= settled
         return not self._seen
 
     def failed(self, why: str) -> None:
-        """Its key or token could not be had anew; the last one goes on being used as long as it holds."""
+        """Its key or token could not be refreshed; the last one is used as long as it is valid."""
         self._count("refresh")
         if not self.muted:
             self._notices.begin((*self._key, "refresh"), "warning", "credential_not_refreshed", **self._fields, why=why)

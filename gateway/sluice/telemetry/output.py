@@ -1,4 +1,4 @@
-"""Writing to the process's standard descriptors without ever waiting for whoever reads them.
+"""Writes to the process's standard descriptors without ever waiting for their reader.
 
 Standard output may be a pipe that nobody reads any more, a terminal that was stopped with Ctrl-S, a socket of the journal
 or a full disk, and it is shared: with the parent's shell and with all workers. A write that waits would stop every stream,
@@ -22,18 +22,18 @@ class Output:
 
     A socket is sent to with MSG_DONTWAIT. A pipe or a terminal is opened once more through /proc, which makes a new open
     file description whose O_NONBLOCK is ours alone; where that is not allowed (the pipe belongs to another user), a piece
-    that a pipe takes whole (PIPE_BUF) is written once the kernel says that there is room. Files and other devices are
+    that a pipe takes whole (PIPE_BUF) is written once poll(2) reports it writable. Files and other devices are
     written to as they are.
     """
 
     def __init__(self, number: int) -> None:
         self._number = number
         self._own = -1
-        self._write = self._plainly
+        self._write = self._to_file
         self._terminal = os.isatty(number)
         try:
             kind = os.fstat(number).st_mode
-        except OSError:  # closed: every write will say so
+        except OSError:  # closed: every write will fail
             return
         if stat.S_ISSOCK(kind):
             self._socket = socket.socket(fileno=os.dup(number))
@@ -68,7 +68,7 @@ class Output:
             self._own = -1
             self._write = self._carefully
 
-    def _plainly(self, data: bytes) -> int:
+    def _to_file(self, data: bytes) -> int:
         return os.write(self._number, data)
 
     def _to_own(self, data: bytes) -> int:

@@ -1,4 +1,4 @@
-"""What is counted and logged of requests and of what goes wrong: one line and one count each, and never content."""
+"""Counts and logs requests and failures: one line and one count each, and never content."""
 
 import traceback
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -16,11 +16,11 @@ from sluice.telemetry.metrics import AUTH_REASONS, CODES, CallSeries, Lazy, Metr
 from sluice.telemetry.series import Value
 
 OTHER = "other"
-"""The alias of requests that named none that exists."""
+"""The alias label of requests for an unknown alias."""
 
 
 class CallLine(Line, kw_only=True):
-    """What a line says of a call; what is left out was not known."""
+    """The fields of a call in a log line; unknown ones are left out."""
 
     alias: str | UnsetType = UNSET
     target: str | UnsetType | None = UNSET
@@ -72,7 +72,7 @@ class CallLine(Line, kw_only=True):
         self.tokens_in = used.input
         self.tokens_out = used.output
         if answered.usage is None:
-            self.estimated = True  # the provider did not say: its answer was cut, or it never does
+            self.estimated = True  # the provider reported none: its answer was cut, or it never does
 
     def _tell_each(self, call: Call) -> None:
         """What each attempt cost, where several have generated something."""
@@ -110,12 +110,12 @@ class DetachedLine(CallLine, kw_only=True):
 
 
 def _level(status: int, error: GatewayError | None) -> str:
-    """Of a request's line: an answer of 5xx is worth waking up for, and so is an error told within one of 200."""
+    """The level of a request's line: a warning for a 5xx answer, and for an error inside a 200."""
     return "warning" if status >= 500 or (status == 200 and error is not None) else "info"
 
 
 def _more(error: GatewayError | None, address: str) -> dict[str, str]:
-    """What a line says of certain refusals: which limit it was, and from where wrong credentials came."""
+    """Additional fields for some refusals: the limit, or the address that wrong credentials came from."""
     match error:
         case RateLimited() | NoRoom():
             return {"scope": error.scope, "resource": error.resource}
@@ -161,7 +161,7 @@ class Records:
         self.log = log
         self.auth_failures = metrics.children("auth_failures", (), AUTH_REASONS)
         self.series = Lazy[tuple[str, str], CallSeries](lambda pair: CallSeries(metrics, *pair))
-        self._said: set[str] = set()
+        self._unreadable: set[str] = set()
         for reason in AUTH_REASONS:
             self.auth_failures[reason].kept = True
         self.expect(aliases, keys, frontends)
@@ -203,19 +203,19 @@ class Records:
         self._metrics.child("conversation_store_errors", "redis", "journal").inc()
 
     def address_unreadable(self, header: str) -> None:
-        """What trusted proxies say of a client cannot be read: it counts as the proxy's own address. The log says so once."""
+        """A trusted proxy's header cannot be read: the client counts as the proxy's own address. Logged once per header."""
         self._metrics.child("client_address_unreadable", header).inc()
-        if header not in self._said:
-            self._said.add(header)
+        if header not in self._unreadable:
+            self._unreadable.add(header)
             self.log.warning("client_address_unreadable", header=header, counted_as="the connection's own address")
 
     def address_unheeded(self, header: str) -> None:
-        """There seems to be a proxy in front, and none is configured: said once."""
+        """There seems to be a proxy in front, and none is configured."""
         hint = "server.trusted_proxies is empty: all callers behind a proxy count as its address"
         self.log.warning("client_address_unheeded", header=header, hint=hint)
 
     def broken(self, status: int) -> None:
-        """What was answered before it was a request: no HTTP (400), too slow (408), one connection too many (503)."""
+        """Count an answer to what is no request: no HTTP (400), too slow (408), one connection too many (503)."""
         self.series[self._unread, OTHER].requests[f"{status // 100}xx"].inc()
 
     def crashed(self, crash: Exception, request_id: str) -> None:

@@ -1,9 +1,9 @@
-"""Counters, gauges and histograms of one thread: plain numbers, and their text for whoever scrapes them.
+"""Counters, gauges and histograms of one thread: ordinary numbers, and their text for scrapes.
 
 prometheus-client's own take a lock per change, which one event loop does not need and a call pays some fifteen times, and
 its exposition makes an object per line. Here a series keeps the text of its labels, and a scrape only formats numbers.
 
-A series is shown once it has counted something, or if it was asked to be shown from the start (`kept`): alerts need some
+A series is shown once it has counted something, or from the start if it is marked so (`kept`): alerts need some
 at zero, and a configuration of a thousand aliases has a hundred thousand that nothing ever uses.
 """
 

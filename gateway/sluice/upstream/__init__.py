@@ -2,7 +2,7 @@
 
     http1       response bytes -> head, body, end, refusal. Pure
     request     UpstreamRequest -> request bytes. Pure
-    connection  one socket: feeds the parser, tells the exchange
+    connection  one socket: feeds the parser, calls the exchange
     exchange    one request and its response: what the pipeline holds
     deadlines   one timer for many waits
     pool        idle connections, and how many there may be

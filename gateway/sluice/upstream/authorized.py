@@ -140,7 +140,7 @@ class AuthorizedExchange(msgspec.Struct, eq=False):
             if reason is None:
                 return response
             assert isinstance(response, _Refusal)
-            if not limited:  # of several refusals a 429 is told: it has a wait, and an end
+            if not limited:  # of several refusals a 429 is reported: it has a wait, and an end
                 refusal, limited = response, reason == "rate_limited"
         if refusal is None:
             return await self._waited(empty)

@@ -1,10 +1,10 @@
-"""One socket to an upstream, as an asyncio protocol: reads go through the parser straight to whoever asked.
+"""One socket to an upstream, as an asyncio protocol: reads go through the parser straight to the receiver.
 
 A connection serves one request at a time. `ask` names the receiver; from then on each read calls it synchronously, from
-the socket's callback: no task is woken for a read. What arrives while nobody has asked (a late 408, bytes behind an
-answer) makes the connection useless, and it is closed.
+the socket's callback: no task is woken for a read. Bytes that arrive without a request (a late 408, bytes behind an
+answer) make the connection unusable, and it is closed.
 
-`close` drops the socket at once, unsent bytes included: an upstream is to notice now that nobody listens any more.
+`close` drops the socket at once, unsent bytes included: the upstream should stop generating now.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from sluice.upstream.http1 import ResponseParser
 
 
 class Receiver(Protocol):
-    """Who asked: told of the head once, of body bytes once per read, and of the end once, whatever it is."""
+    """Receives a response: the head once, body bytes once per read, and the end once, successful or not."""
 
     def head_came(self, status: int, headers: dict[str, str]) -> None: ...
 

@@ -1,9 +1,9 @@
-"""Which of an upstream's credentials a request takes, and which are left alone for a while. Pure: clock and chance come in.
+"""Chooses an upstream's credential for each request; refused ones cool down. Pure: clock and randomness are passed in.
 
 A request takes the next one by weight (smooth weighted round robin, as nginx has it: three to one is a a b a, not a a a b).
-One that the provider refuses is left alone by itself: for the wait that a 429 says, and after a refused key or an account
-without money for 15 s, doubling up to 5 min with each further refusal. The real call that comes then finds out whether it is
-good again. Where all are left alone the one that is soonest usable is asked, rather than none.
+One that the provider refuses cools down alone: after a 429 for its Retry-After, after a refused key or an account without
+money for 15 s, doubling up to 5 min with each further refusal. The next real call then tests it. If all are cooling down, the
+one that is usable soonest is taken.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -14,9 +14,9 @@ from sluice.backends.credentials import Credential
 from sluice.errors import UpstreamError
 
 REFUSED_FOR, REFUSED_MAX = 15.0, 300.0
-"""Seconds that a refused credential is left alone: at first, and at most."""
+"""Seconds of cool-down of a refused credential: at first, and at most."""
 LIMITED_FOR, LIMITED_MAX = 1.0, 60.0
-"""Seconds after a 429 that does not say for how long, and at most, whatever it says."""
+"""Seconds of cool-down after a 429: without a Retry-After, and at most with one."""
 
 Reason = Literal["bad_credentials", "billing", "rate_limited", "unavailable"]
 """Why a request could not be made with a credential; `unavailable`: there was no key or token."""
@@ -31,13 +31,13 @@ class Standing(IntEnum):
 
 
 class Watcher(Protocol):
-    """Who is told what becomes of one credential."""
+    """Is notified of refusals of one credential."""
 
     def refused(self, reason: Reason, seconds: float) -> None:
-        """A request was refused, or could not be made; it is left alone for so long."""
+        """A request was refused, or could not be made; it is not used for `seconds`."""
 
     def accepted(self) -> bool:
-        """A request succeeded after that. Returns whether the refusal is over; else this is asked again at the next one."""
+        """A request succeeded after `refused`. Returns whether the refusal is over; else the next success calls this, too."""
         return True
 
 
@@ -58,7 +58,7 @@ class Member:
 
 
 class CredentialPool:
-    """`clock` is monotonic, in seconds; `chance` in [0, 1) says where the turn begins, so that processes do not go in step."""
+    """`clock` is monotonic, in seconds; `chance` in [0, 1) sets the start of the rotation, so that processes differ."""
 
     def __init__(self, members: Sequence[Member], clock: Callable[[], float], chance: Callable[[], float]) -> None:
         self.members = members
@@ -67,7 +67,7 @@ class CredentialPool:
             member.current = member.weight * chance()
 
     def pick(self, tried: Collection[Member] = ()) -> Member | None:
-        """The credential to take; beyond the first try of a request only one that is usable, and None where there is none."""
+        """The credential to use. After a request's first try only a usable one, or None."""
         if len(self.members) == 1:
             return None if tried else self.members[0]
         now = self._clock()
@@ -84,13 +84,13 @@ class CredentialPool:
         return best
 
     def refused(self, member: Member, reason: Reason, retry_after: float | None = None) -> None:
-        """Leave one alone for a while."""
+        """Start a credential's cool-down."""
         if reason == "rate_limited":
             seconds = min(retry_after or LIMITED_FOR, LIMITED_MAX)
         else:
             seconds = min(max(retry_after or 0.0, REFUSED_FOR * 2.0 ** min(member.refusals, 5)), REFUSED_MAX)
             member.refusals += 1
-        if reason == "unavailable":  # it asks by itself, and is usable as soon as it has something
+        if reason == "unavailable":  # it fetches its key by itself, and is usable as soon as it has one
             seconds = LIMITED_FOR
         member.cool_until = max(member.cool_until, self._clock() + seconds)
         member.troubled = True

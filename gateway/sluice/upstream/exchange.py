@@ -13,7 +13,7 @@ Nothing is sent twice from here. An idle connection that the upstream closes wit
 StaleConnection, and all connections that have been idle for as long are closed: the caller's next try gets a new one.
 
 A 307 or 308 to another place of the same origin is followed once, with the body (RFC 9110 15.4.8, 15.4.9); whoever reads the
-response sees the second one only. A compressed body, though identity was asked for, is decompressed (RFC 9110 8.4).
+response sees the second one only. A compressed body, though we accept identity only, is decompressed (RFC 9110 8.4).
 """
 
 import asyncio
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 MAX_EARLY = 64 << 10
 """Body bytes kept between the head and `pump` before the socket is no longer read."""
 MAX_EXPANSION = 256
-"""Bytes that a compressed byte may become; what is told in words, even in the same frames over and over, becomes less."""
+"""Decompressed bytes per compressed byte at most; text, even in the same frames over and over, expands less."""
 FREE_EXPANSION = 1 << 20
 """Decompressed bytes before that is looked at."""
 

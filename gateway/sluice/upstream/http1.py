@@ -8,7 +8,7 @@ there, because an upstream that does it is broken or is smuggling:
     a bounded head (interim heads counted in), a bounded number of headers (trailers counted in), bounded framing
         bytes between two pieces of body (chunk extensions, trailers)
 
-What comes behind a complete response was asked for by nobody: the answer stays good, `reusable` becomes false.
+Bytes behind a complete response belong to no request: the answer stays valid, `reusable` becomes false.
 Interim heads (100, 102, 103) are skipped. A response without a length ends with the connection (RFC 9112, 6.3).
 """
 
@@ -136,7 +136,7 @@ class ResponseParser:
     def on_message_complete(self) -> None:
         if self.status:
             self.over = True
-            if self.reusable:  # a trailer may have said otherwise
+            if self.reusable:  # a trailer may have cleared it
                 self.reusable = self._llhttp.should_keep_alive()
 
     # --- bounds and refusals
