@@ -35,6 +35,7 @@ class Pathed(Frontend):
     """Model and streaming are in the path, the key may be in the query: as Gemini has it."""
 
     name: ClassVar[str] = "pathed"
+    numbered: ClassVar[bool] = True
     claims: ClassVar[tuple[str, ...]] = ("/v1beta/",)
     credential_headers: ClassVar[tuple[str, ...]] = ("x-goog-api-key",)
     credential_parameters: ClassVar[tuple[str, ...]] = ("key",)
@@ -146,6 +147,25 @@ async def test_errors_ids_and_readable_headers_are_the_dialects() -> None:
         assert "x-pathed-id" not in (await api.ask("GET", "/v1/models")).told
         request = await api.ask("GET", "/v1beta/models", headers={"origin": "https://shop.example.com"})
         assert {"x-pathed", "x-pathed-id"} <= {*request.told["access-control-expose-headers"].split(", ")}
+
+
+async def test_limits_are_told_under_the_dialects_own_names() -> None:
+    class Renaming(Pathed):
+        def headers(self, pairs: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
+            return [(name.replace("x-ratelimit-", "x-pathed-"), value) for name, value in pairs]
+
+    limited = CONFIG.replace("default_alias: chat,", "default_alias: chat, limits: {requests: {rate: 1/min, burst: 3}},")
+    async with served(limited, Renaming()) as api:
+        for how, status in (("generateContent", 200), ("streamGenerateContent", 200), ("generateContent", 429)):
+            if status == 429:
+                await api.ask("POST", "/v1beta/models/chat:generateContent", ASK)
+            request = await api.ask("POST", f"/v1beta/models/chat:{how}", ASK)
+            assert (request.status, request.told["x-pathed-limit-requests"]) == (status, "3")
+            assert not [name for name in request.told if name.startswith("x-ratelimit")]
+            assert api.log[-1]["status"] == status
+            assert api.log[-1]["key"] == "test"
+        of_openai = await api.ask("POST", "/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]})
+        assert "x-ratelimit-limit-requests" in of_openai.told
 
 
 async def test_an_endpoint_has_its_parameters_query_and_body() -> None:

@@ -7,6 +7,7 @@ route, or of who claims its path.
 import random
 import re
 from collections.abc import Awaitable, Iterable
+from typing import cast
 
 import msgspec
 
@@ -20,12 +21,12 @@ from sluice.api.openapi import document
 from sluice.api.operations import OperationCalls
 from sluice.api.probes import Probes
 from sluice.api.refusals import Plain, Refusals
-from sluice.api.request import Request
+from sluice.api.request import RenamingRequest, Request
 from sluice.api.resuming import Resuming
 from sluice.api.table import Choice, Claims, Handler, OwnRoute, Place, Table
 from sluice.api.tokens import Tokens
 from sluice.errors import GatewayError, MethodNotAllowed, NotFound, Unauthorized
-from sluice.frontends import CallRoute, Frontend, ResumeRoute, Route, shape_of
+from sluice.frontends import CallRoute, Envelope, Frontend, ResumeRoute, Route, shape_of
 from sluice.resume.streams import ResumableStreams
 from sluice.runtime.snapshot import Snapshot
 
@@ -76,7 +77,7 @@ class Api:
         found: dict[str, CallEntry] = {}
         for name, place in self.table.by_name.items():
             match place.methods.get("POST"):
-                case [Choice(handler=CallEntry() as entry)] if not entry.frontend.id_headers:
+                case [Choice(handler=CallEntry() as entry)] if not (entry.frontend.id_headers or _renames(entry.frontend)):
                     found[name] = entry
         return found
 
@@ -96,6 +97,8 @@ class Api:
         owner = choice.frontend if choice is not None else None
         frontend = owner or self._claims.of(request.path, request.headers)
         request.extra += [(name, request_id) for name in frontend.id_headers]
+        if _renames(frontend):
+            request = cast(Request, RenamingRequest(request, frontend.headers))
         refused: GatewayError | None = None
         crashed = False
         address = ""
@@ -157,6 +160,10 @@ class Answers:
                 return self._resuming.handler(frontend, place)
             case _:
                 return self._endpoints.handler(frontend, route)
+
+
+def _renames(frontend: Envelope) -> bool:
+    return type(frontend).headers is not Envelope.headers
 
 
 def _nothing(frontends: Iterable[Frontend]) -> str:

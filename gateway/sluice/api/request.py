@@ -1,7 +1,7 @@
 """What the routes need of the server's exchange, and the writer of an answer that is not streamed."""
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import msgspec
 
@@ -66,3 +66,27 @@ class WholeWriter(msgspec.Struct, eq=False):
 
     def abort(self) -> None:
         self._request.abort()
+
+
+class RenamingRequest:
+    """A request whose answer's headers get other names; in all else it is the request itself."""
+
+    __slots__ = ("_inner", "_rename")
+
+    def __init__(self, inner: Request, rename: Callable[[Sequence[tuple[str, str]]], Sequence[tuple[str, str]]]) -> None:
+        object.__setattr__(self, "_inner", inner)
+        object.__setattr__(self, "_rename", rename)
+
+    def reply(
+        self, status: int, body: bytes, headers: Sequence[tuple[str, str]] = (), content_type: str = "application/json"
+    ) -> None:
+        self._inner.reply(status, body, self._rename(headers), content_type)
+
+    def begin(self, content_type: str, headers: Sequence[tuple[str, str]]) -> None:
+        self._inner.begin(content_type, self._rename(headers))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(self._inner, name, value)

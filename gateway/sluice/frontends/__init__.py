@@ -94,6 +94,7 @@ class Head(msgspec.Struct, frozen=True):
     parameters: Mapping[str, str] = NOTHING
 
 
+Header = tuple[str, str]
 Parse = Callable[[bytes, RequestHead], ChatRequest]
 """Body and head -> the request, `stream` as the body, the path or the route has it. Raises BadRequest with a reason for
 anything wrong, never another error."""
@@ -208,6 +209,11 @@ class Envelope(Protocol):
         """The HTTP status that goes with it."""
         return status_of(error)
 
+    def headers(self, pairs: Sequence[Header]) -> Sequence[Header]:
+        """An answer's own headers under the names that its clients know: limits are `x-ratelimit-*`, as OpenAI has them, with
+        `reset` as "12.345s". A dialect that leaves this alone pays nothing for it."""
+        return pairs
+
 
 class Frontend(Envelope, Protocol):
     """One client dialect. Made without arguments when the gateway starts; it keeps nothing between requests.
@@ -217,9 +223,12 @@ class Frontend(Envelope, Protocol):
     Header names are lower case: `credential_headers` may hold a key (beside `authorization` and `x-api-key`, which always may),
     and so may the `credential_parameters` of a URL's query, on its own routes; `request_headers` are those that its clients
     send, `response_headers` those that they read, so pages may.
+    `numbered`: its streams are server-sent events or lines of JSON objects, which can be numbered, and so gone on with where an
+    alias is `resumable`.
     """
 
     dialect: ClassVar[str] = ""
+    numbered: ClassVar[bool] = False
     claims: ClassVar[tuple[str, ...]] = ()
     credential_headers: ClassVar[tuple[str, ...]] = ()
     credential_parameters: ClassVar[tuple[str, ...]] = ()

@@ -31,6 +31,7 @@ class OpenAI(Frontend):
 
     name: ClassVar[str] = "openai"
     dialect: ClassVar[str] = "openai"
+    numbered: ClassVar[bool] = True
     claims: ClassVar[tuple[str, ...]] = (
         "/v1/", "/v1/chat/completions", "/chat/completions", "/models", "/embeddings", "/responses", "/engines/", "/openai/",
     )  # fmt: skip

@@ -26,6 +26,7 @@ _SESSION = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 class Widget(Frontend):
     name: ClassVar[str] = "widget"
+    numbered: ClassVar[bool] = True
     claims: ClassVar[tuple[str, ...]] = ("/", "/v1/chat")
     credential_headers: ClassVar[tuple[str, ...]] = ("x-widget-api-key",)
 
