@@ -40,6 +40,7 @@ from sluice.runtime.stores import (
     usage_ledger,
 )
 from sluice.runtime.transports import Transports
+from sluice.storage.address import store_of
 from sluice.telemetry.logs import Lines, open_lines, open_log
 from sluice.telemetry.metrics import Metrics
 from sluice.telemetry.notices import Notices, TargetNotices
@@ -111,7 +112,7 @@ class ProcessState:
         self.usage = usage_ledger(config, metrics, self.log, self.watches)
         stack.push_async_callback(self.usage.close)
         stack.callback(self.later.flush)
-        kind = config.state.partition(":")[0]
+        kind = store_of(config.state).kind
         say = open_lines(self.lines, config.log.level)
         self.records = records = Records(
             metrics,

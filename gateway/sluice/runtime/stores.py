@@ -19,6 +19,7 @@ from sluice.limits.memory import MemoryStore
 from sluice.resume import Journals
 from sluice.resume.memory import MemoryJournals
 from sluice.storage import Reason
+from sluice.storage.address import Local, store_of
 from sluice.storage.watch import StoreWatch
 from sluice.telemetry.metrics import Metrics
 from sluice.usage import Row, UsageFailed, UsageStore
@@ -45,17 +46,12 @@ class StoreWatches(dict[str, StoreWatch]):
         return watch
 
 
-def kind_of(text: str) -> str:
-    """What kind of store a configured text names: "memory", "shared", "sqlite" or "redis"."""
-    kind = text.partition(":")[0]
-    return kind if kind in ("memory", "shared", "sqlite") else "redis"
-
-
 def bucket_store(config: Config, metrics: Metrics, log: Any, watches: StoreWatches) -> BucketStore:
     url = config.limits.store.reveal()
-    kind, path = kind_of(url), url.partition(":")[2]
+    place = store_of(url)
+    kind = place.kind
     watch = watches.begin("limits", kind)
-    if url == "memory":
+    if kind == "memory":
         return MemoryStore()
     from sluice.limits.guarded import TIMEOUT, Decider, Guarded
 
@@ -63,10 +59,10 @@ def bucket_store(config: Config, metrics: Metrics, log: Any, watches: StoreWatch
     seconds = metrics.child("ratelimit_store_seconds", kind)
     store: BucketStore
     timeout = TIMEOUT
-    if kind == "shared":
+    if isinstance(place, Local):
         from sluice.limits.shared import SharedStore
 
-        store = SharedStore(path, evicted=metrics.child("ratelimit_forgotten", kind).inc)
+        store = SharedStore(place.path, evicted=metrics.child("ratelimit_forgotten", kind).inc)
     else:
         from sluice.limits.redis import RedisStore
 
@@ -97,8 +93,9 @@ def bucket_store(config: Config, metrics: Metrics, log: Any, watches: StoreWatch
 def journals(config: Config, not_journaled: Callable[[], object], watches: StoreWatches) -> Journals:
     """`not_journaled` is told of each failure of the store."""
     url = config.resume.reveal()
-    watch = watches.begin("resume", kind_of(url))
-    if url == "memory":
+    kind = store_of(url).kind
+    watch = watches.begin("resume", kind)
+    if kind == "memory":
         return MemoryJournals()
     from sluice.resume.redis import RedisJournals
 
@@ -112,7 +109,7 @@ def journals(config: Config, not_journaled: Callable[[], object], watches: Store
 def usage_ledger(config: Config, metrics: Metrics, log: Any, watches: StoreWatches) -> Ledger:
     """Counts what calls use, for the store of usage."""
     errors, aside = metrics.child("usage_store_errors"), metrics.child("usage_put_aside")
-    watch = watches.begin("usage", kind_of(admin_store(config)))
+    watch = watches.begin("usage", store_of(admin_store(config)).kind)
 
     def failed(error: UsageFailed) -> None:
         errors.inc()
@@ -132,25 +129,25 @@ def usage_ledger(config: Config, metrics: Metrics, log: Any, watches: StoreWatch
 
 def usage_store(config: Config) -> UsageStore:
     text = admin_store(config)
-    kind, _, path = text.partition(":")
-    if kind == "memory":
+    place = store_of(text)
+    if place.kind == "memory":
         return MemoryUsage()
-    if kind == "sqlite":
+    if isinstance(place, Local):
         from sluice.usage.sqlite import SqliteUsage
 
-        return SqliteUsage(Path(path))
+        return SqliteUsage(Path(place.path))
     from sluice.usage.redis import RedisUsage
 
     return RedisUsage(text, prefix=config.limits.prefix)
 
 
 def conversation_store(config: Config) -> ConversationStore:
-    kind, _, path = config.state.partition(":")
-    if kind == "memory":
-        return MemoryConversations()
-    from sluice.conversations.sqlite import SqliteConversations
+    place = store_of(config.state, "memory", "sqlite")
+    if isinstance(place, Local) and place.kind == "sqlite":
+        from sluice.conversations.sqlite import SqliteConversations
 
-    return SqliteConversations(Path(path))
+        return SqliteConversations(Path(place.path))
+    return MemoryConversations()
 
 
 def admin_store(config: Config) -> str:
@@ -163,7 +160,7 @@ def key_follower(config: Config, metrics: Metrics, watches: StoreWatches) -> Fol
     pepper = config.admin.pepper.reveal().encode() if config.admin.pepper is not None else b""
     table = KeyTable(pepper=pepper, configured=frozenset(key.id for key in config.keys), clock=time.time)
     errors = metrics.child("key_store_errors")
-    watch = watches.begin("keys", kind_of(admin_store(config)))
+    watch = watches.begin("keys", store_of(admin_store(config)).kind)
 
     def failed(reason: Reason) -> None:
         errors.inc()
@@ -174,13 +171,13 @@ def key_follower(config: Config, metrics: Metrics, watches: StoreWatches) -> Fol
 
 def key_store(config: Config) -> KeyStore:
     kept = admin_store(config)
-    kind, _, path = kept.partition(":")
-    if kind == "memory":
+    place = store_of(kept)
+    if place.kind == "memory":
         return MemoryKeys()
-    if kind == "sqlite":
+    if isinstance(place, Local):
         from sluice.keystore.sqlite import SqliteKeys
 
-        return SqliteKeys(Path(path))
+        return SqliteKeys(Path(place.path))
     from sluice.keystore.redis import RedisKeys
 
     return RedisKeys(kept, prefix=config.limits.prefix)
