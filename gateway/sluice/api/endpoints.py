@@ -45,7 +45,15 @@ class Endpoints:
         async def answer(request: Request, request_id: str) -> None:
             principal = await self._callers.identify(request, frontend.credential_parameters)
             runtime = self._runtime
-            inquiry = Received(request_id, request.method, request, runtime.started, runtime, self._bodies, principal)
+            inquiry = Received(
+                id=request_id,
+                method=request.method,
+                head=request,
+                started=runtime.started,
+                _runtime=runtime,
+                _bodies=self._bodies,
+                _principal=principal,
+            )
             reply = await endpoint.answer(inquiry)
             request.reply(reply.status, reply.body, reply.headers, reply.content_type)
 
