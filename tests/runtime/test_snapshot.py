@@ -407,8 +407,8 @@ async def test_fifty_swaps_leave_nothing_behind() -> None:
                 assert (await whole(client, f"up-{number}"))[0] == 200
                 await alone(g)
                 if number in (10, 50):
-                    gc.collect()
-                    assert set(snapshots) == {g.snapshots.current}
+                    # what closed the one before may still be on its way through the event loop
+                    await until(lambda: gc.collect() >= 0 and set(snapshots) == {g.snapshots.current})
                     await until(lambda: one.open <= 2)  # one idle, and the fetch of keys or none
                     state = g.state
                     shared = (state.transports, state.standings, state.key_sets, state.probes, state.records.series)
