@@ -139,14 +139,17 @@ class Snapshots:
             await asyncio.sleep(max(0.0, due - clock()))
             now = clock()
             state.lag.observe(max(0.0, now - due))
-            for snapshot in self.living:
-                snapshot.pipeline.tick(now)
+            self._tick_pipelines(now)
             state.flush()
             if now - swept >= 1:
                 swept = now
                 sweep(now)
                 state.notices.tick(now)
             due = now + TICK
+
+    def _tick_pipelines(self, now: float) -> None:
+        for snapshot in self.living:  # here, so that no snapshot is held while `tick` sleeps
+            snapshot.pipeline.tick(now)
 
     def _oldest(self) -> float:
         now = self.state.clock()
