@@ -84,17 +84,16 @@ COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 _DROPPED: Any = object()
 
 
-class _ChoiceState:
+class _ChoiceState(msgspec.Struct, eq=False):
     """One choice as received so far. `native` is its finish reason, "" until there is one; `content`: it has text,
     reasoning or calls; `legacy`: it called a function by the deprecated `function_call`."""
 
-    __slots__ = ("calls", "content", "legacy", "native")
+    calls: Calls | None = None
+    content: bool = False
+    legacy: bool = False
+    native: str = ""
 
-    def __init__(self) -> None:
-        self.calls: Calls | None = None
-        self.content = False
-        self.legacy = False
-        self.native = ""
+    __repr__ = object.__repr__  # it holds what was said
 
     @property
     def called(self) -> bool:
