@@ -387,6 +387,29 @@ async def test_a_swap_that_is_cancelled_changes_nothing(monkeypatch: pytest.Monk
         assert (await whole(client))[1]["choices"][0]["message"]["content"] == "whole"
 
 
+async def test_a_swap_that_is_under_way_when_the_gateway_closes_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    reached, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(*_: object) -> None:
+        reached.set()
+        await goes_on.wait()
+
+    async with gateway(f"{HEAD}{ECHO}{CHAT}") as g:
+        monkeypatch.setattr(module, "reopen", slow)
+        before = g.snapshots.current
+        swapping = asyncio.create_task(g.swap(loaded(f"{HEAD}{ECHO}{CHAT}")))
+        await reached.wait()
+        closing = asyncio.create_task(g.snapshots.__aexit__(None, None, None))
+        await asyncio.sleep(0)
+        goes_on.set()
+        with pytest.raises(RuntimeError, match="closing"):
+            await swapping
+        await closing
+        assert g.snapshots.current is before
+        assert g.snapshots.living == []
+        assert len(g.state.transports) == len(g.state.standings) == 0
+
+
 # --- what is left behind
 
 

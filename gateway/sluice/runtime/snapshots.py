@@ -39,13 +39,18 @@ class Snapshots:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        async with self._swapping, AsyncExitStack() as stack:
-            self._closed = True
+        self._closed = True
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._close_all)
+            async with self._swapping:
+                for task in self._retiring:
+                    task.cancel()
+                await asyncio.gather(*self._retiring, return_exceptions=True)
+
+    async def _close_all(self) -> None:
+        async with AsyncExitStack() as stack:
             for snapshot in self.living:
                 stack.push_async_callback(self._close, snapshot)
-            for task in self._retiring:
-                task.cancel()
-            await asyncio.gather(*self._retiring, return_exceptions=True)
 
     async def swap(self, loaded: Loaded, serve: Callable[[Snapshot], Answering]) -> None:
         """Have new requests answered by another configuration.
@@ -55,12 +60,12 @@ class Snapshots:
         Raises what is wrong with the configuration; then nothing has changed.
         """
         async with self._swapping:
-            if self._closed:
-                raise RuntimeError("What is closed has no use for a snapshot")
             self.state.later.flush()
             await self.state.usage.flush()  # for budgets that are new
             fresh = await self._opened(loaded)
             try:
+                if self._closed:
+                    raise RuntimeError("The gateway is closing")
                 answering = serve(fresh)
             except BaseException:
                 await self._close(fresh)
