@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 import time
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,20 @@ class Bench:
     mock_port: int = 19100
     base_port: int = 19200
     start_timeout: float = 90.0
+
+
+def _metadata(root: Path, work: Path) -> Path:
+    """A folder with the metadata of the checkout at `root`: what is installed in .venv may declare other entry points."""
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    folder = work / "metadata" / f"{project['name'].replace('-', '_')}-0.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: 0\n")
+    groups = [
+        "\n".join([f"[{group}]", *(f"{name} = {place}" for name, place in points.items())])
+        for group, points in project["entry-points"].items()
+    ]
+    (folder / "entry_points.txt").write_text("\n\n".join(groups) + "\n")
+    return folder.parent
 
 
 class Subject:
@@ -65,7 +80,7 @@ class Subject:
         def fill_all(texts: Mapping[str, str]) -> dict[str, str]:
             return {key: fill(text) for key, text in texts.items()}
 
-        path = [root, root / "gateway", root / "plugins"] if entry.root else []
+        path = [_metadata(root, self.work), root, root / "gateway", root / "plugins"] if entry.root else []
         if bench.python and entry.venv:
             path += [*Path(fill(entry.venv)).glob("lib/python3*/site-packages"), bench.bin / "packages"]
         if path:

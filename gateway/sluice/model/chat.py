@@ -18,6 +18,8 @@ Cache = Mapping[str, Any]
 
 GOOGLES = "gemini:"
 """What stands before a signature of Google's in a block of reasoning: no other vendor is to be sent it."""
+OPENAIS = "openai:"
+"""Likewise before the id and encrypted content of a reasoning item of OpenAI's Responses API: "openai:ID:CONTENT"."""
 
 
 class Text(msgspec.Struct, frozen=True, gc=False):
@@ -34,8 +36,12 @@ class Image(msgspec.Struct, frozen=True, gc=False):
 
 
 class Other(msgspec.Struct, frozen=True):
-    """Content of a kind that only the caller's dialect knows (audio, file …): `wire` is its JSON object, in OpenAI's form
-    also for the widget's dialect."""
+    """Content of another kind: `wire` is its JSON object in OpenAI's form, whatever dialect it came in.
+
+    Kinds that several dialects know: `{"type": "file", "file": {"file_data", "filename", "file_id"}}`, whose `file_data` is a
+    data: URL or an http(s) URL; `{"type": "input_audio", "input_audio": {"data", "format"}}`, in base64;
+    `{"type": "video_url", "video_url": {"url"}}`. `cache_control` may stand in each.
+    """
 
     type: str
     wire: Mapping[str, Any]
@@ -70,9 +76,9 @@ class Thought(msgspec.Struct, frozen=True, gc=False):
 
 
 class Message(msgspec.Struct, frozen=True):
-    """`parts` of an assistant may be empty when it only called tools; `tool_call_id` belongs to role tool.
+    """`parts` of an assistant may be empty when it only called tools; `tool_call_id` and `failed` belong to role tool.
 
-    `thoughts` stand before the parts and tool calls of an assistant's message.
+    `thoughts` stand before the parts and tool calls of an assistant's message. `failed`: the tool says that it could not.
     """
 
     role: Role
@@ -80,6 +86,7 @@ class Message(msgspec.Struct, frozen=True):
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str = ""
     thoughts: tuple[Thought, ...] = ()
+    failed: bool = False
 
     @property
     def text(self) -> str:
@@ -133,6 +140,7 @@ class ChatRequest(msgspec.Struct):
     `n` is the number of answers; more than one only if caller and upstream speak the same dialect.
     `cache` requests the provider's automatic prompt caching. `only_texts`: the request has only system, user and assistant
     messages that are a single text each, and no other field that a rule of a model concerns, except `temperature`.
+    `user` is the caller's own name of the person it acts for, where it was read (a vendor's abuse monitoring wants it).
     """
 
     dialect: str
@@ -153,6 +161,7 @@ class ChatRequest(msgspec.Struct):
     reasoning: Reasoning | None = None
     cache: Cache | None = None
     only_texts: bool = False
+    user: str = ""
 
     generates: ClassVar[bool] = True
     """Its answer has tokens of its own, which limits reserve."""

@@ -16,8 +16,9 @@ ToolKind = Literal["function", "server"]
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):
-    """Token counts as the provider billed them. `cached_input` is part of `input`, `reasoning` of `output`.
+    """Token counts, as billed. `cached_input` and `written_input` are part of `input`; `reasoning` of `output`.
 
+    `cached_input` was read from the provider's prompt cache, `written_input` was written to it.
     `total` is the provider's own total, if reported (xAI's is more than the sum), else 0.
     """
 
@@ -26,6 +27,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     cached_input: int = 0
     reasoning: int = 0
     total: int = 0
+    written_input: int = 0
 
     @property
     def tokens(self) -> int:
@@ -41,6 +43,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
             self.cached_input + other.cached_input,
             self.reasoning + other.reasoning,
             total,
+            self.written_input + other.written_input,
         )
 
 
@@ -57,13 +60,15 @@ def believed(usage: Usage) -> Usage | None:
     input, output, cached, reasoning = usage.input, usage.output, usage.cached_input, usage.reasoning
     if type(input) is type(output) is int:
         try:
-            bits = input | output | cached | reasoning | usage.total
+            bits = input | output | cached | reasoning | usage.total | usage.written_input
         except TypeError:  # one of the others is not an integer
             bits = -1
         if 0 <= bits <= MOST_TOKENS and cached is not True and reasoning is not True:  # then each of them is: most usages
             return usage
     if usage.total and not (type(usage.total) is int and 0 <= usage.total <= 2 * MOST_TOKENS):
         usage = msgspec.structs.replace(usage, total=0)  # the sum is used instead
+    if usage.written_input:
+        usage = msgspec.structs.replace(usage, written_input=_count(usage.written_input) or 0)  # it is only reported
     if (
         type(input) is type(output) is type(cached) is type(reasoning) is int
         and 0 <= input <= MOST_TOKENS
@@ -73,7 +78,7 @@ def believed(usage: Usage) -> Usage | None:
     ):
         return usage
     counts = [_count(value) for value in (input, output, cached, reasoning)]
-    return None if None in counts else Usage(*counts, usage.total)  # type: ignore[arg-type, call-arg]
+    return None if None in counts else Usage(*counts, usage.total, usage.written_input)  # type: ignore[arg-type, call-arg]
 
 
 def _count(value: object) -> int | None:
@@ -83,10 +88,11 @@ def _count(value: object) -> int | None:
 
 
 class Started(msgspec.Struct, frozen=True, gc=False):
-    """The upstream began to answer. `id` and `model` as reported, else empty."""
+    """The upstream began to answer. `id` and `model` as reported, else empty. `usage`: the prompt's, where it is told first."""
 
     id: str = ""
     model: str = ""
+    usage: Usage | None = None
 
 
 class TextDelta(msgspec.Struct, frozen=True, gc=False):
@@ -116,6 +122,21 @@ class Working(msgspec.Struct, frozen=True, gc=False):
     model: str = ""
 
 
+class Cited(msgspec.Struct, frozen=True, gc=False):
+    """A source of the answer's text (a citation, a search result that grounds it).
+
+    `start`, `end`: the characters of the answer's text that it stands for, counted from the answer's beginning; -1 where the
+    provider does not say. `quote`: what the source says, where that is reported. `url` is empty where the source is a
+    document of the request, which `title` then names.
+    """
+
+    url: str = ""
+    title: str = ""
+    start: int = -1
+    end: int = -1
+    quote: str = ""
+
+
 class ToolCallStarted(msgspec.Struct, frozen=True, gc=False):
     """`index` counts the answer's tool calls from 0. A `server` tool is run by the provider, never by the client.
 
@@ -136,7 +157,7 @@ class ToolCallDelta(msgspec.Struct, frozen=True, gc=False):
 
 
 class Finished(msgspec.Struct, frozen=True, gc=False):
-    """The answer is complete. `native` is the provider's own finish reason.
+    """The answer is complete. `native` is the provider's own finish reason, `stop_sequence` what ended the answer, if told.
 
     `cost` in US dollars is added later, if it is reported to callers.
     """
@@ -145,6 +166,7 @@ class Finished(msgspec.Struct, frozen=True, gc=False):
     usage: Usage | None = None
     native: str = ""
     cost: float | None = None
+    stop_sequence: str = ""
 
 
 class Verbatim(msgspec.Struct, frozen=True, gc=False):
@@ -158,5 +180,14 @@ class Verbatim(msgspec.Struct, frozen=True, gc=False):
 
 
 StreamEvent = (
-    Started | TextDelta | ReasoningDelta | ReasoningBlock | Working | ToolCallStarted | ToolCallDelta | Finished | Verbatim
+    Started
+    | TextDelta
+    | ReasoningDelta
+    | ReasoningBlock
+    | Working
+    | Cited
+    | ToolCallStarted
+    | ToolCallDelta
+    | Finished
+    | Verbatim
 )

@@ -28,7 +28,20 @@ from sluice.backends.credentials import KeyField
 from sluice.backends.protocol import Headers, UpstreamRequest
 from sluice.config.types import Bytes, Secret
 from sluice.errors import BadRequest, UpstreamError
-from sluice.model.chat import GOOGLES, Cache, ChatRequest, Image, Message, Other, Part, Text, Thought, Tool, ToolCall
+from sluice.model.chat import (
+    GOOGLES,
+    OPENAIS,
+    Cache,
+    ChatRequest,
+    Image,
+    Message,
+    Other,
+    Part,
+    Text,
+    Thought,
+    Tool,
+    ToolCall,
+)
 from sluice.model.rules import NO_RULES, Effort, ModelRules
 from sluice.wire.baseurl import endpoint
 from sluice.wire.dataurl import inline_data, is_http, plain_base64
@@ -200,12 +213,16 @@ def _turn(message: Message, *, thoughts: bool) -> tuple[str, list[Block]]:
         case "assistant":
             blocks = _content(message.parts) + [_tool_use(call) for call in message.tool_calls]
             if blocks and thoughts and message.thoughts:
-                own = [thought for thought in message.thoughts if thought.sealed and not thought.signature.startswith(GOOGLES)]
-                blocks = [_thinking(thought) for thought in own] + blocks
+                blocks = [_thinking(thought) for thought in message.thoughts if _is_own(thought)] + blocks
             return "assistant", blocks
         case "tool":
-            result = {"type": "tool_result", "tool_use_id": message.tool_call_id, "content": _content(message.parts)}
-            return "user", [result]
+            failed = {"is_error": True} if message.failed else {}
+            content = _content(message.parts)
+            return "user", [{"type": "tool_result", "tool_use_id": message.tool_call_id, "content": content, **failed}]
+
+
+def _is_own(thought: Thought) -> bool:
+    return thought.sealed and not thought.signature.startswith((GOOGLES, OPENAIS))
 
 
 def _trim_prefill(turn: Block) -> None:

@@ -116,6 +116,7 @@ class _Delta(msgspec.Struct):
     signature: str | None = None
     partial_json: str | None = None
     stop_reason: str | None = None
+    stop_sequence: str | None = None
 
 
 class _Event(msgspec.Struct):
@@ -163,9 +164,9 @@ class MessagesDecoder(FrameDecoder[Event]):
     """
 
     __slots__ = (
-        "_block_index", "_blocks", "_calls", "_halves", "_keep_stop", "_sealed", "_started", "_stop_reason", "_stream",
-        "_strict", "_thinking", "_tools", "_usage", "_usage_ended", "_usage_is_end", "finish_missing", "skipped",
-        "skipped_fields",
+        "_block_index", "_blocks", "_calls", "_halves", "_keep_stop", "_sealed", "_started", "_stop_reason",
+        "_stop_sequence", "_stream", "_strict", "_thinking", "_tools", "_usage", "_usage_ended", "_usage_is_end",
+        "finish_missing", "skipped", "skipped_fields",
     )  # fmt: skip
 
     def __init__(
@@ -185,6 +186,7 @@ class MessagesDecoder(FrameDecoder[Event]):
         self._sealed = 0  # characters kept of them
         self._usage_ended = False  # a message_delta had usage
         self._stop_reason = ""
+        self._stop_sequence = ""
         self._started = False
         self._halves: Halves | None = None
         self.skipped = 0
@@ -267,7 +269,7 @@ class MessagesDecoder(FrameDecoder[Event]):
             case _Event(type="message_delta", delta=delta):
                 self._count(event.usage)
                 self._usage_ended = self._usage_ended or event.usage is not None
-                self._stop((delta and delta.stop_reason) or "")
+                self._stop(delta or _Delta())
             case _Event(type="message_stop"):
                 self._finish(events)
             case _Event(type="error"):
@@ -277,7 +279,8 @@ class MessagesDecoder(FrameDecoder[Event]):
         self._started = True
         self._framing = self._stream
         self._count(message.usage)
-        events.append(Started(message.id or "", message.model or ""))
+        prompt = None if self._usage is None else _usage(self._usage)
+        events.append(Started(message.id or "", message.model or "", prompt))
 
     @property
     def _has_content(self) -> bool:
@@ -422,8 +425,10 @@ class MessagesDecoder(FrameDecoder[Event]):
             block, name = ended
             self._delta(block, msgspec.convert({name: REPLACEMENT}, _Delta), events)
 
-    def _stop(self, reason: str) -> None:
+    def _stop(self, delta: _Delta) -> None:
         """Raises UpstreamError for a stop reason that means failure."""
+        reason = delta.stop_reason or ""
+        self._stop_sequence = delta.stop_sequence or self._stop_sequence
         failure = failure_of(reason)
         if failure is not None:
             raise failure
@@ -452,7 +457,7 @@ class MessagesDecoder(FrameDecoder[Event]):
         if reason == "stop" and called and not (self._keep_stop and self._stop_reason):
             reason = "tool_calls"
         usage = None if self._usage is None else _usage(self._usage)
-        events.append(Finished(reason, usage, self._stop_reason))
+        events.append(Finished(reason, usage, self._stop_reason, stop_sequence=self._stop_sequence))
 
 
 def _worded(event: Any) -> Any:
@@ -497,4 +502,5 @@ def _usage(usage: _Usage) -> Usage:
         output=usage.output_tokens or 0,
         cached_input=cached,
         reasoning=(details and details.thinking_tokens) or 0,
+        written_input=max(usage.cache_creation_input_tokens or 0, 0),
     )

@@ -255,19 +255,19 @@ def merged(events: list[StreamEvent]) -> list[StreamEvent]:
     return out
 
 
-STARTED = Started("msg_1", "claude-example")
+STARTED = Started("msg_1", "claude-example", Usage(12, 1))
 
 STREAMS: dict[str, tuple[list[StreamEvent], UpstreamErrorKind | None]] = {
     "text": ([STARTED, TextDelta("Grüß dich 🌍"), Finished("stop", Usage(12, 5), "end_turn")], None),
     "thinking": (
         [
-            STARTED,
+            Started("msg_1", "claude-example", Usage(132, 1, 100, written_input=20)),
             Working(),
             ReasoningDelta("Let me see."),
             ReasoningBlock(0, "Let me see.", "c2lnbmVk"),
             ReasoningBlock(1, redacted="aGlkZGVu"),
             TextDelta("Seven."),
-            Finished("stop", Usage(132, 30, 100, 24), "end_turn"),
+            Finished("stop", Usage(132, 30, 100, 24, written_input=20), "end_turn"),
         ],
         None,
     ),
