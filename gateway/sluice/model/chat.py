@@ -94,12 +94,17 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class Tool(msgspec.Struct, frozen=True):
-    """A function the model may call; `parameters` is a JSON Schema."""
+    """A function the model may call; `parameters` is a JSON Schema, to be followed to the letter where `strict`.
+
+    `custom`: a tool of OpenAI's whose input is plain text: the string `input` in the arguments of its calls.
+    """
 
     name: str
     description: str = ""
     parameters: Mapping[str, Any] | None = None
     cache: Cache | None = None
+    strict: bool | None = None
+    custom: bool = False
 
 
 class Sampling(msgspec.Struct, frozen=True, gc=False):
@@ -141,6 +146,8 @@ class ChatRequest(msgspec.Struct):
     `cache` requests the provider's automatic prompt caching. `only_texts`: the request has only system, user and assistant
     messages that are a single text each, and no other field that a rule of a model concerns, except `temperature`.
     `user` is the caller's own name of the person it acts for, where it was read (a vendor's abuse monitoring wants it).
+    `dialect_only` says what of it stands in `wire` alone and cannot be left out ("tools[2]: a tool of type web_search"):
+    targets of another dialect are not asked. "" where there is nothing.
     """
 
     dialect: str
@@ -162,6 +169,7 @@ class ChatRequest(msgspec.Struct):
     cache: Cache | None = None
     only_texts: bool = False
     user: str = ""
+    dialect_only: str = ""
 
     generates: ClassVar[bool] = True
     """Its answer has tokens of its own, which limits reserve."""
@@ -178,11 +186,12 @@ class ChatRequest(msgspec.Struct):
 
 def continued(chat: ChatRequest, answer: str) -> ChatRequest:
     """The same request with the assistant's partial answer as the last message, for a model to continue it (prefill).
+    A `wire` of another dialect than OpenAI's is left out.
 
     Trailing white space is removed: some providers refuse it, and models continue badly after it. They write it again.
     """
     answer = answer.rstrip()
-    wire = chat.wire
+    wire = chat.wire if chat.dialect == "openai" else None
     if wire is not None:
         wire = {**wire, "messages": [*wire["messages"], {"role": "assistant", "content": answer}]}
     message = Message("assistant", (Text(answer),))

@@ -83,8 +83,8 @@ class Sender:
         call, target = run.call, attempt.target
         timeouts = target.timeouts
         connect = timeouts.connect
-        if chat.n > 1 and target.passes_on != call.frontend.dialect:
-            raise BadRequest("This model gives one choice per request", param="n", code="unsupported_parameter")
+        if chat.n > 1 or chat.dialect_only:
+            _check_dialect(chat, same=target.passes_on == call.frontend.dialect)
         if target.fit is not None:
             chat = target.fit(chat)
         if not chat.stream and target.whole is not None and target.passes_on == call.frontend.dialect:
@@ -197,3 +197,12 @@ class Sender:
             if other is not attempt and other.used is not NOTHING:
                 usage = usage.plus(other.used)
         return msgspec.structs.replace(finished, usage=usage)
+
+
+def _check_dialect(chat: ChatRequest, *, same: bool) -> None:
+    """Raises BadRequest where the target does not speak the caller's dialect, which alone can say the request."""
+    if chat.n > 1 and not same:
+        raise BadRequest("This model gives one choice per request", param="n", code="unsupported_parameter")
+    if chat.dialect_only and (not same or chat.wire is None):  # an interceptor has changed its messages
+        reason = f"{chat.dialect_only} cannot be given to this model"
+        raise BadRequest(reason, param=chat.dialect_only.partition(":")[0], code="unsupported_parameter")
