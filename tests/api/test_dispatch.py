@@ -92,7 +92,7 @@ async def test_head_is_answered_where_get_is_and_a_stranger_is_not() -> None:
     ("/v1/embedding", True), ("/v1/assistants/17", True), ("/responses", True), ("/engines/x", True),
     ("/v1/chat/completions/x", True),
     ("/v1/chat/x", False), ("/v1/tokens/x", False), ("/v1/admin", False), ("/v1/openapi.jsonx", False), ("/admin/x", False),
-    ("/v1", False), ("/", False), ("", False), ("*", False), ("/nowhere", False),
+    ("/v1", False), ("", False), ("*", False), ("/nowhere", False),
 ])  # fmt: skip
 async def test_an_unknown_path_is_told_in_the_shape_of_who_claims_it(path: str, openai: bool) -> None:
     async with served() as api:
@@ -102,6 +102,14 @@ async def test_an_unknown_path_is_told_in_the_shape_of_who_claims_it(path: str, 
         text = request.json["error"]["message"] if openai else request.json["reason"]
         assert text.endswith(f"Served are {', '.join(SHOWN)}")
         assert api.log[-1]["route"] == "other"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_the_root_greets_whoever_looks_there(method: str) -> None:
+    async with served() as api:
+        request = await api.ask(method, "/", key="")
+        assert (request.status, request.content_type) == (200, "text/plain; charset=utf-8")
+        assert request.answer.endswith(b" is running")
 
 
 async def test_the_admin_port_has_no_dialects_routes_but_their_errors() -> None:

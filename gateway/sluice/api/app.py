@@ -30,6 +30,7 @@ from sluice.frontends import CallRoute, Envelope, Frontend, ResumeRoute, Route, 
 from sluice.resume.streams import ResumableStreams
 from sluice.runtime.snapshot import Snapshot
 
+GREETING = "Sluice is running"
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 OPENAPI = "/v1/openapi.json"
 OWN = ("/v1/tokens", "/v1/admin", OPENAPI, "/admin", "/metrics")
@@ -69,7 +70,8 @@ class Api:
     def _of_clients(self) -> list[OwnRoute]:
         runtime, callers, bodies = self._runtime, self._callers, self._bodies
         described = OwnRoute("GET", OPENAPI, self._openapi)
-        more = [*Probes(runtime).routes(), *admin_routes(runtime, callers, bodies)]
+        greeting = OwnRoute("GET", "/", self._greet, quiet=True)
+        more = [greeting, *Probes(runtime).routes(), *admin_routes(runtime, callers, bodies)]
         return [*Tokens(runtime, callers, bodies).routes(), described, *more]
 
     def _called_by_path(self) -> dict[str, CallEntry]:
@@ -80,6 +82,11 @@ class Api:
                 case [Choice(handler=CallEntry() as entry)] if not (entry.frontend.id_headers or _renames(entry.frontend)):
                     found[name] = entry
         return found
+
+    async def _greet(self, request: Request, request_id: str) -> None:
+        """Clients look here for a server that lives, mostly by HEAD, and without a key."""
+        texts = [frontend.greeting for frontend in self._runtime.frontends.values() if frontend.greeting]
+        request.reply(200, (texts or [GREETING])[0].encode(), content_type="text/plain; charset=utf-8")
 
     async def _openapi(self, request: Request, request_id: str) -> None:
         """The description of the routes that are served here."""

@@ -117,6 +117,8 @@ class Calls:
         runtime = self._runtime
         name = chat.model or principal.default_alias or ""
         route = runtime.routes.get(name)
+        if route is None and (other := entry.frontend.other_name(name)):
+            name, route = other, runtime.routes.get(other)
         if route is None or not principal.may(name):
             what = "Say which model to use" if not name else "There is no such model, or this key may not use it"
             raise ModelNotFound(what, param="model")

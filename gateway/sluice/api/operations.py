@@ -42,17 +42,17 @@ class OperationCalls(Calls):
     def _call(self, chat: ChatRequest, request: Request, request_id: str, entry: CallEntry, principal: Principal) -> Call:
         """Raises BadRequest where no target of the alias carries the operation."""
         call = super()._call(chat, request, request_id, entry, principal)
-        call.route = route = self._route(call.route, entry)
+        call.route = route = self._route(call.route, entry, chat.dialect)
         call.asked = NOTHING
         if not route.plain:
             asked = asked_of(chat, principal.key_id, principal.tenant, request.headers)
             call.asked = msgspec.structs.replace(asked, tokens=cast(OperationRequest, chat).longest)
         return call
 
-    def _route(self, route: Route, entry: CallEntry) -> Route:
-        name = (route.name, entry.operation, entry.frontend.dialect)
+    def _route(self, route: Route, entry: CallEntry, dialect: str) -> Route:
+        name = (route.name, entry.operation, dialect)
         if name not in self._routes:
-            self._routes[name] = route_for(route, entry.operation, entry.frontend.dialect)
+            self._routes[name] = route_for(route, entry.operation, dialect)
         found = self._routes[name]
         if found is None:
             message = f"No upstream of this model carries {entry.operation}"

@@ -18,11 +18,16 @@ from sluice.model.events import Started, StreamEvent
 NOTHING: Mapping[str, str] = {}
 
 
+def _stopped() -> float:
+    return 0.0
+
+
 class Answer(msgspec.Struct, frozen=True):
     """What an encoder needs to know of its call. `conversation` is empty where no history is kept.
 
     `model` is the alias; it is what the caller sees as the model unless `reveal` (then the target's own name).
-    `created` in whole seconds since the epoch. `id` is the request's id.
+    `created` in whole seconds since the epoch. `id` is the request's id. `clock` and `received` (when the request came) are
+    monotonic, in seconds: for dialects that tell how long an answer took.
     """
 
     id: str
@@ -30,6 +35,8 @@ class Answer(msgspec.Struct, frozen=True):
     created: int
     conversation: str = ""
     reveal: bool = True
+    clock: Callable[[], float] = _stopped
+    received: float = 0.0
 
 
 class Encoder(Protocol):
@@ -115,7 +122,7 @@ Prepare = Callable[[ChatRequest, AliasTerms], ChatRequest]
 
 class CallRoute(msgspec.Struct, frozen=True, kw_only=True):
     """A POST that is a call. `also`: other names of its path. `operation`: what is asked of upstreams, where that is no chat;
-    `parse` then gives an OperationRequest, and the answer is an upstream's own, which speaks the frontend's `dialect`.
+    `parse` then gives an OperationRequest, and the answer is an upstream's own, which speaks the request's `dialect`.
 
     In a path `{name}` is a parameter, one segment or a part of one; `{+name}` may hold slashes (RFC 6570 3.2.3).
     """
@@ -223,6 +230,7 @@ class Frontend(Envelope, Protocol):
     Header names are lower case: `credential_headers` may hold a key (beside `authorization` and `x-api-key`, which always may),
     and so may the `credential_parameters` of a URL's query, on its own routes; `request_headers` are those that its clients
     send, `response_headers` those that they read, so pages may.
+    `greeting`: what `GET /` says, where its clients look for it there.
     `numbered`: its streams are server-sent events or lines of JSON objects, which can be numbered, and so gone on with where an
     alias is `resumable`.
     """
@@ -230,6 +238,7 @@ class Frontend(Envelope, Protocol):
     dialect: ClassVar[str] = ""
     numbered: ClassVar[bool] = False
     claims: ClassVar[tuple[str, ...]] = ()
+    greeting: ClassVar[str] = ""
     credential_headers: ClassVar[tuple[str, ...]] = ()
     credential_parameters: ClassVar[tuple[str, ...]] = ()
     request_headers: ClassVar[tuple[str, ...]] = ()
@@ -240,6 +249,10 @@ class Frontend(Envelope, Protocol):
     def encoder(self, chat: ChatRequest, answer: Answer, *, verbatim: bool = False) -> Encoder:
         """Of a stream or of a whole answer, as `chat.stream` says."""
         ...
+
+    def other_name(self, model: str) -> str:
+        """How a model may also be called, where no alias is called `model`: clients of Ollama put ":latest" behind it."""
+        return ""
 
 
 def in_query(name: str) -> str:

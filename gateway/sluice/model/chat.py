@@ -145,6 +145,7 @@ class ChatRequest(msgspec.Struct):
     `n` is the number of answers; more than one only if caller and upstream speak the same dialect.
     `cache` requests the provider's automatic prompt caching. `only_texts`: the request has only system, user and assistant
     messages that are a single text each, and no other field that a rule of a model concerns, except `temperature`.
+    `own`: fields of the caller's dialect that this vocabulary has no place for, for backends that speak the same one.
     `user` is the caller's own name of the person it acts for, where it was read (a vendor's abuse monitoring wants it).
     `dialect_only` says what of it stands in `wire` alone and cannot be left out ("tools[2]: a tool of type web_search"):
     targets of another dialect are not asked. "" where there is nothing.
@@ -170,6 +171,7 @@ class ChatRequest(msgspec.Struct):
     only_texts: bool = False
     user: str = ""
     dialect_only: str = ""
+    own: Mapping[str, Any] | None = None
 
     generates: ClassVar[bool] = True
     """Its answer has tokens of its own, which limits reserve."""

@@ -51,7 +51,7 @@ class Failover:
         call = run.call
         route, chat = call.route, call.chat
         first: Target = route.tiers[0].targets[0]  # type: ignore[assignment]
-        opening = run.stream_encoder(verbatim=first.passes_on == call.frontend.dialect).start()
+        opening = run.stream_encoder(verbatim=first.passes_on == call.chat.dialect).start()
         if opening:
             run.write(opening)
         if route.shadow is not None:

@@ -99,7 +99,14 @@ class Pipeline:
         call.series.in_flight.value += 1
         loop = self._loop = self._loop or asyncio.get_running_loop()
         route = call.route
-        answer = Answer(call.id, route.name, int(self._wall()), reveal=route.config.report_model == "target")
+        answer = Answer(
+            call.id,
+            route.name,
+            int(self._wall()),
+            reveal=route.config.report_model == "target",
+            clock=self._clock,
+            received=call.received,
+        )
         run = CallRun(
             call,
             writer,

@@ -76,7 +76,7 @@ class AttemptReader(msgspec.Struct, eq=False):
     def _make_relay(self) -> Relay:
         run, attempt = self.run, self.attempt
         target, whole = attempt.target, attempt.whole
-        verbatim = target.passes_on == run.call.frontend.dialect and not run.resumes
+        verbatim = target.passes_on == run.call.chat.dialect and not run.resumes
         relay = Relay(
             target.decoder(verbatim=verbatim) if whole is None else whole.whole_decoder(),
             run.encoder_for(verbatim=verbatim),
