@@ -1,7 +1,8 @@
 """A request -> the same request as one target takes it, by that target's rules (`sluice.model.rules`). Pure.
 
-The vocabulary is fitted, and the caller's own JSON object where there is one. Where no rule touches a request it is given
-back as it is: its text can then be passed on as it came.
+The vocabulary is fitted, and the caller's own JSON object where there is one: of OpenAI's Chat Completions, or of another
+dialect (`WRITTEN` says how that calls the fields). Where no rule touches a request it is given back as it is: its text can
+then be passed on as it came.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,7 +11,7 @@ from typing import Any
 import msgspec
 
 from sluice.frontends.openai.request import chat_of
-from sluice.model.chat import ChatRequest, Message
+from sluice.model.chat import ChatRequest, Message, Reasoning
 from sluice.model.rules import LIMITS, ModelRules
 from sluice.wire.dataurl import plain_url
 
@@ -25,6 +26,13 @@ _CHAT = {
     "cache_control": "cache",
 }  # fmt: skip
 _ABSENT = ChatRequest("", None, ())
+WRITTEN: Mapping[str, Mapping[str, str]] = {
+    "responses": {
+        "max_tokens": "max_output_tokens", "max_completion_tokens": "max_output_tokens", "reasoning_effort": "reasoning",
+        "thinking": "reasoning", "response_format": "text",
+    },
+}  # fmt: skip
+"""By dialect: the fields of a request that have other names there than in OpenAI's."""
 OURS = frozenset({"model", "messages", "stream", "stream_options"})
 """Fields that no rule may set or leave out."""
 _IN_MESSAGES = "messages."
@@ -68,6 +76,8 @@ class Fitting:
         wire = chat.wire
         if wire is None:
             return self._vocabulary(chat, set()) if self._sets or self._renames or self._touches(chat) else chat
+        if chat.dialect != "openai":
+            return self._of_another(chat, wire)
         if not (self._sets or not self._names.isdisjoint(wire) or (self._in_messages and self._concerns(wire["messages"]))):
             return chat
         dropped: set[str] = set()
@@ -92,6 +102,58 @@ class Fitting:
         return any([m["role"] in roles or (images and type(m.get("content")) is list) for m in messages])
 
     # --- the caller's object
+
+    def _of_another(self, chat: ChatRequest, wire: dict[str, Any]) -> ChatRequest:
+        """A request whose object is another dialect's. What a rule makes of a field that is more than a number or a text there
+        is left to the backend, which then writes the request anew."""
+        if not (self._sets or self._renames or self._touches(chat) or not self._names.isdisjoint(wire)):
+            return chat
+        dropped: set[str] = set()
+        fitted = self._vocabulary(chat, dropped)
+        names = WRITTEN.get(chat.dialect, {})
+        out: dict[str, Any] | None = dict(wire)
+        for name in {**dict.fromkeys(self._names), **self._rules.default, **self._rules.force}:
+            if out is not None:
+                out = self._rewritten(out, name, names.get(name, name), chat, fitted)
+        if out == wire:
+            return fitted
+        return msgspec.structs.replace(fitted, wire=out, body=b"")
+
+    def _rewritten(
+        self, out: dict[str, Any], name: str, here: str, chat: ChatRequest, fitted: ChatRequest
+    ) -> dict[str, Any] | None:
+        """The object after the rules of one field, which is called `here` in it; None where they cannot be written into it."""
+        field = _SAMPLING.get(name) or _CHAT.get(name)
+        if field is None:
+            return self._rewritten_unknown(out, name)
+        of, was, absent = (fitted.sampling, chat.sampling, _ABSENT.sampling) if name in _SAMPLING else (fitted, chat, _ABSENT)
+        value = getattr(of, field)
+        if value != getattr(was, field):
+            if value == getattr(absent, field):
+                out.pop(here, None)
+            elif isinstance(value, int | float | str):
+                out[here] = value
+            elif isinstance(value, Reasoning) and value.effort and chat.dialect == "responses":
+                out[here] = {**(out.get(here) or {}), "effort": value.effort}
+            else:
+                return None
+        return self._renamed_field(out, name)
+
+    def _rewritten_unknown(self, out: dict[str, Any], name: str) -> dict[str, Any]:
+        rules = self._rules
+        if name in rules.default and out.get(name) is None:
+            out[name] = rules.default[name]
+        if name in self._drop and out.pop(name, None) is not None:
+            self._dropped(name)
+        out = self._renamed_field(out, name)
+        if name in rules.force:
+            out[name] = rules.force[name]
+        return out
+
+    def _renamed_field(self, out: dict[str, Any], name: str) -> dict[str, Any]:
+        if name in self._rename and (value := out.pop(name, None)) is not None:
+            out.setdefault(self._rename[name], value)
+        return out
 
     def _object(self, wire: Mapping[str, Any], fitted: ChatRequest, dropped: set[str]) -> dict[str, Any]:
         rules = self._rules
@@ -151,7 +213,7 @@ class Fitting:
         values = {name: of_sampling.get(field, getattr(sampling, field)) for name, field in _SAMPLING.items()}
         surplus = [[name for name in group if values.get(name) is not None][1:] for group in rules.either]
         for name in [*self._drop, *(name for group in surplus for name in group)]:
-            if chat.wire is not None and name not in chat.wire and name not in rules.default:
+            if chat.dialect == "openai" and chat.wire is not None and name not in chat.wire and name not in rules.default:
                 continue
             if self._take(name, chat, _ABSENT, of_sampling, of_chat):
                 dropped.add(name)
