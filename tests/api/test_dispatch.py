@@ -8,7 +8,16 @@ import pytest
 from tests.api.serving import CONFIG, KEY, PAGE, FakeRequest, served
 
 MESSAGES = {"model": "chat", "messages": [{"role": "user", "content": "tokens=2 gap_us=0"}]}
-SHOWN = ("/v1/chat/completions", "/v1/embeddings", "/v1/models", "/v1/chat/stream", "/v1/chat", "/v1/openapi.json")
+SHOWN = (
+    "/v1/chat/completions",
+    "/v1/embeddings",
+    "/v1/models",
+    "/v1/responses",
+    "/v1/responses/compact",
+    "/v1/chat/stream",
+    "/v1/chat",
+    "/v1/openapi.json",
+)
 TURN = {"sessionId": "s", "message": "hi"}
 
 
@@ -89,7 +98,7 @@ async def test_head_is_answered_where_get_is_and_a_stranger_is_not() -> None:
 
 
 @pytest.mark.parametrize(("path", "openai"), [
-    ("/v1/embedding", True), ("/v1/assistants/17", True), ("/responses", True), ("/engines/x", True),
+    ("/v1/embedding", True), ("/v1/assistants/17", True), ("/responses/x/y", True), ("/engines/x", True),
     ("/v1/chat/completions/x", True),
     ("/v1/chat/x", False), ("/v1/tokens/x", False), ("/v1/admin", False), ("/v1/openapi.jsonx", False), ("/admin/x", False),
     ("/v1", False), ("", False), ("*", False), ("/nowhere", False),

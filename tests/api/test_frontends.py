@@ -252,9 +252,9 @@ async def test_a_dialect_that_is_switched_off_has_no_paths() -> None:
 
 
 @pytest.mark.parametrize(("frontends", "message"), [
-    ("[opnai]", 'server.frontends[0]: no frontend "opnai"; installed: openai, widget; did you mean "openai"?'),
-    ("[widget, '']", 'server.frontends[1]: no frontend ""; installed: openai, widget'),
-    ("[]", "server.frontends: at least one is needed; installed: openai, widget"),
+    ("[opnai]", 'server.frontends[0]: no frontend "opnai"; installed: openai, responses, widget; did you mean "openai"?'),
+    ("[widget, '']", 'server.frontends[1]: no frontend ""; installed: openai, responses, widget'),
+    ("[]", "server.frontends: at least one is needed; installed: openai, responses, widget"),
 ])  # fmt: skip
 def test_a_dialect_that_there_is_not_is_a_problem_of_the_file(frontends: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from tests.frontends.responses.reading import Reader
+
 
 class Call(msgspec.Struct):
     name: str = ""
@@ -132,3 +134,45 @@ def of_completion(status: int, body: bytes) -> Held:
     held.finish = choice["finish_reason"]
     held.usage = value["usage"] and usage_of(value["usage"])
     return held
+
+
+def of_response_events(status: int, body: bytes) -> Held:
+    """Of a streamed Response, read strictly."""
+    if status != 200:
+        return Held(status, error=json.loads(body)["error"]["code"])
+    reader = Reader().read(body)
+    assert reader.over
+    assert reader.response is not None
+    held = held_of(reader.response)
+    if reader.error is not None:  # the items that were not finished
+        held.error = reader.error["code"]
+        for item in reader.open.values():
+            take_item(held, {**item, "content": item["_parts"], "summary": item["_parts"]})
+    return held
+
+
+def of_response(status: int, body: bytes) -> Held:
+    """Of a whole Response."""
+    value = json.loads(body)
+    return held_of(value) if status == 200 else Held(status, error=value["error"]["code"])
+
+
+def held_of(response: dict[str, Any]) -> Held:
+    held = Held()
+    for item in response["output"]:
+        take_item(held, item)
+    why = (response["incomplete_details"] or {}).get("reason")
+    held.finish = {"max_output_tokens": "length"}.get(why, why) or ("tool_calls" if held.calls else "stop")
+    if usage := response["usage"]:
+        held.usage = usage["input_tokens"], usage["output_tokens"], usage["input_tokens_details"]["cached_tokens"]
+    return held
+
+
+def take_item(held: Held, item: dict[str, Any]) -> None:
+    match item["type"]:
+        case "message":
+            held.text += "".join(part.get("text") or part.get("refusal") or "" for part in item["content"])
+        case "reasoning":
+            held.reasoning += "".join(part["text"] for part in [*item["summary"], *(item.get("content") or ())])
+        case "function_call":
+            held.calls.append(Call(item["name"], item["arguments"], item["call_id"]))

@@ -23,7 +23,7 @@ import pytest
 from sluice.config.vendors import bundled_vendors
 from tests import corpus
 from tests.e2e.gateways import HEAD, KEY, gateway
-from tests.e2e.held import Held, of_chunks, of_completion, of_lines
+from tests.e2e.held import Held, of_chunks, of_completion, of_lines, of_response, of_response_events
 from tests.fakes.rawserver import CHUNKED, LAST_CHUNK, Peer, RawServer, Request, chunk, sized
 from tests.plugins.gemini.test_corpus import ENDS as GEMINI_ENDS
 from tests.plugins.gemini.test_corpus import REASONS as GEMINI_REASONS
@@ -65,7 +65,7 @@ class Dialect(msgspec.Struct, frozen=True):
 
     @property
     def openai(self) -> bool:
-        return self.path.endswith("completions")
+        return self.path.endswith(("completions", "responses"))
 
     @property
     def whole(self) -> bool:
@@ -80,6 +80,8 @@ DIALECTS = {
     "openai-hidden": Dialect("/v1/chat/completions", STREAMED, of_chunks, "h"),
     "openai-whole": Dialect("/v1/chat/completions", ASKED, of_completion),
     "openai-whole-hidden": Dialect("/v1/chat/completions", ASKED, of_completion, "h"),
+    "responses": Dialect("/v1/responses", {"input": "?", "stream": True}, of_response_events),
+    "responses-whole": Dialect("/v1/responses", {"input": "?"}, of_response),
 }
 
 

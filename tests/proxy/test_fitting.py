@@ -8,7 +8,9 @@ import pytest
 
 from sluice.config.rule_file import bundled_rules
 from sluice.config.vendors import bundled_vendors
+from sluice.frontends import Head
 from sluice.frontends.openai.dialect import OpenAI
+from sluice.frontends.responses.dialect import Responses
 from sluice.model.chat import ChatRequest, Image, Message, Reasoning, Sampling, Text
 from sluice.model.rules import NO_RULES, Line, ModelRules, Overrides, rules_of
 from sluice.proxy.fitting import Fitting
@@ -279,3 +281,43 @@ def test_the_callers_own_request_is_never_changed(fields: dict[str, Any]) -> Non
     before = msgspec.structs.replace(chat), json.dumps(chat.wire)
     fit(chat, drop=frozenset({"seed", "stop"}), cap={"max_tokens": 2}, force={"temperature": 1}, roles={"user": "system"})
     assert (chat, json.dumps(chat.wire)) == before
+
+
+# another dialect's object
+
+
+def responses(**fields: Any) -> ChatRequest:
+    return Responses().parse(json.dumps({"model": "a", "input": "Hi", **fields}).encode(), Head())
+
+
+@pytest.mark.parametrize(
+    ("fields", "rules", "sent"),
+    [
+        ({"temperature": 1.5}, {"drop": frozenset({"temperature"})}, {}),
+        ({"max_output_tokens": 99}, {"cap": {"max_tokens": 10}}, {"max_output_tokens": 10}),
+        ({}, {"default": {"max_tokens": 10}}, {"max_output_tokens": 10}),
+        ({"max_output_tokens": 99}, {"drop": frozenset({"max_tokens"})}, {}),
+        ({"reasoning": {"summary": "auto"}}, {"force": {"reasoning_effort": "low"}},
+         {"reasoning": {"summary": "auto", "effort": "low"}}),
+        ({"metadata": {"a": "b"}}, {"drop": frozenset({"metadata"})}, {}),
+        ({"service_tier": "auto"}, {"force": {"service_tier": "flex"}}, {"service_tier": "flex"}),
+        ({"temperature": 1, "top_p": 0.5}, {"either": (("temperature", "top_p"),)}, {"temperature": 1}),
+        ({"verbose": 1}, {"rename": {"verbose": "loud"}}, {"loud": 1}),
+    ],
+)  # fmt: skip
+def test_rules_hold_in_another_dialects_object(fields: dict[str, Any], rules: dict[str, Any], sent: dict[str, Any]) -> None:
+    chat, _ = fit(responses(**fields), **rules)
+    assert chat.wire == {"model": "a", "input": "Hi", **sent}
+    assert not chat.body
+
+
+def test_another_dialects_object_that_no_rule_is_about_stays_as_it_came() -> None:
+    given = responses(temperature=0.5, instructions="x")
+    assert fit(given, drop=frozenset({"seed"}), roles={"developer": "system"}, plain_images=True) == (given, [])
+
+
+def test_what_cannot_be_written_into_another_dialects_object_leaves_it_to_be_written_anew() -> None:
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    chat, _ = fit(responses(), force={"tools": tools})
+    assert chat.wire is None
+    assert chat.tools[0].name == "f"

@@ -33,7 +33,7 @@ class OpenAI(Frontend):
     dialect: ClassVar[str] = "openai"
     numbered: ClassVar[bool] = True
     claims: ClassVar[tuple[str, ...]] = (
-        "/v1/", "/v1/chat/completions", "/chat/completions", "/models", "/embeddings", "/responses", "/engines/", "/openai/",
+        "/v1/", "/v1/chat/completions", "/chat/completions", "/models", "/embeddings", "/engines/", "/openai/",
     )  # fmt: skip
     request_headers: ClassVar[tuple[str, ...]] = tuple(f"x-stainless-{name}" for name in STAINLESS)
 

@@ -1,0 +1,55 @@
+"""What frontends check alike in the bodies of their callers, with reasons that name fields and never values."""
+
+import re
+from typing import Any
+
+from sluice.errors import BadRequest
+
+LARGEST = 2**53 - 1
+"""The largest whole number that every reader of JSON takes for itself (RFC 8259, section 6)."""
+
+_PATH = re.compile(r" - at `\$\.?([^`]*)`$")
+_MISSING = re.compile(r"Object missing required field `(\w+)`")
+_EXPECTED = re.compile(r"Expected `([^`]*)`, got `([^`]*)`")
+
+
+def refused(param: str, reason: str) -> BadRequest:
+    """The error for one field."""
+    return BadRequest(f"{param}: {reason}", param=param, details=[{"field": param, "reason": reason}])
+
+
+def explained(text: str) -> BadRequest:
+    """msgspec's words with the path apart. Only types and our own names are repeated, for other words may hold values."""
+    found = _PATH.search(text)
+    path = found[1] if found else ""
+    if missing := _MISSING.match(text):
+        return refused(f"{path}.{missing[1]}".lstrip("."), "is required")
+    if expected := _EXPECTED.match(text):
+        wanted = expected[1].replace("float", "number").replace(" | ", " or ")
+        return refused(path or "body", f"must be {wanted}, not {expected[2]}")
+    return refused(path or "body", "has a value that is not allowed")
+
+
+def whole_number(value: float, name: str) -> int:
+    """A whole number as such, however it is written (1024.0 is one). Raises BadRequest for others, and for those too large."""
+    if value != int(value):
+        raise refused(name, "must be a whole number")
+    if value > LARGEST:
+        raise refused(name, f"must be at most {LARGEST}")
+    return int(value)
+
+
+def check_names(found: dict[str, Any], known: frozenset[str], at: str) -> None:
+    """Raises BadRequest for a name that differs by case from a known one, or from another one in the same object.
+
+    Go's encoding/json and others read `Model` as `model`, and the last one counts."""
+    if found.keys() <= known:
+        return
+    seen = set()
+    for name in found.keys() - known:
+        folded = name.upper().casefold()  # also what is no ASCII: a long s, the sign of Kelvin
+        if folded in known:
+            raise refused(f"{at}{folded}", "must be written exactly so")
+        if folded in seen:
+            raise refused(at.rstrip(".") or "body", "must not hold names that differ by case alone")
+        seen.add(folded)

@@ -1,0 +1,62 @@
+"""OpenAI's Responses API as a client dialect: what Codex, openai-agents and the AI SDK's `openai(…)` send and read by default.
+
+The request is `request.py` (its items `items.py`, its tools `tools.py`), answers are `stream.py` over `output.py`.
+
+Standard: https://platform.openai.com/docs/api-reference/responses
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from sluice.errors import BadRequest, GatewayError, NotFound
+from sluice.frontends import Answer, CallRoute, Encoder, Endpoint, Frontend, Inquiry, Reply, RequestHead, Route
+from sluice.frontends.openai.errors import error_object
+from sluice.frontends.responses.request import DIALECT, chat_of
+from sluice.frontends.responses.stream import Stream, Whole
+from sluice.model.chat import ChatRequest
+from sluice.wire.jsontext import judged_object, plain_object
+
+UPGRADE = (
+    b'{"error":{"message":"Responses are streamed over HTTP here","type":"invalid_request_error","param":null,"code":null}}'
+)
+
+
+class Responses(Frontend):
+    """Paths also go without their /v1: many clients have a base URL that lacks it."""
+
+    name: ClassVar[str] = "responses"
+    dialect: ClassVar[str] = DIALECT
+    numbered: ClassVar[bool] = True
+    claims: ClassVar[tuple[str, ...]] = ("/v1/responses", "/responses")
+
+    def routes(self) -> Sequence[Route]:
+        path, short = "/v1/responses", "/responses"
+        return (
+            CallRoute(path=path, also=(short,), parse=self.parse),
+            Endpoint(path=path, also=(short,), answer=self.no_socket),
+            Endpoint(path=f"{path}/compact", also=(f"{short}/compact",), answer=self.no_compaction, methods=("POST",)),
+            Endpoint(path=f"{path}/{{id}}", also=(f"{short}/{{id}}",), answer=self.not_kept, methods=("GET", "DELETE")),
+            Endpoint(path=f"{path}/{{id}}/input_items", also=(f"{short}/{{id}}/input_items",), answer=self.not_kept),
+        )
+
+    def parse(self, body: bytes, head: RequestHead) -> ChatRequest:
+        wire = plain_object(body)
+        return chat_of(judged_object(body)) if wire is None else chat_of(wire, body)
+
+    def encoder(self, chat: ChatRequest, answer: Answer, *, verbatim: bool = False) -> Encoder:
+        return Stream(chat, answer) if chat.stream else Whole(chat, answer)
+
+    def error(self, error: GatewayError, request_id: str) -> dict[str, Any]:
+        return error_object(error)
+
+    async def no_socket(self, inquiry: Inquiry) -> Reply:
+        """Codex opens a WebSocket first, and asks over HTTP where that is answered 426 (RFC 9110 15.5.22)."""
+        return Reply(UPGRADE, 426, (("upgrade", "HTTP/1.1"),))
+
+    async def no_compaction(self, inquiry: Inquiry) -> Reply:
+        raise BadRequest(
+            "Compaction of a conversation is not supported: let the client summarize it", code="unsupported_operation"
+        )
+
+    async def not_kept(self, inquiry: Inquiry) -> Reply:
+        raise NotFound("Responses are not kept here, so there is none with this id")

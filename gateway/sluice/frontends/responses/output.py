@@ -1,0 +1,309 @@
+"""Events -> the items of an answer, and what is told of each step: one way for streams and for whole answers.
+
+An item is opened by the first event that belongs to it and closed by the first that does not. Tool calls stay open beside each
+other, for some vendors write several at a time. Seals of reasoning travel in the reasoning items (`sluice.wire.seals`); that of
+a call (Google's) in one that stands before it. Of tools that the provider ran itself, web searches are shown, as calls that
+are over; no client would know what to do with others.
+
+Standard: https://platform.openai.com/docs/api-reference/responses-streaming
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from sluice.frontends.responses.custom import InputText
+from sluice.model.chat import GOOGLES
+from sluice.model.events import (
+    Cited,
+    ReasoningBlock,
+    ReasoningDelta,
+    StreamEvent,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStarted,
+)
+from sluice.wire.call_ids import new_call_id
+from sluice.wire.seals import sealed, sealed_call
+
+Value = dict[str, Any]
+Tell = Callable[[str, Value], None]
+"""Is told each step: the event's name behind "response.", and its fields."""
+
+
+class Message(msgspec.Struct, eq=False):
+    id: str
+    index: int
+    begun: int  # characters of the answer's text before this item
+    pieces: list[str] = []
+    annotations: list[Value] = []
+
+    __repr__ = object.__repr__  # it holds what was said
+
+
+class _Reasoning(msgspec.Struct, eq=False):
+    id: str
+    index: int
+    pieces: list[str] = []
+
+    __repr__ = object.__repr__
+
+
+class _Call(msgspec.Struct, eq=False):
+    """`input`: of a custom tool. `search`: it is a web search of the provider's."""
+
+    id: str
+    index: int
+    call_id: str
+    name: str
+    input: InputText | None = None
+    search: bool = False
+    pieces: list[str] = []
+
+    __repr__ = object.__repr__
+
+
+class Output:
+    """The items of one answer. `ids`: what theirs are made of; `customs`: names of custom tools."""
+
+    def __init__(self, ids: str, customs: frozenset[str], tell: Tell) -> None:
+        self._ids = ids
+        self._customs = customs
+        self._tell = tell
+        self._items: list[Value | None] = []
+        self.message: Message | None = None
+        self._reasoning: _Reasoning | None = None
+        self._calls: dict[int, _Call] = {}
+        self._characters = 0  # of the text in items that are closed
+        self._uncited: list[Cited] = []  # sources that came before any text
+
+    @property
+    def items(self) -> list[Value]:
+        """The items that are complete."""
+        return [item for item in self._items if item is not None]
+
+    def take(self, event: StreamEvent) -> None:
+        """An event that is neither the answer's beginning nor its end."""
+        match event:
+            case TextDelta(text=text):
+                self.text(text)
+            case ReasoningDelta(text=text) if text:
+                self._think(text)
+            case ReasoningBlock():
+                self._seal(event)
+            case ToolCallStarted():
+                self._call(event)
+            case ToolCallDelta(index=index, arguments=arguments) if arguments and index in self._calls:
+                self._arguments(self._calls[index], arguments)
+            case Cited():
+                self._cite(event)
+            case _:
+                pass
+
+    def close(self, status: str) -> None:
+        """The answer is over. `status` of what is still open: "completed" or "incomplete"."""
+        self._close(status)
+
+    # --- text
+
+    def text(self, text: str) -> None:
+        if not text:
+            return
+        message = self.message or self.open_message()
+        message.pieces.append(text)
+        self._tell("output_text.delta", {**_at(message), "content_index": 0, "delta": text, "logprobs": []})
+
+    def open_message(self) -> Message:
+        self._close("completed")
+        message = self.message = Message(self._id("msg"), self._place(), self._characters)
+        item = {"id": message.id, "type": "message", "status": "in_progress", "content": [], "role": "assistant"}
+        self._tell("output_item.added", {"output_index": message.index, "item": item})
+        self._tell("content_part.added", {**_at(message), "content_index": 0, "part": _part("", [])})
+        for cited in self._uncited:
+            self._annotate(message, cited)
+        self._uncited = []
+        return message
+
+    def _close_message(self, message: Message, status: str) -> None:
+        text = "".join(message.pieces)
+        self._characters += len(text)
+        part = _part(text, message.annotations)
+        at = {**_at(message), "content_index": 0}
+        self._tell("output_text.done", {**at, "text": text, "logprobs": []})
+        self._tell("content_part.done", {**at, "part": part})
+        self._done(
+            message.index, {"id": message.id, "type": "message", "status": status, "content": [part], "role": "assistant"}
+        )
+
+    def _cite(self, cited: Cited) -> None:
+        if self.message is not None:
+            self._annotate(self.message, cited)
+        elif not self._items:
+            self._uncited.append(cited)
+
+    def _annotate(self, message: Message, cited: Cited) -> None:
+        told = sum(map(len, message.pieces))
+        start = max(cited.start - message.begun, 0) if cited.start >= 0 else told
+        end = max(cited.end - message.begun, start) if cited.end >= 0 else max(start, told)
+        annotation: Value
+        if cited.url:
+            annotation = {
+                "type": "url_citation", "start_index": start, "end_index": end, "url": cited.url, "title": cited.title,
+            }  # fmt: skip
+        else:
+            annotation = {"type": "file_citation", "file_id": "", "filename": cited.title, "index": start}
+        at = {**_at(message), "content_index": 0, "annotation_index": len(message.annotations)}
+        message.annotations.append(annotation)
+        self._tell("output_text.annotation.added", {**at, "annotation": annotation})
+
+    # --- reasoning
+
+    def _think(self, text: str) -> None:
+        reasoning = self._reasoning
+        if reasoning is None:
+            reasoning = self._open_reasoning()
+        at = {**_at(reasoning), "summary_index": 0}
+        if not reasoning.pieces:
+            self._tell("reasoning_summary_part.added", {**at, "part": _summary("")})
+        reasoning.pieces.append(text)
+        self._tell("reasoning_summary_text.delta", {**at, "delta": text})
+
+    def _open_reasoning(self) -> _Reasoning:
+        self._close("completed")
+        reasoning = self._reasoning = _Reasoning(self._id("rs"), self._place())
+        item = {"id": reasoning.id, "type": "reasoning", "summary": []}
+        self._tell("output_item.added", {"output_index": reasoning.index, "item": item})
+        return reasoning
+
+    def _seal(self, block: ReasoningBlock) -> None:
+        if self._reasoning is None:
+            self._open_reasoning()
+            if block.text and not block.signature.startswith(GOOGLES):
+                self._think(block.text)
+        self._close_reasoning(sealed(block.signature, block.redacted))
+
+    def _close_reasoning(self, content: str = "") -> None:
+        reasoning, self._reasoning = self._reasoning, None
+        if reasoning is None:
+            return
+        text = "".join(reasoning.pieces)
+        summary = [_summary(text)] if text else []
+        if text:
+            at = {**_at(reasoning), "summary_index": 0}
+            self._tell("reasoning_summary_text.done", {**at, "text": text})
+            self._tell("reasoning_summary_part.done", {**at, "part": summary[0]})
+        item: Value = {"id": reasoning.id, "type": "reasoning", "summary": summary}
+        self._done(reasoning.index, item | ({"encrypted_content": content} if content else {}))
+
+    # --- calls
+
+    def _call(self, event: ToolCallStarted) -> None:
+        search = event.kind == "server"
+        if search and "web_search" not in event.name:
+            return
+        if event.signature:
+            self._seal_call(event.signature)
+        self._close_text()
+        custom = event.name in self._customs and not search
+        prefix = "ws" if search else "ctc" if custom else "fc"
+        call_id = event.id or new_call_id()
+        input = InputText() if custom else None
+        call = _Call(self._id(prefix), self._place(), call_id, event.name, input, search)
+        self._calls[event.index] = call
+        self._tell("output_item.added", {"output_index": call.index, "item": _call_item(call, "", "in_progress")})
+        if search:
+            self._tell("web_search_call.in_progress", _at(call))
+
+    def _seal_call(self, signature: str) -> None:
+        if self._reasoning is None:
+            self._open_reasoning()
+        self._close_reasoning(sealed_call(signature))
+
+    def _arguments(self, call: _Call, piece: str) -> None:
+        if call.input is not None:
+            piece = call.input.feed(piece)
+        if not piece:
+            return
+        call.pieces.append(piece)
+        if not call.search:
+            name = "custom_tool_call_input.delta" if call.input is not None else "function_call_arguments.delta"
+            self._tell(name, {**_at(call), "delta": piece})
+
+    def _close_call(self, call: _Call, status: str) -> None:
+        if call.input is not None and (rest := call.input.close()):
+            call.pieces.append(rest)
+            self._tell("custom_tool_call_input.delta", {**_at(call), "delta": rest})
+        written = "".join(call.pieces)
+        if call.search:
+            self._tell("web_search_call.completed", _at(call))
+        elif call.input is not None:
+            self._tell("custom_tool_call_input.done", {**_at(call), "input": written})
+        else:
+            written = written or "{}"  # which clients read as JSON
+            self._tell("function_call_arguments.done", {**_at(call), "name": call.name, "arguments": written})
+        self._done(call.index, _call_item(call, written, status))
+
+    # --- all items
+
+    def _close_text(self) -> None:
+        self._close_reasoning()
+        if self.message is not None:
+            message, self.message = self.message, None
+            self._close_message(message, "completed")
+
+    def _close(self, status: str) -> None:
+        """Close what is open; only the last of it has this status."""
+        if self.message is not None:
+            message, self.message = self.message, None
+            self._close_message(message, status)
+        self._close_reasoning()
+        calls, self._calls = [*self._calls.values()], {}
+        for call in calls:
+            self._close_call(call, status if call is calls[-1] else "completed")
+
+    def _place(self) -> int:
+        self._items.append(None)
+        return len(self._items) - 1
+
+    def _id(self, prefix: str) -> str:
+        return f"{prefix}_{self._ids}_{len(self._items)}"
+
+    def _done(self, index: int, item: Value) -> None:
+        self._items[index] = item
+        self._tell("output_item.done", {"output_index": index, "item": item})
+
+
+def _at(item: Message | _Reasoning | _Call) -> Value:
+    return {"item_id": item.id, "output_index": item.index}
+
+
+def _part(text: str, annotations: list[Value]) -> Value:
+    return {"type": "output_text", "annotations": annotations, "logprobs": [], "text": text}
+
+
+def _summary(text: str) -> Value:
+    return {"type": "summary_text", "text": text}
+
+
+def _call_item(call: _Call, written: str, status: str) -> Value:
+    if call.search:
+        action = {"type": "search", "query": _query(written)}
+        return {"id": call.id, "type": "web_search_call", "status": status, "action": action}
+    named = {"call_id": call.call_id, "name": call.name}
+    if call.input is not None:
+        return {"id": call.id, "type": "custom_tool_call", "status": status, **named, "input": written}
+    return {"id": call.id, "type": "function_call", "status": status, "arguments": written, **named}
+
+
+def _query(arguments: str) -> str:
+    """What was searched for, where the provider tells it."""
+    try:
+        value = msgspec.json.decode(arguments)
+    except (msgspec.DecodeError, RecursionError):
+        return ""
+    match value:
+        case {"query": str(query)} | {"queries": [str(query), *_]}:
+            return query
+        case _:
+            return ""

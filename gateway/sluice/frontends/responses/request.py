@@ -1,0 +1,129 @@
+"""A Responses request -> ChatRequest. What we interpret is checked, field by field; all of it stays in `wire`.
+
+Refused are what would need a state that is not kept here or is another caller's at the provider: `previous_response_id`,
+`conversation`, references to items, `background`. `store` is taken and ignored, for it is the default of OpenAI's SDKs.
+
+Names that some servers would take for another are refused, as in Chat Completions (`sluice.frontends.checks`).
+
+Standard: https://platform.openai.com/docs/api-reference/responses/create
+"""
+
+from typing import Any
+
+import msgspec
+
+from sluice.frontends.checks import check_names, explained, refused, whole_number
+from sluice.frontends.openai.reasoning import reasoning_of
+from sluice.frontends.responses.items import Conversation
+from sluice.frontends.responses.tools import ToolParam, choice_of, format_of, tools_of
+from sluice.model.chat import ChatRequest, Message, Sampling, Text
+
+DIALECT = "responses"
+
+
+class _Request(msgspec.Struct):
+    """Only what is interpreted."""
+
+    input: str | list[Any] | None = None
+    model: str | None = None
+    instructions: str | list[Any] | None = None
+    stream: bool | None = None
+    store: bool | None = None
+    background: bool | None = None
+    previous_response_id: str | None = None
+    conversation: Any = None
+    prompt: Any = None
+    max_output_tokens: float | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    tools: list[ToolParam] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    text: dict[str, Any] | None = None
+    reasoning: dict[str, Any] | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+
+
+_TOP = frozenset(_Request.__struct_fields__)
+_REASONING = frozenset({"effort", "summary"})
+
+
+def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
+    """The request that this JSON object makes; `body`: its text, where no letter of its names is an escape.
+
+    Raises BadRequest, `param` naming the field as "input[0].role".
+    """
+    if not wire.keys() <= _TOP:
+        check_names(wire, _TOP, "")
+    asked = _typed(wire)
+    _check_state(asked)
+    conversation = Conversation()
+    messages, unsaid = _messages(asked, conversation)
+    tools, of_tools = tools_of(asked.tools, wire["tools"]) if asked.tools else ((), "")
+    choice, tools, of_choice = choice_of(asked.tool_choice, tools) if asked.tool_choice is not None else (None, tools, "")
+    if asked.reasoning is not None:
+        check_names(asked.reasoning, _REASONING, "reasoning.")
+    return ChatRequest(
+        DIALECT,
+        asked.model,
+        messages,
+        asked.stream is True,
+        sampling=Sampling(_limit(asked, wire), asked.temperature, asked.top_p),
+        tools=tools,
+        tool_choice=choice,
+        parallel_tool_calls=asked.parallel_tool_calls,
+        response_format=format_of(asked.text) if asked.text is not None else None,
+        include_usage=True,
+        wire=wire,
+        body=body,
+        reasoning=reasoning_of(None, asked.reasoning, None) if asked.reasoning is not None else None,
+        user=asked.user or asked.safety_identifier or "",
+        dialect_only=unsaid or of_tools or of_choice,
+    )
+
+
+def _typed(wire: dict[str, Any]) -> _Request:
+    try:
+        return msgspec.convert(wire, _Request)
+    except msgspec.ValidationError as error:
+        raise explained(str(error)) from None
+
+
+def _check_state(asked: _Request) -> None:
+    if asked.model == "":
+        raise refused("model", "must not be empty")
+    if asked.background:
+        raise refused("background", "is not supported: answers are given to the request that asks for them")
+    if asked.previous_response_id is not None:
+        raise refused("previous_response_id", "no responses are kept here: send the whole conversation as input")
+    if asked.conversation is not None:
+        raise refused("conversation", "is not supported: send the whole conversation as input")
+
+
+def _messages(asked: _Request, conversation: Conversation) -> tuple[tuple[Message, ...], str]:
+    """The messages, and what only OpenAI understands of them."""
+    match asked.instructions:
+        case str(text) if text:
+            conversation.messages.append(Message("system", (Text(text),)))
+        case list(items):
+            conversation.add(items)
+    match asked.input:
+        case str(text):
+            conversation.messages.append(Message("user", (Text(text),)))
+        case None if asked.prompt is None:
+            raise refused("input", "is required")
+        case []:
+            raise refused("input", "must not be an empty list")
+        case list(items):
+            conversation.add(items)
+    unsaid = "prompt: a stored prompt" if asked.prompt is not None else conversation.unsaid
+    return tuple(conversation.messages), unsaid
+
+
+def _limit(asked: _Request, wire: dict[str, Any]) -> int | None:
+    """The maximum of output tokens; None where it is 0 or less, by which callers mean that there is none."""
+    if asked.max_output_tokens is None:
+        return None
+    limit = whole_number(max(wire["max_output_tokens"], 0), "max_output_tokens")
+    return limit if limit > 0 else None

@@ -1,0 +1,79 @@
+"""The Responses dialect through the running gateway: what its clients do beside asking, and what is refused."""
+
+from typing import Any
+
+import aiohttp
+import pytest
+from backports import zstd
+
+from tests.e2e.gateways import HEAD, KEY, Running, gateway
+from tests.frontends.responses.reading import Reader
+
+CONFIG = (
+    HEAD
+    + """
+upstreams:
+  echo: {backend: echo}
+aliases:
+  chat: {tiers: [[{upstream: echo, model: echo}]]}
+"""
+)
+
+
+def client(running: Running) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(running.url, headers={"authorization": f"Bearer {KEY}"})
+
+
+async def refusal(response: aiohttp.ClientResponse) -> tuple[int, str]:
+    return response.status, (await response.json())["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/responses"])
+async def test_it_is_answered_in_a_stream_and_whole(path: str) -> None:
+    async with gateway(CONFIG) as running, client(running) as session:
+        async with session.post(path, json={"model": "chat", "input": "Hello there", "stream": True}) as response:
+            assert response.status == 200
+            reader = Reader().read(await response.read())
+        async with session.post(path, json={"model": "chat", "input": "Hello there"}) as response:
+            whole = await response.json()
+    assert reader.response is not None
+    texts = [answer["output"][0]["content"][0]["text"] for answer in (reader.response, whole)]
+    assert texts == ["You said: Hello there"] * 2
+    assert whole["status"] == "completed"
+
+
+async def test_a_body_may_be_compressed_as_codex_does() -> None:
+    body = zstd.compress(b'{"model": "chat", "input": "Hello"}')
+    async with gateway(CONFIG) as running, client(running) as session:
+        headers = {"content-encoding": "zstd", "content-type": "application/json"}
+        async with session.post("/v1/responses", data=body, headers=headers) as response:
+            assert (response.status, (await response.json())["output"][0]["content"][0]["text"]) == (200, "You said: Hello")
+
+
+async def test_who_wants_a_websocket_is_told_at_once_to_use_http() -> None:
+    upgrade = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13", "sec-websocket-key": "eA=="}
+    async with gateway(CONFIG) as running, client(running) as session:
+        async with session.get("/v1/responses", headers=upgrade) as response:
+            assert response.status == 426
+        async with session.post("/v1/responses", json={"model": "chat", "input": "x"}) as response:
+            assert response.status == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "said"),
+    [
+        ("GET", "/v1/responses/resp_1", None, 404, "not kept"),
+        ("DELETE", "/v1/responses/resp_1", None, 404, "not kept"),
+        ("GET", "/v1/responses/resp_1/input_items", None, 404, "not kept"),
+        ("POST", "/v1/responses/compact", {"model": "chat", "input": "x"}, 400, "Compaction"),
+        ("POST", "/v1/responses", {"model": "no", "input": "x"}, 404, "no such model"),
+        ("POST", "/v1/responses", {"model": "chat", "input": "x", "previous_response_id": "r"}, 400, "previous_response_id: "),
+        ("POST", "/v1/responses", {"model": "chat", "input": "x", "tools": [{"type": "web_search"}]}, 400,
+         "tools[0]: a tool of type web_search cannot be given to this model"),
+    ],
+)  # fmt: skip
+async def test_what_cannot_be_had_is_refused_with_the_reason(method: str, path: str, body: Any, status: int, said: str) -> None:
+    async with gateway(CONFIG) as running, client(running) as session, session.request(method, path, json=body) as response:
+        got, message = await refusal(response)
+    assert got == status
+    assert said in message
