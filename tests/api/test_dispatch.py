@@ -9,15 +9,9 @@ from tests.api.serving import CONFIG, KEY, PAGE, FakeRequest, served
 
 MESSAGES = {"model": "chat", "messages": [{"role": "user", "content": "tokens=2 gap_us=0"}]}
 SHOWN = (
-    "/v1/chat/completions",
-    "/v1/embeddings",
-    "/v1/models",
-    "/v1/responses",
-    "/v1/responses/compact",
-    "/v1/chat/stream",
-    "/v1/chat",
-    "/v1/openapi.json",
-)
+    "/v1/messages", "/v1/messages/count_tokens", "/v1/models", "/api/hello", "/v1/chat/completions", "/v1/embeddings",
+    "/v1/responses", "/v1/responses/compact", "/v1/chat/stream", "/v1/chat", "/v1/openapi.json",
+)  # fmt: skip
 TURN = {"sessionId": "s", "message": "hi"}
 
 

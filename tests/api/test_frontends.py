@@ -25,7 +25,7 @@ from sluice.frontends import (
     Route,
 )  # fmt: skip
 from sluice.frontends.openai.dialect import OpenAI
-from sluice.frontends.registry import conflicts
+from sluice.frontends.registry import conflicts, installed
 from sluice.frontends.widget.answer import Lines, Whole
 from sluice.model.chat import ChatRequest, Message, Text
 from tests.api.serving import CONFIG, KEY, FakeRequest, served
@@ -77,21 +77,22 @@ class Pathed(Frontend):
 
 
 class Marked(Pathed):
-    """Has OpenAI's path of models, in another shape: as Anthropic has it."""
+    """Has OpenAI's path of models, in another shape, as Anthropic's dialect has it, too."""
 
     name: ClassVar[str] = "marked"
-    marker: ClassVar[str] = "anthropic-version"
-    claims: ClassVar[tuple[str, ...]] = ("/v1/", "/v1/messages")
+    marker: ClassVar[str] = "marked-version"
+    claims: ClassVar[tuple[str, ...]] = ("/v1/", "/v1/marks")
     credential_parameters: ClassVar[tuple[str, ...]] = ()
     id_headers: ClassVar[tuple[str, ...]] = ()
 
     def routes(self) -> Sequence[Route]:
-        return (Endpoint(path="/v1/models", answer=self.models), ResumeRoute(path="/v1/messages"))
+        return (Endpoint(path="/v1/models", answer=self.models), ResumeRoute(path="/v1/marks"))
 
     def error(self, error: GatewayError, request_id: str) -> dict[str, Any]:
         return {"marked": error.code}
 
 
+INSTALLED = ", ".join(installed())
 ASK = {"text": "tokens=2 gap_us=0"}
 
 
@@ -179,13 +180,13 @@ async def test_an_endpoint_has_its_parameters_query_and_body() -> None:
 
 async def test_a_marker_tells_two_dialects_apart_at_one_path() -> None:
     async with served(CONFIG, Marked()) as api:
-        marked = {"anthropic-version": "2023-06-01"}
+        marked = {"marked-version": "1"}
         assert "data" in (await api.ask("GET", "/v1/models")).json
         assert "models" in (await api.ask("GET", "/v1/models", headers=marked)).json
         assert "data" in (await api.ask("GET", "/models", headers=marked)).json  # it claims no such path
         assert "error" in (await api.ask("GET", "/v1/nowhere")).json
         assert (await api.ask("GET", "/v1/nowhere", headers=marked)).json == {"marked": "not_found"}
-        assert (await api.ask("GET", "/v1/messages/x")).json == {"marked": "not_found"}
+        assert (await api.ask("GET", "/v1/marks/x")).json == {"marked": "not_found"}
 
 
 async def test_an_endpoint_that_fails_is_a_fault_of_ours() -> None:
@@ -252,9 +253,9 @@ async def test_a_dialect_that_is_switched_off_has_no_paths() -> None:
 
 
 @pytest.mark.parametrize(("frontends", "message"), [
-    ("[opnai]", 'server.frontends[0]: no frontend "opnai"; installed: openai, responses, widget; did you mean "openai"?'),
-    ("[widget, '']", 'server.frontends[1]: no frontend ""; installed: openai, responses, widget'),
-    ("[]", "server.frontends: at least one is needed; installed: openai, responses, widget"),
+    ("[opnai]", f'server.frontends[0]: no frontend "opnai"; installed: {INSTALLED}; did you mean "openai"?'),
+    ("[widget, '']", f'server.frontends[1]: no frontend ""; installed: {INSTALLED}'),
+    ("[]", f"server.frontends: at least one is needed; installed: {INSTALLED}"),
 ])  # fmt: skip
 def test_a_dialect_that_there_is_not_is_a_problem_of_the_file(frontends: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"

@@ -36,6 +36,12 @@ class Callers:
         await self._runtime.limits.charge(address)
         return principal
 
+    async def anybody(self, request: Request) -> None:
+        """Whoever asks, within the address's limit. Raises RateLimited."""
+        address = self.address(request)
+        self.admit(request, address)
+        await self._runtime.limits.charge(address)
+
     def admit(self, request: Request, address: str) -> None:
         """Before anybody asks who is asking: an address that has nothing left is refused. Raises RateLimited."""
         if "origin" in request.headers:

@@ -23,11 +23,12 @@ class Received(msgspec.Struct, frozen=True, eq=False):
     started: int
     _runtime: Snapshot
     _bodies: Bodies
-    _principal: Principal
+    _principal: Principal | None
 
     @property
     def models(self) -> Sequence[str]:
-        return [name for name in self._runtime.routes if self._principal.may(name)]
+        principal = self._principal
+        return [name for name in self._runtime.routes if principal.may(name)] if principal is not None else []
 
     async def json(self) -> dict[str, Any]:
         return await self._bodies.object(self.head)
@@ -43,7 +44,11 @@ class Endpoints:
 
     def handler(self, frontend: Frontend, endpoint: Endpoint) -> Handler:
         async def answer(request: Request, request_id: str) -> None:
-            principal = await self._callers.identify(request, frontend.credential_parameters)
+            principal = None
+            if endpoint.open:
+                await self._callers.anybody(request)
+            else:
+                principal = await self._callers.identify(request, frontend.credential_parameters)
             runtime = self._runtime
             inquiry = Received(
                 id=request_id,

@@ -16,6 +16,7 @@ from sluice.model.operations import OperationRequest
 from sluice.proxy.call import Call
 from sluice.proxy.operations import route_for
 from sluice.proxy.target import Route
+from sluice.proxy.writer import ResponseWriter
 from sluice.resume.streams import ResumableStreams
 from sluice.routing.strategies import NOTHING, asked_of
 from sluice.runtime.snapshot import Snapshot
@@ -30,6 +31,7 @@ class OperationCalls(Calls):
         super().__init__(runtime, callers, bodies, refusals, streams)
         self._count: Any = runtime.metrics.child
         self._routes: dict[tuple[str, str, str], Route | None] = {}
+        self._answer = self._carried
 
     async def answer(self, request: Request, request_id: str, entry: CallEntry) -> None:
         try:
@@ -39,22 +41,32 @@ class OperationCalls(Calls):
                 code = f"{request.status // 100}xx"
                 self._count("operation_requests", entry.operation, entry.frontend.name, code).inc()
 
+    async def _carried(self, call: Call, writer: ResponseWriter) -> None:
+        """Answer by the pipeline, or by what the request says for where no target carries it."""
+        if call.route is not self._runtime.routes.get(call.route.name):
+            return await self._runtime.pipeline.answer(call, writer)
+        writer.begin("application/json", call.headers)
+        writer.write(cast(OperationRequest, call.chat).otherwise, last=True)
+        call.finish("done")
+
     def _call(self, chat: ChatRequest, request: Request, request_id: str, entry: CallEntry, principal: Principal) -> Call:
         """Raises BadRequest where no target of the alias carries the operation."""
         call = super()._call(chat, request, request_id, entry, principal)
-        call.route = route = self._route(call.route, entry, chat.dialect)
+        route = self._route(call.route, entry, chat.dialect)
         call.asked = NOTHING
+        if route is None:
+            if cast(OperationRequest, chat).otherwise:
+                return call
+            message = f"No upstream of this model carries {entry.operation}"
+            raise BadRequest(message, param="model", code="unsupported_operation")
+        call.route = route
         if not route.plain:
             asked = asked_of(chat, principal.key_id, principal.tenant, request.headers)
             call.asked = msgspec.structs.replace(asked, tokens=cast(OperationRequest, chat).longest)
         return call
 
-    def _route(self, route: Route, entry: CallEntry, dialect: str) -> Route:
+    def _route(self, route: Route, entry: CallEntry, dialect: str) -> Route | None:
         name = (route.name, entry.operation, dialect)
         if name not in self._routes:
             self._routes[name] = route_for(route, entry.operation, dialect)
-        found = self._routes[name]
-        if found is None:
-            message = f"No upstream of this model carries {entry.operation}"
-            raise BadRequest(message, param="model", code="unsupported_operation")
-        return found
+        return self._routes[name]

@@ -69,7 +69,7 @@ def headers_of(error: GatewayError, status: int) -> list[tuple[str, str]]:
     match error:
         case RateLimited(headers=limits, retry_after=seconds, final=final):
             return [*limits, *_retry_after(seconds, final=final)]
-        case UpstreamError(retry_after=float(seconds)) | Unavailable(retry_after=float(seconds)) if status in (429, 503):
+        case UpstreamError(retry_after=float(seconds)) | Unavailable(retry_after=float(seconds)) if status in (429, 503, 529):
             return _retry_after(seconds)
         case MethodNotAllowed(allowed=allowed):
             return [("Allow", allowed)]

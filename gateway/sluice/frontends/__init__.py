@@ -177,12 +177,16 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """A route that is no call: a list of models and the like. `answer` raises GatewayError. HEAD comes with GET."""
+    """A route that is no call: a list of models and the like. `answer` raises GatewayError. HEAD comes with GET.
+
+    `open`: anybody is answered, without a key, within the limit of its address; there are no models then.
+    """
 
     path: str
     answer: Callable[[Inquiry], Awaitable[Reply]]
     methods: tuple[str, ...] = ("GET",)
     also: tuple[str, ...] = ()
+    open: bool = False
 
 
 Route = CallRoute | ResumeRoute | Endpoint

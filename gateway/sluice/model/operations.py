@@ -9,12 +9,14 @@ class OperationRequest(ChatRequest, kw_only=True):
     """A call of another operation than chat. It has no messages: `wire` and `body` go to the upstream, under its model's name.
 
     `operation` is its name, a label of metrics ("embeddings"). `tokens`: of all its input, about; `longest`: of the longest
-    of its inputs, which has to fit into the model's context.
+    of its inputs, which has to fit into the model's context. `otherwise`: the answer where no target of the alias carries the
+    operation; b"": such a request is refused.
     """
 
     operation: str
     tokens: int
     longest: int
+    otherwise: bytes = b""
 
     generates: ClassVar[bool] = False
 

@@ -23,7 +23,7 @@ _SAMPLING = {
 _CHAT = {
     "tools": "tools", "tool_choice": "tool_choice", "parallel_tool_calls": "parallel_tool_calls",
     "response_format": "response_format", "reasoning_effort": "reasoning", "reasoning": "reasoning", "thinking": "reasoning",
-    "cache_control": "cache",
+    "cache_control": "cache", "user": "user",
 }  # fmt: skip
 _ABSENT = ChatRequest("", None, ())
 WRITTEN: Mapping[str, Mapping[str, str]] = {

@@ -17,17 +17,18 @@ import msgspec
 from sluice.backends.protocol import Decoder, Headers, Operation, UpstreamRequest
 from sluice.backends.transport import Transport
 from sluice.config.types import Bytes, Secret
-from sluice.errors import BadRequest, UpstreamError
-from sluice.model.chat import ChatRequest, Image, Message, Other, Part, Text, Tool, ToolCall
+from sluice.errors import UpstreamError
+from sluice.model.chat import ChatRequest, Tool
 from sluice.model.rules import LIMITS, NO_RULES, ModelRules
 from sluice.wire.baseurl import endpoint
-from sluice.wire.dataurl import plain_url
 from sluice.wire.jsonedit import with_known_string, with_member
 from sluice.wire.sse import EventStream
 from sluice.wire.upstream_errors import upstream_error
 from sluice_plugins.decoding import MAX_EVENT
 from sluice_plugins.openai.document import DocumentDecoder
 from sluice_plugins.openai.embeddings import Embeddings
+from sluice_plugins.openai.messages import messages_of
+from sluice_plugins.openai.reasoning import effort_of
 from sluice_plugins.openai.stream import ChunkDecoder
 from sluice_plugins.tool_ids import fitted_ids, fitted_wire_ids
 from sluice_plugins.translation import check_endpoint
@@ -192,7 +193,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def _translated(self, chat: ChatRequest) -> dict[str, Any]:
         sampling, rules = chat.sampling, self.rules
         messages = fitted_ids(chat.messages, self.rules.tool_ids) if self.rules.tool_ids else chat.messages
-        written = [_text_message(message) or _message(message, chat.dialect) for message in messages]
+        written = messages_of(messages, chat.dialect, reasoning="messages.reasoning_content" not in rules.drop)
         if (
             sampling is _NO_SAMPLING
             and not chat.tools
@@ -200,6 +201,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             and chat.parallel_tool_calls is None
             and chat.response_format is None
             and chat.reasoning is None
+            and not chat.user
             and not (rules.default or rules.force or "system" in rules.roles)
         ):
             return {"messages": written}  # what most widgets send
@@ -217,7 +219,8 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             "tool_choice": _tool_choice(chat.tool_choice),
             "parallel_tool_calls": chat.parallel_tool_calls,
             "response_format": chat.response_format,
-            "reasoning_effort": (chat.reasoning.effort or None) if chat.reasoning is not None else None,
+            "reasoning_effort": effort_of(chat.reasoning, rules.efforts) if chat.reasoning is not None else None,
+            "user": chat.user if 0 < len(chat.user) <= LONGEST_USER else None,
         }
         if "system" in rules.roles:  # "developer", or another role that our vocabulary lacks
             for message in body["messages"]:
@@ -229,57 +232,14 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return ours | {name: given[name] for name in LIMITS if name in given}
 
 
+LONGEST_USER = 64
+"""Characters of `user` that OpenAI takes; a longer name is left out."""
 _USAGE = {"include_usage": True}
 _NO_SAMPLING = ChatRequest("", None, ()).sampling
 _encode = msgspec.json.Encoder().encode
 
 
 # the request, from the vocabulary
-
-
-def _text_message(message: Message) -> dict[str, Any] | None:
-    """A message that is nothing but text, as most are; None for any other."""
-    parts = message.parts
-    if len(parts) != 1 or message.tool_calls or message.role == "tool":
-        return None
-    first = parts[0]
-    return {"role": message.role, "content": first.text} if type(first) is Text else None
-
-
-def _message(message: Message, dialect: str) -> dict[str, Any]:
-    wire: dict[str, Any] = {"role": message.role}
-    if message.parts or not message.tool_calls:
-        wire["content"] = _content(message.parts, dialect)
-    if message.tool_calls:
-        wire["tool_calls"] = [_tool_call(call) for call in message.tool_calls]
-    if message.role == "tool":
-        wire["tool_call_id"] = message.tool_call_id
-    return wire
-
-
-def _content(parts: tuple[Part, ...], dialect: str) -> str | list[Any]:
-    if not parts:
-        return ""
-    first = parts[0]
-    if len(parts) == 1 and type(first) is Text:
-        return first.text
-    return [_part(part, dialect) for part in parts]
-
-
-def _part(part: Part, dialect: str) -> Any:
-    match part:
-        case Text(text=text):
-            return {"type": "text", "text": text}
-        case Image(url=url, detail=detail):
-            return {"type": "image_url", "image_url": {"url": plain_url(url), **({"detail": detail} if detail else {})}}
-        case Other(type=type_, wire=wire):
-            if dialect not in (OpenAI.dialect, ""):  # "": the widget's messages have OpenAI's form, too
-                raise BadRequest(f"Content of type {type_!r} cannot be given to this model", param="messages")
-            return wire
-
-
-def _tool_call(call: ToolCall) -> dict[str, Any]:
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

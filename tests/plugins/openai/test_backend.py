@@ -487,8 +487,9 @@ def test_content_of_another_dialect_is_refused_and_of_its_own_passed_on() -> Non
     for dialect in ("openai", ""):  # the widget's messages are OpenAI's
         sent = body_of(OpenAI(), ChatRequest(dialect, None, audio))
         assert sent["messages"][0]["content"] == [{"type": "input_audio", "x": 1}]
-    with pytest.raises(BadRequest, match="input_audio"):
-        OpenAI().request(ChatRequest("anthropic", None, audio), "gpt")
+    other = (Message("user", (Other("hologram", {"type": "hologram"}),)),)
+    with pytest.raises(BadRequest, match="hologram"):
+        OpenAI().request(ChatRequest("anthropic", None, other), "gpt")
 
 
 @pytest.mark.parametrize(

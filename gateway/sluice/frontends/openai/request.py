@@ -10,14 +10,17 @@ objects that are interpreted; a tool's JSON Schema, metadata and what only a pro
 Standard: https://platform.openai.com/docs/api-reference/chat/create
 """
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
-from sluice.errors import BadRequest
+from sluice.frontends.checks import LARGEST
+from sluice.frontends.checks import check_names as _check_names
+from sluice.frontends.checks import explained as _explained
+from sluice.frontends.checks import refused as _bad
+from sluice.frontends.checks import whole_number as _whole
 from sluice.frontends.openai.reasoning import THINKING, reasoning_of, thoughts_of
 from sluice.model.chat import (
     Cache,
@@ -147,13 +150,8 @@ _OPTIONS = frozenset(_StreamOptions.__struct_fields__)
 _CHOICE = frozenset({"type", "function", "name"})
 _FORMAT = frozenset({"type", "json_schema", "name", "schema", "strict", "description"})
 
-LARGEST = 2**53 - 1
-"""The largest whole number that every reader of JSON takes for itself (RFC 8259, section 6)."""
 MOST_CHOICES = 128
 """OpenAI's own bound of `n`."""
-_PATH = re.compile(r" - at `\$\.?([^`]*)`$")
-_MISSING = re.compile(r"Object missing required field `(\w+)`")
-_EXPECTED = re.compile(r"Expected `([^`]*)`, got `([^`]*)`")
 
 
 def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
@@ -231,15 +229,6 @@ def _limit(asked: _Request, wire: dict[str, Any]) -> int | None:
     return min(both, default=None)
 
 
-def _whole(value: float, name: str) -> int:
-    """A whole number as such, however it is written (1024.0 is one). Raises BadRequest for others, and for those too large."""
-    if value != int(value):
-        raise _bad(name, "must be a whole number")
-    if value > LARGEST:
-        raise _bad(name, f"must be at most {LARGEST}")
-    return int(value)
-
-
 def _top_k(value: float) -> int | None:
     """None where it is 0 or less, which is no bound (vLLM: -1, llama.cpp: 0)."""
     found = _whole(value, "top_k")
@@ -257,10 +246,6 @@ def _cache(marker: Any) -> Cache | None:
     return marker if type(marker) is dict else None
 
 
-def _bad(param: str, reason: str) -> BadRequest:
-    return BadRequest(f"{param}: {reason}", param=param, details=[{"field": param, "reason": reason}])
-
-
 def _texts(wire: dict[str, Any]) -> _TextRequest | None:
     try:
         return msgspec.convert(wire, _TextRequest)
@@ -273,18 +258,6 @@ def _typed(wire: dict[str, Any]) -> _Request:
         return msgspec.convert(wire, _Request)
     except msgspec.ValidationError as error:
         raise _explained(str(error)) from None
-
-
-def _explained(text: str) -> BadRequest:
-    """msgspec's words with the path apart. Only types and our own names are repeated, for other words may hold values."""
-    found = _PATH.search(text)
-    path = found[1] if found else ""
-    if missing := _MISSING.match(text):
-        return _bad(f"{path}.{missing[1]}".lstrip("."), "is required")
-    if expected := _EXPECTED.match(text):
-        wanted = expected[1].replace("float", "number").replace(" | ", " or ")
-        return _bad(path or "body", f"must be {wanted}, not {expected[2]}")
-    return _bad(path or "body", "has a value that is not allowed")
 
 
 # names
@@ -325,20 +298,6 @@ def _check_both(outer: dict[str, Any], name: str, known: frozenset[str], at: str
     _check_names(outer, known, at)
     if type(inner := outer.get(name)) is dict:
         _check_names(inner, known, f"{at}{name}.")
-
-
-def _check_names(found: dict[str, Any], known: frozenset[str], at: str) -> None:
-    """Raises BadRequest for a name that differs by case from a known one, or from another one in the same object."""
-    if found.keys() <= known:
-        return
-    seen = set()
-    for name in found.keys() - known:
-        folded = name.upper().casefold()  # also what is no ASCII: a long s, the sign of Kelvin
-        if folded in known:
-            raise _bad(f"{at}{folded}", "must be written exactly so")
-        if folded in seen:
-            raise _bad(at.rstrip(".") or "body", "must not hold names that differ by case alone")
-        seen.add(folded)
 
 
 # messages

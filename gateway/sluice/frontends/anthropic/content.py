@@ -1,0 +1,224 @@
+"""Content blocks of Anthropic's messages -> the vocabulary, for upstreams that speak another dialect.
+
+A user's message with tool results becomes several: one of role tool for each result, and the user's own words between them.
+What no other dialect has (the calls and results of tools that Anthropic ran, uploads to its containers) is left out: in
+Anthropic's own dialect messages are passed on as they came. Citations on texts are left out, too.
+
+Standard: https://platform.claude.com/docs/en/api/messages/create (ContentBlockParam)
+"""
+
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from sluice.errors import BadRequest
+from sluice.frontends.checks import check_names, refused
+from sluice.model.chat import Cache, Image, Message, Other, Part, Text, Thought, ToolCall
+from sluice.wire.dataurl import is_http
+
+Block = dict[str, Any]
+
+_BLOCK = frozenset({
+    "type", "text", "source", "cache_control", "id", "name", "input", "tool_use_id", "content", "is_error", "thinking",
+    "signature", "data", "citations", "title", "context",
+})  # fmt: skip
+_SOURCE = frozenset({"type", "media_type", "data", "url", "file_id", "content"})
+_encode = msgspec.json.Encoder().encode
+
+
+def cache_of(marker: Any) -> Cache | None:
+    return marker if type(marker) is dict else None
+
+
+def texts_of(content: str | list[Block], at: str) -> tuple[Part, ...]:
+    """A system prompt: texts only. Raises BadRequest."""
+    if isinstance(content, str):
+        return (Text(content),)
+    for index, block in enumerate(content):
+        if block.get("type") != "text":
+            raise refused(f"{at}[{index}].type", "must be text")
+    return parts_of(content, at)
+
+
+def parts_of(content: str | list[Block], at: str) -> tuple[Part, ...]:
+    """What a message, or a tool's result, says. Raises BadRequest."""
+    if isinstance(content, str):
+        return (Text(content),)
+    found: list[Part] = []
+    for index, block in enumerate(content):
+        found += _parts(block, f"{at}[{index}]")
+    return tuple(found)
+
+
+# --- messages
+
+
+def user(content: str | list[Block], at: str) -> list[Message]:
+    """A user's message: its own parts, and one message for each tool result in it, in their order. Raises BadRequest."""
+    if isinstance(content, str):
+        return [Message("user", (Text(content),))]
+    messages: list[Message] = []
+    parts: list[Part] = []
+    for index, block in enumerate(content):
+        if block.get("type") == "tool_result":
+            if parts:
+                messages.append(Message("user", tuple(parts)))
+                parts = []
+            messages.append(_result(block, f"{at}[{index}]"))
+        else:
+            parts += _parts(block, f"{at}[{index}]")
+    if parts or not messages:
+        messages.append(Message("user", tuple(parts)))
+    return messages
+
+
+def assistant(content: str | list[Block], at: str) -> list[Message]:
+    """An assistant's message, what it thought first. Raises BadRequest."""
+    if isinstance(content, str):
+        return [Message("assistant", (Text(content),))]
+    parts: list[Part] = []
+    calls: list[ToolCall] = []
+    thoughts: list[Thought] = []
+    for index, block in enumerate(content):
+        where = f"{at}[{index}]"
+        match block.get("type"):
+            case "tool_use":
+                calls.append(_call(block, where))
+            case "thinking":
+                thoughts.append(Thought(_text(block, "thinking", where), block.get("signature") or ""))
+            case "redacted_thinking":
+                thoughts.append(Thought(redacted=_text(block, "data", where)))
+            case _:
+                parts += _parts(block, where)
+    return [Message("assistant", tuple(parts), tuple(calls), "", tuple(thoughts))]
+
+
+def system(content: str | list[Block], at: str) -> list[Message]:
+    """A message of role system in the middle of a conversation. Raises BadRequest."""
+    return [Message("system", texts_of(content, at))]
+
+
+MESSAGES: Mapping[str, Callable[[str | list[Block], str], list[Message]]] = {
+    "user": user, "assistant": assistant, "system": system,
+}  # fmt: skip
+
+
+# --- blocks
+
+
+def _parts(block: Block, at: str) -> list[Part]:
+    check_names(block, _BLOCK, f"{at}.")
+    match block.get("type"):
+        case "text":
+            return [Text(_text(block, "text", at), cache_of(block.get("cache_control")))]
+        case "image":
+            return [_image(block, at)]
+        case "document":
+            return _document(block, at)
+        case "search_result":
+            return _search_result(block, at)
+        case "compaction":
+            summary = block.get("content")
+            return [Text(summary)] if isinstance(summary, str) else []
+        case str(kind) if kind:
+            return []
+        case _:
+            raise refused(f"{at}.type", "must be a string")
+
+
+def _text(block: Block, name: str, at: str) -> str:
+    value = block.get(name)
+    if not isinstance(value, str):
+        raise refused(f"{at}.{name}", "must be a string" if name in block else "is required")
+    return value
+
+
+def _source(block: Block, at: str) -> Block:
+    source = block.get("source")
+    if not isinstance(source, dict):
+        raise refused(f"{at}.source", "must be an object" if "source" in block else "is required")
+    check_names(source, _SOURCE, f"{at}.source.")
+    return source
+
+
+def _url(source: Block, at: str) -> str:
+    url = _text(source, "url", f"{at}.source")
+    if not is_http(url):
+        raise refused(f"{at}.source.url", "must be an http(s) URL")
+    return url
+
+
+def _image(block: Block, at: str) -> Part:
+    source, cache = _source(block, at), cache_of(block.get("cache_control"))
+    match source.get("type"):
+        case "base64":
+            media_type = _text(source, "media_type", f"{at}.source")
+            return Image(f"data:{media_type};base64,{_text(source, 'data', f'{at}.source')}", cache)
+        case "url":
+            return Image(_url(source, at), cache)
+        case "file":
+            return _file({"file_id": _text(source, "file_id", f"{at}.source")}, None)
+        case _:
+            raise refused(f"{at}.source.type", "must be one of base64, url, file")
+
+
+def _document(block: Block, at: str) -> list[Part]:
+    source, marker, title = _source(block, at), block.get("cache_control"), block.get("title")
+    named = {"filename": title} if isinstance(title, str) and title else {}
+    match source.get("type"):
+        case "base64":
+            media_type = source.get("media_type")
+            kind = media_type if isinstance(media_type, str) else "application/pdf"
+            data = f"data:{kind};base64,{_text(source, 'data', f'{at}.source')}"
+            return [_file({"file_data": data, **named}, marker)]
+        case "text":
+            encoded = b64encode(_text(source, "data", f"{at}.source").encode()).decode()
+            return [_file({"file_data": f"data:text/plain;base64,{encoded}", **named}, marker)]
+        case "url":
+            return [_file({"file_data": _url(source, at), **named}, marker)]
+        case "content":
+            content = source.get("content")
+            if not isinstance(content, str | list):
+                raise refused(f"{at}.source.content", "must be a string or a list of blocks")
+            return [*([Text(title)] if named and isinstance(title, str) else []), *parts_of(content, f"{at}.source.content")]
+        case "file":
+            return [_file({"file_id": _text(source, "file_id", f"{at}.source"), **named}, marker)]
+        case _:
+            raise refused(f"{at}.source.type", "must be one of base64, text, url, content, file")
+
+
+def _file(file: Block, marker: Any) -> Other:
+    marked = {"cache_control": marker} if type(marker) is dict else {}
+    return Other("file", {"type": "file", "file": file, **marked})
+
+
+def _search_result(block: Block, at: str) -> list[Part]:
+    """A result of the caller's own search, as texts: where it is from, and what it says."""
+    origin = "\n".join([said for name in ("title", "source") if isinstance(said := block.get(name), str)])
+    content = block.get("content")
+    return [Text(origin), *parts_of(content if isinstance(content, str | list) else [], f"{at}.content")]
+
+
+def _call(block: Block, at: str) -> ToolCall:
+    given = block.get("input")
+    if not isinstance(given, dict):
+        raise refused(f"{at}.input", "must be an object" if "input" in block else "is required")
+    return ToolCall(_text(block, "id", at), _text(block, "name", at), _encode(given).decode())
+
+
+def _result(block: Block, at: str) -> Message:
+    check_names(block, _BLOCK, f"{at}.")
+    content = block.get("content")
+    if not (content is None or isinstance(content, str | list)):
+        raise refused(f"{at}.content", "must be a string or a list of blocks")
+    if isinstance(content, list) and not all([isinstance(inner, dict) for inner in content]):
+        raise refused(f"{at}.content", "must be a list of blocks")
+    parts = parts_of(content, f"{at}.content") if content is not None else ()
+    failed = block.get("is_error") is True
+    return Message("tool", parts, tool_call_id=_text(block, "tool_use_id", at), failed=failed)
+
+
+def unknown_role(at: str) -> BadRequest:
+    return refused(f"{at}.role", f"must be one of {', '.join(MESSAGES)}")

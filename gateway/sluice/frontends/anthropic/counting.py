@@ -1,0 +1,29 @@
+"""The request of `POST /v1/messages/count_tokens`: counted by an upstream of this dialect, else about, as limits count.
+
+Standard: https://platform.claude.com/docs/en/api/messages/count_tokens
+"""
+
+from sluice.frontends import RequestHead
+from sluice.frontends.anthropic.message import prompt_tokens
+from sluice.frontends.anthropic.request import chat_of
+from sluice.model.operations import OperationRequest
+from sluice.wire.jsontext import judged_object, plain_object
+
+
+def counted(body: bytes, head: RequestHead) -> OperationRequest:
+    """Nothing is generated, and nothing is billed: limits of tokens are not touched. Raises BadRequest."""
+    wire = plain_object(body)
+    chat = chat_of(judged_object(body)) if wire is None else chat_of(wire, body)
+    tokens = prompt_tokens(chat)
+    return OperationRequest(
+        "anthropic",
+        chat.model,
+        (),
+        stream=False,
+        wire=chat.wire,
+        body=chat.body,
+        operation="count_tokens",
+        tokens=0,
+        longest=tokens,
+        otherwise=b'{"input_tokens":%d}' % tokens,
+    )

@@ -1,0 +1,70 @@
+"""Errors in Anthropic's envelope, with its types and statuses.
+
+Clients act upon types, statuses and one wording: Claude Code shortens a conversation where the message says that the prompt
+is too long, so an error of that kind says it in these words, whatever the provider's own were.
+
+Standard: https://platform.claude.com/docs/en/api/errors
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sluice.errors import (
+    Forbidden,
+    GatewayError,
+    ModelNotFound,
+    NotFound,
+    NotResumable,
+    PayloadTooLarge,
+    RateLimited,
+    RequestTimeout,
+    Unauthorized,
+    Unavailable,
+    UpstreamError,
+    wait_of,
+)
+from sluice.frontends.statuses import status_of
+
+_TYPES: Mapping[type[GatewayError], str] = {
+    Unauthorized: "authentication_error", Forbidden: "permission_error", ModelNotFound: "not_found_error",
+    NotFound: "not_found_error", NotResumable: "not_found_error", PayloadTooLarge: "request_too_large",
+    RequestTimeout: "timeout_error", RateLimited: "rate_limit_error", Unavailable: "overloaded_error",
+    GatewayError: "api_error",
+}  # fmt: skip
+_UPSTREAM: Mapping[str, str] = {
+    "rate_limited": "rate_limit_error", "overloaded": "overloaded_error", "billing": "billing_error",
+    "headers_timeout": "timeout_error", "first_token_timeout": "timeout_error", "idle_timeout": "timeout_error",
+    "total_timeout": "timeout_error", "connect_timeout": "timeout_error",
+}  # fmt: skip
+_STATUSES = {"overloaded_error": 529, "billing_error": 402}
+TOO_LONG = "prompt is too long"
+
+
+def error_object(error: GatewayError, request_id: str) -> dict[str, Any]:
+    """The envelope, before a stream or within one; `retry_after` (seconds) stands in it where it is known when the same request
+    may be answered: within a stream there is no header left to say so."""
+    told: dict[str, Any] = {"type": error_type(error), "message": _message(error)}
+    wait = wait_of(error)
+    if wait is not None:
+        told["retry_after"] = wait
+    return {"type": "error", "error": told, "request_id": request_id}
+
+
+def error_type(error: GatewayError) -> str:
+    match error:
+        case UpstreamError(callers_fault=True):
+            return "invalid_request_error"
+        case UpstreamError(kind=kind):
+            return _UPSTREAM.get(kind, "api_error")
+        case _:
+            return _TYPES.get(type(error), "invalid_request_error")
+
+
+def status(error: GatewayError) -> int:
+    return _STATUSES.get(error_type(error)) or status_of(error)
+
+
+def _message(error: GatewayError) -> str:
+    if isinstance(error, UpstreamError) and error.kind == "context_length" and TOO_LONG not in error.message.lower():
+        return f"{TOO_LONG}: {error.message}"
+    return error.message

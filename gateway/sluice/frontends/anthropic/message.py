@@ -1,0 +1,87 @@
+"""What streams and whole answers of our own making have in common: a message's head, its usage, why it stopped.
+
+Anthropic counts what was read from and written to the prompt cache apart from `input_tokens`.
+
+Standard: https://platform.claude.com/docs/en/api/messages/create (Message, Usage)
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from sluice.frontends import Answer
+from sluice.model.chat import ChatRequest, Tool, text_size
+from sluice.model.events import Finished, Usage
+
+REASONS: Mapping[str, str] = {
+    "stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal",
+}  # fmt: skip
+OWN: Mapping[str, str] = {
+    "end_turn": "stop", "stop_sequence": "stop", "pause_turn": "stop", "max_tokens": "length",
+    "model_context_window_exceeded": "length", "tool_use": "tool_calls", "refusal": "content_filter",
+}  # fmt: skip
+"""Anthropic's stop reasons, and what each means here: a provider's own is told where it is one of them."""
+_encode = msgspec.json.Encoder().encode
+
+
+def message_head(answer: Answer, id: str, model: str) -> dict[str, Any]:
+    """`id` and `model` as the upstream reported them, "" if it did not."""
+    return {
+        "id": id if id.startswith("msg_") else f"msg_{answer.id}",
+        "type": "message",
+        "role": "assistant",
+        "model": model if model and answer.reveal else answer.model,
+    }
+
+
+def stop_of(finished: Finished) -> dict[str, Any]:
+    """`stop_reason` and `stop_sequence`."""
+    native = finished.native
+    reason = native if OWN.get(native) == finished.reason else REASONS[finished.reason]
+    if finished.stop_sequence and finished.reason == "stop":
+        reason = "stop_sequence"
+    return {"stop_reason": reason, "stop_sequence": finished.stop_sequence or None}
+
+
+def usage_object(usage: Usage) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "input_tokens": max(usage.input - usage.cached_input - usage.written_input, 0),
+        "cache_creation_input_tokens": usage.written_input,
+        "cache_read_input_tokens": usage.cached_input,
+        "output_tokens": usage.output,
+    }
+    if usage.reasoning:
+        told["output_tokens_details"] = {"thinking_tokens": usage.reasoning}
+    return told
+
+
+def prompt_tokens(chat: ChatRequest) -> int:
+    """About how many tokens the prompt has, its tools among them; at least 1."""
+    return max(chat.estimated_tokens() + sum([_size_of_tool(tool) for tool in chat.tools]) // 4, 1)
+
+
+def _size_of_tool(tool: Tool) -> int:
+    schema = len(_encode(tool.parameters)) if tool.parameters is not None else 0
+    return text_size(tool.name) + text_size(tool.description) + schema
+
+
+def citation_of(title: str, url: str, quote: str, start: int, end: int) -> dict[str, Any]:
+    """A source as a citation: a page of the web, or the place in a document of the request."""
+    if url:
+        return {
+            "type": "web_search_result_location",
+            "url": url,
+            "title": title or None,
+            "cited_text": quote,
+            "encrypted_index": "",
+        }
+    return {
+        "type": "char_location",
+        "document_index": 0,
+        "document_title": title or None,
+        "cited_text": quote,
+        "start_char_index": max(start, 0),
+        "end_char_index": max(end, 0),
+        "file_id": None,
+    }

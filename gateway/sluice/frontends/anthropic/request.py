@@ -1,0 +1,212 @@
+"""A request of the Messages API -> ChatRequest. What we interpret is checked, field by field; the rest passes through `wire`.
+
+`wire` goes to upstreams of Anthropic's dialect as it came. Others get what the vocabulary has: see `content` for messages.
+Tools that are not the caller's own functions (`type` other than custom: web_search, code_execution, bash, text_editor,
+computer …) and MCP servers are Anthropic's alone: such a request is of its dialect only, and refused elsewhere. Fields that
+change nothing in what is answered (metadata, service_tier, context_management, container) are left out there.
+
+Refused are names that some servers would take for another, as `sluice.frontends.checks.check_names` says.
+
+Standard: https://platform.claude.com/docs/en/api/messages/create
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from sluice.frontends.anthropic.content import MESSAGES, Block, cache_of, texts_of, unknown_role
+from sluice.frontends.checks import check_names, explained, refused, whole_number
+from sluice.model.chat import ChatRequest, Message, Reasoning, Sampling, Tool
+from sluice.model.rules import Effort
+
+
+class _Message(msgspec.Struct):
+    role: str
+    content: str | list[dict[str, Any]]
+
+
+class _Request(msgspec.Struct):
+    messages: list[_Message]
+    model: str | None = None
+    max_tokens: float | None = None
+    system: str | list[dict[str, Any]] | None = None
+    stream: bool | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: float | None = None
+    stop_sequences: list[str] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: dict[str, Any] | None = None
+    thinking: dict[str, Any] | None = None
+    output_config: dict[str, Any] | None = None
+    output_format: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
+    mcp_servers: list[dict[str, Any]] | None = None
+    cache_control: Any = None
+
+
+_TOP = frozenset(_Request.__struct_fields__)
+_MESSAGE = frozenset(_Message.__struct_fields__)
+_TOOL = frozenset({"type", "name", "description", "input_schema", "cache_control"})
+_CHOICE = frozenset({"type", "name", "disable_parallel_tool_use"})
+_THINKING = frozenset({"type", "budget_tokens", "display"})
+_CONFIG = frozenset({"effort", "format"})
+_EFFORTS: Mapping[str, Effort] = {
+    "none": "none", "minimal": "minimal", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "max",
+}  # fmt: skip
+NAME_OF_SCHEMA = "answer"
+"""What a JSON Schema is called in OpenAI's `response_format`, which wants a name."""
+LONGEST_KIND = 64
+"""Characters of a tool's type that are repeated in a message."""
+
+
+def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
+    """The request that this JSON object makes; `body`: its text, where no letter of its names is an escape.
+
+    Raises BadRequest, `param` naming the field as "messages[0].content[1].text".
+    """
+    asked = _typed(wire)
+    check_names(wire, _TOP, "")
+    if asked.model == "":
+        raise refused("model", "must not be empty")
+    if not asked.messages:
+        raise refused("messages", "must not be empty")
+    tools, bound = _tools(asked.tools or [])
+    if asked.mcp_servers and not bound:
+        bound = "mcp_servers: MCP servers that the provider itself calls"
+    choice, parallel = _tool_choice(asked.tool_choice)
+    return ChatRequest(
+        "anthropic",
+        asked.model,
+        _messages(asked, wire["messages"]),
+        asked.stream is True,
+        sampling=Sampling(
+            _positive(asked.max_tokens, "max_tokens"),
+            asked.temperature,
+            asked.top_p,
+            tuple(asked.stop_sequences or ()),
+            top_k=_positive(asked.top_k, "top_k"),
+        ),
+        tools=tools,
+        tool_choice=choice,
+        parallel_tool_calls=parallel,
+        response_format=_format(asked),
+        include_usage=True,
+        wire=wire,
+        body=body,
+        reasoning=_reasoning(asked),
+        cache=cache_of(asked.cache_control),
+        user=_user(asked.metadata),
+        dialect_only=bound,
+    )
+
+
+def _typed(wire: dict[str, Any]) -> _Request:
+    try:
+        return msgspec.convert(wire, _Request)
+    except msgspec.ValidationError as error:
+        raise explained(str(error)) from None
+
+
+def _positive(value: float | None, name: str) -> int | None:
+    """None where there is no bound, for which some callers write 0 and negative numbers."""
+    found = None if value is None else whole_number(max(value, 0), name)
+    return found or None
+
+
+def _messages(asked: _Request, raw: list[dict[str, Any]]) -> tuple[Message, ...]:
+    found: list[Message] = []
+    if asked.system:
+        found.append(Message("system", texts_of(asked.system, "system")))
+    for index, message in enumerate(asked.messages):
+        at = f"messages[{index}]"
+        check_names(raw[index], _MESSAGE, f"{at}.")
+        translate = MESSAGES.get(message.role)
+        if translate is None:
+            raise unknown_role(at)
+        found += translate(message.content, f"{at}.content")
+    return tuple(found)
+
+
+def _tools(tools: list[Block]) -> tuple[tuple[Tool, ...], str]:
+    """The caller's functions; and the first tool of another kind, which no other dialect can have."""
+    found: list[Tool] = []
+    bound = ""
+    for index, tool in enumerate(tools):
+        at = f"tools[{index}]"
+        check_names(tool, _TOOL, f"{at}.")
+        kind, name = tool.get("type"), tool.get("name")
+        if kind not in (None, "custom"):
+            if not isinstance(kind, str):
+                raise refused(f"{at}.type", "must be a string")
+            bound = bound or f"{at}: a tool of type {kind[:LONGEST_KIND]}"
+            continue
+        if not isinstance(name, str) or not name:
+            raise refused(f"{at}.name", "must be a string that is not empty")
+        schema, said = tool.get("input_schema"), tool.get("description")
+        if not (schema is None or isinstance(schema, dict)):
+            raise refused(f"{at}.input_schema", "must be an object")
+        if not (said is None or isinstance(said, str)):
+            raise refused(f"{at}.description", "must be a string")
+        found.append(Tool(name, said or "", schema, cache_of(tool.get("cache_control"))))
+    return tuple(found), bound
+
+
+def _tool_choice(choice: Block | None) -> tuple[str | tuple[str, str] | None, bool | None]:
+    """The choice, and whether calls may be parallel (None: not said)."""
+    if choice is None:
+        return None, None
+    check_names(choice, _CHOICE, "tool_choice.")
+    parallel = False if choice.get("disable_parallel_tool_use") is True else None
+    match choice:
+        case {"type": "auto"}:
+            return "auto", parallel
+        case {"type": "any"}:
+            return "required", parallel
+        case {"type": "none"}:
+            return "none", None
+        case {"type": "tool", "name": str(name)} if name:
+            return ("function", name), parallel
+        case {"type": "tool"}:
+            raise refused("tool_choice.name", "must be a string")
+        case _:
+            raise refused("tool_choice.type", "must be one of auto, any, tool, none")
+
+
+def _reasoning(asked: _Request) -> Reasoning | None:
+    """How much it shall think: a budget, or the effort of `output_config`, which also stands alone."""
+    config, thinking = asked.output_config or {}, asked.thinking
+    if config:
+        check_names(config, _CONFIG, "output_config.")
+    word = config.get("effort")
+    effort = _EFFORTS.get(word, "") if isinstance(word, str) else ""
+    if thinking is None:
+        return Reasoning(effort) if effort else None
+    check_names(thinking, _THINKING, "thinking.")
+    match thinking:
+        case {"type": "disabled"}:
+            return Reasoning("none")
+        case {"type": "enabled", "budget_tokens": int(budget)} if budget > 0 and type(budget) is int:
+            return Reasoning(effort, budget)
+        case {"type": "enabled" | "adaptive"}:
+            return Reasoning(effort or "high")
+        case {"type": str()}:  # one that is newer than this
+            return Reasoning(effort) if effort else None
+        case _:
+            raise refused("thinking.type", "must be a string")
+
+
+def _format(asked: _Request) -> dict[str, Any] | None:
+    """Structured outputs, in OpenAI's form; `output_format` is their first name."""
+    wanted = (asked.output_config or {}).get("format") or asked.output_format
+    match wanted:
+        case {"type": "json_schema", "schema": dict(schema)}:
+            return {"type": "json_schema", "json_schema": {"name": NAME_OF_SCHEMA, "schema": schema}}
+        case _:
+            return None
+
+
+def _user(metadata: Block | None) -> str:
+    name = (metadata or {}).get("user_id")
+    return name if isinstance(name, str) else ""

@@ -1,0 +1,152 @@
+"""Messages of the vocabulary -> messages of a Chat Completions request, from callers of other dialects.
+
+What this dialect has no word for is said with what it has:
+  - results of tools are text only: images and files in them follow in a user's message behind the round's results;
+  - a tool that failed says so in its result's first word;
+  - text documents become text, PDFs and audio are passed on; a file by URL, or by another vendor's id, is refused;
+  - earlier reasoning goes out as `reasoning_content` with the calls of the tool loop that is not over: vendors of thinking
+    models want it back there (DeepSeek, Moonshot), and elsewhere it is not read. A model's rules may drop it
+    (`messages.reasoning_content`). Seals of other vendors are left out, cache markers, too.
+
+Standard: https://platform.openai.com/docs/api-reference/chat/create#messages;
+https://api-docs.deepseek.com/guides/thinking_mode (tool calls)
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sluice.errors import BadRequest
+from sluice.model.chat import Image, Message, Other, Part, Text, ToolCall
+from sluice.wire.dataurl import inline_data, is_http, plain_url
+from sluice_plugins.translation import decoded_text
+
+Wire = dict[str, Any]
+FAILED = "Error: "
+"""Stands before the result of a tool that failed, unless it begins with that word."""
+SHOWN = "(The content of this tool's result follows.)"
+"""The text of a result that has none."""
+OF_TOOLS = "From the tools' results:"
+
+
+OWN = ("openai", "")
+"""Dialects whose content is in this one's form, whatever its kind: the widget's, too."""
+KINDS = ("file", "input_audio", "video_url")
+
+
+def messages_of(messages: Sequence[Message], dialect: str, *, reasoning: bool) -> list[Wire]:
+    """`dialect`: the caller's. `reasoning`: the target takes `reasoning_content`. Raises BadRequest for content that cannot be
+    said."""
+    if dialect not in OWN:
+        for part in [part for message in messages for part in message.parts if type(part) is Other]:
+            _check_foreign(part)
+    loop = _loop(messages) if reasoning else len(messages)
+    found: list[Wire] = []
+    shown: list[Wire] = []  # content of tools' results that is no text
+    for index, message in enumerate(messages):
+        if shown and message.role != "tool":
+            found.append({"role": "user", "content": [{"type": "text", "text": OF_TOOLS}, *shown]})
+            shown = []
+        wire = _text_message(message) or _message(message, shown)
+        if index > loop and message.tool_calls and (thought := "".join([thought.text for thought in message.thoughts])):
+            wire["reasoning_content"] = thought
+        found.append(wire)
+    if shown:
+        found.append({"role": "user", "content": [{"type": "text", "text": OF_TOOLS}, *shown]})
+    return found
+
+
+def _loop(messages: Sequence[Message]) -> int:
+    """Where the last message is that a person wrote: what follows is a tool loop that is not over."""
+    return next((index for index in range(len(messages) - 1, -1, -1) if messages[index].role == "user"), -1)
+
+
+def _text_message(message: Message) -> Wire | None:
+    """A message that is nothing but text, as most are; None for any other."""
+    parts = message.parts
+    if len(parts) != 1 or message.tool_calls or message.role == "tool":
+        return None
+    first = parts[0]
+    return {"role": message.role, "content": first.text} if type(first) is Text else None
+
+
+def _message(message: Message, shown: list[Wire]) -> Wire:
+    if message.role == "tool":
+        return {"role": "tool", "content": _result(message, shown), "tool_call_id": message.tool_call_id}
+    wire: Wire = {"role": message.role}
+    if message.parts or not message.tool_calls:
+        wire["content"] = _content(message.parts)
+    if message.tool_calls:
+        wire["tool_calls"] = [_tool_call(call) for call in message.tool_calls]
+    return wire
+
+
+def _result(message: Message, shown: list[Wire]) -> str | list[Wire]:
+    """A tool's result; what in it is no text is added to `shown`."""
+    parts = [_part(part) for part in message.parts]
+    texts = [part for part in parts if part["type"] == "text"]
+    shown += [part for part in parts if part["type"] != "text"]
+    if message.failed and not message.text.lower().startswith("error"):
+        first = texts[0]["text"] if texts else ""
+        texts = [{"type": "text", "text": f"{FAILED}{first}"}, *texts[1:]]
+    if not texts:
+        return SHOWN if parts else ""
+    return str(texts[0]["text"]) if len(texts) == 1 else texts
+
+
+def _content(parts: tuple[Part, ...]) -> str | list[Wire]:
+    if not parts:
+        return ""
+    first = parts[0]
+    if len(parts) == 1 and type(first) is Text:
+        return first.text
+    return [_part(part) for part in parts]
+
+
+def _part(part: Part) -> Wire:
+    match part:
+        case Text(text=text):
+            return {"type": "text", "text": text}
+        case Image(url=url, detail=detail):
+            return {"type": "image_url", "image_url": {"url": plain_url(url), **({"detail": detail} if detail else {})}}
+        case Other(type="file", wire=wire):
+            return _file(wire)
+        case Other(wire=wire):
+            return {name: value for name, value in wire.items() if name != "cache_control"}
+
+
+def _check_foreign(part: Other) -> None:
+    """Raises BadRequest for a kind that only its own dialect knows, and for files of which this one cannot have the bytes."""
+    if part.type not in KINDS:
+        raise BadRequest(f"Content of type {part.type!r} cannot be given to this model", param="messages")
+    if part.type == "file":
+        data = _data_of(part.wire)
+        if not data or is_http(data):
+            what = "by its URL" if data else "by its id at another vendor"
+            raise BadRequest(f"A file cannot be given to this model {what}: send its bytes", param="messages")
+
+
+def _data_of(wire: Mapping[str, Any]) -> str:
+    match wire:
+        case {"file": {"file_data": str(data)}}:
+            return data
+        case _:
+            return ""
+
+
+def _file(wire: Mapping[str, Any]) -> Wire:
+    """A file: https://platform.openai.com/docs/guides/pdf-files"""
+    file, data = wire.get("file"), _data_of(wire)
+    if not isinstance(file, dict) or not data:
+        return {name: value for name, value in wire.items() if name != "cache_control"}
+    inline = inline_data(data)
+    if inline is not None and inline.media_type.startswith("text/"):
+        name = file.get("filename")
+        title = f"{name}\n\n" if isinstance(name, str) and name else ""
+        return {"type": "text", "text": f"{title}{decoded_text(inline.data)}"}
+    if inline is not None and inline.media_type.startswith("image/"):
+        return {"type": "image_url", "image_url": {"url": plain_url(data)}}
+    return {"type": "file", "file": {"filename": "document.pdf", **file}}
+
+
+def _tool_call(call: ToolCall) -> Wire:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
