@@ -4,6 +4,9 @@ What the request loses: `tool_choice` can only be "auto" (or "none": the tools a
 are refused; Anthropic's thinking blocks lose their signatures. Other fields that are left out (logprobs, logit_bias,
 parallel_tool_calls …) are listed in config/models.yaml, and counted (`dropped_fields_total`).
 
+Callers of Ollama's own dialect also set what no other vendor knows: further `options` of models, and `think` as it is.
+Embeddings are asked for at its endpoint of OpenAI's dialect, /v1/embeddings.
+
 Penalties, `top_k` and `reasoning_effort` become what Ollama's own OpenAI endpoint makes of them (openai/openai.go there,
 read on 2026-11-29): `options`, and `think` from "low" to "max". Without a token limit `num_predict` is not sent.
 
@@ -21,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import msgspec
 from msgspec import Raw
 
-from sluice.backends.protocol import Headers, UpstreamRequest
+from sluice.backends.protocol import Headers, Operation, UpstreamRequest
 from sluice.config.types import Bytes, Secret
 from sluice.errors import BadRequest, UpstreamError, UpstreamGarbled, UpstreamTruncated
 from sluice.model.chat import ChatRequest, Image, Message, Reasoning, Text, Tool, ToolCall
@@ -88,9 +91,19 @@ class Ollama(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             "think": _think(chat.reasoning, self.think),
             "keep_alive": self.keep_alive,
             "options": self.model_options | _options(chat),
+            **_own(chat, self.model_options),
         }
         given = {name: value for name, value in body.items() if value is not None and value != {} and value != []}
         return UpstreamRequest(self._url, self._headers, msgspec.json.encode(given))
+
+    def operation(self, name: str, dialect: str) -> Operation | None:
+        """Embeddings by Ollama's own endpoint of OpenAI's dialect."""
+        if (name, dialect) != ("embeddings", "openai"):
+            return None
+        from sluice_plugins.openai.embeddings import Embeddings
+
+        headers = tuple([(name, "application/json" if name == "accept" else value) for name, value in self._headers])
+        return Embeddings(endpoint(self.base_url, "/v1/embeddings", self.endings), headers)
 
     def decoder(self, *, verbatim: bool = False) -> "ChatDecoder":
         return ChatDecoder(strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop)
@@ -130,6 +143,16 @@ def _options(chat: ChatRequest) -> dict[str, Any]:
         "presence_penalty": sampling.presence_penalty,
     }
     return {name: value for name, value in options.items() if value is not None}
+
+
+def _own(chat: ChatRequest, configured: Mapping[str, Any]) -> dict[str, Any]:
+    """What a caller of Ollama's dialect said that no other vendor knows."""
+    if chat.dialect != "ollama" or chat.own is None:
+        return {}
+    more: dict[str, Any] = {"options": {**configured, **chat.own["options"], **_options(chat)}}
+    if chat.reasoning is not None and type(chat.own["think"]) is bool:
+        more["think"] = chat.own["think"]
+    return more
 
 
 _EFFORTS: Mapping[str, bool | str] = {

@@ -176,3 +176,31 @@ def take_item(held: Held, item: dict[str, Any]) -> None:
             held.reasoning += "".join(part["text"] for part in [*item["summary"], *(item.get("content") or ())])
         case "function_call":
             held.calls.append(Call(item["name"], item["arguments"], item["call_id"]))
+
+
+def of_ollama(status: int, body: bytes) -> Held:
+    """Of Ollama's lines, or its whole answer, which is one of them."""
+    held = Held(status)
+    if status != 200:
+        held.error = json.loads(body)["code"]
+        return held
+    lines = [json.loads(line) for line in body.splitlines()]
+    for at, line in enumerate(lines):
+        last = at == len(lines) - 1
+        if "error" in line:
+            assert last
+            held.error = line["code"]
+            continue
+        assert line["done"] is last
+        message = line["message"]
+        held.text += message["content"]
+        held.reasoning += message.get("thinking", "")
+        for call in message.get("tool_calls", ()):
+            function = call["function"]
+            assert function["index"] == len(held.calls)
+            held.calls.append(Call(function["name"], json.dumps(function["arguments"]), call["id"]))
+        if last:
+            held.finish = "tool_calls" if held.calls and line["done_reason"] == "stop" else line["done_reason"]
+            counted = "eval_count" in line
+            held.usage = (line["prompt_eval_count"], line["eval_count"], 0) if counted else None
+    return held

@@ -1,0 +1,53 @@
+"""Ollama's API as a client dialect: what its SDKs, Open WebUI, ChatOllama of LangChain, Home Assistant and editors use.
+
+Requests of chats are `request.py`, their answers `answer.py`; embeddings `embeddings.py`, lists of models `models.py`. What
+manages a server's models (pull, create, delete …) is not here: aliases are the configuration's.
+
+Standard: https://github.com/ollama/ollama/blob/main/docs/api.md and api/types.go there
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from sluice.errors import GatewayError
+from sluice.frontends import Answer, CallRoute, Encoder, Endpoint, Frontend, Route
+from sluice.frontends.ollama import embeddings, models
+from sluice.frontends.ollama.answer import Lines, Whole
+from sluice.frontends.ollama.errors import Loaded, error_object
+from sluice.frontends.ollama.request import GENERATE, chat_of, generate_of
+from sluice.frontends.statuses import status_of
+from sluice.model.chat import ChatRequest
+from sluice.model.operations import OperationRequest
+
+
+class Ollama(Frontend):
+    name: ClassVar[str] = "ollama"
+    dialect: ClassVar[str] = "ollama"
+    claims: ClassVar[tuple[str, ...]] = ("/api/",)
+    greeting: ClassVar[str] = "Ollama is running"
+
+    def routes(self) -> Sequence[Route]:
+        return (
+            CallRoute(path="/api/chat", parse=chat_of),
+            CallRoute(path="/api/generate", parse=generate_of),
+            CallRoute(path="/api/embed", parse=embeddings.embed, operation="embeddings"),
+            CallRoute(path="/api/embeddings", parse=embeddings.embeddings, operation="embeddings"),
+            Endpoint(path="/api/tags", answer=models.tags),
+            Endpoint(path="/api/ps", answer=models.running),
+            Endpoint(path="/api/show", methods=("POST",), answer=models.show),
+            Endpoint(path="/api/version", answer=models.version),
+        )
+
+    def encoder(self, chat: ChatRequest, answer: Answer, *, verbatim: bool = False) -> Encoder:
+        if isinstance(chat, OperationRequest):
+            return embeddings.Vectors(answer, one=chat.profile == embeddings.ONE)
+        return (Lines if chat.stream else Whole)(answer, generates=chat.profile == GENERATE)
+
+    def error(self, error: GatewayError, request_id: str) -> dict[str, Any]:
+        return error_object(error)
+
+    def status(self, error: GatewayError) -> int:
+        return 200 if isinstance(error, Loaded) else status_of(error)
+
+    def other_name(self, model: str) -> str:
+        return models.other_name(model)

@@ -1,0 +1,130 @@
+"""/api/embed, and /api/embeddings as it was before: as OpenAI's embeddings to those upstreams that carry them, and back.
+
+`truncate`, `keep_alive` and `options` are Ollama's own and left out.
+
+Standard: https://github.com/ollama/ollama/blob/main/docs/api.md#generate-embeddings
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from sluice.errors import GatewayError, UpstreamGarbled
+from sluice.frontends import Answer, RequestHead
+from sluice.frontends.ollama.errors import error_object
+from sluice.frontends.openai.request import _bad as refused
+from sluice.frontends.openai.request import _explained as explained
+from sluice.model.chat import text_size
+from sluice.model.events import Finished, Started, StreamEvent, Verbatim
+from sluice.model.operations import OperationRequest
+from sluice.wire.jsontext import parse_object
+
+ONE = "one"
+"""The `profile` of a request to /api/embeddings, which has one prompt and is answered with one vector."""
+_json = msgspec.json.Encoder().encode
+
+
+class _Embed(msgspec.Struct):
+    input: str | list[str] | None = None
+    model: str | None = None
+    dimensions: int | None = None
+
+
+class _Embeddings(msgspec.Struct):
+    prompt: str
+    model: str | None = None
+
+
+def embed(body: bytes, head: RequestHead) -> OperationRequest:
+    asked = _typed(body, _Embed)
+    inputs = [asked.input] if isinstance(asked.input, str) else asked.input or []
+    if not inputs:
+        raise refused("input", "must be a text or a list of texts, and not empty")
+    dimensions = {"dimensions": asked.dimensions} if asked.dimensions and asked.dimensions > 0 else {}
+    return _request(asked.model, inputs, dimensions, "")
+
+
+def embeddings(body: bytes, head: RequestHead) -> OperationRequest:
+    asked = _typed(body, _Embeddings)
+    return _request(asked.model, [asked.prompt], {}, ONE)
+
+
+def _typed(body: bytes, kind: Any) -> Any:
+    try:
+        return msgspec.convert(parse_object(body), kind)
+    except msgspec.ValidationError as error:
+        raise explained(str(error)) from None
+
+
+def _request(model: str | None, inputs: list[str], more: dict[str, Any], profile: str) -> OperationRequest:
+    sizes = [text_size(text) // 4 for text in inputs]
+    wire = {"model": model, "input": inputs, **more}
+    return OperationRequest(
+        "openai",
+        model,
+        (),
+        stream=False,
+        profile=profile,
+        wire=wire,
+        operation="embeddings",
+        tokens=sum(sizes),
+        longest=max(sizes),
+    )
+
+
+class _Item(msgspec.Struct):
+    embedding: msgspec.Raw
+    index: int = 0
+
+
+class _Document(msgspec.Struct):
+    data: list[_Item]
+
+
+_decode = msgspec.json.Decoder(_Document).decode
+
+
+class Vectors:
+    """OpenAI's document -> Ollama's. Vectors are passed on as they are written; `one`: of /api/embeddings."""
+
+    content_type = "application/json; charset=utf-8"
+
+    def __init__(self, answer: Answer, *, one: bool) -> None:
+        self._answer = answer
+        self._one = one
+
+    def start(self) -> bytes:
+        return b""
+
+    def encode(self, events: Sequence[StreamEvent]) -> bytes:
+        finished = next((event for event in events if isinstance(event, Finished)), None)
+        document = next((event.data for event in events if isinstance(event, Verbatim) and event.whole), None)
+        model = next((event.model for event in events if isinstance(event, Started) and event.model), "")
+        if finished is None or document is None:
+            return b""
+        try:
+            vectors = [item.embedding for item in sorted(_decode(document).data, key=lambda item: item.index)]
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return self.fail(UpstreamGarbled("The upstream's answer has no embeddings"))
+        if self._one:
+            return _json({"embedding": vectors[0]})
+        answer = self._answer
+        told: dict[str, Any] = {"model": model if answer.reveal and model else answer.model, "embeddings": vectors}
+        told["total_duration"] = max(1, int((answer.clock() - answer.received) * 1e9))
+        told["load_duration"] = 0
+        if finished.usage is not None:
+            told["prompt_eval_count"] = finished.usage.input
+        return _json(told)
+
+    def fail(self, error: GatewayError) -> bytes:
+        return _json(error_object(error))
+
+    def resume(self, started: Started) -> None:
+        """Nothing is said before the end, so there is nothing to go on from."""
+
+    def restart(self) -> bytes:
+        return b""
+
+    def heartbeat(self) -> bytes:
+        return b""

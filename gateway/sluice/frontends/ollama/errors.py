@@ -1,0 +1,32 @@
+"""Errors as Ollama has them, one text, with the stable code of ours beside it.
+
+Standard: https://github.com/ollama/ollama/blob/main/docs/api/errors.mdx
+"""
+
+from typing import Any
+
+from sluice.errors import GatewayError, ModelNotFound, wait_of
+
+
+class Loaded(GatewayError):
+    """No fault: a request without a prompt loads (or unloads) a model at Ollama, and clients send it before their first one.
+    Aliases are always there, so that nothing is asked of an upstream."""
+
+    code = "load"
+
+    def __init__(self, told: dict[str, Any]) -> None:
+        super().__init__("There is nothing to answer")
+        self.told = told
+
+
+def error_object(error: GatewayError) -> dict[str, Any]:
+    """Before a stream and in it. Clients look for "not found" in the text; `retry_after` is in seconds, where it is known."""
+    if isinstance(error, Loaded):
+        return error.told
+    told = {"error": _text(error), "code": error.code}
+    wait = wait_of(error)
+    return told if wait is None else {**told, "retry_after": wait}
+
+
+def _text(error: GatewayError) -> str:
+    return f"model not found: {error.message}" if isinstance(error, ModelNotFound) else error.message

@@ -1,0 +1,62 @@
+"""What Ollama's clients ask about models: the aliases that the caller may use, always loaded, of no size.
+
+`version` is that of the API that is spoken here: editors refuse servers whose version is too old for tools.
+
+Standard: https://github.com/ollama/ollama/blob/main/docs/api.md, read at 2026-11-29
+"""
+
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+
+from sluice.errors import BadRequest, ModelNotFound
+from sluice.frontends import Inquiry, Reply
+
+VERSION = "0.17.0"
+LATEST = ":latest"
+NEVER = "2318-01-01T00:00:00Z"
+"""When a model is unloaded that is to stay."""
+CAPABILITIES = ("completion", "tools", "vision")
+DETAILS = {"parent_model": "", "format": "", "family": "", "families": [], "parameter_size": "", "quantization_level": ""}
+_json = msgspec.json.Encoder().encode
+
+
+async def tags(inquiry: Inquiry) -> Reply:
+    return Reply(_json({"models": [{**_model(name), "modified_at": _started(inquiry)} for name in inquiry.models]}))
+
+
+async def running(inquiry: Inquiry) -> Reply:
+    more = {"expires_at": NEVER, "size_vram": 0}
+    return Reply(_json({"models": [_model(name) | more for name in inquiry.models]}))
+
+
+async def show(inquiry: Inquiry) -> Reply:
+    """Raises BadRequest, ModelNotFound."""
+    body = await inquiry.json()
+    name = body.get("model") or body.get("name")
+    if not isinstance(name, str):
+        raise BadRequest("model: is required", param="model")
+    if {name, other_name(name)}.isdisjoint(inquiry.models):
+        raise ModelNotFound("There is no such model, or this key may not use it", param="model")
+    info = {"general.architecture": "sluice", "general.basename": name}
+    told: dict[str, Any] = {"modelfile": "", "parameters": "", "template": "", "details": DETAILS, "model_info": info}
+    return Reply(_json({**told, "capabilities": CAPABILITIES, "modified_at": _started(inquiry)}))
+
+
+async def version(inquiry: Inquiry) -> Reply:
+    return Reply(_json({"version": VERSION}))
+
+
+def other_name(model: str) -> str:
+    """A model's tag is "latest" where none is said: "chat" and "chat:latest" are one."""
+    return model.removesuffix(LATEST) if model.endswith(LATEST) else model + LATEST
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"name": name, "model": name, "size": 0, "digest": sha256(name.encode()).hexdigest(), "details": DETAILS}
+
+
+def _started(inquiry: Inquiry) -> str:
+    return datetime.fromtimestamp(inquiry.started, UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,319 @@
+"""The requests of /api/chat and /api/generate -> ChatRequest.
+
+Ollama's `options` have names in the vocabulary as far as other vendors know them; the rest goes on to upstreams that are Ollama
+themselves (`ChatRequest.own`), except what concerns their machines (num_gpu, num_thread …) and `keep_alive`: those are the
+operator's. `think` is reasoning: true is medium, false is none.
+
+Results of tools name their call by `tool_call_id`, or as older clients do by the tool's name alone, or not at all: then they
+belong to the first call that has none yet.
+
+Of /api/generate a chat is made. What only a model's own template could do is refused by name: `suffix`, `template`, and `raw`,
+by which the caller has applied a template himself; a `context` of an earlier answer cannot be known, for none is given out.
+
+Standard: https://github.com/ollama/ollama/blob/main/docs/api.md
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from sluice.frontends import RequestHead
+from sluice.frontends.ollama.errors import Loaded
+from sluice.frontends.openai.request import _bad as refused
+from sluice.frontends.openai.request import _explained as explained
+from sluice.frontends.openai.request import _whole as whole_number
+from sluice.model.chat import ChatRequest, Image, Message, Part, Reasoning, Role, Sampling, Text, Thought, Tool, ToolCall
+from sluice.model.rules import Effort
+from sluice.wire.dataurl import inline_data, plain_base64
+from sluice.wire.jsontext import parse_object
+
+GENERATE = "generate"
+"""The `profile` of a request to /api/generate."""
+
+# ---- the types of a request: only what is interpreted
+
+
+class _Function(msgspec.Struct):
+    name: str
+    arguments: dict[str, Any] | str | None = None
+
+
+class _ToolCall(msgspec.Struct):
+    function: _Function
+    id: str | None = None
+
+
+class _Message(msgspec.Struct):
+    role: str
+    content: str | None = None
+    thinking: str | None = None
+    images: list[str] | None = None
+    tool_calls: list[_ToolCall] | None = None
+    tool_name: str | None = None
+    name: str | None = None
+    tool_call_id: str | None = None
+
+
+class _Definition(msgspec.Struct):
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class _Tool(msgspec.Struct):
+    function: _Definition
+    type: str | None = None
+
+
+class _Common(msgspec.Struct):
+    model: str | None = None
+    stream: bool | None = None
+    format: str | dict[str, Any] | None = None
+    options: dict[str, Any] | None = None
+    think: bool | str | None = None
+
+
+class _Chat(_Common):
+    messages: list[_Message] | None = None
+    tools: list[_Tool] | None = None
+
+
+class _Generate(_Common):
+    prompt: str | None = None
+    system: str | None = None
+    suffix: str | None = None
+    template: str | None = None
+    raw: bool | None = None
+    context: list[Any] | None = None
+    images: list[str] | None = None
+
+
+class _Options(msgspec.Struct):
+    """Those that other vendors know, too."""
+
+    num_predict: float | None = None
+    temperature: float | None = None
+    top_k: float | None = None
+    top_p: float | None = None
+    seed: float | None = None
+    stop: str | list[str] | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+
+
+_C = TypeVar("_C", bound=_Common)
+
+OWN = frozenset(
+    {
+        "num_ctx", "num_keep", "min_p", "tfs_z", "typical_p", "repeat_last_n", "repeat_penalty", "penalize_newline",
+        "mirostat", "mirostat_tau", "mirostat_eta", "draft_num_predict",
+    }
+)  # fmt: skip
+"""Further options of a model's, not of the machine that it runs on."""
+
+
+def chat_of(body: bytes, head: RequestHead) -> ChatRequest:
+    """The request of /api/chat. Raises BadRequest, `param` naming the field; Loaded where there are no messages."""
+    asked = _typed(body, _Chat)
+    if not asked.messages:
+        raise Loaded({**_loaded(asked), "message": {"role": "assistant", "content": ""}})
+    messages = _messages(asked.messages)
+    return _request(asked, messages, tools=_tools(asked.tools or ()))
+
+
+def generate_of(body: bytes, head: RequestHead) -> ChatRequest:
+    """The request of /api/generate. Raises BadRequest, `param` naming the field; Loaded where there is no prompt."""
+    asked = _typed(body, _Generate)
+    for name, reason in _NOT_HERE.items():
+        if getattr(asked, name):
+            raise refused(name, reason)
+    if not asked.prompt and not asked.images:
+        raise Loaded({**_loaded(asked), "response": ""})
+    system = (Message("system", (Text(asked.system),)),) if asked.system else ()
+    images = _images(asked.images or (), "images")
+    text = (Text(asked.prompt),) if asked.prompt else ()
+    return _request(asked, (*system, Message("user", (*text, *images))), profile=GENERATE)
+
+
+_NOT_HERE = {
+    "suffix": "is not possible through this gateway: models are asked to chat; use /v1/completions where there is a suffix",
+    "template": "is not possible through this gateway: a model's template is its server's",
+    "raw": "is not possible through this gateway: models are asked to chat",
+    "context": "is not possible through this gateway: use /api/chat with the messages so far",
+}
+
+
+def _loaded(asked: _Common) -> dict[str, Any]:
+    return {"model": asked.model or "", "done": True, "done_reason": "load"}
+
+
+def _typed(body: bytes, kind: type[_C]) -> _C:
+    wire = parse_object(body)
+    try:
+        asked = msgspec.convert(wire, kind)
+    except msgspec.ValidationError as error:
+        raise explained(str(error)) from None
+    if asked.model == "":
+        raise refused("model", "must not be empty")
+    return asked
+
+
+def _request(asked: _Common, messages: Sequence[Message], *, tools: Sequence[Tool] = (), profile: str = "") -> ChatRequest:
+    options = asked.options or {}
+    own = {name: value for name, value in options.items() if name in OWN and type(value) in (int, float, bool)}
+    return ChatRequest(
+        "ollama",
+        asked.model,
+        tuple(messages),
+        asked.stream is not False,
+        sampling=_sampling(options),
+        tools=tuple(tools),
+        response_format=_format(asked.format),
+        profile=profile,
+        reasoning=_reasoning(asked.think),
+        own={"options": own, "think": asked.think},
+    )
+
+
+# ---- options
+
+
+def _sampling(options: Mapping[str, Any]) -> Sampling:
+    if not options:
+        return Sampling()
+    try:
+        given = msgspec.convert(options, _Options)
+    except msgspec.ValidationError as error:
+        wrong = explained(str(error))
+        raise refused(f"options.{wrong.param}", wrong.message.partition(": ")[2]) from None
+    stop = given.stop or ()
+    return Sampling(
+        _bound(given.num_predict, "num_predict"),
+        given.temperature,
+        given.top_p,
+        (stop,) if isinstance(stop, str) else tuple(stop),
+        None if given.seed is None else whole_number(given.seed, "options.seed"),
+        given.frequency_penalty,
+        given.presence_penalty,
+        _bound(given.top_k, "top_k"),
+    )
+
+
+def _bound(value: float | None, name: str) -> int | None:
+    """None where it is 0 or less, which is no bound (num_predict: -1 is endless, -2 fills the context)."""
+    if value is None or value <= 0:
+        return None
+    return whole_number(value, f"options.{name}")
+
+
+_EFFORTS: Mapping[str, Effort] = {"low": "low", "medium": "medium", "high": "high", "max": "max"}
+
+
+def _reasoning(think: bool | str | None) -> Reasoning | None:
+    match think:
+        case None | "":
+            return None
+        case bool():
+            return Reasoning("medium" if think else "none")
+        case _ if think in _EFFORTS:
+            return Reasoning(_EFFORTS[think])
+        case _:
+            raise refused("think", f"must be true, false, or one of {', '.join(_EFFORTS)}")
+
+
+def _format(wanted: str | dict[str, Any] | None) -> Mapping[str, Any] | None:
+    match wanted:
+        case None | "" | {} if not wanted:
+            return None
+        case "json":
+            return {"type": "json_object"}
+        case dict():
+            return {"type": "json_schema", "json_schema": {"name": "answer", "schema": wanted}}
+        case _:
+            raise refused("format", 'must be "json" or a JSON schema')
+
+
+def _tools(tools: Sequence[_Tool]) -> list[Tool]:
+    found = []
+    for index, tool in enumerate(tools):
+        function = tool.function
+        if not function.name:
+            raise refused(f"tools[{index}].function.name", "must not be empty")
+        found.append(Tool(function.name, function.description or "", function.parameters))
+    return found
+
+
+# ---- messages
+
+
+_ROLES: Mapping[str, Role] = {
+    "system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool",
+}  # fmt: skip
+
+
+def _messages(messages: Sequence[_Message]) -> list[Message]:
+    found: list[Message] = []
+    waiting: list[ToolCall] = []  # calls without a result
+    for index, message in enumerate(messages):
+        at = f"messages[{index}]"
+        role = _ROLES.get(message.role.lower())
+        if role is None:
+            raise refused(f"{at}.role", f"must be one of {', '.join(_ROLES)}")
+        text = message.content or ""
+        images = _images(message.images or (), f"{at}.images")
+        parts: tuple[Part, ...] = (Text(text), *images) if text or not images else images
+        if role == "tool":
+            found.append(Message(role, parts, tool_call_id=_answered(message, waiting)))
+            continue
+        calls = tuple([_call(call, f"{at}.tool_calls[{number}]", index, number) for number, call in enumerate(_calls(message))])
+        thoughts = (Thought(message.thinking),) if message.thinking and role == "assistant" else ()
+        if calls:
+            waiting = [*calls]
+            parts = parts if text or images else ()
+        found.append(Message(role, parts, calls, thoughts=thoughts))
+    return found
+
+
+def _calls(message: _Message) -> Sequence[_ToolCall]:
+    return message.tool_calls or () if message.role.lower() == "assistant" else ()
+
+
+def _call(call: _ToolCall, at: str, index: int, number: int) -> ToolCall:
+    """The call, its id made of its place where it has none: the same in every request of the conversation."""
+    function = call.function
+    if not function.name:
+        raise refused(f"{at}.function.name", "must not be empty")
+    given = function.arguments
+    arguments = given if isinstance(given, str) else msgspec.json.encode(given or {}).decode()
+    return ToolCall(call.id or f"call_{index}_{number}", function.name, arguments or "{}")
+
+
+def _answered(message: _Message, waiting: list[ToolCall]) -> str:
+    """The id of the call that a tool's message is the result of."""
+    name = message.tool_name or message.name
+    given = message.tool_call_id
+    found = [call for call in waiting if call.id == given] if given else []
+    found = found or [call for call in waiting if call.name == name] or ([] if name or given else waiting[:1])
+    if not found:
+        return given or name or "call"
+    waiting.remove(found[0])
+    return found[0].id
+
+
+_KINDS = (("iVBORw0KGgo", "png"), ("/9j/", "jpeg"), ("R0lGOD", "gif"), ("UklGR", "webp"), ("Qk", "bmp"))
+"""How images begin, in base64: https://mimesniff.spec.whatwg.org/#matching-an-image-type-pattern"""
+
+
+def _images(images: Sequence[str], at: str) -> tuple[Image, ...]:
+    return tuple([_image(data, f"{at}[{index}]") for index, data in enumerate(images)])
+
+
+def _image(data: str, at: str) -> Image:
+    if data[:5].lower() == "data:" and (inline := inline_data(data)) is not None:
+        return Image(f"data:{inline.media_type};base64,{inline.data}")
+    encoded = plain_base64(data)
+    if not encoded:
+        raise refused(at, "must be an image in base64")
+    kind = next((kind for start, kind in _KINDS if encoded.startswith(start)), "jpeg")
+    return Image(f"data:image/{kind};base64,{encoded}")

@@ -1,0 +1,69 @@
+"""Tool calls put together, for dialects that tell a call once, whole, with its arguments as a JSON object."""
+
+from typing import Any
+
+import msgspec
+
+from sluice.model.events import ToolCallDelta, ToolCallStarted
+from sluice.wire.call_ids import new_call_id
+
+
+class WholeCall(msgspec.Struct, frozen=True):
+    """`arguments` is a JSON object in one line. `number` counts the calls that were told, from 0."""
+
+    number: int
+    id: str
+    name: str
+    arguments: msgspec.Raw
+    signature: str
+
+
+class WholeCalls:
+    """The calls of one answer, told in their order, without tools that the provider ran itself: a client would run them."""
+
+    __slots__ = ("_open", "told", "unreadable")
+
+    def __init__(self) -> None:
+        self._open: dict[int, tuple[ToolCallStarted, list[str]]] = {}
+        self.told = 0
+        self.unreadable = False
+
+    def take(self, event: ToolCallStarted | ToolCallDelta) -> list[WholeCall]:
+        """The calls that are known to be complete: another one began behind them, and their arguments are an object."""
+        if isinstance(event, ToolCallDelta):
+            if event.index in self._open:
+                self._open[event.index][1].append(event.arguments)
+            return []
+        if event.kind != "function":
+            return []
+        complete = self._complete(last=False)
+        self._open[event.index] = (event, [])
+        return complete
+
+    def rest(self) -> list[WholeCall]:
+        """The answer is over. `unreadable` is then whether a call is left out, because its arguments are no JSON object."""
+        return self._complete(last=True) if self._open else []
+
+    def _complete(self, *, last: bool) -> list[WholeCall]:
+        found = []
+        for index, (event, pieces) in list(self._open.items()):
+            text = "".join(pieces).strip()
+            arguments = _object(text or "{}") if text or last else None
+            if arguments is None and not last:
+                break  # what follows it waits: providers may send the pieces of several calls by turns
+            del self._open[index]
+            if arguments is None:
+                self.unreadable = True
+                continue
+            found.append(WholeCall(self.told, event.id or new_call_id(), event.name, arguments, event.signature))
+            self.told += 1
+        return found
+
+
+def _object(text: str) -> msgspec.Raw | None:
+    """The text of a JSON object in one line (there are line ends between values alone); None for what is none."""
+    try:
+        msgspec.json.decode(text, type=dict[str, Any])
+        return msgspec.Raw(text.replace("\r", " ").replace("\n", " ").encode())
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return None

@@ -1,0 +1,95 @@
+"""Ollama's dialect on real sockets: what its clients meet before, beside and behind a chat."""
+
+import json
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.e2e.gateways import HEAD, KEY, Running, gateway
+from tests.fakes.rawserver import CHUNKED, LAST_CHUNK, Peer, RawServer, Request, chunk, sized
+
+CONFIG = f"""{HEAD}
+upstreams:
+  echo: {{backend: echo}}
+  openai: {{backend: openai, base_url: "URL/v1", api_key: sk-one}}
+  ollama: {{backend: ollama, base_url: "URL"}}
+aliases:
+  chat: {{tiers: [[{{upstream: echo, model: m}}]]}}
+  cut: {{tiers: [[{{upstream: openai, model: m}}]], retry: {{same_target: 0}}}}
+  "tagged:latest": {{tiers: [[{{upstream: ollama, model: e}}]]}}
+"""
+USER = {"role": "user", "content": "one two"}
+VECTORS = (
+    b'{"object":"list","data":[{"object":"embedding","index":0,"embedding":[0.5]}],"model":"e","usage":{"prompt_tokens":9}}'
+)
+
+
+async def cuts_or_embeds(request: Request, peer: Peer) -> None:
+    if request.path.endswith("/embeddings"):
+        return peer.send(sized(VECTORS, 200, ("Content-Type", "application/json")))
+    peer.send(CHUNKED + chunk(b'data: {"choices":[{"index":0,"delta":{"content":"Hal"}}]}\n\n') + LAST_CHUNK)
+
+
+async def asked(g: Running, path: str, body: Any = None, key: str = KEY) -> tuple[int, bytes]:
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    method = "GET" if body is None else "POST"
+    async with aiohttp.ClientSession(g.url) as client, client.request(method, path, json=body, headers=headers) as response:
+        return response.status, await response.read()
+
+
+async def test_its_clients_find_what_they_look_for() -> None:
+    async with gateway(CONFIG.replace("URL", "http://127.0.0.1:9")) as g:
+        assert await asked(g, "/", key="") == (200, b"Ollama is running")
+        for path, field in (("/api/tags", "models"), ("/api/ps", "models"), ("/api/version", "version")):
+            status, body = await asked(g, path)
+            assert (status, field in json.loads(body)) == (200, True)
+        assert [model["name"] for model in json.loads((await asked(g, "/api/tags"))[1])["models"]] == [
+            "chat", "cut", "tagged:latest",
+        ]  # fmt: skip
+        for name in ("chat", "chat:latest", "tagged", "tagged:latest"):
+            assert (await asked(g, "/api/show", {"model": name}))[0] == 200
+        assert (await asked(g, "/api/show", {"model": "none"}))[0] == 404
+        assert (await asked(g, "/api/show", {}))[0] == 400
+        status, body = await asked(g, "/api/pull", {"model": "chat"})
+        assert (status, sorted(json.loads(body))) == (404, ["code", "error"])
+        assert (await asked(g, "/api/tags", key="wrong"))[0] == 401
+
+
+@pytest.mark.parametrize("name", ["chat", "chat:latest"])
+async def test_a_chat_by_either_name(name: str) -> None:
+    async with gateway(CONFIG.replace("URL", "http://127.0.0.1:9")) as g:
+        status, body = await asked(g, "/api/chat", {"model": name, "messages": [USER]})
+        lines = [json.loads(line) for line in body.splitlines()]
+        assert (status, "".join(line["message"]["content"] for line in lines)) == (200, "You said: one two")
+        assert [line["done"] for line in lines] == [False] * (len(lines) - 1) + [True]
+        assert 0 < lines[-1]["eval_duration"] <= lines[-1]["total_duration"] < 60e9
+        assert g.requests[-1]["alias"] == "chat"
+        status, body = await asked(g, "/api/generate", {"model": name, "prompt": "one", "stream": False})
+        assert json.loads(body)["response"] == "You said: one"
+        status, body = await asked(g, "/api/generate", {"model": name})
+        assert (status, json.loads(body)["done_reason"]) == (200, "load")
+
+
+async def test_a_cut_ends_in_a_line_with_an_error() -> None:
+    async with RawServer(cuts_or_embeds) as up, gateway(CONFIG.replace("URL", up.url)) as g:
+        status, body = await asked(g, "/api/chat", {"model": "cut", "messages": [USER]})
+        first, last = [json.loads(line) for line in body.splitlines()]
+        assert (status, first["message"]["content"], last["code"]) == (200, "Hal", "truncated")
+        status, body = await asked(g, "/api/chat", {"model": "cut", "messages": [USER], "stream": False})
+        assert (status, json.loads(body)["code"]) == (502, "truncated")
+        status, body = await asked(g, "/api/chat", {"model": "none", "messages": [USER]})
+        assert (status, "not found" in json.loads(body)["error"]) == (404, True)
+
+
+@pytest.mark.parametrize("alias", ["cut", "tagged"])
+async def test_embeddings_by_upstreams_that_speak_openais(alias: str) -> None:
+    async with RawServer(cuts_or_embeds) as up, gateway(CONFIG.replace("URL", up.url)) as g:
+        status, body = await asked(g, "/api/embed", {"model": alias, "input": "hello"})
+        told = json.loads(body)
+        assert (status, told["embeddings"], told["model"], told["prompt_eval_count"]) == (200, [[0.5]], "e", 9)
+        status, body = await asked(g, "/api/embeddings", {"model": alias, "prompt": "hello"})
+        assert (status, json.loads(body)) == (200, {"embedding": [0.5]})
+        assert [request.path for request in up.requests] == ["/v1/embeddings"] * 2
+        status, body = await asked(g, "/api/embed", {"model": "chat", "input": "hello"})
+        assert (status, json.loads(body)["code"]) == (400, "unsupported_operation")
