@@ -12,9 +12,8 @@ import msgspec
 
 from sluice.errors import GatewayError, UpstreamGarbled
 from sluice.frontends import Answer, RequestHead
+from sluice.frontends.checks import explained, refused
 from sluice.frontends.ollama.errors import error_object
-from sluice.frontends.openai.request import _bad as refused
-from sluice.frontends.openai.request import _explained as explained
 from sluice.model.chat import text_size
 from sluice.model.events import Finished, Started, StreamEvent, Verbatim
 from sluice.model.operations import OperationRequest

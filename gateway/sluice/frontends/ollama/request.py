@@ -19,10 +19,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from sluice.frontends import RequestHead
+from sluice.frontends.checks import explained, refused, whole_number
 from sluice.frontends.ollama.errors import Loaded
-from sluice.frontends.openai.request import _bad as refused
-from sluice.frontends.openai.request import _explained as explained
-from sluice.frontends.openai.request import _whole as whole_number
 from sluice.model.chat import ChatRequest, Image, Message, Part, Reasoning, Role, Sampling, Text, Thought, Tool, ToolCall
 from sluice.model.rules import Effort
 from sluice.wire.dataurl import inline_data, plain_base64
