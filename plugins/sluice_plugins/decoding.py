@@ -28,6 +28,8 @@ FAILURES: dict[str, tuple[UpstreamErrorKind, str]] = {
     "cancelled": ("stream_error", _BROKEN_OFF),
     "timeout": ("stream_error", "The upstream took too long for its answer"),  # Cohere
     "malformed_function_call": ("stream_error", "The upstream made a tool call that it could not read itself"),  # Gemini
+    "malformed_tool_use": ("stream_error", "The upstream made a tool call that it could not read itself"),  # Bedrock
+    "malformed_model_output": ("stream_error", "The upstream's model wrote what it could not read itself"),  # Bedrock
 }
 """Finish reasons, in lower case, that mean a failure."""
 _FAILED = re.compile(

@@ -34,6 +34,8 @@ from tests.e2e.held import (
     of_response_events,
 )
 from tests.fakes.rawserver import CHUNKED, LAST_CHUNK, Peer, RawServer, Request, chunk, sized
+from tests.plugins.bedrock.test_corpus import REASONS as BEDROCK_REASONS
+from tests.plugins.bedrock.test_corpus import SERVED
 from tests.plugins.gemini.test_corpus import ENDS as GEMINI_ENDS
 from tests.plugins.gemini.test_corpus import REASONS as GEMINI_REASONS
 from tests.plugins.openai.test_corpus import ERRORS, GLUED, HTTP_ERRORS, UNSEEN, ends_without_a_reason
@@ -42,8 +44,11 @@ from tests.plugins.test_corpus_anthropic_ollama import HTTP_ERRORS as HTTP_ERROR
 from tests.plugins.test_corpus_anthropic_ollama import REASONS, same_json
 from tests.wire import cuts
 
-RECORDED = corpus.streams("openai-chat", "azure-openai", "anthropic", "ollama", "gemini")
-BACKENDS = {"openai-chat": "openai", "azure-openai": "openai", "anthropic": "anthropic", "ollama": "ollama", "gemini": "gemini"}
+BACKENDS = {
+    "openai-chat": "openai", "azure-openai": "openai", "anthropic": "anthropic", "ollama": "ollama", "gemini": "gemini",
+    "bedrock-converse": "bedrock",
+}  # fmt: skip
+RECORDED = corpus.streams(*BACKENDS)
 PRESETS = {
     recorded.vendor: vendor
     for recorded in RECORDED
@@ -172,7 +177,8 @@ def called(recorded: corpus.Recorded, dialect: Dialect, held: Held) -> str:
     if recorded.protocol == "gemini":  # the SDK shows a call that comes in pieces as many
         wanted = [call for call in wanted if call.name]
         return unequal([(call.name, call.kind) for call in held.calls], [(call.name, "function") for call in wanted])
-    kinds = ["function" if call.kind in (None, "tool_use", "function") else "server" for call in wanted]
+    own = (None, "tool_use", "function")
+    kinds = ["function" if call.kind in own and call.name not in SERVED else "server" for call in wanted]
     if not dialect.widget:  # it is not shown what the provider ran itself
         wanted = [call for call, kind in zip(wanted, kinds, strict=True) if kind == "function"]
         kinds = ["function"] * len(wanted)
@@ -204,7 +210,8 @@ def finish(recorded: corpus.Recorded, held: Held) -> str | int | None:
         return openai_finish(recorded)
     if recorded.protocol == "ollama" and any(call.kind == "function" for call in held.calls):
         return "tool_calls"  # Ollama says "stop"
-    return REASONS[native if isinstance(native, str) else None]
+    reasons = {**REASONS, **BEDROCK_REASONS}
+    return reasons[native if isinstance(native, str) else None]
 
 
 def used(usage: dict[str, int | None]) -> tuple[int, int, int]:

@@ -20,6 +20,8 @@ GOOGLES = "gemini:"
 """What stands before a signature of Google's in a block of reasoning: no other vendor is to be sent it."""
 OPENAIS = "openai:"
 """Likewise before the id and encrypted content of a reasoning item of OpenAI's Responses API: "openai:ID:CONTENT"."""
+BEDROCKS = "bedrock:"
+"""Likewise before redacted reasoning of a model of Bedrock that is not Claude: base64 of its bytes."""
 
 
 class Text(msgspec.Struct, frozen=True, gc=False):

@@ -71,8 +71,8 @@ NO_RULES = ModelRules()
 class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One rule of the table. It applies to targets that match all of its given conditions: backend, host or vendor, model.
 
-    `host` and `model` are regular expressions, found anywhere, whatever the case; `vendor` is one for the whole name of a
-    vendor (config/vendors.yaml), and beside a `host` one of the two is enough: it may be reached by another address.
+    `host` and `model` are regular expressions, found anywhere, whatever the case; `backend` and `vendor` are some for the whole
+    name of one. Beside a `host` the `vendor` (config/vendors.yaml) is enough: it may be reached by another address.
     `source` is the vendor's page or a report, read at `date`.
     """
 
@@ -99,7 +99,7 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def holds_for(self, backend: str, host: str, model: str, vendor: str = "") -> bool:
         return (
-            (self.backend is None or self.backend == backend)
+            (self.backend is None or re.fullmatch(self.backend, backend) is not None)
             and self._made_by(host, vendor)
             and (self.model is None or re.search(self.model, model, re.IGNORECASE) is not None)
         )

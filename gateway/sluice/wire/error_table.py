@@ -217,6 +217,7 @@ TYPES: tuple[Row, ...] = (
     Row("server_error", "api_error", _ANTHROPIC),
     Row("server_error", "INTERNAL", _GRPC),
     Row("server_error", "ModelErrorException", _BEDROCK),
+    Row("server_error", "ModelTimeoutException", _BEDROCK),
     Row("bad_request", "invalid_request_error", _OPENAI),
     Row("bad_request", "BadRequestError", "vllm-project/vllm#20409"),
     Row("bad_request", "INVALID_ARGUMENT", _GRPC),

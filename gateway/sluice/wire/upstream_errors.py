@@ -39,6 +39,7 @@ _STATUS: Mapping[int, UpstreamErrorKind] = {
     408: "headers_timeout",
     409: "server_error",
     413: "context_length",  # what is too large for one model may not be for another (RFC 9110, 15.5.14)
+    424: "server_error",  # Bedrock, TGI: the model failed
     425: "server_error",
     429: "rate_limited",
     499: "server_error",  # Google: CANCELLED

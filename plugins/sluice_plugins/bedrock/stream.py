@@ -1,0 +1,509 @@
+"""Decodes answers of Bedrock's ConverseStream: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html
+
+The body is a binary event stream (`sluice.wire.eventstream`). Each message names its event in `:event-type` and has it as JSON:
+messageStart, then content blocks (start where it says more than a number, deltas, stop), messageStop (why it stopped) and
+metadata (usage), the last. How a stream ends:
+
+    metadata behind messageStop, or the body's end      complete
+    the body's end without messageStop                  cut
+    a message of the type exception or error            that error, of the kind that its name means
+    a stop reason that means failure                    an error (`sluice_plugins.decoding.FAILURES`)
+
+Unknown events and deltas are skipped, the events counted; `initial-response`, which AWS's protocols may send first, says
+nothing. A JSON document in place of a stream is the whole answer (as Converse gives it) or an error. A payload that msgspec
+refuses is read field by field (`sluice.wire.lenient`).
+
+Results of tools that Bedrock runs itself, and images, only show that the model is working. What redactedContent holds is
+passed on as Anthropic's own API writes it where it is Claude's, and marked as Bedrock's where it is not (`redacted_text`).
+Usage counts what was read from and written to the prompt cache apart from inputTokens; ours is the whole input
+(https://docs.aws.amazon.com/bedrock/latest/userguide/prompt-caching.html).
+"""
+
+from base64 import b64decode, b64encode
+from binascii import Error as NotBase64
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from sluice.errors import UpstreamError, UpstreamGarbled, UpstreamTruncated
+from sluice.model.chat import BEDROCKS
+from sluice.model.events import (
+    Cited,
+    Finished,
+    FinishReason,
+    ReasoningBlock,
+    ReasoningDelta,
+    Started,
+    StreamEvent,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStarted,
+    ToolKind,
+    Usage,
+    Working,
+)
+from sluice.wire.eventstream import Message, MessageStream
+from sluice.wire.lenient import encoded, parse, read
+from sluice.wire.upstream_errors import stream_error, told_error
+from sluice_plugins.decoding import MAX_EVENT, FrameDecoder, failure_of
+
+STOP_REASONS: dict[str, FinishReason] = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "tool_use": "tool_calls",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "guardrail_intervened": "content_filter",
+    "content_filtered": "content_filter",
+    "refusal": "content_filter",
+}
+MAX_SEALED = 4 << 20
+"""Most characters of reasoning, signatures and redacted content kept for the events at their blocks' ends."""
+
+
+class _Tool(msgspec.Struct):
+    toolUseId: str | None = None
+    name: str | None = None
+    type: str | None = None
+    input: str | None = None
+
+
+class _Reasoning(msgspec.Struct):
+    text: str | None = None
+    signature: str | None = None
+    redactedContent: str | None = None
+
+
+class _Text(msgspec.Struct):
+    text: str | None = None
+
+
+class _Web(msgspec.Struct):
+    url: str | None = None
+
+
+class _Location(msgspec.Struct):
+    web: _Web | None = None
+
+
+class _Citation(msgspec.Struct):
+    title: str | None = None
+    source: str | None = None
+    sourceContent: list[_Text] | None = None
+    location: _Location | None = None
+
+
+class _Block(msgspec.Struct):
+    """The start of a content block, or a delta of one: one of its fields is set."""
+
+    text: str | None = None
+    toolUse: _Tool | None = None
+    reasoningContent: _Reasoning | None = None
+    citation: _Citation | None = None
+    toolResult: Any = None
+    image: Any = None
+
+
+class _Sequence(msgspec.Struct):
+    stop_sequence: str | None = None
+
+
+class _Extra(msgspec.Struct):
+    delta: _Sequence | None = None
+    stop_sequence: str | None = None
+
+
+class _Usage(msgspec.Struct):
+    inputTokens: int | None = None
+    outputTokens: int | None = None
+    cacheReadInputTokens: int | None = None
+    cacheWriteInputTokens: int | None = None
+    cacheReadInputTokenCount: int | None = None  # Nova's names, in InvokeModel
+    cacheWriteInputTokenCount: int | None = None
+
+
+class Payload(msgspec.Struct):
+    """The JSON of any event: the fields of all of them, so that each is decoded once, whichever it is."""
+
+    contentBlockIndex: int | None = None
+    start: _Block | None = None
+    delta: _Block | None = None
+    stopReason: str | None = None
+    additionalModelResponseFields: _Extra | None = None
+    usage: _Usage | None = None
+
+
+class _Whole(msgspec.Struct):
+    """What Converse answers, in place of a stream."""
+
+    output: Any = None
+    stopReason: str | None = None
+    usage: Raw = Raw(b"null")
+
+
+_PAYLOAD = msgspec.json.Decoder(Payload)
+
+
+class _Sealing(msgspec.Struct):
+    """A block of reasoning being received."""
+
+    pieces: list[str] = []
+    signature: str = ""
+    redacted: bytes = b""
+
+
+class _Calling(msgspec.Struct):
+    """A tool call being received."""
+
+    index: int
+    kind: ToolKind
+    begun: bool = False
+
+
+class MessagesOrDocument:
+    """Messages of an event stream, or a JSON document in their place: `document`, once one was recognized.
+
+    A stream cannot begin with a brace: its first message would be of two gigabytes.
+    """
+
+    __slots__ = ("_document", "_known", "_messages")
+
+    def __init__(self, limit: int) -> None:
+        self._messages = MessageStream(limit)
+        self._document: bytearray | None = None
+        self._known = False
+
+    @property
+    def document(self) -> bytes | None:
+        return None if self._document is None else bytes(self._document)
+
+    def feed(self, data: bytes) -> Sequence[Message]:
+        if not self._known:
+            start = data.lstrip(b" \t\r\n")
+            self._known = bool(start)
+            if start.startswith((b"{", b"[", b"<")):
+                self._document = bytearray()
+        if self._document is None:
+            return self._messages.feed(data)
+        self._document += data
+        if len(self._document) > self._messages.limit:
+            raise UpstreamGarbled("The upstream's answer is too long")
+        return ()
+
+    def close(self) -> bool:
+        return self._messages.close()
+
+
+class ConverseDecoder(FrameDecoder[Message]):
+    """Decodes one answer.
+
+    `strict`: a payload that is no JSON object is an error, else it is skipped and counted in `skipped`, as unknown events
+    are. `skipped_fields` counts fields of a wrong type, `finish_missing` answers without a stop reason.
+    """
+
+    __slots__ = (
+        "_block", "_blocks", "_calls", "_keep_stop", "_open", "_sealed", "_sealing", "_started", "_stop_reason",
+        "_stop_sequence", "_stopped", "_stream", "_strict", "_usage", "finish_missing", "skipped", "skipped_fields",
+    )  # fmt: skip
+
+    def __init__(self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False) -> None:
+        self._stream = MessagesOrDocument(max_event)
+        super().__init__(self._stream)
+        self._strict = strict
+        self._keep_stop = keep_stop
+        self._started = False
+        self._stopped = False
+        self._stop_reason = ""
+        self._stop_sequence = ""
+        self._usage: _Usage | None = None
+        self._block = -1  # the newest content block
+        self._open: dict[int, _Calling] = {}  # tool calls, by content block
+        self._calls = 0
+        self._sealing: dict[int, _Sealing] = {}  # reasoning, by content block
+        self._blocks = 0  # blocks of reasoning that were told
+        self._sealed = 0  # characters kept of them
+        self.skipped = 0
+        self.skipped_fields = 0
+        self.finish_missing = 0
+
+    @property
+    def reported(self) -> Usage | None:
+        return None if self._usage is None else _usage(self._usage)
+
+    # ---- messages
+
+    def _take(self, frame: Message, events: list[StreamEvent]) -> None:
+        kind = frame.text(":message-type") or ("event" if frame.text(":event-type") else "")
+        if kind == "event":
+            self._event(frame.text(":event-type"), frame.payload, events)
+        elif kind in ("exception", "error"):
+            raise failed(frame)
+        else:
+            self.skipped += 1
+
+    def _event(self, name: str, payload: bytes, events: list[StreamEvent]) -> None:
+        """Take one event by its name; subclasses have further ones."""
+        if name in EVENTS:
+            value = self._decode(payload)
+            if value is not None:
+                self._told(name, value, events)
+        elif name.endswith("Exception"):  # proxies write exceptions as events
+            raise exception(name, payload)
+        elif name != "initial-response":
+            self.skipped += 1
+
+    def _decode(self, payload: bytes) -> Payload | None:
+        try:
+            return _PAYLOAD.decode(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pass
+        try:
+            value, odd = read(payload, Payload)
+        except (ValueError, RecursionError):
+            if self._strict:
+                raise UpstreamGarbled from None
+            self.skipped += 1
+            return None
+        self.skipped_fields += odd
+        return value
+
+    def _told(self, name: str, value: Payload, events: list[StreamEvent]) -> None:
+        if not self._started:
+            self._started = True
+            events.append(Started())
+        block = value.contentBlockIndex
+        if block is None:
+            block = self._block + (name == "contentBlockStart") if self._block >= 0 else 0
+        match name:
+            case "contentBlockDelta" if value.delta is not None:
+                self._block = block
+                self._delta(block, value.delta, events)
+            case "contentBlockStart":
+                self._block = block
+                self._start(block, value.start or _Block(), events)
+            case "contentBlockStop":
+                self._end_block(block, events)
+            case "messageStop":
+                self._stop(value)
+            case "metadata":
+                self._usage = value.usage or self._usage
+                if self._stopped:
+                    self._finish(events)
+
+    def _end(self) -> list[StreamEvent]:
+        events: list[StreamEvent] = []
+        if (document := self._stream.document) is not None:
+            self._whole(document, events)
+            return events
+        self._stream.close()  # raises what was wrong behind the last message; a half one behind messageStop loses usage alone
+        if not self._stopped:
+            raise UpstreamTruncated
+        self._finish(events)
+        return events
+
+    # ---- content blocks
+
+    def _start(self, block: int, start: _Block, events: list[StreamEvent]) -> None:
+        if start.toolUse is not None:
+            self._call(block, start.toolUse, events)
+        elif start.toolResult is not None or start.image is not None:
+            events.append(Working())
+        else:  # servers that are not AWS's begin blocks with their content
+            self._delta(block, start, events)
+
+    def _call(self, block: int, tool: _Tool, events: list[StreamEvent]) -> None:
+        kind: ToolKind = "server" if tool.type == "server_tool_use" else "function"
+        calling = self._open[block] = _Calling(self._calls, kind)
+        self._calls += 1
+        events.append(ToolCallStarted(calling.index, self._id(tool.toolUseId or ""), tool.name or "", kind))
+
+    def _id(self, given: str) -> str:
+        """The call's id; "" if it has none or another call has the same."""
+        if given in self._ids:
+            return ""
+        self._ids.add(given)
+        return given
+
+    def _delta(self, block: int, delta: _Block, events: list[StreamEvent]) -> None:
+        if delta.text:
+            events.append(TextDelta(delta.text))
+        elif delta.toolUse is not None:
+            self._input(block, delta.toolUse, events)
+        elif delta.reasoningContent is not None:
+            self._reason(block, delta.reasoningContent, events)
+        elif delta.citation is not None:
+            events.append(self._cited(delta.citation))
+        elif delta.toolResult is not None or delta.image is not None:
+            events.append(Working())
+
+    def _input(self, block: int, tool: _Tool, events: list[StreamEvent]) -> None:
+        if tool.input and (calling := self._open.get(block)) is not None:
+            calling.begun = True
+            events.append(ToolCallDelta(calling.index, tool.input))
+
+    def _reason(self, block: int, reasoning: _Reasoning, events: list[StreamEvent]) -> None:
+        events.append(ReasoningDelta(reasoning.text) if reasoning.text else Working())
+        blob = _bytes(reasoning.redactedContent)
+        self._sealed += len(reasoning.text or "") + len(reasoning.signature or "") + len(blob)
+        if self._sealed > MAX_SEALED:
+            self._sealing.pop(block, None)
+            return
+        sealing = self._sealing.setdefault(block, _Sealing())
+        if reasoning.text:
+            sealing.pieces.append(reasoning.text)
+        sealing.signature += reasoning.signature or ""
+        sealing.redacted += blob
+
+    def _cited(self, citation: _Citation) -> Cited:
+        """A citation stands behind the text that it is of, which Bedrock does not delimit."""
+        quote = "".join([piece.text or "" for piece in citation.sourceContent or ()])
+        web = citation.location.web if citation.location is not None else None
+        return Cited((web and web.url) or "", citation.title or citation.source or "", quote=quote)
+
+    def _end_block(self, block: int, events: list[StreamEvent]) -> None:
+        if (sealing := self._sealing.pop(block, None)) is not None:
+            if sealing.signature:
+                events.append(ReasoningBlock(self._blocks, "".join(sealing.pieces), sealing.signature))
+                self._blocks += 1
+            if sealing.redacted:
+                events.append(ReasoningBlock(self._blocks, redacted=redacted_text(sealing.redacted)))
+                self._blocks += 1
+        elif (calling := self._open.get(block)) is not None and not calling.begun:
+            calling.begun = True
+            if calling.kind == "function":  # clients parse the arguments of their functions as JSON
+                events.append(ToolCallDelta(calling.index, "{}"))
+
+    # ---- the end
+
+    def _stop(self, value: Payload) -> None:
+        """Raises UpstreamError for a stop reason that means failure."""
+        reason = value.stopReason or ""
+        if (failure := failure_of(reason)) is not None:
+            raise failure
+        self._stopped = True
+        self._stop_reason = reason
+        extra = value.additionalModelResponseFields
+        if extra is not None:
+            self._stop_sequence = (extra.delta and extra.delta.stop_sequence) or extra.stop_sequence or ""
+
+    def _finish(self, events: list[StreamEvent]) -> None:
+        self._done = True
+        for block in (*self._sealing, *self._open):  # without a contentBlockStop
+            self._end_block(block, events)
+        if not self._stop_reason:
+            self.finish_missing = 1
+        reason = STOP_REASONS.get(self._stop_reason, "stop")
+        called = any(calling.kind == "function" for calling in self._open.values())
+        if reason == "stop" and called and not (self._keep_stop and self._stop_reason):
+            reason = "tool_calls"
+        events.append(Finished(reason, self.reported, self._stop_reason, stop_sequence=self._stop_sequence))
+
+    def _whole(self, document: bytes, events: list[StreamEvent]) -> None:
+        """Decode a whole answer, as the events of a stream.
+
+        Raises UpstreamTruncated for half a document, UpstreamError for one that reports an error.
+        """
+        try:
+            parse(document)
+        except (ValueError, RecursionError):
+            raise UpstreamTruncated from None
+        if (error := told_error(document)) is not None:
+            raise error
+        try:
+            whole, _ = read(document, _Whole)
+        except ValueError:
+            raise UpstreamGarbled from None
+        match whole.output:
+            case {"message": {"content": list(blocks)}}:
+                pass
+            case _:
+                raise UpstreamGarbled
+        for index, block in enumerate(blocks):
+            for name, value in _as_events(index, block):
+                self._event(name, encoded(value), events)
+        self._event("messageStop", encoded({"stopReason": whole.stopReason}), events)
+        self._event("metadata", b'{"usage":%b}' % bytes(whole.usage), events)
+
+
+EVENTS = frozenset(
+    {"messageStart", "contentBlockStart", "contentBlockDelta", "contentBlockStop", "messageStop", "metadata"},
+)
+
+
+def _as_events(index: int, block: Any) -> list[tuple[str, dict[str, Any]]]:
+    """A content block of a whole answer, as the events by which it is streamed."""
+    at = {"contentBlockIndex": index}
+    match block:
+        case {"toolUse": {"input": value, **tool}}:
+            start = {"start": {"toolUse": tool}}
+            delta: dict[str, Any] = {"toolUse": {"input": value if type(value) is str else encoded(value).decode()}}
+        case {"reasoningContent": {"reasoningText": dict(thought)}}:
+            start, delta = {"start": {}}, {"reasoningContent": thought}
+        case dict():
+            start, delta = {"start": {}}, block
+        case _:
+            return []
+    return [("contentBlockStart", at | start), ("contentBlockDelta", at | {"delta": delta}), ("contentBlockStop", at)]
+
+
+# ---- errors
+
+
+def failed(message: Message) -> UpstreamError:
+    """The error that a message of the type exception (of the service's model) or error (of the protocol) stands for."""
+    if message.text(":message-type") == "error":
+        return stream_error({"code": message.text(":error-code"), "message": message.text(":error-message")})
+    return exception(message.text(":exception-type"), message.payload)
+
+
+def exception(name: str, payload: bytes) -> UpstreamError:
+    """An exception of Bedrock's in a stream: its name says the kind, and what the model's own server said sharpens it.
+
+    https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ResponseStream.html
+    """
+    try:
+        value = parse(payload)
+    except (ValueError, RecursionError):
+        value = None
+    said: dict[str, Any] = {"code": name}
+    if type(value) is dict:
+        said["message"] = value.get("originalMessage") or value.get("message") or value.get("Message")
+        said["status"] = value.get("originalStatusCode")
+    return stream_error(said)
+
+
+# ---- values
+
+
+def _bytes(encoded_text: str | None) -> bytes:
+    """A blob of JSON: base64. What is none is taken as it is."""
+    if not encoded_text:
+        return b""
+    try:
+        return b64decode(encoded_text, validate=True)
+    except (NotBase64, ValueError):
+        return encoded_text.encode("utf-8", "replace")
+
+
+def redacted_text(blob: bytes) -> str:
+    """The text that stands for redacted content in a conversation.
+
+    Claude's is the `data` of a redacted_thinking block, a text that begins with an "E" (base64 of a protobuf message), and
+    Anthropic's own API takes it back, too. Any other (OpenAI's models encrypt theirs) is marked as Bedrock's.
+    """
+    text = blob.decode("ascii", "replace")
+    return text if text.startswith("E") and text.isascii() and text.isprintable() else BEDROCKS + b64encode(blob).decode()
+
+
+def _usage(usage: _Usage) -> Usage:
+    read_from = usage.cacheReadInputTokens or usage.cacheReadInputTokenCount or 0
+    written = usage.cacheWriteInputTokens or usage.cacheWriteInputTokenCount or 0
+    parts = (usage.inputTokens or 0, read_from, written)
+    return Usage(
+        input=sum(parts) if min(parts) >= 0 else min(parts),  # a negative part must stay visible to `believed`
+        output=usage.outputTokens or 0,
+        cached_input=read_from,
+        written_input=max(written, 0),
+    )

@@ -1,0 +1,72 @@
+"""Tools and the choice among them, as Converse takes them. Pure.
+
+https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ToolConfiguration.html
+
+Converse refuses a conversation with calls that declares no tools, so those that it has called are declared, by name. It has no
+word for "call none" and "one call at a time": Claude takes Anthropic's own `tool_choice` for these, in place of Converse's
+(both at once are refused, BerriAI/litellm#36536). Other models are given no tools on "none", if the conversation has no calls.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sluice.model.chat import ChatRequest, Message, Tool
+from sluice_plugins.bedrock.media import Block
+
+_ANY: Block = {"type": "object", "properties": {}}
+
+
+def tool_config(chat: ChatRequest, *, caches: bool, claude: bool) -> Block:
+    """The toolConfig of a request; {} where there is none."""
+    called = _called(chat.messages)
+    tools = () if chat.tool_choice == "none" and not claude and not called else chat.tools
+    specs: list[Block] = []
+    for tool in tools:
+        specs.append(_spec(tool))
+        if tool.cache is not None and caches:
+            ttl = tool.cache.get("ttl")
+            specs.append({"cachePoint": {"type": "default"} | ({"ttl": ttl} if ttl in ("5m", "1h") else {})})
+    specs += [_spec(Tool(name)) for name in called if not tools]
+    if not specs:
+        return {}
+    choice = _choice(chat) if chat.tools and not own_choice(chat, claude=claude) else None
+    return {"tools": specs} | ({"toolChoice": choice} if choice is not None else {})
+
+
+def own_choice(chat: ChatRequest, *, claude: bool) -> Block | None:
+    """Anthropic's tool_choice, where Claude has to be told what Converse has no word for."""
+    if not claude or not chat.tools or (chat.tool_choice != "none" and chat.parallel_tool_calls is not False):
+        return None
+    match chat.tool_choice:
+        case "none":
+            return {"type": "none"}
+        case "required":
+            choice: Block = {"type": "any"}
+        case ("function", str(name)):
+            choice = {"type": "tool", "name": name}
+        case _:
+            choice = {"type": "auto"}
+    return choice | {"disable_parallel_tool_use": True}
+
+
+def _choice(chat: ChatRequest) -> Block | None:
+    match chat.tool_choice:
+        case "auto":
+            return {"auto": {}}
+        case "required":
+            return {"any": {}}
+        case ("function", str(name)):
+            return {"tool": {"name": name}}
+        case _:
+            return None
+
+
+def _spec(tool: Tool) -> Block:
+    schema: dict[str, Any] = {"type": "object"} | dict(tool.parameters or _ANY)
+    described = {"description": tool.description} if tool.description.strip() else {}
+    return {"toolSpec": {"name": tool.name, **described, "inputSchema": {"json": schema}}}
+
+
+def _called(messages: Sequence[Message]) -> list[str]:
+    """The names of the tools that a conversation has called, once each."""
+    return list(dict.fromkeys([call.name for message in messages for call in message.tool_calls]))
