@@ -29,6 +29,7 @@ from sluice.backends.protocol import Headers, UpstreamRequest
 from sluice.config.types import Bytes, Secret
 from sluice.errors import BadRequest, UpstreamError
 from sluice.model.chat import (
+    BEDROCKS,
     GOOGLES,
     OPENAIS,
     Cache,
@@ -101,6 +102,15 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         check_endpoint(self.base_url, self.headers)
 
     def request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
+        return self.sent(model, self._headers, msgspec.json.encode(self.body(chat, model)))
+
+    def sent(self, model: str, headers: Headers, body: bytes) -> UpstreamRequest:
+        """The request that has this body, of any lane, streamed or not as the body says. Who serves the same API elsewhere
+        (Vertex AI, Bedrock) overrides this alone."""
+        return UpstreamRequest(self._url, headers, body)
+
+    def body(self, chat: ChatRequest, model: str) -> Block:
+        """The body that asks for a streamed answer. Raises BadRequest for what the API cannot express."""
         rules, extra = self.rules, self.extra_body
         turns = _messages(fitted_ids(chat.messages, rules.tool_ids), thoughts=rules.thinking != "never")
         planned = plan(chat, rules, extra, turns, self.default_max_tokens)
@@ -123,7 +133,7 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
             body["thinking"] = planned.thinking
         if config := _output_config(schema, planned.effort, extra.get("output_config")):
             body["output_config"] = config
-        return UpstreamRequest(self._url, self._headers, msgspec.json.encode(body))
+        return body
 
     def decoder(self, *, verbatim: bool = False) -> MessagesDecoder:
         return MessagesDecoder(
@@ -222,7 +232,7 @@ def _turn(message: Message, *, thoughts: bool) -> tuple[str, list[Block]]:
 
 
 def _is_own(thought: Thought) -> bool:
-    return thought.sealed and not thought.signature.startswith((GOOGLES, OPENAIS))
+    return thought.sealed and not thought.signature.startswith((GOOGLES, OPENAIS)) and not thought.redacted.startswith(BEDROCKS)
 
 
 def _trim_prefill(turn: Block) -> None:

@@ -39,6 +39,7 @@ from sluice.wire.upstream_errors import upstream_error
 from sluice_plugins.decoding import MAX_EVENT
 from sluice_plugins.gemini.stream import GenerateDecoder
 from sluice_plugins.translation import check_endpoint, inline_image, json_object, response_format
+from sluice_plugins.vertex import check_place, vertex_address
 
 if TYPE_CHECKING:
     from sluice.backends.transport import Transport
@@ -58,8 +59,6 @@ AUDIO = {
 }
 PDF = "application/pdf"
 _VERSION = re.compile(r"/(v\d\w*)\Z")
-_LOCATION = re.compile(r"[a-z0-9-]{1,40}\Z").match
-_PROJECT = re.compile(r"[A-Za-z0-9.:_-]{1,100}\Z").match
 _GENERATION = re.compile(r"gemini-(\d+)(?:\.(\d+))?").search
 
 
@@ -92,23 +91,12 @@ class Gemini(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     keep_stop: bool = False  # whether stop stays stop where tools were called
 
     def __post_init__(self) -> None:
-        if not _LOCATION(self.location):
-            raise ValueError("location must be a region of Vertex AI such as europe-west4, or us, eu, global")
-        if self.project and not _PROJECT(self.project):
-            raise ValueError("project must be the id or number of a project of Google Cloud")
+        check_place(self.project, self.location)
         if not self.base_url:
-            msgspec.structs.force_setattr(self, "base_url", self._address())
+            on_vertex = bool(self.project or self.vertex)
+            address = vertex_address(self.location if self.project else "global") if on_vertex else GEMINI
+            msgspec.structs.force_setattr(self, "base_url", address)
         check_endpoint(self.base_url, self.headers)
-
-    def _address(self) -> str:
-        """https://cloud.google.com/vertex-ai/generative-ai/docs/learn/locations"""
-        if not (self.project or self.vertex):
-            return GEMINI
-        if self.location == "global" or not self.project:
-            return "https://aiplatform.googleapis.com"
-        if self.location in ("us", "eu"):
-            return f"https://aiplatform.{self.location}.rep.googleapis.com"
-        return f"https://{self.location}-aiplatform.googleapis.com"
 
     def request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
         name = model.removeprefix("models/")
