@@ -19,6 +19,7 @@ VENDORS = bundled_vendors()
 PAGE = (ROOT / "docs" / "providers.md").read_text()
 PLACES = {
     "AZURE_RESOURCE_NAME": "res",
+    "ANTHROPIC_FOUNDRY_RESOURCE": "res",
     "CLOUDFLARE_ACCOUNT_ID": "0a1b",
     "DATABRICKS_HOST": "https://dbc.example.com",
     "SNOWFLAKE_ACCOUNT": "acme-eu",

@@ -46,7 +46,7 @@ from tests.wire import cuts
 
 BACKENDS = {
     "openai-chat": "openai", "azure-openai": "openai", "anthropic": "anthropic", "ollama": "ollama", "gemini": "gemini",
-    "bedrock-converse": "bedrock",
+    "bedrock-converse": "bedrock", "bedrock-invoke": "bedrock-anthropic",
 }  # fmt: skip
 RECORDED = corpus.streams(*BACKENDS)
 PRESETS = {

@@ -1,0 +1,70 @@
+"""Claude on Google's Vertex AI: the Messages API behind `rawPredict` and `streamRawPredict`.
+
+https://cloud.google.com/vertex-ai/generative-ai/docs/partner-models/claude/use-claude
+
+The model stands in the URL and not in the body, and the version of the API in the body (`anthropic_version`); all else, answers
+included, is `sluice_plugins.anthropic.backend`'s.
+"""
+
+from functools import cached_property
+from typing import ClassVar
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Raw
+
+from sluice.backends.credentials import BEARER, KeyField
+from sluice.backends.protocol import Headers, UpstreamRequest
+from sluice.wire.baseurl import base_of
+from sluice_plugins.anthropic.backend import Anthropic
+from sluice_plugins.vertex import check_place, vertex_address
+
+OF_PLATFORM = frozenset({"anthropic-version"})
+"""Headers of Anthropic's own API that a platform has no use for."""
+_fields = msgspec.json.Decoder(dict[str, Raw]).decode
+
+
+def with_version(body: bytes, version: str) -> tuple[dict[str, Raw], bool]:
+    """The fields of a body as platforms want them: without `model`, with `anthropic_version`. And whether it wants a stream."""
+    fields = _fields(body)
+    fields.pop("model", None)
+    fields.setdefault("anthropic_version", Raw(msgspec.json.encode(version)))
+    return fields, bytes(fields.get("stream", b"false")) == b"true"
+
+
+class VertexAnthropic(Anthropic, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
+    """Claude on Vertex AI, in a `project` and a `location`. Its options are those of `anthropic` beside these; `version` is the
+    body's anthropic_version, `api_key` an access token (see credentials of the kind `google`)."""
+
+    endings: ClassVar[tuple[str, ...]] = ("/v1",)
+    credential_kinds: ClassVar[tuple[str, ...]] = ("google", "static", "file", "exec")
+    key_field: ClassVar[KeyField] = BEARER
+
+    project: str  # a project of Google Cloud
+    location: str = "global"  # a region, us, eu, or global
+    base_url: str = ""  # where its API is; "" is the location's own address
+    version: str = "vertex-2023-10-16"  # the body's anthropic_version
+
+    def __post_init__(self) -> None:
+        check_place(self.project, self.location)
+        if not self.base_url:
+            msgspec.structs.force_setattr(self, "base_url", vertex_address(self.location))
+        super().__post_init__()
+
+    def sent(self, model: str, headers: Headers, body: bytes) -> UpstreamRequest:
+        fields, streamed = with_version(body, self.version)
+        before, query = self._around
+        verb = "streamRawPredict" if streamed else "rawPredict"
+        url = f"{before}{quote(model, safe='@')}:{verb}{query}"
+        kept = tuple(header for header in headers if header[0] not in OF_PLATFORM)
+        return UpstreamRequest(url, kept, msgspec.json.encode(fields))
+
+    def credentials(self) -> Headers:
+        return (BEARER.header(self.api_key.reveal()),) if self.api_key else ()
+
+    @cached_property
+    def _around(self) -> tuple[str, str]:
+        """What stands before the model in a request's URL, and its query."""
+        base, query = base_of(self.base_url, self.endings)
+        place = f"{base}/v1/projects/{self.project}/locations/{self.location}/publishers/anthropic/models/"
+        return place, f"?{query}" if query else ""

@@ -1,0 +1,204 @@
+"""Claude on Bedrock in Anthropic's own format, by InvokeModelWithResponseStream.
+
+https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-anthropic-claude-messages.html
+
+The body is a Messages request without `model` and `stream`, with `anthropic_version`, and beta features as `anthropic_beta`;
+all else of the request is `sluice_plugins.anthropic.backend`'s. Converse (`sluice_plugins.bedrock.backend`) is for all
+models; this is for what Anthropic's API has and Converse has not. Bedrock also has the Messages API itself, with server-sent
+events, beneath /anthropic: that is `anthropic` with another `base_url`.
+
+The answer is an event stream whose chunks hold an event of the model's own format, in base64. Claude's are passed on as the
+server-sent events of Anthropic's API to its decoder, so that both know the same. Other models' formats are read, too
+(`sluice_plugins.bedrock.native`): guardrails and older models answer so.
+"""
+
+import re
+from base64 import b64decode
+from binascii import Error as NotBase64
+from functools import cached_property
+from typing import ClassVar
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Raw
+
+from sluice.backends.credentials import BEARER, KeyField
+from sluice.backends.protocol import Decoder, Headers, UpstreamRequest
+from sluice.errors import UpstreamError, UpstreamTruncated
+from sluice.model.events import StreamEvent, Usage
+from sluice.wire.baseurl import base_of
+from sluice.wire.eventstream import Message
+from sluice.wire.lenient import encoded, parse
+from sluice.wire.upstream_errors import told_error
+from sluice_plugins.anthropic.backend import Anthropic
+from sluice_plugins.anthropic.vertex import OF_PLATFORM, with_version
+from sluice_plugins.bedrock.backend import runtime_address
+from sluice_plugins.bedrock.native import NativeDecoder
+from sluice_plugins.bedrock.stream import MessagesOrDocument, exception, failed
+
+BETA = "anthropic-beta"
+
+
+class BedrockAnthropic(Anthropic, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
+    """Claude on Bedrock, in a `region` or at `base_url`. Its options are those of `anthropic` beside these; `version` is the
+    body's anthropic_version, `beta` its anthropic_beta, `api_key` an API key of Bedrock's, sent as a Bearer token."""
+
+    endings: ClassVar[tuple[str, ...]] = ("/model",)
+    credential_kinds: ClassVar[tuple[str, ...]] = ("aws", "static", "file", "exec")
+    key_field: ClassVar[KeyField] = BEARER
+
+    region: str = ""  # a region of AWS, such as eu-central-1
+    base_url: str = ""  # where its API is; "" is the region's own address
+    version: str = "bedrock-2023-05-31"  # the body's anthropic_version
+
+    def __post_init__(self) -> None:
+        if not self.base_url:
+            msgspec.structs.force_setattr(self, "base_url", runtime_address(self.region))
+        super().__post_init__()
+
+    def sent(self, model: str, headers: Headers, body: bytes) -> UpstreamRequest:
+        fields, streamed = with_version(body, self.version)
+        fields.pop("stream", None)
+        kept = {name: value for name, value in headers if name not in OF_PLATFORM}
+        if betas := kept.pop(BETA, ""):
+            fields.setdefault("anthropic_beta", Raw(msgspec.json.encode([beta.strip() for beta in betas.split(",")])))
+        if streamed and kept.get("accept") == "text/event-stream":
+            kept["accept"] = "application/vnd.amazon.eventstream"
+        before, query = self._around
+        verb = "invoke-with-response-stream" if streamed else "invoke"
+        url = f"{before}{quote(model, safe='')}/{verb}{query}"
+        return UpstreamRequest(url, tuple(kept.items()), msgspec.json.encode(fields))
+
+    def decoder(self, *, verbatim: bool = False) -> "InvokeDecoder":  # type: ignore[override]
+        native = NativeDecoder(strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop)
+        return InvokeDecoder(super().decoder(verbatim=verbatim), native, self.max_event)
+
+    def credentials(self) -> Headers:
+        return (BEARER.header(self.api_key.reveal()),) if self.api_key else ()
+
+    @cached_property
+    def _around(self) -> tuple[str, str]:
+        """What stands before the model in a request's URL, and its query."""
+        base, query = base_of(self.base_url, self.endings)
+        return f"{base}/model/", f"?{query}" if query else ""
+
+
+class _Typed(msgspec.Struct):
+    type: str = ""
+
+
+_typed = msgspec.json.Decoder(_Typed).decode
+_NAME = re.compile(r"[a-z_]{1,60}").fullmatch
+
+
+class InvokeDecoder(Decoder):
+    """Decodes an answer of InvokeModelWithResponseStream.
+
+    Its chunks go to `messages`, the decoder of Anthropic's API, as frames of server-sent events; or, where the first one is of
+    another model's format, to `native`. A whole document in place of a stream goes to `messages` as it is.
+    """
+
+    def __init__(self, messages: Decoder, native: NativeDecoder, max_event: int) -> None:
+        self._stream = MessagesOrDocument(max_event)
+        self._messages = messages
+        self._native = native
+        self._inner: Decoder | None = None  # the one that this answer's format asks for
+        self._skipped = 0
+        self._error: UpstreamError | None = None
+
+    @property
+    def skipped(self) -> int:
+        return self._skipped + (self._inner.skipped if self._inner is not None else 0)
+
+    @property
+    def skipped_fields(self) -> int:
+        return self._inner.skipped_fields if self._inner is not None else 0
+
+    @property
+    def finish_missing(self) -> int:
+        return self._inner.finish_missing if self._inner is not None else 0
+
+    @property
+    def reported(self) -> Usage | None:
+        return self._inner.reported if self._inner is not None else None
+
+    def distinguish(self, ids: frozenset[str]) -> None:
+        self._messages.distinguish(ids)
+        self._native.distinguish(ids)
+
+    def feed(self, data: bytes) -> list[StreamEvent]:
+        if self._error is not None:
+            raise self._error
+        events: list[StreamEvent] = []
+        frames: list[bytes] = []
+        try:
+            for message in self._stream.feed(data):
+                chunk = self._chunk(message)
+                if chunk is not None and self._of_claude(chunk):
+                    frames.append(_as_frame(chunk))
+                elif chunk is not None:
+                    events += self._native.take(chunk)
+        except UpstreamError as error:  # told behind what came before it in the same read
+            self._error = error
+        if frames:
+            events += self._messages.feed(b"".join(frames))
+        if self._error is not None and not events:
+            raise self._error
+        return events
+
+    def close(self) -> list[StreamEvent]:
+        if self._error is not None:
+            raise self._error
+        if (document := self._stream.document) is not None:
+            return self._document(document)
+        self._stream.close()
+        if self._inner is None:
+            raise UpstreamTruncated
+        return self._inner.close()
+
+    def _document(self, document: bytes) -> list[StreamEvent]:
+        if (error := told_error(document)) is not None:
+            raise error
+        self._inner = self._messages
+        return self._messages.feed(document) + self._messages.close()
+
+    def _of_claude(self, chunk: bytes) -> bool:
+        if self._inner is None:
+            native = not _type_of(chunk) and self._native.knows(chunk)
+            self._inner = self._native if native else self._messages
+        return self._inner is self._messages
+
+    def _chunk(self, message: Message) -> bytes | None:
+        """The model's own event in a message; None where there is none. Raises UpstreamError for an exception."""
+        if message.text(":message-type") in ("exception", "error"):
+            raise failed(message)
+        name = message.text(":event-type")
+        if name.endswith("Exception"):
+            raise exception(name, message.payload)
+        if name == "chunk":
+            try:
+                match parse(message.payload):
+                    case {"bytes": str(chunk)}:
+                        return b64decode(chunk, validate=True)
+                    case {"bytes": dict(value)}:  # proxies
+                        return encoded(value)
+            except (NotBase64, ValueError, RecursionError):
+                pass
+        self._skipped += name != "initial-response"
+        return None
+
+
+def _as_frame(chunk: bytes) -> bytes:
+    """An event of Anthropic's API as a server-sent event. Line ends can only stand between the tokens of JSON."""
+    kind = _type_of(chunk)
+    data = chunk.replace(b"\r", b" ").replace(b"\n", b" ")
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), data) if kind else b"data: %b\n\n" % data
+
+
+def _type_of(chunk: bytes) -> str:
+    """The type of an event of Anthropic's; "" where it says none that could be one."""
+    try:
+        kind = _typed(chunk).type
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+    return kind if _NAME(kind) else ""
