@@ -56,28 +56,28 @@ def cli() -> None:
 @click.option("--workers", type=click.IntRange(min=1), help="Processes on one port. Default: server.workers.")
 def serve(path: str | None, workers: int | None) -> None:
     """Run the gateway."""
-    from sluice.config.loader import load, locate, with_workers
-    from sluice.process.signals import ignore_unused_signals
+    from sluice.config.loader import locate
+    from sluice.process.signals import ignore_signals
+    from sluice.process.source import Source
     from sluice.runtime.descriptors import raise_limit
     from sluice.telemetry.output import never_wait
 
     never_wait()
-    ignore_unused_signals()
+    ignore_signals()
     raise_limit()
 
-    loaded = load(locate(path))
-    if workers is not None:
-        loaded = with_workers(loaded, workers)
+    source = Source(locate(path), workers)
+    loaded = source.load()
     for warning in loaded.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     from sluice.process.serve import run
 
     if loaded.config.server.workers == 1:
-        sys.exit(run(loaded))
+        sys.exit(run(loaded, source))
     from sluice.process.supervisor import supervise
 
-    part = supervise(loaded)
-    sys.exit(part if isinstance(part, int) else run(*part))
+    part = supervise(loaded, source)
+    sys.exit(part if isinstance(part, int) else run(part[0], source, part[1]))
 
 
 @cli.command()

@@ -35,9 +35,13 @@ SERVER = "server: { listen: '127.0.0.1:${API_PORT}', admin_listen: '127.0.0.1:${
 
 
 class GatewayProcess:
-    """A running gateway: `api` and `admin` are base URLs without a slash, `lines` what it has written so far."""
+    """A running gateway: `api` and `admin` are base URLs without a slash, `lines` what it has written so far.
 
-    def __init__(self, process: "subprocess.Popen[str]", api_port: int, admin_port: int) -> None:
+    `path`: its configuration file.
+    """
+
+    def __init__(self, process: "subprocess.Popen[str]", api_port: int, admin_port: int, path: Path) -> None:
+        self.path = path
         self.process = process
         self.port = api_port
         self.api = f"http://127.0.0.1:{api_port}"
@@ -75,6 +79,12 @@ class GatewayProcess:
         if found is None:
             raise TimeoutError("no such line in:\n" + self.output())
         return found
+
+    def until(self, holds: Callable[[], bool], timeout: float = 20.0) -> None:
+        """Returns once this holds of what was written so far. Raises TimeoutError with all lines."""
+        with self._written:
+            if not self._written.wait_for(holds, timeout):
+                raise TimeoutError("it does not hold of:\n" + self.output())
 
     def output(self) -> str:
         return "\n".join([*self.lines, *self.errors])
@@ -148,7 +158,7 @@ def _start(config: str, env: Mapping[str, str], directory: Path, cwd: Path | Non
             stderr=output,
             text=True,
         )  # fmt: skip
-        gateway = GatewayProcess(process, *ports)
+        gateway = GatewayProcess(process, *ports, path)
         try:
             ready = _until_ready(gateway)
         except BaseException:

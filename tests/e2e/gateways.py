@@ -13,7 +13,7 @@ from aiohttp import web
 
 from sluice.config.loader import Loaded, load
 from sluice.identity.keys import digest_of
-from sluice.process.serve import Gateway
+from sluice.process.gateway import Gateway
 from sluice.runtime.snapshot import Snapshot
 from sluice.runtime.snapshots import Snapshots
 from sluice.runtime.state import ProcessState

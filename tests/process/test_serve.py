@@ -13,8 +13,8 @@ import msgspec
 import pytest
 
 from sluice.config.loader import Loaded
+from sluice.process.gateway import Gateway
 from sluice.process.ports import CannotListen
-from sluice.process.serve import Gateway
 from sluice.telemetry.logs import Lines
 from tests.runtime.held import SERVER, loaded
 
@@ -85,8 +85,8 @@ def test_only_the_command_gives_the_log_of_libraries_another_form(tmp_path: Path
     (tmp_path / "gateway.yaml").write_text(TEXT)
     program = f"""
 import logging, os, signal, threading
-from sluice.config.loader import load
 from sluice.process import serve
+from sluice.process.source import Source
 
 class Watched(serve.Gateway):
     async def __aenter__(self):
@@ -96,7 +96,8 @@ class Watched(serve.Gateway):
         return opened
 
 serve.Gateway = Watched
-raise SystemExit(serve.run(load({str(tmp_path / "gateway.yaml")!r})))
+source = Source({str(tmp_path / "gateway.yaml")!r})
+raise SystemExit(serve.run(source.load(), source))
 """
     paths = os.pathsep.join([str(ROOT / "gateway"), str(ROOT / "plugins")])
     done = subprocess.run(

@@ -143,7 +143,7 @@ def test_the_process_of_serve_imports_no_part_of_this(tmp_path: Path) -> None:
     program = f"""
 import asyncio, io, sys
 from sluice.config.loader import load
-from sluice.process.serve import Gateway
+from sluice.process.gateway import Gateway
 from sluice.telemetry.logs import Lines
 async def main():
     async with Gateway(load({str(path)!r}), Lines(io.BytesIO())):

@@ -10,6 +10,7 @@ from typing import Protocol
 from sluice.api.admin_budgets import AdminBudgets
 from sluice.api.admin_conversations import AdminConversations
 from sluice.api.admin_keys import AdminKeys
+from sluice.api.admin_process import AdminProcess
 from sluice.api.admin_requests import AdminRequest, AdminRoute
 from sluice.api.admin_usage import AdminUsage
 from sluice.api.bodies import Bodies
@@ -25,13 +26,16 @@ class Resource(Protocol):
     def routes(self) -> Iterable[AdminRoute]: ...
 
 
-def admin_routes(runtime: Snapshot, callers: Callers, bodies: Bodies, wall: Callable[[], float] = time.time) -> list[OwnRoute]:
-    """All of them, of one snapshot."""
+def admin_routes(
+    runtime: Snapshot, callers: Callers, bodies: Bodies, wall: Callable[[], float] = time.time, *, operators: bool = False
+) -> list[OwnRoute]:
+    """All of them, of one snapshot. What controls the process is on the admin port alone (`operators`)."""
     resources: tuple[Resource, ...] = (
         AdminConversations(runtime.conversations),
         AdminKeys(runtime.keys, runtime.config, runtime.log),
         AdminBudgets(runtime.store, runtime.config, runtime.keys.table, runtime.log, wall),
         AdminUsage(runtime.usage, runtime.later.flush, wall),
+        *((AdminProcess(runtime.state),) if operators else ()),
     )
     routes = [route for resource in resources for route in resource.routes()]
     return [OwnRoute(route.method, route.path, _handler(route, callers, bodies)) for route in routes]

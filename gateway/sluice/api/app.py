@@ -65,7 +65,7 @@ class Api:
 
     def _of_operators(self) -> list[OwnRoute]:
         probes = Probes(self._runtime)
-        return [*probes.scrapes(), *probes.routes(), *admin_routes(self._runtime, self._callers, self._bodies)]
+        return [*probes.scrapes(), *probes.routes(), *admin_routes(self._runtime, self._callers, self._bodies, operators=True)]
 
     def _of_clients(self) -> list[OwnRoute]:
         runtime, callers, bodies = self._runtime, self._callers, self._bodies

@@ -31,10 +31,12 @@ class Probes:
         request.reply(200, b'{"status":"ok"}')
 
     async def ready(self, request: Request, request_id: str) -> None:
-        """With `?verbose` also what the stores do: they are no reason not to be ready, for calls go on without them."""
+        """With `?verbose` also which configuration is followed, and what the stores do: neither a file that could not be
+        followed nor a store is a reason not to be ready, for calls go on."""
         ready = not self._runtime.state.draining
         found: dict[str, Any] = {"status": "ready" if ready else "draining"}
         if "verbose" in request.query:
+            found["config"] = self._runtime.state.following.shown()
             found["stores"] = {name: watch.state() for name, watch in self._runtime.watches.items()}
         request.reply(200 if ready else 503, _json(found))
 

@@ -75,9 +75,14 @@ class Checked(msgspec.Struct, frozen=True):
     warnings: tuple[Problem, ...]
 
 
-def load(path: str, *, environ: Environment[str, str] = os.environ, find: FindBackend = find_backend) -> Loaded:
-    """The configuration in the file at `path`. Raises ConfigError with every problem as file:line:column: path: message."""
-    return _usable(check(path, environ=environ, find=find))
+def load(
+    path: str, *, environ: Environment[str, str] = os.environ, find: FindBackend = find_backend, data: bytes | None = None
+) -> Loaded:
+    """The configuration in the file at `path`. Raises ConfigError with every problem as file:line:column: path: message.
+
+    `data`: the file's bytes, where somebody else has read them.
+    """
+    return _usable(check(path, environ=environ, find=find, data=data))
 
 
 def load_mapping(sections: Environment[str, Any], *, environ: Environment[str, str] = os.environ) -> Loaded:
@@ -97,7 +102,12 @@ def _usable(checked: Checked) -> Loaded:
 
 
 def check(
-    path: str, *, environ: Environment[str, str] = os.environ, find: FindBackend = find_backend, blind: bool = False
+    path: str,
+    *,
+    environ: Environment[str, str] = os.environ,
+    find: FindBackend = find_backend,
+    blind: bool = False,
+    data: bytes | None = None,
 ) -> Checked:
     """As `load`, for callers that want the problems as values. Never raises for anything in the file.
 
@@ -105,7 +115,8 @@ def check(
     """
     report = Report(path)
     try:
-        return _checked(report, _read_file(path, MAX_FILE), _Reading(report, find, environ, blind=blind), environ, blind=blind)
+        data = read_file(path) if data is None else data
+        return _checked(report, data, _Reading(report, find, environ, blind=blind), environ, blind=blind)
     except YamlError as error:
         report.problem((), error.message, error.at)
     except OSError as error:
@@ -209,7 +220,8 @@ def _outcome(report: Report, loaded: Loaded | None) -> Checked:
     return Checked(None if problems else loaded, problems, tuple(sorted(report.warnings)))
 
 
-def _read_file(path: str, limit: int) -> bytes:
+def read_file(path: str, limit: int = MAX_FILE) -> bytes:
+    """The file's bytes. Raises OSError, also where it is larger than a configuration may be."""
     with Path(path).open("rb") as file:
         data = file.read(limit + 1)
     if len(data) > limit:
@@ -218,7 +230,7 @@ def _read_file(path: str, limit: int) -> bytes:
 
 
 def _read_text(path: str) -> str:
-    return _read_file(path, 64 << 10).decode("utf-8")
+    return read_file(path, 64 << 10).decode("utf-8")
 
 
 class _Reading:

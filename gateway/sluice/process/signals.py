@@ -1,24 +1,25 @@
-"""Ignores the signals with which other servers reload, reopen or dump something: SIGHUP, SIGQUIT and the SIGUSRs.
+"""Which signals mean something. SIGTERM and SIGINT end the gateway, SIGHUP reloads its configuration.
 
-A line in the log reports that nothing was done. Only if the terminal is gone on which the process was started, SIGHUP ends it.
+Those with which other servers reopen or dump something (SIGQUIT and the SIGUSRs) are ignored, and a line in the log reports
+that nothing was done. If the terminal is gone on which the process was started, SIGHUP ends it.
 """
 
 import os
 import signal
 from typing import Any
 
-UNUSED_SIGNALS = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+UNUSED_SIGNALS = (signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def ignore_unused_signals() -> None:
-    """Ignore them from the start, as their default action ends the process."""
-    for number in UNUSED_SIGNALS:
+def ignore_signals() -> None:
+    """Ignore all but SIGTERM and SIGINT, from the start until somebody handles them: their default action ends the process."""
+    for number in (signal.SIGHUP, *UNUSED_SIGNALS):
         signal.signal(number, signal.SIG_IGN)
 
 
 def say_unused(log: Any, number: int) -> None:
     """Log that the signal does nothing here."""
-    hint = "nothing is reloaded, reopened or dumped: restart to apply another configuration"
+    hint = "nothing is reopened or dumped; SIGHUP reloads the configuration"
     log.warning("signal_ignored", signal=signal.Signals(number).name, hint=hint)
 
 

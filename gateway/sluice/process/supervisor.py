@@ -17,21 +17,29 @@ that a terminal's Ctrl-C reaches them once.
 Every worker holds one end of a pipe whose other end only the supervisor has: if it is killed, they drain and exit.
 """
 
+import contextlib
 import os
 import selectors
 import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from sluice.config.loader import Loaded
 from sluice.config.units import Secret
+from sluice.process.channel import Answer, Ask, Wire
 from sluice.process.ports import CannotListen, Ports, mark_ports, share_ports, take_ports
+from sluice.process.rollout import Rollout
+from sluice.process.rounds import Rounds, Send
 from sluice.process.serve import LAST_LINES, LEAVES, LISTENS, Worker
-from sluice.process.signals import UNUSED_SIGNALS, Terminal, ignore_unused_signals, say_unused
+from sluice.process.signals import UNUSED_SIGNALS, Terminal, ignore_signals, say_unused
+from sluice.process.source import LOOK_EVERY, FileWatch, Source
+from sluice.runtime.fleet import Reload
 from sluice.telemetry.logs import Lines, open_log, standard_lines
 
 STEADY = 10.0
@@ -40,15 +48,15 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 GRACE = 5.0
 LOG_PAUSE = 0.5
 """Seconds between attempts to write log lines while standard output does not accept them."""
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, *UNUSED_SIGNALS)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP, *UNUSED_SIGNALS)
 
 Part = tuple[Loaded, Worker]
 
 
-def supervise(loaded: Loaded) -> Part | int:
+def supervise(given: Loaded, source: Source) -> Part | int:
     """Run `server.workers` workers. Returns in each of them its configuration and `Worker`; in the supervisor the exit code."""
     try:
-        loaded, ports = _with_ports(loaded)
+        loaded, ports = _with_ports(given)
     except CannotListen as error:
         print(f"sluice: {error}", file=sys.stderr)
         return 1
@@ -56,7 +64,7 @@ def supervise(loaded: Loaded) -> Part | int:
     log = open_log(lines, loaded.config.log.level)
     server = loaded.config.server
     log.info("supervising", workers=server.workers, listen=server.listen, admin_listen=server.admin_listen)
-    return _Supervisor(_with_store(loaded, log), ports, lines, log).run()
+    return _Supervisor(source, given, _with_store(loaded, log), ports, lines=lines, log=log).run()
 
 
 class _Child(msgspec.Struct):
@@ -64,13 +72,23 @@ class _Child(msgspec.Struct):
     started: float
     status: int
     """Descriptor on which the worker reports that it listens, and that it accepts no more; -1: closed."""
+    wire: Wire
+    """The supervisor's end of what the two ask each other by."""
+    leaves: bool = False
+    """It accepts no more, and ends when its calls have."""
     again_in: float | None = None
     """Pause in seconds before its replacement starts; None: it is not being replaced."""
 
 
 class _Supervisor:
-    def __init__(self, loaded: Loaded, ports: dict[int, Ports], lines: Lines, log: Any) -> None:
-        self._loaded = loaded
+    def __init__(
+        self, source: Source, given: Loaded, loaded: Loaded, ports: dict[int, Ports], *, lines: Lines, log: Any
+    ) -> None:
+        self._source = source
+        self._watch = FileWatch(source.state())
+        self._looked = 0.0
+        self._rounds = Rounds(time.monotonic)
+        self._rollout = Rollout(source, given, loaded, self._rounds, self._members, log)
         self._ports = ports
         self._marks = mark_ports(loaded.config.server)
         self._terminal = Terminal()
@@ -106,17 +124,89 @@ class _Supervisor:
                 if key.fileobj is self._woken:
                     self._signalled(self._woken.recv(256))
                 elif child := self._children.get(key.data):  # else it has been reaped just now
-                    self._read_status(child)
+                    if key.fileobj is child.wire:
+                        self._converse(key.data, child)
+                    else:
+                        self._read_status(child)
+            self._look_at_file()
+            self._rounds.tick()
             if self._code is not None and time.monotonic() >= self._kill_at:
                 self._kill()
         self._log.info("workers_stopped", code=self._code)
         self._lines.close(LAST_LINES)
         return self._code
 
+    # --- what is asked
+
+    @property
+    def _loaded(self) -> Loaded:
+        """What workers that are started now are to follow."""
+        return self._rollout.used
+
+    def _members(self) -> dict[int, Send]:
+        """How to ask each worker that takes requests, or is about to."""
+        return {pid: partial(self._say, pid) for pid, child in self._children.items() if not child.leaves}
+
+    def _say(self, pid: int, message: Ask | Answer) -> None:
+        child = self._children.get(pid)
+        if child is None or child.wire.closed:
+            return
+        child.wire.send(message)
+        self._listen(pid, child)
+
+    def _listen(self, pid: int, child: _Child) -> None:
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if child.wire.full else 0)
+        self._selector.modify(child.wire, events, pid)
+
+    def _converse(self, pid: int, child: _Child) -> None:
+        """Take what a worker says, and send what waits for it."""
+        child.wire.flush()
+        for message in child.wire.receive():
+            if isinstance(message, Answer):
+                self._rounds.answered(pid, message)
+            else:
+                self._asked(pid, message)
+        if child.wire.closed:
+            self._part(pid, child)
+        else:
+            self._listen(pid, child)
+
+    def _part(self, pid: int, child: _Child) -> None:
+        """Nothing can be asked of a worker any more."""
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(child.wire)
+        child.wire.close()
+        self._rounds.gone(pid)
+
+    def _asked(self, pid: int, asked: Ask) -> None:
+        """A worker asks for something, as an operator asked it."""
+        match asked.what:
+            case "reload":
+                self._reload(lambda done: self._say(pid, Answer(asked.id, done)))
+            case _:
+                self._say(pid, Answer(asked.id, problem=f"{asked.what} is not known"))
+
+    def _reload(self, done: Callable[[Reload], None] = lambda reload: None) -> None:
+        if self._code is not None:
+            done(Reload("failed", problems=("the gateway is stopping",)))
+        else:
+            self._rollout.begin(done)
+
+    def _look_at_file(self) -> None:
+        if not self._watching or time.monotonic() < self._looked + LOOK_EVERY:
+            return
+        self._looked = time.monotonic()
+        if self._watch.look(self._source.state()):
+            self._reload()
+
+    @property
+    def _watching(self) -> bool:
+        return self._loaded.config.server.watch and self._code is None
+
     # --- starting
 
     def _now_due(self) -> list[int]:
-        if self._code is not None:
+        if self._code is not None or self._rollout.running:
             return []
         now = time.monotonic()
         return [number for number, due in sorted(self._due.items()) if due <= now]
@@ -124,6 +214,12 @@ class _Supervisor:
     def _pause(self) -> float | None:
         """Seconds until something is due; None: wait for a signal."""
         times = [self._kill_at] if self._code is not None else list(self._due.values())
+        if self._rollout.running:  # nobody is started meanwhile
+            times = []
+        if self._watching:
+            times.append(self._looked + LOOK_EVERY)
+        if (due := self._rounds.due) is not None:
+            times.append(due)
         if self._lines.pending:
             times.append(time.monotonic() + LOG_PAUSE)
         return max(0.0, min(times) - time.monotonic()) if times else None
@@ -133,10 +229,12 @@ class _Supervisor:
         del self._due[number]
         self._lines.flush()  # else the worker would write them, too
         ours = theirs = -1
+        ends: tuple[socket.socket, ...] = ()
         try:
             ports = self._ports[number] if number in self._ports else share_ports(self._loaded.config.server)
             self._ports[number] = ports
             ours, theirs = os.pipe()
+            ends = here, there = socket.socketpair()
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # the worker unblocks them once the handlers are reset
             pid = os.fork()
         except (OSError, CannotListen) as error:  # no memory, too many processes: the others go on
@@ -144,16 +242,22 @@ class _Supervisor:
             if theirs >= 0:
                 os.close(ours)
                 os.close(theirs)
+            for end in ends:
+                end.close()
             self._log.error("no_worker", worker=number, detail=str(error))
             self._again(number, LONGEST_PAUSE)
             return None
         if not pid:
             os.close(ours)
-            return self._become(Worker(number, theirs, self._orphans, ports, self._marks.everybody))
+            here.close()
+            status, marks = self._rollout.status, self._marks
+            return self._become(Worker(number, theirs, self._orphans, ports, marks.everybody, Wire(there), status))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         os.close(theirs)
-        self._children[pid] = _Child(number, time.monotonic(), ours)
+        there.close()
+        child = self._children[pid] = _Child(number, time.monotonic(), ours, Wire(here))
         self._selector.register(ours, selectors.EVENT_READ, pid)
+        self._selector.register(child.wire, selectors.EVENT_READ, pid)
         self._log.info("worker_started", worker=number, worker_pid=pid)
         return None
 
@@ -163,7 +267,7 @@ class _Supervisor:
         signal.set_wakeup_fd(-1)
         for noted in SIGNALS:
             signal.signal(noted, signal.SIG_DFL)
-        ignore_unused_signals()
+        ignore_signals()
         self._selector.close()
         self._lines.release()
         self._woken.close()
@@ -174,6 +278,7 @@ class _Supervisor:
         for child in self._children.values():
             if child.status >= 0:
                 os.close(child.status)
+            child.wire.close()
         os.close(self._alive)
         if self._marks.supervisor >= 0:
             os.close(self._marks.supervisor)
@@ -187,6 +292,7 @@ class _Supervisor:
             if self._unproven == set(self._numbers):
                 self._due |= dict.fromkeys(self._numbers[1:], 0.0)
             self._unproven.discard(child.number)
+        child.leaves |= LEAVES in report
         if LEAVES in report and self._code is None:
             self._replace(child)
         if not report or LEAVES in report:
@@ -223,10 +329,16 @@ class _Supervisor:
                     self._stop(0)
                 else:
                     self._send(signal.SIGINT)
-            elif number == signal.SIGHUP and self._terminal.is_gone() and self._code is None:
-                self._stop(0)
+            elif number == signal.SIGHUP:
+                self._hung_up()
             elif number in UNUSED_SIGNALS:
                 say_unused(self._log, number)
+
+    def _hung_up(self) -> None:
+        if not self._terminal.is_gone():
+            self._reload()
+        elif self._code is None:
+            self._stop(0)
 
     def _stop(self, code: int) -> None:
         server = self._loaded.config.server
@@ -261,6 +373,7 @@ class _Supervisor:
     def _ended(self, child: _Child, pid: int, code: int) -> None:
         self._read_status(child)  # a last report may be unread
         self._hang_up(child)
+        self._part(pid, child)
         if self._code is not None:
             return
         if child.number in self._unproven:

@@ -1,4 +1,8 @@
-"""Which options a running process cannot change: what they say is built once, with the process's state and its listeners."""
+"""Which options a running process cannot change: what they say is built once, with the process's state and its listeners.
+
+A configuration that says something else about them is refused as a whole: nobody should have to find out which half of a
+file holds.
+"""
 
 from collections.abc import Mapping
 from typing import TypeVar
@@ -6,6 +10,7 @@ from typing import TypeVar
 import msgspec
 
 from sluice.config.types import Config
+from sluice.errors import ConfigError
 
 FIXED: Mapping[str, tuple[str, ...]] = {
     "server": (
@@ -22,6 +27,20 @@ FIXED_AT_TOP = ("state", "resume")
 S = TypeVar("S", bound=msgspec.Struct)
 
 
+class NeedsRestart(ConfigError):
+    """The configuration has other values for `options` (by their paths), which only a restart can change."""
+
+    def __init__(self, options: list[str]) -> None:
+        super().__init__([f"{option}: only a restart can change it" for option in options])
+        self.options = options
+
+
+def refuse_restart(old: Config, new: Config) -> None:
+    """Raises NeedsRestart where a process that was started with `old` cannot follow `new`."""
+    if found := needs_restart(old, new):
+        raise NeedsRestart(found)
+
+
 def needs_restart(old: Config, new: Config) -> list[str]:
     """The options, by their paths, that `new` has other values for and that only a restart can change."""
     found = [
@@ -33,7 +52,8 @@ def needs_restart(old: Config, new: Config) -> list[str]:
 
 
 def effective(old: Config, new: Config) -> Config:
-    """`new` as a process that was started with `old` can follow it: with the old values of what needs a restart."""
+    """`new` with the old values of what needs a restart: a worker's differ from the file's, for its ports are bound and its
+    limits are shared with the others."""
     sections = {section: _kept(getattr(old, section), getattr(new, section), options) for section, options in FIXED.items()}
     return msgspec.structs.replace(_kept(old, new, FIXED_AT_TOP), **sections)
 

@@ -27,12 +27,14 @@ class Snapshots:
         """Oldest first: the last one is `current`."""
         self._loaded = loaded
         self._building: list[Snapshot] = []
+        """What is being built, and what has been prepared and not been taken yet."""
         self._retiring: set[asyncio.Task[None]] = set()
         self._swapping = asyncio.Lock()
         self._closed = False
 
     async def __aenter__(self) -> Self:
         self.current = await self._opened(self._loaded)
+        self._building.remove(self.current)
         self.living.append(self.current)
         self.current.take_over()
         self.state.metrics.computed("oldest_stream_age_seconds", self._oldest).kept = True
@@ -49,33 +51,45 @@ class Snapshots:
 
     async def _close_all(self) -> None:
         async with AsyncExitStack() as stack:
-            for snapshot in self.living:
+            for snapshot in (*self.living, *self._building):
                 stack.push_async_callback(self._close, snapshot)
 
-    async def swap(self, loaded: Loaded, serve: Callable[[Snapshot], Answering]) -> None:
-        """Have new requests answered by another configuration.
+    async def prepare(self, loaded: Loaded) -> Snapshot:
+        """A snapshot of another configuration, beside the current one. It has to be given to `take` or to `discard`.
 
-        `serve` is called when a snapshot of it is there: from then on new requests are to take that one. It returns the tasks
-        of those that have begun. What the snapshot before has alone is closed when they and their calls have ended.
         Raises what is wrong with the configuration; then nothing has changed.
         """
         async with self._swapping:
             self.state.later.flush()
             await self.state.usage.flush()  # for budgets that are new
             fresh = await self._opened(loaded)
-            try:
-                if self._closed:
-                    raise RuntimeError("The gateway is closing")
-                answering = serve(fresh)
-            except BaseException:
+            if self._closed:
                 await self._close(fresh)
-                raise
-            before, self.current = self.current, fresh
-            self.living.append(fresh)
-            fresh.take_over(before)
-            retiring = asyncio.create_task(self._retire(before, answering))
-            self._retiring.add(retiring)
-            retiring.add_done_callback(self._retiring.discard)
+                raise RuntimeError("The gateway is closing")
+            return fresh
+
+    def take(self, fresh: Snapshot, serve: Callable[[Snapshot], Answering]) -> None:
+        """Have new requests answered by a prepared snapshot.
+
+        `serve` is called: from then on new requests are to take that one. It returns the tasks of those that have begun. What
+        the snapshot before has alone is closed when they and their calls have ended. Raises RuntimeError where the gateway is
+        closing, which closes what was prepared.
+        """
+        if fresh not in self._building:
+            raise RuntimeError("The gateway is closing")
+        answering = serve(fresh)
+        before, self.current = self.current, fresh
+        self._building.remove(fresh)
+        self.living.append(fresh)
+        fresh.take_over(before)
+        retiring = asyncio.create_task(self._retire(before, answering))
+        self._retiring.add(retiring)
+        retiring.add_done_callback(self._retiring.discard)
+
+    async def discard(self, fresh: Snapshot) -> None:
+        """Close a prepared snapshot that nobody takes."""
+        if fresh in self._building:
+            await self._close(fresh)
 
     async def _opened(self, loaded: Loaded) -> Snapshot:
         snapshot = Snapshot(loaded, self.state)
@@ -83,10 +97,9 @@ class Snapshots:
         try:
             return await snapshot.__aenter__()
         except BaseException:
+            self._building.remove(snapshot)
             self._forget(snapshot)
             raise
-        finally:
-            self._building.remove(snapshot)
 
     async def _retire(self, snapshot: Snapshot, answering: Answering) -> None:
         if answering:
@@ -98,8 +111,9 @@ class Snapshots:
         try:
             await snapshot.__aexit__(None, None, None)
         finally:
-            if snapshot in self.living:
-                self.living.remove(snapshot)
+            for place in (self.living, self._building):
+                if snapshot in place:
+                    place.remove(snapshot)
             self._forget(snapshot)
 
     def _forget(self, snapshot: Snapshot) -> None:

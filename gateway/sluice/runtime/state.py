@@ -30,6 +30,7 @@ from sluice.routing.failover import RetryBudget
 from sluice.routing.health import Health, Load
 from sluice.runtime.credentials import Accounts
 from sluice.runtime.descriptors import limit_of_files, places
+from sluice.runtime.fleet import RESULTS, ConfigStatus, Fleet
 from sluice.runtime.shared import Shared
 from sluice.runtime.stores import (
     StoreWatches,
@@ -71,10 +72,14 @@ class ProcessState:
     def __init__(self, loaded: Loaded, lines: Lines) -> None:
         config = self.config = loaded.config
         self._frontends = [*loaded.frontends]
+        self.following = ConfigStatus(loaded.hash, time.time())
+        """Which configuration is followed; `show` sets it."""
         self.lines = lines
         self.clock: Callable[[], float] = time.monotonic
         self.started = int(time.time())
         self.draining = False
+        self.fleet: Fleet | None = None
+        """What operators may have the gateway do; None: nothing, it is part of somebody else's process."""
         self.metrics = metrics = Metrics(VERSION)
         lines.dropped = metrics.child("log_errors").inc
         self.log = open_log(lines, config.log.level)
@@ -86,6 +91,7 @@ class ProcessState:
         self.later = Later(lambda crash: self.records.crashed(crash, ""))
         self.rooms = WaitingRooms(self.clock)
         accounts = Accounts(metrics, self.notices, self.clock)
+        self.show(self.following)
         self.transports = Transports(accounts, IdleConnections(self.places.idle))
         self.standings: Shared[Standing] = Shared()
         self.key_sets: Shared[RemoteKeys] = Shared(lambda keys: keys.close())
@@ -156,6 +162,15 @@ class ProcessState:
         return self.key_sets.take(stack, issuer.issuer, terms, lambda: RemoteKeys(issuer, self.records.keys_fetched))
 
     # --- what happens
+
+    def show(self, following: ConfigStatus) -> None:
+        """Have metrics and probes say which configuration is followed, and what became of the last attempt at another one."""
+        self.following = following
+        last, metrics = following.last, self.metrics
+        metrics.zero("config_last_reload_timestamp_seconds").set(last.at if last is not None else following.since)
+        metrics.zero("config_last_reload_successful").set(float(last is None or last.ok))
+        for result in RESULTS:
+            metrics.zero("config_reloads", result).value = float(following.counts.get(result, 0))
 
     def scrape(self) -> Iterator[bytes]:
         """/metrics, in pieces that each hold the event loop up for some two milliseconds."""

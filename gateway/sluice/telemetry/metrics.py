@@ -129,6 +129,9 @@ TABLE: Mapping[str, Spec] = {
     "upstream_connections": Spec("gauge", ("upstream", "state"), "Connections to an upstream (open, idle) and calls waiting"),
     "event_loop_lag_seconds": Spec("histogram", (), "How late the event loop ran a timer", OVERHEAD),
     "log_errors": Spec("counter", (), "Log lines that were dropped: they could not be written, or nobody read them"),
+    "config_reloads": Spec("counter", ("result",), "Attempts to reload the configuration, by what became of them"),
+    "config_last_reload_timestamp_seconds": Spec("gauge", (), "When the configuration was last read, at the start or again"),
+    "config_last_reload_successful": Spec("gauge", (), "1: the file that was read last is followed; 0: an older one is"),
     "worker": Spec("gauge", (), "Number of the worker process that answered, from 1; 0 where there is only one process"),
     "build_info": Spec("gauge", ("version", "python"), "Always 1"),
 }

@@ -11,7 +11,7 @@ from urllib.request import ProxyHandler, build_opener
 
 from sluice.config.loader import load_mapping
 from sluice.identity.keys import digest_of
-from sluice.process.serve import Gateway
+from sluice.process.gateway import Gateway
 from sluice.testing.upstream import ScriptedUpstream
 from sluice.web.logger import LoggerLines
 

@@ -1,0 +1,103 @@
+"""A gateway of one process, as operators control it."""
+
+import asyncio
+import hashlib
+import time
+from typing import Any
+
+import msgspec
+
+from sluice.config.loader import Loaded
+from sluice.errors import ConfigError
+from sluice.process.gateway import Gateway
+from sluice.process.source import LOOK_EVERY, FileWatch, Source
+from sluice.runtime.fleet import Reload
+from sluice.runtime.restart import NeedsRestart, refuse_restart
+
+SHOWN = 20
+"""Problems of a file that one log line tells; the admin API tells them all."""
+
+
+class Alone:
+    """`loaded` is what the process was started with."""
+
+    def __init__(self, gateway: Gateway, source: Source, loaded: Loaded) -> None:
+        self._gateway = gateway
+        self._source = source
+        self._loaded = loaded
+        self._watch = FileWatch(source.state())
+        self._reloading = asyncio.Lock()
+
+    async def reload(self) -> Reload:
+        async with self._reloading:
+            state = self._gateway.state
+            begun = time.monotonic()
+            done = await self._reload()
+            done = msgspec.structs.replace(done, at=time.time(), seconds=time.monotonic() - begun)
+            state.show(state.following.after(done))
+            log_reload(state.log, done)
+            return done
+
+    async def _reload(self) -> Reload:
+        read = await asyncio.to_thread(read_again, self._source, self._loaded)
+        if isinstance(read, Reload):
+            return read
+        if self._gateway.state.draining:
+            return Reload("failed", read.loaded.hash, problems=("the gateway is stopping",))
+        try:
+            self._gateway.commit(await self._gateway.prepare(read.loaded))
+        except Exception as error:
+            return Reload("failed", read.loaded.hash, problems=problems_of(error))
+        return Reload("ok", read.loaded.hash, warnings=read.loaded.warnings)
+
+    async def watch(self) -> None:
+        """Reload whenever the file was changed, where `server.watch` says so; until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            if self._gateway.snapshots.current.config.server.watch and self._watch.look(
+                await asyncio.to_thread(self._source.state)
+            ):
+                await self.reload()
+
+
+class Read(msgspec.Struct, frozen=True):
+    """A file that can be followed, as far as it tells, and its bytes."""
+
+    loaded: Loaded
+    data: bytes
+
+
+def read_again(source: Source, started: Loaded) -> Read | Reload:
+    """What is in the file now, or why a process that was `started` with another configuration cannot follow it."""
+    try:
+        data = source.read()
+    except OSError as error:
+        return Reload("invalid", problems=(f"{source.path}: cannot be read: {(error.strerror or str(error)).lower()}",))
+    named = hashlib.sha256(data).hexdigest()[:12]
+    try:
+        loaded = source.load(data)
+        refuse_restart(started.config, loaded.config)
+    except NeedsRestart as error:
+        return Reload("needs_restart", named, problems=tuple(error.problems), needs_restart=tuple(error.options))
+    except ConfigError as error:
+        return Reload("invalid", named, problems=tuple(error.problems))
+    except Exception as error:  # a fault of a plugin's: what runs goes on
+        return Reload("failed", named, problems=problems_of(error))
+    return Read(loaded, data)
+
+
+def problems_of(error: Exception) -> tuple[str, ...]:
+    """What to say of a configuration that could not be followed."""
+    if isinstance(error, ConfigError):
+        return tuple(error.problems)
+    words = str(error) if isinstance(error, ValueError | OSError | RuntimeError) else ""
+    return (f"it cannot be followed: {words or type(error).__name__}",)
+
+
+def log_reload(log: Any, done: Reload) -> None:
+    """One line: that another configuration is followed, or why not."""
+    if done.ok:
+        log.info("config_reloaded", hash=done.hash, seconds=round(done.seconds, 3), warnings=list(done.warnings[:SHOWN]))
+    else:
+        problems = list(done.problems[:SHOWN])
+        log.error("config_not_reloaded", result=done.result, hash=done.hash, problems=problems, of=len(done.problems))

@@ -1,0 +1,116 @@
+"""What a worker and its supervisor say to each other, over a pair of sockets: each may ask the other, and each answers.
+
+A message is four bytes of length (big-endian) and MessagePack. The supervisor is the only one who has the other ends, so
+what arrives is believed.
+"""
+
+import socket
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+CHUNK = 256 << 10
+"""Bytes of one read or write."""
+
+
+class Ask(msgspec.Struct, tag="ask", array_like=True):
+    """`id` is the asker's, for the answer; 0: none is wanted."""
+
+    id: int
+    what: str
+    body: Any = None
+
+
+class Answer(msgspec.Struct, tag="answer", array_like=True):
+    """`problem`: why it was not done; "" where it was."""
+
+    id: int
+    body: Any = None
+    problem: str = ""
+
+
+Message = Ask | Answer
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Message).decode
+
+
+def framed(message: Message) -> bytes:
+    """The message as it is sent."""
+    body = _encode(message)
+    return len(body).to_bytes(4, "big") + body
+
+
+class Frames:
+    """Bytes as they come -> messages."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[Message]:
+        self._buffer += data
+        while len(self._buffer) >= 4:
+            end = 4 + int.from_bytes(self._buffer[:4], "big")
+            if len(self._buffer) < end:
+                return
+            message = _decode(bytes(self._buffer[4:end]))
+            del self._buffer[:end]
+            yield message
+
+
+class Wire:
+    """An end of the pair that never waits: what does not fit yet is kept for the next `flush`."""
+
+    def __init__(self, end: socket.socket) -> None:
+        end.setblocking(False)
+        self._end = end
+        self._frames = Frames()
+        self._waiting: deque[memoryview] = deque()
+        self.closed = False
+
+    def fileno(self) -> int:
+        return self._end.fileno()
+
+    @property
+    def full(self) -> bool:
+        """Whether something waits to be sent."""
+        return bool(self._waiting)
+
+    def send(self, message: Message) -> None:
+        """Once the other end is gone, what is sent is dropped."""
+        self._waiting.append(memoryview(framed(message)))
+        self.flush()
+
+    def flush(self) -> None:
+        while self._waiting and not self.closed:
+            try:
+                sent = self._end.send(self._waiting[0][:CHUNK])
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:  # its end is read, too, and says so
+                self._waiting.clear()
+                return
+            self._waiting[0] = self._waiting[0][sent:]
+            if not self._waiting[0]:
+                self._waiting.popleft()
+
+    def receive(self) -> list[Message]:
+        """What has arrived. Sets `closed` when the other end is gone."""
+        found: list[Message] = []
+        while not self.closed:
+            try:
+                data = self._end.recv(CHUNK)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError:
+                data = b""
+            if not data:
+                self.closed = True
+            found += self._frames.feed(data)
+        return found
+
+    def close(self) -> None:
+        self.closed = True
+        self._waiting.clear()
+        self._end.close()

@@ -1,0 +1,166 @@
+"""A process's state, its snapshots and its two listeners: what serves, whoever runs it."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from sluice.api.app import Api
+from sluice.config.loader import Loaded
+from sluice.process.ports import CannotListen, Ports, take_ports
+from sluice.runtime.restart import refuse_restart
+from sluice.runtime.snapshot import Snapshot
+from sluice.runtime.snapshots import Snapshots
+from sluice.runtime.state import ProcessState
+from sluice.server import Acceptor, Listener
+from sluice.telemetry.logs import Lines
+
+
+class Prepared(msgspec.Struct, frozen=True, eq=False):
+    """A configuration that is ready to be followed: its snapshot, and the API of each port."""
+
+    snapshot: Snapshot
+    clients: Api
+    operators: Api
+
+
+class Gateway:
+    """A process's state, its snapshots and the two listeners. `async with` serves; leaving it closes what is left at once.
+
+    It leaves the process's logging, signals and collector alone. Log lines go to `lines`. `ports`: those to listen on, where
+    they have been taken. `before_listening` is called as soon as `state` and `snapshots` are there.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        lines: Lines,
+        ports: Ports | None = None,
+        before_listening: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._loaded = loaded
+        self._lines = lines
+        self._ports = ports
+        self._before_listening = before_listening
+
+    async def __aenter__(self) -> Self:
+        """Raises CannotListen, and what ProcessState and Snapshot raise."""
+        async with AsyncExitStack() as stack:
+            state = self.state = await stack.enter_async_context(ProcessState(self._loaded, self._lines))
+            self.snapshots = await stack.enter_async_context(Snapshots(self._loaded, state))
+            current = self.snapshots.current
+            self.clients = self._listener(Api(current), state.places.clients)
+            self.operators = self._listener(Api(current, operators=True), state.places.operators)
+            for listener in (self.operators, self.clients):
+                stack.push_async_callback(listener.shutdown, 0.1)
+            self._before_listening()
+            self._listen(stack)
+            ticking = asyncio.create_task(self.snapshots.tick(self._sweep))
+            stack.callback(ticking.cancel)
+            self._closing = stack.pop_all()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        await self._closing.aclose()
+
+    def _listener(self, api: Api, connections: int) -> Listener:
+        state = self.state
+        return Listener(
+            api,
+            state.config.server,
+            state.records.broken,
+            connections=connections,
+            refused=state.places.refused,
+            warn=self._warn,
+        )
+
+    def _listen(self, stack: AsyncExitStack) -> None:
+        server = self.state.config.server
+        try:
+            ports = self._ports or take_ports(server)
+            stack.callback(ports.close)
+            bound = ((self.operators, ports.admin), (self.clients, ports.api))
+            self._acceptors = [self._accepting(stack, listener, port) for listener, port in bound]
+        except OSError as error:  # another process was quicker
+            raise CannotListen(f"cannot listen on {server.listen}: {error.strerror or error}") from None
+
+    def _accepting(self, stack: AsyncExitStack, listener: Listener, port: socket.socket) -> Acceptor:
+        acceptor = listener.listen(port)
+        stack.callback(acceptor.close)
+        return acceptor
+
+    def _warn(self, event: str, **fields: object) -> None:
+        self.state.notices.seen(event, "warning", event, **fields)
+
+    def _sweep(self, now: float) -> None:
+        self.clients.sweep(now)
+        self.operators.sweep(now)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of the API, as bound."""
+        return self._acceptors[1].address
+
+    @property
+    def admin_address(self) -> tuple[str, int]:
+        return self._acceptors[0].address
+
+    async def swap(self, loaded: Loaded) -> None:
+        """Answer requests that come from now on by another configuration; those that have begun end by theirs.
+
+        Raises NeedsRestart, and ConfigError, ValueError or OSError where the configuration cannot be followed; then nothing
+        has changed.
+        """
+        refuse_restart(self.state.config, loaded.config)
+        self.commit(await self.prepare(loaded))
+
+    async def prepare(self, loaded: Loaded) -> "Prepared":
+        """Build what `commit` or `discard` is to be called with. Raises ConfigError, ValueError or OSError; see `swap`."""
+        fresh = await self.snapshots.prepare(loaded)
+        try:
+            return Prepared(fresh, Api(fresh), Api(fresh, operators=True))
+        except BaseException:
+            await self.snapshots.discard(fresh)
+            raise
+
+    def commit(self, prepared: "Prepared") -> None:
+        """Have new requests answered by what was prepared. Raises RuntimeError where the gateway is closing."""
+        self.snapshots.take(prepared.snapshot, lambda _: self._take(prepared))
+
+    async def discard(self, prepared: "Prepared") -> None:
+        await self.snapshots.discard(prepared.snapshot)
+
+    def _take(self, prepared: "Prepared") -> set[asyncio.Task[None]]:
+        self.clients.dispatch, self.operators.dispatch = prepared.clients, prepared.operators
+        return self.clients.answering() | self.operators.answering()
+
+    async def drain(self, hurry: asyncio.Event, leaves: Callable[[], None] = lambda: None) -> None:
+        """Serve on, but not ready, for the delay (or until `hurry`); then accept no connections and let running calls finish.
+
+        `leaves` is called as soon as no connection is accepted any more.
+        """
+        state, snapshots, config = self.state, self.snapshots, self.snapshots.current.config.server
+        state.draining = self.clients.draining = True
+        state.log.info("draining", in_flight=len(snapshots.runs), delay=config.drain_delay, timeout=config.drain_timeout)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(config.drain_delay):
+                await hurry.wait()
+        self._acceptors[1].finish()
+        leaves()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(config.drain_timeout):
+                await self.clients.answered()
+                await snapshots.idle()
+        for run in snapshots.runs:
+            run.drain()
+        await self.clients.shutdown(1.0)
+
+    def let_go(self) -> None:
+        """Accept no more on either port: another process has them from now on."""
+        for acceptor in self._acceptors:
+            acceptor.finish()

@@ -1,0 +1,143 @@
+"""A worker as operators control it: what is asked of it is asked of the supervisor, who has all workers do it."""
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from sluice.errors import Unavailable
+from sluice.process.alone import problems_of
+from sluice.process.channel import Answer, Ask, Wire
+from sluice.process.gateway import Gateway, Prepared
+from sluice.process.source import Source
+from sluice.runtime.fleet import ConfigStatus, Reload
+
+PATIENCE = 30.0
+"""Seconds that the supervisor has for an answer."""
+
+Handler = Callable[[Any], Awaitable[Any]]
+
+
+class Member:
+    """`start` it in the event loop, and `close` it. `source` reads the bytes that the supervisor sends."""
+
+    def __init__(self, gateway: Gateway, wire: Wire, source: Source) -> None:
+        self._gateway = gateway
+        self._wire = wire
+        self._source = source
+        self._loop = asyncio.get_running_loop()
+        self._ids = itertools.count(1)
+        self._asked: dict[int, asyncio.Future[Answer]] = {}
+        self._working: set[asyncio.Task[None]] = set()
+        self._prepared: Prepared | None = None
+        self._preparing = asyncio.Lock()
+        self._handlers: dict[str, Handler] = {
+            "prepare": self._prepare,
+            "commit": self._commit,
+            "discard": self._discard,
+            "following": self._following,
+        }
+
+    def start(self) -> None:
+        self._loop.add_reader(self._wire, self._readable)
+
+    async def close(self) -> None:
+        self._hang_up()
+        for task in self._working:
+            task.cancel()
+        if self._working:
+            await asyncio.wait(self._working)
+
+    # --- what operators ask
+
+    async def reload(self) -> Reload:
+        return msgspec.convert(await self.ask("reload"), Reload)
+
+    async def ask(self, what: str, body: object = None) -> Any:
+        """The supervisor's answer. Raises Unavailable where there is none."""
+        id = next(self._ids)
+        answer = self._asked[id] = self._loop.create_future()
+        try:
+            self._send(Ask(id, what, body))
+            async with asyncio.timeout(PATIENCE):
+                found = await answer
+        except TimeoutError:
+            raise Unavailable("The supervisor does not answer") from None
+        finally:
+            del self._asked[id]
+        if found.problem:
+            raise Unavailable(found.problem)
+        return found.body
+
+    # --- what the supervisor asks
+
+    async def _prepare(self, data: bytes) -> None:
+        """Build a configuration of these bytes beside the one that is followed."""
+        async with self._preparing:
+            await self._discard_prepared()
+            loaded = await asyncio.to_thread(self._source.load, data)
+            self._prepared = await self._gateway.prepare(loaded)
+
+    async def _commit(self, _: object) -> None:
+        prepared, self._prepared = self._prepared, None
+        if prepared is None:
+            raise RuntimeError("nothing was prepared")
+        self._gateway.commit(prepared)
+
+    async def _discard(self, _: object) -> None:
+        async with self._preparing:
+            await self._discard_prepared()
+
+    async def _discard_prepared(self) -> None:
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None:
+            await self._gateway.discard(prepared)
+
+    async def _following(self, status: object) -> None:
+        self._gateway.state.show(msgspec.convert(status, ConfigStatus))
+
+    # --- the wire
+
+    def _readable(self) -> None:
+        for message in self._wire.receive():
+            if isinstance(message, Answer):
+                asked = self._asked.get(message.id)
+                if asked is not None and not asked.done():
+                    asked.set_result(message)
+            else:
+                task = self._loop.create_task(self._answer(message))
+                self._working.add(task)
+                task.add_done_callback(self._working.discard)
+        if self._wire.closed:
+            self._hang_up()
+
+    async def _answer(self, asked: Ask) -> None:
+        handler = self._handlers.get(asked.what)
+        answer = Answer(asked.id)
+        try:
+            answer.body = await handler(asked.body) if handler is not None else None
+        except Exception as error:
+            answer.problem = "\n".join(problems_of(error))
+        if asked.id:
+            self._send(answer)
+
+    def _send(self, message: Ask | Answer) -> None:
+        self._wire.send(message)
+        if self._wire.full:
+            self._loop.add_writer(self._wire, self._writable)
+
+    def _writable(self) -> None:
+        self._wire.flush()
+        if not self._wire.full:
+            self._loop.remove_writer(self._wire)
+
+    def _hang_up(self) -> None:
+        """The supervisor is gone, or this worker is about to be."""
+        if self._wire.fileno() >= 0:
+            self._loop.remove_reader(self._wire)
+            self._loop.remove_writer(self._wire)
+        for asked in self._asked.values():
+            if not asked.done():
+                asked.set_result(Answer(0, problem="The supervisor is gone"))

@@ -1,0 +1,74 @@
+"""What the supervisor asks of all workers at a time, and the answers that it collects. Pure, with the clock passed in."""
+
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from sluice.process.channel import Answer, Ask
+
+Send = Callable[[Ask], None]
+"""Sends a question to one worker."""
+
+
+class Round(msgspec.Struct, eq=False):
+    """One question to all. `answers` by process id; those of `waiting` have not answered yet."""
+
+    done: Callable[["Round"], None]
+    until: float
+    waiting: set[int]
+    answers: dict[int, Answer] = {}
+
+    @property
+    def problem(self) -> str:
+        """Why one of them could not do it; "" where all did."""
+        if self.waiting:
+            return "a worker did not answer in time"
+        return next((answer.problem for answer in self.answers.values() if answer.problem), "")
+
+
+class Rounds:
+    """`clock` is the monotonic one."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._rounds: dict[int, Round] = {}
+        self._number = 0
+
+    @property
+    def due(self) -> float | None:
+        """When the first of them is to end without all answers."""
+        return min((one.until for one in self._rounds.values()), default=None)
+
+    def ask(self, members: Mapping[int, Send], what: str, body: object, seconds: float, done: Callable[[Round], None]) -> None:
+        """Ask all of them; `done` is called once, when all have answered or are gone, or after so many seconds."""
+        self._number += 1
+        one = self._rounds[self._number] = Round(done, self._clock() + seconds, set(members))
+        for send in members.values():
+            send(Ask(self._number, what, body))
+        self._end_if_complete(self._number, one)
+
+    def answered(self, pid: int, answer: Answer) -> None:
+        """A worker has answered; too late, where its round has ended."""
+        one = self._rounds.get(answer.id)
+        if one is not None and pid in one.waiting:
+            one.waiting.discard(pid)
+            one.answers[pid] = answer
+            self._end_if_complete(answer.id, one)
+
+    def gone(self, pid: int) -> None:
+        """A worker has ended: what it did not answer counts no more."""
+        for number, one in list(self._rounds.items()):
+            one.waiting.discard(pid)
+            one.answers.pop(pid, None)
+            self._end_if_complete(number, one)
+
+    def tick(self) -> None:
+        """End those that are due."""
+        now = self._clock()
+        for number in [number for number, one in self._rounds.items() if one.until <= now]:
+            one = self._rounds.pop(number)
+            one.done(one)
+
+    def _end_if_complete(self, number: int, one: Round) -> None:
+        if not one.waiting and self._rounds.pop(number, None) is not None:
+            one.done(one)
