@@ -47,6 +47,7 @@ from tests.wire import cuts
 BACKENDS = {
     "openai-chat": "openai", "azure-openai": "openai", "anthropic": "anthropic", "ollama": "ollama", "gemini": "gemini",
     "bedrock-converse": "bedrock", "bedrock-invoke": "bedrock-anthropic",
+    "openai-responses": "responses",
 }  # fmt: skip
 RECORDED = corpus.streams(*BACKENDS)
 PRESETS = {
@@ -179,6 +180,8 @@ def called(recorded: corpus.Recorded, dialect: Dialect, held: Held) -> str:
         return unequal([(call.name, call.kind) for call in held.calls], [(call.name, "function") for call in wanted])
     own = (None, "tool_use", "function")
     kinds = ["function" if call.kind in own and call.name not in SERVED else "server" for call in wanted]
+    if recorded.protocol == "openai-responses":  # what the provider ran itself is no call to the SDK
+        held = msgspec.structs.replace(held, calls=[call for call in held.calls if call.kind == "function"])
     if not dialect.widget:  # it is not shown what the provider ran itself
         wanted = [call for call, kind in zip(wanted, kinds, strict=True) if kind == "function"]
         kinds = ["function"] * len(wanted)
@@ -208,6 +211,9 @@ def finish(recorded: corpus.Recorded, held: Held) -> str | int | None:
     native = recorded.expected.finish_reason
     if BACKENDS[recorded.protocol] == "openai":
         return openai_finish(recorded)
+    if recorded.protocol == "openai-responses":
+        called = any(call.kind == "function" for call in held.calls)
+        return "length" if native == "incomplete" else "tool_calls" if called else "stop"
     if recorded.protocol == "ollama" and any(call.kind == "function" for call in held.calls):
         return "tool_calls"  # Ollama says "stop"
     reasons = {**REASONS, **BEDROCK_REASONS}

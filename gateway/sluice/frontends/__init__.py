@@ -44,6 +44,7 @@ class Encoder(Protocol):
 
     Of a stream: one per call, kept over failed attempts (nothing is fed before commit). Of a whole answer: one per attempt, fed
     as the answer comes; it says nothing before the end.
+    An encoder of frames that another one could not go on from has `continues = False`: the answer, once cut, ends then.
     """
 
     content_type: str

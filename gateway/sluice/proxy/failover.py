@@ -196,4 +196,6 @@ def _may_go_on(run: CallRun) -> bool:
     call, relay = run.call, run.winner.relay
     if call.chat.n > 1:  # of several choices nobody knows what the client holds
         return False
+    if run.verbatim and not getattr(run.encoder, "continues", True):
+        return False
     return call.route.config.continues and relay.only_text and relay.finished is None

@@ -1,6 +1,7 @@
 """OpenAI's Responses API as a client dialect: what Codex, openai-agents and the AI SDK's `openai(…)` send and read by default.
 
-The request is `request.py` (its items `items.py`, its tools `tools.py`), answers are `stream.py` over `output.py`.
+The request is `request.py` (its items `items.py`, its tools `tools.py`), answers are `stream.py` over `output.py`. Where
+the upstream speaks the same dialect, its answers are passed on as they came (`passed_on.py`).
 
 Standard: https://platform.openai.com/docs/api-reference/responses
 """
@@ -11,6 +12,7 @@ from typing import Any, ClassVar
 from sluice.errors import BadRequest, GatewayError, NotFound
 from sluice.frontends import Answer, CallRoute, Encoder, Endpoint, Frontend, Inquiry, Reply, RequestHead, Route
 from sluice.frontends.openai.errors import error_object
+from sluice.frontends.responses.passed_on import PassedOn, PassedOnWhole, Renamed
 from sluice.frontends.responses.request import DIALECT, chat_of
 from sluice.frontends.responses.stream import Stream, Whole
 from sluice.model.chat import ChatRequest
@@ -44,6 +46,9 @@ class Responses(Frontend):
         return chat_of(judged_object(body)) if wire is None else chat_of(wire, body)
 
     def encoder(self, chat: ChatRequest, answer: Answer, *, verbatim: bool = False) -> Encoder:
+        if verbatim:
+            kind = PassedOn if answer.reveal else Renamed
+            return kind(chat, answer) if chat.stream else PassedOnWhole(answer)
         return Stream(chat, answer) if chat.stream else Whole(chat, answer)
 
     def error(self, error: GatewayError, request_id: str) -> dict[str, Any]:

@@ -1,0 +1,161 @@
+"""The upstream's own Responses, passed on as they came, in frames or whole; under the alias's name where the model's is hidden.
+
+An answer that breaks is ended in its own terms: with its id, and the next sequence number. It cannot be continued by another
+model, whose events would be those of another Response.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import msgspec
+
+from sluice.errors import GatewayError
+from sluice.frontends import Answer
+from sluice.frontends.openai.errors import error_object
+from sluice.frontends.openai.rename import Renaming
+from sluice.frontends.responses.response import failure
+from sluice.frontends.responses.stream import Stream
+from sluice.model.chat import ChatRequest
+from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Verbatim
+from sluice.wire.jsontext import value_of
+from sluice.wire.lenient import encoded
+from sluice.wire.sse import END, EventStream
+
+MAX_FRAMES = 64 << 20
+"""Bytes of frames in one piece: more than any upstream may send in one event."""
+_json = msgspec.json.Encoder().encode
+
+
+class PassedOn:
+    """A stream. Of its frames the first and the last read are kept, for an end that the upstream does not say."""
+
+    __slots__ = ("_answer", "_chat", "_first", "_last")
+
+    content_type = "text/event-stream; charset=utf-8"
+    continues: ClassVar[bool] = False
+
+    def __init__(self, chat: ChatRequest, answer: Answer) -> None:
+        self._chat = chat
+        self._answer = answer
+        self._first = b""
+        self._last = b""
+
+    def start(self) -> bytes:
+        return b""
+
+    def encode(self, events: Sequence[StreamEvent]) -> bytes:
+        if len(events) == 2:  # most reads
+            text, frame = events
+            if type(text) is TextDelta and type(frame) is Verbatim and self._first:
+                self._last = frame.data
+                return frame.data
+        frames = b"".join([event.data for event in events if type(event) is Verbatim])
+        if frames:
+            self._first = self._first or frames
+            self._last = frames
+        return frames
+
+    def fail(self, error: GatewayError) -> bytes:
+        begun = next((value["response"] for value in _values(self._first) if type(value.get("response")) is dict), None)
+        if begun is None:
+            return Stream(self._chat, self._answer).fail(error)
+        numbers = [value["sequence_number"] for value in _values(self._last) if type(value.get("sequence_number")) is int]
+        number = numbers[-1] + 1 if numbers else 0
+        told = error_object(error)["error"]
+        named = {name: told[name] for name in ("code", "message", "param")}
+        failed = {**begun, "status": "failed", "error": failure(error)}
+        return _frame("error", number, {**named, "error": told}) + _frame("response.failed", number + 1, {"response": failed})
+
+    def resume(self, started: Started) -> None:
+        """It is never continued."""
+
+    def restart(self) -> bytes:
+        return b""
+
+    def heartbeat(self) -> bytes:
+        return b": keep-alive\n\n"
+
+
+class Renamed(PassedOn):
+    """A stream under the alias's name in place of the model's."""
+
+    __slots__ = ()
+
+    def encode(self, events: Sequence[StreamEvent]) -> bytes:
+        return super().encode([self._renamed(event) for event in events])
+
+    def _renamed(self, event: StreamEvent) -> StreamEvent:
+        if type(event) is not Verbatim or b'"model"' not in event.data:
+            return event
+        return Verbatim(b"".join([self._frame(frame) for frame in event.data.split(END) if frame]))
+
+    def _frame(self, frame: bytes) -> bytes:
+        if b'"model"' not in frame:
+            return frame + END
+        event = EventStream(limit=MAX_FRAMES).event(frame)
+        value = _value(event.data) if event is not None else None
+        if event is None or type(value) is not dict or type(value.get("response")) is not dict:
+            return frame + END
+        if "model" in value["response"]:
+            value["response"]["model"] = self._answer.model
+        name = b"" if event.event == "message" else b"event: %b\n" % event.event.encode()
+        return b"%bdata: %b\n\n" % (name, encoded(value))
+
+
+class PassedOnWhole:
+    """A whole answer. Where the upstream sent a stream in its place, the Response at the stream's end is the answer."""
+
+    content_type = "application/json"
+
+    def __init__(self, answer: Answer) -> None:
+        self._renaming = None if answer.reveal else Renaming(answer.model)
+
+    def start(self) -> bytes:
+        return b""
+
+    def encode(self, events: Sequence[StreamEvent]) -> bytes:
+        last = events[-1]
+        if type(last) is not Verbatim or not (last.whole or any(type(event) is Finished for event in events)):
+            return b""
+        document = last.data if last.whole else _last_response(last.data)
+        return document if self._renaming is None else self._renaming.document(document)
+
+    def fail(self, error: GatewayError) -> bytes:
+        return _json(error_object(error))
+
+    def resume(self, started: Started) -> None:
+        """Nothing of a whole answer is said before its end, so there is nothing to go on from."""
+
+    def restart(self) -> bytes:
+        return b""
+
+    def heartbeat(self) -> bytes:
+        return b""
+
+
+def _last_response(frames: bytes) -> bytes:
+    found = [value["response"] for value in _values(frames) if type(value.get("response")) is dict]
+    return encoded(found[-1]) if found else b""
+
+
+def _values(frames: bytes) -> list[dict[str, Any]]:
+    events = EventStream(limit=MAX_FRAMES).feed(frames)
+    return [value for event in events if type(value := _value(event.data)) is dict]
+
+
+def _value(data: bytes) -> Any:
+    """The decoder has read it already; what it passed over may be less than perfect JSON."""
+    try:
+        return value_of(data)
+    except ValueError:
+        pass
+    try:
+        return json.loads(data.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _frame(kind: str, number: int, fields: dict[str, Any]) -> bytes:
+    data = encoded({"type": kind, "sequence_number": number, **fields})
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), data)

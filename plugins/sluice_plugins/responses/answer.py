@@ -1,0 +1,182 @@
+"""Items of an output -> events of our vocabulary: as they come in pieces, and what came whole alone.
+
+Servers differ in what they send of an item: some all deltas, some only the finished item, some only the Response at the end. So
+of each item is kept how much of it was told, and what is found later is told to the end.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from sluice.model.chat import OPENAIS
+from sluice.model.events import (
+    Cited,
+    ReasoningBlock,
+    ReasoningDelta,
+    StreamEvent,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStarted,
+    Working,
+)
+from sluice_plugins.decoding import arguments_of
+from sluice_plugins.responses.wire import Annotation, Item, Part
+
+FUNCTIONS = frozenset({"function_call", "custom_tool_call"})
+MAX_SEALED = 4 << 20
+"""Most characters of encrypted reasoning that are kept; what is longer is not told."""
+
+
+class _Told(msgspec.Struct, eq=False):
+    """What was told of one item. `call`: its place among the calls, -1 where it is none."""
+
+    type: str
+    begun: int = 0  # characters of the answer's text before this item
+    text: int = 0
+    kind: str = ""  # of reasoning: its summary or its content, whichever came first
+    cited: int = 0
+    call: int = -1
+    arguments: bool = False
+    done: bool = False
+
+
+class Answer:
+    """The items of one answer. `ids` of calls that are taken get another one (""): it is made for them later."""
+
+    def __init__(self, ids: set[str]) -> None:
+        self._ids = ids
+        self._items: dict[int, _Told] = {}
+        self._calls = 0
+        self._blocks = 0
+        self._sealed = 0
+        self._characters = 0
+        self.called = False  # a tool of the caller's
+        self.content = False
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything of an item was told."""
+        return bool(self._items)
+
+    def begin(self, index: int, item: Item, events: list[StreamEvent]) -> _Told:
+        """An item has begun, if it has not before."""
+        told = self._items.get(index)
+        if told is not None:
+            return told
+        told = self._items[index] = _Told(item.type, self._characters)
+        if item.type in FUNCTIONS:
+            self._call(told, item.call_id or item.id or "", item.name or "", events)
+        elif item.type.endswith("_call"):
+            self._call(told, item.call_id or item.id or "", item.name or item.type.removesuffix("_call"), events, server=True)
+        else:
+            events.append(Working())
+        return told
+
+    def _call(self, told: _Told, id: str, name: str, events: list[StreamEvent], *, server: bool = False) -> None:
+        told.call = self._calls
+        self._calls += 1
+        self.content = True
+        self.called = self.called or not server
+        if id in self._ids:
+            id = ""
+        self._ids.add(id)
+        events.append(ToolCallStarted(told.call, id, name, "server" if server else "function"))
+
+    def text(self, index: int, text: str, events: list[StreamEvent]) -> None:
+        told = self._items.get(index) or self.begin(index, Item("message"), events)
+        told.text += len(text)
+        self._characters += len(text)
+        if text:
+            self.content = True
+            events.append(TextDelta(text))
+
+    def think(self, index: int, text: str, kind: str, events: list[StreamEvent]) -> None:
+        told = self._items.get(index) or self.begin(index, Item("reasoning"), events)
+        told.kind = told.kind or kind
+        if text and told.kind == kind:
+            told.text += len(text)
+            events.append(ReasoningDelta(text))
+
+    def arguments(self, index: int, piece: str, events: list[StreamEvent]) -> None:
+        told = self._items.get(index)
+        if told is None or told.call < 0 or not piece:
+            return
+        if told.type == "custom_tool_call":
+            piece = ("" if told.arguments else '{"input":"') + json.dumps(piece)[1:-1]
+        told.arguments = True
+        events.append(ToolCallDelta(told.call, piece))
+
+    def cite(self, index: int, annotation: Annotation, events: list[StreamEvent]) -> None:
+        told = self._items.get(index) or self.begin(index, Item("message"), events)
+        told.cited += 1
+        if (cited := _cited(annotation, told.begun)) is not None:
+            events.append(cited)
+
+    def done(self, index: int, item: Item, events: list[StreamEvent]) -> None:
+        """An item is complete: what was not told of it is told now."""
+        told = self.begin(index, item, events)
+        if told.done:
+            return
+        told.done = True
+        if told.type == "message":
+            self._end_message(index, told, item.content or (), events)
+        elif told.type == "reasoning":
+            self._end_reasoning(index, told, item, events)
+        elif told.call >= 0:
+            self._end_call(index, told, item, events)
+
+    def _end_message(self, index: int, told: _Told, parts: Sequence[Part], events: list[StreamEvent]) -> None:
+        whole = "".join([part.text or part.refusal or "" for part in parts])
+        if len(whole) > told.text:
+            self.text(index, whole[told.text :], events)
+        for annotation in [entry for part in parts for entry in part.annotations or ()][told.cited :]:
+            self.cite(index, annotation, events)
+
+    def _end_reasoning(self, index: int, told: _Told, item: Item, events: list[StreamEvent]) -> None:
+        summary = "".join([part.text or "" for part in item.summary or ()])
+        content = "".join([part.text or "" for part in item.content or ()])
+        kind = told.kind or ("summary" if summary else "content")
+        whole = summary if kind == "summary" else content
+        if len(whole) > told.text:
+            self.think(index, whole[told.text :], kind, events)
+        sealed = item.encrypted_content or ""
+        self._sealed += len(sealed)
+        if sealed and self._sealed <= MAX_SEALED:
+            events.append(ReasoningBlock(self._blocks, whole, f"{OPENAIS}{item.id or ''}:{sealed}"))
+            self._blocks += 1
+
+    def _end_call(self, index: int, told: _Told, item: Item, events: list[StreamEvent]) -> None:
+        if not told.arguments:
+            self.arguments(index, _written(told.type, item), events)
+        if told.type == "custom_tool_call":
+            events.append(ToolCallDelta(told.call, '"}' if told.arguments else '{"input":""}'))
+        elif told.type == "function_call" and not told.arguments:
+            events.append(ToolCallDelta(told.call, "{}"))
+
+
+def _written(kind: str, item: Item) -> str:
+    """The arguments of a call that came whole; of a tool of the provider's: what it was asked to do."""
+    if kind == "custom_tool_call":
+        return item.input or ""
+    if item.action is not None:
+        return msgspec.json.encode(item.action).decode()
+    raw = bytes(item.arguments)
+    return arguments_of(item.arguments) if raw and raw != b"null" else ""
+
+
+def _cited(annotation: Annotation, begun: int) -> Cited | None:
+    start, end = annotation.start_index, annotation.end_index
+    match annotation.type:
+        case "url_citation" if annotation.url:
+            return Cited(annotation.url, annotation.title or "", _place(start, begun), _place(end, begun))
+        case "file_citation" | "container_file_citation" if annotation.filename:
+            at = annotation.index if start is None else start
+            return Cited("", annotation.filename, _place(at, begun), _place(end if end is not None else at, begun))
+        case _:
+            return None
+
+
+def _place(index: Any, begun: int) -> int:
+    return begun + index if type(index) is int and 0 <= index < 1 << 31 else -1

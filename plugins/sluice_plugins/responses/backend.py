@@ -1,0 +1,131 @@
+"""OpenAI's Responses API as an upstream, stateless: nothing is stored there on our behalf.
+
+Where the caller speaks the same dialect, the request is its own JSON object with as few edits as possible, and the answer is
+passed on as it comes; else the request is built from the vocabulary (`request`), and the answer becomes events (`stream`).
+
+Standard: https://platform.openai.com/docs/api-reference/responses
+"""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+import msgspec
+
+from sluice.backends.protocol import Decoder, Headers, UpstreamRequest
+from sluice.backends.transport import Transport
+from sluice.config.types import Bytes, Secret
+from sluice.errors import UpstreamError
+from sluice.model.chat import ChatRequest
+from sluice.model.rules import NO_RULES, ModelRules
+from sluice.wire.baseurl import endpoint
+from sluice.wire.jsonedit import with_known_string
+from sluice.wire.seals import OURS
+from sluice.wire.upstream_errors import upstream_error
+from sluice_plugins.decoding import MAX_EVENT
+from sluice_plugins.responses.request import ENCRYPTED, translated, unsealed
+from sluice_plugins.responses.stream import ResponsesDecoder
+from sluice_plugins.tool_ids import fitted_ids
+from sluice_plugins.translation import check_endpoint
+
+_encode = msgspec.json.Encoder().encode
+_OURS = f'"{OURS}'.encode()
+
+
+class Responses(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
+    """A backend that speaks the Responses API.
+
+    `base_url` may end in `/responses`; its query is kept. `headers` are added to every request. `summary`: how reasoning is to
+    be summed up for callers of other dialects (OpenAI asks that an organization is verified first); null: it is not.
+    `strict`: a malformed event is an error instead of being skipped. `always_stream`: request a stream even if a caller of
+    this dialect wants a whole answer. `max_event`: bytes of one event of a stream.
+    """
+
+    base_url: str = "https://api.openai.com/v1"  # where its API is, with /v1
+    api_key: Secret | None = None  # sent as a Bearer token
+    organization: str | None = None  # the openai-organization header
+    project: str | None = None  # the openai-project header
+    headers: dict[str, str] = {}  # headers of every request
+    summary: Literal["auto", "concise", "detailed"] | None = None  # of reasoning, for callers of other dialects
+    strict: bool = False  # whether a malformed event ends the stream
+    always_stream: bool = False  # whether whole answers are asked for as streams, too
+    max_event: Bytes = MAX_EVENT  # bytes of one event
+
+    dialect: ClassVar[str] = "responses"
+    endings: ClassVar[tuple[str, ...]] = ("/responses",)
+    credential_kinds: ClassVar[tuple[str, ...]] = ("static", "file", "exec", "aws", "google", "azure")
+    rules: ClassVar[ModelRules] = NO_RULES
+
+    def __post_init__(self) -> None:
+        check_endpoint(self.base_url, self.headers)
+
+    def request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
+        wire = chat.wire if chat.dialect == self.dialect else None
+        body = _passed_through(chat, wire, model, stream=True) if wire is not None else self._translated(chat, model)
+        return UpstreamRequest(self._url, self._headers, body)
+
+    def whole_request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
+        return UpstreamRequest(self._url, self._whole_headers, _passed_through(chat, chat.wire or {}, model, stream=False))
+
+    def whole_decoder(self) -> Decoder:
+        return ResponsesDecoder(verbatim=True, strict=self.strict, max_event=self.max_event)
+
+    def decoder(self, *, verbatim: bool = False) -> Decoder:
+        return ResponsesDecoder(verbatim=verbatim, strict=self.strict, max_event=self.max_event)
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
+        return upstream_error(status, headers, body)
+
+    def transport(self) -> Transport | None:
+        return None
+
+    def credentials(self) -> Headers:
+        return self._credentials
+
+    def _translated(self, chat: ChatRequest, model: str) -> bytes:
+        if self.rules.tool_ids:
+            chat = msgspec.structs.replace(chat, messages=tuple(fitted_ids(chat.messages, self.rules.tool_ids)))
+        body = translated(chat, self.summary or "", encrypted=ENCRYPTED not in self.rules.drop)
+        return _encode({"model": model, **body, "stream": True})
+
+    @cached_property
+    def _url(self) -> str:
+        return endpoint(self.base_url, "/responses", self.endings)
+
+    @cached_property
+    def _headers(self) -> Headers:
+        return self._headers_for("text/event-stream")
+
+    @cached_property
+    def _whole_headers(self) -> Headers:
+        return self._headers_for("application/json")
+
+    def _headers_for(self, accept: str) -> Headers:
+        headers = {"accept": accept, "content-type": "application/json"}
+        if self.organization is not None:
+            headers["openai-organization"] = self.organization
+        if self.project is not None:
+            headers["openai-project"] = self.project
+        headers.update((name.lower(), value) for name, value in self.headers.items())
+        return tuple(headers.items())
+
+    @cached_property
+    def _credentials(self) -> Headers:
+        return () if self.api_key is None else (("authorization", f"Bearer {self.api_key.reveal()}"),)
+
+
+def _passed_through(chat: ChatRequest, wire: dict[str, Any], model: str, *, stream: bool) -> bytes:
+    """The caller's body for this model; written anew only where more than the model's name has to change."""
+    body = chat.body
+    if body and _OURS not in body and (wire.get("stream") is True) is stream:
+        if wire.get("model") == model:
+            return body
+        edited = with_known_string(body, b'"model"', _encode(model)) if "model" in wire else None
+        if edited is not None:
+            return edited
+    fresh = {**wire, "model": model, "input": unsealed(wire.get("input"))}
+    if stream:
+        fresh["stream"] = True
+    else:
+        fresh.pop("stream", None)
+    return _encode({name: value for name, value in fresh.items() if name != "input" or "input" in wire})

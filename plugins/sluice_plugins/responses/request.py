@@ -1,0 +1,160 @@
+"""A request of our vocabulary -> a Responses request, and a Responses request for its upstream.
+
+What the API has no word for (stop sequences, seed, penalties) is left out by rules (config/models.yaml). Reasoning comes back
+to who made it: of earlier thoughts only OpenAI's sealed ones are sent.
+
+Standard: https://platform.openai.com/docs/api-reference/responses/create
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sluice.errors import BadRequest
+from sluice.model.chat import OPENAIS, ChatRequest, Image, Message, Other, Part, Reasoning, Text, Thought, Tool
+from sluice.model.rules import Effort
+from sluice.wire.dataurl import is_http, plain_url
+from sluice.wire.seals import OURS, call_signature, openais, thought_of
+
+Value = dict[str, Any]
+ENCRYPTED = "reasoning.encrypted_content"
+"""What is asked for (`include`) so that reasoning can come back; a rule's `drop` of this name keeps it from models."""
+_EFFORTS: Sequence[tuple[int, Effort]] = ((2048, "low"), (8192, "medium"))
+"""The effort for a budget of tokens up to so many; beyond it is high."""
+
+
+def translated(chat: ChatRequest, summary: str, *, encrypted: bool) -> Value:
+    """The request without model and stream. Raises BadRequest for content that the API does not take."""
+    sampling = chat.sampling
+    instructions, messages = _instructions(chat.messages)
+    body: Value = {
+        "instructions": instructions or None,
+        "input": [item for message in messages for item in _items(message)],
+        "max_output_tokens": sampling.max_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "tools": [_tool(tool) for tool in chat.tools] or None,
+        "tool_choice": _choice(chat.tool_choice) if chat.tools else None,
+        "parallel_tool_calls": chat.parallel_tool_calls if chat.tools else None,
+        "text": _text(chat.response_format),
+        "reasoning": _reasoning(chat.reasoning, summary),
+        "user": chat.user or None,
+        "include": [ENCRYPTED] if encrypted else None,
+    }
+    return {name: value for name, value in body.items() if value is not None} | {"store": False}
+
+
+def _instructions(messages: Sequence[Message]) -> tuple[str, Sequence[Message]]:
+    """The system's messages at the beginning as one text, and the rest. An input cannot be empty, so a lone one stays there."""
+    count = 0
+    for message in messages:
+        if message.role != "system" or any(not isinstance(part, Text) for part in message.parts):
+            break
+        count += 1
+    if count == len(messages):
+        count = 0
+    return "\n\n".join([message.text for message in messages[:count] if message.text]), messages[count:]
+
+
+def _items(message: Message) -> Iterable[Value]:
+    match message.role:
+        case "tool":
+            yield {"type": "function_call_output", "call_id": message.tool_call_id, "output": _output(message.parts)}
+        case "assistant":
+            yield from _said(message)
+        case role:
+            name = "developer" if role == "system" else role
+            yield {"type": "message", "role": name, "content": [_part(part) for part in message.parts]}
+
+
+def _said(message: Message) -> Iterable[Value]:
+    text = "".join([part.text for part in message.parts if isinstance(part, Text)])
+    if text or message.tool_calls:  # reasoning without what it led to is refused
+        for thought in message.thoughts:
+            if thought.signature.startswith(OPENAIS):
+                yield _reasoned(thought)
+    if text:
+        yield {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]}
+    for call in message.tool_calls:
+        yield {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": call.arguments or "{}"}
+
+
+def _reasoned(thought: Thought) -> Value:
+    id, content = openais(thought.signature) or ("", "")
+    summary = [{"type": "summary_text", "text": thought.text}] if thought.text else []
+    return {"type": "reasoning", **({"id": id} if id else {}), "summary": summary, "encrypted_content": content}
+
+
+def _output(parts: Sequence[Part]) -> str | list[Value]:
+    if all(isinstance(part, Text) for part in parts):
+        return "".join([part.text for part in parts if isinstance(part, Text)])
+    return [_part(part) for part in parts]
+
+
+def _part(part: Part) -> Value:
+    match part:
+        case Text(text=text):
+            return {"type": "input_text", "text": text}
+        case Image(url=url, detail=detail):
+            return {"type": "input_image", "image_url": plain_url(url), "detail": detail or "auto"}
+        case Other(type="file", wire={"file": dict(file)}):
+            return {"type": "input_file", **_file(file)}
+        case Other(type="input_audio", wire={"input_audio": dict(audio)}):
+            return {"type": "input_audio", "input_audio": audio}
+        case _:
+            raise BadRequest(f"Content of type {part.type!r} cannot be given to this model", param="messages")
+
+
+def _file(file: Mapping[str, Any]) -> Value:
+    data = file.get("file_data")
+    if isinstance(data, str) and is_http(data):
+        return {"file_url": data}
+    return {name: file[name] for name in ("filename", "file_data", "file_id") if isinstance(file.get(name), str)}
+
+
+def _tool(tool: Tool) -> Value:
+    """`strict` is said, for here it is the default, and in other dialects it is not."""
+    described = {"description": tool.description} if tool.description else {}
+    parameters = tool.parameters if tool.parameters is not None else {"type": "object", "properties": {}}
+    return {"type": "function", "name": tool.name, **described, "parameters": parameters, "strict": tool.strict is True}
+
+
+def _choice(choice: str | tuple[str, str] | None) -> Any:
+    match choice:
+        case (_, name):
+            return {"type": "function", "name": name}
+        case _:
+            return choice
+
+
+def _text(wanted: Mapping[str, Any] | None) -> Value | None:
+    match wanted:
+        case None:
+            return None
+        case {"type": "json_schema", "json_schema": dict(schema)}:
+            return {"format": {"type": "json_schema", "name": "answer", **schema}}
+        case _:
+            return {"format": {"type": wanted.get("type")}}
+
+
+def _reasoning(wish: Reasoning | None, summary: str) -> Value | None:
+    found: Value = {"summary": summary} if summary else {}
+    if wish is not None:
+        budget = wish.budget or 0
+        found["effort"] = wish.effort or next((effort for most, effort in _EFFORTS if budget <= most), "high")
+    return found or None
+
+
+def unsealed(items: Any) -> Any:
+    """The items of a request for OpenAI: what we sealed is OpenAI's own again, or left out where another vendor made it."""
+    if type(items) is not list:
+        return items
+    found = []
+    for item in items:
+        match item:
+            case {"type": "reasoning", "encrypted_content": str(content)} if content.startswith(OURS):
+                thought = None if call_signature(content) else thought_of("", "", content)
+                if thought is not None and (own := openais(thought.signature)):
+                    found.append({**item, "id": own[0], "encrypted_content": own[1]})
+            case _:
+                found.append(item)
+    return found

@@ -1,0 +1,292 @@
+"""Decodes streamed Responses: https://platform.openai.com/docs/api-reference/responses-streaming (SSE).
+
+How a stream ends:
+
+    response.completed                      complete
+    response.incomplete                     complete: too long, or filtered (`incomplete_details.reason`)
+    response.failed, response.cancelled, error   an error
+    [DONE] behind content                   complete, and counted: no server of OpenAI's says it, proxies do
+    the body's end with none of these       cut
+
+A last event that is complete JSON counts even without the empty line behind it, and so does a whole Response in place of a
+stream. `obfuscation`, which hides the length of a delta, is ignored, as is every event and field that is not known.
+"""
+
+import re
+from typing import Any
+
+import msgspec
+
+from sluice.errors import UpstreamError, UpstreamGarbled, UpstreamTruncated
+from sluice.model.events import Finished, FinishReason, Started, StreamEvent, Usage, Verbatim, Working
+from sluice.wire import sse
+from sluice.wire.lenient import REPLACEMENT, Halves, fit, is_object, parse, whole_characters
+from sluice.wire.upstream_errors import stream_error, told_error
+from sluice_plugins.decoding import MAX_EVENT
+from sluice_plugins.responses.answer import Answer
+from sluice_plugins.responses.wire import Event, Item, Response, decode_event, decode_response
+
+REASONS: dict[str, FinishReason] = {"max_output_tokens": "length", "max_tokens": "length", "content_filter": "content_filter"}
+MAX_DOCUMENT = 32 << 20
+"""Bytes of a whole answer."""
+_MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_HALF = re.compile(rb"\\u[dD][89abAB]").search
+_FAILED = "The upstream's answer failed"
+
+
+class ResponsesDecoder:
+    """Decodes one streamed Response.
+
+    `verbatim`: the frames are passed on as they came. `strict`: data that is no event is an error, else it is skipped and
+    counted in `skipped`. `skipped_fields` counts fields of a wrong type, `finish_missing` answers that only `[DONE]` ended.
+    """
+
+    def __init__(self, *, verbatim: bool = False, strict: bool = False, max_event: int = MAX_EVENT) -> None:
+        self._stream = sse.EventStream(max_event)
+        self._verbatim = verbatim
+        self._strict = strict
+        self._ids: set[str] = set()
+        self._answer = Answer(self._ids)
+        self._started = False
+        self._done = False
+        self._error: UpstreamError | None = None
+        self._usage: Usage | None = None
+        self._document: bytearray | None = None
+        self._halves: Halves | None = None
+        self._known = False  # whether the body is a stream or a document
+        self.skipped = 0
+        self.skipped_fields = 0
+        self.finish_missing = 0
+
+    @property
+    def reported(self) -> Usage | None:
+        return self._usage
+
+    def distinguish(self, ids: frozenset[str]) -> None:
+        if not self._verbatim:  # frames have the ids that they came with
+            self._ids |= ids
+
+    def feed(self, data: bytes) -> list[StreamEvent]:
+        if self._error is not None:
+            raise self._error
+        if self._done:
+            return []
+        if not self._known:
+            first = data.lstrip(b" \t\r\n\xef\xbb\xbf")[:1]
+            self._known = bool(first)
+            if first in (b"{", b"["):
+                self._document = bytearray()
+        if self._document is not None:
+            self._document += data
+            if len(self._document) > MAX_DOCUMENT:
+                raise UpstreamGarbled(f"The upstream sent a document longer than {MAX_DOCUMENT} bytes")
+            return []
+        body = self._stream.complete(data)
+        return self._batch(body) if body else []
+
+    def close(self) -> list[StreamEvent]:
+        if self._error is not None:
+            raise self._error
+        if self._done:
+            return []
+        events: list[StreamEvent] = []
+        if self._document is not None:
+            self._whole(bytes(self._document), events)
+            return events
+        rest = self._stream.close()
+        last = self._stream.event(rest)
+        if last is not None and is_object(last.data):
+            events = self._batch(rest.rstrip(b"\n") + sse.END)
+        if self._error is not None and not events:
+            raise self._error
+        if not self._done and self._error is None:
+            raise UpstreamTruncated
+        return events
+
+    def _batch(self, body: bytes) -> list[StreamEvent]:
+        """The events of complete frames, and with them the frames."""
+        events: list[StreamEvent] = []
+        passed = 0
+        try:
+            for frame in body.split(sse.END)[:-1]:
+                event = self._stream.event(frame)
+                if event is not None:
+                    self._take(event, events)
+                passed += len(frame) + 2
+                if self._done:
+                    break
+        except UpstreamError as error:
+            self._error = error
+        if self._verbatim and passed:
+            events.append(Verbatim(body if passed == len(body) else body[:passed]))
+        if self._error is not None and not events:
+            raise self._error
+        return events
+
+    def _take(self, frame: sse.Event, events: list[StreamEvent]) -> None:
+        event = self._event(frame)
+        if event is None:
+            return
+        index = event.output_index if event.output_index is not None else 0
+        answer = self._answer
+        match event.type.removeprefix("response."):
+            case "output_text.delta" | "refusal.delta":
+                self._start(None, events)
+                answer.text(index, event.delta or "", events)
+            case "function_call_arguments.delta" | "custom_tool_call_input.delta" | "mcp_call_arguments.delta":
+                answer.arguments(index, event.delta or "", events)
+            case "reasoning_summary_text.delta":
+                answer.think(index, event.delta or "", "summary", events)
+            case "reasoning_text.delta":
+                answer.think(index, event.delta or "", "content", events)
+            case "output_item.added":
+                self._start(None, events)
+                answer.begin(index, event.item or Item(), events)
+            case "output_item.done":
+                self._start(None, events)
+                answer.done(index, event.item or Item(), events)
+            case "output_text.annotation.added" if event.annotation is not None:
+                answer.cite(index, event.annotation, events)
+            case "created" | "in_progress" | "queued":
+                self._start(event.response, events)
+            case "completed" | "incomplete" | "failed" | "cancelled" as state:
+                self._end(state, event.response or Response(), frame.data, events)
+            case "[DONE]":
+                self._end_early(events)
+            case "error":
+                raise told_error(frame.data) or stream_error(event.error or _values(frame.data))
+            case _:
+                if self._started:  # of an event that is not known: the provider is at work
+                    events.append(Working())
+
+    def _event(self, frame: sse.Event) -> Event | None:
+        data = frame.data
+        event: Event | None = None
+        if self._halves is None or not self._halves.pending:
+            try:
+                event = decode_event(data)
+            except _MALFORMED:
+                event = None
+        if event is None:
+            event = self._mended(data)
+        if event is None or not event.type:
+            if data.strip() == b"[DONE]":
+                return Event("[DONE]")
+            if (error := told_error(data)) is not None:  # a proxy's
+                raise error
+            if event is not None and frame.event != "message":  # the frame's `event:` line names the type, too
+                event.type = frame.event
+                return event
+            if self._strict:
+                raise UpstreamGarbled
+            self.skipped += 1
+            return None
+        return event
+
+    def _mended(self, data: bytes) -> Event | None:
+        """An event that msgspec refused, field by field; None if it is no JSON object."""
+        try:
+            values, odd = fit(parse(data), Event)
+            if self._halves is not None or _HALF(data):
+                self._join_halves(values)
+                values = whole_characters(values)
+        except (ValueError, RecursionError):
+            return None
+        self.skipped_fields += odd
+        return msgspec.convert(values, Event)
+
+    def _join_halves(self, values: dict[str, Any]) -> None:
+        """Join surrogate pairs that are split over two deltas of one item."""
+        halves = self._halves = self._halves or Halves()
+        kind, delta = values.get("type"), values.get("delta")
+        if type(delta) is str and type(kind) is str:
+            values["delta"] = halves.join((values.get("output_index"), kind), delta)
+
+    def _end_halves(self, events: list[StreamEvent]) -> None:
+        """Halves that were left are U+FFFD."""
+        pending = [*self._halves.pending] if self._halves is not None else []
+        for index, kind in pending:
+            if kind == "response.output_text.delta":
+                self._answer.text(index or 0, REPLACEMENT, events)
+
+    def _start(self, response: Response | None, events: list[StreamEvent]) -> None:
+        if not self._started:
+            self._started = True
+            events.append(Started((response and response.id) or "", (response and response.model) or ""))
+
+    def _end(self, state: str, response: Response, data: bytes, events: list[StreamEvent]) -> None:
+        """The Response has come to its end, whichever it is. Raises UpstreamError for one that has failed."""
+        if response.usage is not None:
+            self._usage = response.usage.usage()
+        if state in ("failed", "cancelled"):
+            raise failure(response)
+        self._start(response, events)
+        self._end_halves(events)
+        if not self._answer.begun:  # nothing came but the end
+            for index, item in enumerate(response.output or ()):
+                self._answer.done(index, item, events)
+        events.append(self._finished(state, response))
+        self._done = True
+
+    def _finished(self, state: str, response: Response) -> Finished:
+        native = (response.incomplete_details and response.incomplete_details.reason) or ""
+        if state == "incomplete":
+            reason: FinishReason = REASONS.get(native, "length")
+        else:
+            reason = "tool_calls" if self._answer.called else "stop"
+        return Finished(reason, self._usage, native or state)
+
+    def _end_early(self, events: list[StreamEvent]) -> None:
+        """[DONE], and no Response before it. Raises UpstreamTruncated where there was no content either."""
+        if not self._answer.content:
+            raise UpstreamTruncated
+        self._end_halves(events)
+        self.finish_missing = 1
+        events.append(self._finished("completed", Response()))
+        self._done = True
+
+    def _whole(self, document: bytes, events: list[StreamEvent]) -> None:
+        """A whole Response in place of a stream."""
+        response, odd = response_of(document)
+        self.skipped_fields += odd
+        self._end(checked_state(response, document), response, document, events)
+        if self._verbatim:
+            events.append(Verbatim(document, whole=True))
+
+
+def response_of(document: bytes) -> tuple[Response, int]:
+    """The Response that a document is, and how many of its fields were of another type. Raises UpstreamError for another."""
+    try:
+        return decode_response(document), 0
+    except _MALFORMED:
+        pass
+    try:
+        values, odd = fit(parse(document), Response)
+        response = msgspec.convert(whole_characters(values), Response)
+    except (ValueError, RecursionError):
+        raise UpstreamGarbled from None
+    return response, odd
+
+
+def checked_state(response: Response, document: bytes) -> str:
+    """The state of a whole Response. Raises UpstreamError where it is no answer."""
+    state = response.status or ("completed" if response.output else "")
+    if state in ("completed", "incomplete", "failed", "cancelled"):
+        return state
+    raise told_error(document) or UpstreamGarbled("The upstream's answer is not complete")
+
+
+def failure(response: Response) -> UpstreamError:
+    """What a failed Response says of itself."""
+    match response.error:
+        case {"message": str()} | {"code": str()} as error:
+            return stream_error({"error": error})
+        case _:
+            return UpstreamError("stream_error", _FAILED, status=200)
+
+
+def _values(data: bytes) -> Any:
+    try:
+        return parse(data)
+    except ValueError:
+        return {}

@@ -1,0 +1,233 @@
+"""The grammar of streamed Responses: bytes -> events, whole, under every single cut, byte by byte."""
+
+import json
+from typing import Any
+
+import pytest
+
+from sluice.errors import UpstreamError, UpstreamErrorKind, UpstreamGarbled
+from sluice.model.events import (
+    Cited,
+    Finished,
+    ReasoningBlock,
+    ReasoningDelta,
+    Started,
+    StreamEvent,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStarted,
+    Usage,
+    Verbatim,
+    Working,
+)
+from sluice_plugins.responses.backend import Responses
+from tests.wire import cuts
+
+USED = {
+    "input_tokens": 20, "input_tokens_details": {"cached_tokens": 5, "cache_write_tokens": 2}, "output_tokens": 9,
+    "output_tokens_details": {"reasoning_tokens": 3}, "total_tokens": 29,
+}  # fmt: skip
+USAGE = Usage(20, 9, cached_input=5, reasoning=3, total=29, written_input=2)
+CREATED = ("response.created", {"response": {"id": "resp_1", "model": "m", "status": "in_progress", "output": []}})
+STARTED = Started("resp_1", "m")
+
+
+def frame(kind: str, **fields: Any) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), json.dumps({"type": kind, **fields}).encode())
+
+
+def stream(*events: tuple[str, dict[str, Any]], end: str = "completed", **state: Any) -> bytes:
+    """A stream with its beginning and, unless it is "", its end."""
+    last = [(f"response.{end}", {"response": {"id": "resp_1", "model": "m", "status": end, "usage": USED, **state}})]
+    return b"".join(frame(kind, **fields) for kind, fields in (CREATED, *events, *(last if end else ())))
+
+
+def added(index: int, item: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    return "response.output_item.added", {"output_index": index, "item": item}
+
+
+def done(index: int, item: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    return "response.output_item.done", {"output_index": index, "item": item}
+
+
+def delta(kind: str, index: int, text: str) -> tuple[str, dict[str, Any]]:
+    return f"response.{kind}.delta", {"output_index": index, "delta": text, "obfuscation": "xyz"}
+
+
+MESSAGE = {"type": "message", "id": "msg_1", "role": "assistant", "content": []}
+REFUSED = {**MESSAGE, "content": [{"type": "refusal", "refusal": "No"}]}
+SAID = {**MESSAGE, "content": [{"type": "output_text", "text": "Hello", "annotations": []}]}
+THOUGHT = {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "Hm"}], "encrypted_content": "gAA="}
+CALL = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "f", "arguments": ""}
+CALLED = {**CALL, "arguments": '{"a":1}'}
+PATCH = {"type": "custom_tool_call", "id": "ctc_1", "call_id": "call_2", "name": "patch", "input": 'a "b"\n'}
+SEARCH = {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search", "query": "q"}}
+SITE = {"type": "url_citation", "url": "https://a.example", "title": "A", "start_index": 1, "end_index": 3}
+STOP = Finished("stop", USAGE, "completed")
+CALLS = Finished("tool_calls", USAGE, "completed")
+BLOCK = ReasoningBlock(0, "Hm", "openai:rs_1:gAA=")
+
+GRAMMAR: dict[str, tuple[bytes, list[StreamEvent]]] = {
+    "text": (
+        stream(added(0, MESSAGE), delta("output_text", 0, "Hel"), delta("output_text", 0, "lo"), done(0, SAID)),
+        [STARTED, TextDelta("Hel"), TextDelta("lo"), STOP],
+    ),
+    "refusal": (
+        stream(added(0, MESSAGE), delta("refusal", 0, "No"), done(0, REFUSED)),
+        [STARTED, TextDelta("No"), STOP],
+    ),
+    "only the finished items": (
+        stream(done(0, THOUGHT), done(1, SAID), done(2, CALLED), done(3, PATCH)),
+        [
+            STARTED, ReasoningDelta("Hm"), BLOCK, TextDelta("Hello"), ToolCallStarted(0, "call_1", "f"),
+            ToolCallDelta(0, '{"a":1}'), ToolCallStarted(1, "call_2", "patch"), ToolCallDelta(1, '{"input":"a \\"b\\"\\n'),
+            ToolCallDelta(1, '"}'), CALLS,
+        ],
+    ),
+    "only the end": (
+        stream(output=[THOUGHT, SAID]),
+        [STARTED, ReasoningDelta("Hm"), BLOCK, TextDelta("Hello"), STOP],
+    ),
+    "summary": (
+        stream(added(0, {**THOUGHT, "summary": []}), delta("reasoning_summary_text", 0, "H"),
+               delta("reasoning_text", 0, "ignored"), delta("reasoning_summary_text", 0, "m"), done(0, THOUGHT)),
+        [STARTED, ReasoningDelta("H"), ReasoningDelta("m"), BLOCK, STOP],
+    ),
+    "call": (
+        stream(added(0, CALL), delta("function_call_arguments", 0, '{"a"'), delta("function_call_arguments", 0, ":1}"),
+               done(0, CALLED)),
+        [STARTED, ToolCallStarted(0, "call_1", "f"), ToolCallDelta(0, '{"a"'), ToolCallDelta(0, ":1}"), CALLS],
+    ),
+    "call without arguments": (
+        stream(added(0, CALL), done(0, CALL)),
+        [STARTED, ToolCallStarted(0, "call_1", "f"), ToolCallDelta(0, "{}"), CALLS],
+    ),
+    "custom call": (
+        stream(added(0, {**PATCH, "input": ""}), delta("custom_tool_call_input", 0, 'a "'),
+               delta("custom_tool_call_input", 0, 'b"\n'), done(0, PATCH)),
+        [STARTED, ToolCallStarted(0, "call_2", "patch"), ToolCallDelta(0, '{"input":"a \\"'), ToolCallDelta(0, 'b\\"\\n'),
+         ToolCallDelta(0, '"}'), CALLS],
+    ),
+    "search": (
+        stream(added(0, {**SEARCH, "action": None}), ("response.web_search_call.searching", {"output_index": 0}),
+               done(0, SEARCH), added(1, MESSAGE), delta("output_text", 1, "Found"),
+               ("response.output_text.annotation.added", {"output_index": 1, "annotation": SITE}), done(1, SAID)),
+        [STARTED, ToolCallStarted(0, "ws_1", "web_search", "server"), ToolCallDelta(0, '{"type":"search","query":"q"}'),
+         TextDelta("Found"), Cited("https://a.example", "A", 1, 3), STOP],
+    ),
+    "second message": (
+        stream(done(0, SAID), done(1, {**SAID, "content": [{"type": "output_text", "text": "!!!", "annotations": [SITE]}]})),
+        [STARTED, TextDelta("Hello"), TextDelta("!!!"), Cited("https://a.example", "A", 6, 8), STOP],
+    ),
+    "too long": (
+        stream(done(0, SAID), end="incomplete", incomplete_details={"reason": "max_output_tokens"}),
+        [STARTED, TextDelta("Hello"), Finished("length", USAGE, "max_output_tokens")],
+    ),
+    "filtered": (
+        stream(done(0, SAID), end="incomplete", incomplete_details={"reason": "content_filter"}),
+        [STARTED, TextDelta("Hello"), Finished("content_filter", USAGE, "content_filter")],
+    ),
+    "halves": (
+        stream(delta("output_text", 0, "a\ud83d"), delta("output_text", 0, "\ude00b"), delta("output_text", 0, "c\ud83d")),
+        [STARTED, TextDelta("a"), TextDelta("\U0001f600b"), TextDelta("c"), TextDelta("\ufffd"), STOP],
+    ),
+    "without its last empty line": (
+        stream(done(0, SAID))[:-2],
+        [STARTED, TextDelta("Hello"), STOP],
+    ),
+    "named by the frame alone": (
+        stream(done(0, SAID), end="") + b'event: response.completed\ndata: {"response":{"status":"completed"}}\n\n',
+        [STARTED, TextDelta("Hello"), Finished("stop", None, "completed")],
+    ),
+    "done": (
+        stream(done(0, SAID), end="") + b"data: [DONE]\n\n",
+        [STARTED, TextDelta("Hello"), Finished("stop", None, "completed")],
+    ),
+    "document": (
+        json.dumps({"id": "resp_1", "model": "m", "status": "completed", "output": [THOUGHT, SAID], "usage": USED}).encode(),
+        [STARTED, ReasoningDelta("Hm"), BLOCK, TextDelta("Hello"), STOP],
+    ),
+    "odd types": (
+        stream(("response.output_text.delta", {"output_index": "0", "delta": "Hi", "sequence_number": None, "logprobs": {}}),
+               done(0, {**SAID, "id": 5, "content": [{"type": "output_text", "text": "Hi", "annotations": {}}]}), usage=[]),
+        [STARTED, TextDelta("Hi"), Finished("stop", None, "completed")],
+    ),
+}  # fmt: skip
+
+
+def decoded(reads: list[bytes], *, verbatim: bool = False) -> list[StreamEvent]:
+    decoder = Responses().decoder(verbatim=verbatim)
+    events = [event for read in reads for event in decoder.feed(read)]
+    events += decoder.close()
+    return [event for event in events if not isinstance(event, Working)]
+
+
+@pytest.mark.parametrize("name", GRAMMAR)
+def test_a_stream_means_the_same_however_it_is_cut(name: str) -> None:
+    body, meant = GRAMMAR[name]
+    assert decoded([body]) == meant
+    assert decoded(cuts.bytewise(body)) == meant
+    for reads in cuts.single(body, 7):
+        assert decoded(reads) == meant
+    assert decoded([body.replace(b"\n", b"\r\n")]) == meant
+
+
+@pytest.mark.parametrize("name", [name for name in GRAMMAR if name not in ("document", "done")])
+def test_frames_are_passed_on_whatever_they_mean(name: str) -> None:
+    body, meant = GRAMMAR[name]
+    for reads in ([body], cuts.bytewise(body)):
+        events = decoded(reads, verbatim=True)
+        assert b"".join(event.data for event in events if isinstance(event, Verbatim)) == body.rstrip(b"\n") + b"\n\n"
+        assert [event for event in events if not isinstance(event, Verbatim)] == meant
+
+
+FAILURES: list[tuple[bytes, UpstreamErrorKind, str]] = [
+    (stream(end="failed", error={"code": "rate_limit_exceeded", "message": "Slow down"}), "rate_limited", "Slow down"),
+    (stream(end="failed", error={"code": "server_error", "message": "Oops"}), "server_error", "Oops"),
+    (stream(end="failed", error={"code": "context_length_exceeded", "message": "Too long"}), "context_length", "Too long"),
+    (stream(end="failed"), "stream_error", "The upstream's answer failed"),
+    (stream(end="cancelled"), "stream_error", "The upstream's answer failed"),
+    (stream(end="") + frame("error", code="rate_limit_exceeded", message="Slow down", param=None), "rate_limited", "Slow down"),
+    (stream(end="") + frame("error", error={"type": "server_error", "code": "server_error", "message": "Oops"}),
+     "server_error", "Oops"),
+    (b'data: {"error": {"message": "Oops", "type": "server_error"}}\n\n', "server_error", "Oops"),
+    (stream(end=""), "truncated", ""),
+    (stream(done(0, SAID), end=""), "truncated", ""),
+    (stream(end="") + b"data: [DONE]\n\n", "truncated", ""),
+    (b'{"status": "failed", "error": {"code": "server_error", "message": "Oops"}}', "server_error", "Oops"),
+    (b'{"status": "queued"}', "garbled", ""),
+    (b"[]", "garbled", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "kind", "message"), FAILURES)
+def test_what_fails_says_why_and_never_looks_complete(body: bytes, kind: UpstreamErrorKind, message: str) -> None:
+    for reads in ([body], cuts.bytewise(body)):
+        with pytest.raises(UpstreamError) as failure:
+            decoded(reads)
+        assert failure.value.kind == kind
+        assert message in failure.value.message
+
+
+def test_an_error_behind_content_comes_after_it() -> None:
+    decoder = Responses().decoder()
+    events = decoder.feed(stream(done(0, SAID), end="failed"))
+    assert TextDelta("Hello") in events
+    with pytest.raises(UpstreamError):
+        decoder.close()
+
+
+def test_what_is_no_event_is_skipped_and_counted_unless_strict() -> None:
+    body = b"data: hello\n\n" + GRAMMAR["text"][0]
+    decoder = Responses().decoder()
+    assert decoder.feed(body)[0] == STARTED
+    assert decoder.skipped == 1
+    with pytest.raises(UpstreamGarbled):
+        Responses(strict=True).decoder().feed(body)
+
+
+def test_a_call_whose_id_is_taken_gets_another_one() -> None:
+    decoder = Responses().decoder()
+    decoder.distinguish(frozenset({"call_1"}))
+    [call] = [event for event in decoder.feed(GRAMMAR["call"][0]) if isinstance(event, ToolCallStarted)]
+    assert call.id == ""
