@@ -237,3 +237,14 @@ async def test_the_description_has_what_is_served() -> None:
         assert "/v1/chat/completions" in paths
         assert "/v1/chat/stream" not in paths
         assert "/admin/keys/{id}/rotate" in paths
+
+
+@pytest.mark.parametrize(("path", "route"), [
+    ("/v1/models/chat:generateContent", "/v1/models/*:generateContent"),
+    ("/v1beta/models/a/b:countTokens", "/v1beta/models/*:countTokens"),
+])  # fmt: skip
+async def test_a_pattern_with_more_text_goes_before_one_with_less(path: str, route: str) -> None:
+    async with served() as api:
+        request = await api.ask("POST", path, {"contents": [{"parts": [{"text": "hi"}]}]})
+        assert request.status == 200
+        assert api.log[-1]["route"] == route

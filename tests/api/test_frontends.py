@@ -36,19 +36,19 @@ class Pathed(Frontend):
 
     name: ClassVar[str] = "pathed"
     numbered: ClassVar[bool] = True
-    claims: ClassVar[tuple[str, ...]] = ("/v1beta/",)
+    claims: ClassVar[tuple[str, ...]] = ("/v9beta/",)
     credential_headers: ClassVar[tuple[str, ...]] = ("x-goog-api-key",)
     credential_parameters: ClassVar[tuple[str, ...]] = ("key",)
     response_headers: ClassVar[tuple[str, ...]] = ("x-pathed",)
     id_headers: ClassVar[tuple[str, ...]] = ("x-pathed-id",)
 
     def routes(self) -> Sequence[Route]:
-        model = "/v1beta/models/{model}"
+        model = "/v9beta/models/{model}"
         return (
             CallRoute(path=f"{model}:generateContent", parse=lambda body, head: self.chat(body, head, stream=False)),
             CallRoute(path=f"{model}:streamGenerateContent", parse=lambda body, head: self.chat(body, head, stream=True)),
-            Endpoint(path="/v1beta/models", answer=self.models),
-            Endpoint(path="/v1beta/echo/{a}/of/{+rest}", methods=("GET", "POST"), answer=self.echo),
+            Endpoint(path="/v9beta/models", answer=self.models),
+            Endpoint(path="/v9beta/echo/{a}/of/{+rest}", methods=("GET", "POST"), answer=self.echo),
         )
 
     def chat(self, body: bytes, head: RequestHead, *, stream: bool) -> ChatRequest:
@@ -101,19 +101,19 @@ ASK = {"text": "tokens=2 gap_us=0"}
 async def test_model_and_streaming_may_be_in_the_path(model: str, stream: bool) -> None:
     async with served(CONFIG, Pathed()) as api:
         how = "streamGenerateContent" if stream else "generateContent"
-        request = await api.ask("POST", f"/v1beta/models/{model}:{how}?alt=sse", ASK)
+        request = await api.ask("POST", f"/v9beta/models/{model}:{how}?alt=sse", ASK)
         assert request.status == 200, request.answer
         assert request.content_type.startswith("application/x-ndjson" if stream else "application/json")
         line = api.log[-1]
-        assert (line["route"], line["frontend"]) == (f"/v1beta/models/*:{how}", "pathed")
+        assert (line["route"], line["frontend"]) == (f"/v9beta/models/*:{how}", "pathed")
         assert line["alias"] == model.replace("%2F", "/")
         assert b'frontend="pathed"' in api.runtime.exposition()
 
 
 async def test_what_a_caller_writes_into_a_path_is_not_logged() -> None:
     async with served(CONFIG, Pathed()) as api:
-        assert (await api.ask("POST", "/v1beta/models/canary-1:generateContent", ASK)).status == 404
-        assert (await api.ask("GET", "/v1beta/echo/canary-2/of/canary-3/canary-4?q=canary-5")).status == 202
+        assert (await api.ask("POST", "/v9beta/models/canary-1:generateContent", ASK)).status == 404
+        assert (await api.ask("GET", "/v9beta/echo/canary-2/of/canary-3/canary-4?q=canary-5")).status == 202
         assert "canary" not in json.dumps(api.log)
 
 
@@ -124,7 +124,7 @@ async def test_what_a_caller_writes_into_a_path_is_not_logged() -> None:
 ])  # fmt: skip
 async def test_a_key_may_come_under_the_dialects_own_names(headers: dict[str, str], query: str, status: int) -> None:
     async with served(CONFIG, Pathed()) as api:
-        for method, path, body in (("POST", "/v1beta/models/chat:generateContent", ASK), ("GET", "/v1beta/models", None)):
+        for method, path, body in (("POST", "/v9beta/models/chat:generateContent", ASK), ("GET", "/v9beta/models", None)):
             request = await api.ask(method, path + query, body, headers=headers, key="")
             assert request.status == status
             assert KEY not in json.dumps(api.log)
@@ -140,13 +140,13 @@ async def test_a_key_in_the_query_is_none_for_another_dialect() -> None:
 
 async def test_errors_ids_and_readable_headers_are_the_dialects() -> None:
     async with served(CONFIG, Pathed()) as api:
-        request = await api.ask("POST", "/v1beta/models/chat:generateContent", {})
+        request = await api.ask("POST", "/v9beta/models/chat:generateContent", {})
         assert (request.status, request.json["pathed"]) == (499, "invalid_request")
         assert request.told["x-pathed-id"] == request.told["x-request-id"] == request.json["id"]
-        request = await api.ask("GET", "/v1beta/nowhere")
+        request = await api.ask("GET", "/v9beta/nowhere")
         assert (request.status, request.json["pathed"]) == (404, "not_found")
         assert "x-pathed-id" not in (await api.ask("GET", "/v1/models")).told
-        request = await api.ask("GET", "/v1beta/models", headers={"origin": "https://shop.example.com"})
+        request = await api.ask("GET", "/v9beta/models", headers={"origin": "https://shop.example.com"})
         assert {"x-pathed", "x-pathed-id"} <= {*request.told["access-control-expose-headers"].split(", ")}
 
 
@@ -159,8 +159,8 @@ async def test_limits_are_told_under_the_dialects_own_names() -> None:
     async with served(limited, Renaming()) as api:
         for how, status in (("generateContent", 200), ("streamGenerateContent", 200), ("generateContent", 429)):
             if status == 429:
-                await api.ask("POST", "/v1beta/models/chat:generateContent", ASK)
-            request = await api.ask("POST", f"/v1beta/models/chat:{how}", ASK)
+                await api.ask("POST", "/v9beta/models/chat:generateContent", ASK)
+            request = await api.ask("POST", f"/v9beta/models/chat:{how}", ASK)
             assert (request.status, request.told["x-pathed-limit-requests"]) == (status, "3")
             assert not [name for name in request.told if name.startswith("x-ratelimit")]
             assert api.log[-1]["status"] == status
@@ -171,11 +171,11 @@ async def test_limits_are_told_under_the_dialects_own_names() -> None:
 
 async def test_an_endpoint_has_its_parameters_query_and_body() -> None:
     async with served(CONFIG, Pathed()) as api:
-        request = await api.ask("POST", "/v1beta/echo/x%20y/of/b/c/?q=1", {"z": 1})
+        request = await api.ask("POST", "/v9beta/echo/x%20y/of/b/c/?q=1", {"z": 1})
         assert (request.status, request.json) == (202, [{"a": "x y", "rest": "b/c"}, {"q": "1"}, {"z": 1}])
-        assert (await api.ask("POST", "/v1beta/echo/x/of/b", b"[")).status == 499
-        assert (await api.ask("POST", "/v1beta/echo/x/of/b", b"{}", headers={"content-type": "text/plain"})).status == 415
-        assert (await api.ask("GET", "/v1beta/echo/x/y/of/b")).status == 404
+        assert (await api.ask("POST", "/v9beta/echo/x/of/b", b"[")).status == 499
+        assert (await api.ask("POST", "/v9beta/echo/x/of/b", b"{}", headers={"content-type": "text/plain"})).status == 415
+        assert (await api.ask("GET", "/v9beta/echo/x/y/of/b")).status == 404
 
 
 async def test_a_marker_tells_two_dialects_apart_at_one_path() -> None:
@@ -195,7 +195,7 @@ async def test_an_endpoint_that_fails_is_a_fault_of_ours() -> None:
             raise ZeroDivisionError
 
     async with served(CONFIG, Failing()) as api:
-        request = await api.ask("GET", "/v1beta/models")
+        request = await api.ask("GET", "/v9beta/models")
         assert (request.status, request.json["pathed"]) == (500, "internal_error")
         assert [line["event"] for line in api.log] == ["crash", "request"]
 

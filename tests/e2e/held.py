@@ -204,3 +204,53 @@ def of_ollama(status: int, body: bytes) -> Held:
             counted = "eval_count" in line
             held.usage = (line["prompt_eval_count"], line["eval_count"], 0) if counted else None
     return held
+
+
+def of_gemini_events(status: int, body: bytes) -> Held:
+    """Of Gemini's server-sent events."""
+    if status != 200:
+        return of_gemini(status, body)
+    frames = body.split(b"\r\n\r\n")
+    assert frames.pop() == b""
+    assert all(frame.startswith(b"data: ") and b"\n" not in frame for frame in frames)
+    return of_gemini_chunks([json.loads(frame[6:]) for frame in frames])
+
+
+def of_gemini_list(status: int, body: bytes) -> Held:
+    """Of Gemini's stream without `alt=sse`."""
+    return of_gemini_chunks(json.loads(body)) if status == 200 else of_gemini(status, body)
+
+
+def of_gemini(status: int, body: bytes) -> Held:
+    """Of Gemini's whole answer."""
+    value = json.loads(body)
+    if status == 200:
+        return of_gemini_chunks([value])
+    return Held(status, error=value["error"]["details"][0]["reason"])
+
+
+def of_gemini_chunks(chunks: Sequence[dict[str, Any]]) -> Held:
+    held = Held()
+    for at, value in enumerate(chunks):
+        last = at == len(chunks) - 1
+        if "error" in value:
+            assert last
+            held.error = value["error"]["details"][0]["reason"]
+            continue
+        [candidate] = value["candidates"]
+        assert ("finishReason" in candidate) is last or "error" in chunks[-1]
+        for part in candidate["content"]["parts"]:
+            if call := part.get("functionCall"):
+                held.calls.append(Call(call["name"], json.dumps(call["args"]), call["id"]))
+            elif part.get("thought"):
+                held.reasoning += part["text"]
+            else:
+                held.text += part["text"]
+        if last:
+            reason = candidate["finishReason"]
+            held.finish = {"STOP": "stop", "MAX_TOKENS": "length"}.get(reason, "content_filter")
+            held.finish = "tool_calls" if held.calls and reason == "STOP" else held.finish
+            if usage := value.get("usageMetadata"):
+                output = usage["candidatesTokenCount"] + usage.get("thoughtsTokenCount", 0)
+                held.usage = usage["promptTokenCount"], output, usage.get("cachedContentTokenCount", 0)
+    return held

@@ -1,6 +1,7 @@
 """The table of routes: which path leads where, of the gateway's own routes and of those that its frontends bring. Pure.
 
-A path without parameters is one look into a dict. Others are tried pattern by pattern, in the order in which they were added.
+A path without parameters is one look into a dict. Others are tried pattern by pattern: those with more text of their own first,
+so that "/models/{+model}:embed" is looked at before "/models/{+model}".
 """
 
 import re
@@ -74,7 +75,7 @@ class Table:
     def __init__(self, own: Iterable[OwnRoute], frontends: Iterable[Frontend], bind: Bind) -> None:
         self.by_name: dict[str, Place] = {}
         self._by_shape: dict[str, Place] = {}
-        self._patterns: dict[str, tuple[re.Pattern[str], Place]] = {}
+        self._patterns: dict[str, tuple[re.Pattern[str], Place, str]] = {}
         for route in own:
             place = self._place(route.path, route.path)
             place.quiet |= route.quiet
@@ -83,6 +84,7 @@ class Table:
             for offered in frontend.routes():
                 for path in (offered.path, *offered.also):
                     self._add(frontend, offered, path, bind)
+        self._patterns = dict(sorted(self._patterns.items(), key=lambda item: -len(shape_of(item[1][2]))))
 
     def find(self, path: str) -> tuple[Place | None, Sequence[str]]:
         """The place that a request's path leads to, and the values of its parameters."""
@@ -90,7 +92,7 @@ class Table:
         if place is not None:
             return place, ()
         path = path.rstrip("/")
-        for pattern, place in self._patterns.values():
+        for pattern, place, _ in self._patterns.values():
             if match := pattern.fullmatch(path):
                 return place, [unquote(value) for value in match.groups()]
         return None, ()
@@ -114,7 +116,7 @@ class Table:
         place = self._by_shape.setdefault(shape_of(path), Place(shape_of(label)))
         if "{" in path:
             pattern = _pattern(path)
-            self._patterns[pattern.pattern] = (pattern, place)
+            self._patterns[pattern.pattern] = (pattern, place, path)
         else:
             self.by_name[path] = self.by_name[f"{path}/"] = place
         return place

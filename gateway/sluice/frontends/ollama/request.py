@@ -21,6 +21,7 @@ import msgspec
 from sluice.frontends import RequestHead
 from sluice.frontends.checks import explained, refused, whole_number
 from sluice.frontends.ollama.errors import Loaded
+from sluice.frontends.open_calls import OpenCalls
 from sluice.model.chat import ChatRequest, Image, Message, Part, Reasoning, Role, Sampling, Text, Thought, Tool, ToolCall
 from sluice.model.rules import Effort
 from sluice.wire.dataurl import inline_data, plain_base64
@@ -252,7 +253,7 @@ _ROLES: Mapping[str, Role] = {
 
 def _messages(messages: Sequence[_Message]) -> list[Message]:
     found: list[Message] = []
-    waiting: list[ToolCall] = []  # calls without a result
+    waiting = OpenCalls()
     for index, message in enumerate(messages):
         at = f"messages[{index}]"
         role = _ROLES.get(message.role.lower())
@@ -262,12 +263,14 @@ def _messages(messages: Sequence[_Message]) -> list[Message]:
         images = _images(message.images or (), f"{at}.images")
         parts: tuple[Part, ...] = (Text(text), *images) if text or not images else images
         if role == "tool":
-            found.append(Message(role, parts, tool_call_id=_answered(message, waiting)))
+            found.append(
+                Message(role, parts, tool_call_id=waiting.answered(message.tool_call_id, message.tool_name or message.name))
+            )
             continue
         calls = tuple([_call(call, f"{at}.tool_calls[{number}]", index, number) for number, call in enumerate(_calls(message))])
         thoughts = (Thought(message.thinking),) if message.thinking and role == "assistant" else ()
         if calls:
-            waiting = [*calls]
+            waiting.begin(calls)
             parts = parts if text or images else ()
         found.append(Message(role, parts, calls, thoughts=thoughts))
     return found
@@ -285,18 +288,6 @@ def _call(call: _ToolCall, at: str, index: int, number: int) -> ToolCall:
     given = function.arguments
     arguments = given if isinstance(given, str) else msgspec.json.encode(given or {}).decode()
     return ToolCall(call.id or f"call_{index}_{number}", function.name, arguments or "{}")
-
-
-def _answered(message: _Message, waiting: list[ToolCall]) -> str:
-    """The id of the call that a tool's message is the result of."""
-    name = message.tool_name or message.name
-    given = message.tool_call_id
-    found = [call for call in waiting if call.id == given] if given else []
-    found = found or [call for call in waiting if call.name == name] or ([] if name or given else waiting[:1])
-    if not found:
-        return given or name or "call"
-    waiting.remove(found[0])
-    return found[0].id
 
 
 _KINDS = (("iVBORw0KGgo", "png"), ("/9j/", "jpeg"), ("R0lGOD", "gif"), ("UklGR", "webp"), ("Qk", "bmp"))

@@ -1,0 +1,49 @@
+"""Errors as Google's APIs have them: a code, a message, a status, and details that clients act upon.
+
+`RetryInfo` says when the same request may be answered, `BadRequest` which fields are wrong; `ErrorInfo.reason` is the stable
+code of ours. Google knows no 502: what an upstream failed at is UNAVAILABLE, what the gateway's own account is to blame for
+INTERNAL.
+
+Standard: https://cloud.google.com/apis/design/errors and https://ai.google.dev/gemini-api/docs/troubleshooting
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sluice.errors import BadRequest, GatewayError, UpstreamError, wait_of
+from sluice.frontends.statuses import status_of
+
+STATUSES: Mapping[int, str] = {
+    400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 405: "UNIMPLEMENTED",
+    408: "DEADLINE_EXCEEDED", 409: "ABORTED", 410: "NOT_FOUND", 413: "INVALID_ARGUMENT", 415: "INVALID_ARGUMENT",
+    429: "RESOURCE_EXHAUSTED", 500: "INTERNAL", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED",
+}  # fmt: skip
+"""https://cloud.google.com/apis/design/errors#handling_errors"""
+_OURS = ("bad_credentials", "not_found")
+_RPC = "type.googleapis.com/google.rpc."
+
+
+def google_status(error: GatewayError) -> int:
+    """The HTTP status."""
+    status = status_of(error)
+    if status != 502:
+        return status
+    return 500 if isinstance(error, UpstreamError) and error.kind in _OURS else 503
+
+
+def error_object(error: GatewayError) -> dict[str, Any]:
+    """Before a stream and in it."""
+    code = google_status(error)
+    told = {"code": code, "message": error.message, "status": STATUSES.get(code, "UNKNOWN"), "details": _details(error)}
+    return {"error": told}
+
+
+def _details(error: GatewayError) -> list[dict[str, Any]]:
+    details: list[dict[str, Any]] = [{"@type": f"{_RPC}ErrorInfo", "reason": error.code, "domain": "sluice"}]
+    if isinstance(error, BadRequest):
+        wrong = [{"field": detail["field"], "description": detail["reason"]} for detail in error.details]
+        details.append({"@type": f"{_RPC}BadRequest", "fieldViolations": wrong})
+    wait = wait_of(error)
+    if wait is not None:
+        details.append({"@type": f"{_RPC}RetryInfo", "retryDelay": f"{wait:.3f}s"})
+    return details

@@ -1,0 +1,50 @@
+"""`GET /v1beta/models` and `/v1beta/models/{model}`: the aliases that the caller may use, as Google lists models.
+
+Standard: https://ai.google.dev/api/models
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from sluice.errors import BadRequest, ModelNotFound
+from sluice.frontends import Inquiry, Reply
+
+PAGE = 50
+MOST = 1000
+METHODS = ("generateContent", "streamGenerateContent", "countTokens", "embedContent", "batchEmbedContents")
+Answering = Callable[[Inquiry], Awaitable[Reply]]
+_json = msgspec.json.Encoder().encode
+
+
+async def models(inquiry: Inquiry) -> Reply:
+    """Raises BadRequest for a page that is none."""
+    query = inquiry.head.query
+    size = min(MOST, _number(query, "pageSize", "page_size") or PAGE)
+    start = _number(query, "pageToken", "page_token")
+    names = inquiry.models
+    told: dict[str, Any] = {"models": [_model(name) for name in names[start : start + size]]}
+    if start + size < len(names):
+        told["nextPageToken"] = str(start + size)
+    return Reply(_json(told))
+
+
+async def model(inquiry: Inquiry) -> Reply:
+    """Raises ModelNotFound."""
+    name = inquiry.head.parameters["model"]
+    if name not in inquiry.models:
+        raise ModelNotFound("There is no such model, or this key may not use it", param="model")
+    return Reply(_json(_model(name)))
+
+
+def _number(query: Any, *names: str) -> int:
+    given = next((query[name] for name in names if query.get(name)), "0")
+    if not (given.isascii() and given.isdigit() and len(given) < 10):
+        raise BadRequest(f"{names[0]}: must be a number that this list has told", param=names[0])
+    return int(given)
+
+
+def _model(name: str) -> dict[str, Any]:
+    told = {"name": f"models/{name}", "baseModelId": name, "version": "001", "displayName": name}
+    return {**told, "description": "An alias of this gateway", "supportedGenerationMethods": METHODS}

@@ -1,0 +1,158 @@
+"""What is no chat: counts of tokens, and embeddings.
+
+Tokens are counted about, as limits count them. Embeddings are asked for as OpenAI's of those upstreams that carry them, and
+told as Google's; `taskType` and `title` are left out, and only texts can be embedded.
+
+Standard: https://ai.google.dev/api/tokens and https://ai.google.dev/api/embeddings
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from sluice.errors import GatewayError, UpstreamGarbled
+from sluice.frontends import Encoder, RequestHead
+from sluice.frontends.checks import refused, whole_number
+from sluice.frontends.gemini.errors import error_object
+from sluice.frontends.gemini.parts import Turn
+from sluice.frontends.gemini.request import chat_of, proto, typed
+from sluice.model.chat import text_size
+from sluice.model.events import Started, StreamEvent, Verbatim
+from sluice.model.operations import OperationRequest
+from sluice.wire.jsontext import parse_object
+
+ONE = "one"
+"""The `profile` of a request for one vector."""
+MOST = 100
+"""Requests of one batch: Google's own bound."""
+_json = msgspec.json.Encoder().encode
+
+
+def count(body: bytes, head: RequestHead) -> OperationRequest:
+    """Nothing is generated: limits of tokens are not touched. Raises BadRequest."""
+    wire = parse_object(body)
+    inner = wire.get("generateContentRequest", wire.get("generate_content_request"))
+    model = head.parameters["model"]
+    chat = chat_of(inner if isinstance(inner, dict) else wire, model, stream=False)
+    tools = sum([len(_json(tool.parameters or {})) + text_size(tool.description) for tool in chat.tools])
+    tokens = max(1, chat.estimated_tokens() + tools // 4)
+    told = {"totalTokens": tokens, "promptTokensDetails": [{"modality": "TEXT", "tokenCount": tokens}]}
+    return OperationRequest(
+        "gemini",
+        model,
+        (),
+        stream=False,
+        wire=wire,
+        operation="count_tokens",
+        tokens=0,
+        longest=tokens,
+        otherwise=_json(told),
+    )
+
+
+class _Embed(msgspec.Struct):
+    content: Turn
+    outputDimensionality: float | None = None
+
+
+class _Batch(msgspec.Struct):
+    requests: list[_Embed]
+
+
+def embed(body: bytes, head: RequestHead) -> OperationRequest:
+    return _request([typed(proto(parse_object(body)), _Embed)], head.parameters["model"], ONE)
+
+
+def embed_all(body: bytes, head: RequestHead) -> OperationRequest:
+    batch: _Batch = typed(proto(parse_object(body)), _Batch)
+    if not 0 < len(batch.requests) <= MOST:
+        raise refused("requests", f"must be from 1 to {MOST}")
+    return _request(batch.requests, head.parameters["model"], "")
+
+
+def _request(asked: Sequence[_Embed], model: str, profile: str) -> OperationRequest:
+    texts = [_text(one.content, f"requests[{index}].content") for index, one in enumerate(asked)]
+    sizes = [text_size(text) // 4 for text in texts]
+    wire: dict[str, Any] = {"model": model, "input": texts}
+    wanted = {one.outputDimensionality for one in asked} - {None}
+    if len(wanted) > 1:
+        raise refused("requests", "must want vectors of one outputDimensionality")
+    if wanted:
+        wire["dimensions"] = whole_number(wanted.pop() or 0, "outputDimensionality")
+    return OperationRequest(
+        "openai",
+        model,
+        (),
+        stream=False,
+        profile=profile,
+        wire=wire,
+        operation="embeddings",
+        tokens=sum(sizes),
+        longest=max(sizes),
+    )
+
+
+def _text(content: Turn, at: str) -> str:
+    parts = content.parts or []
+    if not parts or any(part.text is None for part in parts):
+        raise refused(at, "must have parts, and texts only")
+    return "".join([part.text or "" for part in parts])
+
+
+def encoder(asked: OperationRequest) -> Encoder:
+    return Vectors(one=asked.profile == ONE) if asked.operation == "embeddings" else Passed()
+
+
+class _Item(msgspec.Struct):
+    embedding: msgspec.Raw
+    index: int = 0
+
+
+class _Document(msgspec.Struct):
+    data: list[_Item]
+
+
+_decode = msgspec.json.Decoder(_Document).decode
+
+
+class Passed:
+    """An upstream's own answer, as it came."""
+
+    content_type = "application/json; charset=utf-8"
+
+    def start(self) -> bytes:
+        return b""
+
+    def encode(self, events: Sequence[StreamEvent]) -> bytes:
+        return next((event.data for event in events if isinstance(event, Verbatim) and event.whole), b"")
+
+    def fail(self, error: GatewayError) -> bytes:
+        return _json(error_object(error))
+
+    def resume(self, started: Started) -> None:
+        """Nothing is said before the end, so there is nothing to go on from."""
+
+    def restart(self) -> bytes:
+        return b""
+
+    def heartbeat(self) -> bytes:
+        return b""
+
+
+class Vectors(Passed):
+    """OpenAI's document -> Google's. Vectors are passed on as they are written; `one`: of embedContent."""
+
+    def __init__(self, *, one: bool) -> None:
+        self._one = one
+
+    def encode(self, events: Sequence[StreamEvent]) -> bytes:
+        document = super().encode(events)
+        if not document:
+            return b""
+        try:
+            items = sorted(_decode(document).data, key=lambda item: item.index)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return self.fail(UpstreamGarbled("The upstream's answer has no embeddings"))
+        vectors = [{"values": item.embedding} for item in items]
+        return _json({"embedding": vectors[0]} if self._one else {"embeddings": vectors})
