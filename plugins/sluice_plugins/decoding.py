@@ -93,15 +93,19 @@ class FrameDecoder(Generic[Frame]):
         if self._done:
             return events
         try:
-            for frame in self._framing.feed(data):
-                self._take(frame, events)
-                if self._done:
-                    break
+            self._walk(data, events)
         except UpstreamError as error:
             self._error = error
             if not events:
                 raise
         return events
+
+    def _walk(self, data: bytes, events: list[StreamEvent]) -> None:
+        """Append the events of this read. Raises UpstreamError."""
+        for frame in self._framing.feed(data):
+            self._take(frame, events)
+            if self._done:
+                break
 
     def close(self) -> list[StreamEvent]:
         self._raise()

@@ -9,7 +9,7 @@ calls that share an id within one message are matched by their order.
 import hashlib
 import re
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -62,6 +62,36 @@ def fitted_wire_ids(messages: Sequence[dict[str, Any]], form: ToolIds) -> list[d
             message = {**message, "tool_call_id": ids.result(result)}
         fitted.append(message)
     return fitted
+
+
+def ids_fit(messages: Sequence[Message], form: ToolIds) -> bool:
+    """Whether all ids of tool calls have this form ("": any) and stand for one call each."""
+    ids = [call.id for message in messages for call in message.tool_calls]
+    fits = re.compile(form or r"(?s).+").fullmatch
+    return not ids or (len(set(ids)) == len(ids) and all([fits(id) for id in ids]))
+
+
+def fitted_block_ids(messages: Sequence[dict[str, Any]], form: ToolIds) -> list[dict[str, Any]]:
+    """`fitted_ids` for messages of Anthropic's dialect as they are written."""
+    ids = _Ids(form)
+    fitted = []
+    for message in messages:
+        content = message.get("content")
+        if type(content) is list:
+            fresh = iter(ids.calls([block["id"] for block in content if block.get("type") == "tool_use"]))
+            message = {**message, "content": [_with_id(block, ids, fresh) for block in content]}
+        fitted.append(message)
+    return fitted
+
+
+def _with_id(block: dict[str, Any], ids: "_Ids", fresh: Iterator[str]) -> dict[str, Any]:
+    match block:
+        case {"type": "tool_use"}:
+            return {**block, "id": next(fresh)}
+        case {"type": "tool_result", "tool_use_id": str(id)}:
+            return {**block, "tool_use_id": ids.result(id)}
+        case _:
+            return block
 
 
 class _Ids:

@@ -253,4 +253,86 @@ def of_gemini_chunks(chunks: Sequence[dict[str, Any]]) -> Held:
             if usage := value.get("usageMetadata"):
                 output = usage["candidatesTokenCount"] + usage.get("thoughtsTokenCount", 0)
                 held.usage = usage["promptTokenCount"], output, usage.get("cachedContentTokenCount", 0)
+
+
+# --- Anthropic's messages
+
+STOPS = {
+    "end_turn": "stop", "stop_sequence": "stop", "pause_turn": "stop", "max_tokens": "length",
+    "model_context_window_exceeded": "length", "tool_use": "tool_calls", "refusal": "content_filter",
+}  # fmt: skip
+
+
+def of_messages(status: int, body: bytes) -> Held:
+    """Of Anthropic's stream, read as its SDKs do: frames go by their `event:` lines, deltas by their index. `error` is its
+    type. Tools that the provider ran are not held."""
+    held = Held(status)
+    if status != 200:
+        held.error = json.loads(body)["error"]["type"]
+        return held
+    message: dict[str, Any] = {}
+    blocks: list[dict[str, Any]] = []
+    frames = [frame for frame in body.split(b"\n\n") if frame]
+    for frame in frames:
+        name = frame.partition(b"\n")[0].removeprefix(b"event: ").decode()
+        event = json.loads(data_of(frame))
+        assert event["type"] == name
+        match name:
+            case "message_start":
+                assert not message
+                message = event["message"]
+                assert message["usage"]["input_tokens"] + message["usage"]["output_tokens"] > 0
+            case "content_block_start":
+                assert event["index"] == len(blocks)
+                blocks.append({**event["content_block"], "pieces": ""})
+            case "content_block_delta":
+                take_block_delta(blocks[event["index"]], event["delta"])
+            case "message_delta":
+                message |= event["delta"]
+                said = {name: count for name, count in event["usage"].items() if count is not None}
+                message["usage"] = {**message["usage"], **said}
+            case "error":
+                held.error = event["error"]["type"]
+                assert frame is frames[-1]
+    assert (frames[-1].startswith(b"event: message_stop")) is (held.error is None)
+    take_message(held, {**message, "content": blocks})
+    return held
+
+
+def take_block_delta(block: dict[str, Any], delta: dict[str, Any]) -> None:
+    match delta:
+        case {"type": "text_delta", "text": text}:
+            block["text"] += text
+        case {"type": "thinking_delta", "thinking": text}:
+            block["thinking"] += text
+        case {"type": "input_json_delta", "partial_json": piece}:
+            block["pieces"] += piece
+
+
+def take_message(held: Held, message: dict[str, Any]) -> None:
+    for block in message["content"]:
+        match block["type"]:
+            case "text":
+                held.text += block["text"]
+            case "thinking":
+                held.reasoning += block["thinking"]
+            case "tool_use":
+                given = block["input"]
+                arguments = block.get("pieces") or given.get("INVALID_JSON") or json.dumps(given)
+                held.calls.append(Call(block["name"], arguments, block["id"]))
+    if held.error is None:
+        held.finish = STOPS[message["stop_reason"]]
+        usage = message["usage"]
+        read, written = usage.get("cache_read_input_tokens") or 0, usage.get("cache_creation_input_tokens") or 0
+        held.usage = (usage["input_tokens"] + read + written, usage["output_tokens"], read)
+
+
+def of_message(status: int, body: bytes) -> Held:
+    """Of Anthropic's whole message."""
+    held = Held(status)
+    value = json.loads(body)
+    if status != 200:
+        held.error = value["error"]["type"]
+        return held
+    take_message(held, value)
     return held

@@ -32,6 +32,8 @@ from tests.e2e.held import (
     of_gemini_events,
     of_gemini_list,
     of_lines,
+    of_message,
+    of_messages,
     of_ollama,
     of_response,
     of_response_events,
@@ -64,6 +66,10 @@ OPENAI_CODES = {
     "rate_limited": "rate_limit_exceeded",
     "content_policy": "content_policy_violation",
 }
+ANTHROPIC_TYPES = {
+    "rate_limited": "rate_limit_error", "overloaded": "overloaded_error", "bad_request": "invalid_request_error",
+    "context_length": "invalid_request_error", "content_policy": "invalid_request_error",
+}  # fmt: skip
 HTTP_STATUS = {"bad_request": 400, "context_length": 400, "bad_credentials": 502, "not_found": 502}
 
 pytestmark = [pytest.mark.skipif(not RECORDED, reason=corpus.ABSENT), pytest.mark.timeout(240)]
@@ -88,6 +94,10 @@ class Dialect(msgspec.Struct, frozen=True):
         return self.path.endswith(("completions", "responses"))
 
     @property
+    def anthropic(self) -> bool:
+        return self.path.endswith("messages")
+
+    @property
     def widget(self) -> bool:
         return self.path == "/v1/chat/stream"
 
@@ -104,6 +114,7 @@ class Dialect(msgspec.Struct, frozen=True):
 ASKED = {"messages": [{"role": "user", "content": "?"}]}
 GENERATE = "/v1beta/models/MODEL:{}"
 CONTENTS = {"contents": [{"parts": [{"text": "?"}]}]}
+MESSAGE = {**ASKED, "max_tokens": 1000}
 STREAMED = {**ASKED, "stream": True, "stream_options": {"include_usage": True}}
 DIALECTS = {
     "ndjson": Dialect("/v1/chat/stream", {"message": "?"}, of_lines, accept="application/x-ndjson; profile=full"),
@@ -116,6 +127,9 @@ DIALECTS = {
     "gemini": Dialect(GENERATE.format("streamGenerateContent?alt=sse"), CONTENTS, of_gemini_events, objects=True),
     "gemini-list": Dialect(GENERATE.format("streamGenerateContent"), CONTENTS, of_gemini_list, objects=True),
     "gemini-whole": Dialect(GENERATE.format("generateContent"), CONTENTS, of_gemini, whole=True, objects=True),
+    "anthropic": Dialect("/v1/messages", {**MESSAGE, "stream": True}, of_messages),
+    "anthropic-hidden": Dialect("/v1/messages", {**MESSAGE, "stream": True}, of_messages, "h"),
+    "anthropic-whole": Dialect("/v1/messages", MESSAGE, of_message, whole=True),
     "ollama": Dialect("/api/chat", ASKED, of_ollama, objects=True),
     "ollama-whole": Dialect("/api/chat", {**ASKED, "stream": False}, of_ollama, whole=True, objects=True),
 }
@@ -162,6 +176,8 @@ def is_object(text: str) -> bool:
 
 
 def coded(kind: str, dialect: Dialect) -> str:
+    if dialect.anthropic:
+        return ANTHROPIC_TYPES.get(kind, "api_error")
     return OPENAI_CODES.get(kind, kind) if dialect.openai else kind
 
 
@@ -211,7 +227,7 @@ def ended(recorded: corpus.Recorded, dialect: Dialect, held: Held) -> str:
     expected = recorded.expected
     if recorded.protocol == "gemini":
         reason = "tool_calls" if expected.tool_calls else GEMINI_REASONS[str(expected.finish_reason)]
-        told = held.usage and held.usage[0] + held.usage[1]
+        told = held.usage and held.usage[0] + held.usage[1] if expected.usage or not dialect.anthropic else None
         return unequal((held.finish, told), (reason, expected.usage and expected.usage["total_tokens"]))
     usage = expected.usage and used(expected.usage)
     got = held.usage
@@ -220,6 +236,8 @@ def ended(recorded: corpus.Recorded, dialect: Dialect, held: Held) -> str:
         got = got and got[:2]
     if usage and dialect.google and recorded.vendor == "xai":  # it counts thoughts apart, and so does Google
         usage = usage[0], (recorded.expected.usage or {})["total_tokens"] - usage[0]  # type: ignore[operator]
+    if dialect.anthropic and usage is None:
+        got = None  # about what it was: this dialect has always a usage
     return unequal(held.finish, finish(recorded, held)) or unequal(got, usage)
 
 
@@ -326,6 +344,26 @@ async def test_every_recorded_stream_arrives_as_its_manifest_says(cut: str, name
     wrong = {recorded.file: wrong for recorded, held in compared if (wrong := difference(recorded, dialect, held))}
     report(pytestconfig, f"corpus, {cut}, to {name}: {len(RECORDED) - len(wrong)} / {len(RECORDED)}")
     assert wrong == {}
+
+
+@pytest.mark.parametrize("cut", [*CUTS])
+async def test_recorded_messages_pass_to_their_own_dialect_byte_by_byte(cut: str, pytestconfig: pytest.Config) -> None:
+    numbers = [n for n, one in enumerate(RECORDED) if one.protocol == "anthropic" and one.http_status == 200]
+    body = DIALECTS["anthropic"].body
+    async with (
+        RawServer(replays(CUTS[cut])) as provider,
+        gateway(configuration(provider.url)) as running,
+        aiohttp.ClientSession(running.url, headers={"x-api-key": KEY}, connector=aiohttp.TCPConnector(limit=0)) as client,
+    ):
+        wrong = []
+        for n in numbers:
+            async with client.post("/v1/messages", json={**body, "model": f"f{n}"}) as response:
+                recorded = RECORDED[n].body
+                same = recorded if recorded.endswith(b"\n\n") else recorded.rstrip(b"\n") + b"\n\n"
+                if await response.read() != same:
+                    wrong.append(RECORDED[n].file)
+    report(pytestconfig, f"corpus, {cut}, messages to messages: {len(numbers) - len(wrong)} / {len(numbers)} byte by byte")
+    assert wrong == []
 
 
 def report(config: pytest.Config, line: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from sluice.errors import BadRequest
 from sluice.frontends.openai.request import chat_of
 from sluice.model.chat import ChatRequest, Message, Reasoning
 from sluice.model.rules import LIMITS, ModelRules
@@ -23,7 +24,7 @@ _SAMPLING = {
 _CHAT = {
     "tools": "tools", "tool_choice": "tool_choice", "parallel_tool_calls": "parallel_tool_calls",
     "response_format": "response_format", "reasoning_effort": "reasoning", "reasoning": "reasoning", "thinking": "reasoning",
-    "cache_control": "cache", "user": "user",
+    "cache_control": "cache",
 }  # fmt: skip
 _ABSENT = ChatRequest("", None, ())
 WRITTEN: Mapping[str, Mapping[str, str]] = {
@@ -31,8 +32,14 @@ WRITTEN: Mapping[str, Mapping[str, str]] = {
         "max_tokens": "max_output_tokens", "max_completion_tokens": "max_output_tokens", "reasoning_effort": "reasoning",
         "thinking": "reasoning", "response_format": "text",
     },
+    "anthropic": {
+        "max_completion_tokens": "max_tokens", "stop": "stop_sequences", "reasoning_effort": "thinking",
+        "reasoning": "thinking", "response_format": "output_config",
+    },
 }  # fmt: skip
 """By dialect: the fields of a request that have other names there than in OpenAI's."""
+UNLIKE: Mapping[str, frozenset[str]] = {"anthropic": frozenset({"metadata", "service_tier", "user"})}
+"""By dialect: fields that mean something else there than in OpenAI's, of which rules say nothing."""
 OURS = frozenset({"model", "messages", "stream", "stream_options"})
 """Fields that no rule may set or leave out."""
 _IN_MESSAGES = "messages."
@@ -112,11 +119,14 @@ class Fitting:
         fitted = self._vocabulary(chat, dropped)
         names = WRITTEN.get(chat.dialect, {})
         out: dict[str, Any] | None = dict(wire)
+        unlike = UNLIKE.get(chat.dialect, frozenset())
         for name in {**dict.fromkeys(self._names), **self._rules.default, **self._rules.force}:
-            if out is not None:
+            if out is not None and name not in unlike:
                 out = self._rewritten(out, name, names.get(name, name), chat, fitted)
         if out == wire:
             return fitted
+        if out is None and chat.dialect_only:
+            raise BadRequest(f"{chat.dialect_only} cannot be given to this model, whose rules have the request written anew")
         return msgspec.structs.replace(fitted, wire=out, body=b"")
 
     def _rewritten(

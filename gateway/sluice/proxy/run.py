@@ -66,8 +66,11 @@ class CallRun(msgspec.Struct, eq=False):
     def stream_encoder(self, *, verbatim: bool) -> Encoder:
         """The stream's encoder: kept over failed attempts, for nothing is encoded before one commits."""
         if self.encoder is None or verbatim is not self.verbatim:
+            before = self.encoder
             self.encoder = self.call.frontend.encoder(self.call.chat, self.answer, verbatim=verbatim)
             self.verbatim = verbatim
+            if self.resumes and before is not None and (go_on := getattr(self.encoder, "go_on_from", None)) is not None:
+                go_on(before)
         return self.encoder
 
     def encoder_for(self, *, verbatim: bool) -> Encoder:

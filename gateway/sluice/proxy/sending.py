@@ -98,7 +98,7 @@ class Sender:
             request = await self._beside(write, chat, target.model)
         request.lines = call.lines
         if target.forward and call.forward:
-            request.headers = with_forwarded(request.headers, forwarded(target.forward, call.forward))
+            request.headers = with_forwarded(request.headers, forwarded(target.forward, call.forward, target.dropped))
         if not call.attempts:
             call.series.request_overhead.observe(attempt.started - call.received)
         call.attempts.append(attempt)

@@ -26,6 +26,10 @@ def _backends_own(*, verbatim: bool = False) -> Decoder:
     raise NotImplementedError
 
 
+def _nobody(name: str) -> None:
+    """Is told, and does nothing."""
+
+
 class Target(msgspec.Struct, frozen=True, eq=False):
     """One model of one upstream, ready for requests. `label` is "upstream/model"."""
 
@@ -46,6 +50,7 @@ class Target(msgspec.Struct, frozen=True, eq=False):
     max_before_content: int = 1 << 20  # bytes
     max_answer: int = 64 << 20
     forward: Allowed = {}  # the caller's headers that it gets
+    dropped: Callable[[str], object] = _nobody  # is told the name of a field that it does not get
     shown: str = ""  # its label as callers see it; "": they do not
     attribution: tuple[tuple[str, str], ...] = ()  # headers that name it where it is the first, and has answered
     answered: Value | None = None  # counts the calls whose content came from it, in its place in its alias

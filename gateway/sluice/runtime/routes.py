@@ -1,5 +1,6 @@
 """What a configuration says about aliases and their targets, as calls follow it."""
 
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from urllib.parse import urlsplit
 
@@ -20,7 +21,7 @@ from sluice.routing.strategies import RoutedTier
 from sluice.runtime.state import ProcessState, Standing
 from sluice.telemetry.metrics import TargetSeries, zero_of_target
 from sluice.telemetry.notices import TargetNotices
-from sluice.wire.forwarding import shown_target
+from sluice.wire.forwarding import Allowed, shown_target
 
 
 class Routes:
@@ -103,22 +104,24 @@ class Routes:
             prices=self._prices.prices_of(spec.upstream, spec.model),
             max_before_content=int(upstream.max_before_content),
             max_answer=int(upstream.max_answer),
-            forward={header.lower(): allowed for header, allowed in upstream.forward.items()},
+            forward=forward_of(upstream, backend),
             shown=shown,
             attribution=(("x-sluice-attempts", "1"), *((("x-sluice-target", shown),) if shown else ())),
             passes_on=backend.dialect or None,
-            fit=self._fitting(rules, label, spec) if rules is not NO_RULES else None,
+            fit=Fitting(rules, self._dropping(label, spec)) if rules is not NO_RULES else None,
+            dropped=self._dropping(label, spec),
             whole=backend if isinstance(backend, AnswersWhole) and not (backend.always_stream or by_ttft) else None,
         )
 
-    def _fitting(self, rules: ModelRules, label: str, spec: TargetConfig) -> Fitting:
+    def _dropping(self, label: str, spec: TargetConfig) -> Callable[[str], None]:
+        """Counts fields of requests that a target does not get."""
         metrics, log = self._metrics, self._state.log
 
         def dropped(name: str) -> None:
             metrics.child("dropped_fields", spec.upstream, spec.model, name).inc()
             log.debug("dropped_field", target=label, field=name)
 
-        return Fitting(rules, dropped)
+        return dropped
 
     def _standing(self, spec: TargetConfig, upstream: Upstream, backend: Backend) -> Standing:
         """What is known of a target: what one alias learns of a model of an upstream, all aliases know."""
@@ -141,6 +144,13 @@ class Routes:
         zero_of_target(state.metrics, *name)
         self.standings[name] = standing
         return standing
+
+
+def forward_of(upstream: Upstream, backend: Backend) -> Allowed:
+    """The callers' headers that an upstream gets: those of its dialect, where its backend names some (`forwards`), and those of
+    its option `forward`."""
+    of_dialect: Allowed = getattr(backend, "forwards", {})
+    return {**of_dialect, **{header.lower(): allowed for header, allowed in upstream.forward.items()}}
 
 
 def _rules(spec: TargetConfig, upstream: Upstream, backend: Backend) -> ModelRules:

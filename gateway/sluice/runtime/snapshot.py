@@ -29,7 +29,7 @@ from sluice.routing.health import Health
 from sluice.routing.probes import watch
 from sluice.runtime.detached import Detached
 from sluice.runtime.restart import effective
-from sluice.runtime.routes import Routes
+from sluice.runtime.routes import Routes, forward_of
 from sluice.runtime.state import ProcessState
 from sluice.telemetry.notices import look_at_alias
 from sluice.usage.opening import reopen
@@ -88,7 +88,7 @@ class Snapshot:
         self.detached = Detached(state.records)
         self.outlives = self.detached.outlives
         self.frontends = loaded.frontends
-        forwarded = (name.lower() for upstream in config.upstreams.values() for name in upstream.forward)
+        forwarded = (name for key, upstream in config.upstreams.items() for name in forward_of(upstream, loaded.backends[key]))
         self.forwardable = frozenset(forwarded).difference(credential_names(loaded.frontends.values()))
         self._admin_digest = config.admin.digest.partition(":")[2] if config.admin.digest else ""
 

@@ -5,7 +5,7 @@ an upstream whose `forward` names them, with the values that it allows; credenti
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 from urllib.parse import quote
 
@@ -13,7 +13,8 @@ from sluice.wire.fields import OURS
 
 Headers = tuple[tuple[str, str], ...]
 Allowed = Mapping[str, Literal["any"] | tuple[str, ...]]
-"""By field name in lower case: which members of its comma-separated value may go on."""
+"""By field name in lower case: which members of its comma-separated value may go on. A member also without its date, where it
+ends in one ("context-1m" lets "context-1m-2025-08-07" pass): providers number their betas so."""
 
 PRIVATE = OURS | {
     "authorization", "proxy-authorization", "www-authenticate", "cookie", "set-cookie", "x-api-key", "api-key",
@@ -26,6 +27,9 @@ SECRETIVE = re.compile(r"key|token|secret|passw|auth|cookie|credential|session")
 LONGEST = 2048
 """Characters of a forwarded value."""
 
+_DATE = re.compile(r"-20\d\d-?\d\d-?\d\d\Z")
+_ONE = frozenset({"anthropic-version"})
+"""Fields of one value: the caller's stands in place of ours."""
 _VALUE = re.compile(r"[\t\x20-\x7e]*")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[\x21-\x7e]{1,100})?")
 _TRACESTATE = re.compile(r"[\t\x20-\x7e]{1,512}")
@@ -52,13 +56,18 @@ def own_lines(request_id: str, headers: Mapping[str, str]) -> bytes:
     return b"x-request-id: %b\r\n" % request_id.encode("ascii")
 
 
-def forwarded(allowed: Allowed, headers: Mapping[str, str]) -> Headers:
-    """What of a caller's headers an upstream gets that allows these; names are lower case."""
+def forwarded(allowed: Allowed, headers: Mapping[str, str], dropped: Callable[[str], object] = lambda name: None) -> Headers:
+    """What of a caller's headers an upstream gets that allows these; names are lower case. `dropped` is told the field's name
+    where members of its value are left out."""
     found = []
     for name, values in allowed.items():
         value = headers.get(name, "")
-        if values != "any":
-            value = ",".join(member for part in value.split(",") if (member := part.strip()) in values)
+        if values != "any" and value:
+            members = [member for part in value.split(",") if (member := part.strip())]
+            kept = [member for member in members if member in values or _DATE.sub("", member) in values]
+            if len(kept) < len(members):
+                dropped(name)
+            value = ",".join(kept)
         if value and len(value) <= LONGEST and _VALUE.fullmatch(value):
             found.append((name, value))
     return tuple(found)
@@ -71,7 +80,10 @@ def with_forwarded(headers: Headers, more: Headers) -> Headers:
         ours = fields.get(name, "")
         members = [part.strip() for part in ours.split(",")]
         extra = [part for part in value.split(",") if part.strip() not in members]
-        fields[name] = ",".join([ours, *extra]) if ours and extra else ours or value
+        if name in _ONE:
+            fields[name] = value
+        else:
+            fields[name] = ",".join([ours, *extra]) if ours and extra else ours or value
     return tuple(fields.items())
 
 

@@ -1,6 +1,9 @@
 """Anthropic's Messages API: https://docs.anthropic.com/en/api/messages and .../build-with-claude/streaming.
 
-How the request is changed where the API differs:
+Where the caller speaks the same dialect, the request is its own JSON object with as few edits as possible
+(`sluice_plugins.anthropic.wire`), and its answer is passed on (`sluice_plugins.anthropic.passing`).
+
+How any other request is changed where the API differs:
   - all system messages are joined into the one `system`;
   - consecutive messages of one role become one, and a conversation that begins with the assistant gets a user turn first;
   - `max_tokens` is required: `default_max_tokens` where the caller set none;
@@ -19,19 +22,17 @@ How the request is changed where the API differs:
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
 
 from sluice.backends.credentials import KeyField
-from sluice.backends.protocol import Headers, UpstreamRequest
+from sluice.backends.protocol import Headers, Operation, UpstreamRequest
 from sluice.config.types import Bytes, Secret
 from sluice.errors import BadRequest, UpstreamError
 from sluice.model.chat import (
-    BEDROCKS,
-    GOOGLES,
-    OPENAIS,
     Cache,
     ChatRequest,
     Image,
@@ -46,9 +47,13 @@ from sluice.model.chat import (
 from sluice.model.rules import NO_RULES, Effort, ModelRules
 from sluice.wire.baseurl import endpoint
 from sluice.wire.dataurl import inline_data, is_http, plain_base64
+from sluice.wire.jsonedit import with_known_string
 from sluice.wire.upstream_errors import upstream_error
+from sluice_plugins.anthropic.counting import Counting
+from sluice_plugins.anthropic.passing import DocumentDecoder, PassingDecoder
 from sluice_plugins.anthropic.stream import MessagesDecoder
-from sluice_plugins.anthropic.thinking import LOWEST_TOP_P, plan, thinks
+from sluice_plugins.anthropic.thinking import LOWEST_TOP_P, Plan, plan, thinks
+from sluice_plugins.anthropic.wire import FITTED, edits_of, is_own
 from sluice_plugins.decoding import MAX_EVENT
 from sluice_plugins.tool_ids import fitted_ids
 from sluice_plugins.translation import check_endpoint, decoded_text, inline_image, json_object, response_format
@@ -57,12 +62,22 @@ if TYPE_CHECKING:
     from sluice.backends.transport import Transport
 
 Block = dict[str, Any]
+OWN_HOST = "api.anthropic.com"
 PDF = "application/pdf"
 THINKING = frozenset({"thinking", "redacted_thinking"})
 """Blocks that must come first in an assistant's turn."""
-FITTED = frozenset({"thinking", "output_config"})
-"""Fields of `extra_body` that are adapted to each request instead of copied."""
-
+BETAS = (
+    "agent-memory", "advisor-tool", "cache-diagnosis", "claude-code", "code-execution", "compact", "computer-use",
+    "context-1m", "context-management", "dev-full-thinking", "effort", "extended-cache-ttl", "fallback-credit", "fast-mode",
+    "files-api", "fine-grained-tool-streaming", "inline-tools", "interleaved-thinking", "mcp-client", "mcp-tunnels",
+    "message-threads", "mid-conversation-output-config", "mid-conversation-system", "mid-conversation-system-clear-at",
+    "mid-conversation-tool-changes", "model-context-window-exceeded", "oauth", "output-128k", "output-300k", "pdfs",
+    "prompt-caching", "prompt-caching-scope", "search-results", "server-side-fallback", "skills", "structured-outputs",
+    "task-budgets", "thinking-binding-controls", "thinking-display-updates", "thinking-token-count",
+    "token-counting", "token-efficient-tools", "tool-search-tool", "advanced-tool-use", "web-fetch", "web-search",
+)  # fmt: skip
+"""What Anthropic's SDKs and Claude Code send of the anthropic-beta header for messages, without the values' dates
+(anthropic-sdk-python 2.12, `AnthropicBetaParam`, and Claude Code 2.1; read on 2026-11-29)."""
 FIRST_TURN = "(The assistant begins this conversation.)"
 """The user message sent before a leading assistant message: the API requires one."""
 
@@ -76,11 +91,13 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     `beta`: values of the anthropic-beta header. `extra_body`: fields copied into each request; its `thinking` is adapted
     to the request, its `output_config` merged into the request's.
     `strict`: data in the stream that is no event is an error, else it is skipped. `max_event`: bytes of one event.
-    `keep_stop`: pass on `stop` after tool calls instead of `tool_calls`. `usage_is_end`: a stream that ends after its last
-    usage is complete even without a stop reason.
+    `beta_allowed`: values of the anthropic-beta header that callers may send, with or without their dates; "*" is any of them.
+    `count_tokens`: pass requests to count tokens on; null: where `base_url` is Anthropic's own. `always_stream`: request a
+    stream even if a caller of this dialect wants a whole answer. `keep_stop`: pass on `stop` after tool calls instead of
+    `tool_calls`. `usage_is_end`: a stream that ends after its last usage is complete even without a stop reason.
     """
 
-    dialect: ClassVar[str] = ""
+    dialect: ClassVar[str] = "anthropic"
     endings: ClassVar[tuple[str, ...]] = ("/v1/messages", "/messages", "/v1")
     credential_kinds: ClassVar[tuple[str, ...]] = ("static", "file", "exec", "aws", "google", "azure")
     key_field: ClassVar[KeyField] = KeyField("x-api-key")
@@ -90,10 +107,13 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     api_key: Secret | None = None  # sent as x-api-key
     version: str = "2023-06-01"  # the anthropic-version header
     beta: tuple[str, ...] = ()  # values of the anthropic-beta header
+    beta_allowed: tuple[str, ...] = BETAS  # those that callers may send
+    count_tokens: bool | None = None  # whether it counts tokens for callers; null: if it is Anthropic's own
     headers: dict[str, str] = {}  # headers of every request
     extra_body: dict[str, Any] = {}  # fields that every request gets
     default_max_tokens: Annotated[int, Meta(ge=1)] = 4096  # max_tokens of requests that set none
     strict: bool = False  # whether a malformed event ends the stream
+    always_stream: bool = False  # whether whole answers are asked for as streams, too
     max_event: Bytes = MAX_EVENT  # bytes of one event
     keep_stop: bool = False  # whether stop stays stop where tools were called
     usage_is_end: bool = False  # whether usage and a clean end of the body end an answer
@@ -102,6 +122,8 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         check_endpoint(self.base_url, self.headers)
 
     def request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
+        if chat.dialect == self.dialect and chat.wire is not None:
+            return self.sent(model, self._headers, self._passed_on(chat, chat.wire, model, stream=True))
         return self.sent(model, self._headers, msgspec.json.encode(self.body(chat, model)))
 
     def sent(self, model: str, headers: Headers, body: bytes) -> UpstreamRequest:
@@ -109,8 +131,51 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         (Vertex AI, Bedrock) overrides this alone."""
         return UpstreamRequest(self._url, headers, body)
 
+    def whole_request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
+        if chat.wire is None:  # a rule could not be written into the caller's own object
+            body = msgspec.json.encode(self.body(chat, model) | {"stream": False})
+        else:
+            body = self._passed_on(chat, chat.wire, model, stream=False)
+        return self.sent(model, self._whole_headers, body)
+
+    def whole_decoder(self) -> DocumentDecoder:
+        return DocumentDecoder(strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop)
+
+    def operation(self, name: str, dialect: str) -> Operation | None:
+        counts = self.count_tokens if self.count_tokens is not None else urlsplit(self.base_url).hostname == OWN_HOST
+        if name != "count_tokens" or dialect != self.dialect or not counts:
+            return None
+        return Counting(endpoint(self.base_url, "/v1/messages/count_tokens", self.endings), self._whole_headers)
+
+    @cached_property
+    def forwards(self) -> Mapping[str, Literal["any"] | tuple[str, ...]]:
+        """The headers of its callers that it takes."""
+        betas: Literal["any"] | tuple[str, ...] = "any" if "*" in self.beta_allowed else self.beta_allowed
+        return {"anthropic-beta": betas, "anthropic-version": "any"}
+
+    def _passed_on(self, chat: ChatRequest, wire: dict[str, Any], model: str, *, stream: bool) -> bytes:
+        """The caller's own object, as the target takes it."""
+
+        def planned() -> Plan:
+            turns = _messages(chat.messages, thoughts=True)
+            return plan(chat, self.rules, self.extra_body, turns, self.default_max_tokens)
+
+        edits = edits_of(chat, wire, self.rules, self.extra_body, planned, self.default_max_tokens)
+        if (wire.get("stream") is True) is not stream:
+            edits["stream"] = stream or None
+        if not edits and chat.body:
+            if wire.get("model") == model:
+                return chat.body
+            edited = with_known_string(chat.body, b'"model"', msgspec.json.encode(model)) if "model" in wire else None
+            if edited is not None:
+                return edited
+        body = {**wire, **edits, "model": model}
+        for name in [name for name, value in edits.items() if value is None]:
+            del body[name]
+        return msgspec.json.encode(body)
+
     def body(self, chat: ChatRequest, model: str) -> Block:
-        """The body that asks for a streamed answer. Raises BadRequest for what the API cannot express."""
+        """The body that asks for a streamed answer, from the vocabulary. Raises BadRequest for what the API cannot express."""
         rules, extra = self.rules, self.extra_body
         turns = _messages(fitted_ids(chat.messages, rules.tool_ids), thoughts=rules.thinking != "never")
         planned = plan(chat, rules, extra, turns, self.default_max_tokens)
@@ -136,9 +201,8 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         return body
 
     def decoder(self, *, verbatim: bool = False) -> MessagesDecoder:
-        return MessagesDecoder(
-            strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop, usage_is_end=self.usage_is_end
-        )
+        kind = PassingDecoder if verbatim else MessagesDecoder
+        return kind(strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop, usage_is_end=self.usage_is_end)
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         return upstream_error(status, headers, body)
@@ -155,7 +219,14 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     @cached_property
     def _headers(self) -> Headers:
-        headers = {"accept": "text/event-stream", "content-type": "application/json"}
+        return self._headers_for("text/event-stream")
+
+    @cached_property
+    def _whole_headers(self) -> Headers:
+        return self._headers_for("application/json")
+
+    def _headers_for(self, accept: str) -> Headers:
+        headers = {"accept": accept, "content-type": "application/json"}
         headers["anthropic-version"] = self.version
         if self.beta:
             headers["anthropic-beta"] = ",".join(self.beta)
@@ -223,16 +294,12 @@ def _turn(message: Message, *, thoughts: bool) -> tuple[str, list[Block]]:
         case "assistant":
             blocks = _content(message.parts) + [_tool_use(call) for call in message.tool_calls]
             if blocks and thoughts and message.thoughts:
-                blocks = [_thinking(thought) for thought in message.thoughts if _is_own(thought)] + blocks
+                blocks = [_thinking(thought) for thought in message.thoughts if is_own(thought)] + blocks
             return "assistant", blocks
         case "tool":
             failed = {"is_error": True} if message.failed else {}
             content = _content(message.parts)
             return "user", [{"type": "tool_result", "tool_use_id": message.tool_call_id, "content": content, **failed}]
-
-
-def _is_own(thought: Thought) -> bool:
-    return thought.sealed and not thought.signature.startswith((GOOGLES, OPENAIS)) and not thought.redacted.startswith(BEDROCKS)
 
 
 def _trim_prefill(turn: Block) -> None:

@@ -45,6 +45,7 @@ from sluice.model.events import (
 from sluice.wire.lenient import REPLACEMENT, Halves, encoded, fit, is_object, parse, whole_characters
 from sluice.wire.sse import Event, EventStream
 from sluice.wire.upstream_errors import stream_error, told_error
+from sluice_plugins.anthropic.texts import texts_of
 from sluice_plugins.decoding import MAX_EVENT, FrameDecoder, arguments_of, failure_of
 from sluice_plugins.openings import EventsOrDocument
 
@@ -133,7 +134,7 @@ class _Event(msgspec.Struct):
 
 _EVENT = msgspec.json.Decoder(_Event)
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]")
-_TYPES = {"text": "text_delta", "thinking": "thinking_delta", "partial_json": "input_json_delta"}
+TYPES = {"text": "text_delta", "thinking": "thinking_delta", "partial_json": "input_json_delta"}
 """The type of a delta without one, by the field that it has."""
 
 
@@ -164,8 +165,8 @@ class MessagesDecoder(FrameDecoder[Event]):
     """
 
     __slots__ = (
-        "_block_index", "_blocks", "_calls", "_halves", "_keep_stop", "_sealed", "_started", "_stop_reason",
-        "_stop_sequence", "_stream", "_strict", "_thinking", "_tools", "_usage", "_usage_ended", "_usage_is_end",
+        "_block_index", "_blocks", "_calls", "_halves", "_keep_stop", "_kind", "_sealed", "_started", "_stop_reason",
+        "_stop_sequence", "_stream", "_strict", "_thinking", "_tools", "_usage", "_usage_ended", "_usage_is_end", "_values",
         "finish_missing", "skipped", "skipped_fields",
     )  # fmt: skip
 
@@ -189,6 +190,8 @@ class MessagesDecoder(FrameDecoder[Event]):
         self._stop_sequence = ""
         self._started = False
         self._halves: Halves | None = None
+        self._kind = ""  # the type of the event under way, "" if it is none
+        self._values: dict[str, Any] | None = None  # the event under way, where it had to be read field by field
         self.skipped = 0
         self.skipped_fields = 0
         self.finish_missing = 0
@@ -197,6 +200,20 @@ class MessagesDecoder(FrameDecoder[Event]):
     def reported(self) -> Usage | None:
         return None if self._usage is None else _usage(self._usage)
 
+    def _walk(self, data: bytes, events: list[StreamEvent]) -> None:
+        texts = self._texts(data)
+        if texts is None:
+            super()._walk(data, events)
+        else:
+            events += texts
+
+    def _texts(self, data: bytes) -> list[StreamEvent] | None:
+        """The events of a read of nothing but texts of the newest block, as most are; None for any other."""
+        halves = self._halves
+        if not (self._started and self._stream.clean) or (halves is not None and halves.pending):
+            return None
+        return texts_of(data, self._block_index)
+
     def _end(self) -> list[StreamEvent]:
         events: list[StreamEvent] = []
         if isinstance(self._framing, EventsOrDocument) and (document := self._framing.document) is not None:
@@ -204,13 +221,17 @@ class MessagesDecoder(FrameDecoder[Event]):
             return events
         for frame in (self._stream.event(self._stream.close()),):
             if frame is not None and is_object(frame.data):
-                self._take(frame, events)
+                self._take_last(frame, events)
         if self._done:
             return events
         if not self._stop_reason and not (self._usage_is_end and self._usage_ended):
             raise UpstreamTruncated
         self._finish(events)
         return events
+
+    def _take_last(self, frame: Event, events: list[StreamEvent]) -> None:
+        """A last event that lacks the empty line behind it."""
+        self._take(frame, events)
 
     def _whole(self, document: bytes, events: list[StreamEvent]) -> None:
         """Decode a whole message sent in place of a stream, as the events of a stream.
@@ -237,7 +258,7 @@ class MessagesDecoder(FrameDecoder[Event]):
         for index, block in enumerate(blocks):
             frames.append({"type": "content_block_start", "index": index, "content_block": block})
             frames.append({"type": "content_block_stop", "index": index})
-        end = {"stop_reason": message.get("stop_reason")}
+        end = {name: message.get(name) for name in ("stop_reason", "stop_sequence")}
         frames += [{"type": "message_delta", "delta": end, "usage": message.get("usage")}, {"type": "message_stop"}]
         for frame in frames:
             self._take(Event(json.dumps(frame).encode()), events)
@@ -254,18 +275,22 @@ class MessagesDecoder(FrameDecoder[Event]):
             if event.type not in BEGINNINGS:
                 raise UpstreamGarbled
             self._start(_Message(), events)
-        if event.index is None:
-            event.index = self._block_index + (event.type == "content_block_start")
+        self._indexed(event)
+        index = event.index or 0
+        self._kind = event.type
         match event:
             case _Event(type="content_block_delta", delta=_Delta() as delta):
-                self._delta(event.index, delta, events)
+                self._delta(index, delta, events)
             case _Event(type="content_block_start", content_block=_Block() as block):
-                self._block_index = event.index
-                self._block(event.index, block, events)
+                self._block_index = index
+                self._block(index, block, events)
             case _Event(type="content_block_stop"):
-                self._block_end(event.index, events)
-            case _Event(type="message_start") if not self._started:
-                self._start(event.message or _Message(), events)
+                self._block_end(index, events)
+            case _Event(type="message_start"):
+                if self._started:
+                    self._kind = ""  # there is one in an answer
+                else:
+                    self._start(event.message or _Message(), events)
             case _Event(type="message_delta", delta=delta):
                 self._count(event.usage)
                 self._usage_ended = self._usage_ended or event.usage is not None
@@ -274,6 +299,10 @@ class MessagesDecoder(FrameDecoder[Event]):
                 self._finish(events)
             case _Event(type="error"):
                 raise stream_error(event.error or _values(frame.data))
+
+    def _indexed(self, event: _Event) -> None:
+        if event.index is None:
+            event.index = self._block_index + (event.type == "content_block_start")
 
     def _start(self, message: _Message, events: list[StreamEvent]) -> None:
         self._started = True
@@ -311,6 +340,7 @@ class MessagesDecoder(FrameDecoder[Event]):
             return event
         if b'"error"' in data and (error := told_error(data)) is not None:  # an error in another vendor's format
             raise error
+        self._kind = event.type
         return None
 
     def _mended(self, data: bytes) -> _Event | None:
@@ -323,6 +353,7 @@ class MessagesDecoder(FrameDecoder[Event]):
         except (ValueError, RecursionError):
             return None
         self.skipped_fields += odd
+        self._values = values
         return msgspec.convert(values, _Event)
 
     def _join_halves(self, values: dict[str, Any]) -> None:
@@ -330,12 +361,12 @@ class MessagesDecoder(FrameDecoder[Event]):
         halves = self._halves = self._halves or Halves()
         block, delta = values.get("index", self._block_index), values.get("delta")
         if values.get("type") == "content_block_delta" and type(delta) is dict:
-            for name in _TYPES:
+            for name in TYPES:
                 if type(delta.get(name)) is str:
                     delta[name] = halves.join((block, name), delta[name])
 
     def _delta(self, block: int, delta: _Delta, events: list[StreamEvent]) -> None:
-        kind = delta.type or next((kind for name, kind in _TYPES.items() if getattr(delta, name)), "")
+        kind = delta.type or next((kind for name, kind in TYPES.items() if getattr(delta, name)), "")
         match kind:
             case "text_delta" if delta.text:
                 events.append(TextDelta(delta.text))
@@ -425,6 +456,11 @@ class MessagesDecoder(FrameDecoder[Event]):
             block, name = ended
             self._delta(block, msgspec.convert({name: REPLACEMENT}, _Delta), events)
 
+    @property
+    def _called(self) -> bool:
+        """Whether a tool of the client's was called."""
+        return any(tool.kind == "function" for tool in self._tools.values())
+
     def _stop(self, delta: _Delta) -> None:
         """Raises UpstreamError for a stop reason that means failure."""
         reason = delta.stop_reason or ""
@@ -453,8 +489,7 @@ class MessagesDecoder(FrameDecoder[Event]):
         reason = STOP_REASONS.get(self._stop_reason, "stop")
         if not self._stop_reason:
             self.finish_missing = 1
-        called = any(tool.kind == "function" for tool in self._tools.values())
-        if reason == "stop" and called and not (self._keep_stop and self._stop_reason):
+        if reason == "stop" and self._called and not (self._keep_stop and self._stop_reason):
             reason = "tool_calls"
         usage = None if self._usage is None else _usage(self._usage)
         events.append(Finished(reason, usage, self._stop_reason, stop_sequence=self._stop_sequence))

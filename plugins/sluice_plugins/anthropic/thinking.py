@@ -89,7 +89,7 @@ def _wished(wish: Reasoning | None, rules: ModelRules, limit: int | None) -> tup
             return None, rules.efforts[0] if rules.efforts else ""
         return {"type": rules.thinking_off}, ""
     level = wish.effort or _level(wish.budget or SMALLEST)
-    effort = _known(level, rules.efforts)
+    effort = known_effort(level, rules.efforts)
     if rules.thinking == "adaptive":
         return {"type": "adaptive"}, effort
     budget = max(SMALLEST, wish.budget) if wish.budget is not None else BUDGETS[level]
@@ -103,7 +103,7 @@ def _level(budget: int) -> Effort:
     return next((level for level in LEVELS if BUDGETS[level] >= budget), "max")
 
 
-def _known(level: Effort, known: Sequence[Effort]) -> Effort:
+def known_effort(level: Effort, known: Sequence[Effort]) -> Effort:
     """The model's highest effort up to this one, else its lowest; "" if it has none."""
     if not known:
         return ""

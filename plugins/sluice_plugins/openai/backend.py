@@ -220,7 +220,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             "parallel_tool_calls": chat.parallel_tool_calls,
             "response_format": chat.response_format,
             "reasoning_effort": effort_of(chat.reasoning, rules.efforts) if chat.reasoning is not None else None,
-            "user": chat.user if 0 < len(chat.user) <= LONGEST_USER else None,
+            "user": chat.user if 0 < len(chat.user) <= LONGEST_USER and "user" not in rules.drop else None,
         }
         if "system" in rules.roles:  # "developer", or another role that our vocabulary lacks
             for message in body["messages"]:

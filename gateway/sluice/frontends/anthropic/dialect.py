@@ -1,6 +1,7 @@
 """Anthropic's Messages API as a client dialect: what its SDKs, Claude Code and the agent SDK send and read.
 
-The request is `anthropic/request.py`; answers are made of events (`blocks.py`, `whole.py`). `GET /v1/models` is
+The request is `anthropic/request.py`; answers are made of events (`blocks.py`, `whole.py`), or are the
+upstream's own frames where it speaks this dialect, too (`passed_on.py`). `GET /v1/models` is
 OpenAI's, too: the header `anthropic-version`, which all clients of this dialect send, tells the two apart.
 
 Standard: https://platform.claude.com/docs/en/api/messages
@@ -18,6 +19,7 @@ from sluice.frontends.anthropic.errors import error_object, status
 from sluice.frontends.anthropic.hello import hello
 from sluice.frontends.anthropic.limits import renamed
 from sluice.frontends.anthropic.models import model, models
+from sluice.frontends.anthropic.passed_on import PassedOn, WholePassedOn
 from sluice.frontends.anthropic.request import chat_of
 from sluice.frontends.anthropic.whole import Whole
 from sluice.model.chat import ChatRequest
@@ -30,6 +32,7 @@ class Anthropic(Frontend):
     """`wall`: seconds since the epoch."""
 
     name: ClassVar[str] = "anthropic"
+    dialect: ClassVar[str] = "anthropic"
     marker: ClassVar[str] = "anthropic-version"
     numbered: ClassVar[bool] = True
     claims: ClassVar[tuple[str, ...]] = ("/v1/", "/v1/messages", "/api/")
@@ -59,6 +62,8 @@ class Anthropic(Frontend):
         return chat_of(judged_object(body)) if wire is None else chat_of(wire, body)
 
     def encoder(self, chat: ChatRequest, answer: Answer, *, verbatim: bool = False) -> Encoder:
+        if verbatim:
+            return PassedOn(chat, answer) if chat.stream else WholePassedOn(chat, answer)
         return Blocks(chat, answer) if chat.stream else Whole(chat, answer)
 
     def error(self, error: GatewayError, request_id: str) -> dict[str, Any]:

@@ -1,0 +1,67 @@
+"""The upstream's own frames and messages under another model's name (`report_model: alias`), and nothing else changed.
+
+A model is named in message_start, in blocks of type `fallback` (who answered first, who answers now) and in the usage of
+single steps (`iterations`).
+"""
+
+import json
+from typing import Any
+
+import msgspec
+
+from sluice.wire.jsontext import value_of
+from sluice.wire.sse import END
+
+_encode = msgspec.json.Encoder().encode
+_KEY = b'"model"'
+_DATA = b"\ndata: "
+_PLACES = ("message", "content_block", "from", "to", "usage", "iterations", "content")
+"""Members that lead to where a model may be named; texts, inputs of tools and their results are not among them."""
+
+
+class Renaming:
+    """`name` stands in place of the model's. Where none is named, none is added."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def frames(self, data: bytes) -> bytes:
+        """Complete frames, each of one `event:` and one `data:` line."""
+        if _KEY not in data:
+            return data
+        return END.join([self._frame(frame) for frame in data.split(END)])
+
+    def document(self, data: bytes) -> bytes:
+        """One JSON object. What is none is given back as it is."""
+        try:
+            value: Any = value_of(data)
+        except ValueError:
+            try:
+                value = json.loads(data)
+            except (ValueError, RecursionError):
+                return data
+        if not self._rename(value):
+            return data
+        try:
+            return _encode(value)
+        except (UnicodeEncodeError, OverflowError):  # half a surrogate pair, escaped in a field that nobody read
+            return json.dumps(value).encode()
+
+    def _frame(self, frame: bytes) -> bytes:
+        if _KEY not in frame:
+            return frame
+        event, mark, payload = frame.partition(_DATA)
+        return b"%b%b%b" % (event, mark, self.document(payload))
+
+    def _rename(self, value: Any) -> bool:
+        """Whether any name was replaced."""
+        if type(value) is list:
+            return any([self._rename(inner) for inner in value])
+        if type(value) is not dict or value.get("type") in ("text", "tool_use", "tool_result"):
+            return False
+        found = type(value.get("model")) is str
+        if found:
+            value["model"] = self._name
+        return any([self._rename(value[name]) for name in _PLACES if name in value]) or found

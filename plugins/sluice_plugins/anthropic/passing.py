@@ -1,0 +1,250 @@
+"""Answers of the Messages API for callers of the same dialect: frames as they came, and the events that they mean.
+
+The decoder observes, and writes a frame anew only where an SDK would misread it:
+  - the `event:` line is missing or names another type (SDKs go by it);
+  - a field is of another type than it should be, or a surrogate pair is split over two deltas;
+  - the type of a delta or a block is missing, a block's index is missing or beyond the newest block, a tool call's id is
+    missing or not unique in the conversation;
+  - the stop reason is `end_turn` though the client's tools were called.
+Not passed on are errors (they end the answer in the gateway's words), a proxy's `[DONE]`, data that is no event, comments, and
+what comes behind the end. Events of types that are new here pass. A whole message in place of a stream makes events alone,
+which the encoder then writes as a stream.
+
+A whole answer (`DocumentDecoder`) is passed on likewise: as it came, but for ids and the stop reason.
+"""
+
+from typing import Any
+
+from sluice.errors import UpstreamError, UpstreamGarbled
+from sluice.model.events import Finished, StreamEvent, TextDelta, Usage, Verbatim
+from sluice.wire.call_ids import new_call_id
+from sluice.wire.lenient import encoded, parse
+from sluice.wire.sse import END, Event
+from sluice_plugins.anthropic.stream import TYPES, MessagesDecoder
+from sluice_plugins.decoding import MAX_EVENT
+
+Values = dict[str, Any]
+MAX_DOCUMENT = 64 << 20
+"""Bytes of a whole answer."""
+BLANK = 1024
+"""Bytes of white space that may stand before an answer."""
+_INDEXED = frozenset({"content_block_start", "content_block_delta", "content_block_stop"})
+
+
+class PassingDecoder(MessagesDecoder):
+    """Decodes one message, and yields its frames at the end of each batch."""
+
+    __slots__ = ("_document_only", "_edits", "_fresh", "_passed")
+
+    def __init__(
+        self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False, usage_is_end: bool = False
+    ) -> None:
+        super().__init__(strict=strict, max_event=max_event, keep_stop=keep_stop, usage_is_end=usage_is_end)
+        self._passed: list[bytes] = []
+        self._edits: Values = {}  # of the frame under way: fields of the event and, as "content_block" …, of objects in it
+        self._fresh: list[tuple[int, str]] = []  # ids that were made for calls, by content block
+        self._document_only = False
+
+    def _walk(self, data: bytes, events: list[StreamEvent]) -> None:
+        if not self._started:
+            return self._before_start(data, events)
+        if (texts := self._texts(data)) is not None:
+            events += texts
+            events.append(Verbatim(data))
+            return None
+        body = self._stream.complete(data)
+        try:
+            as_it_came = self._frames(body, events)
+        finally:
+            if passed := b"".join(self._passed):
+                self._passed.clear()
+                events.append(Verbatim(passed))
+        if as_it_came and events and type(events[-1]) is Verbatim:
+            events[-1] = Verbatim(body)
+        return None
+
+    def _before_start(self, data: bytes, events: list[StreamEvent]) -> None:
+        """It is not known yet whether this is a stream."""
+        try:
+            for frame in self._framing.feed(data):
+                self._take_and_pass(frame, events)
+                if self._done:
+                    break
+        finally:
+            if passed := b"".join(self._passed):
+                self._passed.clear()
+                events.append(Verbatim(passed))
+
+    def _frames(self, body: bytes, events: list[StreamEvent]) -> bool:
+        """Take complete frames. Returns whether all of them are passed on as they came."""
+        as_it_came = True
+        for raw in body.split(END):
+            frame = self._stream.event(raw) if raw else None
+            if frame is None:
+                as_it_came = as_it_came and not raw
+                continue
+            if self._done:
+                return False
+            before = len(self._passed)
+            self._take_and_pass(frame, events)
+            as_it_came = as_it_came and self._passed[before:] == [raw + END]
+        return as_it_came
+
+    def _end(self) -> list[StreamEvent]:
+        events = super()._end()
+        if passed := b"".join(self._passed):
+            self._passed.clear()
+            events.append(Verbatim(passed))
+        return events
+
+    # --- one frame
+
+    def _take_last(self, frame: Event, events: list[StreamEvent]) -> None:
+        self._take_and_pass(frame, events)
+
+    def _take_and_pass(self, frame: Event, events: list[StreamEvent]) -> None:
+        self._edits = {}
+        self._values = None
+        self._kind = ""
+        self._take(frame, events)
+        if self._document_only or not self._kind:
+            return
+        payload = frame.data if b"\n" not in frame.data else frame.data.replace(b"\n", b" ")
+        if self._values is not None or self._edits:
+            payload = encoded(_edited(self._values if self._values is not None else parse(frame.data), self._edits))
+        self._passed.append(b"event: %b\ndata: %b\n\n" % (self._kind.encode(), payload))
+
+    def _whole(self, document: bytes, events: list[StreamEvent]) -> None:
+        self._document_only = True
+        super()._whole(document, events)
+
+    def _indexed(self, event: Any) -> None:
+        newest = self._block_index
+        given = event.index
+        super()._indexed(event)
+        if event.type not in _INDEXED:
+            return
+        if event.type != "content_block_start" and event.index > newest:
+            event.index = max(newest, 0)
+        if event.index != given:
+            self._edits["index"] = event.index
+
+    def _delta(self, block: int, delta: Any, events: list[StreamEvent]) -> None:
+        super()._delta(block, delta, events)
+        if not delta.type and self._kind == "content_block_delta":
+            kind = next((kind for name, kind in TYPES.items() if getattr(delta, name)), "text_delta")
+            self._edits["delta"] = {"type": kind}
+
+    def _block(self, index: int, block: Any, events: list[StreamEvent]) -> None:
+        super()._block(index, block, events)
+        if not block.type:
+            self._edits["content_block"] = {"type": "thinking" if block.thinking else "text"}
+
+    def _id(self, given: str) -> str:
+        found = super()._id(given)
+        if not found:
+            found = new_call_id()
+            self._fresh.append((self._block_index, found))
+            self._edits["content_block"] = {"id": found}
+        return found
+
+    def _stop(self, delta: Any) -> None:
+        super()._stop(delta)
+        if delta.stop_reason == "end_turn" and self._called and not self._keep_stop:
+            self._edits["delta"] = {"stop_reason": "tool_use"}
+
+    def _end_halves(self, events: list[StreamEvent], index: int | None = None) -> None:
+        before = len(events)
+        super()._end_halves(events, index)
+        for event in events[before:]:
+            if isinstance(event, TextDelta):
+                block = self._block_index if index is None else index
+                delta = {"type": "text_delta", "text": event.text}
+                payload = encoded({"type": "content_block_delta", "index": block, "delta": delta})
+                self._passed.append(b"event: content_block_delta\ndata: %b\n\n" % payload)
+
+    # --- a whole message
+
+    def message(self, document: bytes, events: list[StreamEvent]) -> None:
+        """Append the events of a whole message. Raises UpstreamError."""
+        self._whole(document, events)
+
+    def message_edits(self, message: Values, finished: Finished) -> Values:
+        """What of a whole message is to be said otherwise."""
+        edits: Values = {}
+        if finished.native == "end_turn" and finished.reason == "tool_calls":
+            edits["stop_reason"] = "tool_use"
+        if self._fresh and isinstance(content := message.get("content"), list):
+            content = list(content)
+            for index, id in self._fresh:
+                content[index] = {**content[index], "id": id}
+            edits["content"] = content
+        return edits
+
+
+def _edited(values: Values, edits: Values) -> Values:
+    """The event with these fields in place of its own."""
+    out = dict(values)
+    for name, value in edits.items():
+        held = out.get(name)
+        out[name] = {**held, **value} if isinstance(value, dict) and isinstance(held, dict) else value
+    return out
+
+
+class DocumentDecoder:
+    """Decodes one whole message; a stream that comes in its place, too."""
+
+    __slots__ = ("_body", "_known", "_other", "_reader")
+
+    def __init__(self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False) -> None:
+        self._body = bytearray()
+        self._reader = PassingDecoder(strict=strict, max_event=max_event, keep_stop=keep_stop)
+        self._known = False  # which of the two it is
+        self._other = False  # it is a stream
+
+    @property
+    def skipped(self) -> int:
+        return self._reader.skipped
+
+    @property
+    def skipped_fields(self) -> int:
+        return self._reader.skipped_fields
+
+    @property
+    def finish_missing(self) -> int:
+        return self._reader.finish_missing
+
+    @property
+    def reported(self) -> Usage | None:
+        return self._reader.reported
+
+    def distinguish(self, ids: frozenset[str]) -> None:
+        self._reader.distinguish(ids)
+
+    def feed(self, data: bytes) -> list[StreamEvent]:
+        if self._other:
+            return self._reader.feed(data)
+        self._body += data
+        if len(self._body) > MAX_DOCUMENT:
+            raise UpstreamGarbled(f"The upstream sent a document longer than {MAX_DOCUMENT} bytes")
+        start = b"{" if self._known else bytes(self._body[:BLANK]).lstrip(b" \t\r\n\xef\xbb\xbf")[:1]
+        self._known = bool(start) or len(self._body) >= BLANK
+        if not start or start in b"{[":
+            return []
+        self._other = True
+        return self._reader.feed(bytes(self._body))
+
+    def close(self) -> list[StreamEvent]:
+        if self._other:
+            return self._reader.close()
+        body = bytes(self._body)
+        events: list[StreamEvent] = []
+        self._reader.message(body, events)
+        finished = events[-1]
+        if not isinstance(finished, Finished):
+            raise UpstreamError("truncated")
+        values = parse(body)
+        edits = self._reader.message_edits(values, finished) if type(values) is dict else {}
+        if type(values) is dict and "content" in values:
+            events.append(Verbatim(encoded(_edited(values, edits)) if edits else body, whole=True))
+        return events

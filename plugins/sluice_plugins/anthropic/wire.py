@@ -1,0 +1,138 @@
+"""A request of a caller of the same dialect: its own JSON object, with as few edits as the target needs.
+
+What is changed: the model's name; `stream` as the gateway asks; `max_tokens` where none was given; and what the model's rules
+say it does not take (`sluice.model.rules`, from `blank_stops` on):
+  - `thinking` of a kind that the model lacks becomes the kind it has (`plan`), or is left out where it never thinks;
+  - an effort that it lacks becomes the next lower one, or is left out;
+  - blank stop sequences are left out; ids of tool calls are mapped to the form it takes;
+  - blocks of earlier thinking that are not Anthropic's (another target answered then) are left out: it would refuse them.
+`extra_body` of the configuration is copied over the caller's fields.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sluice.model.chat import BEDROCKS, GOOGLES, OPENAIS, ChatRequest, Thought
+from sluice.model.rules import ModelRules
+from sluice_plugins.anthropic.thinking import LEVELS, Plan, known_effort
+from sluice_plugins.tool_ids import fitted_block_ids, ids_fit
+
+Wire = dict[str, Any]
+FITTED = frozenset({"thinking", "output_config"})
+"""Fields of `extra_body` that are adapted to each request instead of copied."""
+
+
+def edits_of(
+    chat: ChatRequest,
+    wire: Wire,
+    rules: ModelRules,
+    extra: Mapping[str, Any],
+    plan: Callable[[], Plan],
+    default_max_tokens: int,
+) -> Wire:
+    """The fields that the target is to have otherwise; None stands for one that it is not to have. `plan` is called where the
+    caller's thinking does not suit the model."""
+    edits: Wire = {}
+    if chat.sampling.max_tokens is None:
+        edits["max_tokens"] = default_max_tokens
+    if rules.thinking or rules.always_thinks or FITTED & extra.keys() or chat.reasoning is None:
+        _think(chat, wire, rules, extra, plan, edits)
+    stops = wire.get("stop_sequences")
+    if not rules.blank_stops and type(stops) is list and not all([stop.strip() for stop in stops]):
+        edits["stop_sequences"] = [stop for stop in stops if stop.strip()] or None
+    messages = wire["messages"]
+    if any([message.thoughts for message in chat.messages]) and _has_foreign(chat):
+        messages = edits["messages"] = _without_foreign(messages)
+    if not ids_fit(chat.messages, rules.tool_ids):
+        edits["messages"] = fitted_block_ids(messages, rules.tool_ids)
+    if extra:
+        edits |= {name: value for name, value in extra.items() if name not in FITTED}
+    return edits
+
+
+def is_own(thought: Thought) -> bool:
+    """Whether a block of thinking has a seal that can be Anthropic's."""
+    return thought.sealed and not thought.signature.startswith((GOOGLES, OPENAIS)) and not thought.redacted.startswith(BEDROCKS)
+
+
+# --- thinking
+
+
+def _think(
+    chat: ChatRequest, wire: Wire, rules: ModelRules, extra: Mapping[str, Any], plan: Callable[[], Plan], edits: Wire
+) -> None:
+    given, config = wire.get("thinking"), wire.get("output_config")
+    config = dict(config) if type(config) is dict else {}
+    effort = config.get("effort")
+    thinking = given
+    if "thinking" in extra or (chat.reasoning is not None and not _suits(given, rules)):
+        planned = plan()
+        thinking = planned.thinking
+        edits["max_tokens"] = planned.max_tokens
+        if planned.effort and "effort" not in config:
+            config["effort"] = planned.effort
+    if type(given) is dict and type(thinking) is dict and "display" in given and thinking is not given:
+        thinking = {**thinking, "display": given["display"]}
+    if effort is not None:
+        config["effort"] = _effort(effort, chat, rules)
+    if type(more := extra.get("output_config")) is dict:
+        config |= more
+    config = {name: value for name, value in config.items() if value is not None}
+    if thinking != given:
+        edits["thinking"] = thinking
+    if config != (wire.get("output_config") or {}):
+        edits["output_config"] = config or None
+
+
+def _suits(given: Any, rules: ModelRules) -> bool:
+    """Whether the model takes this `thinking`. What nobody knows of suits."""
+    kind = given.get("type") if type(given) is dict else None
+    match rules.thinking, kind:
+        case _, None:
+            return True
+        case _, "disabled":
+            return not rules.always_thinks or rules.thinking_off == "disabled"
+        case ("never", "enabled" | "adaptive") | ("budget", "adaptive") | ("adaptive", "enabled"):
+            return False
+        case _:
+            return True
+
+
+def _effort(effort: Any, chat: ChatRequest, rules: ModelRules) -> Any:
+    """None where it is to be left out: the model has no efforts, or a rule has taken the wish."""
+    if effort not in LEVELS:  # a word that is newer than this
+        return effort
+    if chat.reasoning is None:
+        return None
+    return effort if not rules.thinking or effort in rules.efforts else known_effort(effort, rules.efforts) or None
+
+
+# --- messages
+
+
+def _has_foreign(chat: ChatRequest) -> bool:
+    return any([not is_own(thought) for message in chat.messages for thought in message.thoughts])
+
+
+def _without_foreign(messages: Sequence[Wire]) -> list[Wire]:
+    found = []
+    for message in messages:
+        content = message.get("content")
+        if message.get("role") == "assistant" and type(content) is list:
+            kept = [block for block in content if not _is_foreign(block)]
+            if len(kept) < len(content):
+                if not kept:
+                    continue
+                message = {**message, "content": kept}
+        found.append(message)
+    return found
+
+
+def _is_foreign(block: Wire) -> bool:
+    match block.get("type"):
+        case "thinking":
+            return not is_own(Thought(block["thinking"], block.get("signature") or ""))
+        case "redacted_thinking":
+            return not is_own(Thought(redacted=block["data"]))
+        case _:
+            return False
