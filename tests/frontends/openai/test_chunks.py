@@ -24,6 +24,7 @@ from sluice.frontends import Answer, Encoder
 from sluice.frontends.openai.dialect import OpenAI
 from sluice.model.chat import ChatRequest
 from sluice.model.events import (
+    Cited,
     Finished,
     ReasoningDelta,
     Started,
@@ -108,6 +109,16 @@ def test_the_targets_name_is_shown_unless_it_is_hidden_or_unknown() -> None:
 def test_reasoning_goes_by_its_common_name() -> None:
     out = encoder().encode([Started(), ReasoningDelta("hm"), ReasoningDelta(""), TextDelta("a")])
     assert deltas(out) == [{"role": "assistant", "content": ""}, {"reasoning_content": "hm"}, {"content": "a"}]
+
+
+def test_sources_are_annotations() -> None:
+    cited = [Cited("https://a", "A", 0, 1), Cited("", "a document"), Cited("https://b")]
+    out = encoder().encode([Started(), TextDelta("a"), *cited, Finished("stop")])
+    told = [delta["annotations"] for delta in deltas(out) if "annotations" in delta]
+    assert told == [
+        [{"type": "url_citation", "url_citation": {"start_index": 0, "end_index": 1, "title": "A", "url": "https://a"}}],
+        [{"type": "url_citation", "url_citation": {"start_index": 0, "end_index": 0, "title": "", "url": "https://b"}}],
+    ]
 
 
 def test_tool_calls_are_numbered_without_the_ones_the_provider_ran() -> None:

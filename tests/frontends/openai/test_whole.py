@@ -12,6 +12,7 @@ from sluice.frontends.openai.deltas import joined, merge
 from sluice.frontends.openai.dialect import OpenAI
 from sluice.model.chat import ChatRequest
 from sluice.model.events import (
+    Cited,
     Finished,
     ReasoningDelta,
     Started,
@@ -92,6 +93,12 @@ def test_tool_calls_alone_have_no_content() -> None:
         ],
     }
     assert answer["usage"] is None
+
+
+def test_sources_are_annotations() -> None:
+    told = whole(Started(), TextDelta("a"), Cited("https://a", "A", 0, 1), Cited("", "a document"), Finished("stop"))
+    page = {"start_index": 0, "end_index": 1, "title": "A", "url": "https://a"}
+    assert told["choices"][0]["message"]["annotations"] == [{"type": "url_citation", "url_citation": page}]
 
 
 def test_an_empty_answer_has_empty_content_and_a_hidden_target_no_name() -> None:

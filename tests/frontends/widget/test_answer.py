@@ -29,6 +29,7 @@ from sluice.frontends import Answer, Encoder, Head, Parse
 from sluice.frontends.widget.dialect import Widget, prepared
 from sluice.model.chat import Message, Text
 from sluice.model.events import (
+    Cited,
     Finished,
     ReasoningDelta,
     Started,
@@ -324,3 +325,13 @@ def test_any_body_is_a_chat_or_a_bad_request(body: bytes) -> None:
     for parse in (WIDGET.streamed, WIDGET.whole):
         with contextlib.suppress(BadRequest):
             assert parse(body, Head()).messages
+
+
+def test_sources_are_lines_of_the_full_profile() -> None:
+    events = [Started(), TextDelta("a"), Cited("https://a", "A", 0, 1), Cited("", "a document", quote="q")]
+    told = [json.loads(line) for line in encoder(FULL).encode(events).splitlines()]
+    assert told[1:] == [
+        {"type": "citation", "url": "https://a", "title": "A", "start": 0, "end": 1},
+        {"type": "citation", "url": "", "title": "a document", "quote": "q"},
+    ]
+    assert b"citation" not in encoder().encode(events)

@@ -16,10 +16,12 @@ import msgspec
 
 from sluice.errors import GatewayError
 from sluice.frontends import Answer
+from sluice.frontends.openai.annotations import annotations
 from sluice.frontends.openai.errors import error_object
 from sluice.frontends.openai.reasoning import reasoning_details, thinking_blocks
 from sluice.frontends.openai.rename import Renaming
 from sluice.model.events import (
+    Cited,
     Finished,
     ReasoningBlock,
     ReasoningDelta,
@@ -201,6 +203,8 @@ class Chunks(_Events):
                     "reasoning_details": reasoning_details(blocks),
                 }
                 return self._delta(told)
+            case Cited() if event.url:
+                return self._delta({"annotations": annotations([event])})
             case Working(model=model) if model:
                 self._open(model)
                 return b""

@@ -14,12 +14,14 @@ import msgspec
 
 from sluice.errors import GatewayError
 from sluice.frontends import Answer
+from sluice.frontends.openai.annotations import annotations
 from sluice.frontends.openai.chunks import sealed, usage_object
 from sluice.frontends.openai.deltas import joined, merge
 from sluice.frontends.openai.errors import error_object
 from sluice.frontends.openai.reasoning import reasoning_details, thinking_blocks
 from sluice.frontends.openai.rename import Renaming
 from sluice.model.events import (
+    Cited,
     Finished,
     ReasoningBlock,
     ReasoningDelta,
@@ -74,13 +76,14 @@ class _Completion:
 class Whole(_Completion):
     """Of events. `usage` is null where the upstream did not report it."""
 
-    __slots__ = ("_blocks", "_calls", "_reasoning", "_text")
+    __slots__ = ("_blocks", "_calls", "_cited", "_reasoning", "_text")
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(answer)
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._blocks: list[ReasoningBlock] = []
+        self._cited: list[Cited] = []
         self._calls: dict[int, tuple[ToolCallStarted, list[str]]] = {}
 
     def encode(self, events: Sequence[StreamEvent]) -> bytes:
@@ -96,6 +99,8 @@ class Whole(_Completion):
                     self._calls[index][1].append(arguments)
                 case ReasoningBlock():
                     self._blocks.append(event)
+                case Cited():
+                    self._cited.append(event)
                 case Started(model=model) | Working(model=model) if self._answer.reveal and model:
                     self._model = model
                 case Finished():
@@ -115,6 +120,8 @@ class Whole(_Completion):
         message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
         if self._reasoning:
             message["reasoning_content"] = "".join(self._reasoning)
+        if told := annotations(self._cited):
+            message["annotations"] = told
         if self._blocks:
             message["thinking_blocks"] = thinking_blocks(self._blocks, indexed=False)
             message["reasoning_details"] = reasoning_details(self._blocks)

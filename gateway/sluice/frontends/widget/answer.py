@@ -1,7 +1,7 @@
 """Events -> the lines of the widget's stream, or its one object.
 
 A stream is `start`, any `token`, then `done` or `error`, each one line. Only clients that ask for the full profile
-(`Accept: application/x-ndjson; profile=full`) get `reasoning`, `tool_call`, `tool_call_delta` and `reset`.
+(`Accept: application/x-ndjson; profile=full`) get `reasoning`, `tool_call`, `tool_call_delta`, `citation` and `reset`.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from sluice.errors import GatewayError, wait_of
 from sluice.frontends import Answer
 from sluice.frontends.plain import INTERNAL
 from sluice.model.events import (
+    Cited,
     Finished,
     ReasoningDelta,
     Started,
@@ -169,8 +170,17 @@ def _extra(event: StreamEvent) -> dict[str, Any]:
             return {"type": "tool_call", "index": index, "id": call_id or new_call_id(), "name": name, "kind": kind}
         case ToolCallDelta(index=index, arguments=arguments) if arguments:
             return {"type": "tool_call_delta", "index": index, "arguments": arguments}
+        case Cited():
+            return _source(event)
         case _:
             return {}
+
+
+def _source(cited: Cited) -> dict[str, Any]:
+    told: dict[str, Any] = {"type": "citation", "url": cited.url, "title": cited.title}
+    if 0 <= cited.start <= cited.end:
+        told |= {"start": cited.start, "end": cited.end}
+    return {**told, "quote": cited.quote} if cited.quote else told
 
 
 class Whole(_Text):
