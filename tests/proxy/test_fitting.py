@@ -321,3 +321,13 @@ def test_what_cannot_be_written_into_another_dialects_object_leaves_it_to_be_wri
     chat, _ = fit(responses(), force={"tools": tools})
     assert chat.wire is None
     assert chat.tools[0].name == "f"
+
+
+def test_tools_that_only_one_dialect_has_can_be_left_out() -> None:
+    own = [{"type": "web_search"}, {"type": "function", "name": "f"}, {"type": "mcp"}]
+    chat, dropped = fit(responses(tools=own), drop=frozenset({"tools.web_search", "tools.image_generation"}))
+    assert (chat.own_tools, chat.dialect_only, dropped) == (("mcp",), "tools: a tool of type mcp", ["tools.web_search"])
+    chat, dropped = fit(responses(tools=own), drop=frozenset({"tools.web_search", "tools.mcp"}))
+    assert (chat.own_tools, chat.dialect_only, dropped) == ((), "", ["tools.mcp", "tools.web_search"])
+    assert chat.wire is not None
+    assert chat.wire["tools"] == own[1:2]

@@ -98,7 +98,8 @@ class Message(msgspec.Struct, frozen=True):
 class Tool(msgspec.Struct, frozen=True):
     """A function the model may call; `parameters` is a JSON Schema, to be followed to the letter where `strict`.
 
-    `custom`: a tool of OpenAI's whose input is plain text: the string `input` in the arguments of its calls.
+    `custom`: a tool of OpenAI's whose input is plain text: the string `input` in the arguments of its calls. `namespace`: the
+    group of tools that it belongs to where the caller's dialect has groups; `name` then begins with it and two underscores.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Tool(msgspec.Struct, frozen=True):
     cache: Cache | None = None
     strict: bool | None = None
     custom: bool = False
+    namespace: str = ""
 
 
 class Sampling(msgspec.Struct, frozen=True, gc=False):
@@ -150,7 +152,7 @@ class ChatRequest(msgspec.Struct):
     `own`: fields of the caller's dialect that this vocabulary has no place for, for backends that speak the same one.
     `user` is the caller's own name of the person it acts for, where it was read (a vendor's abuse monitoring wants it).
     `dialect_only` says what of it stands in `wire` alone and cannot be left out ("tools[2]: a tool of type web_search"):
-    targets of another dialect are not asked. "" where there is nothing.
+    targets of another dialect are not asked. "" where there is nothing. `own_tools`: types of tools that only its dialect has.
     """
 
     dialect: str
@@ -173,6 +175,7 @@ class ChatRequest(msgspec.Struct):
     only_texts: bool = False
     user: str = ""
     dialect_only: str = ""
+    own_tools: tuple[str, ...] = ()
     own: Mapping[str, Any] | None = None
 
     generates: ClassVar[bool] = True

@@ -5,7 +5,7 @@ dialect (`WRITTEN` says how that calls the fields). Where no rule touches a requ
 then be passed on as it came.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -43,6 +43,7 @@ UNLIKE: Mapping[str, frozenset[str]] = {"anthropic": frozenset({"metadata", "ser
 OURS = frozenset({"model", "messages", "stream", "stream_options"})
 """Fields that no rule may set or leave out."""
 _IN_MESSAGES = "messages."
+_OF_TOOLS = "tools."
 
 
 def check_values(values: Mapping[str, Any]) -> None:
@@ -60,8 +61,9 @@ class Fitting:
     def __init__(self, rules: ModelRules, dropped: Callable[[str], object] = lambda name: None) -> None:
         self._rules = rules
         self._dropped = dropped
-        self._drop = frozenset(name for name in rules.drop if not name.startswith(_IN_MESSAGES))
-        self._message_drop = frozenset(name.removeprefix(_IN_MESSAGES) for name in rules.drop - self._drop)
+        self._drop = frozenset(name for name in rules.drop if not name.startswith((_IN_MESSAGES, _OF_TOOLS)))
+        self._message_drop = frozenset(_behind(_IN_MESSAGES, rules.drop))
+        self._tool_drop = frozenset(_behind(_OF_TOOLS, rules.drop))
         self._rename = {old: new for old, new in rules.rename.items() if old not in LIMITS}  # a limit's name is the backend's
         names = self._drop.union(self._rename, rules.cap, *rules.either)
         self._names = names.union(LIMITS) if not names.isdisjoint(LIMITS) else names
@@ -80,6 +82,8 @@ class Fitting:
     def __call__(self, chat: ChatRequest) -> ChatRequest:
         if chat.only_texts and self._spares_texts and (not self._heats or chat.sampling.temperature is None):
             return chat
+        if chat.own_tools and self._tool_drop:
+            chat = self._without_tools(chat)
         wire = chat.wire
         if wire is None:
             return self._vocabulary(chat, set()) if self._sets or self._renames or self._touches(chat) else chat
@@ -107,6 +111,21 @@ class Fitting:
         if drop and not drop.isdisjoint(set().union(*messages)):
             return True
         return any([m["role"] in roles or (images and type(m.get("content")) is list) for m in messages])
+
+    def _without_tools(self, chat: ChatRequest) -> ChatRequest:
+        """Leave out tools of types that only the caller's dialect has."""
+        left = tuple([kind for kind in chat.own_tools if kind not in self._tool_drop])
+        if len(left) == len(chat.own_tools):
+            return chat
+        for kind in dict.fromkeys(chat.own_tools):
+            if kind in self._tool_drop:
+                self._dropped(_OF_TOOLS + kind)
+        only, wire = chat.dialect_only, chat.wire
+        if only.startswith("tool"):
+            only = f"tools: a tool of type {left[0]}" if left else ""
+        if wire is not None:
+            wire = {**wire, "tools": [tool for tool in wire["tools"] if tool.get("type") not in self._tool_drop]}
+        return msgspec.structs.replace(chat, own_tools=left, dialect_only=only, wire=wire, body=b"")
 
     # --- the caller's object
 
@@ -279,3 +298,8 @@ def _plain_part(part: dict[str, Any]) -> dict[str, Any]:
             return part if plain == url else {**part, "image_url": {"url": plain, **rest}}
         case _:
             return part
+
+
+def _behind(prefix: str, names: Iterable[str]) -> list[str]:
+    """What stands behind this prefix, in the names that have it."""
+    return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]

@@ -83,10 +83,10 @@ class Sender:
         call, target = run.call, attempt.target
         timeouts = target.timeouts
         connect = timeouts.connect
-        if chat.n > 1 or chat.dialect_only:
-            _check_dialect(chat, same=target.passes_on == chat.dialect)
         if target.fit is not None:
             chat = target.fit(chat)
+        if chat.n > 1 or chat.dialect_only:
+            _check_dialect(chat, same=target.passes_on == chat.dialect)
         if not chat.stream and target.whole is not None and target.passes_on == chat.dialect:
             attempt.whole = target.whole
             write, headers = target.whole.whole_request, timeouts.whole

@@ -96,6 +96,19 @@ def test_tools_are_functions_and_custom_ones_have_one_text() -> None:
     assert "start: A" in custom.parameters["properties"]["input"]["description"]
 
 
+def test_tools_of_a_namespace_have_its_name_before_theirs() -> None:
+    inner = [{"type": "function", "name": "stop"}, {"type": "custom", "name": "edit"}, {"type": "odd"}]
+    chat = parsed(
+        tools=[{"type": "namespace", "name": "agents", "description": "d", "tools": inner}],
+        input=[{"type": "function_call", "call_id": "c", "name": "stop", "namespace": "agents", "arguments": "{}"}],
+    )
+    assert [(tool.name, tool.namespace, tool.custom) for tool in chat.tools] == [
+        ("agents__stop", "agents", False), ("agents__edit", "agents", True)]  # fmt: skip
+    assert chat.messages[0].tool_calls[0].name == "agents__stop"
+    assert chat.dialect_only == "tools[0].tools[2]: a tool of type odd"
+    assert chat.own_tools == ("odd",)
+
+
 @pytest.mark.parametrize(
     ("choice", "meant"),
     [

@@ -30,6 +30,7 @@ from tests.frontends.responses.reading import Reader, events_of
 ANSWER = Answer("r1", "chat", 1_700_000_000)
 TOOLS: list[dict[str, Any]] = [
     {"type": "custom", "name": "patch", "format": {"type": "grammar", "syntax": "lark", "definition": "start: /.+/"}},
+    {"type": "namespace", "name": "agents", "tools": [{"type": "function", "name": "stop"}]},
     {"type": "function", "name": "weather", "parameters": {"type": "object"}, "strict": True},
 ]
 REQUEST: dict[str, Any] = {"model": "chat", "input": "?", "stream": True, "tools": TOOLS, "instructions": "Be kind"}
@@ -53,6 +54,7 @@ ANSWERS: dict[str, list[StreamEvent]] = {
         Started(), ToolCallStarted(0, "c", "patch"), ToolCallDelta(0, '{"input": "*** Be'),
         ToolCallDelta(0, 'gin\\nA \\"q\\" \\ud83d'), ToolCallDelta(0, '\\ude00"}'), Finished("tool_calls"),
     ],
+    "namespace": [Started(), ToolCallStarted(0, "n", "agents__stop"), ToolCallDelta(0, "{}"), Finished("tool_calls")],
     "cited": [
         Started(), Cited("https://a.example", "A", 0, 2), TextDelta("One"), Cited("https://b.example", "B", 1, 3),
         *CALL, TextDelta("Two"), Cited(title="doc", start=4, end=6), Cited("https://c.example"), DONE,
@@ -150,6 +152,11 @@ def test_seals_come_back_as_the_thoughts_that_they_were() -> None:
 def test_a_custom_tools_call_has_its_input_as_text() -> None:
     [item] = output("custom")
     assert (item["type"], item["name"], item["input"]) == ("custom_tool_call", "patch", '*** Begin\nA "q" \U0001f600')
+
+
+def test_a_call_of_a_tool_in_a_namespace_names_both() -> None:
+    [item] = output("namespace")
+    assert (item["type"], item["name"], item["namespace"]) == ("function_call", "stop", "agents")
 
 
 def test_sources_are_annotations_of_the_text_that_they_stand_in() -> None:

@@ -102,6 +102,8 @@ class Conversation:
     def _call(self, item: Value, arguments: str, at: str) -> None:
         turn = self._turn
         id, name = _text(item, "call_id", at), _text(item, "name", at)
+        if isinstance(namespace := item.get("namespace"), str) and namespace:
+            name = f"{namespace}__{name}"
         turn.calls.append(ToolCall(id, name, arguments or "{}", turn.seal))
         turn.seal = ""
 

@@ -8,13 +8,13 @@ are over; no client would know what to do with others.
 Standard: https://platform.openai.com/docs/api-reference/responses-streaming
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
 from sluice.frontends.responses.custom import InputText
-from sluice.model.chat import GOOGLES
+from sluice.model.chat import GOOGLES, Tool
 from sluice.model.events import (
     Cited,
     ReasoningBlock,
@@ -51,12 +51,12 @@ class _Reasoning(msgspec.Struct, eq=False):
 
 
 class _Call(msgspec.Struct, eq=False):
-    """`input`: of a custom tool. `search`: it is a web search of the provider's."""
+    """`named` is what its item says of the tool. `input`: of a custom one. `search`: it is a web search of the provider's."""
 
     id: str
     index: int
     call_id: str
-    name: str
+    named: Value
     input: InputText | None = None
     search: bool = False
     pieces: list[str] = []
@@ -65,11 +65,11 @@ class _Call(msgspec.Struct, eq=False):
 
 
 class Output:
-    """The items of one answer. `ids`: what theirs are made of; `customs`: names of custom tools."""
+    """The items of one answer. `ids`: what theirs are made of; `tools`: those that are more than a function, by their names."""
 
-    def __init__(self, ids: str, customs: frozenset[str], tell: Tell) -> None:
+    def __init__(self, ids: str, tools: Mapping[str, Tool], tell: Tell) -> None:
         self._ids = ids
-        self._customs = customs
+        self._tools = tools
         self._tell = tell
         self._items: list[Value | None] = []
         self.message: Message | None = None
@@ -205,11 +205,12 @@ class Output:
         if event.signature:
             self._seal_call(event.signature)
         self._close_text()
-        custom = event.name in self._customs and not search
+        tool = self._tools.get(event.name)
+        custom = tool is not None and tool.custom and not search
         prefix = "ws" if search else "ctc" if custom else "fc"
         call_id = event.id or new_call_id()
         input = InputText() if custom else None
-        call = _Call(self._id(prefix), self._place(), call_id, event.name, input, search)
+        call = _Call(self._id(prefix), self._place(), call_id, _named(event.name, tool), input, search)
         self._calls[event.index] = call
         self._tell("output_item.added", {"output_index": call.index, "item": _call_item(call, "", "in_progress")})
         if search:
@@ -241,7 +242,7 @@ class Output:
             self._tell("custom_tool_call_input.done", {**_at(call), "input": written})
         else:
             written = written or "{}"  # which clients read as JSON
-            self._tell("function_call_arguments.done", {**_at(call), "name": call.name, "arguments": written})
+            self._tell("function_call_arguments.done", {**_at(call), "name": call.named["name"], "arguments": written})
         self._done(call.index, _call_item(call, written, status))
 
     # --- all items
@@ -290,10 +291,16 @@ def _call_item(call: _Call, written: str, status: str) -> Value:
     if call.search:
         action = {"type": "search", "query": _query(written)}
         return {"id": call.id, "type": "web_search_call", "status": status, "action": action}
-    named = {"call_id": call.call_id, "name": call.name}
+    named = {"call_id": call.call_id, **call.named}
     if call.input is not None:
         return {"id": call.id, "type": "custom_tool_call", "status": status, **named, "input": written}
     return {"id": call.id, "type": "function_call", "status": status, "arguments": written, **named}
+
+
+def _named(name: str, tool: Tool | None) -> Value:
+    if tool is None or not tool.namespace:
+        return {"name": name}
+    return {"name": name.removeprefix(f"{tool.namespace}__"), "namespace": tool.namespace}
 
 
 def _query(arguments: str) -> str:

@@ -15,7 +15,7 @@ import msgspec
 from sluice.frontends.checks import check_names, explained, refused, whole_number
 from sluice.frontends.openai.reasoning import reasoning_of
 from sluice.frontends.responses.items import Conversation
-from sluice.frontends.responses.tools import ToolParam, choice_of, format_of, tools_of
+from sluice.frontends.responses.tools import Offered, ToolParam, choice_of, format_of, tools_of
 from sluice.model.chat import ChatRequest, Message, Sampling, Text
 
 DIALECT = "responses"
@@ -60,7 +60,8 @@ def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
     _check_state(asked)
     conversation = Conversation()
     messages, unsaid = _messages(asked, conversation)
-    tools, of_tools = tools_of(asked.tools, wire["tools"]) if asked.tools else ((), "")
+    offered = tools_of(asked.tools, wire["tools"]) if asked.tools else Offered()
+    tools = tuple(offered.tools)
     choice, tools, of_choice = choice_of(asked.tool_choice, tools) if asked.tool_choice is not None else (None, tools, "")
     if asked.reasoning is not None:
         check_names(asked.reasoning, _REASONING, "reasoning.")
@@ -79,7 +80,8 @@ def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
         body=body,
         reasoning=reasoning_of(None, asked.reasoning, None) if asked.reasoning is not None else None,
         user=asked.user or asked.safety_identifier or "",
-        dialect_only=unsaid or of_tools or of_choice,
+        dialect_only=unsaid or offered.unsaid or of_choice,
+        own_tools=tuple(offered.own),
     )
 
 

@@ -17,7 +17,7 @@ from sluice.frontends import Answer
 from sluice.frontends.openai.errors import error_object
 from sluice.frontends.responses.output import Message, Output
 from sluice.frontends.responses.response import completed_at, ended, failure, repeated, response_id, usage_object
-from sluice.model.chat import ChatRequest
+from sluice.model.chat import ChatRequest, Tool
 from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Usage, Working
 from sluice.wire.separators import without_separators
 
@@ -25,9 +25,9 @@ Value = dict[str, Any]
 _json = msgspec.json.Encoder().encode
 
 
-def customs_of(chat: ChatRequest) -> frozenset[str]:
-    """Names of the request's custom tools."""
-    return frozenset([tool.name for tool in chat.tools if tool.custom])
+def _tools_of(chat: ChatRequest) -> dict[str, Tool]:
+    """The request's tools that are more than a function, by their names."""
+    return {tool.name: tool for tool in chat.tools if tool.custom or tool.namespace}
 
 
 class Responding:
@@ -37,7 +37,7 @@ class Responding:
         self._chat = chat
         self._answer = answer
         self._model = answer.model
-        self._output = Output(answer.id, customs_of(chat), self._tell)
+        self._output = Output(answer.id, _tools_of(chat), self._tell)
 
     def _tell(self, name: str, fields: Value) -> None:
         pass

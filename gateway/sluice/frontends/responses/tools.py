@@ -1,8 +1,8 @@
 """Tools, the choice among them and the answer's format, from a Responses request to the vocabulary.
 
 A custom tool, whose input is free text or follows a grammar, becomes a function with one string `input`; the answer's encoder
-makes of its calls custom ones again. Tools that OpenAI runs itself (web_search, file_search, mcp, computer …) are named, for
-only an upstream of this dialect has them.
+makes of its calls custom ones again. Tools within a namespace get its name before theirs. Tools that OpenAI runs itself
+(web_search, file_search, mcp, computer …) are named, for only an upstream of this dialect has them.
 
 Standard: https://platform.openai.com/docs/api-reference/responses/create#responses-create-tools
 """
@@ -16,7 +16,7 @@ from sluice.frontends.responses.items import shown
 from sluice.model.chat import Tool
 
 Value = dict[str, Any]
-_TOOL = frozenset({"type", "name", "description", "parameters", "strict", "format"})
+_TOOL = frozenset({"type", "name", "description", "parameters", "strict", "format", "tools"})
 _CHOICE = frozenset({"type", "name", "mode", "tools"})
 _TEXT = frozenset({"format", "verbosity"})
 _FORMAT = frozenset({"type", "name", "schema", "strict", "description"})
@@ -30,28 +30,52 @@ class ToolParam(msgspec.Struct):
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
     format: dict[str, Any] | None = None
+    tools: "list[ToolParam] | None" = None
 
 
-def tools_of(given: list[ToolParam], wire: list[Value]) -> tuple[tuple[Tool, ...], str]:
-    """The functions among the tools, and the first tool that is none that another vendor could have."""
-    found: list[Tool] = []
-    unsaid = ""
+class Offered(msgspec.Struct):
+    """The tools of a request. `own`: types of those that another vendor cannot have; `unsaid` names the first of them."""
+
+    tools: list[Tool] = []
+    own: list[str] = []
+    unsaid: str = ""
+
+
+def tools_of(given: list[ToolParam], wire: list[Value]) -> Offered:
+    """Raises BadRequest, `param` naming the field as "tools[0].name"."""
+    offered = Offered()
     for index, (tool, written) in enumerate(zip(given, wire, strict=True)):
-        at = f"tools[{index}]"
-        check_names(written, _TOOL, f"{at}.")
-        if tool.type not in ("function", "custom"):
-            unsaid = unsaid or f"{at}: a tool of type {shown(tool.type)}"
-            continue
-        if not tool.name:
-            raise refused(f"{at}.name", "is required")
-        if tool.type == "custom":
-            found.append(_custom(tool, tool.name))
-        else:
-            found.append(Tool(tool.name, tool.description or "", tool.parameters, strict=tool.strict))
-    return tuple(found), unsaid
+        _offer(offered, tool, written, f"tools[{index}]", "")
+    return offered
 
 
-def _custom(tool: ToolParam, name: str) -> Tool:
+def _offer(offered: Offered, tool: ToolParam, written: Value, at: str, namespace: str) -> None:
+    check_names(written, _TOOL, f"{at}.")
+    if tool.type == "namespace" and tool.tools is not None and not namespace:
+        for index, (inner, inner_written) in enumerate(zip(tool.tools, written["tools"], strict=True)):
+            _offer(offered, inner, inner_written, f"{at}.tools[{index}]", _name(tool, at))
+    elif tool.type == "function":
+        name = within(namespace, _name(tool, at))
+        offered.tools.append(Tool(name, tool.description or "", tool.parameters, strict=tool.strict, namespace=namespace))
+    elif tool.type == "custom":
+        offered.tools.append(_custom(tool, within(namespace, _name(tool, at)), namespace))
+    else:
+        offered.own.append(tool.type)
+        offered.unsaid = offered.unsaid or f"{at}: a tool of type {shown(tool.type)}"
+
+
+def _name(tool: ToolParam, at: str) -> str:
+    if not tool.name:
+        raise refused(f"{at}.name", "is required")
+    return tool.name
+
+
+def within(namespace: str, name: str) -> str:
+    """What a tool is called where there are no namespaces."""
+    return f"{namespace}__{name}" if namespace else name
+
+
+def _custom(tool: ToolParam, name: str, namespace: str) -> Tool:
     explained = "The input of the tool, as plain text."
     match tool.format:
         case {"type": "grammar", "definition": str(grammar), **rest}:
@@ -62,7 +86,7 @@ def _custom(tool: ToolParam, name: str) -> Tool:
         "required": ["input"],
         "additionalProperties": False,
     }
-    return Tool(name, tool.description or "", parameters, custom=True)
+    return Tool(name, tool.description or "", parameters, custom=True, namespace=namespace)
 
 
 def _syntax(named: Any) -> str:
