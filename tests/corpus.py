@@ -39,6 +39,7 @@ class Expected(msgspec.Struct):
     finish_reason: str | int | None = None
     usage: dict[str, int | None] | None = None
     refusal: str | None = None
+    tool_plan: str | None = None
 
 
 class Recorded(msgspec.Struct):

@@ -41,6 +41,7 @@ from tests.e2e.held import (
 from tests.fakes.rawserver import CHUNKED, LAST_CHUNK, Peer, RawServer, Request, chunk, sized
 from tests.plugins.bedrock.test_corpus import REASONS as BEDROCK_REASONS
 from tests.plugins.bedrock.test_corpus import SERVED
+from tests.plugins.cohere.test_corpus import REASONS as COHERE_REASONS
 from tests.plugins.gemini.test_corpus import ENDS as GEMINI_ENDS
 from tests.plugins.gemini.test_corpus import REASONS as GEMINI_REASONS
 from tests.plugins.openai.test_corpus import ERRORS, GLUED, HTTP_ERRORS, UNSEEN, ends_without_a_reason
@@ -51,7 +52,7 @@ from tests.wire import cuts
 
 BACKENDS = {
     "openai-chat": "openai", "azure-openai": "openai", "anthropic": "anthropic", "ollama": "ollama", "gemini": "gemini",
-    "bedrock-converse": "bedrock", "bedrock-invoke": "bedrock-anthropic",
+    "bedrock-converse": "bedrock", "bedrock-invoke": "bedrock-anthropic", "cohere-v2": "cohere",
     "openai-responses": "responses",
 }  # fmt: skip
 RECORDED = corpus.streams(*BACKENDS)
@@ -192,7 +193,7 @@ def said(recorded: corpus.Recorded, dialect: Dialect, held: Held) -> str:
     text = expected.text + (expected.refusal or "")
     return (
         unequal(held.text, text)
-        or unequal(held.reasoning, expected.reasoning or "")
+        or unequal(held.reasoning, (expected.reasoning or "") + (expected.tool_plan or ""))
         or called(recorded, dialect, held)
     )  # fmt: skip
 
@@ -250,7 +251,7 @@ def finish(recorded: corpus.Recorded, held: Held) -> str | int | None:
         return "length" if native == "incomplete" else "tool_calls" if called else "stop"
     if recorded.protocol == "ollama" and any(call.kind == "function" for call in held.calls):
         return "tool_calls"  # Ollama says "stop"
-    reasons = {**REASONS, **BEDROCK_REASONS}
+    reasons = {**REASONS, **BEDROCK_REASONS, **COHERE_REASONS}
     return reasons[native if isinstance(native, str) else None]
 
 

@@ -162,6 +162,7 @@ WORDS: dict[str, tuple[str, ...]] = {
         "Response was blocked due to SAFETY",
         "系统检测到输入或生成内容可能包含不安全或敏感内容",
         "m requires moderation on X. Your input was flagged",
+        "blocked output: this generation may be a duplicate of a training text",
         "see our safety settings",
         "Candidate was blocked: PROHIBITED_CONTENT",
         "blocked by responsible AI rules",
@@ -234,6 +235,7 @@ THE_CALLERS_OWN = (
     "The maximum tokens you requested exceeds the model limit of 2048. Try again with a maximum tokens "
     "value that is lower than 2048.",
     "Range of max_tokens should be [1, 8192]",
+    "too many tokens: max tokens must be less than or equal to 4096, the maximum output for this model - received 8192.",
     "Invalid max_tokens value, the valid range of max_tokens is [1, 8192]",
     "max_output_tokens must be less than or equal to 1024",
     "Input validation error: `max_new_tokens` must be <= 4096. Given: 20000",

@@ -47,6 +47,7 @@ _AZURE_NO_DEPLOYMENT = "chatboxai/chatbox#646"
 _ARK = "https://www.volcengine.com/docs/82379/1299023"
 _ARK_MORE = "https://www.volcengine.com/docs/82379/1099476"
 _QIANFAN = "https://cloud.baidu.com/doc/qianfan-api/s/Om9b4yj3w"
+_COHERE = "https://docs.cohere.com/reference/errors"
 _GROQ = "https://console.groq.com/docs/errors"
 _GROQ_SPEND = "https://console.groq.com/docs/spend-limits"
 _PI = "https://github.com/earendil-works/pi/issues/129"
@@ -152,7 +153,7 @@ CODES: tuple[Row, ...] = (
     Row("rate_limited", "RESOURCE_QUOTA_EXCEEDED", _GOOGLE),
     Row("rate_limited", "rate_limit_reached_error", _KIMI),
     Row("rate_limited", "rate_limited", "cline/cline#9085"),
-    Row("rate_limited", "too_many_requests", "https://docs.cohere.com/reference/errors"),
+    Row("rate_limited", "too_many_requests", _COHERE),
     Row("rate_limited", "ThrottlingException", _BEDROCK),
     Row("rate_limited", "ServiceQuotaExceededException", _BEDROCK),
     Row("rate_limited", "Throttling.RateQuota", _DASHSCOPE),
@@ -320,6 +321,7 @@ WORDS: tuple[Row, ...] = (
         "[^.]{0,60}((less|greater|larger|more) than|at most|too (large|big|high)|exceed\\w*)",
         "https://console.groq.com/docs/errors",
     ),
+    Row("bad_request", "too many tokens: max tokens must be", _COHERE),
     Row("bad_request", "range of max_tokens should be", _DASHSCOPE),
     Row("bad_request", "valid range of max_tokens", _DEEPSEEK),
     Row("bad_request", "maximum tokens you requested exceeds", "aws-samples/bedrock-access-gateway#41"),
@@ -446,6 +448,7 @@ WORDS: tuple[Row, ...] = (
     ),
     Row("content_policy", "content management policy", _AZURE),
     Row("content_policy", "requires moderation", _OPENROUTER),
+    Row("content_policy", "re:^blocked (input|output)\\b", _COHERE),
     Row(
         "content_policy",
         "re:(input|prompt|request|content|message|output)s? (was|were|has been|have been|is) flagged",

@@ -1,0 +1,258 @@
+"""Cohere's chat API, version 2: https://docs.cohere.com/reference/chat-stream
+
+What the request loses or changes on the way:
+  - system messages are joined into one at the beginning, the only place for it;
+  - files of text become `documents`, which answers cite; other files are refused;
+  - `temperature` and penalties are held to 0…1, `top_p` to 0.01…0.99: OpenAI's scales are wider;
+  - a named function is asked for as the only tool, which must be called: Cohere knows REQUIRED and NONE;
+  - `response_format` of type json_schema is json_object with a schema;
+  - reasoning comes back as the plan of the calls that followed it, and is left out elsewhere;
+  - what else is left out (logprobs, logit_bias, parallel_tool_calls …) stands in config/models.yaml, and is counted.
+
+Answers: `sluice_plugins.cohere.stream`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import msgspec
+
+from sluice.backends.protocol import Headers, UpstreamRequest
+from sluice.config.types import Bytes, Secret
+from sluice.errors import BadRequest, UpstreamError
+from sluice.model.chat import ChatRequest, Image, Message, Other, Part, Reasoning, Text, Tool, ToolCall
+from sluice.model.rules import NO_RULES, ModelRules
+from sluice.wire.baseurl import endpoint
+from sluice.wire.dataurl import inline_data, plain_base64
+from sluice.wire.upstream_errors import upstream_error
+from sluice_plugins.anthropic.thinking import BUDGETS
+from sluice_plugins.cohere.stream import ChatDecoder
+from sluice_plugins.decoding import MAX_EVENT
+from sluice_plugins.tool_ids import fitted_ids
+from sluice_plugins.translation import check_endpoint, decoded_text, inline_image, json_object, response_format
+
+if TYPE_CHECKING:
+    from sluice.backends.transport import Transport
+
+Block = dict[str, Any]
+Citations = Literal["enabled", "disabled", "fast", "accurate", "off"]
+
+
+class Cohere(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
+    """Cohere's own API, or another place of it at `base_url` (a private deployment), with or without /v2.
+
+    `extra_body`: fields put into each request (`documents`: beside those of the request). `billed`: usage counts the tokens
+    that are billed, which leave out Cohere's own part of the prompt. `strict`: data in the stream that is no event is an error,
+    else it is skipped. `max_event`: bytes of one event. `keep_stop`: COMPLETE after tool calls stays `stop`.
+    """
+
+    dialect: ClassVar[str] = ""
+    endings: ClassVar[tuple[str, ...]] = ("/v2/chat", "/v1/chat", "/v2", "/v1")
+    credential_kinds: ClassVar[tuple[str, ...]] = ("static", "file", "exec")
+    rules: ClassVar[ModelRules] = NO_RULES
+
+    base_url: str = "https://api.cohere.com"  # where its API is
+    api_key: Secret | None = None  # sent as a Bearer token
+    headers: dict[str, str] = {}  # headers of every request
+    citations: Citations | None = None  # how answers cite documents and tools' results
+    safety_mode: Literal["contextual", "strict", "off"] | None = None  # Cohere's instruction about what is safe
+    strict_tools: bool | None = None  # whether calls must follow their schemas to the letter; null: as the tools say
+    extra_body: dict[str, Any] = {}  # fields that every request gets
+    billed: bool = False  # whether usage counts what is billed
+    strict: bool = False  # whether a malformed event ends the stream
+    max_event: Bytes = MAX_EVENT  # bytes of one event
+    keep_stop: bool = False  # whether stop stays stop where tools were called
+
+    def __post_init__(self) -> None:
+        check_endpoint(self.base_url, self.headers)
+
+    def request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
+        documents: list[Block] = []
+        body = {
+            "model": model,
+            "messages": _messages(fitted_ids(chat.messages, self.rules.tool_ids), documents),
+            "stream": True,
+            **self._tools(chat),
+            "response_format": _response_format(chat),
+            "thinking": _thinking(chat.reasoning) if self.rules.thinking != "never" else None,
+            "citation_options": {"mode": self.citations.upper()} if self.citations else None,
+            "safety_mode": self.safety_mode.upper() if self.safety_mode else None,
+            **_sampling(chat),
+            **self.extra_body,
+        }
+        if documents:
+            body["documents"] = [*documents, *self.extra_body.get("documents", ())]
+        given = {name: value for name, value in body.items() if value is not None}
+        return UpstreamRequest(self._url, self._headers, msgspec.json.encode(given))
+
+    def decoder(self, *, verbatim: bool = False) -> ChatDecoder:
+        return ChatDecoder(strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop, billed=self.billed)
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
+        return upstream_error(status, headers, body)
+
+    def transport(self) -> "Transport | None":
+        return None
+
+    def credentials(self) -> Headers:
+        return (("authorization", f"Bearer {self.api_key.reveal()}"),) if self.api_key else ()
+
+    def _tools(self, chat: ChatRequest) -> Block:
+        """https://docs.cohere.com/v2/docs/tool-use-usage-patterns"""
+        if not chat.tools:
+            return {}
+        tools, choice = chat.tools, None
+        match chat.tool_choice:
+            case "none":
+                choice = "NONE"
+            case "required":
+                choice = "REQUIRED"
+            case ("function", str(name)):
+                tools, choice = tuple(tool for tool in tools if tool.name == name), "REQUIRED"
+                if not tools:
+                    raise BadRequest("tool_choice names a function that is none of the tools", param="tool_choice")
+        strict = self.strict_tools if self.strict_tools is not None else (all(tool.strict for tool in tools) or None)
+        return {"tools": [_tool(tool) for tool in tools], "tool_choice": choice, "strict_tools": strict}
+
+    @cached_property
+    def _url(self) -> str:
+        return endpoint(self.base_url, "/v2/chat", self.endings)
+
+    @cached_property
+    def _headers(self) -> Headers:
+        headers = {"accept": "text/event-stream", "content-type": "application/json"}
+        return tuple((headers | {name.lower(): value for name, value in self.headers.items()}).items())
+
+
+# ---- request
+
+
+def _sampling(chat: ChatRequest) -> Block:
+    sampling = chat.sampling
+    return {
+        "max_tokens": sampling.max_tokens,
+        "temperature": _within(sampling.temperature, 0, 1),
+        "p": _within(sampling.top_p, 0.01, 0.99),
+        "k": _within(sampling.top_k, 0, 500),
+        "seed": sampling.seed,
+        "stop_sequences": list(sampling.stop) or None,
+        "frequency_penalty": _within(sampling.frequency_penalty, 0, 1),
+        "presence_penalty": _within(sampling.presence_penalty, 0, 1),
+    }
+
+
+def _within(value: float | None, least: float, most: float) -> float | None:
+    return None if value is None else min(max(value, least), most)
+
+
+def _thinking(wish: Reasoning | None) -> Block | None:
+    """https://docs.cohere.com/docs/reasoning: on or off, with a budget of tokens; the highest efforts have none."""
+    if wish is None or not (wish.effort or wish.budget is not None):
+        return None
+    if wish.effort == "none" or wish.budget == 0:
+        return {"type": "disabled"}
+    budget = wish.budget if wish.budget else BUDGETS[wish.effort] if wish.effort in ("minimal", "low", "medium") else None
+    return {"type": "enabled"} | ({"token_budget": budget} if budget else {})
+
+
+def _response_format(chat: ChatRequest) -> Block | None:
+    wanted = response_format(chat.response_format)
+    if wanted.json_schema is not None:
+        return {"type": "json_object", "json_schema": wanted.json_schema.schema}
+    return {"type": "json_object"} if wanted.type == "json_object" else None
+
+
+def _messages(messages: Sequence[Message], documents: list[Block]) -> list[Block]:
+    """The conversation; its files go to `documents`."""
+    system = [message.text for message in messages if message.role == "system" and message.text.strip()]
+    turns: list[Block] = [{"role": "system", "content": "\n\n".join(system)}] if system else []
+    for message in messages:
+        match message.role:
+            case "system":
+                if any(not isinstance(part, Text) for part in message.parts):
+                    raise BadRequest("A system message can only be text for this model", param="messages")
+            case "user":
+                if content := _content(message.parts, documents):
+                    turns.append({"role": "user", "content": content})
+            case "assistant":
+                turns += _said(message)
+            case "tool":
+                turns.append({"role": "tool", "tool_call_id": message.tool_call_id, "content": _result(message)})
+    if len(turns) == bool(system):
+        raise BadRequest("This model needs at least one message that is not empty and not the system's", param="messages")
+    return turns
+
+
+def _said(message: Message) -> list[Block]:
+    if any(not isinstance(part, Text) for part in message.parts):
+        raise BadRequest("An assistant's message can only be text for this model", param="messages")
+    turn: Block = {"role": "assistant"}
+    if message.text:
+        turn["content"] = message.text
+    if message.tool_calls:
+        turn["tool_calls"] = [_tool_call(call) for call in message.tool_calls]
+        if plan := "\n\n".join([thought.text for thought in message.thoughts if thought.text and not thought.sealed]):
+            turn["tool_plan"] = plan
+    return [turn] if len(turn) > 1 else []
+
+
+def _content(parts: Iterable[Part], documents: list[Block]) -> str | list[Block]:
+    """A text, or blocks where there are images."""
+    blocks: list[Block] = []
+    for part in parts:
+        match part:
+            case Text(text=text):
+                if text:
+                    blocks.append({"type": "text", "text": text})
+            case Image(url=url, detail=detail):
+                inline = inline_image(url)
+                image = {"url": url if inline is None else f"data:{inline.media_type};base64,{inline.data}"}
+                blocks.append({"type": "image_url", "image_url": image | ({"detail": detail} if detail else {})})
+            case Other(type="file", wire=wire):
+                documents.append(_document(wire.get("file"), len(documents)))
+            case _:
+                raise BadRequest(f"Content of type {part.type!r} cannot be sent to this model", param="messages")
+    if all(block["type"] == "text" for block in blocks):
+        return "".join([block["text"] for block in blocks])
+    return blocks
+
+
+def _document(file: Any, number: int) -> Block:
+    """A file of text, as a document to be cited: https://docs.cohere.com/v2/docs/retrieval-augmented-generation-rag"""
+    match file:
+        case {"file_data": str(data), **rest} if data:
+            name = rest.get("filename")
+        case _:
+            raise BadRequest("A file can only be sent to this model with its bytes (file_data)", param="messages")
+    inline = inline_data(data)
+    encoded = inline.data if inline is not None else plain_base64(data)
+    if not encoded or inline is None or not (inline.media_type.startswith("text/") or inline.media_type == "application/json"):
+        raise BadRequest("A file can only be text for this model, as a data: URL in base64", param="messages")
+    titled = {"title": name} if isinstance(name, str) and name else {}
+    return {"id": f"file:{number}", "data": {**titled, "text": decoded_text(encoded)}}
+
+
+def _result(message: Message) -> str | list[Block]:
+    """A tool's result: a text, or a document where it is a JSON object, so that answers can cite it."""
+    if any(not isinstance(part, Text) for part in message.parts):
+        raise BadRequest("The result of a tool can only be text for this model", param="messages")
+    text = message.text
+    if not text.lstrip().startswith("{"):
+        return text
+    try:
+        data = json_object(text)
+    except BadRequest:
+        return text
+    return [{"type": "document", "document": {"data": data}}]
+
+
+def _tool_call(call: ToolCall) -> Block:
+    function = {"name": call.name, "arguments": bytes(json_object(call.arguments)).decode()}
+    return {"id": call.id, "type": "function", "function": function}
+
+
+def _tool(tool: Tool) -> Block:
+    described = {"description": tool.description} if tool.description else {}
+    parameters = tool.parameters or {"type": "object", "properties": {}}
+    return {"type": "function", "function": {"name": tool.name, **described, "parameters": parameters}}
