@@ -122,8 +122,12 @@ APPENDED: list[tuple[str, str, list[str]]] = [
         "server: {trusted_proxies: [10.0.0.0/8, 10.0.0.1/8]}",
         ["8:40: server.trusted_proxies[1]: expected a network such as 10.0.0.0/8 (no bits set behind the prefix)"],
     ),
-    ("state", "state: postgres", ["8:8: state: expected memory or sqlite:PATH"]),
-    ("state without a path", 'state: "sqlite:"', ["8:8: state: expected memory or sqlite:PATH"]),
+    ("state", "state: postgres", ["8:8: state: expected memory, sqlite:PATH or a redis://, rediss:// or unix:// URL"]),
+    (
+        "state without a path",
+        'state: "sqlite:"',
+        ["8:8: state: expected memory, sqlite:PATH or a redis://, rediss:// or unix:// URL"],
+    ),
     (
         "store",
         "limits: {store: mysql://x}",
@@ -148,7 +152,7 @@ APPENDED: list[tuple[str, str, list[str]]] = [
         ["8:17: admin.digest: expected sha256: and 64 hex digits, as `sluice keys hash` prints them"],
     ),
     ("duplicate key", "keys: []", ['8:1: duplicate key "keys": it stands in line 6 already']),
-    ("text expected", "state: 12", ["8:8: state: expected text (put it in quotes)"]),
+    ("text expected", "state: 12", ["8:8: state: expected text: put it in quotes"]),
     ("not a number for a key", "log: {1: 2}", ['8:7: log.1: unknown key "1"']),
 ]
 

@@ -41,7 +41,7 @@ from sluice.identity.keys import timestamp
 from sluice.limits import Limit as BucketLimit
 from sluice.limits.bucket import rule_of
 from sluice.proxy.fitting import OURS, check_values
-from sluice.storage.address import Kind, store_of
+from sluice.storage.address import CONVERSATIONS, Kind, store_of
 from sluice.wire.forwarding import check_forward
 
 DEVELOPMENT_KEYS = frozenset({"sha256:f54ca937b7efefe972b761a7b8dc7dd477c073770dec53b33fe59a66f6ef9a9f"})
@@ -275,7 +275,7 @@ class Checks:
             self._report.problem((*path, "longest"), "must be at least 1s")
 
     def _whole(self, config: Config) -> None:
-        self._store(("state",), config.state, "memory", "sqlite")
+        self._store(("state",), config.state, *CONVERSATIONS)
         self._store(("resume",), config.resume, "memory", "redis")
         self._bounds(config)
         self._unused(config)
@@ -333,15 +333,16 @@ class Checks:
 
 def not_shared(config: Config) -> Iterator[tuple[Path, str]]:
     """What several workers would not have in common: where it stands, and what comes of it."""
-    if config.state == "memory":
+    state = config.state.reveal() if isinstance(config.state, Secret) else ""
+    if state == "memory":
         yield ("state",), "each worker keeps its own conversations: a turn that another worker answers does not know them"
-    elif isinstance(config.state, str):
+    elif state.startswith("sqlite:"):
         yield ("state",), "turns of one session at two workers at once are not put in order"
     aliases = config.aliases.values() if isinstance(config.aliases, dict) else ()
     resumable = [alias for alias in aliases if isinstance(alias, Alias) and alias.resumable]
     if resumable and isinstance(config.resume, Secret) and config.resume.reveal() == "memory":
         yield ("resume",), "a stream can only be resumed at the worker that began it: use a redis:// URL"
-    store = config.admin.store.reveal() if config.admin.store is not None else config.state
+    store = config.admin.store.reveal() if config.admin.store is not None else state
     if config.admin.digest is not None and store == "memory":
         yield ("admin", "store"), "each worker has its own dynamic keys and usage: use sqlite:PATH or a redis:// URL"
 

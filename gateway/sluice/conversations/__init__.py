@@ -1,9 +1,29 @@
-"""History of each (tenant, sessionId), behind one protocol: memory, sqlite. One test suite for both."""
+"""History of each (tenant, sessionId), behind one protocol: memory, sqlite, redis. One test suite for all.
+
+Stores that several hosts share also put the turns of a session in order (`SharedConversations`): a turn has a *lease* of its
+session from before its history is read until its messages are stored. A lease that runs out may be taken by another turn;
+then the first one's messages are refused (its *holder* is checked by whatever stores them), so that no turn is stored behind
+one that did not know it.
+"""
 
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import msgspec
+
+from sluice.storage import Reason
+
+
+class ConversationsFailed(OSError):
+    """The store did not answer, or with an error: nobody knows whether it was done. `reason` as in `sluice.storage`."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason: Reason = reason
+
+
+class TurnLost(Exception):
+    """The lease had run out and another turn has begun since: nothing was stored."""
 
 
 class Turn(msgspec.Struct, frozen=True, gc=False):
@@ -55,3 +75,51 @@ class ConversationStore(Protocol):
     async def get(self, id: str) -> tuple[Conversation, list[Turn]] | None: ...
 
     async def close(self) -> None: ...
+
+
+class Lease(msgspec.Struct, frozen=True, gc=False):
+    """The right to add the next turn to a session. `holder` is random, and no two turns have the same."""
+
+    tenant: str
+    session: str
+    holder: str
+
+
+class Begun(msgspec.Struct, frozen=True, gc=False):
+    """What a turn begins with: the conversation's id, and its last messages, oldest first."""
+
+    id: str
+    turns: list[Turn]
+
+
+class SharedConversations(ConversationStore, Protocol):
+    """A store that the gateways of several hosts share. Every call is bounded in time and may raise ConversationsFailed."""
+
+    async def begin(self, lease: Lease, limit: int) -> Begun | None:
+        """Take the lease, and read the last `limit` messages.
+
+        None while another turn has it, or waits for it since longer. Asking has a place in the queue then, which is kept
+        for WAITING seconds after each asking.
+        """
+        ...
+
+    async def renew(self, lease: Lease) -> bool:
+        """Hold it for LEASE seconds more. False where another turn has it by now."""
+        ...
+
+    async def finish(self, lease: Lease, id: str, turns: Sequence[Turn]) -> None:
+        """Store the messages, all or none, and give the lease back.
+
+        May be sent again until it is answered: they are stored once. Raises TurnLost.
+        """
+        ...
+
+    async def leave(self, lease: Lease) -> None:
+        """Give the lease back, or the place in the queue for it. Harmless where it has neither."""
+        ...
+
+
+LEASE = 10.0
+"""Seconds for which a lease is held without being renewed: so long a session waits for a gateway that was killed."""
+WAITING = 3.0
+"""Seconds after which who no longer asks has lost its place in the queue for a lease."""

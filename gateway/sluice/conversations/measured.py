@@ -3,10 +3,19 @@
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
-from sluice.conversations import Conversation, ConversationStore, Turn
+from sluice.conversations import (
+    Begun,
+    Conversation,
+    ConversationsFailed,
+    ConversationStore,
+    Lease,
+    SharedConversations,
+    Turn,
+)
+from sluice.storage import Reason
 
 T = TypeVar("T")
-OPERATIONS = ("open", "recent", "append", "newest", "get")
+OPERATIONS = ("open", "recent", "append", "newest", "get", "begin", "renew", "finish", "leave")
 
 
 class Series(Protocol):
@@ -53,3 +62,42 @@ class Measured:
 
     async def close(self) -> None:
         await self._store.close()
+
+
+class Watch(Protocol):
+    """Who is told what becomes of the calls: `sluice.storage.watch.StoreWatch`."""
+
+    def failed(self, reason: Reason) -> None: ...
+    def succeeded(self) -> None: ...
+
+
+class MeasuredShared(Measured):
+    """The same, of a store that puts turns in order, and may be down."""
+
+    def __init__(
+        self, store: SharedConversations, series: Series, kind: str, clock: Callable[[], float], *, watch: Watch
+    ) -> None:
+        super().__init__(store, series, kind, clock)
+        self._shared = store
+        self._watch = watch
+
+    async def _timed(self, operation: str, call: Awaitable[T]) -> T:
+        try:
+            result = await super()._timed(operation, call)
+        except ConversationsFailed as error:
+            self._watch.failed(error.reason)
+            raise
+        self._watch.succeeded()
+        return result
+
+    def begin(self, lease: Lease, limit: int) -> Coroutine[Any, Any, Begun | None]:
+        return self._timed("begin", self._shared.begin(lease, limit))
+
+    def renew(self, lease: Lease) -> Coroutine[Any, Any, bool]:
+        return self._timed("renew", self._shared.renew(lease))
+
+    def finish(self, lease: Lease, id: str, turns: Sequence[Turn]) -> Coroutine[Any, Any, None]:
+        return self._timed("finish", self._shared.finish(lease, id, turns))
+
+    def leave(self, lease: Lease) -> Coroutine[Any, Any, None]:
+        return self._timed("leave", self._shared.leave(lease))

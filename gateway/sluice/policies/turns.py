@@ -7,10 +7,13 @@ If the store has to wait, it does so in a task of its own, which is not cancelle
 left). The session's next turn begins when that task has ended. The last bytes of a complete answer are also sent after it,
 so that a client that has read the end finds the turn in every process that shares the store; if the store takes longer
 than PATIENCE they are sent anyway.
+
+A store that several hosts share gives each turn a lease of its session (`sluice.conversations.leases`), which it holds from
+before its history is read until it is stored: so turns follow one another over all hosts.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import lru_cache
 from types import TracebackType
@@ -19,7 +22,8 @@ from typing import Any
 import msgspec
 
 from sluice.config.types import History
-from sluice.conversations import ConversationStore, Turn
+from sluice.conversations import ConversationStore, Lease, Turn
+from sluice.conversations.leases import Leases
 from sluice.conversations.turnstile import Place, Turnstile
 from sluice.model.chat import Message, Text, Thought
 from sluice.proxy.call import Call
@@ -44,9 +48,11 @@ class Turns:
         wall: Callable[[], float],
         failed: Callable[[str, Exception], Any],
         *,
+        leases: Leases | None = None,
         patience: float = PATIENCE,
     ) -> None:
         self._store = store
+        self._leases = leases
         self._turnstile = turnstile
         self._wall = wall
         self._failed = failed
@@ -59,70 +65,83 @@ class Turns:
     def turn(self, call: Call, session: str) -> Place:
         return self._turnstile.turn(call.principal.tenant, session, call.waiting)
 
-    async def prepare(self, call: Call, session: str) -> Turn:
-        """Put the history before the user's message. Returns the turn that this call adds."""
+    async def prepare(self, call: Call, session: str) -> tuple[Turn, Lease | None]:
+        """Put the history before the user's message. Returns the turn that this call adds, and its lease."""
         message, sent_at = call.chat.messages[-1], self._wall()
-        turns = await self._history(call, call.principal.tenant, session)
+        turns, lease = await self._history(call, call.principal.tenant, session)
         # a session has no `wire`, so the messages are all there is
         call.chat.messages = (*_system(call.route.config.system), *_window(turns, call.route.config.history), message)
-        return Turn("user", message.text, sent_at)
+        return Turn("user", message.text, sent_at), lease
 
-    async def _history(self, call: Call, tenant: str, session: str) -> list[Turn]:
+    async def _history(self, call: Call, tenant: str, session: str) -> tuple[list[Turn], Lease | None]:
         """The session's earlier turns. If the store is down, the call goes on without them, and a header says so."""
+        limit = call.route.config.history.messages
         try:
+            if self._leases is not None:
+                lease, begun = await self._leases.begin(tenant, session, limit, call.waiting)
+                call.conversation = begun.id
+                return begun.turns, lease
             id = await self._store.open(tenant, session)
-            turns = await self._store.recent(id, call.route.config.history.messages)
+            turns = await self._store.recent(id, limit)
         except BROKEN as error:
             self._failed("open", error)
             call.headers.append(("x-sluice-history", "unavailable"))
-            return []
+            return [], None
         call.conversation = id
-        return turns
+        return turns, None
 
-    def store(self, call: Call, session: str, question: Turn, text: str, *, complete: bool) -> "asyncio.Task[None] | None":
-        """Store the question and the answer, if there is one.
+    def store(
+        self, call: Call, session: str, question: Turn, text: str, *, complete: bool, lease: Lease | None
+    ) -> "asyncio.Task[None] | None":
+        """Store the question and the answer, if there is one, and give the lease back.
 
-        Returns the task that stores them; None: there is nothing to wait for.
+        Returns the task that does it; None: there is nothing to wait for.
         """
         if not (call.conversation and (complete or text)):
-            return None
+            return None if lease is None or self._leases is None else self._leases.leave(lease)
         answer = text.strip()
         thoughts = (
             _written(call.thoughts) if complete and answer == text else ""
         )  # a signature holds for the unchanged text only
         turns = [question, Turn("assistant", answer, self._wall(), interrupted=not complete, thoughts=thoughts)]
         tenant, id = call.principal.tenant, call.conversation
+        if lease is not None and self._leases is not None:
+            return self._begun(self._appending(self._leases.finish(lease, id, turns)))
         try:
             if self._store.append_now(tenant, session, id, turns):
                 return None
         except Exception as error:
             self._failed("append", error)
             return None
-        task = asyncio.create_task(self._append(tenant, session, id, turns))
+        return self._begun(self._appending(self._store.append(tenant, session, id, turns)))
+
+    def _begun(self, storing: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task = asyncio.create_task(storing)
         self._storing.add(task)
         task.add_done_callback(self._storing.discard)
         return task
 
-    async def _append(self, tenant: str, session: str, id: str, turns: list[Turn]) -> None:
+    async def _appending(self, append: Awaitable[None]) -> None:
         try:
-            await self._store.append(tenant, session, id, turns)
+            await append
         except Exception as error:  # whatever a store raises, the next turn must not wait for this one for ever
             self._failed("append", error)
 
     async def close(self) -> None:
         """Wait for the turns that are being stored, for CLOSING seconds at most; what is left then is reported as failed."""
-        if not self._storing:
-            return
-        _, late = await asyncio.wait(list(self._storing), timeout=CLOSING)
-        for task in late:
-            self._failed("append", TimeoutError())
-            task.cancel()
+        if self._storing:
+            _, late = await asyncio.wait(list(self._storing), timeout=CLOSING)
+            for task in late:
+                self._failed("append", TimeoutError())
+                task.cancel()
+        if self._leases is not None:
+            await self._leases.close()
 
 
 class _Turn:
     """One call's turn. It is stored before the next one may begin."""
 
-    __slots__ = ("_call", "_ended", "_place", "_question", "_session", "_storing", "_turns")
+    __slots__ = ("_call", "_ended", "_lease", "_place", "_question", "_session", "_storing", "_turns")
 
     def __init__(self, turns: Turns, call: Call, session: str) -> None:
         self._turns = turns
@@ -135,7 +154,7 @@ class _Turn:
     async def __aenter__(self) -> None:
         await self._place.__aenter__()
         try:
-            self._question = await self._turns.prepare(self._call, self._session)
+            self._question, self._lease = await self._turns.prepare(self._call, self._session)
         except BaseException:
             self._place.leave()
             raise
@@ -159,7 +178,9 @@ class _Turn:
         """Store the turn, at the first call only."""
         if not self._ended:
             self._ended = True
-            self._storing = self._turns.store(self._call, self._session, self._question, text, complete=complete)
+            self._storing = self._turns.store(
+                self._call, self._session, self._question, text, complete=complete, lease=self._lease
+            )
         return self._storing
 
     def _leave(self, _: object) -> None:

@@ -19,7 +19,8 @@ import msgspec
 from sluice.aio.deferred import Later
 from sluice.config.loader import Loaded
 from sluice.config.types import Issuer
-from sluice.conversations.measured import Measured
+from sluice.conversations.leases import Leases
+from sluice.conversations.measured import MeasuredShared
 from sluice.conversations.turnstile import Turnstile
 from sluice.errors import Unavailable
 from sluice.limits import Remote
@@ -118,7 +119,7 @@ class ProcessState:
         self.usage = usage_ledger(config, metrics, self.log, self.watches)
         stack.push_async_callback(self.usage.close)
         stack.callback(self.later.flush)
-        kind = store_of(config.state).kind
+        kind = store_of(config.state.reveal()).kind
         say = open_lines(self.lines, config.log.level)
         self.records = records = Records(
             metrics,
@@ -132,9 +133,10 @@ class ProcessState:
             used=self.usage.add,
             later=self.later,
         )
-        self.conversations = Measured(conversation_store(config), metrics, kind, self.clock)
+        self.conversations = store = conversation_store(config, metrics, self.watches)
         stack.push_async_callback(self.conversations.close)
-        self.turns = Turns(self.conversations, Turnstile(), time.time, records.not_kept)
+        leases = Leases(store, records.not_kept) if isinstance(store, MeasuredShared) else None
+        self.turns = Turns(store, Turnstile(), time.time, records.not_kept, leases=leases)
         stack.push_async_callback(self.turns.close)
         self.keys = key_follower(config, metrics, self.watches)
         stack.push_async_callback(self.keys.close)
@@ -150,6 +152,9 @@ class ProcessState:
         """Ask stores once, so that a wrong password and the like is said at the start and not by the first caller."""
         if isinstance(self.store, Remote):
             await self.store.greet()
+        if "conversations" in self.watches:
+            with contextlib.suppress(OSError):
+                await self.conversations.newest(0)
         if any(alias.resumable for alias in self.config.aliases.values()):
             with contextlib.suppress(Unavailable):
                 await self.journals.find("")

@@ -9,6 +9,7 @@ import msgspec
 
 from sluice.config.types import Config
 from sluice.conversations import ConversationStore
+from sluice.conversations.measured import Measured, MeasuredShared
 from sluice.conversations.memory import MemoryConversations
 from sluice.keystore import KeyStore
 from sluice.keystore.follower import Follower
@@ -19,7 +20,7 @@ from sluice.limits.memory import MemoryStore
 from sluice.resume import Journals
 from sluice.resume.memory import MemoryJournals
 from sluice.storage import Reason
-from sluice.storage.address import Local, store_of
+from sluice.storage.address import CONVERSATIONS, Local, store_of
 from sluice.storage.watch import StoreWatch
 from sluice.telemetry.metrics import Metrics
 from sluice.usage import Row, UsageFailed, UsageStore
@@ -141,9 +142,19 @@ def usage_store(config: Config) -> UsageStore:
     return RedisUsage(text, prefix=config.limits.prefix)
 
 
-def conversation_store(config: Config) -> ConversationStore:
-    place = store_of(config.state, "memory", "sqlite")
-    if isinstance(place, Local) and place.kind == "sqlite":
+def conversation_store(config: Config, metrics: Metrics, watches: StoreWatches) -> Measured:
+    text = config.state.reveal()
+    place = store_of(text, *CONVERSATIONS)
+    if isinstance(place, Local):
+        return Measured(_local_conversations(place), metrics, place.kind, time.monotonic)
+    from sluice.conversations.redis import RedisConversations
+
+    store = RedisConversations(text, prefix=config.limits.prefix)
+    return MeasuredShared(store, metrics, place.kind, time.monotonic, watch=watches.begin("conversations", place.kind))
+
+
+def _local_conversations(place: Local) -> ConversationStore:
+    if place.kind == "sqlite":
         from sluice.conversations.sqlite import SqliteConversations
 
         return SqliteConversations(Path(place.path))
@@ -152,7 +163,7 @@ def conversation_store(config: Config) -> ConversationStore:
 
 def admin_store(config: Config) -> str:
     """Where dynamic keys and usage are kept: "memory", "sqlite:PATH" or a URL of Redis. It may hold a password."""
-    return config.admin.store.reveal() if config.admin.store is not None else config.state
+    return config.admin.store.reveal() if config.admin.store is not None else config.state.reveal()
 
 
 def key_follower(config: Config, metrics: Metrics, watches: StoreWatches) -> Follower:

@@ -30,6 +30,8 @@ MOST_DATABASES = 1 << 20
 
 
 Kind = Literal["memory", "shared", "sqlite", "redis"]
+CONVERSATIONS: tuple[Kind, ...] = ("memory", "sqlite", "redis")
+"""What can keep conversations."""
 WRITTEN: Mapping[Kind, str] = {"memory": "memory", "shared": "shared:PATH", "sqlite": "sqlite:PATH", "redis": EXPECTED}
 
 

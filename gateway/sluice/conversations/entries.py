@@ -1,0 +1,80 @@
+"""How stores that keep bytes write a turn, and name its conversation."""
+
+import errno
+import hashlib
+import secrets
+from base64 import urlsafe_b64encode
+from collections import OrderedDict
+
+import msgspec
+
+from sluice.conversations import Turn
+
+PREVIEW = 200
+"""Characters of the last message in a list of conversations."""
+MAX_UNSTORED = 10_000
+"""Ids given out for sessions that have no turn yet; the oldest is forgotten first."""
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Turn).decode
+
+
+def written(turn: Turn) -> bytes:
+    """MessagePack: a map, so that a version that knows more fields and one that knows fewer read each other's.
+
+    Raises OSError where a text is not Unicode.
+    """
+    try:
+        return _encode(turn)
+    except UnicodeEncodeError as error:
+        raise not_unicode() from error
+
+
+def read(data: bytes) -> Turn:
+    """Raises ValueError for what is none."""
+    try:
+        return _decode(data)
+    except msgspec.DecodeError as error:
+        raise ValueError("not a turn of ours") from error
+
+
+def raw(text: str) -> bytes:
+    """UTF-8. Raises OSError where it is not Unicode."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise not_unicode() from error
+
+
+def not_unicode() -> OSError:
+    return OSError(errno.EILSEQ, "text that is not Unicode cannot be stored")
+
+
+def digest_of(tenant: str, session: str) -> bytes:
+    """16 bytes that name a session: its own name may be of any length, and hold anything."""
+    first = raw(tenant)
+    return hashlib.sha256(b"%d:%b%b" % (len(first), first, raw(session))).digest()[:16]
+
+
+def letters(digest: bytes) -> str:
+    """For keys and ids: 22 letters, digits, "-" and "_"."""
+    return urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+class Unstored:
+    """Ids of sessions that have no turn yet: the same for each `open`, until one is stored."""
+
+    def __init__(self, most: int = MAX_UNSTORED) -> None:
+        self._most = most
+        self._ids: OrderedDict[bytes, str] = OrderedDict()
+
+    def of(self, digest: bytes) -> str:
+        id = self._ids.get(digest)
+        if id is None:
+            id = self._ids[digest] = f"{secrets.token_urlsafe(18)}.{letters(digest)}"
+            if len(self._ids) > self._most:
+                self._ids.popitem(last=False)
+        return id
+
+    def stored(self, digest: bytes) -> None:
+        self._ids.pop(digest, None)

@@ -1,0 +1,143 @@
+"""Turns of a session in order over several hosts: a lease for each turn that runs, taken, renewed and given back."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from sluice.conversations import LEASE, Begun, ConversationsFailed, Lease, SharedConversations, Turn
+from sluice.errors import Unavailable
+from sluice.storage import DOWN
+
+SOONEST, LATEST = 0.01, 0.25
+"""Seconds between two askings for a lease that another has: more each time."""
+LONGEST = 600.0
+"""Seconds that a turn waits for its lease at most."""
+RENEWALS = LEASE / 3
+"""Seconds between two renewals of all leases."""
+AGAIN = 8.0
+"""Seconds for which a turn that could not be stored is sent again: a new master may be there by then."""
+
+
+class Leases:
+    """`failed` is told the operation and the error of renewals and of leases that could not be given back.
+
+    `sleep` and `clock` are asyncio's and the monotonic one's, in seconds.
+    """
+
+    def __init__(
+        self,
+        store: SharedConversations,
+        failed: Callable[[str, Exception], Any],
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._failed = failed
+        self._sleep = sleep
+        self._clock = clock
+        self._held: dict[str, Lease] = {}
+        self._renewing: asyncio.Task[None] | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._down: ConversationsFailed | None = None
+        self._trying = False
+
+    async def begin(self, tenant: str, session: str, limit: int, waiting: Callable[[int], Any]) -> tuple[Lease, Begun]:
+        """The lease of the session, as soon as it is this turn's, and its last `limit` messages. Safe to cancel.
+
+        `waiting` is told +1 and -1 around the time that another turn has it. Raises ConversationsFailed, Unavailable.
+        """
+        lease = Lease(tenant, session, secrets.token_urlsafe(16))
+        try:
+            begun = await self._ask(lease, limit) or await self._wait(lease, limit, waiting)
+        except BaseException:  # it may have been taken nevertheless
+            self.leave(lease)
+            raise
+        self._held[lease.holder] = lease
+        if self._renewing is None or self._renewing.done():
+            self._renewing = asyncio.create_task(self._renew())
+        return lease, begun
+
+    async def _wait(self, lease: Lease, limit: int, waiting: Callable[[int], Any]) -> Begun:
+        pause, until = SOONEST, self._clock() + LONGEST
+        waiting(1)
+        try:
+            while self._clock() < until:
+                await self._sleep(pause * (0.75 + secrets.randbelow(500) / 1000))
+                if (begun := await self._ask(lease, limit)) is not None:
+                    return begun
+                pause = min(pause * 1.5, LATEST)
+        finally:
+            waiting(-1)
+        raise Unavailable("A turn of this session is still running elsewhere")
+
+    async def _ask(self, lease: Lease, limit: int) -> Begun | None:
+        """While the store is down one call at a time finds out whether it still is; the others do not wait for it."""
+        if self._down is not None and self._trying:
+            raise ConversationsFailed(self._down.reason)
+        self._trying = self._down is not None
+        try:
+            begun = await self._store.begin(lease, limit)
+        except ConversationsFailed as error:
+            self._down = error if error.reason in DOWN else None
+            raise
+        else:
+            self._down = None
+            return begun
+        finally:
+            self._trying = False
+
+    async def finish(self, lease: Lease, id: str, turns: Sequence[Turn]) -> None:
+        """Store the turn and give the lease back. Sent again for AGAIN seconds while the store is down.
+
+        Raises TurnLost, ConversationsFailed, OSError.
+        """
+        pause, until = SOONEST, self._clock() + AGAIN
+        try:
+            while True:
+                try:
+                    await self._store.finish(lease, id, turns)
+                except ConversationsFailed as error:
+                    if error.reason not in DOWN or self._clock() + pause > until:
+                        raise
+                else:
+                    return
+                await self._sleep(pause)
+                pause = min(pause * 2, 1.0)
+        finally:
+            self._held.pop(lease.holder, None)
+
+    def leave(self, lease: Lease) -> "asyncio.Task[None]":
+        """Give it back without a turn, in a task of its own: whoever leaves may have been cancelled."""
+        self._held.pop(lease.holder, None)
+        task = asyncio.create_task(self._leave(lease))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+        return task
+
+    async def close(self) -> None:
+        """Ends with the last lease given back, or the store's timeout. What is held still runs out by itself."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.wait([self._renewing])
+        if self._leaving:
+            await asyncio.wait(list(self._leaving))
+
+    async def _leave(self, lease: Lease) -> None:
+        try:
+            await self._store.leave(lease)
+        except OSError as error:  # it runs out
+            self._failed("leave", error)
+
+    async def _renew(self) -> None:
+        """All of them, until there are none."""
+        while self._held:
+            await self._sleep(RENEWALS)
+            for lease in [*self._held.values()]:
+                try:
+                    await self._store.renew(lease)
+                except OSError as error:
+                    self._failed("renew", error)
+                    break  # the others would wait as long; the next round is soon
