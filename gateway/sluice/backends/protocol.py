@@ -102,7 +102,9 @@ class Backend(Protocol):
 
     One that speaks HTTP has its address as the option `base_url`, and may have `endings`: what people leave at the end of it.
     `credential_kinds` names the kinds of credentials that fit it (none, if it is not there), `key_field` says how a static key
-    is sent (`sluice.backends.credentials`; a Bearer token, if it is not there).
+    is sent (`sluice.backends.credentials`; a Bearer token, if it is not there). `forwards` may name headers of callers that it
+    takes beside those of the option `forward`, with the values that may pass (`sluice.wire.forwarding.Allowed`), and
+    `tell(request, headers)` another way to put these into a request than as its headers.
     """
 
     dialect: ClassVar[str]

@@ -23,7 +23,7 @@ from sluice.proxy.outcome import OUTCOMES, Bookkeeper, count_oddities, refused, 
 from sluice.proxy.reader import AnswerReader, AttemptReader, Beside
 from sluice.proxy.run import CallRun
 from sluice.proxy.target import Target
-from sluice.wire.forwarding import forwarded, with_forwarded
+from sluice.wire.forwarding import forwarded
 from sluice.wire.upstream_errors import conceal
 
 Room = Callable[[Attempt, ChatRequest], AbstractAsyncContextManager[None] | None]
@@ -97,8 +97,8 @@ class Sender:
         else:
             request = await self._beside(write, chat, target.model)
         request.lines = call.lines
-        if target.forward and call.forward:
-            request.headers = with_forwarded(request.headers, forwarded(target.forward, call.forward, target.dropped))
+        if target.forward and call.forward and (more := forwarded(target.forward, call.forward, target.dropped)):
+            target.tell(request, more)
         if not call.attempts:
             call.series.request_overhead.observe(attempt.started - call.received)
         call.attempts.append(attempt)

@@ -7,7 +7,7 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from sluice.backends.protocol import Backend, Decoder, Operation
-from sluice.backends.transport import Transport
+from sluice.backends.transport import Headers, Transport, UpstreamRequest
 from sluice.config.types import Alias, Timeouts
 from sluice.config.types import Target as TargetConfig
 from sluice.model.chat import ChatRequest
@@ -18,12 +18,17 @@ from sluice.routing.health import Health, Load
 from sluice.routing.strategies import RoutedTier
 from sluice.telemetry.metrics import TargetSeries
 from sluice.telemetry.series import Value
-from sluice.wire.forwarding import Allowed
+from sluice.wire.forwarding import Allowed, with_forwarded
 
 
 def _backends_own(*, verbatim: bool = False) -> Decoder:
     """Stands for the decoder of the target's backend."""
     raise NotImplementedError
+
+
+def add_headers(request: UpstreamRequest, more: Headers) -> None:
+    """Adds a caller's headers to a request."""
+    request.headers = with_forwarded(request.headers, more)
 
 
 def _nobody(name: str) -> None:
@@ -51,6 +56,7 @@ class Target(msgspec.Struct, frozen=True, eq=False):
     max_answer: int = 64 << 20
     forward: Allowed = {}  # the caller's headers that it gets
     dropped: Callable[[str], object] = _nobody  # is told the name of a field that it does not get
+    tell: Callable[[UpstreamRequest, Headers], None] = add_headers  # adds them to a request
     shown: str = ""  # its label as callers see it; "": they do not
     attribution: tuple[tuple[str, str], ...] = ()  # headers that name it where it is the first, and has answered
     answered: Value | None = None  # counts the calls whose content came from it, in its place in its alias

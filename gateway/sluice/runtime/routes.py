@@ -14,7 +14,7 @@ from sluice.config.types import Alias, Config, Tier, Upstream, targets_of
 from sluice.config.types import Target as TargetConfig
 from sluice.model.rules import NO_RULES, ModelRules, Overrides, rules_of
 from sluice.proxy.fitting import Fitting
-from sluice.proxy.target import Route, Target
+from sluice.proxy.target import Route, Target, add_headers
 from sluice.routing.failover import RetryPolicy
 from sluice.routing.health import BreakerPolicy, Health, Load
 from sluice.routing.strategies import RoutedTier
@@ -110,6 +110,7 @@ class Routes:
             passes_on=backend.dialect or None,
             fit=Fitting(rules, self._dropping(label, spec)) if rules is not NO_RULES else None,
             dropped=self._dropping(label, spec),
+            tell=getattr(backend, "tell", add_headers),
             whole=backend if isinstance(backend, AnswersWhole) and not (backend.always_stream or by_ttft) else None,
         )
 

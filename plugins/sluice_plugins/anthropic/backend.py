@@ -47,6 +47,7 @@ from sluice.model.chat import (
 from sluice.model.rules import NO_RULES, Effort, ModelRules
 from sluice.wire.baseurl import endpoint
 from sluice.wire.dataurl import inline_data, is_http, plain_base64
+from sluice.wire.forwarding import Allowed
 from sluice.wire.jsonedit import with_known_string
 from sluice.wire.upstream_errors import upstream_error
 from sluice_plugins.anthropic.counting import Counting
@@ -148,7 +149,7 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         return Counting(endpoint(self.base_url, "/v1/messages/count_tokens", self.endings), self._whole_headers)
 
     @cached_property
-    def forwards(self) -> Mapping[str, Literal["any"] | tuple[str, ...]]:
+    def forwards(self) -> Allowed:
         """The headers of its callers that it takes."""
         betas: Literal["any"] | tuple[str, ...] = "any" if "*" in self.beta_allowed else self.beta_allowed
         return {"anthropic-beta": betas, "anthropic-version": "any"}

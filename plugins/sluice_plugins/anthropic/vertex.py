@@ -16,6 +16,7 @@ from msgspec import Raw
 from sluice.backends.credentials import BEARER, KeyField
 from sluice.backends.protocol import Headers, UpstreamRequest
 from sluice.wire.baseurl import base_of
+from sluice.wire.forwarding import Allowed
 from sluice_plugins.anthropic.backend import Anthropic
 from sluice_plugins.vertex import check_place, vertex_address
 
@@ -58,6 +59,10 @@ class VertexAnthropic(Anthropic, frozen=True, forbid_unknown_fields=True, kw_onl
         url = f"{before}{quote(model, safe='@')}:{verb}{query}"
         kept = tuple(header for header in headers if header[0] not in OF_PLATFORM)
         return UpstreamRequest(url, kept, msgspec.json.encode(fields))
+
+    @cached_property
+    def forwards(self) -> Allowed:
+        return {name: values for name, values in super().forwards.items() if name not in OF_PLATFORM}
 
     def credentials(self) -> Headers:
         return (BEARER.header(self.api_key.reveal()),) if self.api_key else ()

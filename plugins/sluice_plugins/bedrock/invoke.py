@@ -28,6 +28,7 @@ from sluice.errors import UpstreamError, UpstreamTruncated
 from sluice.model.events import StreamEvent, Usage
 from sluice.wire.baseurl import base_of
 from sluice.wire.eventstream import Message
+from sluice.wire.forwarding import Allowed, with_forwarded
 from sluice.wire.lenient import encoded, parse
 from sluice.wire.upstream_errors import told_error
 from sluice_plugins.anthropic.backend import Anthropic
@@ -72,6 +73,25 @@ class BedrockAnthropic(Anthropic, frozen=True, forbid_unknown_fields=True, kw_on
     def decoder(self, *, verbatim: bool = False) -> "InvokeDecoder":  # type: ignore[override]
         native = NativeDecoder(strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop)
         return InvokeDecoder(super().decoder(verbatim=verbatim), native, self.max_event)
+
+    def whole_decoder(self) -> "InvokeDecoder":  # type: ignore[override]
+        native = NativeDecoder(strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop)
+        return InvokeDecoder(super().whole_decoder(), native, self.max_event)
+
+    @cached_property
+    def forwards(self) -> Allowed:
+        return {name: values for name, values in super().forwards.items() if name == BETA}
+
+    def tell(self, request: UpstreamRequest, more: Headers) -> None:
+        """The caller's betas stand in the body here; its other headers are headers."""
+        fields = dict(more)
+        betas = [beta.strip() for beta in fields.pop(BETA, "").split(",") if beta.strip()]
+        if betas:
+            body = msgspec.json.decode(request.body, type=dict[str, Raw])
+            known = msgspec.json.decode(bytes(body.get("anthropic_beta", Raw(b"[]"))), type=list[str])
+            body["anthropic_beta"] = Raw(msgspec.json.encode(list(dict.fromkeys([*known, *betas]))))
+            request.body = msgspec.json.encode(body)
+        request.headers = with_forwarded(request.headers, tuple(fields.items()))
 
     def credentials(self) -> Headers:
         return (BEARER.header(self.api_key.reveal()),) if self.api_key else ()

@@ -234,3 +234,12 @@ def test_keys_are_bearer_tokens() -> None:
     for platform in PLATFORMS.values():
         assert platform.credentials() == ()
         assert platform.key_field.line("k") == b"authorization: Bearer k\r\n"
+
+
+def test_betas_of_callers_stand_in_the_body_beside_its_own() -> None:
+    backend = BedrockAnthropic(region="eu-central-1", beta=("own-2026-01-01",))
+    request = backend.request(ChatRequest("widget", None, (Message("user", (Text("x"),)),)), "claude")
+    backend.tell(request, (("anthropic-beta", "context-1m-2025-08-07,own-2026-01-01"), ("x-team", "a")))
+    assert json.loads(request.body)["anthropic_beta"] == ["own-2026-01-01", "context-1m-2025-08-07"]
+    assert ("x-team", "a") in request.headers
+    assert set(backend.forwards) == {"anthropic-beta"}
