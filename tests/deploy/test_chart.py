@@ -1,6 +1,7 @@
 """The Helm chart: lints, renders to valid manifests with every toggle, and refuses what would not work."""
 
 import hashlib
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,7 +14,10 @@ ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "deploy" / "helm" / "sluice"
 _cached = ROOT / ".cache" / "bin" / "helm"
 HELM = str(_cached) if _cached.exists() else shutil.which("helm")
-NOT_IN_KUBERNETES = {"ServiceMonitor", "HTTPRoute"}  # of operators, which bring their own schemas
+NOT_IN_KUBERNETES = {
+    "ServiceMonitor", "PodMonitor", "PrometheusRule", "HTTPRoute", "ScaledObject", "ExternalSecret", "Certificate",
+}  # fmt: skip
+"""Of operators, which bring their own schemas."""
 
 pytestmark = pytest.mark.skipif(HELM is None, reason="helm is not installed (make test fetches it into .cache/bin)")
 
@@ -42,13 +46,73 @@ SQLITE = """
 config: { state: "sqlite:/var/lib/sluice/state.db" }
 persistence: { existingClaim: conversations }
 """
-VALUES = {"defaults": "{}", "everything": EVERYTHING, "sqlite": SQLITE}
+KEDA = """
+autoscaling: { enabled: true, prometheus: "http://prometheus:9090", maxReplicas: 7 }
+config: { limits: { store: "redis://redis:6379/0" } }
+reload: watch
+podMonitor: { enabled: true, labels: { release: prometheus } }
+prometheusRule: { enabled: true, labels: { release: prometheus } }
+"""
+HPA = """
+autoscaling: { enabled: true, kind: hpa, cpuUtilization: 70 }
+config: { limits: { store: "redis://redis:6379/0", replicas: 3 } }
+podDisruptionBudget: { maxUnavailable: 25% }
+"""
+CLOSED = """
+networkPolicy:
+  enabled: true
+  from: [{ namespaceSelector: { matchLabels: { kubernetes.io/metadata.name: ingress } } }]
+  metricsFrom: [{ namespaceSelector: { matchLabels: { kubernetes.io/metadata.name: monitoring } } }]
+  egress: [{ ports: [{ port: 443, protocol: TCP }] }]
+"""
+EXTRAS = """
+extraEnv: [{ name: A, value: b }]
+extraVolumes: [{ name: ca, configMap: { name: ca } }]
+extraVolumeMounts: [{ name: ca, mountPath: /etc/ca, readOnly: true }]
+extraInitContainers: [{ name: wait, image: busybox }]
+extraContainers: [{ name: beside, image: busybox }]
+priorityClassName: high
+certificate: { enabled: true, issuerRef: { name: internal } }
+externalSecret: { enabled: true, secretStoreRef: { name: vault }, dataFrom: [{ extract: { key: llm } }] }
+"""
+THEIRS = """
+existingConfigMap: my-gateway
+secret: { existingSecret: my-secrets }
+podDisruptionBudget: { enabled: false }
+serviceAccount: { create: false }
+"""
+VALUES = {
+    "defaults": "{}", "everything": EVERYTHING, "sqlite": SQLITE, "keda": KEDA, "hpa": HPA, "closed": CLOSED, "extras": EXTRAS,
+    "theirs": THEIRS,
+}  # fmt: skip
 
 REFUSED = {
     "sqlite has one pod": ("replicaCount: 2\n" + SQLITE, "set replicaCount to 1"),
     "misspelt": ("replicas: 2", "replicas"),
     "misspelt deeper": ("image: { digestt: x }", "digestt"),
     "not a number": ("replicaCount: many", "replicaCount"),
+    "keys in a file of one pod": (
+        'replicaCount: 2\nconfig: { admin: { store: "sqlite:/var/lib/sluice/keys.db" } }',
+        "config.admin.store is sqlite",
+    ),
+    "pods by the number with sqlite": (
+        "autoscaling: { enabled: true, kind: hpa }\n" + SQLITE,
+        "config.state is sqlite",
+    ),
+    "limits in a file of one host": ('replicaCount: 2\nconfig: { limits: { store: "shared:/tmp/limits" } }', "need a Redis"),
+    "KEDA that asks nobody": ("autoscaling: { enabled: true }", "autoscaling.prometheus"),
+    "more pods at least than at most": (
+        "autoscaling: { enabled: true, kind: hpa, minReplicas: 5, maxReplicas: 4 }",
+        "autoscaling.maxReplicas",
+    ),
+    "every pod scraped twice": ("serviceMonitor: { enabled: true }\npodMonitor: { enabled: true }", "enable one"),
+    "secrets from two places": (
+        "secret: { existingSecret: a }\nexternalSecret: { enabled: true, secretStoreRef: { name: b } }",
+        "choose one",
+    ),
+    "secrets from nowhere": ("externalSecret: { enabled: true }", "externalSecret.secretStoreRef.name"),
+    "a certificate of nobody": ("certificate: { enabled: true }", "certificate.issuerRef.name"),
+    "a way of reloading that there is not": ("reload: both", "reload"),
     "a route to nowhere": ("httpRoute: { enabled: true }", "httpRoute.parentRefs"),
     "metrics that are not served": ("serviceMonitor: { enabled: true }\nservice: { type: LoadBalancer }", "ClusterIP"),
 }
@@ -60,9 +124,9 @@ def helm(*arguments: str, values: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, input=values, capture_output=True, text=True, timeout=60)
 
 
-def rendered(values: str) -> dict[str, dict[str, Any]]:
+def rendered(values: str, kubernetes: str = "1.32") -> dict[str, dict[str, Any]]:
     """The manifests by kind: the chart makes at most one of each."""
-    done = helm("template", "release", str(CHART), values=values)
+    done = helm("template", "release", str(CHART), "--kube-version", kubernetes, values=values)
     assert done.returncode == 0, done.stderr
     return {manifest["kind"]: manifest for manifest in yaml.safe_load_all(done.stdout) if manifest}
 
@@ -76,9 +140,9 @@ def test_the_chart_lints(values: str) -> None:
 @pytest.mark.parametrize("values", VALUES)
 def test_every_manifest_is_valid(values: str) -> None:
     kubernetes_validate = pytest.importorskip("kubernetes_validate")
-    for kind, manifest in rendered(VALUES[values]).items():
-        if kind not in NOT_IN_KUBERNETES:
-            for version in ("1.25", kubernetes_validate.latest_version()):
+    for version in ("1.25", kubernetes_validate.latest_version()):
+        for kind, manifest in rendered(VALUES[values], version).items():
+            if kind not in NOT_IN_KUBERNETES:
                 kubernetes_validate.validate(manifest, version, strict=True)
 
 
@@ -91,12 +155,17 @@ def test_values_that_would_not_work_are_refused(case: str) -> None:
 
 
 def test_all_toggles_make_their_manifests() -> None:
-    always = {"ServiceAccount", "ConfigMap", "Service", "Deployment"}
+    always = {"ServiceAccount", "ConfigMap", "Service", "Deployment", "PodDisruptionBudget", "Pod"}
     assert set(rendered("{}")) == always
     assert set(rendered(EVERYTHING)) == always | {"Secret", "Ingress", "HTTPRoute", "ServiceMonitor"}
+    assert set(rendered(KEDA)) == always | {"ScaledObject", "PodMonitor", "PrometheusRule"}
+    assert set(rendered(HPA)) == always | {"HorizontalPodAutoscaler"}
+    assert set(rendered(CLOSED)) == always | {"NetworkPolicy"}
+    assert set(rendered(EXTRAS)) == always | {"Certificate", "ExternalSecret"}
+    assert set(rendered(THEIRS)) == {"Service", "Deployment", "Pod"}
 
 
-@pytest.mark.parametrize("values", VALUES)
+@pytest.mark.parametrize("values", sorted(VALUES.keys() - {"theirs"}))
 def test_the_gateway_accepts_its_configuration(values: str, tmp_path: Path) -> None:
     from sluice.config.loader import check
 
@@ -153,3 +222,100 @@ def test_two_pods_never_share_a_sqlite_file() -> None:
     assert spec["strategy"] == {"type": "Recreate"}
     claims = [volume["persistentVolumeClaim"] for volume in spec["template"]["spec"]["volumes"] if volume["name"] == "state"]
     assert claims == [{"claimName": "conversations"}]
+
+
+@pytest.mark.parametrize("values", VALUES)
+def test_every_reference_leads_to_what_is_made_or_named(values: str) -> None:
+    manifests = rendered(VALUES[values])
+    pod = manifests["Deployment"]["spec"]["template"]["spec"]
+    volumes = {volume["name"] for volume in pod["volumes"]}
+    for container in (*pod["initContainers"], *pod["containers"]):
+        assert {mount["name"] for mount in container.get("volumeMounts", ())} <= volumes
+    mounted = {volume["name"]: volume for volume in pod["volumes"]}
+    name = manifests["ConfigMap"]["metadata"]["name"] if "ConfigMap" in manifests else "my-gateway"
+    assert mounted["config"]["configMap"]["name"] == name
+    if "certificate" in mounted:
+        assert mounted["certificate"]["secret"]["secretName"] == manifests["Certificate"]["spec"]["secretName"]
+    if "ExternalSecret" in manifests:
+        (source,) = pod["containers"][0]["envFrom"]
+        assert source["secretRef"]["name"] == manifests["ExternalSecret"]["spec"]["target"]["name"]
+
+
+def test_limits_know_how_many_pods_share_them() -> None:
+    def replicas(values: str) -> object:
+        return yaml.safe_load(rendered(values)["ConfigMap"]["data"]["gateway.yaml"]).get("limits", {}).get("replicas")
+
+    assert replicas(EVERYTHING) == 3
+    assert replicas(KEDA) == 7
+    assert replicas(HPA) == 3  # the user's own word
+    assert replicas("{}") is None
+
+
+def test_pods_restart_with_their_configuration_or_watch_it_and_never_both() -> None:
+    for values, watches in ((EVERYTHING, None), (KEDA, True)):
+        manifests = rendered(values)
+        annotations = manifests["Deployment"]["spec"]["template"]["metadata"]["annotations"]
+        server = yaml.safe_load(manifests["ConfigMap"]["data"]["gateway.yaml"])["server"]
+        assert server.get("watch") is watches
+        assert ("checksum/config" in annotations) is not watches
+
+
+def test_pods_come_quickly_and_go_one_by_one() -> None:
+    for values, spec in (
+        (KEDA, rendered(KEDA)["ScaledObject"]["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]),
+        (HPA, rendered(HPA)["HorizontalPodAutoscaler"]["spec"]["behavior"]),
+    ):
+        assert "replicas" not in rendered(values)["Deployment"]["spec"]
+        assert spec["scaleUp"]["stabilizationWindowSeconds"] == 0
+        assert spec["scaleDown"]["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": 65}]
+
+
+def test_what_is_scaled_by_is_a_metric_that_there_is() -> None:
+    from sluice.telemetry.metrics import TABLE
+
+    assert "streams_in_flight" in TABLE
+    assert "sluice_streams_in_flight{" in rendered(KEDA)["ScaledObject"]["spec"]["triggers"][0]["metadata"]["query"]
+    (pods, _) = rendered(HPA)["HorizontalPodAutoscaler"]["spec"]["metrics"]
+    assert pods["pods"]["metric"]["name"] == "sluice_streams_in_flight"
+
+
+def test_the_admin_port_is_open_to_nobody_who_is_not_named() -> None:
+    policy = rendered("networkPolicy: { enabled: true }")["NetworkPolicy"]["spec"]
+    assert [rule["ports"][0]["port"] for rule in policy["ingress"]] == ["http"]
+    ports = [rule["ports"][0]["port"] for rule in rendered(CLOSED)["NetworkPolicy"]["spec"]["ingress"]]
+    assert ports == ["http", "metrics"]
+
+
+def test_the_configuration_is_checked_before_a_pod_serves() -> None:
+    pod = rendered(EXTRAS)["Deployment"]["spec"]["template"]["spec"]
+    first = pod["initContainers"][0]
+    assert first["args"] == ["check", "/etc/sluice/gateway.yaml"]
+    (serving,) = [container for container in pod["containers"] if container["name"] == "gateway"]
+    for name in ("image", "env", "envFrom", "volumeMounts", "securityContext"):
+        assert first[name] == serving[name]
+
+
+def test_every_route_that_callers_have_is_reached_through_the_ingress() -> None:
+    from sluice.frontends.registry import find_frontend, installed
+
+    paths = [match["path"]["value"] for rule in rendered(EVERYTHING)["HTTPRoute"]["spec"]["rules"] for match in rule["matches"]]
+    for name in installed():
+        for route in find_frontend(name).routes():
+            for path in (route.path, *route.also):
+                assert path in ("/", "/v1") or any(path == one or path.startswith(f"{one}/") for one in paths), path
+
+
+def test_rules_and_dashboards_are_the_files_that_are_tested() -> None:
+    assert rendered(KEDA)["PrometheusRule"]["spec"] == yaml.safe_load(
+        (ROOT / "deploy" / "prometheus" / "rules.yaml").read_text()
+    )
+    done = helm("template", "release", str(CHART), values="dashboards: { enabled: true }")
+    shown = {
+        name: json.loads(text)
+        for manifest in yaml.safe_load_all(done.stdout)
+        if manifest and manifest["kind"] == "ConfigMap" and "grafana_dashboard" in manifest["metadata"]["labels"]
+        for name, text in manifest["data"].items()
+    }
+    files = sorted((ROOT / "deploy" / "grafana").glob("*.json"))
+    assert shown == {f"sluice-{file.name}": json.loads(file.read_text()) for file in files}
+    assert len(shown) == 4

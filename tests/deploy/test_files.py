@@ -44,18 +44,19 @@ def test_the_image_runs_unprivileged_and_installs_by_hash_only() -> None:
 
 
 def test_the_image_has_what_the_chart_expects() -> None:
-    deployment = (DEPLOY / "helm" / "sluice" / "templates" / "deployment.yaml").read_text()
+    templates = DEPLOY / "helm" / "sluice" / "templates"
+    deployment = (templates / "deployment.yaml").read_text() + (templates / "_helpers.tpl").read_text()
     assert "runAsUser: 65532" in deployment
     assert all(path in DOCKERFILE and path in deployment for path in ("/etc/sluice", "/var/lib/sluice"))
 
 
 def test_compose_mounts_and_builds_what_is_there() -> None:
     services = COMPOSE["services"]
-    assert set(services) == {"gateway", "redis", "prometheus"}
+    assert set(services) == {"gateway", "redis", "prometheus", "grafana"}
     build = services["gateway"]["build"]
     assert (DEPLOY / build["context"] / build["dockerfile"]).is_file()
     mounts = [volume.split(":")[0] for service in services.values() for volume in service.get("volumes", [])]
-    assert all((DEPLOY / mount).is_file() for mount in mounts if mount.startswith("./"))
+    assert all((DEPLOY / mount).exists() for mount in mounts if mount.startswith("./"))
     assert all(mount.startswith("./") or mount in COMPOSE["volumes"] for mount in mounts)
 
 
@@ -73,7 +74,7 @@ def test_the_gateway_accepts_the_configuration_of_compose(monkeypatch: pytest.Mo
 
 
 def test_prometheus_scrapes_the_admin_port_of_compose() -> None:
-    config = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())
+    config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
     gateway = yaml.safe_load((DEPLOY / "compose" / "gateway.yaml").read_text())
     port = gateway["server"]["admin_listen"].rpartition(":")[2]
     targets = [target for job in config["scrape_configs"] for group in job["static_configs"] for target in group["targets"]]
@@ -82,7 +83,7 @@ def test_prometheus_scrapes_the_admin_port_of_compose() -> None:
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 def test_prometheus_accepts_its_configuration() -> None:
-    command = ["promtool", "check", "config", "--syntax-only", str(DEPLOY / "prometheus.yml")]
+    command = ["promtool", "check", "config", "--syntax-only", str(DEPLOY / "prometheus" / "prometheus.yml")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
 

@@ -37,24 +37,50 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 
 {{- define "sluice.secret" -}}
+{{- if and .Values.secret.existingSecret .Values.externalSecret.enabled -}}
+{{- fail "secret.existingSecret and externalSecret are two answers to one question: choose one" -}}
+{{- end -}}
 {{- if .Values.secret.existingSecret -}}
 {{- .Values.secret.existingSecret -}}
-{{- else if .Values.secret.env -}}
+{{- else if or .Values.secret.env .Values.externalSecret.enabled -}}
 {{- include "sluice.fullname" . -}}
 {{- end -}}
 {{- end -}}
 
-{{/* "sqlite" where conversations are in a file, which is one pod's */}}
-{{- define "sluice.state" -}}
-{{- $state := default "memory" .Values.config.state -}}
-{{- if hasPrefix "sqlite:" $state -}}
-{{- if gt (int .Values.replicaCount) 1 -}}
-{{- fail "config.state is sqlite, a file of one pod: set replicaCount to 1" -}}
+{{/* the most pods there may be */}}
+{{- define "sluice.mostPods" -}}
+{{- if .Values.autoscaling.enabled -}}
+{{- if lt (int .Values.autoscaling.maxReplicas) (int .Values.autoscaling.minReplicas) -}}
+{{- fail "autoscaling.maxReplicas is less than autoscaling.minReplicas" -}}
 {{- end -}}
-sqlite
+{{- int .Values.autoscaling.maxReplicas -}}
 {{- else -}}
-{{- $state -}}
+{{- int .Values.replicaCount -}}
 {{- end -}}
+{{- end -}}
+
+{{/* "sqlite" where conversations are in a file, which is one pod's; refuses what several pods cannot share */}}
+{{- define "sluice.state" -}}
+{{- $config := .Values.config -}}
+{{- $state := default "memory" $config.state -}}
+{{- $several := gt (int (include "sluice.mostPods" .)) 1 -}}
+{{- if $several -}}
+{{- $files := dict "config.state" $state "config.admin.store" (default "" (default dict $config.admin).store) -}}
+{{- range $option, $address := $files -}}
+{{- if hasPrefix "sqlite:" $address -}}
+{{- fail (printf "%s is sqlite, a file of one pod: set replicaCount to 1, or an address that all pods reach" $option) -}}
+{{- end -}}
+{{- end -}}
+{{- if hasPrefix "shared:" (default "" (default dict $config.limits).store) -}}
+{{- fail "config.limits.store is shared:, a file of one host's workers: several pods need a Redis" -}}
+{{- end -}}
+{{- end -}}
+{{- if hasPrefix "sqlite:" $state -}}sqlite{{- else -}}{{- $state -}}{{- end -}}
+{{- end -}}
+
+{{/* the name of the ConfigMap with gateway.yaml */}}
+{{- define "sluice.configMap" -}}
+{{- default (include "sluice.fullname" .) .Values.existingConfigMap -}}
 {{- end -}}
 
 {{/* the file: what the values say, with the addresses and the drain that the rest of the chart relies on */}}
@@ -62,7 +88,48 @@ sqlite
 {{- $server := dict "listen" ":8080" "admin_listen" ":8081" -}}
 {{- $_ := set $server "drain_delay" (int .Values.drain.delaySeconds) -}}
 {{- $_ := set $server "drain_timeout" (int .Values.drain.timeoutSeconds) -}}
+{{- if eq .Values.reload "watch" -}}
+{{- $_ := set $server "watch" true -}}
+{{- end -}}
 {{- $config := deepCopy .Values.config -}}
 {{- $_ := set $config "server" (mergeOverwrite (default dict $config.server) $server) -}}
+{{- $most := int (include "sluice.mostPods" .) -}}
+{{- $limits := default dict $config.limits -}}
+{{- if and (gt $most 1) (not (hasKey $limits "replicas")) (not (eq (default "memory" $limits.store) "memory")) -}}
+{{- $_ := set $config "limits" (merge $limits (dict "replicas" $most)) -}}
+{{- end -}}
 {{- toYaml $config -}}
+{{- end -}}
+
+{{/* the gateway's environment, its files and its rights: of the container that serves and of those that check */}}
+{{- define "sluice.container" -}}
+image: {{ include "sluice.image" . | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+{{- with include "sluice.secret" . }}
+envFrom:
+  - secretRef: { name: {{ . }} }
+{{- end }}
+{{- with .Values.extraEnv }}
+env:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: { drop: [ALL] }
+{{- with .Values.resources }}
+resources:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+volumeMounts:
+  # the directory, never subPath: a file mounted by subPath does not follow its ConfigMap
+  - { name: config, mountPath: /etc/sluice, readOnly: true }
+  - { name: state, mountPath: /var/lib/sluice }
+  - { name: tmp, mountPath: /tmp }
+  {{- if .Values.certificate.enabled }}
+  - { name: certificate, mountPath: {{ .Values.certificate.mountPath }}, readOnly: true }
+  {{- end }}
+  {{- with .Values.extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- end -}}

@@ -1,0 +1,163 @@
+"""Rules and dashboards: they name what there is, fire when they should, and a real Prometheus answers each of their queries."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+from urllib.request import ProxyHandler, Request, build_opener
+
+import pytest
+import yaml
+
+from sluice.telemetry.metrics import TABLE
+from tests.e2e.gateway_process import DIGEST, KEY, GatewayProcess, serving
+from tests.servers import free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "deploy" / "prometheus"
+RULES: dict[str, Any] = yaml.safe_load((FOLDER / "rules.yaml").read_text())
+ALL = [rule for group in RULES["groups"] for rule in group["rules"]]
+ALERTS = [rule["alert"] for rule in ALL if "alert" in rule]
+EXPORTED = {f"sluice_{name}{'_total' if spec.kind == 'counter' else ''}" for name, spec in TABLE.items()}
+PROMTOOL, PROMETHEUS = shutil.which("promtool"), shutil.which("prometheus")
+DASHBOARDS = sorted((ROOT / "deploy" / "grafana").glob("*.json"))
+PATIENCE = 90.0
+OPEN = build_opener(ProxyHandler({})).open
+
+GATEWAY = f"""
+upstreams: {{ echo: {{ backend: echo }}, gone: {{ backend: openai, base_url: "http://127.0.0.1:9/v1" }} }}
+aliases:
+  echo: {{ tiers: [[{{ upstream: echo, model: echo }}]] }}
+  gone: {{ tiers: [[{{ upstream: gone, model: m }}]] }}
+keys: [{{ id: test, digest: "{DIGEST}", limits: {{ requests: {{ rate: 1000/s }} }} }}]
+"""
+
+
+def queries() -> Iterator[tuple[str, str]]:
+    """Every expression of every rule and panel, by a name."""
+    for rule in ALL:
+        yield rule.get("alert") or rule["record"], rule["expr"]
+    for file in DASHBOARDS:
+        for panel in json.loads(file.read_text())["panels"]:
+            for target in panel["targets"]:
+                yield f"{file.stem}: {panel['title']} {target['refId']}", target["expr"]
+
+
+@pytest.mark.parametrize(("name", "expr"), list(queries()))
+def test_a_query_names_metrics_that_there_are(name: str, expr: str) -> None:
+    named = {re.sub(r"_(bucket|count|sum)$", "", metric) for metric in re.findall(r"\bsluice_\w+", expr)}
+    assert named <= EXPORTED
+    recorded = {rule["record"] for rule in ALL if "record" in rule}
+    assert set(re.findall(r"\bsluice:[\w:]+", expr)) <= recorded
+
+
+def test_every_alert_has_a_section_in_the_runbooks_and_a_test() -> None:
+    sections = re.findall(r"^## (Sluice\w+)$", (ROOT / "docs" / "runbooks.md").read_text(), re.MULTILINE)
+    assert sorted(sections) == sorted(ALERTS)
+    tests = yaml.safe_load((FOLDER / "rules_test.yaml").read_text())["tests"]
+    fired = {case["alertname"] for test in tests for case in test["alert_rule_test"] if case["exp_alerts"]}
+    assert fired == set(ALERTS)
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed")
+@pytest.mark.parametrize("command", [("check", "rules", "rules.yaml"), ("test", "rules", "rules_test.yaml")])
+def test_promtool_takes_the_rules_and_their_tests(command: tuple[str, ...]) -> None:
+    assert PROMTOOL is not None
+    done = subprocess.run([PROMTOOL, *command], cwd=FOLDER, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_dashboards_are_those_of_the_script() -> None:
+    sys.path.insert(0, str(ROOT / "scripts"))
+    try:
+        import dashboards
+    finally:
+        sys.path.pop(0)
+    assert {file.stem for file in DASHBOARDS} == set(dashboards.DASHBOARDS)
+    for file in DASHBOARDS:
+        assert file.read_text() == dashboards.text(file.stem), "python scripts/dashboards.py"
+
+
+# --- a real one
+
+
+@contextmanager
+def prometheus(target: str) -> Iterator[str]:
+    """A Prometheus with our rules that scrapes `target` each second; its address."""
+    assert PROMETHEUS is not None
+    with tempfile.TemporaryDirectory() as folder:
+        config = {
+            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+            "rule_files": [str(FOLDER / "rules.yaml")],
+            "scrape_configs": [{"job_name": "sluice", "static_configs": [{"targets": [target]}]}],
+        }
+        file = Path(folder) / "prometheus.yml"
+        file.write_text(yaml.safe_dump(config))
+        address = f"127.0.0.1:{free_port()}"
+        command = [PROMETHEUS, f"--config.file={file}", f"--storage.tsdb.path={folder}/data", f"--web.listen-address={address}"]
+        with (Path(folder) / "log").open("wb") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            yield f"http://{address}"
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def ask(server: str, expr: str) -> list[dict[str, Any]]:
+    """What an instant query gives. Raises OSError where the server does not take it (HTTPError) or is not up yet."""
+    with OPEN(f"{server}/api/v1/query?{urlencode({'query': expr})}", timeout=30) as answer:
+        result: list[dict[str, Any]] = json.load(answer)["data"]["result"]
+    return result
+
+
+def wait_for(server: str, expr: str) -> list[dict[str, Any]]:
+    """The first result of a query that gives any."""
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        try:
+            if found := ask(server, expr):
+                return found
+        except OSError:
+            pass
+        time.sleep(0.1)  # another program's clock: there is nothing to wait on
+    raise AssertionError(f"nothing for {expr}")
+
+
+def call(gateway: GatewayProcess, alias: str) -> None:
+    body = {"model": alias, "stream": True, "messages": [{"role": "user", "content": "one two three"}]}
+    headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+    request = Request(f"{gateway.api}/v1/chat/completions", json.dumps(body).encode(), headers)
+    try:
+        OPEN(request, timeout=30).read()
+    except OSError:
+        assert alias == "gone"
+
+
+@pytest.mark.skipif(PROMETHEUS is None, reason="prometheus is not installed")
+def test_a_real_prometheus_answers_every_query_and_sees_what_happened() -> None:
+    with serving(GATEWAY) as gateway, prometheus(gateway.admin.removeprefix("http://")) as server:
+        call(gateway, "echo")  # a series begins with what it has first: a rate is of what comes later
+        wait_for(server, 'sluice_time_to_first_token_seconds_count{alias="echo"} == 1')
+        for alias in ("echo", "gone") * 5:
+            call(gateway, alias)
+        wait_for(server, 'increase(sluice_requests_total{alias="gone",code="5xx"}[1m]) > 0')
+        for name, expr in queries():
+            expr = expr.replace("$__rate_interval", "1m").replace("$alias", ".*").replace("$upstream", ".*")
+            try:
+                ask(server, expr)
+            except OSError as error:
+                raise AssertionError(f"{name}: {expr}") from error
+        (bad,) = wait_for(server, 'sluice:bad_calls:ratio_rate5m{alias="gone"} > 0.99')
+        assert bad["metric"]["alias"] == "gone"
+        assert wait_for(server, 'sum(sluice_requests_total{alias="echo",code="2xx"})')[0]["value"][1] == "6"
+        wait_for(server, 'sluice:first_token_seconds:p95_5m{alias="echo"} >= 0')
+        wait_for(server, 'ALERTS{alertname="SluiceAliasDown",alias="gone"}')
