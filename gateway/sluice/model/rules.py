@@ -41,7 +41,8 @@ class ModelRules(msgspec.Struct, frozen=True):
     of messages' roles; `plain_images`: data: URLs of images are normalized.
 
     `blank_stops`: the model accepts stop sequences of white space. `efforts`: those it accepts. `always_thinks`: it
-    thinks unless thinking is turned off.
+    thinks unless thinking is turned off. `prefix`: a last message of the assistant must be marked as what the answer begins
+    with (`prefix: true`, Mistral).
     """
 
     drop: frozenset[str] = frozenset()
@@ -58,6 +59,7 @@ class ModelRules(msgspec.Struct, frozen=True):
     efforts: tuple[Effort, ...] = ()
     always_thinks: bool = False
     thinking_off: ThinkingOff = "disabled"
+    prefix: bool = False
 
     @property
     def limit_name(self) -> str:
@@ -96,6 +98,7 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     efforts: tuple[Effort, ...] | None = None
     always_thinks: bool | None = None
     thinking_off: ThinkingOff | None = None
+    prefix: bool | None = None
 
     def holds_for(self, backend: str, host: str, model: str, vendor: str = "") -> bool:
         return (
@@ -112,7 +115,7 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.host is None
 
 
-_LATER_WINS = ("plain_images", "blank_stops", "tool_ids", "thinking", "efforts", "always_thinks", "thinking_off")
+_LATER_WINS = ("plain_images", "blank_stops", "tool_ids", "thinking", "efforts", "always_thinks", "thinking_off", "prefix")
 
 
 def rules_of(

@@ -7,7 +7,7 @@ fields pass through; else it is built from `sluice.model.chat`. `sluice_plugins.
 Standard: https://platform.openai.com/docs/api-reference/chat
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 from urllib.parse import quote
@@ -75,9 +75,11 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         if wire is not None and chat.body and (edited := self._edited(chat, wire, model, stream=True)):
             return UpstreamRequest(self._url_of(model), self._headers, edited)
         body = self._passed_through(chat, wire) if wire is not None else self._translated(chat)
+        if self.rules.prefix:
+            body["messages"] = _with_prefix(body["messages"])
         body["model"] = model
         body["stream"] = True
-        if self.include_usage:
+        if self._asks_usage:
             options = body.get("stream_options")
             body["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
         return UpstreamRequest(url=self._url_of(model), headers=self._headers, body=_encode(body))
@@ -87,6 +89,8 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         if chat.body and (edited := self._edited(chat, wire, model, stream=False)):
             return UpstreamRequest(self._url_of(model), self._whole_headers, edited)
         body = self._passed_through(chat, wire)
+        if self.rules.prefix:
+            body["messages"] = _with_prefix(body["messages"])
         body["model"] = model
         return UpstreamRequest(url=self._url_of(model), headers=self._whole_headers, body=_encode(body))
 
@@ -109,6 +113,11 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     def credentials(self) -> Headers:
         return self._credentials
+
+    @cached_property
+    def _asks_usage(self) -> bool:
+        """Whether usage is asked for; some vendors refuse to be asked, and tell it anyway."""
+        return self.include_usage and "stream_options" not in self.rules.drop
 
     @cached_property
     def _limit_name(self) -> str:
@@ -147,6 +156,8 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def _edited(self, chat: ChatRequest, wire: dict[str, Any], model: str, *, stream: bool) -> bytes:
         """The caller's body with the model replaced and usage requested; b"" if it needs other changes."""
         body = chat.body
+        if self.rules.prefix and any([message.role == "assistant" for message in chat.messages[-1:]]):
+            return b""
         if not (chat.only_texts or (self._limit_stands(chat, wire) and self._ids_stand(chat))):
             return b""
         if wire.get("model") != model:
@@ -158,7 +169,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             return body
         if wire.get("stream") is not True:
             return b""
-        if not self.include_usage:
+        if not self._asks_usage:
             return body
         if "stream_options" in wire:
             return body if wire["stream_options"] == _USAGE else b""
@@ -225,7 +236,8 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         if "system" in rules.roles:  # "developer", or another role that our vocabulary lacks
             for message in body["messages"]:
                 message["role"] = rules.roles.get(message["role"], message["role"])
-        given = {name: value for name, value in body.items() if value is not None}
+        names = {name: new for name, new in rules.rename.items() if name not in LIMITS}  # a limit has its name already
+        given = {names.get(name, name): value for name, value in body.items() if value is not None}
         if not (rules.default or rules.force):
             return given
         ours = {name: value for name, value in {**rules.default, **given, **rules.force}.items() if name not in LIMITS}
@@ -240,6 +252,12 @@ _encode = msgspec.json.Encoder().encode
 
 
 # the request, from the vocabulary
+
+
+def _with_prefix(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages, a last one of the assistant marked as what the answer begins with."""
+    last = [{**message, "prefix": True} if message["role"] == "assistant" else message for message in messages[-1:]]
+    return [*messages[:-1], *last]
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
