@@ -21,7 +21,7 @@ ORDER = (
     {"sluice", "sluice.errors", "sluice.version", "sluice.entrypoints", "sluice.aio", "sluice.model"},
     {"sluice.config.types", "sluice.config.units", "sluice.config.problems", "sluice.config.yamltext"},
     {"sluice.wire", "sluice.storage", "sluice.telemetry.series", "sluice.telemetry.output"},
-    {"sluice.backends", "sluice.limits", "sluice.conversations", "sluice.pricing", "sluice.identity"},
+    {"sluice.backends", "sluice.limits", "sluice.conversations", "sluice.kept", "sluice.pricing", "sluice.identity"},
     {"sluice.keystore", "sluice.frontends", "sluice.routing", "sluice.upstream", "sluice.server"},
     {"sluice.telemetry.logs", "sluice.telemetry.metrics", "sluice.telemetry.notices"},
     {"sluice.resume", "sluice.proxy"},
@@ -64,7 +64,7 @@ STRICTER = {
 EDGES = {
     "sluice.cli", "sluice.__main__", "sluice.process", "sluice.server", "sluice.upstream", "sluice.limits.redis",
     "sluice.storage.redis", "sluice.storage.sqlite", "sluice.conversations.sqlite", "sluice.keystore.sqlite",
-    "sluice.usage.sqlite", "sluice.identity.remote", "sluice.identity.jwks", "sluice.config.loader",
+    "sluice.usage.sqlite", "sluice.kept.sqlite", "sluice.identity.remote", "sluice.identity.jwks", "sluice.config.loader",
     "sluice.config.interpolation", "sluice.telemetry.logs", "sluice.telemetry.output", "sluice.runtime",
     "sluice.web", "sluice.testing",
 }  # fmt: skip

@@ -1,11 +1,14 @@
 """The Responses dialect through the running gateway: what its clients do beside asking, and what is refused."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 from backports import zstd
 
+from sluice.identity.keys import digest_of
 from tests.e2e.gateways import HEAD, KEY, Running, gateway
 from tests.frontends.responses.reading import Reader
 
@@ -68,6 +71,7 @@ async def test_who_wants_a_websocket_is_told_at_once_to_use_http() -> None:
         ("POST", "/v1/responses/compact", {"model": "chat", "input": "x"}, 400, "Compaction"),
         ("POST", "/v1/responses", {"model": "no", "input": "x"}, 404, "no such model"),
         ("POST", "/v1/responses", {"model": "chat", "input": "x", "previous_response_id": "r"}, 400, "previous_response_id: "),
+        ("POST", "/v1/responses", {"model": "chat", "input": [{"type": "item_reference", "id": "x"}]}, 400, "input: refers"),
         ("POST", "/v1/responses", {"model": "chat", "input": "x", "tools": [{"type": "web_search"}]}, 400,
          "tools[0]: a tool of type web_search cannot be given to this model"),
     ],
@@ -77,3 +81,68 @@ async def test_what_cannot_be_had_is_refused_with_the_reason(method: str, path: 
         got, message = await refusal(response)
     assert got == status
     assert said in message
+
+
+# what is kept
+
+
+OTHERS = "sk-sluice-other"
+
+
+def keeping(store: str) -> str:
+    other = f"keys: [{{id: other, digest: '{digest_of(OTHERS)}', aliases: ['*']}}, "
+    return CONFIG.replace("keys: [", other) + f"responses: {{store: '{store}'}}\n"
+
+
+async def asked(session: aiohttp.ClientSession, **fields: Any) -> dict[str, Any]:
+    async with session.post("/v1/responses", json={"model": "chat", **fields}) as response:
+        body = await response.read()
+        assert response.status == 200, body
+        if not fields.get("stream"):
+            found: dict[str, Any] = json.loads(body)
+            return found
+        reader = Reader().read(body)
+    assert reader.response is not None
+    return reader.response
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_a_conversation_goes_on_from_a_kept_response(kind: str, stream: bool, tmp_path: Path) -> None:
+    store = kind if kind == "memory" else f"sqlite:{tmp_path}/state.db"
+    async with gateway(keeping(store)) as running, client(running) as session:
+        first = await asked(session, input="One", stream=stream)
+        second = await asked(session, input="Two", previous_response_id=first["id"], stream=stream)
+        assert second["previous_response_id"] == first["id"]
+        assert second["store"]
+        async with session.get(f"/v1/responses/{second['id']}") as response:
+            assert await response.json() == second
+        async with session.get(f"/v1/responses/{second['id']}/input_items?order=asc") as response:
+            listed = (await response.json())["data"]
+        assert [item["role"] for item in listed] == ["user", "assistant", "user"]
+        assert listed[1] == first["output"][0]
+        named = {"type": "item_reference", "id": first["output"][0]["id"]}
+        await asked(session, input=[{"role": "user", "content": "One"}, named, {"role": "user", "content": "Three"}])
+        async with session.delete(f"/v1/responses/{first['id']}") as response:
+            assert (await response.json())["deleted"]
+        async with session.post(
+            "/v1/responses", json={"model": "chat", "input": "x", "previous_response_id": first["id"]}
+        ) as response:
+            assert response.status == 404
+
+
+async def test_what_is_kept_is_its_tenants_alone_and_nothing_is_kept_that_is_not_wanted() -> None:
+    async with gateway(keeping("memory")) as running, client(running) as session:
+        mine = await asked(session, input="One")
+        unkept = await asked(session, input="One", store=False)
+        assert not unkept["store"]
+        async with session.get(f"/v1/responses/{unkept['id']}") as response:
+            assert response.status == 404
+        session.headers["authorization"] = f"Bearer {OTHERS}"
+        for method in ("GET", "DELETE"):
+            async with session.request(method, f"/v1/responses/{mine['id']}") as response:
+                assert response.status == 404
+        named = {"type": "item_reference", "id": mine["output"][0]["id"]}
+        for fields in ({"input": "x", "previous_response_id": mine["id"]}, {"input": [named]}):
+            async with session.post("/v1/responses", json={"model": "chat", **fields}) as response:
+                assert response.status in (400, 404)

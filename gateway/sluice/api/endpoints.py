@@ -9,8 +9,9 @@ from sluice.api.bodies import Bodies
 from sluice.api.callers import Callers
 from sluice.api.request import Request
 from sluice.api.table import Handler
-from sluice.frontends import Endpoint, Frontend
+from sluice.frontends import Endpoint, Frontend, KeptForCaller
 from sluice.identity.principal import Principal
+from sluice.policies.kept import OfTenant
 from sluice.runtime.snapshot import Snapshot
 
 
@@ -29,6 +30,11 @@ class Received(msgspec.Struct, frozen=True, eq=False):
     def models(self) -> Sequence[str]:
         principal = self._principal
         return [name for name in self._runtime.routes if principal.may(name)] if principal is not None else []
+
+    @property
+    def kept(self) -> KeptForCaller | None:
+        policy, principal = self._runtime.kept, self._principal
+        return OfTenant(policy, policy.store, principal.tenant) if policy.store is not None and principal is not None else None
 
     async def json(self) -> dict[str, Any]:
         return await self._bodies.object(self.head)

@@ -25,6 +25,7 @@ from sluice.config.types import (
     Price,
     Prices,
     Probe,
+    Responses,
     Server,
     Shadow,
     Target,
@@ -277,6 +278,8 @@ class Checks:
     def _whole(self, config: Config) -> None:
         self._store(("state",), config.state, *CONVERSATIONS)
         self._store(("resume",), config.resume, "memory", "redis")
+        if isinstance(config.responses, Responses) and config.responses.store is not None:
+            self._store(("responses", "store"), config.responses.store, "memory", "sqlite")
         self._bounds(config)
         self._unused(config)
         self._addresses(config)
@@ -342,6 +345,8 @@ def not_shared(config: Config) -> Iterator[tuple[Path, str]]:
     resumable = [alias for alias in aliases if isinstance(alias, Alias) and alias.resumable]
     if resumable and isinstance(config.resume, Secret) and config.resume.reveal() == "memory":
         yield ("resume",), "a stream can only be resumed at the worker that began it: use a redis:// URL"
+    if isinstance(config.responses, Responses) and config.responses.store == "memory":
+        yield ("responses", "store"), "each worker keeps its own responses: use sqlite:PATH"
     store = config.admin.store.reveal() if config.admin.store is not None else state
     if config.admin.digest is not None and store == "memory":
         yield ("admin", "store"), "each worker has its own dynamic keys and usage: use sqlite:PATH or a redis:// URL"

@@ -413,6 +413,13 @@ class Limits(_Section, frozen=True):
     prefix: Name = "sluice"  # of the keys in Redis
 
 
+class Responses(_Section, frozen=True):
+    """Where answers of /v1/responses go that callers want kept (`store`), and may refer to in their next request."""
+
+    store: str | None = None  # "memory" or "sqlite:PATH", which may be the conversations' file; null: nothing is kept
+    keep: Seconds = Seconds(30 * 86400)  # how long one is kept
+
+
 class Admin(_Section, frozen=True):
     """Who may use /v1/admin and /admin: the digest of the key sent as x-admin-api-key. Without it those routes answer 401.
 
@@ -478,6 +485,7 @@ class Config(_Section, frozen=True):
     server: Server = Server()  # listeners, and what is taken from callers
     limits: Limits = Limits()  # where limits are counted, and those of everybody
     state: Secret = Secret("memory")  # conversations: memory, sqlite:PATH, or a redis:// URL
+    responses: Responses = Responses()  # answers that callers want kept
     resume: Secret = Secret("memory")  # resumable streams: "memory" or a redis:// / rediss:// / unix:// URL
     admin: Admin = Admin()  # who may use the admin routes
     prices: Prices = Prices()  # what tokens cost

@@ -149,6 +149,20 @@ class ResumeRoute(msgspec.Struct, frozen=True, kw_only=True):
     methods: ClassVar[tuple[str, ...]] = ("GET",)
 
 
+class KeptForCaller(Protocol):
+    """What is kept for one caller. Each raises NotFound where it has none with this id, Unavailable where the store is down."""
+
+    async def response(self, id: str) -> bytes:
+        """The Response object."""
+        ...
+
+    async def input(self, id: str) -> list[dict[str, Any]]:
+        """The items that it answered, the first one first."""
+        ...
+
+    async def delete(self, id: str) -> None: ...
+
+
 class Inquiry(Protocol):
     """A request to an endpoint, its caller recognized, and what an endpoint may know of the gateway.
 
@@ -166,6 +180,11 @@ class Inquiry(Protocol):
     @property
     def models(self) -> Sequence[str]:
         """The aliases that the caller may use, in the configuration's order."""
+        ...
+
+    @property
+    def kept(self) -> "KeptForCaller | None":
+        """The responses that are kept for the caller; None where none are kept for anybody."""
         ...
 
     async def json(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
+from sluice.model.kept import Keep
 from sluice.model.rules import Effort
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -153,6 +154,7 @@ class ChatRequest(msgspec.Struct):
     `user` is the caller's own name of the person it acts for, where it was read (a vendor's abuse monitoring wants it).
     `dialect_only` says what of it stands in `wire` alone and cannot be left out ("tools[2]: a tool of type web_search"):
     targets of another dialect are not asked. "" where there is nothing. `own_tools`: types of tools that only its dialect has.
+    `keep`: what it has to do with responses that are kept (`sluice.policies.kept`).
     """
 
     dialect: str
@@ -176,6 +178,7 @@ class ChatRequest(msgspec.Struct):
     user: str = ""
     dialect_only: str = ""
     own_tools: tuple[str, ...] = ()
+    keep: Keep | None = None
     own: Mapping[str, Any] | None = None
 
     generates: ClassVar[bool] = True

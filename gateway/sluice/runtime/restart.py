@@ -20,6 +20,7 @@ FIXED: Mapping[str, tuple[str, ...]] = {
     "limits": ("store", "when_down", "replicas", "prefix"),
     "admin": ("store", "pepper"),
     "log": ("level", "format"),
+    "responses": ("store", "keep"),
 }  # fmt: skip
 """By section."""
 FIXED_AT_TOP = ("state", "resume")

@@ -83,6 +83,7 @@ class Snapshot:
         self.usage = state.usage
         self.conversations = state.conversations
         self.turns = state.turns
+        self.kept = state.kept
         self.journals = state.journals
         self.store = state.store
         self.detached = Detached(state.records)
@@ -149,7 +150,7 @@ class Snapshot:
         state, config = self.state, self.config
         priced = [Priced(time.time)] if config.prices.unknown == "refuse" else []
         return Pipeline(
-            [*priced, state.turns, self.limits],  # who waits for a turn holds no place and is charged nothing
+            [*priced, state.turns, state.kept, self.limits],  # who waits for a turn holds no place and is charged nothing
             room=self.limits.room,
             clock=state.clock,
             wall=time.time,

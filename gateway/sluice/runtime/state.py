@@ -24,6 +24,7 @@ from sluice.conversations.measured import MeasuredShared
 from sluice.conversations.turnstile import Turnstile
 from sluice.errors import Unavailable
 from sluice.limits import Remote
+from sluice.policies.kept import KeptResponses
 from sluice.policies.ledger import Ledger
 from sluice.policies.queue import WaitingRooms
 from sluice.policies.turns import Turns
@@ -39,6 +40,7 @@ from sluice.runtime.stores import (
     conversation_store,
     journals,
     key_follower,
+    response_store,
     usage_ledger,
 )
 from sluice.runtime.transports import Transports
@@ -138,6 +140,8 @@ class ProcessState:
         leases = Leases(store, records.not_kept) if isinstance(store, MeasuredShared) else None
         self.turns = Turns(store, Turnstile(), time.time, records.not_kept, leases=leases)
         stack.push_async_callback(self.turns.close)
+        self.kept = KeptResponses(response_store(config), time.time, records.not_kept)
+        stack.push_async_callback(self.kept.close)
         self.keys = key_follower(config, metrics, self.watches)
         stack.push_async_callback(self.keys.close)
         self.store = bucket_store(config, metrics, self.log, self.watches)

@@ -11,6 +11,7 @@ from sluice.config.types import Config
 from sluice.conversations import ConversationStore
 from sluice.conversations.measured import Measured, MeasuredShared
 from sluice.conversations.memory import MemoryConversations
+from sluice.kept import ResponseStore
 from sluice.keystore import KeyStore
 from sluice.keystore.follower import Follower
 from sluice.keystore.memory import MemoryKeys
@@ -159,6 +160,21 @@ def _local_conversations(place: Local) -> ConversationStore:
 
         return SqliteConversations(Path(place.path))
     return MemoryConversations()
+
+
+def response_store(config: Config) -> ResponseStore | None:
+    """Where responses go that callers want kept; None where nothing is kept."""
+    address, keep = config.responses.store, float(config.responses.keep)
+    if address is None:
+        return None
+    place = store_of(address, "memory", "sqlite")
+    if isinstance(place, Local) and place.kind == "sqlite":
+        from sluice.kept.sqlite import SqliteResponses
+
+        return SqliteResponses(Path(place.path), keep, time.time)
+    from sluice.kept.memory import MemoryResponses
+
+    return MemoryResponses(keep, time.time)
 
 
 def admin_store(config: Config) -> str:

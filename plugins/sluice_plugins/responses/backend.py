@@ -29,7 +29,8 @@ from sluice_plugins.tool_ids import fitted_ids
 from sluice_plugins.translation import check_endpoint
 
 _encode = msgspec.json.Encoder().encode
-_OURS = f'"{OURS}'.encode()
+_OURS = (f'"{OURS}'.encode(), b'"reasoning"')
+"""What a body holds that may hold reasoning of our making."""
 
 
 class Responses(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
@@ -117,13 +118,15 @@ class Responses(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 def _passed_through(chat: ChatRequest, wire: dict[str, Any], model: str, *, stream: bool) -> bytes:
     """The caller's body for this model; written anew only where more than the model's name has to change."""
     body = chat.body
-    if body and _OURS not in body and (wire.get("stream") is True) is stream:
+    items = wire.get("input")
+    fitted = unsealed(items) if any([mark in body for mark in _OURS]) or not body else items
+    if body and fitted == items and (wire.get("stream") is True) is stream:
         if wire.get("model") == model:
             return body
         edited = with_known_string(body, b'"model"', _encode(model)) if "model" in wire else None
         if edited is not None:
             return edited
-    fresh = {**wire, "model": model, "input": unsealed(wire.get("input"))}
+    fresh = {**wire, "model": model, "input": fitted}
     if stream:
         fresh["stream"] = True
     else:

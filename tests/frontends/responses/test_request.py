@@ -189,8 +189,7 @@ def test_what_only_openai_has_is_named(fields: dict[str, Any], only: str) -> Non
         ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "ftp://x"}]}]},
          "input[0].content[0].image_url"),
         ({"input": [{"type": "function_call", "name": "f", "arguments": "{}"}]}, "input[0].call_id"),
-        ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0]"),
-        ({"input": [{"id": "msg_1"}]}, "input[0]"),
+        ({"input": [{"type": "item_reference", "id": 5}]}, "input[0].id"),
         ({"tools": [{"type": "function"}]}, "tools[0].name"),
         ({"tools": {}}, "tools"),
         ({"tool_choice": "any"}, "tool_choice"),
@@ -198,7 +197,6 @@ def test_what_only_openai_has_is_named(fields: dict[str, Any], only: str) -> Non
         ({"max_output_tokens": 1.5}, "max_output_tokens"),
         ({"max_output_tokens": "x"}, "max_output_tokens"),
         ({"background": True}, "background"),
-        ({"previous_response_id": "resp_1"}, "previous_response_id"),
         ({"conversation": "conv_1"}, "conversation"),
         ({"Model": "other"}, "model"),
         ({"input": [{"role": "user", "Content": "x", "content": "y"}]}, "input[0].content"),
@@ -209,3 +207,21 @@ def test_what_is_wrong_is_refused_by_name(fields: dict[str, Any], param: str) ->
     with pytest.raises(BadRequest) as refusal:
         parsed(**fields)
     assert refusal.value.param == param
+
+
+def test_what_a_request_refers_to_is_for_the_store() -> None:
+    chat = parsed(previous_response_id="resp_1", input=[{"type": "item_reference", "id": "fc_1"}, {"id": "rs_1"}])
+    keep = chat.keep
+    assert keep is not None
+    assert (keep.previous, keep.references, keep.wanted) == ("resp_1", ("fc_1", "rs_1"), True)
+    call = {"type": "function_call", "id": "fc_1", "call_id": "c", "name": "f", "arguments": "{}"}
+    thought = {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "Hm"}]}
+    whole = keep.completed([{"role": "user", "content": "Before"}], {"fc_1": call, "rs_1": thought})
+    assert [message.role for message in whole.messages] == ["user", "assistant"]
+    assert whole.wire is not None
+    assert whole.wire["input"] == [{"role": "user", "content": "Before"}, call, thought]
+    assert "previous_response_id" not in whole.wire
+
+
+def test_an_answer_is_to_be_kept_unless_the_caller_says_no() -> None:
+    assert [parsed(store=store).keep.wanted for store in (True, None, False)] == [True, True, False]  # type: ignore[union-attr]

@@ -6,11 +6,13 @@ the upstream speaks the same dialect, its answers are passed on as they came (`p
 Standard: https://platform.openai.com/docs/api-reference/responses
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import msgspec
+
 from sluice.errors import BadRequest, GatewayError, NotFound
-from sluice.frontends import Answer, CallRoute, Encoder, Endpoint, Frontend, Inquiry, Reply, RequestHead, Route
+from sluice.frontends import Answer, CallRoute, Encoder, Endpoint, Frontend, Inquiry, KeptForCaller, Reply, RequestHead, Route
 from sluice.frontends.openai.errors import error_object
 from sluice.frontends.responses.passed_on import PassedOn, PassedOnWhole, Renamed
 from sluice.frontends.responses.request import DIALECT, chat_of
@@ -18,6 +20,8 @@ from sluice.frontends.responses.stream import Stream, Whole
 from sluice.model.chat import ChatRequest
 from sluice.wire.jsontext import judged_object, plain_object
 
+DEFAULT_ITEMS, MOST_ITEMS = 20, 100
+_json = msgspec.json.Encoder().encode
 UPGRADE = (
     b'{"error":{"message":"Responses are streamed over HTTP here","type":"invalid_request_error","param":null,"code":null}}'
 )
@@ -37,8 +41,8 @@ class Responses(Frontend):
             CallRoute(path=path, also=(short,), parse=self.parse),
             Endpoint(path=path, also=(short,), answer=self.no_socket),
             Endpoint(path=f"{path}/compact", also=(f"{short}/compact",), answer=self.no_compaction, methods=("POST",)),
-            Endpoint(path=f"{path}/{{id}}", also=(f"{short}/{{id}}",), answer=self.not_kept, methods=("GET", "DELETE")),
-            Endpoint(path=f"{path}/{{id}}/input_items", also=(f"{short}/{{id}}/input_items",), answer=self.not_kept),
+            Endpoint(path=f"{path}/{{id}}", also=(f"{short}/{{id}}",), answer=self.kept, methods=("GET", "DELETE")),
+            Endpoint(path=f"{path}/{{id}}/input_items", also=(f"{short}/{{id}}/input_items",), answer=self.input_items),
         )
 
     def parse(self, body: bytes, head: RequestHead) -> ChatRequest:
@@ -48,7 +52,7 @@ class Responses(Frontend):
     def encoder(self, chat: ChatRequest, answer: Answer, *, verbatim: bool = False) -> Encoder:
         if verbatim:
             kind = PassedOn if answer.reveal else Renamed
-            return kind(chat, answer) if chat.stream else PassedOnWhole(answer)
+            return kind(chat, answer) if chat.stream else PassedOnWhole(chat, answer)
         return Stream(chat, answer) if chat.stream else Whole(chat, answer)
 
     def error(self, error: GatewayError, request_id: str) -> dict[str, Any]:
@@ -63,5 +67,35 @@ class Responses(Frontend):
             "Compaction of a conversation is not supported: let the client summarize it", code="unsupported_operation"
         )
 
-    async def not_kept(self, inquiry: Inquiry) -> Reply:
+    async def kept(self, inquiry: Inquiry) -> Reply:
+        id = inquiry.head.parameters["id"]
+        if inquiry.method != "DELETE":
+            return Reply(await _kept_for(inquiry).response(id))
+        await _kept_for(inquiry).delete(id)
+        return Reply(_json({"id": id, "object": "response", "deleted": True}))
+
+    async def input_items(self, inquiry: Inquiry) -> Reply:
+        """The items that a kept response answered, in pages: `limit`, `order` (desc, asc) and `after` as OpenAI has them."""
+        items = await _kept_for(inquiry).input(inquiry.head.parameters["id"])
+        listed = [{"id": f"item_{place}", **item} for place, item in enumerate(items)]
+        return Reply(_json(_page(listed, inquiry.head.query)))
+
+
+def _kept_for(inquiry: Inquiry) -> KeptForCaller:
+    kept = inquiry.kept
+    if kept is None:
         raise NotFound("Responses are not kept here, so there is none with this id")
+    return kept
+
+
+def _page(items: list[dict[str, Any]], query: Mapping[str, str]) -> dict[str, Any]:
+    given = query.get("limit", "")
+    limit = min(max(int(given), 1), MOST_ITEMS) if given.isdecimal() and len(given) < 9 else DEFAULT_ITEMS
+    if query.get("order") != "asc":
+        items = items[::-1]
+    if after := query.get("after"):
+        place = next((place for place, item in enumerate(items) if item["id"] == after), -1)
+        items = items[place + 1 :]
+    page = items[:limit]
+    ends = {"first_id": page[0]["id"] if page else None, "last_id": page[-1]["id"] if page else None}
+    return {"object": "list", "data": page, **ends, "has_more": len(items) > limit}

@@ -48,6 +48,7 @@ class Conversation:
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.unsaid = ""
+        self.references: list[str] = []
         self._turn = _Turn()
 
     def add(self, items: Sequence[Any]) -> None:
@@ -123,7 +124,7 @@ class Conversation:
             self._turn.thoughts.append(thought)
 
     def reference(self, item: Value, at: str) -> None:
-        raise refused(f"{at}", "refers to an item by its id, and no items are kept here: send the item itself (store: false)")
+        self.references.append(_text(item, "id", at))
 
     def _content(self, content: Any, at: str) -> tuple[Part, ...]:
         if isinstance(content, str):

@@ -54,6 +54,8 @@ class PassedOn:
         if frames:
             self._first = self._first or frames
             self._last = frames
+            if (keep := self._chat.keep) is not None and keep.kept and any([type(event) is Finished for event in events]):
+                keep.response = _last_response(frames)
         return frames
 
     def fail(self, error: GatewayError) -> bytes:
@@ -108,7 +110,8 @@ class PassedOnWhole:
 
     content_type = "application/json"
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, chat: ChatRequest, answer: Answer) -> None:
+        self._chat = chat
         self._renaming = None if answer.reveal else Renaming(answer.model)
 
     def start(self) -> bytes:
@@ -118,8 +121,12 @@ class PassedOnWhole:
         last = events[-1]
         if type(last) is not Verbatim or not (last.whole or any(type(event) is Finished for event in events)):
             return b""
-        document = last.data if last.whole else _last_response(last.data)
-        return document if self._renaming is None else self._renaming.document(document)
+        document = last.data if last.whole else encoded(_last_response(last.data))
+        if self._renaming is not None:
+            document = self._renaming.document(document)
+        if (keep := self._chat.keep) is not None and keep.kept:
+            keep.response = _value(document)
+        return document
 
     def fail(self, error: GatewayError) -> bytes:
         return _json(error_object(error))
@@ -134,9 +141,9 @@ class PassedOnWhole:
         return b""
 
 
-def _last_response(frames: bytes) -> bytes:
+def _last_response(frames: bytes) -> dict[str, Any]:
     found = [value["response"] for value in _values(frames) if type(value.get("response")) is dict]
-    return encoded(found[-1]) if found else b""
+    return found[-1] if found else {}
 
 
 def _values(frames: bytes) -> list[dict[str, Any]]:

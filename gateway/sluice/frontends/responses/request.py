@@ -1,13 +1,15 @@
 """A Responses request -> ChatRequest. What we interpret is checked, field by field; all of it stays in `wire`.
 
-Refused are what would need a state that is not kept here or is another caller's at the provider: `previous_response_id`,
-`conversation`, references to items, `background`. `store` is taken and ignored, for it is the default of OpenAI's SDKs.
+`previous_response_id`, references to items and `store` are for the gateway's own store (`sluice.policies.kept`), and never sent
+on: at the provider all callers are one. `conversation` and `background` are refused.
 
 Names that some servers would take for another are refused, as in Chat Completions (`sluice.frontends.checks`).
 
 Standard: https://platform.openai.com/docs/api-reference/responses/create
 """
 
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -17,6 +19,7 @@ from sluice.frontends.openai.reasoning import reasoning_of
 from sluice.frontends.responses.items import Conversation
 from sluice.frontends.responses.tools import Offered, ToolParam, choice_of, format_of, tools_of
 from sluice.model.chat import ChatRequest, Message, Sampling, Text
+from sluice.model.kept import Item, Keep
 
 DIALECT = "responses"
 
@@ -60,6 +63,13 @@ def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
     _check_state(asked)
     conversation = Conversation()
     messages, unsaid = _messages(asked, conversation)
+    keep = Keep(
+        [{"type": "message", "role": "user", "content": asked.input}] if isinstance(asked.input, str) else asked.input or [],
+        partial(_completed, wire),
+        asked.previous_response_id or "",
+        tuple(conversation.references),
+        asked.store is not False,
+    )
     offered = tools_of(asked.tools, wire["tools"]) if asked.tools else Offered()
     tools = tuple(offered.tools)
     choice, tools, of_choice = choice_of(asked.tool_choice, tools) if asked.tool_choice is not None else (None, tools, "")
@@ -82,7 +92,21 @@ def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
         user=asked.user or asked.safety_identifier or "",
         dialect_only=unsaid or offered.unsaid or of_choice,
         own_tools=tuple(offered.own),
+        keep=keep,
     )
+
+
+def _completed(wire: dict[str, Any], before: Sequence[Item], named: Mapping[str, Item]) -> ChatRequest:
+    """The request with the items of what it follows before its own, and those that it names in their places."""
+    given = wire.get("input")
+    own = [{"type": "message", "role": "user", "content": given}] if isinstance(given, str) else given or []
+    whole = {name: value for name, value in wire.items() if name != "previous_response_id"}
+    return chat_of({**whole, "input": [*before, *(_item(item, named) for item in own)]})
+
+
+def _item(item: Any, named: Mapping[str, Item]) -> Any:
+    id = item.get("id") if type(item) is dict and item.get("type") in (None, "item_reference") and "role" not in item else None
+    return named.get(id, item) if isinstance(id, str) else item
 
 
 def _typed(wire: dict[str, Any]) -> _Request:
@@ -97,8 +121,6 @@ def _check_state(asked: _Request) -> None:
         raise refused("model", "must not be empty")
     if asked.background:
         raise refused("background", "is not supported: answers are given to the request that asks for them")
-    if asked.previous_response_id is not None:
-        raise refused("previous_response_id", "no responses are kept here: send the whole conversation as input")
     if asked.conversation is not None:
         raise refused("conversation", "is not supported: send the whole conversation as input")
 
@@ -113,9 +135,9 @@ def _messages(asked: _Request, conversation: Conversation) -> tuple[tuple[Messag
     match asked.input:
         case str(text):
             conversation.messages.append(Message("user", (Text(text),)))
-        case None if asked.prompt is None:
+        case None if asked.prompt is None and asked.previous_response_id is None:
             raise refused("input", "is required")
-        case []:
+        case [] if asked.previous_response_id is None:
             raise refused("input", "must not be an empty list")
         case list(items):
             conversation.add(items)

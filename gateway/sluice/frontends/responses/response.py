@@ -49,7 +49,9 @@ def repeated(chat: ChatRequest) -> Value:
     reasoning: Any = given.pop("reasoning", {})
     found["text"] = {"format": {"type": "text"}, "verbosity": "medium", **{k: v for k, v in text.items() if v is not None}}
     found["reasoning"] = {"effort": None, "summary": None, **reasoning}
-    return found | given | {"store": False}
+    keep = chat.keep
+    previous = keep.previous if keep is not None else ""
+    return found | given | {"store": keep is not None and keep.kept, "previous_response_id": previous or None}
 
 
 def _tool(tool: Tool) -> Value:

@@ -58,7 +58,10 @@ class Responding:
         if state["status"] == "completed":
             state["completed_at"] = completed_at(self._answer)
         self._output.close(state["status"])
-        return self._response(self._output.items, finished.usage, **state)
+        response = self._response(self._output.items, finished.usage, **state)
+        if (keep := self._chat.keep) is not None and keep.kept:
+            keep.response = response
+        return response
 
 
 class Stream(Responding):

@@ -1,0 +1,106 @@
+"""Kept responses in an SQLite file, which may be the conversations': they survive a restart, and any death of the process.
+
+How the file is worked in is `sluice.storage.sqlite`. Those that are too old are deleted as others are put.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from sluice.model.kept import KeptResponse
+from sluice.storage.sqlite import SqliteFile, migrate_part, transaction
+
+BUSY = 5.0
+"""Seconds to wait for another process's write."""
+MIGRATIONS = (
+    """
+    CREATE TABLE sluice_response (
+        number INTEGER PRIMARY KEY,
+        tenant TEXT NOT NULL,
+        id TEXT NOT NULL,
+        previous TEXT NOT NULL,
+        created REAL NOT NULL,
+        input BLOB NOT NULL,
+        response BLOB NOT NULL,
+        UNIQUE (tenant, id)
+    );
+    CREATE INDEX sluice_response_created ON sluice_response (created);
+    CREATE TABLE sluice_response_item (
+        tenant TEXT NOT NULL,
+        item TEXT NOT NULL,
+        response INTEGER NOT NULL REFERENCES sluice_response (number) ON DELETE CASCADE,
+        PRIMARY KEY (tenant, item)
+    ) WITHOUT ROWID;
+    CREATE INDEX sluice_response_item_response ON sluice_response_item (response)
+    """,
+)
+FIND = """
+    SELECT id, previous, created, input, response, number FROM sluice_response WHERE tenant = ? AND id = ? AND created > ?
+"""
+HOLDER = """
+    SELECT id, previous, created, input, sluice_response.response, number
+    FROM sluice_response JOIN sluice_response_item ON sluice_response_item.response = number
+    WHERE sluice_response_item.tenant = ? AND item = ? AND created > ?
+"""
+ITEMS = "SELECT item FROM sluice_response_item WHERE response = ? ORDER BY item"
+DELETE = "DELETE FROM sluice_response WHERE tenant = ? AND id = ?"
+FORGET = "DELETE FROM sluice_response WHERE created <= ?"
+ADD = "INSERT INTO sluice_response (tenant, id, previous, created, input, response) VALUES (?, ?, ?, ?, ?, ?)"
+ADD_ITEM = "INSERT OR REPLACE INTO sluice_response_item (tenant, item, response) VALUES (?, ?, ?)"
+
+
+class SqliteResponses:
+    """Opens `path`, or makes it; its directory must exist. `keep`: seconds after which a response is forgotten; `wall` in
+    seconds since the epoch.
+
+    Raises OSError, with `filename`, here where the file cannot be used and from each call that the file cannot serve.
+    """
+
+    def __init__(self, path: Path, keep: float, wall: Callable[[], float]) -> None:
+        self._keep = keep
+        self._wall = wall
+        self._file = SqliteFile(
+            path, "responses", lambda database: migrate_part(database, path, "responses", MIGRATIONS), busy=BUSY
+        )
+        self._database = self._file.database
+
+    async def put(self, tenant: str, kept: KeptResponse) -> None:
+        await self._file.run(self._put, tenant, kept)
+
+    async def get(self, tenant: str, id: str) -> KeptResponse | None:
+        return await self._file.run(self._one, FIND, tenant, id)
+
+    async def holder(self, tenant: str, item: str) -> KeptResponse | None:
+        return await self._file.run(self._one, HOLDER, tenant, item)
+
+    async def delete(self, tenant: str, id: str) -> bool:
+        return await self._file.run(self._delete, tenant, id)
+
+    async def close(self) -> None:
+        """Ends what was begun, then closes the file. A second close does nothing."""
+        await self._file.close()
+
+    # --- in the thread
+
+    def _put(self, tenant: str, kept: KeptResponse) -> None:
+        row = (tenant, kept.id, kept.previous, kept.created, kept.input, kept.response)
+        with transaction(self._database):
+            self._database.execute(FORGET, (self._oldest(),))
+            self._database.execute(DELETE, (tenant, kept.id))
+            number = self._database.execute(ADD, row).lastrowid
+            self._database.executemany(ADD_ITEM, [(tenant, item, number) for item in kept.items])
+
+    def _one(self, query: str, tenant: str, name: str) -> KeptResponse | None:
+        row = self._database.execute(query, (tenant, name, self._oldest())).fetchone()
+        if row is None:
+            return None
+        id, previous, created, input, response, number = row
+        items = self._database.execute(ITEMS, (number,)).fetchall()
+        return KeptResponse(id, previous, created, input, response, tuple([item for (item,) in items]))
+
+    def _delete(self, tenant: str, id: str) -> bool:
+        there = self._one(FIND, tenant, id) is not None
+        self._database.execute(DELETE, (tenant, id))
+        return there
+
+    def _oldest(self) -> float:
+        return self._wall() - self._keep

@@ -1,0 +1,230 @@
+"""Responses that are kept: what a request refers to is put before it, and its answer is kept when it is complete.
+
+Without a store, requests that refer to something are refused, and all others pass. The end of an answer is sent when it has
+been kept, so that a client that has read it can refer to it at once, at any process that shares the store; where the store
+takes longer than PATIENCE, or fails, the end is sent all the same.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Any, TypeVar
+
+import msgspec
+
+from sluice.errors import BadRequest, NotFound, Unavailable
+from sluice.kept import ResponseStore
+from sluice.model.kept import Item, Keep, KeptResponse
+from sluice.proxy.call import Call
+
+T = TypeVar("T")
+BROKEN = (OSError, TimeoutError, RuntimeError)
+MOST_BEFORE = 512
+"""Responses before a request that are followed."""
+MOST_BYTES = 32 << 20
+"""Bytes of what they hold."""
+MOST_REFERENCES = 1000
+PATIENCE = 1.0
+"""Seconds for which the end of an answer waits until it is kept."""
+CLOSING = 10.0
+"""Seconds for which `close` waits for answers that are being kept."""
+
+_encode = msgspec.json.Encoder().encode
+_items = msgspec.json.Decoder(list[Any]).decode
+_object = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class KeptResponses:
+    """The policy. `failed` gets the name and error of a failed operation of the store."""
+
+    def __init__(
+        self,
+        store: ResponseStore | None,
+        wall: Callable[[], float],
+        failed: Callable[[str, Exception], object] = lambda operation, error: None,
+    ) -> None:
+        self.store = store
+        self._wall = wall
+        self._failed = failed
+        self._keeping: set[asyncio.Task[None]] = set()
+
+    def __call__(self, call: Call) -> AbstractAsyncContextManager[None] | None:
+        keep = call.chat.keep
+        if keep is None:
+            return None
+        if self.store is None:
+            _refuse(keep)
+            return None
+        return _Kept(self, self.store, call, keep) if keep.previous or keep.references or keep.wanted else None
+
+    async def completed(self, store: ResponseStore, call: Call, keep: Keep) -> None:
+        """Put what the request refers to before it. Raises BadRequest, NotFound; Unavailable where the store is down."""
+        tenant = call.principal.tenant
+        named = await self.guarded(_named(store, tenant, keep.references))
+        before = await self.guarded(conversation(store, tenant, keep.previous)) if keep.previous else []
+        if named or before:
+            keep.items = [named.get(_reference(item), item) for item in keep.items]
+            call.chat = msgspec.structs.replace(keep.completed(before, named), keep=keep)
+
+    async def guarded(self, asked: Awaitable[T]) -> T:
+        """What the store answers. Raises Unavailable where it is down."""
+        try:
+            return await asked
+        except BROKEN as error:
+            self._failed("get", error)
+            raise Unavailable("The store of responses is not available") from None
+
+    def keep(self, store: ResponseStore, call: Call, keep: Keep) -> "asyncio.Task[None] | None":
+        """Keep the answer. Returns the task that does it; None: there is none."""
+        response = keep.response
+        if response is None or not isinstance(response.get("id"), str):
+            return None
+        output = response.get("output")
+        ids = [item.get("id") for item in output if type(item) is dict] if type(output) is list else []
+        kept = KeptResponse(
+            response["id"], keep.previous, self._wall(), _encode(keep.items), _encode(response),
+            tuple([id for id in ids if isinstance(id, str)]),
+        )  # fmt: skip
+        task = asyncio.create_task(self._put(store, call.principal.tenant, kept))
+        self._keeping.add(task)
+        task.add_done_callback(self._keeping.discard)
+        return task
+
+    async def _put(self, store: ResponseStore, tenant: str, kept: KeptResponse) -> None:
+        try:
+            await store.put(tenant, kept)
+        except Exception as error:  # the caller has its answer
+            self._failed("append", error)
+
+    async def close(self) -> None:
+        """Wait for the answers that are being kept, for CLOSING seconds at most, and close the store."""
+        if self._keeping:
+            _, late = await asyncio.wait(list(self._keeping), timeout=CLOSING)
+            for task in late:
+                task.cancel()
+        if self.store is not None:
+            await self.store.close()
+
+
+class _Kept:
+    """One call's part in it."""
+
+    __slots__ = ("_call", "_keep", "_keeping", "_policy", "_store")
+
+    def __init__(self, policy: KeptResponses, store: ResponseStore, call: Call, keep: Keep) -> None:
+        self._policy = policy
+        self._store = store
+        self._call = call
+        self._keep = keep
+        self._keeping: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> None:
+        call, keep = self._call, self._keep
+        if keep.previous or keep.references:
+            await self._policy.completed(self._store, call, keep)
+        if keep.wanted:
+            keep.kept = True
+            call.store_turn = self._answered
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._call.store_turn = None
+        if self._keeping is not None and not self._keeping.done() and (kind is None or issubclass(kind, Exception)):
+            await asyncio.wait([self._keeping], timeout=PATIENCE)
+
+    def _answered(self, text: str) -> "asyncio.Task[None] | None":
+        self._keeping = self._policy.keep(self._store, self._call, self._keep)
+        return self._keeping
+
+
+class OfTenant(msgspec.Struct, frozen=True, eq=False):
+    """What is kept for one tenant (`sluice.frontends.KeptForCaller`)."""
+
+    _policy: KeptResponses
+    _store: ResponseStore
+    _tenant: str
+
+    async def response(self, id: str) -> bytes:
+        return (await self._one(id)).response
+
+    async def input(self, id: str) -> list[Item]:
+        kept = await self._one(id)
+        before = await self._policy.guarded(conversation(self._store, self._tenant, kept.previous)) if kept.previous else []
+        return [*before, *_items(kept.input)]
+
+    async def delete(self, id: str) -> None:
+        if not await self._policy.guarded(self._store.delete(self._tenant, id)):
+            raise _unknown(id)
+
+    async def _one(self, id: str) -> KeptResponse:
+        kept = await self._policy.guarded(self._store.get(self._tenant, id))
+        if kept is None:
+            raise _unknown(id)
+        return kept
+
+
+def _unknown(id: str) -> NotFound:
+    return NotFound(f"There is no response with the id {shown(id)}")
+
+
+def _refuse(keep: Keep) -> None:
+    if keep.previous:
+        raise _refused("previous_response_id", "no responses are kept here: send the whole conversation as input")
+    if keep.references:
+        raise _refused("input", "refers to an item by its id, and no items are kept here: send the item itself (store: false)")
+
+
+def _refused(param: str, reason: str) -> BadRequest:
+    return BadRequest(f"{param}: {reason}", param=param, details=[{"field": param, "reason": reason}])
+
+
+async def conversation(store: ResponseStore, tenant: str, id: str) -> list[Item]:
+    """All that was said up to the end of this response, its output included. Raises NotFound, BadRequest."""
+    found: list[list[Item]] = []
+    size = 0
+    while id:
+        kept = await store.get(tenant, id)
+        if kept is None:
+            raise NotFound(f"There is no response with the id {shown(id)}", param="previous_response_id")
+        size += len(kept.input) + len(kept.response)
+        if len(found) >= MOST_BEFORE or size > MOST_BYTES:
+            raise _refused("previous_response_id", "the conversation is too long to be kept here")
+        found.append([*_items(kept.input), *_output(kept)])
+        id = kept.previous
+    return [item for turn in reversed(found) for item in turn]
+
+
+async def _named(store: ResponseStore, tenant: str, references: Sequence[str]) -> Mapping[str, Item]:
+    """The items that have these ids. Raises BadRequest where one is not kept."""
+    if len(references) > MOST_REFERENCES:
+        raise _refused("input", f"refers to more than {MOST_REFERENCES} items")
+    found: dict[str, Item] = {}
+    for id in references:
+        if id in found:
+            continue
+        kept = await store.holder(tenant, id)
+        if kept is None:
+            raise _refused("input", f"there is no item with the id {shown(id)}")
+        found |= {item["id"]: item for item in _output(kept) if isinstance(item.get("id"), str)}
+    return {id: found[id] for id in references if id in found}
+
+
+def _output(kept: KeptResponse) -> list[Item]:
+    output = _object(kept.response).get("output")
+    return [item for item in output if type(item) is dict] if type(output) is list else []
+
+
+def _reference(item: Any) -> str:
+    """The id of the item that this one refers to; "" where it is one itself."""
+    match item:
+        case {"type": "item_reference", "id": str(id)}:
+            return id
+        case {"id": str(id)} if item.get("type") is None and "role" not in item:
+            return id
+        case _:
+            return ""
+
+
+def shown(id: str) -> str:
+    """An id as it may stand in an error."""
+    return id if len(id) <= 128 and id.isascii() and id.replace("_", "").replace("-", "").isalnum() else "that was sent"
