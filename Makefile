@@ -1,6 +1,6 @@
 # The verbs; CI calls the same ones. A fresh clone needs Python 3.11 or newer, make and git.
 # TEST_WORKERS: processes that run tests (2). ARGS: more for pytest (make test ARGS="-k jwt"). PYTHON: the one for .venv.
-.PHONY: help run test check dev bench bench-peers lock upgrade test-model clean
+.PHONY: help run test check dev bench bench-peers lock upgrade test-model test-clients clean
 .DEFAULT_GOAL := help
 
 TEST_WORKERS ?= 2
@@ -35,6 +35,9 @@ upgrade: dev ## the newest versions into the locks
 
 test-model: dev ## a real small model (270 MB of downloads) behind the gateway
 	@scripts/test_model.sh
+
+test-clients: dev ## agents from npm (250 MB of downloads), headless, on a task behind the gateway
+	@scripts/test_clients.sh
 
 bench: dev ## what a request and a token cost, beside the installed peers (FULL=1: the figures to quote; BEFORE=COMMIT: in turn with that); bench/REPORT.md
 	@FULL="$(FULL)" BEFORE="$(BEFORE)" ARGS="$(ARGS)" bench/bench.sh
