@@ -317,8 +317,9 @@ def take_message(held: Held, message: dict[str, Any]) -> None:
             case "thinking":
                 held.reasoning += block["thinking"]
             case "tool_use":
-                given = block["input"]
-                arguments = block.get("pieces") or given.get("INVALID_JSON") or json.dumps(given)
+                arguments = block.get("pieces") or json.dumps(block["input"])
+                if arguments.startswith('{"INVALID_JSON"'):
+                    arguments = json.loads(arguments)["INVALID_JSON"]
                 held.calls.append(Call(block["name"], arguments, block["id"]))
     if held.error is None:
         held.finish = STOPS[message["stop_reason"]]

@@ -22,6 +22,7 @@ PACKAGES = {
     "py_openai_helper": "openai",
     "py_langchain": "langchain_openai",
     "py_anthropic": "anthropic",
+    "py_anthropic_whole": "anthropic",
     "js_openai": "openai",
     "js_openai_helper": "openai",
     "js_ai_sdk_compat": "@ai-sdk/openai-compatible",

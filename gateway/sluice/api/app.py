@@ -14,7 +14,7 @@ import msgspec
 from sluice.api.admin import admin_routes
 from sluice.api.bodies import Bodies
 from sluice.api.callers import Callers
-from sluice.api.calls import CallEntry, Calls
+from sluice.api.calls import CallEntry, Calls, renames
 from sluice.api.cors import Cors
 from sluice.api.endpoints import Endpoints
 from sluice.api.openapi import document
@@ -26,7 +26,7 @@ from sluice.api.resuming import Resuming
 from sluice.api.table import Choice, Claims, Handler, OwnRoute, Place, Table
 from sluice.api.tokens import Tokens
 from sluice.errors import GatewayError, MethodNotAllowed, NotFound, Unauthorized
-from sluice.frontends import CallRoute, Envelope, Frontend, ResumeRoute, Route, shape_of
+from sluice.frontends import CallRoute, Frontend, ResumeRoute, Route, shape_of
 from sluice.resume.streams import ResumableStreams
 from sluice.runtime.snapshot import Snapshot
 
@@ -59,7 +59,11 @@ class Api:
         request_id = given if given and REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
         request.extra += (("x-request-id", request_id), ("request-id", request_id))
         entry = self._calls.get(request.path) if request.method == "POST" else None
-        return self._other(request, request_id) if entry is None else entry.answer(request, request_id, entry)
+        if entry is None:
+            return self._other(request, request_id)
+        if entry.rename is not None:
+            request = cast(Request, RenamingRequest(request, entry.rename))
+        return entry.answer(request, request_id, entry)
 
     # --- routes
 
@@ -79,7 +83,7 @@ class Api:
         found: dict[str, CallEntry] = {}
         for name, place in self.table.by_name.items():
             match place.methods.get("POST"):
-                case [Choice(handler=CallEntry() as entry)] if not (entry.frontend.id_headers or _renames(entry.frontend)):
+                case [Choice(handler=CallEntry() as entry)] if not entry.frontend.id_headers:
                     found[name] = entry
         return found
 
@@ -104,7 +108,7 @@ class Api:
         owner = choice.frontend if choice is not None else None
         frontend = owner or self._claims.of(request.path, request.headers)
         request.extra += [(name, request_id) for name in frontend.id_headers]
-        if _renames(frontend):
+        if renames(frontend):
             request = cast(Request, RenamingRequest(request, frontend.headers))
         refused: GatewayError | None = None
         crashed = False
@@ -167,10 +171,6 @@ class Answers:
                 return self._resuming.handler(frontend, place)
             case _:
                 return self._endpoints.handler(frontend, route)
-
-
-def _renames(frontend: Envelope) -> bool:
-    return type(frontend).headers is not Envelope.headers
 
 
 def _nothing(frontends: Iterable[Frontend]) -> str:

@@ -1,7 +1,7 @@
 """A call, from its request to its answer, in any client dialect: identity, body, frontend, alias, pipeline."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
@@ -10,7 +10,7 @@ from sluice.api.callers import Callers
 from sluice.api.refusals import Refusals
 from sluice.api.request import Request, WholeWriter
 from sluice.errors import Forbidden, GatewayError, ModelNotFound, without_frames
-from sluice.frontends import CallRoute, Frontend, Parse, Prepare
+from sluice.frontends import CallRoute, Envelope, Frontend, Header, Parse, Prepare
 from sluice.identity.principal import Principal
 from sluice.model.chat import ChatRequest
 from sluice.proxy.call import LARGE, Call
@@ -21,8 +21,14 @@ from sluice.runtime.snapshot import Snapshot
 from sluice.wire.forwarding import own_lines
 
 
+def renames(frontend: Envelope) -> bool:
+    """Whether a dialect has names of its own for an answer's headers."""
+    return type(frontend).headers is not Envelope.headers
+
+
 class CallEntry(msgspec.Struct, frozen=True, eq=False):
-    """A route of calls, and who answers them. `hidden`: names in the query that may hold a key. `operation`: "" is a chat."""
+    """A route of calls, and who answers them. `hidden`: names in the query that may hold a key. `operation`: "" is a chat.
+    `rename` gives an answer's headers the names that the dialect has for them; None: it has no others."""
 
     frontend: Frontend
     parse: Parse
@@ -30,6 +36,7 @@ class CallEntry(msgspec.Struct, frozen=True, eq=False):
     hidden: tuple[str, ...]
     answer: "Callable[[Request, str, CallEntry], Awaitable[None]]"
     operation: str = ""
+    rename: Callable[[Sequence[Header]], Sequence[Header]] | None = None
 
     def __call__(self, request: Request, request_id: str) -> Awaitable[None]:
         return self.answer(request, request_id, self)
@@ -51,7 +58,8 @@ class Calls:
 
     def entry(self, frontend: Frontend, route: CallRoute) -> CallEntry:
         hidden = frontend.credential_parameters
-        return CallEntry(frontend, route.parse, route.prepare, hidden, self.answer, route.operation)
+        rename = frontend.headers if renames(frontend) else None
+        return CallEntry(frontend, route.parse, route.prepare, hidden, self.answer, route.operation, rename)
 
     async def answer(self, request: Request, request_id: str, entry: CallEntry) -> None:
         """Answer one call, or refuse it."""

@@ -69,13 +69,17 @@ class WholeWriter(msgspec.Struct, eq=False):
 
 
 class RenamingRequest:
-    """A request whose answer's headers get other names; in all else it is the request itself."""
+    """A request whose answer's headers get other names; in all else it is the request itself.
 
-    __slots__ = ("_inner", "_rename")
+    `write` is the request's own, for it is called for each token.
+    """
+
+    __slots__ = ("_inner", "_rename", "write")
 
     def __init__(self, inner: Request, rename: Callable[[Sequence[tuple[str, str]]], Sequence[tuple[str, str]]]) -> None:
         object.__setattr__(self, "_inner", inner)
         object.__setattr__(self, "_rename", rename)
+        object.__setattr__(self, "write", inner.write)
 
     def reply(
         self, status: int, body: bytes, headers: Sequence[tuple[str, str]] = (), content_type: str = "application/json"

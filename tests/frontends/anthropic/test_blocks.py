@@ -177,6 +177,13 @@ def test_calls_without_arguments_lose_nothing_and_hold_back_nothing_for_good() -
     assert [block.get("id", block["type"]) for block in found] == ["a", "b", "text"]
 
 
+@pytest.mark.parametrize("pieces", [("inv", "alid"), (" ", "[1]"), ("5",)])
+def test_arguments_that_are_no_object_are_told_as_one(pieces: tuple[str, ...]) -> None:
+    deltas = [ToolCallDelta(0, piece) for piece in pieces]
+    [one, two] = content(ToolCallStarted(0, "a", "f"), *deltas, ToolCallStarted(1, "b", "g"), ToolCallDelta(1, " {}"))
+    assert (one["input"], two["input"]) == ({"INVALID_JSON": "".join(pieces)}, {})
+
+
 def test_tools_that_a_provider_ran_are_not_shown() -> None:
     assert content(ToolCallStarted(0, "s", "search", "server"), ToolCallDelta(0, "{}"), TextDelta("a"), Working("other")) == [
         {"type": "text", "text": "a"}

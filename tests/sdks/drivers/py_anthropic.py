@@ -27,6 +27,10 @@ def take(stream: Any, shown: Shown) -> None:
         message = stream.current_message_snapshot
     except AssertionError:
         return  # not a single event came
+    take_message(message, shown)
+
+
+def take_message(message: Any, shown: Shown) -> None:
     for block in message.content:
         match block.type:
             case "text":
@@ -41,4 +45,5 @@ def take(stream: Any, shown: Shown) -> None:
     shown.usage = [usage.input_tokens + cached, usage.output_tokens]
 
 
-run(ask)
+if __name__ == "__main__":
+    run(ask)

@@ -18,7 +18,7 @@ import msgspec
 from sluice.errors import GatewayError
 from sluice.frontends import Answer, Encoder
 from sluice.frontends.anthropic.errors import error_object
-from sluice.frontends.anthropic.message import citation_of, message_head, prompt_tokens, stop_of, usage_object
+from sluice.frontends.anthropic.message import UNREADABLE, citation_of, message_head, prompt_tokens, stop_of, usage_object
 from sluice.model.chat import ChatRequest
 from sluice.model.events import (
     Cited,
@@ -81,7 +81,7 @@ class Position(msgspec.Struct):
 class Blocks(Stream):
     """A stream of our own making."""
 
-    __slots__ = ("_at", "_call", "_chat", "_model", "_prefix", "_said", "_started", "_suffix", "_waiting", "_written")
+    __slots__ = ("_at", "_call", "_chat", "_held", "_model", "_prefix", "_said", "_started", "_suffix", "_waiting", "_written")
 
     def __init__(self, chat: ChatRequest, answer: Answer) -> None:
         super().__init__(answer)
@@ -93,6 +93,7 @@ class Blocks(Stream):
         self._prefix = self._suffix = b""  # around a text
         self._call = -1  # the open block's
         self._written: list[str] = []  # its arguments
+        self._held = ""  # what has come of them and is no object
         self._waiting: dict[int, tuple[ToolCallStarted, list[str]]] = {}
 
     def go_on_from(self, other: Encoder) -> None:
@@ -195,6 +196,9 @@ class Blocks(Stream):
             self._close(frames)
 
     def _close(self, frames: list[bytes]) -> None:
+        if self._held.strip():
+            frames.append(self._delta({"type": "input_json_delta", "partial_json": _json({UNREADABLE: self._held}).decode()}))
+        self._held = ""
         if self._at.open:
             frames.append(frame("content_block_stop", index=self._at.index))
             self._at = Position(self._at.index)
@@ -247,7 +251,15 @@ class Blocks(Stream):
                 self._next_call(frames)
 
     def _write(self, arguments: str, frames: list[bytes]) -> None:
-        self._written.append(arguments)
+        """Arguments are told as they come once they have begun as an object; SDKs fail at anything else, so that is told at the
+        block's end, as an object."""
+        written = self._written
+        if not written and not arguments.lstrip().startswith("{"):
+            self._held += arguments
+            if not self._held.lstrip().startswith("{"):
+                return
+            arguments, self._held = self._held, ""
+        written.append(arguments)
         frames.append(self._delta({"type": "input_json_delta", "partial_json": arguments}))
 
     # --- the end

@@ -22,6 +22,9 @@ OWN: Mapping[str, str] = {
     "model_context_window_exceeded": "length", "tool_use": "tool_calls", "refusal": "content_filter",
 }  # fmt: skip
 """Anthropic's stop reasons, and what each means here: a provider's own is told where it is one of them."""
+UNREADABLE = "INVALID_JSON"
+"""The member under which arguments that are no JSON object are told, as Anthropic's own pages advise for them
+(https://platform.claude.com/docs/en/agents-and-tools/tool-use/fine-grained-tool-streaming)."""
 _encode = msgspec.json.Encoder().encode
 
 

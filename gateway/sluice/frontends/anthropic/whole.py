@@ -11,7 +11,7 @@ import msgspec
 from sluice.errors import GatewayError
 from sluice.frontends import Answer
 from sluice.frontends.anthropic.errors import error_object
-from sluice.frontends.anthropic.message import citation_of, message_head, prompt_tokens, stop_of, usage_object
+from sluice.frontends.anthropic.message import UNREADABLE, citation_of, message_head, prompt_tokens, stop_of, usage_object
 from sluice.model.chat import ChatRequest
 from sluice.model.events import (
     Cited,
@@ -29,9 +29,6 @@ from sluice.model.events import (
 from sluice.wire.call_ids import new_call_id
 
 Block = dict[str, Any]
-UNREADABLE = "INVALID_JSON"
-"""The member under which arguments that are no JSON object are told, as Anthropic's own pages advise for them
-(https://platform.claude.com/docs/en/agents-and-tools/tool-use/fine-grained-tool-streaming)."""
 _json = msgspec.json.Encoder().encode
 
 
