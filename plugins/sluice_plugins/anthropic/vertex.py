@@ -14,10 +14,11 @@ import msgspec
 from msgspec import Raw
 
 from sluice.backends.credentials import BEARER, KeyField
-from sluice.backends.protocol import Headers, UpstreamRequest
+from sluice.backends.protocol import Headers, Operation, UpstreamRequest
 from sluice.wire.baseurl import base_of
 from sluice.wire.forwarding import Allowed
 from sluice_plugins.anthropic.backend import Anthropic
+from sluice_plugins.anthropic.counting import Counting
 from sluice_plugins.vertex import check_place, vertex_address
 
 OF_PLATFORM = frozenset({"anthropic-version"})
@@ -57,8 +58,18 @@ class VertexAnthropic(Anthropic, frozen=True, forbid_unknown_fields=True, kw_onl
         before, query = self._around
         verb = "streamRawPredict" if streamed else "rawPredict"
         url = f"{before}{quote(model, safe='@')}:{verb}{query}"
-        kept = tuple(header for header in headers if header[0] not in OF_PLATFORM)
-        return UpstreamRequest(url, kept, msgspec.json.encode(fields))
+        return UpstreamRequest(url, self._on_platform(headers), msgspec.json.encode(fields))
+
+    @staticmethod
+    def _on_platform(headers: Headers) -> Headers:
+        return tuple(header for header in headers if header[0] not in OF_PLATFORM)
+
+    def operation(self, name: str, dialect: str) -> Operation | None:
+        """Tokens are counted where `count_tokens` says so: not every location can."""
+        if name != "count_tokens" or dialect != self.dialect or not self.count_tokens:
+            return None
+        before, query = self._around
+        return Counting(f"{before}count-tokens:rawPredict{query}", self._on_platform(self._whole_headers))
 
     @cached_property
     def forwards(self) -> Allowed:

@@ -23,7 +23,7 @@ import msgspec
 from msgspec import Raw
 
 from sluice.backends.credentials import BEARER, KeyField
-from sluice.backends.protocol import Decoder, Headers, UpstreamRequest
+from sluice.backends.protocol import Decoder, Headers, Operation, UpstreamRequest
 from sluice.errors import UpstreamError, UpstreamTruncated
 from sluice.model.events import StreamEvent, Usage
 from sluice.wire.baseurl import base_of
@@ -34,8 +34,8 @@ from sluice.wire.upstream_errors import told_error
 from sluice_plugins.anthropic.backend import Anthropic
 from sluice_plugins.anthropic.vertex import OF_PLATFORM, with_version
 from sluice_plugins.bedrock.backend import runtime_address
+from sluice_plugins.bedrock.frames import MessagesOrDocument, exception, failed
 from sluice_plugins.bedrock.native import NativeDecoder
-from sluice_plugins.bedrock.stream import MessagesOrDocument, exception, failed
 
 BETA = "anthropic-beta"
 
@@ -77,6 +77,10 @@ class BedrockAnthropic(Anthropic, frozen=True, forbid_unknown_fields=True, kw_on
     def whole_decoder(self) -> "InvokeDecoder":  # type: ignore[override]
         native = NativeDecoder(strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop)
         return InvokeDecoder(super().whole_decoder(), native, self.max_event)
+
+    def operation(self, name: str, dialect: str) -> Operation | None:
+        """None: Bedrock counts tokens for whole requests of its own form."""
+        return None
 
     @cached_property
     def forwards(self) -> Allowed:

@@ -12,7 +12,8 @@ import msgspec
 from sluice.errors import UpstreamTruncated
 from sluice.model.events import Finished, FinishReason, Started, StreamEvent, TextDelta, Usage
 from sluice.wire.lenient import encoded, parse, read
-from sluice_plugins.bedrock.stream import EVENTS, ConverseDecoder
+from sluice_plugins.bedrock.payload import EVENTS
+from sluice_plugins.bedrock.stream import ConverseDecoder
 
 REASONS: dict[str, FinishReason] = {
     "LENGTH": "length", "length": "length", "max_tokens": "length",

@@ -19,16 +19,12 @@ Usage counts what was read from and written to the prompt cache apart from input
 (https://docs.aws.amazon.com/bedrock/latest/userguide/prompt-caching.html).
 """
 
-from base64 import b64decode, b64encode
-from binascii import Error as NotBase64
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Raw
 
-from sluice.errors import UpstreamError, UpstreamGarbled, UpstreamTruncated
-from sluice.model.chat import BEDROCKS
+from sluice.errors import UpstreamGarbled, UpstreamTruncated
 from sluice.model.events import (
     Cited,
     Finished,
@@ -44,9 +40,23 @@ from sluice.model.events import (
     Usage,
     Working,
 )
-from sluice.wire.eventstream import Message, MessageStream
+from sluice.wire.eventstream import Message
 from sluice.wire.lenient import encoded, parse, read
-from sluice.wire.upstream_errors import stream_error, told_error
+from sluice.wire.upstream_errors import told_error
+from sluice_plugins.bedrock.frames import MessagesOrDocument, exception, failed
+from sluice_plugins.bedrock.payload import (
+    EVENTS,
+    Block,
+    Citation,
+    Counts,
+    Payload,
+    ReasoningContent,
+    ToolUse,
+    as_events,
+    blob_of,
+    redacted_text,
+    usage_of,
+)
 from sluice_plugins.decoding import MAX_EVENT, FrameDecoder, failure_of
 
 STOP_REASONS: dict[str, FinishReason] = {
@@ -61,78 +71,6 @@ STOP_REASONS: dict[str, FinishReason] = {
 }
 MAX_SEALED = 4 << 20
 """Most characters of reasoning, signatures and redacted content kept for the events at their blocks' ends."""
-
-
-class _Tool(msgspec.Struct):
-    toolUseId: str | None = None
-    name: str | None = None
-    type: str | None = None
-    input: str | None = None
-
-
-class _Reasoning(msgspec.Struct):
-    text: str | None = None
-    signature: str | None = None
-    redactedContent: str | None = None
-
-
-class _Text(msgspec.Struct):
-    text: str | None = None
-
-
-class _Web(msgspec.Struct):
-    url: str | None = None
-
-
-class _Location(msgspec.Struct):
-    web: _Web | None = None
-
-
-class _Citation(msgspec.Struct):
-    title: str | None = None
-    source: str | None = None
-    sourceContent: list[_Text] | None = None
-    location: _Location | None = None
-
-
-class _Block(msgspec.Struct):
-    """The start of a content block, or a delta of one: one of its fields is set."""
-
-    text: str | None = None
-    toolUse: _Tool | None = None
-    reasoningContent: _Reasoning | None = None
-    citation: _Citation | None = None
-    toolResult: Any = None
-    image: Any = None
-
-
-class _Sequence(msgspec.Struct):
-    stop_sequence: str | None = None
-
-
-class _Extra(msgspec.Struct):
-    delta: _Sequence | None = None
-    stop_sequence: str | None = None
-
-
-class _Usage(msgspec.Struct):
-    inputTokens: int | None = None
-    outputTokens: int | None = None
-    cacheReadInputTokens: int | None = None
-    cacheWriteInputTokens: int | None = None
-    cacheReadInputTokenCount: int | None = None  # Nova's names, in InvokeModel
-    cacheWriteInputTokenCount: int | None = None
-
-
-class Payload(msgspec.Struct):
-    """The JSON of any event: the fields of all of them, so that each is decoded once, whichever it is."""
-
-    contentBlockIndex: int | None = None
-    start: _Block | None = None
-    delta: _Block | None = None
-    stopReason: str | None = None
-    additionalModelResponseFields: _Extra | None = None
-    usage: _Usage | None = None
 
 
 class _Whole(msgspec.Struct):
@@ -162,40 +100,6 @@ class _Calling(msgspec.Struct):
     begun: bool = False
 
 
-class MessagesOrDocument:
-    """Messages of an event stream, or a JSON document in their place: `document`, once one was recognized.
-
-    A stream cannot begin with a brace: its first message would be of two gigabytes.
-    """
-
-    __slots__ = ("_document", "_known", "_messages")
-
-    def __init__(self, limit: int) -> None:
-        self._messages = MessageStream(limit)
-        self._document: bytearray | None = None
-        self._known = False
-
-    @property
-    def document(self) -> bytes | None:
-        return None if self._document is None else bytes(self._document)
-
-    def feed(self, data: bytes) -> Sequence[Message]:
-        if not self._known:
-            start = data.lstrip(b" \t\r\n")
-            self._known = bool(start)
-            if start.startswith((b"{", b"[", b"<")):
-                self._document = bytearray()
-        if self._document is None:
-            return self._messages.feed(data)
-        self._document += data
-        if len(self._document) > self._messages.limit:
-            raise UpstreamGarbled("The upstream's answer is too long")
-        return ()
-
-    def close(self) -> bool:
-        return self._messages.close()
-
-
 class ConverseDecoder(FrameDecoder[Message]):
     """Decodes one answer.
 
@@ -204,8 +108,23 @@ class ConverseDecoder(FrameDecoder[Message]):
     """
 
     __slots__ = (
-        "_block", "_blocks", "_calls", "_keep_stop", "_open", "_sealed", "_sealing", "_started", "_stop_reason",
-        "_stop_sequence", "_stopped", "_stream", "_strict", "_usage", "finish_missing", "skipped", "skipped_fields",
+        "_block",
+        "_blocks",
+        "_calls",
+        "_keep_stop",
+        "_open",
+        "_sealed",
+        "_sealing",
+        "_started",
+        "_stop_reason",
+        "_stop_sequence",
+        "_stopped",
+        "_stream",
+        "_strict",
+        "_usage",
+        "finish_missing",
+        "skipped",
+        "skipped_fields",
     )  # fmt: skip
 
     def __init__(self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False) -> None:
@@ -217,7 +136,7 @@ class ConverseDecoder(FrameDecoder[Message]):
         self._stopped = False
         self._stop_reason = ""
         self._stop_sequence = ""
-        self._usage: _Usage | None = None
+        self._usage: Counts | None = None
         self._block = -1  # the newest content block
         self._open: dict[int, _Calling] = {}  # tool calls, by content block
         self._calls = 0
@@ -230,7 +149,7 @@ class ConverseDecoder(FrameDecoder[Message]):
 
     @property
     def reported(self) -> Usage | None:
-        return None if self._usage is None else _usage(self._usage)
+        return None if self._usage is None else usage_of(self._usage)
 
     # ---- messages
 
@@ -282,7 +201,7 @@ class ConverseDecoder(FrameDecoder[Message]):
                 self._delta(block, value.delta, events)
             case "contentBlockStart":
                 self._block = block
-                self._start(block, value.start or _Block(), events)
+                self._start(block, value.start or Block(), events)
             case "contentBlockStop":
                 self._end_block(block, events)
             case "messageStop":
@@ -305,7 +224,7 @@ class ConverseDecoder(FrameDecoder[Message]):
 
     # ---- content blocks
 
-    def _start(self, block: int, start: _Block, events: list[StreamEvent]) -> None:
+    def _start(self, block: int, start: Block, events: list[StreamEvent]) -> None:
         if start.toolUse is not None:
             self._call(block, start.toolUse, events)
         elif start.toolResult is not None or start.image is not None:
@@ -313,7 +232,7 @@ class ConverseDecoder(FrameDecoder[Message]):
         else:  # servers that are not AWS's begin blocks with their content
             self._delta(block, start, events)
 
-    def _call(self, block: int, tool: _Tool, events: list[StreamEvent]) -> None:
+    def _call(self, block: int, tool: ToolUse, events: list[StreamEvent]) -> None:
         kind: ToolKind = "server" if tool.type == "server_tool_use" else "function"
         calling = self._open[block] = _Calling(self._calls, kind)
         self._calls += 1
@@ -326,7 +245,7 @@ class ConverseDecoder(FrameDecoder[Message]):
         self._ids.add(given)
         return given
 
-    def _delta(self, block: int, delta: _Block, events: list[StreamEvent]) -> None:
+    def _delta(self, block: int, delta: Block, events: list[StreamEvent]) -> None:
         if delta.text:
             events.append(TextDelta(delta.text))
         elif delta.toolUse is not None:
@@ -338,14 +257,14 @@ class ConverseDecoder(FrameDecoder[Message]):
         elif delta.toolResult is not None or delta.image is not None:
             events.append(Working())
 
-    def _input(self, block: int, tool: _Tool, events: list[StreamEvent]) -> None:
+    def _input(self, block: int, tool: ToolUse, events: list[StreamEvent]) -> None:
         if tool.input and (calling := self._open.get(block)) is not None:
             calling.begun = True
             events.append(ToolCallDelta(calling.index, tool.input))
 
-    def _reason(self, block: int, reasoning: _Reasoning, events: list[StreamEvent]) -> None:
+    def _reason(self, block: int, reasoning: ReasoningContent, events: list[StreamEvent]) -> None:
         events.append(ReasoningDelta(reasoning.text) if reasoning.text else Working())
-        blob = _bytes(reasoning.redactedContent)
+        blob = blob_of(reasoning.redactedContent)
         self._sealed += len(reasoning.text or "") + len(reasoning.signature or "") + len(blob)
         if self._sealed > MAX_SEALED:
             self._sealing.pop(block, None)
@@ -356,7 +275,7 @@ class ConverseDecoder(FrameDecoder[Message]):
         sealing.signature += reasoning.signature or ""
         sealing.redacted += blob
 
-    def _cited(self, citation: _Citation) -> Cited:
+    def _cited(self, citation: Citation) -> Cited:
         """A citation stands behind the text that it is of, which Bedrock does not delimit."""
         quote = "".join([piece.text or "" for piece in citation.sourceContent or ()])
         web = citation.location.web if citation.location is not None else None
@@ -421,89 +340,7 @@ class ConverseDecoder(FrameDecoder[Message]):
             case _:
                 raise UpstreamGarbled
         for index, block in enumerate(blocks):
-            for name, value in _as_events(index, block):
+            for name, value in as_events(index, block):
                 self._event(name, encoded(value), events)
         self._event("messageStop", encoded({"stopReason": whole.stopReason}), events)
         self._event("metadata", b'{"usage":%b}' % bytes(whole.usage), events)
-
-
-EVENTS = frozenset(
-    {"messageStart", "contentBlockStart", "contentBlockDelta", "contentBlockStop", "messageStop", "metadata"},
-)
-
-
-def _as_events(index: int, block: Any) -> list[tuple[str, dict[str, Any]]]:
-    """A content block of a whole answer, as the events by which it is streamed."""
-    at = {"contentBlockIndex": index}
-    match block:
-        case {"toolUse": {"input": value, **tool}}:
-            start = {"start": {"toolUse": tool}}
-            delta: dict[str, Any] = {"toolUse": {"input": value if type(value) is str else encoded(value).decode()}}
-        case {"reasoningContent": {"reasoningText": dict(thought)}}:
-            start, delta = {"start": {}}, {"reasoningContent": thought}
-        case dict():
-            start, delta = {"start": {}}, block
-        case _:
-            return []
-    return [("contentBlockStart", at | start), ("contentBlockDelta", at | {"delta": delta}), ("contentBlockStop", at)]
-
-
-# ---- errors
-
-
-def failed(message: Message) -> UpstreamError:
-    """The error that a message of the type exception (of the service's model) or error (of the protocol) stands for."""
-    if message.text(":message-type") == "error":
-        return stream_error({"code": message.text(":error-code"), "message": message.text(":error-message")})
-    return exception(message.text(":exception-type"), message.payload)
-
-
-def exception(name: str, payload: bytes) -> UpstreamError:
-    """An exception of Bedrock's in a stream: its name says the kind, and what the model's own server said sharpens it.
-
-    https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ResponseStream.html
-    """
-    try:
-        value = parse(payload)
-    except (ValueError, RecursionError):
-        value = None
-    said: dict[str, Any] = {"code": name}
-    if type(value) is dict:
-        said["message"] = value.get("originalMessage") or value.get("message") or value.get("Message")
-        said["status"] = value.get("originalStatusCode")
-    return stream_error(said)
-
-
-# ---- values
-
-
-def _bytes(encoded_text: str | None) -> bytes:
-    """A blob of JSON: base64. What is none is taken as it is."""
-    if not encoded_text:
-        return b""
-    try:
-        return b64decode(encoded_text, validate=True)
-    except (NotBase64, ValueError):
-        return encoded_text.encode("utf-8", "replace")
-
-
-def redacted_text(blob: bytes) -> str:
-    """The text that stands for redacted content in a conversation.
-
-    Claude's is the `data` of a redacted_thinking block, a text that begins with an "E" (base64 of a protobuf message), and
-    Anthropic's own API takes it back, too. Any other (OpenAI's models encrypt theirs) is marked as Bedrock's.
-    """
-    text = blob.decode("ascii", "replace")
-    return text if text.startswith("E") and text.isascii() and text.isprintable() else BEDROCKS + b64encode(blob).decode()
-
-
-def _usage(usage: _Usage) -> Usage:
-    read_from = usage.cacheReadInputTokens or usage.cacheReadInputTokenCount or 0
-    written = usage.cacheWriteInputTokens or usage.cacheWriteInputTokenCount or 0
-    parts = (usage.inputTokens or 0, read_from, written)
-    return Usage(
-        input=sum(parts) if min(parts) >= 0 else min(parts),  # a negative part must stay visible to `believed`
-        output=usage.outputTokens or 0,
-        cached_input=read_from,
-        written_input=max(written, 0),
-    )

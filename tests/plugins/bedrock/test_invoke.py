@@ -9,7 +9,7 @@ from sluice.backends.protocol import with_rules
 from sluice.config.rule_file import bundled_rules
 from sluice.errors import UpstreamError, UpstreamErrorKind
 from sluice.model.chat import ChatRequest, Message, Reasoning, Sampling, Text, Tool
-from sluice.model.events import Finished, ReasoningBlock, ReasoningDelta, Started, StreamEvent, TextDelta, Usage
+from sluice.model.events import Finished, ReasoningBlock, ReasoningDelta, Started, StreamEvent, TextDelta, Usage, Verbatim
 from sluice.model.rules import rules_of
 from sluice_plugins.anthropic.backend import Anthropic
 from sluice_plugins.anthropic.vertex import VertexAnthropic
@@ -36,7 +36,12 @@ TEXT = {"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta
 THOUGHT = {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": "Hm", "signature": "s"}}
 END = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 7}}
 STOP = {"type": "message_stop", "amazon-bedrock-invocationMetrics": {"inputTokenCount": 5, "outputTokenCount": 7}}
-ANSWER = claude(START, THOUGHT, {"type": "content_block_stop", "index": 0}, TEXT, {"type": "ping"}, END, STOP)
+SAID: list[dict[str, Any]] = [
+    START, THOUGHT, {"type": "content_block_stop", "index": 0},
+    {"type": "content_block_start", "index": 1, "content_block": {"type": "text", "text": ""}}, TEXT,
+    {"type": "content_block_stop", "index": 1}, {"type": "ping"}, END, STOP,
+]  # fmt: skip
+ANSWER = claude(*SAID)
 TOLD: list[StreamEvent] = [
     Started("msg_1", "claude", Usage(5, 1)), ReasoningDelta("Hm"), ReasoningBlock(0, "Hm", "s"), TextDelta("\u00e4 \U0001f600"),
     Finished("stop", Usage(5, 7), "end_turn"),
@@ -243,3 +248,42 @@ def test_betas_of_callers_stand_in_the_body_beside_its_own() -> None:
     assert json.loads(request.body)["anthropic_beta"] == ["own-2026-01-01", "context-1m-2025-08-07"]
     assert ("x-team", "a") in request.headers
     assert set(backend.forwards) == {"anthropic-beta"}
+
+
+def test_clients_of_anthropics_dialect_get_the_events_as_anthropic_writes_them() -> None:
+    decoder = BedrockAnthropic(region="eu-central-1").decoder(verbatim=True)
+    events = [event for read in cuts.random(ANSWER, 1, 60) for event in decoder.feed(read)] + decoder.close()
+    passed_on = b"".join(event.data for event in events if isinstance(event, Verbatim))
+    frames = [frame.split("\n") for frame in passed_on.decode().split("\n\n") if frame]
+    assert [kind for kind, _ in frames] == [f"event: {one['type']}" for one in SAID]
+    assert [json.loads(data.removeprefix("data: ")) for _, data in frames] == SAID
+    assert [event for event in events if not isinstance(event, Verbatim)] == TOLD
+
+
+def test_a_whole_answer_is_asked_for_and_passed_on() -> None:
+    wire = {"model": "chat", "max_tokens": 5, "messages": [{"role": "user", "content": "Hi"}], "top_k": 3}
+    chat = ChatRequest("anthropic", "chat", (HI,), stream=False, wire=wire)
+    whole = {"type": "message", "id": "msg_1", "content": [{"type": "text", "text": "Hi"}], "stop_reason": "end_turn", "x": 1}
+    for platform, verb in ((PLATFORMS["bedrock"], "/invoke"), (PLATFORMS["vertex"], ":rawPredict")):
+        request = platform.whole_request(chat, "claude-3-haiku")
+        assert request.url.endswith(verb)
+        assert json.loads(request.body)["top_k"] == 3
+        decoder = platform.whole_decoder()
+        last = (decoder.feed(json.dumps(whole).encode()) + decoder.close())[-1]
+        assert isinstance(last, Verbatim)
+        assert json.loads(last.data) == whole
+
+
+def test_vertex_counts_tokens_where_it_is_told_to() -> None:
+    assert PLATFORMS["vertex"].operation("count_tokens", "anthropic") is None
+    assert BedrockAnthropic(region="eu-central-1", count_tokens=True).operation("count_tokens", "anthropic") is None
+    vertex = VertexAnthropic(project="p", location="us-east5", count_tokens=True)
+    counting = vertex.operation("count_tokens", "anthropic")
+    assert counting is not None
+    request = counting.whole_request(ChatRequest("anthropic", "chat", (HI,), wire={"model": "chat", "messages": []}), "claude")
+    assert request.url == (
+        "https://us-east5-aiplatform.googleapis.com/v1/projects/p/locations/us-east5/publishers/anthropic/models/"
+        "count-tokens:rawPredict"
+    )
+    assert json.loads(request.body)["model"] == "claude"
+    assert "anthropic-version" not in dict(request.headers)

@@ -1,0 +1,66 @@
+"""Messages of Bedrock's event streams, or a document in their place, and the errors that a message can be."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sluice.errors import UpstreamError, UpstreamGarbled
+from sluice.wire.eventstream import Message, MessageStream
+from sluice.wire.lenient import parse
+from sluice.wire.upstream_errors import stream_error
+
+
+class MessagesOrDocument:
+    """Messages of an event stream, or a JSON document in their place: `document`, once one was recognized.
+
+    A stream cannot begin with a brace: its first message would be of two gigabytes.
+    """
+
+    __slots__ = ("_document", "_known", "_messages")
+
+    def __init__(self, limit: int) -> None:
+        self._messages = MessageStream(limit)
+        self._document: bytearray | None = None
+        self._known = False
+
+    @property
+    def document(self) -> bytes | None:
+        return None if self._document is None else bytes(self._document)
+
+    def feed(self, data: bytes) -> Sequence[Message]:
+        if not self._known:
+            start = data.lstrip(b" \t\r\n")
+            self._known = bool(start)
+            if start.startswith((b"{", b"[", b"<")):
+                self._document = bytearray()
+        if self._document is None:
+            return self._messages.feed(data)
+        self._document += data
+        if len(self._document) > self._messages.limit:
+            raise UpstreamGarbled("The upstream's answer is too long")
+        return ()
+
+    def close(self) -> bool:
+        return self._messages.close()
+
+
+def failed(message: Message) -> UpstreamError:
+    """The error that a message of the type exception (of the service's model) or error (of the protocol) stands for."""
+    if message.text(":message-type") == "error":
+        return stream_error({"code": message.text(":error-code"), "message": message.text(":error-message")})
+    return exception(message.text(":exception-type"), message.payload)
+
+
+def exception(name: str, payload: bytes) -> UpstreamError:
+    """An exception of Bedrock's in a stream: its name says the kind, and what the model's own server said sharpens it.
+
+    https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ResponseStream.html
+    """
+    try:
+        value = parse(payload)
+    except (ValueError, RecursionError):
+        value = None
+    said: dict[str, Any] = {"code": name}
+    if type(value) is dict:
+        said["message"] = value.get("originalMessage") or value.get("message") or value.get("Message")
+        said["status"] = value.get("originalStatusCode")
+    return stream_error(said)
