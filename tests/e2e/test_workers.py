@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -63,11 +62,9 @@ async def stream(session: aiohttp.ClientSession, name: str) -> str:
         return "cut"
 
 
-async def test_all_workers_answer_on_one_port_and_say_who_they_are() -> None:
+def test_all_workers_start_on_one_port_and_say_what_they_do_not_share() -> None:
     with serving(config(3)) as gateway:
         listening(gateway, 3)
-        seen = {re.search(r"^sluice_worker (\d)", gateway.scrape(), re.MULTILINE)[1] for _ in range(60)}  # type: ignore[index]
-        assert seen == {"1", "2", "3"}
         assert {record["worker"] for record in gateway.records("started")} == {1, 2, 3}
         assert any("each worker keeps its own conversations" in line for line in gateway.errors)
 
@@ -335,7 +332,7 @@ def test_signals_that_other_servers_know_do_no_harm(workers: int) -> None:
                 os.kill(process, signal.Signals[name])
         gateway.wait_for(lambda _: len(gateway.records("signal_ignored")) == len(names) * len(processes))
         assert Counter(record["signal"] for record in gateway.records("signal_ignored")) == dict.fromkeys(names, len(processes))
-        assert "sluice_worker" in gateway.scrape()
+        assert f"sluice_workers {workers if workers > 1 else 0}" in gateway.scrape()
         assert not gateway.records("worker_ended")
 
 

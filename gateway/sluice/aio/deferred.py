@@ -24,10 +24,17 @@ def at_once(work: Callable[..., object], *args: Any, size: int = 0) -> None:
 
 
 class Later:
-    """A Schedule; `flush` is to be called some twenty times a second. `crashed` is told what the work raises."""
+    """A Schedule; `flush` is to be called some twenty times a second. `crashed` is told what the work raises.
 
-    def __init__(self, crashed: Callable[[Exception], object]) -> None:
+    `soon`: calls something in the event loop's next turn, where nothing may wait longer: others count what is counted here,
+    also when this process is killed.
+    """
+
+    def __init__(
+        self, crashed: Callable[[Exception], object], soon: Callable[[Callable[[], object]], object] | None = None
+    ) -> None:
         self._crashed = crashed
+        self._soon = soon
         self._waiting: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
         self._size = 0
 
@@ -36,6 +43,8 @@ class Later:
         self._size += size
         if len(self._waiting) >= MANY or self._size > HEAVY:
             self.flush()
+        elif self._soon is not None and len(self._waiting) == 1:
+            self._soon(self.flush)
 
     def flush(self) -> None:
         """Do it now, in order."""

@@ -33,7 +33,7 @@ class Probes:
     async def ready(self, request: Request, request_id: str) -> None:
         """With `?verbose` also which configuration is followed, and what the stores do: neither a file that could not be
         followed nor a store is a reason not to be ready, for calls go on."""
-        ready = not self._runtime.state.draining
+        ready = self._runtime.state.ready
         found: dict[str, Any] = {"status": "ready" if ready else "draining"}
         if "verbose" in request.query:
             found["config"] = self._runtime.state.following.shown()
@@ -41,7 +41,13 @@ class Probes:
         request.reply(200 if ready else 503, _json(found))
 
     async def metrics(self, request: Request, request_id: str) -> None:
-        """Sent as it is made: in pieces, of which one turn of the event loop makes one, however many scrapers there are."""
+        """Of all processes, where there are several. Else sent as it is made: in pieces, of which one turn of the event loop
+        makes one, however many scrapers there are."""
+        fleet = self._runtime.state.fleet
+        merged = await fleet.exposition() if fleet is not None else None
+        if merged is not None:
+            request.reply(200, merged, content_type=EXPOSITION)
+            return
         pieces = self._runtime.scrape()
         piece, following = await self._piece(pieces), await self._piece(pieces)
         if following is None or request.method == "HEAD":

@@ -50,6 +50,9 @@ class Alone:
             return Reload("failed", read.loaded.hash, problems=problems_of(error))
         return Reload("ok", read.loaded.hash, warnings=read.loaded.warnings)
 
+    async def exposition(self) -> bytes | None:
+        return None
+
     async def watch(self) -> None:
         """Reload whenever the file was changed, where `server.watch` says so; until cancelled."""
         while True:

@@ -18,6 +18,7 @@ from sluice.runtime.snapshot import Snapshot
 from sluice.runtime.snapshots import Snapshots
 from sluice.runtime.state import ProcessState
 from sluice.server import Acceptor, Listener
+from sluice.telemetry.board import Slot
 from sluice.telemetry.logs import Lines
 
 
@@ -42,7 +43,9 @@ class Gateway:
         lines: Lines,
         ports: Ports | None = None,
         before_listening: Callable[[], object] = lambda: None,
+        slot: Slot | None = None,
     ) -> None:
+        self._slot = slot
         self._loaded = loaded
         self._lines = lines
         self._ports = ports
@@ -51,7 +54,7 @@ class Gateway:
     async def __aenter__(self) -> Self:
         """Raises CannotListen, and what ProcessState and Snapshot raise."""
         async with AsyncExitStack() as stack:
-            state = self.state = await stack.enter_async_context(ProcessState(self._loaded, self._lines))
+            state = self.state = await stack.enter_async_context(ProcessState(self._loaded, self._lines, self._slot))
             self.snapshots = await stack.enter_async_context(Snapshots(self._loaded, state))
             current = self.snapshots.current
             self.clients = self._listener(Api(current), state.places.clients)

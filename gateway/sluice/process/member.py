@@ -55,6 +55,10 @@ class Member:
     async def reload(self) -> Reload:
         return msgspec.convert(await self.ask("reload"), Reload)
 
+    async def exposition(self) -> bytes | None:
+        found: bytes = await self.ask("metrics")
+        return found
+
     async def ask(self, what: str, body: object = None) -> Any:
         """The supervisor's answer. Raises Unavailable where there is none."""
         id = next(self._ids)

@@ -101,6 +101,11 @@ def share_ports(server: Server) -> Ports:
     return _take_both(server, shared=True)
 
 
+def share_port(server: Server) -> socket.socket:
+    """Bind the API's address alone, as `share_ports` does. Raises CannotListen."""
+    return _take(server.listen, "listen", shared=True)
+
+
 def _take_both(server: Server, *, shared: bool) -> Ports:
     admin = _take(server.admin_listen, "admin_listen", shared=shared)
     try:

@@ -32,6 +32,7 @@ from sluice.process.signals import UNUSED_SIGNALS, Terminal, ignore_signals, say
 from sluice.process.source import Source
 from sluice.runtime.descriptors import limit_of_files
 from sluice.runtime.fleet import ConfigStatus
+from sluice.telemetry.board import Slot
 from sluice.telemetry.logs import open_log, quiet_libraries, standard_lines
 from sluice.version import VERSION
 
@@ -45,7 +46,8 @@ class Worker(msgspec.Struct, frozen=True):
 
     It reports on the descriptor `status` that it listens (LISTENS), and that it accepts no more (LEAVES); `supervisor` is a
     descriptor that becomes readable when the supervisor is gone. `mark`: see `ports.py`; it is kept as long as the ports.
-    Over `wire` the two ask each other; `following` is what the supervisor knew of reloads when the worker was started.
+    It counts in `slot`, and shows there that it is alive. Over `wire` the two ask each other; `following` is what the
+    supervisor knew of reloads when the worker was started.
     """
 
     number: int
@@ -55,6 +57,7 @@ class Worker(msgspec.Struct, frozen=True):
     mark: int
     wire: Wire
     following: ConfigStatus
+    slot: Slot
 
 
 def run(loaded: Loaded, source: Source, worker: Worker | None = None) -> int:
@@ -85,7 +88,7 @@ async def _serve(loaded: Loaded, source: Source, worker: Worker | None) -> int:
                 control(gateway, loaded, source, worker, until_gone)
                 until_gone.enter_context(_signals(stop, hurry, worker, gateway))
 
-            gateway = Gateway(loaded, lines, ports, before_listening)
+            gateway = Gateway(loaded, lines, ports, before_listening, worker.slot if worker is not None else None)
             async with gateway:
                 gc.collect()
                 gc.freeze()  # what is here now stays: no use in looking at it again and again
@@ -156,6 +159,8 @@ def _signals(stop: asyncio.Event, hurry: asyncio.Event, worker: Worker | None, g
 
     def abandoned(descriptor: int) -> None:
         loop.remove_reader(descriptor)
+        if worker is not None:
+            worker.slot.board.stop()
         gateway.let_go()
         hurry.set()
         stop.set()

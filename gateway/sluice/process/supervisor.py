@@ -33,19 +33,28 @@ import msgspec
 from sluice.config.loader import Loaded
 from sluice.config.units import Secret
 from sluice.process.channel import Answer, Ask, Wire
-from sluice.process.ports import CannotListen, Ports, mark_ports, share_ports, take_ports
+from sluice.process.ports import CannotListen, Ports, mark_ports, share_port, share_ports, take_ports
 from sluice.process.rollout import Rollout
 from sluice.process.rounds import Rounds, Send
 from sluice.process.serve import LAST_LINES, LEAVES, LISTENS, Worker
 from sluice.process.signals import UNUSED_SIGNALS, Terminal, ignore_signals, say_unused
 from sluice.process.source import LOOK_EVERY, FileWatch, Source
+from sluice.process.watchdog import LAST_WORDS, Trace, Watchdog
+from sluice.process.watchdog import LOOK_EVERY as WATCH_EVERY
 from sluice.runtime.fleet import Reload
+from sluice.telemetry.board import Board, Slot
 from sluice.telemetry.logs import Lines, open_log, standard_lines
+from sluice.telemetry.merged import MergedExposition
+from sluice.telemetry.metrics import TABLE, Metrics
+from sluice.version import VERSION
 
 STEADY = 10.0
 """Seconds that a worker must last to be started again without a pause."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 GRACE = 5.0
+SLOTS = 4
+"""Processes for each worker at a time: it, and those before it that still finish their calls."""
+GAUGES = frozenset(f"sluice_{name}" for name, spec in TABLE.items() if spec.kind == "gauge")
 LOG_PAUSE = 0.5
 """Seconds between attempts to write log lines while standard output does not accept them."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP, *UNUSED_SIGNALS)
@@ -74,6 +83,14 @@ class _Child(msgspec.Struct):
     """Descriptor on which the worker reports that it listens, and that it accepts no more; -1: closed."""
     wire: Wire
     """The supervisor's end of what the two ask each other by."""
+    slot: int
+    """Where it counts, and shows that it is alive."""
+    trace: Trace
+    listens: bool = False
+    silent: bool = False
+    """It did nothing for too long, and is being ended."""
+    kill_at: float | None = None
+    """When it is to be killed, because it does not end by itself."""
     leaves: bool = False
     """It accepts no more, and ends when its calls have."""
     again_in: float | None = None
@@ -90,7 +107,16 @@ class _Supervisor:
         self._rounds = Rounds(time.monotonic)
         self._rollout = Rollout(source, given, loaded, self._rounds, self._members, log)
         self._ports = ports
+        self._board = Board(1 + SLOTS * loaded.config.server.workers)
+        self._metrics = Metrics(VERSION, Slot(self._board, 0))
+        lines.dropped = self._metrics.child("log_errors").inc
+        self._merged = MergedExposition(self._board, lambda: [os.getpid(), *self._children])
+        self._counted = {0}
+        """Slots in which anything was counted, by workers that have ended, too."""
+        self._watchdog = Watchdog()
+        self._watched = 0.0
         self._marks = mark_ports(loaded.config.server)
+        self._admin = ports[1].admin.dup()
         self._terminal = Terminal()
         self._lines = lines
         self._log = log
@@ -129,6 +155,7 @@ class _Supervisor:
                     else:
                         self._read_status(child)
             self._look_at_file()
+            self._look_after()
             self._rounds.tick()
             if self._code is not None and time.monotonic() >= self._kill_at:
                 self._kill()
@@ -183,8 +210,19 @@ class _Supervisor:
         match asked.what:
             case "reload":
                 self._reload(lambda done: self._say(pid, Answer(asked.id, done)))
+            case "metrics":
+                self._say(pid, Answer(asked.id, self._exposition()))
             case _:
                 self._say(pid, Answer(asked.id, problem=f"{asked.what} is not known"))
+
+    def _exposition(self) -> bytes:
+        """The metrics of all workers, of those that have ended and of this process."""
+        self._metrics.child("workers").set(float(sum(child.listens and not child.leaves for child in self._children.values())))
+        return self._merged.text(*self._slots())
+
+    def _slots(self) -> tuple[list[int], list[int]]:
+        """Those in which anything was counted, and those of the processes that run."""
+        return sorted(self._counted), [0, *(child.slot for child in self._children.values())]
 
     def _reload(self, done: Callable[[Reload], None] = lambda reload: None) -> None:
         if self._code is not None:
@@ -198,6 +236,24 @@ class _Supervisor:
         self._looked = time.monotonic()
         if self._watch.look(self._source.state()):
             self._reload()
+
+    def _look_after(self) -> None:
+        """End workers that are silent, and kill those that do not end."""
+        now = time.monotonic()
+        for pid, child in self._children.items():
+            if child.kill_at is not None and child.kill_at <= now:
+                child.kill_at = now + GRACE
+                os.kill(pid, signal.SIGKILL)
+        if now < self._watched + WATCH_EVERY:
+            return
+        self._watched = now
+        self._merged.prepare(*self._slots())
+        serving = {pid: child for pid, child in self._children.items() if child.listens and not child.leaves}
+        for pid in self._watchdog.look({pid: self._board.last_beat(child.slot) for pid, child in serving.items()}):
+            child = serving[pid]
+            child.silent = True
+            child.kill_at = now + LAST_WORDS
+            os.kill(pid, signal.SIGABRT)
 
     @property
     def _watching(self) -> bool:
@@ -218,6 +274,9 @@ class _Supervisor:
             times = []
         if self._watching:
             times.append(self._looked + LOOK_EVERY)
+        if self._children:
+            times.append(self._watched + WATCH_EVERY)
+            times += [child.kill_at for child in self._children.values() if child.kill_at is not None]
         if (due := self._rounds.due) is not None:
             times.append(due)
         if self._lines.pending:
@@ -228,13 +287,19 @@ class _Supervisor:
         """Start a worker. Returns what it is to serve in the new process, None in the supervisor."""
         del self._due[number]
         self._lines.flush()  # else the worker would write them, too
+        slot = self._free_slot()
+        if slot is None:  # so many workers are still finishing their calls
+            self._due[number] = time.monotonic() + LOOK_EVERY
+            return None
         ours = theirs = -1
+        trace: Trace | None = None
         ends: tuple[socket.socket, ...] = ()
         try:
-            ports = self._ports[number] if number in self._ports else share_ports(self._loaded.config.server)
+            ports = self._ports[number] if number in self._ports else self._new_ports()
             self._ports[number] = ports
             ours, theirs = os.pipe()
             ends = here, there = socket.socketpair()
+            trace = Trace()
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # the worker unblocks them once the handlers are reset
             pid = os.fork()
         except (OSError, CannotListen) as error:  # no memory, too many processes: the others go on
@@ -244,22 +309,45 @@ class _Supervisor:
                 os.close(theirs)
             for end in ends:
                 end.close()
+            if trace is not None:
+                trace.close()
             self._log.error("no_worker", worker=number, detail=str(error))
             self._again(number, LONGEST_PAUSE)
             return None
         if not pid:
             os.close(ours)
             here.close()
-            status, marks = self._rollout.status, self._marks
-            return self._become(Worker(number, theirs, self._orphans, ports, marks.everybody, Wire(there), status))
+            trace.follow()
+            return self._become(
+                Worker(
+                    number=number,
+                    status=theirs,
+                    supervisor=self._orphans,
+                    ports=ports,
+                    mark=self._marks.everybody,
+                    wire=Wire(there),
+                    following=self._rollout.status,
+                    slot=Slot(self._board, slot),
+                )
+            )
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         os.close(theirs)
         there.close()
-        child = self._children[pid] = _Child(number, time.monotonic(), ours, Wire(here))
+        child = self._children[pid] = _Child(number, time.monotonic(), ours, Wire(here), slot, trace)
+        self._counted.add(slot)
         self._selector.register(ours, selectors.EVENT_READ, pid)
         self._selector.register(child.wire, selectors.EVENT_READ, pid)
         self._log.info("worker_started", worker=number, worker_pid=pid)
         return None
+
+    def _new_ports(self) -> Ports:
+        """A socket of its own for the API, and the admin port's, which all workers have. Raises CannotListen, OSError."""
+        return Ports(share_port(self._loaded.config.server), self._admin.dup())
+
+    def _free_slot(self) -> int | None:
+        """Where the next worker counts: on, where another that has ended has counted."""
+        taken = {child.slot for child in self._children.values()}
+        return next((slot for slot in range(1, self._board.slots) if slot not in taken), None)
 
     def _become(self, worker: Worker) -> Part:
         """In a new worker, close and reset what belongs to the supervisor."""
@@ -275,10 +363,12 @@ class _Supervisor:
         for number, ports in self._ports.items():
             if number != worker.number:
                 ports.close()
+        self._admin.close()
         for child in self._children.values():
             if child.status >= 0:
                 os.close(child.status)
             child.wire.close()
+            child.trace.close()
         os.close(self._alive)
         if self._marks.supervisor >= 0:
             os.close(self._marks.supervisor)
@@ -289,6 +379,7 @@ class _Supervisor:
         """Act on the worker's report that it listens, or accepts no more; end of file: it has ended."""
         report = os.read(child.status, 16) if child.status >= 0 else b""
         if LISTENS in report:
+            child.listens = True
             if self._unproven == set(self._numbers):
                 self._due |= dict.fromkeys(self._numbers[1:], 0.0)
             self._unproven.discard(child.number)
@@ -347,6 +438,8 @@ class _Supervisor:
         for ports in self._ports.values():
             ports.close()  # the workers have their own, and close them at the end of the drain delay
         self._ports.clear()
+        self._admin.close()
+        self._board.stop()
         self._send(signal.SIGTERM)
 
     def _send(self, number: signal.Signals) -> None:
@@ -374,6 +467,9 @@ class _Supervisor:
         self._read_status(child)  # a last report may be unread
         self._hang_up(child)
         self._part(pid, child)
+        self._board.clear(child.slot, GAUGES)
+        stack = child.trace.lines()
+        child.trace.close()
         if self._code is not None:
             return
         if child.number in self._unproven:
@@ -384,7 +480,10 @@ class _Supervisor:
             return
         if child.again_in is None:
             self._replace(child)
-        self._log.warning("worker_ended", worker=child.number, worker_pid=pid, code=code, again_in=child.again_in)
+        reason = "silent" if child.silent else "drained" if child.leaves else "ended"
+        self._metrics.child("worker_restarts", reason).inc()
+        more = {"silent": child.silent, "stack": stack} if stack or child.silent else {}
+        self._log.warning("worker_ended", worker=child.number, worker_pid=pid, code=code, again_in=child.again_in, **more)
 
 
 def _noted(*_: object) -> None:
@@ -395,9 +494,9 @@ def _with_ports(loaded: Loaded) -> tuple[Loaded, dict[int, Ports]]:
     """The configuration with the bound ports (0 resolved), and a pair of sockets for each worker. Raises CannotListen."""
     server = loaded.config.server
     take_ports(server).close()  # SO_REUSEPORT would succeed beside another gateway
-    ports = {}
+    ports: dict[int, Ports] = {}
     for number in range(1, server.workers + 1):
-        ports[number] = share_ports(server)
+        ports[number] = share_ports(server) if number == 1 else Ports(share_port(server), ports[1].admin.dup())
         server = msgspec.structs.replace(
             server,
             listen=_with_port(server.listen, ports[number].api),

@@ -64,3 +64,6 @@ class Fleet(Protocol):
 
     async def reload(self) -> Reload:
         """Read the configuration's file again, and have all processes follow it, or none."""
+
+    async def exposition(self) -> bytes | None:
+        """The metrics of all of them; None where there is only this one."""

@@ -160,6 +160,7 @@ class Snapshots:
             state.lag.observe(max(0.0, now - due))
             self._tick_pipelines(now)
             state.flush()
+            state.publish(now)
             if now - swept >= 1:
                 swept = now
                 sweep(now)

@@ -45,6 +45,7 @@ from sluice.runtime.stores import (
 )
 from sluice.runtime.transports import Transports
 from sluice.storage.address import store_of
+from sluice.telemetry.board import Slot
 from sluice.telemetry.logs import Lines, open_lines, open_log
 from sluice.telemetry.metrics import Metrics
 from sluice.telemetry.notices import Notices, TargetNotices
@@ -69,10 +70,10 @@ class Standing(msgspec.Struct, frozen=True, eq=False):
 class ProcessState:
     """`async with` opens stores and reads the dynamic keys; leaving it closes everything, in the reverse order.
 
-    Log lines go to `lines`. Snapshots are to be closed before it.
+    Log lines go to `lines`. Snapshots are to be closed before it. `slot`: where it counts, if it is one of several processes.
     """
 
-    def __init__(self, loaded: Loaded, lines: Lines) -> None:
+    def __init__(self, loaded: Loaded, lines: Lines, slot: Slot | None = None) -> None:
         config = self.config = loaded.config
         self._frontends = [*loaded.frontends]
         self.following = ConfigStatus(loaded.hash, time.time())
@@ -83,7 +84,8 @@ class ProcessState:
         self.draining = False
         self.fleet: Fleet | None = None
         """What operators may have the gateway do; None: nothing, it is part of somebody else's process."""
-        self.metrics = metrics = Metrics(VERSION)
+        self.slot = slot
+        self.metrics = metrics = Metrics(VERSION, slot)
         lines.dropped = metrics.child("log_errors").inc
         self.log = open_log(lines, config.log.level)
         self.notices = Notices(self.log, self.clock)
@@ -91,7 +93,8 @@ class ProcessState:
         self.lag = metrics.child("event_loop_lag_seconds")
         self.retries = RetryBudget(self.clock)
         self.watches = StoreWatches(metrics, self.log, self.clock)
-        self.later = Later(lambda crash: self.records.crashed(crash, ""))
+        soon = asyncio.get_running_loop().call_soon if slot is not None else None
+        self.later = Later(lambda crash: self.records.crashed(crash, ""), soon)
         self.rooms = WaitingRooms(self.clock)
         accounts = Accounts(metrics, self.notices, self.clock)
         self.show(self.following)
@@ -189,6 +192,17 @@ class ProcessState:
     def exposition(self) -> bytes:
         """All of it at once."""
         return b"".join(self.scrape())
+
+    def publish(self, now: float) -> None:
+        """Show other processes that this one is alive, and what is looked up only when somebody asks."""
+        if self.slot is not None:
+            self.slot.beat(now)
+            self.metrics.publish()
+
+    @property
+    def ready(self) -> bool:
+        """Whether new calls may come: of several workers those that are replaced are no reason to say no."""
+        return not (self.draining if self.slot is None else self.slot.stopping)
 
     def flush(self) -> None:
         """Count what has ended, and write its lines."""

@@ -8,13 +8,15 @@ need (`zero_of_alias`, `zero_of_target`): a rate sees a first error only where t
 import platform
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from copy import copy
-from typing import Any, TypeVar
+from itertools import islice
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from sluice.telemetry.board import Slot
 from sluice.telemetry.series import Computed, Family, Kind, Series, slices
 
 FIRST_TOKEN = (
@@ -44,11 +46,16 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
+Merge = Literal["sum", "max", "apart"]
+"""What of several processes' values is shown: their sum, the greatest of those that run, or nothing."""
+
+
 class Spec(msgspec.Struct, frozen=True):
     kind: Kind
     labels: tuple[str, ...]
     help: str
     buckets: tuple[float, ...] = ()
+    merge: Merge = "sum"
 
 
 TABLE: Mapping[str, Spec] = {
@@ -78,7 +85,7 @@ TABLE: Mapping[str, Spec] = {
     ),
     "streams_in_flight": Spec("gauge", ("frontend", "alias"), "Calls being answered"),
     "requests_waiting": Spec("gauge", ("alias",), "Calls that wait for their session's turn, or in their alias's queue"),
-    "oldest_stream_age_seconds": Spec("gauge", (), "Age of the oldest call being answered"),
+    "oldest_stream_age_seconds": Spec("gauge", (), "Age of the oldest call being answered", merge="max"),
     "stream_end": Spec("counter", ("frontend", "alias", "reason"), "Answers that had begun, by how they ended"),
     "unanswered": Spec("counter", ("frontend", "alias", "reason"), "Calls that ended before an answer began, by how"),
     "answered": Spec(
@@ -103,8 +110,8 @@ TABLE: Mapping[str, Spec] = {
     "finish_missing": Spec("counter", ("upstream", "model"), "Answers that were complete, though no finish reason came"),
     "failovers": Spec("counter", ("alias", "from", "to", "cause"), "Calls that went on to a target past another, by why"),
     "recoveries": Spec("counter", ("alias", "how", "outcome"), "Tries to continue a cut stream on another target"),
-    "breaker_state": Spec("gauge", ("upstream", "model"), "0 closed, 1 half-open, 2 open"),
-    "credential_state": Spec("gauge", ("upstream", "credential"), "0 usable, 1 left alone after a refusal"),
+    "breaker_state": Spec("gauge", ("upstream", "model"), "0 closed, 1 half-open, 2 open", merge="max"),
+    "credential_state": Spec("gauge", ("upstream", "credential"), "0 usable, 1 left alone after a refusal", merge="max"),
     "credential_errors": Spec(
         "counter",
         ("upstream", "credential", "reason"),
@@ -119,7 +126,7 @@ TABLE: Mapping[str, Spec] = {
     "ratelimit_forgotten": Spec("counter", ("store",), "Buckets forgotten before they were full, for want of room"),
     "ratelimit_store_seconds": Spec("histogram", ("store",), "Time for one decision of the bucket store", OVERHEAD),
     "store_errors": Spec("counter", ("reason", "store"), "Failed calls of a store (limits, keys, usage, resume), by reason"),
-    "dynamic_keys": Spec("gauge", (), "Keys of the admin API that this process knows"),
+    "dynamic_keys": Spec("gauge", (), "Keys of the admin API that this process knows", merge="max"),
     "key_store_errors": Spec("counter", (), "Failed calls of the store of dynamic keys"),
     "client_address_unreadable": Spec("counter", ("header",), "Requests whose proxies named the client illegibly"),
     "auth_failures": Spec("counter", ("reason",), "Refused credentials"),
@@ -129,11 +136,19 @@ TABLE: Mapping[str, Spec] = {
     "upstream_connections": Spec("gauge", ("upstream", "state"), "Connections to an upstream (open, idle) and calls waiting"),
     "event_loop_lag_seconds": Spec("histogram", (), "How late the event loop ran a timer", OVERHEAD),
     "log_errors": Spec("counter", (), "Log lines that were dropped: they could not be written, or nobody read them"),
-    "config_reloads": Spec("counter", ("result",), "Attempts to reload the configuration, by what became of them"),
-    "config_last_reload_timestamp_seconds": Spec("gauge", (), "When the configuration was last read, at the start or again"),
-    "config_last_reload_successful": Spec("gauge", (), "1: the file that was read last is followed; 0: an older one is"),
-    "worker": Spec("gauge", (), "Number of the worker process that answered, from 1; 0 where there is only one process"),
-    "build_info": Spec("gauge", ("version", "python"), "Always 1"),
+    "config_reloads": Spec("counter", ("result",), "Attempts to reload the configuration, by what became of them", merge="max"),
+    "config_last_reload_timestamp_seconds": Spec(
+        "gauge", (), "When the configuration was last read, at the start or again", merge="max"
+    ),
+    "config_last_reload_successful": Spec(
+        "gauge", (), "1: the file that was read last is followed; 0: an older one is", merge="max"
+    ),
+    "worker": Spec(
+        "gauge", (), "Number of the worker process that answered, from 1; 0 where there is only one process", merge="apart"
+    ),
+    "workers": Spec("gauge", (), "Worker processes that listen; 0 where there is only one process"),
+    "worker_restarts": Spec("counter", ("reason",), "Workers that were started in the place of another, by why"),
+    "build_info": Spec("gauge", ("version", "python"), "Always 1", merge="max"),
 }
 
 
@@ -141,16 +156,24 @@ SLICE = 0.002
 """Seconds of the event loop that one piece of a scrape may take."""
 
 
-class Metrics:
-    """All metrics of one process. What prometheus-client knows of the process itself comes from its own registry."""
+PUBLISHED = 256
+"""Computed series that one `publish` looks up."""
 
-    def __init__(self, version: str) -> None:
+
+class Metrics:
+    """All metrics of one process. What prometheus-client knows of the process itself comes from its own registry.
+
+    `slot`: where they are counted, if others are to see them (`sluice.telemetry.board`).
+    """
+
+    def __init__(self, version: str, slot: Slot | None = None) -> None:
+        self._publishing: Iterator[None] | None = None
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
         PlatformCollector(registry=self._process)
         self._families: dict[str, Family] = {}
         for name, spec in TABLE.items():
-            self._families[name] = Family(spec.kind, "sluice_" + name, spec.help, spec.labels, spec.buckets)
+            self._families[name] = Family(spec.kind, "sluice_" + name, spec.help, spec.labels, spec.buckets, slot=slot)
             if not spec.labels:
                 self.zero(name)
         self.child("build_info", version, platform.python_version()).set(1)
@@ -188,6 +211,17 @@ class Metrics:
             return family.child((*before, value))
 
         return Lazy(series)
+
+    def publish(self) -> None:
+        """Show others the values of computed series: a part of them each time, in turn."""
+        if self._publishing is None:
+            self._publishing = self._publish()
+        if sum(1 for _ in islice(self._publishing, PUBLISHED)) < PUBLISHED:
+            self._publishing = None
+
+    def _publish(self) -> Iterator[None]:
+        for family in self._families.values():
+            yield from family.publish()
 
     def slices(self, clock: Callable[[], float]) -> Iterator[bytes]:
         """Prometheus text format 0.0.4, in pieces that each take about SLICE seconds of `clock` to make."""

@@ -11,7 +11,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import accumulate
-from typing import Literal
+from typing import Any, Literal, Protocol, cast
 
 Kind = Literal["counter", "gauge", "histogram"]
 
@@ -39,10 +39,11 @@ class Value:
 class Computed:
     """One series of a gauge that is looked up when somebody scrapes."""
 
-    __slots__ = ("kept", "read", "text")
+    __slots__ = ("kept", "read", "shown", "text")
 
     def __init__(self, read: Callable[[], float]) -> None:
         self.read = read
+        self.shown: Any = None  # what other processes see of it
         self.kept = False
         self.text = ""
 
@@ -68,13 +69,32 @@ class Distribution:
         self.sum += value
 
 
+class Places(Protocol):
+    """Gives series places that other processes see; None where there is none left."""
+
+    def value(self, family: str, values: tuple[str, ...]) -> Any: ...
+
+    def distribution(self, family: str, values: tuple[str, ...], bounds: Sequence[float]) -> Any: ...
+
+
 Series = Value | Computed | Distribution
 
 
 class Family:
-    """All series of one metric, by their label values."""
+    """All series of one metric, by their label values. `slot`: where they are counted, if other processes are to see them."""
 
-    def __init__(self, kind: Kind, name: str, help: str, labels: Sequence[str], buckets: Sequence[float] = ()) -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        name: str,
+        help: str,
+        labels: Sequence[str],
+        buckets: Sequence[float] = (),
+        *,
+        slot: Places | None = None,
+    ) -> None:
+        self._given = name
+        self._slot = slot
         self._kind = kind
         self._name = f"{name}_total" if kind == "counter" else name
         self._labels = labels
@@ -84,7 +104,7 @@ class Family:
         self.head = f"# HELP {self._name} {help}\n# TYPE {self._name} {kind}\n"
         self._order = sorted(range(len(labels)), key=lambda at: labels[at])
         self._before_le = sum(label < "le" for label in labels)
-        self._histogram = self._template() if kind == "histogram" else ""
+        self._histogram = (self._template() if kind == "histogram" else "").format
 
     def child(self, values: tuple[str, ...]) -> Series:
         """The series with these label values, created at zero if it is new. Raises ValueError for a wrong number of them.
@@ -92,10 +112,23 @@ class Family:
         A gauge's is shown from then on: one that goes back to zero must be seen to.
         """
         found = self._series.get(values)
-        if found is None:
-            found = self._add(values, Distribution(self._buckets) if self._kind == "histogram" else Value())
+        if found is None or (self._slot is not None and getattr(found, "forgotten", False)):
+            found = self._add(values, self._made(values))
             found.kept = self._kind == "gauge"
         return found
+
+    def _made(self, values: tuple[str, ...]) -> Series:
+        made: Series | None = None
+        if self._slot is not None and len(values) == len(self._labels):
+            of_kind = self._kind == "histogram"
+            made = (
+                self._slot.distribution(self._given, values, self._buckets)
+                if of_kind
+                else self._slot.value(self._given, values)
+            )
+        if made is None:
+            made = Distribution(self._buckets) if self._kind == "histogram" else Value()
+        return made
 
     def computed(self, values: tuple[str, ...], read: Callable[[], float]) -> Computed:
         """A gauge's series with these label values, whose value is what `read` gives at each scrape, from now on."""
@@ -112,7 +145,27 @@ class Family:
             return
         at = [self._labels.index(label) for label in labels]
         for values in [values for values in self._series if tuple(values[index] for index in at) in gone]:
-            del self._series[values]
+            self.forget_one(values)
+
+    def forget_one(self, values: tuple[str, ...]) -> None:
+        """Drop the series with these label values, if there is one."""
+        series = self._series.pop(values, None)
+        if self._slot is not None and series is not None:
+            shared = series.shown if isinstance(series, Computed) else series
+            if hasattr(shared, "forget"):
+                shared.forget()
+
+    def publish(self) -> Iterator[None]:
+        """Show other processes the values of computed series, one at a time."""
+        for values, series in [*self._series.items()] if self._kind == "gauge" and self._slot is not None else ():
+            if isinstance(series, Computed):
+                if series.shown is None or series.shown.forgotten:
+                    series.shown = self._slot.value(self._given, values)  # type: ignore[union-attr]
+                if series.shown is not None:
+                    value = series.shown.value = series.value
+                    if value or series.kept:
+                        series.shown.kept = True
+                yield
 
     def _add(self, values: tuple[str, ...], series: Series) -> Series:
         if len(values) != len(self._labels):
@@ -122,26 +175,25 @@ class Family:
 
     def texts(self) -> Iterator[str]:
         """The lines of each series; "" of one that is not shown. Series may be added meanwhile."""
-        if self._kind == "histogram":
-            write = self._histogram.format
-            for values, series in self._now():
-                assert isinstance(series, Distribution)
-                *counts, total = accumulate(series.counts)
-                if not total and not series.kept:
-                    yield ""
-                    continue
-                before, after, alone = series.text or self._labels_of(values, series)
-                yield write(before, after, alone, _number(series.sum), total, *counts)
-            return
         for values, series in self._now():
-            assert not isinstance(series, Distribution)
-            value = series.value
-            if value:
-                series.kept = True
-            elif not series.kept:
-                yield ""
-                continue
-            yield f"{series.text or self._text_of(values, series)} {_number(value)}\n"
+            yield self.text(values, series)
+
+    def text(self, values: tuple[str, ...], series: Series) -> str:
+        """The lines of one series; "" where it is not shown."""
+        if self._kind == "histogram":
+            counted = cast(Distribution, series)
+            *counts, total = accumulate(counted.counts)
+            if not total and not counted.kept:
+                return ""
+            before, after, alone = counted.text or self._labels_of(values, counted)
+            return self._histogram(before, after, alone, _number(counted.sum), total, *counts)
+        single = cast(Value, series)
+        value = single.value
+        if value:
+            single.kept = True
+        elif not single.kept:
+            return ""
+        return f"{single.text or self._text_of(values, single)} {_number(value)}\n"
 
     def _now(self) -> Iterator[tuple[tuple[str, ...], Series]]:
         """All series of this moment, without a copy in pairs: the collector would look at each of those."""

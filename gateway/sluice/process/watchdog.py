@@ -1,0 +1,57 @@
+"""Finds workers whose event loop does nothing any more, and keeps what they were doing for the log. Pure, but for `Trace`.
+
+Silence is counted in looks, not in seconds: where the supervisor itself did not run (the machine slept, all of the group was
+stopped), nobody is blamed for that.
+"""
+
+import contextlib
+import faulthandler
+import os
+from collections.abc import Mapping
+
+LOOK_EVERY = 1.0
+"""Seconds between two looks."""
+SILENT_FOR = 10
+"""Looks without a sign of life after which a worker is replaced."""
+LAST_WORDS = 1.0
+"""Seconds that it then has to write down where it is."""
+LINES, BYTES = 60, 16 << 10
+
+
+class Watchdog:
+    """`look` at the latest signs of life, by process, every LOOK_EVERY seconds."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, tuple[float, int]] = {}
+
+    def look(self, beats: Mapping[int, float]) -> list[int]:
+        """The processes that have been silent for too long, each once. Those without a first sign of life are starting."""
+        found = []
+        seen, self._seen = self._seen, {}
+        for pid, beat in beats.items():
+            before, looks = seen.get(pid, (0.0, 0))
+            looks = looks + 1 if beat and beat == before else 0
+            self._seen[pid] = beat, looks
+            if looks == SILENT_FOR:
+                found.append(pid)
+        return found
+
+
+class Trace:
+    """Where a worker writes the stacks of its threads when it crashes, or is sent SIGABRT. Raises OSError."""
+
+    def __init__(self) -> None:
+        self._file = os.memfd_create("sluice-trace")
+
+    def follow(self) -> None:
+        """In the worker."""
+        faulthandler.enable(self._file, all_threads=True)
+
+    def lines(self) -> list[str]:
+        """What it has written: names of files and functions, never values."""
+        with contextlib.suppress(OSError):
+            return os.pread(self._file, BYTES, 0).decode("utf-8", "replace").splitlines()[:LINES]
+        return []
+
+    def close(self) -> None:
+        os.close(self._file)

@@ -1,0 +1,257 @@
+"""Series in memory that several processes share, so that one answer can be given for all of them, those that are dead included.
+
+Every process counts in a slot of its own, an array of doubles; the first one to use a series gives it a place, which is the
+same in every slot. So nobody waits for anybody but at the first use of a series, sums are sums of arrays, and what a
+process has counted is there when it is killed. A slot whose process has ended is taken by another one, which goes on
+counting in it.
+
+The memory is an anonymous file that is far larger than what is used: pages that nobody touches do not exist.
+"""
+
+import fcntl
+import mmap
+import os
+from bisect import bisect_left
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+
+CELLS = 2 << 20
+"""Doubles of a slot: some twenty thousand aliases that have all been called."""
+NAMES = 32 << 20
+"""Bytes for the series' names."""
+HEAD = 4096
+NAMES_END, CELLS_END, STOPPING = 0, 1, 2
+"""Cells of the head: how much of each region is used; 1.0 once the whole gateway drains."""
+FIRST_BEAT = 16
+"""The cell of the head in which slot 0 says that it is alive; the others follow."""
+KEPT, FORGOTTEN = 1.0, 2.0
+
+_encode = msgspec.msgpack.Encoder().encode
+Key = tuple[str, tuple[str, ...]]
+Cells = Any
+"""A memoryview of doubles."""
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True):
+    """A series: its family, its labels' values, and its cells."""
+
+    family: str
+    values: tuple[str, ...]
+    at: int
+    size: int
+
+
+_decode = msgspec.msgpack.Decoder(Record).decode
+
+
+class Board:
+    """To be made before processes are forked; each of them then takes a `Slot`. Raises OSError."""
+
+    def __init__(self, slots: int, cells: int = CELLS, names: int = NAMES) -> None:
+        self.slots = slots
+        self._cells = cells
+        self._names_size = names
+        self._file = os.memfd_create("sluice-metrics")
+        size = HEAD + names + 8 * cells * (slots + 1)
+        os.ftruncate(self._file, size)
+        self._map = mmap.mmap(self._file, size)
+        whole = memoryview(self._map)
+        self._head: Cells = whole[:HEAD].cast("d")
+        self._names = whole[HEAD : HEAD + names]
+        self._values: Cells = whole[HEAD + names :].cast("d")
+        self.flags: Cells = self._values[:cells]
+        """Of each series, in its first cell: nothing, KEPT or FORGOTTEN."""
+        self._read = 0
+        self._known: dict[Key, Record] = {}
+        self.records: list[Record] = []
+        """All that this process knows of; `catch_up` reads those of others."""
+
+    def cells(self, slot: int) -> Cells:
+        """The doubles of a slot, from 0."""
+        return self._values[self._cells * (slot + 1) : self._cells * (slot + 2)]
+
+    @property
+    def used(self) -> int:
+        return int(self._head[CELLS_END])
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the whole gateway drains, and not a worker that is being replaced."""
+        return bool(self._head[STOPPING])
+
+    def stop(self) -> None:
+        self._head[STOPPING] = 1.0
+
+    def beat(self, slot: int, now: float) -> None:
+        """Say that the process of this slot is alive; 0.0: that it has not begun, or has ended."""
+        self._head[FIRST_BEAT + slot] = now
+
+    def last_beat(self, slot: int) -> float:
+        return float(self._head[FIRST_BEAT + slot])
+
+    def clear(self, slot: int, families: Collection[str]) -> None:
+        """The process of this slot has ended: it is not alive, and what these families (gauges) say of it holds no more."""
+        self.beat(slot, 0.0)
+        self.catch_up()
+        cells = self.cells(slot)
+        for record in self.records:
+            if record.family in families:
+                cells[record.at] = 0.0
+
+    def catch_up(self) -> None:
+        """Read the names of series that other processes have given places."""
+        end = int(self._head[NAMES_END])
+        while self._read < end:
+            length = int.from_bytes(self._names[self._read : self._read + 4], "big")
+            record = _decode(self._names[self._read + 4 : self._read + 4 + length])
+            self._read += 4 + length
+            self._known[record.family, record.values] = record
+            self.records.append(record)
+
+    def place(self, family: str, values: tuple[str, ...], size: int) -> int | None:
+        """Where the series has its cells, in every slot; None: there is no room for another one."""
+        found = self._known.get((family, values))
+        if found is None or self.flags[found.at] == FORGOTTEN:
+            with self._locked():
+                self.catch_up()
+                found = self._known.get((family, values))
+                if found is None or self.flags[found.at] == FORGOTTEN:
+                    found = self._new(family, values, size)
+        return found.at if found is not None else None
+
+    def _new(self, family: str, values: tuple[str, ...], size: int) -> Record | None:
+        start, at = int(self._head[NAMES_END]), self.used
+        record = Record(family, values, at, size)
+        text = _encode(record)
+        end = start + 4 + len(text)
+        if end > self._names_size or at + size > self._cells:
+            return None
+        self._names[start:end] = len(text).to_bytes(4, "big") + text
+        self._head[CELLS_END] = at + size
+        self._head[NAMES_END] = end
+        self.catch_up()
+        return record
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Among processes; who is killed lets go of it."""
+        fcntl.lockf(self._file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._file, fcntl.LOCK_UN)
+
+
+class Slot:
+    """Where one process counts."""
+
+    def __init__(self, board: Board, number: int) -> None:
+        self.board = board
+        self.number = number
+        self.cells = board.cells(number)
+
+    @property
+    def stopping(self) -> bool:
+        return self.board.stopping
+
+    def value(self, family: str, values: tuple[str, ...]) -> "SharedValue | None":
+        at = self.board.place(family, values, 1)
+        return SharedValue(self.cells, self.board.flags, at) if at is not None else None
+
+    def distribution(self, family: str, values: tuple[str, ...], bounds: Sequence[float]) -> "SharedDistribution | None":
+        at = self.board.place(family, values, len(bounds) + 2)
+        return SharedDistribution(self.cells, self.board.flags, at, bounds) if at is not None else None
+
+    def beat(self, now: float) -> None:
+        self.board.beat(self.number, now)
+
+
+class SharedValue:
+    """A series of a counter or a gauge, as `series.Value` is one."""
+
+    __slots__ = ("_at", "_cells", "_flags", "text")
+
+    def __init__(self, cells: Cells, flags: Cells, at: int) -> None:
+        self._cells = cells
+        self._flags = flags
+        self._at = at
+        self.text = ""
+
+    @property
+    def value(self) -> float:
+        return float(self._cells[self._at])
+
+    @value.setter
+    def value(self, value: float) -> None:
+        self._cells[self._at] = value
+
+    @property
+    def kept(self) -> bool:
+        return bool(self._flags[self._at])
+
+    @kept.setter
+    def kept(self, kept: bool) -> None:
+        if kept and not self._flags[self._at]:
+            self._flags[self._at] = KEPT
+
+    def forget(self) -> None:
+        self._flags[self._at] = FORGOTTEN
+
+    @property
+    def forgotten(self) -> bool:
+        return bool(self._flags[self._at] == FORGOTTEN)
+
+    def inc(self, amount: float = 1) -> None:
+        self._cells[self._at] += amount
+
+    def dec(self, amount: float = 1) -> None:
+        self._cells[self._at] -= amount
+
+    def set(self, value: float) -> None:
+        self._cells[self._at] = value
+
+
+class SharedDistribution:
+    """A series of a histogram, as `series.Distribution` is one: its counts, and behind them its sum."""
+
+    __slots__ = ("_at", "_cells", "_flags", "bounds", "text")
+
+    def __init__(self, cells: Cells, flags: Cells, at: int, bounds: Sequence[float]) -> None:
+        self._cells = cells[at : at + len(bounds) + 2]
+        self._flags = flags
+        self._at = at
+        self.bounds = bounds
+        self.text: tuple[str, str, str] | None = None
+
+    @property
+    def counts(self) -> list[float]:
+        found: list[float] = self._cells[:-1].tolist()
+        return found
+
+    @property
+    def sum(self) -> float:
+        return float(self._cells[-1])
+
+    @property
+    def kept(self) -> bool:
+        return bool(self._flags[self._at])
+
+    @kept.setter
+    def kept(self, kept: bool) -> None:
+        if kept and not self._flags[self._at]:
+            self._flags[self._at] = KEPT
+
+    def forget(self) -> None:
+        self._flags[self._at] = FORGOTTEN
+
+    @property
+    def forgotten(self) -> bool:
+        return bool(self._flags[self._at] == FORGOTTEN)
+
+    def observe(self, value: float) -> None:
+        cells = self._cells
+        cells[bisect_left(self.bounds, value)] += 1
+        cells[-1] += value
