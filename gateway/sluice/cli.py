@@ -1,4 +1,4 @@
-"""The command `sluice`: serve, check, explain, config, keys, token, version, healthcheck.
+"""The command `sluice`: serve, reload, restart, drain, status, check, explain, config, keys, token, version, healthcheck.
 
 Each command imports what it needs when it runs, so that none waits for the others' libraries. Exit codes: 0 done,
 1 it failed (the reason on stderr, one line per problem, never a traceback), 2 the command line is wrong.
@@ -7,7 +7,7 @@ Each command imports what it needs when it runs, so that none waits for the othe
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
@@ -53,9 +53,9 @@ def cli() -> None:
 
 @cli.command()
 @click.option("--config", "path", metavar="PATH", help="Default: $SLUICE_CONFIG, ./gateway.yaml, /etc/sluice/gateway.yaml.")
-@click.option("--workers", type=click.IntRange(min=1), help="Processes on one port. Default: server.workers.")
-def serve(path: str | None, workers: int | None) -> None:
-    """Run the gateway."""
+@click.option("--workers", metavar="N|auto", help="Processes on one port; auto: one a processor. Default: server.workers.")
+def serve(path: str | None, workers: str | None) -> None:
+    """Run the gateway. SIGHUP reloads its configuration, SIGUSR2 replaces its workers, SIGTERM drains it."""
     from sluice.config.loader import locate
     from sluice.process.signals import ignore_signals
     from sluice.process.source import Source
@@ -66,7 +66,7 @@ def serve(path: str | None, workers: int | None) -> None:
     ignore_signals()
     raise_limit()
 
-    source = Source(locate(path), workers)
+    source = Source(locate(path), _number_of(workers))
     loaded = source.load()
     for warning in loaded.warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -78,6 +78,84 @@ def serve(path: str | None, workers: int | None) -> None:
 
     part = supervise(loaded, source)
     sys.exit(part if isinstance(part, int) else run(part[0], source, part[1]))
+
+
+def _number_of(workers: str | None) -> int | None:
+    if workers == "auto":
+        from sluice.process.processors import usable
+
+        return usable()
+    if workers is None:
+        return None
+    if not workers.isascii() or not workers.isdigit() or not 1 <= int(workers[:6]) <= 1024 or len(workers) > 4:
+        raise click.UsageError("--workers: expected a number from 1 to 1024, or auto")
+    return int(workers)
+
+
+def _of_a_running_one(command: Callable[..., None]) -> Callable[..., None]:
+    command = click.option("--url", help="Of the admin port. Default: server.admin_listen of the configuration.")(command)
+    return click.option("--config", "path", metavar="PATH", help="Default: as for serve.")(command)
+
+
+def _asked(url: str | None, path: str | None, method: str, at: str) -> tuple[int, Any]:
+    """What the running gateway answers."""
+    from sluice.process.asking import NotAsked, admin_url, ask
+
+    if url is None:
+        from sluice.config.loader import load, locate
+
+        url = admin_url(load(locate(path)).config.server.admin_listen)
+    try:
+        return ask(url, method, at)
+    except NotAsked as error:
+        _fail(f"sluice: {error}")
+
+
+def _done(status: int, answer: Any, done: str) -> None:
+    """Print that it was done, or why not and exit 1."""
+    if status // 100 == 2:
+        click.echo(done)
+        return
+    error = answer.get("error", answer) if isinstance(answer, dict) else answer
+    _fail(f"sluice: {error.get('message', error) if isinstance(error, dict) else error}")
+
+
+@cli.command()
+@_of_a_running_one
+def reload(url: str | None, path: str | None) -> None:
+    """Have the running gateway follow its configuration file as it is now. The admin key is $SLUICE_ADMIN_KEY."""
+    status, answer = _asked(url, path, "POST", "/admin/reload")
+    if not isinstance(answer, dict) or "result" not in answer:
+        return _done(status, answer, "")
+    for warning in answer["warnings"]:
+        click.echo(f"warning: {warning}", err=True)
+    if answer["result"] != "ok":
+        _fail(*answer["problems"], f"sluice: not reloaded ({answer['result']}); what ran before runs on")
+    click.echo(f"reloaded: {answer['hash']} in {answer['seconds']} s")
+
+
+@cli.command()
+@_of_a_running_one
+def restart(url: str | None, path: str | None) -> None:
+    """Have the running gateway replace its workers, one after another. The admin key is $SLUICE_ADMIN_KEY."""
+    _done(*_asked(url, path, "POST", "/admin/restart"), "restarting; sluice status tells how far it is")
+
+
+@cli.command()
+@_of_a_running_one
+def drain(url: str | None, path: str | None) -> None:
+    """Have the running gateway finish its calls and end, as SIGTERM does. The admin key is $SLUICE_ADMIN_KEY."""
+    _done(*_asked(url, path, "POST", "/admin/drain"), "draining")
+
+
+@cli.command()
+@_of_a_running_one
+def status(url: str | None, path: str | None) -> None:
+    """Print what the running gateway says of itself, as JSON. The admin key is $SLUICE_ADMIN_KEY."""
+    import json
+
+    code, answer = _asked(url, path, "GET", "/admin/status")
+    _done(code, answer, json.dumps(answer, indent=2))
 
 
 @cli.command()
@@ -163,6 +241,28 @@ def schema() -> None:
         stages=plugins(STAGES, "stage"),
     )
     click.echo(json.dumps(whole, indent=2, ensure_ascii=False))
+
+
+@config.command()
+@click.argument("old")
+@click.argument("new")
+@click.option("--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def diff(old: str, new: str, style: str) -> None:
+    """Print what a reload from the file OLD to the file NEW would do, without secrets.
+
+    + added, - removed, ~ changed, ! only a restart can change it (a reload would be refused).
+    """
+    from sluice.config.loader import load
+    from sluice.runtime.diff import differences
+
+    found = differences(load(old).config, load(new).config)
+    if style == "json":
+        import msgspec
+
+        click.echo(msgspec.json.format(msgspec.json.encode(found)))
+        return
+    for difference in found:
+        click.echo(str(difference))
 
 
 @cli.group()

@@ -9,7 +9,7 @@ from collections import Counter
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.e2e.gateway_process import GatewayProcess, serving
+from tests.e2e.gateway_process import DIGEST, KEY, GatewayProcess, serving
 from tests.e2e.test_workers import client, config, listening, pids, stream
 
 REQUESTS = 'sluice_requests_total{alias="chat",code="2xx",frontend="widget"}'
@@ -121,3 +121,26 @@ async def test_a_worker_whose_loop_does_nothing_is_replaced_and_says_where_it_wa
         assert (ended["worker_pid"], ended["silent"]) == (stuck, True)
         await asyncio.to_thread(listening, gateway, 3)
         assert values(await scraped(gateway))['sluice_worker_restarts_total{reason="silent"}'] == 1
+
+
+async def test_usage_is_that_of_all_workers_and_what_a_killed_one_has_brought_stays() -> None:
+    text = config(3, tokens=2, delay="0ms") + f'admin: {{digest: "{DIGEST}"}}\n'
+    with serving(text) as gateway:
+        await asyncio.to_thread(listening, gateway, 3)
+        async with client(gateway) as session:
+            assert {await stream(session, str(number)) for number in range(30)} == {"done"}
+            connector = aiohttp.TCPConnector(force_close=True)
+            async with aiohttp.ClientSession(gateway.admin, headers={"x-admin-api-key": KEY}, connector=connector) as admin:
+
+                async def requests() -> int:
+                    async with admin.get("/admin/usage?by=key") as response:
+                        return int((await response.json())["total"]["requests"])
+
+                while await requests() < 30:  # every worker brings what it has once a second
+                    await asyncio.sleep(0.05)
+                os.kill(pids(gateway)[1], signal.SIGKILL)
+                await asyncio.to_thread(listening, gateway, 4)
+                assert {await stream(session, str(number)) for number in range(30)} == {"done"}
+                while await requests() < 60:
+                    await asyncio.sleep(0.05)
+                assert [await requests() for _ in range(6)] == [60] * 6

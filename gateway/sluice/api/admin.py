@@ -35,7 +35,7 @@ def admin_routes(
         AdminKeys(runtime.keys, runtime.config, runtime.log),
         AdminBudgets(runtime.store, runtime.config, runtime.keys.table, runtime.log, wall),
         AdminUsage(runtime.usage, runtime.later.flush, wall),
-        *((AdminProcess(runtime.state),) if operators else ()),
+        *((AdminProcess(runtime, wall),) if operators else ()),
     )
     routes = [route for resource in resources for route in resource.routes()]
     return [OwnRoute(route.method, route.path, _handler(route, callers, bodies)) for route in routes]

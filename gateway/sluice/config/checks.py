@@ -347,9 +347,6 @@ def not_shared(config: Config) -> Iterator[tuple[Path, str]]:
         yield ("resume",), "a stream can only be resumed at the worker that began it: use a redis:// URL"
     if isinstance(config.responses, Responses) and config.responses.store == "memory":
         yield ("responses", "store"), "each worker keeps its own responses: use sqlite:PATH"
-    store = config.admin.store.reveal() if config.admin.store is not None else state
-    if config.admin.digest is not None and store == "memory":
-        yield ("admin", "store"), "each worker has its own dynamic keys and usage: use sqlite:PATH or a redis:// URL"
 
 
 def _on_loopback(listen: str) -> bool:

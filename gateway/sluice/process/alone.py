@@ -2,26 +2,31 @@
 
 import asyncio
 import hashlib
+import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from sluice.config.loader import Loaded
-from sluice.errors import ConfigError
+from sluice.errors import ConfigError, Conflict
 from sluice.process.gateway import Gateway
 from sluice.process.source import LOOK_EVERY, FileWatch, Source
-from sluice.runtime.fleet import Reload
+from sluice.runtime.fleet import Reload, Targets
 from sluice.runtime.restart import NeedsRestart, refuse_restart
+from sluice.runtime.targets import states_of
 
 SHOWN = 20
 """Problems of a file that one log line tells; the admin API tells them all."""
 
 
 class Alone:
-    """`loaded` is what the process was started with."""
+    """`loaded` is what the process was started with. `stop` has it drain and end."""
 
-    def __init__(self, gateway: Gateway, source: Source, loaded: Loaded) -> None:
+    def __init__(self, gateway: Gateway, source: Source, loaded: Loaded, stop: Callable[[], None]) -> None:
+        self._stop = stop
+        self._started = time.monotonic()
         self._gateway = gateway
         self._source = source
         self._loaded = loaded
@@ -52,6 +57,29 @@ class Alone:
 
     async def exposition(self) -> bytes | None:
         return None
+
+    async def targets(self) -> Targets:
+        state = self._gateway.state
+        return Targets(state.off, [(0, states_of(self._gateway.snapshots.current, state))])
+
+    async def switch(self, label: str, state: str | None) -> None:
+        if state is None:
+            self._gateway.state.off.pop(label, None)
+        else:
+            self._gateway.state.off[label] = state
+        self._gateway.state.log.info("target_switched", target=label, state=state or "enabled")
+
+    async def status(self) -> dict[str, Any]:
+        state = self._gateway.state
+        worker: dict[str, Any] = {"worker": 0, "pid": os.getpid(), "state": "draining" if state.draining else "serving"}
+        worker["uptime"] = round(time.monotonic() - self._started, 3)
+        return {"pid": os.getpid(), "started": state.started, "draining": state.draining, "restarting": [], "workers": [worker]}
+
+    async def restart(self) -> None:
+        raise Conflict("There is one process, which cannot replace itself: workers are replaced one after another")
+
+    async def drain(self) -> None:
+        self._stop()
 
     async def watch(self) -> None:
         """Reload whenever the file was changed, where `server.watch` says so; until cancelled."""

@@ -7,12 +7,13 @@ from typing import Any
 
 import msgspec
 
-from sluice.errors import Unavailable
+from sluice.errors import Conflict, Unavailable
 from sluice.process.alone import problems_of
 from sluice.process.channel import Answer, Ask, Wire
 from sluice.process.gateway import Gateway, Prepared
 from sluice.process.source import Source
-from sluice.runtime.fleet import ConfigStatus, Reload
+from sluice.runtime.fleet import ConfigStatus, Reload, Targets, TargetState
+from sluice.runtime.targets import states_of
 
 PATIENCE = 30.0
 """Seconds that the supervisor has for an answer."""
@@ -38,6 +39,8 @@ class Member:
             "commit": self._commit,
             "discard": self._discard,
             "following": self._following,
+            "targets": self._targets,
+            "off": self._switch_off,
         }
 
     def start(self) -> None:
@@ -58,6 +61,23 @@ class Member:
     async def exposition(self) -> bytes | None:
         found: bytes = await self.ask("metrics")
         return found
+
+    async def targets(self) -> Targets:
+        return msgspec.convert(await self.ask("targets"), Targets)
+
+    async def switch(self, label: str, state: str | None) -> None:
+        await self.ask("switch", (label, state))
+
+    async def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = await self.ask("status")
+        return found
+
+    async def restart(self) -> None:
+        if not await self.ask("restart"):
+            raise Conflict("The workers are being replaced, or the gateway is stopping")
+
+    async def drain(self) -> None:
+        await self.ask("drain")
 
     async def ask(self, what: str, body: object = None) -> Any:
         """The supervisor's answer. Raises Unavailable where there is none."""
@@ -101,6 +121,14 @@ class Member:
 
     async def _following(self, status: object) -> None:
         self._gateway.state.show(msgspec.convert(status, ConfigStatus))
+
+    async def _targets(self, _: object) -> list[TargetState]:
+        return states_of(self._gateway.snapshots.current, self._gateway.state)
+
+    async def _switch_off(self, off: dict[str, str]) -> None:
+        known = self._gateway.state.off
+        known.clear()
+        known.update(off)
 
     # --- the wire
 

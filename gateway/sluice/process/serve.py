@@ -47,7 +47,7 @@ class Worker(msgspec.Struct, frozen=True):
     It reports on the descriptor `status` that it listens (LISTENS), and that it accepts no more (LEAVES); `supervisor` is a
     descriptor that becomes readable when the supervisor is gone. `mark`: see `ports.py`; it is kept as long as the ports.
     It counts in `slot`, and shows there that it is alive. Over `wire` the two ask each other; `following` is what the
-    supervisor knew of reloads when the worker was started.
+    supervisor knew of reloads when the worker was started, `off` the targets that were switched off then.
     """
 
     number: int
@@ -58,6 +58,7 @@ class Worker(msgspec.Struct, frozen=True):
     wire: Wire
     following: ConfigStatus
     slot: Slot
+    off: dict[str, str]
 
 
 def run(loaded: Loaded, source: Source, worker: Worker | None = None) -> int:
@@ -85,7 +86,10 @@ async def _serve(loaded: Loaded, source: Source, worker: Worker | None) -> int:
         async with AsyncExitStack() as until_gone:
 
             def before_listening() -> None:  # who can see that it listens may send a signal, or a request to its admin port
-                control(gateway, loaded, source, worker, until_gone)
+                if worker is not None:
+                    until_gone.push_async_callback(join(gateway, source, worker).close)
+                else:
+                    until_gone.callback(control(Alone(gateway, source, loaded, stop.set), gateway).cancel)
                 until_gone.enter_context(_signals(stop, hurry, worker, gateway))
 
             gateway = Gateway(loaded, lines, ports, before_listening, worker.slot if worker is not None else None)
@@ -110,19 +114,20 @@ async def _serve(loaded: Loaded, source: Source, worker: Worker | None) -> int:
     return 0
 
 
-def control(gateway: Gateway, loaded: Loaded, source: Source, worker: Worker | None, until_gone: AsyncExitStack) -> None:
-    """Let operators control the process, or by it the whole gateway."""
-    if worker is not None:
-        member = Member(gateway, worker.wire, source)
-        gateway.state.fleet = member
-        gateway.state.show(worker.following)
-        member.start()
-        until_gone.push_async_callback(member.close)
-        return
-    alone = Alone(gateway, source, loaded)
+def join(gateway: Gateway, source: Source, worker: Worker) -> Member:
+    """Let operators control the whole gateway by this worker, and the supervisor the worker."""
+    state = gateway.state
+    member = state.fleet = Member(gateway, worker.wire, source)
+    state.show(worker.following)
+    state.off.update(worker.off)
+    member.start()
+    return member
+
+
+def control(alone: Alone, gateway: Gateway) -> "asyncio.Task[None]":
+    """Let operators control the only process. Returns what watches its file, to be cancelled."""
     gateway.state.fleet = alone
-    watching = asyncio.create_task(alone.watch())
-    until_gone.callback(watching.cancel)
+    return asyncio.create_task(alone.watch())
 
 
 def _leave(worker: Worker | None) -> None:
@@ -173,7 +178,15 @@ def _signals(stop: asyncio.Event, hurry: asyncio.Event, worker: Worker | None, g
 
     loop.add_signal_handler(signal.SIGTERM, terminated)
     loop.add_signal_handler(signal.SIGINT, interrupted)
+
+    def restart() -> None:
+        if worker is None:
+            say_unused(gateway.state.log, signal.SIGUSR2)
+        elif gateway.state.fleet is not None:
+            do(gateway.state.fleet.restart())
+
     loop.add_signal_handler(signal.SIGHUP, hung_up)
+    loop.add_signal_handler(signal.SIGUSR2, restart)
     for number in UNUSED_SIGNALS:
         loop.add_signal_handler(number, say_unused, gateway.state.log, number)
     if worker is not None:
@@ -181,7 +194,7 @@ def _signals(stop: asyncio.Event, hurry: asyncio.Event, worker: Worker | None, g
     try:
         yield
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, *UNUSED_SIGNALS):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, *UNUSED_SIGNALS):
             loop.remove_signal_handler(number)
         ignore_signals()
         for task in doing:

@@ -1,6 +1,7 @@
-"""Which signals mean something. SIGTERM and SIGINT end the gateway, SIGHUP reloads its configuration.
+"""Which signals mean something. SIGTERM and SIGINT end the gateway, SIGHUP reloads its configuration, SIGUSR2
+replaces its workers one after another.
 
-Those with which other servers reopen or dump something (SIGQUIT and the SIGUSRs) are ignored, and a line in the log reports
+Those with which other servers reopen or dump something (SIGQUIT and SIGUSR1) are ignored, and a line in the log reports
 that nothing was done. If the terminal is gone on which the process was started, SIGHUP ends it.
 """
 
@@ -8,18 +9,18 @@ import os
 import signal
 from typing import Any
 
-UNUSED_SIGNALS = (signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+UNUSED_SIGNALS = (signal.SIGQUIT, signal.SIGUSR1)
 
 
 def ignore_signals() -> None:
     """Ignore all but SIGTERM and SIGINT, from the start until somebody handles them: their default action ends the process."""
-    for number in (signal.SIGHUP, *UNUSED_SIGNALS):
+    for number in (signal.SIGHUP, signal.SIGUSR2, *UNUSED_SIGNALS):
         signal.signal(number, signal.SIG_IGN)
 
 
 def say_unused(log: Any, number: int) -> None:
     """Log that the signal does nothing here."""
-    hint = "nothing is reopened or dumped; SIGHUP reloads the configuration"
+    hint = "SIGHUP reloads the configuration, SIGUSR2 replaces the workers of a gateway that has several"
     log.warning("signal_ignored", signal=signal.Signals(number).name, hint=hint)
 
 

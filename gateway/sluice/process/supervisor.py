@@ -24,29 +24,22 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-import msgspec
-
 from sluice.config.loader import Loaded
-from sluice.config.units import Secret
 from sluice.process.channel import Answer, Ask, Wire
-from sluice.process.ports import CannotListen, Ports, mark_ports, share_port, share_ports, take_ports
-from sluice.process.rollout import Rollout
-from sluice.process.rounds import Rounds, Send
+from sluice.process.child import Child
+from sluice.process.desk import Desk
+from sluice.process.ports import CannotListen, Ports, mark_ports, share_port
 from sluice.process.serve import LAST_LINES, LEAVES, LISTENS, Worker
+from sluice.process.sharing import remove_stores, with_ports, with_stores
 from sluice.process.signals import UNUSED_SIGNALS, Terminal, ignore_signals, say_unused
-from sluice.process.source import LOOK_EVERY, FileWatch, Source
+from sluice.process.source import LOOK_EVERY, Source
 from sluice.process.watchdog import LAST_WORDS, Trace, Watchdog
 from sluice.process.watchdog import LOOK_EVERY as WATCH_EVERY
-from sluice.runtime.fleet import Reload
 from sluice.telemetry.board import Board, Slot
 from sluice.telemetry.logs import Lines, open_log, standard_lines
-from sluice.telemetry.merged import MergedExposition
-from sluice.telemetry.metrics import TABLE, Metrics
-from sluice.version import VERSION
+from sluice.telemetry.metrics import TABLE
 
 STEADY = 10.0
 """Seconds that a worker must last to be started again without a pause."""
@@ -57,7 +50,7 @@ SLOTS = 4
 GAUGES = frozenset(f"sluice_{name}" for name, spec in TABLE.items() if spec.kind == "gauge")
 LOG_PAUSE = 0.5
 """Seconds between attempts to write log lines while standard output does not accept them."""
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP, *UNUSED_SIGNALS)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP, signal.SIGUSR2, *UNUSED_SIGNALS)
 
 Part = tuple[Loaded, Worker]
 
@@ -65,7 +58,7 @@ Part = tuple[Loaded, Worker]
 def supervise(given: Loaded, source: Source) -> Part | int:
     """Run `server.workers` workers. Returns in each of them its configuration and `Worker`; in the supervisor the exit code."""
     try:
-        loaded, ports = _with_ports(given)
+        loaded, ports = with_ports(given)
     except CannotListen as error:
         print(f"sluice: {error}", file=sys.stderr)
         return 1
@@ -73,46 +66,18 @@ def supervise(given: Loaded, source: Source) -> Part | int:
     log = open_log(lines, loaded.config.log.level)
     server = loaded.config.server
     log.info("supervising", workers=server.workers, listen=server.listen, admin_listen=server.admin_listen)
-    return _Supervisor(source, given, _with_store(loaded, log), ports, lines=lines, log=log).run()
-
-
-class _Child(msgspec.Struct):
-    number: int
-    started: float
-    status: int
-    """Descriptor on which the worker reports that it listens, and that it accepts no more; -1: closed."""
-    wire: Wire
-    """The supervisor's end of what the two ask each other by."""
-    slot: int
-    """Where it counts, and shows that it is alive."""
-    trace: Trace
-    listens: bool = False
-    silent: bool = False
-    """It did nothing for too long, and is being ended."""
-    kill_at: float | None = None
-    """When it is to be killed, because it does not end by itself."""
-    leaves: bool = False
-    """It accepts no more, and ends when its calls have."""
-    again_in: float | None = None
-    """Pause in seconds before its replacement starts; None: it is not being replaced."""
+    return _Supervisor(source, given, with_stores(loaded, log), ports, lines=lines, log=log).run()
 
 
 class _Supervisor:
     def __init__(
         self, source: Source, given: Loaded, loaded: Loaded, ports: dict[int, Ports], *, lines: Lines, log: Any
     ) -> None:
-        self._source = source
-        self._watch = FileWatch(source.state())
-        self._looked = 0.0
-        self._rounds = Rounds(time.monotonic)
-        self._rollout = Rollout(source, given, loaded, self._rounds, self._members, log)
         self._ports = ports
         self._board = Board(1 + SLOTS * loaded.config.server.workers)
-        self._metrics = Metrics(VERSION, Slot(self._board, 0))
-        lines.dropped = self._metrics.child("log_errors").inc
-        self._merged = MergedExposition(self._board, lambda: [os.getpid(), *self._children])
-        self._counted = {0}
-        """Slots in which anything was counted, by workers that have ended, too."""
+        self.children: dict[int, Child] = {}
+        self._desk = Desk(self, source, given, loaded, self._board, log)
+        lines.dropped = self._desk.metrics.child("log_errors").inc
         self._watchdog = Watchdog()
         self._watched = 0.0
         self._marks = mark_ports(loaded.config.server)
@@ -121,7 +86,6 @@ class _Supervisor:
         self._lines = lines
         self._log = log
         self._numbers = range(1, loaded.config.server.workers + 1)
-        self._children: dict[int, _Child] = {}
         self._due: dict[int, float] = {1: 0.0}
         """The time to start each worker that is not running, by number."""
         self._failures = dict.fromkeys(self._numbers, 0)
@@ -140,7 +104,7 @@ class _Supervisor:
         signal.set_wakeup_fd(self._wakes.fileno())
         for noted in SIGNALS:
             signal.signal(noted, _noted)
-        while self._code is None or self._children:
+        while self._code is None or self.children:
             for number in self._now_due():
                 part = self._fork(number)
                 if part is not None:
@@ -149,16 +113,16 @@ class _Supervisor:
             for key, _ in self._selector.select(self._pause()):
                 if key.fileobj is self._woken:
                     self._signalled(self._woken.recv(256))
-                elif child := self._children.get(key.data):  # else it has been reaped just now
+                elif child := self.children.get(key.data):  # else it has been reaped just now
                     if key.fileobj is child.wire:
                         self._converse(key.data, child)
                     else:
                         self._read_status(child)
-            self._look_at_file()
+            self._desk.tick()
             self._look_after()
-            self._rounds.tick()
             if self._code is not None and time.monotonic() >= self._kill_at:
                 self._kill()
+        remove_stores(self._loaded)
         self._log.info("workers_stopped", code=self._code)
         self._lines.close(LAST_LINES)
         return self._code
@@ -166,119 +130,86 @@ class _Supervisor:
     # --- what is asked
 
     @property
+    def stopping(self) -> bool:
+        return self._code is not None
+
+    @property
     def _loaded(self) -> Loaded:
         """What workers that are started now are to follow."""
-        return self._rollout.used
+        return self._desk.rollout.used
 
-    def _members(self) -> dict[int, Send]:
-        """How to ask each worker that takes requests, or is about to."""
-        return {pid: partial(self._say, pid) for pid, child in self._children.items() if not child.leaves}
-
-    def _say(self, pid: int, message: Ask | Answer) -> None:
-        child = self._children.get(pid)
+    def say(self, pid: int, message: Ask | Answer) -> None:
+        child = self.children.get(pid)
         if child is None or child.wire.closed:
             return
         child.wire.send(message)
         self._listen(pid, child)
 
-    def _listen(self, pid: int, child: _Child) -> None:
+    def replace(self, pid: int) -> None:
+        self.children[pid].replaced = True
+        os.kill(pid, signal.SIGINT)  # without the delay: its port stays served
+
+    def stop(self) -> None:
+        if self._code is None:
+            self._stop(0)
+
+    def _listen(self, pid: int, child: Child) -> None:
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if child.wire.full else 0)
         self._selector.modify(child.wire, events, pid)
 
-    def _converse(self, pid: int, child: _Child) -> None:
+    def _converse(self, pid: int, child: Child) -> None:
         """Take what a worker says, and send what waits for it."""
         child.wire.flush()
         for message in child.wire.receive():
-            if isinstance(message, Answer):
-                self._rounds.answered(pid, message)
-            else:
-                self._asked(pid, message)
+            self._desk.heard(pid, message)
         if child.wire.closed:
             self._part(pid, child)
         else:
             self._listen(pid, child)
 
-    def _part(self, pid: int, child: _Child) -> None:
+    def _part(self, pid: int, child: Child) -> None:
         """Nothing can be asked of a worker any more."""
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(child.wire)
         child.wire.close()
-        self._rounds.gone(pid)
-
-    def _asked(self, pid: int, asked: Ask) -> None:
-        """A worker asks for something, as an operator asked it."""
-        match asked.what:
-            case "reload":
-                self._reload(lambda done: self._say(pid, Answer(asked.id, done)))
-            case "metrics":
-                self._say(pid, Answer(asked.id, self._exposition()))
-            case _:
-                self._say(pid, Answer(asked.id, problem=f"{asked.what} is not known"))
-
-    def _exposition(self) -> bytes:
-        """The metrics of all workers, of those that have ended and of this process."""
-        self._metrics.child("workers").set(float(sum(child.listens and not child.leaves for child in self._children.values())))
-        return self._merged.text(*self._slots())
-
-    def _slots(self) -> tuple[list[int], list[int]]:
-        """Those in which anything was counted, and those of the processes that run."""
-        return sorted(self._counted), [0, *(child.slot for child in self._children.values())]
-
-    def _reload(self, done: Callable[[Reload], None] = lambda reload: None) -> None:
-        if self._code is not None:
-            done(Reload("failed", problems=("the gateway is stopping",)))
-        else:
-            self._rollout.begin(done)
-
-    def _look_at_file(self) -> None:
-        if not self._watching or time.monotonic() < self._looked + LOOK_EVERY:
-            return
-        self._looked = time.monotonic()
-        if self._watch.look(self._source.state()):
-            self._reload()
+        self._desk.gone(pid)
 
     def _look_after(self) -> None:
         """End workers that are silent, and kill those that do not end."""
         now = time.monotonic()
-        for pid, child in self._children.items():
+        for pid, child in self.children.items():
             if child.kill_at is not None and child.kill_at <= now:
                 child.kill_at = now + GRACE
                 os.kill(pid, signal.SIGKILL)
         if now < self._watched + WATCH_EVERY:
             return
         self._watched = now
-        self._merged.prepare(*self._slots())
-        serving = {pid: child for pid, child in self._children.items() if child.listens and not child.leaves}
+        self._desk.tidy()
+        serving = {pid: child for pid, child in self.children.items() if child.serves}
         for pid in self._watchdog.look({pid: self._board.last_beat(child.slot) for pid, child in serving.items()}):
             child = serving[pid]
             child.silent = True
             child.kill_at = now + LAST_WORDS
             os.kill(pid, signal.SIGABRT)
 
-    @property
-    def _watching(self) -> bool:
-        return self._loaded.config.server.watch and self._code is None
-
     # --- starting
 
     def _now_due(self) -> list[int]:
-        if self._code is not None or self._rollout.running:
+        if self._code is not None or self._desk.rollout.running:
             return []
         now = time.monotonic()
         return [number for number, due in sorted(self._due.items()) if due <= now]
 
     def _pause(self) -> float | None:
         """Seconds until something is due; None: wait for a signal."""
-        times = [self._kill_at] if self._code is not None else list(self._due.values())
-        if self._rollout.running:  # nobody is started meanwhile
-            times = []
-        if self._watching:
-            times.append(self._looked + LOOK_EVERY)
-        if self._children:
+        times = self._desk.due
+        if self._code is not None:
+            times.append(self._kill_at)
+        elif not self._desk.rollout.running:  # else nobody is started
+            times += self._due.values()
+        if self.children:
             times.append(self._watched + WATCH_EVERY)
-            times += [child.kill_at for child in self._children.values() if child.kill_at is not None]
-        if (due := self._rounds.due) is not None:
-            times.append(due)
+            times += [child.kill_at for child in self.children.values() if child.kill_at is not None]
         if self._lines.pending:
             times.append(time.monotonic() + LOG_PAUSE)
         return max(0.0, min(times) - time.monotonic()) if times else None
@@ -326,15 +257,16 @@ class _Supervisor:
                     ports=ports,
                     mark=self._marks.everybody,
                     wire=Wire(there),
-                    following=self._rollout.status,
+                    following=self._desk.rollout.status,
+                    off=dict(self._desk.off),
                     slot=Slot(self._board, slot),
                 )
             )
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         os.close(theirs)
         there.close()
-        child = self._children[pid] = _Child(number, time.monotonic(), ours, Wire(here), slot, trace)
-        self._counted.add(slot)
+        child = self.children[pid] = Child(number, time.monotonic(), ours, Wire(here), slot, trace)
+        self._desk.started(slot)
         self._selector.register(ours, selectors.EVENT_READ, pid)
         self._selector.register(child.wire, selectors.EVENT_READ, pid)
         self._log.info("worker_started", worker=number, worker_pid=pid)
@@ -346,7 +278,7 @@ class _Supervisor:
 
     def _free_slot(self) -> int | None:
         """Where the next worker counts: on, where another that has ended has counted."""
-        taken = {child.slot for child in self._children.values()}
+        taken = {child.slot for child in self.children.values()}
         return next((slot for slot in range(1, self._board.slots) if slot not in taken), None)
 
     def _become(self, worker: Worker) -> Part:
@@ -364,7 +296,7 @@ class _Supervisor:
             if number != worker.number:
                 ports.close()
         self._admin.close()
-        for child in self._children.values():
+        for child in self.children.values():
             if child.status >= 0:
                 os.close(child.status)
             child.wire.close()
@@ -375,28 +307,33 @@ class _Supervisor:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         return self._loaded, worker
 
-    def _read_status(self, child: _Child) -> None:
+    def _read_status(self, child: Child) -> None:
         """Act on the worker's report that it listens, or accepts no more; end of file: it has ended."""
         report = os.read(child.status, 16) if child.status >= 0 else b""
         if LISTENS in report:
             child.listens = True
+            self._desk.listens(child.number)
             if self._unproven == set(self._numbers):
                 self._due |= dict.fromkeys(self._numbers[1:], 0.0)
             self._unproven.discard(child.number)
         child.leaves |= LEAVES in report
         if LEAVES in report and self._code is None:
+            child.kill_at = time.monotonic() + self._loaded.config.server.drain_timeout + 2 * GRACE
             self._replace(child)
         if not report or LEAVES in report:
             self._hang_up(child)
 
-    def _hang_up(self, child: _Child) -> None:
+    def _hang_up(self, child: Child) -> None:
         if child.status >= 0:
             self._selector.unregister(child.status)
             os.close(child.status)
             child.status = -1
 
-    def _replace(self, child: _Child) -> None:
+    def _replace(self, child: Child) -> None:
         """Start another in its place: at once, or after a pause that doubles with each early end."""
+        if child.replaced:
+            child.again_in = 0.0
+            return self._again(child.number, 0.0)
         lasted = time.monotonic() - child.started
         failures = self._failures[child.number] + 1 if lasted < STEADY else 1
         self._failures[child.number] = failures
@@ -422,14 +359,16 @@ class _Supervisor:
                     self._send(signal.SIGINT)
             elif number == signal.SIGHUP:
                 self._hung_up()
+            elif number == signal.SIGUSR2:
+                self._desk.restart()
             elif number in UNUSED_SIGNALS:
                 say_unused(self._log, number)
 
     def _hung_up(self) -> None:
         if not self._terminal.is_gone():
-            self._reload()
-        elif self._code is None:
-            self._stop(0)
+            self._desk.reload()
+        else:
+            self.stop()
 
     def _stop(self, code: int) -> None:
         server = self._loaded.config.server
@@ -443,11 +382,11 @@ class _Supervisor:
         self._send(signal.SIGTERM)
 
     def _send(self, number: signal.Signals) -> None:
-        for pid in self._children:
+        for pid in self.children:
             os.kill(pid, number)  # not waited for yet, so the pid cannot be reused
 
     def _kill(self) -> None:
-        self._log.warning("workers_killed", workers=[child.number for child in self._children.values()])
+        self._log.warning("workers_killed", workers=[child.number for child in self.children.values()])
         self._kill_at = time.monotonic() + GRACE
         self._send(signal.SIGKILL)
 
@@ -459,11 +398,11 @@ class _Supervisor:
                 return
             if not pid:
                 return
-            child = self._children.pop(pid, None)
+            child = self.children.pop(pid, None)
             if child is not None:
                 self._ended(child, pid, os.waitstatus_to_exitcode(status))
 
-    def _ended(self, child: _Child, pid: int, code: int) -> None:
+    def _ended(self, child: Child, pid: int, code: int) -> None:
         self._read_status(child)  # a last report may be unread
         self._hang_up(child)
         self._part(pid, child)
@@ -481,40 +420,10 @@ class _Supervisor:
         if child.again_in is None:
             self._replace(child)
         reason = "silent" if child.silent else "drained" if child.leaves else "ended"
-        self._metrics.child("worker_restarts", reason).inc()
+        self._desk.metrics.child("worker_restarts", reason).inc()
         more = {"silent": child.silent, "stack": stack} if stack or child.silent else {}
         self._log.warning("worker_ended", worker=child.number, worker_pid=pid, code=code, again_in=child.again_in, **more)
 
 
 def _noted(*_: object) -> None:
     """Python needs a handler; the loop reads the number from the wakeup descriptor."""
-
-
-def _with_ports(loaded: Loaded) -> tuple[Loaded, dict[int, Ports]]:
-    """The configuration with the bound ports (0 resolved), and a pair of sockets for each worker. Raises CannotListen."""
-    server = loaded.config.server
-    take_ports(server).close()  # SO_REUSEPORT would succeed beside another gateway
-    ports: dict[int, Ports] = {}
-    for number in range(1, server.workers + 1):
-        ports[number] = share_ports(server) if number == 1 else Ports(share_port(server), ports[1].admin.dup())
-        server = msgspec.structs.replace(
-            server,
-            listen=_with_port(server.listen, ports[number].api),
-            admin_listen=_with_port(server.admin_listen, ports[number].admin),
-        )
-    return msgspec.structs.replace(loaded, config=msgspec.structs.replace(loaded.config, server=server)), ports
-
-
-def _with_port(given: str, bound: socket.socket) -> str:
-    return f"{given.rpartition(':')[0]}:{bound.getsockname()[1]}"
-
-
-def _with_store(loaded: Loaded, log: Any) -> Loaded:
-    """Replaces the store `memory`, with which each worker would allow the whole limit, by an anonymous file that all share."""
-    config = loaded.config
-    if config.limits.store.reveal() != "memory":
-        return loaded
-    log.info("limits_store", configured="memory", used="shared memory of the workers")
-    path = f"/proc/self/fd/{os.memfd_create('sluice-limits')}"
-    limits = msgspec.structs.replace(config.limits, store=Secret(f"shared:{path}"))
-    return msgspec.structs.replace(loaded, config=msgspec.structs.replace(config, limits=limits))

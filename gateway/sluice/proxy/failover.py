@@ -5,11 +5,11 @@ answers that were cut.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
 
 from sluice.config.types import Hedge
-from sluice.errors import BadRequest, Forbidden, NoRoom, UpstreamError
+from sluice.errors import BadRequest, Forbidden, NoRoom, Unavailable, UpstreamError
 from sluice.model.chat import ChatRequest, continued
 from sluice.pricing.prices import price_at
 from sluice.proxy.call import Call
@@ -23,7 +23,11 @@ from sluice.routing.failover import Choice, FailoverPlan, RetryBudget, queue_of
 
 
 class Failover:
-    """Follows failover plans. `priced_only`: targets without a price are left out."""
+    """Follows failover plans. `priced_only`: targets without a price are left out.
+
+    `off`: labels of targets that operators have switched off, "disabled" or "draining": these are sent no call that begins, and
+    disabled ones no further attempt of one that has begun.
+    """
 
     def __init__(
         self,
@@ -36,7 +40,9 @@ class Failover:
         chance: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
         priced_only: bool = False,
+        off: Mapping[str, str] | None = None,
     ) -> None:
+        self._off: Mapping[str, str] = off if off is not None else {}
         self.budget = budget
         self._attempt = sender.attempt
         self._shadows = shadows
@@ -54,12 +60,12 @@ class Failover:
         opening = run.stream_encoder(verbatim=first.passes_on == call.chat.dialect).start()
         if opening:
             run.write(opening)
-        if route.shadow is not None:
+        if route.shadow is not None and route.shadow.label not in self._off:
             self._shadows.send(run, route.shadow)
         self.budget.request()
         plan = None
         hedge = route.config.hedge
-        if route.plain and hedge is None:  # one target: the plan is made when it is needed
+        if route.plain and hedge is None and not self._off:  # one target: the plan is made when it is needed
             choice = Choice(first)
         else:
             plan = self._plan(call)
@@ -100,6 +106,10 @@ class Failover:
         queue: list[Target] = [*route.tiers[0].targets] if route.plain else queue_of(route.tiers, call.asked, self._chance)  # type: ignore[list-item]
         if len(queue) < sum(len(tier.targets) for tier in route.tiers):
             self._count_left_out(call, queue[0])
+        if self._off:
+            queue = [target for target in queue if target.label not in self._off]
+            if not queue:
+                raise Unavailable("No target of this model takes calls now")
         if self._priced_only:
             queue = [target for target in queue if price_at(target.prices, self._wall()) is not None]
             if not queue:
@@ -112,6 +122,8 @@ class Failover:
         if isinstance(error, BadRequest):  # this dialect cannot express the request; another may
             error = UpstreamError("not_found", error.message)
         choice = plan.pass_over() if isinstance(error, NoRoom) else plan.failed(error)
+        while self._off and choice is not None and self._off.get(choice.target.label) == "disabled":
+            choice = plan.pass_over()
         if choice is not None and choice.target is not failed:
             self._count(call, failed, choice.target, failover_cause(error))
             self._count_passed(call, plan)

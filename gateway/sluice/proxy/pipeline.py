@@ -37,7 +37,7 @@ class Pipeline:
     """Answers calls. `runs` are the calls in flight, for the clock that ticks them.
 
     `interceptors` are those of each alias that has any. `crashed` is called with a fault of ours and the id
-    of the call that it ended.
+    of the call that it ended. `off`: see Failover.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class Pipeline:
         beside: Beside | None = None,
         interceptors: Mapping[str, Sequence[InterceptorKind]] | None = None,
         budget: RetryBudget | None = None,
+        off: Mapping[str, str] | None = None,
     ) -> None:
         prices = prices or Prices()
         self.policies = policies
@@ -78,6 +79,7 @@ class Pipeline:
             chance=chance,
             sleep=sleep,
             priced_only=prices.unknown == "refuse",
+            off=off,
         )
         self._ask = by_alias(interceptors or {}, self.failover.ask)
 

@@ -128,7 +128,7 @@ class Health:
 
     __slots__ = (
         "_clock", "_cool_until", "_failures", "_open_for", "_open_until", "_policy", "_probe", "_probes", "_rate",
-        "_refused", "_watcher",
+        "_refused", "_watcher", "last_error", "last_failed_at",
     )  # fmt: skip
 
     def __init__(self, clock: Callable[[], float], policy: BreakerPolicy | None = None, watcher: Watcher | None = None) -> None:
@@ -142,6 +142,8 @@ class Health:
         self._probes = 0
         self._refused = False
         self._rate = Rate(clock)
+        self.last_error: UpstreamErrorKind | None = None
+        self.last_failed_at = 0.0
         self._watcher = watcher or Nobody()
 
     @property
@@ -205,6 +207,7 @@ class Health:
 
     def failed(self, error: UpstreamError, probe: int = 0) -> None:
         """Count the error against the target, unless the request itself was at fault."""
+        self.last_error, self.last_failed_at = error.kind, self._clock()
         if error.kind in ("rate_limited", "billing") or error.retry_after is not None:
             self._cool_until = max(self._cool_until, self._clock() + min(error.retry_after or COOL_DOWN, PATIENCE))
         if error.kind in NOT_ITS_FAULT:

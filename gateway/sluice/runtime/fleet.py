@@ -1,15 +1,20 @@
-"""What operators may have a running gateway do: reload its configuration. The same for one process and for several workers.
+"""What operators may have a running gateway do: reload, restart, switch targets. The same for one process and for several.
 
 `Fleet` is what the admin routes talk to: `sluice.process` has one for a process of its own, and one that asks the supervisor.
 """
 
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import msgspec
 
 Result = Literal["ok", "invalid", "needs_restart", "failed"]
 RESULTS: tuple[Result, ...] = ("ok", "invalid", "needs_restart", "failed")
 """It was taken; the file has mistakes; it says something that only a restart can change; it could not be followed."""
+
+
+Breaker = Literal["closed", "half_open", "open"]
+BREAKERS: tuple[Breaker, ...] = get_args(Breaker)
+"""By the number of the breaker's state: the later, the worse."""
 
 
 class Reload(msgspec.Struct, frozen=True):
@@ -59,6 +64,36 @@ class ConfigStatus(msgspec.Struct, frozen=True):
         return {"hash": self.hash, "since": round(self.since, 3), "last_reload": reload}
 
 
+class TargetState(msgspec.Struct, frozen=True):
+    """What one process knows of a target. Times in seconds from now: `ready_in` until calls may be sent again (0.0: they are),
+    `failed_ago` since its last error, of the kind `last_error`. `first_token`: its decaying average; None: unknown."""
+
+    upstream: str
+    model: str
+    aliases: list[str]
+    breaker: Breaker
+    ready_in: float
+    in_flight: int
+    first_token: float | None = None
+    last_error: str | None = None
+    failed_ago: float | None = None
+
+    @property
+    def label(self) -> str:
+        return f"{self.upstream}/{self.model}"
+
+
+class Targets(msgspec.Struct, frozen=True):
+    """`workers`: by number (0: there is only one process) what it knows. `missing` have not answered in time.
+
+    `off`: labels of those that are switched off: "disabled" or "draining".
+    """
+
+    off: dict[str, str]
+    workers: list[tuple[int, list[TargetState]]]
+    missing: list[int] = []
+
+
 class Fleet(Protocol):
     """All processes of a gateway. Raises GatewayError where something cannot be done."""
 
@@ -67,3 +102,18 @@ class Fleet(Protocol):
 
     async def exposition(self) -> bytes | None:
         """The metrics of all of them; None where there is only this one."""
+
+    async def targets(self) -> Targets:
+        """How the targets stand in each of them."""
+
+    async def switch(self, label: str, state: str | None) -> None:
+        """Switch a target ("upstream/model") off ("disabled", "draining") or on (None), in all of them."""
+
+    async def status(self) -> dict[str, Any]:
+        """Which processes there are, and what they do."""
+
+    async def restart(self) -> None:
+        """Begin to replace the workers, one after another. Raises Conflict where that cannot be."""
+
+    async def drain(self) -> None:
+        """Begin to end, as by SIGTERM."""

@@ -161,6 +161,7 @@ class Snapshot:
             later=state.later,
             beside=state.beside,
             budget=state.retries,
+            off=state.off,
             interceptors=self._loaded.interceptors,
         )
 

@@ -82,6 +82,8 @@ class ProcessState:
         self.clock: Callable[[], float] = time.monotonic
         self.started = int(time.time())
         self.draining = False
+        self.off: dict[str, str] = {}
+        """Labels of targets that operators have switched off: "disabled" or "draining"."""
         self.fleet: Fleet | None = None
         """What operators may have the gateway do; None: nothing, it is part of somebody else's process."""
         self.slot = slot

@@ -1,0 +1,52 @@
+"""Asks a running gateway for something, by its admin API: what `sluice reload`, `drain`, `restart` and `status` do.
+
+By the API and not by signals to a process whose number is in a file: it answers what became of it, it works from another
+container, and nobody ends a stranger that has got the number meanwhile.
+"""
+
+import os
+from http.client import HTTPException
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, Request, build_opener
+
+import msgspec
+
+KEY_VARIABLE = "SLUICE_ADMIN_KEY"
+LARGEST = 16 << 20
+
+
+class NotAsked(Exception):
+    """There is no answer, and why."""
+
+
+def admin_url(listen: str) -> str:
+    """The base URL of the admin port that is configured as `listen`; on this machine where it is every interface's."""
+    host, _, port = listen.rpartition(":")
+    return f"http://{'127.0.0.1' if host in ('', '0.0.0.0', '[::]') else host}:{port}"  # noqa: S104 (it is not bound to)
+
+
+def ask(url: str, method: str, path: str, timeout: float = 60.0) -> tuple[int, Any]:
+    """The answer's status and its JSON. The key is $SLUICE_ADMIN_KEY. Raises NotAsked."""
+    if not url.startswith(("http://", "https://")):
+        raise NotAsked(f"{url}: expected http:// or https://")
+    key = os.environ.get(KEY_VARIABLE, "")
+    if not key:
+        raise NotAsked(f"set ${KEY_VARIABLE} to the admin key (admin.digest is its digest)")
+    request = Request(url.rstrip("/") + path, method=method, headers={"x-admin-api-key": key})  # noqa: S310
+    try:
+        with build_opener(ProxyHandler({})).open(request, timeout=timeout) as response:
+            return response.status, _decoded(response.read(LARGEST))
+    except HTTPError as answer:
+        if answer.code == 401:
+            raise NotAsked(f"{url}: ${KEY_VARIABLE} is not the admin key") from None
+        return answer.code, _decoded(answer.read(LARGEST))
+    except (OSError, HTTPException, ValueError) as error:
+        raise NotAsked(f"{url}: {getattr(error, 'reason', error)}") from None
+
+
+def _decoded(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        raise NotAsked("the answer is no JSON: is this the admin port?") from None

@@ -1,0 +1,217 @@
+"""What operators ask of a gateway with several workers, as the supervisor answers it: by itself, or by asking all of them."""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Protocol
+
+from sluice.config.loader import Loaded
+from sluice.process.channel import Answer, Ask
+from sluice.process.child import Child
+from sluice.process.rollout import Rollout
+from sluice.process.rounds import Round, Rounds, Send
+from sluice.process.source import LOOK_EVERY, FileWatch, Source
+from sluice.runtime.fleet import Reload
+from sluice.telemetry.board import Board, Slot
+from sluice.telemetry.merged import MergedExposition
+from sluice.telemetry.metrics import Metrics
+from sluice.version import VERSION
+
+TELL = 1.0
+"""Seconds that workers have to tell how their targets stand; who has not by then is left out, and named."""
+SWITCH = 3.0
+
+
+class Crew(Protocol):
+    """The workers, as the supervisor has them: by process id."""
+
+    @property
+    def children(self) -> Mapping[int, Child]: ...
+
+    @property
+    def stopping(self) -> bool: ...
+
+    def say(self, pid: int, message: Ask | Answer) -> None:
+        """Send a worker something."""
+
+    def replace(self, pid: int) -> None:
+        """Have a worker end, once it has finished what it does, and another take its place."""
+
+    def stop(self) -> None:
+        """Drain all of them, and end."""
+
+
+class Desk:
+    """`given` is the configuration as in the file, `used` as workers follow it. `off`: targets that are switched off."""
+
+    def __init__(self, crew: Crew, source: Source, given: Loaded, used: Loaded, board: Board, log: Any) -> None:
+        self._crew = crew
+        self._log = log
+        self._source = source
+        self._watch = FileWatch(source.state())
+        self._looked = 0.0
+        self._started = time.time()
+        self._board = board
+        self._rounds = Rounds(time.monotonic)
+        self.rollout = Rollout(source, given, used, self._rounds, self._members, log)
+        self.off: dict[str, str] = {}
+        self.metrics = Metrics(VERSION, Slot(board, 0))
+        self._merged = MergedExposition(board, lambda: [os.getpid(), *crew.children])
+        self._counted = {0}
+        self._restarting: list[int] = []
+        """Numbers of the workers that are still to be replaced, the one whose successor has not listened yet first."""
+
+    # --- what happens
+
+    @property
+    def due(self) -> list[float]:
+        """When `tick` has something to do."""
+        times = [self._looked + LOOK_EVERY] if self._watching else []
+        return times if self._rounds.due is None else [*times, self._rounds.due]
+
+    def tick(self) -> None:
+        """To be called when something is due."""
+        now = time.monotonic()
+        if self._watching and now >= self._looked + LOOK_EVERY:
+            self._looked = now
+            if self._watch.look(self._source.state()):
+                self.reload()
+        self._rounds.tick()
+
+    def tidy(self) -> None:
+        """To be called about once a second."""
+        self._merged.prepare(*self._slots())
+
+    def started(self, slot: int) -> None:
+        """A worker was started, which counts there."""
+        self._counted.add(slot)
+
+    def listens(self, number: int) -> None:
+        """A worker accepts connections."""
+        if self._restarting and self._restarting[0] == number:
+            del self._restarting[0]
+            self._replace_next()
+
+    def gone(self, pid: int) -> None:
+        self._rounds.gone(pid)
+
+    @property
+    def _watching(self) -> bool:
+        return self.rollout.used.config.server.watch and not self._crew.stopping
+
+    def _members(self) -> dict[int, Send]:
+        """How to ask each worker that takes requests, or is about to."""
+        return {pid: partial(self._crew.say, pid) for pid, child in self._crew.children.items() if not child.leaves}
+
+    # --- what is asked
+
+    def heard(self, pid: int, message: Ask | Answer) -> None:
+        """A worker has said something."""
+        if isinstance(message, Answer):
+            self._rounds.answered(pid, message)
+        else:
+            self._asked(pid, message)
+
+    def _asked(self, pid: int, asked: Ask) -> None:
+        """Have answered what a worker asks, as an operator has asked it."""
+
+        def reply(body: object = None, problem: str = "") -> None:
+            self._crew.say(pid, Answer(asked.id, body, problem))
+
+        match asked.what:
+            case "reload":
+                self.reload(reply)
+            case "metrics":
+                reply(self._exposition())
+            case "status":
+                reply(self._status())
+            case "targets":
+                self._targets(reply)
+            case "switch":
+                self._switch(asked.body, reply)
+            case "restart":
+                reply(self.restart())
+            case "drain":
+                reply()
+                self._crew.stop()
+            case _:
+                reply(problem=f"{asked.what} is not known")
+
+    def reload(self, done: Callable[[Reload], None] = lambda reload: None) -> None:
+        if self._crew.stopping:
+            done(Reload("failed", problems=("the gateway is stopping",)))
+        else:
+            self.rollout.begin(done)
+
+    def restart(self) -> bool:
+        """Replace all workers, one after another. False where that is under way already."""
+        if self._restarting or self._crew.stopping:
+            return False
+        self._restarting = sorted({child.number for child in self._crew.children.values()})
+        self._log.info("restarting", workers=self._restarting)
+        self._replace_next()
+        return True
+
+    def _replace_next(self) -> None:
+        while self._restarting:
+            number = self._restarting[0]
+            serving = [pid for pid, child in self._crew.children.items() if child.number == number and child.serves]
+            if serving:
+                self._crew.replace(serving[0])
+                return
+            if any(child.number == number and not child.leaves for child in self._crew.children.values()):
+                return  # it has just been started: it is new when it listens
+            del self._restarting[0]
+        self._log.info("restarted")
+
+    def _targets(self, reply: Callable[..., None]) -> None:
+        """How the targets stand in each worker."""
+
+        def told(round: Round) -> None:
+            numbers = {pid: child.number for pid, child in self._crew.children.items()}
+            found = [
+                (numbers[pid], answer.body) for pid, answer in round.answers.items() if pid in numbers and not answer.problem
+            ]
+            missing = [numbers[pid] for pid in round.waiting if pid in numbers]
+            reply({"off": self.off, "workers": found, "missing": missing})
+
+        self._rounds.ask(self._members(), "targets", None, TELL, told)
+
+    def _switch(self, change: Any, reply: Callable[..., None]) -> None:
+        """Switch a target off or on, in all workers; those that start later know it, too."""
+        label, state = change
+        if state is None:
+            self.off.pop(label, None)
+        else:
+            self.off[label] = state
+        self._log.info("target_switched", target=label, state=state or "enabled")
+        self._rounds.ask(self._members(), "off", self.off, SWITCH, lambda round: reply(problem=round.problem))
+
+    def _status(self) -> dict[str, Any]:
+        now, children = time.monotonic(), self._crew.children.items()
+        return {
+            "pid": os.getpid(),
+            "started": self._started,
+            "draining": self._crew.stopping,
+            "restarting": self._restarting,
+            "workers": [
+                {
+                    "worker": child.number,
+                    "pid": pid,
+                    "state": child.state,
+                    "uptime": round(now - child.started, 3),
+                    "silent_for": round(max(0.0, now - beat), 3) if (beat := self._board.last_beat(child.slot)) else None,
+                }
+                for pid, child in sorted(children, key=lambda item: (item[1].number, item[1].started))
+            ],
+        }
+
+    def _exposition(self) -> bytes:
+        """The metrics of all workers, of those that have ended and of this process."""
+        self.metrics.child("workers").set(float(sum(child.serves for child in self._crew.children.values())))
+        return self._merged.text(*self._slots())
+
+    def _slots(self) -> tuple[list[int], list[int]]:
+        """Those in which anything was counted, and those of the processes that run."""
+        return sorted(self._counted), [0, *(child.slot for child in self._crew.children.values())]

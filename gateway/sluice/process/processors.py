@@ -1,0 +1,21 @@
+"""How many processors this process may use: what `--workers auto` means."""
+
+import contextlib
+import math
+import os
+from pathlib import Path
+
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files"""
+
+
+def usable(quota: Path = QUOTA) -> int:
+    """Those that it may be scheduled on, or as many as its control group's quota is worth, rounded up."""
+    try:
+        found = len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        found = os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+        given, period = quota.read_text().split()
+        found = min(found, math.ceil(int(given) / int(period)))
+    return max(1, found)

@@ -1,0 +1,66 @@
+"""What several workers share, put into the configuration that they are given."""
+
+import os
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sluice.config.loader import Loaded
+from sluice.config.units import Secret
+from sluice.process.ports import Ports, share_port, share_ports, take_ports
+from sluice.runtime.stores import admin_store
+
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 (a directory of its own is made in it)
+FOLDER = "sluice-workers-"
+
+
+def with_ports(loaded: Loaded) -> tuple[Loaded, dict[int, Ports]]:
+    """The configuration with the bound ports (0 resolved), and a pair of sockets for each worker. Raises CannotListen."""
+    server = loaded.config.server
+    take_ports(server).close()  # SO_REUSEPORT would succeed beside another gateway
+    ports: dict[int, Ports] = {}
+    for number in range(1, server.workers + 1):
+        ports[number] = share_ports(server) if number == 1 else Ports(share_port(server), ports[1].admin.dup())
+        server = msgspec.structs.replace(
+            server,
+            listen=_with_port(server.listen, ports[number].api),
+            admin_listen=_with_port(server.admin_listen, ports[number].admin),
+        )
+    return msgspec.structs.replace(loaded, config=msgspec.structs.replace(loaded.config, server=server)), ports
+
+
+def _with_port(given: str, bound: socket.socket) -> str:
+    return f"{given.rpartition(':')[0]}:{bound.getsockname()[1]}"
+
+
+def with_stores(loaded: Loaded, log: Any) -> Loaded:
+    """Replaces stores `memory`, with which each worker would have its own: limits by an anonymous file, and where there is an
+    admin key dynamic keys and usage by a file that `remove_stores` removes."""
+    config = loaded.config
+    if config.limits.store.reveal() == "memory":
+        log.info("limits_store", configured="memory", used="shared memory of the workers")
+        path = f"/proc/self/fd/{os.memfd_create('sluice-limits')}"
+        limits = msgspec.structs.replace(config.limits, store=Secret(f"shared:{path}"))
+        config = msgspec.structs.replace(config, limits=limits)
+    if config.admin.digest is not None and admin_store(config) == "memory":
+        try:
+            folder = tempfile.mkdtemp(prefix=FOLDER, dir=SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else None)
+        except OSError as error:
+            log.warning("admin_store", configured="memory", used="each worker its own", reason=error.strerror)
+        else:
+            log.info("admin_store", configured="memory", used="a file that the workers share until they end")
+            admin = msgspec.structs.replace(config.admin, store=Secret(f"sqlite:{folder}/admin.db"))
+            config = msgspec.structs.replace(config, admin=admin)
+    return msgspec.structs.replace(loaded, config=config)
+
+
+def remove_stores(loaded: Loaded) -> None:
+    """Remove what `with_stores` has made."""
+    store = loaded.config.admin.store
+    folder = Path(store.reveal().removeprefix("sqlite:")).parent if store is not None else Path()
+    if folder.name.startswith(FOLDER):
+        shutil.rmtree(folder, ignore_errors=True)
