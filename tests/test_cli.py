@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -169,3 +170,94 @@ def test_healthcheck_tells_well_from_unwell(health: str) -> None:
     unwell = sluice("healthcheck", "--url", f"{health}/readyz")
     assert unwell.returncode == 1
     assert "503" in unwell.stderr
+
+
+# --- asking a running gateway
+
+
+class Operated(BaseHTTPRequestHandler):
+    """An admin port: its answers, by path; `asked` is what came."""
+
+    answers: ClassVar[dict[str, tuple[int, object]]] = {}
+    asked: ClassVar[list[tuple[str, str, str | None]]] = []
+
+    def answer(self) -> None:
+        self.asked.append((self.command, self.path, self.headers.get("x-admin-api-key")))
+        status, body = self.answers[self.path]
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    do_GET = do_POST = answer
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def admin_port() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), Operated)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    Operated.asked.clear()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+RELOADED = {"result": "ok", "hash": "abc", "seconds": 0.1, "problems": [], "warnings": ["gateway.yaml: odd"]}
+BROKEN = {"result": "invalid", "hash": "abc", "seconds": 0.1, "problems": ["gateway.yaml:1:1: x: wrong"], "warnings": []}
+
+
+@pytest.mark.parametrize(
+    ("command", "answer", "code", "out", "err"),
+    [
+        ("reload", (200, RELOADED), 0, "reloaded: abc in 0.1 s\n", "warning: gateway.yaml: odd\n"),
+        (
+            "reload", (422, BROKEN), 1, "",
+            "gateway.yaml:1:1: x: wrong\nsluice: not reloaded (invalid); what ran before runs on\n",
+        ),
+        ("restart", (202, {}), 0, "restarting; sluice status tells how far it is\n", ""),
+        ("restart", (409, {"error": {"message": "There is one process"}}), 1, "", "sluice: There is one process\n"),
+        ("drain", (202, {}), 0, "draining\n", ""),
+        ("status", (200, {"pid": 1}), 0, '{\n  "pid": 1\n}\n', ""),
+    ],
+)  # fmt: skip
+def test_commands_ask_a_running_gateway(
+    admin_port: str, command: str, answer: tuple[int, object], code: int, out: str, err: str
+) -> None:
+    Operated.answers = {f"/admin/{command}": answer}
+    done = sluice(command, "--url", admin_port, SLUICE_ADMIN_KEY="sk-admin")
+    assert (done.returncode, done.stdout, done.stderr) == (code, out, err)
+    assert Operated.asked == [("GET" if command == "status" else "POST", f"/admin/{command}", "sk-admin")]
+
+
+def test_commands_say_in_one_line_why_they_cannot_ask(admin_port: str) -> None:
+    Operated.answers = {"/admin/status": (401, {})}
+    for url, key, why in [
+        (admin_port, "", "set $SLUICE_ADMIN_KEY to the admin key (admin.digest is its digest)"),
+        (admin_port, "wrong", f"{admin_port}: $SLUICE_ADMIN_KEY is not the admin key"),
+        ("http://127.0.0.1:9", "k", "http://127.0.0.1:9: [Errno 111] Connection refused"),
+        ("ftp://x", "k", "ftp://x: expected http:// or https://"),
+    ]:
+        done = sluice("status", "--url", url, SLUICE_ADMIN_KEY=key)
+        assert (done.returncode, done.stdout, done.stderr) == (1, "", f"sluice: {why}\n")
+
+
+def test_a_number_of_workers_that_is_none_is_refused() -> None:
+    for given in ("0", "many", "-1", "99999", ""):
+        done = sluice("serve", "--workers", given)
+        assert (done.returncode, "expected a number from 1 to 1024, or auto" in done.stderr) == (2, True)
+
+
+def test_a_diff_of_two_files_tells_what_a_reload_would_do(tmp_path: Path) -> None:
+    text = "upstreams: {echo: {backend: echo}}\naliases: {NAME: {tiers: [[{upstream: echo, model: m}]]}}\n"
+    for name in ("old", "new"):
+        (tmp_path / f"{name}.yaml").write_text(text.replace("NAME", name))
+    done = sluice("config", "diff", "old.yaml", "new.yaml", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "- alias old\n+ alias new\n")
+    found = json.loads(sluice("config", "diff", "--format", "json", "old.yaml", "new.yaml", cwd=tmp_path).stdout)
+    assert [(one["sign"], one["what"]) for one in found] == [("-", "alias old"), ("+", "alias new")]

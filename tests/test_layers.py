@@ -20,10 +20,10 @@ SOURCES = {
 ORDER = (
     {"sluice", "sluice.errors", "sluice.version", "sluice.entrypoints", "sluice.aio", "sluice.model"},
     {"sluice.config.types", "sluice.config.units", "sluice.config.problems", "sluice.config.yamltext"},
-    {"sluice.wire", "sluice.storage", "sluice.telemetry.series", "sluice.telemetry.output"},
+    {"sluice.wire", "sluice.storage", "sluice.telemetry.series", "sluice.telemetry.board", "sluice.telemetry.output"},
     {"sluice.backends", "sluice.limits", "sluice.conversations", "sluice.kept", "sluice.pricing", "sluice.identity"},
     {"sluice.keystore", "sluice.frontends", "sluice.routing", "sluice.upstream", "sluice.server"},
-    {"sluice.telemetry.logs", "sluice.telemetry.metrics", "sluice.telemetry.notices"},
+    {"sluice.telemetry.logs", "sluice.telemetry.metrics", "sluice.telemetry.merged", "sluice.telemetry.notices"},
     {"sluice.resume", "sluice.proxy"},
     {"sluice.policies", "sluice.usage", "sluice.telemetry.records"},
     {"sluice.config"},

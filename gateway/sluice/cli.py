@@ -62,11 +62,12 @@ def serve(path: str | None, workers: str | None) -> None:
     from sluice.runtime.descriptors import raise_limit
     from sluice.telemetry.output import never_wait
 
+    number = _number_of(workers)
     never_wait()
     ignore_signals()
     raise_limit()
 
-    source = Source(locate(path), _number_of(workers))
+    source = Source(locate(path), number)
     loaded = source.load()
     for warning in loaded.warnings:
         print(f"warning: {warning}", file=sys.stderr)
