@@ -253,6 +253,7 @@ def of_gemini_chunks(chunks: Sequence[dict[str, Any]]) -> Held:
             if usage := value.get("usageMetadata"):
                 output = usage["candidatesTokenCount"] + usage.get("thoughtsTokenCount", 0)
                 held.usage = usage["promptTokenCount"], output, usage.get("cachedContentTokenCount", 0)
+    return held
 
 
 # --- Anthropic's messages

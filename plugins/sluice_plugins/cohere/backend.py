@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from sluice.backends.transport import Transport
 
 Block = dict[str, Any]
+FAILED = "Error: "
+"""Stands before the result of a tool that failed, unless it begins with that word."""
 Citations = Literal["enabled", "disabled", "fast", "accurate", "off"]
 
 
@@ -238,6 +240,8 @@ def _result(message: Message) -> str | list[Block]:
     if any(not isinstance(part, Text) for part in message.parts):
         raise BadRequest("The result of a tool can only be text for this model", param="messages")
     text = message.text
+    if message.failed and not text.lower().startswith("error"):
+        return f"{FAILED}{text}"
     if not text.lstrip().startswith("{"):
         return text
     try:

@@ -93,6 +93,11 @@ def test_calls_have_their_plan_and_results_are_documents_where_they_are_objects(
     ]
 
 
+def test_a_tool_that_failed_says_so_in_its_result() -> None:
+    said = [Message("tool", (Text(text),), tool_call_id="t", failed=True) for text in ('{"a": 1}', "Error 5")]
+    assert [turn["content"] for turn in body(HI, *said)["messages"][1:]] == ['Error: {"a": 1}', "Error 5"]
+
+
 def test_files_of_text_are_documents() -> None:
     found = body(Message("user", (Text("Sum up"), NOTE)), options={"extra_body": {"documents": ["more"]}})
     assert found["messages"] == [{"role": "user", "content": "Sum up"}]
