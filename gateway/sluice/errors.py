@@ -229,6 +229,21 @@ class NoRoom(UpstreamError):
         self.resource = resource
 
 
+TlsReason = Literal[
+    "wrong_host", "expired", "not_yet_valid", "unknown_ca", "untrusted", "client_certificate", "version", "handshake"
+]
+"""Why TLS to an upstream failed. `untrusted`: its certificate, for any other reason; `client_certificate`: ours was refused,
+or it wants one; `handshake`: anything else."""
+
+
+class TlsFailed(UpstreamError):
+    """There is no TLS to be had with an upstream; `reason` is one of a closed set."""
+
+    def __init__(self, reason: TlsReason, message: str) -> None:
+        super().__init__("tls_error", message)
+        self.reason: TlsReason = reason
+
+
 class StaleConnection(UpstreamError):
     """An idle connection was closed by the upstream without a byte of an answer: most likely the request was never read.
 

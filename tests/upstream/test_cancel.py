@@ -181,6 +181,6 @@ async def settled(server: RawServer) -> None:
 
 
 def trusted() -> Any:
-    from sluice.upstream.dial import tls_context
+    from sluice.upstream.tls import tls_context
 
     return authority().trust(tls_context())

@@ -40,7 +40,7 @@ async def test_a_resolver_that_hangs_costs_the_connect_time(caller: Caller, monk
         await asyncio.Event().wait()
 
     transport = caller.transport("http://slow.invalid:80")
-    monkeypatch.setattr(transport.dialer, "_look_up", hang)
+    monkeypatch.setattr(transport.dialer._addresses, "_look_up", hang)
     assert (await refused(caller, "http://slow.invalid:80", connect=BRIEF)).kind == "connect_timeout"
 
 

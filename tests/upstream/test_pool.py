@@ -268,14 +268,15 @@ async def test_addresses_are_asked_for_once_and_again_after_their_time(caller: C
     clock, lookups = Clock(), 0
     async with raw_server(second_call_breaks) as server:
         transport = caller.transport(server.url, clock=clock)
-        look_up = transport.dialer._look_up
+        names = transport.dialer._addresses
+        look_up = names._look_up
 
         async def counted() -> object:
             nonlocal lookups
             lookups += 1
             return await look_up()
 
-        monkeypatch.setattr(transport.dialer, "_look_up", counted)
+        monkeypatch.setattr(names, "_look_up", counted)
         await asyncio.gather(*(caller.whole(server.url) for _ in range(5)))
         assert (lookups, transport.dialed) == (1, 5)
         await transport.close()
@@ -287,8 +288,8 @@ async def test_addresses_are_asked_for_once_and_again_after_their_time(caller: C
 async def test_a_second_address_is_tried_where_the_first_does_not_answer(caller: Caller) -> None:
     async with raw_server(answer) as server:
         transport = caller.transport(f"http://two.invalid:{server.port}")
-        dialer = transport.dialer
-        dialer._addresses = [(2, 1, 6, "", ("127.0.0.2", 1)), (2, 1, 6, "", ("127.0.0.1", server.port))]
-        dialer._expires = float("inf")
+        names = transport.dialer._addresses
+        names._known = [(2, 1, 6, "", ("127.0.0.2", 1)), (2, 1, 6, "", ("127.0.0.1", server.port))]
+        names._expires = float("inf")
         assert await caller.whole(f"http://two.invalid:{server.port}") == (200, b"ok")
         await transport.close()

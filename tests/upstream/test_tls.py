@@ -4,7 +4,7 @@ import ssl
 import pytest
 
 from sluice.errors import UpstreamError
-from sluice.upstream.dial import tls_context
+from sluice.upstream.tls import tls_context
 from tests.fakes.rawserver import Peer, RawServer, Request, authority, chunked, raw_server
 from tests.upstream.calls import Caller, request
 

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from sluice.errors import UpstreamError
-from sluice.upstream.tunnel import MAX_HEAD, proxy_of
+from sluice.upstream.proxies import proxy_of
+from sluice.upstream.tunnel import MAX_HEAD
 from tests.fakes.rawserver import Peer, Request, authority, chunked, raw_server
 from tests.upstream.calls import Caller
 from tests.upstream.test_tls import trusted
@@ -116,10 +117,11 @@ async def silence(peer: Peer) -> None:
 
 
 NOT_PROXIES = [
-    "https://u:canary@p:1",
+    "socks4://u:canary@p:1",
     "canary:3128",
     "http://u:canary@",
-    "socks5://canary:1",
+    "socks5://u:canary@",
+    "socks5h://u:canary@p:x",
     "http://a canary:1",
     "http://u:canary@p:x",
 ]

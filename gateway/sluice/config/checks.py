@@ -31,6 +31,7 @@ from sluice.config.types import (
     Target,
     Timeouts,
     Upstream,
+    UpstreamTls,
     targets_of,
 )
 from sluice.config.units import Bytes, Seconds, Secret
@@ -94,6 +95,8 @@ class Checks:
             case Upstream():
                 self._upstream(path, section)
                 self._fitted(path, section)
+            case UpstreamTls():
+                self._tls(path, section)
             case BrowserTokens():
                 self._tokens(path, section)
             case Limits(store=store):
@@ -182,8 +185,24 @@ class Checks:
             self._try((*path, "proxy"), _proxy, upstream.proxy.reveal())
         for name in ("max_before_content", "max_answer"):
             self._some_bytes((*path, name), getattr(upstream, name))
+        self._above_zero((*path, "max_connection_age"), upstream.max_connection_age)
+        address = upstream.options.get("base_url")
+        if upstream.tls not in (UpstreamTls(), INVALID) and isinstance(address, str) and address.startswith("http://"):
+            self._report.problem((*path, "tls"), "the address is an http:// one: nothing is spoken in TLS there")
         for name in upstream.forward:
             self._try((*path, "forward", name), check_forward, name)
+
+    def _tls(self, path: Path, tls: UpstreamTls) -> None:
+        if INVALID in (tls.ca, tls.system_store, tls.cert, tls.key, tls.key_password, tls.server_name, tls.min_version):
+            return
+        if tls.cert is None and (tls.key is not None or tls.key_password is not None):
+            self._report.problem(path, "key and key_password belong to a cert, which is missing")
+        elif tls.ca is None and not tls.uses_system_store:
+            self._report.problem((*path, "system_store"), "without it and without a ca no upstream is believed")
+        elif tls != UpstreamTls():
+            self._try(path, lambda _: _tls_files(tls), "")
+        if tls.server_name is not None:
+            self._try((*path, "server_name"), _host_name, tls.server_name)
 
     def _alias(self, path: Path, alias: Alias) -> None:
         self._above_zero((*path, "heartbeat"), alias.heartbeat)
@@ -368,9 +387,22 @@ def _network(text: str) -> None:
 
 
 def _proxy(text: str) -> None:
-    from sluice.upstream.tunnel import proxy_of
+    from sluice.upstream.proxies import check_proxy
 
-    proxy_of(text)
+    check_proxy(text)
+
+
+def _tls_files(tls: UpstreamTls) -> None:
+    from sluice.upstream.tls import context_of
+
+    context_of(tls)
+
+
+def _host_name(text: str) -> None:
+    from sluice.upstream.request import origin_of
+
+    if origin_of(f"https://{text}").name != f"{text.lower()}:443":
+        raise ValueError("expected a host's name, such as llm.example.com")
 
 
 def _origin(text: str) -> None:

@@ -164,6 +164,25 @@ class Credential(_Section, frozen=True):
     options: dict[str, Any] = {}  # the kind's own options
 
 
+class UpstreamTls(_Section, frozen=True):
+    """TLS to an https upstream. Files that are replaced are used by new connections, without a restart.
+
+    `system_store` null: the system's authorities are believed where no `ca` is given. `cert` may hold the key, too.
+    """
+
+    ca: str | None = None  # a file of certificates (PEM or DER) whose upstreams are believed
+    system_store: bool | None = None  # also believe the system's authorities; null: only where no ca is given
+    cert: str | None = None  # a file with the certificate that we show (PEM, with its chain)
+    key: str | None = None  # a file with the key of cert (PEM); null: it is in cert, too
+    key_password: Secret | None = None  # of an encrypted key
+    server_name: str | None = None  # the name that is asked for (SNI) and checked, in place of the address's host
+    min_version: Literal["1.2", "1.3"] = "1.2"  # the oldest version of TLS that is spoken
+
+    @property
+    def uses_system_store(self) -> bool:
+        return self.ca is None if self.system_store is None else self.system_store
+
+
 class Upstream(_Fitted, frozen=True, kw_only=True):
     """One provider account or server. Every other key beside these is an option of the backend (base_url, api_key …).
 
@@ -176,9 +195,11 @@ class Upstream(_Fitted, frozen=True, kw_only=True):
     breaker: Breaker = Breaker()  # when its targets get no calls
     probe: Probe | None = None  # a cheap request every so often; null: none
     max_connections: Count = 1024  # open and opening ones; further calls wait for one
+    max_connection_age: Seconds | None = Seconds(600)  # older ones get no further call, so new addresses are seen; null: any
     max_before_content: Bytes = Bytes(1 << 20)  # of a stream, before its first content
     max_answer: Bytes = Bytes(64 << 20)  # of an answer whose caller wants it in one piece
-    proxy: Secret | None = None  # http://[user:password@]host:port to tunnel through (CONNECT)
+    proxy: Secret | None = None  # to tunnel through: http, https, socks5 or socks5h://[user:password@]host:port; "env"; null
+    tls: UpstreamTls = UpstreamTls()  # whom of https upstreams we believe, and the certificate that we show
     limits: CallLimits = CallLimits()  # of all calls to it: a target whose limits are used up is skipped
     forward: dict[str, Literal["any"] | tuple[str, ...]] = {}  # the callers' headers that it gets, with the values that may be
     credentials: Credential | tuple[Credential, ...] = ()  # in place of the backend's api_key: one account, or several

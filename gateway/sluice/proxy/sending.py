@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from sluice.errors import BadRequest, StaleConnection, UpstreamError
+from sluice.errors import BadRequest, StaleConnection, TlsFailed, UpstreamError
 from sluice.model.chat import ChatRequest
 from sluice.model.events import Finished
 from sluice.pricing.prices import cost, price_at
@@ -138,6 +138,8 @@ class Sender:
             health.abandoned(attempt.probe)
         else:
             attempt.outcome = OUTCOMES[error.kind]
+            if isinstance(error, TlsFailed):
+                attempt.target.series.tls[error.reason].inc()
             conceal(error, secrets_of(attempt.target.backend, attempt.target.transport))
             health.failed(error, attempt.probe)
 

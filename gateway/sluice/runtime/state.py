@@ -100,7 +100,7 @@ class ProcessState:
         self.rooms = WaitingRooms(self.clock)
         accounts = Accounts(metrics, self.notices, self.clock)
         self.show(self.following)
-        self.transports = Transports(accounts, IdleConnections(self.places.idle))
+        self.transports = Transports(accounts, IdleConnections(self.places.idle), self.notices)
         self.standings: Shared[Standing] = Shared()
         self.key_sets: Shared[RemoteKeys] = Shared(lambda keys: keys.close())
         self.probes: Shared[asyncio.Task[None]] = Shared(_stop)

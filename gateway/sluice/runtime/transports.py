@@ -1,5 +1,6 @@
 """Connections to upstreams, the same for all snapshots that reach an upstream in the same way."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
@@ -7,17 +8,21 @@ from typing import Any
 from sluice.backends.credentials import ConfiguredCredential
 from sluice.backends.protocol import Backend
 from sluice.backends.transport import Headers, Transport
-from sluice.config.types import Upstream
+from sluice.config.types import Upstream, UpstreamTls
 from sluice.runtime.credentials import Accounts
 from sluice.runtime.shared import Shared
+from sluice.telemetry.notices import Notices
 from sluice.upstream import HttpTransport, IdleConnections
+from sluice.upstream.proxies import proxy_for
 from sluice.upstream.request import origin_of
+from sluice.upstream.tls import WatchedTls
 
 
 class Transports:
     """Takes transports for snapshots. `idle` bounds the idle connections of all of them together."""
 
-    def __init__(self, accounts: Accounts, idle: IdleConnections) -> None:
+    def __init__(self, accounts: Accounts, idle: IdleConnections, notices: Notices) -> None:
+        self._notices = notices
         self._accounts = accounts
         self._idle = idle
         self._shared: Shared[Transport] = Shared(lambda transport: transport.close())
@@ -49,10 +54,12 @@ class Transports:
                 stack.push_async_callback(own.close)
             return taken
         base_url: str = getattr(backend, "base_url", "")
-        proxy = upstream.proxy.reveal() if upstream.proxy is not None else None
+        origin = origin_of(base_url)
+        proxy = proxy_for(upstream.proxy.reveal(), origin, os.environ) if upstream.proxy is not None else None
+        tls, max_age = upstream.tls, upstream.max_connection_age
         # What signs requests and reads refusals knows its backend: with another one it is another transport.
         proof: Any = (tuple(credentials), backend) if credentials else backend.credentials()
-        terms = (origin_of(base_url), upstream.max_connections, proxy, proof)
+        terms = (origin, upstream.max_connections, proxy, tls, max_age, proof)
 
         def build(headers: Headers, signed: Iterable[str]) -> Transport:
             return HttpTransport(
@@ -61,10 +68,21 @@ class Transports:
                 signed=signed,
                 max_connections=upstream.max_connections,
                 proxy=proxy,
+                tls=self._tls(name, tls) if tls != UpstreamTls() and origin.scheme == "https" else None,
+                max_age=max_age,
                 idle=self._idle,
             )
 
         return self._shared.take(stack, name, terms, lambda: self._accounts.transport(name, backend, credentials, build))
+
+    def _tls(self, upstream: str, options: UpstreamTls) -> WatchedTls:
+        def failed(reason: str) -> None:
+            self._notices.begin(("tls_files", upstream), "warning", "tls_files_unusable", upstream=upstream, reason=reason)
+
+        def replaced() -> None:
+            self._notices.end(("tls_files", upstream), "tls_files_replaced")
+
+        return WatchedTls(options, failed, replaced)
 
     def connections(self, upstream: str, state: str) -> int:
         """How many connections to this upstream are "open" or "idle", or how many calls are "waiting" for one."""
@@ -75,5 +93,6 @@ class Transports:
         for name, transport in before.items():
             if transports.get(name) is not transport:
                 self._accounts.mute(transport)
+                self._notices.forget(("tls_files", name))
         for name, transport in transports.items():
             self._accounts.follow(name, transport)

@@ -9,13 +9,14 @@ import platform
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from copy import copy
 from itertools import islice
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from sluice.errors import TlsReason
 from sluice.telemetry.board import Slot
 from sluice.telemetry.series import Computed, Family, Kind, Series, slices
 
@@ -102,6 +103,7 @@ TABLE: Mapping[str, Spec] = {
     "usage_folded": Spec("counter", (), "Calls counted under other, because too much waits for the usage store"),
     "usage_put_aside": Spec("counter", (), "Rows of usage that no store can keep; each is logged and left out"),
     "upstream_attempts": Spec("counter", ("upstream", "model", "outcome"), "Upstream attempts, by how they ended"),
+    "upstream_tls_errors": Spec("counter", ("upstream", "reason"), "Connections that failed of TLS, by why"),
     "dropped_fields": Spec("counter", ("upstream", "model", "field"), "Fields of requests left out by a target's rules"),
     "skipped_events": Spec("counter", ("upstream", "model"), "Malformed events skipped inside good streams"),
     "skipped_fields": Spec(
@@ -307,6 +309,7 @@ class TargetSeries:
         "reported",
         "skipped",
         "skipped_fields",
+        "tls",
         "unpriced",
         "usage_refused",
     )
@@ -316,6 +319,7 @@ class TargetSeries:
         self.first_token = metrics.child("upstream_time_to_first_token_seconds", *pair)
         self.per_token = metrics.child("time_per_output_token_seconds", *pair)
         self.attempts = metrics.children("upstream_attempts", pair, OUTCOMES)
+        self.tls = metrics.children("upstream_tls_errors", (upstream,), get_args(TlsReason))
         self.reported = Lazy[str, Any](lambda kind: metrics.child("tokens", *pair, kind, "provider"))
         self.estimated = Lazy[str, Any](lambda kind: metrics.child("tokens", *pair, kind, "estimate"))
         self.skipped = metrics.child("skipped_events", *pair)

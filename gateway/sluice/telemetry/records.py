@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import UNSET, UnsetType
 
 from sluice.aio.deferred import NOW, Schedule, at_once
-from sluice.errors import GatewayError, NoRoom, RateLimited, Unauthorized, UpstreamError
+from sluice.errors import GatewayError, NoRoom, RateLimited, TlsFailed, Unauthorized, UpstreamError
 from sluice.identity.principal import Principal
 from sluice.proxy.attempt import NOTHING, Attempt
 from sluice.proxy.call import Call
@@ -34,6 +34,7 @@ class CallLine(Line, kw_only=True):
     estimated: bool | UnsetType = UNSET
     cost_usd: float | UnsetType | None = UNSET
     detail: str | UnsetType | None = UNSET
+    tls_error: str | UnsetType = UNSET
     upstream_status: int | UnsetType | None = UNSET
 
     def tell(self, call: Call) -> None:
@@ -55,6 +56,8 @@ class CallLine(Line, kw_only=True):
             failed = error if isinstance(error, UpstreamError) else None
             self.detail = (failed.detail or None) if failed is not None else None
             self.upstream_status = (failed.status or None) if failed is not None else None
+            if isinstance(error, TlsFailed):
+                self.tls_error = error.reason
 
     def _tell_use(self, call: Call, answered: Attempt) -> None:
         """What the call used, and what that cost."""

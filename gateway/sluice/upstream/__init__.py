@@ -6,8 +6,12 @@
     exchange    one request and its response: what the pipeline holds
     deadlines   one timer for many waits
     pool        idle connections, and how many there may be
-    dial        names, addresses, TCP, TLS
-    tunnel      through an HTTP proxy
+    dial        a new connection: name, TCP, proxy, TLS
+    names       the addresses of a name
+    tls         whom we believe, who we are; what failures of TLS mean
+    proxies     which proxy there is
+    socks       SOCKS 5. Pure
+    tunnel      through a proxy
     client      the transport that puts them together
 
     credential_pool   which of several credentials a request takes. Pure

@@ -4,6 +4,8 @@ The contract is `sluice.backends.transport.Transport`.
 """
 
 import asyncio
+import math
+import random
 import ssl
 import time
 from collections.abc import Callable, Iterable
@@ -15,15 +17,19 @@ from sluice.backends.transport import Reader
 from sluice.errors import StaleConnection, UpstreamError
 from sluice.upstream.connection import Connection
 from sluice.upstream.deadlines import Deadlines
-from sluice.upstream.dial import Dialer, tls_context
+from sluice.upstream.dial import Dialer
 from sluice.upstream.exchange import Exchange
 from sluice.upstream.http1 import MAX_HEAD, MAX_HEADERS, ResponseParser
 from sluice.upstream.pool import IdleConnections, Pool
+from sluice.upstream.proxies import proxy_of
 from sluice.upstream.request import Heads, origin_of
-from sluice.upstream.tunnel import proxy_of
+from sluice.upstream.tls import WatchedTls, tls_context
 from sluice.version import VERSION
 
 KEEPALIVE = 60.0
+MAX_AGE = 600.0
+"""Seconds: by then a connection's upstream may have other addresses."""
+AGE_SPREAD = 0.2
 READ = 64 << 10
 """Bytes of one read at most."""
 
@@ -34,7 +40,8 @@ class HttpTransport:
     `credentials` go with every request, and to this origin only. `signed`: header fields that come with each request's own
     `lines` instead (`sluice.upstream.authorized`), whatever else a request calls by these names. `max_connections` bounds
     open and opening ones; further calls wait their turn within their `connect` time. `tls` None: `tls_context()`, where the
-    URL is https. `proxy`: the URL of an HTTP proxy to tunnel through. `keepalive`, seconds: an idle connection's life.
+    URL is https. `proxy`: the URL of a proxy to tunnel through. `keepalive`, seconds: an idle connection's life. `max_age`,
+    seconds: of a connection that may get another call; each has up to a fifth less, by `chance`, so that not all go at once.
     Raises ValueError for a URL or credentials that cannot be used.
     """
 
@@ -45,12 +52,14 @@ class HttpTransport:
         credentials: Headers = (),
         signed: Iterable[str] = (),
         max_connections: int = 1024,
-        tls: ssl.SSLContext | None = None,
+        tls: ssl.SSLContext | WatchedTls | None = None,
         proxy: str | None = None,
         keepalive: float = KEEPALIVE,
+        max_age: float | None = MAX_AGE,
         max_head: int = MAX_HEAD,
         max_headers: int = MAX_HEADERS,
         clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
         idle: IdleConnections | None = None,
     ) -> None:
         origin = origin_of(base_url)
@@ -61,6 +70,9 @@ class HttpTransport:
         self._secrets = tuple(value for _, value in credentials)
         self._max_head = max_head
         self._max_headers = max_headers
+        self._max_age = max_age if max_age is not None else math.inf
+        self._clock = clock
+        self._chance = chance
         self.pool = Pool(max_connections, keepalive, clock, idle)
         through = proxy_of(proxy) if proxy is not None else None
         self.dialer = Dialer(origin, tls if origin.scheme == "https" else None, clock, proxy=through)
@@ -107,7 +119,8 @@ class HttpTransport:
     def new_connection(self) -> Connection:
         self.dialed += 1
         parser = ResponseParser(self._name, max_head=self._max_head, max_headers=self._max_headers)
-        return Connection(parser, self._name, self.pool.lost, self._buffer, self.outbox)
+        until = self._clock() + self._max_age * (1 - AGE_SPREAD * self._chance())
+        return Connection(parser, self._name, self.pool.lost, self._buffer, self.outbox, until)
 
     def give_back(self, connection: Connection, *, ended: bool) -> None:
         """A connection that nobody uses any more, with its place."""

@@ -8,12 +8,15 @@ answer) make the connection unusable, and it is closed.
 """
 
 import asyncio
+import math
+import ssl
 from collections.abc import Callable
 from typing import Protocol, cast
 
 from sluice.aio.outbox import Outbox
 from sluice.errors import UpstreamError, UpstreamTruncated
 from sluice.upstream.http1 import ResponseParser
+from sluice.upstream.tls import tls_failed
 
 
 class Receiver(Protocol):
@@ -28,7 +31,7 @@ class Receiver(Protocol):
 
 class Connection(asyncio.BufferedProtocol):
     """`used`: it has carried a request before this one. `answered`: a byte of this one's answer has come.
-    `idle_since`: when it last came to rest, on the pool's clock.
+    `idle_since`: when it last came to rest, on the pool's clock. `until`: it gets no further request from then on.
 
     `buffer` is what sockets are read into, shared by any connections: its size bounds what one read can bring, and so
     what is under way to a client that has just stopped reading (the event loops' own reads are of 256 KiB).
@@ -36,7 +39,7 @@ class Connection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_buffer", "_lost", "_outbox", "_parser", "_paused", "_peer", "_receiver", "_transport", "answered", "closed",
-        "idle_since", "used",
+        "idle_since", "until", "used",
     )  # fmt: skip
 
     def __init__(
@@ -46,6 +49,7 @@ class Connection(asyncio.BufferedProtocol):
         lost: "Callable[[Connection], None]",
         buffer: memoryview,
         outbox: Outbox,
+        until: float = math.inf,
     ) -> None:
         self._buffer = buffer
         self._outbox = outbox
@@ -59,6 +63,7 @@ class Connection(asyncio.BufferedProtocol):
         self.used = False
         self.closed = False
         self.idle_since = 0.0
+        self.until = until
 
     # --- for the exchange
 
@@ -160,6 +165,8 @@ class Connection(asyncio.BufferedProtocol):
             self._finish(parser.error)
         elif parser.status:
             self._finish(UpstreamTruncated("The upstream broke the connection in the middle of its answer"))
+        elif isinstance(reason, ssl.SSLError):
+            self._finish(tls_failed(self._peer, reason))
         else:
             self._finish(UpstreamError("reset", f"{self._peer} broke the connection before its answer's head"))
 

@@ -1,8 +1,7 @@
-"""A new connection to one origin: name, TCP, TLS. Each step's failure becomes the UpstreamError that names it.
+"""A new connection to one origin: name, TCP, proxy, TLS. Each step's failure becomes the UpstreamError that names it.
 
-Names are looked up by the system's resolver, once for all who wait, and kept for `ttl` seconds; a failed connect forgets
-them. Addresses are raced as RFC 8305 says (aiohappyeyeballs, the package under aiohttp), beginning with another one each
-time, so that load is spread over the upstream's addresses.
+Addresses are raced as RFC 8305 says (aiohappyeyeballs, the package under aiohttp), in the order of `sluice.upstream.names`:
+beginning with another one each time, so that load is spread over the upstream's addresses, those that failed last.
 
 The caller bounds the time: every await here may be cancelled, and leaves no socket behind.
 """
@@ -11,166 +10,170 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Any, Literal
 
 import aiohappyeyeballs
 
 from sluice.errors import UpstreamError
 from sluice.upstream.connection import Connection
+from sluice.upstream.names import DNS_TTL, Address, Addresses
+from sluice.upstream.proxies import Proxy
 from sluice.upstream.request import Origin
-from sluice.upstream.tunnel import Proxy, open_tunnel
+from sluice.upstream.socks import SocksRefused, conversation
+from sluice.upstream.tls import TlsContext, WatchedTls, tls_context, tls_failed
+from sluice.upstream.tunnel import TlsTunnel, open_socks, open_tunnel
 
-DNS_TTL = 60.0
 RACE_DELAY = 0.25
 RECEIVE_BUFFER = 128 << 10
 """Kernel's buffer for one connection: what an upstream can send ahead of a slow reader."""
 
-_Address = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[Any, ...]]
-
-
-class TlsContext(ssl.SSLContext):
-    """A client's context that resumes the last session of its one origin: a round trip and a signature less.
-
-    asyncio has no parameter for sessions, but asks the context for its SSLObject: there the session is slipped in.
-    """
-
-    session: ssl.SSLSession | None = None
-
-    def wrap_bio(
-        self,
-        incoming: ssl.MemoryBIO,
-        outgoing: ssl.MemoryBIO,
-        server_side: bool = False,
-        server_hostname: str | bytes | None = None,
-        session: ssl.SSLSession | None = None,
-    ) -> ssl.SSLObject:
-        return super().wrap_bio(incoming, outgoing, server_side, server_hostname, session or self.session)
-
-
-def tls_context(*, cafile: str | None = None) -> TlsContext:
-    """Verified TLS 1.2 or later, by the system's authorities or by those of `cafile`; ALPN http/1.1 only."""
-    context = TlsContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificate and host name
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    if cafile is None:
-        context.load_default_certs()
-    else:
-        context.load_verify_locations(cafile)
-    return context
-
 
 class Dialer:
-    """Opens connections to `origin`, through a tunnel where there is a `proxy`: then that one's name is looked up alone."""
+    """Opens connections to `origin`, through a tunnel where there is a `proxy`: then that one's name is looked up alone; for
+    socks5 the origin's is, too."""
 
     def __init__(
         self,
         origin: Origin,
-        tls: ssl.SSLContext | None,
+        tls: ssl.SSLContext | WatchedTls | None,
         clock: Callable[[], float],
         ttl: float = DNS_TTL,
         proxy: Proxy | None = None,
     ) -> None:
         self._origin = origin
         self._proxy = proxy
-        self._peer = proxy.origin if proxy is not None else origin
+        self._peer = peer = proxy.origin if proxy is not None else origin
         self._tls = tls
-        self._clock = clock
-        self._ttl = ttl
-        self._addresses: list[_Address] = []
-        self._expires = 0.0
-        self._lookup: asyncio.Task[list[_Address]] | None = None
+        self._server_name = (tls.server_name if isinstance(tls, WatchedTls) else None) or origin.host
+        self._addresses = Addresses(peer.host, peer.port, peer.name, clock, ttl)
+        self._behind = Addresses(origin.host, origin.port, origin.name, clock, ttl)
+        self._to_proxy = tls_context() if proxy is not None and proxy.scheme == "https" else None
 
     async def dial(self, connection: Connection) -> None:
         """Connect it. Raises UpstreamError: dns_error, connect_error, tls_error."""
-        sock = await self._connect(await self._resolve())
-        if self._proxy is not None:
-            await self._tunnel(sock, self._proxy)
-        await self._start(connection, sock)
+        tls = await self._tls.context() if isinstance(self._tls, WatchedTls) else self._tls
+        sock = await self._connect(await self._addresses.ordered())
+        proxy = self._proxy
+        if proxy is not None and self._to_proxy is not None:
+            await self._start_within(connection, sock, proxy, self._to_proxy, tls)
+            return
+        if proxy is not None:
+            await self._tunnel(sock, proxy)
+        await self._start(connection, sock, tls)
 
     def remember(self, connection: Connection) -> None:
         """Keep the session that this connection's upstream has handed out (with TLS 1.3 that is after the handshake)."""
         tls = connection.tls()
-        if isinstance(self._tls, TlsContext) and isinstance(tls, ssl.SSLObject):
-            self._tls.session = tls.session
+        if isinstance(tls, ssl.SSLObject) and isinstance(tls.context, TlsContext):
+            tls.context.session = tls.session
 
-    # --- names
+    # --- TCP, proxies
 
-    async def _resolve(self) -> list[_Address]:
-        addresses = self._addresses
-        if not addresses or self._clock() >= self._expires:
-            if self._lookup is None:
-                self._lookup = asyncio.get_running_loop().create_task(self._look_up())
-                self._lookup.add_done_callback(self._looked_up)
-            addresses = await asyncio.shield(self._lookup)
-        if self._addresses:  # another dial may have failed by now, and forgotten them
-            self._addresses = addresses[1:] + addresses[:1]
-        return addresses
+    async def _connect(self, addresses: list[Address]) -> socket.socket:
+        tried: dict[socket.socket, Address] = {}
 
-    async def _look_up(self) -> list[_Address]:
-        peer = self._peer
+        def opened(address: Address) -> socket.socket:
+            sock = _socket(address)
+            tried[sock] = address
+            return sock
+
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(peer.host, peer.port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            raise UpstreamError("dns_error", f"The name of {peer.name} could not be resolved") from error
-        if not found:
-            raise UpstreamError("dns_error", f"The name of {peer.name} has no address")
-        return list(found)
-
-    def _looked_up(self, lookup: "asyncio.Task[list[_Address]]") -> None:
-        self._lookup = None
-        if not lookup.cancelled() and lookup.exception() is None:
-            self._addresses = lookup.result()
-            self._expires = self._clock() + self._ttl
-
-    # --- TCP, TLS
-
-    async def _connect(self, addresses: list[_Address]) -> socket.socket:
-        try:
-            return await aiohappyeyeballs.start_connection(
+            sock = await aiohappyeyeballs.start_connection(
                 addresses,
                 happy_eyeballs_delay=RACE_DELAY,
-                interleave=1,
+                interleave=0,
                 loop=asyncio.get_running_loop(),
-                socket_factory=_socket,
+                socket_factory=opened,
             )
         except (OSError, RuntimeError) as error:  # uvloop raises the latter too
-            self._addresses = []
+            self._addresses.failed(tried.values())
+            self._addresses.forget()
             reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
             raise UpstreamError("connect_error", f"{self._peer.name} could not be connected to: {reason}") from error
+        if len(tried) > 1:
+            self._addresses.failed(address for other, address in tried.items() if other is not sock)
+        return sock
 
     async def _tunnel(self, sock: socket.socket, proxy: Proxy) -> None:
         opened = False
         try:
-            await open_tunnel(sock, self._origin, proxy)
+            if proxy.scheme == "http":
+                await open_tunnel(sock, self._origin, proxy)
+            else:
+                await self._socks(sock, proxy)
             opened = True
         finally:
             if not opened:
                 sock.close()
 
-    async def _start(self, connection: Connection, sock: socket.socket) -> None:
+    async def _socks(self, sock: socket.socket, proxy: Proxy) -> None:
+        host, address = self._origin.host, None
+        if proxy.scheme == "socks5":
+            address = (await self._behind.ordered())[0]
+            host = str(address[4][0])
+        try:
+            await open_socks(sock, proxy, conversation(host, self._origin.port, proxy.user, proxy.password))
+        except UpstreamError as error:
+            if address is not None and isinstance(error.__cause__, SocksRefused) and error.__cause__.target:
+                self._behind.failed([address])
+            raise
+
+    # --- TLS
+
+    async def _start(self, connection: Connection, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
         loop = asyncio.get_running_loop()
-        host = self._origin.host if self._tls is not None else None
+        host = self._server_name if tls is not None else None
         started = False
         try:
-            await loop.create_connection(lambda: connection, sock=sock, ssl=self._tls, server_hostname=host)
+            await loop.create_connection(lambda: connection, sock=sock, ssl=tls, server_hostname=host)
             started = True
         except (OSError, ssl.SSLError) as error:  # SSLCertVerificationError is a ValueError too
-            kind: Literal["tls_error", "connect_error"] = "tls_error" if self._tls is not None else "connect_error"
-            raise UpstreamError(kind, f"{self._origin.name}: {_reason(error)}") from error
+            raise self._not_started(error, tls) from error
         finally:
             if not started:
                 connection.close()
 
+    async def _start_within(
+        self, connection: Connection, sock: socket.socket, proxy: Proxy, outer: ssl.SSLContext, tls: ssl.SSLContext | None
+    ) -> None:
+        """Through a proxy that is spoken to in TLS itself: to an https upstream that is TLS within TLS."""
+        loop = asyncio.get_running_loop()
+        tunnel = TlsTunnel(self._origin, proxy)
+        started = False
+        try:
+            try:
+                await loop.create_connection(lambda: tunnel, sock=sock, ssl=outer, server_hostname=proxy.origin.host)
+            except (OSError, ssl.SSLError) as error:
+                raise tls_failed(proxy.origin.name, error) from error
+            await tunnel.opened
+            assert tunnel.transport is not None
+            try:
+                await self._hand_over(connection, tunnel.transport, tls)
+            except (OSError, ssl.SSLError) as error:
+                raise self._not_started(error, tls) from error
+            started = True
+        finally:
+            if not started:
+                tunnel.close()
+                connection.close()
 
-def _reason(error: OSError) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted ({error.verify_message})"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS failed ({error.reason or 'no reason given'})"
-    return "the connection was closed during the TLS handshake"
+    async def _hand_over(self, connection: Connection, transport: asyncio.Transport, tls: ssl.SSLContext | None) -> None:
+        carried: asyncio.BaseTransport | None = transport
+        if tls is None:
+            transport.set_protocol(connection)
+        else:
+            loop = asyncio.get_running_loop()
+            carried = await loop.start_tls(transport, connection, tls, server_hostname=self._server_name)
+        if carried is None:  # it was closed meanwhile
+            raise ConnectionResetError
+        connection.connection_made(carried)
+
+    def _not_started(self, error: OSError, tls: ssl.SSLContext | None) -> UpstreamError:
+        if tls is None:
+            return UpstreamError("connect_error", f"{self._origin.name}: the connection was closed at once")
+        return tls_failed(self._origin.name, error)
 
 
-def _socket(address: _Address) -> socket.socket:
+def _socket(address: Address) -> socket.socket:
     sock = socket.socket(address[0], address[1], address[2])
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -58,7 +58,8 @@ class Pool:
         while self._idle:
             connection, _ = self._idle.popitem()
             self._together.count -= 1
-            if not connection.closed and self._clock() - connection.idle_since < self._keepalive:
+            now = self._clock()
+            if not connection.closed and now - connection.idle_since < self._keepalive and now < connection.until:
                 return connection
             connection.close()
             self.release()
@@ -83,13 +84,18 @@ class Pool:
 
     def put(self, connection: Connection) -> None:
         """Give a place back, with a connection at rest."""
+        now = self._clock()
+        if now >= connection.until:
+            connection.close()
+            self.release()
+            return
         if self._hand_on(connection):
             return
         if self._closed or self._together.count >= self._together.limit:
             connection.close()
             self.release()
             return
-        connection.idle_since = self._clock()
+        connection.idle_since = now
         self._idle[connection] = None
         self._together.count += 1
         if self._sweep is None:

@@ -1,0 +1,90 @@
+"""The addresses of one name: looked up once for all who wait, kept for a while, and used in turns.
+
+The system's resolver does not tell how long its answer holds, so it is asked again after `ttl` seconds, and at once when no
+address could be connected to. An address that failed, or was slower than the one that won the race, goes to the end of the
+order for `penalty` seconds: new connections then begin with those that work.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from sluice.errors import UpstreamError
+
+DNS_TTL = 60.0
+PENALTY = 60.0
+"""Seconds for which a failed address is tried last."""
+
+Address = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[Any, ...]]
+
+
+class Addresses:
+    """Of one host and port; `name` is what errors call it. `clock` and `ttl` in seconds."""
+
+    def __init__(
+        self, host: str, port: int, name: str, clock: Callable[[], float], ttl: float = DNS_TTL, penalty: float = PENALTY
+    ) -> None:
+        self._host, self._port, self._name = host, port, name
+        self._clock = clock
+        self._ttl = ttl
+        self._penalty = penalty
+        self._known: list[Address] = []
+        self._expires = 0.0
+        self._late: dict[Address, float] = {}
+        self._lookup: asyncio.Task[list[Address]] | None = None
+
+    async def ordered(self) -> list[Address]:
+        """All addresses, another one first each time, those that failed last. Raises UpstreamError("dns_error")."""
+        addresses = self._known
+        if not addresses or self._clock() >= self._expires:
+            if self._lookup is None:
+                self._lookup = asyncio.get_running_loop().create_task(self._look_up())
+                self._lookup.add_done_callback(self._looked_up)
+            addresses = await asyncio.shield(self._lookup)
+        if self._known:  # another dial may have failed by now, and forgotten them
+            self._known = addresses[1:] + addresses[:1]
+        return alternated(addresses) if not self._late else self._penalized(addresses)
+
+    def failed(self, addresses: Iterable[Address]) -> None:
+        """These did not win: they are tried last for a while."""
+        until = self._clock() + self._penalty
+        for address in addresses:
+            self._late[address] = until
+
+    def forget(self) -> None:
+        """None could be connected to: the name is looked up anew."""
+        self._known = []
+
+    def _penalized(self, addresses: list[Address]) -> list[Address]:
+        now = self._clock()
+        self._late = {address: until for address, until in self._late.items() if until > now and address in addresses}
+        late = self._late
+        good = [address for address in addresses if address not in late]
+        return alternated(good) + sorted((address for address in addresses if address in late), key=late.__getitem__)
+
+    async def _look_up(self) -> list[Address]:
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise UpstreamError("dns_error", f"The name of {self._name} could not be resolved") from error
+        if not found:
+            raise UpstreamError("dns_error", f"The name of {self._name} has no address")
+        return list(found)
+
+    def _looked_up(self, lookup: "asyncio.Task[list[Address]]") -> None:
+        self._lookup = None
+        if not lookup.cancelled() and lookup.exception() is None:
+            self._known = lookup.result()
+            self._expires = self._clock() + self._ttl
+
+
+def alternated(addresses: list[Address]) -> list[Address]:
+    """One family after the other, beginning with the first one's (RFC 8305, 4)."""
+    families: dict[int, list[Address]] = {}
+    for address in addresses:
+        families.setdefault(address[0], []).append(address)
+    if len(families) < 2:
+        return addresses
+    longest = max(map(len, families.values()))
+    return [family[at] for at in range(longest) for family in families.values() if at < len(family)]

@@ -1,0 +1,190 @@
+"""TLS to an upstream: whom we believe, who we are, and what a failure means.
+
+Files (an authority, a client's certificate and its key) may be replaced while the gateway runs: they are looked at before each
+new connection, in a thread, since a file system may hang, and connections that are open stay as they are. Kubernetes replaces
+a secret by pointing a symbolic link at another directory, so what a path leads to is compared, not the path's own entry. Files
+that cannot be used (half replaced: a certificate without its key) leave the last good ones in use until they can.
+"""
+
+import asyncio
+import os
+import ssl
+from collections.abc import Callable
+
+from sluice.config.types import UpstreamTls
+from sluice.errors import TlsFailed, TlsReason
+
+MAX_FILE = 1 << 20
+"""Bytes of a file of certificates."""
+_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+_Seen = tuple[tuple[int, int, int, int], ...]
+"""Of each file: device, inode, nanoseconds of its last change, size."""
+
+
+class TlsContext(ssl.SSLContext):
+    """A client's context that resumes the last session of its one origin: a round trip and a signature less.
+
+    asyncio has no parameter for sessions, but asks the context for its SSLObject: there the session is slipped in.
+    """
+
+    session: ssl.SSLSession | None = None
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        return super().wrap_bio(incoming, outgoing, server_side, server_hostname, session or self.session)
+
+
+def tls_context(*, cafile: str | None = None) -> TlsContext:
+    """Verified TLS 1.2 or later, by the system's authorities or by those of `cafile`; ALPN http/1.1 only."""
+    return context_of(UpstreamTls(ca=cafile))
+
+
+def context_of(options: UpstreamTls) -> TlsContext:
+    """A context by an upstream's options. Raises ValueError for a file that cannot be used, naming it and why."""
+    context = TlsContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificate and host name
+    context.minimum_version = _VERSIONS[options.min_version]
+    context.set_alpn_protocols(["http/1.1"])
+    if options.uses_system_store:
+        context.load_default_certs()
+    if options.ca is not None:
+        _trust(context, options.ca)
+    if options.cert is not None:
+        _identify(context, options)
+    return context
+
+
+def _trust(context: ssl.SSLContext, path: str) -> None:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_FILE + 1)
+        if len(data) > MAX_FILE:
+            raise ValueError(f"ca: {path} is larger than {MAX_FILE >> 10} KiB")
+        context.load_verify_locations(cadata=data.decode("ascii", "ignore") if b"-----BEGIN" in data else data)
+    except ssl.SSLError:
+        raise ValueError(f"ca: {path} holds no certificates (PEM or DER is expected)") from None
+    except OSError as error:
+        raise ValueError(f"ca: {path} cannot be read: {_why(error)}") from None
+
+
+def _identify(context: ssl.SSLContext, options: UpstreamTls) -> None:
+    assert options.cert is not None
+
+    def password() -> str:  # without one OpenSSL would ask at the terminal
+        return options.key_password.reveal() if options.key_password is not None else ""
+
+    for name, path in (("cert", options.cert), ("key", options.key or options.cert)):
+        try:
+            if os.stat(path).st_size > MAX_FILE:
+                raise ValueError(f"{name}: {path} is larger than {MAX_FILE >> 10} KiB")
+            with open(path, "rb"):
+                pass
+        except OSError as error:
+            raise ValueError(f"{name}: {path} cannot be read: {_why(error)}") from None
+    try:
+        context.load_cert_chain(options.cert, options.key, password)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        reason = (error.reason or "") if isinstance(error, ssl.SSLError) else ""
+        if reason == "KEY_VALUES_MISMATCH":
+            raise ValueError(f"key: is not the key of the certificate in {options.cert}") from None
+        text = "hold no certificate with its key in PEM, or key_password is not the key's"
+        raise ValueError(f"cert: {options.cert} and {options.key or options.cert} {text}") from None
+
+
+def _why(error: OSError) -> str:
+    return (error.strerror or type(error).__name__).lower()
+
+
+class WatchedTls:
+    """An upstream's context, made anew where one of its files has been replaced.
+
+    Made outside the event loop; raises ValueError where the files cannot be used at first. `failed` is called with the reason
+    each time that replaced files turn out to be of no use, and `replaced` when a new context is in use.
+    """
+
+    def __init__(
+        self,
+        options: UpstreamTls,
+        failed: Callable[[str], object] = lambda reason: None,
+        replaced: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.server_name = options.server_name
+        self._options = options
+        self._failed = failed
+        self._replaced = replaced
+        self._files = [path for path in (options.ca, options.cert, options.key) if path is not None]
+        self._seen = self._look()  # before they are read: what is replaced meanwhile is read again
+        self._current = context_of(options)
+        self._looking: asyncio.Task[None] | None = None
+
+    async def context(self) -> ssl.SSLContext:
+        """The context for a connection that is opened now."""
+        if self._files:
+            if self._looking is None:
+                self._looking = asyncio.get_running_loop().create_task(self._follow())
+            await asyncio.shield(self._looking)
+        return self._current
+
+    async def _follow(self) -> None:
+        try:
+            made = await asyncio.to_thread(self._again)
+            if made is not None:
+                self._current = made
+                self._replaced()
+        except (ValueError, OSError) as error:
+            self._failed(str(error))
+        finally:
+            self._looking = None
+
+    def _again(self) -> TlsContext | None:
+        """A new context where a file is another one than before. Raises ValueError, once for each change."""
+        seen = self._look()
+        if seen == self._seen:
+            return None
+        self._seen = seen
+        return context_of(self._options)
+
+    def _look(self) -> _Seen:
+        return tuple(map(_state, self._files))
+
+
+def _state(path: str) -> tuple[int, int, int, int]:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return (0, 0, 0, 0)
+    return (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size)
+
+
+# --- what a failure means
+
+_VERIFY: dict[int, TlsReason] = {  # OpenSSL's x509_vfy.h
+    9: "not_yet_valid", 10: "expired", 62: "wrong_host", 63: "wrong_host", 64: "wrong_host", 18: "unknown_ca", 19: "unknown_ca",
+    2: "unknown_ca", 20: "unknown_ca", 21: "unknown_ca", 27: "unknown_ca",
+}  # fmt: skip
+_OF_OURS = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "DECRYPT_ERROR")
+"""In the names of alerts (RFC 8446 6.2) that a server sends about the client's certificate."""
+
+
+def tls_failed(name: str, error: BaseException) -> TlsFailed:
+    """What TLS with `name` (host:port) failed of. TLS 1.3 tells of a refused client certificate behind the handshake."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        reason = _VERIFY.get(error.verify_code, "untrusted")
+        return TlsFailed(reason, f"{name}: its certificate is not trusted ({error.verify_message})")
+    if not isinstance(error, ssl.SSLError):
+        return TlsFailed("handshake", f"{name}: the connection was closed during the TLS handshake")
+    code = error.reason or "no reason given"
+    if "ALERT" in code and any(word in code for word in _OF_OURS):
+        wanted = "REQUIRED" in code
+        what = "wants a client certificate (tls.cert and tls.key)" if wanted else "refused the client certificate"
+        return TlsFailed("client_certificate", f"{name}: it {what} ({code})")
+    if "PROTOCOL" in code and ("VERSION" in code or "UNSUPPORTED" in code):
+        return TlsFailed("version", f"{name}: it has no TLS version that is allowed here ({code})")
+    if code in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"):
+        return TlsFailed("handshake", f"{name}: it does not speak TLS ({code})")
+    return TlsFailed("handshake", f"{name}: TLS failed ({code})")
