@@ -38,6 +38,8 @@ The OpenAI API:
   curl -N http://127.0.0.1:$PORT/v1/chat/completions -H 'authorization: Bearer sk-sluice-dev' -H 'content-type: application/json' \\
     -d '{"model": "echo", "stream": true, "messages": [{"role": "user", "content": "Hello from curl!"}]}'
 
+Pages for operators (sign in with sk-sluice-dev): http://127.0.0.1:$ADMIN_PORT/ui/
+
 TEXT
 }
 

@@ -4,22 +4,27 @@ Whoever asks is admitted by the admin key before anything else is looked at.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Protocol
 
+from sluice.api.admin_aliases import AdminAliases
 from sluice.api.admin_budgets import AdminBudgets
+from sluice.api.admin_calls import AdminCalls
+from sluice.api.admin_config import AdminConfig
 from sluice.api.admin_conversations import AdminConversations
 from sluice.api.admin_keys import AdminKeys
+from sluice.api.admin_overview import AdminOverview
 from sluice.api.admin_process import AdminProcess
 from sluice.api.admin_requests import AdminRequest, AdminRoute
 from sluice.api.admin_usage import AdminUsage
 from sluice.api.bodies import Bodies
-from sluice.api.callers import Callers
 from sluice.api.request import Request
 from sluice.api.table import Handler, OwnRoute
 from sluice.runtime.snapshot import Snapshot
 
 WITH_BODY = ("POST", "PATCH", "PUT")
+Admit = Callable[[Request], Awaitable[None]]
+"""Lets an operator in. Raises GatewayError for anybody else."""
 
 
 class Resource(Protocol):
@@ -27,7 +32,7 @@ class Resource(Protocol):
 
 
 def admin_routes(
-    runtime: Snapshot, callers: Callers, bodies: Bodies, wall: Callable[[], float] = time.time, *, operators: bool = False
+    runtime: Snapshot, admit: Admit, bodies: Bodies, wall: Callable[[], float] = time.time, *, operators: bool = False
 ) -> list[OwnRoute]:
     """All of them, of one snapshot. What controls the process is on the admin port alone (`operators`)."""
     resources: tuple[Resource, ...] = (
@@ -35,15 +40,19 @@ def admin_routes(
         AdminKeys(runtime.keys, runtime.config, runtime.log),
         AdminBudgets(runtime.store, runtime.config, runtime.keys.table, runtime.log, wall),
         AdminUsage(runtime.usage, runtime.later.flush, wall),
+        AdminOverview(runtime),
+        AdminAliases(runtime),
+        AdminCalls(runtime.state),
+        AdminConfig(runtime),
         *((AdminProcess(runtime, wall),) if operators else ()),
     )
     routes = [route for resource in resources for route in resource.routes()]
-    return [OwnRoute(route.method, route.path, _handler(route, callers, bodies)) for route in routes]
+    return [OwnRoute(route.method, route.path, _handler(route, admit, bodies)) for route in routes]
 
 
-def _handler(route: AdminRoute, callers: Callers, bodies: Bodies) -> Handler:
+def _handler(route: AdminRoute, admit: Admit, bodies: Bodies) -> Handler:
     async def answer(request: Request, request_id: str) -> None:
-        await callers.admit_operator(request)
+        await admit(request)
         body: Mapping[str, object] = await bodies.optional_object(request) if route.method in WITH_BODY else {}
         reply = await route.answer(AdminRequest(request_id, request.parameters, request.query, request.headers, dict(body)))
         request.reply(reply.status, reply.body, reply.headers, reply.content_type)

@@ -41,12 +41,12 @@ _json = msgspec.json.Encoder().encode
 class Api:
     """Answers requests to the routes of one snapshot: of its frontends too, or (`operators`) those of the admin port alone."""
 
-    def __init__(self, runtime: Snapshot, *, operators: bool = False) -> None:
+    def __init__(self, runtime: Snapshot, *, operators: bool = False, callers: type[Callers] = Callers) -> None:
         self._runtime = runtime
         frontends = [] if operators else [*runtime.frontends.values()]
         self._cors = Cors(runtime.origins, runtime.frontends.values())
         self._refusals = Refusals(runtime.records)
-        self._callers = Callers(runtime, self._cors)
+        self._callers = callers(runtime, self._cors)
         self._bodies = Bodies(int(runtime.config.server.body_limit), runtime.beside)
         self._claims = Claims(runtime.frontends.values(), OWN, Plain())
         own = self._of_operators() if operators else self._of_clients()
@@ -68,14 +68,21 @@ class Api:
     # --- routes
 
     def _of_operators(self) -> list[OwnRoute]:
-        probes = Probes(self._runtime)
-        return [*probes.scrapes(), *probes.routes(), *admin_routes(self._runtime, self._callers, self._bodies, operators=True)]
+        runtime, bodies, probes = self._runtime, self._bodies, Probes(self._runtime)
+        own = [*probes.scrapes(), *probes.routes()]
+        if not runtime.config.admin.ui:
+            return [*own, *admin_routes(runtime, self._callers.admit_operator, bodies, operators=True)]
+        from sluice.ui.routes import Ui
+
+        ui = Ui(runtime, self._callers, bodies, lambda callers: Api(runtime, callers=callers))
+        admin = admin_routes(runtime, ui.admit, bodies, operators=True)
+        return [*own, *admin, *ui.routes(admin)]
 
     def _of_clients(self) -> list[OwnRoute]:
         runtime, callers, bodies = self._runtime, self._callers, self._bodies
         described = OwnRoute("GET", OPENAPI, self._openapi)
         greeting = OwnRoute("GET", "/", self._greet, quiet=True)
-        more = [greeting, *Probes(runtime).routes(), *admin_routes(runtime, callers, bodies)]
+        more = [greeting, *Probes(runtime).routes(), *admin_routes(runtime, callers.admit_operator, bodies)]
         return [*Tokens(runtime, callers, bodies).routes(), described, *more]
 
     def _called_by_path(self) -> dict[str, CallEntry]:

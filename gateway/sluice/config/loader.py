@@ -8,6 +8,7 @@ the vendor's entries are put beneath its own before that (`sluice.config.vendors
 import hashlib
 import json
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Mapping as Environment
@@ -52,6 +53,7 @@ class Loaded(msgspec.Struct, frozen=True):
 
     `frontends`: the client dialects that are served, by name. `interceptors` and `stages`: those of aliases that have any.
     `warnings` are complete lines, ready to print. `hash` names the file's bytes (before ${VAR}), for metrics and logs.
+    `seed` is drawn by lot: what is signed for as long as the gateway runs, by any of its processes, is signed with it.
     `prices` reads the table that comes with the gateway at first use; it raises ConfigError where that is broken.
     """
 
@@ -65,6 +67,7 @@ class Loaded(msgspec.Struct, frozen=True):
     frontends: dict[str, Frontend] = {}
     interceptors: Environment[str, Sequence["InterceptorKind"]] = {}
     stages: Environment[str, Sequence["StageKind"]] = {}
+    seed: bytes = msgspec.field(default_factory=lambda: secrets.token_bytes(32))
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -121,6 +124,18 @@ def check(
         report.problem((), error.message, error.at)
     except OSError as error:
         report.problem((), f"cannot be read: {(error.strerror or str(error)).lower()}", Mark())
+    return _outcome(report, None)
+
+
+def check_text(data: bytes, *, find: FindBackend = find_backend) -> Checked:
+    """As `check` of a text that is no file yet. ${VAR} and ${file:…} are not looked up, and nothing is loaded."""
+    report = Report("text")
+    try:
+        if len(data) > MAX_FILE:
+            raise YamlError(Mark(), f"larger than {MAX_FILE >> 10} KiB")
+        return _checked(report, data, _Reading(report, find, {}, blind=True), {}, blind=True)
+    except YamlError as error:
+        report.problem((), error.message, error.at)
     return _outcome(report, None)
 
 

@@ -446,12 +446,13 @@ class Admin(_Section, frozen=True):
 
     `store`: where dynamic keys and usage are kept: "memory", "sqlite:PATH", or a redis:// / rediss:// / unix:// URL;
     null: as `state`. `pepper`: dynamic keys are kept as HMAC-SHA-256 under it, else as SHA-256; another pepper
-    invalidates all of them.
+    invalidates all of them. `ui`: pages for operators on the admin port, under /ui/.
     """
 
     digest: Digest | None = None  # sha256:… of the admin key; null: no admin routes
     store: Secret | None = None  # where dynamic keys and usage are kept; default: as state
     pepper: Secret | None = None  # a secret that dynamic keys' digests are made with
+    ui: bool = False  # pages on the admin port, under /ui/; operators sign in with the admin key
 
 
 MOST_EXPENSIVE = 1_000_000

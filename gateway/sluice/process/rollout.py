@@ -86,7 +86,8 @@ class Rollout:
             self._everybody.ask(self._members(), "discard", None, TAKE, lambda _: None)
             self._end(Reload("failed", loaded.hash, problems=tuple(round.problem.splitlines())))
             return
-        self.used = msgspec.structs.replace(loaded, config=effective(self.used.config, loaded.config))
+        config = effective(self.used.config, loaded.config)
+        self.used = msgspec.structs.replace(loaded, config=config, seed=self.used.seed)
         self._everybody.ask(self._members(), "commit", None, TAKE, lambda round: self._taken(loaded, round))
 
     def _taken(self, loaded: Loaded, round: Round) -> None:

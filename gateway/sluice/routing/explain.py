@@ -38,7 +38,11 @@ class Explained(msgspec.Struct, frozen=True):
 
 def request_in(path: Path) -> ChatRequest:
     """Parses a file that holds the body of an OpenAI request, or of the widget's. Raises BadRequest, OSError."""
-    body = path.read_bytes()
+    return request_of(path.read_bytes())
+
+
+def request_of(body: bytes) -> ChatRequest:
+    """Parses the body of an OpenAI request, or of the widget's. Raises BadRequest."""
     parse = OpenAI().parse if b'"messages"' in body else Widget().streamed
     return parse(body, Head())
 

@@ -18,7 +18,7 @@ FIXED: Mapping[str, tuple[str, ...]] = {
         "write_idle", "send_buffer", "max_connections", "workers",
     ),
     "limits": ("store", "when_down", "replicas", "prefix"),
-    "admin": ("store", "pepper"),
+    "admin": ("store", "pepper", "ui"),
     "log": ("level", "format"),
     "responses": ("store", "keep"),
 }  # fmt: skip

@@ -69,6 +69,7 @@ class Snapshot:
         self.state = state
         self.config = config = effective(state.config, loaded.config)
         self.names = names_of(loaded)
+        self.path, self.hash = loaded.path, loaded.hash
         self._loaded = loaded
         self.started = state.started
         self.metrics = state.metrics

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import msgspec
 
@@ -55,6 +55,7 @@ from sluice.version import VERSION
 
 if TYPE_CHECKING:
     from sluice.identity.remote import RemoteKeys
+    from sluice.telemetry.recent import RecentCalls
 
 T = TypeVar("T")
 
@@ -86,6 +87,9 @@ class ProcessState:
         """Labels of targets that operators have switched off: "disabled" or "draining"."""
         self.fleet: Fleet | None = None
         """What operators may have the gateway do; None: nothing, it is part of somebody else's process."""
+        self.seed = loaded.seed
+        self.recent: RecentCalls | None = None
+        self._made: dict[str, Any] = {}
         self.slot = slot
         self.metrics = metrics = Metrics(VERSION, slot)
         lines.dropped = metrics.child("log_errors").inc
@@ -128,6 +132,11 @@ class ProcessState:
         stack.callback(self.later.flush)
         kind = store_of(config.state.reveal()).kind
         say = open_lines(self.lines, config.log.level)
+        if config.admin.ui:
+            from sluice.telemetry.recent import RecentCalls
+
+            self.recent = RecentCalls(time.time)
+            say = self.recent.feed(say)
         self.records = records = Records(
             metrics,
             self.log,
@@ -205,6 +214,13 @@ class ProcessState:
     def ready(self) -> bool:
         """Whether new calls may come: of several workers those that are replaced are no reason to say no."""
         return not (self.draining if self.slot is None else self.slot.stopping)
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """What a process has once, but needs only where something is on: made at first use."""
+        if name not in self._made:
+            self._made[name] = make()
+        found: T = self._made[name]
+        return found
 
     def flush(self) -> None:
         """Count what has ended, and write its lines."""

@@ -164,12 +164,16 @@ class Exchange(msgspec.Struct, eq=False):
 
     # --- a whole answer
 
-    def reply(self, status: int, body: bytes, headers: Pairs = (), content_type: str = "application/json") -> None:
-        """Head and body in one write."""
-        content = f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n" if status != 204 else ""
+    def reply(
+        self, status: int, body: bytes, headers: Sequence[tuple[str, str]] = (), content_type: str = "application/json"
+    ) -> None:
+        """Head and body in one write. A `Cache-Control` that is the first of `headers` is in place of no-store."""
+        bodiless = status in (204, 304)
+        content = "" if bodiless else f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
+        store = "" if headers and headers[0][0] == "Cache-Control" else "Cache-Control: no-store\r\n"
         head = (
             f"HTTP/1.1 {status} {REASONS.get(status, '')}\r\nDate: {self._listener.date()}\r\n{content}"
-            f"Cache-Control: no-store\r\n{_NOT_FOR_PAGES}{self._fields(headers)}\r\n"
+            f"{store}{_NOT_FOR_PAGES}{self._fields(headers)}\r\n"
         ).encode("latin-1")  # before any byte is written: what cannot be encoded can still be answered 500
         self.status = status
         self.begun = self.complete = True

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol, cast
 
 from aiohttp import web
@@ -159,11 +159,12 @@ class AiohttpExchange:
     # --- the answer
 
     def reply(
-        self, status: int, body: bytes, headers: Iterable[tuple[str, str]] = (), content_type: str = "application/json"
+        self, status: int, body: bytes, headers: Sequence[tuple[str, str]] = (), content_type: str = "application/json"
     ) -> None:
-        """A whole answer."""
-        kind = [("Content-Type", content_type)] if status != 204 else []
-        fields = [("Cache-Control", "no-store"), *NOT_FOR_PAGES, *self.extra, *headers, *kind]
+        """A whole answer. A `Cache-Control` that is the first of `headers` is in place of no-store."""
+        kind = [("Content-Type", content_type)] if status not in (204, 304) else []
+        store = [] if headers and headers[0][0] == "Cache-Control" else [("Cache-Control", "no-store")]
+        fields = [*store, *NOT_FOR_PAGES, *self.extra, *headers, *kind]
         self._begin(web.Response(status=status, body=body, headers=_sendable(fields)))
         self._finish()
 

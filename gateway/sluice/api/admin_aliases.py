@@ -1,0 +1,106 @@
+"""GET /admin/aliases and POST /admin/explain: what callers may name, where it leads, how that does, and why.
+
+Health and load are those that this process has seen.
+"""
+
+from typing import Any
+
+import msgspec
+
+from sluice.api.admin_requests import AdminRequest, AdminRoute, reply
+from sluice.config.jsontree import read
+from sluice.config.problems import Report
+from sluice.config.types import Tenant, Upstream
+from sluice.errors import NotFound
+from sluice.frontends import Reply
+from sluice.keystore import plain
+from sluice.proxy.target import Route, Target
+from sluice.runtime.snapshot import Snapshot
+from sluice.wire.baseurl import base_of
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Explanation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`request`: the body of a call, in OpenAI's dialect or the widget's; null: any call."""
+
+    alias: str
+    request: dict[str, Any] | None = None
+
+
+class AdminAliases:
+    def __init__(self, runtime: Snapshot) -> None:
+        self._runtime = runtime
+
+    def routes(self) -> list[AdminRoute]:
+        return [
+            AdminRoute("GET", "/admin/aliases", self._list),
+            AdminRoute("POST", "/admin/explain", self._explain),
+            AdminRoute("GET", "/admin/tenants", self._tenants),
+        ]
+
+    async def _list(self, request: AdminRequest) -> Reply:
+        runtime = self._runtime
+        now = runtime.state.clock()
+        aliases = [_alias(name, route, now) for name, route in runtime.routes.items()]
+        upstreams = [_upstream(name, upstream) for name, upstream in runtime.config.upstreams.items()]
+        return reply({"aliases": aliases, "upstreams": upstreams})
+
+    async def _tenants(self, request: AdminRequest) -> Reply:
+        """Those that the configuration gives limits."""
+        return reply({"tenants": [_tenant(name, tenant) for name, tenant in self._runtime.config.tenants.items()]})
+
+    async def _explain(self, request: AdminRequest) -> Reply:
+        """Raises BadRequest, NotFound."""
+        from sluice.routing.explain import explain, request_of  # it reads two dialects, which may be switched off
+
+        asked = read(request.body, Explanation, Report(""))
+        config = self._runtime.config
+        if asked.alias not in config.aliases:
+            raise NotFound("There is no such alias")
+        chat = request_of(_encode({"model": asked.alias, **asked.request})) if asked.request is not None else None
+        return reply({"alias": asked.alias, "lines": [*explain(config, asked.alias, chat)]})
+
+
+def _alias(name: str, route: Route, now: float) -> dict[str, Any]:
+    tiers = [{"strategy": tier.strategy, "targets": [_target(one, now) for one in tier.targets]} for tier in route.tiers]  # type: ignore[arg-type]
+    alias = route.config
+    return {
+        "alias": name,
+        "tiers": tiers,
+        "system": bool(alias.system),
+        "resumable": alias.resumable,
+        "hedge": alias.hedge is not None,
+        "shadow": route.shadow.label if route.shadow is not None else None,
+        "limits": msgspec.to_builtins(alias.limits, enc_hook=plain),
+    }
+
+
+def _target(target: Target, now: float) -> dict[str, Any]:
+    health, load = target.health, target.load
+    return {
+        "upstream": target.upstream,
+        "model": target.model,
+        "weight": target.spec.weight,
+        "state": health.state.name.lower(),
+        "ready_in": round(max(0.0, health.ready_at() - now), 3),
+        "in_flight": load.in_flight,
+        "first_token": round(load.first_token, 4) or None,
+        "priced": bool(target.prices),
+    }
+
+
+def _upstream(name: str, upstream: Upstream) -> dict[str, Any]:
+    address = upstream.options.get("base_url")
+    return {
+        "upstream": name,
+        "backend": upstream.backend,
+        "vendor": upstream.vendor or None,
+        "base_url": base_of(address)[0] if isinstance(address, str) else None,
+        "probed": upstream.probe is not None,
+        "max_connections": upstream.max_connections,
+    }
+
+
+def _tenant(name: str, tenant: Tenant) -> dict[str, Any]:
+    return {"tenant": name, "limits": msgspec.to_builtins(tenant.limits, enc_hook=plain)}

@@ -1,0 +1,46 @@
+"""Calls from the pages: an operator's request is answered as any client's, in the name of one of the gateway's keys.
+
+POST /ui/play/{path} is the client's path: its limits, budgets, log line, usage and metrics are those of the key that
+`x-sluice-key` names, whose secret nobody needs for it.
+"""
+
+from collections.abc import Awaitable, Callable
+from urllib.parse import quote
+
+from sluice.api.admin import Admit
+from sluice.api.callers import Callers
+from sluice.api.request import Request
+from sluice.errors import BadRequest, Forbidden
+from sluice.identity.principal import Principal
+
+PREFIX = "/ui/play"
+KEY_HEADER = "x-sluice-key"
+
+
+class ActingCallers(Callers):
+    """Recognizes an operator's requests as those of the key that they name."""
+
+    def recognize(self, request: Request, hidden: tuple[str, ...] = ()) -> Principal:
+        """Raises BadRequest, Forbidden."""
+        key_id = request.headers.get(KEY_HEADER, "")
+        if not key_id:
+            raise BadRequest(f"{KEY_HEADER} must name the key that the call is made for", param=KEY_HEADER)
+        principal = self._runtime.authenticator.key(key_id)
+        if principal is None:
+            raise Forbidden("There is no such key that may be used")
+        request.caller = principal.key_id
+        return principal
+
+
+class Playground:
+    """`answer` answers a client's request; `admit` lets operators in."""
+
+    def __init__(self, admit: Admit, answer: Callable[[Request], Awaitable[None]]) -> None:
+        self._admit = admit
+        self._answer = answer
+
+    async def play(self, request: Request, request_id: str) -> None:
+        await self._admit(request)
+        request.extra[:] = [pair for pair in request.extra if pair[0] not in ("x-request-id", "request-id")]
+        request.path = "/" + quote(request.parameters["path"], safe="/:@%+~!$&'()*,;=-._")
+        await self._answer(request)

@@ -1,0 +1,112 @@
+// Client dialects as the playground speaks them: how a request is written, and what of an answer's pieces is text.
+// `read(data)`: one event or line as JSON -> { text, reasoning, tokens, error }; `whole(body)`: the same of an answer in one piece.
+
+const errorOf = (data) => {
+  const error = data.error ?? (data.type === "error" ? data : null);
+  return error ? (typeof error === "string" ? error : error.message || error.code || "error") : undefined;
+};
+const openaiMessages = ({ system, history, message }) => [...(system ? [{ role: "system", content: system }] : []), ...history, { role: "user", content: message }];
+
+const blocks = (data) => ({
+  text: (data.content || []).map((part) => part.text || "").join(""),
+  reasoning: (data.content || []).map((part) => part.thinking || "").join(""),
+  tokens: data.usage?.output_tokens,
+  error: errorOf(data),
+});
+
+export const DIALECTS = {
+  "openai chat": {
+    frontend: "openai",
+    path: () => "/v1/chat/completions",
+    body: (asked) => ({ model: asked.model, messages: openaiMessages(asked), stream: asked.stream, ...(asked.stream ? { stream_options: { include_usage: true } } : {}), ...(asked.most ? { max_tokens: asked.most } : {}) }),
+    read: (data) => {
+      const delta = data.choices?.[0]?.delta || {};
+      return { text: delta.content || "", reasoning: delta.reasoning_content || delta.reasoning || "", tokens: data.usage?.completion_tokens, error: errorOf(data) };
+    },
+    whole: (data) => ({ text: data.choices?.[0]?.message?.content || "", reasoning: data.choices?.[0]?.message?.reasoning_content || "", tokens: data.usage?.completion_tokens, error: errorOf(data) }),
+  },
+  "openai responses": {
+    frontend: "responses",
+    path: () => "/v1/responses",
+    body: (asked) => ({ model: asked.model, input: [...asked.history, { role: "user", content: asked.message }], stream: asked.stream, store: false, ...(asked.system ? { instructions: asked.system } : {}), ...(asked.most ? { max_output_tokens: asked.most } : {}) }),
+    read: (data) => ({
+      text: data.type === "response.output_text.delta" ? data.delta : "",
+      reasoning: /^response\.reasoning\w*\.delta$/.test(data.type || "") ? data.delta : "",
+      tokens: data.response?.usage?.output_tokens,
+      error: data.type === "error" || data.type === "response.failed" ? errorOf(data.response || data) || "failed" : undefined,
+    }),
+    whole: (data) => ({ text: (data.output || []).flatMap((item) => item.content || []).map((part) => part.text || "").join(""), tokens: data.usage?.output_tokens, error: errorOf(data) }),
+  },
+  anthropic: {
+    frontend: "anthropic",
+    path: () => "/v1/messages",
+    headers: { "anthropic-version": "2023-06-01" },
+    body: (asked) => ({ model: asked.model, max_tokens: asked.most || 1024, messages: [...asked.history, { role: "user", content: asked.message }], stream: asked.stream, ...(asked.system ? { system: asked.system } : {}) }),
+    read: (data) => ({ text: data.delta?.text || "", reasoning: data.delta?.thinking || "", tokens: data.usage?.output_tokens, error: errorOf(data) }),
+    whole: blocks,
+  },
+  "widget (NDJSON)": {
+    frontend: "widget",
+    path: (asked) => (asked.stream ? "/v1/chat/stream" : "/v1/chat"),
+    headers: { accept: "application/x-ndjson; profile=full" },
+    body: (asked) => ({ sessionId: asked.session, message: asked.message, model: asked.model }),
+    read: (data) => ({ text: data.token || "", reasoning: data.type === "reasoning" ? data.text || data.reasoning || "" : "", tokens: data.usage?.outputTokens, error: data.type === "error" ? errorOf(data) : undefined }),
+    whole: (data) => ({ text: data.message || "", error: errorOf(data) }),
+  },
+  ollama: {
+    frontend: "ollama",
+    path: () => "/api/chat",
+    body: (asked) => ({ model: asked.model, messages: openaiMessages(asked), stream: asked.stream, ...(asked.most ? { options: { num_predict: asked.most } } : {}) }),
+    read: (data) => ({ text: data.message?.content || "", reasoning: data.message?.thinking || "", tokens: data.eval_count, error: errorOf(data) }),
+    whole: (data) => ({ text: data.message?.content || "", tokens: data.eval_count, error: errorOf(data) }),
+  },
+  gemini: {
+    frontend: "gemini",
+    path: (asked) => `/v1beta/models/${encodeURIComponent(asked.model)}:${asked.stream ? "streamGenerateContent?alt=sse" : "generateContent"}`,
+    body: (asked) => ({
+      contents: [...asked.history.map((turn) => ({ role: turn.role === "assistant" ? "model" : "user", parts: [{ text: turn.content }] })), { role: "user", parts: [{ text: asked.message }] }],
+      ...(asked.system ? { systemInstruction: { parts: [{ text: asked.system }] } } : {}),
+      ...(asked.most ? { generationConfig: { maxOutputTokens: asked.most } } : {}),
+    }),
+    read: (data) => {
+      const parts = data.candidates?.[0]?.content?.parts || [];
+      return { text: parts.filter((part) => !part.thought).map((part) => part.text || "").join(""), reasoning: parts.filter((part) => part.thought).map((part) => part.text || "").join(""), tokens: data.usageMetadata?.candidatesTokenCount, error: errorOf(data) };
+    },
+    whole: (data) => DIALECTS.gemini.read(data),
+  },
+};
+
+// Server-sent events or lines of JSON, in pieces as they come -> JSON values. What is neither is passed over.
+export function reader() {
+  let rest = "";
+  return (text) => {
+    const lines = (rest + text).split(/\r\n|\r|\n/);
+    rest = lines.pop();
+    return lines
+      .map((line) => (line.startsWith("data:") ? line.slice(5) : line.startsWith("{") ? line : "").trim())
+      .filter((line) => line.startsWith("{"))
+      .flatMap((line) => {
+        try {
+          return [JSON.parse(line)];
+        } catch {
+          return [];
+        }
+      });
+  };
+}
+
+// The same call for those who write programs. KEY stands where the key goes: the page has none.
+const quoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
+const headersOf = (dialect) => ({ "content-type": "application/json", authorization: "Bearer KEY", ...(DIALECTS[dialect].headers || {}) });
+
+export function snippets(dialect, asked, base) {
+  const url = base + DIALECTS[dialect].path(asked);
+  const body = JSON.stringify(DIALECTS[dialect].body(asked), null, 2);
+  const headers = Object.entries(headersOf(dialect));
+  const python = body.replace(/: (true|false|null)(?=[,\n}\]]|$)/g, (_, word) => `: ${{ true: "True", false: "False", null: "None" }[word]}`);
+  return {
+    curl: [`curl -N ${quoted(url)}`, ...headers.map(([name, value]) => `  -H ${quoted(`${name}: ${value}`)}`), `  -d ${quoted(body)}`].join(" \\\n"),
+    Python: `import requests\n\nbody = ${python}\nheaders = ${JSON.stringify(Object.fromEntries(headers), null, 4)}\nwith requests.post(${JSON.stringify(url)}, json=body, headers=headers, stream=True) as answer:\n    for line in answer.iter_lines():\n        print(line.decode())\n`,
+    JavaScript: `const answer = await fetch(${JSON.stringify(url)}, {\n  method: "POST",\n  headers: ${JSON.stringify(Object.fromEntries(headers))},\n  body: JSON.stringify(${body}),\n});\nfor await (const piece of answer.body.pipeThrough(new TextDecoderStream())) console.log(piece);\n`,
+  };
+}

@@ -1,0 +1,153 @@
+import { html, useState, useLoaded, Note, Table, Badge, Copy, Dialog, fields, dollars, moment } from "../lib.js";
+import { ask, get, id } from "../api.js";
+
+const listed = (text) => text.split(/[\s,]+/).filter(Boolean);
+
+// The form's figures as the configuration writes limits; what is left empty is no limit.
+function limitsOf(form) {
+  const limits = {};
+  if (form.requests) limits.requests = { rate: form.requests };
+  if (form.tokens) limits.tokens = { rate: form.tokens };
+  if (form.streams) limits.streams = Number(form.streams);
+  const budget = Object.fromEntries(["day", "month"].filter((name) => form[name]).map((name) => [name, Number(form[name])]));
+  if (Object.keys(budget).length) limits.budget = budget;
+  return limits;
+}
+
+const isSet = (value) => value !== null && value !== undefined && !(Array.isArray(value) && !value.length);
+
+// What of limits is set, and is not a default: what somebody would have written.
+function written(limits) {
+  return Object.fromEntries(
+    Object.entries(limits)
+      .filter(([name, value]) => isSet(value) && !(name === "weight" && value === 1))
+      .map(([name, value]) => [name, typeof value === "object" && !Array.isArray(value) ? Object.fromEntries(Object.entries(value).filter(([, inner]) => isSet(inner))) : value]),
+  );
+}
+
+const rates = (value) => (value ? [value].flat().map((limit) => limit.rate).join(", ") : "");
+
+const Limits = ({ limits }) => {
+  const set = written(limits);
+  const parts = [rates(set.requests) && `${rates(set.requests)} calls`, rates(set.tokens) && `${rates(set.tokens)} tokens`, rates(set.money) && `$${rates(set.money)}`, set.streams && `${set.streams} at a time`, set.budget && ["day", "week", "month"].filter((p) => set.budget[p]).map((p) => `$${set.budget[p]} a ${p}`).join(", ")].filter(Boolean);
+  return parts.length ? parts.join("; ") : html`<span class="quiet">none</span>`;
+};
+
+const State = ({ item }) =>
+  !item.enabled ? html`<${Badge} kind="bad">disabled<//>` : item.expires && new Date(item.expires) < new Date() ? html`<${Badge} kind="bad">expired<//>` : html`<${Badge} kind="good">enabled<//>`;
+
+const Shown = ({ made }) => html`<div class="stack" role="status"><p>This is the key of <b>${made.id}</b>. It is shown this once: copy it now.</p>
+  <div class="secret"><code id="new-key">${made.key}</code><${Copy} text=${made.key} /></div></div>`;
+
+function Make({ onMade }) {
+  const [error, fail] = useState(null);
+  const submit = async (event) => {
+    const form = fields(event);
+    const body = { id: form.id, limits: limitsOf(form) };
+    if (form.tenant) body.tenant = form.tenant;
+    if (form.aliases.trim()) body.aliases = listed(form.aliases);
+    if (form.default_alias) body.default_alias = form.default_alias;
+    if (form.origins.trim()) body.origins = listed(form.origins);
+    if (form.expires) body.expires = new Date(form.expires).toISOString();
+    try {
+      onMade(await ask("POST", "admin/keys", body));
+    } catch (refused) {
+      fail(refused);
+    }
+  };
+  return html`<form class="stack" onSubmit=${submit}>
+    <div class="row"><label>Id<input name="id" required maxlength="128" autofocus /></label><label>Tenant (else the id)<input name="tenant" maxlength="128" /></label></div>
+    <div class="row"><label>Aliases (else all)<input name="aliases" placeholder="chat, code" /></label><label>Default alias<input name="default_alias" /></label></div>
+    <div class="row"><label>Calls<input name="requests" placeholder="60/min" /></label><label>Tokens<input name="tokens" placeholder="200000/day" /></label><label>Calls at a time<input name="streams" type="number" min="1" /></label></div>
+    <div class="row"><label>Budget a day, US$<input name="day" type="number" min="0" step="any" /></label><label>Budget a month, US$<input name="month" type="number" min="0" step="any" /></label><label>Expires<input name="expires" type="datetime-local" /></label></div>
+    <label>Web origins<input name="origins" placeholder="https://shop.example.com" /></label>
+    <${Note} error=${error} /><div><button class="main">Make the key</button></div></form>`;
+}
+
+function Change({ item, onDone }) {
+  const [error, fail] = useState(null);
+  const submit = async (event) => {
+    const form = fields(event);
+    try {
+      const body = { aliases: listed(form.aliases), default_alias: form.default_alias || null, origins: listed(form.origins), expires: form.expires || null, limits: JSON.parse(form.limits) };
+      onDone(await ask("PATCH", `admin/keys/${id(item.id)}`, body));
+    } catch (refused) {
+      fail(refused instanceof SyntaxError ? new Error(`Limits are no JSON: ${refused.message}`) : refused);
+    }
+  };
+  return html`<form class="stack" onSubmit=${submit}>
+    <div class="row"><label>Aliases<input name="aliases" value=${item.aliases.join(", ")} /></label><label>Default alias<input name="default_alias" value=${item.default_alias || ""} /></label></div>
+    <div class="row"><label>Web origins<input name="origins" value=${item.origins.join(", ")} /></label><label>Expires (RFC 3339)<input name="expires" value=${item.expires || ""} /></label></div>
+    <label>Limits and budgets (JSON, as in the configuration)<textarea class="code" name="limits" rows="8">${JSON.stringify(written(item.limits), null, 2)}</textarea></label>
+    <${Note} error=${error} /><div><button class="main">Change</button></div></form>`;
+}
+
+function Sure({ item, verb, onDone }) {
+  const [error, fail] = useState(null);
+  const submit = async (event) => {
+    const { overlap } = fields(event);
+    const path = `admin/keys/${id(item.id)}`;
+    try {
+      onDone(verb === "delete" ? await ask("DELETE", path) : await ask("POST", `${path}/rotate`, overlap ? { overlap } : {}));
+    } catch (refused) {
+      fail(refused);
+    }
+  };
+  return html`<form class="stack" onSubmit=${submit}>
+    ${verb === "delete" ? html`<p>The key <b>${item.id}</b> and its browser tokens end at once. Its usage stays.</p>` : html`<label>For how long the old key goes on working<input name="overlap" placeholder="10m" /></label>`}
+    <${Note} error=${error} /><div><button class=${verb === "delete" ? "danger" : "main"}>${verb === "delete" ? "Delete" : "Rotate"}</button></div></form>`;
+}
+
+function Budgets() {
+  const { value, error } = useLoaded(() => get("admin/budgets?limit=200"), [], 10_000);
+  const budgets = value?.budgets || [];
+  return html`<section class="card"><h2>Budgets</h2><${Note} error=${error} />
+    <${Table} label="Budgets" empty="Nobody has a budget." columns=${[{ title: "Whose", cell: (b) => `${b.scope} ${b.owner}` }, { title: "Period", cell: (b) => b.name }, { title: "Limit", number: true, cell: (b) => dollars(b.limit_usd) }, { title: "Spent", number: true, cell: (b) => dollars(b.spent_usd) }, { title: "Left", number: true, cell: (b) => html`<span class=${b.left_usd <= 0 ? "bad" : ""}>${dollars(b.left_usd)}</span>` }, { title: "Ends", cell: (b) => moment(b.ends) }]} rows=${budgets} /></section>`;
+}
+
+export function Keys() {
+  const [pages, turn] = useState([""]);
+  const after = pages[pages.length - 1];
+  const { value, error, reload } = useLoaded(() => get(`admin/keys?limit=100${after ? `&after=${id(after)}` : ""}`), [after]);
+  const tenants = useLoaded(() => get("admin/tenants"), []);
+  const [open, show] = useState(null);
+  const [problem, fail] = useState(null);
+  const done = (made) => {
+    show(made?.key ? { what: "shown", made } : null);
+    reload();
+  };
+  const able = async (item) => {
+    try {
+      await ask("POST", `admin/keys/${id(item.id)}/${item.enabled ? "disable" : "enable"}`);
+      fail(null);
+    } catch (refused) {
+      fail(refused);
+    }
+    reload();
+  };
+  const act = (what, item) => () => show({ what, item });
+  const actions = (item) =>
+    item.source === "config"
+      ? html`<span class="quiet small">in the file</span>`
+      : html`<div class="actions"><button type="button" onClick=${act("change", item)}>Change</button><button type="button" onClick=${act("rotate", item)}>Rotate</button><button type="button" onClick=${() => able(item)}>${item.enabled ? "Disable" : "Enable"}</button><button type="button" class="danger" onClick=${act("delete", item)}>Delete</button></div>`;
+  const columns = [
+    { title: "Id", cell: (k) => html`<b>${k.id}</b>${k.last_four ? html`<br /><span class="quiet small">…${k.last_four}</span>` : null}` },
+    { title: "Tenant", cell: (k) => k.tenant },
+    { title: "State", cell: (k) => html`<${State} item=${k} />` },
+    { title: "Aliases", cell: (k) => k.aliases.join(", ") },
+    { title: "Limits", cell: (k) => html`<${Limits} limits=${k.limits} />` },
+    { title: "Expires", cell: (k) => (k.expires ? moment(k.expires) : "never") },
+    { title: "", cell: actions },
+  ];
+  const titles = { make: "A new key", shown: "The new key", change: `Change ${open?.item?.id}`, rotate: `Rotate ${open?.item?.id}`, delete: `Delete ${open?.item?.id}?` };
+  return html`
+    <div class="head"><h1>Keys and tenants</h1><button class="main" type="button" onClick=${() => show({ what: "make" })}>Make a key</button></div>
+    <${Note} error=${error || problem} />
+    <section class="card"><${Table} label="Keys" columns=${columns} rows=${value?.keys || []} />
+      <div class="row"><button type="button" disabled=${pages.length < 2} onClick=${() => turn(pages.slice(0, -1))}>Back</button><button type="button" disabled=${!value?.next} onClick=${() => turn([...pages, value.next])}>Further</button><span class="quiet small">${value ? `${value.total} in all` : ""}</span></div></section>
+    <${Budgets} />
+    <section class="card"><h2>Tenants with limits</h2><${Note} error=${tenants.error} /><${Table} label="Tenants" empty="No tenant has limits of its own: they stand in the configuration, under tenants." columns=${[{ title: "Tenant", cell: (t) => t.tenant }, { title: "Limits of all its keys together", cell: (t) => html`<${Limits} limits=${t.limits} />` }]} rows=${tenants.value?.tenants || []} /></section>
+    ${open ? html`<${Dialog} key=${open.what} title=${titles[open.what]} onClose=${() => show(null)}>
+      ${open.what === "make" ? html`<${Make} onMade=${done} />` : open.what === "shown" ? html`<${Shown} made=${open.made} />` : open.what === "change" ? html`<${Change} item=${open.item} onDone=${done} />` : html`<${Sure} item=${open.item} verb=${open.what} onDone=${done} />`}
+    <//>` : null}`;
+}

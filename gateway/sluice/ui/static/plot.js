@@ -1,0 +1,46 @@
+// uPlot as a component: series over time or days, in the page's own colours, as wide as there is room.
+import uPlot from "./vendor/uplot.js";
+import { html, useEffect, useRef } from "./lib.js";
+
+const COLOURS = ["--accent", "--warn", "--bad", "--good", "--quiet"];
+
+// `data`: [x in seconds, ...values]; `series`: their names.
+export function Plot({ label, data, series, bars = false, height = 190 }) {
+  const place = useRef(null);
+  const plot = useRef(null);
+  const shape = `${series.join()} ${bars}`;
+  useEffect(() => {
+    const style = getComputedStyle(document.documentElement);
+    const colour = (name) => style.getPropertyValue(name).trim();
+    const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
+    const options = {
+      width: place.current.clientWidth || 300,
+      height,
+      cursor: { drag: { x: false, y: false } },
+      // the pages' days are UTC's; what is live shows a minute at least
+      ...(bars ? { tzDate: (at) => uPlot.tzDate(new Date(at * 1000), "Etc/UTC") } : {}),
+      scales: { x: { range: (_, low, high) => (bars ? [low - 43_200, high + 43_200] : [Math.min(low, high - 60), high]) }, y: { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.1 : 1] } },
+      axes: [axis, { ...axis, size: 56 }],
+      series: [
+        {},
+        ...series.map((name, at) => ({
+          label: name,
+          stroke: colour(COLOURS[at % COLOURS.length]),
+          width: 1.5,
+          points: { show: false },
+          ...(bars ? { paths: uPlot.paths.bars({ size: [0.7, 40] }), fill: `${colour(COLOURS[at % COLOURS.length])}66` } : {}),
+        })),
+      ],
+    };
+    const around = place.current;
+    const made = (plot.current = new uPlot(options, data, around));
+    const watch = new ResizeObserver(() => around.clientWidth && made.setSize({ width: around.clientWidth, height }));
+    watch.observe(around);
+    return () => {
+      watch.disconnect();
+      made.destroy();
+    };
+  }, [shape]);
+  useEffect(() => plot.current?.setData(data), [data]);
+  return html`<div class="plot" role="img" aria-label=${label} ref=${place}></div>`;
+}

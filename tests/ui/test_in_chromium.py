@@ -1,0 +1,157 @@
+"""The pages in a browser: every one opened, in both themes and on a phone's width, and used as a person would."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+
+from tests.e2e.gateways import HEAD, KEY, OnSluice, gateway
+from tests.ui.chromium import HANG, Page, page
+
+CONFIG = (
+    HEAD.replace("admin: {digest", "admin: {ui: true, digest")
+    + """
+tenants: {shop: {limits: {streams: 5}}}
+upstreams: {echo: {backend: echo, delay: 5ms}}
+aliases:
+  chat:
+    tiers: [[{upstream: echo, model: small}], [{upstream: echo, model: large}]]
+    resumable: true
+    limits: {budget: {day: 5}}
+  code: {tiers: [[{upstream: echo, model: large}]]}
+"""
+)
+PAGES = ("overview", "aliases", "playground", "keys", "usage", "calls", "conversations", "configuration")
+
+
+@asynccontextmanager
+async def opened() -> AsyncIterator[tuple[Page, OnSluice]]:
+    """A page before anybody has signed in; no problem may have been shown when it is left."""
+    async with page() as tab, gateway(CONFIG) as there:
+        await tab.size(1280)
+        await tab.open(f"{there.admin_url}/ui/")
+        yield tab, there
+        assert not tab.problems
+
+
+async def sign_in(tab: Page, key: str = KEY) -> None:
+    await tab.until("document.querySelector('input[name=key]')")
+    await tab.type("input[name=key]", key)
+    await tab.press("Enter", 13, "\r")
+
+
+async def show(tab: Page, name: str) -> None:
+    await tab.js(f"location.hash = '#{name}'")
+    await tab.until(f"document.querySelector('nav a[aria-current]')?.getAttribute('href') === '#{name}'")
+    await tab.until("document.querySelector('main h1')")
+
+
+async def use(there: OnSluice) -> None:
+    """Some calls to look at, and a conversation."""
+    async with aiohttp.ClientSession(headers={"x-api-key": KEY}) as session:
+        for number in range(5):
+            turn = {"sessionId": "visitor-1", "message": f"Question {number}, of some length"}
+            for path, body in (("/v1/chat/stream", turn), ("/v1/chat/completions", {"model": "nobody", "messages": []})):
+                async with session.post(there.url + path, json=body) as response:
+                    await response.read()
+
+
+async def test_every_page_opens_in_both_themes_and_on_a_phone() -> None:
+    async with opened() as (tab, there):
+        await use(there)
+        await tab.picture("sign-in")
+        await sign_in(tab)
+        for width, dark in ((1280, False), (1280, True), (360, False)):
+            await tab.size(width, dark=dark)
+            for name in PAGES:
+                await show(tab, name)
+                await tab.until("document.querySelector('main section')")
+                wide = await tab.js("document.documentElement.scrollWidth")
+                assert wide <= width, (name, width, wide)
+                await tab.picture(f"{name}-{width}{'-dark' if dark else ''}")
+
+
+async def test_a_wrong_key_is_refused_and_reloading_keeps_the_session() -> None:
+    async with opened() as (tab, there):
+        await sign_in(tab, "sk-wrong")
+        await tab.until("document.body.innerText.includes('not the admin key')")
+        tab.problems = [problem for problem in tab.problems if "401" not in problem]  # the browser says each, too
+        await sign_in(tab)
+        await tab.until("document.querySelector('nav')")
+        await tab.open(f"{there.admin_url}/ui/")
+        await tab.until("document.querySelector('nav')")
+        assert await tab.js("document.cookie") == ""
+        assert KEY not in await tab.js("JSON.stringify({...localStorage, ...sessionStorage})")
+        await tab.click("Sign out")
+        await tab.until("document.querySelector('input[name=key]')")
+
+
+@pytest.mark.parametrize("dialect", ["openai chat", "openai responses", "anthropic", "widget (NDJSON)", "ollama", "gemini"])
+async def test_the_playground_streams_in_each_dialect(dialect: str) -> None:
+    async with opened() as (tab, there):
+        await sign_in(tab)
+        await show(tab, "playground")
+        await tab.until("document.querySelectorAll('form select').length === 3")
+        choose = "select.value = chosen; select.dispatchEvent(new Event('change', {bubbles: true}))"
+        await tab.js(f"((select, chosen) => {{ {choose} }})(document.querySelectorAll('form select')[1], {dialect!r})")
+        await tab.type("form textarea", "one two three four five six <b>seven</b>")
+        await tab.click("Send")
+        await tab.until("document.querySelector('#answer').innerText.includes('<b>seven</b>')")
+        await tab.until("![...document.querySelectorAll('button')].find((one) => one.textContent === 'Send').disabled")
+        figures = await tab.js("document.querySelector('section .tiles').innerText")
+        assert "200" in figures
+        await tab.picture(f"playground-{dialect.split()[0]}")
+        assert there.requests[-1]["key"] == "test"
+        assert there.requests[-1]["end"] == "done"
+
+
+async def test_a_call_of_the_playground_can_be_cancelled() -> None:
+    async with opened() as (tab, there):
+        await sign_in(tab)
+        await show(tab, "playground")
+        await tab.until("document.querySelectorAll('form select').length === 3")
+        await tab.type("form textarea", "word " * 2000)
+        await tab.click("Send")
+        await tab.until("document.querySelector('#answer').innerText.length > 20")
+        await tab.click("Cancel")
+        await tab.until("document.body.innerText.includes('cancelled')")
+        async with asyncio.timeout(HANG):
+            while not there.requests:
+                await asyncio.sleep(0.01)
+        assert there.requests[-1]["end"] == "client_gone"
+
+
+async def test_a_key_is_made_shown_once_and_works() -> None:
+    async with opened() as (tab, there):
+        await sign_in(tab)
+        await show(tab, "keys")
+        await tab.click("Make a key")
+        await tab.type("dialog input[name=id]", "shop-1")
+        await tab.type("dialog input[name=requests]", "60/min")
+        await tab.click("Make the key")
+        key = await tab.until("document.querySelector('#new-key')?.textContent")
+        await tab.picture("key-made")
+        await tab.press("Escape", 27)
+        await tab.until("!document.querySelector('dialog') && document.body.innerText.includes('shop-1')")
+        assert key not in await tab.js("document.documentElement.outerHTML")
+        assert there.runtime.authenticator.identify_now([(b"x-api-key", key.encode())]).key_id == "shop-1"
+        await tab.click("Disable")
+        await tab.until("document.body.innerText.includes('disabled')")
+        await tab.click("Rotate")
+        await tab.click("Rotate", "dialog button")
+        assert await tab.until("document.querySelector('#new-key')?.textContent") != key
+
+
+async def test_explain_and_check_answer() -> None:
+    async with opened() as (tab, _):
+        await sign_in(tab)
+        await show(tab, "aliases")
+        await tab.click("Explain")
+        await tab.until("document.querySelector('pre')?.innerText.includes('chat: any request')")
+        await show(tab, "configuration")
+        await tab.type("textarea[name=text]", "upstreams: {a: {backend: nobody}}")
+        await tab.click("Check")
+        await tab.until("document.body.innerText.includes('nobody')")
+        await tab.picture("config-checked")
