@@ -18,3 +18,5 @@ fi
 modules=$agents/node_modules
 echo "Claude Code:"
 PYTHONPATH=. .venv/bin/python tests/clients/claude_code.py node "$PWD/$modules/@anthropic-ai/claude-code/cli-wrapper.cjs"
+echo "Codex:"
+PYTHONPATH=. .venv/bin/python tests/clients/codex.py node "$PWD/$modules/@openai/codex/bin/codex.js"

@@ -20,6 +20,7 @@ MODULES = ROOT / ".cache" / "clients"
 PACKAGES = {
     "py_openai": "openai",
     "py_openai_helper": "openai",
+    "py_openai_responses": "openai",
     "py_langchain": "langchain_openai",
     "py_anthropic": "anthropic",
     "py_anthropic_whole": "anthropic",
