@@ -25,12 +25,12 @@ class Watchdog:
         self._seen: dict[int, tuple[float, int]] = {}
 
     def look(self, beats: Mapping[int, float]) -> list[int]:
-        """The processes that have been silent for too long, each once. Those without a first sign of life are starting."""
+        """The processes that have been silent for too long, each once."""
         found = []
         seen, self._seen = self._seen, {}
         for pid, beat in beats.items():
-            before, looks = seen.get(pid, (0.0, 0))
-            looks = looks + 1 if beat and beat == before else 0
+            before, looks = seen.get(pid, (-1.0, 0))
+            looks = looks + 1 if beat == before else 0
             self._seen[pid] = beat, looks
             if looks == SILENT_FOR:
                 found.append(pid)
