@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from operator import add
 
 import msgspec
@@ -47,6 +48,8 @@ class MergedExposition:
             if spec.merge == "max":
                 self._greatest.add(f"sluice_{name}")
         self._lines: dict[str, list[_Line]] = {name: [] for name in self._families}
+        self._texts: dict[str, bytes] = {}
+        """Of each family; none of those with a line that was written anew since."""
         self._chunks: dict[int, list[_Line]] = {}
         self._seen: dict[int, object] = {}
         self._read = 0
@@ -68,11 +71,11 @@ class MergedExposition:
         every, lively = [*everybody], [*alive]
         for chunk, lines in self._chunks.items():
             self._renew(chunk, lines, every, lively)
-        parts: list[str] = []
         for name, family in self._families.items():
-            parts.append(family.head)
-            parts += [line.text for line in self._lines[name]]
-        return "".join(parts).encode("utf-8", "replace") + generate_latest(self._processes)
+            if name not in self._texts:
+                text = family.head + "".join([line.text for line in self._lines[name]])
+                self._texts[name] = text.encode("utf-8", "replace")
+        return b"".join((*map(self._texts.__getitem__, self._families), generate_latest(self._processes)))
 
     def _follow(self) -> None:
         """Take in the series that are new."""
@@ -102,10 +105,9 @@ class MergedExposition:
             sums = list(map(add, sums, cells.tolist()))
         gone = False
         for line in lines:
-            at, size = line.record.at - start, line.record.size
+            at, size, before = line.record.at - start, line.record.size, line.text
             if flags[at] == FORGOTTEN:
                 gone = True
-                line.text = ""
                 continue
             series = line.series
             series.kept = bool(flags[at])
@@ -117,6 +119,8 @@ class MergedExposition:
             else:
                 series.value = sums[at]
             line.text = self._families[line.record.family].text(line.record.values, series)
+            if line.text != before:
+                self._texts.pop(line.record.family, None)
         if gone:
             self._drop(chunk, flags, start)
 
@@ -126,6 +130,7 @@ class MergedExposition:
         kept = [line for line in lines if flags[line.record.at - start] != FORGOTTEN]
         gone = set(map(id, lines)) - set(map(id, kept))
         for family in {line.record.family for line in lines}:
+            self._texts.pop(family, None)
             self._lines[family] = [line for line in self._lines[family] if id(line) not in gone]
         lines[:] = kept
 
@@ -135,18 +140,22 @@ class _Processes(Collector):
 
     def __init__(self, pids: Callable[[], Iterable[int]]) -> None:
         self._pids = pids
+        self._collectors: dict[int, ProcessCollector] = {}
 
     def collect(self) -> Iterator[Metric]:
         found: dict[str, Metric] = {}
+        known, self._collectors = self._collectors, {}
         for pid in self._pids():
-            for metric in ProcessCollector(pid=lambda pid=pid: pid, registry=None).collect():  # type: ignore[misc]
-                known = found.get(metric.name)
-                if known is None:
+            collector = known.get(pid) or ProcessCollector(pid=partial(int, pid), registry=None)  # a new one reads /proc/stat
+            self._collectors[pid] = collector
+            for metric in collector.collect():
+                together = found.get(metric.name)
+                if together is None:
                     found[metric.name] = metric
                     continue
-                before, more = known.samples[0], metric.samples[0]
+                before, more = together.samples[0], metric.samples[0]
                 value = max(before.value, more.value) if before.name in GREATEST else before.value + more.value
-                known.samples[0] = before._replace(value=value)
+                together.samples[0] = before._replace(value=value)
         cpu = found.get("process_cpu_seconds")
         if cpu is not None:
             ended = os.times()
