@@ -115,9 +115,10 @@ def test_vendors_have_lines_of_their_own() -> None:
 
 VENDORS: list[tuple[str, str, str, set[str], str]] = [
     ("cerebras", "api.cerebras.ai", "gpt-oss-120b", {"frequency_penalty", "presence_penalty", "logit_bias"}, ""),
-    ("xai", "api.x.ai", "grok-4-1-fast-reasoning", {"stop", "presence_penalty", "frequency_penalty"}, ""),
-    ("xai", "us.api.x.ai", "grok-4.20-non-reasoning", set(), ""),
-    ("xai", "api.x.ai", "grok-3", set(), ""),
+    ("xai", "api.x.ai", "grok-4-1-fast-reasoning", {"stop", "presence_penalty", "frequency_penalty", "reasoning_effort"}, ""),
+    ("xai", "us.api.x.ai", "grok-4.20-non-reasoning", {"reasoning_effort"}, ""),
+    ("xai", "api.x.ai", "grok-3", {"reasoning_effort"}, ""),
+    ("xai", "api.x.ai", "grok-4.3", {"stop", "presence_penalty", "frequency_penalty"}, ""),
     ("together", "api.together.xyz", "m", set(), "max_tokens"),
     ("moonshot-cn", "api.moonshot.cn", "kimi-k2", set(), "max_tokens"),
     ("sambanova", "api.sambanova.ai", "m", set(), "max_tokens"),

@@ -40,6 +40,8 @@ WRITTEN: Mapping[str, Mapping[str, str]] = {
 """By dialect: the fields of a request that have other names there than in OpenAI's."""
 UNLIKE: Mapping[str, frozenset[str]] = {"anthropic": frozenset({"metadata", "service_tier", "user"})}
 """By dialect: fields that mean something else there than in OpenAI's, of which rules say nothing."""
+WORDS = frozenset({"reasoning", "thinking"})
+"""Fields that other vendors have added to OpenAI's dialect: what is translated has none of them, but `reasoning_effort`."""
 OURS = frozenset({"model", "messages", "stream", "stream_options"})
 """Fields that no rule may set or leave out."""
 _IN_MESSAGES = "messages."
@@ -56,10 +58,14 @@ def _given(values: Mapping[str, Any]) -> ChatRequest:
 
 
 class Fitting:
-    """One target's rules, ready to be used. `dropped` is told the name of each field that was given and is left out."""
+    """One target's rules, ready to be used. `dropped` is told the name of each field that was given and is left out.
+    `dialect` is what the target speaks; None: what its callers speak."""
 
-    def __init__(self, rules: ModelRules, dropped: Callable[[str], object] = lambda name: None) -> None:
+    def __init__(
+        self, rules: ModelRules, dropped: Callable[[str], object] = lambda name: None, dialect: str | None = None
+    ) -> None:
         self._rules = rules
+        self._dialect = dialect
         self._dropped = dropped
         self._drop = frozenset(name for name in rules.drop if not name.startswith((_IN_MESSAGES, _OF_TOOLS)))
         self._message_drop = frozenset(_behind(_IN_MESSAGES, rules.drop))
@@ -85,7 +91,7 @@ class Fitting:
         if chat.own_tools and self._tool_drop:
             chat = self._without_tools(chat)
         wire = chat.wire
-        if wire is None:
+        if wire is None or self._translates(chat):
             return self._vocabulary(chat, set()) if self._sets or self._renames or self._touches(chat) else chat
         if chat.dialect != "openai":
             return self._of_another(chat, wire)
@@ -97,6 +103,10 @@ class Fitting:
         if edited != wire:
             fitted = msgspec.structs.replace(fitted, wire=edited, body=b"")
         return fitted
+
+    def _translates(self, chat: ChatRequest) -> bool:
+        """Whether the target gets the vocabulary, in another dialect than the caller's (which is not OpenAI's)."""
+        return self._dialect is not None and chat.dialect not in ("openai", self._dialect)
 
     def _touches(self, chat: ChatRequest) -> bool:
         """Whether the vocabulary has a field of which there is a rule."""
@@ -241,7 +251,10 @@ class Fitting:
             self._take(name, chat, self._default, of_sampling, of_chat, only_absent=True)
         values = {name: of_sampling.get(field, getattr(sampling, field)) for name, field in _SAMPLING.items()}
         surplus = [[name for name in group if values.get(name) is not None][1:] for group in rules.either]
-        for name in [*self._drop, *(name for group in surplus for name in group)]:
+        names = [*self._drop, *(name for group in surplus for name in group)]
+        if self._translates(chat):
+            names = [name for name in names if name not in WORDS]
+        for name in names:
             if chat.dialect == "openai" and chat.wire is not None and name not in chat.wire and name not in rules.default:
                 continue
             if self._take(name, chat, _ABSENT, of_sampling, of_chat):

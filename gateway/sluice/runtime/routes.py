@@ -108,7 +108,7 @@ class Routes:
             shown=shown,
             attribution=(("x-sluice-attempts", "1"), *((("x-sluice-target", shown),) if shown else ())),
             passes_on=backend.dialect or None,
-            fit=Fitting(rules, self._dropping(label, spec)) if rules is not NO_RULES else None,
+            fit=Fitting(rules, self._dropping(label, spec), backend.dialect) if rules is not NO_RULES else None,
             dropped=self._dropping(label, spec),
             tell=getattr(backend, "tell", add_headers),
             whole=backend if isinstance(backend, AnswersWhole) and not (backend.always_stream or by_ttft) else None,

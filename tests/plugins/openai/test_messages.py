@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 
+from sluice.backends.protocol import with_rules
+from sluice.config.rule_file import bundled_rules
 from sluice.errors import BadRequest
 from sluice.frontends.anthropic.request import chat_of
 from sluice.model.chat import Reasoning
-from sluice.model.rules import ModelRules
+from sluice.model.rules import ModelRules, rules_of
+from sluice.proxy.fitting import Fitting
 from sluice_plugins.openai.backend import OpenAI
 from sluice_plugins.openai.reasoning import effort_of
 
@@ -135,3 +138,25 @@ def test_a_name_longer_than_openai_takes_is_left_out() -> None:
 )
 def test_efforts(wish: Reasoning, known: Any, effort: str | None) -> None:
     assert effort_of(wish, known) == effort
+
+
+@pytest.mark.parametrize(
+    ("host", "model", "dropped"),
+    [
+        ("api.openai.com", "gpt-4o-mini", True), ("api.openai.com", "gpt-4.1", True), ("api.openai.com", "gpt-5.1", False),
+        ("api.openai.com", "o3", False), ("api.x.ai", "grok-4-fast-reasoning", True), ("api.x.ai", "grok-4.20-0309", True),
+        ("api.x.ai", "grok-4.3", False), ("api.x.ai", "grok-4.6", False), ("api.x.ai", "grok-3-mini", False),
+        ("api.x.ai", "grok-3", True), ("api.groq.com", "llama-3.3-70b", True), ("api.groq.com", "openai/gpt-oss-120b", False),
+        ("127.0.0.1", "anything", False),
+    ],
+)  # fmt: skip
+def test_an_effort_is_left_out_where_a_model_refuses_it(host: str, model: str, dropped: bool) -> None:
+    rules = rules_of(bundled_rules(), (), "openai", host, model)
+    assert ("reasoning_effort" in rules.drop) is dropped
+    asked = {
+        "messages": [{"role": "user", "content": "x"}],
+        "thinking": {"type": "adaptive"},
+        "output_config": {"effort": "low"},
+    }
+    chat = Fitting(rules, dialect="openai")(chat_of(asked))
+    assert (b"reasoning_effort" in with_rules(OpenAI(), rules).request(chat, model).body) is not dropped
