@@ -97,7 +97,12 @@ class Ollama(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return UpstreamRequest(self._url, self._headers, msgspec.json.encode(given))
 
     def operation(self, name: str, dialect: str) -> Operation | None:
-        """Embeddings by Ollama's own endpoint of OpenAI's dialect."""
+        """Embeddings and completions by Ollama's own endpoints of OpenAI's dialect."""
+        if (name, dialect) == ("completions", "completions"):
+            from sluice_plugins.openai.completions import Completions
+
+            url = endpoint(self.base_url, "/v1/completions", self.endings)
+            return Completions(self, url, self._headers, include_usage=True, max_event=self.max_event)
         if (name, dialect) != ("embeddings", "openai"):
             return None
         from sluice_plugins.openai.embeddings import Embeddings

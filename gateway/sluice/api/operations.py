@@ -43,7 +43,7 @@ class OperationCalls(Calls):
 
     async def _carried(self, call: Call, writer: ResponseWriter) -> None:
         """Answer by the pipeline, or by what the request says for where no target carries it."""
-        if call.route is not self._runtime.routes.get(call.route.name):
+        if call.chat.messages or call.route is not self._runtime.routes.get(call.route.name):
             return await self._runtime.pipeline.answer(call, writer)
         writer.begin("application/json", call.headers)
         writer.write(cast(OperationRequest, call.chat).otherwise, last=True)
@@ -55,6 +55,8 @@ class OperationCalls(Calls):
         route = self._route(call.route, entry, chat.dialect)
         call.asked = NOTHING
         if route is None:
+            if chat.messages:  # a chat can stand for it
+                return super()._call(chat, request, request_id, entry, principal)
             if cast(OperationRequest, chat).otherwise:
                 return call
             message = f"No upstream of this model carries {entry.operation}"

@@ -160,7 +160,9 @@ class CarriesOperations(Protocol):
     """A backend that carries other operations than chat."""
 
     def operation(self, name: str, dialect: str) -> Operation | None:
-        """The operation called `name` ("embeddings") for callers of this dialect; None where it is not carried."""
+        """The operation called `name` ("embeddings") for callers of this dialect; None where it is not carried.
+
+        One whose answers may be streamed ("completions") is a `Backend`, too, which then is asked in place of this one."""
         ...
 
 

@@ -6,7 +6,8 @@ from sluice.model.chat import ChatRequest
 
 
 class OperationRequest(ChatRequest, kw_only=True):
-    """A call of another operation than chat. It has no messages: `wire` and `body` go to the upstream, under its model's name.
+    """A call of another operation than chat. Most have no messages: `wire` and `body` go to the upstream, with its
+    model's name.
 
     `operation` is its name, a label of metrics ("embeddings"). `tokens`: of all its input, about; `longest`: of the longest
     of its inputs, which has to fit into the model's context. `otherwise`: the answer where no target of the alias carries the
@@ -22,3 +23,12 @@ class OperationRequest(ChatRequest, kw_only=True):
 
     def estimated_tokens(self) -> int:
         return self.tokens
+
+
+class GeneratingRequest(OperationRequest, kw_only=True):
+    """One whose answer has tokens of its own, and may be streamed ("completions").
+
+    It has messages, too: where no target of the alias carries the operation, it is asked for as a chat.
+    """
+
+    generates: ClassVar[bool] = True

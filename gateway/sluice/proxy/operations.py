@@ -5,7 +5,7 @@ The pipeline knows nothing of operations: a target is asked for the answer to on
 
 import msgspec
 
-from sluice.backends.protocol import CarriesOperations
+from sluice.backends.protocol import Backend, CarriesOperations
 from sluice.proxy.target import Route, Target
 from sluice.routing.strategies import RoutedTier
 
@@ -30,4 +30,9 @@ def _carrying(target: Target, operation: str, dialect: str) -> Target | None:
     carried = backend.operation(operation, dialect) if isinstance(backend, CarriesOperations) else None
     if carried is None:
         return None
-    return msgspec.structs.replace(target, whole=carried, passes_on=dialect, fit=None)
+    if isinstance(carried, Backend) and target.decoder != target.backend.decoder:
+        return None  # the alias has stages, which have to see its texts: it is asked for as a chat
+    target = msgspec.structs.replace(target, whole=carried, passes_on=dialect, fit=None)
+    if isinstance(carried, Backend):  # its answers may be streamed, too
+        target = msgspec.structs.replace(target, backend=carried, decoder=carried.decoder)
+    return target

@@ -41,6 +41,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     target's model for {model} (Azure's deployments). `headers` are added to every request. `max_tokens_field`: the name of
     the token limit, whichever the caller used; null: as in the model's rules (config/models.yaml), else the caller's.
     `include_usage`: request the usage chunk. `strict`: a malformed event is an error instead of being skipped.
+    `completions`: it has /completions beside chats; callers of that are then asked for there, with a suffix, tokens and all.
     `always_stream`: request a stream even if a caller of this dialect wants a whole answer. `max_event`: bytes of one event
     of a stream. `keep_stop`: pass on the provider's `stop` after tool calls instead of `tool_calls`. `usage_is_end`: a stream
     that ends after its usage is complete even without a finish reason and [DONE].
@@ -58,6 +59,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     always_stream: bool = False  # whether whole answers are asked for as streams, too
     max_event: Bytes = MAX_EVENT  # bytes of one event
     keep_stop: bool = False  # whether stop stays stop where tools were called
+    completions: bool = False  # whether it has /completions, which continues a text
     usage_is_end: bool = False  # whether usage and a clean end of the body end an answer
 
     dialect: ClassVar[str] = "openai"
@@ -98,6 +100,8 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return DocumentDecoder(strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop)
 
     def operation(self, name: str, dialect: str) -> Operation | None:
+        if name == "completions":
+            return self._completions if self.completions and dialect == "completions" else None
         if name != "embeddings" or dialect != self.dialect:
             return None
         return Embeddings(endpoint(self.base_url, "/embeddings", self.endings), self._whole_headers)
@@ -118,6 +122,13 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def _asks_usage(self) -> bool:
         """Whether usage is asked for; some vendors refuse to be asked, and tell it anyway."""
         return self.include_usage and "stream_options" not in self.rules.drop
+
+    @cached_property
+    def _completions(self) -> Operation:
+        from sluice_plugins.openai.completions import Completions
+
+        url = endpoint(self.base_url, self.path.removesuffix("/chat/completions") + "/completions", self.endings)
+        return Completions(self, url, self._headers, include_usage=self._asks_usage, max_event=self.max_event)
 
     @cached_property
     def _limit_name(self) -> str:

@@ -12,12 +12,15 @@ from typing import Any, ClassVar
 from sluice.errors import GatewayError
 from sluice.frontends import Answer, CallRoute, Encoder, Endpoint, Frontend, RequestHead, ResumeRoute, Route
 from sluice.frontends.openai.chunks import Chunks, PassedOn, Renamed
+from sluice.frontends.openai.completions import completion_of
 from sluice.frontends.openai.embeddings import embeddings
 from sluice.frontends.openai.errors import error_object
 from sluice.frontends.openai.models import model, models
 from sluice.frontends.openai.request import chat_of
+from sluice.frontends.openai.texts import TextChunks, WholeText
 from sluice.frontends.openai.whole import Accumulated, Whole
 from sluice.model.chat import ChatRequest
+from sluice.model.operations import GeneratingRequest
 from sluice.wire.jsontext import judged_object, plain_object
 
 STAINLESS = (
@@ -33,7 +36,7 @@ class OpenAI(Frontend):
     dialect: ClassVar[str] = "openai"
     numbered: ClassVar[bool] = True
     claims: ClassVar[tuple[str, ...]] = (
-        "/v1/", "/v1/chat/completions", "/chat/completions", "/models", "/embeddings", "/engines/", "/openai/",
+        "/v1/", "/v1/chat/completions", "/chat/completions", "/completions", "/models", "/embeddings", "/engines/", "/openai/",
     )  # fmt: skip
     request_headers: ClassVar[tuple[str, ...]] = tuple(f"x-stainless-{name}" for name in STAINLESS)
 
@@ -42,6 +45,7 @@ class OpenAI(Frontend):
         return (
             CallRoute(path=completions, also=short, parse=self.parse),
             ResumeRoute(path=completions, also=short),
+            CallRoute(path="/v1/completions", also=("/completions",), parse=completion_of, operation="completions"),
             CallRoute(path="/v1/embeddings", also=("/embeddings",), parse=embeddings, operation="embeddings"),
             Endpoint(path="/v1/models", also=("/models",), answer=models),
             Endpoint(path="/v1/models/{+model}", also=("/models/{+model}",), answer=model),
@@ -52,6 +56,8 @@ class OpenAI(Frontend):
         return chat_of(judged_object(body)) if wire is None else chat_of(wire, body)
 
     def encoder(self, chat: ChatRequest, answer: Answer, *, verbatim: bool = False) -> Encoder:
+        if isinstance(chat, GeneratingRequest):
+            return TextChunks(answer, include_usage=chat.include_usage) if chat.stream else WholeText(answer)
         if not chat.stream:
             return Accumulated(answer) if verbatim else Whole(answer)
         kind = Chunks if not verbatim else PassedOn if answer.reveal else Renamed

@@ -1,0 +1,122 @@
+"""The request of `POST /v1/completions`, which continues a text: editors complete code with it.
+
+Upstreams that have this endpoint are asked as the caller asked (`completions` of the backend). Others are asked to chat, the
+prompt being the user's message; what a chat cannot do (a suffix, tokens for a prompt …) is refused by name then.
+
+Standard: https://platform.openai.com/docs/api-reference/completions/create
+"""
+
+from typing import Any
+
+import msgspec
+
+from sluice.frontends import RequestHead
+from sluice.frontends.checks import check_names, explained, refused, whole_number
+from sluice.frontends.openai.request import MOST_CHOICES
+from sluice.model.chat import Message, Sampling, Text, text_size
+from sluice.model.operations import GeneratingRequest
+from sluice.wire.jsontext import judged_object, plain_object
+
+DIALECT = "completions"
+
+
+class _Options(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class _Request(msgspec.Struct):
+    prompt: Any
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: _Options | None = None
+    suffix: str | None = None
+    echo: bool | None = None
+    best_of: float | None = None
+    n: float | None = None
+    max_tokens: float | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+
+
+_NAMES = frozenset(_Request.__struct_fields__)
+
+
+def completion_of(body: bytes, head: RequestHead) -> GeneratingRequest:
+    """Raises BadRequest, `param` naming the field."""
+    wire = plain_object(body)
+    plain = wire is not None
+    wire = judged_object(body) if wire is None else wire
+    check_names(wire, _NAMES, "")
+    try:
+        asked = msgspec.convert(wire, _Request)
+    except msgspec.ValidationError as error:
+        raise explained(str(error)) from None
+    if asked.model == "":
+        raise refused("model", "must not be empty")
+    text, tokens, only = _prompt(asked.prompt)
+    stop = asked.stop or ()
+    return GeneratingRequest(
+        DIALECT,
+        asked.model,
+        (Message("user", (Text(text),)),),
+        asked.stream is True,
+        sampling=Sampling(
+            _limit(asked.max_tokens),
+            asked.temperature,
+            asked.top_p,
+            (stop,) if isinstance(stop, str) else tuple(stop),
+            asked.seed,
+            asked.frequency_penalty,
+            asked.presence_penalty,
+        ),
+        include_usage=asked.stream_options is not None and asked.stream_options.include_usage is True,
+        wire=wire,
+        body=body if plain else b"",
+        n=_choices(asked.n),
+        dialect_only=only or _only(asked),
+        operation="completions",
+        tokens=tokens + text_size(asked.suffix or "") // 4,
+        longest=tokens,
+    )
+
+
+def _prompt(given: Any) -> tuple[str, int, str]:
+    """The text, about how many tokens it has, and why a chat cannot have it."""
+    match given:
+        case str(text):
+            return text, text_size(text) // 4, ""
+        case [str(text)]:
+            return text, text_size(text) // 4, ""
+        case [str(), *_] if all(isinstance(text, str) for text in given):
+            return "", sum(map(text_size, given)) // 4, "prompt: several texts"
+        case [int(), *_] if all(type(token) is int for token in given):
+            return "", len(given), "prompt: a list of tokens"
+        case [[int(), *_], *_] if all(isinstance(tokens, list) for tokens in given):
+            return "", sum(map(len, given)), "prompt: a list of tokens"
+        case _:
+            raise refused("prompt", "must be a string, a list of strings, a list of tokens or a list of such lists")
+
+
+def _only(asked: _Request) -> str:
+    if asked.suffix:
+        return "suffix: a text that follows"
+    if asked.echo:
+        return "echo: the prompt before the answer"
+    return "best_of: several tries" if asked.best_of is not None and asked.best_of > 1 else ""
+
+
+def _limit(value: float | None) -> int | None:
+    if value is None or value <= 0:
+        return None
+    return whole_number(value, "max_tokens")
+
+
+def _choices(value: float | None) -> int:
+    found = 1 if value is None else whole_number(value, "n")
+    if not 1 <= found <= MOST_CHOICES:
+        raise refused("n", f"must be from 1 to {MOST_CHOICES}")
+    return found
