@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What single tests use and .venv does not hold: servers of the system (nginx, redis-server, promtool), a browser, helm, and
+# What single tests use and .venv does not hold: servers of the system (nginx, redis-server, PostgreSQL, PgBouncer,
+# promtool), a browser, helm, and
 # other people's clients. None of it is needed: what cannot be had in time is left out, its tests skip and say why.
 #
 # Servers come from Debian and only for root (SLUICE_APT=no: never); the rest goes to .cache. Logs: .cache/log.
@@ -23,6 +24,8 @@ servers() {
     command -v redis-server || packages+=(redis-server)
     command -v promtool || packages+=(prometheus)
     command -v chromium || packages+=(chromium)
+    command -v pgbouncer || packages+=(pgbouncer)
+    compgen -G '/usr/lib/postgresql/*/bin/postgres' || packages+=(postgresql)
     [[ ${#packages[@]} -gt 0 ]] || return 0
     # their packages start them as services, on ports that may be somebody's: not for the sake of a test
     local policy=/usr/sbin/policy-rc.d

@@ -3,13 +3,17 @@
 A server counts as started once it has said so in its own output: nothing sleeps and nothing is polled.
 """
 
+import grp
+import os
+import pwd
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -129,3 +133,153 @@ def redis_server(binary: str | None = None, *options: str) -> Iterator[RedisServ
             yield server
         finally:
             server.kill()
+
+
+def _dropped() -> dict[str, str]:
+    """PostgreSQL and PgBouncer refuse to run as root: then they run as its own user, or as nobody."""
+    if os.geteuid() != 0:
+        return {}
+    for user in ("postgres", "nobody"):
+        with suppress(KeyError):
+            pwd.getpwnam(user)
+            return {"user": user, "group": grp.getgrgid(pwd.getpwnam(user).pw_gid).gr_name}
+    return {}
+
+
+def postgres_binary(name: str) -> str:
+    """`initdb` or `postgres`, of the newest version that is installed; skips the test where there is none."""
+    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[4]))
+    if found:
+        return str(found[-1])
+    if installed := shutil.which(name):
+        return installed
+    pytest.skip("no PostgreSQL: Debian's postgresql package is not installed")
+
+
+class PostgresServer:
+    """A PostgreSQL with one database, "postgres", whose user "postgres" needs no password. `port` stays the same."""
+
+    def __init__(self, directory: str, options: Sequence[str] = ()) -> None:
+        self._data = f"{directory}/data"
+        self._options = options
+        self._process: subprocess.Popen[str] | None = None
+        self._reading: threading.Thread | None = None
+        self.port = 0
+        who = _dropped()
+        if who:
+            shutil.chown(directory, **who)
+        made = [postgres_binary("initdb"), "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"]
+        subprocess.run(made, cwd=directory, check=True, capture_output=True, **who)  # type: ignore[call-overload]
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres?sslmode=disable&connect_timeout=30"
+
+    def start(self) -> None:
+        for _ in range(1 if self.port else STARTS):
+            port = self.port or free_port()
+            if self._started(port):
+                self.port = port
+                return
+        raise RuntimeError("PostgreSQL did not start")
+
+    def _started(self, port: int) -> bool:
+        options = ["-D", self._data, "-p", str(port), "-h", "127.0.0.1", "-k", "", "-c", "fsync=off", *self._options]
+        self._process = subprocess.Popen(  # type: ignore[call-overload]
+            [postgres_binary("postgres"), *options],
+            cwd=self._data,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "LC_ALL": "C"},
+            **_dropped(),
+        )
+        lines = self._process.stderr  # type: ignore[union-attr]
+        assert lines is not None
+        for line in lines:
+            if "ready to accept connections" in line:
+                self._reading = threading.Thread(target=lines.read, daemon=True)
+                self._reading.start()
+                return True
+        self.kill()
+        return False
+
+    def kill(self) -> None:
+        """kill -9 of all its processes; returns when they are gone."""
+        self._signal(signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait()
+            if self._reading is not None:
+                self._reading.join()  # the last of its processes has closed the pipe
+            assert self._process.stderr is not None
+            self._process.stderr.close()
+            self._process = None
+
+    def stop(self) -> None:
+        """SIGSTOP of all its processes: connections stay open, nothing is answered."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        """To its own process and its children, each of which has a process group of its own."""
+        if self._process is None:
+            return
+        parent = self._process.pid
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        for pid in (parent, *map(int, children)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+
+@contextmanager
+def postgres_server(*options: str) -> Iterator[PostgresServer]:
+    with tempfile.TemporaryDirectory(prefix="postgres-") as directory:
+        server = PostgresServer(directory, options)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.kill()
+
+
+@contextmanager
+def pgbouncer(server: PostgresServer) -> Iterator[str]:
+    """The address of a PgBouncer in transaction mode before `server`, with three connections to it."""
+    binary = shutil.which("pgbouncer")
+    if binary is None:
+        pytest.skip("no PgBouncer: Debian's pgbouncer package is not installed")
+    with tempfile.TemporaryDirectory(prefix="pgbouncer-") as directory:
+        who, port = _dropped(), free_port()
+        if who:
+            shutil.chown(directory, **who)
+        (Path(directory) / "users").write_text('"postgres" ""\n')
+        lines = [
+            "[databases]",
+            f"postgres = host=127.0.0.1 port={server.port} dbname=postgres",
+            "[pgbouncer]",
+            f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =",
+            f"auth_type = trust\nauth_file = {directory}/users",
+            "pool_mode = transaction\ndefault_pool_size = 3",
+        ]
+        (Path(directory) / "ini").write_text("\n".join(lines))
+        process = subprocess.Popen(  # type: ignore[call-overload]
+            [binary, f"{directory}/ini"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            **who,
+        )
+        try:
+            for line in process.stderr:
+                if "process up" in line:
+                    break
+            threading.Thread(target=process.stderr.read, daemon=True).start()
+            yield f"postgresql://postgres@127.0.0.1:{port}/postgres?sslmode=disable&connect_timeout=30"
+        finally:
+            process.kill()
+            process.wait()

@@ -122,11 +122,15 @@ APPENDED: list[tuple[str, str, list[str]]] = [
         "server: {trusted_proxies: [10.0.0.0/8, 10.0.0.1/8]}",
         ["8:40: server.trusted_proxies[1]: expected a network such as 10.0.0.0/8 (no bits set behind the prefix)"],
     ),
-    ("state", "state: postgres", ["8:8: state: expected memory, sqlite:PATH or a redis://, rediss:// or unix:// URL"]),
+    (
+        "state",
+        "state: postgres",
+        ["8:8: state: expected memory, sqlite:PATH, a redis://, rediss:// or unix:// URL or a postgresql:// URL"],
+    ),
     (
         "state without a path",
         'state: "sqlite:"',
-        ["8:8: state: expected memory, sqlite:PATH or a redis://, rediss:// or unix:// URL"],
+        ["8:8: state: expected memory, sqlite:PATH, a redis://, rediss:// or unix:// URL or a postgresql:// URL"],
     ),
     (
         "store",
@@ -136,7 +140,7 @@ APPENDED: list[tuple[str, str, list[str]]] = [
     (
         "admin store",
         "admin: {store: mysql://x}",
-        ["8:16: admin.store: expected memory, sqlite:PATH or a redis://, rediss:// or unix:// URL"],
+        ["8:16: admin.store: expected memory, sqlite:PATH, a redis://, rediss:// or unix:// URL or a postgresql:// URL"],
     ),
     ("missing variable", "state: ${STATE}", ["8:8: state: environment variable STATE is not set"]),
     ("missing file", "state: ${file:/nowhere}", ["8:8: state: cannot read /nowhere: no such file or directory"]),

@@ -7,10 +7,12 @@ import pytest
 
 from sluice.conversations import ConversationStore, SharedConversations
 from sluice.conversations.memory import MemoryConversations
+from sluice.conversations.postgres import PostgresConversations
 from sluice.conversations.redis import RedisConversations
 from sluice.conversations.sqlite import SqliteConversations
-from tests.servers import RedisServer, redis_server
+from tests.servers import PostgresServer, RedisServer, pgbouncer, postgres_server, redis_server
 
+SHARED = ["redis", "postgres", "pgbouncer"]
 _prefixes = (f"conversations{number}" for number in itertools.count())
 
 
@@ -28,11 +30,29 @@ def own_redis() -> Iterator[RedisServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """Likewise, with a schema for each test."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def bouncer(postgres: PostgresServer) -> Iterator[str]:
+    """The address of a pooler in transaction mode before it."""
+    with pgbouncer(postgres) as address:
+        yield address
+
+
 def shared_store(kind: str, request: Any) -> SharedConversations:
+    if kind == "postgres":
+        return PostgresConversations(f"{request.getfixturevalue('postgres').url}&schema={next(_prefixes)}", timeout=10)
+    if kind == "pgbouncer":
+        return PostgresConversations(f"{request.getfixturevalue('bouncer')}&schema={next(_prefixes)}", timeout=10)
     return RedisConversations(request.getfixturevalue("redis").url, prefix=next(_prefixes), timeout=10)
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis"])
+@pytest.fixture(params=["memory", "sqlite", *SHARED])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ConversationStore]:
     kept: ConversationStore
     match request.param:
@@ -46,7 +66,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     await kept.close()
 
 
-@pytest.fixture(params=["redis"])
+@pytest.fixture(params=SHARED)
 async def shared(request: pytest.FixtureRequest) -> AsyncIterator[SharedConversations]:
     """Those that several hosts share."""
     kept = shared_store(request.param, request)

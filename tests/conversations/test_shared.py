@@ -78,7 +78,7 @@ async def test_who_leaves_the_queue_or_no_longer_asks_keeps_nobody_waiting(
     await shared.leave(second)
     await shared.leave(first)
     assert await shared.begin(fourth, 9) is None
-    for module in ("redis",):
+    for module in ("redis", "postgres"):
         monkeypatch.setattr(f"sluice.conversations.{module}.WAITING", 0.0)
     assert await shared.begin(fourth, 9) is not None
 
@@ -87,7 +87,7 @@ async def test_a_lease_that_ran_out_goes_to_the_next_and_what_comes_then_is_refu
     shared: SharedConversations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = lease(), lease()
-    for module in ("redis",):
+    for module in ("redis", "postgres"):
         monkeypatch.setattr(f"sluice.conversations.{module}.LEASE", 0.0)
     one = await shared.begin(first, 9)
     two = await shared.begin(second, 9)
@@ -105,7 +105,7 @@ async def test_a_lease_that_ran_out_goes_to_the_next_and_what_comes_then_is_refu
 async def test_a_lease_that_ran_out_and_that_nobody_took_still_stores(
     shared: SharedConversations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("redis",):
+    for module in ("redis", "postgres"):
         monkeypatch.setattr(f"sluice.conversations.{module}.LEASE", 0.0)
     first = lease()
     begun = await shared.begin(first, 9)

@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 
 from tests.e2e.gateway_process import DIGEST, KEY, GatewayProcess, _start
-from tests.servers import redis_server
+from tests.servers import pgbouncer, postgres_server, redis_server
 
 TURNS = int(os.environ.get("SLUICE_TURNS", "240"))
 CLIENTS = 4
@@ -43,7 +43,13 @@ def redis_address() -> Iterator[str]:
         yield server.url
 
 
-STORES: dict[str, Callable[[], "contextmanager[str]"]] = {"redis": redis_address}  # type: ignore[type-arg]
+@contextmanager
+def postgres_address() -> Iterator[str]:
+    with postgres_server() as server, pgbouncer(server) as address:
+        yield address
+
+
+STORES: dict[str, Callable[[], AbstractContextManager[str]]] = {"redis": redis_address, "postgres": postgres_address}
 
 
 class Host:

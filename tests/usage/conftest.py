@@ -6,9 +6,10 @@ import pytest
 
 from sluice.usage import UsageStore
 from sluice.usage.memory import MemoryUsage
+from sluice.usage.postgres import PostgresUsage
 from sluice.usage.redis import RedisUsage
 from sluice.usage.sqlite import SqliteUsage
-from tests.servers import RedisServer, redis_server
+from tests.servers import PostgresServer, RedisServer, pgbouncer, postgres_server, redis_server
 
 _prefixes = (f"usage{number}" for number in itertools.count())
 
@@ -20,7 +21,21 @@ def redis() -> Iterator[RedisServer]:
         yield server
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis"])
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """Likewise, with a schema for each test."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def bouncer(postgres: PostgresServer) -> Iterator[str]:
+    """The address of a pooler in transaction mode before it."""
+    with pgbouncer(postgres) as address:
+        yield address
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis", "postgres", "pgbouncer"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[UsageStore]:
     kept: UsageStore
     match request.param:
@@ -28,6 +43,10 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             kept = MemoryUsage()
         case "sqlite":
             kept = SqliteUsage(tmp_path / "usage.db")
+        case "postgres":
+            kept = PostgresUsage(f"{request.getfixturevalue('postgres').url}&schema={next(_prefixes)}", timeout=10)
+        case "pgbouncer":
+            kept = PostgresUsage(f"{request.getfixturevalue('bouncer')}&schema={next(_prefixes)}", timeout=10)
         case _:
             kept = RedisUsage(request.getfixturevalue("redis").url, prefix=next(_prefixes))
     yield kept

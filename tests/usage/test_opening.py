@@ -84,3 +84,11 @@ async def test_where_nothing_was_spent_no_bucket_is_touched(buckets: BucketStore
     await reopen(buckets, MemoryUsage(), CONFIG, NOON)
     assert await left(buckets) == pytest.approx([5, 0.3], abs=1e-6)
     await buckets.close()
+
+
+async def test_budgets_open_with_what_any_store_of_usage_says(store: UsageStore) -> None:
+    rows = [(Subject(DAY, "shop", "t", "chat", f"up/{model}"), Figures(nanos=125_000_000)) for model in "ab"]
+    await store.add(Batch("w", 1, DAY, rows))
+    buckets = MemoryStore()
+    await reopen(buckets, store, CONFIG, NOON)
+    assert await left(buckets) == pytest.approx([4.75, 0.05], abs=1e-6)

@@ -7,6 +7,7 @@ that were already found wrong are INVALID and skipped, so one mistake is one lin
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
+from importlib.util import find_spec
 from typing import Any
 
 from sluice.config.price_file import check_date, check_order
@@ -102,7 +103,7 @@ class Checks:
             case Limits(store=store):
                 self._store((*path, "store"), store, "memory", "shared", "redis")
             case Admin(store=store):
-                self._store((*path, "store"), store, "memory", "sqlite", "redis")
+                self._store((*path, "store"), store, *CONVERSATIONS)
             case Probe():
                 self._above_zero((*path, "every"), section.every)
             case Canary():
@@ -116,7 +117,7 @@ class Checks:
 
     def _store(self, path: Path, store: object, *kinds: Kind) -> None:
         text = store.reveal() if isinstance(store, Secret) else store
-        self._try(path, lambda text: store_of(text, *kinds), text)
+        self._try(path, lambda text: _installed(store_of(text, *kinds).kind), text)
 
     def _fitted(self, path: Path, section: Upstream | Target) -> None:
         """What is to be changed in requests: nothing that the gateway sets itself, and values that a caller could send."""
@@ -375,6 +376,11 @@ def _on_loopback(listen: str) -> bool:
     except ValueError:
         return True
     return host.lower() in ("localhost", "::1") or host.startswith("127.")
+
+
+def _installed(kind: Kind) -> None:
+    if kind == "postgres" and find_spec("asyncpg") is None:
+        raise ValueError("PostgreSQL's driver is not installed: pip install 'sluice-gateway[postgres]'")
 
 
 def _network(text: str) -> None:

@@ -444,8 +444,8 @@ class Responses(_Section, frozen=True):
 class Admin(_Section, frozen=True):
     """Who may use /v1/admin and /admin: the digest of the key sent as x-admin-api-key. Without it those routes answer 401.
 
-    `store`: where dynamic keys and usage are kept: "memory", "sqlite:PATH", or a redis:// / rediss:// / unix:// URL;
-    null: as `state`. `pepper`: dynamic keys are kept as HMAC-SHA-256 under it, else as SHA-256; another pepper
+    `store`: where dynamic keys and usage are kept: "memory", "sqlite:PATH", a URL of Redis or a postgresql:// one; null: as
+    `state`. `pepper`: dynamic keys are kept as HMAC-SHA-256 under it, else as SHA-256; another pepper
     invalidates all of them. `ui`: pages for operators on the admin port, under /ui/.
     """
 
@@ -506,7 +506,7 @@ class Config(_Section, frozen=True):
     tenants: dict[Name, Tenant] = {}  # limits of all keys of a tenant together
     server: Server = Server()  # listeners, and what is taken from callers
     limits: Limits = Limits()  # where limits are counted, and those of everybody
-    state: Secret = Secret("memory")  # conversations: memory, sqlite:PATH, or a redis:// URL
+    state: Secret = Secret("memory")  # conversations: memory, sqlite:PATH, a redis:// or a postgresql:// URL
     responses: Responses = Responses()  # answers that callers want kept
     resume: Secret = Secret("memory")  # resumable streams: "memory" or a redis:// / rediss:// / unix:// URL
     admin: Admin = Admin()  # who may use the admin routes

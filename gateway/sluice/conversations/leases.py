@@ -18,6 +18,7 @@ RENEWALS = LEASE / 3
 """Seconds between two renewals of all leases."""
 AGAIN = 8.0
 """Seconds for which a turn that could not be stored is sent again: a new master may be there by then."""
+AGAIN_AFTER = DOWN | {"busy"}
 
 
 class Leases:
@@ -100,7 +101,7 @@ class Leases:
                 try:
                     await self._store.finish(lease, id, turns)
                 except ConversationsFailed as error:
-                    if error.reason not in DOWN or self._clock() + pause > until:
+                    if error.reason not in AGAIN_AFTER or self._clock() + pause > until:
                         raise
                 else:
                     return

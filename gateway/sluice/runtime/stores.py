@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from sluice.config.types import Config
-from sluice.conversations import ConversationStore
+from sluice.conversations import ConversationStore, SharedConversations
 from sluice.conversations.measured import Measured, MeasuredShared
 from sluice.conversations.memory import MemoryConversations
 from sluice.kept import ResponseStore
@@ -138,20 +138,32 @@ def usage_store(config: Config) -> UsageStore:
         from sluice.usage.sqlite import SqliteUsage
 
         return SqliteUsage(Path(place.path))
+    if place.kind == "postgres":
+        from sluice.usage.postgres import PostgresUsage
+
+        return PostgresUsage(text)
     from sluice.usage.redis import RedisUsage
 
     return RedisUsage(text, prefix=config.limits.prefix)
 
 
 def conversation_store(config: Config, metrics: Metrics, watches: StoreWatches) -> Measured:
-    text = config.state.reveal()
-    place = store_of(text, *CONVERSATIONS)
+    place = store_of(config.state.reveal(), *CONVERSATIONS)
     if isinstance(place, Local):
         return Measured(_local_conversations(place), metrics, place.kind, time.monotonic)
+    watch = watches.begin("conversations", place.kind)
+    return MeasuredShared(_shared_conversations(config, place.kind), metrics, place.kind, time.monotonic, watch=watch)
+
+
+def _shared_conversations(config: Config, kind: str) -> SharedConversations:
+    text = config.state.reveal()
+    if kind == "postgres":
+        from sluice.conversations.postgres import PostgresConversations
+
+        return PostgresConversations(text)
     from sluice.conversations.redis import RedisConversations
 
-    store = RedisConversations(text, prefix=config.limits.prefix)
-    return MeasuredShared(store, metrics, place.kind, time.monotonic, watch=watches.begin("conversations", place.kind))
+    return RedisConversations(text, prefix=config.limits.prefix)
 
 
 def _local_conversations(place: Local) -> ConversationStore:
@@ -178,7 +190,7 @@ def response_store(config: Config) -> ResponseStore | None:
 
 
 def admin_store(config: Config) -> str:
-    """Where dynamic keys and usage are kept: "memory", "sqlite:PATH" or a URL of Redis. It may hold a password."""
+    """Where dynamic keys and usage are kept: "memory", "sqlite:PATH" or a URL. It may hold a password."""
     return config.admin.store.reveal() if config.admin.store is not None else config.state.reveal()
 
 
@@ -205,6 +217,10 @@ def key_store(config: Config) -> KeyStore:
         from sluice.keystore.sqlite import SqliteKeys
 
         return SqliteKeys(Path(place.path))
+    if place.kind == "postgres":
+        from sluice.keystore.postgres import PostgresKeys
+
+        return PostgresKeys(kept)
     from sluice.keystore.redis import RedisKeys
 
     return RedisKeys(kept, prefix=config.limits.prefix)

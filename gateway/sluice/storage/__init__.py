@@ -1,7 +1,8 @@
-"""The common part of all stores: addresses of Redis, its client, and how failures are reported.
+"""The common part of all stores: addresses, clients, and how failures are reported.
 
-address    redis://… of the configuration, parsed and checked; pure
+address    redis://…, postgresql://… of the configuration, parsed and checked (parts, postgres_address); pure
 redis      the client: how it is made, when it leaves a server, what its errors mean
+postgres   the same of PostgreSQL, and how tables come to their newest version
 watch      the reason that a store fails for: in the log, in a metric, in /readyz?verbose
 """
 
@@ -36,18 +37,18 @@ PROBLEMS: Mapping[Reason, str] = {
     "no_master": "the sentinels know no master, or do not answer",
     "noauth": "the server wants a password, and the address has none",
     "wrongpass": "the user or the password is wrong",
-    "noperm": "the user lacks a permission (ACL) for a command or for keys of limits.prefix",
-    "database": "the server has no database of this number",
-    "readonly": "the server is a replica",
-    "loading": "the server is loading its data",
+    "noperm": "the user lacks a permission: for a command or for keys of limits.prefix (ACL), or for a table or the schema",
+    "database": "the server has no such database",
+    "readonly": "the server is a replica, or takes no writes",
+    "loading": "the server is loading its data, starting or stopping",
     "moved": "the server is a node of a cluster and these keys are another node's",
     "clusterdown": "the cluster does not serve these keys",
     "masterdown": "a replica that has lost its master",
     "noreplicas": "too few replicas for a write (min-replicas-to-write)",
     "misconf": "the server takes no writes because it cannot save (MISCONF)",
-    "oom": "the server is out of memory (maxmemory)",
-    "busy": "the server is busy with somebody's script",
-    "full": "there is no room for another key",
+    "oom": "the server is out of memory (Redis: maxmemory)",
+    "busy": "the server is busy with somebody's script, or has too many connections",
+    "full": "there is no room for more",
     "reply": "the server answered with an error, or with what is not ours",
 }
 """An explanation of each reason for users."""

@@ -6,6 +6,7 @@
     redis://[[user]:password@]host[:port][/db][?options]     valkey:// is the same; rediss:// and valkeys:// speak TLS
     unix://[[user]:password@]/path/to/socket[?options]
     redis+sentinel://[[user]:password@]host[:port],host[:port]/service[/db][?options]     also rediss+sentinel:// …
+    postgresql://user[:password]@host[:port][,host[:port]]/database[?options]     see `postgres_address`
 
 An address is checked whole and never quoted in an error, for it may hold a password: errors name the place by its character.
 """
@@ -13,26 +14,31 @@ An address is checked whole and never quoted in an error, for it may hold a pass
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, cast
-from urllib.parse import unquote
 
 import msgspec
 
-from sluice.config.units import Seconds
+from sluice.storage import postgres_address
+from sluice.storage.parts import decoded_text, flag_of, host_of, options_in, refuse_characters, seconds_of, some_text
+from sluice.storage.postgres_address import PostgresAddress
 
 SCHEMES: Mapping[str, bool] = {"redis": False, "rediss": True, "valkey": False, "valkeys": True}
 """Whether it speaks TLS."""
 SENTINEL = "+sentinel"
 PORT, SENTINEL_PORT = 6379, 26379
 EXPECTED = "a redis://, rediss:// or unix:// URL"
-LONGEST = 60.0
-"""Seconds that a timeout may be at most."""
 MOST_DATABASES = 1 << 20
 
 
-Kind = Literal["memory", "shared", "sqlite", "redis"]
-CONVERSATIONS: tuple[Kind, ...] = ("memory", "sqlite", "redis")
-"""What can keep conversations."""
-WRITTEN: Mapping[Kind, str] = {"memory": "memory", "shared": "shared:PATH", "sqlite": "sqlite:PATH", "redis": EXPECTED}
+Kind = Literal["memory", "shared", "sqlite", "redis", "postgres"]
+CONVERSATIONS: tuple[Kind, ...] = ("memory", "sqlite", "redis", "postgres")
+"""What can keep conversations; and likewise keys and usage."""
+WRITTEN: Mapping[Kind, str] = {
+    "memory": "memory",
+    "shared": "shared:PATH",
+    "sqlite": "sqlite:PATH",
+    "redis": EXPECTED,
+    "postgres": "a postgresql:// URL",
+}
 
 
 class Local(msgspec.Struct, frozen=True):
@@ -65,7 +71,7 @@ class Address(msgspec.Struct, frozen=True):
     tls: Mapping[str, Any] | None = None
 
 
-def store_of(text: str, *kinds: Kind) -> Local | Address:
+def store_of(text: str, *kinds: Kind) -> Local | Address | PostgresAddress:
     """The store that `text` names; `kinds` are those that may stand there, in the order in which they are told (none: any).
 
     Raises ValueError with what is expected, or with what is wrong and at which character. It is never quoted.
@@ -77,6 +83,8 @@ def store_of(text: str, *kinds: Kind) -> Local | Address:
             return Local(cast(Literal["memory", "shared", "sqlite"], kind), path)
     elif "redis" in kinds and is_redis(text):
         return address_of(text)
+    elif "postgres" in kinds and postgres_address.is_postgres(text):
+        return postgres_address.address_of(text)
     *others, last = map(WRITTEN.__getitem__, kinds)
     raise ValueError(f"expected {', '.join(others)} or {last}")
 
@@ -102,14 +110,14 @@ class _Reader:
         self._text = text
         self._scheme = scheme
         self._at = at
-        _refuse_characters(text)
+        refuse_characters(text)
         if (hash_ := text.find("#")) >= 0:
             raise ValueError(f'character {hash_ + 1}: "#" must be written as %23')
         before, question, query = rest.partition("?")
         if question and "@" in query and query.partition("=")[0] not in OPTIONS:
             raise ValueError(f'character {at + len(before) + 1}: "?" in a password must be written as %3F')
         credentials, self._credentials, self._place = self._split(before)
-        self._options = _options(query, at + len(before) + 1)
+        self._options = options_in(query, at + len(before) + 1, OPTIONS)
         self._username, self._password = self._login(credentials)
 
     def _split(self, before: str) -> tuple[str, bool, str]:
@@ -127,7 +135,7 @@ class _Reader:
         user, colon, password = credentials.partition(":")
         if self._credentials and not colon:
             raise ValueError(f'character {self._place_at}: a password is written as ":password@", a user as "user:password@"')
-        return _decoded(user, self._at) or None, _decoded(password, self._at + len(user) + 1) or None
+        return decoded_text(user, self._at) or None, decoded_text(password, self._at + len(user) + 1) or None
 
     def address(self) -> Address:
         options = self._options
@@ -144,7 +152,7 @@ class _Reader:
                 raise ValueError(
                     f"character {self._place_at + 1}: expected the path of a socket, such as unix:///run/redis.sock"
                 )
-            return Address(path=_decoded(self._place, self._place_at), db=options.get("db", 0), **shared)
+            return Address(path=decoded_text(self._place, self._place_at), db=options.get("db", 0), **shared)
         scheme = self._scheme.removesuffix(SENTINEL)
         tls = {name: value for name, value in options.items() if name.startswith("ssl_")} if SCHEMES[scheme] else None
         usual = (*USUAL, *(TLS if tls is not None else ()))
@@ -159,7 +167,7 @@ class _Reader:
                 )
             return Address(
                 hosts=self._hosts(hosts, SENTINEL_PORT),
-                service=_decoded(service, path_at),
+                service=decoded_text(service, path_at),
                 db=self._database(db, path_at + len(service) + 1),
                 sentinel_username=options.get("sentinel_username"),
                 sentinel_password=options.get("sentinel_password"),
@@ -187,39 +195,9 @@ class _Reader:
     def _hosts(self, text: str, port: int) -> tuple[tuple[str, int], ...]:
         found, at = [], self._place_at
         for part in text.split(","):
-            found.append(_host(part, port, at))
+            found.append(host_of(part, port, at))
             at += len(part) + 1
         return tuple(found)
-
-
-def _refuse_characters(text: str) -> None:
-    for at, character in enumerate(text, 1):
-        if character <= " " or character == "\x7f" or not character.isprintable():
-            raise ValueError(f"character {at}: white space or a control character; in a password write it as %20 and the like")
-
-
-def _decoded(text: str, at: int) -> str:
-    """Percent escapes read; `at` characters stand before it."""
-    if stray := re.search(r"%(?![0-9A-Fa-f]{2})", text):
-        raise ValueError(f'character {at + stray.start() + 1}: "%" must be written as %25')
-    decoded = unquote(text, errors="surrogateescape")
-    if any("\udc80" <= character <= "\udcff" for character in decoded):
-        raise ValueError(f"character {at + 1}: its percent escapes are not UTF-8")
-    return decoded
-
-
-def _host(text: str, port: int, at: int) -> tuple[str, int]:
-    found = re.fullmatch(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<name>[^\[\]:]+))(?::(?P<port>.*))?", text)
-    if found is None:
-        raise ValueError(f"character {at + 1}: expected host or host:port (IPv6 in brackets)")
-    host = found["six"] or found["name"]
-    if not re.fullmatch(r"[A-Za-z0-9_.:-]+", host):
-        raise ValueError(f"character {at + 1}: not the name of a host (a password ends in @)")
-    if found["port"] is None:
-        return host, port
-    if not re.fullmatch(r"[0-9]{1,5}", found["port"]) or not 0 < int(found["port"]) < 65536:
-        raise ValueError(f"character {at + found.start('port') + 1}: expected a port from 1 to 65535 (a password ends in @)")
-    return host, int(found["port"])
 
 
 def _number(text: str, at: int) -> int:
@@ -231,23 +209,10 @@ def _number(text: str, at: int) -> int:
 # --- options
 
 
-def _seconds(text: str) -> float:
-    seconds = float(Seconds.parse(float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) else text))
-    if not 0 < seconds <= LONGEST:
-        raise ValueError(f"expected more than 0 and at most {LONGEST:g}s")
-    return seconds
-
-
 def _interval(text: str) -> float:
     if not re.fullmatch(r"[0-9]{1,5}", text):
         raise ValueError("expected whole seconds, 0 for never")
     return float(text)
-
-
-def _flag(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise ValueError("expected true or false")
-    return text.lower() == "true"
 
 
 def _requirement(text: str) -> str:
@@ -262,42 +227,18 @@ def _db(text: str) -> int:
     return int(text)
 
 
-def _some(text: str) -> str:
-    if not text:
-        raise ValueError("must not be empty")
-    return text
-
-
 USUAL = ("timeout", "connect_timeout", "db", "health_check_interval")
 TLS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")
 OPTIONS: Mapping[str, Callable[[str], Any]] = {
-    "timeout": _seconds,
-    "connect_timeout": _seconds,
+    "timeout": seconds_of,
+    "connect_timeout": seconds_of,
     "health_check_interval": _interval,
     "db": _db,
-    "sentinel_username": _some,
-    "sentinel_password": _some,
-    "ssl_ca_certs": _some,
-    "ssl_certfile": _some,
-    "ssl_keyfile": _some,
+    "sentinel_username": some_text,
+    "sentinel_password": some_text,
+    "ssl_ca_certs": some_text,
+    "ssl_certfile": some_text,
+    "ssl_keyfile": some_text,
     "ssl_cert_reqs": _requirement,
-    "ssl_check_hostname": _flag,
+    "ssl_check_hostname": flag_of,
 }
-
-
-def _options(query: str, at: int) -> dict[str, Any]:
-    """`at` characters stand before the query."""
-    found: dict[str, Any] = {}
-    for part in query.split("&") if query else ():
-        name, sign, value = part.partition("=")
-        if name not in OPTIONS or not sign:
-            raise ValueError(f"character {at + 1}: unknown option; there are {', '.join(OPTIONS)}, each as name=value")
-        if name in found:
-            raise ValueError(f"character {at + 1}: the option {name} stands there twice")
-        decoded = _decoded(value, at + len(name) + 1)
-        try:
-            found[name] = OPTIONS[name](decoded)
-        except ValueError as error:
-            raise ValueError(f"character {at + len(name) + 2}: {name}: {error}") from None
-        at += len(part) + 1
-    return found

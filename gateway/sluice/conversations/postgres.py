@@ -1,0 +1,253 @@
+"""Conversations in PostgreSQL (13 or newer), for any number of hosts, also behind a pooler in transaction mode.
+
+    sluice_conversation   a session that has a turn; `done`: the holder that stored the last one
+    sluice_turn           its messages, as `entries` writes them, in the order of `number`
+    sluice_lease          who has the session's lease, and until when; of any session that ever had a turn lately
+    sluice_lease_waiting  who waits for it, since when, and when they last asked
+
+Texts are bytes, for PostgreSQL's texts cannot hold U+0000. Leases are unlogged: taking one waits for no disk, and after a
+crash of the server there are none, which lets a turn that had one store (nobody can have taken it since, without a row).
+`finish` is one statement, in which the row of the lease is what concurrent turns wait for each other at. One index of
+`sluice_conversation` is unique, beside its key: with two, first turns that come at once could lock each other out.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sluice.conversations import LEASE, WAITING, Begun, Conversation, ConversationsFailed, Lease, Turn, TurnLost
+from sluice.conversations.entries import PREVIEW, Unstored, digest_of, raw, read, written
+from sluice.storage.postgres import Client, Part, PostgresFailed
+from sluice.storage.postgres_address import address_of
+
+TIMEOUT = 1.0
+"""Seconds for one call of the store."""
+CONNECTIONS = 8
+MAX_TURNS = 1_000
+"""The latest messages of a conversation that `get` returns; the tables keep them all."""
+
+TABLES = Part(
+    "conversations",
+    (
+        """
+        CREATE TABLE {s}.sluice_conversation (
+            number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+            digest bytea NOT NULL UNIQUE,
+            id text NOT NULL,
+            tenant bytea NOT NULL,
+            session bytea NOT NULL,
+            tenant_digest bytea NOT NULL,
+            created double precision NOT NULL,
+            updated double precision NOT NULL,
+            last_message bytea NOT NULL,
+            done text NOT NULL,
+            stored timestamptz NOT NULL DEFAULT now()
+        );
+        CREATE INDEX sluice_conversation_id ON {s}.sluice_conversation (id);
+        CREATE INDEX sluice_conversation_updated ON {s}.sluice_conversation (updated, number);
+        CREATE INDEX sluice_conversation_stored ON {s}.sluice_conversation (stored);
+        CREATE INDEX sluice_conversation_tenant ON {s}.sluice_conversation (tenant_digest);
+        CREATE TABLE {s}.sluice_turn (
+            number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+            conversation bigint NOT NULL REFERENCES {s}.sluice_conversation (number) ON DELETE CASCADE,
+            data bytea NOT NULL
+        );
+        CREATE INDEX sluice_turn_conversation ON {s}.sluice_turn (conversation, number);
+        CREATE UNLOGGED TABLE {s}.sluice_lease (
+            digest bytea PRIMARY KEY,
+            holder text NOT NULL,
+            until timestamptz NOT NULL
+        );
+        CREATE INDEX sluice_lease_until ON {s}.sluice_lease (until);
+        CREATE UNLOGGED TABLE {s}.sluice_lease_waiting (
+            digest bytea NOT NULL,
+            holder text NOT NULL,
+            since timestamptz NOT NULL,
+            asked timestamptz NOT NULL,
+            PRIMARY KEY (digest, holder)
+        )
+        """,
+    ),
+)
+
+KEEP = """
+    INSERT INTO {s}.sluice_conversation AS c
+        (digest, id, tenant, session, tenant_digest, created, updated, last_message, done)
+    SELECT $1, $3, $4, $5, $6, $7, $8, $9, $2 {from_mine}
+    ON CONFLICT (digest) DO UPDATE
+        SET updated = excluded.updated, last_message = excluded.last_message, done = excluded.done, stored = now()
+        WHERE c.done <> excluded.done OR excluded.done = ''
+    RETURNING number
+"""
+ADD = """
+    INSERT INTO {s}.sluice_turn (conversation, data)
+    SELECT kept.number, turn.data FROM kept, unnest($10::bytea[]) WITH ORDINALITY AS turn (data, place) ORDER BY turn.place
+"""
+APPEND = f"WITH kept AS ({KEEP.replace('{from_mine}', '')}) {ADD}"
+FINISH = f"""
+    WITH mine AS (
+        INSERT INTO {{s}}.sluice_lease AS l (digest, holder, until) VALUES ($1, $2, now())
+        ON CONFLICT (digest) DO UPDATE SET until = excluded.until WHERE l.holder = excluded.holder
+        RETURNING holder
+    ), kept AS ({KEEP.replace("{from_mine}", "FROM mine")}), added AS ({ADD})
+    SELECT count(*) FROM mine
+"""  # noqa: S608 (our own statements)
+"""How many had the lease, 1 or 0. A turn that was stored before adds nothing: `kept` is empty then."""
+STORED = "SELECT 1 FROM {s}.sluice_conversation WHERE digest = $1 AND done = $2"
+TAKE = """
+    INSERT INTO {s}.sluice_lease AS l (digest, holder, until)
+    SELECT $1, $2, clock_timestamp() + make_interval(secs => $3)
+    WHERE NOT EXISTS (
+        SELECT FROM {s}.sluice_lease_waiting AS other
+        WHERE other.digest = $1 AND other.holder <> $2 AND other.asked > clock_timestamp() - make_interval(secs => $4)
+        AND NOT EXISTS (
+            SELECT FROM {s}.sluice_lease_waiting AS own
+            WHERE own.digest = $1 AND own.holder = $2 AND (own.since, own.holder) < (other.since, other.holder)
+        )
+    )
+    ON CONFLICT (digest) DO UPDATE SET holder = excluded.holder, until = excluded.until
+        WHERE l.until <= clock_timestamp() OR l.holder = excluded.holder
+    RETURNING 1
+"""
+WAIT = """
+    INSERT INTO {s}.sluice_lease_waiting (digest, holder, since, asked) VALUES ($1, $2, clock_timestamp(), clock_timestamp())
+    ON CONFLICT (digest, holder) DO UPDATE SET asked = excluded.asked
+"""
+BEGIN = """
+    WITH gone AS (DELETE FROM {s}.sluice_lease_waiting WHERE digest = $1 AND holder = $2)
+    SELECT c.id, turn.data FROM {s}.sluice_conversation AS c LEFT JOIN LATERAL (
+        SELECT number, data FROM {s}.sluice_turn WHERE conversation = c.number ORDER BY number DESC LIMIT $3
+    ) AS turn ON true
+    WHERE c.digest = $1 ORDER BY turn.number
+"""
+"""A statement of its own: what TAKE waited for was stored after TAKE began, and so is not in what TAKE could read."""
+RENEW = """
+    UPDATE {s}.sluice_lease SET until = clock_timestamp() + make_interval(secs => $3) WHERE digest = $1 AND holder = $2
+    RETURNING 1
+"""
+LEAVE = """
+    WITH gone AS (DELETE FROM {s}.sluice_lease_waiting WHERE digest = $1 AND holder = $2)
+    UPDATE {s}.sluice_lease SET until = '-infinity' WHERE digest = $1 AND holder = $2 AND until > clock_timestamp()
+"""
+RECENT = """
+    SELECT data FROM {s}.sluice_turn
+    WHERE conversation = (SELECT number FROM {s}.sluice_conversation WHERE id = $1) ORDER BY number DESC LIMIT $2
+"""
+COLUMNS = "id, tenant, session, created, updated, last_message"
+ONE = f"SELECT {COLUMNS} FROM {{s}}.sluice_conversation WHERE id = $1"  # noqa: S608
+NEWEST = f"SELECT {COLUMNS} FROM {{s}}.sluice_conversation ORDER BY updated DESC, number DESC LIMIT $1"  # noqa: S608
+COUNT = "SELECT count(*) FROM {s}.sluice_conversation"
+OPEN = "SELECT id FROM {s}.sluice_conversation WHERE digest = $1"
+
+
+class PostgresConversations:
+    """`url` as `storage.postgres_address` reads it. `timeout` in seconds for each call; None: the address's, else TIMEOUT.
+
+    Raises ConversationsFailed; OSError for text that is not Unicode.
+    """
+
+    def __init__(self, url: str, *, timeout: float | None = None) -> None:
+        address = address_of(url)
+        timeout = timeout if timeout is not None else address.timeout or TIMEOUT
+        self._client = Client(address, TABLES, connections=CONNECTIONS, timeout=timeout)
+        self._unstored = Unstored()
+
+    # --- conversations
+
+    async def open(self, tenant: str, session: str) -> str:
+        digest = digest_of(tenant, session)
+        found = await self._rows(OPEN, digest)
+        return str(found[0][0]) if found else self._unstored.of(digest)
+
+    async def recent(self, id: str, limit: int) -> list[Turn]:
+        return _turns(data for (data,) in reversed(await self._rows(RECENT, _known(id), max(0, limit))))
+
+    async def append(self, tenant: str, session: str, id: str, turns: Sequence[Turn]) -> None:
+        if turns:
+            await self._store(APPEND, Lease(tenant, session, ""), id, turns)
+
+    def append_now(self, tenant: str, session: str, id: str, turns: Sequence[Turn]) -> bool:
+        return False
+
+    async def newest(self, limit: int) -> tuple[list[Conversation], int]:
+        [[count]] = await self._rows(COUNT)
+        return [_conversation(row) for row in await self._rows(NEWEST, max(0, limit))], count
+
+    async def get(self, id: str) -> tuple[Conversation, list[Turn]] | None:
+        found = await self._rows(ONE, _known(id))
+        return (_conversation(found[0]), await self.recent(id, MAX_TURNS)) if found else None
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    # --- turns in their order
+
+    async def begin(self, lease: Lease, limit: int) -> Begun | None:
+        digest = digest_of(lease.tenant, lease.session)
+        if not await self._rows(TAKE, digest, lease.holder, LEASE, WAITING):
+            await self._rows(WAIT, digest, lease.holder)
+            return None
+        found = await self._rows(BEGIN, digest, lease.holder, max(0, limit))
+        turns = _turns(data for _, data in found if data is not None)
+        return Begun(found[0][0] if found else self._unstored.of(digest), turns)
+
+    async def renew(self, lease: Lease) -> bool:
+        return bool(await self._rows(RENEW, digest_of(lease.tenant, lease.session), lease.holder, LEASE))
+
+    async def finish(self, lease: Lease, id: str, turns: Sequence[Turn]) -> None:
+        [[had]] = await self._store(FINISH, lease, id, turns)
+        if not had and not await self._rows(STORED, digest_of(lease.tenant, lease.session), lease.holder):
+            raise TurnLost
+
+    async def leave(self, lease: Lease) -> None:
+        await self._rows(LEAVE, digest_of(lease.tenant, lease.session), lease.holder)
+
+    # --- statements
+
+    async def _store(self, statement: str, lease: Lease, id: str, turns: Sequence[Turn]) -> list[Any]:
+        digest, last = digest_of(lease.tenant, lease.session), turns[-1]
+        found = await self._rows(
+            statement,
+            digest,
+            lease.holder,
+            id,
+            raw(lease.tenant),
+            raw(lease.session),
+            digest_of(lease.tenant, ""),
+            turns[0].created,
+            last.created,
+            raw(last.content[:PREVIEW]),
+            [written(turn) for turn in turns],
+        )
+        self._unstored.stored(digest)
+        return found
+
+    async def _rows(self, statement: str, *arguments: Any) -> list[Any]:
+        async with self._asking() as connection:
+            found: list[Any] = await connection.fetch(self._client.statement(statement), *arguments)
+            return found
+
+    @asynccontextmanager
+    async def _asking(self) -> AsyncIterator[Any]:
+        try:
+            async with self._client.asking() as connection:
+                yield connection
+        except PostgresFailed as error:
+            raise ConversationsFailed(error.reason) from error
+
+
+def _known(id: str) -> str:
+    """The id, or nothing's where none of ours looks like it: PostgreSQL takes no U+0000 and no half of a pair."""
+    return id if id.isascii() and "\0" not in id else ""
+
+
+def _turns(written: Iterable[bytes]) -> list[Turn]:
+    try:
+        return [read(data) for data in written]
+    except ValueError as error:
+        raise ConversationsFailed("reply") from error
+
+
+def _conversation(row: Sequence[Any]) -> Conversation:
+    id, tenant, session, created, updated, last = row
+    return Conversation(id, tenant.decode(), session.decode(), created, updated, last.decode())

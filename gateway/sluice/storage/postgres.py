@@ -1,0 +1,229 @@
+"""The client of PostgreSQL that conversations, keys and usage use, and how their tables come to their newest version.
+
+Connections are kept here and not in the driver's pool, which asks the server to reset a connection after each use: one
+more round trip, for a state that nothing of ours leaves behind. A call that is cut off (its time is over, its caller was
+cancelled) closes its connection: nobody knows what that would answer next. Nothing is tried twice here.
+
+Every call is one statement or one transaction, and statements are not prepared unless the address says so, so a pooler in
+transaction mode may stand in between.
+
+Tables belong to a *part*, whose version stands in `sluice_part`. Migrations only lead forward, and only add: a gateway of
+the version before goes on beside one that has migrated, and can be started again. The first migration that a gateway of an
+older version could not live with says so (`Part.breaks`), and such a gateway refuses to use the tables.
+"""
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from sluice.storage import LEAVE, Reason
+from sluice.storage.postgres_address import PostgresAddress
+
+CONNECT = 2.0
+"""Seconds for a connection, where the address does not say."""
+MIGRATE = 30.0
+"""Seconds for the migrations, with the wait for another gateway's."""
+ADVISORY = 0x736C7569
+"""The key of the lock that migrations hold: "slui"."""
+STATEMENTS = 100
+"""Prepared statements that a connection keeps, where the address allows it."""
+
+_CLASSES: dict[str, Reason] = {"08": "connection", "28": "wrongpass", "53": "busy", "57": "loading"}
+"""Classes of SQLSTATE (PostgreSQL's documentation, appendix A)."""
+_CODES: dict[str, Reason] = {
+    "3D000": "database", "42501": "noperm", "25006": "readonly", "53100": "full", "53200": "oom", "57014": "timeout",
+    "40001": "busy", "40P01": "busy", "55P03": "busy", "3F000": "database", "53300": "connection", "57P01": "connection",
+    "57P02": "connection",
+}  # fmt: skip
+FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, ValueError)
+"""What a call raises. TimeoutError is an OSError; ValueError: what is there is not what we put there."""
+
+
+class PostgresFailed(Exception):
+    """PostgreSQL did not do it, or nobody knows whether it did. Says the reason and nothing else.
+
+    `state`: the SQLSTATE, "" where the server has not answered.
+    """
+
+    def __init__(self, reason: Reason, state: str = "") -> None:
+        super().__init__(reason)
+        self.reason: Reason = reason
+        self.state = state
+
+
+class Part(msgspec.Struct, frozen=True):
+    """Tables of one store. `{s}` in a migration stands for the schema. `breaks`: the latest version (from 1) that a gateway
+    which knows fewer cannot live with."""
+
+    name: str
+    migrations: Sequence[str]
+    breaks: int = 1
+
+
+def reason_of(error: BaseException) -> Reason:
+    """What an error of asyncpg's, or of the socket below it, means."""
+    state = getattr(error, "sqlstate", None)
+    if isinstance(error, asyncpg.PostgresError) and isinstance(state, str):
+        return _CODES.get(state) or _CLASSES.get(state[:2], "reply")
+    if isinstance(error, TimeoutError):
+        return "timeout"
+    if isinstance(error, ssl.SSLError) or "SSL" in str(error)[:200]:
+        return "tls"
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return "readonly"
+    if isinstance(error, ValueError):
+        return "reply"
+    return "connection"
+
+
+class Client:
+    """At most `connections` to the PostgreSQL at `address`, each made when it is needed. `schema` is that of the tables.
+
+    `part`: its tables are brought to their newest version before the first call.
+    """
+
+    def __init__(self, address: PostgresAddress, part: Part, *, connections: int, timeout: float) -> None:
+        self._address = address
+        self._part = part
+        self.timeout = timeout
+        self.schema = address.schema
+        self._free = asyncio.Semaphore(connections)
+        self._idle: deque[Any] = deque()
+        self._ready = False
+        self._preparing = asyncio.Lock()
+        self._closed = False
+
+    def statement(self, text: str) -> str:
+        """With the schema in the place of {s}."""
+        return text.replace("{s}", self.schema)
+
+    @asynccontextmanager
+    async def asking(self) -> AsyncIterator[Any]:
+        """A connection of asyncpg's, for a call that takes `timeout` seconds at most. Raises PostgresFailed."""
+        try:
+            if not self._ready:
+                await self._prepare()
+            async with asyncio.timeout(self.timeout), self._connection() as connection:
+                yield connection
+        except FAILURES as error:
+            reason = reason_of(error)
+            if reason in LEAVE:
+                self._leave()
+            raise PostgresFailed(reason, str(getattr(error, "sqlstate", None) or "")) from error
+
+    async def close(self) -> None:
+        self._closed = True
+        self._leave()
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:
+        async with self._free:
+            connection = await self._idle_or_new()
+            sound = False
+            try:
+                yield connection
+                sound = True
+            except asyncpg.PostgresError:
+                sound = True  # the server has answered
+                raise
+            finally:
+                if sound and not connection.is_closed() and not connection.is_in_transaction() and not self._closed:
+                    self._idle.append(connection)
+                else:
+                    connection.terminate()
+
+    async def _idle_or_new(self) -> Any:
+        if self._closed:
+            raise ConnectionError("the store is closed")
+        while self._idle:
+            connection = self._idle.pop()  # the one used last: the others may be closed by whoever counts them
+            if not connection.is_closed():
+                return connection
+        address = self._address
+        hosts, ports = zip(*address.hosts, strict=True)
+        return await asyncpg.connect(
+            host=list(hosts),
+            port=list(ports),
+            user=address.user,
+            password=address.password,
+            database=address.database,
+            timeout=address.connect_timeout or max(CONNECT, address.timeout or 0.0),
+            statement_cache_size=STATEMENTS if address.prepared else 0,
+            ssl=_tls(address),
+            target_session_attrs="read-write" if len(hosts) > 1 else "any",
+            server_settings={"application_name": "sluice"},
+        )
+
+    def _leave(self) -> None:
+        while self._idle:
+            self._idle.pop().terminate()
+
+    # --- migrations
+
+    async def _prepare(self) -> None:
+        async with self._preparing:
+            if not self._ready:
+                async with asyncio.timeout(self.timeout), self._connection() as connection:
+                    current = await self._version(connection)
+                if current is None or current[0] < len(self._part.migrations):
+                    async with asyncio.timeout(MIGRATE), self._connection() as connection:
+                        current = await self._migrate(connection)
+                if current[1] > len(self._part.migrations):
+                    raise ValueError("the tables are of a newer version, which this one cannot live with")
+                self._ready = True
+
+    async def _version(self, connection: Any) -> tuple[int, int] | None:
+        """That of the part, and the one that a gateway must know at least."""
+        found = await connection.fetchval("SELECT to_regclass($1)::text", f"{self.schema}.sluice_part")
+        if found is None:
+            return None
+        row = await connection.fetchrow(
+            self.statement("SELECT version, least FROM {s}.sluice_part WHERE name = $1"), self._part.name
+        )
+        return (row[0], row[1]) if row is not None else None
+
+    async def _migrate(self, connection: Any) -> tuple[int, int]:
+        """Of several gateways that start at once one migrates, and the others wait for it."""
+        async with connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", ADVISORY)
+            if not await connection.fetchval("SELECT 1 FROM pg_namespace WHERE nspname = $1", self.schema):
+                await connection.execute(f"CREATE SCHEMA {self.schema}")
+            await connection.execute(self.statement(PARTS))
+            version, least = await self._version(connection) or (0, 0)
+            part = self._part
+            if version >= len(part.migrations):
+                return version, least
+            for migration in part.migrations[version:]:
+                for statement in migration.split(";"):
+                    if statement.strip():
+                        await connection.execute(self.statement(statement))
+            await connection.execute(self.statement(NOTE), part.name, len(part.migrations), max(part.breaks, least))
+            return len(part.migrations), max(part.breaks, least)
+
+
+PARTS = """
+    CREATE TABLE IF NOT EXISTS {s}.sluice_part (name text PRIMARY KEY, version integer NOT NULL, least integer NOT NULL)
+"""
+NOTE = """
+    INSERT INTO {s}.sluice_part (name, version, least) VALUES ($1, $2, $3)
+    ON CONFLICT (name) DO UPDATE SET version = excluded.version, least = excluded.least
+"""
+
+
+def _tls(address: PostgresAddress) -> Any:
+    """As asyncpg takes it. `verify-…` without `sslrootcert`: by the system's authorities."""
+    if not address.sslmode.startswith("verify") and address.sslcert is None:
+        return False if address.sslmode == "disable" else address.sslmode
+    context = ssl.create_default_context(cafile=address.sslrootcert)
+    context.check_hostname = address.sslmode == "verify-full"
+    if not address.sslmode.startswith("verify"):
+        context.verify_mode = ssl.CERT_NONE
+    if address.sslcert is not None:
+        context.load_cert_chain(address.sslcert, address.sslkey)
+    return context

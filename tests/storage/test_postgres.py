@@ -1,0 +1,213 @@
+"""The client of PostgreSQL: migrations beside the version before, and servers that refuse, freeze, die and come back."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from sluice.conversations import ConversationsFailed, Lease, Turn
+from sluice.conversations import postgres as conversations
+from sluice.conversations.leases import Leases
+from sluice.conversations.postgres import PostgresConversations
+from sluice.keystore import StoreFailed
+from sluice.keystore.postgres import PostgresKeys
+from sluice.storage import Reason
+from sluice.storage.postgres import Client, Part, PostgresFailed
+from sluice.storage.postgres_address import address_of
+from sluice.usage import Batch, Figures, Subject, UsageFailed
+from sluice.usage.postgres import PostgresUsage
+from tests.keystore.keys import stored
+from tests.servers import PostgresServer, free_port, postgres_server
+
+HANG = 20.0
+DAY = "2026-11-30"
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[PostgresServer]:
+    """A server that the test may stop and kill."""
+    with postgres_server() as server:
+        yield server
+
+
+FIRST = "CREATE TABLE {s}.thing (name text PRIMARY KEY)"
+SECOND = "ALTER TABLE {s}.thing ADD COLUMN size integer NOT NULL DEFAULT 0; CREATE INDEX thing_size ON {s}.thing (size)"
+OLD, NEW = Part("things", (FIRST,)), Part("things", (FIRST, SECOND))
+BREAKING = Part("things", (FIRST, SECOND, "ALTER TABLE {s}.thing DROP COLUMN size"), breaks=3)
+
+
+@asynccontextmanager
+async def client(server: PostgresServer, schema: str, part: Part, timeout: float = HANG) -> AsyncIterator[Client]:
+    made = Client(address_of(f"{server.url}&schema={schema}"), part, connections=2, timeout=timeout)
+    yield made
+    await made.close()
+
+
+async def add(to: Client, name: str) -> None:
+    async with to.asking() as connection:
+        await connection.execute(to.statement("INSERT INTO {s}.thing (name) VALUES ($1)"), name)
+
+
+async def count(of: Client) -> int:
+    async with of.asking() as connection:
+        found: int = await connection.fetchval(of.statement("SELECT count(*) FROM {s}.thing"))
+        return found
+
+
+async def test_a_version_and_the_one_before_it_run_side_by_side(postgres: PostgresServer) -> None:
+    async with client(postgres, "beside", OLD) as old:
+        await add(old, "before")
+        async with client(postgres, "beside", NEW) as new:
+            writing = [asyncio.create_task(add(old, f"old {number}")) for number in range(20)]
+            await add(new, "new")
+            await asyncio.gather(*writing)
+            await add(old, "after")
+            async with client(postgres, "beside", OLD) as restarted:
+                await add(restarted, "restarted")
+                assert await count(restarted) == await count(new) == await count(old) == 24
+            async with new.asking() as connection:
+                part = await connection.fetchrow(new.statement("SELECT version, least FROM {s}.sluice_part"))
+            assert tuple(part) == (2, 1), "the version before, started again, has not set it back"
+
+
+async def test_of_many_that_start_at_once_one_migrates(postgres: PostgresServer) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(client(postgres, "many", part)) for part in (OLD, NEW) * 5]
+        await asyncio.gather(*(add(each, str(number)) for number, each in enumerate(clients)))
+        assert await count(clients[0]) == 10
+
+
+async def test_a_version_that_cannot_live_with_the_tables_refuses_to_use_them(postgres: PostgresServer) -> None:
+    async with client(postgres, "breaking", NEW) as new:
+        await add(new, "a")
+    async with client(postgres, "breaking", BREAKING) as newest:
+        await add(newest, "b")
+    async with client(postgres, "breaking", NEW) as new:
+        with pytest.raises(PostgresFailed, match="reply"):
+            await add(new, "c")
+
+
+async def test_a_migration_that_fails_leaves_nothing_behind(postgres: PostgresServer) -> None:
+    async with client(postgres, "half", Part("things", (FIRST, "CREATE TABLE {s}.other (x nonsense)"))) as broken:
+        with pytest.raises(PostgresFailed):
+            await add(broken, "a")
+    async with client(postgres, "half", OLD) as old:
+        await add(old, "a")
+
+
+async def test_our_own_stores_work_beside_their_next_version(postgres: PostgresServer) -> None:
+    url = f"{postgres.url}&schema=ours"
+    store = PostgresConversations(url, timeout=HANG)
+    lease = Lease("acme", "s", "one")
+    begun = await store.begin(lease, 9)
+    assert begun is not None
+    for part in (conversations.TABLES,):
+        tables = ("sluice_conversation", "sluice_turn", "sluice_lease", "sluice_lease_waiting")
+        more = [f"ALTER TABLE {{s}}.{table} ADD COLUMN later text NOT NULL DEFAULT ''" for table in tables]
+        async with (
+            client(postgres, "ours", Part(part.name, (*part.migrations, ";".join(more)))) as next_version,
+            next_version.asking(),
+        ):
+            pass
+    await store.finish(lease, begun.id, [Turn("user", "hello", 1.0)])
+    again = PostgresConversations(url, timeout=HANG)
+    assert await again.recent(begun.id, 9) == [Turn("user", "hello", 1.0)]
+    await store.close()
+    await again.close()
+
+
+async def reasons(url: str, timeout: float = HANG) -> set[Reason | None]:
+    """Why each store fails there; None: it does not."""
+    stores = (
+        PostgresConversations(url, timeout=timeout),
+        PostgresKeys(url, timeout=timeout),
+        PostgresUsage(url, timeout=timeout),
+    )
+    talk, keys, usage = stores
+    calls = (
+        talk.begin(Lease("acme", "s", "x"), 1),
+        keys.put(stored("a"), 0),
+        usage.add(Batch("w", 1, DAY, [(Subject(DAY, "k", "t", "a", "m"), Figures(1))])),
+    )
+    found: set[Reason | None] = set()
+    for call in calls:
+        try:
+            await call
+        except (ConversationsFailed, StoreFailed, UsageFailed) as error:
+            found.add(error.reason)
+        else:
+            found.add(None)
+    for store in stores:
+        await store.close()
+    return found
+
+
+async def test_what_is_wrong_with_a_server_has_its_reason(postgres: PostgresServer) -> None:
+    async with client(postgres, "public", OLD) as admin, admin.asking() as connection:
+        await connection.execute("CREATE ROLE nobody LOGIN")
+        await connection.execute("CREATE DATABASE frozen")
+        await connection.execute("ALTER DATABASE frozen SET default_transaction_read_only = on")
+    base = f"127.0.0.1:{postgres.port}"
+    assert await reasons(f"postgresql://postgres@{base}/nothing?sslmode=disable") == {"database"}
+    assert await reasons(f"postgresql://stranger@{base}/postgres?sslmode=disable") == {"wrongpass"}
+    assert await reasons(f"postgresql://nobody@{base}/postgres?sslmode=disable&schema=theirs") == {"noperm"}
+    assert await reasons(f"postgresql://postgres@{base}/frozen?sslmode=disable") == {"readonly"}
+    assert await reasons(f"postgresql://postgres@{base}/postgres?sslmode=require") <= {"tls", "connection"}
+    assert await reasons(f"postgresql://postgres@127.0.0.1:{free_port()}/postgres") == {"connection"}
+    assert await reasons(f"postgresql://postgres@127.0.0.1:{free_port()},{base}/postgres?sslmode=disable&schema=second") == {
+        None
+    }
+
+
+async def test_a_server_that_is_frozen_is_a_failure_in_bounded_time_and_works_again_at_once(
+    own_postgres: PostgresServer,
+) -> None:
+    store = PostgresConversations(own_postgres.url, timeout=0.3)
+    id = await store.open("acme", "s")
+    await store.append("acme", "s", id, [Turn("user", "hello", 1.0)])
+    own_postgres.stop()
+    began = time.monotonic()
+    for call in (store.open("acme", "s"), store.recent(id, 1), store.newest(1)):
+        with pytest.raises(ConversationsFailed, match="timeout"):
+            await call
+    assert time.monotonic() - began < 5
+    own_postgres.resume()
+    async with asyncio.timeout(HANG):
+        while True:
+            with contextlib.suppress(ConversationsFailed):
+                assert len(await store.recent(id, 9)) == 1
+                break
+    await store.close()
+
+
+async def test_a_turn_is_stored_once_when_the_server_is_back(own_postgres: PostgresServer) -> None:
+    store = PostgresConversations(own_postgres.url, timeout=5)
+    of = Leases(store, lambda operation, error: None)
+    lease, begun = await of.begin("acme", "s", 9, lambda change: None)
+    own_postgres.kill()
+    turn = [Turn("user", "hello", 1.0)]
+    storing = asyncio.create_task(of.finish(lease, begun.id, turn))
+    await asyncio.sleep(0.05)
+    assert not storing.done()
+    await asyncio.to_thread(own_postgres.start)
+    await storing
+    await store.finish(lease, begun.id, turn)
+    assert await store.recent(begun.id, 9) == turn
+    await of.close()
+    await store.close()
+
+
+async def test_a_closed_store_says_so(postgres: PostgresServer) -> None:
+    store = PostgresConversations(postgres.url)
+    await store.close()
+    with pytest.raises(ConversationsFailed):
+        await store.newest(1)
