@@ -10,6 +10,7 @@ from backports import zstd
 
 from sluice.identity.keys import digest_of
 from tests.e2e.gateways import HEAD, KEY, Running, gateway
+from tests.fakes.rawserver import CHUNKED, LAST_CHUNK, Peer, RawServer, Request, chunk, sized
 from tests.frontends.responses.reading import Reader
 
 CONFIG = (
@@ -146,3 +147,54 @@ async def test_what_is_kept_is_its_tenants_alone_and_nothing_is_kept_that_is_not
         for fields in ({"input": "x", "previous_response_id": mine["id"]}, {"input": [named]}):
             async with session.post("/v1/responses", json={"model": "chat", **fields}) as response:
                 assert response.status in (400, 404)
+
+
+# from OpenAI's own to its own
+
+
+def frame(kind: str, number: int, **fields: Any) -> bytes:
+    value = {"type": kind, "sequence_number": number, **fields}
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), json.dumps(value).encode())
+
+
+SAID = {"type": "message", "id": "msg_x", "role": "assistant", "status": "completed",
+        "content": [{"type": "output_text", "text": "Hi", "annotations": []}]}  # fmt: skip
+BEGUN = {"id": "resp_x", "object": "response", "model": "gpt", "status": "in_progress", "output": [], "odd": 1.50}
+DONE = {**BEGUN, "status": "completed", "output": [SAID], "usage": {"input_tokens": 3, "output_tokens": 1, "total_tokens": 4}}
+STREAM = (
+    frame("response.created", 0, response=BEGUN)
+    + frame("response.output_item.added", 1, output_index=0, item={**SAID, "content": []})
+    + frame("response.output_text.delta", 2, output_index=0, item_id="msg_x", delta="Hi", obfuscation="abc")
+    + frame("response.completed", 3, response=DONE)
+)
+DOCUMENT = json.dumps(DONE).encode()
+
+
+async def test_openais_own_answers_pass_as_they_came_and_are_kept_all_the_same() -> None:
+    bodies: list[bytes] = []
+
+    async def provider(request: Request, peer: Peer) -> None:
+        bodies.append(request.body)
+        if b'"stream":true' in request.body:
+            peer.send(CHUNKED + chunk(STREAM) + LAST_CHUNK)
+        else:
+            peer.send(sized(DOCUMENT, 200, ("Content-Type", "application/json")))
+
+    async with RawServer(provider) as upstream:
+        config = f"""{HEAD}
+upstreams: {{up: {{backend: responses, base_url: "{upstream.url}/v1", api_key: sk-up}}}}
+aliases: {{chat: {{tiers: [[{{upstream: up, model: gpt-5.2}}]]}}}}
+responses: {{store: memory}}
+"""
+        async with gateway(config) as running, client(running) as session:
+            text = '{"model":"chat","input":"Hi","tools":[{"type":"web_search"}],"odd":1.50,"stream":true}'
+            for body, answer in ((text, STREAM), (text.replace(',"stream":true', ""), DOCUMENT)):
+                async with session.post("/v1/responses", data=body, headers={"content-type": "application/json"}) as response:
+                    assert (response.status, await response.read()) == (200, answer)
+                assert bodies.pop() == body.replace('"chat"', '"gpt-5.2"').encode()
+            async with session.get("/v1/responses/resp_x") as response:
+                assert await response.json() == DONE
+            await asked(session, input="And?", previous_response_id="resp_x")
+    sent = json.loads(bodies.pop())
+    assert "previous_response_id" not in sent
+    assert sent["input"][1] == SAID
