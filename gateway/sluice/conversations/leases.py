@@ -40,6 +40,7 @@ class Leases:
         self._sleep = sleep
         self._clock = clock
         self._held: dict[str, Lease] = {}
+        self._asking: dict[str, asyncio.Task[Begun | None]] = {}
         self._renewing: asyncio.Task[None] | None = None
         self._leaving: set[asyncio.Task[None]] = set()
         self._down: ConversationsFailed | None = None
@@ -79,8 +80,11 @@ class Leases:
         if self._down is not None and self._trying:
             raise ConversationsFailed(self._down.reason)
         self._trying = self._down is not None
+        # A task of its own: cut off with its caller, it might be done after the lease was given back.
+        asking = self._asking[lease.holder] = asyncio.create_task(self._begin(lease, limit))
+        asking.add_done_callback(lambda _: self._asking.pop(lease.holder, None))
         try:
-            begun = await self._store.begin(lease, limit)
+            begun = await asyncio.shield(asking)
         except ConversationsFailed as error:
             self._down = error if error.reason in DOWN else None
             raise
@@ -89,6 +93,9 @@ class Leases:
             return begun
         finally:
             self._trying = False
+
+    async def _begin(self, lease: Lease, limit: int) -> Begun | None:
+        return await self._store.begin(lease, limit)
 
     async def finish(self, lease: Lease, id: str, turns: Sequence[Turn]) -> None:
         """Store the turn and give the lease back. Sent again for AGAIN seconds while the store is down.
@@ -127,6 +134,8 @@ class Leases:
             await asyncio.wait(list(self._leaving))
 
     async def _leave(self, lease: Lease) -> None:
+        if (asking := self._asking.get(lease.holder)) is not None:
+            await asyncio.wait([asking])
         try:
             await self._store.leave(lease)
         except OSError as error:  # it runs out
