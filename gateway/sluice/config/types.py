@@ -196,6 +196,7 @@ class Upstream(_Fitted, frozen=True, kw_only=True):
     probe: Probe | None = None  # a cheap request every so often; null: none
     max_connections: Count = 1024  # open and opening ones; further calls wait for one
     max_connection_age: Seconds | None = Seconds(600)  # older ones get no further call, so new addresses are seen; null: any
+    rate_headers: bool = True  # calls go to another target while its answers say that nothing remains of a limit
     max_before_content: Bytes = Bytes(1 << 20)  # of a stream, before its first content
     max_answer: Bytes = Bytes(64 << 20)  # of an answer whose caller wants it in one piece
     proxy: Secret | None = None  # to tunnel through: http, https, socks5 or socks5h://[user:password@]host:port; "env"; null
@@ -251,6 +252,11 @@ class Tier(_Section, frozen=True):
 def credentials_of(upstream: Upstream) -> tuple[Credential, ...]:
     given = upstream.credentials
     return (given,) if isinstance(given, Credential) else given
+
+
+def heeds_limits(upstream: Upstream) -> bool:
+    """Whether what its answers say of limits is about the target: with several accounts it is about the one that was asked."""
+    return upstream.rate_headers and len(credentials_of(upstream)) < 2
 
 
 def targets_of(tier: tuple[Target, ...] | Tier) -> tuple[Target, ...]:

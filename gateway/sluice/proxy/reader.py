@@ -18,6 +18,7 @@ from sluice.proxy.call import LARGE
 from sluice.proxy.relay import Relay
 from sluice.proxy.run import CallRun
 from sluice.wire.forwarding import provider_id
+from sluice.wire.retry_after import spent_for
 
 ENDS_OF_PIECES = (b"\n\n", b"\r\n\r\n", b"}\n", b"}\r\n")
 """Of an event, or a line."""
@@ -67,6 +68,9 @@ class AttemptReader(msgspec.Struct, eq=False):
         headers = response.headers
         if "x-request-id" in headers or "request-id" in headers or "x-amzn-requestid" in headers:
             self.attempt.provider_id = provider_id(headers)
+        target = self.attempt.target
+        if target.heeds_limits and response.status // 100 == 2 and (seconds := spent_for(headers)) is not None:
+            target.health.spent(seconds)
         relay = self._relay or self._make_relay()
         relay.content_at = run.clock()
         answer = self.answer = AnswerReader(run, self.attempt, response, relay, self.task, beside=self.beside)

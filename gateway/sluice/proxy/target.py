@@ -59,6 +59,7 @@ class Target(msgspec.Struct, frozen=True, eq=False):
     tell: Callable[[UpstreamRequest, Headers], None] = add_headers  # adds them to a request
     shown: str = ""  # its label as callers see it; "": they do not
     attribution: tuple[tuple[str, str], ...] = ()  # headers that name it where it is the first, and has answered
+    heeds_limits: bool = False  # whether calls go elsewhere while it says that its limits are used up
     answered: Value | None = None  # counts the calls whose content came from it, in its place in its alias
     decoder: Callable[..., Decoder] = _backends_own  # of its streams: the backend's, or with the alias's stages behind it
 

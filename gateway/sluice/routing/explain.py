@@ -3,12 +3,12 @@
 Health and load are those of a gateway that has just started; a running one skips unhealthy targets.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from sluice.config.types import Alias, Config, Target, Tier, Timeouts, Upstream, targets_of
+from sluice.config.types import Alias, Config, Target, Tier, Timeouts, Upstream, heeds_limits, targets_of
 from sluice.frontends import Head
 from sluice.frontends.openai.dialect import OpenAI
 from sluice.frontends.widget.dialect import Widget
@@ -69,7 +69,7 @@ def explain(config: Config, name: str, chat: ChatRequest | None = None) -> Itera
                 yield f"  -  {target.label}: left out, it {reason}"
     if not number:
         yield "no target can take this request: it would be refused (400)"
-    yield from _afterwards(alias)
+    yield from _afterwards(config, alias)
 
 
 def _needs(criteria: Asked) -> str:
@@ -101,12 +101,15 @@ def _deadlines(timeouts: Timeouts) -> str:
     return ", ".join(f"{name} {value:g}s" for name, value in phases.items() if value is not None)
 
 
-def _afterwards(alias: Alias) -> Iterator[str]:
+def _afterwards(config: Config, alias: Alias) -> Iterator[str]:
     retry = alias.retry
     yield (
         f"after a server error or a reset: the same target {retry.same_target} more time(s), {retry.backoff:g}s later; "
         f"a Retry-After up to {retry.retry_after_wait:g}s is waited out; anything else: the next target at once"
     )
+    targets = [target for tier in alias.tiers for target in targets_of(tier)]
+    if len(targets) > 1 and (heeded := _heeded(config, targets)):
+        yield f"passed over while answers say that nothing remains of a limit (a minute at most): {', '.join(heeded)}"
     if alias.hedge is not None:
         after = f"{alias.hedge.after:g}s" if alias.hedge.after is not None else "its own 95th percentile"
         yield f"hedge: a second target is asked when the first has no content after {after}"
@@ -116,3 +119,9 @@ def _afterwards(alias: Alias) -> Iterator[str]:
     yield f"a stream that is cut after its first content {cut}"
     if alias.timeout is not None:
         yield f"the whole call may take {alias.timeout:g}s"
+
+
+def _heeded(config: Config, targets: Sequence[Target]) -> list[str]:
+    """The targets whose answers' headers decide about their next calls."""
+    upstreams = config.upstreams
+    return [f"{target.upstream}/{target.model}" for target in targets if heeds_limits(upstreams[target.upstream])]

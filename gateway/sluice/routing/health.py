@@ -4,7 +4,8 @@ The breaker is closed until a number of failures follow one another. Then it is 
 probe, up to a bound. Then it is half-open: one real call is let through as the probe; success closes the breaker at once. The
 next probe is due when the doubled time has passed since this one *began*: a probe that hangs (the target accepts and never
 answers) must not block a target that has recovered meanwhile, and neither must calls that began before the breaker opened.
-A 429 is not a failure: it only keeps calls away until the time that the upstream named.
+A 429 is not a failure: it only keeps calls away until the time that the upstream named. So does an answer that says that it was
+the last one of a window.
 """
 
 from collections.abc import Callable
@@ -128,7 +129,7 @@ class Health:
 
     __slots__ = (
         "_clock", "_cool_until", "_failures", "_open_for", "_open_until", "_policy", "_probe", "_probes", "_rate",
-        "_refused", "_watcher", "last_error", "last_failed_at",
+        "_refused", "_spent_until", "_watcher", "last_error", "last_failed_at",
     )  # fmt: skip
 
     def __init__(self, clock: Callable[[], float], policy: BreakerPolicy | None = None, watcher: Watcher | None = None) -> None:
@@ -138,6 +139,7 @@ class Health:
         self._open_for = 0.0
         self._open_until = 0.0
         self._cool_until = 0.0
+        self._spent_until = 0.0
         self._probe = 0  # the number of the probe that is under way
         self._probes = 0
         self._refused = False
@@ -167,7 +169,11 @@ class Health:
 
     def ready_at(self) -> float:
         """The clock's time from which the target is ready."""
-        return max(self._cool_until, self._open_until)
+        return max(self._cool_until, self._open_until, self._spent_until)
+
+    def spent(self, seconds: float) -> None:
+        """An answer said that nothing is left of its provider's limits for so long; 0.0: it did not say for how long."""
+        self._spent_until = self._clock() + min(seconds or COOL_DOWN, PATIENCE)
 
     def begin(self) -> int:
         """Count a call that will be sent. Returns its number as a probe, for `failed` and `abandoned`; 0: it is no probe.

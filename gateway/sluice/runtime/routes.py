@@ -10,7 +10,7 @@ from sluice.backends.protocol import AnswersWhole, Backend, with_rules
 from sluice.backends.transport import Transport
 from sluice.config.loader import Loaded
 from sluice.config.rule_file import bundled_rules
-from sluice.config.types import Alias, Config, Tier, Upstream, targets_of
+from sluice.config.types import Alias, Config, Tier, Upstream, heeds_limits, targets_of
 from sluice.config.types import Target as TargetConfig
 from sluice.model.rules import NO_RULES, ModelRules, Overrides, rules_of
 from sluice.proxy.fitting import Fitting
@@ -105,6 +105,7 @@ class Routes:
             max_before_content=int(upstream.max_before_content),
             max_answer=int(upstream.max_answer),
             forward=forward_of(upstream, backend),
+            heeds_limits=heeds_limits(upstream) and sum(len(targets_of(tier)) for tier in alias.tiers) > 1,
             shown=shown,
             attribution=(("x-sluice-attempts", "1"), *((("x-sluice-target", shown),) if shown else ())),
             passes_on=backend.dialect or None,

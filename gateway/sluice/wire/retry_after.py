@@ -31,6 +31,8 @@ _IN_WORDS = re.compile(
     r"|wait(?: for| at least| about)?|retry[ _-]?after|retrydelay|quotaresetdelay)\b\W{0,4}"
     rf"(?P<wait>(?:{_PIECE}[\s,]{{0,2}}(?:and )?){{1,4}}|[0-9]{{1,7}}(?:\.[0-9]{{1,6}})?(?=\s*(?:$|[.,;)\]\"'](?:\s|$))))"
 )
+_REMAINS = re.compile(r"(?:x-ratelimit-|anthropic-ratelimit-|ratelimit-|ratelimitbysize-)")
+_NONE = re.compile(r"0(?:\.0{0,9})?\s*\Z")
 _RESETS = re.compile(r"(?:x-ratelimit-reset|x-ratelimit-reset-|anthropic-ratelimit-|ratelimit-reset|ratelimitbysize-)")
 
 
@@ -68,6 +70,23 @@ def parse_reset(headers: Mapping[str, str], now: Clock = time.time) -> float | N
     used_up = [seconds for empty, seconds in waits if empty]
     every = used_up or [seconds for _, seconds in waits]
     return min(max(every), LONGEST) if every else None
+
+
+def spent_for(headers: Mapping[str, str], now: Clock = time.time) -> float | None:
+    """Seconds until a limit of which nothing remains is filled up again, by the headers of an answer that was given; 0.0 where
+    they do not say when, None where something remains of each. What is negative is not known (Azure says -1 of -1).
+
+    `x-ratelimit-remaining-requests: 0` and its `-reset-` (OpenAI, Azure, Groq, Cerebras), `anthropic-ratelimit-*`,
+    `ratelimit-remaining` (draft-ietf-httpapi-ratelimit-headers-07). Of several the last one counts. Names are lower case.
+    """
+    spent: float | None = None
+    for name, value in headers.items():
+        if value[:1] == "0" and "remaining" in name and _REMAINS.match(name) and _NONE.match(value):
+            if not _number(headers.get(name.replace("remaining", "limit"), "1")):
+                continue  # a limit of 0 or -1 is none
+            reset = _reset(headers.get(name.replace("remaining", "reset"), ""), headers, now)
+            spent = max(spent or 0.0, min(reset or 0.0, LONGEST))
+    return spent
 
 
 def parse_duration(value: Any) -> float | None:
