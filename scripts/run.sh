@@ -39,6 +39,7 @@ The OpenAI API:
     -d '{"model": "echo", "stream": true, "messages": [{"role": "user", "content": "Hello from curl!"}]}'
 
 Pages for operators (sign in with sk-sluice-dev): http://127.0.0.1:$ADMIN_PORT/ui/
+The chat widget: http://127.0.0.1:$PORT/demo
 
 TEXT
 }

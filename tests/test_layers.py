@@ -28,7 +28,7 @@ ORDER = (
     {"sluice.policies", "sluice.usage", "sluice.telemetry.records", "sluice.telemetry.recent"},
     {"sluice.config"},
     {"sluice.runtime"},
-    {"sluice.api", "sluice.ui"},
+    {"sluice.api", "sluice.ui", "sluice.embed"},
     {"sluice.process", "sluice.web"},
     {"sluice.testing"},
     {"sluice.cli", "sluice.__main__", "sluice.pytest_plugin"},

@@ -150,6 +150,7 @@ async def test_explain_and_check_answer() -> None:
         await show(tab, "aliases")
         await tab.click("Explain")
         await tab.until("document.querySelector('pre')?.innerText.includes('chat: any request')")
+        await tab.picture("explained")
         await show(tab, "configuration")
         await tab.type("textarea[name=text]", "upstreams: {a: {backend: nobody}}")
         await tab.click("Check")

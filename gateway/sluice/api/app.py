@@ -16,6 +16,7 @@ from sluice.api.bodies import Bodies
 from sluice.api.callers import Callers
 from sluice.api.calls import CallEntry, Calls, renames
 from sluice.api.cors import Cors
+from sluice.api.embed import Embed
 from sluice.api.endpoints import Endpoints
 from sluice.api.openapi import document
 from sluice.api.operations import OperationCalls
@@ -83,7 +84,7 @@ class Api:
         described = OwnRoute("GET", OPENAPI, self._openapi)
         greeting = OwnRoute("GET", "/", self._greet, quiet=True)
         more = [greeting, *Probes(runtime).routes(), *admin_routes(runtime, callers.admit_operator, bodies)]
-        return [*Tokens(runtime, callers, bodies).routes(), described, *more]
+        return [*Tokens(runtime, callers, bodies).routes(), *Embed(runtime, callers).routes(), described, *more]
 
     def _called_by_path(self) -> dict[str, CallEntry]:
         """The calls that their path alone decides about: most requests are one of them."""

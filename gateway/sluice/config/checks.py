@@ -304,9 +304,22 @@ class Checks:
         self._unused(config)
         self._addresses(config)
         self._development_key(config)
+        self._demo(config)
         if isinstance(config.server, Server) and isinstance(config.server.workers, int) and config.server.workers > 1:
             for path, text in not_shared(config):
                 self._report.warning(path, text)
+
+    def _demo(self, config: Config) -> None:
+        """The page at /demo asks for tokens in the name of a key, which must be able to mint them."""
+        name = config.server.demo if isinstance(config.server, Server) else None
+        if not isinstance(name, str) or not isinstance(config.keys, tuple):
+            return
+        key = next((key for key in config.keys if isinstance(key, Key) and key.id == name), None)
+        at = ("server", "demo")
+        if key is None:
+            self._report.problem(at, f'no key has the id "{name}"')
+        elif not key.origins or config.tokens is None:
+            self._report.problem(at, "needs `tokens.secret`, and `origins` of its key: the page chats with a browser token")
 
     def _bounds(self, config: Config) -> None:
         for name, declared in (("upstreams", self._upstreams), ("aliases", self._aliases)):

@@ -52,6 +52,7 @@ class Server(_Section, frozen=True):
     watch: bool = False  # reload when this file is changed; SIGHUP and POST /admin/reload do it, too
     drain_delay: Seconds = Seconds(5)  # after SIGTERM: not ready, still serving
     drain_timeout: Seconds = Seconds(60)  # then: streams may finish for so long
+    demo: Name | None = None  # a key with origins: a page at /demo shows the chat widget in its name; null: no page
     frontends: tuple[str, ...] | None = None  # client dialects that are served; default: all that are installed
 
 

@@ -19,6 +19,8 @@ from sluice.ui.sessions import TOKEN_HEADER, Attempts, Session, Sessions
 _json = msgspec.json.Encoder().encode
 ISOLATED = (("Cross-Origin-Opener-Policy", "same-origin"), ("Cross-Origin-Resource-Policy", "same-origin"))
 LONGEST_KEY = 4_096
+CONTROLS = frozenset({"reload", "restart", "drain", "status", "targets"})
+"""Of the admin API: what a gateway refuses that has no process of its own."""
 
 
 class Ui:
@@ -103,7 +105,10 @@ class Ui:
         request.reply(200, _json({"signed_in": False}), [*NOT_STORED, cookie])
 
     def _reply(self, request: Request, session: Session) -> None:
-        body = {"signed_in": True, "token": session.token, "expires": session.expires, "routes": self._offered}
+        offered = self._offered
+        if self._runtime.state.fleet is None:  # part of somebody else's process, which controls it
+            offered = [route for route in offered if route.partition(" ")[2].split("/")[2] not in CONTROLS]
+        body = {"signed_in": True, "token": session.token, "expires": session.expires, "routes": offered}
         cookie = self._sessions.set_cookie(session, secure=_is_secure(request))
         request.reply(200, _json(body), [*NOT_STORED, cookie])
 

@@ -1,4 +1,4 @@
-import { html, useState, useLoaded, Note, Table, Badge, fields, number, seconds } from "../lib.js";
+import { html, useState, useLoaded, Note, Table, Badge, fields, moment, number, seconds } from "../lib.js";
 import { ask, can, get, id } from "../api.js";
 
 const KINDS = { closed: "good", half_open: "warn", open: "bad" };
@@ -6,12 +6,17 @@ const WORDS = { closed: "healthy", half_open: "half-open", open: "open" };
 
 const State = ({ target }) => html`<${Badge} kind=${KINDS[target.state]}>${WORDS[target.state]}<//>${target.ready_in > 0 ? html` <span class="small quiet">asked again in ${seconds(target.ready_in)}</span>` : null}`;
 
-function Alias({ alias, act, controlled }) {
+function Alias({ alias, act, controlled, known }) {
   const rows = alias.tiers.flatMap((tier, at) => tier.targets.map((target) => ({ ...target, tier: at + 1, strategy: tier.strategy })));
+  const of = (target) => known[`${target.upstream}/${target.model}`];
+  const off = (target) => {
+    const found = of(target);
+    return [found && found.state !== "enabled" && html` <${Badge} kind="warn">${found.state}<//>`, found?.last_error && html`<br /><span class="small quiet">last error ${found.last_error}, ${moment(found.last_error_at)}</span>`];
+  };
   const columns = [
     { title: "Tier", number: true, cell: (t) => t.tier },
     { title: "Target", cell: (t) => `${t.upstream}/${t.model}` },
-    { title: "State", cell: (t) => html`<${State} target=${t} />` },
+    { title: "State", cell: (t) => html`<${State} target=${t} />${off(t)}` },
     { title: "In flight", number: true, cell: (t) => t.in_flight },
     { title: "First token", number: true, cell: (t) => seconds(t.first_token) },
     { title: "Weight", number: true, cell: (t) => number(t.weight, 2) },
@@ -19,8 +24,8 @@ function Alias({ alias, act, controlled }) {
     { title: "Price", cell: (t) => (t.priced ? "known" : html`<span class="warn">unknown</span>`) },
   ];
   if (controlled) {
-    const verbs = ["disable", "drain", "enable"];
-    columns.push({ title: "Control", cell: (t) => html`<div class="actions">${verbs.map((verb) => html`<button type="button" onClick=${() => act(t, verb)}>${verb}</button>`)}</div>` });
+    const verbs = (target) => (of(target)?.state === "enabled" ? ["disable", "drain"] : ["enable"]);
+    columns.push({ title: "Control", cell: (t) => html`<div class="actions">${verbs(t).map((verb) => html`<button type="button" onClick=${() => act(t, verb)}>${verb}</button>`)}</div>` });
   }
   const marks = [alias.system && "system prompt", alias.resumable && "resumable", alias.hedge && "hedged", alias.shadow && `shadow ${alias.shadow}`].filter(Boolean);
   return html`<section class="card"><div class="head"><h2>${alias.alias}</h2><span class="actions">${marks.map((mark) => html`<${Badge}>${mark}<//>`)}</span></div>
@@ -48,8 +53,14 @@ function Explain({ aliases }) {
   </section>`;
 }
 
+// What all workers know of targets, and whether operators have switched them off.
+async function known() {
+  if (!can("GET /admin/targets")) return {};
+  return Object.fromEntries((await get("admin/targets")).targets.map((target) => [`${target.upstream}/${target.model}`, target]));
+}
+
 export function Aliases() {
-  const { value, error, reload } = useLoaded(() => get("admin/aliases"), [], 3000);
+  const { value, error, reload } = useLoaded(async () => ({ ...(await get("admin/aliases")), known: await known() }), [], 3000);
   const [problem, fail] = useState(null);
   const act = async (target, verb) => {
     try {
@@ -65,7 +76,7 @@ export function Aliases() {
   return html`
     <div class="head"><h1>Providers and aliases</h1><span class="small quiet">as this process has seen them</span></div>
     <${Note} error=${error || problem} />
-    ${value.aliases.map((alias) => html`<${Alias} key=${alias.alias} alias=${alias} act=${act} controlled=${controlled} />`)}
+    ${value.aliases.map((alias) => html`<${Alias} key=${alias.alias} alias=${alias} act=${act} controlled=${controlled} known=${value.known} />`)}
     <section class="card"><h2>Upstreams</h2>
       <${Table} label="Upstreams" columns=${[{ title: "Name", cell: (u) => u.upstream }, { title: "Dialect", cell: (u) => u.backend }, { title: "Vendor", cell: (u) => u.vendor || "–" }, { title: "Address", cell: (u) => u.base_url || "–" }, { title: "Probed", cell: (u) => (u.probed ? "yes" : "no") }, { title: "Connections at most", number: true, cell: (u) => number(u.max_connections) }]} rows=${value.upstreams} /></section>
     <${Explain} aliases=${value.aliases} />`;

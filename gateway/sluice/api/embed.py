@@ -1,0 +1,62 @@
+"""GET /widget/chat-widget.js: the chat that pages embed; and with `server.demo` a page that shows it, at /demo.
+
+The demo asks POST /demo/token for its token, as a page asks its own server: the key is never in a page.
+"""
+
+import msgspec
+
+from sluice.api.callers import Callers
+from sluice.api.rendering import NOT_STORED, token_object
+from sluice.api.request import Request
+from sluice.api.table import OwnRoute
+from sluice.errors import NotFound
+from sluice.identity.browser import TokenRequest
+from sluice.runtime.snapshot import Snapshot
+
+WIDGET = "/widget/chat-widget.js"
+DEMO_PREFIX = "demo:"
+"""Of the demo's sessions: a page that is loaded again goes on with its own, whose name nobody guesses."""
+READ_BY_ALL = (("Access-Control-Allow-Origin", "*"), ("Cross-Origin-Resource-Policy", "cross-origin"))
+_json = msgspec.json.Encoder().encode
+
+
+class Embed:
+    def __init__(self, runtime: Snapshot, callers: Callers) -> None:
+        self._runtime = runtime
+        self._callers = callers
+
+    def routes(self) -> list[OwnRoute]:
+        """None where the widget's dialect is not served."""
+        if "widget" not in self._runtime.frontends:
+            return []
+        routes = [OwnRoute("GET", WIDGET, self._widget, quiet=True)]
+        if self._runtime.config.server.demo is not None:
+            pages = [OwnRoute("GET", path, self._demo, quiet=True) for path in ("/demo", "/demo/{file}")]
+            routes += [OwnRoute("POST", "/demo/token", self._token), *pages]
+        return routes
+
+    async def _widget(self, request: Request, request_id: str) -> None:
+        self._answer(request, "chat-widget.js")
+
+    async def _demo(self, request: Request, request_id: str) -> None:
+        if request.path == "/demo/":
+            request.reply(302, b"", [("Location", "../demo")], "text/plain; charset=utf-8")
+        else:
+            self._answer(request, request.parameters.get("file", "demo.html"))
+
+    def _answer(self, request: Request, name: str) -> None:
+        from sluice.api.assets import Assets
+
+        cache = "public, max-age=300, stale-while-revalidate=86400" if name == "chat-widget.js" else "no-cache"
+        assets = self._runtime.state.once(f"embed {cache}", lambda: Assets("sluice.embed", ".", cache=cache, more=READ_BY_ALL))
+        assets.answer(request, name)
+
+    async def _token(self, request: Request, request_id: str) -> None:
+        """A token for the page that asks, which must be one of the key's origins. Raises NotFound, Forbidden."""
+        await self._callers.anybody(request)
+        authenticator = self._runtime.authenticator
+        owner = authenticator.key(self._runtime.config.server.demo or "")
+        if owner is None:
+            raise NotFound("The demo's key may not be used")
+        wanted = TokenRequest(request.headers.get("origin", ""), session_prefix=DEMO_PREFIX, own_sessions=True)
+        request.reply(200, _json(token_object(authenticator.mint(owner, wanted))), NOT_STORED)

@@ -1,0 +1,1 @@
+"""What web pages embed: the chat widget, and a page that shows it."""

@@ -1,0 +1,68 @@
+"""The chat widget's file and the demo's routes, without sockets; its size."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from sluice.config.loader import load_mapping
+from sluice.errors import ConfigError
+from tests.api.serving import CONFIG, KEY, PAGE, FakeRequest, served
+
+WIDGET = Path(__file__).parents[2] / "gateway/sluice/embed/chat-widget.js"
+WITH_DEMO = CONFIG + f"server: {{demo: test}}\ntokens: {{secret: {'s' * 40}}}\n"
+
+
+async def test_the_widget_is_served_to_any_page_and_revalidated() -> None:
+    async with served() as there:
+        answer = await there.ask("GET", "/widget/chat-widget.js", key="")
+        assert answer.status == 200
+        assert answer.answer == WIDGET.read_bytes()
+        assert answer.told["access-control-allow-origin"] == "*"
+        assert answer.told["cache-control"].startswith("public, max-age=")
+        again = await there.ask("GET", "/widget/chat-widget.js", headers={"if-none-match": answer.told["etag"]})
+        assert (again.status, again.answer) == (304, b"")
+
+
+async def test_there_is_none_without_its_dialect_and_no_demo_unless_asked_for() -> None:
+    async with served(CONFIG + "server: {frontends: [openai]}\n") as there:
+        assert (await there.ask("GET", "/widget/chat-widget.js")).status == 404
+    async with served() as there:
+        for path in ("/demo", "/demo/demo.js", "/demo/token"):
+            assert (await there.ask("GET", path)).status == 404
+
+
+def test_it_is_small_and_reads_nothing_as_html() -> None:
+    source = WIDGET.read_text()
+    assert len(gzip.compress(source.encode())) < 30_000
+    for sink in (".innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "import("):
+        assert sink not in source
+
+
+async def test_the_demo_gets_a_token_for_its_origin_alone() -> None:
+    async with served(WITH_DEMO) as there:
+        page = await there.ask("GET", "/demo", key="")
+        assert page.status == 200
+        assert b"sk-" not in page.answer
+        assert (await there.ask("GET", "/demo/demo.js", key="")).status == 200
+        assert (await there.ask("GET", "/demo/chat.yaml", key="")).status == 404
+        token = await there.ask("POST", "/demo/token", {}, key="", headers={"origin": PAGE})
+        assert token.status == 200
+        chat = FakeRequest("POST", "/v1/chat", {"sessionId": "s", "message": "hi"}, {"origin": PAGE}, key=token.json["token"])
+        await there.clients(chat)
+        assert chat.status == 200
+        for origin in ("https://other.example.com", ""):
+            assert (await there.ask("POST", "/demo/token", {}, key="", headers={"origin": origin})).status == 403
+        assert KEY not in str(there.log)
+
+
+def test_a_demo_that_cannot_work_is_found_by_check() -> None:
+    sections = {
+        "upstreams": {"echo": {"backend": "echo"}},
+        "aliases": {"chat": {"tiers": [[{"upstream": "echo", "model": "m"}]]}},
+        "server": {"demo": "page"},
+    }
+    key = {"id": "page", "digest": "sha256:" + "0" * 64, "default_alias": "chat"}
+    for keys, expected in (([], "no key has the id"), ([key], "tokens.secret")):
+        with pytest.raises(ConfigError, match=expected):
+            load_mapping({**sections, "keys": keys})
