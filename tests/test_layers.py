@@ -25,7 +25,7 @@ ORDER = (
     {"sluice.keystore", "sluice.frontends", "sluice.routing", "sluice.upstream", "sluice.server"},
     {"sluice.telemetry.logs", "sluice.telemetry.metrics", "sluice.telemetry.merged", "sluice.telemetry.notices"},
     {"sluice.resume", "sluice.proxy"},
-    {"sluice.policies", "sluice.usage", "sluice.telemetry.records", "sluice.telemetry.recent"},
+    {"sluice.policies", "sluice.usage", "sluice.telemetry.records", "sluice.telemetry.recent", "sluice.tracing"},
     {"sluice.config"},
     {"sluice.runtime"},
     {"sluice.api", "sluice.ui", "sluice.embed"},

@@ -141,7 +141,10 @@ class Calls:
         series = runtime.records.series[frontend.name, name]
         asked = NOTHING if route.plain else asked_of(chat, principal.key_id, principal.tenant, headers)
         call = Call(request_id, request.received, frontend, principal, route, chat, series, asked)
-        call.lines = own_lines(request_id, headers)
+        if runtime.tracer is None:
+            call.lines = own_lines(request_id, headers)
+        else:
+            call.lines, call.trace = own_lines(request_id, {}), runtime.tracer.begin(headers)
         if runtime.forwardable:
             call.forward = {name: headers[name] for name in runtime.forwardable if name in headers}
         return call

@@ -502,6 +502,25 @@ class Metrics(_Section, frozen=True):
     key_label: bool = False  # whether requests are also counted by key
 
 
+class Tracing(_Section, frozen=True, kw_only=True):
+    """OpenTelemetry's traces, by OTLP over HTTP: a span for each call and each attempt, without content.
+
+    A caller's `traceparent` says whether its calls are traced; of all others `sample` are, and beside them those that end in an
+    error or take as long as `slow`.
+    """
+
+    endpoint: str  # the receiver's base URL: http://collector:4318
+    headers: dict[str, Secret] = {}  # of every request to it: authorization
+    sample: Annotated[float, Meta(ge=0, le=1)] = 1.0  # the share of calls that are traced
+    errors: bool = True  # whether every call that ends in an error is traced
+    slow: Seconds | None = None  # calls that take as long are all traced; null: no such rule
+    semconv: Literal["1.36", "1.37", "1.41"] = "1.37"  # the version of the conventions for names of attributes
+    service: str = "sluice"  # service.name
+    attributes: dict[str, str] = {}  # more attributes of the resource: deployment.environment.name
+    interval: Seconds = Seconds(2.0)  # how long a span waits for others
+    queue: Count = 8192  # spans that wait at most; more are dropped, and counted
+
+
 class Config(_Section, frozen=True):
     """The whole file: who answers (`upstreams`), what callers may name (`aliases`), who may call (`keys`, `jwt`)."""
 
@@ -520,3 +539,4 @@ class Config(_Section, frozen=True):
     prices: Prices = Prices()  # what tokens cost
     log: Log = Log()  # what is logged, and how
     metrics: Metrics = Metrics()  # what metrics are labelled by
+    tracing: Tracing | None = None  # where traces are sent; null: nowhere

@@ -18,18 +18,21 @@ NOTHING = Usage()
 class Attempt(msgspec.Struct, eq=False):
     """`outcome` is of the closed set of `upstream_attempts_total`; times on the monotonic clock.
 
+    `ended`: when its answer was complete, or it was over; 0.0 until then.
     `usage` is what the provider reported; `used` the same, or an estimate from the text, or nothing where none came.
     `cost` is what that comes to in US dollars; None where nothing was generated, or the target has no price.
     """
 
     target: Target
     started: float
+    ended: float = 0.0
     outcome: str = "abandoned"
     first_token: float | None = None
     usage: Usage | None = None
     used: Usage = NOTHING
     characters: int = 0
     model: str = ""
+    finish: str = ""  # why its answer ended, as the model finished
     cost: float | None = None
     whole: Operation | None = None  # the upstream was to answer in one piece
     provider_id: str = ""  # the provider's own id of the request

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -46,6 +46,16 @@ def end_of(error: GatewayError) -> str:
             return "upstream_error"
 
 
+class Trace(Protocol):
+    """The call's place in a trace (`sluice.tracing`). `trace` is the trace's id."""
+
+    trace: str
+
+    def attempt_lines(self) -> bytes:
+        """The header lines by which the next attempt's upstream may go on with the trace."""
+        ...
+
+
 class Call(msgspec.Struct, eq=False):
     """`received` on the monotonic clock; `ttft` in seconds, of streams only.
 
@@ -71,6 +81,7 @@ class Call(msgspec.Struct, eq=False):
     answered: Attempt | None = None
     headers: list[tuple[str, str]] = []
     lines: bytes = b""  # header lines that every upstream gets
+    trace: Trace | None = None  # where it is traced
     forward: Mapping[str, str] = {}  # the caller's headers that an upstream may get, by lower-case name
     ttft: float | None = None
     phase: Phase = "admitting"

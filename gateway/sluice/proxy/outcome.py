@@ -49,10 +49,13 @@ class Bookkeeper:
 
     def record(self, attempt: Attempt, relay: Relay | None, chat: ChatRequest, ended: float) -> None:
         """The attempt's outcome and tokens, whatever became of it. `ended`: when its answer was complete, or it was over."""
+        attempt.ended = ended
         used = NOTHING
         if relay is not None and (relay.first_content_at or relay.finished):
             attempt.characters = relay.characters
             attempt.model = relay.model
+            if relay.finished is not None:
+                attempt.finish = relay.finished.reason
             if relay.usage_refused:
                 attempt.target.series.usage_refused.inc()
             attempt.usage = usage = relay.usage
@@ -63,7 +66,7 @@ class Bookkeeper:
             attempt.used = used
             price = price_at(attempt.target.prices, self._wall())
             attempt.cost = cost(price, used) if price is not None else None
-        self._later(_count, attempt, ended)
+        self._later(_count, attempt)
 
 
 def count_oddities(decoder: Decoder, series: TargetSeries) -> None:
@@ -73,7 +76,7 @@ def count_oddities(decoder: Decoder, series: TargetSeries) -> None:
     series.finish_missing.inc(decoder.finish_missing)
 
 
-def _count(attempt: Attempt, ended: float) -> None:
+def _count(attempt: Attempt) -> None:
     """Count an attempt that is over in its target's metrics."""
     series = attempt.target.series
     series.attempts[attempt.outcome].value += 1
@@ -96,7 +99,7 @@ def _count(attempt: Attempt, ended: float) -> None:
     if usage.reasoning:
         reported["reasoning"].value += usage.reasoning
     if attempt.first_token is not None and usage.output > 1 and attempt.whole is None:
-        series.per_token.observe((ended - attempt.started - attempt.first_token) / (usage.output - 1))
+        series.per_token.observe((attempt.ended - attempt.started - attempt.first_token) / (usage.output - 1))
 
 
 # --- answers that are errors

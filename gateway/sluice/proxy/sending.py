@@ -96,7 +96,7 @@ class Sender:
             request = write(chat, target.model)
         else:
             request = await self._beside(write, chat, target.model)
-        request.lines = call.lines
+        request.lines = call.lines if call.trace is None else call.lines + call.trace.attempt_lines()
         if target.forward and call.forward and (more := forwarded(target.forward, call.forward, target.dropped)):
             target.tell(request, more)
         if not call.attempts:

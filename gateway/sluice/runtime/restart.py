@@ -23,7 +23,7 @@ FIXED: Mapping[str, tuple[str, ...]] = {
     "responses": ("store", "keep"),
 }  # fmt: skip
 """By section."""
-FIXED_AT_TOP = ("state", "resume")
+FIXED_AT_TOP = ("state", "resume", "tracing")
 
 S = TypeVar("S", bound=msgspec.Struct)
 

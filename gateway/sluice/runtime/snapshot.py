@@ -75,6 +75,7 @@ class Snapshot:
         self.metrics = state.metrics
         self.log = state.log
         self.records = state.records
+        self.tracer = state.tracer
         self.later = state.later
         self.beside = state.beside
         self.scrape = state.scrape

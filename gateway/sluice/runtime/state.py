@@ -18,7 +18,7 @@ import msgspec
 
 from sluice.aio.deferred import Later
 from sluice.config.loader import Loaded
-from sluice.config.types import Issuer
+from sluice.config.types import Issuer, Tracing
 from sluice.conversations.leases import Leases
 from sluice.conversations.measured import MeasuredShared
 from sluice.conversations.turnstile import Turnstile
@@ -56,6 +56,7 @@ from sluice.version import VERSION
 if TYPE_CHECKING:
     from sluice.identity.remote import RemoteKeys
     from sluice.telemetry.recent import RecentCalls
+    from sluice.tracing.tracer import Tracer
 
 T = TypeVar("T")
 
@@ -85,6 +86,7 @@ class ProcessState:
         self.draining = False
         self.off: dict[str, str] = {}
         """Labels of targets that operators have switched off: "disabled" or "draining"."""
+        self.tracer: Tracer | None = None
         self.fleet: Fleet | None = None
         """What operators may have the gateway do; None: nothing, it is part of somebody else's process."""
         self.seed = loaded.seed
@@ -115,6 +117,9 @@ class ProcessState:
             await asyncio.gather(self.keys.start(), self._greet())
             counting = asyncio.create_task(self.usage.run())
             stack.push_async_callback(_stop, counting)
+            if self.tracer is not None:
+                stack.push_async_callback(_stop, asyncio.create_task(self.tracer.run()))
+                stack.callback(self.later.flush)
             self._closing = stack.pop_all()
         return self
 
@@ -149,6 +154,9 @@ class ProcessState:
             used=self.usage.add,
             later=self.later,
         )
+        if config.tracing is not None:
+            self.tracer = self._tracer(config.tracing)
+            records.traced = self.tracer.over
         self.conversations = store = conversation_store(config, metrics, self.watches)
         stack.push_async_callback(self.conversations.close)
         leases = Leases(store, records.not_kept) if isinstance(store, MeasuredShared) else None
@@ -165,6 +173,19 @@ class ProcessState:
         self.journals = journals(config, records.not_journaled, self.watches)
         stack.push_async_callback(self.journals.close)
         metrics.computed("dynamic_keys", lambda: len(self.keys.table)).kept = True
+
+    def _tracer(self, tracing: Tracing) -> "Tracer":
+        from sluice.tracing.tracer import Tracer
+
+        upstreams, count = self.config.upstreams, self.metrics.child
+
+        def vendor(name: str) -> str:
+            upstream = upstreams.get(name)
+            return (upstream.vendor or upstream.backend) if upstream is not None else "_OTHER"
+
+        return Tracer(
+            tracing, vendor, lambda result, spans: count("trace_spans", result).inc(spans), clock=self.clock, wall=time.time
+        )
 
     async def _greet(self) -> None:
         """Ask stores once, so that a wrong password and the like is said at the start and not by the first caller."""

@@ -137,6 +137,7 @@ TABLE: Mapping[str, Spec] = {
     "conversation_store_seconds": Spec("histogram", ("store", "op"), "Time for one call of the conversation store", OVERHEAD),
     "upstream_connections": Spec("gauge", ("upstream", "state"), "Connections to an upstream (open, idle) and calls waiting"),
     "event_loop_lag_seconds": Spec("histogram", (), "How late the event loop ran a timer", OVERHEAD),
+    "trace_spans": Spec("counter", ("result",), "Spans by what became of them: exported, failed or dropped"),
     "log_errors": Spec("counter", (), "Log lines that were dropped: they could not be written, or nobody read them"),
     "config_reloads": Spec("counter", ("result",), "Attempts to reload the configuration, by what became of them", merge="max"),
     "config_last_reload_timestamp_seconds": Spec(

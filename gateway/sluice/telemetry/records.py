@@ -36,8 +36,11 @@ class CallLine(Line, kw_only=True):
     detail: str | UnsetType | None = UNSET
     tls_error: str | UnsetType = UNSET
     upstream_status: int | UnsetType | None = UNSET
+    trace_id: str | UnsetType = UNSET
 
     def tell(self, call: Call) -> None:
+        if call.trace is not None:
+            self.trace_id = call.trace.trace
         attempts, ttft, error = call.attempts, call.ttft, call.error
         answered = call.answered or (attempts[-1] if attempts else None)
         self.alias = call.route.name
@@ -162,6 +165,8 @@ class Records:
         self._fetches: dict[str, str] = {}
         self._by_key: dict[str | None, Any] = {}
         self.log = log
+        self.traced: Callable[[Call, float, bool], object] = lambda call, duration, failed: None
+        """Told each traced call that is over, how long it took, and whether it ended in an error."""
         self.auth_failures = metrics.children("auth_failures", (), AUTH_REASONS)
         self.series = Lazy[tuple[str, str], CallSeries](lambda pair: CallSeries(metrics, *pair))
         self._unreadable: set[str] = set()
@@ -274,14 +279,16 @@ class Records:
                 setattr(line, name, value)
         if call is not None and not call.detached:
             line.tell(call)
-            self._over(call, error is not None)
+            self._over(call, error is not None, line.duration)
         elif error is not None:
             line.end = "refused"
         self._say(line)
 
-    def _over(self, call: Call, failed: bool) -> None:
-        """A call is over, and nobody will add to it: who used what, and who answered."""
+    def _over(self, call: Call, failed: bool, duration: float) -> None:
+        """A call is over, and nobody will add to it: who used what, and who answered. `duration` in seconds."""
         self._used(call, failed)
+        if call.trace is not None:
+            self.traced(call, duration, failed)
         answered = call.answered
         if answered is not None and (counted := answered.target.answered) is not None:
             counted.value += 1
@@ -313,7 +320,7 @@ class Records:
 
     def detached(self, call: Call, error: BaseException | None) -> None:
         """A call that went on without its client has ended."""
-        self._over(call, error is not None or call.error is not None)
+        self._over(call, error is not None or call.error is not None, self._clock() - call.received)
         line = DetachedLine(request_id=call.id, error=type(error).__name__ if error else None)
         line.tell(call)
         line.level = "info" if call.error is None else "warning"

@@ -1,0 +1,51 @@
+"""W3C Trace Context, level 1 (https://www.w3.org/TR/trace-context-1/): a call's place in its caller's trace. Pure."""
+
+import re
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+Bits = Callable[[int], int]
+"""Random bits, as `random.getrandbits`."""
+
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-[\x21-\x7e]{1,100})?")
+_TRACESTATE = re.compile(r"[\t\x20-\x7e]{1,512}")
+
+
+class TraceContext(msgspec.Struct, eq=False):
+    """One call in a trace. Ids are lower-case hexadecimal digits: 32 of a trace, 16 of a span; `parent` is "" in a new trace.
+
+    `sampled` is what upstreams are told; `told`: the caller said so. `attempts`: the spans of the call's attempts, in order.
+    """
+
+    trace: str
+    span: str
+    parent: str
+    sampled: bool
+    told: bool
+    state: str
+    bits: Bits
+    attempts: list[str] = []
+
+    def attempt_lines(self) -> bytes:
+        """The header lines of the next attempt, which is given a span of its own."""
+        span = _id(self.bits, 64)
+        self.attempts.append(span)
+        state = f"tracestate: {self.state}\r\n" if self.state else ""
+        return f"traceparent: 00-{self.trace}-{span}-{self.sampled:02x}\r\n{state}".encode("ascii")
+
+
+def context_of(headers: Mapping[str, str], share: float, bits: Bits) -> TraceContext:
+    """The context of a call that came with these headers (names in lower case). Of new traces this share is sampled, and of
+    those of a caller what the caller says; a `traceparent` that is not one begins a new trace, as the standard has it."""
+    found = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+    if found is not None and found[1].strip("0") and found[2].strip("0"):
+        state = headers.get("tracestate", "")
+        kept = state if _TRACESTATE.fullmatch(state) else ""
+        return TraceContext(found[1], _id(bits, 64), found[2], bool(int(found[3], 16) & 1), True, kept, bits)
+    return TraceContext(_id(bits, 128), _id(bits, 64), "", bits(53) < share * (1 << 53), False, "", bits)
+
+
+def _id(bits: Bits, size: int) -> str:
+    """Not all zeros, which is no id."""
+    return f"{bits(size) or 1:0{size // 4}x}"

@@ -1,0 +1,55 @@
+"""Decides which calls are traced, and has their spans sent."""
+
+import os
+import random
+import socket
+from collections.abc import Callable, Mapping
+
+from sluice.config.types import Tracing
+from sluice.proxy.call import Call
+from sluice.tracing.context import Bits, TraceContext, context_of
+from sluice.tracing.exporter import Count, Exporter
+from sluice.tracing.otlp import Value, traces
+from sluice.tracing.spans import SCHEMA, SpanMaker
+from sluice.version import VERSION
+
+
+class Tracer:
+    """`vendors`: upstream -> its vendor or backend. `clock` monotonic and `wall` since the epoch, in seconds."""
+
+    def __init__(
+        self,
+        config: Tracing,
+        vendors: Callable[[str], str],
+        count: Count,
+        *,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        bits: Bits | None = None,
+    ) -> None:
+        self._config = config
+        self._bits = bits or random.Random().getrandbits  # noqa: S311  # ids are no secrets
+        self._maker = SpanMaker(config.semconv, vendors, clock, wall)
+        resource: Mapping[str, Value] = {
+            "service.name": config.service, "service.version": VERSION,
+            "service.instance.id": f"{socket.gethostname()}:{os.getpid()}", **config.attributes,
+        }  # fmt: skip
+        schema = SCHEMA.format(config.semconv)
+        self._exporter = Exporter(
+            config, lambda spans: traces(spans, resource, scope="sluice", version=VERSION, schema=schema), count
+        )
+        self.run = self._exporter.run
+
+    def begin(self, headers: Mapping[str, str]) -> TraceContext:
+        """The place in a trace of a call that came with these headers (names in lower case)."""
+        return context_of(headers, self._config.sample, self._bits)
+
+    def over(self, call: Call, duration: float, failed: bool) -> None:
+        """A call has ended after `duration` seconds: its spans are sent, if its caller or the share of all calls wants it, or
+        the rules do, which know the end."""
+        context, config = call.trace, self._config
+        if not isinstance(context, TraceContext):
+            return
+        slow = config.slow is not None and duration >= config.slow
+        if context.sampled or slow or (config.errors and failed):
+            self._exporter.add(self._maker.spans(call, context, duration))
