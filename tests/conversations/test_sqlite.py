@@ -213,6 +213,15 @@ async def test_a_new_file_is_for_its_owner_only(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_what_was_deleted_is_nowhere_in_the_file(tmp_path: Path) -> None:
+    store = SqliteConversations(tmp_path / "c.db")
+    id = await store.open("acme", "s")
+    await store.append("acme", "s", id, [Turn("user", f"very-secret-{n}", 1) for n in range(200)])
+    assert await store.delete(id)
+    assert b"very-secret" not in b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    await store.close()
+
+
 async def test_a_closed_store_says_so(tmp_path: Path) -> None:
     store = SqliteConversations(tmp_path / "c.db")
     await store.close()

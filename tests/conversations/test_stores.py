@@ -169,3 +169,24 @@ async def test_an_unknown_id_is_no_conversation(store: ConversationStore) -> Non
 async def test_closing_twice_is_harmless(store: ConversationStore) -> None:
     await store.close()
     await store.close()
+
+
+async def test_a_conversation_that_is_deleted_is_gone_and_begins_anew(store: ConversationStore) -> None:
+    id, other = await say(store, "acme", "s", turn("secret")), await say(store, "acme", "other", turn("kept"))
+    assert await store.delete(id)
+    assert not await store.delete(id)
+    assert not await store.delete("nothing")
+    assert await store.get(id) is None
+    assert await store.recent(id, 9) == []
+    assert ([found.id for found in (await store.newest(9))[0]], (await store.newest(9))[1]) == ([other], 1)
+    again = await say(store, "acme", "s", turn("anew"))
+    assert [found.content for found in await store.recent(again, 9)] == ["anew"]
+
+
+async def test_what_a_tenant_has_is_deleted_and_nobody_else_s(store: ConversationStore) -> None:
+    for n in range(0, 450, 50):
+        await asyncio.gather(*(say(store, "acme", str(m), turn("secret")) for m in range(n, n + 50)))
+    kept = await say(store, "acme2", "s", turn("kept"))
+    assert await store.delete_of("acme") == 450
+    assert await store.delete_of("acme") == 0
+    assert [found.id for found in (await store.newest(9))[0]] == [kept]

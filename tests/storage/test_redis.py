@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager, contextmanager
 import pytest
 import redis.asyncio as client
 
+from sluice.conversations import ConversationsFailed, Lease, Turn
+from sluice.conversations.redis import RedisConversations
 from sluice.errors import Unavailable
 from sluice.keystore import StoreFailed as KeysFailed
 from sluice.keystore.redis import RedisKeys
@@ -60,7 +62,7 @@ class User:
     async def _reason(self, what: Work) -> Reason | None:
         try:
             await what()
-        except (LimitsFailed, KeysFailed, UsageFailed) as error:
+        except (ConversationsFailed, LimitsFailed, KeysFailed, UsageFailed) as error:
             return error.reason
         return None
 
@@ -116,7 +118,20 @@ def resume(url: str) -> User:
     return User(find, write, store.close)
 
 
-USERS = {"limits": limits, "keys": keys, "usage": usage, "resume": resume}
+def conversations(url: str) -> User:
+    store = RedisConversations(url, prefix=next(_prefixes), timeout=HANG)
+    numbers = (str(number) for number in itertools.count())
+
+    async def turn() -> None:
+        lease = Lease("acme", next(numbers), "holder")
+        begun = await store.begin(lease, 10)
+        assert begun is not None
+        await store.finish(lease, begun.id, [Turn("user", "hello", 1.0)])
+
+    return User(lambda: store.recent(f"x.{'y' * 22}", 10), turn, store.close)
+
+
+USERS = {"conversations": conversations, "limits": limits, "keys": keys, "usage": usage, "resume": resume}
 
 
 @pytest.fixture(params=USERS)

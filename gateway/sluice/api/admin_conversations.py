@@ -1,9 +1,15 @@
-"""GET /v1/admin/conversations and GET /v1/admin/conversations/{id}: what widgets' sessions have said, and been told."""
+"""/v1/admin/conversations and /v1/admin/conversations/{id}: what sessions have said and been told; and to forget it."""
+
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from sluice.api.admin_requests import AdminRequest, AdminRoute, reply
 from sluice.api.rendering import conversation_object, message_object
 from sluice.conversations import ConversationStore
+from sluice.errors import BadRequest, Unavailable
 from sluice.frontends import Reply
+
+T = TypeVar("T")
 
 
 class AdminConversations:
@@ -12,15 +18,49 @@ class AdminConversations:
 
     def routes(self) -> list[AdminRoute]:
         path = "/v1/admin/conversations"
-        return [AdminRoute("GET", path, self.newest), AdminRoute("GET", f"{path}/{{id}}", self.one)]
+        one = f"{path}/{{id}}"
+        return [
+            AdminRoute("GET", path, self.newest),
+            AdminRoute("DELETE", path, self.delete_of),
+            AdminRoute("GET", one, self.one),
+            AdminRoute("DELETE", one, self.delete),
+        ]
 
     async def newest(self, request: AdminRequest) -> Reply:
-        newest, total = await self._store.newest(request.limit)
+        newest, total = await self._asked(self._store.newest(request.limit))
         return reply({"conversations": [conversation_object(found) for found in newest], "total": total})
 
     async def one(self, request: AdminRequest) -> Reply:
-        found = await self._store.get(request.parameters["id"])
+        found = await self._asked(self._store.get(request.parameters["id"]))
         if found is None:
-            return reply({"error": "Conversation not found", "requestId": request.id}, 404)
+            return _not_found(request)
         conversation, turns = found
         return reply({"conversation": conversation_object(conversation), "messages": [message_object(turn) for turn in turns]})
+
+    async def delete(self, request: AdminRequest) -> Reply:
+        id = request.parameters["id"]
+        deleted = await self._asked(self._store.delete(id))
+        return reply({"id": id, "deleted": True}) if deleted else _not_found(request)
+
+    async def delete_of(self, request: AdminRequest) -> Reply:
+        """All of one tenant's, or the one of its session. Never all there are."""
+        tenant, session = request.query.get("tenant", ""), request.query.get("session")
+        if not tenant:
+            raise BadRequest("Say whose: ?tenant=NAME", param="tenant")
+        if session is None:
+            return reply({"deleted": await self._asked(self._store.delete_of(tenant))})
+        deleted = await self._asked(self._delete_session(tenant, session))
+        return reply({"deleted": int(deleted)})
+
+    async def _delete_session(self, tenant: str, session: str) -> bool:
+        return await self._store.delete(await self._store.open(tenant, session))
+
+    async def _asked(self, call: Awaitable[T]) -> T:
+        try:
+            return await call
+        except OSError as error:
+            raise Unavailable("The store of conversations does not answer now") from error
+
+
+def _not_found(request: AdminRequest) -> Reply:
+    return reply({"error": "Conversation not found", "requestId": request.id}, 404)

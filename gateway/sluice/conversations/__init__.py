@@ -74,6 +74,14 @@ class ConversationStore(Protocol):
 
     async def get(self, id: str) -> tuple[Conversation, list[Turn]] | None: ...
 
+    async def delete(self, id: str) -> bool:
+        """Forget a conversation with all its messages. False where there is none."""
+        ...
+
+    async def delete_of(self, tenant: str) -> int:
+        """Forget all conversations of a tenant: how many there were. What was done when it fails halfway stays done."""
+        ...
+
     async def close(self) -> None: ...
 
 
@@ -116,6 +124,10 @@ class SharedConversations(ConversationStore, Protocol):
 
     async def leave(self, lease: Lease) -> None:
         """Give the lease back, or the place in the queue for it. Harmless where it has neither."""
+        ...
+
+    async def prune(self) -> None:
+        """Forget leases that ended long ago. Called once in a while."""
         ...
 
 

@@ -18,6 +18,8 @@ RENEWALS = LEASE / 3
 """Seconds between two renewals of all leases."""
 AGAIN = 8.0
 """Seconds for which a turn that could not be stored is sent again: a new master may be there by then."""
+PRUNED = 3600.0
+"""Seconds between two prunings of the store's leases."""
 AGAIN_AFTER = DOWN | {"busy"}
 
 
@@ -42,6 +44,7 @@ class Leases:
         self._held: dict[str, Lease] = {}
         self._asking: dict[str, asyncio.Task[Begun | None]] = {}
         self._renewing: asyncio.Task[None] | None = None
+        self._pruned = clock()
         self._leaving: set[asyncio.Task[None]] = set()
         self._down: ConversationsFailed | None = None
         self._trying = False
@@ -151,3 +154,12 @@ class Leases:
                 except OSError as error:
                     self._failed("renew", error)
                     break  # the others would wait as long; the next round is soon
+            if self._clock() - self._pruned > PRUNED:
+                self._pruned = self._clock()
+                await self._prune()
+
+    async def _prune(self) -> None:
+        try:
+            await self._store.prune()
+        except OSError as error:
+            self._failed("prune", error)

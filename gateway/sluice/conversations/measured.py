@@ -15,7 +15,7 @@ from sluice.conversations import (
 from sluice.storage import Reason
 
 T = TypeVar("T")
-OPERATIONS = ("open", "recent", "append", "newest", "get", "begin", "renew", "finish", "leave")
+OPERATIONS = ("open", "recent", "append", "newest", "get", "delete", "begin", "renew", "finish", "leave")
 
 
 class Series(Protocol):
@@ -60,6 +60,12 @@ class Measured:
     def get(self, id: str) -> Coroutine[Any, Any, tuple[Conversation, list[Turn]] | None]:
         return self._timed("get", self._store.get(id))
 
+    def delete(self, id: str) -> Coroutine[Any, Any, bool]:
+        return self._timed("delete", self._store.delete(id))
+
+    def delete_of(self, tenant: str) -> Coroutine[Any, Any, int]:
+        return self._timed("delete", self._store.delete_of(tenant))
+
     async def close(self) -> None:
         await self._store.close()
 
@@ -101,3 +107,6 @@ class MeasuredShared(Measured):
 
     def leave(self, lease: Lease) -> Coroutine[Any, Any, None]:
         return self._timed("leave", self._shared.leave(lease))
+
+    async def prune(self) -> None:
+        await self._shared.prune()

@@ -80,6 +80,18 @@ class MemoryConversations:
         kept = self._kept.get(id)
         return (kept.conversation, list(kept.turns)) if kept is not None else None
 
+    async def delete(self, id: str) -> bool:
+        kept = self._kept.get(id)
+        if kept is None:
+            return False
+        self._ids.pop((kept.conversation.tenant, kept.conversation.session), None)
+        self._drop(id)
+        return True
+
+    async def delete_of(self, tenant: str) -> int:
+        ids = [id for id, kept in self._kept.items() if kept.conversation.tenant == tenant]
+        return sum([await self.delete(id) for id in ids])
+
     async def close(self) -> None:
         pass
 

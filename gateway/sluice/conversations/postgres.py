@@ -137,6 +137,18 @@ COLUMNS = "id, tenant, session, created, updated, last_message"
 ONE = f"SELECT {COLUMNS} FROM {{s}}.sluice_conversation WHERE id = $1"  # noqa: S608
 NEWEST = f"SELECT {COLUMNS} FROM {{s}}.sluice_conversation ORDER BY updated DESC, number DESC LIMIT $1"  # noqa: S608
 COUNT = "SELECT count(*) FROM {s}.sluice_conversation"
+DELETE = "DELETE FROM {s}.sluice_conversation WHERE id = $1 RETURNING 1"
+DELETE_OF = """
+    DELETE FROM {s}.sluice_conversation WHERE number IN (
+        SELECT number FROM {s}.sluice_conversation WHERE tenant_digest = $1 LIMIT 500
+    ) RETURNING 1
+"""
+PRUNE = (
+    "DELETE FROM {s}.sluice_lease WHERE until < clock_timestamp() - make_interval(secs => $1)",
+    "DELETE FROM {s}.sluice_lease_waiting WHERE asked < clock_timestamp() - make_interval(secs => $1)",
+)
+FENCE = 3600.0
+"""Seconds after which a lease that has ended is forgotten: no turn takes so long."""
 OPEN = "SELECT id FROM {s}.sluice_conversation WHERE digest = $1"
 
 
@@ -177,6 +189,15 @@ class PostgresConversations:
         found = await self._rows(ONE, _known(id))
         return (_conversation(found[0]), await self.recent(id, MAX_TURNS)) if found else None
 
+    async def delete(self, id: str) -> bool:
+        return bool(await self._rows(DELETE, _known(id)))
+
+    async def delete_of(self, tenant: str) -> int:
+        count, digest = 0, digest_of(tenant, "")
+        while deleted := await self._rows(DELETE_OF, digest):
+            count += len(deleted)
+        return count
+
     async def close(self) -> None:
         await self._client.close()
 
@@ -201,6 +222,10 @@ class PostgresConversations:
 
     async def leave(self, lease: Lease) -> None:
         await self._rows(LEAVE, digest_of(lease.tenant, lease.session), lease.holder)
+
+    async def prune(self) -> None:
+        for statement in PRUNE:
+            await self._rows(statement, FENCE)
 
     # --- statements
 

@@ -37,8 +37,10 @@ MAX_BYTES = 16 << 20
 """Of all messages of a conversation together; the latest turn is kept whatever its size."""
 FENCE = 3600
 """Seconds for which it is known who had a session's lease last."""
-LOST, BEFORE = -1, 0
-"""What `finish.lua` answers where another turn has begun since, and where this one was stored before."""
+LOST = -1
+"""What `finish.lua` answers where another turn has begun since."""
+PAGE = 200
+"""Conversations looked at together."""
 
 
 class RedisConversations:
@@ -121,6 +123,35 @@ class RedisConversations:
                 return None
             return _conversation(fields), [read(turn) for turn in turns]
 
+    async def delete(self, id: str) -> bool:
+        name = _digest_in(id)
+        async with self._asking() as raw:
+            if await raw.hget(self._key(name), "id") != id.encode():
+                return False
+            await raw.delete(*self._keys(name)[:2])
+            await raw.zrem(self._list, name)
+            return True
+
+    async def delete_of(self, tenant: str) -> int:
+        """Looks through the list of all conversations, for there is none by tenant."""
+        count, mine, at = 0, raw(tenant), 0
+        while True:
+            async with self._asking() as client:
+                digests = [name.decode() for name in await client.zrange(self._list, at, at + PAGE - 1)]
+                pipeline = client.pipeline(transaction=False)
+                for name in digests:
+                    pipeline.hget(self._key(name), "tenant")
+                found = await pipeline.execute() if digests else []
+                theirs = [name for name, owner in zip(digests, found, strict=True) if owner == mine]
+                for name in theirs:
+                    await client.delete(*self._keys(name)[:2])
+                if theirs:
+                    await client.zrem(self._list, *theirs)
+            count += len(theirs)
+            at += len(digests) - len(theirs)
+            if len(digests) < PAGE:
+                return count
+
     async def close(self) -> None:
         await self._client.close()
 
@@ -145,6 +176,9 @@ class RedisConversations:
 
     async def leave(self, lease: Lease) -> None:
         await self._left(lease, 0)
+
+    async def prune(self) -> None:
+        """Leases expire by themselves."""
 
     # --- scripts
 

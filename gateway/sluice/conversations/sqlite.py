@@ -104,6 +104,12 @@ class SqliteConversations:
     async def get(self, id: str) -> tuple[Conversation, list[Turn]] | None:
         return await self._file.run(self._get, id)
 
+    async def delete(self, id: str) -> bool:
+        return await self._file.run(self._delete, "id = ?", id) > 0
+
+    async def delete_of(self, tenant: str) -> int:
+        return await self._file.run(self._delete, "tenant = ?", tenant)
+
     async def close(self) -> None:
         """Ends what was begun, then closes the file. A second close does nothing."""
         await self._file.close()
@@ -136,6 +142,17 @@ class SqliteConversations:
     def _get(self, id: str) -> tuple[Conversation, list[Turn]] | None:
         row = self._database.execute(ONE, (id,)).fetchone()
         return (Conversation(*row), self._recent(id, MAX_TURNS)) if row is not None else None
+
+    def _delete(self, which: str, value: str) -> int:
+        """`secure_delete` has SQLite write over what was deleted; the checkpoint takes it out of the file's log."""
+        database = self._database
+        database.execute("PRAGMA secure_delete = ON")
+        with transaction(database):
+            of = f"(SELECT number FROM conversation WHERE {which})"  # noqa: S608 (one of the two above)
+            database.execute(f"DELETE FROM turn WHERE conversation IN {of}", (value,))  # noqa: S608
+            count = database.execute(f"DELETE FROM conversation WHERE {which}", (value,)).rowcount  # noqa: S608
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return count
 
 
 def _migrate(database: sqlite3.Connection, path: Path) -> None:

@@ -1,0 +1,76 @@
+"""Conversations in a store of several hosts, over HTTP: listed, forgotten, and a store that is down."""
+
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.e2e.gateways import HEAD, KEY, Running, gateway
+from tests.servers import redis_server
+
+HEADERS = {"x-api-key": KEY, "x-admin-api-key": KEY}
+BASE = "/v1/admin/conversations"
+
+
+def config(state: str) -> str:
+    return f"""{HEAD}
+state: "{state}"
+upstreams: {{echo: {{backend: echo}}}}
+aliases: {{chat: {{tiers: [[{{upstream: echo, model: echo}}]]}}}}
+"""
+
+
+class Client:
+    def __init__(self, g: Running, session: aiohttp.ClientSession) -> None:
+        self._g = g
+        self._session = session
+
+    async def turn(self, name: str) -> tuple[str, str]:
+        """What was answered to a turn of this session, and the header that says that there was no history."""
+        body = {"sessionId": name, "message": "hi"}
+        async with self._session.post(f"{self._g.url}/v1/chat", json=body, headers=HEADERS) as response:
+            assert response.status == 200
+            return (await response.json())["message"], response.headers.get("x-sluice-history", "")
+
+    async def admin(self, method: str, path: str = "", key: str = KEY) -> tuple[int, Any]:
+        url = f"{self._g.url}{BASE}{path}"
+        async with self._session.request(method, url, headers={"x-admin-api-key": key}) as response:
+            return response.status, await response.json()
+
+
+@pytest.mark.parametrize("kind", ["memory", "redis"])
+async def test_conversations_are_forgotten_one_by_one_or_all_of_a_tenant(kind: str) -> None:
+    with redis_server() as server:
+        state = "memory" if kind == "memory" else server.url
+        async with gateway(config(state)) as g, aiohttp.ClientSession() as session:
+            client = Client(g, session)
+            for name in "abcd":
+                await client.turn(name)
+            assert (await client.turn("a"))[0] == "Turn 2, you said: hi"
+            _, listed = await client.admin("GET")
+            ids = {one["sessionId"]: one["_id"] for one in listed["conversations"]}
+            assert await client.admin("DELETE", f"/{ids['a']}", key="sk-wrong") != (200, {"id": ids["a"], "deleted": True})
+            assert await client.admin("DELETE", f"/{ids['a']}") == (200, {"id": ids["a"], "deleted": True})
+            assert (await client.admin("DELETE", f"/{ids['a']}"))[0] == 404
+            assert (await client.turn("a"))[0] == "You said: hi"
+            assert (await client.admin("DELETE"))[0] == 400
+            assert await client.admin("DELETE", "?tenant=nobody") == (200, {"deleted": 0})
+            assert await client.admin("DELETE", "?tenant=test&session=b") == (200, {"deleted": 1})
+            assert await client.admin("DELETE", "?tenant=test&session=b") == (200, {"deleted": 0})
+            assert await client.admin("DELETE", "?tenant=test") == (200, {"deleted": 3})
+            assert (await client.admin("GET"))[1]["total"] == 0
+
+
+async def test_while_the_store_is_down_calls_go_on_without_history_and_say_so() -> None:
+    with redis_server() as server:
+        async with gateway(config(f"{server.url}&timeout=5")) as g, aiohttp.ClientSession() as session:
+            client = Client(g, session)
+            await client.turn("a")
+            server.kill()
+            assert await client.turn("a") == ("You said: hi", "unavailable")
+            assert (await client.admin("GET"))[0] == 503
+            assert g.runtime.watches["conversations"].failing == "connection"
+            server.start()
+            await client.turn("a")
+            assert await client.turn("a") == ("Turn 2, you said: hi", "")
+            assert g.runtime.watches["conversations"].failing is None
