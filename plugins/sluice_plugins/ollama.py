@@ -65,6 +65,10 @@ class Ollama(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     dialect: ClassVar[str] = ""
     endings: ClassVar[tuple[str, ...]] = ("/api/chat", "/api", "/v1")
     credential_kinds: ClassVar[tuple[str, ...]] = ("static", "file", "exec")
+    takes: ClassVar[frozenset[str]] = frozenset({
+        "image_data", "tool_images", "tools", "json_object", "json_schema", "stop", "seed", "temperature", "top_p",
+        "top_k", "frequency_penalty", "presence_penalty", "reasoning_effort", "reasoning_budget",
+    })  # fmt: skip
 
     base_url: str = "http://localhost:11434"  # where its server is
     api_key: Secret | None = None  # sent as a Bearer token

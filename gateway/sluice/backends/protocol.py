@@ -104,7 +104,9 @@ class Backend(Protocol):
     `credential_kinds` names the kinds of credentials that fit it (none, if it is not there), `key_field` says how a static key
     is sent (`sluice.backends.credentials`; a Bearer token, if it is not there). `forwards` may name headers of callers that it
     takes beside those of the option `forward`, with the values that may pass (`sluice.wire.forwarding.Allowed`), and
-    `tell(request, headers)` another way to put these into a request than as its headers.
+    `tell(request, headers)` another way to put these into a request than as its headers. `takes` names the features of other
+    dialects' requests that it can express (`sluice.model.features`); what it lacks is refused or left out before it is asked.
+    Where it is not there, nothing is.
     """
 
     dialect: ClassVar[str]

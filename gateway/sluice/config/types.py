@@ -326,6 +326,7 @@ class Alias(_Section, frozen=True):
     retry: Retry = Retry()  # tries at the same target
     recovery: Literal["error", "continue"] | None = None  # of a cut stream; null: continue where another target exists
     fall_back_on_content_policy: bool = False  # else the refusal is passed on
+    unsupported: Literal["refuse", "drop"] | None = None  # fields that no target can express; null: drop preferences alone
     on_disconnect: Literal["cancel", "finish"] = "cancel"  # what becomes of a call whose client leaves
     finish_limit: Seconds = Seconds(60)  # with `finish`: for so long after the client has left
     hedge: Hedge | None = None  # a second target beside a slow first one; null: never

@@ -32,7 +32,7 @@ def _carrying(target: Target, operation: str, dialect: str) -> Target | None:
         return None
     if isinstance(carried, Backend) and target.decoder != target.backend.decoder:
         return None  # the alias has stages, which have to see its texts: it is asked for as a chat
-    target = msgspec.structs.replace(target, whole=carried, passes_on=dialect, fit=None)
+    target = msgspec.structs.replace(target, whole=carried, passes_on=dialect, fit=None, capable=None)
     if isinstance(carried, Backend):  # its answers may be streamed, too
         target = msgspec.structs.replace(target, backend=carried, decoder=carried.decoder)
     return target

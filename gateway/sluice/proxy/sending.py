@@ -83,8 +83,13 @@ class Sender:
         call, target = run.call, attempt.target
         timeouts = target.timeouts
         connect = timeouts.connect
+        capable = target.capable
+        crosses = capable is not None and not chat.only_texts and chat.dialect not in ("", target.backend.dialect)
+        lacks = crosses and capable is not None and capable.check(chat)
         if target.fit is not None:
             chat = target.fit(chat)
+        if lacks and capable is not None:
+            chat = capable.without(chat)
         if chat.n > 1 or chat.dialect_only:
             _check_dialect(chat, same=target.passes_on == chat.dialect)
         if not chat.stream and target.whole is not None and target.passes_on == chat.dialect:

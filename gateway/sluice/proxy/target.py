@@ -12,6 +12,7 @@ from sluice.config.types import Alias, Timeouts
 from sluice.config.types import Target as TargetConfig
 from sluice.model.chat import ChatRequest
 from sluice.pricing.prices import Dated
+from sluice.proxy.capable import Capable
 from sluice.proxy.stages import StageKind, staged
 from sluice.routing.failover import RetryPolicy
 from sluice.routing.health import Health, Load
@@ -51,6 +52,7 @@ class Target(msgspec.Struct, frozen=True, eq=False):
     prices: tuple[Dated, ...] = ()  # the latest first; empty: nobody knows what it costs
     passes_on: str | None = None  # the client dialect whose callers get its frames as they came
     fit: Callable[[ChatRequest], ChatRequest] | None = None  # a request as this target takes it; None: it takes all of them
+    capable: Capable | None = None  # what it cannot do of requests of other dialects; None: it can do all of it
     whole: Operation | None = None  # how it answers in one piece; None: it always streams
     max_before_content: int = 1 << 20  # bytes
     max_answer: int = 64 << 20

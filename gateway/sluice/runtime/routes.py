@@ -13,6 +13,7 @@ from sluice.config.rule_file import bundled_rules
 from sluice.config.types import Alias, Config, Tier, Upstream, heeds_limits, targets_of
 from sluice.config.types import Target as TargetConfig
 from sluice.model.rules import NO_RULES, ModelRules, Overrides, rules_of
+from sluice.proxy.capable import Capable, refusing, takes_of
 from sluice.proxy.fitting import Fitting
 from sluice.proxy.target import Route, Target, add_headers
 from sluice.routing.failover import RetryPolicy
@@ -90,6 +91,9 @@ class Routes:
         backend = with_rules(backend, rules)
         label = f"{spec.upstream}/{spec.model}"
         shown = shown_target(label) if alias.report_model == "target" else ""
+        dropped, takes = self._dropping(label, spec), takes_of(backend)
+        spared = frozenset(name for name in (*upstream.drop, *spec.drop) if not name.startswith("!"))
+        by_rule = refusing(dropped, spared) if alias.unsupported == "refuse" else dropped
         return Target(
             label=label,
             upstream=spec.upstream,
@@ -109,8 +113,9 @@ class Routes:
             shown=shown,
             attribution=(("x-sluice-attempts", "1"), *((("x-sluice-target", shown),) if shown else ())),
             passes_on=backend.dialect or None,
-            fit=Fitting(rules, self._dropping(label, spec), backend.dialect) if rules is not NO_RULES else None,
-            dropped=self._dropping(label, spec),
+            fit=Fitting(rules, by_rule, backend.dialect) if rules is not NO_RULES else None,
+            capable=Capable(takes, alias.unsupported, dropped, spared) if takes is not None else None,
+            dropped=dropped,
             tell=getattr(backend, "tell", add_headers),
             whole=backend if isinstance(backend, AnswersWhole) and not (backend.always_stream or by_ttft) else None,
         )

@@ -101,6 +101,11 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     dialect: ClassVar[str] = "anthropic"
     endings: ClassVar[tuple[str, ...]] = ("/v1/messages", "/messages", "/v1")
     credential_kinds: ClassVar[tuple[str, ...]] = ("static", "file", "exec", "aws", "google", "azure")
+    takes: ClassVar[frozenset[str]] = frozenset({
+        "image_url", "image_data", "file_data", "file_url", "tool_images", "tools", "tool_choice_required",
+        "tool_choice_named", "json_object", "json_schema", "parallel_tool_calls", "stop", "temperature", "top_p",
+        "top_k", "reasoning_effort", "reasoning_budget", "cache_control",
+    })  # fmt: skip
     key_field: ClassVar[KeyField] = KeyField("x-api-key")
     rules: ClassVar[ModelRules] = NO_RULES
 

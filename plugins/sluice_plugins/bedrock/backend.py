@@ -74,6 +74,11 @@ class Bedrock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     dialect: ClassVar[str] = ""
     endings: ClassVar[tuple[str, ...]] = ("/model",)
     credential_kinds: ClassVar[tuple[str, ...]] = ("aws", "static", "file", "exec")
+    takes: ClassVar[frozenset[str]] = frozenset({
+        "image_data", "file_data", "input_audio", "video", "tool_images", "tools", "tool_choice_required",
+        "tool_choice_named", "json_object", "json_schema", "parallel_tool_calls", "stop", "temperature", "top_p",
+        "top_k", "reasoning_effort", "reasoning_budget", "cache_control",
+    })  # fmt: skip
     rules: ClassVar[ModelRules] = NO_RULES
 
     region: str = ""  # a region of AWS, such as eu-central-1

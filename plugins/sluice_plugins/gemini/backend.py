@@ -74,6 +74,11 @@ class Gemini(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     dialect: ClassVar[str] = ""
     endings: ClassVar[tuple[str, ...]] = ("/v1beta/models", "/v1/models", "/v1beta", "/v1alpha", "/v1beta1", "/v1", "/models")
     credential_kinds: ClassVar[tuple[str, ...]] = ("static", "file", "exec", "google")
+    takes: ClassVar[frozenset[str]] = frozenset({
+        "image_url", "image_data", "file_data", "file_url", "input_audio", "video", "tool_images", "tools",
+        "tool_choice_required", "tool_choice_named", "json_object", "json_schema", "stop", "seed", "temperature",
+        "top_p", "top_k", "frequency_penalty", "presence_penalty", "reasoning_effort", "reasoning_budget",
+    })  # fmt: skip
     key_field: ClassVar[KeyField] = KeyField("x-goog-api-key")
     rules: ClassVar[ModelRules] = NO_RULES
 

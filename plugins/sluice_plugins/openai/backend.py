@@ -65,6 +65,12 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     dialect: ClassVar[str] = "openai"
     endings: ClassVar[tuple[str, ...]] = ("/chat/completions", "/chat")
     credential_kinds: ClassVar[tuple[str, ...]] = ("static", "file", "exec", "aws", "google", "azure")
+    takes: ClassVar[frozenset[str]] = frozenset({
+        "image_url", "image_data", "file_data", "input_audio", "video", "tool_images", "tools",
+        "tool_choice_required", "tool_choice_named", "json_object", "json_schema", "parallel_tool_calls", "stop",
+        "seed", "temperature", "top_p", "top_k", "frequency_penalty", "presence_penalty", "reasoning_effort",
+        "reasoning_budget", "user",
+    })  # fmt: skip
     rules: ClassVar[ModelRules] = NO_RULES
 
     def __post_init__(self) -> None:

@@ -55,6 +55,11 @@ class Responses(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     dialect: ClassVar[str] = "responses"
     endings: ClassVar[tuple[str, ...]] = ("/responses",)
     credential_kinds: ClassVar[tuple[str, ...]] = ("static", "file", "exec", "aws", "google", "azure")
+    takes: ClassVar[frozenset[str]] = frozenset({
+        "image_url", "image_data", "file_data", "file_url", "file_id", "input_audio", "tool_images", "tools",
+        "tool_choice_required", "tool_choice_named", "json_object", "json_schema", "parallel_tool_calls",
+        "temperature", "top_p", "reasoning_effort", "reasoning_budget", "user",
+    })  # fmt: skip
     rules: ClassVar[ModelRules] = NO_RULES
 
     def __post_init__(self) -> None:

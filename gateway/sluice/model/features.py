@@ -1,0 +1,219 @@
+"""What a request may ask for that not every target can do: a closed list, and which of it a request uses. Pure.
+
+A backend says which features it can express when it translates a request (`takes`, a class variable). It is asked about
+where caller and upstream speak different dialects; where they speak the same, everything passes through.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from sluice.model.chat import ChatRequest, Image, Message, Other, Part
+
+Weight = Literal["content", "answer", "preference"]
+"""How much a feature weighs where it cannot be had. "content": the question would be another one without it. "answer": the
+answer would be another one than was asked for. "preference": it is an answer all the same."""
+
+
+class Feature(msgspec.Struct, frozen=True):
+    """`param` is its field in OpenAI's Chat Completions; `title` a few words for people, as in "cannot be given …"."""
+
+    name: str
+    param: str
+    weight: Weight
+    title: str
+
+
+FEATURES: Mapping[str, Feature] = {
+    feature.name: feature
+    for feature in (
+        Feature("image_url", "messages", "content", "images by URL"),
+        Feature("image_data", "messages", "content", "images in the request"),
+        Feature("file_data", "messages", "content", "files in the request"),
+        Feature("file_url", "messages", "content", "files by URL"),
+        Feature("file_id", "messages", "content", "files by a vendor's id"),
+        Feature("input_audio", "messages", "content", "audio"),
+        Feature("video", "messages", "content", "video"),
+        Feature("tool_images", "messages", "content", "images in tools' results"),
+        Feature("tools", "tools", "content", "tools"),
+        Feature("functions", "functions", "content", "functions as before tools (`functions`)"),
+        Feature("tool_choice_required", "tool_choice", "answer", "some tool, forced"),
+        Feature("tool_choice_named", "tool_choice", "answer", "a certain tool, forced"),
+        Feature("json_object", "response_format", "answer", "JSON without a schema"),
+        Feature("json_schema", "response_format", "answer", "JSON by a schema"),
+        Feature("logprobs", "logprobs", "answer", "log probabilities"),
+        Feature("n", "n", "answer", "several choices"),
+        Feature("audio_answer", "modalities", "answer", "spoken answers"),
+        Feature("web_search", "web_search_options", "answer", "web search (`web_search_options`)"),
+        Feature("parallel_tool_calls", "parallel_tool_calls", "preference", "one tool call at a time"),
+        Feature("stop", "stop", "preference", "stop sequences"),
+        Feature("seed", "seed", "preference", "seed"),
+        Feature("temperature", "temperature", "preference", "temperature"),
+        Feature("top_p", "top_p", "preference", "top_p"),
+        Feature("top_k", "top_k", "preference", "top_k"),
+        Feature("frequency_penalty", "frequency_penalty", "preference", "frequency penalty"),
+        Feature("presence_penalty", "presence_penalty", "preference", "presence penalty"),
+        Feature("logit_bias", "logit_bias", "preference", "logit bias"),
+        Feature("reasoning_effort", "reasoning_effort", "preference", "an effort of reasoning"),
+        Feature("reasoning_budget", "thinking", "preference", "a budget of reasoning"),
+        Feature("cache_control", "cache_control", "preference", "cache markers"),
+        Feature("user", "user", "preference", "the user's name"),
+        Feature("verbosity", "verbosity", "preference", "verbosity"),
+        Feature("prediction", "prediction", "preference", "predicted output"),
+        Feature("metadata", "metadata", "preference", "metadata"),
+        Feature("store", "store", "preference", "storing at the vendor"),
+        Feature("service_tier", "service_tier", "preference", "service tier"),
+    )
+}
+EVERYTHING = frozenset(FEATURES)
+SAMPLING = (
+    "stop", "seed", "temperature", "top_p", "top_k", "frequency_penalty", "presence_penalty",
+)  # fmt: skip
+_IMPLIED: Mapping[str, tuple[Any, ...]] = {
+    "logprobs": (False,), "top_logprobs": (0,), "logit_bias": ({},), "metadata": ({},), "store": (False,),
+    "service_tier": ("auto", "default"), "modalities": (["text"], []), "verbosity": ("medium",), "functions": ([],),
+}  # fmt: skip
+"""Values that ask for nothing."""
+_TOP: Mapping[str, Mapping[str, str]] = {
+    "openai": {
+        "logprobs": "logprobs", "top_logprobs": "logprobs", "logit_bias": "logit_bias", "user": "user",
+        "functions": "functions", "modalities": "audio_answer", "web_search_options": "web_search", "verbosity": "verbosity",
+        "prediction": "prediction", "metadata": "metadata", "store": "store", "service_tier": "service_tier",
+    },
+    "responses": {"top_logprobs": "logprobs", "metadata": "metadata", "service_tier": "service_tier"},
+    "anthropic": {"service_tier": "service_tier"},
+}  # fmt: skip
+"""By dialect: the fields of a caller's object that the vocabulary has no place for, and their features."""
+NAMES: Mapping[str, Mapping[str, str]] = {
+    "responses": {
+        "messages": "input", "response_format": "text.format", "reasoning_effort": "reasoning.effort",
+        "verbosity": "text.verbosity", "logprobs": "top_logprobs",
+    },
+    "anthropic": {
+        "stop": "stop_sequences", "response_format": "output_config.format", "reasoning_effort": "output_config.effort",
+        "user": "metadata.user_id", "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
+    },
+    "gemini": {
+        "messages": "contents", "stop": "generationConfig.stopSequences", "tool_choice": "toolConfig",
+        "response_format": "generationConfig.responseMimeType", "seed": "generationConfig.seed",
+        "n": "generationConfig.candidateCount",
+        "temperature": "generationConfig.temperature", "top_p": "generationConfig.topP", "top_k": "generationConfig.topK",
+        "frequency_penalty": "generationConfig.frequencyPenalty", "presence_penalty": "generationConfig.presencePenalty",
+        "reasoning_effort": "generationConfig.thinkingConfig", "thinking": "generationConfig.thinkingConfig",
+    },
+    "ollama": {
+        "response_format": "format", "reasoning_effort": "think", "thinking": "think", "stop": "options.stop",
+        "seed": "options.seed", "temperature": "options.temperature", "top_p": "options.top_p", "top_k": "options.top_k",
+        "frequency_penalty": "options.frequency_penalty", "presence_penalty": "options.presence_penalty",
+    },
+}  # fmt: skip
+"""By dialect: what a feature's `param` is called there."""
+
+
+class Use(msgspec.Struct, frozen=True):
+    """A feature that a request uses. `param` is its field as the caller wrote it; `field` as Chat Completions have it."""
+
+    feature: Feature
+    param: str
+    field: str
+
+
+def uses_of(chat: ChatRequest) -> list[Use]:
+    """The features that a request uses, each once, in no certain order."""
+    names = NAMES.get(chat.dialect, {})
+    found: dict[str, Use] = {}
+    for name, field, at in _used(chat):
+        if name not in found:
+            feature = FEATURES[name]
+            field = field or feature.param
+            found[name] = Use(feature, names.get(field, field) + at, field)
+    return list(found.values())
+
+
+Used = Iterator[tuple[str, str, str]]
+"""A feature's name, its field (""; its own), and where in it."""
+
+
+def _used(chat: ChatRequest) -> Used:
+    for index, message in enumerate(chat.messages):
+        yield from _in_message(message, index, exact=chat.dialect == "openai")
+    yield from _of_tools(chat)
+    match chat.response_format:
+        case {"type": "json_object" | "json_schema" as kind}:
+            yield kind, "", ""
+    sampling = chat.sampling
+    for name in SAMPLING:
+        if (value := getattr(sampling, name)) is not None and value != ():
+            yield name, "", ""
+    if chat.n > 1:
+        yield "n", "", ""
+    if chat.reasoning is not None and (chat.reasoning.effort or chat.reasoning.budget is not None):
+        yield ("reasoning_effort" if chat.reasoning.effort else "reasoning_budget"), "", ""
+    if chat.cache is not None:
+        yield "cache_control", "", ""
+    if chat.user:
+        yield "user", "", ""
+    if chat.wire is not None:
+        yield from _in_object(chat.wire, chat.dialect)
+
+
+def _in_message(message: Message, index: int, *, exact: bool) -> Used:
+    """`exact`: messages and parts stand where the caller wrote them."""
+    for number, part in enumerate(message.parts):
+        at = f"[{index}].content[{number}]" if exact else ""
+        cache = part.wire.get("cache_control") if isinstance(part, Other) else part.cache
+        if cache is not None:
+            yield "cache_control", "", ""
+        if (name := _of_part(part)) is not None:
+            yield name, "", at
+            if message.role == "tool" and name.startswith("image"):
+                yield "tool_images", "", at
+
+
+def _of_part(part: Part) -> str | None:
+    """The feature that a part is; None for text, and for what is in no list: backends refuse that by its type."""
+    match part:
+        case Image(url=url):
+            return "image_url" if _is_http(url) else "image_data" if url[:5].lower() == "data:" else None
+        case Other(type="file", wire={"file": {"file_data": str(data)}}) if data:
+            return "file_url" if _is_http(data) else "file_data"
+        case Other(type="file", wire={"file": {"file_id": str(id)}}) if not id.startswith(("http:", "https:", "gs:", "s3:")):
+            return "file_id"
+        case Other(type="input_audio"):
+            return "input_audio"
+        case Other(type="video_url"):
+            return "video"
+        case _:
+            return None
+
+
+def _is_http(url: str) -> bool:
+    return url[:8].lower().startswith(("http://", "https://"))
+
+
+def _of_tools(chat: ChatRequest) -> Used:
+    if not chat.tools:
+        return
+    yield "tools", "", ""
+    if any(tool.cache is not None for tool in chat.tools):
+        yield "cache_control", "", ""
+    if chat.parallel_tool_calls is False:
+        yield "parallel_tool_calls", "", ""
+    match chat.tool_choice:
+        case "required":
+            yield "tool_choice_required", "", ""
+        case (_, _):
+            yield "tool_choice_named", "", ""
+
+
+def _in_object(wire: Mapping[str, Any], dialect: str) -> Used:
+    known = _TOP.get(dialect)
+    if known is None:
+        return
+    for name in known:
+        if (value := wire.get(name)) is not None and value not in _IMPLIED.get(name, ()):
+            yield known[name], name, ""
+    match wire.get("text"):
+        case {"verbosity": str(word)} if dialect == "responses" and word != "medium":
+            yield "verbosity", "", ""

@@ -1,0 +1,103 @@
+"""What a target cannot do of a request: refused with its field's name, or left out. Pure.
+
+It is asked where a request is translated. An alias says which (`unsupported`): by default what would make another question or
+another answer of it is refused, and preferences are left out and counted; `refuse` refuses these, too; `drop` leaves out all
+that is no content. What the configuration's own `drop` names is always left out.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
+
+from sluice.errors import BadRequest
+from sluice.model.chat import ChatRequest
+from sluice.model.features import SAMPLING, Feature, Use, uses_of
+
+Unsupported = Literal["refuse", "drop"] | None
+
+
+class Capable:
+    """One target's capabilities, within one alias.
+
+    `takes`: names of features (`sluice.model.features`). `spared`: fields that the configuration drops. `dropped` is told the
+    name of each field that is left out.
+    """
+
+    def __init__(
+        self, takes: frozenset[str], unsupported: Unsupported, dropped: Callable[[str], object], spared: frozenset[str]
+    ) -> None:
+        self._takes = takes
+        self._unsupported = unsupported
+        self._dropped = dropped
+        self._spared = spared
+
+    def check(self, chat: ChatRequest) -> bool:
+        """Whether something of the request has to be left out. Raises BadRequest for what may not be."""
+        lacking = self._lacking(chat)
+        for use in lacking:
+            if not self._may_drop(use):
+                raise cannot(use.param, use.feature.title)
+        return bool(lacking)
+
+    def without(self, chat: ChatRequest) -> ChatRequest:
+        """The request without what the target lacks, after `check`."""
+        changed: dict[str, Any] = {}
+        of_sampling: dict[str, Any] = {}
+        for use in self._lacking(chat):
+            self._dropped(use.field)
+            name = use.feature.name
+            if name in SAMPLING:
+                of_sampling[name] = () if name == "stop" else None
+            elif name in _ABSENT:
+                changed |= _ABSENT[name]
+        if of_sampling:
+            changed["sampling"] = msgspec.structs.replace(chat.sampling, **of_sampling)
+        return msgspec.structs.replace(chat, **changed) if changed else chat
+
+    def _lacking(self, chat: ChatRequest) -> list[Use]:
+        takes = self._takes
+        return [use for use in uses_of(chat) if use.feature.name not in takes]
+
+    def _may_drop(self, use: Use) -> bool:
+        if use.feature.weight == "content":
+            return False
+        if use.field in self._spared:
+            return True
+        if use.feature.weight == "answer":
+            return self._unsupported == "drop"
+        return self._unsupported != "refuse"
+
+
+_ABSENT: dict[str, dict[str, Any]] = {
+    "parallel_tool_calls": {"parallel_tool_calls": None}, "tool_choice_required": {"tool_choice": None},
+    "tool_choice_named": {"tool_choice": None}, "json_object": {"response_format": None},
+    "json_schema": {"response_format": None}, "n": {"n": 1}, "reasoning_effort": {"reasoning": None},
+    "reasoning_budget": {"reasoning": None}, "cache_control": {"cache": None}, "user": {"user": ""},
+}  # fmt: skip
+
+
+def cannot(param: str, what: str = "") -> BadRequest:
+    """The refusal of a field that a target does not take."""
+    named = f"{param}: {what}" if what else param
+    return BadRequest(f"{named} cannot be given to this model", param=param, code="unsupported_parameter")
+
+
+def refusing(dropped: Callable[[str], object], spared: frozenset[str]) -> Callable[[str], object]:
+    """In place of `dropped`, where a model's rules may leave out only what the configuration names."""
+
+    def judged(name: str) -> None:
+        if name not in spared:
+            raise cannot(name)
+        dropped(name)
+
+    return judged
+
+
+def takes_of(backend: object) -> frozenset[str] | None:
+    """What a backend says that it takes; None: everything that can be said."""
+    takes: frozenset[str] | None = getattr(type(backend), "takes", None)
+    return takes
+
+
+__all__ = ["Capable", "Feature", "Unsupported", "cannot", "refusing", "takes_of"]
