@@ -65,8 +65,8 @@ EDGES = {
     "sluice.cli", "sluice.__main__", "sluice.process", "sluice.server", "sluice.upstream", "sluice.limits.redis",
     "sluice.storage.postgres", "sluice.storage.redis", "sluice.storage.sqlite", "sluice.conversations.sqlite",
     "sluice.keystore.sqlite", "sluice.usage.sqlite", "sluice.kept.sqlite", "sluice.identity.remote", "sluice.identity.jwks",
-    "sluice.config.loader",
-    "sluice.config.interpolation", "sluice.telemetry.logs", "sluice.telemetry.output", "sluice.runtime",
+    "sluice.config.loader", "sluice.config.interpolation", "sluice.tracing.exporter",
+    "sluice.telemetry.logs", "sluice.telemetry.output", "sluice.runtime",
     "sluice.web", "sluice.testing",
 }  # fmt: skip
 IO_MODULES = {"socket", "ssl", "aiohttp", "redis", "asyncpg", "sqlite3", "httptools", "subprocess", "urllib.request", "uvloop"}

@@ -56,7 +56,7 @@ upstreams:
   one: {{backend: openai, base_url: "{first.url}"}}
   two: {{backend: openai, base_url: "{second.url}"}}
 aliases:
-  chat: {{tiers: [[{{upstream: one, model: m1}}], [{{upstream: two, model: m2}}]]}}
+  chat: {{tiers: [[{{upstream: one, model: m1}}], [{{upstream: two, model: m2}}]], retry: {{same_target: 0}}}}
 tracing: {{endpoint: "{collector.url}", interval: {interval}{tracing}}}
 """
         async with gateway(config) as running:

@@ -1,8 +1,8 @@
 """Decides which calls are traced, and has their spans sent."""
 
 import os
+import platform
 import random
-import socket
 from collections.abc import Callable, Mapping
 
 from sluice.config.types import Tracing
@@ -32,7 +32,7 @@ class Tracer:
         self._maker = SpanMaker(config.semconv, vendors, clock, wall)
         resource: Mapping[str, Value] = {
             "service.name": config.service, "service.version": VERSION,
-            "service.instance.id": f"{socket.gethostname()}:{os.getpid()}", **config.attributes,
+            "service.instance.id": f"{platform.node()}:{os.getpid()}", **config.attributes,
         }  # fmt: skip
         schema = SCHEMA.format(config.semconv)
         self._exporter = Exporter(
