@@ -178,6 +178,29 @@ async def test_an_endpoint_has_its_parameters_query_and_body() -> None:
         assert (await api.ask("GET", "/v9beta/echo/x/y/of/b")).status == 404
 
 
+@pytest.mark.parametrize("media_type", ["application/x-www-form-urlencoded", "text/plain", "", None])
+async def test_a_dialect_may_read_bodies_whatever_their_content_type(media_type: str | None) -> None:
+    class Careless(Pathed):
+        any_content_type: ClassVar[bool] = True
+
+    headers = {} if media_type is None else {"content-type": media_type}
+    async with served(CONFIG, Careless()) as api:
+        paths = {
+            "/v9beta/models/chat:generateContent": ASK,
+            "/v9beta/echo/x/of/b": {"z": 1},
+            "/v1/completions": {"prompt": "x"},
+        }
+        found = []
+        for path, body in paths.items():
+            raw = json.dumps(body).encode()
+            request = FakeRequest("POST", path, raw, headers)
+            if media_type is None:
+                del request.headers["content-type"]
+            await api.clients(request)
+            found.append(request.status)
+        assert found == [200, 202, 415]  # the other dialects look
+
+
 async def test_a_marker_tells_two_dialects_apart_at_one_path() -> None:
     async with served(CONFIG, Marked()) as api:
         marked = {"marked-version": "1"}

@@ -5,6 +5,7 @@ from typing import Any
 
 from sluice.api.request import Request
 from sluice.errors import BadRequest, PayloadTooLarge, UnsupportedMediaType
+from sluice.frontends import Frontend
 from sluice.wire.jsontext import parse_object
 
 SMALL = 64 << 10
@@ -13,13 +14,26 @@ INLINE = 32 << 10
 """Compressed bytes that are decompressed on the event loop; more are in a thread."""
 
 
+BodyNow = Callable[[Request], bytes | None]
+"""Gives the body; None where it would have to wait for it, or it is compressed. May raise UnsupportedMediaType."""
+
+
 def body_now(request: Request) -> bytes | None:
-    """The body; None where it would have to wait for it, or it is compressed. Raises UnsupportedMediaType."""
-    headers = request.headers
-    media_type = headers.get("content-type", "")
+    """The body of a request that says it is JSON. Raises UnsupportedMediaType where it says something else, or nothing."""
+    media_type = request.headers.get("content-type", "")
     if media_type != "application/json" and media_type.partition(";")[0].strip().lower() != "application/json":
         raise UnsupportedMediaType("Send application/json")
-    return None if "content-encoding" in headers else request.body_now()
+    return any_body_now(request)
+
+
+def any_body_now(request: Request) -> bytes | None:
+    """The body, whatever the request calls it: for dialects whose servers do not look (`Frontend.any_content_type`)."""
+    return None if "content-encoding" in request.headers else request.body_now()
+
+
+def body_reader(frontend: Frontend) -> BodyNow:
+    """How bodies of a dialect are read."""
+    return any_body_now if frontend.any_content_type else body_now
 
 
 class Bodies:
@@ -50,9 +64,9 @@ class Bodies:
             raise PayloadTooLarge(f"The body may have {limit} bytes when it is decompressed")
         return plain
 
-    async def object(self, request: Request) -> dict[str, Any]:
+    async def object(self, request: Request, read_now: BodyNow = body_now) -> dict[str, Any]:
         """The body of what is no call. Raises GatewayError, PayloadTooLarge beyond SMALL bytes among them."""
-        body = body_now(request)
+        body = read_now(request)
         body = await self.late(request) if body is None else body
         if len(body) > SMALL:
             raise PayloadTooLarge(f"The body may have {SMALL} bytes")

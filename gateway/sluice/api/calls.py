@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
-from sluice.api.bodies import Bodies, body_now
+from sluice.api.bodies import Bodies, BodyNow, body_reader
 from sluice.api.callers import Callers
 from sluice.api.refusals import Refusals
 from sluice.api.request import Request, WholeWriter
@@ -28,13 +28,15 @@ def renames(frontend: Envelope) -> bool:
 
 class CallEntry(msgspec.Struct, frozen=True, eq=False):
     """A route of calls, and who answers them. `hidden`: names in the query that may hold a key. `operation`: "" is a chat.
-    `rename` gives an answer's headers the names that the dialect has for them; None: it has no others."""
+    `body_now` reads bodies. `rename` gives an answer's headers the names that the dialect has for them; None: it has no
+    others."""
 
     frontend: Frontend
     parse: Parse
     prepare: Prepare | None
     hidden: tuple[str, ...]
     answer: "Callable[[Request, str, CallEntry], Awaitable[None]]"
+    body_now: BodyNow
     operation: str = ""
     rename: Callable[[Sequence[Header]], Sequence[Header]] | None = None
 
@@ -59,7 +61,8 @@ class Calls:
     def entry(self, frontend: Frontend, route: CallRoute) -> CallEntry:
         hidden = frontend.credential_parameters
         rename = frontend.headers if renames(frontend) else None
-        return CallEntry(frontend, route.parse, route.prepare, hidden, self.answer, route.operation, rename)
+        reader = body_reader(frontend)
+        return CallEntry(frontend, route.parse, route.prepare, hidden, self.answer, reader, route.operation, rename)
 
     async def answer(self, request: Request, request_id: str, entry: CallEntry) -> None:
         """Answer one call, or refuse it."""
@@ -76,7 +79,7 @@ class Calls:
             except GatewayError as unknown:
                 principal = await callers.unrecognized(unknown, request, address, entry.hidden)
             try:
-                body = body_now(request)
+                body = entry.body_now(request)
                 if body is None:
                     body = await self._bodies.late(request)
                 size = len(body)

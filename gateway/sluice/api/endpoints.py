@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from sluice.api.bodies import Bodies
+from sluice.api.bodies import Bodies, BodyNow, body_reader
 from sluice.api.callers import Callers
 from sluice.api.request import Request
 from sluice.api.table import Handler
@@ -25,6 +25,7 @@ class Received(msgspec.Struct, frozen=True, eq=False):
     _runtime: Snapshot
     _bodies: Bodies
     _principal: Principal | None
+    _body_now: BodyNow
 
     @property
     def models(self) -> Sequence[str]:
@@ -37,7 +38,7 @@ class Received(msgspec.Struct, frozen=True, eq=False):
         return OfTenant(policy, policy.store, principal.tenant) if policy.store is not None and principal is not None else None
 
     async def json(self) -> dict[str, Any]:
-        return await self._bodies.object(self.head)
+        return await self._bodies.object(self.head, self._body_now)
 
 
 class Endpoints:
@@ -49,6 +50,8 @@ class Endpoints:
         self._bodies = bodies
 
     def handler(self, frontend: Frontend, endpoint: Endpoint) -> Handler:
+        reader = body_reader(frontend)
+
         async def answer(request: Request, request_id: str) -> None:
             principal = None
             if endpoint.open:
@@ -64,6 +67,7 @@ class Endpoints:
                 _runtime=runtime,
                 _bodies=self._bodies,
                 _principal=principal,
+                _body_now=reader,
             )
             reply = await endpoint.answer(inquiry)
             request.reply(reply.status, reply.body, reply.headers, reply.content_type)

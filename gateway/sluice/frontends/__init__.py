@@ -260,10 +260,13 @@ class Frontend(Envelope, Protocol):
     `greeting`: what `GET /` says, where its clients look for it there.
     `numbered`: its streams are server-sent events or lines of JSON objects, which can be numbered, and so gone on with where an
     alias is `resumable`.
+    `any_content_type`: bodies are read as JSON whatever their Content-Type says, as the dialect's own server does. Only for
+    dialects whose keys come in headers: then no page can send a request by a form.
     """
 
     dialect: ClassVar[str] = ""
     numbered: ClassVar[bool] = False
+    any_content_type: ClassVar[bool] = False
     claims: ClassVar[tuple[str, ...]] = ()
     greeting: ClassVar[str] = ""
     credential_headers: ClassVar[tuple[str, ...]] = ()

@@ -11,6 +11,7 @@ from typing import ClassVar
 import msgspec
 
 from sluice.frontends import CallRoute, Endpoint, Parse, RequestHead, Route
+from sluice.frontends.openai.completions import completion_of
 from sluice.frontends.openai.dialect import STAINLESS, OpenAI
 from sluice.frontends.openai.embeddings import embeddings
 from sluice.frontends.openai.models import model, models
@@ -29,8 +30,10 @@ class Azure(OpenAI):
     def routes(self) -> Sequence[Route]:
         return (
             CallRoute(path=f"{V1}/chat/completions", parse=self.parse),
+            CallRoute(path=f"{V1}/completions", parse=completion_of, operation="completions"),
             CallRoute(path=f"{V1}/embeddings", parse=embeddings, operation="embeddings"),
             CallRoute(path=f"{DEPLOYED}/chat/completions", parse=_deployed(self.parse)),
+            CallRoute(path=f"{DEPLOYED}/completions", parse=_deployed(completion_of), operation="completions"),
             CallRoute(path=f"{DEPLOYED}/embeddings", parse=_deployed(embeddings), operation="embeddings"),
             Endpoint(path=f"{V1}/models", also=("/openai/models",), answer=models),
             Endpoint(path=f"{V1}/models/{{+model}}", answer=model),
