@@ -1,8 +1,9 @@
 """Ollama's own chat API, /api/chat: https://github.com/ollama/ollama/blob/main/docs/api.md (NDJSON, one object a line).
 
 What the request loses: `tool_choice` can only be "auto" (or "none": the tools are left out), any other is refused; files
-are refused; Anthropic's thinking blocks lose their signatures. Other fields that are left out (logprobs, logit_bias,
-parallel_tool_calls …) are listed in config/models.yaml, and counted (`dropped_fields_total`).
+are refused; Anthropic's thinking blocks lose their signatures; a tool that failed says so in its result's first word.
+Other fields that are left out (logprobs, logit_bias, parallel_tool_calls …) are listed in config/models.yaml, and
+counted (`dropped_fields_total`).
 
 Callers of Ollama's own dialect also set what no other vendor knows: further `options` of models, and `think` as it is.
 Embeddings are asked for at its endpoint of OpenAI's dialect, /v1/embeddings.
@@ -45,7 +46,7 @@ from sluice.wire.ndjson import JSONLines
 from sluice.wire.upstream_errors import stream_error, told_error, upstream_error
 from sluice_plugins.decoding import MAX_EVENT, FrameDecoder, arguments_of, failure_of
 from sluice_plugins.openings import LinesOrDocument
-from sluice_plugins.translation import check_endpoint, inline_image, json_object, response_format
+from sluice_plugins.translation import check_endpoint, inline_image, json_object, response_format, result_text
 
 if TYPE_CHECKING:
     from sluice.backends.transport import Transport
@@ -193,7 +194,7 @@ def _messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 
 def _message(message: Message, names: Mapping[str, str]) -> dict[str, Any]:
-    wire: dict[str, Any] = {"role": message.role, "content": message.text}
+    wire: dict[str, Any] = {"role": message.role, "content": result_text(message) if message.failed else message.text}
     if thinking := "\n\n".join([thought.text for thought in message.thoughts if thought.text]):
         wire["thinking"] = thinking
     if images := _images(message):

@@ -8,9 +8,17 @@ import msgspec
 from msgspec import Raw
 
 from sluice.errors import BadRequest
+from sluice.model.chat import Message
 from sluice.wire.baseurl import base_of
 from sluice.wire.dataurl import Inline, inline_data, is_http
 from sluice.wire.fields import check_fields
+
+FAILED = "Error: "
+"""Stands before the result of a tool that failed, in dialects without a field for that, unless it begins with that word."""
+SHOWN = "(The content of this tool's result follows.)"
+"""The text of a result that has none, where its images and files follow in a user's message."""
+OF_TOOLS = "From the tools' results:"
+"""How such a message begins."""
 
 
 class JSONSchema(msgspec.Struct):
@@ -38,6 +46,12 @@ def inline_image(url: str) -> Inline | None:
     if inline is None or not inline.media_type.startswith("image/"):
         raise BadRequest("An image must be an http(s) URL, or a data: URL of an image in base64", param="messages")
     return inline
+
+
+def result_text(message: Message) -> str:
+    """The text of a tool's result, for dialects without a field that says whether the tool failed."""
+    text = message.text
+    return f"{FAILED}{text}" if message.failed and not text.lower().startswith("error") else text
 
 
 def decoded_text(encoded: str) -> str:

@@ -267,6 +267,11 @@ def test_an_effort_is_how_hard_it_thinks(wish: Reasoning | None, configured: Any
     assert body(Ollama(think=configured), reasoning=wish).get("think") == think
 
 
+def test_a_tool_that_failed_says_so_in_its_result() -> None:
+    results = [said("tool", text, tool_call_id="t", failed=True) for text in ("gone", "error 5")]
+    assert [message["content"] for message in body(messages=(*results,))["messages"]] == ["Error: gone", "error 5"]
+
+
 def test_earlier_reasoning_comes_back() -> None:
     thoughts = (Thought("Let me see.", "sig"), Thought(redacted="x"), Thought("Seven."))
     sent = body(messages=(said("user", "x"), Message("assistant", (Text("7"),), thoughts=thoughts)))

@@ -2,6 +2,7 @@
 
 What the request loses or changes on the way:
   - system messages are joined into one at the beginning, the only place for it;
+  - results of tools are text only: images and files in them follow in a user's message behind the round's results;
   - files of text become `documents`, which answers cite; other files are refused;
   - `temperature` and penalties are held to 0…1, `top_p` to 0.01…0.99: OpenAI's scales are wider;
   - a named function is asked for as the only tool, which must be called: Cohere knows REQUIRED and NONE;
@@ -30,14 +31,21 @@ from sluice_plugins.anthropic.thinking import BUDGETS
 from sluice_plugins.cohere.stream import ChatDecoder
 from sluice_plugins.decoding import MAX_EVENT
 from sluice_plugins.tool_ids import fitted_ids
-from sluice_plugins.translation import check_endpoint, decoded_text, inline_image, json_object, response_format
+from sluice_plugins.translation import (
+    OF_TOOLS,
+    SHOWN,
+    check_endpoint,
+    decoded_text,
+    inline_image,
+    json_object,
+    response_format,
+    result_text,
+)
 
 if TYPE_CHECKING:
     from sluice.backends.transport import Transport
 
 Block = dict[str, Any]
-FAILED = "Error: "
-"""Stands before the result of a tool that failed, unless it begins with that word."""
 Citations = Literal["enabled", "disabled", "fast", "accurate", "off"]
 
 
@@ -174,7 +182,11 @@ def _messages(messages: Sequence[Message], documents: list[Block]) -> list[Block
     """The conversation; its files go to `documents`."""
     system = [message.text for message in messages if message.role == "system" and message.text.strip()]
     turns: list[Block] = [{"role": "system", "content": "\n\n".join(system)}] if system else []
+    shown: list[Part] = []  # content of tools' results that is no text
     for message in messages:
+        if shown and message.role in ("user", "assistant"):
+            turns.append({"role": "user", "content": _content([Text(OF_TOOLS), *shown], documents)})
+            shown = []
         match message.role:
             case "system":
                 if any(not isinstance(part, Text) for part in message.parts):
@@ -186,6 +198,9 @@ def _messages(messages: Sequence[Message], documents: list[Block]) -> list[Block
                 turns += _said(message)
             case "tool":
                 turns.append({"role": "tool", "tool_call_id": message.tool_call_id, "content": _result(message)})
+                shown += [part for part in message.parts if not isinstance(part, Text)]
+    if shown:
+        turns.append({"role": "user", "content": _content([Text(OF_TOOLS), *shown], documents)})
     if len(turns) == bool(system):
         raise BadRequest("This model needs at least one message that is not empty and not the system's", param="messages")
     return turns
@@ -242,11 +257,9 @@ def _document(file: Any, number: int) -> Block:
 
 def _result(message: Message) -> str | list[Block]:
     """A tool's result: a text, or a document where it is a JSON object, so that answers can cite it."""
-    if any(not isinstance(part, Text) for part in message.parts):
-        raise BadRequest("The result of a tool can only be text for this model", param="messages")
-    text = message.text
-    if message.failed and not text.lower().startswith("error"):
-        return f"{FAILED}{text}"
+    text = result_text(message)
+    if not text and message.parts and not any(isinstance(part, Text) for part in message.parts):
+        return SHOWN
     if not text.lstrip().startswith("{"):
         return text
     try:

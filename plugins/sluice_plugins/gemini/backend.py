@@ -8,7 +8,8 @@ What the request loses or changes on the way:
   - system messages are gathered, wherever they stand, into `systemInstruction`;
   - neighbouring messages of one role become one, and a conversation that the model begins is given a user's turn first;
   - calls and their results have no ids there: results stand in the order of their calls, by name;
-  - a result that is no JSON object is `output` of one; its images stand behind it, and in it from Gemini 3 on;
+  - a result that is no JSON object is `output` of one, and that of a tool that failed `error`; its images stand behind it, and
+    in it from Gemini 3 on;
   - images and files by URL are `fileData` (gs://, https://), those in the request `inlineData`; OpenAI's file ids mean nothing;
   - parallel calls cannot be forbidden, and what else is left out stands in config/models.yaml.
 
@@ -297,7 +298,10 @@ def _result(message: Message, name: str, *, newer: bool) -> list[Block]:
     text = message.text
     response = _as_object(text)
     others = [_part(part) for part in message.parts if not isinstance(part, Text)]
-    answer: Block = {"name": name, "response": response if response is not None else {"output": text}}
+    said: Any = response if response is not None else text
+    if message.failed:
+        said = {"error": said}
+    answer: Block = {"name": name, "response": said if message.failed or response is not None else {"output": text}}
     if newer and others:
         return [{"functionResponse": answer | {"parts": others}}]
     return [{"functionResponse": answer}, *others]

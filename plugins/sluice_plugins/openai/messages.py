@@ -18,16 +18,9 @@ from typing import Any
 from sluice.errors import BadRequest
 from sluice.model.chat import Image, Message, Other, Part, Text, ToolCall
 from sluice.wire.dataurl import inline_data, is_http, plain_url
-from sluice_plugins.translation import decoded_text
+from sluice_plugins.translation import FAILED, OF_TOOLS, SHOWN, decoded_text
 
 Wire = dict[str, Any]
-FAILED = "Error: "
-"""Stands before the result of a tool that failed, unless it begins with that word."""
-SHOWN = "(The content of this tool's result follows.)"
-"""The text of a result that has none."""
-OF_TOOLS = "From the tools' results:"
-
-
 OWN = ("openai", "")
 """Dialects whose content is in this one's form, whatever its kind: the widget's, too."""
 KINDS = ("file", "input_audio", "video_url")

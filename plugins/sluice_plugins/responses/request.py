@@ -14,6 +14,7 @@ from sluice.model.chat import OPENAIS, ChatRequest, Image, Message, Other, Part,
 from sluice.model.rules import Effort
 from sluice.wire.dataurl import is_http, plain_url
 from sluice.wire.seals import OURS, call_signature, openais, thought_of
+from sluice_plugins.translation import result_text
 
 Value = dict[str, Any]
 ENCRYPTED = "reasoning.encrypted_content"
@@ -58,7 +59,7 @@ def _instructions(messages: Sequence[Message]) -> tuple[str, Sequence[Message]]:
 def _items(message: Message) -> Iterable[Value]:
     match message.role:
         case "tool":
-            yield {"type": "function_call_output", "call_id": message.tool_call_id, "output": _output(message.parts)}
+            yield {"type": "function_call_output", "call_id": message.tool_call_id, "output": _output(message)}
         case "assistant":
             yield from _said(message)
         case role:
@@ -84,9 +85,13 @@ def _reasoned(thought: Thought) -> Value:
     return {"type": "reasoning", **({"id": id} if id else {}), "summary": summary, "encrypted_content": content}
 
 
-def _output(parts: Sequence[Part]) -> str | list[Value]:
+def _output(message: Message) -> str | list[Value]:
+    """A tool's result; one that failed says so in its first word."""
+    text, parts = result_text(message), message.parts
     if all(isinstance(part, Text) for part in parts):
-        return "".join([part.text for part in parts if isinstance(part, Text)])
+        return text
+    if message.failed:
+        parts = (Text(text), *[part for part in parts if not isinstance(part, Text)])
     return [_part(part) for part in parts]
 
 

@@ -98,6 +98,16 @@ def test_a_tool_that_failed_says_so_in_its_result() -> None:
     assert [turn["content"] for turn in body(HI, *said)["messages"][1:]] == ['Error: {"a": 1}', "Error 5"]
 
 
+def test_images_of_results_follow_them_in_a_users_message() -> None:
+    results = [Message("tool", parts, tool_call_id="t") for parts in ((Text("a"), Image(PNG)), (Image(PNG),))]
+    image = {"type": "image_url", "image_url": {"url": PNG}}
+    first, second, shown, hi = body(*results, HI)["messages"]
+    assert (first["content"], second["content"]) == ("a", "(The content of this tool's result follows.)")
+    assert shown == {"role": "user", "content": [{"type": "text", "text": "From the tools' results:"}, image, image]}
+    assert hi == {"role": "user", "content": "Hi"}
+    assert body(HI, *results)["messages"][-1] == shown
+
+
 def test_files_of_text_are_documents() -> None:
     found = body(Message("user", (Text("Sum up"), NOTE)), options={"extra_body": {"documents": ["more"]}})
     assert found["messages"] == [{"role": "user", "content": "Sum up"}]
@@ -114,7 +124,7 @@ def file(data: Any) -> Other:
         (), (Message("system", (Text("a"),)),), (Message("system", (Image(PNG),)), HI), (Message("user", (file("aGk="),)),),
         (Message("user", (file("data:application/pdf;base64,aGk="),)),), (Message("user", (file(None),)),),
         (Message("user", (Other("input_audio", {}),)),), (Message("user", (Image("data:image/png,x"),)),),
-        (HI, Message("tool", (Image(PNG),), tool_call_id="t")), (HI, Message("assistant", (Image(PNG),))),
+        (HI, Message("assistant", (Image(PNG),))),
         (HI, Message("assistant", (), (ToolCall("t", "f", "[]"),))),
     ],
 )  # fmt: skip

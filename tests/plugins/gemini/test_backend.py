@@ -169,6 +169,12 @@ def test_a_conversation_becomes_contents(case: str) -> None:
     assert body(messages=messages)["contents"] == expected
 
 
+def test_a_tool_that_failed_has_an_error() -> None:
+    results = [said("tool", text, tool_call_id="t", failed=True) for text in ("gone", '{"code": 5}')]
+    [turn] = body(messages=(*results,))["contents"]
+    assert [part["functionResponse"]["response"] for part in turn["parts"]] == [{"error": "gone"}, {"error": {"code": 5}}]
+
+
 def test_anthropic_is_not_sent_googles_signatures() -> None:
     messages = (said("user", "?"), said("assistant", "Yes", thoughts=(Thought("Hm", "gemini:c2ln"), Thought("Hm", "own"))))
     request = Anthropic().request(ChatRequest(dialect="openai", model=None, messages=messages), "claude-example")

@@ -11,7 +11,7 @@ from sluice.errors import BadRequest
 from sluice.frontends import Head
 from sluice.frontends.openai.dialect import OpenAI
 from sluice.frontends.responses.dialect import Responses as Frontend
-from sluice.model.chat import ChatRequest, Message, Other, Text, Thought, ToolCall
+from sluice.model.chat import ChatRequest, Image, Message, Other, Text, Thought, ToolCall
 from sluice.model.rules import rules_of
 from sluice.proxy.fitting import Fitting
 from sluice_plugins.responses.backend import Responses
@@ -61,6 +61,15 @@ def test_messages_of_every_role_are_items() -> None:
         {"type": "function_call_output", "call_id": "call_1", "output": "mild"},
         {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "Late"}]},
     ]  # fmt: skip
+
+
+def test_a_tool_that_failed_says_so_in_its_output() -> None:
+    image = Image("data:image/png;base64,aGk=")
+    results = [Message("tool", parts, tool_call_id="t", failed=True) for parts in ((Text("gone"),), (Text("gone"), image))]
+    chat = ChatRequest("anthropic", None, (Message("user", (Text("Hi"),)), *results))
+    _, plain, shown = sent(chat)["input"]
+    assert plain["output"] == "Error: gone"
+    assert [part.get("text") for part in shown["output"]] == ["Error: gone", None]
 
 
 def test_tools_choice_format_and_sampling_have_this_apis_form() -> None:
