@@ -31,6 +31,7 @@ ORDER = (
     {"sluice.api", "sluice.ui", "sluice.embed"},
     {"sluice.process", "sluice.web"},
     {"sluice.testing"},
+    {"sluice.commands"},
     {"sluice.cli", "sluice.__main__", "sluice.pytest_plugin"},
 )
 """Layers; a module belongs to the longest name that it begins with, and imports its own layer and those before it."""
@@ -67,7 +68,7 @@ EDGES = {
     "sluice.keystore.sqlite", "sluice.usage.sqlite", "sluice.kept.sqlite", "sluice.identity.remote", "sluice.identity.jwks",
     "sluice.config.loader", "sluice.config.interpolation", "sluice.tracing.exporter",
     "sluice.telemetry.logs", "sluice.telemetry.output", "sluice.runtime",
-    "sluice.web", "sluice.testing",
+    "sluice.web", "sluice.testing", "sluice.commands",
 }  # fmt: skip
 IO_MODULES = {"socket", "ssl", "aiohttp", "redis", "asyncpg", "sqlite3", "httptools", "subprocess", "urllib.request", "uvloop"}
 

@@ -1,4 +1,5 @@
-"""The command `sluice`: serve, reload, restart, drain, status, check, explain, config, keys, token, version, healthcheck.
+"""The command `sluice`: serve, reload, restart, drain, status, check, explain, config, keys, token, version, healthcheck;
+those of `sluice.commands` beside them.
 
 Each command imports what it needs when it runs, so that none waits for the others' libraries. Exit codes: 0 done,
 1 it failed (the reason on stderr, one line per problem, never a traceback), 2 the command line is wrong.
@@ -6,10 +7,16 @@ Each command imports what it needs when it runs, so that none waits for the othe
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from typing import Any, NoReturn, TypeVar
 
 import click
+
+from sluice.commands import local, remote
+from sluice.commands.asked import asked as _asked
+from sluice.commands.asked import fail as _fail
+from sluice.commands.asked import of_a_running_one as _of_a_running_one
+from sluice.commands.asked import problem_of
+from sluice.version import VERSION
 
 HEALTH_URL = "http://127.0.0.1:8081/livez"
 
@@ -39,14 +46,8 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
-def _fail(*lines: str) -> NoReturn:
-    with suppress(OSError):  # stderr may be full or closed: the exit code says it too
-        for line in lines:
-            click.echo(line, err=True)
-    sys.exit(1)
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, prog_name="sluice", message="%(prog)s %(version)s")
 def cli() -> None:
     """A streaming gateway in front of LLM providers."""
 
@@ -93,32 +94,12 @@ def _number_of(workers: str | None) -> int | None:
     return int(workers)
 
 
-def _of_a_running_one(command: Callable[..., None]) -> Callable[..., None]:
-    command = click.option("--url", help="Of the admin port. Default: server.admin_listen of the configuration.")(command)
-    return click.option("--config", "path", metavar="PATH", help="Default: as for serve.")(command)
-
-
-def _asked(url: str | None, path: str | None, method: str, at: str) -> tuple[int, Any]:
-    """What the running gateway answers."""
-    from sluice.process.asking import NotAsked, admin_url, ask
-
-    if url is None:
-        from sluice.config.loader import load, locate
-
-        url = admin_url(load(locate(path)).config.server.admin_listen)
-    try:
-        return ask(url, method, at)
-    except NotAsked as error:
-        _fail(f"sluice: {error}")
-
-
 def _done(status: int, answer: Any, done: str) -> None:
     """Print that it was done, or why not and exit 1."""
     if status // 100 == 2:
         click.echo(done)
         return
-    error = answer.get("error", answer) if isinstance(answer, dict) else answer
-    _fail(f"sluice: {error.get('message', error) if isinstance(error, dict) else error}")
+    _fail(f"sluice: {problem_of(answer)}")
 
 
 @cli.command()
@@ -268,7 +249,13 @@ def diff(old: str, new: str, style: str) -> None:
 
 @cli.group()
 def keys() -> None:
-    """Make keys and their digests."""
+    """Make keys and their digests; ask a running gateway for its dynamic keys."""
+
+
+for _command in remote.KEYS:
+    keys.add_command(_command)
+for _command in (*local.COMMANDS, *remote.COMMANDS):
+    cli.add_command(_command)
 
 
 @keys.command("new")
@@ -332,8 +319,6 @@ def mint(
 def version(as_json: bool) -> None:
     """Print the version."""
     import platform
-
-    from sluice.version import VERSION
 
     if not as_json:
         click.echo(f"sluice {VERSION}")

@@ -26,14 +26,16 @@ def admin_url(listen: str) -> str:
     return f"http://{'127.0.0.1' if host in ('', '0.0.0.0', '[::]') else host}:{port}"  # noqa: S104 (it is not bound to)
 
 
-def ask(url: str, method: str, path: str, timeout: float = 60.0) -> tuple[int, Any]:
+def ask(url: str, method: str, path: str, timeout: float = 60.0, *, body: object = None) -> tuple[int, Any]:
     """The answer's status and its JSON. The key is $SLUICE_ADMIN_KEY. Raises NotAsked."""
     if not url.startswith(("http://", "https://")):
         raise NotAsked(f"{url}: expected http:// or https://")
     key = os.environ.get(KEY_VARIABLE, "")
     if not key:
         raise NotAsked(f"set ${KEY_VARIABLE} to the admin key (admin.digest is its digest)")
-    request = Request(url.rstrip("/") + path, method=method, headers={"x-admin-api-key": key})  # noqa: S310
+    headers = {"x-admin-api-key": key} | ({} if body is None else {"content-type": "application/json"})
+    data = None if body is None else msgspec.json.encode(body)
+    request = Request(url.rstrip("/") + path, data, headers, method=method)  # noqa: S310
     try:
         with build_opener(ProxyHandler({})).open(request, timeout=timeout) as response:
             return response.status, _decoded(response.read(LARGEST))

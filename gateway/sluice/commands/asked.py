@@ -1,0 +1,82 @@
+"""What commands share that ask a running gateway: their options, the answer, and how failures end."""
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Any, NoReturn
+
+import click
+
+
+def fail(*lines: str) -> NoReturn:
+    """Print the lines on stderr, and end with exit code 1."""
+    with suppress(OSError):  # stderr may be full or closed: the exit code says it too
+        for line in lines:
+            click.echo(line, err=True)
+    sys.exit(1)
+
+
+def of_a_running_one(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say which gateway is asked: `url` and `path`."""
+    command = click.option("--url", help="Of the admin port. Default: server.admin_listen of the configuration.")(command)
+    return click.option("--config", "path", metavar="PATH", help="Default: as for serve.")(command)
+
+
+def asked(url: str | None, path: str | None, method: str, at: str, body: object = None) -> tuple[int, Any]:
+    """The status and the JSON that the running gateway answers."""
+    from sluice.process.asking import NotAsked, admin_url, ask
+
+    if url is None:
+        from sluice.config.loader import load, locate
+
+        url = admin_url(load(locate(path)).config.server.admin_listen)
+    try:
+        return ask(url, method, at, body=body)
+    except NotAsked as error:
+        fail(f"sluice: {error}")
+
+
+def problem_of(answer: Any) -> str:
+    """Why the gateway refused, in one line."""
+    if not isinstance(answer, dict):
+        return str(answer)
+    details = [f"{one.get('field')}: {one.get('reason')}" for one in answer.get("details") or () if isinstance(one, dict)]
+    error = answer.get("error", answer)
+    message = error.get("message", error) if isinstance(error, dict) else error
+    return "; ".join([str(message), *details, *([answer["reason"]] if answer.get("reason") else [])])
+
+
+def wanted(url: str | None, path: str | None, method: str, at: str, body: object = None) -> Any:
+    """What it answers; where it refuses, the reason is printed and the command fails."""
+    status, answer = asked(url, path, method, at, body)
+    if status // 100 != 2:
+        fail(f"sluice: {problem_of(answer)}")
+    return answer
+
+
+def show(answer: Any, rows: Iterable[Sequence[object]], titles: Sequence[str], *, as_json: bool) -> None:
+    """A table for people, or all of the answer for programs."""
+    if as_json:
+        import json
+
+        click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+        return
+    texts = [[*titles], *([_text(value) for value in row] for row in rows)]
+    widths = [max(len(row[at]) for row in texts) for at in range(len(titles))]
+    for row in texts:
+        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _text(value: object) -> str:
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:g}"
+        case list() | tuple():
+            return ",".join(map(str, value)) or "-"
+        case _:
+            text = str(value)
+            return text if text.isprintable() else repr(text)

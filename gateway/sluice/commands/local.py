@@ -1,0 +1,121 @@
+"""Commands that need no running gateway, or talk to one as a client: init, chat, import, completion."""
+
+import sys
+
+import click
+
+from sluice.commands.asked import fail
+
+
+@click.command()
+@click.option("--provider", "providers", multiple=True, metavar="NAME[=MODEL]", help="openai, groq=MODEL …; repeat it.")
+@click.option("--alias", default="chat", show_default=True, help="What callers name as the model.")
+@click.option("--key-id", default="my-app", show_default=True, metavar="ID", help="The name of the first key.")
+@click.option("--listen", default="127.0.0.1:8080", show_default=True, metavar="HOST:PORT")
+@click.option("--output", default="gateway.yaml", show_default=True, metavar="FILE")
+@click.option("--ui/--no-ui", default=True, show_default=True, help="Pages for operators on the admin port.")
+@click.option("--force", is_flag=True, help="Write over FILE where it is there.")
+def init(*, providers: tuple[str, ...], alias: str, key_id: str, listen: str, output: str, ui: bool, force: bool) -> None:
+    """Write a first configuration, with a key and an admin key, which are printed this once.
+
+    Without --provider it asks.
+    """
+    from pathlib import Path
+
+    from sluice.commands.first_config import Wish, chosen, written
+
+    if Path(output).exists() and not force:
+        fail(f"sluice: {output} is there already; --force writes over it, --output FILE writes another")
+    if not providers:
+        if not sys.stdin.isatty():
+            fail("sluice: --provider NAME is needed where nobody can be asked, such as --provider openai")
+        text = click.prompt("Providers (openai, anthropic, gemini, ollama, groq …; several with commas)", default="openai")
+        providers = tuple(name for name in text.replace(",", " ").split() if name)
+    try:
+        first = written(Wish(tuple(map(chosen, providers)), alias, key_id, listen, ui))
+    except ValueError as error:
+        fail(f"sluice: {error}")
+    Path(output).write_text(first.text, encoding="utf-8")
+    click.echo(f"Wrote {output}. The keys are shown this once; the file has their digests.\n")
+    click.echo(f"  key of {key_id}:  {first.key}\n  admin key:  {first.admin_key}\n\nThen:")
+    for variable in first.variables:
+        click.echo(f"  export {variable}=…")
+    click.echo(f"  sluice check {output}\n  sluice serve --config {output}")
+    click.echo(f"  SLUICE_API_KEY={first.key} sluice chat --url http://{listen}")
+
+
+@click.command()
+@click.argument("message", nargs=-1)
+@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Of the gateway.")
+@click.option("--model", metavar="ALIAS", help="Default: the key's default alias, or its only one.")
+@click.option("--system", help="A system prompt.")
+@click.option("--raw", is_flag=True, help="Print the bytes of the stream as they come.")
+def chat(*, message: tuple[str, ...], url: str, model: str | None, system: str | None, raw: bool) -> None:
+    """Chat with a gateway in the terminal. The key is $SLUICE_API_KEY.
+
+    With MESSAGE, or text on standard input, it prints one answer. Else: /new begins anew, Ctrl-C stops an answer,
+    Ctrl-D leaves.
+    """
+    import os
+
+    from sluice.commands.terminal import Refused, Talk, TerminalClient
+
+    try:
+        client = TerminalClient(url, os.environ.get("SLUICE_API_KEY", ""))
+        talk = Talk(client, model or client.model(), system or "", sys.stdout, raw=raw)
+        text = " ".join(message) or ("" if sys.stdin.isatty() else sys.stdin.read())
+        if text.strip():
+            talk.say(text)
+        else:
+            talk.loop(lambda: click.prompt("", prompt_suffix="> ", default="", show_default=False))
+    except Refused as error:
+        fail(f"sluice: {error}")
+
+
+@click.group("import")
+def import_() -> None:
+    """Make a configuration of another gateway's."""
+
+
+@import_.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.option("--output", metavar="FILE", help="Default: standard output.")
+@click.option("--strict", is_flag=True, help="Exit code 1 where anything could not be carried over.")
+def litellm(file: str, output: str | None, strict: bool) -> None:
+    """Make a configuration of LiteLLM's config.yaml. Every line of it is carried over, or named with the reason on stderr."""
+    from pathlib import Path
+
+    from sluice.commands.litellm import imported
+    from sluice.commands.litellm_source import Unreadable
+
+    try:
+        found = imported(Path(file).read_bytes())
+    except Unreadable as error:
+        fail(f"{file}: {error}")
+    if output:
+        Path(output).write_text(found.text, encoding="utf-8")
+    else:
+        click.echo(found.text, nl=False)
+    for note in found.notes:
+        click.echo(f"{file}:{note}", err=True)
+    carried = f"{found.carried} of {found.carried + len(found.notes)} lines with a value carried over"
+    click.echo(f"{carried}; look at the result with `sluice check`", err=True)
+    if strict and found.notes:
+        sys.exit(1)
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what completes `sluice` in a shell: eval "$(sluice completion bash)" in ~/.bashrc."""
+    from click.shell_completion import get_completion_class
+
+    click.echo(f"# {shell}: completes sluice")
+    found = get_completion_class(shell)
+    if found is None:
+        fail(f"sluice: there is no completion for {shell}")
+    maker = found(click.get_current_context().find_root().command, {}, "sluice", "_SLUICE_COMPLETE")
+    click.echo(maker.source_template % maker.source_vars())
+
+
+COMMANDS = (init, chat, import_, completion)

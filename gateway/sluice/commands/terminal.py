@@ -1,0 +1,165 @@
+"""A chat in the terminal: OpenAI's dialect over http.client, streamed, several turns."""
+
+import json
+import ssl
+from collections.abc import Callable, Iterator
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from typing import Any, TextIO
+from urllib.parse import urlsplit
+
+TIMEOUT = 300.0
+"""Seconds without a byte."""
+LARGEST = 16 << 20
+
+
+class Refused(Exception):
+    """There is no answer, and why."""
+
+
+class TerminalClient:
+    """Raises Refused for a URL that is none."""
+
+    def __init__(self, url: str, key: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise Refused(f"--url: expected http://HOST:PORT, found {url}")
+        self._parts = parts
+        self._headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
+
+    def model(self) -> str:
+        """The first model that the key may use. Raises Refused."""
+        found = json.loads(self._asked("GET", "/v1/models").read(LARGEST))
+        names = [one["id"] for one in found.get("data", ())]
+        if not names:
+            raise Refused("this key may use no model")
+        return str(names[0])
+
+    def stream(self, body: dict[str, Any]) -> Iterator[bytes]:
+        """The lines of the stream. Raises Refused."""
+        response = self._asked("POST", "/v1/chat/completions", json.dumps(body).encode())
+        try:
+            while line := response.readline(LARGEST):
+                yield line
+        except (OSError, HTTPException) as error:
+            raise Refused(f"the stream broke: {error}") from None
+        finally:
+            response.close()
+
+    def _asked(self, method: str, path: str, body: bytes | None = None) -> HTTPResponse:
+        parts = self._parts
+        host = parts.hostname or ""
+        connection: HTTPConnection
+        if parts.scheme == "https":
+            connection = HTTPSConnection(host, parts.port, timeout=TIMEOUT, context=ssl.create_default_context())
+        else:
+            connection = HTTPConnection(host, parts.port, timeout=TIMEOUT)
+        try:
+            connection.request(method, parts.path.rstrip("/") + path, body, self._headers)
+            response = connection.getresponse()
+        except (OSError, HTTPException) as error:
+            raise Refused(f"{parts.netloc}: {error}") from None
+        if response.status != 200:
+            raise Refused(_reason(response))
+        return response
+
+
+def _reason(response: HTTPResponse) -> str:
+    text = response.read(64 << 10).decode("utf-8", "replace")
+    try:
+        error = json.loads(text)["error"]
+        message = error["message"] if isinstance(error, dict) else str(error)
+    except (ValueError, KeyError, TypeError):
+        message = text[:200]
+    later = response.headers.get("retry-after")
+    key = "; the key is $SLUICE_API_KEY" if response.status == 401 else ""
+    return f"{response.status}: {harmless(message)}{f' (again in {later} s)' if later else ''}{key}"
+
+
+class Talk:
+    """`out` is the terminal; `raw`: the stream's own lines are printed."""
+
+    def __init__(self, client: TerminalClient, model: str, system: str, out: TextIO, *, raw: bool = False) -> None:
+        self._client = client
+        self._model = model
+        self._out = out
+        self._raw = raw
+        self._system = [{"role": "system", "content": system}] if system else []
+        self.messages: list[dict[str, str]] = []
+
+    def loop(self, prompt: Callable[[], str]) -> None:
+        """Turn by turn, until there is no more input."""
+        import click
+
+        while True:
+            try:
+                text = prompt().strip()
+            except click.Abort:
+                self._out.write("\n")
+                return
+            if text == "/new":
+                self.messages.clear()
+            elif text in ("/quit", "/exit"):
+                return
+            elif text:
+                try:
+                    self.say(text)
+                except Refused as error:
+                    self._out.write(f"{error}\n")
+
+    def say(self, text: str) -> None:
+        """One turn. Ctrl-C ends the answer: what has come of it is part of the conversation. Raises Refused."""
+        asked = {"role": "user", "content": text}
+        body = {"model": self._model, "stream": True, "messages": [*self._system, *self.messages, asked]}
+        answer = ""
+        lines = self._client.stream(body)
+        try:
+            for line in lines:
+                answer += self._shown(line)
+        except KeyboardInterrupt:
+            self._out.write(" [stopped]")
+        finally:
+            lines.close()  # type: ignore[attr-defined]  # a generator's
+            self._out.write("\n")
+            self._out.flush()
+            if answer:
+                self.messages += [asked, {"role": "assistant", "content": answer}]
+
+    def _shown(self, line: bytes) -> str:
+        """Print what a line brings, and return its text."""
+        if self._raw:
+            self._out.write(harmless(line.decode("utf-8", "replace")))
+            self._out.flush()
+        text, error = text_of(line)
+        if error:
+            raise Refused(harmless(error))
+        if text and not self._raw:
+            self._out.write(harmless(text))
+            self._out.flush()
+        return text
+
+
+def text_of(line: bytes) -> tuple[str, str]:
+    """The text that a line of a chat completion's stream brings, and the error that it tells."""
+    if not line.startswith(b"data:"):
+        return "", ""
+    try:
+        data = json.loads(line[5:])
+    except ValueError:  # [DONE] among them
+        return "", ""
+    if not isinstance(data, dict):
+        return "", ""
+    if error := data.get("error"):
+        return "", str(error.get("message") or error.get("code") or "error") if isinstance(error, dict) else str(error)
+    choices = data.get("choices")
+    delta = choices[0].get("delta") if isinstance(choices, list) and choices and isinstance(choices[0], dict) else None
+    content = delta.get("content") if isinstance(delta, dict) else None
+    return (content, "") if isinstance(content, str) else ("", "")
+
+
+def harmless(text: str) -> str:
+    """Without what could move a terminal's cursor or tell it anything: control characters but for line feeds and tabs."""
+    return "".join(character for character in text if character in "\n\t" or not _controls(character))
+
+
+def _controls(character: str) -> bool:
+    return ord(character) < 32 or 0x7F <= ord(character) < 0xA0

@@ -1,0 +1,75 @@
+"""Commands against a running gateway: keys, usage, calls, targets, chat."""
+
+import asyncio
+import json
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from tests.e2e.gateways import HEAD, KEY, OnSluice, gateway
+from tests.test_cli import sluice
+
+CONFIG = HEAD.replace("admin: {digest", "admin: {ui: true, digest") + (
+    "upstreams: {echo: {backend: echo}}\naliases: {chat: {tiers: [[{upstream: echo, model: a/b}]]}}\n"
+)
+
+
+class Shell:
+    def __init__(self, there: OnSluice) -> None:
+        self._there = there
+
+    async def run(self, *arguments: str, stdin: str = "", **environ: str) -> "subprocess.CompletedProcess[str]":
+        variables = {"SLUICE_ADMIN_KEY": KEY, "SLUICE_API_KEY": KEY} | environ
+        url = self._there.url if arguments[0] == "chat" else self._there.admin_url
+        return await asyncio.to_thread(sluice, *arguments, "--url", url, stdin=stdin, **variables)
+
+    async def ok(self, *arguments: str, stdin: str = "") -> str:
+        done = await self.run(*arguments, stdin=stdin)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+@asynccontextmanager
+async def shell() -> AsyncIterator[Shell]:
+    async with gateway(CONFIG) as there:
+        yield Shell(there)
+
+
+async def test_a_keys_life() -> None:
+    async with shell() as user:
+        key = (await user.ok("keys", "make", "shop/1", "--requests", "60/min", "--budget-day", "5", "--alias", "chat")).strip()
+        assert key.startswith("sk-sluice-")
+        shown: Any = json.loads(await user.ok("keys", "show", "shop/1"))
+        assert shown["limits"]["budget"]["day"] == 5
+        assert "shop/1" in await user.ok("keys", "list")
+        assert (await user.ok("keys", "rotate", "shop/1", "--overlap", "10m")).strip() != key
+        assert await user.ok("keys", "disable", "shop/1") == "shop/1: disabled\n"
+        assert await user.ok("keys", "enable", "shop/1") == "shop/1: enabled\n"
+        assert await user.ok("keys", "delete", "shop/1") == "shop/1: deleted\n"
+        gone = await user.run("keys", "show", "shop/1")
+        assert (gone.returncode, gone.stderr.startswith("sluice: ")) == (1, True)
+        wrong = await user.run("keys", "make", "x", "--requests", "often")
+        assert (wrong.returncode, "limits.requests" in wrong.stderr) == (1, True), wrong.stderr
+
+
+async def test_chat_usage_and_calls() -> None:
+    async with shell() as user:
+        assert await user.ok("chat", "Hello", "there") == "You said: Hello there\n"
+        assert "You said: piped" in await user.ok("chat", stdin="piped")
+        assert "data: " in await user.ok("chat", "--raw", "x")
+        assert "echo/a/b" in await user.ok("calls")
+        assert json.loads(await user.ok("calls", "--errors", "--json"))["calls"] == []
+        assert "total" in await user.ok("usage", "--by", "alias,model")
+        stranger = await user.run("chat", "hi", SLUICE_API_KEY="sk-wrong")
+        assert (stranger.returncode, "401" in stranger.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("command", [["keys", "list"], ["usage"], ["calls"]])
+async def test_without_the_key_it_says_so(command: list[str]) -> None:
+    async with shell() as user:
+        for key in ("", "sk-wrong"):
+            done = await user.run(*command, SLUICE_ADMIN_KEY=key)
+            assert (done.returncode, "SLUICE_ADMIN_KEY" in done.stderr) == (1, True)
