@@ -262,7 +262,10 @@ REPLACED: list[tuple[str, str, str, list[str]]] = [
         "alias name",
         "  fast:",
         '  "fa st":',
-        ["4:3: aliases.fa st: expected a name: letters, digits and . _ : / @ -, at most 128, starting with a letter or digit"],
+        [
+            "4:3: aliases.fa st: expected a name: letters, digits and . _ : / @ -, at most 128, starting with a letter or "
+            "digit; * at its end: it stands for all names that begin so"
+        ],
     ),
     (
         "key names an unknown alias",

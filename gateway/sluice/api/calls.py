@@ -130,7 +130,9 @@ class Calls:
         route = runtime.routes.get(name)
         if route is None and (other := entry.frontend.other_name(name)):
             name, route = other, runtime.routes.get(other)
-        if route is None or not principal.may(name):
+        if route is None and name:
+            route = runtime.wildcards.route_of(name, principal.may)
+        if route is None or route.wildcard or not principal.may(name):
             what = "Say which model to use" if not name else "There is no such model, or this key may not use it"
             raise ModelNotFound(what, param="model")
         if principal.session_prefix and chat.session is not None:
@@ -141,7 +143,7 @@ class Calls:
         if entry.prepare is not None:
             chat = entry.prepare(chat, route.config)
         headers, frontend = request.headers, entry.frontend
-        series = runtime.records.series[frontend.name, name]
+        series = runtime.records.series[frontend.name, route.name]
         asked = NOTHING if route.plain else asked_of(chat, principal.key_id, principal.tenant, headers)
         call = Call(request_id, request.received, frontend, principal, route, chat, series, asked)
         if runtime.tracer is None:

@@ -9,6 +9,7 @@ from sluice.api.bodies import Bodies, BodyNow, body_reader
 from sluice.api.callers import Callers
 from sluice.api.request import Request
 from sluice.api.table import Handler
+from sluice.config.types import covering
 from sluice.frontends import Endpoint, Frontend, KeptForCaller
 from sluice.identity.principal import Principal
 from sluice.policies.kept import OfTenant
@@ -30,7 +31,11 @@ class Received(msgspec.Struct, frozen=True, eq=False):
     @property
     def models(self) -> Sequence[str]:
         principal = self._principal
-        return [name for name in self._runtime.routes if principal.may(name)] if principal is not None else []
+        if principal is None:
+            return []
+        routes = self._runtime.routes
+        known = [name for name in routes if principal.may(name)]
+        return known + sorted(name for name in principal.aliases if name not in routes and covering(routes, name))
 
     @property
     def kept(self) -> KeptForCaller | None:

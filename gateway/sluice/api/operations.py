@@ -43,7 +43,7 @@ class OperationCalls(Calls):
 
     async def _carried(self, call: Call, writer: ResponseWriter) -> None:
         """Answer by the pipeline, or by what the request says for where no target carries it."""
-        if call.chat.messages or call.route is not self._runtime.routes.get(call.route.name):
+        if call.chat.messages or call.route.operation:
             return await self._runtime.pipeline.answer(call, writer)
         writer.begin("application/json", call.headers)
         writer.write(cast(OperationRequest, call.chat).otherwise, last=True)
@@ -68,6 +68,8 @@ class OperationCalls(Calls):
         return call
 
     def _route(self, route: Route, entry: CallEntry, dialect: str) -> Route | None:
+        if route.called:
+            return route_for(route, entry.operation, dialect)
         name = (route.name, entry.operation, dialect)
         if name not in self._routes:
             self._routes[name] = route_for(route, entry.operation, dialect)

@@ -30,9 +30,11 @@ from sluice.config.types import (
     Server,
     Shadow,
     Target,
+    Tier,
     Timeouts,
     Upstream,
     UpstreamTls,
+    covering,
     targets_of,
 )
 from sluice.config.units import Bytes, Seconds, Secret
@@ -216,10 +218,20 @@ class Checks:
             if tier is INVALID:
                 continue
             targets = targets_of(tier)
+            if not str(path[-1]).endswith("*"):
+                self._no_wildcard((*path, "tiers", index), tier)
             if not targets:
                 self._report.problem((*path, "tiers", index), "needs at least one target")
             elif targets is not INVALID and len(targets) > 1 and all(_unwanted(target) for target in targets):
                 self._report.problem((*path, "tiers", index), "every target has weight 0: none would be asked")
+
+    def _no_wildcard(self, path: Path, tier: tuple[Target, ...] | Tier) -> None:
+        targets = targets_of(tier)
+        within = (*path, "targets") if isinstance(tier, Tier) else path
+        for index, target in enumerate(targets if isinstance(targets, tuple) else ()):
+            if isinstance(target, Target) and isinstance(target.model, str) and "*" in target.model:
+                text = "the alias has no * at its end that this could stand for"
+                self._report.problem((*within, index, "model"), text)
 
     def _canary(self, path: Path, canary: Canary) -> None:
         if not canary.keys and canary.header is None:
@@ -238,13 +250,19 @@ class Checks:
             self._try((*path, "origins", index), _origin, origin)
 
     def _default_alias(self, path: Path, name: str, allowed: tuple[str, ...]) -> None:
-        if self._known_alias(path, name) and name not in allowed and "*" not in allowed:
+        if (
+            self._known_alias(path, name)
+            and name not in allowed
+            and "*" not in allowed
+            and not covering(filter(_is_text, allowed), name)
+        ):
             self._report.problem(path, f'"{name}" is not among its aliases')
 
     def _known_alias(self, path: Path, name: str) -> bool:
-        if name not in self._aliases:
+        known = name in self._aliases or bool(covering(self._aliases, name))
+        if not known:
             self._report.problem(path, f'unknown alias "{name}"{suggestion(name, self._aliases)}')
-        return name in self._aliases
+        return known
 
     def _key(self, path: Path, key: NamedGrant) -> None:
         self._once("id", key.id, (*path, "id"))
@@ -360,8 +378,10 @@ class Checks:
             owners = {key.owner for key in config.keys if isinstance(key, Key)}
             for name in sorted(set(config.tenants) - owners if isinstance(config.tenants, dict) else ()):
                 self._report.warning(("tenants", name), f"no key has this tenant{suggestion(name, owners)}")
-        allowed = {name for caller in callers for name in caller.aliases}
-        for name in sorted(self._aliases - allowed if "*" not in allowed else ()):
+        allowed = {name for caller in callers for name in caller.aliases if _is_text(name)}
+        unnamed = {name for name in self._aliases - allowed if not covering(allowed, name)}
+        unnamed -= {covering(self._aliases, name) for name in allowed}
+        for name in sorted(unnamed if "*" not in allowed else ()):
             self._report.warning(("aliases", name), "no key may use this alias")
         if config.tokens is not None and not any(key.origins for key in config.keys if isinstance(key, Key)):
             self._report.warning(("tokens",), "no key has origins, so none can mint a token")
@@ -434,6 +454,10 @@ def _discoverable(text: str) -> None:
     check_url(text)
     if "?" in text:
         raise ValueError("has a query, so nothing can be discovered below it")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def _unwanted(target: object) -> bool:

@@ -208,7 +208,8 @@ def _targets(config: Config) -> Iterator[tuple[KeyPath, str, str]]:
         for number, tier in enumerate(alias.tiers):
             within = ("targets",) if isinstance(tier, Tier) else ()
             for index, target in enumerate(targets_of(tier)):
-                yield ("aliases", name, "tiers", number, *within, index, "model"), target.upstream, target.model
+                if "*" not in target.model:  # its models' prices are looked up when they are asked for
+                    yield ("aliases", name, "tiers", number, *within, index, "model"), target.upstream, target.model
 
 
 def with_workers(loaded: Loaded, workers: int) -> Loaded:

@@ -5,6 +5,7 @@ Durations are seconds ("2s", "500ms", "1m" or a number), sizes are bytes ("64KiB
 Relative paths are relative to the working directory.
 """
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -20,6 +21,14 @@ Name = Annotated[
     Meta(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}\Z",
         description="a name: letters, digits and . _ : / @ -, at most 128, starting with a letter or digit",
+    ),
+]
+AliasName = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,126}(?:[A-Za-z0-9._:/@-]|\*)?\Z",
+        description="a name: letters, digits and . _ : / @ -, at most 128, starting with a letter or digit; * at its end: "
+        "it stands for all names that begin so",
     ),
 ]
 Digest = Annotated[
@@ -228,7 +237,7 @@ class Target(_Fitted, frozen=True, kw_only=True):
     """
 
     upstream: str  # its name in upstreams
-    model: str  # the model as the provider names it
+    model: str  # the model as the provider names it; * in it: what the caller's name has in place of the alias's *
     weight: Annotated[float, Meta(ge=0)] = 1.0  # its share of the calls of its tier; 0: only where nothing else is left
     timeouts: Timeouts | None = None  # in place of the upstream's
     context: Count | None = None  # tokens that the model takes; null: not known, never a reason to skip it
@@ -253,6 +262,12 @@ class Tier(_Section, frozen=True):
 def credentials_of(upstream: Upstream) -> tuple[Credential, ...]:
     given = upstream.credentials
     return (given,) if isinstance(given, Credential) else given
+
+
+def covering(names: Iterable[str], name: str) -> str:
+    """Of names that end in *, the longest that `name` begins with; "" where there is none."""
+    found = [one for one in names if one.endswith("*") and name.startswith(one[:-1]) and name != one]
+    return max(found, key=len, default="")
 
 
 def heeds_limits(upstream: Upstream) -> bool:
@@ -526,7 +541,7 @@ class Config(_Section, frozen=True):
     """The whole file: who answers (`upstreams`), what callers may name (`aliases`), who may call (`keys`, `jwt`)."""
 
     upstreams: dict[Name, Upstream]  # provider accounts and servers, by name
-    aliases: dict[Name, Alias]  # what callers name as the model
+    aliases: dict[AliasName, Alias]  # what callers name as the model
     keys: tuple[Key, ...] = ()  # who may call, by key
     jwt: tuple[Issuer, ...] = ()  # issuers whose JWTs are accepted
     tokens: BrowserTokens | None = None  # short-lived tokens for web pages; null: none

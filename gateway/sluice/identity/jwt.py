@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from sluice.config.types import CallLimits, Issuer
+from sluice.config.types import CallLimits, Issuer, covering
 from sluice.errors import ConfigError, Unauthorized
 from sluice.identity.jwks import ConfiguredKeys, Jwk, KeySource, issuer_keys, unusable
 from sluice.identity.principal import EVERY, Principal, default_of
@@ -238,7 +238,9 @@ def _aliases(issuer: Issuer, claimed: object) -> frozenset[str]:
     wanted = frozenset(claimed.split() if isinstance(claimed, str) else _listed(claimed))
     if EVERY in wanted:
         return granted
-    return wanted if EVERY in granted else wanted & granted
+    if EVERY in granted:
+        return wanted
+    return frozenset(name for name in wanted if name in granted or covering(granted, name))
 
 
 def _limits(issuer: Issuer, plan: object) -> CallLimits:

@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from sluice.config.types import CallLimits
+from sluice.config.types import CallLimits, covering
 
 EVERY = "*"
 
@@ -36,7 +36,8 @@ class Principal(msgspec.Struct, frozen=True):
         return f"{self.session_prefix}:{requested}" if self.own_sessions else None
 
     def may(self, alias: str) -> bool:
-        return EVERY in self.aliases or alias in self.aliases
+        """Whether it may use this alias, or a name that a wildcard of its own covers."""
+        return EVERY in self.aliases or alias in self.aliases or bool(covering(self.aliases, alias))
 
 
 def default_of(aliases: frozenset[str], configured: str | None) -> str | None:

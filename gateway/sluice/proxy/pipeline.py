@@ -103,7 +103,7 @@ class Pipeline:
         route = call.route
         answer = Answer(
             call.id,
-            route.name,
+            route.called or route.name,
             int(self._wall()),
             reveal=route.config.report_model == "target",
             clock=self._clock,

@@ -146,7 +146,10 @@ class Sender:
             if isinstance(error, TlsFailed):
                 attempt.target.series.tls[error.reason].inc()
             conceal(error, secrets_of(attempt.target.backend, attempt.target.transport))
-            health.failed(error, attempt.probe)
+            if error.kind == "not_found" and "*" in attempt.target.spec.model:
+                health.abandoned(attempt.probe)  # the caller made the model up: the others of its wildcard are as healthy
+            else:
+                health.failed(error, attempt.probe)
 
     def _over(self, reader: AttemptReader, chat: ChatRequest) -> None:
         """The attempt is over, whatever became of it."""

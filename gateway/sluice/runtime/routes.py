@@ -47,7 +47,12 @@ class Routes:
         }
         self.routes: dict[str, Route] = {name: self._route(name, alias) for name, alias in config.aliases.items()}
 
-    def _route(self, name: str, alias: Alias) -> Route:
+    def route_of(self, name: str, model: str) -> Route:
+        """The route of one model of a wildcard alias: what is counted is counted for the names of the configuration."""
+        return self._route(name, self._config.aliases[name], model)
+
+    def _route(self, name: str, alias: Alias, called: str = "") -> Route:
+        rest = called.removeprefix(name[:-1]) if called else ""
         metrics = self._metrics
         tiers: list[RoutedTier] = []
         stages = self._stages.get(name, ())
@@ -55,7 +60,7 @@ class Routes:
             by_ttft = alias.hedge is not None or (isinstance(tier, Tier) and tier.strategy == "lowest_ttft")
             targets = [
                 msgspec.structs.replace(
-                    self._target(target, alias, by_ttft).with_stages(stages),
+                    self._target(target, alias, by_ttft, rest=rest).with_stages(stages),
                     answered=metrics.child("answered", name, target.upstream, target.model, str(len(tiers) + 1)),
                 )
                 for target in targets_of(tier)
@@ -74,30 +79,42 @@ class Routes:
         def waiting(change: int) -> None:
             metrics.child("requests_waiting", name).inc(change)
 
-        shadow = self._shadow(alias)
-        return Route(name, alias, tiers, retry, shadow, inter_token, waiting, plain=_takes_every_call(tiers))
+        return Route(
+            name,
+            alias,
+            tiers,
+            retry,
+            self._shadow(alias, rest),
+            inter_token,
+            waiting,
+            wildcard=name.endswith("*") and not called,
+            called=called,
+            plain=_takes_every_call(tiers),
+        )
 
-    def _shadow(self, alias: Alias) -> Target | None:
+    def _shadow(self, alias: Alias, rest: str = "") -> Target | None:
         if alias.shadow is None:
             return None
-        shadow = self._target(TargetConfig(upstream=alias.shadow.upstream, model=alias.shadow.model), alias)
+        shadow = self._target(TargetConfig(upstream=alias.shadow.upstream, model=alias.shadow.model), alias, rest=rest)
         return None if self._config.prices.unknown == "refuse" and not shadow.prices else shadow
 
-    def _target(self, spec: TargetConfig, alias: Alias, by_ttft: bool = False) -> Target:
-        """`by_ttft`: its time to the first token decides about routes, so whole answers have to be streamed to us, too."""
+    def _target(self, spec: TargetConfig, alias: Alias, by_ttft: bool = False, rest: str = "") -> Target:
+        """`by_ttft`: its time to the first token decides about routes, so whole answers have to be streamed to us, too. `rest`:
+        what stands for * in its model; its standing and its metrics are those of the model as it is configured."""
         upstream, backend = self._config.upstreams[spec.upstream], self._backends[spec.upstream]
         standing = self._standing(spec, upstream, backend)
-        rules = _rules(spec, upstream, backend)
+        model = spec.model.replace("*", rest) if rest else spec.model
+        rules = _rules(msgspec.structs.replace(spec, model=model), upstream, backend)
         backend = with_rules(backend, rules)
         label = f"{spec.upstream}/{spec.model}"
-        shown = shown_target(label) if alias.report_model == "target" else ""
+        shown = shown_target(f"{spec.upstream}/{model}") if alias.report_model == "target" else ""
         dropped, takes = self._dropping(label, spec), takes_of(backend)
         spared = frozenset(name for name in (*upstream.drop, *spec.drop) if not name.startswith("!"))
         by_rule = refusing(dropped, spared) if alias.unsupported == "refuse" else dropped
         return Target(
             label=label,
             upstream=spec.upstream,
-            model=spec.model,
+            model=model,
             spec=spec,
             backend=backend,
             transport=self.transports[spec.upstream],
@@ -105,7 +122,7 @@ class Routes:
             health=standing.health,
             load=standing.load,
             series=TargetSeries(self._metrics, spec.upstream, spec.model),
-            prices=self._prices.prices_of(spec.upstream, spec.model),
+            prices=self._prices.prices_of(spec.upstream, model),
             max_before_content=int(upstream.max_before_content),
             max_answer=int(upstream.max_answer),
             forward=forward_of(upstream, backend),

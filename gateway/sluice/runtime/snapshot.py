@@ -31,6 +31,7 @@ from sluice.runtime.detached import Detached
 from sluice.runtime.restart import effective
 from sluice.runtime.routes import Routes, forward_of
 from sluice.runtime.state import ProcessState
+from sluice.runtime.wildcards import Wildcards
 from sluice.telemetry.notices import look_at_alias
 from sluice.usage.opening import reopen
 from sluice.wire.baseurl import endpoint
@@ -120,6 +121,7 @@ class Snapshot:
                 state.metrics.computed("upstream_connections", partial(connections, name, condition), name, condition)
         built = Routes(config, self._loaded, state, stack)
         self.routes, self.standings, self.transports = built.routes, built.standings, built.transports
+        self.wildcards = Wildcards(config.aliases, built.route_of)
         self.addresses = client_addresses(config.server.trusted_proxies, records.address_unreadable, records.address_unheeded)
         dynamic = state.keys.table
         self.authenticator = Authenticator(

@@ -23,6 +23,7 @@ class CallLine(Line, kw_only=True):
     """The fields of a call in a log line; unknown ones are left out."""
 
     alias: str | UnsetType = UNSET
+    model: str | UnsetType = UNSET
     target: str | UnsetType | None = UNSET
     attempts: list[str] | UnsetType = UNSET
     attempt_costs: list[float | None] | UnsetType = UNSET
@@ -44,6 +45,8 @@ class CallLine(Line, kw_only=True):
         attempts, ttft, error = call.attempts, call.ttft, call.error
         answered = call.answered or (attempts[-1] if attempts else None)
         self.alias = call.route.name
+        if call.route.called:
+            self.model = call.route.called
         self.attempts = [f"{attempt.target.label} {attempt.outcome}" for attempt in attempts]
         self.stream = call.chat.stream
         self.end = call.end
