@@ -93,7 +93,7 @@ class Calls:
                 raise
             call.address, call.size = address, size
             alias, writer = call.route.config, request if chat.stream else WholeWriter(request)
-            if alias.resumable and chat.stream and frontend.numbered:
+            if alias.resumable and chat.stream and frontend.numbered and chat.resumes:
                 await self._resumable.answer(call, request)
             elif alias.on_disconnect == "cancel":
                 await self._answer(call, writer)

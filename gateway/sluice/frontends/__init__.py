@@ -45,6 +45,7 @@ class Encoder(Protocol):
     Of a stream: one per call, kept over failed attempts (nothing is fed before commit). Of a whole answer: one per attempt, fed
     as the answer comes; it says nothing before the end.
     An encoder of frames that another one could not go on from has `continues = False`: the answer, once cut, ends then.
+    One of bytes in which nothing can be told has `cuts = True`: an error behind the first of them closes the connection.
 
     One whose stream has a state (blocks that are open) also has `go_on_from(other)`: it is called where the attempt that
     continues a cut answer has another encoder than the cut one, which passed frames on.

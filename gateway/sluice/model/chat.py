@@ -183,6 +183,8 @@ class ChatRequest(msgspec.Struct):
 
     generates: ClassVar[bool] = True
     """Its answer has tokens of its own, which limits reserve."""
+    resumes: ClassVar[bool] = True
+    """A stream of its answer can be resumed, where the alias says so."""
 
     def estimated_tokens(self) -> int:
         """About how many tokens the prompt has: a quarter of its UTF-8 bytes, and what an image usually costs."""

@@ -32,3 +32,11 @@ class GeneratingRequest(OperationRequest, kw_only=True):
     """
 
     generates: ClassVar[bool] = True
+
+
+class BytesRequest(OperationRequest, kw_only=True):
+    """One whose answer is bytes of a `media_type`, passed on as they come ("speech")."""
+
+    media_type: str
+
+    resumes: ClassVar[bool] = False

@@ -231,7 +231,7 @@ class AnswerReader(msgspec.Struct, eq=False):
         if relay.finished is None:
             now, first = run.clock(), not relay.committed
             chunk = relay.close(now)
-            if chunk:
+            if chunk or run.winner is self:  # of bytes without a terminator nothing is left to say
                 run.take(self, chunk, now, first=first)
 
     async def close_beside(self) -> None:
@@ -245,7 +245,7 @@ class AnswerReader(msgspec.Struct, eq=False):
         chunk = await self.beside(relay.close, now)
         if run.winner is not None and run.winner is not self:
             raise AnotherWon
-        if chunk:
+        if chunk or run.winner is self:
             run.take(self, chunk, now, first=first)
 
     def part(self) -> None:

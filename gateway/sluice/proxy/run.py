@@ -170,7 +170,11 @@ class CallRun(msgspec.Struct, eq=False):
         """Write the error into the answer, which has begun, unless its end has been written."""
         if not self.over:
             self.over = True
-            self.writer.fail(self.stream_encoder(verbatim=self.verbatim).fail(error))
+            encoder = self.stream_encoder(verbatim=self.verbatim)
+            if getattr(encoder, "cuts", False):
+                self.writer.abort()
+            else:
+                self.writer.fail(encoder.fail(error))
 
     def let_go(self) -> None:
         """The attempt is over: keep what the client holds of it, for another one to go on from."""

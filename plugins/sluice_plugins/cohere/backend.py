@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
 
-from sluice.backends.protocol import Headers, UpstreamRequest
+from sluice.backends.protocol import Headers, Operation, UpstreamRequest
 from sluice.config.types import Bytes, Secret
 from sluice.errors import BadRequest, UpstreamError
 from sluice.model.chat import ChatRequest, Image, Message, Other, Part, Reasoning, Text, Tool, ToolCall
@@ -100,6 +100,15 @@ class Cohere(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             body["documents"] = [*documents, *self.extra_body.get("documents", ())]
         given = {name: value for name, value in body.items() if value is not None}
         return UpstreamRequest(self._url, self._headers, msgspec.json.encode(given))
+
+    def operation(self, name: str, dialect: str) -> Operation | None:
+        """Reranking: https://docs.cohere.com/reference/rerank"""
+        if (name, dialect) != ("rerank", "rerank"):
+            return None
+        from sluice_plugins.openai.operations import Whole
+
+        headers = tuple([(name, "application/json" if name == "accept" else value) for name, value in self._headers])
+        return Whole(endpoint(self.base_url, "/v2/rerank", self.endings), headers, "rerank")
 
     def decoder(self, *, verbatim: bool = False) -> ChatDecoder:
         return ChatDecoder(strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop, billed=self.billed)

@@ -109,7 +109,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         if name == "completions":
             return self._completions if self.completions and dialect == "completions" else None
         if name != "embeddings" or dialect != self.dialect:
-            return None
+            return self._other_operation(name, dialect)
         return Embeddings(endpoint(self.base_url, "/embeddings", self.endings), self._whole_headers)
 
     def decoder(self, *, verbatim: bool = False) -> Decoder:
@@ -123,6 +123,16 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     def credentials(self) -> Headers:
         return self._credentials
+
+    def _other_operation(self, name: str, dialect: str) -> Operation | None:
+        from sluice_plugins.openai.operations import PATHS, Whole
+
+        if (name, dialect) == ("speech", self.dialect):
+            from sluice_plugins.openai.speech import Speech
+
+            return Speech(self, endpoint(self.base_url, "/audio/speech", self.endings), self._whole_headers)
+        path = PATHS.get((name, dialect))
+        return Whole(endpoint(self.base_url, path, self.endings), self._whole_headers, name) if path else None
 
     @cached_property
     def _asks_usage(self) -> bool:

@@ -16,11 +16,12 @@ from sluice.frontends.openai.completions import completion_of
 from sluice.frontends.openai.embeddings import embeddings
 from sluice.frontends.openai.errors import error_object
 from sluice.frontends.openai.models import model, models
+from sluice.frontends.openai.operations import RERANK, Passed, images, moderations, rerank, speech
 from sluice.frontends.openai.request import chat_of
 from sluice.frontends.openai.texts import TextChunks, WholeText
 from sluice.frontends.openai.whole import Accumulated, Whole
 from sluice.model.chat import ChatRequest
-from sluice.model.operations import GeneratingRequest
+from sluice.model.operations import BytesRequest, GeneratingRequest
 from sluice.wire.jsontext import judged_object, plain_object
 
 STAINLESS = (
@@ -37,6 +38,7 @@ class OpenAI(Frontend):
     numbered: ClassVar[bool] = True
     claims: ClassVar[tuple[str, ...]] = (
         "/v1/", "/v1/chat/completions", "/chat/completions", "/completions", "/models", "/embeddings", "/engines/", "/openai/",
+        "/moderations", "/images/", "/audio/", "/rerank", "/v2/rerank",
     )  # fmt: skip
     request_headers: ClassVar[tuple[str, ...]] = tuple(f"x-stainless-{name}" for name in STAINLESS)
 
@@ -47,6 +49,10 @@ class OpenAI(Frontend):
             ResumeRoute(path=completions, also=short),
             CallRoute(path="/v1/completions", also=("/completions",), parse=completion_of, operation="completions"),
             CallRoute(path="/v1/embeddings", also=("/embeddings",), parse=embeddings, operation="embeddings"),
+            CallRoute(path="/v1/moderations", also=("/moderations",), parse=moderations, operation="moderations"),
+            CallRoute(path="/v1/images/generations", also=("/images/generations",), parse=images, operation="images"),
+            CallRoute(path="/v1/audio/speech", also=("/audio/speech",), parse=speech, operation="speech"),
+            CallRoute(path="/v1/rerank", also=("/rerank", "/v2/rerank"), parse=rerank, operation=RERANK),
             Endpoint(path="/v1/models", also=("/models",), answer=models),
             Endpoint(path="/v1/models/{+model}", also=("/models/{+model}",), answer=model),
         )
@@ -58,6 +64,8 @@ class OpenAI(Frontend):
     def encoder(self, chat: ChatRequest, answer: Answer, *, verbatim: bool = False) -> Encoder:
         if isinstance(chat, GeneratingRequest):
             return TextChunks(answer, include_usage=chat.include_usage) if chat.stream else WholeText(answer)
+        if isinstance(chat, BytesRequest):
+            return Passed(chat.media_type)
         if not chat.stream:
             return Accumulated(answer) if verbatim else Whole(answer)
         kind = Chunks if not verbatim else PassedOn if answer.reveal else Renamed

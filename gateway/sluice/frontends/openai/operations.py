@@ -1,0 +1,153 @@
+"""Requests of `/v1/moderations`, `/v1/images/generations`, `/v1/audio/speech` and `/v1/rerank` (`/v2/rerank`), whose answers
+are an upstream's own.
+
+Only what limits and routes need is looked at: the model, and about how many tokens there are to be read; all else is the
+provider's to judge, and goes to it as it came.
+
+Standards: https://platform.openai.com/docs/api-reference/moderations, https://platform.openai.com/docs/api-reference/images/create,
+https://platform.openai.com/docs/api-reference/audio/createSpeech,
+https://docs.cohere.com/reference/rerank, https://jina.ai/reranker, https://docs.vllm.ai/en/latest/serving/openai_compatible_server
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from sluice.errors import BadRequest, GatewayError
+from sluice.frontends import RequestHead
+from sluice.frontends.checks import refused
+from sluice.model.chat import TOKENS_OF_AN_IMAGE, text_size
+from sluice.model.events import Started, StreamEvent, Verbatim
+from sluice.model.operations import BytesRequest, OperationRequest
+from sluice.wire.jsontext import judged_object, plain_object
+
+RERANK = "rerank"
+"""The dialect of rerankers: Jina's, Cohere's second version and vLLM's requests and answers are one."""
+SOUNDS: Mapping[str, str] = {
+    "mp3": "audio/mpeg", "opus": "audio/opus", "aac": "audio/aac", "flac": "audio/flac", "wav": "audio/wav", "pcm": "audio/pcm",
+}  # fmt: skip
+"""Media types of `response_format`."""
+NEEDS = "must be a string or a list that is not empty"
+
+
+def moderations(body: bytes, head: RequestHead) -> OperationRequest:
+    """Texts, or parts of content (`text`, `image_url`)."""
+    wire, plain = _object(body)
+    given = wire.get("input")
+    if not isinstance(given, str | list) or given == []:
+        raise refused("input", NEEDS)
+    sizes = [_size(item, "input") for item in (given if isinstance(given, list) else [given])]
+    return _request("moderations", "openai", wire, body if plain else b"", sizes)
+
+
+def images(body: bytes, head: RequestHead) -> OperationRequest:
+    """One answer with all its images; partial images of a stream are not passed on."""
+    wire, plain = _object(body)
+    prompt = wire.get("prompt")
+    if not isinstance(prompt, str) or not prompt:
+        raise refused("prompt", "must be a string that is not empty")
+    if wire.get("stream"):
+        raise BadRequest("stream: images are answered in one piece here", param="stream", code="unsupported_parameter")
+    return _request("images", "openai", wire, body if plain else b"", [_size(prompt, "prompt")])
+
+
+def speech(body: bytes, head: RequestHead) -> BytesRequest:
+    """Sound, which is passed on as it comes; with `stream_format: sse` it is events."""
+    wire, plain = _object(body)
+    text = wire.get("input")
+    if not isinstance(text, str) or not text:
+        raise refused("input", "must be a string that is not empty")
+    tokens, form = _size(text, "input"), wire.get("response_format")
+    sound = SOUNDS.get(form, "application/octet-stream") if isinstance(form, str) else SOUNDS["mp3"]
+    return BytesRequest(
+        "openai",
+        _model(wire),
+        (),
+        stream=True,
+        wire=wire,
+        body=body if plain else b"",
+        operation="speech",
+        tokens=tokens,
+        longest=tokens,
+        media_type="text/event-stream" if wire.get("stream_format") == "sse" else sound,
+    )
+
+
+def rerank(body: bytes, head: RequestHead) -> OperationRequest:
+    """A query and the documents to be put in order by it. Each document is read with the query."""
+    wire, plain = _object(body)
+    query, documents = wire.get("query"), wire.get("documents")
+    if not isinstance(query, str | dict) or not query:
+        raise refused("query", "must be a string that is not empty")
+    if not isinstance(documents, list) or not documents:
+        raise refused("documents", "must be a list that is not empty")
+    of_query = _size(query, "query")
+    sizes = [of_query + _size(document, "documents") for document in documents]
+    return _request(RERANK, RERANK, wire, body if plain else b"", sizes)
+
+
+def _object(body: bytes) -> tuple[dict[str, Any], bool]:
+    """The object, and whether its names have no escapes."""
+    wire = plain_object(body)
+    return (judged_object(body), False) if wire is None else (wire, True)
+
+
+def _request(operation: str, dialect: str, wire: dict[str, Any], body: bytes, sizes: list[int]) -> OperationRequest:
+    return OperationRequest(
+        dialect,
+        _model(wire),
+        (),
+        stream=False,
+        wire=wire,
+        body=body,
+        operation=operation,
+        tokens=sum(sizes),
+        longest=max(sizes),
+    )
+
+
+def _model(wire: dict[str, Any]) -> str | None:
+    model = wire.get("model")
+    if not (model is None or isinstance(model, str)) or model == "":
+        raise refused("model", "must be a string that names a model")
+    return model
+
+
+def _size(item: object, name: str) -> int:
+    """About how many tokens an input has. Vendors' own objects are for them to judge."""
+    match item:
+        case str(text) | {"text": str(text)}:
+            return text_size(text) // 4
+        case {"image_url": _} | {"image": _}:
+            return TOKENS_OF_AN_IMAGE
+        case dict():
+            return sum(text_size(value) // 4 for value in item.values() if isinstance(value, str))
+        case _:
+            raise refused(name, "may have strings and objects")
+
+
+class Passed:
+    """Writes an answer that is bytes, as they come. Nothing can be told in them: once it has begun, an error cuts it."""
+
+    continues: ClassVar[bool] = False
+    cuts: ClassVar[bool] = True
+
+    def __init__(self, media_type: str) -> None:
+        self.content_type = media_type
+
+    def start(self) -> bytes:
+        return b""
+
+    def encode(self, events: Sequence[StreamEvent]) -> bytes:
+        return b"".join([event.data for event in events if type(event) is Verbatim])
+
+    def fail(self, error: GatewayError) -> bytes:
+        return b""
+
+    def resume(self, started: Started) -> None:
+        pass
+
+    def restart(self) -> bytes:
+        return b""
+
+    def heartbeat(self) -> bytes:
+        return b""

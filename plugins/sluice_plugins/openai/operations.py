@@ -1,0 +1,143 @@
+"""Moderations, images and reranking: the caller's request under the model's name, and the answer as it came.
+
+Of an answer only what it was billed for is looked at, and whether it is one.
+
+Standards: https://platform.openai.com/docs/api-reference/moderations, https://platform.openai.com/docs/api-reference/images,
+https://jina.ai/reranker (`usage`), https://docs.cohere.com/reference/rerank (`meta`)
+"""
+
+from typing import Any
+
+import msgspec
+
+from sluice.backends.protocol import Decoder, Headers, UpstreamRequest
+from sluice.errors import UpstreamError, UpstreamGarbled
+from sluice.model.chat import ChatRequest
+from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Usage, Verbatim
+from sluice.wire.jsonedit import with_known_string
+from sluice.wire.lenient import read
+from sluice.wire.upstream_errors import told_error
+from sluice_plugins.openai.chunk import MALFORMED
+
+MAX_ERROR = 64 << 10
+"""Bytes of a document that may be read as an error."""
+PATHS = {
+    ("moderations", "openai"): "/moderations",
+    ("images", "openai"): "/images/generations",
+    ("rerank", "rerank"): "/rerank",
+}
+"""Operations that an API of OpenAI's dialect may have, by name and the callers' dialect."""
+_NULL = msgspec.Raw(b"null")
+
+
+class Whole:
+    """An operation at `url`, with `headers` beside the upstream's credentials."""
+
+    def __init__(self, url: str, headers: Headers, operation: str) -> None:
+        self._url = url
+        self._headers = headers
+        self._member = "data" if operation == "images" else "results"
+
+    def whole_request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
+        return UpstreamRequest(self._url, self._headers, body_for(chat, model))
+
+    def whole_decoder(self) -> Decoder:
+        return WholeDecoder(self._member)
+
+
+def body_for(chat: ChatRequest, model: str) -> bytes:
+    """The caller's body with this model's name."""
+    wire = chat.wire or {}
+    body = chat.body if wire.get("model") == model else b""
+    if not body and chat.body and "model" in wire:
+        body = with_known_string(chat.body, b'"model"', _encode(model)) or b""
+    return body or _encode({**wire, "model": model})
+
+
+class _Document(msgspec.Struct, gc=False):
+    """Of its members only these are looked at, each by itself."""
+
+    data: msgspec.Raw = _NULL
+    results: msgspec.Raw = _NULL
+    usage: msgspec.Raw = _NULL
+    meta: msgspec.Raw = _NULL
+    model: msgspec.Raw = _NULL
+
+
+class _Usage(msgspec.Struct):
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    prompt_tokens: int | None = None
+    total_tokens: int | None = None
+
+
+class _Meta(msgspec.Struct):
+    tokens: _Usage | None = None
+
+
+class WholeDecoder(Decoder):
+    """Nothing is known before the body's end, which the relay bounds (an upstream's `max_answer`)."""
+
+    def __init__(self, member: str) -> None:
+        self._member = member
+        self._body = bytearray()
+        self._fields = 0
+
+    @property
+    def skipped_fields(self) -> int:
+        return self._fields
+
+    def feed(self, data: bytes) -> list[StreamEvent]:
+        self._body += data
+        return []
+
+    def close(self) -> list[StreamEvent]:
+        body = bytes(self._body)
+        try:
+            document = _decode(body)
+        except MALFORMED:
+            raise self._no_answer(body) from None
+        if not bytes(memoryview(getattr(document, self._member))[:64]).lstrip().startswith(b"["):
+            raise self._no_answer(body)
+        usage = self._part(document.usage, _Usage) or (self._part(document.meta, _Meta) or _Meta()).tokens
+        started = Started(model=_text(document.model))
+        return [started, TextDelta(""), Finished("stop", _counted(usage), ""), Verbatim(body, whole=True)]
+
+    def _part(self, data: msgspec.Raw, kind: type[Any]) -> Any:
+        text = bytes(data)
+        if text == b"null":
+            return None
+        try:
+            found, odd = read(text, kind)
+        except (ValueError, RecursionError):
+            found, odd = None, 1
+        self._fields += odd
+        return found
+
+    def _no_answer(self, body: bytes) -> UpstreamError:
+        error = told_error(body) if len(body) <= MAX_ERROR else None
+        return error or UpstreamGarbled(f"The upstream's answer has no {self._member}")
+
+
+def _counted(usage: _Usage | None) -> Usage | None:
+    """What was billed; None where that is not told in tokens (Cohere's search units, most moderations)."""
+    if usage is None:
+        return None
+    total = usage.total_tokens or 0
+    read_tokens = usage.input_tokens if usage.input_tokens is not None else usage.prompt_tokens
+    if read_tokens is None and not total:
+        return None
+    written = usage.output_tokens or 0
+    return Usage(input=read_tokens if read_tokens is not None else max(0, total - written), output=written)
+
+
+def _text(data: msgspec.Raw) -> str:
+    try:
+        return _decode_text(data)
+    except MALFORMED:
+        return ""
+
+
+_decode = msgspec.json.Decoder(_Document).decode
+_decode_text = msgspec.json.Decoder(str).decode
+_encode = msgspec.json.Encoder().encode

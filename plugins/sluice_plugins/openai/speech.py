@@ -1,0 +1,75 @@
+"""`/audio/speech`: the caller's request under the model's name, and the sound as it comes.
+
+Sound has no end of its own: it is complete where its body ends cleanly, as HTTP frames it.
+
+Standard: https://platform.openai.com/docs/api-reference/audio/createSpeech
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from sluice.backends.protocol import Backend, Decoder, Headers, UpstreamRequest
+from sluice.backends.transport import Transport
+from sluice.errors import UpstreamError, UpstreamGarbled
+from sluice.model.chat import ChatRequest
+from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Verbatim
+from sluice.wire.upstream_errors import told_error
+from sluice_plugins.openai.operations import body_for
+
+MAX_ERROR = 64 << 10
+"""Bytes of a JSON text that may stand in place of sound."""
+
+
+class Speech:
+    """An upstream, asked at `url` for sound; in all else it is its `backend`. `headers`: of whole answers' requests."""
+
+    dialect: ClassVar[str] = "openai"
+
+    def __init__(self, backend: Backend, url: str, headers: Headers) -> None:
+        self._backend = backend
+        self._url = url
+        self._headers = tuple([(name, "*/*" if name == "accept" else value) for name, value in headers])
+        self.headers: Mapping[str, str] = getattr(backend, "headers", {})
+
+    def request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
+        return UpstreamRequest(self._url, self._headers, body_for(chat, model))
+
+    whole_request = request
+
+    def decoder(self, *, verbatim: bool = False) -> Decoder:
+        return SoundDecoder()
+
+    def whole_decoder(self) -> Decoder:
+        return SoundDecoder()
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
+        return self._backend.error(status, headers, body)
+
+    def transport(self) -> Transport | None:
+        return self._backend.transport()
+
+    def credentials(self) -> Headers:
+        return self._backend.credentials()
+
+
+class SoundDecoder(Decoder):
+    """Each read is content. What begins as a JSON object or a page does is no sound, and kept to be read as an error."""
+
+    def __init__(self) -> None:
+        self._begun = False
+        self._other = bytearray()
+
+    def feed(self, data: bytes) -> list[StreamEvent]:
+        if not self._begun and (self._other or data[:1] in (b"{", b"<")):
+            self._other += data
+            if len(self._other) > MAX_ERROR:
+                raise UpstreamGarbled("The upstream's answer is no sound")
+            return []
+        first: list[StreamEvent] = [] if self._begun else [Started()]
+        self._begun = True
+        return [*first, TextDelta(""), Verbatim(data)]
+
+    def close(self) -> list[StreamEvent]:
+        if not self._begun:
+            raise told_error(bytes(self._other)) or UpstreamGarbled("The upstream's answer has no sound")
+        return [Finished("stop", None, "")]
