@@ -27,6 +27,8 @@ OPERATIONS = {
     "moderations (`/v1/moderations`)": ("moderations", "openai"),
     "images (`/v1/images/generations`)": ("images", "openai"),
     "speech (`/v1/audio/speech`)": ("speech", "openai"),
+    "transcriptions and translations (`/v1/audio/…`)": ("transcriptions", "openai"),
+    "edits of images (`/v1/images/edits`)": ("image_edits", "openai"),
     "counting tokens (`/v1/messages/count_tokens`)": ("count_tokens", "anthropic"),
 }
 """Operations beside chat, by their names and the callers' dialects."""

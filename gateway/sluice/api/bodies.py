@@ -31,6 +31,13 @@ def any_body_now(request: Request) -> bytes | None:
     return None if "content-encoding" in request.headers else request.body_now()
 
 
+def form_now(request: Request) -> bytes | None:
+    """The body of a request that says it is a form. Raises UnsupportedMediaType where it says something else, or nothing."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
+        raise UnsupportedMediaType("Send multipart/form-data")
+    return any_body_now(request)
+
+
 def body_reader(frontend: Frontend) -> BodyNow:
     """How bodies of a dialect are read."""
     return any_body_now if frontend.any_content_type else body_now

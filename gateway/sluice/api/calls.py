@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
-from sluice.api.bodies import Bodies, BodyNow, body_reader
+from sluice.api.bodies import Bodies, BodyNow, body_reader, form_now
 from sluice.api.callers import Callers
 from sluice.api.refusals import Refusals
 from sluice.api.request import Request, WholeWriter
@@ -61,7 +61,7 @@ class Calls:
     def entry(self, frontend: Frontend, route: CallRoute) -> CallEntry:
         hidden = frontend.credential_parameters
         rename = frontend.headers if renames(frontend) else None
-        reader = body_reader(frontend)
+        reader = form_now if route.form else body_reader(frontend)
         return CallEntry(frontend, route.parse, route.prepare, hidden, self.answer, reader, route.operation, rename)
 
     async def answer(self, request: Request, request_id: str, entry: CallEntry) -> None:

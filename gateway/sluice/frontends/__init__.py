@@ -128,6 +128,7 @@ Prepare = Callable[[ChatRequest, AliasTerms], ChatRequest]
 class CallRoute(msgspec.Struct, frozen=True, kw_only=True):
     """A POST that is a call. `also`: other names of its path. `operation`: what is asked of upstreams, where that is no chat;
     `parse` then gives an OperationRequest, and the answer is an upstream's own, which speaks the request's `dialect`.
+    `form`: its body is a form (multipart/form-data), and no JSON.
 
     In a path `{name}` is a parameter, one segment or a part of one; `{+name}` may hold slashes (RFC 6570 3.2.3).
     """
@@ -137,6 +138,7 @@ class CallRoute(msgspec.Struct, frozen=True, kw_only=True):
     also: tuple[str, ...] = ()
     prepare: Prepare | None = None
     operation: str = ""
+    form: bool = False
 
     methods: ClassVar[tuple[str, ...]] = ("POST",)
 

@@ -40,3 +40,10 @@ class BytesRequest(OperationRequest, kw_only=True):
     media_type: str
 
     resumes: ClassVar[bool] = False
+
+
+class FormRequest(BytesRequest, kw_only=True):
+    """One that is a form: `body`, whose Content-Type is `form`. `at`: where in it the model's name stands; None: nowhere."""
+
+    form: str
+    at: tuple[int, int] | None

@@ -61,8 +61,8 @@ class Cohere(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     endings: ClassVar[tuple[str, ...]] = ("/v2/chat", "/v1/chat", "/v2", "/v1")
     credential_kinds: ClassVar[tuple[str, ...]] = ("static", "file", "exec")
     takes: ClassVar[frozenset[str]] = frozenset({
-        "image_url", "image_data", "file_data", "tools", "tool_choice_required", "tool_choice_named", "json_object",
-        "json_schema", "stop", "seed", "temperature", "top_p", "top_k", "frequency_penalty", "presence_penalty",
+        "image_url", "image_data", "file_data", "tool_images", "tools", "tool_choice_required", "tool_choice_named",
+        "json_object", "json_schema", "stop", "seed", "temperature", "top_p", "top_k", "frequency_penalty", "presence_penalty",
         "reasoning_effort", "reasoning_budget",
     })  # fmt: skip
     rules: ClassVar[ModelRules] = NO_RULES

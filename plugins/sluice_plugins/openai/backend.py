@@ -131,6 +131,11 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             from sluice_plugins.openai.speech import Speech
 
             return Speech(self, endpoint(self.base_url, "/audio/speech", self.endings), self._whole_headers)
+        if dialect == self.dialect and name in FORMS:
+            from sluice_plugins.openai.forms import PATHS as OF_FORMS
+            from sluice_plugins.openai.forms import Forms
+
+            return Forms(self, endpoint(self.base_url, OF_FORMS[name], self.endings), self._whole_headers, name)
         path = PATHS.get((name, dialect))
         return Whole(endpoint(self.base_url, path, self.endings), self._whole_headers, name) if path else None
 
@@ -271,6 +276,8 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return ours | {name: given[name] for name in LIMITS if name in given}
 
 
+FORMS = frozenset({"transcriptions", "translations", "image_edits"})
+"""Operations whose requests are forms."""
 LONGEST_USER = 64
 """Characters of `user` that OpenAI takes; a longer name is left out."""
 _USAGE = {"include_usage": True}

@@ -59,6 +59,7 @@ class _Document(msgspec.Struct, gc=False):
 
     data: msgspec.Raw = _NULL
     results: msgspec.Raw = _NULL
+    text: msgspec.Raw = _NULL
     usage: msgspec.Raw = _NULL
     meta: msgspec.Raw = _NULL
     model: msgspec.Raw = _NULL
@@ -97,7 +98,8 @@ class WholeDecoder(Decoder):
             document = _decode(body)
         except MALFORMED:
             raise self._no_answer(body) from None
-        if not bytes(memoryview(getattr(document, self._member))[:64]).lstrip().startswith(b"["):
+        begins = b'"' if self._member == "text" else b"["
+        if not bytes(memoryview(getattr(document, self._member))[:64]).lstrip().startswith(begins):
             raise self._no_answer(body)
         usage = self._part(document.usage, _Usage) or (self._part(document.meta, _Meta) or _Meta()).tokens
         started = Started(model=_text(document.model))

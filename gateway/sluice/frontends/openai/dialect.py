@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from sluice.errors import GatewayError
-from sluice.frontends import Answer, CallRoute, Encoder, Endpoint, Frontend, RequestHead, ResumeRoute, Route
+from sluice.frontends import Answer, CallRoute, Encoder, Endpoint, Frontend, Parse, RequestHead, ResumeRoute, Route
 from sluice.frontends.openai.chunks import Chunks, PassedOn, Renamed
 from sluice.frontends.openai.completions import completion_of
 from sluice.frontends.openai.embeddings import embeddings
 from sluice.frontends.openai.errors import error_object
+from sluice.frontends.openai.forms import edit, transcription, translation
 from sluice.frontends.openai.models import model, models
 from sluice.frontends.openai.operations import RERANK, Passed, images, moderations, rerank, speech
 from sluice.frontends.openai.request import chat_of
@@ -52,6 +53,9 @@ class OpenAI(Frontend):
             CallRoute(path="/v1/moderations", also=("/moderations",), parse=moderations, operation="moderations"),
             CallRoute(path="/v1/images/generations", also=("/images/generations",), parse=images, operation="images"),
             CallRoute(path="/v1/audio/speech", also=("/audio/speech",), parse=speech, operation="speech"),
+            _form("/audio/transcriptions", transcription, "transcriptions"),
+            _form("/audio/translations", translation, "translations"),
+            _form("/images/edits", edit, "image_edits"),
             CallRoute(path="/v1/rerank", also=("/rerank", "/v2/rerank"), parse=rerank, operation=RERANK),
             Endpoint(path="/v1/models", also=("/models",), answer=models),
             Endpoint(path="/v1/models/{+model}", also=("/models/{+model}",), answer=model),
@@ -64,7 +68,7 @@ class OpenAI(Frontend):
     def encoder(self, chat: ChatRequest, answer: Answer, *, verbatim: bool = False) -> Encoder:
         if isinstance(chat, GeneratingRequest):
             return TextChunks(answer, include_usage=chat.include_usage) if chat.stream else WholeText(answer)
-        if isinstance(chat, BytesRequest):
+        if isinstance(chat, BytesRequest) and chat.operation != "image_edits":
             return Passed(chat.media_type)
         if not chat.stream:
             return Accumulated(answer) if verbatim else Whole(answer)
@@ -73,3 +77,7 @@ class OpenAI(Frontend):
 
     def error(self, error: GatewayError, request_id: str) -> dict[str, Any]:
         return error_object(error)
+
+
+def _form(path: str, parse: Parse, operation: str) -> CallRoute:
+    return CallRoute(path=f"/v1{path}", also=(path,), parse=parse, operation=operation, form=True)

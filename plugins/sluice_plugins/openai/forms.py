@@ -1,0 +1,68 @@
+"""Transcriptions, translations and edits of images: the caller's form with the model's name put in, and the answer as it came.
+
+Standard: https://platform.openai.com/docs/api-reference/audio
+"""
+
+from sluice.backends.protocol import Backend, Decoder, Headers, UpstreamRequest
+from sluice.errors import UpstreamGarbled
+from sluice.model.chat import ChatRequest
+from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Verbatim
+from sluice.model.operations import FormRequest
+from sluice.wire.multipart import boundary_of
+from sluice.wire.upstream_errors import told_error
+from sluice_plugins.openai.operations import MAX_ERROR, WholeDecoder
+from sluice_plugins.openai.speech import SoundDecoder, Speech
+
+PATHS = {
+    "transcriptions": "/audio/transcriptions", "translations": "/audio/translations", "image_edits": "/images/edits",
+}  # fmt: skip
+
+
+class Forms(Speech):
+    """An operation whose request is a form. `headers` are those of whole answers' requests."""
+
+    def __init__(self, backend: Backend, url: str, headers: Headers, operation: str) -> None:
+        super().__init__(backend, url, headers)
+        self._fixed = tuple([(name, value) for name, value in self._headers if name != "content-type"])
+        self._operation = operation
+
+    def request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
+        if not isinstance(chat, FormRequest):
+            raise TypeError("not a form")
+        return UpstreamRequest(self._url, (*self._fixed, ("content-type", chat.form)), _named(chat, model))
+
+    whole_request = request
+
+    def whole_decoder(self) -> Decoder:
+        return WholeDecoder("data") if self._operation == "image_edits" else TranscriptDecoder()
+
+    def decoder(self, *, verbatim: bool = False) -> Decoder:
+        return SoundDecoder()
+
+
+def _named(form: FormRequest, model: str) -> bytes:
+    """The form with this model's name, in its place or as a part of its own."""
+    body, name = form.body, model.encode()
+    if form.at is not None:
+        start, end = form.at
+        return b"%b%b%b" % (body[:start], name, body[end:])
+    mark = b"--" + boundary_of(form.form).encode()
+    at = body.find(mark)
+    part = b'%b\r\nContent-Disposition: form-data; name="model"\r\n\r\n%b\r\n' % (mark, name)
+    return b"%b%b%b" % (body[:at], part, body[at:])
+
+
+class TranscriptDecoder(WholeDecoder):
+    """A JSON object with `text`, or a plain text."""
+
+    def __init__(self) -> None:
+        super().__init__("text")
+
+    def close(self) -> list[StreamEvent]:
+        body = bytes(self._body)
+        if body.lstrip()[:1] == b"{":
+            return super().close()
+        error = told_error(body) if len(body) <= MAX_ERROR else None
+        if error is not None or body.lstrip()[:1] == b"<":
+            raise error or UpstreamGarbled("The upstream's answer is no transcript")
+        return [Started(), TextDelta(""), Finished("stop", None, ""), Verbatim(body, whole=True)]
