@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from sluice.model.chat import ChatRequest, Image, Message, Other, Part
+from sluice.model.chat import ChatRequest, Image, Message, Other, Part, Text
 
 Weight = Literal["content", "answer", "preference"]
 """How much a feature weighs where it cannot be had. "content": the question would be another one without it. "answer": the
@@ -70,6 +70,7 @@ EVERYTHING = frozenset(FEATURES)
 SAMPLING = (
     "stop", "seed", "temperature", "top_p", "top_k", "frequency_penalty", "presence_penalty",
 )  # fmt: skip
+_NO_SAMPLING = ChatRequest("", None, ()).sampling
 _IMPLIED: Mapping[str, tuple[Any, ...]] = {
     "logprobs": (False,), "top_logprobs": (0,), "logit_bias": ({},), "metadata": ({},), "store": (False,),
     "service_tier": ("auto", "default"), "modalities": (["text"], []), "verbosity": ("medium",), "functions": ([],),
@@ -137,13 +138,15 @@ Used = Iterator[tuple[str, str, str]]
 
 def _used(chat: ChatRequest) -> Used:
     for index, message in enumerate(chat.messages):
-        yield from _in_message(message, index, exact=chat.dialect == "openai")
+        parts = message.parts
+        if len(parts) != 1 or type(first := parts[0]) is not Text or first.cache is not None:  # most are one text
+            yield from _in_message(message, index, exact=chat.dialect == "openai")
     yield from _of_tools(chat)
     match chat.response_format:
         case {"type": "json_object" | "json_schema" as kind}:
             yield kind, "", ""
     sampling = chat.sampling
-    for name in SAMPLING:
+    for name in SAMPLING if sampling is not _NO_SAMPLING else ():
         if (value := getattr(sampling, name)) is not None and value != ():
             yield name, "", ""
     if chat.n > 1:
@@ -209,7 +212,7 @@ def _of_tools(chat: ChatRequest) -> Used:
 
 def _in_object(wire: Mapping[str, Any], dialect: str) -> Used:
     known = _TOP.get(dialect)
-    if known is None:
+    if known is None or (wire.keys().isdisjoint(known) and "text" not in wire):
         return
     for name in known:
         if (value := wire.get(name)) is not None and value not in _IMPLIED.get(name, ()):
