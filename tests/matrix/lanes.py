@@ -1,23 +1,24 @@
 """The gateway between a client and an upstream of any two dialects, without sockets: its parts as the pipeline joins them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from sluice.backends.protocol import Backend, with_rules
 from sluice.config.rule_file import bundled_rules
-from sluice.frontends import CallRoute, Frontend, Head
+from sluice.frontends import Answer, CallRoute, Frontend, Head
 from sluice.frontends.anthropic.dialect import Anthropic as AnthropicFrontend
 from sluice.frontends.gemini.dialect import Gemini as GeminiFrontend
 from sluice.frontends.ollama.dialect import Ollama as OllamaFrontend
 from sluice.frontends.openai.dialect import OpenAI as OpenAIFrontend
 from sluice.frontends.responses.dialect import Responses as ResponsesFrontend
 from sluice.frontends.widget.dialect import Widget
-from sluice.model.chat import ChatRequest
+from sluice.model.chat import ChatRequest, call_ids
 from sluice.model.rules import rules_of
 from sluice.proxy.fitting import Fitting
+from sluice.proxy.relay import Relay
 from sluice_plugins.anthropic.backend import Anthropic
 from sluice_plugins.bedrock.backend import Bedrock
 from sluice_plugins.cohere.backend import Cohere
@@ -91,3 +92,15 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     assert len(found) == len(pairs), "a name that stands twice"
     return found
+
+
+def answered(client: str, upstream: str, chat: ChatRequest, reads: Sequence[bytes]) -> bytes:
+    """The client's bytes for an upstream's reads; frames are passed on where both speak one dialect."""
+    frontend, backend = CLIENTS[client], UPSTREAMS[upstream].backend
+    verbatim = bool(frontend.dialect) and frontend.dialect == backend.dialect
+    encoder = frontend.encoder(chat, Answer("r1", "chat", 1), verbatim=verbatim)
+    decoder = backend.decoder(verbatim=verbatim)
+    decoder.distinguish(call_ids(chat.messages))
+    relay = Relay(decoder, encoder, not chat.stream, False)
+    found = encoder.start() + b"".join([relay.feed(read, 1.0) for read in reads])
+    return found + relay.close(1.0)

@@ -14,6 +14,7 @@ from typing import Any
 
 from sluice.model.chat import BEDROCKS, GOOGLES, OPENAIS, ChatRequest, Thought
 from sluice.model.rules import ModelRules
+from sluice.wire.seals import OURS
 from sluice_plugins.anthropic.thinking import LEVELS, Plan, known_effort
 from sluice_plugins.tool_ids import fitted_block_ids, ids_fit
 
@@ -41,7 +42,7 @@ def edits_of(
     if not rules.blank_stops and type(stops) is list and not all([stop.strip() for stop in stops]):
         edits["stop_sequences"] = [stop for stop in stops if stop.strip()] or None
     messages = wire["messages"]
-    if any([message.thoughts for message in chat.messages]) and _has_foreign(chat):
+    if any([message.thoughts or message.tool_calls for message in chat.messages]) and _has_foreign(chat):
         messages = edits["messages"] = _without_foreign(messages)
     if not ids_fit(chat.messages, rules.tool_ids):
         edits["messages"] = fitted_block_ids(messages, rules.tool_ids)
@@ -52,7 +53,11 @@ def edits_of(
 
 def is_own(thought: Thought) -> bool:
     """Whether a block of thinking has a seal that can be Anthropic's."""
-    return thought.sealed and not thought.signature.startswith((GOOGLES, OPENAIS)) and not thought.redacted.startswith(BEDROCKS)
+    return (
+        thought.sealed
+        and not thought.signature.startswith((GOOGLES, OPENAIS, OURS))
+        and not thought.redacted.startswith(BEDROCKS)
+    )
 
 
 # --- thinking
@@ -111,7 +116,9 @@ def _effort(effort: Any, chat: ChatRequest, rules: ModelRules) -> Any:
 
 
 def _has_foreign(chat: ChatRequest) -> bool:
-    return any([not is_own(thought) for message in chat.messages for thought in message.thoughts])
+    """Whether there is a block that another vendor sealed: of its reasoning, or of a call."""
+    thoughts = any([not is_own(thought) for message in chat.messages for thought in message.thoughts])
+    return thoughts or any([call.signature for message in chat.messages for call in message.tool_calls])
 
 
 def _without_foreign(messages: Sequence[Wire]) -> list[Wire]:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.errors import RateLimited, UpstreamError, UpstreamTruncated
-from sluice.frontends import Answer, Encoder
+from sluice.frontends import Answer, Encoder, Head
 from sluice.frontends.anthropic.dialect import Anthropic
 from sluice.model.chat import ChatRequest, Message, Text, Tool
 from sluice.model.events import (
@@ -295,3 +295,15 @@ def test_whatever_comes_and_however_it_is_cut_the_stream_is_one_that_can_be_read
     assert "".join(e.text for e in told if isinstance(e, TextDelta)) == "".join(
         value["delta"]["text"] for value in frames(whole) if value.get("delta", {}).get("type") == "text_delta"
     )
+
+
+def test_a_calls_seal_stands_in_a_thinking_block_before_it() -> None:
+    called = [ToolCallStarted(0, "t", "f", signature="U2VhbA=="), ToolCallDelta(0, "{}"), Finished("tool_calls")]
+    thinking, use = message(encoder().encode([Started(), *called]))["content"]
+    assert (thinking["type"], thinking["thinking"], use["type"]) == ("thinking", "", "tool_use")
+    whole = Anthropic().encoder(ChatRequest("anthropic", "chat", CHAT.messages, stream=False), Answer("r1", "chat", 1))
+    content = json.loads(whole.encode([Started(), *called]))["content"]
+    assert content[0] == {"type": "thinking", "thinking": "", "signature": thinking["signature"]}
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": content}]
+    *_, again = Anthropic().parse(json.dumps({"messages": turns}).encode(), Head()).messages
+    assert (again.thoughts, [call.signature for call in again.tool_calls]) == ((), ["U2VhbA=="])

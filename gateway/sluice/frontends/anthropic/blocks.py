@@ -3,6 +3,7 @@ message_stop.
 
 A block is open until another kind of content begins. Tool calls of other dialects may come side by side: a call that begins
 before the arguments of the one before it are complete JSON waits until they are, or until there is nothing more to come.
+Google's seal of a call is the signature of a thinking block before it (`sluice.wire.seals`).
 Tools that a provider ran itself are not shown: their results are not known here. After an error there is no message_stop.
 
 Usage: in message_start what the upstream said first of the prompt, else an estimate; in message_delta the final one.
@@ -34,6 +35,7 @@ from sluice.model.events import (
     Working,
 )
 from sluice.wire.call_ids import new_call_id
+from sluice.wire.seals import sealed_call
 from sluice.wire.separators import without_separators
 
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
@@ -229,6 +231,10 @@ class Blocks(Stream):
         self._open_call(event, frames)
 
     def _open_call(self, event: ToolCallStarted, frames: list[bytes]) -> None:
+        if event.signature:  # clients send blocks of thinking back, and nothing more of a call than its own fields
+            self._open("thinking", {"type": "thinking", "thinking": "", "signature": ""}, frames)
+            frames.append(self._delta({"type": "signature_delta", "signature": sealed_call(event.signature)}))
+            self._close(frames)
         block = {"type": "tool_use", "id": event.id or new_call_id(), "name": event.name, "input": {}}
         self._open("tool_use", block, frames)
         self._call = event.index

@@ -17,6 +17,7 @@ from sluice.errors import BadRequest
 from sluice.frontends.checks import check_names, refused
 from sluice.model.chat import Cache, Image, Message, Other, Part, Text, Thought, ToolCall
 from sluice.wire.dataurl import is_http
+from sluice.wire.seals import call_signature
 
 Block = dict[str, Any]
 
@@ -81,13 +82,19 @@ def assistant(content: str | list[Block], at: str) -> list[Message]:
     parts: list[Part] = []
     calls: list[ToolCall] = []
     thoughts: list[Thought] = []
+    seal = ""  # of the next call
     for index, block in enumerate(content):
         where = f"{at}[{index}]"
         match block.get("type"):
             case "tool_use":
-                calls.append(_call(block, where))
+                calls.append(_call(block, where, seal))
+                seal = ""
             case "thinking":
-                thoughts.append(Thought(_text(block, "thinking", where), block.get("signature") or ""))
+                text, signature = _text(block, "thinking", where), block.get("signature")
+                if isinstance(signature, str) and (found := call_signature(signature)):
+                    seal = found
+                else:
+                    thoughts.append(Thought(text, signature or ""))
             case "redacted_thinking":
                 thoughts.append(Thought(redacted=_text(block, "data", where)))
             case _:
@@ -201,11 +208,11 @@ def _search_result(block: Block, at: str) -> list[Part]:
     return [Text(origin), *parts_of(content if isinstance(content, str | list) else [], f"{at}.content")]
 
 
-def _call(block: Block, at: str) -> ToolCall:
+def _call(block: Block, at: str, seal: str) -> ToolCall:
     given = block.get("input")
     if not isinstance(given, dict):
         raise refused(f"{at}.input", "must be an object" if "input" in block else "is required")
-    return ToolCall(_text(block, "id", at), _text(block, "name", at), _encode(given).decode())
+    return ToolCall(_text(block, "id", at), _text(block, "name", at), _encode(given).decode(), seal)
 
 
 def _result(block: Block, at: str) -> Message:

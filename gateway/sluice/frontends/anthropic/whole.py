@@ -27,6 +27,7 @@ from sluice.model.events import (
     Working,
 )
 from sluice.wire.call_ids import new_call_id
+from sluice.wire.seals import sealed_call
 
 Block = dict[str, Any]
 _json = msgspec.json.Encoder().encode
@@ -84,6 +85,9 @@ class Whole(Message):
                     self._sealed(event)
                 case ToolCallStarted(kind="function"):
                     self._end_text()
+                    if event.signature:
+                        signature = sealed_call(event.signature)
+                        self._content.append({"type": "thinking", "thinking": "", "signature": signature})
                     block = {"type": "tool_use", "id": event.id or new_call_id(), "name": event.name, "input": {}}
                     self._content.append(block)
                     self._calls[event.index] = (block, [])
