@@ -230,30 +230,37 @@ def of_gemini(status: int, body: bytes) -> Held:
 
 
 def of_gemini_chunks(chunks: Sequence[dict[str, Any]]) -> Held:
+    """Read as Google's SDKs do: what is absent is absent, and the last finish reason and counts hold."""
     held = Held()
+    reason = ""
     for at, value in enumerate(chunks):
-        last = at == len(chunks) - 1
         if "error" in value:
-            assert last
+            assert at == len(chunks) - 1
             held.error = value["error"]["details"][0]["reason"]
             continue
-        [candidate] = value["candidates"]
-        assert ("finishReason" in candidate) is last or "error" in chunks[-1]
-        for part in candidate["content"]["parts"]:
-            if call := part.get("functionCall"):
-                held.calls.append(Call(call["name"], json.dumps(call["args"]), call["id"]))
-            elif part.get("thought"):
-                held.reasoning += part["text"]
-            else:
-                held.text += part["text"]
-        if last:
-            reason = candidate["finishReason"]
-            held.finish = {"STOP": "stop", "MAX_TOKENS": "length"}.get(reason, "content_filter")
-            held.finish = "tool_calls" if held.calls and reason == "STOP" else held.finish
-            if usage := value.get("usageMetadata"):
-                output = usage["candidatesTokenCount"] + usage.get("thoughtsTokenCount", 0)
-                held.usage = usage["promptTokenCount"], output, usage.get("cachedContentTokenCount", 0)
+        for candidate in value.get("candidates", ()):
+            if candidate.get("index", 0) == 0:
+                take_parts(held, candidate.get("content", {}).get("parts", ()))
+                reason = candidate.get("finishReason") or reason
+        if "totalTokenCount" in (usage := value.get("usageMetadata", {})):
+            input = usage["promptTokenCount"] + usage.get("toolUsePromptTokenCount", 0)
+            output = usage.get("candidatesTokenCount", 0) + usage.get("thoughtsTokenCount", 0)
+            held.usage = input, output, usage.get("cachedContentTokenCount", 0)
+    if held.error is None:
+        held.finish = {"STOP": "stop", 1: "stop", "MAX_TOKENS": "length"}.get(reason, "content_filter")
+        held.finish = "tool_calls" if held.calls and held.finish == "stop" else held.finish
     return held
+
+
+def take_parts(held: Held, parts: Sequence[dict[str, Any]]) -> None:
+    for part in parts:
+        if (call := part.get("functionCall")) is not None:
+            if call.get("name"):  # else a piece of the one before
+                held.calls.append(Call(call["name"], json.dumps(call.get("args")), call.get("id", "")))
+        elif part.get("thought"):
+            held.reasoning += part.get("text", "")
+        else:
+            held.text += part.get("text", "")
 
 
 # --- Anthropic's messages

@@ -13,10 +13,12 @@ CONFIG = f"""{HEAD}
 upstreams:
   echo: {{backend: echo}}
   openai: {{backend: openai, base_url: "URL/v1", api_key: sk-one}}
+  google: {{backend: gemini, base_url: "URL/v1beta", api_key: sk-one}}
 aliases:
   chat: {{tiers: [[{{upstream: echo, model: m}}]]}}
   cut: {{tiers: [[{{upstream: openai, model: m}}]], retry: {{same_target: 0}}}}
   org/model: {{tiers: [[{{upstream: echo, model: m}}]]}}
+  own: {{tiers: [[{{upstream: google, model: gemini-2.5-pro}}]]}}
 """
 NOWHERE = "http://127.0.0.1:9"
 BODY = {"contents": [{"parts": [{"text": "one two"}]}]}
@@ -74,7 +76,7 @@ async def test_models_are_listed_in_the_callers_dialect() -> None:
         first = json.loads(body)
         assert [model["name"] for model in first["models"]] == ["models/chat", "models/cut"]
         _, body = await asked(g, f"/v1/models?pageSize=2&pageToken={first['nextPageToken']}")
-        assert [model["name"] for model in json.loads(body)["models"]] == ["models/org/model"]
+        assert [model["name"] for model in json.loads(body)["models"]] == ["models/org/model", "models/own"]
         assert "nextPageToken" not in json.loads(body)
         assert json.loads((await asked(g, "/v1/models", headers={"authorization": f"Bearer {KEY}"}))[1])["object"] == "list"
         assert (await asked(g, "/v1beta/models?pageToken=x"))[0] == 400
@@ -117,3 +119,43 @@ async def test_embeddings_by_upstreams_of_openais_dialect() -> None:
         assert (status, json.loads(body)) == (200, {"embedding": {"values": [0.5]}})
         status, body = await asked(g, "/v1beta/models/cut:batchEmbedContents", {"requests": [one]})
         assert (status, json.loads(body)) == (200, {"embeddings": [{"values": [0.5]}]})
+
+
+CHUNKS = [
+    b'{"candidates":[{"content":{"parts":[{"text":"Hal"}],"role":"model"},"index":0}],"modelVersion":"g"}',
+    b'{"candidates":[{"content":{"parts":[{"text":"lo"}]},"finishReason":"STOP","groundingMetadata":{"new":1}}],"modelVersion":"g"}',
+]
+DOCUMENT = b'{ "candidates": [{"content":{"parts":[{"text":"Hallo"}]},"finishReason":"STOP"},{"index":1}], "modelVersion":"g" }'
+ANSWERS = {
+    "generateContent": DOCUMENT,
+    "countTokens": b'{"totalTokens":31}',
+    "batchEmbedContents": b'{"embeddings":[{"values":[0.5]}],"usageMetadata":{"promptTokenCount":3}}',
+}
+SEARCH = {**BODY, "tools": [{"googleSearch": {}}], "generationConfig": {"candidateCount": 2}}
+
+
+async def google(request: Request, peer: Peer) -> None:
+    method = request.path.rpartition(":")[2].partition("?")[0]
+    if method in ANSWERS:
+        return peer.send(sized(ANSWERS[method], 200, ("Content-Type", "application/json")))
+    assert request.path == "/v1beta/models/gemini-2.5-pro:streamGenerateContent?alt=sse"
+    assert json.loads(request.body) == SEARCH
+    peer.send(CHUNKED + b"".join([chunk(b"data: %b\r\n\r\n" % one) for one in CHUNKS]) + LAST_CHUNK)
+
+
+async def test_googles_own_upstream_answers_in_its_own_words() -> None:
+    async with RawServer(google) as up, gateway(CONFIG.replace("URL", up.url)) as g:
+        _, body = await asked(g, "/v1beta/models/own:streamGenerateContent?alt=sse", SEARCH)
+        assert body == b"".join([b"data: %b\r\n\r\n" % one for one in CHUNKS])
+        _, body = await asked(g, "/v1beta/models/own:streamGenerateContent", SEARCH)
+        assert body == b"[" + b",\r\n".join(CHUNKS) + b"]"
+        assert await asked(g, "/v1beta/models/own:generateContent", SEARCH) == (200, DOCUMENT)
+        assert await asked(g, "/v1beta/models/own:countTokens", BODY) == (200, ANSWERS["countTokens"])
+        one = {"content": {"parts": [{"text": "x"}]}}
+        _, body = await asked(g, "/v1beta/models/own:embedContent", one)
+        assert json.loads(body) == {"embedding": {"values": [0.5]}}
+        by_bearer = {"authorization": f"Bearer {KEY}"}
+        asked_for = {"model": "own", "input": "x", "encoding_format": "base64"}
+        status, body = await asked(g, "/v1/embeddings", asked_for, by_bearer)
+        assert (status, json.loads(body)["data"][0]["embedding"]) == (200, "AAAAPw==")
+        assert json.loads(body)["usage"] == {"prompt_tokens": 3, "total_tokens": 3}

@@ -172,11 +172,12 @@ class Finished(msgspec.Struct, frozen=True, gc=False):
 class Verbatim(msgspec.Struct, frozen=True, gc=False):
     """Complete frames of the upstream's bytes, to be forwarded unmodified (same dialect only).
 
-    `whole`: the body of a whole answer instead of frames.
+    `whole`: the body of a whole answer instead of frames. `made`: it was written by us, of another dialect's answer.
     """
 
     data: bytes
     whole: bool = False
+    made: bool = False
 
 
 StreamEvent = (

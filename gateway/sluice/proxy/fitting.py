@@ -36,9 +36,20 @@ WRITTEN: Mapping[str, Mapping[str, str]] = {
         "max_completion_tokens": "max_tokens", "stop": "stop_sequences", "reasoning_effort": "thinking",
         "reasoning": "thinking", "response_format": "output_config",
     },
+    "gemini": {
+        "max_tokens": "generationConfig.maxOutputTokens", "max_completion_tokens": "generationConfig.maxOutputTokens",
+        "temperature": "generationConfig.temperature", "top_p": "generationConfig.topP", "top_k": "generationConfig.topK",
+        "stop": "generationConfig.stopSequences", "seed": "generationConfig.seed",
+        "frequency_penalty": "generationConfig.frequencyPenalty", "presence_penalty": "generationConfig.presencePenalty",
+        "reasoning_effort": "generationConfig.thinkingConfig", "reasoning": "generationConfig.thinkingConfig",
+        "thinking": "generationConfig.thinkingConfig", "tool_choice": "toolConfig",
+    },
 }  # fmt: skip
-"""By dialect: the fields of a request that have other names there than in OpenAI's."""
-UNLIKE: Mapping[str, frozenset[str]] = {"anthropic": frozenset({"metadata", "service_tier", "user"})}
+"""By dialect: the fields of a request that have other names there than in OpenAI's, or stand in another object."""
+UNLIKE: Mapping[str, frozenset[str]] = {
+    "anthropic": frozenset({"metadata", "service_tier", "user"}),
+    "gemini": frozenset({"metadata", "service_tier", "store", "user"}),
+}
 """By dialect: fields that mean something else there than in OpenAI's, of which rules say nothing."""
 WORDS = frozenset({"reasoning", "thinking"})
 """Fields that other vendors have added to OpenAI's dialect: what is translated has none of them, but `reasoning_effort`."""
@@ -168,10 +179,12 @@ class Fitting:
         of, was, absent = (fitted.sampling, chat.sampling, _ABSENT.sampling) if name in _SAMPLING else (fitted, chat, _ABSENT)
         value = getattr(of, field)
         if value != getattr(was, field):
+            if chat.dialect == "gemini" and name == "response_format":
+                return None  # it stands in several fields there
             if value == getattr(absent, field):
-                out.pop(here, None)
+                out = _without(out, here)
             elif isinstance(value, int | float | str):
-                out[here] = value
+                out = _with(out, here, value)
             elif isinstance(value, Reasoning) and value.effort and chat.dialect == "responses":
                 out[here] = {**(out.get(here) or {}), "effort": value.effort}
             else:
@@ -301,6 +314,20 @@ class Fitting:
         if role in ("system", "user", "assistant"):
             return msgspec.structs.replace(message, role=role)
         return message
+
+
+def _without(wire: dict[str, Any], place: str) -> dict[str, Any]:
+    """The object without the field at this place: its name, or those of an object in it and of the field there."""
+    outer, dot, name = place.partition(".")
+    if not dot:
+        return {key: value for key, value in wire.items() if key != place}
+    held = wire.get(outer)
+    return {**wire, outer: {key: value for key, value in held.items() if key != name}} if type(held) is dict else wire
+
+
+def _with(wire: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
+    outer, dot, name = place.partition(".")
+    return {**wire, outer: {**(wire.get(outer) or {}), name: value}} if dot else {**wire, place: value}
 
 
 def _plain_part(part: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,12 @@ What the request loses or changes on the way:
 
 Signatures of thoughts come back with the calls and parts that had them; those of another vendor stay away. The first call of a
 turn that has none is sent with Google's word for such histories (https://ai.google.dev/gemini-api/docs/thought-signatures) to
-Gemini 3 and later, which refuse it otherwise. Thinking is `thinking_config`. The answer is `sluice_plugins.gemini.stream`.
+Gemini 3 and later, which refuse it otherwise. Thinking is `sluice_plugins.gemini.thinking`, the answer
+`sluice_plugins.gemini.stream`.
+
+Where the caller speaks the same dialect, the request is its own JSON object with as few edits as possible
+(`sluice_plugins.gemini.wire`), and its answer is passed on (`sluice_plugins.gemini.passing`). Embeddings and counts of tokens
+are `sluice_plugins.gemini.operations`.
 """
 
 import mimetypes
@@ -29,16 +34,20 @@ import msgspec
 from msgspec import Raw
 
 from sluice.backends.credentials import KeyField
-from sluice.backends.protocol import Headers, UpstreamRequest
+from sluice.backends.protocol import Headers, Operation, UpstreamRequest
 from sluice.config.types import Bytes, Secret
 from sluice.errors import BadRequest, UpstreamError
-from sluice.model.chat import GOOGLES, ChatRequest, Image, Message, Other, Part, Reasoning, Text, Tool, ToolCall
+from sluice.model.chat import GOOGLES, ChatRequest, Image, Message, Other, Part, Text, Tool, ToolCall
 from sluice.model.rules import NO_RULES, ModelRules
 from sluice.wire.baseurl import base_of
 from sluice.wire.dataurl import inline_data, is_http, plain_base64
 from sluice.wire.upstream_errors import upstream_error
 from sluice_plugins.decoding import MAX_EVENT
+from sluice_plugins.gemini.operations import Counting, Embeddings
+from sluice_plugins.gemini.passing import DocumentDecoder, PassingDecoder
 from sluice_plugins.gemini.stream import GenerateDecoder
+from sluice_plugins.gemini.thinking import generation, thinking_config
+from sluice_plugins.gemini.wire import UNSIGNED, edits_of, with_extra
 from sluice_plugins.translation import check_endpoint, inline_image, json_object, response_format
 from sluice_plugins.vertex import check_place, vertex_address
 
@@ -46,10 +55,9 @@ if TYPE_CHECKING:
     from sluice.backends.transport import Transport
 
 Block = dict[str, Any]
+STREAMED = "streamGenerateContent?alt=sse"
 GEMINI = "https://generativelanguage.googleapis.com"
 FIRST_TURN = "(The assistant begins this conversation.)"
-UNSIGNED = "skip_thought_signature_validator"
-"""Sent as the signature of a call that Gemini did not make, or whose signature was lost."""
 AUDIO = {
     "mp3": "audio/mp3",
     "wav": "audio/wav",
@@ -60,7 +68,6 @@ AUDIO = {
 }
 PDF = "application/pdf"
 _VERSION = re.compile(r"/(v\d\w*)\Z")
-_GENERATION = re.compile(r"gemini-(\d+)(?:\.(\d+))?").search
 
 
 class Gemini(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
@@ -69,10 +76,11 @@ class Gemini(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     `safety_settings`: Google's thresholds of each category. `extra_body`: fields put into each request, those of
     `generationConfig` one by one. `thoughts`: ask for summaries of the thoughts, also where the caller asked for no reasoning.
     `strict`: data in the stream that is no event is an error, else it is skipped. `max_event`: bytes of one event.
-    `keep_stop`: tell callers Google's `stop` where it was told beside tool calls, else it is `tool_calls`.
+    `keep_stop`: tell callers Google's `stop` where it was told beside tool calls, else it is `tool_calls`. `always_stream`:
+    request a stream even if a caller of this dialect wants a whole answer.
     """
 
-    dialect: ClassVar[str] = ""
+    dialect: ClassVar[str] = "gemini"
     endings: ClassVar[tuple[str, ...]] = ("/v1beta/models", "/v1/models", "/v1beta", "/v1alpha", "/v1beta1", "/v1", "/models")
     credential_kinds: ClassVar[tuple[str, ...]] = ("static", "file", "exec", "google")
     takes: ClassVar[frozenset[str]] = frozenset({
@@ -93,6 +101,7 @@ class Gemini(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     extra_body: dict[str, Any] = {}  # fields that every request gets
     thoughts: bool = False  # whether summaries of thoughts are always asked for
     strict: bool = False  # whether a malformed event ends the stream
+    always_stream: bool = False  # whether whole answers are asked for as streams, too
     max_event: Bytes = MAX_EVENT  # bytes of one event
     keep_stop: bool = False  # whether stop stays stop where tools were called
 
@@ -106,24 +115,50 @@ class Gemini(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     def request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
         name = model.removeprefix("models/")
-        newer = _generation(name) >= (3, 0)
+        return UpstreamRequest(self._url(name, STREAMED), self._headers, self._written(chat, name))
+
+    def whole_request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
+        name = model.removeprefix("models/")
+        return UpstreamRequest(self._url(name, "generateContent"), self._whole_headers, self._written(chat, name))
+
+    def whole_decoder(self) -> DocumentDecoder:
+        return DocumentDecoder(strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop)
+
+    def operation(self, name: str, dialect: str) -> Operation | None:
+        on_vertex = bool(self.project or self.vertex)
+        match name, dialect:
+            case "count_tokens", "gemini":
+                return Counting(self._url, self._whole_headers, on_vertex=on_vertex)
+            case "embeddings", "openai":
+                return Embeddings(self._url, self._whole_headers, on_vertex=on_vertex)
+            case _:
+                return None
+
+    def _written(self, chat: ChatRequest, model: str) -> bytes:
+        """The body, streamed or not: that is the URL's to say."""
+        if chat.dialect != self.dialect or chat.wire is None:
+            return msgspec.json.encode(with_extra(self._body(chat, model), self.extra_body))
+        edits = edits_of(chat, chat.wire, model, thoughts=self.thoughts, safety=self.safety_settings)
+        if not edits and chat.body and not self.extra_body:
+            return chat.body
+        body = {name: value for name, value in {**chat.wire, **edits}.items() if value is not None}
+        return msgspec.json.encode(with_extra(body, self.extra_body))
+
+    def _body(self, chat: ChatRequest, model: str) -> Block:
+        newer = generation(model) >= (3, 0)
         body: Block = {"contents": _contents(chat.messages, newer=newer)}
         optional = {
             "systemInstruction": _system(chat.messages),
             "tools": [{"functionDeclarations": [_declaration(tool) for tool in chat.tools]}] if chat.tools else None,
             "toolConfig": _tool_config(chat) if chat.tools else None,
-            "generationConfig": self._config(chat, name),
+            "generationConfig": self._config(chat, model),
             "safetySettings": [{"category": name, "threshold": level} for name, level in self.safety_settings.items()],
         }
-        body |= {name: value for name, value in optional.items() if value}
-        if self.extra_body:
-            config = self.extra_body.get("generationConfig")
-            joined = {**body.get("generationConfig", {}), **config} if isinstance(config, dict) else None
-            body |= self.extra_body | ({"generationConfig": joined} if joined is not None else {})
-        return UpstreamRequest(self._url(name), self._headers, msgspec.json.encode(body))
+        return body | {name: value for name, value in optional.items() if value}
 
     def decoder(self, *, verbatim: bool = False) -> GenerateDecoder:
-        return GenerateDecoder(strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop)
+        kind = PassingDecoder if verbatim else GenerateDecoder
+        return kind(strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop)
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         return upstream_error(status, headers, body)
@@ -134,8 +169,9 @@ class Gemini(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def credentials(self) -> Headers:
         return (("x-goog-api-key", self.api_key.reveal()),) if self.api_key else ()
 
-    def _url(self, model: str) -> str:
-        before, behind = self._around
+    def _url(self, model: str, method: str) -> str:
+        before, query = self._around
+        behind = f":{method}{'&' if query and '?' in method else '?' if query else ''}{query}"
         path = quote(model, safe="/@:.-_")
         if "/" not in model:
             path = f"models/{path}"
@@ -151,17 +187,24 @@ class Gemini(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     @cached_property
     def _around(self) -> tuple[str, str]:
-        """What stands before and behind the model's path."""
+        """What stands before the model's path, and the query of the configuration's own."""
         base, query = base_of(self.base_url, ("/models",))
         version = _VERSION.search(base)
         base = base if version is not None else f"{base}/{'v1' if self.project or self.vertex else 'v1beta'}"
         if self.project:
             base += f"/projects/{self.project}/locations/{self.location}"
-        return base, ":streamGenerateContent?alt=sse" + (f"&{query}" if query else "")
+        return base, query
 
     @cached_property
     def _headers(self) -> Headers:
-        headers = {"accept": "text/event-stream", "content-type": "application/json"}
+        return self._headers_for("text/event-stream")
+
+    @cached_property
+    def _whole_headers(self) -> Headers:
+        return self._headers_for("application/json")
+
+    def _headers_for(self, accept: str) -> Headers:
+        headers = {"accept": accept, "content-type": "application/json"}
         return tuple((headers | {name.lower(): value for name, value in self.headers.items()}).items())
 
     def _config(self, chat: ChatRequest, model: str) -> Block:
@@ -182,44 +225,6 @@ class Gemini(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             "thinkingConfig": thinking_config(chat.reasoning, model, thoughts=self.thoughts) or None,
         }
         return {name: value for name, value in config.items() if value is not None}
-
-
-# ---- thinking
-
-BUDGETS: Mapping[str, int] = {
-    "none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24_576, "xhigh": 24_576, "max": 24_576,
-}  # fmt: skip
-"""Tokens for an effort, as Google's own OpenAI endpoint takes them (https://ai.google.dev/gemini-api/docs/openai#thinking)."""
-SMALLEST_OF_PRO = 128
-
-
-def _generation(model: str) -> tuple[int, int]:
-    """The generation of a Gemini model, (2, 5) for gemini-2.5-pro; (0, 0) for others."""
-    found = _GENERATION(model)
-    return (int(found[1]), int(found[2] or 0)) if found is not None else (0, 0)
-
-
-def thinking_config(wish: Reasoning | None, model: str, *, thoughts: bool = False) -> Block:
-    """How hard the model thinks: a budget of tokens for Gemini 2.5, a level from Gemini 3 on. Models before do not think.
-
-    Gemini 2.5 Pro and Gemini 3 cannot be kept from thinking: they get the least there is. Gemini 3 Pro has no level below low,
-    and none between low and high. https://ai.google.dev/gemini-api/docs/thinking
-    """
-    generation = _generation(model)
-    if "image" in model or "embedding" in model or "tts" in model or generation < (2, 5):
-        return {}
-    if wish is None or not (wish.effort or wish.budget is not None):
-        return {"includeThoughts": True} if thoughts else {}
-    shown = {"includeThoughts": True} if thoughts or (wish.effort != "none" and wish.budget != 0) else {}
-    if not wish.effort or generation < (3, 0):
-        budget = BUDGETS[wish.effort] if wish.effort else wish.budget or 0
-        if "pro" in model:
-            budget = max(SMALLEST_OF_PRO, budget)
-        return {"thinkingBudget": budget, **shown}
-    level = {"none": "minimal", "xhigh": "high", "max": "high"}.get(wish.effort, wish.effort)
-    if "pro" in model:
-        level = "low" if level == "minimal" else "high" if level == "medium" and generation == (3, 0) else level
-    return {"thinkingLevel": level, **shown}
 
 
 # ---- contents

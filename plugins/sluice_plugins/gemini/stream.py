@@ -17,6 +17,8 @@ A `thoughtSignature` belongs to its part. Of a call it is `ToolCallStarted.signa
 is told whose `signature` is Google's behind "gemini:", by which it is known when it comes back.
 (https://ai.google.dev/gemini-api/docs/thought-signatures)
 
+Sources of the answer are told at its end (`sluice_plugins.gemini.sources`).
+
 Counts are the whole answer's so far. `toolUsePromptTokenCount` is input; `thoughtsTokenCount` is output, beside
 `candidatesTokenCount`. (https://ai.google.dev/api/generate-content#UsageMetadata)
 """
@@ -46,13 +48,15 @@ from sluice.wire.lenient import REPLACEMENT, Halves, encoded, fit, parse, whole_
 from sluice.wire.sse import Event, EventStream
 from sluice.wire.upstream_errors import told_error
 from sluice_plugins.decoding import MAX_EVENT, FrameDecoder, arguments_of, failure_of
+from sluice_plugins.gemini.sources import Sources
 from sluice_plugins.openings import EventsOrDocument
 
 FINISH_REASONS: dict[str, FinishReason] = {
     "STOP": "stop", "OTHER": "stop", "NO_IMAGE": "stop", "IMAGE_OTHER": "stop", "FINISH_REASON_UNSPECIFIED": "stop",
-    "MAX_TOKENS": "length",
+    "MAX_TOKENS": "length", "CONTINUATION": "length",
     "SAFETY": "content_filter", "RECITATION": "content_filter", "LANGUAGE": "content_filter", "BLOCKLIST": "content_filter",
     "PROHIBITED_CONTENT": "content_filter", "SPII": "content_filter", "MODEL_ARMOR": "content_filter",
+    "ESCALATION": "content_filter", "PUP_LIMITED_DISABLED": "content_filter",
     "IMAGE_SAFETY": "content_filter", "IMAGE_PROHIBITED_CONTENT": "content_filter", "IMAGE_RECITATION": "content_filter",
     "1": "stop", "2": "length", "3": "content_filter", "4": "content_filter", "5": "stop",
     "6": "content_filter", "7": "content_filter", "8": "content_filter",
@@ -106,6 +110,8 @@ class _Candidate(msgspec.Struct):
     content: _Content | None = None
     finishReason: str | None = None
     index: int | None = None
+    groundingMetadata: Raw = Raw(b"")
+    citationMetadata: Raw = Raw(b"")
 
 
 class _Feedback(msgspec.Struct):
@@ -162,8 +168,8 @@ class GenerateDecoder(FrameDecoder[Event]):
     """
 
     __slots__ = (
-        "_blocks", "_calls", "_finish_reason", "_halves", "_keep_stop", "_model", "_open", "_partial", "_started", "_stream",
-        "_strict", "_thoughts", "_usage", "skipped", "skipped_fields",
+        "_blocks", "_calls", "_finish_reason", "_halves", "_keep_stop", "_open", "_partial", "_plain", "_sources", "_started",
+        "_stream", "_strict", "_thoughts", "_usage", "skipped", "skipped_fields",
     )  # fmt: skip
 
     def __init__(self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False) -> None:
@@ -172,7 +178,8 @@ class GenerateDecoder(FrameDecoder[Event]):
         self._strict = strict
         self._keep_stop = keep_stop
         self._started = False
-        self._model = ""
+        self._plain: dict[str, Any] | None = None  # the chunk under way, where it had to be read field by field
+        self._sources = Sources()
         self._finish_reason = ""
         self._usage: _Usage | None = None
         self._calls = 0
@@ -236,6 +243,7 @@ class GenerateDecoder(FrameDecoder[Event]):
 
     def _decode(self, data: bytes) -> _Chunk | None:
         """None for what is no JSON object."""
+        self._plain = None
         if self._halves is None or not self._halves.pending:
             try:
                 return _CHUNK.decode(data)
@@ -249,6 +257,7 @@ class GenerateDecoder(FrameDecoder[Event]):
             chunk = msgspec.convert(plain, _Chunk)
         except (ValueError, RecursionError):
             return None
+        self._plain = plain
         self.skipped_fields += odd
         return chunk
 
@@ -281,6 +290,8 @@ class GenerateDecoder(FrameDecoder[Event]):
             if candidate.content is not None:
                 for part in candidate.content.parts or ():
                     self._part(part, events)
+            if candidate.groundingMetadata or candidate.citationMetadata:
+                self._sources.take(candidate.groundingMetadata, candidate.citationMetadata)
             if candidate.finishReason:
                 self._reason(candidate.finishReason)
 
@@ -297,8 +308,12 @@ class GenerateDecoder(FrameDecoder[Event]):
                     self._thoughts.append(text)
             else:
                 events.append(TextDelta(text))
+                self._sources.said(text)
         elif part.inlineData is not None and part.inlineData.data:
-            events.append(_image(part.inlineData))
+            image = _image(part.inlineData)
+            events.append(image)
+            if type(image) is TextDelta:
+                self._sources.shown(image.text)
         elif text is None:
             events.append(Working())
         if part.thoughtSignature:
@@ -398,6 +413,7 @@ class GenerateDecoder(FrameDecoder[Event]):
             self._close_call(events)
         for (thought,) in list(self._halves.pending) if self._halves is not None else ():
             events.append(ReasoningDelta(REPLACEMENT) if thought else TextDelta(REPLACEMENT))
+        events += self._sources.cited()
         reason = FINISH_REASONS.get(self._finish_reason, "stop")
         if reason == "stop" and self._calls and not self._keep_stop:
             reason = "tool_calls"

@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.errors import BadRequest
-from sluice.frontends import Head
+from sluice.frontends import Answer, Head
 from sluice.frontends.openai import embeddings as module
+from sluice.frontends.openai.dialect import OpenAI
 from sluice.frontends.openai.embeddings import embeddings
+from sluice.model.events import Finished, Started, Verbatim
 from sluice.model.operations import OperationRequest
 
 
@@ -112,3 +114,13 @@ def test_both_ways_count_the_same(lists: Any, spaced: bool) -> None:
     assert long is not None
     assert long[1] == short[1]
     assert json.loads(msgspec.json.encode(long[0])) == short[0]
+
+
+def test_vectors_are_told_in_base64_where_the_caller_wants_them_so() -> None:
+    chat = embeddings(b'{"input":"a","model":"m","encoding_format":"base64"}', Head())
+    encoder = OpenAI().encoder(chat, Answer("r", "m", 1), verbatim=True)
+    told = b'{"data":[{"embedding": [1.0,0.5],"index":0}],"new":1}'
+    events = [Started(), Finished("stop")]
+    read = json.loads(encoder.encode([*events, Verbatim(told, whole=True, made=True)]))
+    assert read == {"data": [{"embedding": "AACAPwAAAD8=", "index": 0}], "new": 1}
+    assert encoder.encode([*events, Verbatim(told, whole=True)]) == told

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from sluice.errors import GatewayError, UpstreamGarbled
-from sluice.frontends import Answer
+from sluice.frontends import Answer, Encoder
 from sluice.frontends.gemini.errors import error_object
 from sluice.frontends.gemini.grounding import Sources
 from sluice.frontends.gemini.seals import signature_of
@@ -173,42 +173,51 @@ class Events(_Responses):
             return self._chunk(self._response(parts)) if parts else b""
         if self._fails(finished):
             return (self._chunk(self._response(parts)) if parts else b"") + self.fail(UpstreamGarbled(UNREADABLE))
-        return self._chunk(self._response(parts or [{"text": ""}], finished)) + self._end()
+        return self._chunk(self._response(parts or [{"text": ""}], finished)) + self.end()
 
     def fail(self, error: GatewayError) -> bytes:
-        return self._chunk(error_object(error)) + self._end()
+        return self._chunk(error_object(error)) + self.end()
 
     def heartbeat(self) -> bytes:
         return self._chunk({"candidates": [{"content": {"role": "model", "parts": [{"text": ""}]}, "index": 0}]})
 
-    def _chunk(self, response: dict[str, Any]) -> bytes:
-        return b"data: %b\r\n\r\n" % without_separators(_json(response))
+    def frame(self, chunk: bytes) -> bytes:
+        """A chunk as it stands in the stream."""
+        return b"data: %b\r\n\r\n" % chunk
 
-    def _end(self) -> bytes:
+    def end(self) -> bytes:
+        """What stands behind the last chunk."""
         return b""
+
+    def _chunk(self, response: dict[str, Any]) -> bytes:
+        return self.frame(without_separators(_json(response)))
 
 
 class Listed(Events):
     """A JSON list, an element of which comes at a time: what is asked for without `alt=sse`."""
 
-    __slots__ = ("_begun",)
+    __slots__ = ("begun",)
 
     content_type = "application/json; charset=utf-8"
 
     def __init__(self, answer: Answer, *, shows_thoughts: bool = True) -> None:
         super().__init__(answer, shows_thoughts=shows_thoughts)
-        self._begun = False
+        self.begun = False
+
+    def go_on_from(self, other: Encoder) -> None:
+        """Another attempt goes on with the list that `other` has begun."""
+        self.begun = bool(getattr(other, "begun", False))
 
     def heartbeat(self) -> bytes:
         """White space may stand everywhere between values (RFC 8259 2)."""
         return b"\n"
 
-    def _chunk(self, response: dict[str, Any]) -> bytes:
-        before, self._begun = (b",\r\n" if self._begun else b"["), True
-        return before + without_separators(_json(response))
+    def frame(self, chunk: bytes) -> bytes:
+        before, self.begun = (b",\r\n" if self.begun else b"["), True
+        return before + chunk
 
-    def _end(self) -> bytes:
-        return b"]"
+    def end(self) -> bytes:
+        return b"]" if self.begun else b"[]"
 
 
 class Whole(_Responses):

@@ -1,8 +1,8 @@
 """Gemini's generateContent as a client dialect: what google-genai in each language, Gemini CLI and LangChain send and read.
 
 Requests are `request.py` (and `parts.py`, `schema.py`), answers `answer.py`, embeddings and counts of tokens `operations.py`,
-lists of models `models.py`. Paths go under /v1beta (the usual one), /v1 and /v1alpha; keys come in `x-goog-api-key` or
-`?key=`.
+lists of models `models.py`. Where the upstream speaks this dialect, too, its own answers are passed on (`passed_on.py`).
+Paths go under /v1beta (the usual one), /v1 and /v1alpha; keys come in `x-goog-api-key` or `?key=`.
 
 Standard: https://ai.google.dev/api/generate-content
 """
@@ -15,6 +15,7 @@ from sluice.frontends import Answer, CallRoute, Encoder, Endpoint, Frontend, Par
 from sluice.frontends.gemini import models, operations
 from sluice.frontends.gemini.answer import Events, Listed, Whole
 from sluice.frontends.gemini.errors import error_object, google_status
+from sluice.frontends.gemini.passed_on import PassedOn, WholePassedOn
 from sluice.frontends.gemini.request import LIST, SILENT, streamed, whole
 from sluice.model.chat import ChatRequest
 from sluice.model.operations import OperationRequest
@@ -45,8 +46,12 @@ class Gemini(Frontend):
     def encoder(self, chat: ChatRequest, answer: Answer, *, verbatim: bool = False) -> Encoder:
         if isinstance(chat, OperationRequest):
             return operations.encoder(chat)
-        kind = (Listed if LIST in chat.profile else Events) if chat.stream else Whole
-        return kind(answer, shows_thoughts=SILENT not in chat.profile)
+        shows_thoughts = SILENT not in chat.profile
+        if not chat.stream:
+            whole = Whole(answer, shows_thoughts=shows_thoughts)
+            return WholePassedOn(answer, whole) if verbatim else whole
+        events = (Listed if LIST in chat.profile else Events)(answer, shows_thoughts=shows_thoughts)
+        return PassedOn(answer, events, continues=chat.n == 1) if verbatim else events
 
     def error(self, error: GatewayError, request_id: str) -> dict[str, Any]:
         return error_object(error)

@@ -1,7 +1,8 @@
 """What is no chat: counts of tokens, and embeddings.
 
-Tokens are counted about, as limits count them. Embeddings are asked for as OpenAI's of those upstreams that carry them, and
-told as Google's; `taskType` and `title` are left out, and only texts can be embedded.
+Tokens are counted by the upstream where it is one of Google's, else about, as limits count them. Embeddings are asked for as
+OpenAI's of those upstreams that carry them, and told as Google's. Only texts can be embedded; `taskType`, `title` and what else
+OpenAI's dialect has no word for reaches Google's own upstreams (`own`), and is left out for others.
 
 Standard: https://ai.google.dev/api/tokens and https://ai.google.dev/api/embeddings
 """
@@ -31,8 +32,8 @@ _json = msgspec.json.Encoder().encode
 
 def count(body: bytes, head: RequestHead) -> OperationRequest:
     """Nothing is generated: limits of tokens are not touched. Raises BadRequest."""
-    wire = parse_object(body)
-    inner = wire.get("generateContentRequest", wire.get("generate_content_request"))
+    wire = proto(parse_object(body))
+    inner = wire.get("generateContentRequest")
     model = head.parameters["model"]
     chat = chat_of(inner if isinstance(inner, dict) else wire, model, stream=False)
     tools = sum([len(_json(tool.parameters or {})) + text_size(tool.description) for tool in chat.tools])
@@ -51,9 +52,14 @@ def count(body: bytes, head: RequestHead) -> OperationRequest:
     )
 
 
+class _EmbedConfig(msgspec.Struct):
+    outputDimensionality: float | None = None
+
+
 class _Embed(msgspec.Struct):
     content: Turn
     outputDimensionality: float | None = None
+    embedContentConfig: _EmbedConfig | None = None
 
 
 class _Batch(msgspec.Struct):
@@ -61,21 +67,23 @@ class _Batch(msgspec.Struct):
 
 
 def embed(body: bytes, head: RequestHead) -> OperationRequest:
-    return _request([typed(proto(parse_object(body)), _Embed)], head.parameters["model"], ONE)
+    wire = proto(parse_object(body))
+    return _request([typed(wire, _Embed)], [wire], head.parameters["model"], ONE)
 
 
 def embed_all(body: bytes, head: RequestHead) -> OperationRequest:
-    batch: _Batch = typed(proto(parse_object(body)), _Batch)
+    wire = proto(parse_object(body))
+    batch: _Batch = typed(wire, _Batch)
     if not 0 < len(batch.requests) <= MOST:
         raise refused("requests", f"must be from 1 to {MOST}")
-    return _request(batch.requests, head.parameters["model"], "")
+    return _request(batch.requests, wire["requests"], head.parameters["model"], "")
 
 
-def _request(asked: Sequence[_Embed], model: str, profile: str) -> OperationRequest:
+def _request(asked: Sequence[_Embed], own: list[Any], model: str, profile: str) -> OperationRequest:
     texts = [_text(one.content, f"requests[{index}].content") for index, one in enumerate(asked)]
     sizes = [text_size(text) // 4 for text in texts]
     wire: dict[str, Any] = {"model": model, "input": texts}
-    wanted = {one.outputDimensionality for one in asked} - {None}
+    wanted = {_dimensions(one) for one in asked} - {None}
     if len(wanted) > 1:
         raise refused("requests", "must want vectors of one outputDimensionality")
     if wanted:
@@ -90,7 +98,13 @@ def _request(asked: Sequence[_Embed], model: str, profile: str) -> OperationRequ
         operation="embeddings",
         tokens=sum(sizes),
         longest=max(sizes),
+        own={"requests": own},
     )
+
+
+def _dimensions(one: _Embed) -> float | None:
+    config = one.embedContentConfig
+    return one.outputDimensionality if config is None or config.outputDimensionality is None else config.outputDimensionality
 
 
 def _text(content: Turn, at: str) -> str:

@@ -3,6 +3,7 @@
 Names may be in camelCase or snake_case, and a list of one may stand as its only element, as Google's own parser has it. What
 only Gemini can do (googleSearch, codeExecution, urlContext …, cachedContent, answers that are no text) is refused for other
 upstreams by name (`ChatRequest.dialect_only`); `safetySettings` and what tunes Google's own media are left out for them.
+Upstreams of this dialect get the caller's own object (`wire`), with its names in camelCase.
 
 `thinkingBudget` 0 is no reasoning, -1 leaves it to the provider; `includeThoughts: false` hides thoughts that come
 nevertheless.
@@ -83,17 +84,25 @@ class _Request(msgspec.Struct):
 
 def whole(body: bytes, head: RequestHead) -> ChatRequest:
     """Of `:generateContent`. Raises BadRequest, `param` naming the field."""
-    return chat_of(parse_object(body), head.parameters["model"], stream=False)
+    return _read(body, head.parameters["model"], stream=False)
 
 
 def streamed(body: bytes, head: RequestHead) -> ChatRequest:
     """Of `:streamGenerateContent`: server-sent events with `?alt=sse`, else a list."""
-    chat = chat_of(parse_object(body), head.parameters["model"], stream=True)
+    chat = _read(body, head.parameters["model"], stream=True)
     return chat if head.query.get("alt") == "sse" else msgspec.structs.replace(chat, profile=chat.profile + LIST)
 
 
+def _read(body: bytes, model: str, *, stream: bool) -> ChatRequest:
+    given = parse_object(body)
+    wire = proto(given)
+    chat = chat_of(wire, model, stream=stream)
+    return msgspec.structs.replace(chat, wire=wire, body=body if wire == given else b"")
+
+
 def chat_of(wire: Mapping[str, Any], model: str, *, stream: bool) -> ChatRequest:
-    asked: _Request = typed(proto(wire), _Request)
+    """The request that this object makes, whose names are in camelCase."""
+    asked: _Request = typed(wire, _Request)
     if not asked.contents:
         raise refused("contents", "is required, and must not be empty")
     config = asked.generationConfig or _Generation()
@@ -126,7 +135,7 @@ def typed(value: Any, kind: type[Any]) -> Any:
 # ---- names, as the JSON of Protocol Buffers has them
 
 _AS_THEY_ARE = frozenset(
-    {"args", "response", "parameters", "parametersJsonSchema", "responseSchema", "responseJsonSchema", "labels"}
+    {"args", "response", "parameters", "parametersJsonSchema", "responseSchema", "responseJsonSchema", "labels", "headers"}
 )
 """Objects whose names are the caller's own, or are looked at elsewhere."""
 _LISTS = frozenset({"contents", "parts", "tools", "functionDeclarations", "stopSequences", "requests", "allowedFunctionNames"})

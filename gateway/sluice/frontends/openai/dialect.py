@@ -13,7 +13,7 @@ from sluice.errors import GatewayError
 from sluice.frontends import Answer, CallRoute, Encoder, Endpoint, Frontend, Parse, RequestHead, ResumeRoute, Route
 from sluice.frontends.openai.chunks import Chunks, PassedOn, Renamed
 from sluice.frontends.openai.completions import completion_of
-from sluice.frontends.openai.embeddings import embeddings
+from sluice.frontends.openai.embeddings import InBase64, embeddings
 from sluice.frontends.openai.errors import error_object
 from sluice.frontends.openai.forms import edit, transcription, translation
 from sluice.frontends.openai.models import model, models
@@ -71,6 +71,8 @@ class OpenAI(Frontend):
         if isinstance(chat, BytesRequest) and chat.operation != "image_edits":
             return Passed(chat.media_type)
         if not chat.stream:
+            if not chat.generates and chat.wire is not None and chat.wire.get("encoding_format") == "base64":
+                return InBase64(answer)
             return Accumulated(answer) if verbatim else Whole(answer)
         kind = Chunks if not verbatim else PassedOn if answer.reveal else Renamed
         return kind(answer, include_usage=chat.include_usage)

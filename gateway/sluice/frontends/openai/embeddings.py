@@ -7,13 +7,18 @@ Standard: https://platform.openai.com/docs/api-reference/embeddings/create
 """
 
 import re
+from array import array
+from base64 import b64encode
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from sluice.errors import BadRequest
 from sluice.frontends import RequestHead
+from sluice.frontends.openai.whole import Accumulated
 from sluice.model.chat import TOKENS_OF_AN_IMAGE, text_size
+from sluice.model.events import StreamEvent, Verbatim
 from sluice.model.operations import OperationRequest
 from sluice.wire.jsontext import judged_object, plain_object
 
@@ -21,6 +26,23 @@ SHORT = 32 << 10
 """Bytes of a body whose lists of tokens may be made into numbers."""
 KINDS = "must be a string, a list of strings, a list of tokens (whole numbers) or a list of such lists"
 _TOKENS = re.compile(rb"\[[\[\]0-9,\s]*\]").fullmatch
+
+
+class InBase64(Accumulated):
+    """The answer for callers who want vectors in base64, 32-bit floats, as OpenAI's SDKs do (and read nothing else, in
+    JavaScript). What an upstream of this dialect wrote is passed on as it came."""
+
+    __slots__ = ()
+
+    def encode(self, events: Sequence[StreamEvent]) -> bytes:
+        data = super().encode(events)
+        last = events[-1]
+        if not (type(last) is Verbatim and last.made):
+            return data
+        document = msgspec.json.decode(data)
+        for item in document["data"]:
+            item["embedding"] = b64encode(array("f", item["embedding"]).tobytes()).decode()
+        return msgspec.json.encode(document)
 
 
 class _Input(msgspec.Struct, gc=False):

@@ -1,0 +1,209 @@
+"""Embeddings and counts of tokens by Gemini's API and Vertex AI.
+
+Embeddings are asked for in OpenAI's dialect (Gemini's callers' are, too: `own` then has their own requests), and told in it.
+The Gemini API takes many contents in `batchEmbedContents`. On Vertex AI, Gemini's embedding models have `embedContent`, which
+takes one content, and the others `predict`.
+
+A count is passed on as it came. The Gemini API wants what is more than contents within `generateContentRequest`; Vertex AI has
+no such field.
+
+Standards: https://ai.google.dev/api/embeddings, https://ai.google.dev/api/tokens,
+https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/text-embeddings-api
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from sluice.backends.protocol import Decoder, Headers, UpstreamRequest
+from sluice.errors import BadRequest, UpstreamError, UpstreamGarbled
+from sluice.model.chat import ChatRequest
+from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Usage, Verbatim
+from sluice.wire.upstream_errors import told_error
+
+Address = Callable[[str, str], str]
+"""Of a model and a method: the URL."""
+Value = dict[str, Any]
+MOST_COUNT = 1 << 20
+"""Bytes of a count."""
+MAX_ERROR = 64 << 10
+"""Bytes of a document that may be read as an error."""
+_MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_json = msgspec.json.Encoder().encode
+
+
+class Counting(msgspec.Struct, frozen=True):
+    """Counts tokens for callers of the same dialect."""
+
+    url: Address
+    headers: Headers
+    on_vertex: bool = False
+
+    def whole_request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
+        name = model.removeprefix("models/")
+        wire = chat.wire or {}
+        inner = wire.get("generateContentRequest")
+        asked = {key: value for key, value in (inner if type(inner) is dict else wire).items() if key != "model"}
+        if not self.on_vertex and asked.keys() != {"contents"}:
+            asked = {"generateContentRequest": {**asked, "model": f"models/{name}"}}
+        return UpstreamRequest(self.url(name, "countTokens"), self.headers, _json(asked))
+
+    def whole_decoder(self) -> Decoder:
+        return CountDecoder()
+
+
+class _Count(msgspec.Struct):
+    totalTokens: int = 0  # left out where it is none
+    error: Any = None
+
+
+_count_of = msgspec.json.Decoder(_Count).decode
+
+
+class CountDecoder(Decoder):
+    """Nothing is generated, and nothing is billed for it."""
+
+    def __init__(self) -> None:
+        self._body = bytearray()
+
+    def feed(self, data: bytes) -> list[StreamEvent]:
+        self._body += data
+        if len(self._body) > MOST_COUNT:
+            raise UpstreamGarbled(f"The upstream sent a count longer than {MOST_COUNT} bytes")
+        return []
+
+    def close(self) -> list[StreamEvent]:
+        body = bytes(self._body)
+        try:
+            broken = _count_of(body).error is not None
+        except _MALFORMED:
+            broken = True
+        if broken:
+            raise told_error(body) or UpstreamGarbled()
+        return [Started(), TextDelta(""), Finished("stop", Usage()), Verbatim(body, whole=True)]
+
+
+# --- embeddings
+
+
+class Embeddings(msgspec.Struct, frozen=True):
+    """Asks for vectors of texts."""
+
+    url: Address
+    headers: Headers
+    on_vertex: bool = False
+
+    def whole_request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
+        name = model.removeprefix("models/")
+        asked = _asked(chat)
+        if not self.on_vertex:
+            requests = [{**one, "model": f"models/{name}"} for one in asked]
+            return UpstreamRequest(self.url(name, "batchEmbedContents"), self.headers, _json({"requests": requests}))
+        if "gemini" in name.rpartition("/")[2]:
+            if len(asked) > 1:
+                raise BadRequest("This model takes one input per request", param="input")
+            return UpstreamRequest(self.url(name, "embedContent"), self.headers, _json(asked[0]))
+        body: Value = {"instances": [_instance(one) for one in asked]}
+        if dimensions := asked[0].get("outputDimensionality"):
+            body["parameters"] = {"outputDimensionality": dimensions}
+        return UpstreamRequest(self.url(name, "predict"), self.headers, _json(body))
+
+    def whole_decoder(self) -> Decoder:
+        return EmbeddingsDecoder()
+
+
+def _asked(chat: ChatRequest) -> list[Value]:
+    """The requests for one content each, in Google's form."""
+    wire = chat.wire or {}
+    if chat.own is not None and type(own := chat.own.get("requests")) is list:
+        return [{name: value for name, value in one.items() if name != "model"} for one in own]
+    dimensions = wire.get("dimensions")
+    more = {"outputDimensionality": dimensions} if type(dimensions) is int else {}
+    return [{"content": {"parts": [{"text": text}]}, **more} for text in _texts(wire.get("input"))]
+
+
+def _texts(given: Any) -> Sequence[str]:
+    texts = [given] if type(given) is str else given
+    if type(texts) is not list or not texts or not all([type(text) is str for text in texts]):
+        raise BadRequest("input: must be a text or a list of texts for this model, not tokens", param="input")
+    return texts
+
+
+def _instance(one: Mapping[str, Any]) -> Value:
+    config = one.get("embedContentConfig")
+    named = {**one, **(config if type(config) is dict else {})}
+    text = "".join([part.get("text") or "" for part in one["content"]["parts"]])
+    fields = {"task_type": named.get("taskType"), "title": named.get("title")}
+    return {"content": text, **{name: value for name, value in fields.items() if value is not None}}
+
+
+class _Statistics(msgspec.Struct):
+    token_count: float = 0
+    tokenCount: float = 0
+
+
+class _Vector(msgspec.Struct):
+    values: Raw = Raw(b"")
+    statistics: _Statistics | None = None
+
+
+class _Prediction(msgspec.Struct):
+    embeddings: _Vector = msgspec.field(default_factory=_Vector)
+
+
+class _Counts(msgspec.Struct):
+    promptTokenCount: int = 0
+
+
+class _Document(msgspec.Struct):
+    embeddings: list[_Vector] = []  # of batchEmbedContents
+    embedding: _Vector | None = None  # of embedContent
+    predictions: list[_Prediction] = []
+    usageMetadata: _Counts | None = None
+
+
+_document_of = msgspec.json.Decoder(_Document).decode
+
+
+class EmbeddingsDecoder(Decoder):
+    """Google's document -> OpenAI's, its vectors as they are written. Nothing is known before the body's end, which the relay
+    bounds (an upstream's `max_answer`)."""
+
+    def __init__(self) -> None:
+        self._body = bytearray()
+
+    def feed(self, data: bytes) -> list[StreamEvent]:
+        self._body += data
+        return []
+
+    def close(self) -> list[StreamEvent]:
+        body = bytes(self._body)
+        try:
+            document = _document_of(body)
+        except _MALFORMED:
+            raise self._no_answer(body) from None
+        vectors = [document.embedding] if document.embedding is not None else document.embeddings
+        vectors = vectors or [prediction.embeddings for prediction in document.predictions]
+        if not vectors or not all([bytes(vector.values).startswith(b"[") for vector in vectors]):
+            raise self._no_answer(body)
+        used = _tokens(document, vectors)
+        items = [{"object": "embedding", "index": n, "embedding": vector.values} for n, vector in enumerate(vectors)]
+        told: Value = {"object": "list", "data": items, "model": ""}
+        if used is not None:
+            told["usage"] = {"prompt_tokens": used, "total_tokens": used}
+        usage = Usage(used) if used is not None else None
+        return [Started(), TextDelta(""), Finished("stop", usage), Verbatim(_json(told), whole=True, made=True)]
+
+    def _no_answer(self, body: bytes) -> UpstreamError:
+        error = told_error(body) if len(body) <= MAX_ERROR else None
+        return error or UpstreamGarbled("The upstream's answer has no embeddings")
+
+
+def _tokens(document: _Document, vectors: Sequence[_Vector]) -> int | None:
+    """What it was billed for; None where it is not said."""
+    if document.usageMetadata is not None and document.usageMetadata.promptTokenCount:
+        return document.usageMetadata.promptTokenCount
+    counts = [vector.statistics.token_count or vector.statistics.tokenCount for vector in vectors if vector.statistics]
+    return int(sum(counts)) if counts else None

@@ -1,0 +1,155 @@
+"""Answers of generateContent for callers of the same dialect: chunks as they came, and the events that they mean.
+
+The decoder observes, and writes a chunk anew only where a client would misread it: a field is of another type than it should
+be, or a surrogate pair is split over two chunks. Not passed on are errors, reasons to finish that mean failure and refused
+prompts (they end the answer in the gateway's words), and data that is no chunk. Each frame is `data: ` with the chunk, and
+two line ends as Google writes them.
+"""
+
+from typing import Any
+
+from sluice.errors import UpstreamError, UpstreamGarbled
+from sluice.model.events import ReasoningDelta, StreamEvent, TextDelta, Usage, Verbatim
+from sluice.wire.lenient import encoded, parse
+from sluice.wire.separators import without_separators
+from sluice.wire.sse import Event
+from sluice_plugins.decoding import MAX_EVENT
+from sluice_plugins.gemini.stream import GenerateDecoder
+
+NUMBERED = {
+    "1": "STOP", "2": "MAX_TOKENS", "3": "SAFETY", "4": "RECITATION", "5": "OTHER", "6": "BLOCKLIST", "7": "PROHIBITED_CONTENT",
+    "8": "SPII",
+}  # fmt: skip
+"""https://ai.google.dev/api/generate-content#FinishReason, by its numbers in Protocol Buffers."""
+MAX_DOCUMENT = 64 << 20
+"""Bytes of a whole answer."""
+BLANK = 1024
+"""Bytes of white space that may stand before an answer."""
+
+
+class PassingDecoder(GenerateDecoder):
+    """Decodes one answer, and yields its chunks at the end of each batch."""
+
+    __slots__ = ("_passed", "_payload")
+
+    def __init__(self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False) -> None:
+        super().__init__(strict=strict, max_event=max_event, keep_stop=keep_stop)
+        self._passed: list[bytes] = []
+        self._payload = b""
+
+    def _walk(self, data: bytes, events: list[StreamEvent]) -> None:
+        try:
+            super()._walk(data, events)
+        finally:
+            self._flush(events)
+
+    def _end(self) -> list[StreamEvent]:
+        events = super()._end()
+        self._flush(events)
+        return events
+
+    def _flush(self, events: list[StreamEvent]) -> None:
+        if self._passed:
+            events.append(Verbatim(b"".join(self._passed)))
+            self._passed.clear()
+
+    def _take(self, frame: Event, events: list[StreamEvent]) -> None:
+        self._payload = frame.data
+        super()._take(frame, events)
+
+    def _chunk(self, chunk: Any, events: list[StreamEvent]) -> None:
+        values, payload = self._plain, self._payload
+        try:
+            super()._chunk(chunk, events)
+        except UpstreamError:
+            self._pass_content(values if values is not None else parse(payload))
+            raise
+        if values is not None:
+            if values.get("candidates"):
+                values = {**values, "candidates": [_named(one) for one in values["candidates"]]}
+            payload = encoded(values)
+        self._pass(payload if b"\n" not in payload else payload.replace(b"\n", b" "))
+
+    def _pass(self, payload: bytes) -> None:
+        self._passed.append(b"data: %b\r\n\r\n" % without_separators(payload))
+
+    def _pass_content(self, values: dict[str, Any]) -> None:
+        """Of a chunk that ends in an error: what it says."""
+        candidates = values.get("candidates")
+        told = [
+            {name: value for name, value in candidate.items() if name in ("content", "index")}
+            for candidate in (candidates if type(candidates) is list else ())
+            if type(candidate) is dict and candidate.get("content")
+        ]
+        if told:
+            self._pass(encoded({**values, "candidates": told}))
+
+    def _finish(self, events: list[StreamEvent]) -> None:
+        before = len(events)
+        super()._finish(events)
+        for event in events[before:]:
+            if isinstance(event, TextDelta | ReasoningDelta):  # half a surrogate pair
+                thought = {"thought": True} if isinstance(event, ReasoningDelta) else {}
+                content = {"role": "model", "parts": [{"text": event.text, **thought}]}
+                self._pass(encoded({"candidates": [{"content": content, "index": 0}]}))
+
+
+def _named(candidate: Any) -> Any:
+    """A candidate whose finish reason, where it is a number of the enumeration, is the name that clients go by."""
+    reason = NUMBERED.get(str(candidate.get("finishReason"))) if type(candidate) is dict else None
+    return candidate if reason is None else {**candidate, "finishReason": reason}
+
+
+class DocumentDecoder:
+    """Decodes one whole answer; a stream that comes in its place, too."""
+
+    __slots__ = ("_body", "_known", "_other", "_reader")
+
+    def __init__(self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False) -> None:
+        self._body = bytearray()
+        self._reader = PassingDecoder(strict=strict, max_event=max(max_event, MAX_DOCUMENT), keep_stop=keep_stop)
+        self._known = False  # which of the two it is
+        self._other = False  # it is a stream
+
+    @property
+    def skipped(self) -> int:
+        return self._reader.skipped
+
+    @property
+    def skipped_fields(self) -> int:
+        return self._reader.skipped_fields
+
+    @property
+    def finish_missing(self) -> int:
+        return 0
+
+    @property
+    def reported(self) -> Usage | None:
+        return self._reader.reported
+
+    def distinguish(self, ids: frozenset[str]) -> None:
+        self._reader.distinguish(ids)
+
+    def feed(self, data: bytes) -> list[StreamEvent]:
+        if self._other:
+            return self._reader.feed(data)
+        self._body += data
+        if len(self._body) > MAX_DOCUMENT:
+            raise UpstreamGarbled(f"The upstream sent a document longer than {MAX_DOCUMENT} bytes")
+        start = b"{" if self._known else bytes(self._body[:BLANK]).lstrip(b" \t\r\n\xef\xbb\xbf")[:1]
+        self._known = bool(start) or len(self._body) >= BLANK
+        if not start or start in b"{[":
+            return []
+        self._other = True
+        return self._reader.feed(bytes(self._body))
+
+    def close(self) -> list[StreamEvent]:
+        if self._other:
+            return self._reader.close()
+        body = bytes(self._body)
+        self._reader.feed(body)
+        events = self._reader.close()
+        if self._reader.skipped_fields == 0 and body.lstrip(b" \t\r\n\xef\xbb\xbf").startswith(b"{"):
+            events = [event for event in events if type(event) is not Verbatim]
+            events.append(Verbatim(body, whole=True))
+        return events

@@ -1,0 +1,186 @@
+"""Sources of an answer: `groundingMetadata` and `citationMetadata` -> Cited.
+
+Google counts places in bytes of UTF-8 (from the beginning of the answer's text, in a stream as in a whole answer) and we in
+characters, so the text is kept until the end, for that is where sources stand. What a place says is compared with the text
+that Google repeats beside it: a place that does not fit is looked for by that text, and is not told where it is not found.
+
+Standard: https://ai.google.dev/api/generate-content#GroundingMetadata and #CitationMetadata; Vertex AI's names for the same:
+https://cloud.google.com/vertex-ai/generative-ai/docs/reference/rest/v1/GroundingMetadata
+"""
+
+from collections.abc import Iterator
+
+import msgspec
+from msgspec import Raw
+
+from sluice.model.events import Cited
+from sluice.wire.lenient import read
+
+MOST = 1000
+"""Sources that are told of one answer, and chunks whose sources are kept."""
+MAX_TEXT = 8 << 20
+"""Characters of an answer in which places are told."""
+FOLD = 1024
+"""Pieces of text that are kept apart."""
+
+
+class _Source(msgspec.Struct):
+    """A page, a place on the map, a document of a data store, or an image."""
+
+    uri: str | None = None
+    title: str | None = None
+    text: str | None = None
+    sourceUri: str | None = None
+
+
+class _Chunk(msgspec.Struct):
+    web: _Source | None = None
+    retrievedContext: _Source | None = None
+    maps: _Source | None = None
+    image: _Source | None = None
+
+
+class _Segment(msgspec.Struct):
+    startIndex: int | None = None
+    endIndex: int | None = None
+    text: str | None = None
+
+
+class _Support(msgspec.Struct):
+    segment: _Segment | None = None
+    groundingChunkIndices: Raw = Raw(b"")
+
+
+class _Grounding(msgspec.Struct):
+    groundingChunks: list[_Chunk] | None = None
+    groundingSupports: list[_Support] | None = None
+
+
+class _Citation(msgspec.Struct):
+    startIndex: int | None = None
+    endIndex: int | None = None
+    uri: str | None = None
+    title: str | None = None
+
+
+class _Citations(msgspec.Struct):
+    citationSources: list[_Citation] | None = None  # the Gemini API
+    citations: list[_Citation] | None = None  # Vertex AI
+
+
+_indices_of = msgspec.json.Decoder(list[int]).decode
+
+
+class Sources:
+    """Of one answer."""
+
+    __slots__ = ("_citations", "_groundings", "_long", "_pieces", "_size")
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._size = 0
+        self._long = False  # there is more text than was kept
+        self._groundings: list[bytes] = []
+        self._citations: list[bytes] = []
+
+    def said(self, text: str) -> None:
+        self._size += len(text)
+        if self._size > MAX_TEXT:
+            self._long = True
+            return
+        self._pieces.append(text)
+        if len(self._pieces) > FOLD:
+            self._pieces = ["".join(self._pieces)]
+
+    def shown(self, text: str) -> None:
+        """Text of ours (an image as Markdown), which Google does not count: places behind it are not told."""
+        self._long = True
+
+    def take(self, grounding: Raw, citations: Raw) -> None:
+        """What a chunk says of sources. Each chunk may say all of them again."""
+        if grounding and len(self._groundings) < MOST and (told := bytes(grounding)) not in self._groundings[-1:]:
+            self._groundings.append(told)
+        if citations and len(self._citations) < MOST and (told := bytes(citations)) not in self._citations[-1:]:
+            self._citations.append(told)
+
+    def cited(self) -> list[Cited]:
+        """All of them, each once: with its places where it has some."""
+        if not self._groundings and not self._citations:
+            return []
+        text = _Text("" if self._long else "".join(self._pieces))
+        found: dict[Cited, None] = {}
+        for told in self._groundings:
+            found |= dict.fromkeys(_grounded(_typed(told, _Grounding), text))
+        for told in self._citations:
+            found |= dict.fromkeys(_quoted(_typed(told, _Citations), text))
+        placed = {(cited.url, cited.title) for cited in found if cited.start >= 0}
+        return [cited for cited in found if cited.start >= 0 or (cited.url, cited.title) not in placed][:MOST]
+
+
+class _Text:
+    """The answer's text, and its UTF-8."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._bytes = text.encode("utf-8", "surrogatepass")
+
+    def place(self, start: int, end: int, says: str) -> tuple[int, int]:
+        """Characters of a place that is counted in bytes; -1, -1 where it is none."""
+        if 0 <= start < end <= len(self._bytes):
+            within = self._bytes[start:end].decode("utf-8", "replace")
+            if not says or within == says:
+                before = len(self._bytes[:start].decode("utf-8", "replace"))
+                return before, before + len(within)
+        at = self._text.find(says) if says else -1
+        return (at, at + len(says)) if at >= 0 else (-1, -1)
+
+
+def _typed(told: bytes, kind: type[msgspec.Struct]) -> msgspec.Struct:
+    try:
+        return msgspec.json.decode(told, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        return read(told, kind)[0]
+    except (ValueError, RecursionError):
+        return kind()
+
+
+def _grounded(told: msgspec.Struct, text: _Text) -> Iterator[Cited]:
+    if not isinstance(told, _Grounding):
+        return
+    sources = [_source(chunk) for chunk in (told.groundingChunks or ())[:MOST]]
+    for support in (told.groundingSupports or ())[:MOST]:
+        segment = support.segment or _Segment()
+        start, end = text.place(segment.startIndex or 0, segment.endIndex or 0, segment.text or "")
+        for index in _indices(support.groundingChunkIndices):
+            if 0 <= index < len(sources) and start >= 0 and (source := sources[index]) is not None:
+                yield msgspec.structs.replace(source, start=start, end=end)
+    for source in sources:
+        if source is not None:
+            yield source
+
+
+def _source(chunk: _Chunk) -> Cited | None:
+    given = chunk.web or chunk.retrievedContext or chunk.maps or chunk.image
+    if given is None:
+        return None
+    quote = given.text or "" if chunk.retrievedContext is not None else ""
+    url = (given.sourceUri if chunk.image is given else None) or given.uri or ""
+    return Cited(url, given.title or "", quote=quote)
+
+
+def _indices(told: Raw) -> list[int]:
+    try:
+        return _indices_of(told)[:MOST]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return []
+
+
+def _quoted(told: msgspec.Struct, text: _Text) -> Iterator[Cited]:
+    if not isinstance(told, _Citations):
+        return
+    for citation in (told.citationSources or told.citations or ())[:MOST]:
+        if citation.uri or citation.title:
+            start, end = text.place(citation.startIndex or 0, citation.endIndex or 0, "")
+            yield Cited(citation.uri or "", citation.title or "", start, end)
