@@ -24,6 +24,8 @@ PACKAGES = {
     "py_langchain": "langchain_openai",
     "py_anthropic": "anthropic",
     "py_anthropic_whole": "anthropic",
+    "py_genai": "google/genai",
+    "py_ollama": "ollama",
     "js_openai": "openai",
     "js_openai_helper": "openai",
     "js_ai_sdk_compat": "@ai-sdk/openai-compatible",
