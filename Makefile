@@ -36,8 +36,8 @@ upgrade: dev ## the newest versions into the locks
 test-model: dev ## a real small model (270 MB of downloads) behind the gateway
 	@scripts/test_model.sh
 
-test-clients: dev ## agents from npm (250 MB of downloads), headless, on a task behind the gateway
-	@scripts/test_clients.sh
+test-clients: dev ## other people's clients (a gigabyte of downloads) on a task behind the gateway; some: ARGS="codex aider"; docs/clients.md
+	@scripts/test_clients.sh $(ARGS)
 
 bench: dev ## what a request and a token cost, beside the installed peers (FULL=1: the figures to quote; BEFORE=COMMIT: in turn with that); bench/REPORT.md
 	@FULL="$(FULL)" BEFORE="$(BEFORE)" ARGS="$(ARGS)" bench/bench.sh

