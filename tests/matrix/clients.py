@@ -7,19 +7,19 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tests.matrix.talk import Picture, Result, Results, Said, Talk, User, Value
+from tests.matrix.talk import Picture, Result, Results, Said, Talk, Tool, User, Value
 
 EVERYTHING = frozenset({
     "choice", "one_call", "max_tokens", "temperature", "top_p", "frequency_penalty", "presence_penalty", "stop", "seed",
-    "top_k", "failed",
+    "top_k", "failed", "strict",
 })  # fmt: skip
 CAN: Mapping[str, frozenset[str]] = {
     "openai": EVERYTHING - {"failed"},
     "widget": EVERYTHING - {"failed"},
     "anthropic": EVERYTHING - {"frequency_penalty", "presence_penalty", "seed"},
-    "responses": frozenset({"choice", "one_call", "max_tokens", "temperature", "top_p"}),
-    "ollama": EVERYTHING - {"choice", "one_call", "failed"},
-    "gemini": EVERYTHING - {"one_call"},
+    "responses": frozenset({"strict", "choice", "one_call", "max_tokens", "temperature", "top_p"}),
+    "ollama": EVERYTHING - {"choice", "one_call", "failed", "strict"},
+    "gemini": EVERYTHING - {"one_call", "strict"},
 }
 
 
@@ -27,6 +27,10 @@ def given(talk: Talk, dialect: str, names: Mapping[str, str]) -> Value:
     """The sampling that a dialect has, under its own names."""
     can = CAN[dialect]
     return {names.get(name, name): value for name, value in talk.sampling.items() if name in can}
+
+
+def strict(tool: Tool) -> Value:
+    return {"strict": True} if tool.strict else {}
 
 
 # --- OpenAI's
@@ -49,7 +53,10 @@ def openai(talk: Talk, dialect: str = "openai") -> Value:
     body: Value = {"model": "chat", "messages": messages, "stream": talk.stream, **given(talk, dialect, {})}
     if talk.tools:
         body["tools"] = [
-            {"type": "function", "function": {"name": t.name, "description": t.description, "parameters": t.parameters}}
+            {
+                "type": "function",
+                "function": {"name": t.name, "description": t.description, "parameters": t.parameters} | strict(t),
+            }
             for t in talk.tools
         ]
     if talk.choice:
@@ -119,7 +126,8 @@ def anthropic(talk: Talk) -> Value:
         body["system"] = talk.system
     if talk.tools:
         body["tools"] = [
-            {"name": tool.name, "description": tool.description, "input_schema": tool.parameters} for tool in talk.tools
+            {"name": tool.name, "description": tool.description, "input_schema": tool.parameters} | strict(tool)
+            for tool in talk.tools
         ]
         if talk.choice or talk.one_call:
             name = talk.choice.removeprefix("the ")
@@ -193,7 +201,7 @@ def responses(talk: Talk) -> Value:
         body["instructions"] = talk.system
     if talk.tools:
         body["tools"] = [
-            {"type": "function", "name": t.name, "description": t.description, "parameters": t.parameters, "strict": False}
+            {"type": "function", "name": t.name, "description": t.description, "parameters": t.parameters, "strict": t.strict}
             for t in talk.tools
         ]
     if talk.choice:

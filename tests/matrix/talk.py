@@ -64,6 +64,7 @@ class Tool(msgspec.Struct, frozen=True):
     name: str
     description: str
     parameters: Value
+    strict: bool = False
 
 
 Effort = Literal["", "low", "medium", "high"]
@@ -248,7 +249,7 @@ def turns_of(draw: st.DrawFn, tools: tuple[Tool, ...]) -> tuple[Turn, ...]:
 @st.composite
 def talks(draw: st.DrawFn) -> Talk:
     names_of = draw(st.lists(names, max_size=3, unique=True))
-    tools = tuple([Tool(name, draw(texts | st.just("")), draw(schemas())) for name in names_of])
+    tools = tuple([Tool(name, draw(texts | st.just("")), draw(schemas()), draw(st.booleans())) for name in names_of])
     choices = ["", "auto", "none", "required", *(f"the {tool.name}" for tool in tools)]
     effort: Effort = draw(st.sampled_from(["", "", "low", "medium", "high"]))
     return Talk(

@@ -14,7 +14,8 @@ from tests.matrix.talk import Call, Content, Picture, Result, Results, Said, Use
 
 TAKES: Mapping[str, frozenset[str]] = {
     "openai": frozenset({
-        "one_call", "max_tokens", "temperature", "top_p", "frequency_penalty", "presence_penalty", "stop", "seed", "top_k",
+        "strict", "one_call", "max_tokens",
+        "temperature", "top_p", "frequency_penalty", "presence_penalty", "stop", "seed", "top_k",
     }),
     "anthropic": frozenset({"one_call", "failed", "max_tokens", "temperature", "top_p", "stop", "top_k"}),
     "gemini": frozenset({
@@ -27,7 +28,7 @@ TAKES: Mapping[str, frozenset[str]] = {
     "cohere": frozenset({
         "max_tokens", "temperature", "top_p", "frequency_penalty", "presence_penalty", "stop", "seed", "top_k",
     }),
-    "responses": frozenset({"one_call", "max_tokens", "temperature", "top_p"}),
+    "responses": frozenset({"strict", "one_call", "max_tokens", "temperature", "top_p"}),
 }  # fmt: skip
 FOLLOW = frozenset({"openai", "gemini", "cohere"})
 """Pictures of results stand behind them."""
@@ -36,7 +37,8 @@ FROM_TOOLS = "From the tools' results:"
 
 
 class Seen(msgspec.Struct):
-    """`turns` as `talk.normal` takes them; `choice`, `format` and `sampling` as in a talk; `ids` of calls, in their order."""
+    """`turns` as `talk.normal` takes them; `choice`, `format` and `sampling` as in a talk; `ids` of calls, in their order;
+    `strict`: of each tool, where a dialect says so."""
 
     turns: list[Any]
     system: str = ""
@@ -47,6 +49,7 @@ class Seen(msgspec.Struct):
     thinks: bool = False
     format: Any = ""
     ids: list[str] = []
+    strict: list[bool] = []
 
 
 class _Round:
@@ -127,6 +130,7 @@ def openai(body: Value) -> Seen:
     for tool in body.get("tools") or ():
         function = tool["function"]
         seen.tools.append((function["name"], function.get("description", ""), function.get("parameters")))
+        seen.strict.append(function.get("strict") is True)
     seen.choice = _choice(body.get("tool_choice"))
     seen.one_call = body.get("parallel_tool_calls") is False
     same = ("temperature", "top_p", "frequency_penalty", "presence_penalty", "stop", "seed", "top_k", "max_tokens")
@@ -451,6 +455,7 @@ def responses(body: Value) -> Seen:
     turns.end()
     for tool in body.get("tools") or ():
         seen.tools.append((tool["name"], tool.get("description", ""), tool["parameters"]))
+        seen.strict.append(tool["strict"])
     seen.choice = _choice(body.get("tool_choice"))
     seen.one_call = body.get("parallel_tool_calls") is False
     seen.sampling = _given(body, {"temperature": "temperature", "top_p": "top_p", "max_tokens": "max_output_tokens"})

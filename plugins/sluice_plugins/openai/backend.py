@@ -300,6 +300,8 @@ def _tool(tool: Tool) -> dict[str, Any]:
         function["description"] = tool.description
     if tool.parameters is not None:
         function["parameters"] = tool.parameters
+    if tool.strict:
+        function["strict"] = True
     return {"type": "function", "function": function}
 
 

@@ -67,7 +67,7 @@ def test_every_field_that_is_interpreted() -> None:
     assert chat.stream
     assert chat.include_usage
     assert chat.sampling == Sampling(5, 1.0, 0.5, ("a", "b"), 7)
-    assert chat.tools == (Tool("f", "d", {"type": "object"}), Tool("g"))
+    assert chat.tools == (Tool("f", "d", {"type": "object"}, strict=True), Tool("g"))
     assert chat.tool_choice == ("function", "f")
     assert chat.parallel_tool_calls is False
     assert chat.response_format == {"type": "json_object"}

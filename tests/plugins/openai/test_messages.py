@@ -73,6 +73,13 @@ def test_reasoning_goes_back_within_a_tool_loop_only_and_where_it_is_taken() -> 
     assert b"reasoning_content" not in backend.request(chat, "gpt").body
 
 
+def test_a_strict_tool_stays_strict() -> None:
+    tools = [{"name": name, "input_schema": {}, **more} for name, more in (("f", {"strict": True}), ("g", {}))]
+    wire = chat_of({"messages": [{"role": "user", "content": "Hi"}], "tools": tools})
+    found = json.loads(OpenAI().request(wire, "m").body)["tools"]
+    assert [tool["function"].get("strict") for tool in found] == [True, None]
+
+
 def test_documents() -> None:
     pdf = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERg=="}}
     text = {"type": "document", "title": "T", "source": {"type": "text", "media_type": "text/plain", "data": "hi"}}

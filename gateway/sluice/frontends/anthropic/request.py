@@ -48,7 +48,7 @@ class _Request(msgspec.Struct):
 
 _TOP = frozenset(_Request.__struct_fields__)
 _MESSAGE = frozenset(_Message.__struct_fields__)
-_TOOL = frozenset({"type", "name", "description", "input_schema", "cache_control"})
+_TOOL = frozenset({"type", "name", "description", "input_schema", "cache_control", "strict"})
 _CHOICE = frozenset({"type", "name", "disable_parallel_tool_use"})
 _THINKING = frozenset({"type", "budget_tokens", "display"})
 _CONFIG = frozenset({"effort", "format"})
@@ -149,7 +149,8 @@ def _tools(tools: list[Block]) -> tuple[tuple[Tool, ...], str]:
             raise refused(f"{at}.input_schema", "must be an object")
         if not (said is None or isinstance(said, str)):
             raise refused(f"{at}.description", "must be a string")
-        found.append(Tool(name, said or "", schema, cache_of(tool.get("cache_control"))))
+        strict = True if tool.get("strict") is True else None
+        found.append(Tool(name, said or "", schema, cache_of(tool.get("cache_control")), strict))
     return tuple(found), bound
 
 

@@ -75,6 +75,7 @@ class _Definition(msgspec.Struct):
     name: str
     description: str | None = None
     parameters: dict[str, Any] | None = None
+    strict: bool | None = None
     cache_control: Any = None
 
 
@@ -422,7 +423,8 @@ def _tools(tools: list[_Tool]) -> tuple[Tool, ...]:
         if not tool.function.name:
             raise _bad(f"tools[{index}].function.name", "must not be empty")
         cache = _cache(tool.cache_control) or _cache(tool.function.cache_control)
-        found.append(Tool(tool.function.name, tool.function.description or "", tool.function.parameters, cache))
+        function = tool.function
+        found.append(Tool(function.name, function.description or "", function.parameters, cache, function.strict))
     return tuple(found)
 
 
