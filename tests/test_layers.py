@@ -25,7 +25,7 @@ ORDER = (
     {"sluice.keystore", "sluice.frontends", "sluice.routing", "sluice.upstream", "sluice.server"},
     {"sluice.telemetry.logs", "sluice.telemetry.metrics", "sluice.telemetry.merged", "sluice.telemetry.notices"},
     {"sluice.resume", "sluice.proxy"},
-    {"sluice.policies", "sluice.usage", "sluice.telemetry.records", "sluice.telemetry.recent", "sluice.tracing"},
+    {"sluice.policies", "sluice.usage", "sluice.telemetry.records", "sluice.telemetry.recent", "sluice.tracing", "sluice.sinks"},
     {"sluice.config"},
     {"sluice.runtime"},
     {"sluice.api", "sluice.ui", "sluice.embed"},
@@ -66,7 +66,7 @@ EDGES = {
     "sluice.cli", "sluice.__main__", "sluice.process", "sluice.server", "sluice.upstream", "sluice.limits.redis",
     "sluice.storage.postgres", "sluice.storage.redis", "sluice.storage.sqlite", "sluice.conversations.sqlite",
     "sluice.keystore.sqlite", "sluice.usage.sqlite", "sluice.kept.sqlite", "sluice.identity.remote", "sluice.identity.jwks",
-    "sluice.config.loader", "sluice.config.interpolation", "sluice.tracing.exporter",
+    "sluice.config.loader", "sluice.config.interpolation", "sluice.tracing.exporter", "sluice.sinks.http",
     "sluice.telemetry.logs", "sluice.telemetry.output", "sluice.runtime",
     "sluice.web", "sluice.testing", "sluice.commands",
 }  # fmt: skip

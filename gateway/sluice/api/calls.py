@@ -150,6 +150,8 @@ class Calls:
             call.lines = own_lines(request_id, headers)
         else:
             call.lines, call.trace = own_lines(request_id, {}), runtime.tracer.begin(headers)
+        if runtime.recorder is not None:
+            call.content = runtime.recorder.content(route.config, principal)
         if runtime.forwardable:
             call.forward = {name: headers[name] for name in runtime.forwardable if name in headers}
         return call

@@ -54,6 +54,8 @@ def key_object(key: NamedGrant) -> dict[str, Any]:
     told: dict[str, Any] = {"id": key.id, "tenant": key.owner, "source": "config" if isinstance(key, Key) else "admin"}
     told |= {name: getattr(key, name) for name in ("aliases", "default_alias", "origins", "expires", "enabled")}
     told["limits"] = msgspec.to_builtins(key.limits, enc_hook=plain)
+    if key.log_content is not None:
+        told["log_content"] = key.log_content
     if isinstance(key, StoredKey):
         told |= {"last_four": key.last_four, "created": _iso(key.created)}
         told["rotated"] = _iso(key.rotated) if key.rotated is not None else None

@@ -12,6 +12,7 @@ from typing import Any
 
 from sluice.config.price_file import check_date, check_order
 from sluice.config.problems import Path, Report, suggestion
+from sluice.config.record_checks import check_records, check_sink
 from sluice.config.types import (
     Admin,
     Alias,
@@ -26,6 +27,7 @@ from sluice.config.types import (
     Price,
     Prices,
     Probe,
+    Records,
     Responses,
     Server,
     Shadow,
@@ -114,6 +116,8 @@ class Checks:
                 check_date(self._report, path, section)
             case Prices(models=dict(models)):
                 check_order(self._report, (*path, "models"), models)
+            case Records():
+                self._records(path, section)
             case Config():
                 self._whole(section)
 
@@ -134,6 +138,9 @@ class Checks:
                     check_values({name: value for name, value in values.items() if value is not None})
             except BadRequest as error:
                 self._report.problem((*path, option), error.message)
+
+    def _records(self, path: Path, sink: Records) -> None:
+        check_sink(sink, lambda within, text: self._report.problem((*path, *within), text))
 
     def _limit(self, path: Path, limit: Limit) -> None:
         try:
@@ -318,6 +325,7 @@ class Checks:
         self._store(("resume",), config.resume, "memory", "redis")
         if isinstance(config.responses, Responses) and config.responses.store is not None:
             self._store(("responses", "store"), config.responses.store, "memory", "sqlite")
+        check_records(config, self._report)
         self._bounds(config)
         self._unused(config)
         self._addresses(config)

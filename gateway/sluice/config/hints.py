@@ -5,7 +5,7 @@ Each message shows what to write. Nothing here repeats a value of the file, whic
 
 from collections.abc import Mapping as Table
 
-from sluice.config.types import Alias, Budget, Issuer, Key, Limit, Queue, Target, Tier, Timeouts, Upstream
+from sluice.config.types import Alias, Budget, Issuer, Key, Limit, Queue, Records, Target, Tier, Timeouts, Upstream
 from sluice.config.yamltext import Mapping, Node, Scalar
 
 EXAMPLES: Table[type, str] = {
@@ -19,6 +19,7 @@ EXAMPLES: Table[type, str] = {
     Timeouts: "{ first_token: 30s }",
     Budget: "{ month: 500 }",
     Queue: "{ size: 100, timeout: 10s }",
+    Records: "{ name: NAME, file: { path: calls.jsonl } }",
 }
 """How a section is written, by its type."""
 

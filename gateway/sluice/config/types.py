@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from sluice.config.units import Bytes as Bytes
+from sluice.config.units import HeaderValue as HeaderValue
 from sluice.config.units import Rate as Rate
 from sluice.config.units import Seconds as Seconds
 from sluice.config.units import Secret as Secret
@@ -41,6 +42,10 @@ Address = Annotated[str, Meta(description='host:port in quotes, such as "127.0.0
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     pass
+
+
+Content = Literal["none", "hash", "full"]
+"""What call records have of a prompt's and an answer's text, from the strictest on."""
 
 
 class Server(_Section, frozen=True):
@@ -352,6 +357,7 @@ class Alias(_Section, frozen=True):
     queue: Queue | None = None  # wait in place of an immediate 429; null: do not
     interceptors: tuple[Interceptor, ...] = ()  # plugins around its calls, the outermost first
     stages: tuple[Stage, ...] = ()  # plugins that its answers pass, in this order
+    log_content: Content | None = None  # what call records have of its calls' texts; null: as log.content
 
     @property
     def continues(self) -> bool:
@@ -370,6 +376,7 @@ class Grant(_Section, frozen=True):
     origins: tuple[str, ...] = ()  # browser origins that may use it, exact ("https://app.example.com")
     expires: str | None = None  # RFC 3339
     enabled: bool = True  # false: it is refused
+    log_content: Content | None = None  # what call records may have of its calls' texts at most; null: what the alias's may
 
 
 class NamedGrant(Grant, frozen=True, kw_only=True):
@@ -506,10 +513,17 @@ class Prices(_Section, frozen=True):
 
 
 class Log(_Section, frozen=True):
-    """One line per request at info; why things go wrong at debug. `format` auto: short text on a terminal, JSON otherwise."""
+    """One line per request at info; why things go wrong at debug. `format` auto: short text on a terminal, JSON otherwise.
+
+    `content` is what call records (`records`) have of prompts and answers; log lines never have any. An alias and a key may each
+    have a `log_content` of their own: the stricter one holds. `hash`: a digest under `hash_key`, for comparing.
+    """
 
     level: Literal["debug", "info", "warning", "error"] = "info"  # debug, info, warning or error
     format: Literal["auto", "json", "text"] = "auto"  # json, text, or auto: text on a terminal
+    content: Content = "none"  # of texts in call records, for aliases that do not say: none, hash or full
+    content_chars: Count = 16_384  # characters of a prompt, and of an answer, that a record has at most
+    hash_key: Secret | None = None  # the secret that digests of texts are made with
 
 
 class Metrics(_Section, frozen=True):
@@ -526,7 +540,7 @@ class Tracing(_Section, frozen=True, kw_only=True):
     """
 
     endpoint: str  # the receiver's base URL: http://collector:4318
-    headers: dict[str, Secret] = {}  # of every request to it: authorization
+    headers: dict[str, HeaderValue] = {}  # of every request to it: authorization
     sample: Annotated[float, Meta(ge=0, le=1)] = 1.0  # the share of calls that are traced
     errors: bool = True  # whether every call that ends in an error is traced
     slow: Seconds | None = None  # calls that take as long are all traced; null: no such rule
@@ -535,6 +549,65 @@ class Tracing(_Section, frozen=True, kw_only=True):
     attributes: dict[str, str] = {}  # more attributes of the resource: deployment.environment.name
     interval: Seconds = Seconds(2.0)  # how long a span waits for others
     queue: Count = 8192  # spans that wait at most; more are dropped, and counted
+
+
+class RecordFile(_Section, frozen=True, kw_only=True):
+    """A file of JSON lines. It is put aside when it would be larger than `size`, or when a period of `age` begins."""
+
+    path: str  # the file; those put aside are beside it, with their time behind the name
+    size: Bytes = Bytes(64 << 20)  # bytes of a file
+    age: Seconds | None = Seconds(86400)  # the period that a file is of: 1d, 1h; null: no such bound
+    keep: Count = 14  # files put aside that are kept
+
+
+class RecordWebhook(_Section, frozen=True, kw_only=True):
+    """POST of batches to an HTTP server, which answers 2xx when it has them."""
+
+    url: str  # where batches are sent
+    headers: dict[str, HeaderValue] = {}  # of each request: authorization
+    format: Literal["ndjson", "json"] = "ndjson"  # a record per line, or a JSON list
+    gzip: bool = False  # whether bodies are compressed
+
+
+class RecordBucket(_Section, frozen=True, kw_only=True):
+    """Objects of an S3-compatible store, one per batch: gzipped JSON lines, named by date and hour.
+
+    `endpoint` null: Amazon's of the region. Buckets are addressed by path: ENDPOINT/BUCKET/KEY.
+    """
+
+    bucket: str  # its name
+    region: str = "us-east-1"  # that requests are signed for
+    endpoint: str | None = None  # http(s)://host:port of the store; null: Amazon S3
+    prefix: str = "sluice/"  # before the objects' names
+    access_key: Secret  # the key's id
+    secret_key: Secret  # the key's secret
+    session_token: Secret | None = None  # of temporary keys
+
+
+class RecordOtlp(_Section, frozen=True, kw_only=True):
+    """Log records of OpenTelemetry, by OTLP over HTTP."""
+
+    endpoint: str  # the receiver's base URL: http://collector:4318
+    headers: dict[str, HeaderValue] = {}  # of every request to it: authorization
+    service: str = "sluice"  # service.name
+
+
+class Records(_Section, frozen=True, kw_only=True):
+    """Where a record of each call goes: exactly one of `file`, `webhook`, `s3` and `otlp`.
+
+    A batch that could not be delivered is kept in the directory `spill`, if there is one, and tried again until it is.
+    """
+
+    name: Name  # what metrics, logs and spilled files call it
+    file: RecordFile | None = None  # a file with rotation
+    webhook: RecordWebhook | None = None  # an HTTP server
+    s3: RecordBucket | None = None  # an S3-compatible object store
+    otlp: RecordOtlp | None = None  # an OTLP receiver
+    batch: Count = 500  # records of a batch at most
+    interval: Seconds = Seconds(2)  # how long a record waits for others
+    buffer: Bytes = Bytes(16 << 20)  # bytes of records that wait in memory, in each process; more are dropped, and counted
+    spill: str | None = None  # a directory for batches that could not be delivered; null: they wait in memory
+    spill_max: Bytes = Bytes(1 << 30)  # bytes in that directory
 
 
 class Config(_Section, frozen=True):
@@ -556,3 +629,4 @@ class Config(_Section, frozen=True):
     log: Log = Log()  # what is logged, and how
     metrics: Metrics = Metrics()  # what metrics are labelled by
     tracing: Tracing | None = None  # where traces are sent; null: nowhere
+    records: tuple[Records, ...] = ()  # where records of calls go

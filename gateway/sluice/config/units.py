@@ -104,6 +104,8 @@ class Secret(str):
     """Text that is never shown: `repr` and `str()` formatting hide it; `reveal()` gives it."""
 
     __slots__ = ()
+    alone: ClassVar[bool] = True
+    """It is the secret and nothing else: "Bearer" before it is a mistake."""
 
     def __repr__(self) -> str:
         return "Secret(***)"
@@ -133,9 +135,16 @@ class Secret(str):
             raise ValueError("holds a character that cannot be seen, such as one from a page that it was copied from")
         if re.fullmatch(r"\$[A-Z_][A-Z0-9_]*|\{\{.*\}\}|<[^<>]*>", value):
             raise ValueError('is a placeholder: write "${NAME}" for a variable of the environment (and $$ for a dollar sign)')
-        if re.match(r"bearer ", value, re.IGNORECASE):
+        if cls.alone and re.match(r"bearer ", value, re.IGNORECASE):
             raise ValueError('begins with "Bearer": write what follows it')
         return cls(value)
+
+
+class HeaderValue(Secret):
+    """A header's whole value, which may hold a secret: "Bearer ${TOKEN}"."""
+
+    __slots__ = ()
+    alone = False
 
 
 UNITS: tuple[type[Seconds] | type[Bytes] | type[Rate], ...] = (Seconds, Bytes, Rate)

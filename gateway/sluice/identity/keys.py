@@ -153,6 +153,7 @@ def _entry(key: NamedGrant, digest: bytes, until: float) -> _Entry:
         default_alias=default_of(aliases, key.default_alias),
         limits=key.limits,
         origins=key.origins,
+        log_content=key.log_content,
     )
     expires = math.inf if key.expires is None else timestamp(key.expires)
     return _Entry(digest, principal, min(expires, until), key.enabled)

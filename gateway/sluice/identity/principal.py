@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from sluice.config.types import CallLimits, covering
+from sluice.config.types import CallLimits, Content, covering
 
 EVERY = "*"
 
@@ -27,6 +27,7 @@ class Principal(msgspec.Struct, frozen=True):
     kind: Literal["key", "jwt", "browser"] = "key"
     session_prefix: str = ""
     own_sessions: bool = False
+    log_content: Content | None = None
 
     def session(self, requested: str) -> str | None:
         """The session for the id that a caller sent: unmodified if it begins with the caller's prefix, else prefixed if it

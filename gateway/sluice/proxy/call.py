@@ -6,6 +6,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from sluice.config.types import Content
 from sluice.errors import GatewayError, NoRoom, RateLimited, UpstreamError
 from sluice.frontends import Frontend
 from sluice.identity.principal import Principal
@@ -87,6 +88,7 @@ class Call(msgspec.Struct, eq=False):
     phase: Phase = "admitting"
     end: str = ""
     error: GatewayError | None = None
+    content: Content = "none"  # what its record has of its texts
     detached: bool = False  # the client has left, and the call goes on
     store_turn: "Callable[[str], asyncio.Task[None] | None] | None" = None
 

@@ -137,6 +137,8 @@ class Pipeline:
                 call.finish("client_gone")
             call.phase = "over"
             self.runs.discard(run)
+            if call.content != "none":
+                call.text = call.text or run.text
             run.close()
             if self._idle is not None and not self.runs:
                 self._idle.set()

@@ -19,11 +19,11 @@ FIXED: Mapping[str, tuple[str, ...]] = {
     ),
     "limits": ("store", "when_down", "replicas", "prefix"),
     "admin": ("store", "pepper", "ui"),
-    "log": ("level", "format"),
+    "log": ("level", "format", "content", "content_chars", "hash_key"),
     "responses": ("store", "keep"),
 }  # fmt: skip
 """By section."""
-FIXED_AT_TOP = ("state", "resume", "tracing")
+FIXED_AT_TOP = ("state", "resume", "tracing", "records")
 
 S = TypeVar("S", bound=msgspec.Struct)
 

@@ -77,6 +77,7 @@ class Snapshot:
         self.log = state.log
         self.records = state.records
         self.tracer = state.tracer
+        self.recorder = state.recorder
         self.later = state.later
         self.beside = state.beside
         self.scrape = state.scrape

@@ -55,6 +55,7 @@ from sluice.version import VERSION
 
 if TYPE_CHECKING:
     from sluice.identity.remote import RemoteKeys
+    from sluice.sinks.recorder import Recorder
     from sluice.telemetry.recent import RecentCalls
     from sluice.tracing.tracer import Tracer
 
@@ -87,6 +88,7 @@ class ProcessState:
         self.off: dict[str, str] = {}
         """Labels of targets that operators have switched off: "disabled" or "draining"."""
         self.tracer: Tracer | None = None
+        self.recorder: Recorder | None = None
         self.fleet: Fleet | None = None
         """What operators may have the gateway do; None: nothing, it is part of somebody else's process."""
         self.seed = loaded.seed
@@ -119,6 +121,9 @@ class ProcessState:
             stack.push_async_callback(_stop, counting)
             if self.tracer is not None:
                 stack.push_async_callback(_stop, asyncio.create_task(self.tracer.run()))
+                stack.callback(self.later.flush)
+            if self.recorder is not None:
+                stack.push_async_callback(_stop, asyncio.create_task(self.recorder.run()))
                 stack.callback(self.later.flush)
             self._closing = stack.pop_all()
         return self
@@ -157,6 +162,9 @@ class ProcessState:
         if config.tracing is not None:
             self.tracer = self._tracer(config.tracing)
             records.traced = self.tracer.over
+        if config.records:
+            self.recorder = self._recorder()
+            records.recorded = self.recorder.over
         self.conversations = store = conversation_store(config, metrics, self.watches)
         stack.push_async_callback(self.conversations.close)
         leases = Leases(store, records.not_kept) if isinstance(store, MeasuredShared) else None
@@ -186,6 +194,12 @@ class ProcessState:
         return Tracer(
             tracing, vendor, lambda result, spans: count("trace_spans", result).inc(spans), clock=self.clock, wall=time.time
         )
+
+    def _recorder(self) -> "Recorder":
+        """Raises OSError where a sink's file or directory cannot be used."""
+        from sluice.sinks.recorder import Recorder
+
+        return Recorder(self.config, self.metrics, self.log, clock=self.clock, wall=time.time)
 
     async def _greet(self) -> None:
         """Ask stores once, so that a wrong password and the like is said at the start and not by the first caller."""

@@ -139,6 +139,8 @@ TABLE: Mapping[str, Spec] = {
     "event_loop_lag_seconds": Spec("histogram", (), "How late the event loop ran a timer", OVERHEAD),
     "trace_spans": Spec("counter", ("result",), "Spans by what became of them: exported, failed or dropped"),
     "log_errors": Spec("counter", (), "Log lines that were dropped: they could not be written, or nobody read them"),
+    "call_records": Spec("counter", ("sink", "result"), "Records of calls by what became of them at each sink"),
+    "call_records_waiting": Spec("gauge", ("sink",), "Records of calls that wait in memory"),
     "config_reloads": Spec("counter", ("result",), "Attempts to reload the configuration, by what became of them", merge="max"),
     "config_last_reload_timestamp_seconds": Spec(
         "gauge", (), "When the configuration was last read, at the start or again", merge="max"

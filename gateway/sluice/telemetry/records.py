@@ -167,6 +167,8 @@ class Records:
         self._later = later
         self._fetches: dict[str, str] = {}
         self._by_key: dict[str | None, Any] = {}
+        self.recorded: Callable[[CallLine, Call], object] | None = None
+        """Called once with each call that is over, and with its log line."""
         self.log = log
         self.traced: Callable[[Call, float, bool], object] = lambda call, duration, failed: None
         """Told each traced call that is over, how long it took, and whether it ended in an error."""
@@ -286,6 +288,8 @@ class Records:
         elif error is not None:
             line.end = "refused"
         self._say(line)
+        if self.recorded is not None and call is not None and not call.detached:
+            self.recorded(line, call)
 
     def _over(self, call: Call, failed: bool, duration: float) -> None:
         """A call is over, and nobody will add to it: who used what, and who answered. `duration` in seconds."""
@@ -328,3 +332,5 @@ class Records:
         line.tell(call)
         line.level = "info" if call.error is None else "warning"
         self._say(line)
+        if self.recorded is not None:
+            self.recorded(line, call)

@@ -1,15 +1,16 @@
-"""Spans as OTLP has them: protobuf messages (https://protobuf.dev/programming-guides/encoding/) of
-https://github.com/open-telemetry/opentelemetry-proto, traces of version 1. Pure.
+"""Spans and log records as OTLP has them: protobuf messages (https://protobuf.dev/programming-guides/encoding/) of
+https://github.com/open-telemetry/opentelemetry-proto, traces and logs of version 1. Pure.
 
-Six messages are all that is needed, so no protobuf library is: the numbers of their fields stand beside their names.
+A few messages are all that is needed, so no protobuf library is: the numbers of their fields stand beside their names.
 """
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
-Value = str | bool | int | float | Sequence[str]
+Value = str | bool | int | float | Sequence[Any] | Mapping[str, Any]
 INTERNAL, SERVER, CLIENT = 1, 2, 3
 """Kinds of spans."""
 ERROR = 2
@@ -25,6 +26,18 @@ class Event(msgspec.Struct, frozen=True):
     name: str
     at: int
     attributes: Mapping[str, Value] = {}
+
+
+class Log(msgspec.Struct, frozen=True):
+    """A log record; `at` in nanoseconds since the epoch, `trace` in hexadecimal digits, "" where it is of none."""
+
+    name: str
+    at: int
+    severity: int
+    severity_text: str
+    body: Value
+    attributes: Mapping[str, Value]
+    trace: str = ""
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -48,6 +61,28 @@ def traces(spans: Iterable[Span], resource: Mapping[str, Value], *, scope: str, 
     of_scope = _bytes(1, _text(1, scope) + _text(2, version))
     scoped = of_scope + b"".join([_bytes(2, _span(span)) for span in spans]) + _text(3, schema)
     return _bytes(1, _bytes(1, _attributes(1, resource)) + _bytes(2, scoped) + _text(3, schema))
+
+
+def logs(records: Iterable[Log], resource: Mapping[str, Value], *, scope: str, version: str) -> bytes:
+    """An ExportLogsServiceRequest."""
+    of_scope = _bytes(1, _text(1, scope) + _text(2, version))
+    scoped = of_scope + b"".join([_bytes(2, _log(record)) for record in records])
+    return _bytes(1, _bytes(1, _attributes(1, resource)) + _bytes(2, scoped))
+
+
+def _log(record: Log) -> bytes:
+    return b"".join(
+        (
+            _fixed(1, record.at),
+            _number(2, record.severity),
+            _text(3, record.severity_text),
+            _bytes(5, _any(record.body)),
+            _attributes(6, record.attributes),
+            _bytes(9, bytes.fromhex(record.trace)) if record.trace else b"",
+            _fixed(11, record.at),
+            _text(12, record.name),
+        )
+    )
 
 
 def _span(span: Span) -> bytes:
@@ -89,6 +124,8 @@ def _any(value: Value) -> bytes:
             return _number(3, value)
         case float():
             return _tag(4, 1) + _DOUBLE.pack(value)
+        case Mapping():
+            return _bytes(6, _attributes(1, {name: inner for name, inner in value.items() if inner is not None}))
         case _:
             return _bytes(5, b"".join([_bytes(1, _any(each)) for each in value]))
 

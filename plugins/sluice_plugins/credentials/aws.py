@@ -14,9 +14,9 @@ import msgspec
 from sluice.backends.credentials import CredentialFailed, Setting, lines_of
 from sluice.backends.transport import UpstreamRequest
 from sluice.config.types import Secret
+from sluice.wire.sigv4 import Keys, Signer
 from sluice_plugins.credentials.aws_sources import Sources
 from sluice_plugins.credentials.refreshing import Fresh, Refreshed
-from sluice_plugins.credentials.sigv4 import Keys, Signer
 
 Source = Literal["auto", "environment", "web_identity", "profile", "container", "instance"]
 

@@ -22,8 +22,8 @@ import msgspec
 
 from sluice.backends.credentials import CredentialFailed, Fetch
 from sluice.backends.transport import Headers, UpstreamRequest
+from sluice.wire.sigv4 import Keys
 from sluice_plugins.credentials.refreshing import Fresh
-from sluice_plugins.credentials.sigv4 import Keys
 
 ECS = "http://169.254.170.2"
 IMDS = "http://169.254.169.254"

@@ -11,9 +11,9 @@ import pytest
 from sluice.backends.credentials import CredentialFailed, FetchedAnswer
 from sluice.config.types import Secret
 from sluice.upstream.fetching import fetch
+from sluice.wire.sigv4 import Keys
 from sluice_plugins.credentials.aws import Aws
 from sluice_plugins.credentials.aws_sources import Sources
-from sluice_plugins.credentials.sigv4 import Keys
 from sluice_plugins.openai.backend import OpenAI
 from tests.fakes.rawserver import Peer, RawServer, Request, sized
 from tests.plugins.credentials.settings import REQUEST, World

@@ -1,7 +1,7 @@
 """AWS Signature Version 4: the headers that prove a request, its body included. Pure.
 
 The path is encoded once more than it is sent, as all services but S3 want it: a model's id that is `a%3Ab` in the URL is
-`a%253Ab` in what is signed.
+`a%253Ab` in what is signed. S3's is signed as it is sent.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/create-signed-request.html
 """
@@ -9,7 +9,7 @@ https://docs.aws.amazon.com/IAM/latest/UserGuide/create-signed-request.html
 import hmac
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from hashlib import sha256
 from urllib.parse import quote, urlsplit
@@ -37,6 +37,7 @@ class Signer:
     def __init__(self, region: str, service: str) -> None:
         self._region = region
         self._service = service
+        self._path = _as_sent if service == "s3" else _encoded_again
         self._derived: tuple[Keys, str, bytes] | None = None
 
     def headers(self, keys: Keys, method: str, url: str, body: bytes, *, at: float, content_type: str = "") -> Headers:
@@ -55,7 +56,7 @@ class Signer:
         stamp = signed["x-amz-date"]
         scope = f"{stamp[:8]}/{self._region}/{self._service}/aws4_request"
         names = ";".join(sorted(signed))
-        request = canonical_request(method, url, signed, sha256(body).hexdigest())
+        request = canonical_request(method, url, signed, sha256(body).hexdigest(), path=self._path)
         text = f"{ALGORITHM}\n{stamp}\n{scope}\n{sha256(request.encode()).hexdigest()}"
         signature = hmac.digest(self._key(keys, stamp[:8]), text.encode(), "sha256").hex()
         return f"{ALGORITHM} Credential={keys.access_key}/{scope}, SignedHeaders={names}, Signature={signature}"
@@ -71,19 +72,29 @@ class Signer:
         return derived[2]
 
 
-def canonical_request(method: str, url: str, signed: Mapping[str, str], body_hash: str) -> str:
-    """What is signed of a request, as text."""
-    path, query = _place(url)
+def _as_sent(path: str) -> str:
+    return path or "/"
+
+
+def _encoded_again(path: str) -> str:
+    return quote(_normal(path), safe="/~")
+
+
+def canonical_request(
+    method: str, url: str, signed: Mapping[str, str], body_hash: str, *, path: Callable[[str], str] = _encoded_again
+) -> str:
+    """What is signed of a request, as text. `path`: how the service wants the path."""
+    place, query = _place(url, path)
     names = sorted(signed)
     lines = "".join(f"{name}:{' '.join(signed[name].split())}\n" for name in names)
-    return f"{method}\n{path}\n{query}\n{lines}\n{';'.join(names)}\n{body_hash}"
+    return f"{method}\n{place}\n{query}\n{lines}\n{';'.join(names)}\n{body_hash}"
 
 
 @lru_cache(256)
-def _place(url: str) -> tuple[str, str]:
+def _place(url: str, path: Callable[[str], str]) -> tuple[str, str]:
     """Path and query as they are signed; requests go to a few URLs again and again."""
     parts = urlsplit(url)
-    return quote(_normal(parts.path), safe="/~"), _query(parts.query)
+    return path(parts.path), _query(parts.query)
 
 
 @lru_cache(256)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sluice_plugins.credentials.sigv4 import Keys, Signer, canonical_request, host_of
+from sluice.wire.sigv4 import Keys, Signer, canonical_request, host_of
 from tests.plugins.credentials.oracle import ask
 
 EXAMPLE = Keys("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
@@ -164,3 +164,38 @@ def test_botocore_signs_the_same() -> None:
         )
         assert stamp == given["x-amz-date"] == datetime.fromtimestamp(case["at"], UTC).strftime("%Y%m%dT%H%M%SZ")
         assert given["authorization"] == authorization, case
+
+
+EXAMPLE_OF_S3 = Keys("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "body", "signature"),
+    [
+        (
+            "GET", "/test.txt", {"range": "bytes=0-9"}, b"",
+            "f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41",
+        ),
+        (
+            "PUT", "/test%24file.text", {"date": "Fri, 24 May 2013 00:00:00 GMT", "x-amz-storage-class": "REDUCED_REDUNDANCY"},
+            b"Welcome to Amazon S3.", "98ad721746da40c64f1a55b78f14c238d841ea1380cd77a1b5971af0ece108bd",
+        ),
+    ],
+)  # fmt: skip
+def test_the_examples_of_s3_have_their_signatures(
+    method: str, path: str, headers: dict[str, str], body: bytes, signature: str
+) -> None:
+    """https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html"""
+    signed = {
+        "host": "examplebucket.s3.amazonaws.com", "x-amz-date": "20130524T000000Z",
+        "x-amz-content-sha256": sha256(body).hexdigest(), **headers,
+    }  # fmt: skip
+    signer = Signer("us-east-1", "s3")
+    found = signer.authorization(EXAMPLE_OF_S3, method, f"https://examplebucket.s3.amazonaws.com{path}", signed, body)
+    assert found.endswith(f"Signature={signature}")
+
+
+def test_the_path_of_s3_is_signed_as_it_is_sent() -> None:
+    """A key may hold "//" and "..", which are no steps of a path there."""
+    found = canonical_request("PUT", "https://s3.example/b/a//../x%20y", {"host": "s3.example"}, "0", path=lambda path: path)
+    assert found.splitlines()[1] == "/b/a//../x%20y"

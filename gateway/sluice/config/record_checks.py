@@ -1,0 +1,84 @@
+"""What types cannot say about the sinks of call records, and about the texts that records have."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from sluice.config.problems import Path, Report
+from sluice.config.types import Alias, Config, Key, Log, RecordBucket, RecordFile, RecordOtlp, Records, RecordWebhook
+
+_KINDS = ("file", "webhook", "s3", "otlp")
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
+_PREFIX = re.compile(r"[A-Za-z0-9!_.*'()=/-]{0,200}")
+
+Say = Callable[[Path, str], object]
+
+
+def check_sink(sink: Records, say: Say) -> None:
+    """One sink. `say` is told where within it, and what is wrong."""
+    given = [kind for kind in _KINDS if getattr(sink, kind) is not None]
+    if len(given) != 1:
+        say((), f"needs exactly one of {', '.join(_KINDS)}")
+    if isinstance(sink.interval, float) and sink.interval <= 0:
+        say(("interval",), "must be more than 0")
+    match sink.webhook:
+        case RecordWebhook(url=url):
+            _check_url(url, ("webhook", "url"), say)
+    match sink.otlp:
+        case RecordOtlp(endpoint=url):
+            _check_url(url, ("otlp", "endpoint"), say)
+    if isinstance(sink.s3, RecordBucket):
+        _check_bucket(sink.s3, say)
+    if isinstance(sink.file, RecordFile) and isinstance(sink.file.age, float) and sink.file.age <= 0:
+        say(("file", "age"), "must be more than 0")
+
+
+def _check_bucket(bucket: RecordBucket, say: Say) -> None:
+    if bucket.endpoint is not None:
+        _check_url(bucket.endpoint, ("s3", "endpoint"), say)
+    if isinstance(bucket.bucket, str) and not _BUCKET.fullmatch(bucket.bucket):
+        say(("s3", "bucket"), "expected the name of a bucket: 3 to 63 lower-case letters, digits, dots and hyphens")
+    if isinstance(bucket.prefix, str) and not _PREFIX.fullmatch(bucket.prefix):
+        say(("s3", "prefix"), "expected letters, digits and any of ! _ . * ' ( ) = / -, such as sluice/")
+
+
+def _check_url(url: object, path: Path, say: Say) -> None:
+    if not isinstance(url, str):
+        return
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        say(path, "expected an address such as https://host:8443/path")
+    elif parts.username or parts.password:
+        say(path, "credentials belong in headers: an address is shown in logs")
+
+
+def check_records(config: Config, report: Report) -> None:
+    """All sinks together, and the texts: each name once, and a key for digests."""
+    sinks: Any = config.records if isinstance(config.records, tuple) else ()
+    seen: set[str] = set()
+    for number, sink in enumerate(sinks):
+        name = getattr(sink, "name", None)
+        if isinstance(name, str) and name in seen:
+            report.problem(("records", number, "name"), f'another sink has the name "{name}"')
+        seen.add(str(name))
+    log = config.log
+    if isinstance(log, Log) and log.hash_key is None:
+        for path in _hashes(config):
+            report.problem(path, "hash needs log.hash_key, a secret that digests are made with")
+
+
+def _hashes(config: Config) -> list[Path]:
+    """Where the file says `hash`."""
+    found: list[Path] = [("log", "content")] if config.log.content == "hash" else []
+    if isinstance(config.aliases, dict):
+        aliases = config.aliases.items()
+        found += [("aliases", n, "log_content") for n, a in aliases if isinstance(a, Alias) and a.log_content == "hash"]
+    if isinstance(config.keys, tuple):
+        keys = enumerate(config.keys)
+        found += [("keys", n, "log_content") for n, k in keys if isinstance(k, Key) and k.log_content == "hash"]
+    return found

@@ -1,0 +1,42 @@
+"""What a spool sends, and what it sends it by."""
+
+from types import TracebackType
+from typing import Literal, Protocol, Self
+
+import msgspec
+
+Outcome = Literal["delivered", "refused", "again"]
+"""refused: it was understood, and would be refused for ever. again: it may be taken later."""
+
+
+class Delivered(msgspec.Struct, frozen=True):
+    """What became of a batch; `reason` says why it was not taken (a status, an error's name)."""
+
+    outcome: Outcome
+    reason: str = ""
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Records as JSON lines. `name` is unique and stays the same when it is sent again; `at`: seconds since the epoch."""
+
+    name: str
+    at: float
+    lines: list[bytes]
+
+    __repr__ = object.__repr__
+
+    @property
+    def body(self) -> bytes:
+        return b"\n".join(self.lines) + b"\n"
+
+
+class Delivery(Protocol):
+    """Brings batches to a sink. `deliver` raises nothing."""
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None: ...
+
+    async def deliver(self, batch: Batch) -> Delivered: ...

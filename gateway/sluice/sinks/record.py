@@ -1,0 +1,75 @@
+"""The record of a call: its log line's fields, who called, each attempt, and of its texts what may be kept."""
+
+from typing import Any
+
+import msgspec
+
+from sluice.proxy.attempt import NOTHING, Attempt
+from sluice.proxy.call import Call
+from sluice.sinks.content import Texts
+from sluice.telemetry.logs import Line, json_line
+
+_ROUND = 6
+
+
+class Draft:
+    """A record that is not a line yet: it is made into one outside of the event loop, once for all sinks.
+
+    `size`: about how many bytes it keeps in memory. `at`: when the call ended, in seconds since the epoch.
+    """
+
+    __slots__ = ("_line", "_parts", "at", "size")
+
+    def __init__(self, fields: dict[str, Any], at: float, texts: Texts | None = None) -> None:
+        self._parts: tuple[dict[str, Any], Texts | None] | None = (fields, texts)
+        self._line = b""
+        self.at = at
+        self.size = 2048 + (texts.size if texts is not None else 0)
+
+    def line(self) -> bytes:
+        """The record as JSON, without a line's end. Several threads may ask at a time."""
+        parts = self._parts
+        if parts is not None:
+            fields, texts = parts
+            self._line = json_line({**fields, **texts.fields()} if texts is not None else fields)
+            self._parts = None
+        return self._line
+
+
+def fields_of(line: Line, call: Call, duration: float, timestamp: str) -> dict[str, Any]:
+    """All fields but the texts. `line` is the call's log line; `duration` in seconds."""
+    told: dict[str, Any] = msgspec.to_builtins(line)
+    for name in ("level", "timestamp", "event", "attempt_costs"):
+        told.pop(name, None)
+    principal = call.principal
+    return {
+        "record": "call",
+        "timestamp": timestamp,
+        **told,
+        "frontend": call.frontend.name,
+        "key": principal.key_id,
+        "tenant": principal.tenant,
+        "duration": told.get("duration", round(duration, _ROUND)),
+        "attempts": [_attempt(attempt, call.received) for attempt in call.attempts],
+    }
+
+
+def _attempt(attempt: Attempt, received: float) -> dict[str, Any]:
+    """Times in seconds: `started` since the call was received, `first_token` since the attempt started."""
+    told: dict[str, Any] = {
+        "target": attempt.target.label,
+        "outcome": attempt.outcome,
+        "started": round(attempt.started - received, _ROUND),
+    }
+    if attempt.first_token is not None:
+        told["first_token"] = round(attempt.first_token, _ROUND)
+    if attempt.model:
+        told["model"] = attempt.model
+    if attempt.provider_id:
+        told["provider_id"] = attempt.provider_id
+    if attempt.used is not NOTHING:
+        told["usage"] = msgspec.to_builtins(attempt.used)
+        told["estimated"] = attempt.usage is None
+    if attempt.cost is not None:
+        told["cost_usd"] = round(attempt.cost, 9)
+    return told

@@ -1,0 +1,94 @@
+"""Makes a draft of each call that is over, and gives it to all sinks."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from sluice.config.types import Alias, Config, Content
+from sluice.config.types import Records as SinkConfig
+from sluice.identity.principal import Principal
+from sluice.proxy.call import Call
+from sluice.sinks.content import Texts, full, hashed, stricter
+from sluice.sinks.delivery import Delivery
+from sluice.sinks.record import Draft, fields_of
+from sluice.sinks.spool import Result, Spool
+from sluice.telemetry.logs import Line
+
+RESULTS: tuple[Result, ...] = ("delivered", "refused", "dropped", "spilled")
+
+
+class Recorder:
+    """`clock` monotonic and `wall` since the epoch, in seconds. Raises OSError where a file or a directory cannot be used."""
+
+    def __init__(
+        self, config: Config, metrics: Any, log: Any, *, clock: Callable[[], float], wall: Callable[[], float]
+    ) -> None:
+        self._log_config = config.log
+        self._hash_key = config.log.hash_key.reveal().encode() if config.log.hash_key is not None else b""
+        self._clock = clock
+        self._wall = wall
+        self._spools = [self._spool(sink, metrics, log) for sink in config.records]
+
+    def _spool(self, sink: SinkConfig, metrics: Any, log: Any) -> Spool:
+        series = {result: metrics.zero("call_records", sink.name, result) for result in RESULTS}
+
+        def count(result: Result, records: int) -> None:
+            series[result].inc(records)
+
+        def switched(reason: str) -> None:
+            if reason:
+                log.warning("records_failing", sink=sink.name, reason=reason)
+            else:
+                log.info("records_well", sink=sink.name)
+
+        spool = Spool(sink, delivery_of(sink, self._wall), count, switched, clock=self._clock, wall=self._wall)
+        metrics.computed("call_records_waiting", partial(len, spool), sink.name).kept = True
+        return spool
+
+    def content(self, alias: Alias, principal: Principal) -> Content:
+        """What the record of a call of this alias by this caller has of its texts: the stricter of what both say."""
+        mode = stricter(alias.log_content or self._log_config.content, principal.log_content)
+        return "none" if mode == "hash" and not self._hash_key else mode
+
+    def over(self, line: Line, call: Call) -> None:
+        """A call is over; `line` is its log line."""
+        now = self._wall()
+        stamp = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        fields = fields_of(line, call, self._clock() - call.received, stamp)
+        draft = Draft(fields, now, self._texts(call))
+        for spool in self._spools:
+            spool.add(draft)
+
+    def _texts(self, call: Call) -> Texts | None:
+        if call.content == "none":
+            return None
+        if call.content == "hash":
+            return hashed(call.chat.messages, call.text, self._hash_key)
+        return full(call.chat.messages, call.text, self._log_config.content_chars)
+
+    async def run(self) -> None:
+        """Send until it is cancelled; what is left then is sent, or kept on disk."""
+        async with asyncio.TaskGroup() as sinks:
+            for spool in self._spools:
+                sinks.create_task(spool.run())
+
+
+def delivery_of(sink: SinkConfig, wall: Callable[[], float]) -> Delivery:
+    """What this sink is sent by. Raises OSError where its file cannot be opened."""
+    if sink.file is not None:
+        from sluice.sinks.files import RotatingFile
+
+        return RotatingFile(sink.file, wall)
+    from sluice.sinks.http import Bucket, OtlpLogs, Webhook
+
+    if sink.webhook is not None:
+        return Webhook(sink.webhook)
+    if sink.s3 is not None:
+        return Bucket(sink.s3, wall)
+    if sink.otlp is not None:
+        return OtlpLogs(sink.otlp, f"{socket.gethostname()}:{os.getpid()}")
+    raise ValueError("a sink has one of file, webhook, s3 and otlp")

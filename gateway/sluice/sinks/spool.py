@@ -1,0 +1,255 @@
+"""The records that wait for one sink, and the task that sends them in batches.
+
+What is waiting is bounded, and what comes beyond the bound is dropped and counted. A batch that the sink does not take is put
+on disk where there is a directory for it, else it waits in memory; it is tried again with growing waits for as long as it
+takes. Batches on disk go first, and outlive the process. A batch whose answer was lost is sent twice: at least once.
+"""
+
+import asyncio
+import os
+import random
+import socket
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, TypeVar
+
+from sluice.config.types import Records
+from sluice.sinks.delivery import Batch, Delivered, Delivery
+from sluice.sinks.record import Draft
+from sluice.sinks.spill import Claimed, Spill
+
+FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
+"""Seconds until a sink that has failed is tried again; the wait doubles."""
+LAST = 10.0
+"""Seconds for what is left when the process ends."""
+LOOK = 60.0
+"""Seconds between two looks for batches that processes have left on disk which are gone."""
+LARGEST = 4 << 20
+"""Bytes of a batch, about."""
+
+Result = Literal["delivered", "refused", "dropped", "spilled"]
+T = TypeVar("T")
+
+
+class Spool:
+    """`count` is told results and numbers of records; `switched` each change: why the sink fails, "" when it takes batches again.
+
+    `clock` is monotonic, `wall` since the epoch. Raises OSError where the spill directory cannot be used.
+    """
+
+    def __init__(
+        self,
+        config: Records,
+        delivery: Delivery,
+        count: Callable[[Result, int], object],
+        switched: Callable[[str], object],
+        *,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._config = config
+        self._delivery = delivery
+        self._count = count
+        self._switched = switched
+        self._clock = clock
+        self._wall = wall
+        self._chance = chance
+        self._waiting: deque[Draft] = deque()
+        self._size = 0
+        self._full = asyncio.Event()
+        self._stuck: Batch | None = None  # taken from what waits, and neither delivered nor on disk
+        self._stuck_size = 0
+        self._failures = 0
+        self._reason = ""
+        self._retry_at = 0.0
+        self._spill = Spill(config.spill, config.name, config.spill_max) if config.spill else None
+        self._look_at = 0.0  # when to look for batches on disk: of this process, or left by others
+        self._number = 0
+        self._origin = f"{socket.gethostname()[:32]}-{os.getpid()}"
+        self._thread = ThreadPoolExecutor(1, "sink")
+
+    def __len__(self) -> int:
+        """Records in memory."""
+        return len(self._waiting) + (len(self._stuck.lines) if self._stuck is not None else 0)
+
+    def add(self, draft: Draft) -> None:
+        """Never waits, and never raises."""
+        if self._size + draft.size > self._config.buffer:
+            self._count("dropped", 1)
+            return
+        self._waiting.append(draft)
+        self._size += draft.size
+        if len(self._waiting) >= self._config.batch:
+            self._full.set()
+
+    async def run(self) -> None:
+        """Send until it is cancelled; the rest then has LAST seconds, and what is not delivered by then goes to disk."""
+        try:
+            async with self._delivery:
+                try:
+                    while True:
+                        await self._due()
+                        await self._safely()
+                finally:
+                    await self._rest()
+        finally:
+            self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _safely(self) -> None:
+        """A round. A fault of ours, or a directory that cannot be read, is as a sink that fails: later is another try."""
+        try:
+            await self.round()
+        except Exception as fault:
+            self._failures += 1
+            self._retry_at = self._clock() + LONGEST_WAIT
+            self._say(type(fault).__name__)
+
+    async def round(self) -> None:
+        """Send what waits, or keep it safe while the sink is away."""
+        if self._clock() < self._retry_at:
+            await self._keep_safe(self._config.batch)
+            return
+        if await self._send_spilled():
+            while await self._send_next():
+                if len(self._waiting) < self._config.batch:
+                    return
+        await self._keep_safe(1)
+
+    async def _due(self) -> None:
+        """Wait for a batch, or for the time of the next one. While nothing can be kept safe only the next try helps."""
+        away = max(0.0, self._retry_at - self._clock())
+        if away and (self._spill is None or self._stuck is not None):
+            await asyncio.sleep(away)
+        elif len(self._waiting) < self._config.batch or away:
+            self._full.clear()
+            await _wait(self._full, away or self._config.interval)
+
+    # --- sending
+
+    async def _send_next(self) -> bool:
+        """Whether there was a batch, and it needs no further try."""
+        batch = await self._take()
+        if batch is None:
+            return False
+        if not self._settled(batch, await self._delivery.deliver(batch)):
+            return False
+        self._release(batch)
+        return True
+
+    async def _send_spilled(self) -> bool:
+        """Send the batches on disk. Whether the sink took them."""
+        spill = self._spill
+        if spill is None or self._clock() < self._look_at:
+            return True
+        for name in await self._beside(spill.oldest):
+            claimed = await self._beside(spill.claim, name)
+            if claimed is not None and not await self._send_claimed(claimed):
+                return False
+        self._look_at = self._clock() + LOOK
+        return True
+
+    async def _send_claimed(self, claimed: Claimed) -> bool:
+        with claimed:
+            settled = self._settled(claimed.batch, await self._delivery.deliver(claimed.batch))
+            if settled:
+                await self._beside(claimed.done)
+            return settled
+
+    def _settled(self, batch: Batch, delivered: Delivered) -> bool:
+        """Count what became of a batch, and find out when to try again."""
+        if delivered.outcome == "again":
+            self._failures += 1
+            wait = min(FIRST_WAIT * 2 ** min(self._failures - 1, 16), LONGEST_WAIT)
+            self._retry_at = self._clock() + wait * (0.5 + self._chance() / 2)
+            self._say(delivered.reason)
+            return False
+        self._failures, self._retry_at = 0, 0.0
+        self._say(delivered.reason)
+        self._count(delivered.outcome, len(batch.lines))
+        return True
+
+    def _say(self, reason: str) -> None:
+        if reason != self._reason:
+            self._reason = reason
+            self._switched(reason)
+
+    # --- what waits
+
+    async def _take(self) -> Batch | None:
+        """The batch that could not be sent or kept before, else the oldest records that wait."""
+        if self._stuck is not None:
+            return self._stuck
+        drafts: list[Draft] = []
+        size = 0
+        while self._waiting and len(drafts) < self._config.batch and size < LARGEST:
+            drafts.append(self._waiting.popleft())
+            size += drafts[-1].size
+        if not drafts:
+            return None
+        self._number += 1
+        name = f"{int(self._wall() * 1000):013d}-{self._origin}-{self._number}"
+        rendered: list[Draft] | None = drafts
+        try:
+            lines = await self._beside(_rendered, drafts)
+            rendered = None
+        finally:
+            if rendered is not None:  # cancelled: they are the rest's
+                self._waiting.extendleft(reversed(rendered))
+        self._stuck = Batch(name, drafts[0].at, lines)
+        self._stuck_size = size
+        return self._stuck
+
+    def _release(self, batch: Batch) -> None:
+        """It is no longer in memory."""
+        if batch is self._stuck:
+            self._stuck = None
+            self._size -= self._stuck_size
+
+    async def _keep_safe(self, least: int) -> None:
+        """Put on disk what waits, where it is as many records as `least`."""
+        spill = self._spill
+        while spill is not None and self._failures and (self._stuck is not None or len(self._waiting) >= least):
+            batch = await self._take()
+            if batch is None or not await self._to_disk(spill, batch):
+                return
+
+    async def _to_disk(self, spill: Spill, batch: Batch) -> bool:
+        try:
+            await self._beside(spill.keep, batch)
+        except OSError:
+            return False  # it waits in memory, as all that comes
+        self._look_at = 0.0
+        self._count("spilled", len(batch.lines))
+        self._release(batch)
+        return True
+
+    async def _rest(self) -> None:
+        """The last batches: each is tried once, and goes to disk where it is not taken. What is left then is lost, and counted."""
+        try:
+            async with asyncio.timeout(LAST):
+                if not self._failures:
+                    while await self._send_next():
+                        pass
+        except TimeoutError:
+            self._failures += 1
+        self._failures += bool(len(self))
+        await self._keep_safe(1)
+        if len(self):
+            self._count("dropped", len(self))
+
+    async def _beside(self, work: Callable[..., T], *args: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
+
+
+def _rendered(drafts: list[Draft]) -> list[bytes]:
+    return [draft.line() for draft in drafts]
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return
