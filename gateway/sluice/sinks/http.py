@@ -23,7 +23,7 @@ from sluice.wire.sigv4 import Keys, Signer, host_of
 DEADLINE = 15.0
 """Seconds for one request."""
 REFUSED = frozenset({400, 413, 415, 422})
-"""Statuses by which a receiver says that this very body will never do. Whatever else fails may be mended: a token, an address."""
+"""Statuses by which a receiver says that this very body will never do. What else fails may be mended: a token, an address."""
 ANSWER = 64 << 10
 """Bytes of an answer that are read, so that its connection can be used again."""
 
@@ -43,7 +43,9 @@ class _OverHttp:
 
     async def _sent(self, method: str, url: str, body: bytes, headers: Mapping[str, str], refused: frozenset[int]) -> Delivered:
         try:
-            async with self._session.request(method, URL(url, encoded=True), data=body, headers=headers, allow_redirects=False) as answer:
+            async with self._session.request(
+                method, URL(url, encoded=True), data=body, headers=headers, allow_redirects=False
+            ) as answer:
                 await answer.content.read(ANSWER)
                 if answer.status // 100 == 2:
                     return Delivered("delivered")

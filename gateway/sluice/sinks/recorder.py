@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -90,5 +89,5 @@ def delivery_of(sink: SinkConfig, wall: Callable[[], float]) -> Delivery:
     if sink.s3 is not None:
         return Bucket(sink.s3, wall)
     if sink.otlp is not None:
-        return OtlpLogs(sink.otlp, f"{socket.gethostname()}:{os.getpid()}")
+        return OtlpLogs(sink.otlp, f"{os.uname().nodename}:{os.getpid()}")
     raise ValueError("a sink has one of file, webhook, s3 and otlp")

@@ -8,7 +8,6 @@ takes. Batches on disk go first, and outlive the process. A batch whose answer w
 import asyncio
 import os
 import random
-import socket
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +32,7 @@ T = TypeVar("T")
 
 
 class Spool:
-    """`count` is told results and numbers of records; `switched` each change: why the sink fails, "" when it takes batches again.
+    """`count` is told results and numbers of records; `switched` each change: why the sink fails, "" when it takes them again.
 
     `clock` is monotonic, `wall` since the epoch. Raises OSError where the spill directory cannot be used.
     """
@@ -61,13 +60,14 @@ class Spool:
         self._full = asyncio.Event()
         self._stuck: Batch | None = None  # taken from what waits, and neither delivered nor on disk
         self._stuck_size = 0
+        self._sending: asyncio.Task[Delivered] | None = None  # of `_stuck`
         self._failures = 0
         self._reason = ""
         self._retry_at = 0.0
         self._spill = Spill(config.spill, config.name, config.spill_max) if config.spill else None
         self._look_at = 0.0  # when to look for batches on disk: of this process, or left by others
         self._number = 0
-        self._origin = f"{socket.gethostname()[:32]}-{os.getpid()}"
+        self._origin = f"{os.uname().nodename[:32]}-{os.getpid()}"
         self._thread = ThreadPoolExecutor(1, "sink")
 
     def __len__(self) -> int:
@@ -133,10 +133,18 @@ class Spool:
         batch = await self._take()
         if batch is None:
             return False
-        if not self._settled(batch, await self._delivery.deliver(batch)):
+        if not self._settled(batch, await self._delivered(batch)):
             return False
         self._release(batch)
         return True
+
+    async def _delivered(self, batch: Batch) -> Delivered:
+        """A request that is on its way goes on where its spool is cancelled: sent anew, its records would be there twice."""
+        if self._sending is None:
+            self._sending = asyncio.create_task(self._delivery.deliver(batch))
+        delivered = await asyncio.shield(self._sending)
+        self._sending = None
+        return delivered
 
     async def _send_spilled(self) -> bool:
         """Send the batches on disk. Whether the sink took them."""
@@ -226,14 +234,15 @@ class Spool:
         return True
 
     async def _rest(self) -> None:
-        """The last batches: each is tried once, and goes to disk where it is not taken. What is left then is lost, and counted."""
+        """The last batches: each is tried once, and goes to disk where it is not taken. What is left is lost, and counted."""
         try:
             async with asyncio.timeout(LAST):
                 if not self._failures:
                     while await self._send_next():
                         pass
         except TimeoutError:
-            self._failures += 1
+            if self._sending is not None:
+                self._sending.cancel()
         self._failures += bool(len(self))
         await self._keep_safe(1)
         if len(self):

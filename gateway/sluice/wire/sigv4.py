@@ -16,8 +16,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from sluice.backends.transport import Headers
-
+Pairs = tuple[tuple[str, str], ...]
 ALGORITHM = "AWS4-HMAC-SHA256"
 
 
@@ -40,7 +39,9 @@ class Signer:
         self._path = _as_sent if service == "s3" else _encoded_again
         self._derived: tuple[Keys, str, bytes] | None = None
 
-    def headers(self, keys: Keys, method: str, url: str, body: bytes, *, at: float, content_type: str = "") -> Headers:
+    def headers(
+        self, keys: Keys, method: str, url: str, body: bytes, *, at: float, content_type: str = ""
+    ) -> tuple[tuple[str, str], ...]:
         """What is to be added to a request that is sent at the time `at` (seconds since the epoch) with this content type."""
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(at))
         added = [("x-amz-date", stamp)]
