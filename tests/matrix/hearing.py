@@ -174,7 +174,7 @@ def gemini(body: bytes, *, stream: bool) -> Heard:
     for part in parts:
         if "functionCall" in part:
             call = part["functionCall"]
-            heard.calls.append(Call(call["id"], call["name"], call["args"]))
+            heard.calls.append(Call(call.get("id", ""), call["name"], call["args"]))
         elif part.get("thought"):
             heard.thought += part["text"]
         else:

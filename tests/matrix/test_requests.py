@@ -12,7 +12,7 @@ from tests.matrix import clients, upstreams
 from tests.matrix.lanes import CLIENTS, UPSTREAMS, parsed, sent
 from tests.matrix.talk import Picture, Results, Talk, normal, talks, texts_first
 
-EXAMPLES = int(os.environ.get("SLUICE_MATRIX_EXAMPLES", "20"))
+EXAMPLES = int(os.environ.get("SLUICE_MATRIX_EXAMPLES", "8"))
 """Of each pair of dialects; for a long look, 2000."""
 PAIRS = [(client, upstream) for client in CLIENTS for upstream in UPSTREAMS]
 bounded = settings(
