@@ -88,7 +88,7 @@ async def test_models_likewise(path: str, found: bool) -> None:
         assert g.requests[-1]["route"] in ("/v1/models", "/v1/models/*")
 
 
-@pytest.mark.parametrize("path", ["/v1/edits", "/v1/assistants/17", "/responses", "/v1"])
+@pytest.mark.parametrize("path", ["/v1/edits", "/v1/assistants/17", "/v1/files", "/v1"])
 async def test_an_unknown_path_is_told_in_openais_shape_what_is_served(path: str) -> None:
     async with RawServer(either) as up, gateway(config(up)) as g:
         status, body, _ = await post(g, path, ASKED)

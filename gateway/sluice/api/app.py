@@ -31,7 +31,6 @@ from sluice.frontends import CallRoute, Frontend, ResumeRoute, Route, shape_of
 from sluice.resume.streams import ResumableStreams
 from sluice.runtime.snapshot import Snapshot
 
-GREETING = "Sluice is running"
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 OPENAPI = "/v1/openapi.json"
 OWN = ("/v1/tokens", "/v1/admin", OPENAPI, "/admin", "/metrics")
@@ -96,9 +95,10 @@ class Api:
         return found
 
     async def _greet(self, request: Request, request_id: str) -> None:
-        """Clients look here for a server that lives, mostly by HEAD, and without a key."""
-        texts = [frontend.greeting for frontend in self._runtime.frontends.values() if frontend.greeting]
-        request.reply(200, (texts or [GREETING])[0].encode(), content_type="text/plain; charset=utf-8")
+        """Clients look here for a server that lives, by HEAD and without a key. A GET is told which paths there are."""
+        if request.method != "HEAD":
+            raise NotFound(self._nothing)
+        request.reply(200, b"", content_type="text/plain; charset=utf-8")
 
     async def _openapi(self, request: Request, request_id: str) -> None:
         """The description of the routes that are served here."""

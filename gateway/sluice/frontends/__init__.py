@@ -260,7 +260,6 @@ class Frontend(Envelope, Protocol):
     Header names are lower case: `credential_headers` may hold a key (beside `authorization` and `x-api-key`, which always may),
     and so may the `credential_parameters` of a URL's query, on its own routes; `request_headers` are those that its clients
     send, `response_headers` those that they read, so pages may.
-    `greeting`: what `GET /` says, where its clients look for it there.
     `numbered`: its streams are server-sent events or lines of JSON objects, which can be numbered, and so gone on with where an
     alias is `resumable`.
     `any_content_type`: bodies are read as JSON whatever their Content-Type says, as the dialect's own server does. Only for
@@ -271,7 +270,6 @@ class Frontend(Envelope, Protocol):
     numbered: ClassVar[bool] = False
     any_content_type: ClassVar[bool] = False
     claims: ClassVar[tuple[str, ...]] = ()
-    greeting: ClassVar[str] = ""
     credential_headers: ClassVar[tuple[str, ...]] = ()
     credential_parameters: ClassVar[tuple[str, ...]] = ()
     request_headers: ClassVar[tuple[str, ...]] = ()

@@ -88,7 +88,7 @@ async def test_a_service_account_asserts_what_googles_own_library_does(tmp_path:
         "assertion": form["assertion"], "public": keys()[1], "audience": "https://oauth2.googleapis.com/token",
         "now": world.now, "account": account(), "scope": SCOPE,
     }  # fmt: skip
-    verified, theirs, header, ours = ask("google", ORACLE, question)
+    verified, theirs, header, ours = ask("google.auth", ORACLE, question)
     assert verified == theirs
     assert header == ours
 
