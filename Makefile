@@ -3,7 +3,7 @@
 .PHONY: help run test check dev bench bench-peers lock upgrade test-model test-clients clean
 .DEFAULT_GOAL := help
 
-TEST_WORKERS ?= 2
+TEST_WORKERS ?= 3
 ARGS ?=
 export PYTHON
 
