@@ -1,5 +1,5 @@
 # The verbs; CI calls the same ones. A fresh clone needs Python 3.11 or newer, make and git.
-# TEST_WORKERS: processes that run tests (2). ARGS: more for pytest (make test ARGS="-k jwt"). PYTHON: the one for .venv.
+# TEST_WORKERS: processes that run tests (3). ARGS: more for pytest (make test ARGS="-k jwt"). PYTHON: the one for .venv.
 .PHONY: help run test check dev bench bench-peers lock upgrade test-model test-clients clean
 .DEFAULT_GOAL := help
 
