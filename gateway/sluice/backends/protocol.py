@@ -56,6 +56,7 @@ class Decoder(Protocol):
     It counts what it ignored: `skipped` events that are none of the dialect, `skipped_fields` of another type than
     they should be, `finish_missing` answers that ended without a finish reason. A subclass that counts nothing inherits zeros.
     `reported` is the usage that the provider has reported so far, for an answer that may be cut; None if there is none.
+    One of an answer in one piece may have `begin(headers)`: it is called before the first byte with the response's headers.
     """
 
     @property

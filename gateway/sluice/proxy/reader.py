@@ -72,6 +72,8 @@ class AttemptReader(msgspec.Struct, eq=False):
         if target.heeds_limits and response.status // 100 == 2 and (seconds := spent_for(headers)) is not None:
             target.health.spent(seconds)
         relay = self._relay or self._make_relay()
+        if self.attempt.whole is not None and (begin := getattr(relay.decoder, "begin", None)) is not None:
+            begin(headers)
         relay.content_at = run.clock()
         answer = self.answer = AnswerReader(run, self.attempt, response, relay, self.task, beside=self.beside)
         run.reading.append(answer)

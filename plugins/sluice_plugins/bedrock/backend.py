@@ -11,7 +11,7 @@ What the request loses or changes on the way:
   - penalties, seed, log probabilities and the like are left out (config/models.yaml), and counted.
 
 Conversations: `sluice_plugins.bedrock.messages`; tools: `.tools`; thinking, and what each family of models has of its own:
-`.reasoning`; answers: `.stream`. Claude by Anthropic's own format on Bedrock: `.invoke`.
+`.reasoning`; answers: `.stream`; embeddings: `.embeddings`. Claude by Anthropic's own format on Bedrock: `.invoke`.
 """
 
 import re
@@ -22,7 +22,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from sluice.backends.protocol import Headers, UpstreamRequest
+from sluice.backends.protocol import Headers, Operation, UpstreamRequest
 from sluice.config.types import Bytes, Secret
 from sluice.errors import UpstreamError
 from sluice.model.chat import ChatRequest
@@ -34,6 +34,7 @@ from sluice_plugins.bedrock.messages import Writing, message_blocks, system_bloc
 from sluice_plugins.bedrock.reasoning import CLAUDE, fields_of, takes_cache_points
 from sluice_plugins.bedrock.stream import ConverseDecoder
 from sluice_plugins.bedrock.tools import own_choice, tool_config
+from sluice_plugins.cohere.backend import InputType
 from sluice_plugins.decoding import MAX_EVENT
 from sluice_plugins.tool_ids import fitted_ids
 from sluice_plugins.translation import check_endpoint, response_format
@@ -92,6 +93,7 @@ class Bedrock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     extra_body: dict[str, Any] = {}  # fields that every request gets
     strict: bool = False  # whether a malformed event ends the stream
     max_event: Bytes = MAX_EVENT  # bytes of one event
+    input_type: InputType = "search_document"  # what embeddings are for, where the caller does not say
     keep_stop: bool = False  # whether stop stays stop where tools were called
 
     def __post_init__(self) -> None:
@@ -125,6 +127,14 @@ class Bedrock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         before, behind = self._around
         return UpstreamRequest(f"{before}{quote(model, safe='')}{behind}", self._headers, msgspec.json.encode(body))
 
+    def operation(self, name: str, dialect: str) -> Operation | None:
+        if (name, dialect) != ("embeddings", "openai"):
+            return None
+        from sluice_plugins.bedrock.embeddings import Embeddings
+
+        headers = tuple([(name, "application/json" if name == "accept" else value) for name, value in self._headers])
+        return Embeddings(self._invoking, headers, self.input_type)
+
     def decoder(self, *, verbatim: bool = False) -> ConverseDecoder:
         return ConverseDecoder(strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop)
 
@@ -150,6 +160,11 @@ class Bedrock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         if self.service_tier is not None:
             own["serviceTier"] = {"type": self.service_tier}
         return own
+
+    def _invoking(self, model: str) -> str:
+        """The URL of a model's InvokeModel."""
+        base, query = base_of(self.base_url, self.endings)
+        return f"{base}/model/{quote(model, safe='')}/invoke" + (f"?{query}" if query else "")
 
     @cached_property
     def _around(self) -> tuple[str, str]:

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 Block = dict[str, Any]
 Citations = Literal["enabled", "disabled", "fast", "accurate", "off"]
+InputType = Literal["search_document", "search_query", "classification", "clustering"]
 
 
 class Cohere(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
@@ -74,6 +75,7 @@ class Cohere(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     safety_mode: Literal["contextual", "strict", "off"] | None = None  # Cohere's instruction about what is safe
     strict_tools: bool | None = None  # whether calls must follow their schemas to the letter; null: as the tools say
     extra_body: dict[str, Any] = {}  # fields that every request gets
+    input_type: InputType = "search_document"  # what embeddings are for, where the caller does not say
     billed: bool = False  # whether usage counts what is billed
     strict: bool = False  # whether a malformed event ends the stream
     max_event: Bytes = MAX_EVENT  # bytes of one event
@@ -102,13 +104,16 @@ class Cohere(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return UpstreamRequest(self._url, self._headers, msgspec.json.encode(given))
 
     def operation(self, name: str, dialect: str) -> Operation | None:
-        """Reranking: https://docs.cohere.com/reference/rerank"""
+        """Reranking (https://docs.cohere.com/reference/rerank) and embeddings."""
+        if (name, dialect) == ("embeddings", "openai"):
+            from sluice_plugins.cohere.embeddings import Embeddings
+
+            return Embeddings(endpoint(self.base_url, "/v2/embed", self.endings), self._whole_headers, self.input_type)
         if (name, dialect) != ("rerank", "rerank"):
             return None
         from sluice_plugins.openai.operations import Whole
 
-        headers = tuple([(name, "application/json" if name == "accept" else value) for name, value in self._headers])
-        return Whole(endpoint(self.base_url, "/v2/rerank", self.endings), headers, "rerank")
+        return Whole(endpoint(self.base_url, "/v2/rerank", self.endings), self._whole_headers, "rerank")
 
     def decoder(self, *, verbatim: bool = False) -> ChatDecoder:
         return ChatDecoder(strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop, billed=self.billed)
@@ -142,6 +147,10 @@ class Cohere(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     @cached_property
     def _url(self) -> str:
         return endpoint(self.base_url, "/v2/chat", self.endings)
+
+    @cached_property
+    def _whole_headers(self) -> Headers:
+        return tuple([(name, "application/json" if name == "accept" else value) for name, value in self._headers])
 
     @cached_property
     def _headers(self) -> Headers:

@@ -18,19 +18,16 @@ import msgspec
 from msgspec import Raw
 
 from sluice.backends.protocol import Decoder, Headers, UpstreamRequest
-from sluice.errors import BadRequest, UpstreamError, UpstreamGarbled
+from sluice.errors import BadRequest, UpstreamGarbled
 from sluice.model.chat import ChatRequest
 from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Usage, Verbatim
 from sluice.wire.upstream_errors import told_error
+from sluice_plugins.vectors import MALFORMED, Value, Vectors, VectorsDecoder, dimensions_of, texts_of
 
 Address = Callable[[str, str], str]
 """Of a model and a method: the URL."""
-Value = dict[str, Any]
 MOST_COUNT = 1 << 20
 """Bytes of a count."""
-MAX_ERROR = 64 << 10
-"""Bytes of a document that may be read as an error."""
-_MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _json = msgspec.json.Encoder().encode
 
 
@@ -78,7 +75,7 @@ class CountDecoder(Decoder):
         body = bytes(self._body)
         try:
             broken = _count_of(body).error is not None
-        except _MALFORMED:
+        except MALFORMED:
             broken = True
         if broken:
             raise told_error(body) or UpstreamGarbled()
@@ -111,24 +108,16 @@ class Embeddings(msgspec.Struct, frozen=True):
         return UpstreamRequest(self.url(name, "predict"), self.headers, _json(body))
 
     def whole_decoder(self) -> Decoder:
-        return EmbeddingsDecoder()
+        return VectorsDecoder(_read)
 
 
 def _asked(chat: ChatRequest) -> list[Value]:
     """The requests for one content each, in Google's form."""
-    wire = chat.wire or {}
     if chat.own is not None and type(own := chat.own.get("requests")) is list:
         return [{name: value for name, value in one.items() if name != "model"} for one in own]
-    dimensions = wire.get("dimensions")
-    more = {"outputDimensionality": dimensions} if type(dimensions) is int else {}
-    return [{"content": {"parts": [{"text": text}]}, **more} for text in _texts(wire.get("input"))]
-
-
-def _texts(given: Any) -> Sequence[str]:
-    texts = [given] if type(given) is str else given
-    if type(texts) is not list or not texts or not all([type(text) is str for text in texts]):
-        raise BadRequest("input: must be a text or a list of texts for this model, not tokens", param="input")
-    return texts
+    dimensions = dimensions_of(chat)
+    more = {"outputDimensionality": dimensions} if dimensions is not None else {}
+    return [{"content": {"parts": [{"text": text}]}, **more} for text in texts_of(chat)]
 
 
 def _instance(one: Mapping[str, Any]) -> Value:
@@ -167,38 +156,11 @@ class _Document(msgspec.Struct):
 _document_of = msgspec.json.Decoder(_Document).decode
 
 
-class EmbeddingsDecoder(Decoder):
-    """Google's document -> OpenAI's, its vectors as they are written. Nothing is known before the body's end, which the relay
-    bounds (an upstream's `max_answer`)."""
-
-    def __init__(self) -> None:
-        self._body = bytearray()
-
-    def feed(self, data: bytes) -> list[StreamEvent]:
-        self._body += data
-        return []
-
-    def close(self) -> list[StreamEvent]:
-        body = bytes(self._body)
-        try:
-            document = _document_of(body)
-        except _MALFORMED:
-            raise self._no_answer(body) from None
-        vectors = [document.embedding] if document.embedding is not None else document.embeddings
-        vectors = vectors or [prediction.embeddings for prediction in document.predictions]
-        if not vectors or not all([bytes(vector.values).startswith(b"[") for vector in vectors]):
-            raise self._no_answer(body)
-        used = _tokens(document, vectors)
-        items = [{"object": "embedding", "index": n, "embedding": vector.values} for n, vector in enumerate(vectors)]
-        told: Value = {"object": "list", "data": items, "model": ""}
-        if used is not None:
-            told["usage"] = {"prompt_tokens": used, "total_tokens": used}
-        usage = Usage(used) if used is not None else None
-        return [Started(), TextDelta(""), Finished("stop", usage), Verbatim(_json(told), whole=True, made=True)]
-
-    def _no_answer(self, body: bytes) -> UpstreamError:
-        error = told_error(body) if len(body) <= MAX_ERROR else None
-        return error or UpstreamGarbled("The upstream's answer has no embeddings")
+def _read(body: bytes) -> Vectors:
+    document = _document_of(body)
+    vectors = [document.embedding] if document.embedding is not None else document.embeddings
+    vectors = vectors or [prediction.embeddings for prediction in document.predictions]
+    return Vectors([vector.values for vector in vectors], _tokens(document, vectors))
 
 
 def _tokens(document: _Document, vectors: Sequence[_Vector]) -> int | None:

@@ -1,0 +1,116 @@
+"""Embeddings of upstreams that do not speak OpenAI's dialect: what its requests ask for, and its document made of vectors.
+
+Standard: https://platform.openai.com/docs/api-reference/embeddings
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from sluice.backends.protocol import Decoder
+from sluice.errors import BadRequest, UpstreamError, UpstreamGarbled
+from sluice.model.chat import ChatRequest
+from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Usage, Verbatim
+from sluice.wire.upstream_errors import told_error
+
+Value = dict[str, Any]
+MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+MAX_ERROR = 64 << 10
+"""Bytes of a document that may be read as an error."""
+PURPOSES: Mapping[str, str] = {
+    "RETRIEVAL_QUERY": "search_query",
+    "QUESTION_ANSWERING": "search_query",
+    "FACT_VERIFICATION": "search_query",
+    "CODE_RETRIEVAL_QUERY": "search_query",
+    "RETRIEVAL_DOCUMENT": "search_document",
+    "CLASSIFICATION": "classification",
+    "CLUSTERING": "clustering",
+}
+"""Google's `taskType`, which Gemini's callers give, and Cohere's `input_type`."""
+_json = msgspec.json.Encoder().encode
+
+
+def texts_of(chat: ChatRequest) -> list[str]:
+    """The texts to embed. Raises BadRequest for tokens and for anything else."""
+    given = (chat.wire or {}).get("input")
+    texts = [given] if type(given) is str else given
+    if type(texts) is not list or not texts or not all([type(text) is str for text in texts]):
+        raise BadRequest("input: must be a text or a list of texts for this model, not tokens", param="input")
+    return texts
+
+
+def one_text_of(chat: ChatRequest) -> str:
+    """The only text. Raises BadRequest where there are several."""
+    first, *others = texts_of(chat)
+    if others:
+        raise BadRequest("input: this model takes one text per request", param="input")
+    return first
+
+
+def dimensions_of(chat: ChatRequest) -> int | None:
+    dimensions = (chat.wire or {}).get("dimensions")
+    return dimensions if type(dimensions) is int else None
+
+
+def purpose_of(chat: ChatRequest, default: str) -> str:
+    """What the vectors are for, in Cohere's words: as the caller says (`input_type`, or `taskType` of Gemini's dialect), else
+    `default`. Raises BadRequest where the texts of one request are for several purposes."""
+    given = (chat.wire or {}).get("input_type")
+    if type(given) is str and given:
+        return given
+    asked = chat.own.get("requests") if chat.own is not None else None
+    kinds = {one.get("taskType") for one in asked} if type(asked) is list else set()
+    if len(kinds) > 1:
+        raise BadRequest("requests: must have one taskType for this model", param="requests")
+    return PURPOSES.get(kinds.pop() or "", default) if kinds else default
+
+
+class Vectors(msgspec.Struct, frozen=True):
+    """What an answer holds: vectors as they are written, in their order. `tokens` were read; None where it is not said."""
+
+    vectors: Sequence[Raw]
+    tokens: int | None = None
+
+
+Read = Callable[[bytes], Vectors]
+"""Reads a vendor's document; what it raises of MALFORMED means that it is none."""
+
+
+class VectorsDecoder(Decoder):
+    """A vendor's document -> OpenAI's. Nothing is known before the body's end, which the relay bounds (an upstream's
+    `max_answer`)."""
+
+    def __init__(self, read: Read) -> None:
+        self._read = read
+        self._body = bytearray()
+
+    def feed(self, data: bytes) -> list[StreamEvent]:
+        self._body += data
+        return []
+
+    def close(self) -> list[StreamEvent]:
+        body = bytes(self._body)
+        try:
+            found = self._read(body)
+        except MALFORMED:
+            raise _no_answer(body) from None
+        vectors = found.vectors
+        if not vectors or not all([bytes(memoryview(vector)[:1]) == b"[" for vector in vectors]):
+            raise _no_answer(body)
+        items = [{"object": "embedding", "index": n, "embedding": vector} for n, vector in enumerate(vectors)]
+        document: Value = {"object": "list", "data": items, "model": ""}
+        used = self.used(found)
+        if used is not None:
+            document["usage"] = {"prompt_tokens": used, "total_tokens": used}
+        usage = Usage(used) if used is not None else None
+        return [Started(), TextDelta(""), Finished("stop", usage), Verbatim(_json(document), whole=True, made=True)]
+
+    def used(self, found: Vectors) -> int | None:
+        return found.tokens
+
+
+def _no_answer(body: bytes) -> UpstreamError:
+    error = told_error(body) if len(body) <= MAX_ERROR else None
+    return error or UpstreamGarbled("The upstream's answer has no embeddings")
