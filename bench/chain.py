@@ -27,7 +27,7 @@ from sluice.api.app import Api
 from sluice.config.loader import load
 from sluice.runtime.snapshot import Snapshot
 from sluice.runtime.state import ProcessState
-from sluice.telemetry.logs import Lines
+from sluice.telemetry.logs import LogLines
 
 FRAME = (
     b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m",'
@@ -134,7 +134,7 @@ async def main(options: argparse.Namespace) -> None:
         text = sluice_config.config(whole_policy=options.policy)
         path.write_text(text.replace("$mock", "1").replace("$port", "8080").replace("$admin", "8081"))
         loaded = load(str(path))
-    async with ProcessState(loaded, Lines(io.BytesIO())) as state, Snapshot(loaded, state) as snapshot:
+    async with ProcessState(loaded, LogLines(io.BytesIO())) as state, Snapshot(loaded, state) as snapshot:
         for route in snapshot.routes.values():
             for tier in route.tiers:
                 tier.targets = [_canned(target) for target in tier.targets]

@@ -1,11 +1,11 @@
 """What is done later: all of it, in order, soon; and what fails is told and holds nothing up."""
 
-from sluice.aio.deferred import HEAVY, MANY, NOW, Later, at_once
+from sluice.aio.deferred import HEAVY, MANY, NOW, DeferredWork, at_once
 
 
 def test_it_is_done_in_order_when_it_is_asked_for_or_there_is_much_of_it() -> None:
     done: list[int] = []
-    later = Later(lambda crash: None)
+    later = DeferredWork(lambda crash: None)
     for number in range(MANY - 1):
         later(done.append, number)
     assert done == []
@@ -20,7 +20,7 @@ def test_it_is_done_in_order_when_it_is_asked_for_or_there_is_much_of_it() -> No
 
 def test_it_keeps_little_memory() -> None:
     done: list[int] = []
-    later = Later(lambda crash: None)
+    later = DeferredWork(lambda crash: None)
     later(done.append, 1, size=HEAVY)
     assert done == []
     later(done.append, 2, size=1)
@@ -31,7 +31,7 @@ def test_it_keeps_little_memory() -> None:
 
 def test_what_is_not_to_wait_is_done_behind_what_waits() -> None:
     done: list[int] = []
-    later = Later(lambda crash: None)
+    later = DeferredWork(lambda crash: None)
     later(done.append, 1)
     later(done.append, 2, size=NOW)
     assert done == [1, 2]
@@ -40,7 +40,7 @@ def test_what_is_not_to_wait_is_done_behind_what_waits() -> None:
 def test_what_fails_is_told_and_the_rest_is_done() -> None:
     done: list[int] = []
     crashes: list[Exception] = []
-    later = Later(crashes.append)
+    later = DeferredWork(crashes.append)
     later(done.append, 1)
     later(int, "x")
     later(done.append, 2)
@@ -57,7 +57,7 @@ def test_who_has_no_clock_does_it_at_once() -> None:
 
 def test_what_is_done_may_ask_for_more() -> None:
     done: list[int] = []
-    later = Later(lambda crash: None)
+    later = DeferredWork(lambda crash: None)
     later(lambda: later(done.append, 1))
     later.flush()
     assert done == []

@@ -18,7 +18,7 @@ from sluice.identity.keys import digest_of
 from sluice.runtime.snapshot import Snapshot
 from sluice.runtime.snapshots import Snapshots
 from sluice.runtime.state import ProcessState
-from sluice.telemetry.logs import Lines
+from sluice.telemetry.logs import LogLines
 
 KEY, PAGE = "sk-sluice-test", "https://shop.example.com"
 CONFIG = f"""
@@ -131,7 +131,7 @@ async def served(config: str = CONFIG, *more: Frontend) -> AsyncIterator[Served]
         loaded = load(str(path))
     loaded.frontends.update({frontend.name: frontend for frontend in more})
     lines = io.BytesIO()
-    async with ProcessState(loaded, Lines(lines)) as state, Snapshots(loaded, state) as snapshots:
+    async with ProcessState(loaded, LogLines(lines)) as state, Snapshots(loaded, state) as snapshots:
         yield Served(snapshots.current, lines)
 
 

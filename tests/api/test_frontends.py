@@ -26,7 +26,7 @@ from sluice.frontends import (
 )  # fmt: skip
 from sluice.frontends.openai.dialect import OpenAI
 from sluice.frontends.registry import conflicts, installed
-from sluice.frontends.widget.answer import Lines, Whole
+from sluice.frontends.widget.answer import NdjsonLines, Whole
 from sluice.model.chat import ChatRequest, Message, Text
 from tests.api.serving import CONFIG, KEY, FakeRequest, served
 
@@ -67,7 +67,7 @@ class Pathed(Frontend):
         return Reply(json.dumps([dict(inquiry.head.parameters), dict(inquiry.head.query), sent]).encode(), 202)
 
     def encoder(self, chat: ChatRequest, answer: Answer, *, verbatim: bool = False) -> Encoder:
-        return Lines(answer, full=False) if chat.stream else Whole(answer)
+        return NdjsonLines(answer, full=False) if chat.stream else Whole(answer)
 
     def error(self, error: GatewayError, request_id: str) -> dict[str, Any]:
         return {"pathed": error.code, "id": request_id}

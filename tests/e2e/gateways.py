@@ -17,7 +17,7 @@ from sluice.process.gateway import Gateway
 from sluice.runtime.snapshot import Snapshot
 from sluice.runtime.snapshots import Snapshots
 from sluice.runtime.state import ProcessState
-from sluice.telemetry.logs import Lines, quiet_libraries
+from sluice.telemetry.logs import LogLines, quiet_libraries
 from sluice.web import admin, application
 from sluice.web.application import GATEWAY
 
@@ -101,7 +101,7 @@ class OnAiohttp(Observed):
 
     admin_prefix = "/ops"
 
-    def __init__(self, loaded: Loaded, lines: Lines, prefix: str = "") -> None:
+    def __init__(self, loaded: Loaded, lines: LogLines, prefix: str = "") -> None:
         app = application(loaded, lines=lines)
         self._gateway = app[GATEWAY]
         self.prefix = prefix
@@ -147,7 +147,7 @@ def _mounted(app: web.Application) -> web.Application:
 
 
 Running = OnSluice | OnAiohttp
-SERVERS: dict[str, Callable[[Loaded, Lines], Running]] = {
+SERVERS: dict[str, Callable[[Loaded, LogLines], Running]] = {
     "sluice": OnSluice,
     "aiohttp": OnAiohttp,
     "mounted": lambda loaded, lines: OnAiohttp(loaded, lines, "/some/prefix"),
@@ -163,7 +163,7 @@ async def gateway(config: str, *, level: str = "debug") -> AsyncIterator[Running
         path = Path(folder) / "gateway.yaml"
         path.write_text(config if "\nlog:" in config else f"{config}\nlog: {{level: {level}}}\n")
         out = io.BytesIO()
-        running = SERVERS[server](load(str(path)), Lines(out))
+        running = SERVERS[server](load(str(path)), LogLines(out))
         running.log_bytes = out
         async with running:
             quiet_libraries(running.state.log)

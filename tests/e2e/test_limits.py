@@ -130,7 +130,7 @@ async def test_streams_at_a_time_are_counted_while_they_last(store: str) -> None
         assert "streams" in body["error"]["message"]
         assert headers["x-ratelimit-limit-requests"] == "100"
         streams[0].close()
-        await until(lambda: len(g.runtime.pipeline.runs) == 1 and not g.runtime.limits.ledger.settling)
+        await until(lambda: len(g.runtime.pipeline.runs) == 1 and not g.runtime.limits.settlements.settling)
         streams.append(await hold(client))
         assert streams[-1].status == 200
         for stream in streams:
@@ -169,7 +169,7 @@ async def test_what_one_scope_refuses_no_other_is_charged_for() -> None:
 
 async def over(g: Running) -> None:
     """Waits until all calls have ended and are settled."""
-    await until(lambda: not g.runtime.pipeline.runs and not g.runtime.limits.ledger.settling)
+    await until(lambda: not g.runtime.pipeline.runs and not g.runtime.limits.settlements.settling)
 
 
 ONCE = ", limits: {requests: {rate: 6/h, burst: 1}}"

@@ -133,7 +133,7 @@ async def test_usage_that_is_not_stored_is_said_once_an_outage() -> None:
         async with aiohttp.ClientSession(g.url) as client:
             await ask(client, "widget stream", "chat")
         await until(lambda: not g.runtime.pipeline.runs)
-        g.runtime.later.flush()
+        g.runtime.deferred.flush()
         for _ in range(3):
             assert not await g.runtime.usage.flush()
         [line] = [line for line in g.log_lines if line["level"] == "warning"]

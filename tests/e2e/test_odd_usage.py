@@ -77,7 +77,7 @@ async def ask(client: aiohttp.ClientSession, mode: str) -> tuple[int, str]:
 
 
 async def settled(g: Running) -> None:
-    await until(lambda: not g.runtime.pipeline.runs and not g.runtime.limits.ledger.settling)
+    await until(lambda: not g.runtime.pipeline.runs and not g.runtime.limits.settlements.settling)
     assert await taken(g, "key", "test") == 0
     assert await taken(g, "upstream", "up") == 0
 

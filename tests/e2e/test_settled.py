@@ -79,7 +79,7 @@ SCOPES = {"key": "test", "alias": "chat", "upstream": "fake"}
 
 async def charged(g: Running) -> dict[str, int]:
     """Tokens by scope; none of them holds a place, and nobody waits."""
-    await until(lambda: not g.runtime.pipeline.runs and not g.runtime.limits.ledger.settling)
+    await until(lambda: not g.runtime.pipeline.runs and not g.runtime.limits.settlements.settling)
     for scope, name in SCOPES.items():
         assert await taken(g, scope, name) == 0, scope
     assert g.metric('sluice_requests_waiting{alias="chat"}') == 0

@@ -188,7 +188,7 @@ async def test_who_leaves_pays_for_the_prompt() -> None:
         call = asyncio.create_task(asked(g))
         await until(lambda: bool(up.requests))
         call.cancel()
-        await until(lambda: not g.runtime.pipeline.runs and not g.runtime.limits.ledger.settling)
+        await until(lambda: not g.runtime.pipeline.runs and not g.runtime.limits.settlements.settling)
         assert round(await left(g, "key", "test", "tokens")) == 99_999, '"Count" is estimated at one token'
         assert (await line(g))["attempts"] == ["up0/m abandoned"]
         await up.all_closed()

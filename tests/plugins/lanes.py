@@ -10,7 +10,7 @@ from sluice.backends.protocol import Decoder
 from sluice.errors import UpstreamError
 from sluice.frontends import Answer, Encoder
 from sluice.frontends.openai.dialect import OpenAI as Frontend
-from sluice.frontends.widget.answer import Lines
+from sluice.frontends.widget.answer import NdjsonLines
 from sluice.model.chat import ChatRequest
 from sluice.proxy.relay import Relay
 from sluice_plugins.openai.backend import OpenAI
@@ -128,7 +128,7 @@ def _openai(*, stream: bool, verbatim: bool, reveal: bool = True, usage: bool = 
 
 
 def _widget() -> Encoder:
-    return Lines(Answer("req", "chat", 1), full=True)
+    return NdjsonLines(Answer("req", "chat", 1), full=True)
 
 
 TRANSLATED = {

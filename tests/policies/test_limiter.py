@@ -378,7 +378,7 @@ async def test_places_come_back_whatever_a_call_is_said_to_have_used(used: Usage
         with contextlib.suppress(TypeError):
             await desk.leave(admission)
         await turns()
-    assert desk.limiter.ledger.settling == 0
+    assert desk.limiter.settlements.settling == 0
 
 
 async def test_places_come_back_where_the_store_cannot_settle_an_amount() -> None:
@@ -412,10 +412,10 @@ async def test_a_reservation_whose_use_cannot_be_told_ends_charged_as_it_was() -
     limits = CallLimits(budget=Budget(day=1000.0))
     call = desk.call(limits, tokens=10)
     admission = await desk.enter(call)
-    assert desk.limiter.ledger._held
+    assert desk.limiter.settlements._held
     call.attempts.append(Attempt(Scene([]).targets[0], 0.0, used=Usage(output="12")))  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         await desk.leave(admission)
     await turns()
-    assert not desk.limiter.ledger._held
-    assert desk.limiter.ledger.settling == 0
+    assert not desk.limiter.settlements._held
+    assert desk.limiter.settlements.settling == 0

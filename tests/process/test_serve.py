@@ -15,7 +15,7 @@ import pytest
 from sluice.config.loader import Loaded
 from sluice.process.gateway import Gateway
 from sluice.process.ports import CannotListen
-from sluice.telemetry.logs import Lines
+from sluice.telemetry.logs import LogLines
 from tests.runtime.held import SERVER, loaded
 
 TEXT = f"{SERVER}upstreams: {{echo: {{backend: echo}}}}\naliases: {{chat: {{tiers: [[{{upstream: echo, model: m}}]]}}}}\n"
@@ -33,10 +33,10 @@ def on_port(port: int, option: str) -> Loaded:
 
 
 async def test_it_opens_and_closes_and_leaves_no_task_and_no_descriptor() -> None:
-    async with Gateway(loaded(TEXT), Lines(io.BytesIO())):
+    async with Gateway(loaded(TEXT), LogLines(io.BytesIO())):
         pass  # what is imported and opened for good
     tasks, files = asyncio.all_tasks(), descriptors()
-    async with Gateway(loaded(TEXT), Lines(io.BytesIO())) as gateway:
+    async with Gateway(loaded(TEXT), LogLines(io.BytesIO())) as gateway:
         reader, writer = await asyncio.open_connection(*gateway.address)
         writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (await reader.readline()).startswith(b"HTTP/1.1 200")
@@ -54,7 +54,7 @@ async def test_where_it_cannot_listen_everything_is_closed_again(option: str) ->
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(CannotListen):
-            async with Gateway(on_port(taken.getsockname()[1], option), Lines(io.BytesIO())):
+            async with Gateway(on_port(taken.getsockname()[1], option), LogLines(io.BytesIO())):
                 raise AssertionError("it listens")
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == tasks
@@ -62,7 +62,7 @@ async def test_where_it_cannot_listen_everything_is_closed_again(option: str) ->
 
 async def test_what_fails_before_it_listens_closes_everything_again() -> None:
     tasks, files = asyncio.all_tasks(), descriptors()
-    gateway = Gateway(loaded(TEXT), Lines(io.BytesIO()), before_listening=lambda: 1 // 0)
+    gateway = Gateway(loaded(TEXT), LogLines(io.BytesIO()), before_listening=lambda: 1 // 0)
     with pytest.raises(ZeroDivisionError):
         await gateway.__aenter__()
     await asyncio.sleep(0)
@@ -75,7 +75,7 @@ async def test_it_leaves_the_log_of_the_process_alone() -> None:
     logging.getLogger().addHandler(handler)
     try:
         before = [*logging.getLogger().handlers]
-        async with Gateway(loaded(TEXT), Lines(io.BytesIO())):
+        async with Gateway(loaded(TEXT), LogLines(io.BytesIO())):
             assert logging.getLogger().handlers == before
     finally:
         logging.getLogger().removeHandler(handler)

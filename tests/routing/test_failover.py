@@ -11,7 +11,7 @@ from sluice.config.types import Target as Spec
 from sluice.errors import BadRequest, StaleConnection, UpstreamError, UpstreamErrorKind
 from sluice.routing.failover import FailoverPlan, RetryBudget, RetryPolicy, queue_of
 from sluice.routing.health import BreakerPolicy, Health, Load
-from sluice.routing.strategies import Asked, RoutedTier
+from sluice.routing.strategies import CallTraits, RoutedTier
 
 
 class Clock:
@@ -32,8 +32,8 @@ class Target:
         return self.name
 
 
-def queue(*tiers: list[Target], asked: Asked = Asked(), strategy: Strategy = "weighted") -> list[Target]:  # noqa: B008
-    return queue_of([RoutedTier(tier, strategy) for tier in tiers], asked, lambda: 0.5)
+def queue(*tiers: list[Target], traits: CallTraits = CallTraits(), strategy: Strategy = "weighted") -> list[Target]:  # noqa: B008
+    return queue_of([RoutedTier(tier, strategy) for tier in tiers], traits, lambda: 0.5)
 
 
 def chances(*values: float) -> Callable[[], float]:
@@ -62,7 +62,7 @@ def walk(plan: FailoverPlan[Target], *errors: UpstreamError) -> list[tuple[str, 
 def test_weights_decide_who_is_first() -> None:
     rng = random.Random(7)
     routed = RoutedTier([Target("a", 3), Target("b", 1), Target("never", 0)])
-    first = Counter(queue_of([routed], Asked(), rng.random)[0].label for _ in range(4000))
+    first = Counter(queue_of([routed], CallTraits(), rng.random)[0].label for _ in range(4000))
     assert first["never"] == 0
     assert 2850 <= first["a"] <= 3150
 
@@ -178,7 +178,7 @@ def names(targets: list[Target]) -> list[str]:
 
 def test_round_robin_takes_turns() -> None:
     routed = RoutedTier([Target("a"), Target("b"), Target("c")], "round_robin")
-    firsts = [queue_of([routed], Asked(), lambda: 0.5)[0].label for _ in range(4)]
+    firsts = [queue_of([routed], CallTraits(), lambda: 0.5)[0].label for _ in range(4)]
     assert firsts == ["a", "b", "c", "a"]
 
 
@@ -194,7 +194,7 @@ def test_lowest_ttft_prefers_the_quicker_of_two() -> None:
     quick.load.observe(0.2)
     routed = RoutedTier([slow, quick], "lowest_ttft")
     rng = random.Random(1)
-    assert {queue_of([routed], Asked(), rng.random)[0].label for _ in range(50)} == {"quick"}
+    assert {queue_of([routed], CallTraits(), rng.random)[0].label for _ in range(50)} == {"quick"}
 
 
 def test_cheapest_goes_by_price_and_unknown_prices_last() -> None:
@@ -204,36 +204,36 @@ def test_cheapest_goes_by_price_and_unknown_prices_last() -> None:
 
 def test_affinity_keeps_a_session_on_its_target_when_others_leave() -> None:
     tier = [Target(name) for name in "abcd"]
-    home = {f"s{i}": queue(tier, asked=Asked(session=f"s{i}"), strategy="affinity")[0].name for i in range(200)}
+    home = {f"s{i}": queue(tier, traits=CallTraits(session=f"s{i}"), strategy="affinity")[0].name for i in range(200)}
     assert set(home.values()) == set("abcd")
     fewer = [target for target in tier if target.name != "c"]
     for session, name in home.items():
-        now = queue(fewer, asked=Asked(session=session), strategy="affinity")[0].name
+        now = queue(fewer, traits=CallTraits(session=session), strategy="affinity")[0].name
         assert now == name or name == "c"
 
 
 @pytest.mark.parametrize(
-    ("asked", "left"),
+    ("traits", "left"),
     [
-        (Asked(vision=True), ["all"]),
-        (Asked(tools=True), ["all", "blind"]),
-        (Asked(tokens=5000), ["all", "blind", "toolless"]),
-        (Asked(), ["all", "blind", "toolless", "small"]),
+        (CallTraits(vision=True), ["all"]),
+        (CallTraits(tools=True), ["all", "blind"]),
+        (CallTraits(tokens=5000), ["all", "blind", "toolless"]),
+        (CallTraits(), ["all", "blind", "toolless", "small"]),
     ],
 )
-def test_only_targets_that_can_take_the_call_are_asked(asked: Asked, left: list[str]) -> None:
+def test_only_targets_that_can_take_the_call_are_asked(traits: CallTraits, left: list[str]) -> None:
     tiers = [
         [Target("all")],
         [Target("blind", vision=False)],
         [Target("toolless", vision=False, tools=False)],
         [Target("small", vision=False, tools=False, context=4096)],
     ]
-    assert names(queue(*tiers, asked=asked)) == left
+    assert names(queue(*tiers, traits=traits)) == left
 
 
 def test_a_request_that_no_target_can_take_is_refused_with_the_reason() -> None:
     with pytest.raises(BadRequest, match="takes no images"):
-        queue([Target("blind", vision=False)], asked=Asked(vision=True))
+        queue([Target("blind", vision=False)], traits=CallTraits(vision=True))
 
 
 def test_a_request_that_is_too_long_goes_to_a_larger_context_only() -> None:
@@ -255,7 +255,7 @@ def test_a_request_that_is_too_long_for_all_is_refused_as_such(tokens: int, wind
     sees = window is not None and code == "context_length"
     tiers = [[Target("blind", vision=False)], [Target("small", vision=sees, context=window)]]
     with pytest.raises(BadRequest) as refused:
-        queue(*tiers, asked=Asked(vision=True, tokens=tokens))
+        queue(*tiers, traits=CallTraits(vision=True, tokens=tokens))
     assert refused.value.code == code
 
 
@@ -265,14 +265,16 @@ def test_a_refusal_by_policy_is_passed_on_unless_the_alias_says_otherwise() -> N
     assert walk(plan, UpstreamError("content_policy")) == [("a", 0), ("b", 0)]
 
 
-@pytest.mark.parametrize("asked", [Asked(key="tester"), Asked(headers={"x-canary": "yes"})], ids=["by key", "by header"])
-def test_a_canary_is_weighed_for_its_callers(asked: Asked) -> None:
+@pytest.mark.parametrize(
+    "traits", [CallTraits(key="tester"), CallTraits(headers={"x-canary": "yes"})], ids=["by key", "by header"]
+)
+def test_a_canary_is_weighed_for_its_callers(traits: CallTraits) -> None:
     canary = Canary(weight=1000, keys=("tester",), header="x-canary: yes")
     tier = [Target("stable"), Target("new", weight=0, canary=canary)]
     rng = random.Random(3)
     routed = RoutedTier(tier)
-    chosen = Counter(queue_of([routed], asked, rng.random)[0].label for _ in range(200))
-    others = {queue_of([routed], Asked(key="other"), rng.random)[0].label for _ in range(200)}
+    chosen = Counter(queue_of([routed], traits, rng.random)[0].label for _ in range(200))
+    others = {queue_of([routed], CallTraits(key="other"), rng.random)[0].label for _ in range(200)}
     assert chosen["new"] > 180
     assert others == {"stable"}
 

@@ -16,7 +16,7 @@ from sluice.config.loader import Loaded
 from sluice.runtime import state as module
 from sluice.runtime.snapshot import Snapshot
 from sluice.runtime.state import ProcessState
-from sluice.telemetry.logs import Lines
+from sluice.telemetry.logs import LogLines
 from tests.runtime.held import SERVER, loaded
 
 TEXT = f"{SERVER}upstreams: {{echo: {{backend: echo}}}}\naliases: {{chat: {{tiers: [[{{upstream: echo, model: m}}]]}}}}\n"
@@ -52,7 +52,7 @@ class Watched:
 
 
 def state(of: Loaded | None = None) -> ProcessState:
-    return ProcessState(of or loaded(TEXT), Lines(io.BytesIO()))
+    return ProcessState(of or loaded(TEXT), LogLines(io.BytesIO()))
 
 
 async def test_what_is_opened_is_closed_in_the_reverse_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +100,7 @@ async def test_a_closing_that_is_cancelled_closes_everything_all_the_same(monkey
         reached.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(opened.ledger, "close", never)
+    monkeypatch.setattr(opened.settlements, "close", never)
     opened._closing.push_async_callback(never)
     closing = asyncio.create_task(opened.__aexit__(None, None, None))
     await reached.wait()
@@ -145,7 +145,7 @@ async def test_it_leaves_the_process_alone(process: Callable[[], tuple[object, .
 async def test_what_waits_is_counted_and_written_at_the_end() -> None:
     out = io.BytesIO()
     with suppress(ZeroDivisionError):
-        async with ProcessState(loaded(TEXT), Lines(out)) as opened:
-            opened.later(opened.log.info, "counted at last")
+        async with ProcessState(loaded(TEXT), LogLines(out)) as opened:
+            opened.deferred(opened.log.info, "counted at last")
             raise ZeroDivisionError
     assert b"counted at last" in out.getvalue()

@@ -18,7 +18,7 @@ from typing import Any
 
 from sluice.config.types import Server
 from sluice.server.connection import Connection
-from sluice.server.exchange import Exchange
+from sluice.server.exchange import HttpExchange
 from sluice.server.http1 import RequestParser
 from sluice.server.incoming import Incoming
 from sluice.server.listener import Listener
@@ -28,7 +28,7 @@ from tests.upstream.calls import until
 BOUND = 10.0
 """Seconds after which what is left is left for good."""
 
-Answer = Callable[[Exchange], Awaitable[None]]
+Answer = Callable[[HttpExchange], Awaitable[None]]
 
 
 class Served:
@@ -44,7 +44,7 @@ class Served:
         self.listener = Listener(self.dispatch, config, self.broken.append)
         self.address = ("127.0.0.1", 0)
 
-    async def dispatch(self, exchange: Exchange) -> None:
+    async def dispatch(self, exchange: HttpExchange) -> None:
         self.paths.append(exchange.path)
         try:
             await self.answer(exchange)
@@ -125,7 +125,7 @@ def being_cancelled() -> bool:
 
 
 def left_over() -> list[object]:
-    return [found for found in gc.get_objects() if isinstance(found, (Connection, Exchange, RequestParser, Incoming))]
+    return [found for found in gc.get_objects() if isinstance(found, (Connection, HttpExchange, RequestParser, Incoming))]
 
 
 def reset(wire: Wire) -> None:

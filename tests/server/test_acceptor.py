@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sluice.server.acceptor import BATCH, Acceptor
-from sluice.server.exchange import Exchange
+from sluice.server.exchange import HttpExchange
 from tests.server.served import Served, served
 from tests.server.test_connection import GET, Held, echo
 from tests.upstream.calls import until
@@ -139,7 +139,7 @@ async def test_a_slow_reader_costs_the_kernel_little_and_a_fast_one_does_not_wai
 async def test_a_client_that_came_by_ipv4_to_a_socket_of_both_families_has_its_ipv4_address() -> None:
     peers = []
 
-    async def note(exchange: Exchange) -> None:
+    async def note(exchange: HttpExchange) -> None:
         peers.append(exchange.peer)
         exchange.reply(200, b"")
 

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from sluice.aio.outbox import FEW
+from sluice.aio.write_batch import FEW
 from sluice.errors import BadRequest, PayloadTooLarge, RequestTimeout, Unavailable
-from sluice.server.exchange import Exchange
+from sluice.server.exchange import HttpExchange
 from tests.e2e.watched import Wire
 from tests.server.served import Served, reset, served
 from tests.upstream.calls import until
@@ -28,7 +28,7 @@ def post(path: str, body: bytes, *headers: str, version: str = "1.1") -> bytes:
     return "\r\n".join(lines).encode() + body
 
 
-async def echo(exchange: Exchange) -> None:
+async def echo(exchange: HttpExchange) -> None:
     """The path for a GET, else the body; errors as the routes answer them."""
     try:
         body = await exchange.body()
@@ -41,7 +41,7 @@ async def echo(exchange: Exchange) -> None:
     exchange.reply(200, body or exchange.path.encode())
 
 
-async def refuse(exchange: Exchange) -> None:
+async def refuse(exchange: HttpExchange) -> None:
     """An answer that does not wait for the body."""
     exchange.reply(401, b"no")
 
@@ -52,7 +52,7 @@ class Held:
     def __init__(self) -> None:
         self.go = asyncio.Event()
 
-    async def __call__(self, exchange: Exchange) -> None:
+    async def __call__(self, exchange: HttpExchange) -> None:
         if not exchange.path.endswith("silent"):
             exchange.begin("text/plain")
             exchange.write(b"first ")
@@ -147,7 +147,7 @@ async def test_the_body_of_a_pipelined_request_may_come_later(cut: int) -> None:
     held = Held()
     body = b"a" * 400_000
 
-    async def answer(exchange: Exchange) -> None:
+    async def answer(exchange: HttpExchange) -> None:
         await (held if exchange.path == "/held" else echo)(exchange)
 
     async with served(answer) as server:
@@ -341,7 +341,7 @@ async def test_bodies_of_clients_that_leave_make_room() -> None:
 async def test_requests_that_wait_for_their_turn_take_room_too() -> None:
     held = Held()
 
-    async def answer(exchange: Exchange) -> None:
+    async def answer(exchange: HttpExchange) -> None:
         await (held if exchange.path == "/silent" else echo)(exchange)
 
     async with served(answer, body_memory=100_000) as server:
@@ -399,7 +399,7 @@ async def test_who_never_stops_sending_is_cut_off() -> None:
 async def test_a_body_beyond_the_limit_is_not_kept() -> None:
     held = Held()
 
-    async def answer(exchange: Exchange) -> None:
+    async def answer(exchange: HttpExchange) -> None:
         await held.go.wait()
         await echo(exchange)
 
@@ -513,11 +513,11 @@ async def test_an_answer_that_waits_for_the_turn_s_end_reaches_a_client_that_clo
         wire = await server.wire()
         wire.writer.write(GET)
         assert (await wire.answer()).body == b"/"
-        transport, outbox = server.connection.transport, server.listener.outbox
+        transport, writes = server.connection.transport, server.listener.writes
         assert transport is not None
-        outbox.users = FEW + 1
-        outbox.write(transport, b"HTTP/1.1 204 No Content\r\n\r\n")
-        assert outbox.holds(transport)
+        writes.users = FEW + 1
+        writes.write(transport, b"HTTP/1.1 204 No Content\r\n\r\n")
+        assert writes.holds(transport)
         assert not server.connection.eof_received()
         transport.close()  # as the event loop does then
         del transport  # it knows its connection
@@ -546,7 +546,7 @@ async def test_nothing_survives_the_sweep_of_a_day_later_but_handlers(state: str
 
 
 async def test_a_handler_that_fails_without_a_word_closes_its_connection() -> None:
-    async def fail(exchange: Exchange) -> None:
+    async def fail(exchange: HttpExchange) -> None:
         raise RuntimeError
 
     async with served(fail) as server:
@@ -561,7 +561,7 @@ async def test_a_handler_that_fails_without_a_word_closes_its_connection() -> No
 
 
 async def test_an_answer_that_breaks_off_is_never_complete() -> None:
-    async def fail(exchange: Exchange) -> None:
+    async def fail(exchange: HttpExchange) -> None:
         exchange.begin("text/plain")
         exchange.write(b"first")
         raise RuntimeError
@@ -578,7 +578,7 @@ async def test_an_answer_that_breaks_off_is_never_complete() -> None:
 
 
 async def test_a_head_that_cannot_be_written_leaves_room_for_another_answer() -> None:
-    async def fail(exchange: Exchange) -> None:
+    async def fail(exchange: HttpExchange) -> None:
         for begin in (exchange.reply, exchange.begin):
             with pytest.raises(UnicodeEncodeError):
                 begin(*(200, b"") if begin == exchange.reply else ("text/plain",), headers=[("x-a", "日本")])
@@ -662,7 +662,7 @@ class Faucet:
     def resume(self) -> None:
         self.open.set()
 
-    async def __call__(self, exchange: Exchange) -> None:
+    async def __call__(self, exchange: HttpExchange) -> None:
         exchange.begin("text/plain")
         exchange.attach(self)  # type: ignore[arg-type]
         left = int(exchange.query.get("size", LARGE))
@@ -713,7 +713,7 @@ async def test_the_next_request_waits_until_the_answer_before_it_was_read() -> N
 
 
 async def test_answers_that_nobody_reads_are_not_piled_up() -> None:
-    async def large(exchange: Exchange) -> None:
+    async def large(exchange: HttpExchange) -> None:
         exchange.reply(200, b"a" * 50_000)
 
     async with served(large) as server:
@@ -735,7 +735,7 @@ async def test_answers_that_nobody_reads_are_not_piled_up() -> None:
 
 @pytest.mark.parametrize("raw", [get("/", "Connection: close"), get("/", version="1.0"), GET, GET * 2, GET + b"hello\r\n"])
 async def test_an_answer_that_is_never_read_ends_with_its_connection(raw: bytes) -> None:
-    async def large(exchange: Exchange) -> None:
+    async def large(exchange: HttpExchange) -> None:
         exchange.reply(200, b"a" * LARGE)
 
     async with served(large) as server:
@@ -750,7 +750,7 @@ async def test_an_answer_that_is_never_read_ends_with_its_connection(raw: bytes)
 async def test_who_writes_at_its_own_pace_waits_for_the_reader() -> None:
     written: list[int] = []
 
-    async def patient(exchange: Exchange) -> None:
+    async def patient(exchange: HttpExchange) -> None:
         exchange.begin("text/plain")
         for number in range(1000):
             await exchange.writable()
@@ -787,7 +787,7 @@ async def test_who_writes_at_its_own_pace_waits_for_the_reader() -> None:
 async def test_a_target_is_a_path_and_a_query(target: str, path: str, query: dict[str, str]) -> None:
     seen: list[tuple[str, dict[str, str]]] = []
 
-    async def look(exchange: Exchange) -> None:
+    async def look(exchange: HttpExchange) -> None:
         seen.append((exchange.path, dict(exchange.query)))
         exchange.reply(200, b"")
 

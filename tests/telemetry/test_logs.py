@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sluice.telemetry.logs import Line, Lines, open_lines, open_log, text_line
+from sluice.telemetry.logs import Line, LogLines, open_lines, open_log, text_line
 from sluice.telemetry.output import Output, OutputText
 
 
@@ -34,11 +34,11 @@ class Reader:
         return len(piece)
 
 
-class Small(Lines):
+class Small(LogLines):
     BACKLOG = 100
 
 
-def small(reader: Any, lost: list[int], full: int = 40) -> Lines:
+def small(reader: Any, lost: list[int], full: int = 40) -> LogLines:
     return Small(reader, lambda: lost.append(1), full=full)
 
 
@@ -123,7 +123,7 @@ def test_one_write_for_many_lines_and_none_is_longer_than_asked_for() -> None:
             return super().write(data)
 
     out = Out()
-    lines = Lines(out, full=200)
+    lines = LogLines(out, full=200)
     for number in range(50):
         lines.msg(line(number))
     lines.flush()
@@ -263,7 +263,7 @@ def test_a_full_device_and_a_closed_descriptor_are_errors() -> None:
 def test_the_end_of_a_process_waits_for_a_reader_but_not_for_ever(pipe: tuple[int, int]) -> None:
     _, writes = pipe
     fill(writes)
-    lines = Lines(Output(writes))
+    lines = LogLines(Output(writes))
     lines.msg(line(1))
     lines.close(0.01)
     assert lines.pending
@@ -294,7 +294,7 @@ class Finished(Line, kw_only=True):
 
 def test_text_lines_are_short_and_cannot_move_the_cursor() -> None:
     out = io.BytesIO()
-    lines = Lines(out, render=text_line)
+    lines = LogLines(out, render=text_line)
     log = open_log(lines, "info", wall=lambda: 0.0)
     open_lines(lines, "info", wall=lambda: 0.0)(Finished(alias="chat", attempts=["a/b ok", "c"]))
     log.warning("odd", detail="\x1b[2J\x9b2J two", empty=None, number=1.5, request_id="r", who=ValueError("x"))

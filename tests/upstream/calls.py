@@ -6,7 +6,7 @@ from typing import Any
 
 from sluice.backends.protocol import UpstreamRequest
 from sluice.upstream import HttpTransport
-from sluice.upstream.exchange import Exchange
+from sluice.upstream.exchange import UpstreamExchange
 
 HEADERS = (("content-type", "application/json"),)
 LONG = 30.0
@@ -23,7 +23,7 @@ class Caller:
         self.transports.append(HttpTransport(url, **options))
         return self.transports[-1]
 
-    def send(self, url: str, *, connect: float = LONG, headers: float = LONG, body: bytes = b"{}") -> Exchange:
+    def send(self, url: str, *, connect: float = LONG, headers: float = LONG, body: bytes = b"{}") -> UpstreamExchange:
         if not self.transports:
             self.transport(url)
         return self.transports[-1].send(request(url, body), connect=connect, headers=headers)
@@ -44,7 +44,7 @@ def request(url: str, body: bytes = b"{}", method: str = "POST") -> UpstreamRequ
     return UpstreamRequest(f"{url}/v1/chat/completions", HEADERS, body, method)
 
 
-async def pumped(response: Exchange) -> bytes:
+async def pumped(response: UpstreamExchange) -> bytes:
     reads: list[bytes] = []
     await response.pump(reads.append)
     assert b"" not in reads

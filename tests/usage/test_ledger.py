@@ -12,15 +12,15 @@ from sluice.model.events import Usage
 from sluice.proxy.attempt import Attempt
 from sluice.proxy.call import Call
 from sluice.usage import BATCH, LARGEST, Batch, Figures, Row, RowRefused, Subject, UsageFailed, UsageStore, sound
-from sluice.usage.ledger import OTHER, Ledger
+from sluice.usage.ledger import OTHER, UsageLedger
 from sluice.usage.memory import MemoryUsage
 
 NOON = 1_795_608_000.0  # 2026-11-25T12:00:00Z
 DAY = "2026-11-25"
-NOTHING = Usage()
+NO_USAGE = Usage()
 
 
-def attempt(model: str = "openai/m", used: Usage = NOTHING, cost: float | None = None, *, reported: bool = True) -> Attempt:
+def attempt(model: str = "openai/m", used: Usage = NO_USAGE, cost: float | None = None, *, reported: bool = True) -> Attempt:
     target: Any = SimpleNamespace(label=model)
     return Attempt(target, 0.0, usage=used if reported else None, used=used, cost=cost)
 
@@ -64,11 +64,11 @@ class Flaky:
         await self.store.close()
 
 
-def ledger(store: UsageStore | None = None, wall: float = NOON, **options: Any) -> Ledger:
-    return Ledger(store or MemoryUsage(), wall=lambda: wall, **options)
+def ledger(store: UsageStore | None = None, wall: float = NOON, **options: Any) -> UsageLedger:
+    return UsageLedger(store or MemoryUsage(), wall=lambda: wall, **options)
 
 
-async def held(of: Ledger, day: str = DAY) -> dict[Subject, Figures]:
+async def held(of: UsageLedger, day: str = DAY) -> dict[Subject, Figures]:
     return dict(await of.store.of_day(day))
 
 
@@ -100,7 +100,7 @@ async def test_a_call_that_failed_or_was_never_sent_counts_too() -> None:
 
 async def test_a_call_belongs_to_the_utc_day_on_which_it_ended() -> None:
     wall = [NOON]
-    book = Ledger(MemoryUsage(), wall=lambda: wall[0])
+    book = UsageLedger(MemoryUsage(), wall=lambda: wall[0])
     for moment in (NOON, NOON + 43199.9, NOON + 43200, NOON - 43200.1, NOON):
         wall[0] = moment
         book.add(call(), failed=False)
@@ -268,7 +268,7 @@ async def test_it_brings_a_batch_a_second_and_the_rest_at_the_end(store: UsageSt
         await rounds.acquire()
 
     flaky = Flaky(store)
-    book = Ledger(flaky, wall=lambda: NOON, sleep=sleep)
+    book = UsageLedger(flaky, wall=lambda: NOON, sleep=sleep)
     running = asyncio.create_task(book.run())
     book.add(call(), failed=False)
     rounds.release()

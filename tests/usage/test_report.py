@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from sluice.api import admin_usage as adminusage
-from sluice.api.admin_usage import Asked, add_up, as_csv, as_json, asked_of
+from sluice.api.admin_usage import UsageQuery, add_up, as_csv, as_json, usage_query
 from sluice.errors import BadRequest
 from sluice.usage import Figures, Row, Subject
 
@@ -27,11 +27,11 @@ def summed(rows: list[Row], *by: str) -> list[Row]:
 
 
 def test_without_a_question_it_is_the_month_so_far_by_day_and_model() -> None:
-    assert asked_of({}, "*/*", TODAY) == Asked(date(2026, 11, 1), TODAY, ("day", "model"), False)
-    assert asked_of({"to": "2026-03-05"}, "", TODAY).first == date(2026, 3, 1)
-    assert asked_of({"by": "model, day ,key"}, "", TODAY).by == ("day", "key", "model")
-    assert asked_of({}, "text/csv; q=1", TODAY).csv
-    assert not asked_of({"format": "json"}, "text/csv", TODAY).csv
+    assert usage_query({}, "*/*", TODAY) == UsageQuery(date(2026, 11, 1), TODAY, ("day", "model"), False)
+    assert usage_query({"to": "2026-03-05"}, "", TODAY).first == date(2026, 3, 1)
+    assert usage_query({"by": "model, day ,key"}, "", TODAY).by == ("day", "key", "model")
+    assert usage_query({}, "text/csv; q=1", TODAY).csv
+    assert not usage_query({"format": "json"}, "text/csv", TODAY).csv
 
 
 def test_rows_are_summed_over_what_was_not_asked_for() -> None:
@@ -51,14 +51,14 @@ def test_more_rows_than_an_answer_holds_are_refused(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("name", DANGEROUS)
 def test_no_cell_of_the_csv_is_a_formula(name: str) -> None:
-    asked = Asked(TODAY, TODAY, ("key", "tenant"), True)
+    asked = UsageQuery(TODAY, TODAY, ("key", "tenant"), True)
     text = as_csv(asked, [row(name, "a-b=c")]).decode()
     [_, cells] = csv.reader(io.StringIO(text, newline=""))
     assert cells[:2] == [f"'{name}", "a-b=c"]
 
 
 def test_the_csv_is_what_rfc_4180_says() -> None:
-    asked = Asked(TODAY, TODAY, ("key",), True)
+    asked = UsageQuery(TODAY, TODAY, ("key",), True)
     assert as_csv(asked, [row('a"b,c\nd', nanos=12_000_000_345)]) == (
         b"key,requests,errors,input_tokens,output_tokens,cached_input_tokens,reasoning_tokens,cost_usd,estimated\r\n"
         b'"a""b,c\nd",1,0,0,0,0,0,12.000000345,0\r\n'
@@ -66,7 +66,7 @@ def test_the_csv_is_what_rfc_4180_says() -> None:
 
 
 def test_costs_are_exact_in_json_however_large() -> None:
-    asked = Asked(TODAY, TODAY, (), False)
+    asked = UsageQuery(TODAY, TODAY, (), False)
     text = as_json(asked, [row(nanos=123_456_789_012_345_678_901)])
     assert b'"cost_usd":123456789012.345678901' in text
     assert msgspec.json.decode(text)["total"]["requests"] == 1

@@ -23,7 +23,7 @@ def at_once(work: Callable[..., object], *args: Any, size: int = 0) -> None:
     work(*args)
 
 
-class Later:
+class DeferredWork:
     """A Schedule; `flush` is to be called some twenty times a second. `crashed` is told what the work raises.
 
     `soon`: calls something in the event loop's next turn, where nothing may wait longer: others count what is counted here,

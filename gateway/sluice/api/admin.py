@@ -39,7 +39,7 @@ def admin_routes(
         AdminConversations(runtime.conversations),
         AdminKeys(runtime.keys, runtime.config, runtime.log),
         AdminBudgets(runtime.store, runtime.config, runtime.keys.table, runtime.log, wall),
-        AdminUsage(runtime.usage, runtime.later.flush, wall),
+        AdminUsage(runtime.usage, runtime.deferred.flush, wall),
         AdminOverview(runtime),
         AdminAliases(runtime),
         AdminCalls(runtime.state),

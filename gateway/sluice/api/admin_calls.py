@@ -20,7 +20,7 @@ class AdminCalls:
         recent = self._state.recent
         if recent is None:
             raise NotFound("Calls are remembered only with admin.ui: true")
-        self._state.later.flush()
+        self._state.deferred.flush()
         limit, before = request.limit, request.query.get("before", "0")
         if not (before.isascii() and before.isdigit() and len(before) < 16):
             raise BadRequest("before must be the number of a call", param="before")

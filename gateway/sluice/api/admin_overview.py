@@ -21,7 +21,7 @@ class AdminOverview:
         return [AdminRoute("GET", "/admin/overview", self._overview)]
 
     async def _overview(self, request: AdminRequest) -> Reply:
-        self._runtime.later.flush()
+        self._runtime.deferred.flush()
         return reply({**self._process(), **self._figures(), **self._configured()})
 
     def _process(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from sluice.errors import BadRequest, Unavailable
 from sluice.frontends import Reply
 from sluice.pricing.prices import BILLION
 from sluice.usage import KEPT_DAYS, Figures, Row, Subject, UsageFailed
-from sluice.usage.ledger import Ledger
+from sluice.usage.ledger import UsageLedger
 
 BY = Subject._fields
 FIRST, LAST = date(2000, 1, 1), date(2200, 1, 1)
@@ -32,7 +32,7 @@ NAMES: Mapping[str, str] = {
 _json = msgspec.json.Encoder().encode
 
 
-class Asked(msgspec.Struct, frozen=True):
+class UsageQuery(msgspec.Struct, frozen=True):
     """The days from `first` to `last`, both included."""
 
     first: date
@@ -41,7 +41,7 @@ class Asked(msgspec.Struct, frozen=True):
     csv: bool
 
 
-def asked_of(query: Mapping[str, str], accept: str, today: date) -> Asked:
+def usage_query(query: Mapping[str, str], accept: str, today: date) -> UsageQuery:
     """What a query asks for. Without `from` the month so far, without `by` day and model. Raises BadRequest."""
     last = _day(query, "to", today)
     first = _day(query, "from", min(today, last).replace(day=1))
@@ -53,7 +53,7 @@ def asked_of(query: Mapping[str, str], accept: str, today: date) -> Asked:
     kind = query.get("format") or ("csv" if accept.partition(";")[0].strip().lower() == "text/csv" else "json")
     if kind not in ("csv", "json"):
         raise BadRequest("format is json or csv", param="format")
-    return Asked(first, last, tuple(name for name in BY if name in by), kind == "csv")
+    return UsageQuery(first, last, tuple(name for name in BY if name in by), kind == "csv")
 
 
 def _day(query: Mapping[str, str], name: str, default: date) -> date:
@@ -74,7 +74,7 @@ def _day(query: Mapping[str, str], name: str, default: date) -> date:
 class AdminUsage:
     """`flush` counts what has ended; `wall` gives seconds since the epoch."""
 
-    def __init__(self, ledger: Ledger, flush: Callable[[], object], wall: Callable[[], float]) -> None:
+    def __init__(self, ledger: UsageLedger, flush: Callable[[], object], wall: Callable[[], float]) -> None:
         self._ledger = ledger
         self._flush = flush
         self._wall = wall
@@ -90,30 +90,30 @@ class AdminUsage:
 
 
 async def usage_of(
-    ledger: Ledger, query: Mapping[str, str], accept: str, wall: Callable[[], float]
+    ledger: UsageLedger, query: Mapping[str, str], accept: str, wall: Callable[[], float]
 ) -> tuple[bytes, str, list[tuple[str, str]]]:
     """The body, its type, and further headers. Raises BadRequest, and Unavailable where the store does not answer."""
-    asked = asked_of(query, accept, datetime.fromtimestamp(wall(), UTC).date())
+    wanted = usage_query(query, accept, datetime.fromtimestamp(wall(), UTC).date())
     await ledger.flush()
     try:
-        sums = await _summed(ledger, asked)
+        sums = await _summed(ledger, wanted)
     except UsageFailed:
         raise Unavailable("The usage cannot be read now") from None
     rows = sorted(sums.items())
-    if asked.csv:
-        name = f"usage-{asked.first}-{asked.last}.csv"
+    if wanted.csv:
+        name = f"usage-{wanted.first}-{wanted.last}.csv"
         headers = [("Content-Disposition", f'attachment; filename="{name}"')]
-        return as_csv(asked, rows), "text/csv; charset=utf-8; header=present", headers
-    return as_json(asked, rows), "application/json", []
+        return as_csv(wanted, rows), "text/csv; charset=utf-8; header=present", headers
+    return as_json(wanted, rows), "application/json", []
 
 
-async def _summed(ledger: Ledger, asked: Asked) -> dict[Subject, Figures]:
+async def _summed(ledger: UsageLedger, query: UsageQuery) -> dict[Subject, Figures]:
     sums: dict[Subject, Figures] = {}
-    day = asked.first
-    while day <= asked.last:
+    day = query.first
+    while day <= query.last:
         rows = await ledger.store.of_day(day.isoformat())
         for at in range(0, len(rows), PAUSE):
-            add_up(sums, rows[at : at + PAUSE], asked.by)
+            add_up(sums, rows[at : at + PAUSE], query.by)
             await asyncio.sleep(0)
         day += timedelta(1)
     return sums
@@ -132,35 +132,35 @@ def add_up(sums: dict[Subject, Figures], rows: Sequence[Row], by: Sequence[str])
         found.add(figures)
 
 
-def as_json(asked: Asked, rows: Sequence[Row]) -> bytes:
+def as_json(query: UsageQuery, rows: Sequence[Row]) -> bytes:
     """The rows and their total, costs in US dollars."""
     total = Figures()
     for _, figures in rows:
         total.add(figures)
     return _json(
         {
-            "from": asked.first,
-            "to": asked.last,
-            "by": asked.by,
-            "rows": [{**_named(asked, subject), **_numbers(figures)} for subject, figures in rows],
+            "from": query.first,
+            "to": query.last,
+            "by": query.by,
+            "rows": [{**_named(query, subject), **_numbers(figures)} for subject, figures in rows],
             "total": _numbers(total),
         }
     )
 
 
-def as_csv(asked: Asked, rows: Sequence[Row]) -> bytes:
+def as_csv(query: UsageQuery, rows: Sequence[Row]) -> bytes:
     """RFC 4180, with a header. Cells that a spreadsheet would take for a formula begin with an apostrophe."""
     out = io.StringIO()
     write = csv.writer(out).writerow
-    write([*asked.by, *NAMES.values()])
+    write([*query.by, *NAMES.values()])
     for subject, figures in rows:
-        texts = [_harmless(text) for text in _named(asked, subject).values()]
+        texts = [_harmless(text) for text in _named(query, subject).values()]
         write([*texts, *(_dollars(value) if name == "nanos" else value for name, value in _each(figures))])
     return out.getvalue().encode()
 
 
-def _named(asked: Asked, subject: Subject) -> dict[str, str]:
-    return {name: getattr(subject, name) for name in asked.by}
+def _named(query: UsageQuery, subject: Subject) -> dict[str, str]:
+    return {name: getattr(subject, name) for name in query.by}
 
 
 def _each(figures: Figures) -> list[tuple[str, int]]:

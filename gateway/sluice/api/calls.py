@@ -16,7 +16,7 @@ from sluice.model.chat import ChatRequest
 from sluice.proxy.call import LARGE, Call
 from sluice.proxy.writer import ResponseWriter
 from sluice.resume.streams import ResumableStreams
-from sluice.routing.strategies import NOTHING, asked_of
+from sluice.routing.strategies import NO_TRAITS, traits_of
 from sluice.runtime.snapshot import Snapshot
 from sluice.wire.forwarding import own_lines
 
@@ -144,8 +144,8 @@ class Calls:
             chat = entry.prepare(chat, route.config)
         headers, frontend = request.headers, entry.frontend
         series = runtime.records.series[frontend.name, route.name]
-        asked = NOTHING if route.plain else asked_of(chat, principal.key_id, principal.tenant, headers)
-        call = Call(request_id, request.received, frontend, principal, route, chat, series, asked)
+        traits = NO_TRAITS if route.plain else traits_of(chat, principal.key_id, principal.tenant, headers)
+        call = Call(request_id, request.received, frontend, principal, route, chat, series, traits)
         if runtime.tracer is None:
             call.lines = own_lines(request_id, headers)
         else:

@@ -18,7 +18,7 @@ from sluice.proxy.operations import route_for
 from sluice.proxy.target import Route
 from sluice.proxy.writer import ResponseWriter
 from sluice.resume.streams import ResumableStreams
-from sluice.routing.strategies import NOTHING, asked_of
+from sluice.routing.strategies import NO_TRAITS, traits_of
 from sluice.runtime.snapshot import Snapshot
 
 
@@ -53,7 +53,7 @@ class OperationCalls(Calls):
         """Raises BadRequest where no target of the alias carries the operation."""
         call = super()._call(chat, request, request_id, entry, principal)
         route = self._route(call.route, entry, chat.dialect)
-        call.asked = NOTHING
+        call.traits = NO_TRAITS
         if route is None:
             if chat.messages:  # a chat can stand for it
                 return super()._call(chat, request, request_id, entry, principal)
@@ -63,8 +63,8 @@ class OperationCalls(Calls):
             raise BadRequest(message, param="model", code="unsupported_operation")
         call.route = route
         if not route.plain:
-            asked = asked_of(chat, principal.key_id, principal.tenant, request.headers)
-            call.asked = msgspec.structs.replace(asked, tokens=cast(OperationRequest, chat).longest)
+            traits = traits_of(chat, principal.key_id, principal.tenant, request.headers)
+            call.traits = msgspec.structs.replace(traits, tokens=cast(OperationRequest, chat).longest)
         return call
 
     def _route(self, route: Route, entry: CallEntry, dialect: str) -> Route | None:

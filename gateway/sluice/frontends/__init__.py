@@ -15,7 +15,7 @@ from sluice.frontends.statuses import status_of
 from sluice.model.chat import ChatRequest
 from sluice.model.events import Started, StreamEvent
 
-NOTHING: Mapping[str, str] = {}
+NO_FIELDS: Mapping[str, str] = {}
 
 
 def _stopped() -> float:
@@ -101,9 +101,9 @@ class RequestHead(Protocol):
 class Head(msgspec.Struct, frozen=True):
     """A request's head, where there is no server that has one."""
 
-    headers: Mapping[str, str] = NOTHING
-    query: Mapping[str, str] = NOTHING
-    parameters: Mapping[str, str] = NOTHING
+    headers: Mapping[str, str] = NO_FIELDS
+    query: Mapping[str, str] = NO_FIELDS
+    parameters: Mapping[str, str] = NO_FIELDS
 
 
 Header = tuple[str, str]

@@ -43,8 +43,8 @@ from sluice.policies.claims import (
     shown_of,
     used,
 )
-from sluice.policies.ledger import Ledger
 from sluice.policies.queue import WaitingRooms
+from sluice.policies.settlements import Settlements
 from sluice.proxy.attempt import Attempt
 from sluice.proxy.call import Call
 from sluice.proxy.target import Route, Target
@@ -66,8 +66,8 @@ class _Known(msgspec.Struct, frozen=True, eq=False):
 class Limiter:
     """The limits policy. `count` gives the series of a decision, `soft` that of a budget (scope, period) beyond its soft mark.
 
-    `clock` monotonic and `wall` since the epoch, in seconds. `ledger` (of the same store) and `rooms`, which it wakes: where
-    other limiters share them.
+    `clock` monotonic and `wall` since the epoch, in seconds. `settlements` (of the same store) and `rooms`, which it
+    wakes, are given where several limiters share them.
     """
 
     def __init__(
@@ -81,14 +81,14 @@ class Limiter:
         soft: Callable[[str, str], Any],
         clock: Callable[[], float],
         wall: Callable[[], float],
-        ledger: Ledger | None = None,
+        settlements: Settlements | None = None,
         rooms: WaitingRooms | None = None,
     ) -> None:
         self.store = store
         self._take_now = store.take_now if isinstance(store, Immediate) else None
         self._soft = soft
         self.rooms = rooms if rooms is not None else WaitingRooms(clock)
-        self.ledger = ledger if ledger is not None else Ledger(store, self.rooms.wake)
+        self.settlements = settlements if settlements is not None else Settlements(store, self.rooms.wake)
         self._address = bucket_of(limits.address) if limits.address else None
         self._overall = View("overall", "all", limits.overall)
         self._output_tokens = limits.output_tokens
@@ -130,7 +130,7 @@ class Limiter:
 
     async def close(self) -> None:
         """Wait for settlements under way."""
-        await self.ledger.close()
+        await self.settlements.close()
 
     # --- addresses
 
@@ -153,7 +153,7 @@ class Limiter:
         if self._address is None:
             return
         claims = (claim_of_address(address, self._address),)
-        verdict = await self.ledger.take(claims)
+        verdict = await self.settlements.take(claims)
         if not verdict.admitted:
             raise self.refusal((), claims, (), verdict)
         self._count("address", "requests", "admitted").inc()
@@ -194,7 +194,7 @@ class Limiter:
             if metered:
                 changes = differences(metered, used(attempts))
         finally:
-            self.ledger.settle(changes, slots, by)
+            self.settlements.settle(changes, slots, by)
 
     def warnings(self, plan: Plan, metered: Sequence[Claim], levels: Sequence[Level]) -> list[Header]:
         """`x-sluice-budget` for the narrowest scope beyond a soft mark, if any. Budgets' claims are the last ones."""
@@ -213,8 +213,8 @@ class Limiter:
         """Take the claims at once; if the alias has a queue, wait there for capacity."""
         config = call.route.config.queue
         if config is None:
-            return await self.ledger.take(claims, slots)
-        queue = self.rooms.room(call.route.name, config, self.ledger, call.route.waiting)
+            return await self.settlements.take(claims, slots)
+        queue = self.rooms.room(call.route.name, config, self.settlements, call.route.waiting)
         call.phase = "waiting"
         verdict = await queue.admit(call.principal.bucket, call.principal.limits.weight, claims, slots)
         call.phase = "admitting"
@@ -305,7 +305,7 @@ class _Reservation:
             if plan.budgets:
                 call.headers += limiter.warnings(plan, self._metered, verdict.levels[: len(claims)])
         except BaseException:  # __aexit__ is not called where __aenter__ fails
-            limiter.ledger.undo(claims, self._slots, self._by)
+            limiter.settlements.undo(claims, self._slots, self._by)
             raise
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -331,7 +331,7 @@ class _UpstreamClaims:
             limiter.metered(plan, limiter.reserved(self._chat, [self._attempt.target]), holder) if plan.metering else []
         )
         claims = (*plan.fixed, *self._metered)
-        verdict = await limiter.ledger.take(claims, self._slots)
+        verdict = await limiter.settlements.take(claims, self._slots)
         if not verdict.admitted:
             raise limiter.upstream_refusal(claims, self._slots, verdict)
         self._by = verdict.by

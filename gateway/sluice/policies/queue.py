@@ -20,7 +20,7 @@ from sluice.config.types import Queue
 from sluice.errors import GatewayError
 from sluice.limits import SLOT_WAIT, Claim, Level, Slot, Verdict
 from sluice.policies.claims import amounted, denied_of
-from sluice.policies.ledger import Ledger
+from sluice.policies.settlements import Settlements
 
 T = TypeVar("T")
 OWN = frozenset({"key", "tenant"})
@@ -109,9 +109,11 @@ class _Waiter:
 class WaitingRoom:
     """The queue of one alias. `waiting` is called with +1 and -1 as calls enter and leave. `clock` in seconds, monotonic."""
 
-    def __init__(self, config: Queue, ledger: Ledger, waiting: Callable[[int], Any], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, config: Queue, settlements: Settlements, waiting: Callable[[int], Any], clock: Callable[[], float]
+    ) -> None:
         self._config = config
-        self._ledger = ledger
+        self._settlements = settlements
         self._waiting = waiting
         self._clock = clock
         self._queue: FairQueue[_Waiter] = FairQueue()
@@ -127,7 +129,7 @@ class WaitingRoom:
         """Wait for admission, or for the timeout's refusal. Safe to cancel at any point. Raises Unavailable."""
         verdict, wakes = None, self._wakes
         if not self._queue:
-            verdict = await self._ledger.take(claims, slots)
+            verdict = await self._settlements.take(claims, slots)
             if verdict.admitted or not self._may_wait(verdict, denied_of(claims, slots, verdict)):
                 return verdict
         if len(self._queue) >= self._config.size:
@@ -158,7 +160,7 @@ class WaitingRoom:
             if not answer.done() or answer.cancelled():
                 self._leave(line, waiter)
             elif answer.exception() is None and (verdict := answer.result()) is not None and verdict.admitted:
-                self._ledger.undo(waiter.claims, waiter.slots, verdict.by)  # admitted and cancelled at once
+                self._settlements.undo(waiter.claims, waiter.slots, verdict.by)  # admitted and cancelled at once
             raise
         finally:
             self._waiting(-1)
@@ -216,7 +218,7 @@ class WaitingRoom:
             self._queue.leave(line, waiter)
             return False
         try:
-            verdict = await self._ledger.take(waiter.claims, waiter.slots)
+            verdict = await self._settlements.take(waiter.claims, waiter.slots)
         except GatewayError as error:
             if not waiter.answer.done():
                 self._queue.serve(line)
@@ -224,7 +226,7 @@ class WaitingRoom:
             return False
         if waiter.answer.done():  # cancelled or timed out meanwhile
             if verdict.admitted:
-                self._ledger.undo(waiter.claims, waiter.slots, verdict.by)
+                self._settlements.undo(waiter.claims, waiter.slots, verdict.by)
             return False
         if verdict.admitted or not self._may_wait(verdict, denied_of(waiter.claims, waiter.slots, verdict)):
             self._queue.serve(line)
@@ -244,7 +246,7 @@ class WaitingRoom:
 
     async def _peek(self, claims: Sequence[Claim], slots: Sequence[Slot]) -> Verdict:
         """A refusal with the present levels: takes nothing, as waiting calls come first. Free slots are unknown here."""
-        found = await self._ledger.take([amounted(claim, 0.0) for claim in claims])
+        found = await self._settlements.take([amounted(claim, 0.0) for claim in claims])
         waits = [_wait(claim, level) for claim, level in zip(claims, found.levels, strict=True)]
         waits += [SLOT_WAIT] * len(slots)
         before = next((line for line in self._queue.lines() if not line.own), None)
@@ -255,7 +257,7 @@ class WaitingRoom:
 
 
 class WaitingRooms:
-    """Those of all aliases that have a queue. Limiters of the same `ledger` share them, so that a queue outlives a limiter."""
+    """The queues of all aliases that have one. Limiters with the same `settlements` share them: a queue outlives a limiter."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -265,11 +267,11 @@ class WaitingRooms:
         """Calls that wait, in all of them."""
         return sum(map(len, self._rooms.values()))
 
-    def room(self, alias: str, config: Queue, ledger: Ledger, waiting: Callable[[int], Any]) -> WaitingRoom:
+    def room(self, alias: str, config: Queue, settlements: Settlements, waiting: Callable[[int], Any]) -> WaitingRoom:
         """The room of this alias, with this configuration; `waiting` as WaitingRoom's, the same for all rooms of an alias."""
         room = self._rooms.get((alias, config))
         if room is None:
-            room = self._rooms[alias, config] = WaitingRoom(config, ledger, waiting, self._clock)
+            room = self._rooms[alias, config] = WaitingRoom(config, settlements, waiting, self._clock)
         return room
 
     def keep(self, needed: Collection[tuple[str, Queue]]) -> None:

@@ -19,7 +19,7 @@ from sluice.runtime.snapshots import Snapshots
 from sluice.runtime.state import ProcessState
 from sluice.server import Acceptor, Listener
 from sluice.telemetry.board import Slot
-from sluice.telemetry.logs import Lines
+from sluice.telemetry.logs import LogLines
 
 
 class Prepared(msgspec.Struct, frozen=True, eq=False):
@@ -40,7 +40,7 @@ class Gateway:
     def __init__(
         self,
         loaded: Loaded,
-        lines: Lines,
+        lines: LogLines,
         ports: Ports | None = None,
         before_listening: Callable[[], object] = lambda: None,
         slot: Slot | None = None,

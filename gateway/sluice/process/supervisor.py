@@ -38,7 +38,7 @@ from sluice.process.source import LOOK_EVERY, Source
 from sluice.process.watchdog import LAST_WORDS, Trace, Watchdog
 from sluice.process.watchdog import LOOK_EVERY as WATCH_EVERY
 from sluice.telemetry.board import Board, Slot
-from sluice.telemetry.logs import Lines, open_log, standard_lines
+from sluice.telemetry.logs import LogLines, open_log, standard_lines
 from sluice.telemetry.metrics import TABLE
 
 STEADY = 10.0
@@ -71,7 +71,7 @@ def supervise(given: Loaded, source: Source) -> Part | int:
 
 class _Supervisor:
     def __init__(
-        self, source: Source, given: Loaded, loaded: Loaded, ports: dict[int, Ports], *, lines: Lines, log: Any
+        self, source: Source, given: Loaded, loaded: Loaded, ports: dict[int, Ports], *, lines: LogLines, log: Any
     ) -> None:
         self._ports = ports
         self._board = Board(1 + SLOTS * loaded.config.server.workers)

@@ -11,7 +11,7 @@ from sluice.model.events import Usage
 from sluice.proxy.relay import Relay
 from sluice.proxy.target import Target
 
-NOTHING = Usage()
+NO_USAGE = Usage()
 """What an attempt used that generated nothing."""
 
 
@@ -29,7 +29,7 @@ class Attempt(msgspec.Struct, eq=False):
     outcome: str = "abandoned"
     first_token: float | None = None
     usage: Usage | None = None
-    used: Usage = NOTHING
+    used: Usage = NO_USAGE
     characters: int = 0
     model: str = ""
     finish: str = ""  # why its answer ended, as the model finished

@@ -14,7 +14,7 @@ from sluice.model.chat import ChatRequest, Thought
 from sluice.model.events import FinishReason, Usage
 from sluice.proxy.attempt import Attempt
 from sluice.proxy.target import Route
-from sluice.routing.strategies import Asked
+from sluice.routing.strategies import CallTraits
 from sluice.telemetry.metrics import CallSeries
 
 LARGE = 256 << 10
@@ -72,7 +72,7 @@ class Call(msgspec.Struct, eq=False):
     route: Route
     chat: ChatRequest
     series: CallSeries
-    asked: Asked = Asked()
+    traits: CallTraits = CallTraits()
     address: str = ""  # the client's, as limits count it
     size: int = 0  # bytes of the request's body
     conversation: str = ""

@@ -103,7 +103,7 @@ class Failover:
 
     def _plan(self, call: Call) -> FailoverPlan[Target]:
         route = call.route
-        queue: list[Target] = [*route.tiers[0].targets] if route.plain else queue_of(route.tiers, call.asked, self._chance)  # type: ignore[list-item]
+        queue: list[Target] = [*route.tiers[0].targets] if route.plain else queue_of(route.tiers, call.traits, self._chance)  # type: ignore[list-item]
         if len(queue) < sum(len(tier.targets) for tier in route.tiers):
             self._count_left_out(call, queue[0])
         if self._off:
@@ -150,7 +150,7 @@ class Failover:
         """Count those that cannot take the call, up to the tier of the one that is asked first."""
         for tier in call.route.tiers:
             for other in cast(Sequence[Target], tier.targets):
-                if lacks := call.asked.lacks(other):
+                if lacks := call.traits.lacks(other):
                     self._count(call, other, target, lacks)
             if target in tier.targets:
                 return

@@ -11,7 +11,7 @@ from sluice.errors import NoRoom, StaleConnection, UpstreamError, UpstreamErrorK
 from sluice.model.chat import ChatRequest
 from sluice.model.events import Usage
 from sluice.pricing.prices import cost, price_at
-from sluice.proxy.attempt import NOTHING, Attempt
+from sluice.proxy.attempt import NO_USAGE, Attempt
 from sluice.proxy.relay import Relay
 from sluice.proxy.target import Target
 from sluice.telemetry.metrics import TargetSeries
@@ -50,7 +50,7 @@ class Bookkeeper:
     def record(self, attempt: Attempt, relay: Relay | None, chat: ChatRequest, ended: float) -> None:
         """The attempt's outcome and tokens, whatever became of it. `ended`: when its answer was complete, or it was over."""
         attempt.ended = ended
-        used = NOTHING
+        used = NO_USAGE
         if relay is not None and (relay.first_content_at or relay.finished):
             attempt.characters = relay.characters
             attempt.model = relay.model
@@ -62,7 +62,7 @@ class Bookkeeper:
             used = relay.used(chat.estimated_tokens()) if usage is None else usage
         elif attempt.whole is not None and attempt.outcome in UNSEEN:
             used = Usage(chat.estimated_tokens(), 0)
-        if used is not NOTHING:
+        if used is not NO_USAGE:
             attempt.used = used
             price = price_at(attempt.target.prices, self._wall())
             attempt.cost = cost(price, used) if price is not None else None
@@ -81,7 +81,7 @@ def _count(attempt: Attempt) -> None:
     series = attempt.target.series
     series.attempts[attempt.outcome].value += 1
     usage, used = attempt.usage, attempt.used
-    if used is NOTHING:
+    if used is NO_USAGE:
         return
     if attempt.cost is not None:
         series.cost.value += attempt.cost

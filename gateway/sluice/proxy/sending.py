@@ -16,7 +16,7 @@ from sluice.errors import BadRequest, StaleConnection, TlsFailed, UpstreamError
 from sluice.model.chat import ChatRequest
 from sluice.model.events import Finished
 from sluice.pricing.prices import cost, price_at
-from sluice.proxy.attempt import NOTHING, Attempt
+from sluice.proxy.attempt import NO_USAGE, Attempt
 from sluice.proxy.call import LARGE, Call
 from sluice.proxy.deadlines import BodyLingers
 from sluice.proxy.outcome import OUTCOMES, Bookkeeper, count_oddities, refused, secrets_of
@@ -204,7 +204,7 @@ class Sender:
             return finished
         usage = finished.usage
         for other in run.call.attempts:
-            if other is not attempt and other.used is not NOTHING:
+            if other is not attempt and other.used is not NO_USAGE:
                 usage = usage.plus(other.used)
         return msgspec.structs.replace(finished, usage=usage)
 

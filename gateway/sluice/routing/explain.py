@@ -14,7 +14,7 @@ from sluice.frontends.openai.dialect import OpenAI
 from sluice.frontends.widget.dialect import Widget
 from sluice.model.chat import ChatRequest
 from sluice.routing.health import Health, Load
-from sluice.routing.strategies import Asked, RoutedTier, asked_of, ordered
+from sluice.routing.strategies import CallTraits, RoutedTier, ordered, traits_of
 from sluice.wire.baseurl import base_of
 
 ORDERS: Mapping[str, str] = {
@@ -50,31 +50,31 @@ def request_of(body: bytes) -> ChatRequest:
 def explain(config: Config, name: str, chat: ChatRequest | None = None) -> Iterator[str]:
     """The lines of the explanation. Raises KeyError for an unknown alias."""
     alias = config.aliases[name]
-    criteria = asked_of(chat) if chat is not None else Asked()
-    yield f"{name}: {_needs(criteria) if chat is not None else 'any request'}"
+    traits = traits_of(chat) if chat is not None else CallTraits()
+    yield f"{name}: {_needs(traits) if chat is not None else 'any request'}"
     number = 0
     for place, tier in enumerate(alias.tiers, 1):
         targets = [Explained(f"{t.upstream}/{t.model}", t, Health(lambda: 0.0), Load()) for t in targets_of(tier)]
         yield f"tier {place}: {_order(tier)}"
-        fit = [target for target in targets if not criteria.unfit(target)]
+        fit = [target for target in targets if not traits.unfit(target)]
         routed = RoutedTier(targets, tier.strategy, tier.affinity) if isinstance(tier, Tier) else RoutedTier(targets)
-        for target in ordered(routed, fit, criteria, lambda: 0.5):
+        for target in ordered(routed, fit, traits, lambda: 0.5):
             number += 1
-            yield f"  {number}. {target.label}{_share(fit, target, criteria, routed)}"
+            yield f"  {number}. {target.label}{_share(fit, target, traits, routed)}"
             if upstream := _dialect(config.upstreams[target.spec.upstream]):
                 yield f"     {upstream}"
             yield f"     {_deadlines(target.spec.timeouts or config.upstreams[target.spec.upstream].timeouts)}"
         for target in targets:
-            if reason := criteria.unfit(target):
+            if reason := traits.unfit(target):
                 yield f"  -  {target.label}: left out, it {reason}"
     if not number:
         yield "no target can take this request: it would be refused (400)"
     yield from _afterwards(config, alias)
 
 
-def _needs(criteria: Asked) -> str:
-    needs = [word for word, needed in (("vision", criteria.vision), ("tools", criteria.tools)) if needed]
-    return f"a request of about {criteria.tokens} tokens" + (f" that needs {' and '.join(needs)}" if needs else "")
+def _needs(traits: CallTraits) -> str:
+    needs = [word for word, needed in (("vision", traits.vision), ("tools", traits.tools)) if needed]
+    return f"a request of about {traits.tokens} tokens" + (f" that needs {' and '.join(needs)}" if needs else "")
 
 
 def _dialect(upstream: Upstream) -> str:
@@ -89,11 +89,11 @@ def _order(tier: tuple[Target, ...] | Tier) -> str:
     return "one target" if len(targets_of(tier)) == 1 else ORDERS[strategy].format(kind)
 
 
-def _share(fit: list[Explained], target: Explained, criteria: Asked, tier: RoutedTier) -> str:
-    total = sum(criteria.weight(other) for other in fit)
+def _share(fit: list[Explained], target: Explained, traits: CallTraits, tier: RoutedTier) -> str:
+    total = sum(traits.weight(other) for other in fit)
     if tier.strategy != "weighted" or len(fit) < 2 or not total:
         return ""
-    return f" ({criteria.weight(target) / total:.0%} of the calls first)"
+    return f" ({traits.weight(target) / total:.0%} of the calls first)"
 
 
 def _deadlines(timeouts: Timeouts) -> str:

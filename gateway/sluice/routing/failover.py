@@ -26,7 +26,7 @@ from typing import Generic
 import msgspec
 
 from sluice.errors import BadRequest, StaleConnection, UpstreamError, UpstreamErrorKind
-from sluice.routing.strategies import Asked, Chance, RoutedTier, T, ordered
+from sluice.routing.strategies import CallTraits, Chance, RoutedTier, T, ordered
 
 ONCE_MORE: frozenset[UpstreamErrorKind] = frozenset({"server_error", "overloaded", "reset"})
 STREAMED = 200
@@ -80,7 +80,7 @@ class Choice(msgspec.Struct, Generic[T], frozen=True):
     last: bool = True
 
 
-def queue_of(tiers: Sequence[RoutedTier], criteria: Asked, chance: Chance) -> list[T]:
+def queue_of(tiers: Sequence[RoutedTier], traits: CallTraits, chance: Chance) -> list[T]:
     """All targets that can serve the call, in the order of tiers and strategies. Raises BadRequest if none can, with the code
     "context_length" if only its length is in the way."""
     queue: list[T] = []
@@ -88,15 +88,15 @@ def queue_of(tiers: Sequence[RoutedTier], criteria: Asked, chance: Chance) -> li
     for tier in tiers:
         fit = []
         for target in tier.targets:
-            unfit = criteria.unfit(target)
+            unfit = traits.unfit(target)
             why = why or unfit
             if not unfit:
                 fit.append(target)
-        queue += ordered(tier, fit, criteria, chance)  # type: ignore[arg-type]
+        queue += ordered(tier, fit, traits, chance)  # type: ignore[arg-type]
     if not queue:
-        shorter = msgspec.structs.replace(criteria, tokens=0)
+        shorter = msgspec.structs.replace(traits, tokens=0)
         too_long = [target for tier in tiers for target in tier.targets if not shorter.unfit(target)]
-        code, why = ("context_length", criteria.unfit(too_long[0])) if too_long else ("no_fit_target", why)
+        code, why = ("context_length", traits.unfit(too_long[0])) if too_long else ("no_fit_target", why)
         raise BadRequest(f"No target of this model can take the request: it {why}", param="model", code=code)
     return queue
 

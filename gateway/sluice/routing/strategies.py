@@ -34,7 +34,7 @@ Chance = Callable[[], float]
 """Returns a random number in [0, 1)."""
 
 
-class Asked(msgspec.Struct, frozen=True):
+class CallTraits(msgspec.Struct, frozen=True):
     """The properties of a call that routing depends on. `tokens` estimates the prompt's length."""
 
     key: str = ""
@@ -76,15 +76,15 @@ class Asked(msgspec.Struct, frozen=True):
                 return ""
 
 
-NOTHING = Asked()
+NO_TRAITS = CallTraits()
 
 PREFIX = 512
 """Characters of the first message that `affinity: prefix` hashes, to find calls that share a prompt cache."""
 
 
-def asked_of(chat: ChatRequest, key: str = "", tenant: str = "", headers: Mapping[str, str] | None = None) -> Asked:
+def traits_of(chat: ChatRequest, key: str = "", tenant: str = "", headers: Mapping[str, str] | None = None) -> CallTraits:
     """Extracts from a call what routing depends on."""
-    return Asked(
+    return CallTraits(
         key=key,
         session=f"{tenant}/{chat.session}" if chat.session else "",
         prefix=chat.messages[0].text[:PREFIX] if chat.messages else "",
@@ -104,66 +104,66 @@ class RoutedTier(msgspec.Struct):
     turn: int = 0
 
 
-def ordered(tier: RoutedTier, targets: list[T], criteria: Asked, chance: Chance) -> list[T]:
+def ordered(tier: RoutedTier, targets: list[T], traits: CallTraits, chance: Chance) -> list[T]:
     """Orders `targets` (those of the tier that can serve the call): the first is tried first."""
     if len(targets) < 2:
         return targets
-    return _STRATEGIES[tier.strategy](tier, targets, criteria, chance)
+    return _STRATEGIES[tier.strategy](tier, targets, traits, chance)
 
 
-def _weighted(tier: RoutedTier, targets: list[T], criteria: Asked, chance: Chance) -> list[T]:
+def _weighted(tier: RoutedTier, targets: list[T], traits: CallTraits, chance: Chance) -> list[T]:
     # Efraimidis and Spirakis 2006: sorting by u^(1/w) draws without replacement in proportion to the weights.
-    weights = [criteria.weight(target) for target in targets]
+    weights = [traits.weight(target) for target in targets]
     keyed = [(chance() ** (1 / weight) if weight > 0 else -1.0, -i) for i, weight in enumerate(weights)]
     return [targets[-i] for _, i in sorted(keyed, reverse=True)]
 
 
-def _wanted_first(targets: list[T], criteria: Asked) -> list[T]:
-    return sorted(targets, key=lambda target: criteria.weight(target) <= 0)
+def _wanted_first(targets: list[T], traits: CallTraits) -> list[T]:
+    return sorted(targets, key=lambda target: traits.weight(target) <= 0)
 
 
-def _round_robin(tier: RoutedTier, targets: list[T], criteria: Asked, chance: Chance) -> list[T]:
+def _round_robin(tier: RoutedTier, targets: list[T], traits: CallTraits, chance: Chance) -> list[T]:
     tier.turn += 1
     at = (tier.turn - 1) % len(targets)
-    return _wanted_first(targets[at:] + targets[:at], criteria)
+    return _wanted_first(targets[at:] + targets[:at], traits)
 
 
-def _least_in_flight(tier: RoutedTier, targets: list[T], criteria: Asked, chance: Chance) -> list[T]:
-    shuffled = _weighted(tier, targets, criteria, chance)
-    return _wanted_first(sorted(shuffled, key=lambda t: t.load.in_flight / (criteria.weight(t) or 1)), criteria)
+def _least_in_flight(tier: RoutedTier, targets: list[T], traits: CallTraits, chance: Chance) -> list[T]:
+    shuffled = _weighted(tier, targets, traits, chance)
+    return _wanted_first(sorted(shuffled, key=lambda t: t.load.in_flight / (traits.weight(t) or 1)), traits)
 
 
-def _lowest_ttft(tier: RoutedTier, targets: list[T], criteria: Asked, chance: Chance) -> list[T]:
+def _lowest_ttft(tier: RoutedTier, targets: list[T], traits: CallTraits, chance: Chance) -> list[T]:
     """Draws two at random, the quicker one first (Mitzenmacher 2001); one without measurements counts as quickest."""
-    drawn = _weighted(tier, targets, criteria, chance)
+    drawn = _weighted(tier, targets, traits, chance)
     two = sorted(drawn[:2], key=lambda target: target.load.first_token)
-    return _wanted_first([*two, *drawn[2:]], criteria)
+    return _wanted_first([*two, *drawn[2:]], traits)
 
 
-def _cheapest(tier: RoutedTier, targets: list[T], criteria: Asked, chance: Chance) -> list[T]:
+def _cheapest(tier: RoutedTier, targets: list[T], traits: CallTraits, chance: Chance) -> list[T]:
     by_price = sorted(targets, key=lambda t: math.inf if t.spec.price is None else t.spec.price)
-    return _wanted_first(by_price, criteria)
+    return _wanted_first(by_price, traits)
 
 
-def _affinity(tier: RoutedTier, targets: list[T], criteria: Asked, chance: Chance) -> list[T]:
+def _affinity(tier: RoutedTier, targets: list[T], traits: CallTraits, chance: Chance) -> list[T]:
     """Weighted rendezvous hashing: a key keeps its target when other targets are added or removed."""
     key = (
-        {"session": criteria.session, "key": criteria.key, "prefix": criteria.prefix}[tier.affinity]
-        or criteria.session
-        or criteria.prefix
+        {"session": traits.session, "key": traits.key, "prefix": traits.prefix}[tier.affinity]
+        or traits.session
+        or traits.prefix
     )
     if not key:
-        return _weighted(tier, targets, criteria, chance)
+        return _weighted(tier, targets, traits, chance)
 
     def score(target: T) -> float:
         digest = hashlib.blake2b(f"{key}\0{target.label}".encode("utf-8", "replace"), digest_size=8).digest()
         uniform = (int.from_bytes(digest, "big") + 1) / (2**64 + 1)
-        return -criteria.weight(target) / math.log(uniform)
+        return -traits.weight(target) / math.log(uniform)
 
     return sorted(targets, key=score, reverse=True)
 
 
-_STRATEGIES: Mapping[str, Callable[[RoutedTier, list[T], Asked, Chance], list[T]]] = {
+_STRATEGIES: Mapping[str, Callable[[RoutedTier, list[T], CallTraits, Chance], list[T]]] = {
     "weighted": _weighted,
     "round_robin": _round_robin,
     "least_in_flight": _least_in_flight,

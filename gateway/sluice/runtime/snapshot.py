@@ -78,7 +78,7 @@ class Snapshot:
         self.records = state.records
         self.tracer = state.tracer
         self.recorder = state.recorder
-        self.later = state.later
+        self.deferred = state.deferred
         self.beside = state.beside
         self.scrape = state.scrape
         self.exposition = state.exposition
@@ -144,7 +144,7 @@ class Snapshot:
             soft=partial(state.metrics.child, "budget_soft"),
             clock=state.clock,
             wall=time.time,
-            ledger=state.ledger,
+            settlements=state.settlements,
             rooms=state.rooms,
         )
         self.pipeline = self._pipeline()
@@ -163,7 +163,7 @@ class Snapshot:
             write_idle=float(config.server.write_idle),
             crashed=state.records.crashed,
             prices=config.prices,
-            later=state.later,
+            later=state.deferred,
             beside=state.beside,
             budget=state.retries,
             off=state.off,

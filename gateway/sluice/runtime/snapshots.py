@@ -60,7 +60,7 @@ class Snapshots:
         Raises what is wrong with the configuration; then nothing has changed.
         """
         async with self._swapping:
-            self.state.later.flush()
+            self.state.deferred.flush()
             await self.state.usage.flush()  # for budgets that are new
             fresh = await self._opened(loaded)
             if self._closed:
@@ -120,7 +120,7 @@ class Snapshots:
         """Drop what is counted and queued by names that no other snapshot has."""
         state, others = self.state, [other for other in (*self.living, *self._building) if other is not snapshot]
         gone = snapshot.names.without(other.names for other in others)
-        state.later.flush()  # it may count some more
+        state.deferred.flush()  # it may count some more
         state.rooms.keep({queue for other in others for queue in other.queues})
         state.records.forget(gone.aliases, gone.keys, gone.frontends)
         metrics = state.metrics

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import msgspec
 
-from sluice.aio.deferred import Later
+from sluice.aio.deferred import DeferredWork
 from sluice.config.loader import Loaded
 from sluice.config.types import Issuer, Tracing
 from sluice.conversations.leases import Leases
@@ -25,8 +25,8 @@ from sluice.conversations.turnstile import Turnstile
 from sluice.errors import Unavailable
 from sluice.limits import Remote
 from sluice.policies.kept import KeptResponses
-from sluice.policies.ledger import Ledger
 from sluice.policies.queue import WaitingRooms
+from sluice.policies.settlements import Settlements
 from sluice.policies.turns import Turns
 from sluice.routing.failover import RetryBudget
 from sluice.routing.health import Health, Load
@@ -46,7 +46,7 @@ from sluice.runtime.stores import (
 from sluice.runtime.transports import Transports
 from sluice.storage.address import store_of
 from sluice.telemetry.board import Slot
-from sluice.telemetry.logs import Lines, open_lines, open_log
+from sluice.telemetry.logs import LogLines, open_lines, open_log
 from sluice.telemetry.metrics import Metrics
 from sluice.telemetry.notices import Notices, TargetNotices
 from sluice.telemetry.records import Records
@@ -76,7 +76,7 @@ class ProcessState:
     Log lines go to `lines`. Snapshots are to be closed before it. `slot`: where it counts, if it is one of several processes.
     """
 
-    def __init__(self, loaded: Loaded, lines: Lines, slot: Slot | None = None) -> None:
+    def __init__(self, loaded: Loaded, lines: LogLines, slot: Slot | None = None) -> None:
         config = self.config = loaded.config
         self._frontends = [*loaded.frontends]
         self.following = ConfigStatus(loaded.hash, time.time())
@@ -104,7 +104,7 @@ class ProcessState:
         self.retries = RetryBudget(self.clock)
         self.watches = StoreWatches(metrics, self.log, self.clock)
         soon = asyncio.get_running_loop().call_soon if slot is not None else None
-        self.later = Later(lambda crash: self.records.crashed(crash, ""), soon)
+        self.deferred = DeferredWork(lambda crash: self.records.crashed(crash, ""), soon)
         self.rooms = WaitingRooms(self.clock)
         accounts = Accounts(metrics, self.notices, self.clock)
         self.show(self.following)
@@ -121,10 +121,10 @@ class ProcessState:
             stack.push_async_callback(_stop, counting)
             if self.tracer is not None:
                 stack.push_async_callback(_stop, asyncio.create_task(self.tracer.run()))
-                stack.callback(self.later.flush)
+                stack.callback(self.deferred.flush)
             if self.recorder is not None:
                 stack.push_async_callback(_stop, asyncio.create_task(self.recorder.run()))
-                stack.callback(self.later.flush)
+                stack.callback(self.deferred.flush)
             self._closing = stack.pop_all()
         return self
 
@@ -139,7 +139,7 @@ class ProcessState:
         stack.callback(self._thread.shutdown, wait=False, cancel_futures=True)
         self.usage = usage_ledger(config, metrics, self.log, self.watches)
         stack.push_async_callback(self.usage.close)
-        stack.callback(self.later.flush)
+        stack.callback(self.deferred.flush)
         kind = store_of(config.state.reveal()).kind
         say = open_lines(self.lines, config.log.level)
         if config.admin.ui:
@@ -157,7 +157,7 @@ class ProcessState:
             keys=(),
             frontends=self._frontends,
             used=self.usage.add,
-            later=self.later,
+            later=self.deferred,
         )
         if config.tracing is not None:
             self.tracer = self._tracer(config.tracing)
@@ -176,8 +176,8 @@ class ProcessState:
         stack.push_async_callback(self.keys.close)
         self.store = bucket_store(config, metrics, self.log, self.watches)
         stack.push_async_callback(self.store.close)
-        self.ledger = Ledger(self.store, self.rooms.wake)
-        stack.push_async_callback(self.ledger.close)
+        self.settlements = Settlements(self.store, self.rooms.wake)
+        stack.push_async_callback(self.settlements.close)
         self.journals = journals(config, records.not_journaled, self.watches)
         stack.push_async_callback(self.journals.close)
         metrics.computed("dynamic_keys", lambda: len(self.keys.table)).kept = True
@@ -232,7 +232,7 @@ class ProcessState:
 
     def scrape(self) -> Iterator[bytes]:
         """/metrics, in pieces that each hold the event loop up for some two milliseconds."""
-        self.later.flush()
+        self.deferred.flush()
         return self.metrics.slices(self.clock)
 
     def exposition(self) -> bytes:
@@ -259,7 +259,7 @@ class ProcessState:
 
     def flush(self) -> None:
         """Count what has ended, and write its lines."""
-        self.later.flush()
+        self.deferred.flush()
         self.lines.flush()
 
     async def beside(self, work: Callable[..., T], *args: object) -> T:

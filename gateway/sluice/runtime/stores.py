@@ -25,7 +25,7 @@ from sluice.storage.address import CONVERSATIONS, Local, store_of
 from sluice.storage.watch import StoreWatch
 from sluice.telemetry.metrics import Metrics
 from sluice.usage import Row, UsageFailed, UsageStore
-from sluice.usage.ledger import Ledger
+from sluice.usage.ledger import UsageLedger
 from sluice.usage.memory import MemoryUsage
 
 
@@ -108,7 +108,7 @@ def journals(config: Config, not_journaled: Callable[[], object], watches: Store
     return RedisJournals(url, prefix=config.limits.prefix, failed=failed, succeeded=watch.succeeded)
 
 
-def usage_ledger(config: Config, metrics: Metrics, log: Any, watches: StoreWatches) -> Ledger:
+def usage_ledger(config: Config, metrics: Metrics, log: Any, watches: StoreWatches) -> UsageLedger:
     """Counts what calls use, for the store of usage."""
     errors, aside = metrics.child("usage_store_errors"), metrics.child("usage_put_aside")
     watch = watches.begin("usage", store_of(admin_store(config)).kind)
@@ -126,7 +126,7 @@ def usage_ledger(config: Config, metrics: Metrics, log: Any, watches: StoreWatch
 
     folded = metrics.child("usage_folded").inc
     store = usage_store(config)
-    return Ledger(store, wall=time.time, failed=failed, succeeded=watch.succeeded, folded=folded, put_aside=put_aside)
+    return UsageLedger(store, wall=time.time, failed=failed, succeeded=watch.succeeded, folded=folded, put_aside=put_aside)
 
 
 def usage_store(config: Config) -> UsageStore:

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from typing import Literal, Protocol, cast
 
 from sluice.server.bodies import Unfinished
-from sluice.server.exchange import Exchange, Terms, exchange_of, unmapped
+from sluice.server.exchange import HttpExchange, Terms, exchange_of, unmapped
 from sluice.server.http1 import RequestParser
 
 State = Literal["head", "busy", "idle", "unread", "linger"]
@@ -44,7 +44,7 @@ class Owner(Terms, Protocol):
     @property
     def broken(self) -> Callable[[int], None]: ...
     @property
-    def dispatch(self) -> Callable[[Exchange], Awaitable[None]]: ...
+    def dispatch(self) -> Callable[[HttpExchange], Awaitable[None]]: ...
     def left(self, connection: "Connection") -> None: ...
     def cancel(self, task: asyncio.Task[None]) -> None: ...
 
@@ -65,7 +65,7 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._blocked = False
         self._keeps = 0  # bytes of unfinished requests, as the listener counts them
-        self.exchange: Exchange | None = None
+        self.exchange: HttpExchange | None = None
         self.transport: asyncio.Transport | None = None
         self.peer = ""
         self.state: State = "head"
@@ -109,7 +109,7 @@ class Connection(asyncio.Protocol):
         if self.exchange is not None:
             self.abort()  # else what is unsent would keep the call alive until it has been flushed
         else:
-            self._listener.outbox.flush()  # the event loop closes the transport behind this
+            self._listener.writes.flush()  # the event loop closes the transport behind this
         return False
 
     def pause_writing(self) -> None:
@@ -143,7 +143,7 @@ class Connection(asyncio.Protocol):
         """After what is written has been sent, which may not take for ever."""
         if self.transport is not None:
             self._enter("unread")
-            self._listener.outbox.flush()
+            self._listener.writes.flush()
             self.transport.close()
 
     def abort(self) -> None:
@@ -185,19 +185,19 @@ class Connection(asyncio.Protocol):
                 self._enter("head")
             self._resume()
 
-    async def _answer(self, exchange: Exchange) -> None:
+    async def _answer(self, exchange: HttpExchange) -> None:
         """The body of the request's task; afterwards the connection goes on, if it can."""
-        self._listener.outbox.users += 1
+        self._listener.writes.users += 1
         try:
             await self._listener.dispatch(exchange)
         finally:
             self.task = None
             self.exchange = None
-            self._listener.outbox.users -= 1
+            self._listener.writes.users -= 1
             if self.transport is not None and not self.transport.is_closing():
                 self._answered(exchange)
 
-    def _answered(self, exchange: Exchange) -> None:
+    def _answered(self, exchange: HttpExchange) -> None:
         if not exchange.complete:
             self.abort()  # the handler failed without an answer, or in the middle of one
         elif not exchange.request.over:
@@ -220,7 +220,7 @@ class Connection(asyncio.Protocol):
     def _refuse(self, answer: bytes) -> None:
         """Send an error for what is no complete HTTP request, which quotes nothing of it, and close."""
         if self.transport is not None:
-            self._listener.outbox.write(self.transport, answer)
+            self._listener.writes.write(self.transport, answer)
         self._linger()
 
     def _linger(self) -> None:
@@ -229,7 +229,7 @@ class Connection(asyncio.Protocol):
         self._parser.waiting.clear()
         self._count(0)
         if self.transport is not None:
-            self._listener.outbox.flush()
+            self._listener.writes.flush()
             self.transport.write_eof()
             self._resume()
 

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from sluice.aio.outbox import Outbox
+from sluice.aio.write_batch import WriteBatch
 from sluice.backends.transport import UpstreamResponse
 from sluice.errors import BadRequest, PayloadTooLarge, RequestTimeout, Unavailable
 from sluice.server.bodies import Pace
@@ -49,7 +49,7 @@ class Terms(Protocol):
     """What an exchange needs of the listener: bounds, and what all exchanges share."""
 
     loop: asyncio.AbstractEventLoop
-    outbox: Outbox
+    writes: WriteBatch
     draining: bool
     body_limit: int
     body_timeout: float
@@ -58,7 +58,7 @@ class Terms(Protocol):
     def date(self) -> Callable[[], str]: ...
 
 
-class Exchange(msgspec.Struct, eq=False):
+class HttpExchange(msgspec.Struct, eq=False):
     """`received`: when the head was complete (monotonic). `complete`: the whole answer has been written.
 
     `caller`: the id of the request's key, for the log. `extra`: headers of any answer (request id, CORS …). `parameters`: the
@@ -132,7 +132,7 @@ class Exchange(msgspec.Struct, eq=False):
         listener = self._listener
         expected = request.version == (1, 1) and request.fields.get("expect", "").lower() == "100-continue"
         if expected and self._transport is not None:
-            listener.outbox.write(self._transport, b"HTTP/1.1 100 Continue\r\n\r\n")
+            listener.writes.write(self._transport, b"HTTP/1.1 100 Continue\r\n\r\n")
         clock = listener.loop.time
         pace = Pace(listener.body_timeout, clock())
         while not request.over:
@@ -190,7 +190,7 @@ class Exchange(msgspec.Struct, eq=False):
     def _write(self, data: bytes) -> None:
         self.last_write = time.monotonic()
         if self._transport is not None and not self._transport.is_closing():
-            self._listener.outbox.write(self._transport, data)
+            self._listener.writes.write(self._transport, data)
 
     # --- a streamed answer
 
@@ -219,7 +219,7 @@ class Exchange(msgspec.Struct, eq=False):
         self.last_write = time.monotonic()
         transport = self._transport
         if transport is not None and not transport.is_closing():
-            self._listener.outbox.write(transport, data)
+            self._listener.writes.write(transport, data)
 
     def fail(self, data: bytes) -> None:
         """The error that ends an answer which has begun."""
@@ -260,10 +260,10 @@ class Exchange(msgspec.Struct, eq=False):
             self._transport.abort()
 
 
-def exchange_of(request: Incoming, connection: Client, listener: Terms) -> Exchange:
+def exchange_of(request: Incoming, connection: Client, listener: Terms) -> HttpExchange:
     """The exchange that this request of this connection begins."""
     target = request.target
-    return Exchange(
+    return HttpExchange(
         request,
         request.method,
         request.fields,

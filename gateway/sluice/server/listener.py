@@ -11,14 +11,14 @@ import time
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 
-from sluice.aio.outbox import Outbox
+from sluice.aio.write_batch import WriteBatch
 from sluice.config.types import Server as ServerConfig
 from sluice.server.acceptor import Acceptor
 from sluice.server.bodies import Unfinished
 from sluice.server.connection import LINGER, OVERLOADED, Connection, State
-from sluice.server.exchange import Exchange
+from sluice.server.exchange import HttpExchange
 
-Dispatch = Callable[[Exchange], Awaitable[None]]
+Dispatch = Callable[[HttpExchange], Awaitable[None]]
 REFUSED = 64
 """Refused connections that stay open until their clients have read the answer."""
 FRESH = 1.0
@@ -45,7 +45,7 @@ class Listener:
         warn: Callable[..., object] = lambda event, **fields: None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
-        self.outbox = Outbox(self.loop)
+        self.writes = WriteBatch(self.loop)
         self.dispatch = dispatch
         self.broken = broken
         self.draining = self.closing = False

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from sluice.proxy.attempt import NOTHING, Attempt
+from sluice.proxy.attempt import NO_USAGE, Attempt
 from sluice.proxy.call import Call
 from sluice.sinks.content import Texts
 from sluice.telemetry.logs import Line, json_line
@@ -67,7 +67,7 @@ def _attempt(attempt: Attempt, received: float) -> dict[str, Any]:
         told["model"] = attempt.model
     if attempt.provider_id:
         told["provider_id"] = attempt.provider_id
-    if attempt.used is not NOTHING:
+    if attempt.used is not NO_USAGE:
         told["usage"] = msgspec.to_builtins(attempt.used)
         told["estimated"] = attempt.usage is None
     if attempt.cost is not None:

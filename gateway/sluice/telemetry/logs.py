@@ -52,7 +52,7 @@ def _shown(value: object) -> str:
     return json.dumps(value)
 
 
-class Lines:
+class LogLines:
     """Buffers lines for `out` until `flush`: one write for many. Warnings and errors are written at once, with all before.
 
     Never raises, and never waits: what `out` does not take now is kept, up to BACKLOG bytes, and offered again by each
@@ -226,17 +226,19 @@ class _Foreign(logging.Handler):
         self._log.warning("library", logger=record.name, severity=record.levelname.lower(), exception=kind)
 
 
-def standard_lines(config: Log, dropped: Callable[[], object] = lambda: None, *, shared: bool) -> Lines:
+def standard_lines(config: Log, dropped: Callable[[], object] = lambda: None, *, shared: bool) -> LogLines:
     """Lines for standard output: JSON, or text if that is a terminal or the configuration sets it.
 
     `shared`: several processes write to it, and writes of more than PIPE_BUF bytes would tear each other's lines.
     """
     out = Output(1)
     text = config.format == "text" or (config.format == "auto" and out.isatty())
-    return Lines(out, dropped, full=select.PIPE_BUF if shared else Lines.FULL, render=text_line if text else json_line)
+    return LogLines(out, dropped, full=select.PIPE_BUF if shared else LogLines.FULL, render=text_line if text else json_line)
 
 
-def open_log(lines: Lines, level: str = "info", wall: Callable[[], float] = time.time) -> structlog.typing.FilteringBoundLogger:
+def open_log(
+    lines: LogLines, level: str = "info", wall: Callable[[], float] = time.time
+) -> structlog.typing.FilteringBoundLogger:
     """A structlog logger that writes to `lines`."""
     number = logging.getLevelNamesMapping()[level.upper()]
     logger: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
@@ -248,7 +250,7 @@ def open_log(lines: Lines, level: str = "info", wall: Callable[[], float] = time
     return logger.bind()
 
 
-def open_lines(lines: Lines, level: str = "info", wall: Callable[[], float] = time.time) -> Callable[[Line], None]:
+def open_lines(lines: LogLines, level: str = "info", wall: Callable[[], float] = time.time) -> Callable[[Line], None]:
     """What writes `Line`s, as `open_log`'s logger writes its own."""
     stamp, render, names = _Stamp(wall), lines.render, logging.getLevelNamesMapping()
     shown = {name.lower() for name, number in names.items() if number >= names[level.upper()]}

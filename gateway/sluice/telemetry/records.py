@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 from sluice.aio.deferred import NOW, Schedule, at_once
 from sluice.errors import GatewayError, NoRoom, RateLimited, TlsFailed, Unauthorized, UpstreamError
 from sluice.identity.principal import Principal
-from sluice.proxy.attempt import NOTHING, Attempt
+from sluice.proxy.attempt import NO_USAGE, Attempt
 from sluice.proxy.call import Call
 from sluice.telemetry.logs import Line
 from sluice.telemetry.metrics import AUTH_REASONS, CODES, CallSeries, Lazy, Metrics, zero_of_alias
@@ -71,11 +71,11 @@ class CallLine(Line, kw_only=True):
         if len(call.attempts) > 1:
             cost = call.cost
             self._tell_each(call)
-            if used is not NOTHING:
+            if used is not NO_USAGE:
                 for attempt in call.attempts:
-                    used = used if attempt is answered or attempt.used is NOTHING else used.plus(attempt.used)
+                    used = used if attempt is answered or attempt.used is NO_USAGE else used.plus(attempt.used)
         self.cost_usd = round(cost, 9) if cost is not None else None
-        if used is NOTHING:
+        if used is NO_USAGE:
             self.tokens_in = self.tokens_out = None
             return
         self.tokens_in = used.input
@@ -86,7 +86,7 @@ class CallLine(Line, kw_only=True):
     def _tell_each(self, call: Call) -> None:
         """What each attempt cost, where several have generated something."""
         costs = [attempt.cost for attempt in call.attempts]
-        if sum(attempt.used is not NOTHING for attempt in call.attempts) > 1:
+        if sum(attempt.used is not NO_USAGE for attempt in call.attempts) > 1:
             self.attempt_costs = [round(cost, 9) if cost is not None else None for cost in costs]
 
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from sluice.model.chat import ChatRequest
 from sluice.model.events import Usage
-from sluice.proxy.attempt import NOTHING, Attempt
+from sluice.proxy.attempt import NO_USAGE, Attempt
 from sluice.proxy.call import Call
 from sluice.tracing.context import TraceContext
 from sluice.tracing.otlp import CLIENT, SERVER, Event, Span, Value
@@ -148,7 +148,7 @@ def _failure(call: Call) -> str | None:
 
 
 def _usage(used: Usage) -> dict[str, Value | None]:
-    if used is NOTHING:
+    if used is NO_USAGE:
         return {}
     parts = {"cached_input": used.cached_input, "written_input": used.written_input, "reasoning": used.reasoning}
     return {"input": used.input, "output": used.output, **{name: count or None for name, count in parts.items()}}

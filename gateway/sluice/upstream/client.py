@@ -11,14 +11,14 @@ import time
 from collections.abc import Callable, Iterable
 from urllib.parse import urldefrag, urljoin
 
-from sluice.aio.outbox import Outbox
+from sluice.aio.write_batch import WriteBatch
 from sluice.backends.protocol import Headers, UpstreamRequest
 from sluice.backends.transport import Reader
 from sluice.errors import StaleConnection, UpstreamError
 from sluice.upstream.connection import Connection
 from sluice.upstream.deadlines import Deadlines
 from sluice.upstream.dial import Dialer
-from sluice.upstream.exchange import Exchange
+from sluice.upstream.exchange import UpstreamExchange
 from sluice.upstream.http1 import MAX_HEAD, MAX_HEADERS, ResponseParser
 from sluice.upstream.pool import IdleConnections, Pool
 from sluice.upstream.proxies import proxy_of
@@ -80,13 +80,15 @@ class HttpTransport:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.dialed = 0
 
-    def send(self, request: UpstreamRequest, *, connect: float, headers: float, reader: Reader | None = None) -> Exchange:
+    def send(
+        self, request: UpstreamRequest, *, connect: float, headers: float, reader: Reader | None = None
+    ) -> UpstreamExchange:
         """See `sluice.backends.transport.Transport`. Raises ValueError at once for a request that cannot be written."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             self._heads_due = Deadlines(self._loop)
-            self.outbox = Outbox(self._loop)
-        return Exchange(self, request, self._heads.of(request), connect, headers, self._loop, self._heads_due, reader)
+            self.writes = WriteBatch(self._loop)
+        return UpstreamExchange(self, request, self._heads.of(request), connect, headers, self._loop, self._heads_due, reader)
 
     async def close(self) -> None:
         """Idle connections are closed now, those in use when their calls end."""
@@ -120,7 +122,7 @@ class HttpTransport:
         self.dialed += 1
         parser = ResponseParser(self._name, max_head=self._max_head, max_headers=self._max_headers)
         until = self._clock() + self._max_age * (1 - AGE_SPREAD * self._chance())
-        return Connection(parser, self._name, self.pool.lost, self._buffer, self.outbox, until)
+        return Connection(parser, self._name, self.pool.lost, self._buffer, self.writes, until)
 
     def give_back(self, connection: Connection, *, ended: bool) -> None:
         """A connection that nobody uses any more, with its place."""

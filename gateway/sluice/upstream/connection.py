@@ -13,7 +13,7 @@ import ssl
 from collections.abc import Callable
 from typing import Protocol, cast
 
-from sluice.aio.outbox import Outbox
+from sluice.aio.write_batch import WriteBatch
 from sluice.errors import UpstreamError, UpstreamTruncated
 from sluice.upstream.http1 import ResponseParser
 from sluice.upstream.tls import tls_failed
@@ -38,8 +38,19 @@ class Connection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_buffer", "_lost", "_outbox", "_parser", "_paused", "_peer", "_receiver", "_transport", "answered", "closed",
-        "idle_since", "until", "used",
+        "_buffer",
+        "_lost",
+        "_parser",
+        "_paused",
+        "_peer",
+        "_receiver",
+        "_transport",
+        "_writes",
+        "answered",
+        "closed",
+        "idle_since",
+        "until",
+        "used",
     )  # fmt: skip
 
     def __init__(
@@ -48,11 +59,11 @@ class Connection(asyncio.BufferedProtocol):
         peer: str,
         lost: "Callable[[Connection], None]",
         buffer: memoryview,
-        outbox: Outbox,
+        writes: WriteBatch,
         until: float = math.inf,
     ) -> None:
         self._buffer = buffer
-        self._outbox = outbox
+        self._writes = writes
         self._parser = parser
         self._peer = peer
         self._lost = lost
@@ -74,7 +85,7 @@ class Connection(asyncio.BufferedProtocol):
         self._parser.expect(method)
         self._receiver = receiver
         if len(body) < 16 << 10:
-            self._outbox.write(self._transport, b"%b%d\r\n%b\r\n%b" % (head, len(body), lines, body))
+            self._writes.write(self._transport, b"%b%d\r\n%b\r\n%b" % (head, len(body), lines, body))
         else:
             self._transport.writelines((b"%b%d\r\n%b\r\n" % (head, len(body), lines), body))
 
@@ -132,7 +143,7 @@ class Connection(asyncio.BufferedProtocol):
         if parser.status:
             body = parser.feed(bytes(self._buffer[:nbytes]))
         else:
-            if self._outbox.holds(self._transport):  # no answer to a request that has not been sent
+            if self._writes.holds(self._transport):  # no answer to a request that has not been sent
                 self._ended_by_peer(None)
                 return
             self.answered = True

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from sluice.aio.outbox import Outbox
+from sluice.aio.write_batch import WriteBatch
 from sluice.backends.transport import Reader, Sink, UpstreamRequest
 from sluice.errors import StaleConnection, UpstreamError, UpstreamGarbled, UpstreamTruncated
 from sluice.upstream.connection import Connection
@@ -45,7 +45,7 @@ FREE_EXPANSION = 1 << 20
 class Client(Protocol):
     """What an exchange needs of the transport that it belongs to (`sluice.upstream.client`)."""
 
-    outbox: Outbox
+    writes: WriteBatch
     pool: Pool
     dialer: Dialer
 
@@ -59,7 +59,7 @@ class Client(Protocol):
     def headers_timed_out(self, seconds: float) -> UpstreamError: ...
 
 
-class Exchange(msgspec.Struct, eq=False):
+class UpstreamExchange(msgspec.Struct, eq=False):
     """`status` and `headers` (lower case) are there once entered. A Struct, for it is made in a quarter of the time."""
 
     _client: Client
@@ -94,8 +94,8 @@ class Exchange(msgspec.Struct, eq=False):
 
     # --- enter, exit
 
-    async def __aenter__(self) -> "Exchange":
-        self._client.outbox.users += 1
+    async def __aenter__(self) -> "UpstreamExchange":
+        self._client.writes.users += 1
         entered = False
         try:
             self._connection = self._client.pool.take_now()
@@ -130,7 +130,7 @@ class Exchange(msgspec.Struct, eq=False):
         self._leave()
 
     def _leave(self) -> None:
-        self._client.outbox.users -= 1
+        self._client.writes.users -= 1
         connection, self._connection = self._connection, None
         placed, self._placed = self._placed, False
         self._early.clear()

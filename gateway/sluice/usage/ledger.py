@@ -23,7 +23,7 @@ LAST_WORDS = 5.0
 DAY = 86400
 
 
-class Ledger:
+class UsageLedger:
     """Counts finished calls. `wall` gives seconds since the epoch. `failed` is called for each batch that did not arrive
     (it is kept), `succeeded` when all did, `folded` for each call counted under OTHER, `put_aside` for each row that the
     store refuses: it is left out of the report, so that the others are in it."""

@@ -8,7 +8,7 @@ from aiohttp import web
 from aiohttp.http import SERVER_SOFTWARE
 
 from sluice.config.loader import Loaded, load, load_mapping
-from sluice.telemetry.logs import Lines
+from sluice.telemetry.logs import LogLines
 from sluice.web.embedded import EmbeddedGateway
 from sluice.web.logger import LoggerLines
 
@@ -20,7 +20,7 @@ Config = str | PathLike[str] | Mapping[str, Any] | Loaded
 """A configuration: the path of its file, its sections as a mapping, or what `sluice.config.loader` made of either."""
 
 
-def application(config: Config, *, lines: Lines | None = None) -> web.Application:
+def application(config: Config, *, lines: LogLines | None = None) -> web.Application:
     """The API of the gateway with this configuration. Its state lives from the application's startup to its cleanup.
 
     On shutdown, calls in flight may finish within `server.drain_timeout`; those left are ended by an error in their dialect.

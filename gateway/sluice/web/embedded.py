@@ -13,7 +13,7 @@ from sluice.config.loader import Loaded
 from sluice.runtime.snapshots import Snapshots
 from sluice.runtime.state import ProcessState
 from sluice.server.bodies import Unfinished
-from sluice.telemetry.logs import Lines
+from sluice.telemetry.logs import LogLines
 from sluice.web.exchange import AiohttpExchange
 
 LAST_ANSWERS = 1.0
@@ -28,7 +28,7 @@ class EmbeddedGateway:
     have not been answered to their ends, and the tasks of their calls; `answering`: all tasks of calls.
     """
 
-    def __init__(self, loaded: Loaded, lines: Lines) -> None:
+    def __init__(self, loaded: Loaded, lines: LogLines) -> None:
         self.config = loaded.config
         self.draining = False
         self.unfinished = Unfinished(int(loaded.config.server.body_memory))

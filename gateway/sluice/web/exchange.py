@@ -38,7 +38,7 @@ class Terms(Protocol):
 class AiohttpExchange:
     """`response`: the answer, once it has begun. `complete`: all of it has been written, though perhaps not sent.
 
-    The other fields are those of `sluice.server.exchange.Exchange`.
+    The other fields are those of `sluice.server.exchange.HttpExchange`.
     """
 
     def __init__(self, request: web.Request, terms: Terms) -> None:

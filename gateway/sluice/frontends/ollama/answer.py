@@ -119,7 +119,7 @@ def _nanoseconds(seconds: float) -> int:
     return max(1, int(seconds * NANOSECONDS))
 
 
-class Lines(_Objects):
+class OllamaLines(_Objects):
     """The stream. What lines of text have in common is made once per read of the upstream's."""
 
     __slots__ = ()

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from sluice.errors import GatewayError
 from sluice.frontends import Answer, CallRoute, Encoder, Endpoint, Frontend, Route
 from sluice.frontends.ollama import embeddings, models
-from sluice.frontends.ollama.answer import Lines, Whole
+from sluice.frontends.ollama.answer import OllamaLines, Whole
 from sluice.frontends.ollama.errors import Loaded, error_object
 from sluice.frontends.ollama.request import GENERATE, chat_of, generate_of
 from sluice.frontends.statuses import status_of
@@ -41,7 +41,7 @@ class Ollama(Frontend):
     def encoder(self, chat: ChatRequest, answer: Answer, *, verbatim: bool = False) -> Encoder:
         if isinstance(chat, OperationRequest):
             return embeddings.Vectors(answer, one=chat.profile == embeddings.ONE)
-        return (Lines if chat.stream else Whole)(answer, generates=chat.profile == GENERATE)
+        return (OllamaLines if chat.stream else Whole)(answer, generates=chat.profile == GENERATE)
 
     def error(self, error: GatewayError, request_id: str) -> dict[str, Any]:
         return error_object(error)

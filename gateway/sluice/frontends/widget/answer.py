@@ -67,7 +67,7 @@ _END = b"}\n"
 _BETWEEN = _END + _TOKEN
 
 
-class Lines(_Text):
+class NdjsonLines(_Text):
     """The stream. Of a batch that is nothing but text, one join makes the bytes."""
 
     __slots__ = ("_full",)

@@ -17,7 +17,7 @@ from sluice.frontends import AliasTerms, Answer, CallRoute, Encoder, Frontend, R
 from sluice.frontends.openai.request import chat_of
 from sluice.frontends.plain import plain_error
 from sluice.frontends.statuses import status_of
-from sluice.frontends.widget.answer import Lines, Whole
+from sluice.frontends.widget.answer import NdjsonLines, Whole
 from sluice.model.chat import ChatRequest, Message, Text, with_system
 from sluice.wire.jsontext import parse_object
 
@@ -44,7 +44,7 @@ class Widget(Frontend):
         return _parse(body, stream=False, profile="")
 
     def encoder(self, chat: ChatRequest, answer: Answer, *, verbatim: bool = False) -> Encoder:
-        return Lines(answer, full=chat.profile == "full") if chat.stream else Whole(answer)
+        return NdjsonLines(answer, full=chat.profile == "full") if chat.stream else Whole(answer)
 
     def error(self, error: GatewayError, request_id: str) -> dict[str, Any]:
         return plain_error(error, request_id)

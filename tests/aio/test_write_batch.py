@@ -1,11 +1,11 @@
-"""The outbox: what waits for the end of the turn, what does not, and that nothing is lost or out of turn."""
+"""The batch: what waits for the end of the turn, what does not, and that nothing is lost or out of turn."""
 
 import asyncio
 from typing import Any
 
 import pytest
 
-from sluice.aio.outbox import FEW, LARGE, Outbox
+from sluice.aio.write_batch import FEW, LARGE, WriteBatch
 from sluice.errors import UpstreamError
 from sluice.upstream.connection import Connection
 from sluice.upstream.http1 import ResponseParser
@@ -47,81 +47,81 @@ def loop() -> Loop:
 
 
 @pytest.fixture
-def outbox(loop: Loop) -> Outbox:
-    outbox = Outbox(loop)  # type: ignore[arg-type]
-    outbox.users = FEW + 1
-    return outbox
+def batch(loop: Loop) -> WriteBatch:
+    batch = WriteBatch(loop)  # type: ignore[arg-type]
+    batch.users = FEW + 1
+    return batch
 
 
-def test_few_exchanges_do_not_wait(outbox: Outbox) -> None:
-    outbox.users = FEW
+def test_few_exchanges_do_not_wait(batch: WriteBatch) -> None:
+    batch.users = FEW
     transport = Transport()
-    outbox.write(transport, b"a")
+    batch.write(transport, b"a")
     assert transport.written == [b"a"]
 
 
-def test_many_exchanges_are_written_together_at_the_end_of_the_turn(outbox: Outbox, loop: Loop) -> None:
+def test_many_exchanges_are_written_together_at_the_end_of_the_turn(batch: WriteBatch, loop: Loop) -> None:
     one, another = Transport(), Transport()
-    outbox.write(one, b"a")
-    outbox.write(another, b"b")
-    outbox.write(one, b"c")
+    batch.write(one, b"a")
+    batch.write(another, b"b")
+    batch.write(one, b"c")
     assert (one.written, another.written) == ([], [])
-    assert outbox.holds(one)
+    assert batch.holds(one)
     loop.turn()
     assert (one.written, another.written) == ([b"ac"], [b"b"])
-    assert not outbox.holds(one)
-    outbox.write(one, b"d")
+    assert not batch.holds(one)
+    batch.write(one, b"d")
     loop.turn()
     assert one.written == [b"ac", b"d"]
 
 
-def test_what_is_large_does_not_wait_and_keeps_its_turn(outbox: Outbox, loop: Loop) -> None:
+def test_what_is_large_does_not_wait_and_keeps_its_turn(batch: WriteBatch, loop: Loop) -> None:
     transport = Transport()
     large = b"x" * (LARGE + 1)
-    outbox.write(transport, b"a")
-    outbox.write(transport, large)
+    batch.write(transport, b"a")
+    batch.write(transport, large)
     assert transport.written == [b"a" + large]
-    outbox.write(transport, b"b")
+    batch.write(transport, b"b")
     loop.turn()
     loop.turn()
     assert transport.written == [b"a" + large, b"b"]
 
 
-def test_many_small_pieces_for_one_transport_are_bounded(outbox: Outbox) -> None:
+def test_many_small_pieces_for_one_transport_are_bounded(batch: WriteBatch) -> None:
     transport = Transport()
     for _ in range(LARGE):
-        outbox.write(transport, b"xy")
+        batch.write(transport, b"xy")
     assert sum(map(len, transport.written)) >= LARGE
 
 
-def test_a_flush_is_at_once(outbox: Outbox, loop: Loop) -> None:
+def test_a_flush_is_at_once(batch: WriteBatch, loop: Loop) -> None:
     transport = Transport()
-    outbox.write(transport, b"a")
-    outbox.flush()
+    batch.write(transport, b"a")
+    batch.flush()
     assert transport.written == [b"a"]
     loop.turn()
     assert transport.written == [b"a"]
 
 
-def test_when_exchanges_become_few_what_waits_goes_first(outbox: Outbox, loop: Loop) -> None:
+def test_when_exchanges_become_few_what_waits_goes_first(batch: WriteBatch, loop: Loop) -> None:
     transport = Transport()
-    outbox.write(transport, b"a")
-    outbox.users = FEW
-    outbox.write(transport, b"b")
+    batch.write(transport, b"a")
+    batch.users = FEW
+    batch.write(transport, b"b")
     assert transport.written == [b"ab"]
     loop.turn()
     assert transport.written == [b"ab"]
 
 
-def test_nothing_is_written_to_what_is_closing(outbox: Outbox, loop: Loop) -> None:
+def test_nothing_is_written_to_what_is_closing(batch: WriteBatch, loop: Loop) -> None:
     transport = Transport()
-    outbox.write(transport, b"a")
+    batch.write(transport, b"a")
     transport.closing = True
     loop.turn()
     assert transport.written == []
 
 
-def test_what_comes_before_its_request_has_left_is_no_answer(outbox: Outbox, loop: Loop) -> None:
+def test_what_comes_before_its_request_has_left_is_no_answer(batch: WriteBatch, loop: Loop) -> None:
     """Else the answer of a pooled connection would belong to whoever uses it next."""
 
     class Receiver:
@@ -137,7 +137,7 @@ def test_what_comes_before_its_request_has_left_is_no_answer(outbox: Outbox, loo
             self.error = error
 
     transport, receiver = Transport(), Receiver()
-    connection = Connection(ResponseParser("peer"), "peer", lambda _: None, memoryview(bytearray(64)), outbox)
+    connection = Connection(ResponseParser("peer"), "peer", lambda _: None, memoryview(bytearray(64)), batch)
     connection.connection_made(transport)
     connection.ask("POST", b"POST / HTTP/1.1\r\nContent-Length: ", b"{}", receiver)
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"

@@ -14,7 +14,7 @@ LARGE = 16 << 10
 """Bytes that do not wait: what a turn can read of a fast upstream is more than a client that does not read may cost."""
 
 
-class Outbox:
+class WriteBatch:
     """`users`: exchanges under way; who begins one and ends one counts it."""
 
     __slots__ = ("_loop", "_waiting", "users")
@@ -41,7 +41,7 @@ class Outbox:
         return transport in self._waiting
 
     def flush(self) -> None:
-        """Hand over what waits. What was written to a transport that is closing is lost, as it is without an outbox."""
+        """Hand over what waits. What was written to a transport that is closing is lost, as it is without a batch."""
         waiting, self._waiting = self._waiting, {}
         for transport, data in waiting.items():
             if not transport.is_closing():

@@ -15,7 +15,7 @@ CLOSING = 1.0
 """Seconds for which `close` waits for settlements under way."""
 
 
-class Ledger:
+class Settlements:
     """Wraps a bucket store. `settled` gets the keys of buckets and slots that may have capacity again."""
 
     def __init__(self, store: BucketStore, settled: Callable[[Collection[str]], object] = lambda keys: None) -> None:
