@@ -11,13 +11,14 @@ class OperationRequest(ChatRequest, kw_only=True):
 
     `operation` is its name, a label of metrics ("embeddings"). `tokens`: of all its input, about; `longest`: of the longest
     of its inputs, which has to fit into the model's context. `otherwise`: the answer where no target of the alias carries the
-    operation; b"": such a request is refused.
+    operation; b"": such a request is refused. `counted`: the chat whose tokens are to be counted ("count_tokens").
     """
 
     operation: str
     tokens: int
     longest: int
     otherwise: bytes = b""
+    counted: ChatRequest | None = None
 
     generates: ClassVar[bool] = False
 

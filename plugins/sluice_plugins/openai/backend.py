@@ -44,7 +44,8 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     `completions`: it has /completions beside chats; callers of that are then asked for there, with a suffix, tokens and all.
     `always_stream`: request a stream even if a caller of this dialect wants a whole answer. `max_event`: bytes of one event
     of a stream. `keep_stop`: pass on the provider's `stop` after tool calls instead of `tool_calls`. `usage_is_end`: a stream
-    that ends after its usage is complete even without a finish reason and [DONE].
+    that ends after its usage is complete even without a finish reason and [DONE]. `count_tokens`: whose /tokenize it has,
+    beside /v1; Anthropic's and Gemini's callers get their counts there.
     """
 
     base_url: str = "https://api.openai.com/v1"  # where its API is, with /v1
@@ -60,6 +61,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     max_event: Bytes = MAX_EVENT  # bytes of one event
     keep_stop: bool = False  # whether stop stays stop where tools were called
     completions: bool = False  # whether it has /completions, which continues a text
+    count_tokens: Literal["vllm", "llama.cpp"] | None = None  # whose /tokenize counts tokens; null: they are estimated
     usage_is_end: bool = False  # whether usage and a clean end of the body end an answer
 
     dialect: ClassVar[str] = "openai"
@@ -136,8 +138,20 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             from sluice_plugins.openai.forms import Forms
 
             return Forms(self, endpoint(self.base_url, OF_FORMS[name], self.endings), self._whole_headers, name)
+        if name == "count_tokens":
+            return self._counting(dialect)
         path = PATHS.get((name, dialect))
         return Whole(endpoint(self.base_url, path, self.endings), self._whole_headers, name) if path else None
+
+    def _counting(self, dialect: str) -> Operation | None:
+        if self.count_tokens is None:
+            return None
+        from sluice_plugins.openai.counting import TOLD, Counting
+
+        if dialect not in TOLD:
+            return None
+        url = endpoint(self.base_url, "/tokenize", (*[f"/v1{ending}" for ending in self.endings], "/v1", *self.endings))
+        return Counting(url, self._whole_headers, dialect, self._translated, self.count_tokens == "vllm")
 
     @cached_property
     def _asks_usage(self) -> bool:

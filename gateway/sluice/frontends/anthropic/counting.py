@@ -1,4 +1,4 @@
-"""The request of `POST /v1/messages/count_tokens`: counted by an upstream of this dialect, else about, as limits count.
+"""The request of `POST /v1/messages/count_tokens`: counted by an upstream that can, else about, as limits count.
 
 Standard: https://platform.claude.com/docs/en/api/messages/count_tokens
 """
@@ -26,4 +26,5 @@ def counted(body: bytes, head: RequestHead) -> OperationRequest:
         tokens=0,
         longest=tokens,
         otherwise=b'{"input_tokens":%d}' % tokens,
+        counted=chat,
     )

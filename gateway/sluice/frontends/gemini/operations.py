@@ -1,6 +1,6 @@
 """What is no chat: counts of tokens, and embeddings.
 
-Tokens are counted by the upstream where it is one of Google's, else about, as limits count them. Embeddings are asked for as
+Tokens are counted by the upstream where it can, else about, as limits count them. Embeddings are asked for as
 OpenAI's of those upstreams that carry them, and told as Google's. Only texts can be embedded; `taskType`, `title` and what else
 OpenAI's dialect has no word for reaches Google's own upstreams (`own`), and is left out for others.
 
@@ -49,6 +49,7 @@ def count(body: bytes, head: RequestHead) -> OperationRequest:
         tokens=0,
         longest=tokens,
         otherwise=_json(told),
+        counted=chat,
     )
 
 

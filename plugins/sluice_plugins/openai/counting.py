@@ -1,0 +1,107 @@
+"""Counts the tokens of a request by a server's own tokenizer, for callers of Anthropic's and of Gemini's dialects.
+
+vLLM's `/tokenize` takes a conversation and its tools, and applies the model's template, so its count is that of the chat. The
+one of llama.cpp takes a text: the conversation's texts are sent with their roles, so that only the template's own tokens are
+missing. Both stand beside /v1.
+
+Standards: https://docs.vllm.ai/en/latest/serving/openai_compatible_server (Tokenizer API),
+https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md (POST /tokenize)
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from sluice.backends.protocol import Decoder, Headers, UpstreamRequest
+from sluice.errors import UpstreamGarbled
+from sluice.model.chat import ChatRequest
+from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Usage, Verbatim
+from sluice.model.operations import OperationRequest
+from sluice.wire.upstream_errors import told_error
+
+MOST = 32 << 20
+"""Bytes of an answer, which may hold each token."""
+MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+Value = dict[str, Any]
+_json = msgspec.json.Encoder().encode
+
+
+def _of_gemini(tokens: int) -> Value:
+    return {"totalTokens": tokens, "promptTokensDetails": [{"modality": "TEXT", "tokenCount": tokens}]}
+
+
+TOLD: Mapping[str, Callable[[int], Value]] = {"anthropic": lambda tokens: {"input_tokens": tokens}, "gemini": _of_gemini}
+"""By the callers' dialect: the document that tells a count."""
+
+
+class Counting(msgspec.Struct, frozen=True):
+    """Asks `url` for callers of `dialect`. `translated` writes a chat's body in the upstream's dialect; `whole`: the server
+    takes that, with its tools, else it takes a text."""
+
+    url: str
+    headers: Headers
+    dialect: str
+    translated: Callable[[ChatRequest], Value]
+    whole: bool
+
+    def whole_request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
+        asked = chat.counted if isinstance(chat, OperationRequest) else None
+        body = self.translated(asked or chat)
+        given = {"messages": body["messages"], **({"tools": body["tools"]} if "tools" in body else {})}
+        if self.whole:
+            document = {"model": model, **given, "add_generation_prompt": True}
+        else:
+            document = {"content": _text_of(given), "add_special": True}
+        return UpstreamRequest(self.url, self.headers, _json(document))
+
+    def whole_decoder(self) -> Decoder:
+        return CountDecoder(TOLD[self.dialect])
+
+
+def _text_of(given: Value) -> str:
+    """All that is to be read: tools, roles, contents, calls."""
+    pieces = [_json(tool).decode() for tool in given.get("tools", ())]
+    for message in given["messages"]:
+        pieces.append(message["role"])
+        content = message.get("content")
+        if isinstance(content, str):
+            pieces.append(content)
+        elif content:
+            pieces += [part["text"] for part in content if part.get("type") == "text"]
+        pieces += [_json(call["function"]).decode() for call in message.get("tool_calls", ())]
+    return "\n".join(pieces)
+
+
+class _Answer(msgspec.Struct):
+    count: int | None = None
+    tokens: list[Any] = []
+
+
+_answer_of = msgspec.json.Decoder(_Answer).decode
+
+
+class CountDecoder(Decoder):
+    """Nothing is generated, and nothing is billed for it."""
+
+    def __init__(self, told: Callable[[int], Value]) -> None:
+        self._told = told
+        self._body = bytearray()
+
+    def feed(self, data: bytes) -> list[StreamEvent]:
+        self._body += data
+        if len(self._body) > MOST:
+            raise UpstreamGarbled(f"The upstream sent a count longer than {MOST} bytes")
+        return []
+
+    def close(self) -> list[StreamEvent]:
+        body = bytes(self._body)
+        try:
+            answer = _answer_of(body)
+        except MALFORMED:
+            raise told_error(body[: 64 << 10]) or UpstreamGarbled() from None
+        count = len(answer.tokens) if answer.count is None else answer.count
+        if count <= 0:
+            raise told_error(body[: 64 << 10]) or UpstreamGarbled("The upstream's answer has no count of tokens")
+        document = _json(self._told(count))
+        return [Started(), TextDelta(""), Finished("stop", Usage()), Verbatim(document, whole=True, made=True)]
