@@ -145,13 +145,15 @@ def status(url: str | None, path: str | None) -> None:
 @click.option("--config", "path", metavar="PATH", help="Default: as for serve.")
 @click.option("--request", "request_file", metavar="FILE", help="The body of a request, to judge by what it needs.")
 def explain(alias: str, path: str | None, request_file: str | None) -> None:
-    """Print which targets would be asked, in which order, under which deadlines, and why."""
+    """Print which targets would be asked, in which order, under which deadlines, and why; what each takes, refuses or drops."""
+    from functools import partial
     from pathlib import Path
 
     from sluice.config.loader import load, locate
     from sluice.errors import BadRequest
     from sluice.routing.explain import explain as lines_of
     from sluice.routing.explain import request_in
+    from sluice.runtime.abilities import abilities
 
     loaded = load(locate(path))
     if alias not in loaded.config.aliases:
@@ -160,7 +162,9 @@ def explain(alias: str, path: str | None, request_file: str | None) -> None:
         chat = request_in(Path(request_file)) if request_file else None
     except BadRequest as error:
         _fail(f"{request_file}: {error.message}")
-    for line in lines_of(loaded.config, alias, chat):
+    config = loaded.config
+    tell = partial(abilities, config, loaded.backends, config.aliases[alias], chat=chat)
+    for line in lines_of(config, alias, chat, tell):
         click.echo(line)
 
 

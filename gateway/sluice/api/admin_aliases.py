@@ -3,6 +3,7 @@
 Health and load are those that this process has seen.
 """
 
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -53,13 +54,15 @@ class AdminAliases:
     async def _explain(self, request: AdminRequest) -> Reply:
         """Raises BadRequest, NotFound."""
         from sluice.routing.explain import explain, request_of  # it reads two dialects, which may be switched off
+        from sluice.runtime.abilities import abilities
 
         asked = read(request.body, Explanation, Report(""))
         config = self._runtime.config
         if asked.alias not in config.aliases:
             raise NotFound("There is no such alias")
         chat = request_of(_encode({"model": asked.alias, **asked.request})) if asked.request is not None else None
-        return reply({"alias": asked.alias, "lines": [*explain(config, asked.alias, chat)]})
+        tell = partial(abilities, config, self._runtime.backends, config.aliases[asked.alias], chat=chat)
+        return reply({"alias": asked.alias, "lines": [*explain(config, asked.alias, chat, tell)]})
 
 
 def _alias(name: str, route: Route, now: float) -> dict[str, Any]:

@@ -34,9 +34,9 @@ class Capable:
 
     def check(self, chat: ChatRequest) -> bool:
         """Whether something of the request has to be left out. Raises BadRequest for what may not be."""
-        lacking = self._lacking(chat)
+        lacking = self.lacking(chat)
         for use in lacking:
-            if not self._may_drop(use):
+            if not self.may_drop(use):
                 raise cannot(use.param, use.feature.title)
         return bool(lacking)
 
@@ -44,7 +44,7 @@ class Capable:
         """The request without what the target lacks, after `check`."""
         changed: dict[str, Any] = {}
         of_sampling: dict[str, Any] = {}
-        for use in self._lacking(chat):
+        for use in self.lacking(chat):
             self._dropped(use.field)
             name = use.feature.name
             if name in SAMPLING:
@@ -55,11 +55,13 @@ class Capable:
             changed["sampling"] = msgspec.structs.replace(chat.sampling, **of_sampling)
         return msgspec.structs.replace(chat, **changed) if changed else chat
 
-    def _lacking(self, chat: ChatRequest) -> list[Use]:
+    def lacking(self, chat: ChatRequest) -> list[Use]:
+        """What the request uses and the target lacks."""
         takes = self._takes
         return [use for use in uses_of(chat) if use.feature.name not in takes]
 
-    def _may_drop(self, use: Use) -> bool:
+    def may_drop(self, use: Use) -> bool:
+        """Whether it may be left out, or is to be refused."""
         if use.feature.weight == "content":
             return False
         if use.field in self._spared:

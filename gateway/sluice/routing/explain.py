@@ -3,7 +3,7 @@
 Health and load are those of a gateway that has just started; a running one skips unhealthy targets.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -47,7 +47,11 @@ def request_of(body: bytes) -> ChatRequest:
     return parse(body, Head())
 
 
-def explain(config: Config, name: str, chat: ChatRequest | None = None) -> Iterator[str]:
+Abilities = Callable[[Target], Iterable[str]]
+"""The lines that say what a target can do of the request, or of any."""
+
+
+def explain(config: Config, name: str, chat: ChatRequest | None = None, abilities: Abilities = lambda _: ()) -> Iterator[str]:
     """The lines of the explanation. Raises KeyError for an unknown alias."""
     alias = config.aliases[name]
     traits = traits_of(chat) if chat is not None else CallTraits()
@@ -64,6 +68,7 @@ def explain(config: Config, name: str, chat: ChatRequest | None = None) -> Itera
             if upstream := _dialect(config.upstreams[target.spec.upstream]):
                 yield f"     {upstream}"
             yield f"     {_deadlines(target.spec.timeouts or config.upstreams[target.spec.upstream].timeouts)}"
+            yield from (f"     {line}" for line in abilities(target.spec))
         for target in targets:
             if reason := traits.unfit(target):
                 yield f"  -  {target.label}: left out, it {reason}"

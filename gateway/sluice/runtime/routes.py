@@ -104,12 +104,12 @@ class Routes:
         upstream, backend = self._config.upstreams[spec.upstream], self._backends[spec.upstream]
         standing = self._standing(spec, upstream, backend)
         model = spec.model.replace("*", rest) if rest else spec.model
-        rules = _rules(msgspec.structs.replace(spec, model=model), upstream, backend)
+        rules = rules_for(msgspec.structs.replace(spec, model=model), upstream, backend)
         backend = with_rules(backend, rules)
         label = f"{spec.upstream}/{spec.model}"
         shown = shown_target(f"{spec.upstream}/{model}") if alias.report_model == "target" else ""
         dropped, takes = self._dropping(label, spec), takes_of(backend)
-        spared = frozenset(name for name in (*upstream.drop, *spec.drop) if not name.startswith("!"))
+        spared = spared_of(upstream, spec)
         by_rule = refusing(dropped, spared) if alias.unsupported == "refuse" else dropped
         return Target(
             label=label,
@@ -177,7 +177,13 @@ def forward_of(upstream: Upstream, backend: Backend) -> Allowed:
     return {**of_dialect, **{header.lower(): allowed for header, allowed in upstream.forward.items()}}
 
 
-def _rules(spec: TargetConfig, upstream: Upstream, backend: Backend) -> ModelRules:
+def spared_of(upstream: Upstream, spec: TargetConfig) -> frozenset[str]:
+    """The fields that the configuration itself leaves out."""
+    return frozenset(name for name in (*upstream.drop, *spec.drop) if not name.startswith("!"))
+
+
+def rules_for(spec: TargetConfig, upstream: Upstream, backend: Backend) -> ModelRules:
+    """The rules of a target: of the table that comes along, then its upstream's options, then its own."""
     host = urlsplit(getattr(backend, "base_url", "")).hostname or ""
     options = [Overrides(of.drop, of.rename, of.default, of.force, of.roles) for of in (upstream, spec)]
     return rules_of(bundled_rules(), options, upstream.backend, host, spec.model, vendor=upstream.vendor)

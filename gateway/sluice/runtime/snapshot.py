@@ -71,6 +71,7 @@ class Snapshot:
         self.config = config = effective(state.config, loaded.config)
         self.names = names_of(loaded)
         self.path, self.hash = loaded.path, loaded.hash
+        self.backends = loaded.backends
         self._loaded = loaded
         self.started = state.started
         self.metrics = state.metrics
