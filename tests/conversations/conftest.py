@@ -44,24 +44,22 @@ def bouncer(postgres: PostgresServer) -> Iterator[str]:
         yield address
 
 
-def shared_store(kind: str, request: Any) -> SharedConversations:
+def shared_store(kind: str, request: Any, **redis: Any) -> SharedConversations:
     if kind == "postgres":
         return PostgresConversations(f"{request.getfixturevalue('postgres').url}&schema={next(_prefixes)}", timeout=10)
     if kind == "pgbouncer":
         return PostgresConversations(f"{request.getfixturevalue('bouncer')}&schema={next(_prefixes)}", timeout=10)
-    return RedisConversations(request.getfixturevalue("redis").url, prefix=next(_prefixes), timeout=10)
+    return RedisConversations(request.getfixturevalue("redis").url, prefix=next(_prefixes), timeout=10, **redis)
+
+
+def local_store(kind: str, directory: Path) -> ConversationStore:
+    return MemoryConversations() if kind == "memory" else SqliteConversations(directory / "conversations.db")
 
 
 @pytest.fixture(params=["memory", "sqlite", *SHARED])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ConversationStore]:
-    kept: ConversationStore
-    match request.param:
-        case "memory":
-            kept = MemoryConversations()
-        case "sqlite":
-            kept = SqliteConversations(tmp_path / "conversations.db")
-        case kind:
-            kept = shared_store(kind, request)
+    kind = request.param
+    kept = shared_store(kind, request) if kind in SHARED else local_store(kind, tmp_path)
     yield kept
     await kept.close()
 

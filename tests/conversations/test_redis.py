@@ -52,7 +52,7 @@ async def test_a_conversation_expires_after_its_last_turn_and_is_no_longer_liste
     assert await store.get(id) is None
     assert (await store.newest(5))[0] == []
     later = time.time() + 101
-    monkeypatch.setattr("sluice.conversations.redis.time.time", lambda: later)
+    monkeypatch.setattr("sluice.conversations.redis.now", lambda: later)
     assert await store.newest(5) == ([], 0)
     await server.aclose()
     await store.close()

@@ -7,6 +7,7 @@ import pytest
 
 from tests.e2e.gateways import HEAD, KEY, Running, gateway
 from tests.servers import redis_server
+from tests.upstream.calls import until
 
 HEADERS = {"x-api-key": KEY, "x-admin-api-key": KEY}
 BASE = "/v1/admin/conversations"
@@ -57,8 +58,31 @@ async def test_conversations_are_forgotten_one_by_one_or_all_of_a_tenant(kind: s
             assert await client.admin("DELETE", "?tenant=nobody") == (200, {"deleted": 0})
             assert await client.admin("DELETE", "?tenant=test&session=b") == (200, {"deleted": 1})
             assert await client.admin("DELETE", "?tenant=test&session=b") == (200, {"deleted": 0})
+            for name in ("u1-a", "u1-b"):
+                await client.turn(name)
+            assert (await client.admin("DELETE", "?tenant=test&session_prefix="))[0] == 400
+            assert (await client.admin("DELETE", "?tenant=test&session_prefix=u1-&session=a"))[0] == 400
+            assert await client.admin("DELETE", "?tenant=test&session_prefix=u1-") == (200, {"deleted": 2})
             assert await client.admin("DELETE", "?tenant=test") == (200, {"deleted": 3})
             assert (await client.admin("GET"))[1]["total"] == 0
+
+
+async def test_what_is_not_to_be_kept_is_deleted_beside_the_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sluice.conversations.sweeper.EVERY", 0.02)
+    text = config("memory") + "retention: {age: 30d, messages: 4, conversations: 2}\n"
+    async with gateway(text) as g, aiohttp.ClientSession() as session:
+        client = Client(g, session)
+        for name in "abcaa":
+            await client.turn(name)
+
+        def deleted(what: str) -> float:
+            return g.metric(f'sluice_retention_deleted_total{{what="{what}"}}')
+
+        await until(lambda: deleted("conversations") == 1 and deleted("messages") == 2)
+        assert [one["sessionId"] for one in (await client.admin("GET"))[1]["conversations"]] == ["a", "c"]
+        assert {"conversations", "messages"} <= next(
+            line for line in g.log_lines if line["event"] == "conversations_swept"
+        ).keys()
 
 
 async def test_while_the_store_is_down_calls_go_on_without_history_and_say_so() -> None:

@@ -43,12 +43,14 @@ class AdminConversations:
         return reply({"id": id, "deleted": True}) if deleted else _not_found(request)
 
     async def delete_of(self, request: AdminRequest) -> Reply:
-        """All of one tenant's, or the one of its session. Never all there are."""
-        tenant, session = request.query.get("tenant", ""), request.query.get("session")
+        """All of one tenant's, those of its sessions that begin with a prefix, or the one of a session. Never all there are."""
+        tenant, session, prefix = (request.query.get(name) for name in ("tenant", "session", "session_prefix"))
         if not tenant:
             raise BadRequest("Say whose: ?tenant=NAME", param="tenant")
+        if prefix == "" or (prefix and session is not None):
+            raise BadRequest("session_prefix: what sessions begin with, and not beside session", param="session_prefix")
         if session is None:
-            return reply({"deleted": await self._asked(self._store.delete_of(tenant))})
+            return reply({"deleted": await self._asked(self._store.delete_of(tenant, prefix or ""))})
         deleted = await self._asked(self._delete_session(tenant, session))
         return reply({"deleted": int(deleted)})
 

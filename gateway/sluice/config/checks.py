@@ -29,6 +29,7 @@ from sluice.config.types import (
     Probe,
     Records,
     Responses,
+    Retention,
     Server,
     Shadow,
     Target,
@@ -106,6 +107,8 @@ class Checks:
                 self._tokens(path, section)
             case Limits(store=store):
                 self._store((*path, "store"), store, "memory", "shared", "redis")
+            case Retention(age=age) if age is not None:
+                self._above_zero((*path, "age"), age)
             case Admin(store=store):
                 self._store((*path, "store"), store, *CONVERSATIONS)
             case Probe():

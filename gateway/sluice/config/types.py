@@ -471,6 +471,17 @@ class Responses(_Section, frozen=True):
     keep: Seconds = Seconds(30 * 86400)  # how long one is kept
 
 
+class Retention(_Section, frozen=True):
+    """How long conversations (`state`) are kept. What is older or more is deleted once a minute, beside the calls.
+
+    null: as the store keeps them: for ever; in Redis for 30 days, and 1,000 messages; in memory 10,000 of 1,000 messages.
+    """
+
+    age: Seconds | None = None  # since the last turn; null: as the store
+    messages: Count | None = None  # of a conversation, the latest: a turn has two; null: as the store
+    conversations: Count | None = None  # of a tenant, those with the latest turns; null: as many as there are
+
+
 class Admin(_Section, frozen=True):
     """Who may use /v1/admin and /admin: the digest of the key sent as x-admin-api-key. Without it those routes answer 401.
 
@@ -622,6 +633,7 @@ class Config(_Section, frozen=True):
     server: Server = Server()  # listeners, and what is taken from callers
     limits: Limits = Limits()  # where limits are counted, and those of everybody
     state: Secret = Secret("memory")  # conversations: memory, sqlite:PATH, a redis:// or a postgresql:// URL
+    retention: Retention = Retention()  # how long conversations are kept
     responses: Responses = Responses()  # answers that callers want kept
     resume: Secret = Secret("memory")  # resumable streams: "memory" or a redis:// / rediss:// / unix:// URL
     admin: Admin = Admin()  # who may use the admin routes

@@ -50,6 +50,23 @@ class Conversation(msgspec.Struct, frozen=True, gc=False):
     last_message: str = ""
 
 
+class Retention(msgspec.Struct, frozen=True):
+    """How much is kept. `age`: seconds since the last turn; `messages`: the latest of a conversation; `conversations`: of a
+    tenant, those whose last turn is newest. None: no such bound."""
+
+    age: float | None = None
+    messages: int | None = None
+    conversations: int | None = None
+
+
+class Swept(msgspec.Struct, frozen=True):
+    """What one step of a sweep has deleted; `more`: there may be more to delete or to look at now."""
+
+    conversations: int = 0
+    messages: int = 0
+    more: bool = False
+
+
 class ConversationStore(Protocol):
     async def open(self, tenant: str, session: str) -> str:
         """The conversation's id: the one it has, or a new one (kept only once a turn is stored; until then
@@ -78,8 +95,28 @@ class ConversationStore(Protocol):
         """Forget a conversation with all its messages. False where there is none."""
         ...
 
-    async def delete_of(self, tenant: str) -> int:
-        """Forget all conversations of a tenant: how many there were. What was done when it fails halfway stays done."""
+    async def delete_of(self, tenant: str, prefix: str = "") -> int:
+        """Forget all conversations of a tenant whose sessions begin with `prefix`: how many there were.
+
+        What was done when it fails halfway stays done.
+        """
+        ...
+
+    async def page(self, after: str, limit: int, tenant: str = "") -> tuple[list[Conversation], str]:
+        """Some `limit` conversations, of one tenant or ("") of all, behind `after`; and what the next page comes behind.
+
+        "" is what the first page comes behind, and what follows the last one. A page may be empty though others follow. A
+        conversation that is there from the first page to the last is in one of them, or in two. Raises ValueError where
+        `after` is none of ours.
+        """
+        ...
+
+    async def messages(self, id: str, start: int, limit: int) -> list[Turn]:
+        """At most `limit` messages in their order, without the `start` oldest."""
+        ...
+
+    async def sweep(self, retention: Retention, now: float) -> Swept:
+        """One bounded step of deleting what is not to be kept. `now` in seconds since the epoch."""
         ...
 
     async def close(self) -> None: ...

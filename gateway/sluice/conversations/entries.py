@@ -61,6 +61,13 @@ def letters(digest: bytes) -> str:
     return urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
+def number_of(after: str) -> int:
+    """The row's number that a page comes behind. Raises ValueError for what is none of ours."""
+    if after and not (after.isascii() and after.isdigit() and len(after) < 19):
+        raise ValueError("not a place in a list of conversations")
+    return int(after or 0)
+
+
 class Unstored:
     """Ids of sessions that have no turn yet: the same for each `open`, until one is stored."""
 

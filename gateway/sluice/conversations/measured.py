@@ -9,13 +9,15 @@ from sluice.conversations import (
     ConversationsFailed,
     ConversationStore,
     Lease,
+    Retention,
     SharedConversations,
+    Swept,
     Turn,
 )
 from sluice.storage import Reason
 
 T = TypeVar("T")
-OPERATIONS = ("open", "recent", "append", "newest", "get", "delete", "begin", "renew", "finish", "leave")
+OPERATIONS = ("open", "recent", "append", "newest", "get", "delete", "page", "sweep", "begin", "renew", "finish", "leave")
 
 
 class Series(Protocol):
@@ -63,8 +65,17 @@ class Measured:
     def delete(self, id: str) -> Coroutine[Any, Any, bool]:
         return self._timed("delete", self._store.delete(id))
 
-    def delete_of(self, tenant: str) -> Coroutine[Any, Any, int]:
-        return self._timed("delete", self._store.delete_of(tenant))
+    def delete_of(self, tenant: str, prefix: str = "") -> Coroutine[Any, Any, int]:
+        return self._timed("delete", self._store.delete_of(tenant, prefix))
+
+    def page(self, after: str, limit: int, tenant: str = "") -> Coroutine[Any, Any, tuple[list[Conversation], str]]:
+        return self._timed("page", self._store.page(after, limit, tenant))
+
+    def messages(self, id: str, start: int, limit: int) -> Coroutine[Any, Any, list[Turn]]:
+        return self._timed("recent", self._store.messages(id, start, limit))
+
+    def sweep(self, retention: Retention, now: float) -> Coroutine[Any, Any, Swept]:
+        return self._timed("sweep", self._store.sweep(retention, now))
 
     async def close(self) -> None:
         await self._store.close()

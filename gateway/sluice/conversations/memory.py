@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from sluice.conversations import Conversation, Turn
+from sluice.conversations import Conversation, Retention, Swept, Turn
 
 MAX_CONVERSATIONS = 10_000
 MAX_TURNS = 1_000
@@ -63,8 +63,7 @@ class MemoryConversations:
         kept.turns += turns
         self._characters += _size(turns)
         if len(kept.turns) > self._max_turns:
-            self._characters -= _size(kept.turns[: -self._max_turns])
-            del kept.turns[: -self._max_turns]
+            self._trim(kept, self._max_turns)
         last = turns[-1]
         created = kept.conversation.created
         kept.conversation = Conversation(id, tenant, session, created, last.created, last.content[:PREVIEW])
@@ -88,9 +87,40 @@ class MemoryConversations:
         self._drop(id)
         return True
 
-    async def delete_of(self, tenant: str) -> int:
-        ids = [id for id, kept in self._kept.items() if kept.conversation.tenant == tenant]
+    async def delete_of(self, tenant: str, prefix: str = "") -> int:
+        ids = [found.id for found in self._of(tenant) if found.session.startswith(prefix)]
         return sum([await self.delete(id) for id in ids])
+
+    async def page(self, after: str, limit: int, tenant: str = "") -> tuple[list[Conversation], str]:
+        """By their ids: the order of the last turns changes between two pages."""
+        found = sorted([one for one in self._of(tenant) if one.id > after], key=lambda one: one.id)
+        return found[:limit], found[limit - 1].id if len(found) > limit else ""
+
+    async def messages(self, id: str, start: int, limit: int) -> list[Turn]:
+        kept = self._kept.get(id)
+        return kept.turns[start : start + limit] if kept is not None else []
+
+    async def sweep(self, retention: Retention, now: float) -> Swept:
+        before, kept = len(self._kept), [*self._kept.values()]
+        of: dict[str, int] = {}
+        messages = 0
+        for one in reversed(kept):
+            found = one.conversation
+            of[found.tenant] = place = of.get(found.tenant, 0) + 1
+            old = retention.age is not None and found.updated < now - retention.age
+            if old or (retention.conversations is not None and place > retention.conversations):
+                await self.delete(found.id)
+            elif retention.messages is not None and len(one.turns) > retention.messages:
+                messages += len(one.turns) - retention.messages
+                self._trim(one, retention.messages)
+        return Swept(before - len(self._kept), messages)
+
+    def _of(self, tenant: str) -> list[Conversation]:
+        return [kept.conversation for kept in self._kept.values() if tenant in ("", kept.conversation.tenant)]
+
+    def _trim(self, kept: _Kept, most: int) -> None:
+        self._characters -= _size(kept.turns[:-most])
+        del kept.turns[:-most]
 
     async def close(self) -> None:
         pass

@@ -11,12 +11,24 @@ crash of the server there are none, which lets a turn that had one store (nobody
 `sluice_conversation` is unique, beside its key: with two, first turns that come at once could lock each other out.
 """
 
+import math
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sluice.conversations import LEASE, WAITING, Begun, Conversation, ConversationsFailed, Lease, Turn, TurnLost
-from sluice.conversations.entries import PREVIEW, Unstored, digest_of, raw, read, written
+from sluice.conversations import (
+    LEASE,
+    WAITING,
+    Begun,
+    Conversation,
+    ConversationsFailed,
+    Lease,
+    Retention,
+    Swept,
+    Turn,
+    TurnLost,
+)
+from sluice.conversations.entries import PREVIEW, Unstored, digest_of, number_of, raw, read, written
 from sluice.storage.postgres import Client, Part, PostgresFailed
 from sluice.storage.postgres_address import address_of
 
@@ -67,6 +79,7 @@ TABLES = Part(
             PRIMARY KEY (digest, holder)
         )
         """,
+        "CREATE INDEX sluice_conversation_of ON {s}.sluice_conversation (tenant_digest, updated, number)",
     ),
 )
 
@@ -140,7 +153,43 @@ COUNT = "SELECT count(*) FROM {s}.sluice_conversation"
 DELETE = "DELETE FROM {s}.sluice_conversation WHERE id = $1 RETURNING 1"
 DELETE_OF = """
     DELETE FROM {s}.sluice_conversation WHERE number IN (
-        SELECT number FROM {s}.sluice_conversation WHERE tenant_digest = $1 LIMIT 500
+        SELECT number FROM {s}.sluice_conversation
+        WHERE tenant_digest = $1 AND substring(session FROM 1 FOR length($2::bytea)) = $2 LIMIT 500
+    ) RETURNING 1
+"""
+PAGE = f"SELECT number, {COLUMNS} FROM {{s}}.sluice_conversation WHERE number > $1 ORDER BY number LIMIT $2"  # noqa: S608
+PAGE_OF = f"""
+    SELECT number, {COLUMNS} FROM {{s}}.sluice_conversation WHERE number > $1 AND tenant_digest = $3 ORDER BY number LIMIT $2
+"""  # noqa: S608
+MESSAGES = """
+    SELECT data FROM {s}.sluice_turn WHERE conversation = (SELECT number FROM {s}.sluice_conversation WHERE id = $1)
+    ORDER BY number OFFSET $2 LIMIT $3
+"""
+STEP = 50
+"""Conversations that one statement of a sweep deletes at most, and how many are looked at together."""
+STEP_MESSAGES = 1_000
+OLD = """
+    DELETE FROM {s}.sluice_conversation WHERE number IN (
+        SELECT number FROM {s}.sluice_conversation WHERE updated < $1 ORDER BY updated LIMIT $2 FOR UPDATE SKIP LOCKED
+    ) RETURNING 1
+"""
+WALK = """
+    SELECT updated, number, tenant_digest FROM {s}.sluice_conversation
+    WHERE (updated, number) > ($1, $2) ORDER BY updated, number LIMIT $3
+"""
+TRIM = """
+    DELETE FROM {s}.sluice_turn WHERE number IN (
+        SELECT turn.number FROM unnest($1::bigint[]) AS c (number), LATERAL (
+            SELECT number FROM {s}.sluice_turn WHERE conversation = c.number ORDER BY number DESC OFFSET $2
+        ) AS turn LIMIT $3
+    ) RETURNING 1
+"""
+TOO_MANY = """
+    DELETE FROM {s}.sluice_conversation WHERE number IN (
+        SELECT old.number FROM unnest($1::bytea[]) AS t (digest), LATERAL (
+            SELECT number FROM {s}.sluice_conversation WHERE tenant_digest = t.digest
+            ORDER BY updated DESC, number DESC OFFSET $2
+        ) AS old LIMIT $3
     ) RETURNING 1
 """
 PRUNE = (
@@ -163,6 +212,7 @@ class PostgresConversations:
         timeout = timeout if timeout is not None else address.timeout or TIMEOUT
         self._client = Client(address, TABLES, connections=CONNECTIONS, timeout=timeout)
         self._unstored = Unstored()
+        self._swept = (-math.inf, 0)  # the last conversation that a sweep has looked at
 
     # --- conversations
 
@@ -192,11 +242,35 @@ class PostgresConversations:
     async def delete(self, id: str) -> bool:
         return bool(await self._rows(DELETE, _known(id)))
 
-    async def delete_of(self, tenant: str) -> int:
+    async def delete_of(self, tenant: str, prefix: str = "") -> int:
         count, digest = 0, digest_of(tenant, "")
-        while deleted := await self._rows(DELETE_OF, digest):
+        while deleted := await self._rows(DELETE_OF, digest, raw(prefix)):
             count += len(deleted)
         return count
+
+    async def page(self, after: str, limit: int, tenant: str = "") -> tuple[list[Conversation], str]:
+        of = (PAGE_OF, number_of(after), limit, digest_of(tenant, "")) if tenant else (PAGE, number_of(after), limit)
+        rows = await self._rows(*of)
+        return [_conversation(tuple(row)[1:]) for row in rows], str(rows[-1][0]) if len(rows) == limit else ""
+
+    async def messages(self, id: str, start: int, limit: int) -> list[Turn]:
+        return _turns(data for (data,) in await self._rows(MESSAGES, _known(id), start, limit))
+
+    async def sweep(self, retention: Retention, now: float) -> Swept:
+        """Several gateways may sweep at once: what one is deleting the others pass over or wait for."""
+        old = len(await self._rows(OLD, now - retention.age, STEP)) if retention.age is not None else 0
+        rows = await self._rows(WALK, *self._swept, STEP)
+        trimmed = dropped = 0
+        if rows and retention.messages is not None:
+            numbers = [number for _, number, _ in rows]
+            trimmed = len(await self._rows(TRIM, numbers, retention.messages, STEP_MESSAGES))
+        if rows and retention.conversations is not None:
+            tenants = sorted({digest for _, _, digest in rows})
+            dropped = len(await self._rows(TOO_MANY, tenants, retention.conversations, STEP))
+        again = trimmed == STEP_MESSAGES or dropped == STEP
+        if rows and not again:
+            self._swept = tuple(rows[-1])[:2]
+        return Swept(old + dropped, trimmed, again or old == STEP or len(rows) == STEP)
 
     async def close(self) -> None:
         await self._client.close()

@@ -5,24 +5,39 @@
     {prefix}:conversation:{digest}:lease   hash: holder, until, and when each holder that waits has last asked
     {prefix}:conversation:{digest}:queue   sorted set: holders that wait for the lease, by when they came
     {prefix}:conversations                 sorted set: the digests, by when their last turn was stored
+    {prefix}:conversations:tenants         sorted set: digests of tenants, by when a turn of theirs was last stored
+    {prefix}:conversations:of:{tenant}     sorted set: as {prefix}:conversations, of one tenant
 
 The digest of (tenant, session) is a hash tag, so the keys of a session share a slot of a cluster, and everything that is
 done to a session is one script and one round trip. The list of all conversations is elsewhere: a session stands there
-from just before its first turn is stored, and who reads it skips what is not there.
+from just before its first turn is stored, and who reads it skips what is not there. The lists by tenant are kept only where
+conversations are counted by tenant (`by_tenant`).
 
 A conversation expires `keep` seconds after its last turn; of a long one the oldest messages are dropped, beyond `messages`
 or MAX_BYTES. The time is the server's. A lease outlives its end by FENCE seconds, so that a turn whose lease ran out long
 ago finds out who has taken it; where the server has lost everything meanwhile, the turn begins the conversation anew.
 """
 
-import time
+import hashlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
+from time import time as now
 from typing import Any
 
-from sluice.conversations import LEASE, WAITING, Begun, Conversation, ConversationsFailed, Lease, Turn, TurnLost
-from sluice.conversations.entries import PREVIEW, Unstored, digest_of, letters, raw, read, written
+from sluice.conversations import (
+    LEASE,
+    WAITING,
+    Begun,
+    Conversation,
+    ConversationsFailed,
+    Lease,
+    Retention,
+    Swept,
+    Turn,
+    TurnLost,
+)
+from sluice.conversations.entries import PREVIEW, Unstored, digest_of, letters, number_of, raw, read, written
 from sluice.storage.address import address_of
 from sluice.storage.redis import Client, RedisFailed, answer_of_master
 
@@ -39,6 +54,8 @@ FENCE = 3600
 """Seconds for which it is known who had a session's lease last."""
 LOST = -1
 """What `finish.lua` answers where another turn has begun since."""
+STEP = 100
+"""Conversations that one step of a sweep deletes at most, and tenants that it looks at."""
 PAGE = 200
 """Conversations looked at together."""
 
@@ -58,18 +75,22 @@ class RedisConversations:
         keep: float = KEEP,
         messages: int = MAX_TURNS,
         size: int = MAX_BYTES,
+        by_tenant: bool = False,
     ) -> None:
         address = address_of(url)
         self._timeout = timeout if timeout is not None else address.timeout or TIMEOUT
         self._client = Client(address, connections=CONNECTIONS, wait=self._timeout)
         self._prefix = prefix
         self._list = f"{prefix}:conversations"
+        self._tenants = f"{prefix}:conversations:tenants"
+        self._by_tenant = by_tenant
+        self._swept = 0.0  # up to when the tenants have been looked at
         self._bounds = (max(1, round(keep)), messages, size)
         self._unstored = Unstored()
         scripts = files("sluice.conversations")
-        self._begin, self._finish, self._leave = (
+        self._begin, self._finish, self._leave, self._forget = (
             self._client.raw.register_script(scripts.joinpath(f"{name}.lua").read_text("utf-8"))
-            for name in ("begin", "finish", "leave")
+            for name in ("begin", "finish", "leave", "forget")
         )
 
     # --- conversations
@@ -102,7 +123,7 @@ class RedisConversations:
         """A conversation that has expired is counted until somebody asks later than that."""
         async with self._asking() as raw:
             pipeline = raw.pipeline(transaction=False)
-            pipeline.zremrangebyscore(self._list, "-inf", time.time() - self._bounds[0])
+            pipeline.zremrangebyscore(self._list, "-inf", now() - self._bounds[0])
             pipeline.zcard(self._list)
             pipeline.zrange(self._list, 0, limit - 1, desc=True)
             _, count, digests = await pipeline.execute()
@@ -126,31 +147,95 @@ class RedisConversations:
     async def delete(self, id: str) -> bool:
         name = _digest_in(id)
         async with self._asking() as raw:
-            if await raw.hget(self._key(name), "id") != id.encode():
+            kept, tenant = await raw.hmget(self._key(name), "id", "tenant")
+            if kept != id.encode():
                 return False
             await raw.delete(*self._keys(name)[:2])
             await raw.zrem(self._list, name)
+            if self._by_tenant and tenant is not None:
+                await raw.zrem(self._list_of(tenant), name)
             return True
 
-    async def delete_of(self, tenant: str) -> int:
+    async def delete_of(self, tenant: str, prefix: str = "") -> int:
         """Looks through the list of all conversations, for there is none by tenant."""
-        count, mine, at = 0, raw(tenant), 0
+        count, mine, at, beginning = 0, raw(tenant), 0, raw(prefix)
         while True:
             async with self._asking() as client:
                 digests = [name.decode() for name in await client.zrange(self._list, at, at + PAGE - 1)]
                 pipeline = client.pipeline(transaction=False)
                 for name in digests:
-                    pipeline.hget(self._key(name), "tenant")
+                    pipeline.hmget(self._key(name), "tenant", "session")
                 found = await pipeline.execute() if digests else []
-                theirs = [name for name, owner in zip(digests, found, strict=True) if owner == mine]
+                theirs = [
+                    name
+                    for name, (owner, session) in zip(digests, found, strict=True)
+                    if owner == mine and session.startswith(beginning)
+                ]
                 for name in theirs:
                     await client.delete(*self._keys(name)[:2])
                 if theirs:
                     await client.zrem(self._list, *theirs)
+                    if self._by_tenant:
+                        await client.zrem(self._list_of(mine), *theirs)
             count += len(theirs)
             at += len(digests) - len(theirs)
             if len(digests) < PAGE:
                 return count
+
+    async def page(self, after: str, limit: int, tenant: str = "") -> tuple[list[Conversation], str]:
+        """By SCAN, for the order of the list changes with every turn: pages are of about `limit`, and of one tenant smaller."""
+        mine = raw(tenant)
+        async with self._asking() as client:
+            cursor, entries = await client.zscan(self._list, cursor=number_of(after), count=limit)
+            pipeline = client.pipeline(transaction=False)
+            for name, _ in entries:
+                pipeline.hgetall(self._key(name.decode()))
+            found = await pipeline.execute() if entries else []
+        theirs = [fields for fields in found if fields and (not mine or fields[b"tenant"] == mine)]
+        return [_conversation(fields) for fields in theirs], str(cursor) if int(cursor) else ""
+
+    async def messages(self, id: str, start: int, limit: int) -> list[Turn]:
+        key = self._key(_digest_in(id))
+        async with self._asking() as client:
+            pipeline = client.pipeline(transaction=False)
+            pipeline.hget(key, "id")
+            pipeline.lrange(f"{key}:turns", start, start + limit - 1)
+            kept, turns = await pipeline.execute()
+            return [read(turn) for turn in turns] if kept == id.encode() else []
+
+    async def sweep(self, retention: Retention, now: float) -> Swept:
+        """Long conversations are cut as turns are stored, and most of the old ones expire by themselves."""
+        dropped = 0
+        async with self._asking() as client:
+            if retention.age is not None:
+                until = now - retention.age
+                old = await client.zrange(self._list, "-inf", until, byscore=True, offset=0, num=STEP, withscores=True)
+                dropped += await self._drop([name for name, _ in old], until)
+                if old:  # by their scores: a session whose next turn has begun meanwhile stays listed
+                    await client.zremrangebyscore(self._list, "-inf", old[-1][1])
+                if len(old) == STEP:
+                    return Swept(dropped, more=True)
+        if retention.conversations is None:
+            return Swept(dropped)
+        async with self._asking() as client:
+            tenants = await client.zrange(self._tenants, self._swept, "+inf", byscore=True, offset=0, num=STEP, withscores=True)
+            for tenant, at in tenants:
+                of = f"{self._list}:of:{tenant.decode()}"
+                surplus = max(0, await client.zcard(of) - retention.conversations)
+                oldest = await client.zrange(of, 0, min(surplus, STEP) - 1, withscores=True) if surplus else []
+                if oldest:
+                    names = [name for name, _ in oldest]
+                    dropped += await self._drop(names, oldest[-1][1])
+                    await client.zrem(of, *names)
+                    await client.zrem(self._list, *names)
+                if surplus > STEP:
+                    return Swept(dropped, more=True)
+                self._swept = at
+        return Swept(dropped, more=len(tenants) == STEP)
+
+    async def _drop(self, names: Sequence[bytes], until: float) -> int:
+        """Those of these conversations whose last turn is not later than `until`."""
+        return sum([int(await self._forget(self._keys(name.decode())[:2], [repr(until)])) for name in names])
 
     async def close(self) -> None:
         await self._client.close()
@@ -201,10 +286,26 @@ class RedisConversations:
         arguments = [lease.holder, *self._bounds, FENCE, *of, *[written(turn) for turn in turns]]
         async with self._asking() as client:
             # before the turn: it may be listed without one, which is skipped, but not be there without being listed
-            await client.zadd(self._list, {name: time.time()})
+            at = now()
+            await client.zadd(self._list, {name: at})
+            if self._by_tenant:
+                await self._list_by_tenant(client, raw(lease.tenant), name, at)
             outcome = int(await self._finish(self._keys(name), arguments))
         self._unstored.stored(digest)
         return outcome
+
+    async def _list_by_tenant(self, client: Any, tenant: bytes, name: str, at: float) -> None:
+        of, keep = self._list_of(tenant), self._bounds[0]
+        pipeline = client.pipeline(transaction=False)
+        pipeline.zadd(of, {name: at})
+        pipeline.expire(of, keep)
+        pipeline.zadd(self._tenants, {of.rpartition(":")[2]: at})
+        pipeline.zremrangebyscore(of, "-inf", at - keep)
+        pipeline.zremrangebyscore(self._tenants, "-inf", at - keep)
+        await pipeline.execute()
+
+    def _list_of(self, tenant: bytes) -> str:
+        return f"{self._list}:of:{letters(hashlib.sha256(tenant).digest()[:16])}"
 
     def _key(self, digest: str) -> str:
         return f"{self._prefix}:conversation:{{{digest}}}"

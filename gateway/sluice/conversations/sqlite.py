@@ -5,14 +5,17 @@ How the file is worked in is `sluice.storage.sqlite`. One transaction per turn: 
 The schema's version stands in `user_version`; each entry of MIGRATIONS leads to the next one. Released entries never change.
 """
 
+import math
 import secrets
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from sluice.conversations import Conversation, Turn
+from sluice.conversations import Conversation, Retention, Swept, Turn
+from sluice.conversations.entries import number_of
 from sluice.storage.sqlite import STRANGERS, SqliteFile, another_programs, of_a_newer_version, transaction
 
 PREVIEW = 200
@@ -61,9 +64,33 @@ LATEST = """
     FROM turn JOIN conversation ON conversation.number = turn.conversation
     WHERE id = ? ORDER BY turn.number DESC LIMIT ?
 """
+STEP = 100
+"""Conversations that one step of a sweep deletes at most, and how many it looks at."""
+STEP_MESSAGES = 1_000
+"""Messages of one conversation that a step deletes at most."""
+OLD = "SELECT number FROM conversation WHERE updated < ? ORDER BY updated LIMIT ?"
+WALK = """
+    SELECT updated, number, tenant FROM conversation WHERE (updated, number) > (?, ?) ORDER BY updated, number LIMIT ?
+"""
+TRIM = """
+    DELETE FROM turn WHERE number IN (
+        SELECT number FROM turn WHERE conversation = ?1 AND number <= (
+            SELECT number FROM turn WHERE conversation = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?2
+        ) ORDER BY number LIMIT ?3
+    )
+"""
+TOO_MANY = "SELECT number FROM conversation WHERE tenant = ? ORDER BY updated DESC, number DESC LIMIT ? OFFSET ?"
+BY_TENANT = "CREATE INDEX IF NOT EXISTS conversation_tenant_updated ON conversation (tenant, updated, number)"
+"""Made where conversations are counted by tenant: a schema's version of its own would keep older gateways out."""
 COLUMNS = "SELECT id, tenant, session, created, updated, last_message FROM conversation"
 NEWEST = f"{COLUMNS} ORDER BY updated DESC, number DESC LIMIT ?"
 ONE = f"{COLUMNS} WHERE id = ?"
+PAGE = "SELECT number, id, tenant, session, created, updated, last_message FROM conversation WHERE number > ?"
+MESSAGES = """
+    SELECT role, content, turn.created, interrupted, thoughts
+    FROM turn JOIN conversation ON conversation.number = turn.conversation
+    WHERE id = ? ORDER BY turn.number LIMIT ? OFFSET ?
+"""
 
 
 class SqliteConversations:
@@ -76,6 +103,7 @@ class SqliteConversations:
         self._unstored: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._file = SqliteFile(path, "conversations", partial(_migrate, path=path), busy=BUSY)
         self._database = self._file.database
+        self._swept = (-math.inf, 0)  # the last conversation that a sweep has looked at
 
     async def open(self, tenant: str, session: str) -> str:
         found = await self._file.run(self._find, tenant, session)
@@ -107,8 +135,17 @@ class SqliteConversations:
     async def delete(self, id: str) -> bool:
         return await self._file.run(self._delete, "id = ?", id) > 0
 
-    async def delete_of(self, tenant: str) -> int:
-        return await self._file.run(self._delete, "tenant = ?", tenant)
+    async def delete_of(self, tenant: str, prefix: str = "") -> int:
+        return await self._file.run(self._delete, "tenant = ? AND substr(session, 1, ?) = ?", tenant, len(prefix), prefix)
+
+    async def page(self, after: str, limit: int, tenant: str = "") -> tuple[list[Conversation], str]:
+        return await self._file.run(self._page, number_of(after), limit, tenant)
+
+    async def messages(self, id: str, start: int, limit: int) -> list[Turn]:
+        return await self._file.run(self._messages, id, start, limit)
+
+    async def sweep(self, retention: Retention, now: float) -> Swept:
+        return await self._file.run(self._sweep, retention, now)
 
     async def close(self) -> None:
         """Ends what was begun, then closes the file. A second close does nothing."""
@@ -122,9 +159,15 @@ class SqliteConversations:
 
     def _recent(self, id: str, limit: int) -> list[Turn]:
         rows = self._database.execute(LATEST, (id, max(0, limit))).fetchall()
-        return [
-            Turn(role, content, at, bool(interrupted), thoughts) for role, content, at, interrupted, thoughts in reversed(rows)
-        ]
+        return [_turn(row) for row in reversed(rows)]
+
+    def _messages(self, id: str, start: int, limit: int) -> list[Turn]:
+        return [_turn(row) for row in self._database.execute(MESSAGES, (id, limit, start))]
+
+    def _page(self, after: int, limit: int, tenant: str) -> tuple[list[Conversation], str]:
+        wanted, values = (" AND tenant = ?", (after, tenant)) if tenant else ("", (after,))
+        rows = self._database.execute(f"{PAGE}{wanted} ORDER BY number LIMIT ?", (*values, limit)).fetchall()
+        return [Conversation(*row[1:]) for row in rows], str(rows[-1][0]) if len(rows) == limit else ""
 
     def _append(self, tenant: str, session: str, id: str, turns: Sequence[Turn]) -> None:
         last = turns[-1]
@@ -143,16 +186,53 @@ class SqliteConversations:
         row = self._database.execute(ONE, (id,)).fetchone()
         return (Conversation(*row), self._recent(id, MAX_TURNS)) if row is not None else None
 
-    def _delete(self, which: str, value: str) -> int:
+    def _delete(self, which: str, *values: object) -> int:
         """`secure_delete` has SQLite write over what was deleted; the checkpoint takes it out of the file's log."""
         database = self._database
         database.execute("PRAGMA secure_delete = ON")
         with transaction(database):
-            of = f"(SELECT number FROM conversation WHERE {which})"  # noqa: S608 (one of the two above)
-            database.execute(f"DELETE FROM turn WHERE conversation IN {of}", (value,))  # noqa: S608
-            count = database.execute(f"DELETE FROM conversation WHERE {which}", (value,)).rowcount  # noqa: S608
+            of = f"(SELECT number FROM conversation WHERE {which})"  # noqa: S608 (one of ours)
+            database.execute(f"DELETE FROM turn WHERE conversation IN {of}", values)  # noqa: S608
+            count = database.execute(f"DELETE FROM conversation WHERE {which}", values).rowcount  # noqa: S608
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return count
+
+    def _sweep(self, retention: Retention, now: float) -> Swept:
+        database = self._database
+        database.execute("PRAGMA secure_delete = ON")
+        conversations = messages = 0
+        more = False
+        with transaction(database):
+            if retention.conversations is not None:
+                database.execute(BY_TENANT)
+            if retention.age is not None:
+                conversations = self._drop(OLD, now - retention.age, STEP)
+                more = conversations == STEP
+            rows = database.execute(WALK, (*self._swept, STEP)).fetchall()
+            for updated, number, tenant in rows:
+                trimmed = dropped = 0
+                if retention.messages is not None:
+                    trimmed = database.execute(TRIM, (number, retention.messages, STEP_MESSAGES)).rowcount
+                if retention.conversations is not None:
+                    dropped = self._drop(TOO_MANY, tenant, STEP, retention.conversations)
+                messages, conversations = messages + trimmed, conversations + dropped
+                if more := more or trimmed == STEP_MESSAGES or dropped == STEP:
+                    break  # this one again in the next step
+                self._swept = (updated, number)
+        if conversations or messages:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return Swept(conversations, messages, more or len(rows) == STEP)
+
+    def _drop(self, query: str, *values: object) -> int:
+        numbers = self._database.execute(query, values).fetchall()
+        self._database.executemany("DELETE FROM turn WHERE conversation = ?", numbers)
+        self._database.executemany("DELETE FROM conversation WHERE number = ?", numbers)
+        return len(numbers)
+
+
+def _turn(row: Sequence[Any]) -> Turn:
+    role, content, created, interrupted, thoughts = row
+    return Turn(role, content, created, bool(interrupted), thoughts)
 
 
 def _migrate(database: sqlite3.Connection, path: Path) -> None:

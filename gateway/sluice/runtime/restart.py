@@ -21,6 +21,7 @@ FIXED: Mapping[str, tuple[str, ...]] = {
     "admin": ("store", "pepper", "ui"),
     "log": ("level", "format", "content", "content_chars", "hash_key"),
     "responses": ("store", "keep"),
+    "retention": ("age", "messages", "conversations"),
 }  # fmt: skip
 """By section."""
 FIXED_AT_TOP = ("state", "resume", "tracing", "records")

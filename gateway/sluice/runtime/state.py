@@ -19,6 +19,7 @@ import msgspec
 from sluice.aio.deferred import DeferredWork
 from sluice.config.loader import Loaded
 from sluice.config.types import Issuer, Tracing
+from sluice.conversations import Retention
 from sluice.conversations.leases import Leases
 from sluice.conversations.measured import MeasuredShared
 from sluice.conversations.turnstile import Turnstile
@@ -41,6 +42,7 @@ from sluice.runtime.stores import (
     journals,
     key_follower,
     response_store,
+    retention,
     usage_ledger,
 )
 from sluice.runtime.transports import Transports
@@ -54,6 +56,7 @@ from sluice.upstream import IdleConnections
 from sluice.version import VERSION
 
 if TYPE_CHECKING:
+    from sluice.conversations.sweeper import Sweeper
     from sluice.identity.remote import RemoteKeys
     from sluice.sinks.recorder import Recorder
     from sluice.telemetry.recent import RecentCalls
@@ -125,6 +128,8 @@ class ProcessState:
             if self.recorder is not None:
                 stack.push_async_callback(_stop, asyncio.create_task(self.recorder.run()))
                 stack.callback(self.deferred.flush)
+            if (kept := retention(self.config)) != Retention():
+                stack.push_async_callback(_stop, asyncio.create_task(self._sweeper(kept).run()))
             self._closing = stack.pop_all()
         return self
 
@@ -200,6 +205,11 @@ class ProcessState:
         from sluice.sinks.recorder import Recorder
 
         return Recorder(self.config, self.metrics, self.log, clock=self.clock, wall=time.time)
+
+    def _sweeper(self, kept: Retention) -> "Sweeper":
+        from sluice.conversations.sweeper import Sweeper
+
+        return Sweeper(self.conversations, kept, self.records.swept, self.records.not_kept, wall=time.time)
 
     async def _greet(self) -> None:
         """Ask stores once, so that a wrong password and the like is said at the start and not by the first caller."""

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from sluice.config.types import Config
-from sluice.conversations import ConversationStore, SharedConversations
+from sluice.conversations import ConversationStore, Retention, SharedConversations
 from sluice.conversations.measured import Measured, MeasuredShared
 from sluice.conversations.memory import MemoryConversations
 from sluice.kept import ResponseStore
@@ -161,9 +161,22 @@ def _shared_conversations(config: Config, kind: str) -> SharedConversations:
         from sluice.conversations.postgres import PostgresConversations
 
         return PostgresConversations(text)
-    from sluice.conversations.redis import RedisConversations
+    from sluice.conversations.redis import KEEP, MAX_TURNS, RedisConversations
 
-    return RedisConversations(text, prefix=config.limits.prefix)
+    kept = retention(config)
+    return RedisConversations(
+        text,
+        prefix=config.limits.prefix,
+        keep=kept.age if kept.age is not None else KEEP,
+        messages=min(MAX_TURNS, kept.messages or MAX_TURNS),
+        by_tenant=kept.conversations is not None,
+    )
+
+
+def retention(config: Config) -> Retention:
+    """What `retention` says, as stores take it."""
+    kept = config.retention
+    return Retention(float(kept.age) if kept.age is not None else None, kept.messages, kept.conversations)
 
 
 def _local_conversations(place: Local) -> ConversationStore:

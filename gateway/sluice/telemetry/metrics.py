@@ -134,6 +134,7 @@ TABLE: Mapping[str, Spec] = {
     "auth_failures": Spec("counter", ("reason",), "Refused credentials"),
     "jwks_fetches": Spec("counter", ("issuer", "outcome"), "Fetches of issuers' key sets, by how they ended"),
     "conversation_store_errors": Spec("counter", ("store", "op"), "Failed calls of the conversation store"),
+    "retention_deleted": Spec("counter", ("what",), "Conversations deleted by retention, and messages of others"),
     "conversation_store_seconds": Spec("histogram", ("store", "op"), "Time for one call of the conversation store", OVERHEAD),
     "upstream_connections": Spec("gauge", ("upstream", "state"), "Connections to an upstream (open, idle) and calls waiting"),
     "event_loop_lag_seconds": Spec("histogram", (), "How late the event loop ran a timer", OVERHEAD),

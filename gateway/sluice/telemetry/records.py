@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import UNSET, UnsetType
 
 from sluice.aio.deferred import NOW, Schedule, at_once
+from sluice.conversations import Swept
 from sluice.errors import GatewayError, NoRoom, RateLimited, TlsFailed, Unauthorized, UpstreamError
 from sluice.identity.principal import Principal
 from sluice.proxy.attempt import NO_USAGE, Attempt
@@ -210,6 +211,13 @@ class Records:
         """A conversation store failed: a call went without its history, or its turn was not stored."""
         self._metrics.child("conversation_store_errors", self._conversations, operation).inc()
         self.log.error("conversation_not_kept", operation=operation, error=type(error).__name__)
+
+    def swept(self, swept: Swept) -> None:
+        """Conversations, or messages of them, were deleted because they are not to be kept."""
+        for what, number in (("conversations", swept.conversations), ("messages", swept.messages)):
+            if number:
+                self._metrics.child("retention_deleted", what).inc(number)
+        self.log.info("conversations_swept", conversations=swept.conversations, messages=swept.messages)
 
     def not_journaled(self) -> None:
         """The store of resumable streams failed: what runs goes on, but cannot be resumed."""
