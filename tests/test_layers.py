@@ -18,7 +18,7 @@ SOURCES = {
 }
 
 ORDER = (
-    {"sluice", "sluice.errors", "sluice.version", "sluice.entrypoints", "sluice.aio", "sluice.model"},
+    {"sluice", "sluice.errors", "sluice.version", "sluice.entrypoints", "sluice.certificates", "sluice.aio", "sluice.model"},
     {"sluice.config.types", "sluice.config.units", "sluice.config.problems", "sluice.config.yamltext"},
     {"sluice.wire", "sluice.storage", "sluice.telemetry.series", "sluice.telemetry.board", "sluice.telemetry.output"},
     {"sluice.backends", "sluice.limits", "sluice.conversations", "sluice.kept", "sluice.pricing", "sluice.identity"},
@@ -70,7 +70,8 @@ STRICTER = {
 """What may be imported by modules that know less than their layer would let them."""
 
 EDGES = {
-    "sluice.cli", "sluice.__main__", "sluice.process", "sluice.server", "sluice.upstream", "sluice.limits.redis",
+    "sluice.cli", "sluice.__main__", "sluice.certificates", "sluice.process", "sluice.server", "sluice.upstream",
+    "sluice.limits.redis",
     "sluice.storage.postgres", "sluice.storage.redis", "sluice.storage.sqlite", "sluice.conversations.sqlite",
     "sluice.keystore.sqlite", "sluice.usage.sqlite", "sluice.kept.sqlite", "sluice.identity.remote", "sluice.identity.jwks",
     "sluice.config.loader", "sluice.config.interpolation", "sluice.tracing.exporter", "sluice.sinks.http",

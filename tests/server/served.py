@@ -10,6 +10,7 @@ no complaint of the loop.
 import asyncio
 import gc
 import socket
+import ssl
 import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,6 +23,7 @@ from sluice.server.exchange import HttpExchange
 from sluice.server.http1 import RequestParser
 from sluice.server.incoming import Incoming
 from sluice.server.listener import Listener
+from sluice.server.tls import TlsListener, WatchedCertificate
 from tests.e2e.watched import Wire
 from tests.upstream.calls import until
 
@@ -32,16 +34,24 @@ Answer = Callable[[HttpExchange], Awaitable[None]]
 
 
 class Served:
-    """`exchanges`: paths of the requests that came to be answered; `cancelled`: of those whose handler was cancelled."""
+    """`exchanges`: paths of the requests that came to be answered; `cancelled`: of those whose handler was cancelled;
+    `handshakes`: what those of TLS failed of."""
 
-    def __init__(self, answer: Answer, config: Server) -> None:
+    def __init__(self, answer: Answer, config: Server, certificate: WatchedCertificate | None = None) -> None:
         self.answer = answer
         self.paths: list[str] = []
         self.cancelled: list[str] = []
         self.broken: list[int] = []
         self.complaints: list[dict[str, Any]] = []
         self.clients: list[socket.socket | asyncio.StreamWriter] = []
-        self.listener = Listener(self.dispatch, config, self.broken.append)
+        self.handshakes: list[str] = []
+        if certificate is None:
+            self.listener = Listener(self.dispatch, config, self.broken.append)
+        else:
+            self.listener = TlsListener(
+                self.dispatch, config, self.broken.append,
+                certificate=certificate, broken_handshake=self.handshakes.append,
+            )  # fmt: skip
         self.address = ("127.0.0.1", 0)
 
     async def dispatch(self, exchange: HttpExchange) -> None:
@@ -65,9 +75,10 @@ class Served:
         assert exchange is not None
         return exchange.request
 
-    async def wire(self) -> Wire:
+    async def wire(self, tls: ssl.SSLContext | None = None) -> Wire:
         """A client that reads."""
-        wire = Wire(*await asyncio.open_connection(*self.address))
+        name = None if tls is None else "localhost"
+        wire = Wire(*await asyncio.open_connection(*self.address, ssl=tls, server_hostname=name))
         self.clients.append(wire.writer)
         return wire
 
@@ -92,13 +103,13 @@ class Served:
 
 
 @asynccontextmanager
-async def served(answer: Answer, **config: Any) -> AsyncIterator[Served]:
+async def served(answer: Answer, certificate: WatchedCertificate | None = None, **config: Any) -> AsyncIterator[Served]:
     loop = asyncio.get_running_loop()
     before = asyncio.all_tasks()
     gc.collect()
     gc.disable()
     try:
-        server = Served(answer, Server(**config))
+        server = Served(answer, Server(**config), certificate)
         loop.set_exception_handler(lambda _, context: server.complaints.append(context))
         bound = socket.socket()
         bound.bind(("127.0.0.1", 0))

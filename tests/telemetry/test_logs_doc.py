@@ -13,7 +13,7 @@ from sluice.telemetry.records import DetachedLine, RequestLine
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/logs.md").read_text()
-WRITERS = {"debug", "info", "warning", "error", "say", "begin", "end", "seen", "unseen", "_line"}
+WRITERS = {"debug", "info", "warning", "error", "say", "begin", "end", "seen", "unseen", "_line", "warn", "_warn"}
 LEVELS = {"debug", "info", "warning", "error"}
 ELSEWHERE = {"request", "detached", "log_lines_dropped", "account_refused", "credentials_refused"}
 """Events whose names stand in other places than in a call that writes them."""

@@ -31,6 +31,7 @@ from sluice.config.types import (
     Responses,
     Retention,
     Server,
+    ServerTls,
     Shadow,
     Target,
     Tier,
@@ -101,6 +102,9 @@ class Checks:
             case Upstream():
                 self._upstream(path, section)
                 self._fitted(path, section)
+            case ServerTls():
+                if INVALID not in (section.cert, section.key, section.key_password, section.client_ca, section.min_version):
+                    self._try(path, lambda _: _served_files(section), "")
             case UpstreamTls():
                 self._tls(path, section)
             case BrowserTokens():
@@ -446,6 +450,12 @@ def _tls_files(tls: UpstreamTls) -> None:
     from sluice.upstream.tls import context_of
 
     context_of(tls)
+
+
+def _served_files(tls: ServerTls) -> None:
+    from sluice.server.tls import served_by
+
+    served_by(tls)
 
 
 def _host_name(text: str) -> None:

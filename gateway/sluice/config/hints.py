@@ -5,7 +5,7 @@ Each message shows what to write. Nothing here repeats a value of the file, whic
 
 from collections.abc import Mapping as Table
 
-from sluice.config.types import Alias, Budget, Issuer, Key, Limit, Queue, Records, Target, Tier, Timeouts, Upstream
+from sluice.config.types import Alias, Budget, Issuer, Key, Limit, Queue, Records, ServerTls, Target, Tier, Timeouts, Upstream
 from sluice.config.yamltext import Mapping, Node, Scalar
 
 EXAMPLES: Table[type, str] = {
@@ -17,6 +17,7 @@ EXAMPLES: Table[type, str] = {
     Issuer: "{ issuer: https://…, audience: NAME, algorithms: [RS256], discovery: true }",
     Upstream: '{ backend: openai, api_key: "${OPENAI_API_KEY}" }',
     Timeouts: "{ first_token: 30s }",
+    ServerTls: "{ cert: tls.crt, key: tls.key }",
     Budget: "{ month: 500 }",
     Queue: "{ size: 100, timeout: 10s }",
     Records: "{ name: NAME, file: { path: calls.jsonl } }",

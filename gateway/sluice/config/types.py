@@ -48,11 +48,22 @@ Content = Literal["none", "hash", "full"]
 """What call records have of a prompt's and an answer's text, from the strictest on."""
 
 
+class ServerTls(_Section, frozen=True):
+    """TLS on the API's port. Files that are replaced are used by new connections, without a restart."""
+
+    cert: str  # a file with the certificate that is shown (PEM, with its chain)
+    key: str | None = None  # a file with its key (PEM); null: it is in cert, too
+    key_password: Secret | None = None  # of an encrypted key
+    client_ca: str | None = None  # a file of certificates (PEM or DER): only clients with a certificate of theirs are let in
+    min_version: Literal["1.2", "1.3"] = "1.2"  # the oldest version of TLS that is spoken
+
+
 class Server(_Section, frozen=True):
     """Where the gateway listens, and what it takes from callers before it hangs up."""
 
     listen: Address = "127.0.0.1:8080"  # host:port of the API
     admin_listen: Address = "127.0.0.1:8081"  # host:port of metrics, probes and admin routes
+    tls: ServerTls | None = None  # https on `listen`; null: plain HTTP, as behind a proxy that ends TLS
     trusted_proxies: tuple[str, ...] = ()  # networks whose X-Forwarded-For or Forwarded is believed, rightmost first
     body_limit: Bytes = Bytes(4 << 20)  # bytes of a request's body, decompressed
     body_timeout: Seconds = Seconds(30)  # of silence, or of less than 1 KiB a second on average

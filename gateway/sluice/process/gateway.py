@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
@@ -20,6 +20,9 @@ from sluice.runtime.state import ProcessState
 from sluice.server import Acceptor, Listener
 from sluice.telemetry.board import Slot
 from sluice.telemetry.logs import LogLines
+
+if TYPE_CHECKING:
+    from sluice.server.tls import WatchedCertificate
 
 
 class Prepared(msgspec.Struct, frozen=True, eq=False):
@@ -50,6 +53,7 @@ class Gateway:
         self._lines = lines
         self._ports = ports
         self._before_listening = before_listening
+        self._certificate: WatchedCertificate | None = None
 
     async def __aenter__(self) -> Self:
         """Raises CannotListen, and what ProcessState and Snapshot raise."""
@@ -57,7 +61,7 @@ class Gateway:
             state = self.state = await stack.enter_async_context(ProcessState(self._loaded, self._lines, self._slot))
             self.snapshots = await stack.enter_async_context(Snapshots(self._loaded, state))
             current = self.snapshots.current
-            self.clients = self._listener(Api(current), state.places.clients)
+            self.clients = self._client_listener(stack, Api(current))
             self.operators = self._listener(Api(current, operators=True), state.places.operators)
             for listener in (self.operators, self.clients):
                 stack.push_async_callback(listener.shutdown, 0.1)
@@ -81,6 +85,17 @@ class Gateway:
             refused=state.places.refused,
             warn=self._warn,
         )
+
+    def _client_listener(self, stack: AsyncExitStack, api: Api) -> Listener:
+        tls = self.state.config.server.tls
+        if tls is None:
+            return self._listener(api, self.state.places.clients)
+        from sluice.process.tls import tls_listener
+
+        listener, self._certificate = tls_listener(api, self.state, tls, self._warn)
+        watching = asyncio.create_task(self._certificate.watch())
+        stack.callback(watching.cancel)
+        return listener
 
     def _listen(self, stack: AsyncExitStack) -> None:
         server = self.state.config.server
@@ -124,6 +139,8 @@ class Gateway:
 
     async def prepare(self, loaded: Loaded) -> "Prepared":
         """Build what `commit` or `discard` is to be called with. Raises ConfigError, ValueError or OSError; see `swap`."""
+        if self._certificate is not None:
+            await self._certificate.look()
         fresh = await self.snapshots.prepare(loaded)
         try:
             return Prepared(fresh, Api(fresh), Api(fresh, operators=True))

@@ -230,7 +230,8 @@ class Connection(asyncio.Protocol):
         self._count(0)
         if self.transport is not None:
             self._listener.writes.flush()
-            self.transport.write_eof()
+            if self.transport.can_write_eof():  # TLS cannot close one direction: there the answer's length has to do
+                self.transport.write_eof()
             self._resume()
 
     def _enter(self, state: State) -> None:

@@ -85,10 +85,14 @@ class Listener:
             self.broken(503)
             self._warn("connections_refused", max_connections=self.max_connections)
             if len(self._refused) >= self._max_refused:
-                _turn_away(accepted)
+                self.turn_away(accepted)
                 return
             connection = Connection(self, refused=True)
             self._refused.add(connection)
+        self.begin(connection, accepted)
+
+    def begin(self, connection: Connection, accepted: socket.socket) -> None:
+        """Have the event loop read the connection."""
         self.loop.create_task(self._begin(connection, accepted))
 
     async def _begin(self, connection: Connection, accepted: socket.socket) -> None:
@@ -97,6 +101,14 @@ class Listener:
         except OSError:  # it was reset meanwhile
             accepted.close()
             self.left(connection)
+
+    def turn_away(self, accepted: socket.socket) -> None:
+        """Answer 503 and close, at once. Reads what has arrived, as closing with unread bytes would be a reset."""
+        with accepted, contextlib.suppress(OSError):
+            accepted.setblocking(False)
+            accepted.send(OVERLOADED)
+            accepted.shutdown(socket.SHUT_WR)
+            accepted.recv(64 << 10)
 
     def _starved(self, error: OSError) -> None:
         self._warn("accept_failed", reason=error.strerror)
@@ -164,15 +176,6 @@ class Listener:
         if self.connections or self._refused:
             self._emptied = asyncio.Event()
             await self._emptied.wait()
-
-
-def _turn_away(accepted: socket.socket) -> None:
-    """Answer 503 and close, at once. Reads what has arrived, as closing with unread bytes would be a reset."""
-    with accepted, contextlib.suppress(OSError):
-        accepted.setblocking(False)
-        accepted.send(OVERLOADED)
-        accepted.shutdown(socket.SHUT_WR)
-        accepted.recv(64 << 10)
 
 
 class Date:

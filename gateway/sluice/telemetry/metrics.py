@@ -137,6 +137,11 @@ TABLE: Mapping[str, Spec] = {
     "retention_deleted": Spec("counter", ("what",), "Conversations deleted by retention, and messages of others"),
     "conversation_store_seconds": Spec("histogram", ("store", "op"), "Time for one call of the conversation store", OVERHEAD),
     "upstream_connections": Spec("gauge", ("upstream", "state"), "Connections to an upstream (open, idle) and calls waiting"),
+    "tls_handshake_errors": Spec("counter", ("reason",), "Clients' connections whose TLS handshake failed, by why"),
+    "tls_certificate_end_timestamp_seconds": Spec(
+        "gauge", (), "When the certificate that is shown, or the first of its chain, expires; 0: no TLS", merge="max"
+    ),
+    "tls_files_replaced": Spec("counter", ("result",), "Times that a certificate's files were replaced: ok, or failed"),
     "event_loop_lag_seconds": Spec("histogram", (), "How late the event loop ran a timer", OVERHEAD),
     "trace_spans": Spec("counter", ("result",), "Spans by what became of them: exported, failed or dropped"),
     "log_errors": Spec("counter", (), "Log lines that were dropped: they could not be written, or nobody read them"),

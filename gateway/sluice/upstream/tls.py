@@ -7,18 +7,12 @@ that cannot be used (half replaced: a certificate without its key) leave the las
 """
 
 import asyncio
-import os
 import ssl
 from collections.abc import Callable
 
+from sluice.certificates import VERSIONS, identify, states, trust
 from sluice.config.types import UpstreamTls
 from sluice.errors import TlsFailed, TlsReason
-
-MAX_FILE = 1 << 20
-"""Bytes of a file of certificates."""
-_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
-_Seen = tuple[tuple[int, int, int, int], ...]
-"""Of each file: device, inode, nanoseconds of its last change, size."""
 
 
 class TlsContext(ssl.SSLContext):
@@ -48,56 +42,16 @@ def tls_context(*, cafile: str | None = None) -> TlsContext:
 def context_of(options: UpstreamTls) -> TlsContext:
     """A context by an upstream's options. Raises ValueError for a file that cannot be used, naming it and why."""
     context = TlsContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificate and host name
-    context.minimum_version = _VERSIONS[options.min_version]
+    context.minimum_version = VERSIONS[options.min_version]
     context.set_alpn_protocols(["http/1.1"])
     if options.uses_system_store:
         context.load_default_certs()
     if options.ca is not None:
-        _trust(context, options.ca)
+        trust(context, options.ca)
     if options.cert is not None:
-        _identify(context, options)
+        password = options.key_password
+        identify(context, options.cert, options.key, lambda: password.reveal() if password is not None else "")
     return context
-
-
-def _trust(context: ssl.SSLContext, path: str) -> None:
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_FILE + 1)
-        if len(data) > MAX_FILE:
-            raise ValueError(f"ca: {path} is larger than {MAX_FILE >> 10} KiB")
-        context.load_verify_locations(cadata=data.decode("ascii", "ignore") if b"-----BEGIN" in data else data)
-    except ssl.SSLError:
-        raise ValueError(f"ca: {path} holds no certificates (PEM or DER is expected)") from None
-    except OSError as error:
-        raise ValueError(f"ca: {path} cannot be read: {_why(error)}") from None
-
-
-def _identify(context: ssl.SSLContext, options: UpstreamTls) -> None:
-    assert options.cert is not None
-
-    def password() -> str:  # without one OpenSSL would ask at the terminal
-        return options.key_password.reveal() if options.key_password is not None else ""
-
-    for name, path in (("cert", options.cert), ("key", options.key or options.cert)):
-        try:
-            if os.stat(path).st_size > MAX_FILE:
-                raise ValueError(f"{name}: {path} is larger than {MAX_FILE >> 10} KiB")
-            with open(path, "rb"):
-                pass
-        except OSError as error:
-            raise ValueError(f"{name}: {path} cannot be read: {_why(error)}") from None
-    try:
-        context.load_cert_chain(options.cert, options.key, password)
-    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        reason = (error.reason or "") if isinstance(error, ssl.SSLError) else ""
-        if reason == "KEY_VALUES_MISMATCH":
-            raise ValueError(f"key: is not the key of the certificate in {options.cert}") from None
-        text = "hold no certificate with its key in PEM, or key_password is not the key's"
-        raise ValueError(f"cert: {options.cert} and {options.key or options.cert} {text}") from None
-
-
-def _why(error: OSError) -> str:
-    return (error.strerror or type(error).__name__).lower()
 
 
 class WatchedTls:
@@ -118,7 +72,7 @@ class WatchedTls:
         self._failed = failed
         self._replaced = replaced
         self._files = [path for path in (options.ca, options.cert, options.key) if path is not None]
-        self._seen = self._look()  # before they are read: what is replaced meanwhile is read again
+        self._seen = states(self._files)  # before they are read: what is replaced meanwhile is read again
         self._current = context_of(options)
         self._looking: asyncio.Task[None] | None = None
 
@@ -143,22 +97,11 @@ class WatchedTls:
 
     def _again(self) -> TlsContext | None:
         """A new context where a file is another one than before. Raises ValueError, once for each change."""
-        seen = self._look()
+        seen = states(self._files)
         if seen == self._seen:
             return None
         self._seen = seen
         return context_of(self._options)
-
-    def _look(self) -> _Seen:
-        return tuple(map(_state, self._files))
-
-
-def _state(path: str) -> tuple[int, int, int, int]:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return (0, 0, 0, 0)
-    return (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size)
 
 
 # --- what a failure means

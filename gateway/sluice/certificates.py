@@ -1,0 +1,70 @@
+"""Files with certificates and keys, as both sides of TLS read them: for listeners and for connections to upstreams.
+
+Each function raises ValueError for a file that cannot be used, with the option's name, the file and why, and never with its
+content. They read files: call them outside the event loop.
+"""
+
+import os
+import ssl
+from collections.abc import Callable, Iterable
+
+MAX_FILE = 1 << 20
+"""Bytes of a file of certificates."""
+VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+State = tuple[int, int, int, int]
+"""Device, inode, nanoseconds of the last change, size; zeros where there is no such file."""
+
+
+def trust(context: ssl.SSLContext, path: str, *, option: str = "ca") -> None:
+    """Have the context believe the certificates of a file (PEM or DER), and what they have signed."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_FILE + 1)
+        if len(data) > MAX_FILE:
+            raise ValueError(f"{option}: {path} is larger than {MAX_FILE >> 10} KiB")
+        context.load_verify_locations(cadata=data.decode("ascii", "ignore") if b"-----BEGIN" in data else data)
+    except ssl.SSLError:
+        raise ValueError(f"{option}: {path} holds no certificates (PEM or DER is expected)") from None
+    except OSError as error:
+        raise ValueError(f"{option}: {path} cannot be read: {_why(error)}") from None
+
+
+def identify(context: ssl.SSLContext, cert: str, key: str | None, password: Callable[[], str]) -> None:
+    """Have the context show the certificate of a file (PEM, with its chain). `key` None: it is in that file, too.
+
+    `password` is asked for an encrypted key's; without one OpenSSL would ask at the terminal.
+    """
+    for name, path in (("cert", cert), ("key", key or cert)):
+        try:
+            if os.stat(path).st_size > MAX_FILE:
+                raise ValueError(f"{name}: {path} is larger than {MAX_FILE >> 10} KiB")
+            with open(path, "rb"):
+                pass
+        except OSError as error:
+            raise ValueError(f"{name}: {path} cannot be read: {_why(error)}") from None
+    try:
+        context.load_cert_chain(cert, key, password)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        reason = (error.reason or "") if isinstance(error, ssl.SSLError) else ""
+        if reason == "KEY_VALUES_MISMATCH":
+            raise ValueError(f"key: is not the key of the certificate in {cert}") from None
+        text = "hold no certificate with its key in PEM, or key_password is not the key's"
+        raise ValueError(f"cert: {cert} and {key or cert} {text}") from None
+
+
+def states(paths: Iterable[str]) -> tuple[State, ...]:
+    """What tells whether files have been replaced. Of what a path leads to, not of the path's own entry: Kubernetes replaces
+    a secret by pointing a symbolic link at another directory."""
+    return tuple(map(_state, paths))
+
+
+def _state(path: str) -> State:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return (0, 0, 0, 0)
+    return (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size)
+
+
+def _why(error: OSError) -> str:
+    return (error.strerror or type(error).__name__).lower()
