@@ -163,7 +163,7 @@ def explain(alias: str, path: str | None, request_file: str | None) -> None:
     except BadRequest as error:
         _fail(f"{request_file}: {error.message}")
     config = loaded.config
-    tell = partial(abilities, config, loaded.backends, config.aliases[alias], chat=chat)
+    tell = partial(abilities, loaded, config.aliases[alias], chat=chat)
     for line in lines_of(config, alias, chat, tell):
         click.echo(line)
 

@@ -38,7 +38,7 @@ def told(loaded: Loaded, alias: str, **request: Any) -> list[list[str]]:
     chat = request_of(json.dumps({"messages": MESSAGES, **request}).encode()) if request else None
     config = loaded.config
     targets = [target for tier in config.aliases[alias].tiers for target in tier]  # type: ignore[union-attr]
-    return [abilities(config, loaded.backends, config.aliases[alias], target, chat) for target in targets]
+    return [abilities(loaded, config.aliases[alias], target, chat) for target in targets]
 
 
 def test_of_any_request(loaded: Loaded) -> None:

@@ -61,7 +61,7 @@ class AdminAliases:
         if asked.alias not in config.aliases:
             raise NotFound("There is no such alias")
         chat = request_of(_encode({"model": asked.alias, **asked.request})) if asked.request is not None else None
-        tell = partial(abilities, config, self._runtime.backends, config.aliases[asked.alias], chat=chat)
+        tell = partial(abilities, self._runtime.loaded, config.aliases[asked.alias], chat=chat)
         return reply({"alias": asked.alias, "lines": [*explain(config, asked.alias, chat, tell)]})
 
 

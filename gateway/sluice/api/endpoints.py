@@ -12,6 +12,7 @@ from sluice.api.table import Handler
 from sluice.config.types import covering
 from sluice.frontends import Endpoint, Frontend, KeptForCaller
 from sluice.identity.principal import Principal
+from sluice.model.facts import Facts
 from sluice.policies.kept import OfTenant
 from sluice.runtime.snapshot import Snapshot
 
@@ -36,6 +37,9 @@ class Received(msgspec.Struct, frozen=True, eq=False):
         routes = self._runtime.routes
         known = [name for name in routes if principal.may(name)]
         return known + sorted(name for name in principal.aliases if name not in routes and covering(routes, name))
+
+    def facts(self, model: str) -> Facts:
+        return self._runtime.catalogue.facts(model)
 
     @property
     def kept(self) -> KeptForCaller | None:

@@ -1,4 +1,4 @@
-"""Commands that need no running gateway, or talk to one as a client: init, chat, import, completion."""
+"""Commands that need no running gateway, or talk to one as a client: init, chat, import, models, completion."""
 
 import sys
 
@@ -118,4 +118,39 @@ def completion(shell: str) -> None:
     click.echo(maker.source_template % maker.source_vars())
 
 
-COMMANDS = (init, chat, import_, completion)
+@click.group()
+def models() -> None:
+    """About the table of models: what they take of requests, and what is known of them."""
+
+
+_TO = click.option("--to", "place", metavar="PATH", help="Another table than the one that comes with the gateway.")
+
+
+@models.command("list")
+@click.argument("part", default="")
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+@_TO
+def list_models(part: str, place: str | None, *, as_json: bool) -> None:
+    """Print what is known of the models whose names have PART in them."""
+    from sluice.commands.models import show
+
+    show(part, place, as_json=as_json)
+
+
+@models.command("update")
+@click.argument("file")
+@_TO
+@click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
+@click.option("--force", is_flag=True, help="Also where FILE is older than the table.")
+def update_models(file: str, place: str | None, *, dry_run: bool, force: bool) -> None:
+    """Put FILE in place of the table, and print what changes. FILE is looked through before anything is written.
+
+    A running gateway follows it at its next reload. Where the package may not be written to, use --to PATH, and name PATH
+    in the configuration (models.file).
+    """
+    from sluice.commands.models import update
+
+    update(file, place, dry_run=dry_run, force=force)
+
+
+COMMANDS = (init, chat, import_, models, completion)

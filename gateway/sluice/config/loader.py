@@ -28,6 +28,7 @@ from sluice.config.plugins import PluginReading
 from sluice.config.price_file import bundled_prices, listed, read_prices
 from sluice.config.problems import Path as KeyPath
 from sluice.config.problems import Problem, Report, suggestion
+from sluice.config.rule_file import ModelTable, bundled_table, read_table
 from sluice.config.types import COMPUTED, Config, Credential, Interceptor, Stage, Tier, Upstream, targets_of
 from sluice.config.validation import INVALID, Special, Walk, fields_of
 from sluice.config.vendors import Presets, similar
@@ -54,7 +55,8 @@ class Loaded(msgspec.Struct, frozen=True):
     `frontends`: the client dialects that are served, by name. `interceptors` and `stages`: those of aliases that have any.
     `warnings` are complete lines, ready to print. `hash` names the file's bytes (before ${VAR}), for metrics and logs.
     `seed` is drawn by lot: what is signed for as long as the gateway runs, by any of its processes, is signed with it.
-    `prices` reads the table that comes with the gateway at first use; it raises ConfigError where that is broken.
+    `prices` reads the table that comes with the gateway at first use; it raises ConfigError where that is broken. `models` is
+    the configuration's own table of models; None: the one that comes with the gateway (`models_of`).
     """
 
     path: str
@@ -63,6 +65,7 @@ class Loaded(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
     hash: str = ""
     prices: PriceTable = PriceTable({})
+    models: ModelTable | None = None
     credentials: Environment[str, tuple[ConfiguredCredential, ...]] = {}
     frontends: dict[str, Frontend] = {}
     interceptors: Environment[str, Sequence["InterceptorKind"]] = {}
@@ -149,6 +152,7 @@ def _checked(
     if report.problems or expansion.unknown or reading.presets.unknown:
         return _outcome(report, None)
     prices = _prices(config, report)
+    models = _models(config, report)
     frontends = _frontends(config, report)
     if not report.problems:
         check_reservations(config, reading.backends, prices, report, time.time())
@@ -161,6 +165,7 @@ def _checked(
         warnings,
         digest,
         prices=prices,
+        models=models,
         credentials=reading.credentials.found,
         frontends=frontends,
         interceptors=reading.plugins.interceptors,
@@ -183,6 +188,23 @@ def _prices(config: Config, report: Report) -> PriceTable:
             if price_at(table.prices_of(upstream, model), time.time()) is None:
                 report.warning(path, f"{upstream}/{model} has no price: no call goes there (prices.unknown)")
     return table
+
+
+def _models(config: Config, report: Report) -> ModelTable | None:
+    """The configuration's own table of models, if it names one."""
+    if config.models.file is None:
+        return None
+    try:
+        return read_table(Path(config.models.file))
+    except ConfigError as error:
+        for problem in error.problems:
+            report.problem(("models", "file"), problem)
+        return None
+
+
+def models_of(loaded: Loaded) -> ModelTable:
+    """The table of models that a configuration goes by. Raises ConfigError where the one that comes with us is broken."""
+    return loaded.models or bundled_table()
 
 
 def _frontends(config: Config, report: Report) -> dict[str, Frontend]:

@@ -1,31 +1,142 @@
-"""Reading the table of what models take (config/models.yaml), which comes with the gateway.
+"""Reading the table of models (config/models.yaml): what they take of requests, and what is known of them for lists.
 
-It is read once a process, when the first configuration is made ready: some milliseconds.
+The one that comes with the gateway is read when the first configuration is made ready: some milliseconds. It is read again
+where it has changed, so that a reload follows `sluice models update`.
 """
 
-from functools import lru_cache
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+from functools import cache, lru_cache
 from pathlib import Path
+from typing import Annotated, Literal
 
 import msgspec
 
 from sluice.config.validation import plain
 from sluice.config.yamltext import YamlError, read
 from sluice.errors import ConfigError
+from sluice.model.facts import Facts
 from sluice.model.rules import Line
 
 BESIDE = Path(__file__).parents[1] / "models.yaml"
 IN_A_CLONE = Path(__file__).parents[3] / "config" / "models.yaml"
+MAX_FILE = 4 << 20
+Kind = Literal["text", "image", "pdf", "audio", "video"]
+Tokens = Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)]
+
+
+class Known(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is known of the models called `names`. `source` is where it was read, at `date`."""
+
+    names: tuple[str, ...]
+    source: str
+    date: str
+    context: Tokens | None = None
+    output: Tokens | None = None
+    input: tuple[Kind, ...] = ("text",)
+    answers: tuple[Kind, ...] = ("text",)
+
+    @property
+    def facts(self) -> Facts:
+        return Facts(self.context or 0, self.output or 0, self.input, self.answers)
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    updated: str
     rules: tuple[Line, ...]
+    models: tuple[Known, ...] = ()
 
 
-@lru_cache(1)
-def bundled_rules() -> tuple[Line, ...]:
-    """The lines of the table, in the package or in a clone. Raises ConfigError where it is broken."""
-    path = BESIDE if BESIDE.is_file() else IN_A_CLONE
+class ModelTable(msgspec.Struct, frozen=True):
+    """A table as it was `updated` (a date). `known` gives what is known of models, by name."""
+
+    updated: str
+    rules: Sequence[Line]
+    known: Callable[[], Mapping[str, Facts]]
+
+    @property
+    def models(self) -> Mapping[str, Facts]:
+        return self.known()
+
+
+def bundled_place() -> Path:
+    """Where the table that comes with the gateway is: in the package or in a clone."""
+    return BESIDE if BESIDE.is_file() else IN_A_CLONE
+
+
+def bundled_table() -> ModelTable:
+    """The table that comes with the gateway. Raises ConfigError where it is broken."""
+    path = bundled_place()
     try:
-        return msgspec.convert(plain(read(path.read_bytes())), _File).rules
-    except (OSError, YamlError, msgspec.ValidationError) as error:
+        stat = path.stat()
+    except OSError as error:
         raise ConfigError([f"{path}: {error}"]) from None
+    return _bundled(path, stat.st_mtime_ns, stat.st_size)
+
+
+def bundled_rules() -> Sequence[Line]:
+    """The rules of the table that comes with the gateway. Raises ConfigError where it is broken."""
+    return bundled_table().rules
+
+
+@lru_cache(2)
+def _bundled(path: Path, changed: int, size: int) -> ModelTable:
+    """Its models are read when somebody asks for a list: they take longer than its rules, and stand behind them."""
+    data = _bytes_of(path)
+    rules, behind, _ = data.partition(b"\nmodels:\n")
+    if not behind:
+        return table_of(data, str(path))
+    return msgspec.structs.replace(table_of(rules, str(path)), known=cache(lambda: table_of(data, str(path)).models))
+
+
+def read_table(path: Path) -> ModelTable:
+    """The table in a file. Raises ConfigError, which names the file, for anything that is wrong with it."""
+    return table_of(_bytes_of(path), str(path))
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_FILE + 1)
+    except OSError as error:
+        raise ConfigError([f"{path}: cannot be read: {(error.strerror or str(error)).lower()}"]) from None
+
+
+def table_of(data: bytes, name: str) -> ModelTable:
+    """The table that this text holds, `name` being its file's. Raises ConfigError."""
+    try:
+        if len(data) > MAX_FILE:
+            raise ValueError(f"larger than {MAX_FILE >> 20} MiB")
+        found = msgspec.convert(plain(read(data)), _File)
+        _check_date(found.updated, "updated")
+        for index, line in enumerate(found.rules):
+            _check_rule(line, f"rules[{index}]")
+        models: dict[str, Facts] = {}
+        for index, known in enumerate(found.models):
+            _check_date(known.date, f"models[{index}].date")
+            for model in known.names:
+                if model in models:
+                    raise ValueError(f"models[{index}]: {model} is there twice")
+                models[model] = known.facts
+    except YamlError as error:
+        raise ConfigError([f"{name}:{error.at.line}:{error.at.column}: {error.message}"]) from None
+    except (msgspec.ValidationError, ValueError) as error:
+        raise ConfigError([f"{name}: {error}"]) from None
+    return ModelTable(found.updated, found.rules, lambda: models)
+
+
+def _check_rule(line: Line, at: str) -> None:
+    _check_date(line.date, f"{at}.date")
+    for name in ("backend", "host", "vendor", "model"):
+        try:
+            re.compile(getattr(line, name) or "")
+        except re.error as error:
+            raise ValueError(f"{at}.{name}: is no regular expression: {error}") from None
+
+
+def _check_date(text: str, at: str) -> None:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{at}: expected a date, such as 2026-11-30, not {text!r}") from None

@@ -534,6 +534,12 @@ class Prices(_Section, frozen=True):
     header: bool = False  # whether answers have their cost in a header
 
 
+class Models(_Section, frozen=True):
+    """What models take of requests, and what is known of them: `file` in place of the table that comes with the gateway."""
+
+    file: str | None = None  # a table in place of the one that comes along (sluice models update --to)
+
+
 class Log(_Section, frozen=True):
     """One line per request at info; why things go wrong at debug. `format` auto: short text on a terminal, JSON otherwise.
 
@@ -649,6 +655,7 @@ class Config(_Section, frozen=True):
     resume: Secret = Secret("memory")  # resumable streams: "memory" or a redis:// / rediss:// / unix:// URL
     admin: Admin = Admin()  # who may use the admin routes
     prices: Prices = Prices()  # what tokens cost
+    models: Models = Models()  # what models take, and what is known of them
     log: Log = Log()  # what is logged, and how
     metrics: Metrics = Metrics()  # what metrics are labelled by
     tracing: Tracing | None = None  # where traces are sent; null: nowhere

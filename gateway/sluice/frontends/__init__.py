@@ -14,6 +14,8 @@ from sluice.errors import GatewayError
 from sluice.frontends.statuses import status_of
 from sluice.model.chat import ChatRequest
 from sluice.model.events import Started, StreamEvent
+from sluice.model.facts import NOTHING as NOTHING_KNOWN
+from sluice.model.facts import Facts
 
 NO_FIELDS: Mapping[str, str] = {}
 
@@ -184,6 +186,10 @@ class Inquiry(Protocol):
     def models(self) -> Sequence[str]:
         """The aliases that the caller may use, in the configuration's order."""
         ...
+
+    def facts(self, model: str) -> Facts:
+        """What is known of one of these."""
+        return NOTHING_KNOWN
 
     @property
     def kept(self) -> "KeptForCaller | None":

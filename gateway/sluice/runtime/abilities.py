@@ -1,9 +1,10 @@
 """Says what targets can do of requests, for people: what they take, what would be refused, left out or renamed."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 from sluice.backends.protocol import Backend
-from sluice.config.types import Alias, Config, Target
+from sluice.config.loader import Loaded, models_of
+from sluice.config.types import Alias, Target
 from sluice.model.chat import ChatRequest
 from sluice.model.features import FEATURES, Feature, Use
 from sluice.model.rules import NO_RULES, ModelRules
@@ -11,12 +12,11 @@ from sluice.proxy.capable import Capable, takes_of
 from sluice.runtime.routes import rules_for, spared_of
 
 
-def abilities(
-    config: Config, backends: Mapping[str, Backend], alias: Alias, target: Target, chat: ChatRequest | None
-) -> list[str]:
+def abilities(loaded: Loaded, alias: Alias, target: Target, chat: ChatRequest | None) -> list[str]:
     """The lines of one target: of `chat`, or of any request where there is none."""
-    upstream, backend = config.upstreams[target.upstream], backends[target.upstream]
-    rules, spared, takes = rules_for(target, upstream, backend), spared_of(upstream, target), takes_of(backend)
+    upstream, backend = loaded.config.upstreams[target.upstream], loaded.backends[target.upstream]
+    rules = rules_for(models_of(loaded), target, upstream, backend)
+    spared, takes = spared_of(upstream, target), takes_of(backend)
     capable = Capable(takes, alias.unsupported, lambda _: None, spared) if takes is not None else None
     if chat is None:
         return [*_of_any(backend, capable, takes), *_of_rules(rules)]

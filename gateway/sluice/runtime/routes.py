@@ -8,8 +8,8 @@ import msgspec
 
 from sluice.backends.protocol import AnswersWhole, Backend, with_rules
 from sluice.backends.transport import Transport
-from sluice.config.loader import Loaded
-from sluice.config.rule_file import bundled_rules
+from sluice.config.loader import Loaded, models_of
+from sluice.config.rule_file import ModelTable
 from sluice.config.types import Alias, Config, Tier, Upstream, heeds_limits, targets_of
 from sluice.config.types import Target as TargetConfig
 from sluice.model.rules import NO_RULES, ModelRules, Overrides, rules_of
@@ -35,6 +35,7 @@ class Routes:
         self._config = config
         self._backends = loaded.backends
         self._prices = loaded.prices
+        self._models = models_of(loaded)
         self._stages = loaded.stages
         self._state = state
         self._stack = stack
@@ -104,7 +105,7 @@ class Routes:
         upstream, backend = self._config.upstreams[spec.upstream], self._backends[spec.upstream]
         standing = self._standing(spec, upstream, backend)
         model = spec.model.replace("*", rest) if rest else spec.model
-        rules = rules_for(msgspec.structs.replace(spec, model=model), upstream, backend)
+        rules = rules_for(self._models, msgspec.structs.replace(spec, model=model), upstream, backend)
         backend = with_rules(backend, rules)
         label = f"{spec.upstream}/{spec.model}"
         shown = shown_target(f"{spec.upstream}/{model}") if alias.report_model == "target" else ""
@@ -182,11 +183,11 @@ def spared_of(upstream: Upstream, spec: TargetConfig) -> frozenset[str]:
     return frozenset(name for name in (*upstream.drop, *spec.drop) if not name.startswith("!"))
 
 
-def rules_for(spec: TargetConfig, upstream: Upstream, backend: Backend) -> ModelRules:
-    """The rules of a target: of the table that comes along, then its upstream's options, then its own."""
+def rules_for(table: ModelTable, spec: TargetConfig, upstream: Upstream, backend: Backend) -> ModelRules:
+    """The rules of a target: of the table, then its upstream's options, then its own."""
     host = urlsplit(getattr(backend, "base_url", "")).hostname or ""
     options = [Overrides(of.drop, of.rename, of.default, of.force, of.roles) for of in (upstream, spec)]
-    return rules_of(bundled_rules(), options, upstream.backend, host, spec.model, vendor=upstream.vendor)
+    return rules_of(table.rules, options, upstream.backend, host, spec.model, vendor=upstream.vendor)
 
 
 def _takes_every_call(tiers: list[RoutedTier]) -> bool:

@@ -16,7 +16,7 @@ from typing import Self
 
 import msgspec
 
-from sluice.config.loader import Loaded
+from sluice.config.loader import Loaded, models_of
 from sluice.config.types import Issuer, Key, Probe, Queue, targets_of
 from sluice.errors import Unauthorized
 from sluice.frontends import credential_names
@@ -27,6 +27,7 @@ from sluice.policies.priced import Priced
 from sluice.proxy.pipeline import Pipeline
 from sluice.routing.health import Health
 from sluice.routing.probes import watch
+from sluice.runtime.catalogue import Catalogue
 from sluice.runtime.detached import Detached
 from sluice.runtime.restart import effective
 from sluice.runtime.routes import Routes, forward_of
@@ -71,8 +72,7 @@ class Snapshot:
         self.config = config = effective(state.config, loaded.config)
         self.names = names_of(loaded)
         self.path, self.hash = loaded.path, loaded.hash
-        self.backends = loaded.backends
-        self._loaded = loaded
+        self.loaded = loaded
         self.started = state.started
         self.metrics = state.metrics
         self.log = state.log
@@ -121,9 +121,10 @@ class Snapshot:
         for name in config.upstreams:
             for condition in ("open", "idle", "waiting"):
                 state.metrics.computed("upstream_connections", partial(connections, name, condition), name, condition)
-        built = Routes(config, self._loaded, state, stack)
+        built = Routes(config, self.loaded, state, stack)
         self.routes, self.standings, self.transports = built.routes, built.standings, built.transports
         self.wildcards = Wildcards(config.aliases, built.route_of)
+        self.catalogue = Catalogue(config.aliases, lambda: models_of(self.loaded).models)
         self.addresses = client_addresses(config.server.trusted_proxies, records.address_unreadable, records.address_unheeded)
         dynamic = state.keys.table
         self.authenticator = Authenticator(
@@ -168,7 +169,7 @@ class Snapshot:
             beside=state.beside,
             budget=state.retries,
             off=state.off,
-            interceptors=self._loaded.interceptors,
+            interceptors=self.loaded.interceptors,
         )
 
     def _start(self, stack: AsyncExitStack) -> None:
@@ -177,9 +178,9 @@ class Snapshot:
             for keys in self.state.key_sets.named(issuer):
                 keys.start()
         for name, upstream in self.config.upstreams.items():
-            base_url = getattr(self._loaded.backends[name], "base_url", "")
+            base_url = getattr(self.loaded.backends[name], "base_url", "")
             if upstream.probe is not None and base_url:
-                endings = getattr(self._loaded.backends[name], "endings", ())
+                endings = getattr(self.loaded.backends[name], "endings", ())
                 self._probe(stack, name, upstream.probe, endpoint(base_url, upstream.probe.path, endings))
 
     def _probe(self, stack: AsyncExitStack, name: str, probe: Probe, url: str) -> None:

@@ -12,6 +12,7 @@ from sluice.errors import ModelNotFound
 from sluice.frontends import Inquiry, Reply
 from sluice.frontends.anthropic.limits import time_of
 from sluice.frontends.checks import refused
+from sluice.model.facts import NOTHING
 
 PAGE = 20
 MOST = 1000
@@ -68,4 +69,10 @@ def _place(names: Sequence[str], name: str, parameter: str) -> int:
 
 
 def _model(inquiry: Inquiry, name: str) -> dict[str, Any]:
-    return {"type": "model", "id": name, "display_name": name, "created_at": time_of(inquiry.started)}
+    told = {"type": "model", "id": name, "display_name": name, "created_at": time_of(inquiry.started)}
+    facts = inquiry.facts(name)
+    if facts == NOTHING:
+        return told
+    kinds = {"image_input": "image", "pdf_input": "pdf"}
+    takes = {capability: {"supported": kind in facts.input} for capability, kind in kinds.items()} if facts.input else None
+    return told | {"max_input_tokens": facts.context or None, "max_tokens": facts.output or None, "capabilities": takes}

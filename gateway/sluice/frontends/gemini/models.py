@@ -24,7 +24,7 @@ async def models(inquiry: Inquiry) -> Reply:
     size = min(MOST, _number(query, "pageSize", "page_size") or PAGE)
     start = _number(query, "pageToken", "page_token")
     names = inquiry.models
-    told: dict[str, Any] = {"models": [_model(name) for name in names[start : start + size]]}
+    told: dict[str, Any] = {"models": [_model(inquiry, name) for name in names[start : start + size]]}
     if start + size < len(names):
         told["nextPageToken"] = str(start + size)
     return Reply(_json(told))
@@ -35,7 +35,7 @@ async def model(inquiry: Inquiry) -> Reply:
     name = inquiry.head.parameters["model"]
     if name not in inquiry.models:
         raise ModelNotFound("There is no such model, or this key may not use it", param="model")
-    return Reply(_json(_model(name)))
+    return Reply(_json(_model(inquiry, name)))
 
 
 def _number(query: Any, *names: str) -> int:
@@ -45,6 +45,11 @@ def _number(query: Any, *names: str) -> int:
     return int(given)
 
 
-def _model(name: str) -> dict[str, Any]:
-    told = {"name": f"models/{name}", "baseModelId": name, "version": "001", "displayName": name}
+def _model(inquiry: Inquiry, name: str) -> dict[str, Any]:
+    facts = inquiry.facts(name)
+    told: dict[str, Any] = {"name": f"models/{name}", "baseModelId": name, "version": "001", "displayName": name}
+    if facts.context:
+        told["inputTokenLimit"] = facts.context
+    if facts.output:
+        told["outputTokenLimit"] = facts.output
     return {**told, "description": "An alias of this gateway", "supportedGenerationMethods": METHODS}

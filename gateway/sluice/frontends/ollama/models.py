@@ -40,9 +40,14 @@ async def show(inquiry: Inquiry) -> Reply:
         raise BadRequest("model: is required", param="model")
     if {name, other_name(name)}.isdisjoint(inquiry.models):
         raise ModelNotFound("There is no such model, or this key may not use it", param="model")
-    info = {"general.architecture": "sluice", "general.basename": name}
+    facts = inquiry.facts(name if name in inquiry.models else other_name(name))
+    info: dict[str, Any] = {"general.architecture": "sluice", "general.basename": name}
+    if facts.context:
+        info["sluice.context_length"] = facts.context
+    blind = facts.input and "image" not in facts.input
+    capabilities = [one for one in CAPABILITIES if one != "vision" or not blind]
     told: dict[str, Any] = {"modelfile": "", "parameters": "", "template": "", "details": DETAILS, "model_info": info}
-    return Reply(_json({**told, "capabilities": CAPABILITIES, "modified_at": _started(inquiry)}))
+    return Reply(_json({**told, "capabilities": capabilities, "modified_at": _started(inquiry)}))
 
 
 async def version(inquiry: Inquiry) -> Reply:

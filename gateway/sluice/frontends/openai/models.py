@@ -1,6 +1,6 @@
 """`GET /v1/models` and `GET /v1/models/{model}`: the aliases that the caller may use, as OpenAI lists models.
 
-Standard: https://platform.openai.com/docs/api-reference/models
+Standard: https://platform.openai.com/docs/api-reference/models, https://openrouter.ai/docs/api-reference/list-available-models
 """
 
 from typing import Any
@@ -9,7 +9,10 @@ import msgspec
 
 from sluice.errors import ModelNotFound
 from sluice.frontends import Inquiry, Reply
+from sluice.model.facts import NOTHING, Facts
 
+NAMES = {"pdf": "file"}
+"""What kinds of content are called there."""
 _json = msgspec.json.Encoder().encode
 
 
@@ -26,4 +29,21 @@ async def model(inquiry: Inquiry) -> Reply:
 
 
 def _model(inquiry: Inquiry, name: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": inquiry.started, "owned_by": "sluice"}
+    facts = inquiry.facts(name)
+    told = {"id": name, "object": "model", "created": inquiry.started, "owned_by": "sluice"}
+    return told if facts == NOTHING else told | _known(facts)
+
+
+def _known(facts: Facts) -> dict[str, Any]:
+    """What is known, by OpenRouter's names, which editors and agents look for; SDKs pass over them."""
+    told: dict[str, Any] = {}
+    if facts.context:
+        told["context_length"] = facts.context
+    if facts.output:
+        told["max_completion_tokens"] = facts.output
+    if facts.input:
+        told["architecture"] = {
+            "input_modalities": [NAMES.get(kind, kind) for kind in facts.input],
+            "output_modalities": [NAMES.get(kind, kind) for kind in facts.answers],
+        }
+    return told
