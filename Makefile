@@ -1,6 +1,6 @@
 # The verbs; CI calls the same ones. A fresh clone needs Python 3.11 or newer, make and git.
 # TEST_WORKERS: processes that run tests (3). ARGS: more for pytest (make test ARGS="-k jwt"). PYTHON: the one for .venv.
-.PHONY: help run test check dev bench bench-peers lock upgrade test-model test-clients clean
+.PHONY: help run test check dev bench bench-peers lock upgrade test-corpus test-model test-clients clean
 .DEFAULT_GOAL := help
 
 TEST_WORKERS ?= 3
@@ -17,6 +17,9 @@ run: ## the gateway on 127.0.0.1:8080 (another: PORT=8090) with the embedded ech
 test: dev ## all tests; what needs a server or client that cannot be had skips and says why
 	@scripts/test_tools.sh
 	.venv/bin/python -m pytest --numprocesses $(TEST_WORKERS) --dist worksteal $(ARGS)
+
+test-corpus: dev ## every recorded stream byte by byte into every client dialect (make test: into five of them)
+	SLUICE_TEST_CORPUS=1 .venv/bin/python -m pytest --numprocesses $(TEST_WORKERS) --dist worksteal tests/e2e/test_corpus.py $(ARGS)
 
 check: dev ## style, types, locks
 	.venv/bin/ruff check .
