@@ -212,6 +212,26 @@ async def test_the_breakers_state_is_that_of_the_moment_it_is_looked_at() -> Non
         one.behaviour = healthy
         await asked(g, "openai stream")
         assert g.metric(state) == 0
+        changes = {
+            to: g.metric(f'sluice_breaker_transitions_total{{model="m",state="{to}",upstream="one"}}')
+            for to in ("open", "half_open", "closed")
+        }
+        assert changes == {"open": 1, "half_open": 1, "closed": 1}
+
+
+async def test_a_providers_429_is_counted_as_its_own() -> None:
+    async with pair(refusing("rate", ("Retry-After", "3600")), healthy, "tiers: [[{upstream: one, model: m}]]") as (g, _):
+        assert (await asked(g, "openai whole")).status == 429
+        assert g.metric('sluice_rate_limited_total{alias="chat",resource="",scope="provider"}') == 1
+
+
+async def test_connections_and_how_many_there_may_be() -> None:
+    async with pair(healthy, healthy) as (g, _), aiohttp.ClientSession(g.url) as client:
+        async with client.get("/livez"):
+            pass
+        assert g.metric('sluice_client_connections{port="api"}') == 1
+        assert g.metric('sluice_client_connections_max{port="api"}') == g.state.places.clients
+        await until(lambda: g.metric('sluice_event_loop_lag_seconds_count{worker="0"}') > 0)
 
 
 # --- ends
@@ -329,7 +349,7 @@ async def test_a_scrape_shows_what_alerts_need_and_what_was_used_and_nothing_els
             assert len(series) == 5, series
             assert all('code="5xx"' in line or "sluice_stream_end_total" in line for line in series)
         of_target = [line for line in fresh if 'upstream="one"' in line]
-        assert len(of_target) == 5, of_target
+        assert len(of_target) == 6, of_target
         assert len(fresh) < 100
         await asked(g, "openai stream")
         more = {line.partition(" ")[0] for line in labelled(g)} - {line.partition(" ")[0] for line in fresh}

@@ -203,6 +203,7 @@ async def test_all_upstreams_without_room_say_when_there_is_some() -> None:
         assert body["error"]["code"] == "rate_limit_exceeded"
         assert len(provider.turns) == 1
         assert g.requests[-1]["end"] == "limit"
+        assert g.metric('sluice_rate_limited_total{alias="chat",resource="requests",scope="upstream"}') == 1
 
 
 async def test_an_upstreams_places_come_back_when_its_attempts_end(store: str) -> None:
@@ -274,6 +275,7 @@ async def test_who_waits_for_a_turn_of_its_session_holds_no_place() -> None:
         await until(lambda: len(provider.turns) == 1)
         second = asyncio.create_task(_read(session(client)))
         await until(lambda: g.metric('sluice_requests_waiting{alias="chat"}') == 1)
+        assert g.metric('sluice_queue_length{alias="chat"}') == 0
         assert await taken(g, "key", "one") == 1
         release.set()
         assert [await first, await second] == [200, 200]
@@ -320,6 +322,7 @@ async def test_a_flood_of_one_key_keeps_no_other_waiting() -> None:
         await until(lambda: g.metric('sluice_requests_waiting{alias="chat"}') == 8)
         tasks.append(asyncio.create_task(ask(client, TWO, user="two")))
         await until(lambda: g.metric('sluice_requests_waiting{alias="chat"}') == 9)
+        assert g.metric('sluice_queue_length{alias="chat"}') == 9
         go.set()
         assert [status for status, _, _ in await asyncio.gather(*tasks)] == [200] * 10
         assert "two" in order[:3], order
@@ -337,6 +340,8 @@ async def test_who_waits_too_long_or_one_too_many_is_told_when_to_come_back() ->
         assert (status, headers["Retry-After"]) == (429, "1")
         assert "streams" in body["error"]["message"]
         stream.close()
+        assert g.metric('sluice_rate_limited_total{alias="chat",resource="streams",scope="alias"}') == 2
+        assert (g.metric('sluice_queue_length{alias="chat"}'), g.metric('sluice_queue_length_max{alias="chat"}')) == (0, 1)
 
 
 async def test_a_stream_that_waits_in_the_queue_is_kept_alive() -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
+from sluice.runtime.descriptors import limit_of_files, places
 from tests.e2e.gateway_process import DIGEST, KEY, GatewayProcess, serving
 from tests.e2e.test_workers import client, config, listening, pids, stream
 
@@ -50,6 +51,8 @@ async def test_every_scrape_counts_the_calls_of_all_workers() -> None:
             assert found['sluice_streams_in_flight{alias="chat",frontend="widget"}'] == 0
             assert found['sluice_breaker_state{model="echo",upstream="echo"}'] == 0
             assert found["sluice_workers"] == 3
+            assert all(found[f'sluice_event_loop_lag_seconds_count{{worker="{worker}"}}'] > 0 for worker in (1, 2, 3))
+            assert found['sluice_client_connections_max{port="api"}'] == 3 * places(limit_of_files(), 10_000).clients
             assert (
                 found[
                     "sluice_build_info" + next(name for name in found if "build_info" in name).removeprefix("sluice_build_info")

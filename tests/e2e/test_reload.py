@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -135,6 +136,8 @@ async def test_fifty_reloads_of_which_five_are_broken_fail_no_call_and_cut_no_st
             assert 'sluice_config_reloads_total{result="ok"} 45.0' in metrics
             assert 'sluice_config_reloads_total{result="invalid"} 5.0' in metrics
             assert "sluice_config_last_reload_successful 1.0" in metrics
+            [seconds] = re.findall(r"^sluice_config_last_reload_duration_seconds (\S+)$", metrics, re.MULTILINE)
+            assert 0 < float(seconds) < 60
             assert not gateway.records("worker_ended")
 
 

@@ -132,7 +132,7 @@ def test_everything_is_parsed_back() -> None:
     found = {f.name: f for f in text_string_to_metric_families(metrics.exposition().decode())}
     [sample] = found["sluice_requests"].samples
     assert (sample.labels["alias"], sample.value) == (ODD, 3)
-    assert found["sluice_event_loop_lag_seconds"].samples[-1].value == 0
+    assert found["sluice_usage_folded"].samples[-1].value == 0
     assert found["sluice_build_info"].samples[0].labels["version"] == "1.0"
     assert "process_cpu_seconds" in found
     assert {f"sluice_{name}" for name in TABLE} <= found.keys()

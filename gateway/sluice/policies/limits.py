@@ -214,7 +214,7 @@ class Limiter:
         config = call.route.config.queue
         if config is None:
             return await self.settlements.take(claims, slots)
-        queue = self.rooms.room(call.route.name, config, self.settlements, call.route.waiting)
+        queue = self.rooms.room(call.route.name, config, self.settlements, call.route.queued)
         call.phase = "waiting"
         verdict = await queue.admit(call.principal.bucket, call.principal.limits.weight, claims, slots)
         call.phase = "admitting"

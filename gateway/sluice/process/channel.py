@@ -36,10 +36,10 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Message).decode
 
 
-def framed(message: Message) -> bytes:
-    """The message as it is sent."""
+def framed(message: Message) -> tuple[bytes, bytes]:
+    """The message as it is sent: its length and its body, which may be megabytes of metrics and so is not copied."""
     body = _encode(message)
-    return len(body).to_bytes(4, "big") + body
+    return len(body).to_bytes(4, "big"), body
 
 
 class Frames:
@@ -54,7 +54,8 @@ class Frames:
             end = 4 + int.from_bytes(self._buffer[:4], "big")
             if len(self._buffer) < end:
                 return
-            message = _decode(bytes(self._buffer[4:end]))
+            with memoryview(self._buffer) as whole, whole[4:end] as body:
+                message = _decode(body)
             del self._buffer[:end]
             yield message
 
@@ -79,7 +80,7 @@ class Wire:
 
     def send(self, message: Message) -> None:
         """Once the other end is gone, what is sent is dropped."""
-        self._waiting.append(memoryview(framed(message)))
+        self._waiting += map(memoryview, framed(message))
         self.flush()
 
     def flush(self) -> None:

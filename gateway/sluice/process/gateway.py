@@ -5,6 +5,7 @@ import contextlib
 import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -63,8 +64,10 @@ class Gateway:
             current = self.snapshots.current
             self.clients = self._client_listener(stack, Api(current))
             self.operators = self._listener(Api(current, operators=True), state.places.operators)
-            for listener in (self.operators, self.clients):
+            for port, listener in (("admin", self.operators), ("api", self.clients)):
                 stack.push_async_callback(listener.shutdown, 0.1)
+                state.metrics.computed("client_connections", partial(_open, listener), port).kept = True
+                state.metrics.zero("client_connections_max", port).set(listener.max_connections)
             self._before_listening()
             self._listen(stack)
             ticking = asyncio.create_task(self.snapshots.tick(self._sweep))
@@ -184,3 +187,7 @@ class Gateway:
         """Accept no more on either port: another process has them from now on."""
         for acceptor in self._acceptors:
             acceptor.finish()
+
+
+def _open(listener: Listener) -> float:
+    return float(len(listener.connections))

@@ -259,7 +259,7 @@ class _Supervisor:
                     wire=Wire(there),
                     following=self._desk.rollout.status,
                     off=dict(self._desk.off),
-                    slot=Slot(self._board, slot),
+                    slot=Slot(self._board, slot, worker=number),
                 )
             )
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

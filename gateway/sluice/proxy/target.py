@@ -85,6 +85,7 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     shadow: Target | None
     inter_token: Any
     waiting: Callable[[int], Any] = lambda _: None  # is called with +1 and -1 as calls begin and end to wait for their turn
+    queued: Callable[[int], Any] = lambda _: None  # the same, as they wait in the alias's queue
     wildcard: bool = False  # it stands for all names that begin as its own: `sluice.runtime.wildcards` makes the route of one
     called: str = ""  # the name that the caller gave, where that is one of a wildcard's
     operation: str = ""  # which other one than chat it is the route of

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from urllib.parse import urlsplit
 
 import msgspec
@@ -76,9 +77,14 @@ class Routes:
         inter_token = metrics.child("inter_token_seconds", name)
         if alias.queue is not None:
             metrics.zero("requests_waiting", name)
+            metrics.zero("queue_length", name)
 
         def waiting(change: int) -> None:
             metrics.child("requests_waiting", name).inc(change)
+
+        def queued(change: int) -> None:
+            waiting(change)
+            metrics.child("queue_length", name).inc(change)
 
         return Route(
             name,
@@ -88,6 +94,7 @@ class Routes:
             self._shadow(alias, rest),
             inter_token,
             waiting,
+            queued,
             wildcard=name.endswith("*") and not called,
             called=called,
             plain=_takes_every_call(tiers),
@@ -162,7 +169,7 @@ class Routes:
         )
 
         def begin() -> Standing:
-            notices = TargetNotices(state.notices, *name)
+            notices = TargetNotices(state.notices, *name, count=partial(state.metrics.child, "breaker_transitions"))
             return Standing(Health(state.clock, policy, notices), Load(), notices)
 
         standing = state.standings.take(self._stack, name, (getattr(backend, "base_url", ""), policy), begin)

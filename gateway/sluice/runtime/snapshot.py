@@ -29,6 +29,7 @@ from sluice.routing.health import Health
 from sluice.routing.probes import watch
 from sluice.runtime.catalogue import Catalogue
 from sluice.runtime.detached import Detached
+from sluice.runtime.maxima import show_maxima
 from sluice.runtime.restart import effective
 from sluice.runtime.routes import Routes, forward_of
 from sluice.runtime.state import ProcessState
@@ -209,6 +210,7 @@ class Snapshot:
                     standing.notices.mute()
             for alias in before.names.aliases - self.names.aliases:
                 state.notices.forget(("alias", alias))
+        show_maxima(state.metrics, self.config, before.config if before is not None else None)
         state.transports.follow(self.transports, before.transports if before is not None else {})
         healths = {alias: [target.health for target in route.targets] for alias, route in self.routes.items()}
         for target, standing in self.standings.items():

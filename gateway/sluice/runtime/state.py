@@ -103,7 +103,7 @@ class ProcessState:
         self.log = open_log(lines, config.log.level)
         self.notices = Notices(self.log, self.clock)
         self.places = places(limit_of_files(), config.server.max_connections)
-        self.lag = metrics.child("event_loop_lag_seconds")
+        self.lag = metrics.zero("event_loop_lag_seconds", str(slot.worker if slot is not None else 0))
         self.retries = RetryBudget(self.clock)
         self.watches = StoreWatches(metrics, self.log, self.clock)
         soon = asyncio.get_running_loop().call_soon if slot is not None else None
@@ -236,6 +236,8 @@ class ProcessState:
         self.following = following
         last, metrics = following.last, self.metrics
         metrics.zero("config_last_reload_timestamp_seconds").set(last.at if last is not None else following.since)
+        metrics.zero("config_last_reload_duration_seconds").set(last.seconds if last is not None else 0.0)
+        metrics.zero("config_last_reload_success_timestamp_seconds").set(following.since)
         metrics.zero("config_last_reload_successful").set(float(last is None or last.ok))
         for result in RESULTS:
             metrics.zero("config_reloads", result).value = float(following.counts.get(result, 0))

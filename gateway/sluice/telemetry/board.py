@@ -146,11 +146,12 @@ class Board:
 
 
 class Slot:
-    """Where one process counts."""
+    """Where one process counts. `worker`: its number, from 1; 0: it is the supervisor."""
 
-    def __init__(self, board: Board, number: int) -> None:
+    def __init__(self, board: Board, number: int, worker: int = 0) -> None:
         self.board = board
         self.number = number
+        self.worker = worker
         self.cells = board.cells(number)
 
     @property
@@ -178,7 +179,7 @@ class SharedValue:
         self._cells = cells
         self._flags = flags
         self._at = at
-        self.text = ""
+        self.text = b""
 
     @property
     def value(self) -> float:
@@ -224,7 +225,7 @@ class SharedDistribution:
         self._flags = flags
         self._at = at
         self.bounds = bounds
-        self.text: tuple[str, str, str] | None = None
+        self.text = b""
 
     @property
     def counts(self) -> list[float]:

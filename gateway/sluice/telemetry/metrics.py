@@ -86,6 +86,8 @@ TABLE: Mapping[str, Spec] = {
     ),
     "streams_in_flight": Spec("gauge", ("frontend", "alias"), "Calls being answered"),
     "requests_waiting": Spec("gauge", ("alias",), "Calls that wait for their session's turn, or in their alias's queue"),
+    "queue_length": Spec("gauge", ("alias",), "Those of requests_waiting that wait in their alias's queue"),
+    "queue_length_max": Spec("gauge", ("alias",), "Calls that may wait in their alias's queue, in all processes"),
     "oldest_stream_age_seconds": Spec("gauge", (), "Age of the oldest call being answered", merge="max"),
     "stream_end": Spec("counter", ("frontend", "alias", "reason"), "Answers that had begun, by how they ended"),
     "unanswered": Spec("counter", ("frontend", "alias", "reason"), "Calls that ended before an answer began, by how"),
@@ -113,6 +115,9 @@ TABLE: Mapping[str, Spec] = {
     "failovers": Spec("counter", ("alias", "from", "to", "cause"), "Calls that went on to a target past another, by why"),
     "recoveries": Spec("counter", ("alias", "how", "outcome"), "Tries to continue a cut stream on another target"),
     "breaker_state": Spec("gauge", ("upstream", "model"), "0 closed, 1 half-open, 2 open", merge="max"),
+    "breaker_transitions": Spec(
+        "counter", ("upstream", "model", "state"), "Changes of a target's breaker in any process, by its new state"
+    ),
     "credential_state": Spec("gauge", ("upstream", "credential"), "0 usable, 1 left alone after a refusal", merge="max"),
     "credential_errors": Spec(
         "counter",
@@ -123,6 +128,18 @@ TABLE: Mapping[str, Spec] = {
         "counter",
         ("scope", "resource", "decision"),
         "Decisions of limits: an admitted call counts for each of its scopes, a refused one for that which refused it",
+    ),
+    "rate_limited": Spec(
+        "counter", ("alias", "scope", "resource"), "Requests answered 429, by whose limit it was; provider: not one of ours"
+    ),
+    "limit_rate": Spec(
+        "gauge", ("scope", "name", "resource", "window"), "Configured limits: units per second that a bucket gains", merge="max"
+    ),
+    "limit_capacity": Spec(
+        "gauge",
+        ("scope", "name", "resource", "window"),
+        "Configured limits: units that a bucket holds, streams at a time, or US dollars of a budget's period",
+        merge="max",
     ),
     "ratelimit_store_errors": Spec("counter", ("store",), "Failed calls of the bucket store"),
     "ratelimit_forgotten": Spec("counter", ("store",), "Buckets forgotten before they were full, for want of room"),
@@ -142,7 +159,12 @@ TABLE: Mapping[str, Spec] = {
         "gauge", (), "When the certificate that is shown, or the first of its chain, expires; 0: no TLS", merge="max"
     ),
     "tls_files_replaced": Spec("counter", ("result",), "Times that a certificate's files were replaced: ok, or failed"),
-    "event_loop_lag_seconds": Spec("histogram", (), "How late the event loop ran a timer", OVERHEAD),
+    "upstream_connections_max": Spec("gauge", ("upstream",), "Connections to an upstream that all processes may have open"),
+    "client_connections": Spec("gauge", ("port",), "Open connections to the API, and to the admin port"),
+    "client_connections_max": Spec("gauge", ("port",), "Connections that all processes accept; further ones are answered 503"),
+    "event_loop_lag_seconds": Spec(
+        "histogram", ("worker",), "How late a worker's event loop ran a timer; worker 0: there is only one process", OVERHEAD
+    ),
     "trace_spans": Spec("counter", ("result",), "Spans by what became of them: exported, failed or dropped"),
     "log_errors": Spec("counter", (), "Log lines that were dropped: they could not be written, or nobody read them"),
     "call_records": Spec("counter", ("sink", "result"), "Records of calls by what became of them at each sink"),
@@ -150,6 +172,12 @@ TABLE: Mapping[str, Spec] = {
     "config_reloads": Spec("counter", ("result",), "Attempts to reload the configuration, by what became of them", merge="max"),
     "config_last_reload_timestamp_seconds": Spec(
         "gauge", (), "When the configuration was last read, at the start or again", merge="max"
+    ),
+    "config_last_reload_duration_seconds": Spec(
+        "gauge", (), "Time that the last attempt to reload the configuration took; 0: there was none", merge="max"
+    ),
+    "config_last_reload_success_timestamp_seconds": Spec(
+        "gauge", (), "When the configuration that is followed was read", merge="max"
     ),
     "config_last_reload_successful": Spec(
         "gauge", (), "1: the file that was read last is followed; 0: an older one is", merge="max"
@@ -208,6 +236,10 @@ class Metrics:
         if gone:
             for family in self._families.values():
                 family.forget(labels, gone)
+
+    def forget_one(self, name: str, *labels: str) -> None:
+        """Drop the series with these label values, if there is one."""
+        self._families[name].forget_one(labels)
 
     def children(self, name: str, before: Iterable[str], last: Iterable[str]) -> "Lazy[str, Any]":
         """The series for each value of the last label, by that value, each created at its first use.

@@ -96,13 +96,20 @@ class Notices:
 class TargetNotices:
     """Logs changes of one target's health, and aliases that have no other target. Give it to the target's `Health`.
 
-    `siblings`: by alias, the health of all its targets.
+    `siblings`: by alias, the health of all its targets. `count` gives the series of (upstream, model, new state).
     """
 
     def __init__(
-        self, notices: Notices, upstream: str, model: str, siblings: Mapping[str, Sequence[Health]] | None = None
+        self,
+        notices: Notices,
+        upstream: str,
+        model: str,
+        siblings: Mapping[str, Sequence[Health]] | None = None,
+        *,
+        count: Callable[[str, str, str], Any] | None = None,
     ) -> None:
         self._notices = notices
+        self._count = count
         self._upstream = upstream
         self._model = model
         self._muted = False
@@ -123,6 +130,8 @@ class TargetNotices:
         """The breaker opened, for this error, or closed. A half-open one is still open to the log."""
         if self._muted:
             return
+        if self._count is not None:
+            self._count(self._upstream, self._model, state.name.lower()).inc()
         key = ("breaker", self._upstream, self._model)
         if state is State.OPEN:
             error = why.kind if why is not None else None

@@ -290,6 +290,8 @@ class Records:
             line.level = _level(status or 0, error)
             for name, value in _more(error, address).items():
                 setattr(line, name, value)
+            if status == 429:
+                self._rate_limited(call.route.name if call is not None else OTHER, error)
         if call is not None and not call.detached:
             line.tell(call)
             self._over(call, error is not None, line.duration)
@@ -298,6 +300,13 @@ class Records:
         self._say(line)
         if self.recorded is not None and call is not None and not call.detached:
             self.recorded(line, call)
+
+    def _rate_limited(self, alias: str, error: GatewayError) -> None:
+        """Count an answer 429: by our limit, or else by a provider's."""
+        whose = ("provider", "")
+        if isinstance(error, RateLimited | NoRoom):
+            whose = (error.scope, error.resource)
+        self._metrics.child("rate_limited", alias, *whose).inc()
 
     def _over(self, call: Call, failed: bool, duration: float) -> None:
         """A call is over, and nobody will add to it: who used what, and who answered. `duration` in seconds."""
@@ -321,6 +330,8 @@ class Records:
         """Count and log a request that is no chat. `route` is a pattern, never what a caller typed; `address` the client's."""
         if exchange.status:
             self.series[frontend, OTHER].requests[f"{exchange.status // 100}xx"].inc()
+        if exchange.status == 429 and error is not None:
+            self._rate_limited(OTHER, error)
         duration = round(self._clock() - exchange.received, 6)
         status = exchange.status or None
         fields = {"key": exchange.caller, "status": status, "duration": duration, **_more(error, address)}

@@ -1,7 +1,8 @@
 """Counters, gauges and histograms of one thread: ordinary numbers, and their text for scrapes.
 
 prometheus-client's own take a lock per change, which one event loop does not need and a call pays some fifteen times, and
-its exposition makes an object per line. Here a series keeps the text of its labels, and a scrape only formats numbers.
+its exposition makes an object per line. Here a series keeps its lines without their numbers, and a scrape only puts those in:
+by `bytes % numbers`, which takes a fifth of the time that `str.format` does.
 
 A series is shown once it has counted something, or from the start if it is marked so (`kept`): alerts need some
 at zero, and a configuration of a thousand aliases has a hundred thousand that nothing ever uses.
@@ -17,14 +18,14 @@ Kind = Literal["counter", "gauge", "histogram"]
 
 
 class Value:
-    """One series of a counter or a gauge. `text` is its name and labels as a scrape writes them, once that was made."""
+    """One series of a counter or a gauge. `text` is its line without the number, once that was made."""
 
     __slots__ = ("kept", "text", "value")
 
     def __init__(self) -> None:
         self.value = 0.0
         self.kept = False
-        self.text = ""
+        self.text = b""
 
     def inc(self, amount: float = 1) -> None:
         self.value += amount
@@ -45,7 +46,7 @@ class Computed:
         self.read = read
         self.shown: Any = None  # what other processes see of it
         self.kept = False
-        self.text = ""
+        self.text = b""
 
     @property
     def value(self) -> float:
@@ -59,10 +60,10 @@ class Distribution:
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
+        self.counts: list[float] = [0] * (len(bounds) + 1)
         self.sum = 0.0
         self.kept = False
-        self.text: tuple[str, str, str] | None = None
+        self.text = b""
 
     def observe(self, value: float) -> None:
         self.counts[bisect_left(self.bounds, value)] += 1
@@ -101,10 +102,10 @@ class Family:
         self._buckets = buckets
         self._series: dict[tuple[str, ...], Series] = {}
         help = help.replace("\\", "\\\\").replace("\n", "\\n")
-        self.head = f"# HELP {self._name} {help}\n# TYPE {self._name} {kind}\n"
+        self.head = f"# HELP {self._name} {help}\n# TYPE {self._name} {kind}\n".encode()
         self._order = sorted(range(len(labels)), key=lambda at: labels[at])
         self._before_le = sum(label < "le" for label in labels)
-        self._histogram = (self._template() if kind == "histogram" else "").format
+        self._histogram = self._lines() if kind == "histogram" else b""
 
     def child(self, values: tuple[str, ...]) -> Series:
         """The series with these label values, created at zero if it is new. Raises ValueError for a wrong number of them.
@@ -173,76 +174,75 @@ class Family:
         self._series[values] = series
         return series
 
-    def texts(self) -> Iterator[str]:
-        """The lines of each series; "" of one that is not shown. Series may be added meanwhile."""
+    def texts(self) -> Iterator[bytes]:
+        """The lines of each series; b"" of one that is not shown. Series may be added meanwhile."""
         for values, series in self._now():
             yield self.text(values, series)
 
-    def text(self, values: tuple[str, ...], series: Series) -> str:
-        """The lines of one series; "" where it is not shown."""
+    def text(self, values: tuple[str, ...], series: Series) -> bytes:
+        """The lines of one series; b"" where it is not shown."""
         if self._kind == "histogram":
             counted = cast(Distribution, series)
-            *counts, total = accumulate(counted.counts)
+            counts = [*accumulate(counted.counts)]
+            total = counts[-1]
             if not total and not counted.kept:
-                return ""
-            before, after, alone = counted.text or self._labels_of(values, counted)
-            return self._histogram(before, after, alone, _number(counted.sum), total, *counts)
+                return b""
+            return (counted.text or self._template(values, counted)) % (*counts, total, _number(counted.sum))
         single = cast(Value, series)
         value = single.value
         if value:
             single.kept = True
         elif not single.kept:
-            return ""
-        return f"{single.text or self._text_of(values, single)} {_number(value)}\n"
+            return b""
+        return b"%b %b\n" % (single.text or self._text_of(values, single), _number(value))
 
     def _now(self) -> Iterator[tuple[tuple[str, ...], Series]]:
         """All series of this moment, without a copy in pairs: the collector would look at each of those."""
         return zip([*self._series], [*self._series.values()], strict=True)
 
-    def _text_of(self, values: tuple[str, ...], series: Value | Computed) -> str:
+    def _text_of(self, values: tuple[str, ...], series: Value | Computed) -> bytes:
         labels = ",".join(self._pairs(values))
-        series.text = f"{self._name}{{{labels}}}" if labels else self._name
+        series.text = (f"{self._name}{{{labels}}}" if labels else self._name).encode("utf-8", "replace")
         return series.text
 
-    def _labels_of(self, values: tuple[str, ...], series: Distribution) -> tuple[str, str, str]:
-        """The labels before `le`, those behind it, and all of them for the lines without."""
-        pairs = self._pairs(values)
-        before = "".join(f"{pair}," for pair in pairs[: self._before_le])
-        after = "".join(f",{pair}" for pair in pairs[self._before_le :])
-        series.text = before, after, f"{{{','.join(pairs)}}}" if pairs else ""
+    def _template(self, values: tuple[str, ...], series: Distribution) -> bytes:
+        """The lines of one histogram without their numbers: the count of each bucket, all in all, and the sum."""
+        pairs = [pair.encode("utf-8", "replace").replace(b"%", b"%%") for pair in self._pairs(values)]
+        before = b"".join([b"%b," % pair for pair in pairs[: self._before_le]])
+        after = b"".join([b",%b" % pair for pair in pairs[self._before_le :]])
+        alone = b"{%b}" % b",".join(pairs) if pairs else b""
+        series.text = self._histogram % {b"before": before, b"after": after, b"all": alone}
         return series.text
+
+    def _lines(self) -> bytes:
+        """The lines of any histogram without its labels (those before `le`, those behind it, and all of them) and numbers."""
+        name, bounds = self._name.encode(), [*map(_number, map(float, self._buckets)), b"+Inf"]
+        lines = [b'%b_bucket{%%(before)ble="%b"%%(after)b} %%%%d\n' % (name, bound) for bound in bounds]
+        return b"%b%b_count%%(all)b %%%%d\n%b_sum%%(all)b %%%%b\n" % (b"".join(lines), name, name)
 
     def _pairs(self, values: tuple[str, ...]) -> list[str]:
         return [f'{self._labels[at]}="{_escaped(values[at])}"' for at in self._order]
-
-    def _template(self) -> str:
-        """The lines of one histogram, for `str.format`: labels (see `_labels_of`), sum, count, and the count of each bucket."""
-        name, lines = self._name, []
-        for number, bound in enumerate(self._buckets):
-            lines.append(f'{name}_bucket{{{{{{0}}le="{_number(float(bound))}"{{1}}}}}} {{{number + 5}}}\n')
-        lines.append(f'{name}_bucket{{{{{{0}}le="+Inf"{{1}}}}}} {{4}}\n{name}_count{{2}} {{4}}\n{name}_sum{{2}} {{3}}\n')
-        return "".join(lines)
 
 
 def _escaped(value: str) -> str:
     return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
 
 
-def _number(value: float) -> str:
+def _number(value: float) -> bytes:
     if math.isfinite(value):
-        return repr(value)
-    return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
+        return b"%a" % value
+    return b"NaN" if math.isnan(value) else b"+Inf" if value > 0 else b"-Inf"
 
 
 def slices(families: Sequence[Family], clock: Callable[[], float], longest: float) -> Iterator[bytes]:
     """The families' text (format 0.0.4) in pieces that each take about `longest` seconds of `clock` to make."""
-    parts: list[str] = []
+    parts: list[bytes] = []
     due = clock() + longest
     for family in families:
         parts.append(family.head)
         for text in family.texts():
             parts.append(text)
             if clock() >= due:
-                yield "".join(parts).encode("utf-8", "replace")
+                yield b"".join(parts)
                 parts, due = [], clock() + longest
-    yield "".join(parts).encode("utf-8", "replace")
+    yield b"".join(parts)
