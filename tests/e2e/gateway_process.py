@@ -6,7 +6,8 @@
 
 A text without a `server:` section gets one; a text with one names its ports as ${API_PORT} and ${ADMIN_PORT}. Every
 line that the process writes to stdout is kept; leaving the block stops it by SIGTERM and, if that is not obeyed, fails.
-`output`: a file or descriptor for both of its outputs, of which nothing is kept then; `shell`: a command that `exec`s it.
+`output`: a file or descriptor for both of its outputs, of which nothing is kept then; `shell`: a command that `exec`s it;
+`sockets`: are passed to it.
 """
 
 import json
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -121,10 +122,11 @@ def serving(
     cwd: Path | None = None,
     output: Any = subprocess.PIPE,
     shell: str = 'exec "$@"',
+    sockets: Sequence[socket.socket] = (),
 ) -> Iterator[GatewayProcess]:
     """A gateway that is ready. Raises RuntimeError with its output if it never is, or does not end cleanly."""
     with tempfile.TemporaryDirectory() as directory:
-        gateway = _start(config, env or {}, Path(directory), cwd, output, shell)
+        gateway = _start(config, env or {}, Path(directory), cwd, output, shell, sockets)
         try:
             yield gateway
         finally:
@@ -141,7 +143,10 @@ def free_port() -> int:
         return port
 
 
-def _start(config: str, env: Mapping[str, str], directory: Path, cwd: Path | None, output: Any, shell: str) -> GatewayProcess:
+def _start(
+    config: str, env: Mapping[str, str], directory: Path, cwd: Path | None, output: Any, shell: str,
+    sockets: Sequence[socket.socket],
+) -> GatewayProcess:  # fmt: skip
     path = directory / "gateway.yaml"
     path.write_text(config if re.search(r"^server:", config, re.MULTILINE) else SERVER + config)
     for _ in range(3):  # another process may take a port between our look and the gateway's
@@ -149,6 +154,7 @@ def _start(config: str, env: Mapping[str, str], directory: Path, cwd: Path | Non
         process = subprocess.Popen(
             ["sh", "-c", shell, "sh", sys.executable, "-m", "sluice", "serve", "--config", str(path)],
             cwd=cwd or directory,
+            pass_fds=[one.fileno() for one in sockets],
             env={
                 **os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1",
                 "API_PORT": str(ports[0]), "ADMIN_PORT": str(ports[1]), **env,

@@ -57,14 +57,33 @@ DEVELOPMENT_KEYS = frozenset({"sha256:f54ca937b7efefe972b761a7b8dc7dd477c073770d
 """The digest of sk-sluice-dev, the key of config/gateway.dev.yaml. It is public, so nothing is given away by comparing it."""
 
 
+LONGEST_PATH = 103
+"""Bytes of a Unix socket's path: 107 on Linux, 103 on macOS."""
+
+
 def address(text: str) -> tuple[str, int]:
     """ "host:port" -> (host, port); IPv6 in brackets, an empty host is every interface. Raises ValueError."""
     host, colon, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     host = host[1:-1] if bracketed else host
     if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535 or (":" in host) != bracketed or " " in host:
-        raise ValueError("expected host:port, such as 127.0.0.1:8080 or [::1]:8080")
+        raise ValueError("expected host:port, such as 127.0.0.1:8080 or [::1]:8080, or unix:/path")
     return host, int(port)
+
+
+def unix_path(text: str) -> str | None:
+    """The path of a Unix socket that is written as unix:/path; None for any other address. Raises ValueError."""
+    if not text.startswith("unix:"):
+        return None
+    path = text.removeprefix("unix:")
+    if not path or "\0" in path or len(path.encode("utf-8", "surrogatepass")) > LONGEST_PATH:
+        raise ValueError(f"expected unix:/path, of at most {LONGEST_PATH} bytes, such as unix:/run/sluice/api.sock")
+    return path
+
+
+def _listening(text: str) -> None:
+    if unix_path(text) is None:
+        address(text)
 
 
 class Checks:
@@ -181,7 +200,7 @@ class Checks:
 
     def _server(self, path: Path, server: Server) -> None:
         for name in ("listen", "admin_listen"):
-            self._try((*path, name), address, getattr(server, name))
+            self._try((*path, name), _listening, getattr(server, name))
         if server.listen == server.admin_listen and not server.listen.endswith(":0"):
             self._report.problem((*path, "admin_listen"), "must differ from listen")
         for index, network in enumerate(server.trusted_proxies):
@@ -419,6 +438,8 @@ def not_shared(config: Config) -> Iterator[tuple[Path, str]]:
 
 def _on_loopback(listen: str) -> bool:
     """Whether only this machine can reach a listener; an address that cannot be read has its own problem."""
+    if listen.startswith("unix:"):
+        return True
     try:
         host, _ = address(listen)
     except ValueError:

@@ -37,7 +37,9 @@ Digest = Annotated[
     Meta(pattern=r"^sha256:[0-9a-f]{64}\Z", description="sha256: and 64 hex digits, as `sluice keys hash` prints them"),
 ]
 Count = Annotated[int, Meta(ge=1)]
-Address = Annotated[str, Meta(description='host:port in quotes, such as "127.0.0.1:8080", "[::1]:8080" or ":8080"')]
+Address = Annotated[
+    str, Meta(description='host:port in quotes, such as "127.0.0.1:8080", "[::1]:8080" or ":8080"; or unix:/path')
+]
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -61,8 +63,9 @@ class ServerTls(_Section, frozen=True):
 class Server(_Section, frozen=True):
     """Where the gateway listens, and what it takes from callers before it hangs up."""
 
-    listen: Address = "127.0.0.1:8080"  # host:port of the API
-    admin_listen: Address = "127.0.0.1:8081"  # host:port of metrics, probes and admin routes
+    listen: Address = "127.0.0.1:8080"  # host:port of the API, or unix:/path
+    admin_listen: Address = "127.0.0.1:8081"  # host:port of metrics, probes and admin routes, or unix:/path
+    socket_mode: Annotated[str, Meta(pattern="^0?[0-7]{3}$")] = "0660"  # who may connect to Unix sockets, in octal
     tls: ServerTls | None = None  # https on `listen`; null: plain HTTP, as behind a proxy that ends TLS
     trusted_proxies: tuple[str, ...] = ()  # networks whose X-Forwarded-For or Forwarded is believed, rightmost first
     body_limit: Bytes = Bytes(4 << 20)  # bytes of a request's body, decompressed

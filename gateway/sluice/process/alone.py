@@ -13,6 +13,7 @@ from sluice.config.loader import Loaded
 from sluice.errors import ConfigError, Conflict
 from sluice.process.gateway import Gateway
 from sluice.process.source import LOOK_EVERY, FileWatch, Source
+from sluice.process.systemd import ServiceManager
 from sluice.runtime.fleet import Reload, Targets
 from sluice.runtime.restart import NeedsRestart, refuse_restart
 from sluice.runtime.targets import states_of
@@ -22,9 +23,12 @@ SHOWN = 20
 
 
 class Alone:
-    """`loaded` is what the process was started with. `stop` has it drain and end."""
+    """`loaded` is what the process was started with. `stop` has it drain and end; `manager` is told of reloads."""
 
-    def __init__(self, gateway: Gateway, source: Source, loaded: Loaded, stop: Callable[[], None]) -> None:
+    def __init__(
+        self, gateway: Gateway, source: Source, loaded: Loaded, stop: Callable[[], None], manager: ServiceManager
+    ) -> None:
+        self._manager = manager
         self._stop = stop
         self._started = time.monotonic()
         self._gateway = gateway
@@ -37,7 +41,11 @@ class Alone:
         async with self._reloading:
             state = self._gateway.state
             begun = time.monotonic()
-            done = await self._reload()
+            self._manager.reloading()
+            try:
+                done = await self._reload()
+            finally:
+                self._manager.ready()
             done = msgspec.structs.replace(done, at=time.time(), seconds=time.monotonic() - begun)
             state.show(state.following.after(done))
             log_reload(state.log, done)

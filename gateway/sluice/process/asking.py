@@ -5,10 +5,11 @@ container, and nobody ends a stranger that has got the number meanwhile.
 """
 
 import os
-from http.client import HTTPException
+import socket
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any
 from urllib.error import HTTPError
-from urllib.request import ProxyHandler, Request, build_opener
+from urllib.request import HTTPHandler, ProxyHandler, Request, build_opener
 
 import msgspec
 
@@ -21,23 +22,28 @@ class NotAsked(Exception):
 
 
 def admin_url(listen: str) -> str:
-    """The base URL of the admin port that is configured as `listen`; on this machine where it is every interface's."""
+    """The base URL of the admin port that is configured as `listen`, or unix:/path; on this machine where it is every
+    interface's."""
+    if listen.startswith("unix:"):
+        return listen
     host, _, port = listen.rpartition(":")
     return f"http://{'127.0.0.1' if host in ('', '0.0.0.0', '[::]') else host}:{port}"  # noqa: S104 (it is not bound to)
 
 
 def ask(url: str, method: str, path: str, timeout: float = 60.0, *, body: object = None) -> tuple[int, Any]:
     """The answer's status and its JSON. The key is $SLUICE_ADMIN_KEY. Raises NotAsked."""
-    if not url.startswith(("http://", "https://")):
-        raise NotAsked(f"{url}: expected http:// or https://")
+    if not url.startswith(("http://", "https://", "unix:")):
+        raise NotAsked(f"{url}: expected http:// or https:// or unix:/path")
     key = os.environ.get(KEY_VARIABLE, "")
     if not key:
         raise NotAsked(f"set ${KEY_VARIABLE} to the admin key (admin.digest is its digest)")
     headers = {"x-admin-api-key": key} | ({} if body is None else {"content-type": "application/json"})
     data = None if body is None else msgspec.json.encode(body)
-    request = Request(url.rstrip("/") + path, data, headers, method=method)  # noqa: S310
+    socket_path = url.removeprefix("unix:") if url.startswith("unix:") else None
+    opener = build_opener(ProxyHandler({}), *([] if socket_path is None else [_unix_handler(socket_path)]))
+    request = Request((url.rstrip("/") if socket_path is None else "http://localhost") + path, data, headers, method=method)  # noqa: S310
     try:
-        with build_opener(ProxyHandler({})).open(request, timeout=timeout) as response:
+        with opener.open(request, timeout=timeout) as response:
             return response.status, _decoded(response.read(LARGEST))
     except HTTPError as answer:
         if answer.code == 401:
@@ -45,6 +51,22 @@ def ask(url: str, method: str, path: str, timeout: float = 60.0, *, body: object
         return answer.code, _decoded(answer.read(LARGEST))
     except (OSError, HTTPException, ValueError) as error:
         raise NotAsked(f"{url}: {getattr(error, 'reason', error)}") from None
+
+
+def _unix_handler(path: str) -> HTTPHandler:
+    """What opens http:// addresses by a Unix socket, whatever their host is."""
+
+    class Connection(HTTPConnection):
+        def connect(self) -> None:
+            self.sock = socket.socket(socket.AF_UNIX)
+            self.sock.settimeout(self.timeout)
+            self.sock.connect(path)
+
+    class Handler(HTTPHandler):
+        def http_open(self, request: Request) -> HTTPResponse:
+            return self.do_open(Connection, request)
+
+    return Handler()
 
 
 def _decoded(body: bytes) -> Any:

@@ -1,7 +1,10 @@
-"""Binds the two addresses that a process listens on, before it serves.
+"""Binds the two addresses that a process listens on, before it serves; or takes sockets that are bound already.
 
 Bound sockets hold their ports and refuse connections; whoever accepts from them calls `listen`. They may be handed to
 other processes: the supervisor binds a pair for each worker and keeps it (see `supervisor.py`).
+
+A Unix socket's file stays when its process ends, and refuses connections as a closed port does: one that does is replaced.
+Nobody removes it at the end, for it may be a successor's by then.
 
 Workers whose supervisor was killed let go of their ports as soon as they notice, and end their streams. A gateway that is
 started meanwhile waits for that, and only for that. It recognizes such workers by two marks,
@@ -12,19 +15,23 @@ other by its supervisor alone.
 import errno
 import os
 import socket
+import stat
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from hashlib import sha256
 
 import msgspec
 
-from sluice.config.checks import address
+from sluice.config.checks import address, unix_path
 from sluice.config.types import Server
 
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL)
 LOOK_AGAIN = 0.05
 PATIENCE = 30.0
 """Seconds that workers whose supervisor was killed are given to let go of a port."""
+Inherited = Mapping[str, socket.socket]
+"""Sockets that another process has bound for this one, `api` and `admin`: they are in place of the configured addresses."""
 
 
 class CannotListen(Exception):
@@ -55,8 +62,14 @@ class Marks(msgspec.Struct, frozen=True):
 
 def mark_ports(server: Server) -> Marks:
     """Mark the ports as a supervisor's, who hands `everybody` to its workers."""
-    _, port = address(server.listen)
-    return Marks(_mark(f"everybody/{port}"), _mark(f"supervisor/{port}"))
+    where = _where(server)
+    return Marks(_mark(f"everybody/{where}"), _mark(f"supervisor/{where}"))
+
+
+def _where(server: Server) -> str:
+    """The port or, as names are short, a digest of the Unix socket's path."""
+    path = unix_path(server.listen)
+    return str(address(server.listen)[1]) if path is None else sha256(os.path.abspath(path).encode()).hexdigest()[:32]
 
 
 def _mark(name: str) -> int:
@@ -77,51 +90,67 @@ def _is_marked(name: str) -> bool:
 
 def is_left_over(server: Server) -> bool:
     """Whether the processes on the port are workers whose supervisor is gone."""
-    _, port = address(server.listen)
-    return sys.platform == "linux" and _is_marked(f"everybody/{port}") and not _is_marked(f"supervisor/{port}")
+    where = _where(server)
+    return sys.platform == "linux" and _is_marked(f"everybody/{where}") and not _is_marked(f"supervisor/{where}")
 
 
-def take_ports(server: Server, *, left_over: Callable[[Server], bool] = is_left_over) -> Ports:
-    """Bind both addresses, which must be free. Raises CannotListen.
+def take_ports(
+    server: Server, inherited: Inherited | None = None, *, left_over: Callable[[Server], bool] = is_left_over
+) -> Ports:
+    """Bind both addresses, which must be free, but for those whose sockets are `inherited`. Raises CannotListen.
 
     Waits up to PATIENCE seconds while `left_over` finds that the processes that listen there are about to stop.
     """
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            return _take_both(server, shared=False)
+            return _take_both(server, inherited or {}, shared=False)
         except CannotListen as error:
             if not error.in_use or not left_over(server) or time.monotonic() > deadline:
                 raise
         time.sleep(LOOK_AGAIN)
 
 
-def share_ports(server: Server) -> Ports:
+def share_ports(server: Server, inherited: Inherited | None = None) -> Ports:
     """Bind both addresses beside other processes of ours that have them by this function. Raises CannotListen."""
-    return _take_both(server, shared=True)
+    return _take_both(server, inherited or {}, shared=True)
 
 
 def share_port(server: Server) -> socket.socket:
     """Bind the API's address alone, as `share_ports` does. Raises CannotListen."""
-    return _take(server.listen, "listen", shared=True)
+    return _take(server, "listen", shared=True)
 
 
-def _take_both(server: Server, *, shared: bool) -> Ports:
-    admin = _take(server.admin_listen, "admin_listen", shared=shared)
+def shares(bound: socket.socket) -> bool:
+    """Whether further sockets can be bound to its address, among which the kernel deals connections out.
+
+    A Unix socket, and one that was inherited without SO_REUSEPORT, are one for all workers: who is free takes the next
+    connection.
+    """
+    return bound.family != socket.AF_UNIX and bound.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) != 0
+
+
+def _take_both(server: Server, inherited: Inherited, *, shared: bool) -> Ports:
+    admin = inherited["admin"].dup() if "admin" in inherited else _take(server, "admin_listen", shared=shared)
     try:
-        return Ports(_take(server.listen, "listen", shared=shared), admin)
+        api = inherited["api"].dup() if "api" in inherited else _take(server, "listen", shared=shared)
+        return Ports(api, admin)
     except CannotListen:
         admin.close()
         raise
 
 
-def _take(given: str, option: str, *, shared: bool) -> socket.socket:
-    host, port = address(given)
+def _take(server: Server, option: str, *, shared: bool) -> socket.socket:
+    given: str = getattr(server, option)
+    path = unix_path(given)
     try:
-        return _bound(host, port, shared=shared)
+        if path is not None:
+            return _bound_at(path, int(server.socket_mode, 8))
+        return _bound(*address(given), shared=shared)
     except OSError as error:
         in_use = error.errno == errno.EADDRINUSE
-        hint = f": another process listens there; stop it, or give server.{option} another port" if in_use else ""
+        other = "port" if path is None else "path"
+        hint = f": another process listens there; stop it, or give server.{option} another {other}" if in_use else ""
         text = f"cannot listen on {given} (server.{option}): {error.strerror or error}{hint}"
         raise CannotListen(text, in_use=in_use) from None
 
@@ -152,3 +181,31 @@ def _bound_as(family: socket.AddressFamily, host: str, port: int, *, shared: boo
         bound.close()
         raise
     return bound
+
+
+def _bound_at(path: str, mode: int) -> socket.socket:
+    """A Unix socket, in place of one that nobody listens on. Raises OSError."""
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        try:
+            bound.bind(path)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not _abandoned(path):
+                raise
+            os.unlink(path)
+            bound.bind(path)
+        os.chmod(path, mode)  # nobody can connect before it listens
+        bound.setblocking(False)
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def _abandoned(path: str) -> bool:
+    """Whether it is a Unix socket that nobody listens on."""
+    if not stat.S_ISSOCK(os.lstat(path).st_mode):
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # of a full queue one does not wait for a place
+        return probe.connect_ex(path) == errno.ECONNREFUSED

@@ -61,6 +61,8 @@ class Rollout:
         """Who waits for the next one, which begins when the running one has ended; None: nobody wants one."""
         self._told: list[Done] = []
         self.running = False
+        self.changes: Callable[[bool], object] = lambda running: None
+        """Is called when one begins (True), and when it has ended (False)."""
 
     def begin(self, done: Done = lambda reload: None) -> None:
         """Read the file again. `done` is called with what became of it."""
@@ -73,6 +75,7 @@ class Rollout:
             return
         self._told, self._wanted = self._wanted, None
         self.running = True
+        self.changes(True)
         self._begun = time.monotonic()
         read = read_again(self._source, self._given)
         if isinstance(read, Reload):
@@ -99,6 +102,7 @@ class Rollout:
         done = msgspec.structs.replace(done, at=time.time(), seconds=time.monotonic() - self._begun)
         self.status = self.status.after(done)
         self.running = False
+        self.changes(False)
         log_reload(self._log, done)
         for send in self._members().values():
             send(Ask(0, "following", self.status))

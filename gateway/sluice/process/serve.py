@@ -30,6 +30,7 @@ from sluice.process.member import Member
 from sluice.process.ports import CannotListen, Ports, take_ports
 from sluice.process.signals import UNUSED_SIGNALS, Terminal, ignore_signals, say_unused
 from sluice.process.source import Source
+from sluice.process.systemd import ServiceManager, inherited_sockets
 from sluice.runtime.descriptors import limit_of_files
 from sluice.runtime.fleet import ConfigStatus
 from sluice.telemetry.board import Slot
@@ -37,6 +38,8 @@ from sluice.telemetry.logs import open_log, quiet_libraries, standard_lines
 from sluice.version import VERSION
 
 LISTENS, LEAVES = b"1", b"2"
+GRACE = 5.0
+"""Seconds that the end may take beyond the time that calls have to finish."""
 LAST_LINES = 1.0
 """Seconds that the last log lines may wait for their reader at the end."""
 
@@ -81,7 +84,11 @@ async def _serve(loaded: Loaded, source: Source, worker: Worker | None) -> int:
     lines = standard_lines(loaded.config.log, shared=config.workers > 1)
     quiet_libraries(log := open_log(lines, loaded.config.log.level))
     try:
-        ports = worker.ports if worker is not None else take_ports(config)
+        inherited = inherited_sockets(os.environ) if worker is None else {}
+        ports = worker.ports if worker is not None else take_ports(config, inherited)
+        for passed in inherited.values():
+            passed.close()
+        manager = ServiceManager(os.environ if worker is None else {})
         stop, hurry = asyncio.Event(), asyncio.Event()
         async with AsyncExitStack() as until_gone:
 
@@ -89,7 +96,7 @@ async def _serve(loaded: Loaded, source: Source, worker: Worker | None) -> int:
                 if worker is not None:
                     until_gone.push_async_callback(join(gateway, source, worker).close)
                 else:
-                    until_gone.callback(control(Alone(gateway, source, loaded, stop.set), gateway).cancel)
+                    until_gone.callback(control(Alone(gateway, source, loaded, stop.set, manager), gateway).cancel)
                 until_gone.enter_context(_signals(stop, hurry, worker, gateway))
 
             gateway = Gateway(loaded, lines, ports, before_listening, worker.slot if worker is not None else None)
@@ -103,15 +110,41 @@ async def _serve(loaded: Loaded, source: Source, worker: Worker | None) -> int:
                 if gateway.state.places.clients < config.max_connections:
                     fits, files = gateway.state.places.clients, limit_of_files()
                     log.warning("max_connections", configured=config.max_connections, used=fits, open_files=files)
-                log.info("started", version=VERSION, listen=config.listen, admin_listen=config.admin_listen, worker=number)
-                await stop.wait()
-                await gateway.drain(hurry, partial(_leave, worker))
+                log.info(
+                    "started", version=VERSION, listen=config.listen, admin_listen=config.admin_listen, worker=number,
+                    inherited=list(inherited), open_files=limit_of_files(), max_connections=gateway.state.places.clients,
+                )  # fmt: skip
+                manager.ready()
+                with _beating(manager):
+                    await stop.wait()
+                    manager.stopping(config.drain_delay + config.drain_timeout + GRACE)
+                    await gateway.drain(hurry, partial(_leave, worker))
+                manager.close()
     except CannotListen as error:
         print(f"sluice: {error}", file=sys.stderr)
         return 1
     log.info("stopped")
     lines.close(LAST_LINES)
     return 0
+
+
+@contextlib.contextmanager
+def _beating(manager: ServiceManager) -> Iterator[None]:
+    """Show the service manager's watchdog that the event loop turns."""
+    if manager.beat_every is None:
+        yield
+        return
+    beating = asyncio.create_task(_beat(manager, manager.beat_every))
+    try:
+        yield
+    finally:
+        beating.cancel()
+
+
+async def _beat(manager: ServiceManager, every: float) -> None:
+    while True:
+        manager.alive()
+        await asyncio.sleep(every)
 
 
 def join(gateway: Gateway, source: Source, worker: Worker) -> Member:

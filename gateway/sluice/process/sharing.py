@@ -11,20 +11,24 @@ import msgspec
 
 from sluice.config.loader import Loaded
 from sluice.config.units import Secret
-from sluice.process.ports import Ports, share_port, share_ports, take_ports
+from sluice.process.ports import Inherited, Ports, share_port, share_ports, shares, take_ports
 from sluice.runtime.stores import admin_store
 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 (a directory of its own is made in it)
 FOLDER = "sluice-workers-"
 
 
-def with_ports(loaded: Loaded) -> tuple[Loaded, dict[int, Ports]]:
+def with_ports(loaded: Loaded, inherited: Inherited | None = None) -> tuple[Loaded, dict[int, Ports]]:
     """The configuration with the bound ports (0 resolved), and a pair of sockets for each worker. Raises CannotListen."""
     server = loaded.config.server
-    take_ports(server).close()  # SO_REUSEPORT would succeed beside another gateway
+    take_ports(server, inherited).close()  # SO_REUSEPORT would succeed beside another gateway
     ports: dict[int, Ports] = {}
     for number in range(1, server.workers + 1):
-        ports[number] = share_ports(server) if number == 1 else Ports(share_port(server), ports[1].admin.dup())
+        if number == 1:
+            ports[number] = share_ports(server, inherited)
+        else:
+            api = share_port(server) if shares(ports[1].api) else ports[1].api.dup()
+            ports[number] = Ports(api, ports[1].admin.dup())
         server = msgspec.structs.replace(
             server,
             listen=_with_port(server.listen, ports[number].api),
@@ -34,7 +38,8 @@ def with_ports(loaded: Loaded) -> tuple[Loaded, dict[int, Ports]]:
 
 
 def _with_port(given: str, bound: socket.socket) -> str:
-    return f"{given.rpartition(':')[0]}:{bound.getsockname()[1]}"
+    name = bound.getsockname()
+    return f"{given.rpartition(':')[0]}:{name[1]}" if isinstance(name, tuple) and not given.startswith("unix:") else given
 
 
 def with_stores(loaded: Loaded, log: Any) -> Loaded:

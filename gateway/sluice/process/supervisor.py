@@ -30,11 +30,12 @@ from sluice.config.loader import Loaded
 from sluice.process.channel import Answer, Ask, Wire
 from sluice.process.child import Child
 from sluice.process.desk import Desk
-from sluice.process.ports import CannotListen, Ports, mark_ports, share_port
+from sluice.process.ports import CannotListen, Ports, mark_ports, share_port, shares
 from sluice.process.serve import LAST_LINES, LEAVES, LISTENS, Worker
 from sluice.process.sharing import remove_stores, with_ports, with_stores
 from sluice.process.signals import UNUSED_SIGNALS, Terminal, ignore_signals, say_unused
 from sluice.process.source import LOOK_EVERY, Source
+from sluice.process.systemd import ServiceManager, inherited_sockets
 from sluice.process.watchdog import LAST_WORDS, Trace, Watchdog
 from sluice.process.watchdog import LOOK_EVERY as WATCH_EVERY
 from sluice.telemetry.board import Board, Slot
@@ -58,14 +59,19 @@ Part = tuple[Loaded, Worker]
 def supervise(given: Loaded, source: Source) -> Part | int:
     """Run `server.workers` workers. Returns in each of them its configuration and `Worker`; in the supervisor the exit code."""
     try:
-        loaded, ports = with_ports(given)
+        inherited = inherited_sockets(os.environ)
+        loaded, ports = with_ports(given, inherited)
     except CannotListen as error:
         print(f"sluice: {error}", file=sys.stderr)
         return 1
     lines = standard_lines(loaded.config.log, shared=True)
     log = open_log(lines, loaded.config.log.level)
     server = loaded.config.server
-    log.info("supervising", workers=server.workers, listen=server.listen, admin_listen=server.admin_listen)
+    log.info(
+        "supervising", workers=server.workers, listen=server.listen, admin_listen=server.admin_listen, inherited=list(inherited)
+    )
+    for passed in inherited.values():
+        passed.close()
     return _Supervisor(source, given, with_stores(loaded, log), ports, lines=lines, log=log).run()
 
 
@@ -76,12 +82,17 @@ class _Supervisor:
         self._ports = ports
         self._board = Board(1 + SLOTS * loaded.config.server.workers)
         self.children: dict[int, Child] = {}
+        self._manager = ServiceManager(os.environ)
+        self._beaten = 0.0
         self._desk = Desk(self, source, given, loaded, self._board, log)
+        self._desk.rollout.changes = self._reloads
         lines.dropped = self._desk.metrics.child("log_errors").inc
         self._watchdog = Watchdog()
         self._watched = 0.0
         self._marks = mark_ports(loaded.config.server)
         self._admin = ports[1].admin.dup()
+        self._api = None if shares(ports[1].api) else ports[1].api.dup()
+        """The API's socket, where it is one for all workers."""
         self._terminal = Terminal()
         self._lines = lines
         self._log = log
@@ -120,12 +131,24 @@ class _Supervisor:
                         self._read_status(child)
             self._desk.tick()
             self._look_after()
+            self._beat()
             if self._code is not None and time.monotonic() >= self._kill_at:
                 self._kill()
         remove_stores(self._loaded)
         self._log.info("workers_stopped", code=self._code)
         self._lines.close(LAST_LINES)
         return self._code
+
+    def _reloads(self, running: bool) -> None:
+        """A reload has begun, or ended."""
+        (self._manager.reloading if running else self._manager.ready)()
+
+    def _beat(self) -> None:
+        """Show the service manager's watchdog that this loop turns; workers have a watchdog of ours."""
+        now = time.monotonic()
+        if self._manager.beat_every is not None and now >= self._beaten + self._manager.beat_every:
+            self._beaten = now
+            self._manager.alive()
 
     # --- what is asked
 
@@ -210,6 +233,8 @@ class _Supervisor:
         if self.children:
             times.append(self._watched + WATCH_EVERY)
             times += [child.kill_at for child in self.children.values() if child.kill_at is not None]
+        if self._manager.beat_every is not None:
+            times.append(self._beaten + self._manager.beat_every)
         if self._lines.pending:
             times.append(time.monotonic() + LOG_PAUSE)
         return max(0.0, min(times) - time.monotonic()) if times else None
@@ -273,8 +298,9 @@ class _Supervisor:
         return None
 
     def _new_ports(self) -> Ports:
-        """A socket of its own for the API, and the admin port's, which all workers have. Raises CannotListen, OSError."""
-        return Ports(share_port(self._loaded.config.server), self._admin.dup())
+        """A socket for the API, of its own if that can be, and the admin port's. Raises CannotListen, OSError."""
+        api = self._api.dup() if self._api is not None else share_port(self._loaded.config.server)
+        return Ports(api, self._admin.dup())
 
     def _free_slot(self) -> int | None:
         """Where the next worker counts: on, where another that has ended has counted."""
@@ -296,6 +322,9 @@ class _Supervisor:
             if number != worker.number:
                 ports.close()
         self._admin.close()
+        if self._api is not None:
+            self._api.close()
+        self._manager.close()
         for child in self.children.values():
             if child.status >= 0:
                 os.close(child.status)
@@ -315,7 +344,10 @@ class _Supervisor:
             self._desk.listens(child.number)
             if self._unproven == set(self._numbers):
                 self._due |= dict.fromkeys(self._numbers[1:], 0.0)
-            self._unproven.discard(child.number)
+            if child.number in self._unproven:
+                self._unproven.discard(child.number)
+                if not self._unproven and self._code is None:
+                    self._manager.ready()
         child.leaves |= LEAVES in report
         if LEAVES in report and self._code is None:
             child.kill_at = time.monotonic() + self._loaded.config.server.drain_timeout + 2 * GRACE
@@ -378,7 +410,10 @@ class _Supervisor:
             ports.close()  # the workers have their own, and close them at the end of the drain delay
         self._ports.clear()
         self._admin.close()
+        if self._api is not None:
+            self._api.close()
         self._board.stop()
+        self._manager.stopping(server.drain_delay + server.drain_timeout + 2 * GRACE)
         self._send(signal.SIGTERM)
 
     def _send(self, number: signal.Signals) -> None:

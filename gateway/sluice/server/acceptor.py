@@ -22,7 +22,7 @@ class Acceptor:
     """Begins at once. `take` gets every connection; `starved` gets the error when none could be accepted. Raises OSError.
 
     `listening` is bound and does not wait (`setblocking(False)`); it is closed by `finish`, and by `close`. `address`: host
-    and port, as bound.
+    and port, as bound; the path of a Unix socket, and 0.
     """
 
     def __init__(
@@ -33,8 +33,8 @@ class Acceptor:
         self._starved = starved
         self._resting: asyncio.TimerHandle | None = None
         self.listening = listening
-        host, port = listening.getsockname()[:2]
-        self.address: tuple[str, int] = host, port
+        name = listening.getsockname()
+        self.address: tuple[str, int] = name[:2] if isinstance(name, tuple) else (name, 0)
         listening.listen(BACKLOG)
         self._loop.add_reader(listening, self._accept, BATCH)
 

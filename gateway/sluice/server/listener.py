@@ -68,11 +68,15 @@ class Listener:
 
     def listen(self, bound: socket.socket) -> Acceptor:
         """Serve what comes to this socket, which is bound and does not wait. Raises OSError."""
+        if bound.family != socket.AF_UNIX:
+            self._tune(bound)
+        return Acceptor(bound, self.take, self._starved)
+
+    def _tune(self, bound: socket.socket) -> None:
         bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit what is set here
         # What may wait here for a slow reader is bounded, and what is on its way to a fast one is not: a bound of both
         # (SO_SNDBUF) has the sender wait for acknowledgements, which come 40 ms late where whole segments are few.
         bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, self.send_buffer)
-        return Acceptor(bound, self.take, self._starved)
 
     # --- connections come
 
