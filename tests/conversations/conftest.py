@@ -10,9 +10,12 @@ from sluice.conversations.memory import MemoryConversations
 from sluice.conversations.postgres import PostgresConversations
 from sluice.conversations.redis import RedisConversations
 from sluice.conversations.sqlite import SqliteConversations
+from sluice.storage.sealing import Seals
 from tests.servers import PostgresServer, RedisServer, pgbouncer, postgres_server, redis_server
 
-SHARED = ["redis", "postgres", "pgbouncer"]
+SHARED = ["redis", "postgres", "pgbouncer", "redis encrypted", "postgres encrypted"]
+LOCAL = ["memory", "sqlite", "sqlite encrypted"]
+KEY = bytes(range(32))
 _prefixes = (f"conversations{number}" for number in itertools.count())
 
 
@@ -44,19 +47,31 @@ def bouncer(postgres: PostgresServer) -> Iterator[str]:
         yield address
 
 
-def shared_store(kind: str, request: Any, **redis: Any) -> SharedConversations:
+def seals_of(*keys: bytes, plain: bool = True) -> Seals:
+    seals = Seals()
+    seals.use(keys, plain=plain)
+    return seals
+
+
+def shared_store(kind: str, request: Any, seals: Seals | None = None, **redis: Any) -> SharedConversations:
+    kind, _, encrypted = kind.partition(" ")
+    seals = seals or seals_of(*([KEY] if encrypted else []))
     if kind == "postgres":
-        return PostgresConversations(f"{request.getfixturevalue('postgres').url}&schema={next(_prefixes)}", timeout=10)
+        return PostgresConversations(
+            f"{request.getfixturevalue('postgres').url}&schema={next(_prefixes)}", timeout=10, seals=seals
+        )
     if kind == "pgbouncer":
-        return PostgresConversations(f"{request.getfixturevalue('bouncer')}&schema={next(_prefixes)}", timeout=10)
-    return RedisConversations(request.getfixturevalue("redis").url, prefix=next(_prefixes), timeout=10, **redis)
+        return PostgresConversations(f"{request.getfixturevalue('bouncer')}&schema={next(_prefixes)}", timeout=10, seals=seals)
+    return RedisConversations(request.getfixturevalue("redis").url, prefix=next(_prefixes), timeout=10, seals=seals, **redis)
 
 
 def local_store(kind: str, directory: Path) -> ConversationStore:
-    return MemoryConversations() if kind == "memory" else SqliteConversations(directory / "conversations.db")
+    if kind == "memory":
+        return MemoryConversations()
+    return SqliteConversations(directory / "conversations.db", seals_of(*([KEY] if kind.endswith("encrypted") else [])))
 
 
-@pytest.fixture(params=["memory", "sqlite", *SHARED])
+@pytest.fixture(params=[*LOCAL, *SHARED])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ConversationStore]:
     kind = request.param
     kept = shared_store(kind, request) if kind in SHARED else local_store(kind, tmp_path)

@@ -9,7 +9,7 @@ import pytest
 from sluice.conversations import ConversationStore, Retention, Swept, Turn
 from sluice.conversations.redis import RedisConversations
 from sluice.conversations.sweeper import STEPS, Sweeper
-from tests.conversations.conftest import SHARED, local_store, shared_store
+from tests.conversations.conftest import LOCAL, SHARED, local_store, shared_store
 
 DAY = 86400.0
 
@@ -32,7 +32,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-@pytest.fixture(params=["memory", "sqlite", *SHARED])
+@pytest.fixture(params=[*LOCAL, *SHARED])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ConversationStore]:
     """As in conftest, but that Redis lists conversations by tenant, too."""
     kind = request.param

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from sluice.config.units import Bytes as Bytes
+from sluice.config.units import DataKeys as DataKeys
 from sluice.config.units import HeaderValue as HeaderValue
 from sluice.config.units import Rate as Rate
 from sluice.config.units import Seconds as Seconds
@@ -485,6 +486,17 @@ class Responses(_Section, frozen=True):
     keep: Seconds = Seconds(30 * 86400)  # how long one is kept
 
 
+class Encryption(_Section, frozen=True):
+    """AES-256-GCM of the messages of conversations (`state`) and of kept responses (`responses`), in every store but memory.
+
+    The first of `keys` encrypts, all decrypt: a new one is put before the others. Tenants, names of sessions, ids and times are
+    not encrypted.
+    """
+
+    keys: DataKeys | None = None  # 32 random bytes each, in base64, one a line; null: no encryption
+    plaintext: Literal["read", "refuse"] = "read"  # whether what was stored without encryption is read
+
+
 class Retention(_Section, frozen=True):
     """How long conversations (`state`) are kept. What is older or more is deleted once a minute, beside the calls.
 
@@ -655,6 +667,7 @@ class Config(_Section, frozen=True):
     state: Secret = Secret("memory")  # conversations: memory, sqlite:PATH, a redis:// or a postgresql:// URL
     retention: Retention = Retention()  # how long conversations are kept
     responses: Responses = Responses()  # answers that callers want kept
+    encryption: Encryption = Encryption()  # of conversations and of kept responses
     resume: Secret = Secret("memory")  # resumable streams: "memory" or a redis:// / rediss:// / unix:// URL
     admin: Admin = Admin()  # who may use the admin routes
     prices: Prices = Prices()  # what tokens cost

@@ -4,6 +4,7 @@
 expected and never repeats what was given: it may be a secret in the wrong place.
 """
 
+import base64
 import math
 import re
 from decimal import Decimal
@@ -138,6 +139,46 @@ class Secret(str):
         if cls.alone and re.match(r"bearer ", value, re.IGNORECASE):
             raise ValueError('begins with "Bearer": write what follows it')
         return cls(value)
+
+
+class DataKeys(Secret):
+    """Keys of 32 bytes each, in base64 or in hexadecimal digits, with white space or commas between them."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError("expected at least one key")
+        texts = value.replace(",", " ").split()
+        if len(texts) > MOST_KEYS:
+            raise ValueError(f"holds {len(texts)} keys; {MOST_KEYS} are the most")
+        for number, text in enumerate(texts, 1):
+            key = _key_of(Secret.parse(text))
+            if len(key) != KEY_BYTES or len(set(key)) == 1:
+                expected = f"{KEY_BYTES} random bytes in base64, as `openssl rand -base64 32` prints them"
+                raise ValueError(f"key {number} of {len(texts)}: expected {expected}")
+        if len({_key_of(text) for text in texts}) < len(texts):
+            raise ValueError("names the same key twice")
+        return cls(value)
+
+    def keys(self) -> tuple[bytes, ...]:
+        """In their order."""
+        return tuple([_key_of(text) for text in self.reveal().replace(",", " ").split()])
+
+
+KEY_BYTES = 32
+MOST_KEYS = 64
+
+
+def _key_of(text: str) -> bytes:
+    """b"" for what is no key."""
+    if re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        return bytes.fromhex(text)
+    try:
+        return base64.b64decode(text.replace("-", "+").replace("_", "/") + "=" * (-len(text) % 4), validate=True)
+    except ValueError:
+        return b""
 
 
 class HeaderValue(Secret):

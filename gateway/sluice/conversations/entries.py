@@ -1,14 +1,15 @@
-"""How stores that keep bytes write a turn, and name its conversation."""
+"""How stores that keep bytes write a turn, sealed where there are keys, and name its conversation."""
 
 import errno
 import hashlib
 import secrets
-from base64 import urlsafe_b64encode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import OrderedDict
 
 import msgspec
 
-from sluice.conversations import Turn
+from sluice.conversations import ConversationsFailed, Turn
+from sluice.storage.sealing import Seals, Unreadable
 
 PREVIEW = 200
 """Characters of the last message in a list of conversations."""
@@ -66,6 +67,44 @@ def number_of(after: str) -> int:
     if after and not (after.isascii() and after.isdigit() and len(after) < 19):
         raise ValueError("not a place in a list of conversations")
     return int(after or 0)
+
+
+def digest_in(id: str) -> bytes:
+    """The digest that an id of `Unstored` ends with; b"" where it is none of those."""
+    text = id.rpartition(".")[2]
+    try:
+        return urlsafe_b64decode(f"{text}==") if len(text) == 22 and text.isascii() else b""
+    except ValueError:
+        return b""
+
+
+class Entries(msgspec.Struct, frozen=True, eq=False):
+    """Turns and previews as they are stored. `digest` is that of their conversation (`digest_of`)."""
+
+    seals: Seals
+
+    def written(self, turn: Turn, digest: bytes) -> bytes:
+        """Raises OSError where a text is not Unicode."""
+        return self.seals.seal(written(turn), digest, b"turn")
+
+    def read(self, data: bytes, digest: bytes) -> Turn:
+        """Raises ConversationsFailed: "key" where it cannot be decrypted, "reply" for what is no turn."""
+        try:
+            return read(self.seals.open(data, digest, b"turn"))
+        except Unreadable as error:
+            raise ConversationsFailed("key") from error
+        except ValueError as error:
+            raise ConversationsFailed("reply") from error
+
+    def preview(self, last: Turn, digest: bytes) -> bytes:
+        return self.seals.seal(raw(last.content[:PREVIEW]), digest, b"preview")
+
+    def preview_of(self, data: bytes, digest: bytes) -> str:
+        """ "" where it cannot be decrypted: a list of conversations is there for those that can, and to delete the others."""
+        try:
+            return self.seals.open(data, digest, b"preview").decode("utf-8", "replace")
+        except Unreadable:
+            return ""
 
 
 class Unstored:

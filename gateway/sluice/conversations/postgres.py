@@ -28,7 +28,8 @@ from sluice.conversations import (
     Turn,
     TurnLost,
 )
-from sluice.conversations.entries import PREVIEW, Unstored, digest_of, number_of, raw, read, written
+from sluice.conversations.entries import Entries, Unstored, digest_in, digest_of, number_of, raw
+from sluice.storage import sealing
 from sluice.storage.postgres import Client, Part, PostgresFailed
 from sluice.storage.postgres_address import address_of
 
@@ -207,10 +208,11 @@ class PostgresConversations:
     Raises ConversationsFailed; OSError for text that is not Unicode.
     """
 
-    def __init__(self, url: str, *, timeout: float | None = None) -> None:
+    def __init__(self, url: str, *, timeout: float | None = None, seals: sealing.Seals = sealing.NOTHING) -> None:
         address = address_of(url)
         timeout = timeout if timeout is not None else address.timeout or TIMEOUT
         self._client = Client(address, TABLES, connections=CONNECTIONS, timeout=timeout)
+        self._entries = Entries(seals)
         self._unstored = Unstored()
         self._swept = (-math.inf, 0)  # the last conversation that a sweep has looked at
 
@@ -222,7 +224,7 @@ class PostgresConversations:
         return str(found[0][0]) if found else self._unstored.of(digest)
 
     async def recent(self, id: str, limit: int) -> list[Turn]:
-        return _turns(data for (data,) in reversed(await self._rows(RECENT, _known(id), max(0, limit))))
+        return self._turns([data for (data,) in reversed(await self._rows(RECENT, _known(id), max(0, limit)))], digest_in(id))
 
     async def append(self, tenant: str, session: str, id: str, turns: Sequence[Turn]) -> None:
         if turns:
@@ -233,11 +235,11 @@ class PostgresConversations:
 
     async def newest(self, limit: int) -> tuple[list[Conversation], int]:
         [[count]] = await self._rows(COUNT)
-        return [_conversation(row) for row in await self._rows(NEWEST, max(0, limit))], count
+        return [self._conversation(row) for row in await self._rows(NEWEST, max(0, limit))], count
 
     async def get(self, id: str) -> tuple[Conversation, list[Turn]] | None:
         found = await self._rows(ONE, _known(id))
-        return (_conversation(found[0]), await self.recent(id, MAX_TURNS)) if found else None
+        return (self._conversation(found[0]), await self.recent(id, MAX_TURNS)) if found else None
 
     async def delete(self, id: str) -> bool:
         return bool(await self._rows(DELETE, _known(id)))
@@ -251,10 +253,10 @@ class PostgresConversations:
     async def page(self, after: str, limit: int, tenant: str = "") -> tuple[list[Conversation], str]:
         of = (PAGE_OF, number_of(after), limit, digest_of(tenant, "")) if tenant else (PAGE, number_of(after), limit)
         rows = await self._rows(*of)
-        return [_conversation(tuple(row)[1:]) for row in rows], str(rows[-1][0]) if len(rows) == limit else ""
+        return [self._conversation(tuple(row)[1:]) for row in rows], str(rows[-1][0]) if len(rows) == limit else ""
 
     async def messages(self, id: str, start: int, limit: int) -> list[Turn]:
-        return _turns(data for (data,) in await self._rows(MESSAGES, _known(id), start, limit))
+        return self._turns([data for (data,) in await self._rows(MESSAGES, _known(id), start, limit)], digest_in(id))
 
     async def sweep(self, retention: Retention, now: float) -> Swept:
         """Several gateways may sweep at once: what one is deleting the others pass over or wait for."""
@@ -283,7 +285,7 @@ class PostgresConversations:
             await self._rows(WAIT, digest, lease.holder)
             return None
         found = await self._rows(BEGIN, digest, lease.holder, max(0, limit))
-        turns = _turns(data for _, data in found if data is not None)
+        turns = self._turns([data for _, data in found if data is not None], digest)
         return Begun(found[0][0] if found else self._unstored.of(digest), turns)
 
     async def renew(self, lease: Lease) -> bool:
@@ -315,11 +317,19 @@ class PostgresConversations:
             digest_of(lease.tenant, ""),
             turns[0].created,
             last.created,
-            raw(last.content[:PREVIEW]),
-            [written(turn) for turn in turns],
+            self._entries.preview(last, digest),
+            [self._entries.written(turn, digest) for turn in turns],
         )
         self._unstored.stored(digest)
         return found
+
+    def _turns(self, stored: Iterable[bytes], digest: bytes) -> list[Turn]:
+        return [self._entries.read(data, digest) for data in stored]
+
+    def _conversation(self, row: Sequence[Any]) -> Conversation:
+        id, tenant, session, created, updated, last = row
+        names = tenant.decode(), session.decode()
+        return Conversation(id, *names, created, updated, self._entries.preview_of(last, digest_of(*names)))
 
     async def _rows(self, statement: str, *arguments: Any) -> list[Any]:
         async with self._asking() as connection:
@@ -338,15 +348,3 @@ class PostgresConversations:
 def _known(id: str) -> str:
     """The id, or nothing's where none of ours looks like it: PostgreSQL takes no U+0000 and no half of a pair."""
     return id if id.isascii() and "\0" not in id else ""
-
-
-def _turns(written: Iterable[bytes]) -> list[Turn]:
-    try:
-        return [read(data) for data in written]
-    except ValueError as error:
-        raise ConversationsFailed("reply") from error
-
-
-def _conversation(row: Sequence[Any]) -> Conversation:
-    id, tenant, session, created, updated, last = row
-    return Conversation(id, tenant.decode(), session.decode(), created, updated, last.decode())

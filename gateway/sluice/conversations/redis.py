@@ -37,7 +37,8 @@ from sluice.conversations import (
     Turn,
     TurnLost,
 )
-from sluice.conversations.entries import PREVIEW, Unstored, digest_of, letters, number_of, raw, read, written
+from sluice.conversations.entries import Entries, Unstored, digest_in, digest_of, letters, number_of, raw
+from sluice.storage import sealing
 from sluice.storage.address import address_of
 from sluice.storage.redis import Client, RedisFailed, answer_of_master
 
@@ -76,6 +77,7 @@ class RedisConversations:
         messages: int = MAX_TURNS,
         size: int = MAX_BYTES,
         by_tenant: bool = False,
+        seals: sealing.Seals = sealing.NOTHING,
     ) -> None:
         address = address_of(url)
         self._timeout = timeout if timeout is not None else address.timeout or TIMEOUT
@@ -86,6 +88,7 @@ class RedisConversations:
         self._by_tenant = by_tenant
         self._swept = 0.0  # up to when the tenants have been looked at
         self._bounds = (max(1, round(keep)), messages, size)
+        self._entries = Entries(seals)
         self._unstored = Unstored()
         scripts = files("sluice.conversations")
         self._begin, self._finish, self._leave, self._forget = (
@@ -110,7 +113,7 @@ class RedisConversations:
             pipeline.lrange(f"{key}:turns", -limit if limit > 0 else 1, -1 if limit > 0 else 0)
             written, kept, turns = await pipeline.execute(raise_on_error=False)
             kept, turns = answer_of_master((written, kept)), answer_of_master((written, turns))
-            return [read(turn) for turn in turns] if kept == id.encode() else []
+        return self._turns(turns, digest_in(id)) if kept == id.encode() else []
 
     async def append(self, tenant: str, session: str, id: str, turns: Sequence[Turn]) -> None:
         if turns:
@@ -131,7 +134,7 @@ class RedisConversations:
             for digest in digests if limit > 0 else ():
                 pipeline.hgetall(self._key(digest.decode()))
             found = await pipeline.execute() if limit > 0 else []
-        return [_conversation(fields) for fields in found if fields], count
+        return [self._conversation(fields) for fields in found if fields], count
 
     async def get(self, id: str) -> tuple[Conversation, list[Turn]] | None:
         key = self._key(_digest_in(id))
@@ -140,9 +143,9 @@ class RedisConversations:
             pipeline.hgetall(key)
             pipeline.lrange(f"{key}:turns", 0, -1)
             fields, turns = await pipeline.execute()
-            if fields.get(b"id") != id.encode():
-                return None
-            return _conversation(fields), [read(turn) for turn in turns]
+        if fields.get(b"id") != id.encode():
+            return None
+        return self._conversation(fields), self._turns(turns, digest_in(id))
 
     async def delete(self, id: str) -> bool:
         name = _digest_in(id)
@@ -192,7 +195,7 @@ class RedisConversations:
                 pipeline.hgetall(self._key(name.decode()))
             found = await pipeline.execute() if entries else []
         theirs = [fields for fields in found if fields and (not mine or fields[b"tenant"] == mine)]
-        return [_conversation(fields) for fields in theirs], str(cursor) if int(cursor) else ""
+        return [self._conversation(fields) for fields in theirs], str(cursor) if int(cursor) else ""
 
     async def messages(self, id: str, start: int, limit: int) -> list[Turn]:
         key = self._key(_digest_in(id))
@@ -201,7 +204,7 @@ class RedisConversations:
             pipeline.hget(key, "id")
             pipeline.lrange(f"{key}:turns", start, start + limit - 1)
             kept, turns = await pipeline.execute()
-            return [read(turn) for turn in turns] if kept == id.encode() else []
+        return self._turns(turns, digest_in(id)) if kept == id.encode() else []
 
     async def sweep(self, retention: Retention, now: float) -> Swept:
         """Long conversations are cut as turns are stored, and most of the old ones expire by themselves."""
@@ -249,8 +252,8 @@ class RedisConversations:
             taken, *found = await self._begin(self._keys(letters(digest)), [lease.holder, *times, max(0, limit)])
             if not taken:
                 return None
-            [id, turns] = found
-            return Begun(id.decode() if id else self._unstored.of(digest), [read(turn) for turn in turns])
+        [id, turns] = found
+        return Begun(id.decode() if id else self._unstored.of(digest), self._turns(turns, digest))
 
     async def renew(self, lease: Lease) -> bool:
         return await self._left(lease, _milliseconds(LEASE))
@@ -281,9 +284,9 @@ class RedisConversations:
             raw(lease.session),
             repr(turns[0].created),
             repr(last.created),
-            raw(last.content[:PREVIEW]),
+            self._entries.preview(last, digest),
         )
-        arguments = [lease.holder, *self._bounds, FENCE, *of, *[written(turn) for turn in turns]]
+        arguments = [lease.holder, *self._bounds, FENCE, *of, *[self._entries.written(turn, digest) for turn in turns]]
         async with self._asking() as client:
             # before the turn: it may be listed without one, which is skipped, but not be there without being listed
             at = now()
@@ -306,6 +309,14 @@ class RedisConversations:
 
     def _list_of(self, tenant: bytes) -> str:
         return f"{self._list}:of:{letters(hashlib.sha256(tenant).digest()[:16])}"
+
+    def _turns(self, stored: Sequence[bytes], digest: bytes) -> list[Turn]:
+        return [self._entries.read(data, digest) for data in stored]
+
+    def _conversation(self, fields: dict[bytes, bytes]) -> Conversation:
+        id, tenant, session = (fields[name].decode() for name in (b"id", b"tenant", b"session"))
+        last = self._entries.preview_of(fields[b"last"], digest_of(tenant, session))
+        return Conversation(id, tenant, session, float(fields[b"created"]), float(fields[b"updated"]), last)
 
     def _key(self, digest: str) -> str:
         return f"{self._prefix}:conversation:{{{digest}}}"
@@ -331,8 +342,3 @@ def _digest_in(id: str) -> str:
 
 def _milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
-
-
-def _conversation(fields: dict[bytes, bytes]) -> Conversation:
-    id, tenant, session, last = (fields[name].decode() for name in (b"id", b"tenant", b"session", b"last"))
-    return Conversation(id, tenant, session, float(fields[b"created"]), float(fields[b"updated"]), last)

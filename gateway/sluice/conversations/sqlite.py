@@ -1,5 +1,6 @@
 """Conversations in an SQLite file: they survive a restart, and any death of the process.
 
+A turn that is encrypted is a BLOB in `content`, as `entries` writes it whole; so is an encrypted preview in `last_message`.
 How the file is worked in is `sluice.storage.sqlite`. One transaction per turn: its messages are all there or none is.
 
 The schema's version stands in `user_version`; each entry of MIGRATIONS leads to the next one. Released entries never change.
@@ -14,8 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sluice.conversations import Conversation, Retention, Swept, Turn
-from sluice.conversations.entries import number_of
+from sluice.conversations import Conversation, ConversationsFailed, Retention, Swept, Turn
+from sluice.conversations.entries import Entries, digest_of, number_of
+from sluice.storage import sealing
 from sluice.storage.sqlite import STRANGERS, SqliteFile, another_programs, of_a_newer_version, transaction
 
 PREVIEW = 200
@@ -84,6 +86,7 @@ BY_TENANT = "CREATE INDEX IF NOT EXISTS conversation_tenant_updated ON conversat
 """Made where conversations are counted by tenant: a schema's version of its own would keep older gateways out."""
 COLUMNS = "SELECT id, tenant, session, created, updated, last_message FROM conversation"
 NEWEST = f"{COLUMNS} ORDER BY updated DESC, number DESC LIMIT ?"
+NAMES = "SELECT tenant, session FROM conversation WHERE id = ?"
 ONE = f"{COLUMNS} WHERE id = ?"
 PAGE = "SELECT number, id, tenant, session, created, updated, last_message FROM conversation WHERE number > ?"
 MESSAGES = """
@@ -99,7 +102,9 @@ class SqliteConversations:
     Raises OSError, with `filename`, here where the file cannot be used and from each call that the file cannot serve.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, seals: sealing.Seals = sealing.NOTHING) -> None:
+        self._seals = seals
+        self._entries = Entries(seals)
         self._unstored: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._file = SqliteFile(path, "conversations", partial(_migrate, path=path), busy=BUSY)
         self._database = self._file.database
@@ -159,32 +164,63 @@ class SqliteConversations:
 
     def _recent(self, id: str, limit: int) -> list[Turn]:
         rows = self._database.execute(LATEST, (id, max(0, limit))).fetchall()
-        return [_turn(row) for row in reversed(rows)]
+        return self._turns(id, rows[::-1])
 
     def _messages(self, id: str, start: int, limit: int) -> list[Turn]:
-        return [_turn(row) for row in self._database.execute(MESSAGES, (id, limit, start))]
+        return self._turns(id, self._database.execute(MESSAGES, (id, limit, start)).fetchall())
+
+    def _turns(self, id: str, rows: Sequence[Sequence[Any]]) -> list[Turn]:
+        if not self._seals.on and all(type(content) is str for _, content, *_ in rows):
+            return [_turn(row) for row in rows]
+        digest = digest_of(*self._database.execute(NAMES, (id,)).fetchone()) if rows else b""
+        return [self._sealed(row, digest) for row in rows]
+
+    def _sealed(self, row: Sequence[Any], digest: bytes) -> Turn:
+        content = row[1]
+        if type(content) is bytes:
+            return self._entries.read(content, digest)
+        try:
+            self._seals.allow_plain()
+        except sealing.Unreadable as error:
+            raise ConversationsFailed("key") from error
+        return _turn(row)
+
+    def _listed(self, row: Sequence[Any]) -> Conversation:
+        id, tenant, session, created, updated, last = row
+        if type(last) is bytes or self._seals.on:
+            last = self._entries.preview_of(last if type(last) is bytes else last.encode(), digest_of(tenant, session))
+        return Conversation(id, tenant, session, created, updated, last)
 
     def _page(self, after: int, limit: int, tenant: str) -> tuple[list[Conversation], str]:
         wanted, values = (" AND tenant = ?", (after, tenant)) if tenant else ("", (after,))
         rows = self._database.execute(f"{PAGE}{wanted} ORDER BY number LIMIT ?", (*values, limit)).fetchall()
-        return [Conversation(*row[1:]) for row in rows], str(rows[-1][0]) if len(rows) == limit else ""
+        return [self._listed(row[1:]) for row in rows], str(rows[-1][0]) if len(rows) == limit else ""
 
     def _append(self, tenant: str, session: str, id: str, turns: Sequence[Turn]) -> None:
         last = turns[-1]
-        conversation = (id, tenant, session, turns[0].created, last.created, last.content[:PREVIEW])
+        preview: str | bytes = last.content[:PREVIEW]
+        contents: list[tuple[str | bytes, str]] = [(turn.content, turn.thoughts) for turn in turns]
+        if self._seals.on:
+            digest = digest_of(tenant, session)
+            preview = self._entries.preview(last, digest)
+            contents = [(self._entries.written(turn, digest), "") for turn in turns]
+        conversation = (id, tenant, session, turns[0].created, last.created, preview)
         with transaction(self._database):
             self._database.execute(KEEP, conversation)
             [_, number] = self._database.execute(FIND, (tenant, session)).fetchone()
-            rows = [(number, turn.role, turn.content, turn.created, turn.interrupted, turn.thoughts) for turn in turns]
+            rows = [
+                (number, turn.role, content, turn.created, turn.interrupted, thoughts)
+                for turn, (content, thoughts) in zip(turns, contents, strict=True)
+            ]
             self._database.executemany(ADD, rows)
 
     def _newest(self, limit: int) -> tuple[list[Conversation], int]:
         [count] = self._database.execute("SELECT count(*) FROM conversation").fetchone()
-        return [Conversation(*row) for row in self._database.execute(NEWEST, (max(0, limit),))], count
+        return [self._listed(row) for row in self._database.execute(NEWEST, (max(0, limit),))], count
 
     def _get(self, id: str) -> tuple[Conversation, list[Turn]] | None:
         row = self._database.execute(ONE, (id,)).fetchone()
-        return (Conversation(*row), self._recent(id, MAX_TURNS)) if row is not None else None
+        return (self._listed(row), self._recent(id, MAX_TURNS)) if row is not None else None
 
     def _delete(self, which: str, *values: object) -> int:
         """`secure_delete` has SQLite write over what was deleted; the checkpoint takes it out of the file's log."""

@@ -33,6 +33,7 @@ from sluice.runtime.maxima import show_maxima
 from sluice.runtime.restart import effective
 from sluice.runtime.routes import Routes, forward_of
 from sluice.runtime.state import ProcessState
+from sluice.runtime.stores import use_keys
 from sluice.runtime.wildcards import Wildcards
 from sluice.telemetry.notices import look_at_alias
 from sluice.usage.opening import reopen
@@ -204,6 +205,7 @@ class Snapshot:
         """New requests take this one from now on; those of `before` go on to their ends."""
         state = self.state
         state.keys.table.configure(self.names.keys)
+        use_keys(state.seals, self.config)
         if before is not None:
             for target, standing in before.standings.items():
                 if self.standings.get(target) is not standing:

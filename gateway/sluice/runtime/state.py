@@ -19,7 +19,7 @@ import msgspec
 from sluice.aio.deferred import DeferredWork
 from sluice.config.loader import Loaded
 from sluice.config.types import Issuer, Tracing
-from sluice.conversations import Retention
+from sluice.conversations import ConversationsFailed, Retention
 from sluice.conversations.leases import Leases
 from sluice.conversations.measured import MeasuredShared
 from sluice.conversations.turnstile import Turnstile
@@ -44,9 +44,12 @@ from sluice.runtime.stores import (
     response_store,
     retention,
     usage_ledger,
+    use_keys,
 )
 from sluice.runtime.transports import Transports
+from sluice.storage import PROBLEMS
 from sluice.storage.address import store_of
+from sluice.storage.sealing import Seals
 from sluice.telemetry.board import Slot
 from sluice.telemetry.logs import LogLines, open_lines, open_log
 from sluice.telemetry.metrics import Metrics
@@ -170,7 +173,9 @@ class ProcessState:
         if config.records:
             self.recorder = self._recorder()
             records.recorded = self.recorder.over
-        self.conversations = store = conversation_store(config, metrics, self.watches)
+        self.seals = Seals()
+        use_keys(self.seals, config)
+        self.conversations = store = conversation_store(config, metrics, self.watches, self.seals)
         stack.push_async_callback(self.conversations.close)
         leases = Leases(store, records.not_kept) if isinstance(store, MeasuredShared) else None
         self.turns = Turns(store, Turnstile(), time.time, records.not_kept, leases=leases)
@@ -215,12 +220,22 @@ class ProcessState:
         """Ask stores once, so that a wrong password and the like is said at the start and not by the first caller."""
         if isinstance(self.store, Remote):
             await self.store.greet()
-        if "conversations" in self.watches:
-            with contextlib.suppress(OSError):
-                await self.conversations.newest(0)
+        if self.config.state.reveal() != "memory":
+            await self._greet_conversations()
         if any(alias.resumable for alias in self.config.aliases.values()):
             with contextlib.suppress(Unavailable):
                 await self.journals.find("")
+
+    async def _greet_conversations(self) -> None:
+        try:
+            newest, _ = await self.conversations.newest(1)
+            for conversation in newest:
+                await self.conversations.recent(conversation.id, 1)
+        except ConversationsFailed as error:  # else the store's watch has said so
+            if error.reason == "key":
+                self.log.error("conversations_unreadable", problem=PROBLEMS["key"])
+        except OSError as error:
+            self.records.not_kept("open", error)
 
     def key_set(self, stack: AsyncExitStack, issuer: Issuer) -> "RemoteKeys":
         """The keys of an issuer that publishes them. They are not fetched before they are started."""

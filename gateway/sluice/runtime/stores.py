@@ -22,6 +22,7 @@ from sluice.resume import Journals
 from sluice.resume.memory import MemoryJournals
 from sluice.storage import Reason
 from sluice.storage.address import CONVERSATIONS, Local, store_of
+from sluice.storage.sealing import Seals
 from sluice.storage.watch import StoreWatch
 from sluice.telemetry.metrics import Metrics
 from sluice.usage import Row, UsageFailed, UsageStore
@@ -147,20 +148,21 @@ def usage_store(config: Config) -> UsageStore:
     return RedisUsage(text, prefix=config.limits.prefix)
 
 
-def conversation_store(config: Config, metrics: Metrics, watches: StoreWatches) -> Measured:
+def conversation_store(config: Config, metrics: Metrics, watches: StoreWatches, seals: Seals) -> Measured:
     place = store_of(config.state.reveal(), *CONVERSATIONS)
     if isinstance(place, Local):
-        return Measured(_local_conversations(place), metrics, place.kind, time.monotonic)
+        return Measured(_local_conversations(place, seals), metrics, place.kind, time.monotonic)
     watch = watches.begin("conversations", place.kind)
-    return MeasuredShared(_shared_conversations(config, place.kind), metrics, place.kind, time.monotonic, watch=watch)
+    shared = _shared_conversations(config, place.kind, seals)
+    return MeasuredShared(shared, metrics, place.kind, time.monotonic, watch=watch)
 
 
-def _shared_conversations(config: Config, kind: str) -> SharedConversations:
+def _shared_conversations(config: Config, kind: str, seals: Seals) -> SharedConversations:
     text = config.state.reveal()
     if kind == "postgres":
         from sluice.conversations.postgres import PostgresConversations
 
-        return PostgresConversations(text)
+        return PostgresConversations(text, seals=seals)
     from sluice.conversations.redis import KEEP, MAX_TURNS, RedisConversations
 
     kept = retention(config)
@@ -170,7 +172,14 @@ def _shared_conversations(config: Config, kind: str) -> SharedConversations:
         keep=kept.age if kept.age is not None else KEEP,
         messages=min(MAX_TURNS, kept.messages or MAX_TURNS),
         by_tenant=kept.conversations is not None,
+        seals=seals,
     )
+
+
+def use_keys(seals: Seals, config: Config) -> None:
+    """Have entries encrypted, and decrypted, as the configuration says from now on."""
+    keys = config.encryption.keys
+    seals.use(keys.keys() if keys is not None else (), plain=config.encryption.plaintext == "read")
 
 
 def retention(config: Config) -> Retention:
@@ -179,11 +188,11 @@ def retention(config: Config) -> Retention:
     return Retention(float(kept.age) if kept.age is not None else None, kept.messages, kept.conversations)
 
 
-def _local_conversations(place: Local) -> ConversationStore:
+def _local_conversations(place: Local, seals: Seals) -> ConversationStore:
     if place.kind == "sqlite":
         from sluice.conversations.sqlite import SqliteConversations
 
-        return SqliteConversations(Path(place.path))
+        return SqliteConversations(Path(place.path), seals)
     return MemoryConversations()
 
 

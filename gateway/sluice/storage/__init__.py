@@ -3,6 +3,7 @@
 address    redis://…, postgresql://… of the configuration, parsed and checked (parts, postgres_address); pure
 redis      the client: how it is made, when it leaves a server, what its errors mean
 postgres   the same of PostgreSQL, and how tables come to their newest version
+sealing    encryption of entries, under keys of the configuration
 watch      the reason that a store fails for: in the log, in a metric, in /readyz?verbose
 """
 
@@ -11,7 +12,7 @@ from typing import Literal, get_args
 
 Reason = Literal[
     "timeout", "connection", "tls", "no_master", "noauth", "wrongpass", "noperm", "database", "readonly", "loading", "moved",
-    "clusterdown", "masterdown", "noreplicas", "misconf", "oom", "busy", "full", "reply",
+    "clusterdown", "masterdown", "noreplicas", "misconf", "oom", "busy", "full", "reply", "key",
 ]  # fmt: skip
 """Why a store failed: the closed set that logs, metrics and /readyz?verbose use."""
 
@@ -50,5 +51,6 @@ PROBLEMS: Mapping[Reason, str] = {
     "busy": "the server is busy with somebody's script, or has too many connections",
     "full": "there is no room for more",
     "reply": "the server answered with an error, or with what is not ours",
+    "key": "what is stored was encrypted with a key that encryption.keys lacks, was changed, or is not encrypted and has to be",
 }
 """An explanation of each reason for users."""

@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import UNSET, UnsetType
 
 from sluice.aio.deferred import NOW, Schedule, at_once
-from sluice.conversations import Swept
+from sluice.conversations import ConversationsFailed, Swept
 from sluice.errors import GatewayError, NoRoom, RateLimited, TlsFailed, Unauthorized, UpstreamError
 from sluice.identity.principal import Principal
 from sluice.proxy.attempt import NO_USAGE, Attempt
@@ -210,7 +210,8 @@ class Records:
     def not_kept(self, operation: str, error: Exception) -> None:
         """A conversation store failed: a call went without its history, or its turn was not stored."""
         self._metrics.child("conversation_store_errors", self._conversations, operation).inc()
-        self.log.error("conversation_not_kept", operation=operation, error=type(error).__name__)
+        why = {"reason": error.reason} if isinstance(error, ConversationsFailed) else {}
+        self.log.error("conversation_not_kept", operation=operation, error=type(error).__name__, **why)
 
     def swept(self, swept: Swept) -> None:
         """Conversations, or messages of them, were deleted because they are not to be kept."""

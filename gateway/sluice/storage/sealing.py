@@ -1,0 +1,100 @@
+"""Encryption of what stores keep: AES-256-GCM (NIST SP 800-38D), under keys of the configuration.
+
+    0xC1 | version, 1 | the key's name, 8 bytes | nonce, 12 bytes | ciphertext | tag, 16 bytes
+
+No MessagePack, no JSON and no UTF-8 text begins with 0xC1, so what is sealed can be told from what was stored before.
+
+Each owner (a conversation, a response) has a key of its own, HMAC-SHA-256 of its name under the configured one (SP 800-108):
+nonces are random, and with one key for all of them 2**32 texts would be the most. What an entry is stands in the associated
+data, so an entry can neither be moved to another conversation nor be passed off as another kind. That entries of a
+conversation are missing, or in another order, is not noticed.
+
+A key's name is the beginning of its SHA-256, so nobody has to name keys.
+"""
+
+import hashlib
+import hmac
+import os
+from collections.abc import Sequence
+from typing import Any
+
+MARK = 0xC1
+_HEAD = bytes((MARK, 1))
+_NAME, _NONCE = 8, 12
+_START = len(_HEAD) + _NAME + _NONCE
+
+
+class Unreadable(Exception):
+    """What is stored was sealed with a key that there is not, or it was changed; or it should have been sealed and is not."""
+
+
+class Seals:
+    """Seals and opens entries of stores. Without keys nothing is sealed, and nothing that is sealed can be opened."""
+
+    def __init__(self) -> None:
+        self._keys: dict[bytes, bytes] = {}
+        self._first: bytes = b""
+        self._cipher: Any = None
+        self._plain = True
+
+    @property
+    def on(self) -> bool:
+        return bool(self._first)
+
+    def use(self, keys: Sequence[bytes], *, plain: bool = True) -> None:
+        """Seal with the first of these keys (of 32 bytes) from now on, and open by any. `plain`: what is not sealed is read."""
+        if keys:
+            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+            self._cipher = AESGCM
+        names = [hashlib.sha256(key).digest()[:_NAME] for key in keys]
+        self._keys = dict(zip(names, keys, strict=True))
+        self._first = names[0] if names else b""
+        self._plain = plain or not keys
+
+    def seal(self, data: bytes, owner: bytes, kind: bytes) -> bytes:
+        """The data as it is to be stored."""
+        if not self._first:
+            return data
+        head, nonce = _HEAD + self._first, os.urandom(_NONCE)
+        sealed: bytes = self._of(self._first, owner).encrypt(nonce, data, head + kind)
+        return head + nonce + sealed
+
+    def open(self, stored: bytes, owner: bytes, kind: bytes) -> bytes:
+        """What was sealed, or what is stored where that is not sealed. Raises Unreadable."""
+        if not is_sealed(stored):
+            self.allow_plain()
+            return stored
+        name = stored[len(_HEAD) : len(_HEAD) + _NAME]
+        if name not in self._keys or not stored.startswith(_HEAD):
+            raise Unreadable
+        from cryptography.exceptions import InvalidTag
+
+        try:
+            found: bytes = self._of(name, owner).decrypt(
+                stored[_START - _NONCE : _START], stored[_START:], stored[: _START - _NONCE] + kind
+            )
+        except (InvalidTag, ValueError):
+            raise Unreadable from None
+        return found
+
+    def allow_plain(self) -> None:
+        """Raises Unreadable where nothing that is not sealed is to be read."""
+        if not self._plain:
+            raise Unreadable
+
+    def is_current(self, stored: bytes) -> bool:
+        """Whether it is stored as it would be now."""
+        head = _HEAD + self._first
+        return stored[: len(head)] == head if self._first else not is_sealed(stored)
+
+    def _of(self, name: bytes, owner: bytes) -> Any:
+        return self._cipher(hmac.digest(self._keys[name], b"sluice sealing 1" + owner, "sha256"))
+
+
+def is_sealed(stored: bytes) -> bool:
+    return stored[:1] == _HEAD[:1]
+
+
+NOTHING = Seals()
+"""Seals nothing. Not to be given keys."""
