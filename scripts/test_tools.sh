@@ -59,7 +59,18 @@ node_clients() {
     cp "$clients/package.json" .cache/clients/installed.json
 }
 
+# an OpenID provider and rules of accessibility, for the tests of the pages
+ui_node() {
+    mkdir -p .cache/ui-node
+    cp tests/ui/node/provider.mjs .cache/ui-node/
+    cmp --silent tests/ui/node/package-lock.json .cache/ui-node/installed.json && return
+    cp tests/ui/node/package.json tests/ui/node/package-lock.json .cache/ui-node/
+    (cd .cache/ui-node && npm install --ignore-scripts --no-save --no-audit --no-fund --loglevel error)
+    cp tests/ui/node/package-lock.json .cache/ui-node/installed.json
+}
+
 export clients
+if command -v npm >/dev/null; then step ui-node 120 ui_node & fi
 if [[ $(id -u) == 0 && ${SLUICE_APT:-yes} != no ]] && command -v apt-get >/dev/null; then step servers 240 servers & fi
 step helm 120 helm &
 if [[ -d $clients ]]; then

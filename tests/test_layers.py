@@ -74,6 +74,7 @@ EDGES = {
     "sluice.limits.redis",
     "sluice.storage.postgres", "sluice.storage.redis", "sluice.storage.sqlite", "sluice.conversations.sqlite",
     "sluice.keystore.sqlite", "sluice.usage.sqlite", "sluice.kept.sqlite", "sluice.identity.remote", "sluice.identity.jwks",
+    "sluice.identity.provider",
     "sluice.config.loader", "sluice.config.interpolation", "sluice.tracing.exporter", "sluice.sinks.http",
     "sluice.telemetry.logs", "sluice.telemetry.output", "sluice.runtime",
     "sluice.web", "sluice.testing", "sluice.commands",

@@ -18,6 +18,7 @@ from sluice.identity.keys import digest_of
 from sluice.runtime.snapshot import Snapshot
 from sluice.runtime.snapshots import Snapshots
 from sluice.runtime.state import ProcessState
+from sluice.server.exchange import query_of
 from sluice.telemetry.logs import LogLines
 
 KEY, PAGE = "sk-sluice-test", "https://shop.example.com"
@@ -42,12 +43,12 @@ class FakeRequest:
     def __init__(
         self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None, key: str = KEY
     ) -> None:
-        target, _, query = path.partition("?")
+        target, _, _ = path.partition("?")
         known = {"x-api-key": key} if key else {}
         sent = known | (JSON if body is not None else {}) | dict(headers or {})
         self.method = method
         self.path = target
-        self.query = dict(pair.split("=", 1) for pair in query.split("&") if "=" in pair)
+        self.query = query_of(path)
         self.parameters: Mapping[str, str] = {}
         self.headers = CIMultiDict(sent)
         self._body = body if isinstance(body, bytes) else json.dumps(body).encode() if body is not None else b""

@@ -76,7 +76,7 @@ async def test_every_page_opens_in_both_themes_and_on_a_phone() -> None:
 async def test_a_wrong_key_is_refused_and_reloading_keeps_the_session() -> None:
     async with opened() as (tab, there):
         await sign_in(tab, "sk-wrong")
-        await tab.until("document.body.innerText.includes('not the admin key')")
+        await tab.until("document.body.innerText.includes('not an admin key')")
         tab.problems = [problem for problem in tab.problems if "401" not in problem]  # the browser says each, too
         await sign_in(tab)
         await tab.until("document.querySelector('nav')")

@@ -1,5 +1,6 @@
 """The pages' routes on the admin port: files, signing in, and what a cookie is worth. No sockets."""
 
+import base64
 import json
 import subprocess
 import sys
@@ -8,10 +9,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from sluice.config.types import Admin, AdminKey, Oidc, OidcRoles
 from sluice.errors import RateLimited, Unauthorized
-from sluice.ui.sessions import IDLE, LONGEST, Attempts, Sessions
+from sluice.identity.operators import Operator, Operators
+from sluice.ui.sessions import IDLE, LONGEST, Attempts, Owner, Sessions
 from tests.api.serving import CONFIG, FakeRequest, Served, served
 
 ADMIN = "sk-sluice-test"
@@ -117,7 +121,7 @@ def test_pages_have_no_inline_code_and_nothing_from_elsewhere() -> None:
 
 async def test_signing_in_gives_a_cookie_that_no_script_and_no_other_site_has() -> None:
     async with browser() as user:
-        assert (await user.ask("GET", "/ui/session")).json == {"signed_in": False, "possible": True}
+        assert (await user.ask("GET", "/ui/session")).json == {"signed_in": False, "possible": True, "oidc": None}
         done = await user.sign_in()
         assert done.status == 200
         attributes = done.told["set-cookie"].split("; ")[1:]
@@ -195,20 +199,33 @@ class Clock:
         return self.now
 
 
+KEY = Owner("key", "admin")
+
+
+def sessions_of(
+    clock: Clock,
+    seed: bytes = b"seed",
+    digest: str | None = "sha256:d",
+    oidc: Oidc | None = None,
+    keys: tuple[AdminKey, ...] = (),
+) -> Sessions:
+    return Sessions(seed, Operators(Admin(digest=digest, keys=keys)), oidc, clock)
+
+
 def opened(sessions: Sessions, cookie: str) -> Any:
     return sessions.of([(b"Cookie", f"{sessions.cookie_name}={cookie}".encode())])
 
 
 def test_a_session_ends_when_it_is_idle_and_some_day_in_any_case() -> None:
     clock = Clock()
-    sessions = Sessions(b"seed", "digest", clock)
-    session = sessions.begin()
+    sessions = sessions_of(clock)
+    session = sessions.begin(KEY)
     clock.now += IDLE - 1
     assert opened(sessions, session.cookie) == session
     clock.now += 1
     with pytest.raises(Unauthorized):
         opened(sessions, session.cookie)
-    session = first = sessions.begin()
+    session = first = sessions.begin(KEY)
     for _ in range(LONGEST // (IDLE // 2)):
         session = sessions.renewed(opened(sessions, session.cookie))
         assert session.token == first.token
@@ -232,18 +249,50 @@ def test_a_session_ends_when_it_is_idle_and_some_day_in_any_case() -> None:
     ],
 )
 def test_a_changed_cookie_is_refused(change: Callable[[str], str]) -> None:
-    sessions = Sessions(b"seed", "digest", Clock())
+    sessions = sessions_of(Clock())
     with pytest.raises(Unauthorized):
-        opened(sessions, change(sessions.begin().cookie))
+        opened(sessions, change(sessions.begin(KEY).cookie))
 
 
 def test_another_admin_key_or_another_start_ends_all_sessions() -> None:
     clock = Clock()
-    cookie = Sessions(b"seed", "digest", clock).begin().cookie
-    for other in (Sessions(b"seed", "another", clock), Sessions(b"another", "digest", clock)):
+    cookie = sessions_of(clock).begin(KEY).cookie
+    for other in (sessions_of(clock, digest="sha256:e"), sessions_of(clock, b"another"), sessions_of(clock, digest=None)):
         with pytest.raises(Unauthorized):
             opened(other, cookie)
-    assert opened(Sessions(b"seed", "digest", clock), cookie)
+    assert opened(sessions_of(clock), cookie)
+
+
+def test_the_role_of_a_key_is_the_one_that_the_configuration_has_now() -> None:
+    clock = Clock()
+    viewer, operator = (AdminKey(id="ops", digest="sha256:o", role=role) for role in ("viewer", "operator"))
+    cookie = sessions_of(clock, keys=(operator,)).begin(Owner("key", "ops")).cookie
+    assert opened(sessions_of(clock, keys=(viewer,)), cookie).operator == Operator("ops", "viewer")
+    with pytest.raises(Unauthorized):
+        opened(sessions_of(clock), cookie)
+
+
+def test_a_cookie_cannot_be_made_another_owners() -> None:
+    clock = Clock()
+    oidc = Oidc(issuer="https://login.example.com", client_id="sluice", roles=OidcRoles(viewer=("staff",)))
+    sessions = sessions_of(clock, oidc=oidc)
+    cookie = sessions.begin(Owner("oidc", "somebody", "viewer")).cookie
+    assert opened(sessions, cookie).operator == Operator("somebody", "viewer")
+    begun, expires, nonce, _, mark = cookie.split(".")
+    for owner in (
+        ["oidc", "somebody", "operator"],
+        ["key", "admin", "operator"],
+        ["oidc", "x", "viewer"],
+        ["root", "x"],
+        {},
+        1,
+    ):
+        forged = base64.urlsafe_b64encode(json.dumps(owner).encode()).decode().rstrip("=")
+        with pytest.raises(Unauthorized):
+            opened(sessions, f"{begun}.{expires}.{nonce}.{forged}.{mark}")
+    other = msgspec.structs.replace(oidc, roles=OidcRoles(viewer=("others",)))
+    with pytest.raises(Unauthorized):
+        opened(sessions_of(clock, oidc=other), cookie)
 
 
 def test_attempts_are_forgotten_and_one_address_does_not_hold_up_another() -> None:

@@ -1,11 +1,11 @@
 """The routes of operators, under /admin and /v1/admin. Each `admin_*` module has what its resource does, and the table of it.
 
-Whoever asks is admitted by the admin key before anything else is looked at.
+Whoever asks is admitted by an admin key before anything else is looked at, and needs the role that `admin_roles` has.
 """
 
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from sluice.api.admin_aliases import AdminAliases
 from sluice.api.admin_budgets import AdminBudgets
@@ -16,15 +16,17 @@ from sluice.api.admin_keys import AdminKeys
 from sluice.api.admin_overview import AdminOverview
 from sluice.api.admin_process import AdminProcess
 from sluice.api.admin_requests import AdminRequest, AdminRoute
+from sluice.api.admin_roles import NEEDED, check_role
 from sluice.api.admin_usage import AdminUsage
 from sluice.api.bodies import Bodies
 from sluice.api.request import Request
 from sluice.api.table import Handler, OwnRoute
+from sluice.identity.operators import Operator
 from sluice.runtime.snapshot import Snapshot
 
 WITH_BODY = ("POST", "PATCH", "PUT")
-Admit = Callable[[Request], Awaitable[None]]
-"""Lets an operator in. Raises GatewayError for anybody else."""
+Admit = Callable[[Request], Awaitable[Operator]]
+"""Lets an operator in, and says who it is. Raises GatewayError for anybody else."""
 
 
 class Resource(Protocol):
@@ -47,14 +49,20 @@ def admin_routes(
         *((AdminProcess(runtime, wall),) if operators else ()),
     )
     routes = [route for resource in resources for route in resource.routes()]
-    return [OwnRoute(route.method, route.path, _handler(route, admit, bodies)) for route in routes]
+    return [OwnRoute(route.method, route.path, _handler(route, admit, bodies, runtime.log)) for route in routes]
 
 
-def _handler(route: AdminRoute, admit: Admit, bodies: Bodies) -> Handler:
+def _handler(route: AdminRoute, admit: Admit, bodies: Bodies, log: Any) -> Handler:
+    name = f"{route.method} {route.path}"
+    needed = NEEDED[name]
+
     async def answer(request: Request, request_id: str) -> None:
-        await admit(request)
+        operator = await admit(request)
+        check_role(operator, needed, name)
         body: Mapping[str, object] = await bodies.optional_object(request) if route.method in WITH_BODY else {}
         reply = await route.answer(AdminRequest(request_id, request.parameters, request.query, request.headers, dict(body)))
         request.reply(reply.status, reply.body, reply.headers, reply.content_type)
+        if needed == "operator":
+            log.info("admin_action", operator=operator.name, route=name, status=reply.status, request_id=request_id)
 
     return answer

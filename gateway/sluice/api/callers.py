@@ -5,6 +5,7 @@ from sluice.api.request import Request
 from sluice.errors import Forbidden, GatewayError, Unauthorized
 from sluice.frontends import in_query
 from sluice.identity import KeysWanted
+from sluice.identity.operators import Operator
 from sluice.identity.principal import Principal
 from sluice.runtime.snapshot import Snapshot
 
@@ -79,11 +80,11 @@ class Callers:
         finally:
             del why  # it knows this frame by its traceback
 
-    async def admit_operator(self, request: Request) -> None:
-        """Raises Unauthorized unless it is the admin's key. Guessing it costs what guessing any other does."""
+    async def admit_operator(self, request: Request) -> Operator:
+        """Whose admin key it is. Raises Unauthorized. Guessing one costs what guessing any other key does."""
         await self._runtime.limits.charge(self.address(request))
         try:
-            self._runtime.check_admin(request.raw_headers)
+            return self._runtime.operators.of(request.raw_headers)
         except Unauthorized as error:
             self._runtime.records.auth_failures[error.reason].inc()
             raise

@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from typing import Any
 
+from sluice.config.admin_checks import check_admin, discoverable
 from sluice.config.price_file import check_date, check_order
 from sluice.config.problems import Path, Report, suggestion
 from sluice.config.record_checks import check_records, check_sink
 from sluice.config.types import (
     Admin,
+    AdminKey,
     Alias,
     BrowserTokens,
     Canary,
@@ -132,8 +134,9 @@ class Checks:
                 self._store((*path, "store"), store, "memory", "shared", "redis")
             case Retention(age=age) if age is not None:
                 self._above_zero((*path, "age"), age)
-            case Admin(store=store):
-                self._store((*path, "store"), store, *CONVERSATIONS)
+            case Admin():
+                check_admin(self._report, path, section)
+                self._store((*path, "store"), section.store, *CONVERSATIONS)
             case Probe():
                 self._above_zero((*path, "every"), section.every)
             case Canary():
@@ -323,7 +326,7 @@ class Checks:
         if issuer.jwks_url is not None:
             self._try((*path, "jwks_url"), check_url, issuer.jwks_url)
         if issuer.discovery:
-            self._try((*path, "issuer"), _discoverable, issuer.issuer)
+            self._try((*path, "issuer"), discoverable, issuer.issuer)
         if not isinstance(issuer.algorithms, tuple) or INVALID in issuer.algorithms:
             return
         if not issuer.algorithms:
@@ -396,13 +399,18 @@ class Checks:
         for index, key in enumerate(config.keys):
             if isinstance(key, Key) and key.digest in DEVELOPMENT_KEYS:
                 self._report.problem(("keys", index, "digest"), text)
-        if isinstance(config.admin, Admin) and config.admin.digest in DEVELOPMENT_KEYS:
+        if not isinstance(config.admin, Admin):
+            return
+        if config.admin.digest in DEVELOPMENT_KEYS:
             self._report.problem(("admin", "digest"), text)
+        for index, one in enumerate(config.admin.keys):
+            if isinstance(one, AdminKey) and one.digest in DEVELOPMENT_KEYS:
+                self._report.problem(("admin", "keys", index, "digest"), text)
 
     def _unused(self, config: Config) -> None:
         for name in sorted(self._upstreams - self._used):
             self._report.warning(("upstreams", name), "no alias uses this upstream")
-        if config.admin.digest is not None:  # keys can be made later
+        if isinstance(config.admin, Admin) and config.admin.usable:  # keys can be made later
             return
         callers: list[Key | Issuer] = [caller for caller in (*config.keys, *config.jwt) if isinstance(caller, Key | Issuer)]
         if not config.keys and not config.jwt:
@@ -490,12 +498,6 @@ def _origin(text: str) -> None:
     scheme, separator, host = text.partition("://")
     if not separator or not scheme.isalnum() or not host or any(c in "/?#*@ " for c in host) or text != text.lower():
         raise ValueError("expected an exact origin in lower case, such as https://app.example.com")
-
-
-def _discoverable(text: str) -> None:
-    check_url(text)
-    if "?" in text:
-        raise ValueError("has a query, so nothing can be discovered below it")
 
 
 def _is_text(value: object) -> bool:

@@ -89,6 +89,11 @@ def verify(token: str, key: Jwk, algorithms: Collection[str]) -> bytes:
     return payload
 
 
+def key_of(token: str, keys: Sequence[Jwk]) -> Jwk:
+    """The key that the header of a compact JWS leads to, of those that may verify its algorithm. Raises Unauthorized."""
+    return _choose(keys, _header(token))
+
+
 class Verifier:
     """Tokens -> principals. `clock` gives seconds since the epoch. `fetched`: the sets of issuers whose keys are fetched.
 

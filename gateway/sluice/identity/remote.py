@@ -8,7 +8,7 @@ however many, delay a key rotation by SPACING at most. At most WAITERS wait; fur
 address cannot be reached the last keys stay in use, for a day. A key that a newer set does not list is dropped.
 
 Only https, or http to this very machine; no redirects, no proxies, no cookies, one deadline and one size for everything.
-This module alone imports aiohttp's client, and it is imported only where an issuer needs it.
+This module and `sluice.identity.provider` alone import aiohttp's client, and they are imported only where an issuer needs it.
 """
 
 import asyncio
@@ -72,9 +72,9 @@ class _Provider(msgspec.Struct, frozen=True):
 async def fetch(issuer: Issuer) -> KeySet:
     """The issuer's keys as they are published now. Raises FetchFailed, and nothing else for anything that a server does."""
     try:
-        async with asyncio.timeout(DEADLINE), _session() as session:
+        async with asyncio.timeout(DEADLINE), client() as session:
             url = issuer.jwks_url or await _discover(session, issuer.issuer)
-            data, cache_control = await _get(session, url)
+            data, cache_control = await get(session, url)
         keys = parse_jwks(data)
     except TimeoutError:
         raise FetchFailed("timeout") from None
@@ -89,7 +89,7 @@ async def fetch(issuer: Issuer) -> KeySet:
 async def _discover(session: aiohttp.ClientSession, issuer: str) -> str:
     """The address of the key set. The document must name exactly the requested issuer (section 4.3)."""
     url = issuer.removesuffix("/") + "/.well-known/openid-configuration"
-    data, _ = await _get(session, url)
+    data, _ = await get(session, url)
     provider = msgspec.json.decode(data, type=_Provider)
     if provider.issuer != issuer:
         raise FetchFailed("wrong_issuer")
@@ -99,19 +99,25 @@ async def _discover(session: aiohttp.ClientSession, issuer: str) -> str:
     return provider.jwks_uri
 
 
-async def _get(session: aiohttp.ClientSession, url: str) -> tuple[bytes, str]:
+async def get(session: aiohttp.ClientSession, url: str) -> tuple[bytes, str]:
+    """What is there, and its Cache-Control. Raises FetchFailed."""
     async with session.get(url, allow_redirects=False) as response:
         if response.status != 200:
             raise FetchFailed("bad_status")
-        data = bytearray()
-        async for chunk in response.content.iter_any():
-            data += chunk
-            if len(data) > MAX_FILE:
-                raise FetchFailed("too_large")
-        return bytes(data), ",".join(response.headers.getall("Cache-Control", ()))
+        return await read(response), ",".join(response.headers.getall("Cache-Control", ()))
 
 
-def _session() -> aiohttp.ClientSession:
+async def read(response: aiohttp.ClientResponse) -> bytes:
+    """The body of an answer, MAX_FILE bytes at most. Raises FetchFailed."""
+    data = bytearray()
+    async for chunk in response.content.iter_any():
+        data += chunk
+        if len(data) > MAX_FILE:
+            raise FetchFailed("too_large")
+    return bytes(data)
+
+
+def client() -> aiohttp.ClientSession:
     """One for each fetch: they are minutes apart, so nothing is worth keeping open."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(force_close=True),

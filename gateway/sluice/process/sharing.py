@@ -43,15 +43,15 @@ def _with_port(given: str, bound: socket.socket) -> str:
 
 
 def with_stores(loaded: Loaded, log: Any) -> Loaded:
-    """Replaces stores `memory`, with which each worker would have its own: limits by an anonymous file, and where there is an
-    admin key dynamic keys and usage by a file that `remove_stores` removes."""
+    """Replaces stores `memory`, with which each worker would have its own: limits by an anonymous file, and where anybody
+    may use the admin API dynamic keys and usage by a file that `remove_stores` removes."""
     config = loaded.config
     if config.limits.store.reveal() == "memory":
         log.info("limits_store", configured="memory", used="shared memory of the workers")
         path = f"/proc/self/fd/{os.memfd_create('sluice-limits')}"
         limits = msgspec.structs.replace(config.limits, store=Secret(f"shared:{path}"))
         config = msgspec.structs.replace(config, limits=limits)
-    if config.admin.digest is not None and admin_store(config) == "memory":
+    if config.admin.usable and admin_store(config) == "memory":
         try:
             folder = tempfile.mkdtemp(prefix=FOLDER, dir=SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else None)
         except OSError as error:

@@ -4,8 +4,6 @@ What a request looks up stands on the snapshot itself, also where it is the proc
 """
 
 import asyncio
-import hashlib
-import hmac
 import time
 from collections import ChainMap
 from collections.abc import Iterable
@@ -18,10 +16,10 @@ import msgspec
 
 from sluice.config.loader import Loaded, models_of
 from sluice.config.types import Issuer, Key, Probe, Queue, targets_of
-from sluice.errors import Unauthorized
 from sluice.frontends import credential_names
 from sluice.identity import Authenticator
 from sluice.identity.addresses import client_addresses
+from sluice.identity.operators import Operators
 from sluice.policies.limits import Limiter
 from sluice.policies.priced import Priced
 from sluice.proxy.pipeline import Pipeline
@@ -98,7 +96,7 @@ class Snapshot:
         self.frontends = loaded.frontends
         forwarded = (name for key, upstream in config.upstreams.items() for name in forward_of(upstream, loaded.backends[key]))
         self.forwardable = frozenset(forwarded).difference(credential_names(loaded.frontends.values()))
-        self._admin_digest = config.admin.digest.partition(":")[2] if config.admin.digest else ""
+        self.operators = Operators(config.admin)
 
     async def __aenter__(self) -> Self:
         state, config = self.state, self.config
@@ -228,15 +226,6 @@ class Snapshot:
         while self.detached.tasks:
             await asyncio.wait([*self.detached.tasks])
         await self.pipeline.shadows.idle()
-
-    def check_admin(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Raises Unauthorized unless `x-admin-api-key`, given once among these raw pairs, is the configured one."""
-        given = [value.strip(b" \t") for name, value in headers if name.lower() == b"x-admin-api-key"]
-        if len(given) > 1:
-            raise Unauthorized("ambiguous")
-        digest = hashlib.sha256(given[0] if given else b"").hexdigest()
-        if not self._admin_digest or not hmac.compare_digest(digest, self._admin_digest):
-            raise Unauthorized("unknown_key")
 
 
 def names_of(loaded: Loaded) -> Names:

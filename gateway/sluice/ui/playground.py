@@ -8,12 +8,14 @@ from collections.abc import Awaitable, Callable
 from urllib.parse import quote
 
 from sluice.api.admin import Admit
+from sluice.api.admin_roles import NEEDED, check_role
 from sluice.api.callers import Callers
 from sluice.api.request import Request
 from sluice.errors import BadRequest, Forbidden
 from sluice.identity.principal import Principal
 
 PREFIX = "/ui/play"
+ROUTE = f"POST {PREFIX}/{{+path}}"
 KEY_HEADER = "x-sluice-key"
 
 
@@ -40,7 +42,7 @@ class Playground:
         self._answer = answer
 
     async def play(self, request: Request, request_id: str) -> None:
-        await self._admit(request)
+        check_role(await self._admit(request), NEEDED[ROUTE], ROUTE)
         request.extra[:] = [pair for pair in request.extra if pair[0] not in ("x-request-id", "request-id")]
         request.path = "/" + quote(request.parameters["path"], safe="/:@%+~!$&'()*,;=-._")
         await self._answer(request)

@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from sluice.api.admin_roles import NEEDED
 from sluice.api.assets import Assets
 from sluice.api.bodies import Bodies
 from sluice.api.callers import Callers
@@ -12,9 +14,13 @@ from sluice.api.rendering import NOT_STORED
 from sluice.api.request import Request
 from sluice.api.table import OwnRoute
 from sluice.errors import BadRequest, Unauthorized
+from sluice.identity.operators import Operator
 from sluice.runtime.snapshot import Snapshot
-from sluice.ui.playground import PREFIX, ActingCallers, Playground
-from sluice.ui.sessions import TOKEN_HEADER, Attempts, Session, Sessions
+from sluice.ui.playground import PREFIX, ROUTE, ActingCallers, Playground
+from sluice.ui.sessions import TOKEN_HEADER, Attempts, Owner, Session, Sessions
+
+if TYPE_CHECKING:
+    from sluice.ui.oidc import OidcSignIn
 
 _json = msgspec.json.Encoder().encode
 ISOLATED = (("Cross-Origin-Opener-Policy", "same-origin"), ("Cross-Origin-Resource-Policy", "same-origin"))
@@ -35,34 +41,54 @@ class Ui:
     ) -> None:
         state = runtime.state
         self._runtime = runtime
+        self.log = runtime.log
         self._callers = callers
         self._bodies = bodies
-        self._sessions = Sessions(state.seed, runtime.config.admin.digest or "", time.time)
-        self._attempts = state.once("ui attempts", lambda: Attempts(state.clock))
+        self.sessions = Sessions(state.seed, runtime.operators, runtime.config.admin.oidc, time.time)
+        self.attempts = state.once("ui attempts", lambda: Attempts(state.clock))
         self._assets = state.once("ui assets", lambda: Assets("sluice.ui", "static", more=ISOLATED))
         self._offered: list[str] = []
+        self._oidc = self._by_provider()
+        self._ways = {"possible": len(runtime.operators) > 0, "oidc": self._oidc.name if self._oidc is not None else None}
         self._playground = Playground(self.admit, clients(ActingCallers))
 
     def routes(self, admin: Sequence[OwnRoute]) -> list[OwnRoute]:
-        """Beside those of the admin API, which pages are told of: they offer what there is."""
-        self._offered = [f"{route.method} {route.path}" for route in admin]
+        """Beside those of the admin API, which pages are told of as far as a session's role goes: they offer what there is."""
+        self._offered = [*(f"{route.method} {route.path}" for route in admin), ROUTE]
         pages = [OwnRoute("GET", path, self._page, quiet=True) for path in ("/", "/ui", "/ui/{+path}")]
         session = [
             OwnRoute("GET", "/ui/session", self._session, quiet=True),
             OwnRoute("POST", "/ui/session", self._sign_in),
             OwnRoute("DELETE", "/ui/session", self._sign_out),
         ]
+        if self._oidc is not None:
+            session += self._oidc.routes()
         play = OwnRoute("POST", f"{PREFIX}/{{+path}}", self._playground.play, quiet=True)
         return [*session, play, *pages]  # patterns are tried in this order
 
-    async def admit(self, request: Request) -> None:
-        """Lets an operator in: by the admin key, as everywhere, or by a session and its token. Raises Unauthorized."""
+    def _by_provider(self) -> "OidcSignIn | None":
+        state, oidc = self._runtime.state, self._runtime.config.admin.oidc
+        if oidc is None:
+            return None
+        from sluice.identity.provider import Discovery
+        from sluice.ui.oidc import OidcSignIn
+
+        issuer = oidc.issuer
+        discovery = state.once(f"oidc {issuer}", lambda: Discovery(issuer, state.clock))
+        return OidcSignIn(oidc, self, self._bodies, discovery, seed=state.seed, wall=time.time)
+
+    def address(self, request: Request) -> str:
+        """The client's, as limits count it."""
+        return self._callers.address(request)
+
+    async def admit(self, request: Request) -> Operator:
+        """Lets an operator in: by an admin key, as everywhere, or by a session and its token. Raises Unauthorized."""
         if "x-admin-api-key" in request.headers or "cookie" not in request.headers:
-            await self._callers.admit_operator(request)
-            return
+            return await self._callers.admit_operator(request)
         try:
-            session = self._sessions.of(request.raw_headers)
-            self._sessions.check_token(session, request.headers.get(TOKEN_HEADER, ""))
+            session = self.sessions.of(request.raw_headers)
+            self.sessions.check_token(session, request.headers.get(TOKEN_HEADER, ""))
+            return session.operator
         except Unauthorized as error:
             self._runtime.records.auth_failures[error.reason].inc()
             raise
@@ -76,40 +102,51 @@ class Ui:
     async def _session(self, request: Request, request_id: str) -> None:
         """Whether the browser is signed in; one that is gets a new cookie when its own has lived for half of its time."""
         try:
-            session = self._sessions.of(request.raw_headers)
+            session = self.sessions.of(request.raw_headers)
         except Unauthorized:
-            request.reply(200, _json({"signed_in": False, "possible": bool(self._runtime.config.admin.digest)}), NOT_STORED)
+            request.reply(200, _json({"signed_in": False, **self._ways}), NOT_STORED)
             return
-        self._reply(request, self._sessions.renewed(session))
+        self._reply(request, self.sessions.renewed(session))
 
     async def _sign_in(self, request: Request, request_id: str) -> None:
         """Raises RateLimited, Unauthorized, BadRequest."""
         address = self._callers.address(request)
-        self._attempts.check(address)
+        self.attempts.check(address)
         key = (await self._bodies.object(request)).get("key")
         if not isinstance(key, str) or len(key) > LONGEST_KEY or not key.isascii():
-            raise BadRequest("key must be the admin key", param="key")
+            raise BadRequest("key must be an admin key", param="key")
         try:
-            self._runtime.check_admin([(b"x-admin-api-key", key.strip().encode())])
+            operator = self._runtime.operators.of([(b"x-admin-api-key", key.strip().encode())])
         except Unauthorized as error:
-            self._attempts.failed(address)
+            self.attempts.failed(address)
             self._runtime.records.auth_failures[error.reason].inc()
-            self._runtime.log.warning("ui_sign_in", outcome="refused", address=address)
+            self.log.warning("ui_sign_in", outcome="refused", address=address)
             raise
-        self._attempts.succeeded(address)
-        self._runtime.log.info("ui_sign_in", outcome="ok", address=address)
-        self._reply(request, self._sessions.begin())
+        self.attempts.succeeded(address)
+        self.log.info("ui_sign_in", outcome="ok", operator=operator.name, role=operator.role, address=address)
+        self._reply(request, self.sessions.begin(Owner("key", operator.name)))
 
     async def _sign_out(self, request: Request, request_id: str) -> None:
-        cookie = self._sessions.set_cookie(None, secure=_is_secure(request))
-        request.reply(200, _json({"signed_in": False}), [*NOT_STORED, cookie])
+        """Whom a provider has signed in is told where to sign out there, too."""
+        leave = await self._oidc.leaving() if self._oidc is not None and self._is_by_provider(request) else None
+        cookie = self.sessions.set_cookie(None, secure=_is_secure(request))
+        request.reply(200, _json({"signed_in": False, **({"leave": leave} if leave else {})}), [*NOT_STORED, cookie])
+
+    def _is_by_provider(self, request: Request) -> bool:
+        try:
+            return self.sessions.of(request.raw_headers).owner.by == "oidc"
+        except Unauthorized:
+            return False
 
     def _reply(self, request: Request, session: Session) -> None:
         offered = self._offered
         if self._runtime.state.fleet is None:  # part of somebody else's process, which controls it
-            offered = [route for route in offered if route.partition(" ")[2].split("/")[2] not in CONTROLS]
+            offered = [route for route in offered if route.split("/")[2] not in CONTROLS]
+        operator = session.operator
+        offered = [route for route in offered if operator.may(NEEDED[route])]
         body = {"signed_in": True, "token": session.token, "expires": session.expires, "routes": offered}
-        cookie = self._sessions.set_cookie(session, secure=_is_secure(request))
+        body |= {"name": operator.name, "role": operator.role, **self._ways}
+        cookie = self.sessions.set_cookie(session, secure=_is_secure(request))
         request.reply(200, _json(body), [*NOT_STORED, cookie])
 
 

@@ -1,26 +1,46 @@
-"""Signing in to the pages: the admin key once, then a cookie that says until when.
+"""Signing in to the pages: an admin key once, or an OpenID provider's word, then a cookie that says who it is, and until when.
 
-Nothing is kept of a session: the cookie is signed with a secret that the process was started with, and with the digest of the
-admin key, so that another key ends all of them. It is HttpOnly and SameSite=Strict; beside it each request needs a token in a
-header, which only a page that could read an answer knows. So a page of another port of the same host, which the browser sends
-the cookie for, can do nothing with it.
+Nothing is kept of a session: the cookie is signed with a secret that the process was started with, and with what let its owner
+in: the digest of the admin key, or the configuration of the provider. So another key, or other roles, end these sessions. It is
+HttpOnly and SameSite=Strict; beside it each request needs a token in a header, which only a page that could read an answer
+knows. So a page of another port of the same host, which the browser sends the cookie for, can do nothing with it.
 """
 
+import base64
+import binascii
 import hashlib
 import hmac
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal
 
 import msgspec
 
+from sluice.config.types import Oidc, Role
 from sluice.errors import RateLimited, Unauthorized
+from sluice.identity.operators import Operator, Operators
 
 IDLE = 3_600
 """Seconds that a cookie lives; one that is used is renewed."""
 LONGEST = 12 * 3_600
 """Seconds from signing in to signing in again."""
 TOKEN_HEADER = "x-sluice-csrf"  # noqa: S105  a name
+LONGEST_COOKIE = 1_024
+
+_json = msgspec.json.Encoder().encode
+
+
+class Owner(msgspec.Struct, frozen=True, array_like=True):
+    """Whose a session is, as the cookie has it: by which way, and the name. `role` counts only for the provider's: a key's
+    stands in the configuration."""
+
+    by: Literal["key", "oidc"]
+    name: str
+    role: Role = "viewer"
+
+
+_owner = msgspec.json.Decoder(Owner).decode
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -30,33 +50,34 @@ class Session(msgspec.Struct, frozen=True):
     token: str
     begun: int
     expires: int
+    owner: Owner
+    operator: Operator
 
 
 class Sessions:
-    """`seed` is secret, and the same in all processes of a gateway; `digest` is the admin key's; `wall` gives the time."""
+    """`seed` is secret, and the same in all processes of a gateway; `wall` gives seconds since the epoch."""
 
-    def __init__(self, seed: bytes, digest: str, wall: Callable[[], float]) -> None:
-        self._secret = hmac.digest(seed, b"sluice session " + digest.encode(), "sha256")
+    def __init__(self, seed: bytes, operators: Operators, oidc: Oidc | None, wall: Callable[[], float]) -> None:
+        self._seed = seed
+        self._operators = operators
+        self._oidc = None if oidc is None else hashlib.sha256(repr(_terms(oidc)).encode()).hexdigest()
         self._wall = wall
         self.cookie_name = f"sluice_ui_{hashlib.sha256(seed).hexdigest()[:8]}"
 
-    def begin(self) -> Session:
-        return self._made(int(self._wall()), secrets.token_urlsafe(12))
+    def begin(self, owner: Owner) -> Session:
+        """Raises Unauthorized where the configuration does not know the owner."""
+        return self._made(int(self._wall()), secrets.token_urlsafe(12), owner)
 
     def renewed(self, session: Session) -> Session:
         """The same one, for longer: LONGEST after its beginning it ends."""
-        return self._made(session.begun, session.cookie.split(".")[2])
+        return self._made(session.begun, session.cookie.split(".")[2], session.owner)
 
     def of(self, headers: Iterable[tuple[bytes, bytes]]) -> Session:
         """The session of these raw header pairs. Raises Unauthorized."""
-        wanted = self.cookie_name
-        for name, value in headers:
-            if name.lower() == b"cookie":
-                for pair in value.decode("latin-1")[:8192].split(";"):
-                    key, _, given = pair.strip().partition("=")
-                    if key == wanted:
-                        return self._checked(given)
-        raise Unauthorized("missing")
+        given = next(cookies(headers, self.cookie_name), None)
+        if given is None:
+            raise Unauthorized("missing")
+        return self._checked(given)
 
     def check_token(self, session: Session, token: str) -> None:
         """Raises Unauthorized."""
@@ -69,29 +90,61 @@ class Sessions:
         more = "; Secure" if secure else ""
         return "Set-Cookie", f"{self.cookie_name}={value}; Path=/; Max-Age={age}; HttpOnly; SameSite=Strict{more}"
 
-    def _made(self, begun: int, nonce: str) -> Session:
+    def _made(self, begun: int, nonce: str, owner: Owner) -> Session:
         expires = min(int(self._wall()) + IDLE, begun + LONGEST)
-        return self._signed(begun, expires, nonce)
+        return self._signed(begun, expires, nonce, owner)
 
-    def _signed(self, begun: int, expires: int, nonce: str) -> Session:
-        text = f"{begun}.{expires}.{nonce}"
-        return Session(f"{text}.{self._mark('cookie', text)}", self._mark("token", f"{begun}.{nonce}"), begun, expires)
+    def _signed(self, begun: int, expires: int, nonce: str, owner: Owner) -> Session:
+        secret, operator = self._known(owner)
+        who = base64.urlsafe_b64encode(_json(owner)).decode().rstrip("=")
+        text = f"{begun}.{expires}.{nonce}.{who}"
+        token = _mark(secret, "token", f"{begun}.{nonce}.{who}")
+        return Session(f"{text}.{_mark(secret, 'cookie', text)}", token, begun, expires, owner, operator)
+
+    def _known(self, owner: Owner) -> tuple[bytes, Operator]:
+        """What sessions of this owner are signed with, and who that is now. Raises Unauthorized."""
+        if owner.by == "oidc":
+            found = (self._oidc, Operator(owner.name, owner.role)) if self._oidc is not None else None
+        else:
+            found = self._operators.named(owner.name)
+        if found is None:
+            raise Unauthorized("unknown_key")
+        binding, operator = found
+        return hmac.digest(self._seed, f"sluice session {owner.by} {binding}".encode(), "sha256"), operator
 
     def _checked(self, cookie: str) -> Session:
-        begun, _, rest = cookie.partition(".")
-        expires, _, rest = rest.partition(".")
-        nonce = rest.partition(".")[0]
+        begun, expires, nonce, who, _ = [*cookie[:LONGEST_COOKIE].split("."), *("",) * 5][:5]
         if not all(number.isascii() and number.isdigit() and len(number) < 13 for number in (begun, expires)):
             raise Unauthorized("missing")
-        session = self._signed(int(begun), int(expires), nonce)
+        try:
+            owner = _owner(base64.b64decode(who + "=" * (-len(who) % 4), altchars=b"-_", validate=True))
+        except (binascii.Error, ValueError, msgspec.DecodeError):
+            raise Unauthorized("missing") from None
+        session = self._signed(int(begun), int(expires), nonce, owner)
         if not hmac.compare_digest(session.cookie.encode(), cookie.encode("utf-8", "replace")):
             raise Unauthorized("bad_signature")
         if self._wall() >= session.expires:
             raise Unauthorized("expired")
         return session
 
-    def _mark(self, purpose: str, text: str) -> str:
-        return hmac.new(self._secret, f"{purpose} {text}".encode(), "sha256").hexdigest()
+
+def cookies(headers: Iterable[tuple[bytes, bytes]], name: str) -> Iterator[str]:
+    """The values of the cookies with this name among raw header pairs (RFC 6265 section 4.2)."""
+    for header, value in headers:
+        if header.lower() == b"cookie":
+            for pair in value.decode("latin-1")[:8192].split(";"):
+                key, _, given = pair.strip().partition("=")
+                if key == name:
+                    yield given
+
+
+def _terms(oidc: Oidc) -> tuple[object, ...]:
+    """What of the provider's configuration decides who is let in, and in which role."""
+    return (oidc.issuer, oidc.client_id, oidc.roles.claim, oidc.roles.viewer, oidc.roles.operator)
+
+
+def _mark(secret: bytes, purpose: str, text: str) -> str:
+    return hmac.new(secret, f"{purpose} {text}".encode(), "sha256").hexdigest()
 
 
 class Attempts:

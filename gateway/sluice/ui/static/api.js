@@ -2,10 +2,13 @@
 const root = new URL("..", import.meta.url);
 let token = "";
 let routes = [];
+let role = "";
 let leaving = new AbortController();
 
 // Whether the gateway has a route of the admin API that begins so, as "POST /admin/reload".
 export const can = (route) => routes.some((one) => one.startsWith(route));
+
+export const isViewer = () => role === "viewer";
 
 export class Refused extends Error {
   constructor(status, body) {
@@ -49,18 +52,26 @@ export async function session() {
 function taken(found) {
   token = found.token || "";
   routes = found.routes || [];
+  role = found.role || "";
   return found;
 }
 
 export async function signIn(key) {
-  taken(await ask("POST", "ui/session", { key }));
+  return taken(await ask("POST", "ui/session", { key }));
+}
+
+// Goes to the OpenID provider, which sends the browser back here.
+export async function signInElsewhere() {
+  const { location: there } = await ask("POST", "ui/oidc", { page: new URL("ui/", root).href });
+  location.assign(there);
 }
 
 export async function signOut() {
   leaving.abort(); // what is still asked for would be refused
   leaving = new AbortController();
-  await ask("DELETE", "ui/session");
+  const found = await ask("DELETE", "ui/session");
   token = "";
+  return found;
 }
 
 // A client's call in the name of a key; the response is the client's own.

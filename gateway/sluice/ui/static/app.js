@@ -1,6 +1,6 @@
 // The frame: signing in, the list of pages, the theme. Which page is shown stands in the address, behind the #.
 import { html, render, useEffect, useLayoutEffect, useState, Note, fields } from "./lib.js";
-import { session, signIn, signOut } from "./api.js";
+import { can, session, signIn, signInElsewhere, signOut } from "./api.js";
 import { Overview } from "./pages/overview.js";
 import { Aliases } from "./pages/aliases.js";
 import { Playground } from "./pages/playground.js";
@@ -13,38 +13,55 @@ import { Configuration } from "./pages/configuration.js";
 const PAGES = [
   ["overview", "Overview", Overview],
   ["aliases", "Providers and aliases", Aliases],
-  ["playground", "Playground", Playground],
+  ["playground", "Playground", Playground, "POST /ui/play/"],
   ["keys", "Keys and tenants", Keys],
   ["usage", "Usage", Usage],
   ["calls", "Calls", Calls],
-  ["conversations", "Conversations", Conversations],
+  ["conversations", "Conversations", Conversations, "GET /v1/admin/conversations"],
   ["configuration", "Configuration", Configuration],
 ];
+// The fourth of a page: the route that it cannot do without, which a viewer's session has not.
+const offered = () => PAGES.filter((page) => !page[3] || can(page[3]));
 const RENEW = 10 * 60_000;
 
 const here = () => {
   const [name, ...rest] = location.hash.slice(1).split("/");
-  return [PAGES.find((page) => page[0] === name) || PAGES[0], rest.map(decodeURIComponent).join("/")];
+  return [offered().find((page) => page[0] === name) || PAGES[0], rest.map(decodeURIComponent).join("/")];
 };
 
-function SignIn({ onDone, possible }) {
-  const [error, fail] = useState(null);
+const REFUSED = {
+  expired: "That took too long, or was begun in another browser. Try again.",
+  denied: "The provider did not sign you in.",
+  provider: "The provider could not be asked. Try again; the gateway's log says why.",
+  token: "What the provider said of you cannot be believed. The gateway's log says why.",
+  role: "You may not use these pages: no role is given to you.",
+  busy: "Too many attempts. Wait some minutes.",
+};
+
+function SignIn({ onDone, possible, oidc, leave }) {
+  const [name, reason] = location.hash.slice(1).split("/");
+  const [error, fail] = useState(name === "sign-in" && REFUSED[reason] ? new Error(REFUSED[reason]) : null);
+  const refusal = (refused) => (refused.status === 401 ? new Error("That is not an admin key.") : refused.status === 429 ? new Error(REFUSED.busy) : refused);
   const submit = async (event) => {
     const { key } = fields(event);
     try {
-      await signIn(key);
-      onDone();
+      onDone(await signIn(key));
     } catch (refused) {
-      fail(refused.status === 401 ? new Error("That is not the admin key.") : refused.status === 429 ? new Error("Too many attempts. Wait some minutes.") : refused);
+      fail(refusal(refused));
     }
   };
-  return html`<main class="signin"><form class="card stack" onSubmit=${submit}>
+  const elsewhere = () => signInElsewhere().catch((refused) => fail(refusal(refused)));
+  return html`<main class="signin"><div class="card stack">
     <div class="brand"><img src="icon.svg" alt="" /><h1>Sluice</h1></div>
-    ${possible ? null : html`<${Note}>No admin key is configured (admin.digest), so nobody can sign in.<//>`}
-    <label>Admin key<input name="key" type="password" autocomplete="current-password" required autofocus /></label>
+    ${possible || oidc ? null : html`<${Note}>No admin key is configured (admin.digest), so nobody can sign in.<//>`}
     <${Note} error=${error} />
-    <button class="main">Sign in</button>
-  </form></main>`;
+    ${oidc ? html`<button type="button" class="main" onClick=${elsewhere}>Sign in with ${oidc}</button>` : null}
+    ${oidc && !possible ? null : html`<form class="stack" onSubmit=${submit}>
+      <label>Admin key<input name="key" type="password" autocomplete="current-password" required autofocus=${!oidc} /></label>
+      <button class=${oidc ? "" : "main"}>${oidc ? "Sign in with the key" : "Sign in"}</button>
+    </form>`}
+    ${leave ? html`<a href=${leave} rel="noreferrer">Sign out of ${oidc}, too</a>` : null}
+  </div></main>`;
 }
 
 function Theme() {
@@ -58,7 +75,7 @@ function Theme() {
   return html`<button type="button" onClick=${() => set(next[theme])}>Theme: ${theme || "system"}</button>`;
 }
 
-function Shell({ onLeave }) {
+function Shell({ name, role, onLeave }) {
   const [[page, rest], go] = useState(here());
   useLayoutEffect(() => {
     const moved = () => go(here());
@@ -70,8 +87,7 @@ function Shell({ onLeave }) {
   }, [page]);
   const leave = async () => {
     window.dispatchEvent(new Event("signed-out"));
-    await signOut().catch(() => {});
-    onLeave();
+    onLeave(await signOut().catch(() => null));
   };
   const skip = (event) => {
     event.preventDefault();
@@ -81,8 +97,8 @@ function Shell({ onLeave }) {
     <a class="skip" href="#content" onClick=${skip}>Skip to the content</a>
     <nav class="side" aria-label="Pages">
       <div class="brand"><img src="icon.svg" alt="" /><span>Sluice</span></div>
-      ${PAGES.map(([name, title]) => html`<a href=${`#${name}`} aria-current=${name === page[0] ? "page" : undefined}>${title}</a>`)}
-      <div class="end"><${Theme} /><button type="button" onClick=${leave}>Sign out</button></div>
+      ${offered().map(([name, title]) => html`<a href=${`#${name}`} aria-current=${name === page[0] ? "page" : undefined}>${title}</a>`)}
+      <div class="end"><p class="small quiet who" title=${name}>${name}<br />${role}</p><${Theme} /><button type="button" onClick=${leave}>Sign out</button></div>
     </nav>
     <main id="content" tabindex="-1"><${page[2]} key=${page[0]} rest=${rest} /></main>
   </div>`;
@@ -90,10 +106,10 @@ function Shell({ onLeave }) {
 
 function App() {
   const [state, set] = useState(null);
-  const look = () => session().then(set, (error) => set({ error }));
+  const look = (left) => session().then((found) => set({ ...found, leave: left?.leave }), (error) => set({ error }));
   useEffect(() => {
     look();
-    const left = () => set((before) => ({ ...before, signed_in: false, possible: true }));
+    const left = () => set((before) => ({ ...before, signed_in: false }));
     window.addEventListener("signed-out", left);
     const timer = setInterval(() => !document.hidden && session().then((found) => found.signed_in || left(), () => {}), RENEW);
     return () => {
@@ -104,8 +120,8 @@ function App() {
   if (!state) return null;
   if (state.error) return html`<main class="signin"><${Note} error=${state.error} /></main>`;
   return state.signed_in
-    ? html`<${Shell} onLeave=${look} />`
-    : html`<${SignIn} possible=${state.possible} onDone=${() => set({ signed_in: true })} />`;
+    ? html`<${Shell} name=${state.name} role=${state.role} onLeave=${look} />`
+    : html`<${SignIn} possible=${state.possible} oidc=${state.oidc} leave=${state.leave} onDone=${set} />`;
 }
 
 render(html`<${App} />`, document.getElementById("app"));

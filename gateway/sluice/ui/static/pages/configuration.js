@@ -1,5 +1,5 @@
 import { html, useState, useLoaded, Note, Badge, fields } from "../lib.js";
-import { ask, can, get } from "../api.js";
+import { ask, can, get, isViewer } from "../api.js";
 
 const Found = ({ found }) => html`<div class="stack" role="status">
   <div>${found.ok ? html`<${Badge} kind="good">no problems<//>` : html`<${Badge} kind="bad">${found.problems.length} problem${found.problems.length === 1 ? "" : "s"}<//>`}</div>
@@ -46,7 +46,7 @@ export function Configuration() {
     <div class="head"><h1>Configuration</h1><span class="small quiet">${value ? `${value.path}, ${value.hash}` : ""}</span></div>
     <${Note} error=${error || problem}>${done}<//>
     <section class="card stack"><div class="head"><h2>The file</h2><div class="actions"><button type="button" onClick=${check}>Check and compare</button>${can("POST /admin/reload") ? html`<button type="button" class="main" disabled=${!file?.ok || !file?.changed} onClick=${apply}>Apply</button>` : null}</div></div>
-      <p class="quiet small">The file on the gateway's disk, against what runs.${can("POST /admin/reload") ? "" : " This gateway takes a changed file at its next start."}</p>
+      <p class="quiet small">The file on the gateway's disk, against what runs.${can("POST /admin/reload") ? "" : isViewer() ? " Operators can apply it." : " This gateway takes a changed file at its next start."}</p>
       ${file ? html`<${Found} found=${file} />` : null}</section>
     <section class="card stack"><h2>Running</h2><p class="quiet small">Without defaults; secrets are masked.</p><pre tabindex="0">${value?.text || "…"}</pre></section>
     <section class="card stack"><h2>Check a text</h2><form class="stack" onSubmit=${submit}><label>Configuration (YAML)<textarea class="code" name="text" rows="10" required></textarea></label><div><button class="main">Check</button></div></form>${text ? html`<${Found} found=${text} />` : null}</section>`;

@@ -1,5 +1,5 @@
 import { html, useState, useLoaded, Note, Table, Badge, Copy, Dialog, fields, dollars, moment } from "../lib.js";
-import { ask, get, id } from "../api.js";
+import { ask, can, get, id } from "../api.js";
 
 const listed = (text) => text.split(/[\s,]+/).filter(Boolean);
 
@@ -126,8 +126,11 @@ export function Keys() {
     reload();
   };
   const act = (what, item) => () => show({ what, item });
+  const changes = can("POST /admin/keys");
   const actions = (item) =>
-    item.source === "config"
+    !changes
+      ? null
+      : item.source === "config"
       ? html`<span class="quiet small">in the file</span>`
       : html`<div class="actions"><button type="button" onClick=${act("change", item)}>Change</button><button type="button" onClick=${act("rotate", item)}>Rotate</button><button type="button" onClick=${() => able(item)}>${item.enabled ? "Disable" : "Enable"}</button><button type="button" class="danger" onClick=${act("delete", item)}>Delete</button></div>`;
   const columns = [
@@ -137,11 +140,11 @@ export function Keys() {
     { title: "Aliases", cell: (k) => k.aliases.join(", ") },
     { title: "Limits", cell: (k) => html`<${Limits} limits=${k.limits} />` },
     { title: "Expires", cell: (k) => (k.expires ? moment(k.expires) : "never") },
-    { title: "", cell: actions },
+    ...(changes ? [{ title: "Change", cell: actions }] : []),
   ];
   const titles = { make: "A new key", shown: "The new key", change: `Change ${open?.item?.id}`, rotate: `Rotate ${open?.item?.id}`, delete: `Delete ${open?.item?.id}?` };
   return html`
-    <div class="head"><h1>Keys and tenants</h1><button class="main" type="button" onClick=${() => show({ what: "make" })}>Make a key</button></div>
+    <div class="head"><h1>Keys and tenants</h1>${changes ? html`<button class="main" type="button" onClick=${() => show({ what: "make" })}>Make a key</button>` : null}</div>
     <${Note} error=${error || problem} />
     <section class="card"><${Table} label="Keys" columns=${columns} rows=${value?.keys || []} />
       <div class="row"><button type="button" disabled=${pages.length < 2} onClick=${() => turn(pages.slice(0, -1))}>Back</button><button type="button" disabled=${!value?.next} onClick=${() => turn([...pages, value.next])}>Further</button><span class="quiet small">${value ? `${value.total} in all` : ""}</span></div></section>

@@ -1,0 +1,52 @@
+"""Operators: who may use the admin API, by which key, and in which role."""
+
+import hashlib
+import hmac
+from collections.abc import Iterable
+
+import msgspec
+
+from sluice.config.types import Admin, Role
+from sluice.errors import Unauthorized
+
+FIRST = "admin"
+"""The name of the key whose digest is `admin.digest`; its role is operator."""
+
+
+class Operator(msgspec.Struct, frozen=True):
+    """Somebody who uses the admin API: `name` is the id of an admin key, or the subject that an OpenID provider gave."""
+
+    name: str
+    role: Role
+
+    def may(self, needed: Role) -> bool:
+        return self.role == "operator" or needed == "viewer"
+
+
+class Operators:
+    """The admin keys of one configuration."""
+
+    def __init__(self, admin: Admin) -> None:
+        first = {FIRST: (admin.digest, Operator(FIRST, "operator"))} if admin.digest is not None else {}
+        self._keys = first | {key.id: (key.digest, Operator(key.id, key.role)) for key in admin.keys}
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def of(self, headers: Iterable[tuple[bytes, bytes]]) -> Operator:
+        """Whose key `x-admin-api-key` is, given once among these raw pairs. Raises Unauthorized.
+
+        The comparison takes the same time whichever key it is.
+        """
+        given = [value.strip(b" \t") for name, value in headers if name.lower() == b"x-admin-api-key"]
+        if len(given) > 1:
+            raise Unauthorized("ambiguous")
+        digest = "sha256:" + hashlib.sha256(given[0] if given else b"").hexdigest()
+        found = [operator for known, operator in self._keys.values() if hmac.compare_digest(digest, known)]
+        if not found:
+            raise Unauthorized("unknown_key")
+        return found[0]
+
+    def named(self, name: str) -> tuple[str, Operator] | None:
+        """The digest and the operator of the key with this id; None where there is no such key any more."""
+        return self._keys.get(name)

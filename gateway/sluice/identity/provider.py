@@ -1,0 +1,132 @@
+"""Asks an OpenID provider: for its metadata, for the tokens of a code, for its keys, for what userinfo says.
+
+As in `sluice.identity.remote`: https, or http to this very machine; no redirects, no proxies, no cookies, one deadline and one
+size for everything. Keys are fetched for each sign-in: those are rare, and a key that was withdrawn verifies nothing any more.
+"""
+
+import asyncio
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+from urllib.parse import quote_plus
+
+import aiohttp
+import msgspec
+
+from sluice.config.types import Oidc
+from sluice.identity.jwks import Jwk, parse_jwks
+from sluice.identity.oidc import Flow, Metadata, SignInFailed, metadata_of
+from sluice.identity.remote import DEADLINE, FetchFailed, client, get, read
+
+LIFE = 300.0
+"""Seconds that metadata is used."""
+LONGEST_CODE = 4_096
+
+T = TypeVar("T")
+
+
+class Tokens(msgspec.Struct, frozen=True):
+    """What a code is exchanged for (Core 1.0 section 3.1.3.3), as far as it is used."""
+
+    id_token: str
+    access_token: str = ""
+
+
+class Discovery:
+    """The metadata of one issuer, kept for a while. `clock` is monotonic, in seconds."""
+
+    def __init__(self, issuer: str, clock: Callable[[], float]) -> None:
+        self._issuer = issuer
+        self._clock = clock
+        self._found: tuple[float, Metadata] | None = None
+        self._lock = asyncio.Lock()
+
+    async def metadata(self) -> Metadata:
+        """Raises SignInFailed("provider")."""
+        async with self._lock:  # several that sign in at a time cost one question
+            if self._found is None or self._clock() - self._found[0] >= LIFE:
+                data = await _within(self._fetch)
+                try:
+                    self._found = (self._clock(), metadata_of(data, self._issuer))
+                except ValueError as error:
+                    raise SignInFailed("provider", f"metadata: {error}") from None
+            return self._found[1]
+
+    async def _fetch(self, session: aiohttp.ClientSession) -> bytes:
+        data, _ = await get(session, self._issuer.removesuffix("/") + "/.well-known/openid-configuration")
+        return data
+
+
+async def exchange(metadata: Metadata, oidc: Oidc, flow: Flow, code: str) -> Tokens:
+    """The tokens of a code (Core 1.0 section 3.1.3; RFC 7636 section 4.5). Raises SignInFailed("provider")."""
+    form = {
+        "grant_type": "authorization_code",
+        "code": code[:LONGEST_CODE],
+        "redirect_uri": flow.redirect_uri,
+        "code_verifier": flow.verifier,
+    }
+    headers: dict[str, str] = {}
+    if oidc.client_secret is None:
+        form["client_id"] = oidc.client_id
+    elif "client_secret_basic" in metadata.token_endpoint_auth_methods_supported:
+        name, secret = quote_plus(oidc.client_id), quote_plus(oidc.client_secret.reveal())  # RFC 6749 section 2.3.1
+        headers["Authorization"] = f"Basic {b64encode(f'{name}:{secret}'.encode()).decode()}"
+    else:
+        form |= {"client_id": oidc.client_id, "client_secret": oidc.client_secret.reveal()}
+
+    async def ask(session: aiohttp.ClientSession) -> bytes:
+        async with session.post(metadata.token_endpoint, data=form, headers=headers, allow_redirects=False) as response:
+            data = await read(response)
+            if response.status != 200:
+                raise SignInFailed("provider", f"the token endpoint answered {response.status}")
+            return data
+
+    try:
+        return msgspec.json.decode(await _within(ask), type=Tokens)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise SignInFailed("provider", "no ID token was given") from None
+
+
+async def keys(metadata: Metadata) -> tuple[Jwk, ...]:
+    """The provider's keys, as they are published now. Raises SignInFailed("provider")."""
+
+    async def ask(session: aiohttp.ClientSession) -> bytes:
+        data, _ = await get(session, metadata.jwks_uri)
+        return data
+
+    try:
+        return parse_jwks(await _within(ask))
+    except ValueError:
+        raise SignInFailed("provider", "the key set cannot be read") from None
+
+
+async def userinfo(metadata: Metadata, tokens: Tokens, subject: object) -> Mapping[str, Any]:
+    """What userinfo says of this subject (Core 1.0 section 5.3); nothing where it cannot be asked. Raises SignInFailed."""
+    url = metadata.userinfo_endpoint
+    if url is None or not tokens.access_token:
+        return {}
+
+    async def ask(session: aiohttp.ClientSession) -> bytes:
+        headers = {"Authorization": f"Bearer {tokens.access_token}"}
+        async with session.get(url, headers=headers, allow_redirects=False) as response:
+            return await read(response) if response.status == 200 else b"{}"
+
+    try:
+        found: dict[str, Any] = msgspec.json.decode(await _within(ask), type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise SignInFailed("provider", "userinfo is no JSON object") from None
+    return found if found.get("sub") == subject else {}  # section 5.3.2: of another subject it is not to be used
+
+
+async def _within(ask: Callable[[aiohttp.ClientSession], Any]) -> bytes:
+    """What `ask` gives, in time. Raises SignInFailed("provider")."""
+    try:
+        async with asyncio.timeout(DEADLINE), client() as session:
+            data: bytes = await ask(session)
+            return data
+    except FetchFailed as failed:
+        raise SignInFailed("provider", failed.outcome) from None
+    except TimeoutError:
+        raise SignInFailed("provider", "timeout") from None
+    except (aiohttp.ClientError, OSError, ValueError):
+        raise SignInFailed("provider", "unreachable") from None

@@ -1,0 +1,186 @@
+"""Signing in to the pages by an OpenID provider. Imported only where `admin.oidc` is configured.
+
+POST /ui/oidc says where the browser is to go, and gives it a cookie for the way; it comes back to GET /ui/oidc/callback, which
+leads on to the pages: signed in, or with the reason why not behind the #. Nothing that came with a request is shown or logged.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import msgspec
+
+from sluice.api.bodies import Bodies
+from sluice.api.rendering import NOT_STORED
+from sluice.api.request import Request
+from sluice.api.table import OwnRoute
+from sluice.config.types import Oidc
+from sluice.errors import BadRequest, MethodNotAllowed, RateLimited, Unavailable
+from sluice.identity.oidc import (
+    PATIENCE,
+    Flow,
+    Flows,
+    SignInFailed,
+    authorization_url,
+    check_issuer,
+    claims_of,
+    has_claim,
+    leaving_url,
+    operator_of,
+)
+from sluice.identity.operators import Operator
+from sluice.identity.provider import Discovery, exchange, keys, userinfo
+from sluice.ui.sessions import Attempts, Owner, Sessions, cookies
+
+CALLBACK = "oidc/callback"
+"""Below the pages' own address."""
+LONGEST_ADDRESS = 2_000
+NO_REFERRER = (("Referrer-Policy", "no-referrer"),)
+_json = msgspec.json.Encoder().encode
+
+
+class Desk(Protocol):
+    """What signing in needs of the pages."""
+
+    sessions: Sessions
+    attempts: Attempts
+    log: Any
+
+    def address(self, request: Request) -> str: ...
+
+
+class OidcSignIn:
+    """Of one snapshot. `wall` gives seconds since the epoch."""
+
+    def __init__(
+        self, oidc: Oidc, desk: Desk, bodies: Bodies, discovery: Discovery, *, seed: bytes, wall: Callable[[], float]
+    ) -> None:
+        self._oidc = oidc
+        self._desk = desk
+        self._bodies = bodies
+        self._discovery = discovery
+        self._flows = Flows(seed, oidc, wall)
+        self._wall = wall
+        self._cookie = f"{desk.sessions.cookie_name}_oidc"
+        self.name = oidc.name or urlsplit(oidc.issuer).hostname or "OpenID"
+
+    def routes(self) -> list[OwnRoute]:
+        return [
+            OwnRoute("POST", "/ui/oidc", self._begin),
+            OwnRoute("GET", f"/ui/{CALLBACK}", self._back, quiet=True),
+        ]
+
+    async def leaving(self) -> str | None:
+        """Where to sign out of the provider, too; None where it does not say."""
+        try:
+            return leaving_url(await self._discovery.metadata(), self._oidc)
+        except SignInFailed:
+            return None
+
+    async def _begin(self, request: Request, request_id: str) -> None:
+        """Raises RateLimited, BadRequest, Unavailable."""
+        self._desk.attempts.check(self._desk.address(request))
+        given = (await self._bodies.object(request)).get("page")
+        redirect_uri = self._redirect_uri(given, request.headers.get("origin", ""))
+        try:
+            metadata = await self._discovery.metadata()
+        except SignInFailed as failed:
+            self._refused(request, failed)
+            raise Unavailable(f"{self.name} cannot be asked now: try again, or sign in with an admin key") from None
+        flow = self._flows.begin(redirect_uri)
+        body = {"location": authorization_url(metadata, self._oidc, flow)}
+        request.reply(200, _json(body), [*NOT_STORED, self._ticket(flow, redirect_uri)])
+
+    async def _back(self, request: Request, request_id: str) -> None:
+        """Raises RateLimited."""
+        if request.method != "GET":  # a HEAD must not use the code up
+            raise MethodNotAllowed("GET")
+        try:
+            flow = self._known(request)
+        except SignInFailed as failed:  # anybody's page can lead a browser here: it costs its address nothing
+            self._reply(request, self._refused(request, failed))
+            return
+        address = self._desk.address(request)
+        try:
+            self._desk.attempts.check(address)
+            operator = await self._operator(request, flow)
+        except RateLimited:
+            self._reply(request, "busy")
+            return
+        except SignInFailed as failed:
+            self._desk.attempts.failed(address)
+            self._reply(request, self._refused(request, failed), flow)
+            return
+        session = self._desk.sessions.begin(Owner("oidc", operator.name, operator.role))
+        self._desk.attempts.succeeded(address)
+        self._desk.log.info("ui_sign_in", outcome="ok", by="oidc", operator=operator.name, role=operator.role, address=address)
+        self._reply(request, "", flow, self._desk.sessions.set_cookie(session, secure=_is_secure(flow.redirect_uri)))
+
+    def _known(self, request: Request) -> Flow:
+        """The attempt that this browser has begun. Raises SignInFailed."""
+        ticket = next(cookies(request.raw_headers, self._cookie), "")
+        return self._flows.back(ticket, request.query.get("state", ""))
+
+    async def _operator(self, request: Request, flow: Flow) -> Operator:
+        """Who has come back. Raises SignInFailed."""
+        query, oidc = request.query, self._oidc
+        metadata = await self._discovery.metadata()
+        check_issuer(metadata, query.get("iss"))
+        if "error" in query:
+            raise SignInFailed("denied" if query["error"] == "access_denied" else "provider", "the provider refused")
+        if not query.get("code"):
+            raise SignInFailed("provider", "no code")
+        tokens = await exchange(metadata, oidc, flow, query["code"])
+        claims = claims_of(tokens.id_token, await keys(metadata), oidc, nonce=flow.nonce, now=self._wall())
+        if not has_claim(claims, oidc.roles.claim):
+            claims = {**await userinfo(metadata, tokens, claims["sub"]), **claims}
+        return operator_of(claims, oidc.roles)
+
+    def _redirect_uri(self, page: object, origin: str) -> str:
+        """The callback's address, for a browser that shows the pages at `page`. Raises BadRequest.
+
+        A page of another site cannot ask for this: browsers let it send no JSON here. So `origin` is the pages' own.
+        """
+        address = page if isinstance(page, str) and len(page) <= LONGEST_ADDRESS and page.isascii() else ""
+        configured = self._oidc.redirect_uri
+        try:
+            parts = urlsplit(address)
+            own = origin == f"{parts.scheme}://{parts.netloc}" and parts.scheme in ("http", "https")
+        except ValueError:
+            own = False
+        if (
+            not own
+            or not parts.path.endswith("/ui/")
+            or parts.query
+            or parts.fragment
+            or "@" in parts.netloc
+            or not address.isprintable()
+        ):
+            raise BadRequest("page must be the address of the page that asks, up to /ui/", param="page")
+        if configured is None:
+            return f"{origin}{parts.path}{CALLBACK}"
+        if not configured.startswith(f"{origin}/"):
+            raise BadRequest(f"Open the pages at {configured.removesuffix(CALLBACK)} to sign in there", param="page")
+        return configured
+
+    def _ticket(self, flow: Flow | None, redirect_uri: str) -> tuple[str, str]:
+        """The header that gives a browser its ticket, or takes it away. Lax: it comes back from another site."""
+        value, age = (flow.ticket, PATIENCE) if flow is not None else ("", 0)
+        more = "; Secure" if _is_secure(redirect_uri) else ""
+        return "Set-Cookie", f"{self._cookie}={value}; Path=/; Max-Age={age}; HttpOnly; SameSite=Lax{more}"
+
+    def _refused(self, request: Request, failed: SignInFailed) -> str:
+        address, log = self._desk.address(request), self._desk.log
+        log.warning("ui_sign_in", outcome="refused", by="oidc", reason=failed.reason, detail=failed.detail, address=address)
+        return failed.reason
+
+    def _reply(self, request: Request, problem: str, flow: Flow | None = None, session: tuple[str, str] | None = None) -> None:
+        """Lead on to the pages, which are above this path wherever a proxy has put them. A ticket is good for one return."""
+        location = f"../#sign-in/{problem}" if problem else "../"
+        given = [self._ticket(None, flow.redirect_uri)] if flow is not None else []
+        more = [session] if session is not None else []
+        request.reply(302, b"", [("Location", location), *NOT_STORED, *NO_REFERRER, *given, *more], "text/plain; charset=utf-8")
+
+
+def _is_secure(redirect_uri: str) -> bool:
+    return redirect_uri.startswith("https:")
