@@ -160,7 +160,8 @@ class RateLimited(GatewayError):
         final: bool = False,
         headers: Sequence[tuple[str, str]] = (),
     ) -> None:
-        super().__init__(f"Limit of {resource} reached {'overall' if scope == 'overall' else 'per ' + scope}")
+        whose = "overall" if scope == "overall" else f"per {scope.replace('_', ' and ')}"
+        super().__init__(f"Limit of {resource} reached {whose}")
         self.headers = headers
         self.retry_after = retry_after
         self.scope = scope

@@ -67,6 +67,17 @@ def test_a_good_file_has_no_problems(tmp_path: Path) -> None:
 # What is appended to GOOD (its last line is 7), and what is said about it.
 APPENDED: list[tuple[str, str, list[str]]] = [
     ("unknown key", "sever: {}", ['8:1: sever: unknown key "sever"; did you mean "server"?']),
+    (
+        "teams that are not there, and circles",
+        "tenants: {x: {team: tem}}\nteams: {team: {parent: up}, up: {parent: team}, top: {parent: tob}}",
+        [
+            '8:21: tenants.x.team: unknown team "tem"; did you mean "team"?',
+            "9:24: teams.team.parent: a circle: team -> up -> team",
+            "9:42: teams.up.parent: a circle: up -> team -> up",
+            '9:63: teams.top.parent: unknown team "tob"; did you mean "top"?',
+        ],
+    ),
+    ("a team without limits is a section", "teams: {x: 3}", ["8:12: teams.x: expected a section (key: value)"]),
     ("unknown nested key", "server: {lisen: x}", ['8:10: server.lisen: unknown key "lisen"; did you mean "listen"?']),
     ("no suggestion for a stranger", "xyzzy: 1", ['8:1: xyzzy: unknown key "xyzzy"']),
     ("section expected", "server: 8080", ["8:9: server: expected a section (key: value)"]),
@@ -319,6 +330,15 @@ REPLACED: list[tuple[str, str, str, list[str]]] = [
             "5:90: aliases.fast.tiers[0][0].force: n: must be from 1 to 128",
         ],
     ),
+    (
+        "limits of aliases that are not there",
+        KEY,
+        f'{{id: a, digest: "{DIGEST}", limits: {{aliases: {{fats: {{}}, "fa*": {{}}, "g*": {{}}}}}}}}',
+        [
+            '7:121: keys[0].limits.aliases.fats: unknown alias "fats"; did you mean "fast"?',
+            '7:142: keys[0].limits.aliases.g*: unknown alias "g*"',
+        ],
+    ),
     ("no upstreams", f"  main: {UPSTREAM}", "  {}", ["2:3: upstreams: needs at least one", None]),
 ]
 
@@ -512,6 +532,17 @@ def test_warns_of_what_is_of_no_use(tmp_path: Path) -> None:
     ]
     assert warnings(tmp_path, GOOD[: GOOD.index("keys:")]) == [
         "gateway.yaml:1:1: no keys and no jwt: nobody can call this gateway (`sluice keys new`)"
+    ]
+
+
+def test_warns_of_limits_that_concern_nobody(tmp_path: Path) -> None:
+    text = GOOD.replace("keys:\n", f"  code: {{tiers: [[{TARGET}]]}}\nkeys:\n")
+    text = text.replace(KEY, KEY[:-1] + ", aliases: [fast], limits: {aliases: {code: {}, fast: {}, 'c*': {}}}}")
+    assert [line.partition(": ")[2] for line in warnings(tmp_path, text + "teams: {web: {}}\n")] == [
+        "aliases.code: no key may use this alias",
+        "keys[0].limits.aliases.code: this caller may not use this alias",
+        "keys[0].limits.aliases.c*: this caller may not use this alias",
+        "teams.web: no tenant is in this team (`team` of a tenant)",
     ]
 
 

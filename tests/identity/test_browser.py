@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from sluice.config.types import BrowserTokens as Settings
-from sluice.config.types import CallLimits, Config, Issuer, Key, Limit, Rate, Seconds, Secret
+from sluice.config.types import Config, Issuer, Key, KeyLimits, Limit, Rate, Seconds, Secret
 from sluice.errors import BadRequest, Forbidden, GatewayError, ModelNotFound, NotFound, Unauthorized
 from sluice.identity import Authenticator
 from sluice.identity.browser import GRACE, BrowserTokens, TokenRequest, is_browser_token, token_request
@@ -20,7 +20,7 @@ from sluice.identity.principal import Principal
 NOW = 1_800_000_000.25
 SECRET = "0123456789abcdef0123456789abcdef"
 PAGE = "https://app.example.com"
-LIMITS = CallLimits(requests=Limit(rate=Rate(1)))
+LIMITS = KeyLimits(requests=Limit(rate=Rate(1)))
 OWNER = Principal(
     "shop",
     "acme",
@@ -155,8 +155,8 @@ def test_a_token_is_worth_what_its_key_is_worth_now(owner: Principal | None) -> 
     if owner is not None:
         keys.owners["shop"] = owner
     assert keys.reason(token) == "revoked"
-    keys.owners["shop"] = msgspec.structs.replace(OWNER, limits=CallLimits(streams=1))
-    assert keys.tokens.principal(token).limits == CallLimits(streams=1)
+    keys.owners["shop"] = msgspec.structs.replace(OWNER, limits=KeyLimits(streams=1))
+    assert keys.tokens.principal(token).limits == KeyLimits(streams=1)
 
 
 def test_an_alias_that_is_not_configured_any_more_is_gone_for_a_key_with_every_alias() -> None:

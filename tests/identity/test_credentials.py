@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.config.types import CallLimits, Config, Key, Limit, Rate
+from sluice.config.types import Config, Key, KeyLimits, Limit, Rate
 from sluice.errors import Unauthorized
 from sluice.identity import Authenticator
 from sluice.identity.keys import HEADERS, Keyring, credentials_of, digest_of, new_key, only_secret, timestamp
@@ -110,7 +110,7 @@ def config(*keys: Key) -> Config:
 
 
 def test_a_known_key_is_its_principal() -> None:
-    limits = CallLimits(requests=Limit(rate=Rate(1)))
+    limits = KeyLimits(requests=Limit(rate=Rate(1)))
     secret = new_key()
     keys = [Key(id=f"k{n}", digest=digest_of(new_key())) for n in range(20)]
     mine = Key(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from sluice.config.types import Budget, CallLimits, Limit
+from sluice.config.types import Budget, KeyLimits, Limit
 from sluice.config.units import Rate
 from sluice.keystore import PAGE, KeyStore, Superseded, decode, encode
 from tests.keystore.keys import stored
@@ -17,7 +17,7 @@ FULL = stored(
     tenant="shop",
     aliases=("chat", "code"),
     default_alias="chat",
-    limits=CallLimits(
+    limits=KeyLimits(
         requests=(Limit(rate=Rate.parse("500/min"), burst=20), Limit(rate=Rate.parse("20000/day"))),
         tokens=Limit(rate=Rate.parse(0.25)),
         streams=3,
@@ -45,7 +45,7 @@ async def test_a_key_comes_back_as_it_was(opened: Callable[[], KeyStore]) -> Non
 
 @pytest.mark.parametrize("text", ["500/min", "0.1/s", "1/day", "333.33/h", "0.000001/min", "123456789012345/s", 0.25, 1e-7])
 def test_a_rate_comes_back_to_the_bit(text: object) -> None:
-    limits = CallLimits(requests=Limit(rate=Rate.parse(text)))
+    limits = KeyLimits(requests=Limit(rate=Rate.parse(text)))
     key = decode("k", 1, encode(stored("k", limits=limits))).key
     assert key is not None
     assert isinstance(key.limits.requests, Limit)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sluice.config.types import Budget, CallLimits
+from sluice.config.types import Budget, KeyLimits
 from sluice.errors import Unauthorized
 from sluice.keystore import Entry, Superseded
 from sluice.keystore.table import KeyTable
@@ -150,7 +150,7 @@ def test_ten_thousand_keys_are_one_look_into_a_dict() -> None:
 def test_ids_that_the_configuration_takes_or_gives_up_change_who_is_let_in() -> None:
     lab = Lab(configured=frozenset("a"))
     for id in "ab":
-        lab.put(id, origins=(f"https://{id}.example",), limits=CallLimits(budget=Budget(day=1.0)))
+        lab.put(id, origins=(f"https://{id}.example",), limits=KeyLimits(budget=Budget(day=1.0)))
     assert [lab.found(id) for id in "ab"] == [None, "b"]
     assert set(lab.table.budgets_beside(frozenset("b"))) == {"a"}
     lab.table.configure(frozenset("bc"))

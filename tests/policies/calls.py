@@ -4,19 +4,20 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from sluice.config.types import Alias, CallLimits, Limits, Tenant, Upstream
+from sluice.config.types import Alias, KeyLimits, Limit, Limits, Team, Tenant, Upstream
 from sluice.frontends.openai.dialect import OpenAI
 from sluice.identity.principal import Principal
 from sluice.limits import BucketStore, Claim, Slot, Verdict
 from sluice.limits.memory import MemoryStore
 from sluice.model.chat import ChatRequest, Message, Sampling, Text
+from sluice.policies.claims import bucket_of
 from sluice.policies.limits import Limiter
 from sluice.proxy.call import Call
 from sluice.proxy.target import Route
 from sluice.routing.failover import RetryPolicy
 from sluice.telemetry.metrics import CallSeries, Metrics
 
-UNLIMITED = CallLimits()
+UNLIMITED = KeyLimits()
 
 
 class Desk:
@@ -28,6 +29,7 @@ class Desk:
         limits: Limits | None = None,
         tenants: dict[str, Tenant] | None = None,
         upstreams: dict[str, Upstream] | None = None,
+        teams: dict[str, Team] | None = None,
         store: BucketStore | None = None,
     ) -> None:
         self.now = 1000.0
@@ -42,13 +44,14 @@ class Desk:
             soft=lambda *labels: self.metrics.child("budget_soft", *labels),
             clock=self.clock,
             wall=self.clock,
+            teams=teams,
         )
 
     def clock(self) -> float:
         return self.now
 
     def call(
-        self, key: CallLimits = UNLIMITED, alias: Alias | None = None, *, name: str = "k", tokens: int | None = None
+        self, key: KeyLimits = UNLIMITED, alias: Alias | None = None, *, name: str = "k", tokens: int | None = None
     ) -> Call:
         chat = ChatRequest("openai", "chat", (Message("user", (Text("12345678"),)),), sampling=Sampling(max_tokens=tokens))
         principal = Principal(name, "tenant", name, frozenset("*"), limits=key)
@@ -66,6 +69,10 @@ class Desk:
     async def leave(self, admission: Any) -> None:
         await admission.__aexit__(None, None, None)
         await turns()
+
+    async def bucket_level(self, key: str, limit: Limit) -> float:
+        """What is left in the bucket of this key."""
+        return await self.level(Claim(key, bucket_of(limit)))
 
     async def level(self, claim: Claim) -> float:
         """What is left in its bucket."""

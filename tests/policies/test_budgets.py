@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from sluice.config.types import Alias, Budget, CallLimits, Config, Issuer, Key, Limits, Target, Tenant, Upstream
+from sluice.config.types import Alias, Budget, Config, Issuer, Key, KeyLimits, Limits, Target, Tenant, Upstream
 from sluice.limits import Level, Limit
 from sluice.policies.budgets import MARGIN, Mark, budget_claims, budget_prefix, seconds_left, soft_header, soft_marks, span_of
 from sluice.usage import Figures, Row, Subject
@@ -98,19 +98,17 @@ def test_callers_are_warned_from_the_soft_mark_on() -> None:
 TIERS = ((Target(upstream="openai", model="m"),),)
 CONFIG = Config(
     upstreams={
-        "openai": Upstream(backend="echo", limits=CallLimits(budget=Budget(month=1000))),
+        "openai": Upstream(backend="echo", limits=KeyLimits(budget=Budget(month=1000))),
         "open": Upstream(backend="echo"),
     },
-    aliases={"chat": Alias(tiers=TIERS, limits=CallLimits(budget=Budget(day=50)))},
+    aliases={"chat": Alias(tiers=TIERS, limits=KeyLimits(budget=Budget(day=50)))},
     keys=(
-        Key(id="shop", digest="sha256:" + "0" * 64, limits=CallLimits(budget=Budget(day=5, week=20, month=50))),
+        Key(id="shop", digest="sha256:" + "0" * 64, limits=KeyLimits(budget=Budget(day=5, week=20, month=50))),
         Key(id="free", digest="sha256:" + "1" * 64),
     ),
-    jwt=(
-        Issuer(issuer="https://idp", audience="a", algorithms=("RS256",), plans={"gold": CallLimits(budget=Budget(month=9))}),
-    ),
-    tenants={"shop": Tenant(limits=CallLimits(budget=Budget(month=70)))},
-    limits=Limits(overall=CallLimits(budget=Budget(month=5000))),
+    jwt=(Issuer(issuer="https://idp", audience="a", algorithms=("RS256",), plans={"gold": KeyLimits(budget=Budget(month=9))}),),
+    tenants={"shop": Tenant(limits=KeyLimits(budget=Budget(month=70)))},
+    limits=Limits(overall=KeyLimits(budget=Budget(month=5000))),
 )
 
 
@@ -157,7 +155,9 @@ def test_budgets_of_keys_that_are_not_in_the_file_are_charged_too() -> None:
     wall = at("2026-11-25T12:00:00")
     [charge] = [
         claim
-        for claim in opening_charges([row("2026-11-25", "dynamic", "t", 3)], CONFIG, wall, {"dynamic": Budget(day=4)})
+        for claim in opening_charges(
+            [row("2026-11-25", "dynamic", "t", 3)], CONFIG, wall, {"dynamic": KeyLimits(budget=Budget(day=4))}
+        )
         if claim.scope == "key"
     ]
     assert (charge.key, charge.amount, charge.limit) == ("budget:key:dynamic:2026-11-25", 3, Limit(4, 0.0))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from sluice.config.types import Alias, Budget, CallLimits, Limit, Limits, Queue, Rate, Seconds, Tenant, windows_of
+from sluice.config.types import Alias, Budget, KeyLimits, Limit, Limits, Queue, Rate, Seconds, Tenant, windows_of
 from sluice.errors import RateLimited
 from sluice.frontends.openai.request import chat_of
 from sluice.limits import Claim, Slot
@@ -28,7 +28,7 @@ def window(rate: float, burst: float) -> Limit:
     return Limit(rate=Rate(rate), burst=burst)
 
 
-def bucket(limits: CallLimits, resource: str, number: int = 0, scope: str = "key:k") -> Claim:
+def bucket(limits: KeyLimits, resource: str, number: int = 0, scope: str = "key:k") -> Claim:
     return Claim(f"{scope}:{resource}:{number}", bucket_of(windows_of(getattr(limits, resource))[number]))
 
 
@@ -36,9 +36,9 @@ def bucket(limits: CallLimits, resource: str, number: int = 0, scope: str = "key
 async def test_a_refused_call_is_admitted_exactly_when_it_was_told(seed: int) -> None:
     chance = random.Random(seed)
 
-    def some(tokens: int) -> CallLimits:
+    def some(tokens: int) -> KeyLimits:
         requests = tuple(window(chance.uniform(0.01, 3), chance.randint(1, 4)) for _ in range(chance.randint(0, 3)))
-        return CallLimits(requests=requests, tokens=window(chance.uniform(1, 40), tokens) if chance.random() < 0.7 else ())
+        return KeyLimits(requests=requests, tokens=window(chance.uniform(1, 40), tokens) if chance.random() < 0.7 else ())
 
     key, tenant, alias = some(60), Tenant(some(90)), Alias(tiers=(), limits=some(150))
     desk = Desk(limits=Limits(address=window(0.5, 5), overall=some(200)), tenants={"tenant": tenant})
@@ -66,7 +66,7 @@ async def told(desk: Desk, call: Call) -> float:
 
 
 async def test_a_call_is_settled_to_what_its_attempts_used() -> None:
-    limits = CallLimits(tokens=(window(1, 100), window(0.5, 1000)), streams=1)
+    limits = KeyLimits(tokens=(window(1, 100), window(0.5, 1000)), streams=1)
     targets = Scene([]).targets
     cases = [
         ([], 0),  # nothing was generated: nothing is charged
@@ -90,7 +90,7 @@ async def test_a_call_is_settled_to_what_its_attempts_used() -> None:
 
 
 async def test_debt_keeps_a_caller_away_for_as_long_as_it_takes_to_pay() -> None:
-    limits = CallLimits(tokens=window(2, 40))
+    limits = KeyLimits(tokens=window(2, 40))
     desk = Desk()
     call = desk.call(limits, tokens=10)
     admission = await desk.enter(call)
@@ -104,7 +104,7 @@ async def test_debt_keeps_a_caller_away_for_as_long_as_it_takes_to_pay() -> None
 
 
 async def test_what_never_fits_says_that_retrying_is_no_use() -> None:
-    limits = CallLimits(tokens=window(2, 40))
+    limits = KeyLimits(tokens=window(2, 40))
     desk = Desk()
     with pytest.raises(RateLimited) as error:
         await desk.enter(desk.call(limits, tokens=100))
@@ -115,8 +115,8 @@ async def test_what_never_fits_says_that_retrying_is_no_use() -> None:
 
 async def test_a_refusal_takes_nothing_from_any_scope() -> None:
     few, many = (
-        CallLimits(requests=window(0.001, 2)),
-        CallLimits(requests=window(0.001, 50), tokens=window(1, 5000), streams=50),
+        KeyLimits(requests=window(0.001, 2)),
+        KeyLimits(requests=window(0.001, 50), tokens=window(1, 5000), streams=50),
     )
     desk = Desk(limits=Limits(address=window(0.001, 40), overall=many), tenants={"tenant": Tenant(many)})
     alias = Alias(tiers=(), limits=few)
@@ -139,7 +139,7 @@ async def test_a_refusal_takes_nothing_from_any_scope() -> None:
 
 
 async def test_a_spent_budget_ends_with_its_period() -> None:
-    limits = CallLimits(budget=Budget(day=1.0, soft=0.5))
+    limits = KeyLimits(budget=Budget(day=1.0, soft=0.5))
     desk = Desk()
     await desk.store.take(budget_claims(budget_prefix("key", "k"), Budget(day=1.0), desk.now, 0.6))
     call = desk.call(limits)
@@ -175,7 +175,7 @@ async def test_an_address_without_anything_left_is_refused_without_asking_the_st
 
 
 async def test_one_round_trip_before_a_call_and_none_after_it_where_only_requests_are_counted() -> None:
-    plain, metered = CallLimits(requests=window(1, 100)), CallLimits(requests=window(1, 100), tokens=window(1, 9000), streams=3)
+    plain, metered = KeyLimits(requests=window(1, 100)), KeyLimits(requests=window(1, 100), tokens=window(1, 9000), streams=3)
     for limits, expected in ((plain, ["take"]), (metered, ["take", "settle"])):
         store = Slow(MemoryStore(lambda: 0.0))
         desk = Desk(limits=Limits(overall=limits), tenants={"tenant": Tenant(limits)}, store=store)
@@ -185,7 +185,7 @@ async def test_one_round_trip_before_a_call_and_none_after_it_where_only_request
 
 
 async def test_settling_outlives_the_call_and_closing_waits_for_it() -> None:
-    limits = CallLimits(streams=1)
+    limits = KeyLimits(streams=1)
     store = Slow(MemoryStore(lambda: 0.0))
     desk = Desk(store=store)
     admission = await desk.enter(desk.call(limits))
@@ -201,7 +201,7 @@ async def test_settling_outlives_the_call_and_closing_waits_for_it() -> None:
 
 
 async def test_leases_are_renewed_together_while_they_are_held() -> None:
-    limits = CallLimits(streams=9)
+    limits = KeyLimits(streams=9)
     store = Slow(MemoryStore(lambda: 0.0), lease=0.03)
     desk = Desk(store=store)
     admissions = [await desk.enter(desk.call(limits)) for _ in range(3)]
@@ -221,7 +221,7 @@ async def test_leases_are_renewed_together_while_they_are_held() -> None:
 
 
 def queued(**limits: object) -> Alias:
-    return Alias(tiers=(), limits=CallLimits(**limits), queue=Queue(size=4, timeout=Seconds(5)))  # type: ignore[arg-type]
+    return Alias(tiers=(), limits=KeyLimits(**limits), queue=Queue(size=4, timeout=Seconds(5)))  # type: ignore[arg-type]
 
 
 async def test_a_place_that_comes_free_goes_to_who_waits_longest() -> None:
@@ -254,7 +254,7 @@ async def test_a_full_queue_refuses_at_once_and_takes_nothing() -> None:
 
 async def test_a_key_that_is_kept_back_by_its_own_limits_keeps_nobody_else_back() -> None:
     desk, alias = Desk(), queued(streams=2)
-    own = CallLimits(streams=1)
+    own = KeyLimits(streams=1)
     held = await desk.enter(desk.call(own, alias, name="a"))
     waits = asyncio.create_task(desk.enter(desk.call(own, alias, name="a")))
     await turns()
@@ -289,10 +289,10 @@ async def test_whoever_gives_up_and_whenever_no_place_and_no_token_is_lost(seed:
     desk = Desk(store=Slow(memory, lease=30.0) if slow else memory)
     alias = Alias(
         tiers=(),
-        limits=CallLimits(streams=3, tokens=window(0.001, 1000)),
+        limits=KeyLimits(streams=3, tokens=window(0.001, 1000)),
         queue=Queue(size=20, timeout=Seconds(chance.choice([0.001, 0.01, 60]))),
     )
-    own = CallLimits(streams=2)
+    own = KeyLimits(streams=2)
 
     async def one(number: int) -> None:
         try:
@@ -359,7 +359,7 @@ def test_a_maximum_beyond_all_bounds_is_reserved_as_the_most_there_is() -> None:
 
 async def test_a_maximum_of_nothing_does_not_pass_a_bucket_that_holds_less_than_an_answer() -> None:
     desk = Desk()
-    key = CallLimits(tokens=window(1, 3000))
+    key = KeyLimits(tokens=window(1, 3000))
     for _ in range(2):
         await desk.enter(desk.call(key, tokens=0))
     with pytest.raises(RateLimited):
@@ -369,7 +369,7 @@ async def test_a_maximum_of_nothing_does_not_pass_a_bucket_that_holds_less_than_
 @pytest.mark.parametrize("used", [Usage(output=10**400), Usage(output="12")], ids=["400 digits", "text"])  # type: ignore[arg-type]
 async def test_places_come_back_whatever_a_call_is_said_to_have_used(used: Usage) -> None:
     """The relay lets no such usage by: should another way lead here, it costs the call's settling and no place."""
-    limits = CallLimits(streams=1, tokens=window(0.001, 1000))
+    limits = KeyLimits(streams=1, tokens=window(0.001, 1000))
     desk = Desk()
     for _ in range(3):
         call = desk.call(limits, tokens=10)
@@ -389,14 +389,14 @@ async def test_places_come_back_where_the_store_cannot_settle_an_amount() -> Non
             await super().settle(claims, slots)
 
     desk = Desk(store=Strict())
-    limits = CallLimits(streams=1, tokens=window(0.001, 1000))
+    limits = KeyLimits(streams=1, tokens=window(0.001, 1000))
     for _ in range(3):
         await desk.leave(await desk.enter(desk.call(limits, tokens=10)))
 
 
 async def test_what_was_taken_is_given_back_where_the_call_cannot_be_told_about_it() -> None:
     desk = Desk()
-    limits = CallLimits(streams=1, tokens=window(0.001, 1000))
+    limits = KeyLimits(streams=1, tokens=window(0.001, 1000))
     for _ in range(3):
         call = desk.call(limits, tokens=10)
         call.headers = None  # type: ignore[assignment]
@@ -409,7 +409,7 @@ async def test_what_was_taken_is_given_back_where_the_call_cannot_be_told_about_
 async def test_a_reservation_whose_use_cannot_be_told_ends_charged_as_it_was() -> None:
     """It has a lease in a budget and no place: renewed for ever, it would never be charged."""
     desk = Desk(store=Slow(MemoryStore()))
-    limits = CallLimits(budget=Budget(day=1000.0))
+    limits = KeyLimits(budget=Budget(day=1000.0))
     call = desk.call(limits, tokens=10)
     admission = await desk.enter(call)
     assert desk.limiter.settlements._held

@@ -1,8 +1,8 @@
 import msgspec
 import pytest
 
-from sluice.config.types import Alias, Config, Hedge, Target, Tier, Timeouts, Upstream
-from sluice.config.units import Seconds
+from sluice.config.types import Alias, Budget, Config, Hedge, Key, KeyLimits, Limit, Limits, Target, Tier, Timeouts, Upstream
+from sluice.config.units import Rate, Seconds
 from sluice.model.chat import ChatRequest, Image, Message, Text
 from sluice.routing.explain import explain
 
@@ -47,3 +47,18 @@ def test_names_the_strategy_of_a_tier() -> None:
     tier = Tier(targets=(SMALL, EVEN), strategy="affinity", affinity="key")
     config = msgspec.structs.replace(CONFIG, aliases={"chat": Alias(tiers=(tier,))})
     assert any("the same key stays on the same target" in line for line in explain(config, "chat"))
+
+
+def test_limits_of_the_alias_are_named() -> None:
+    few = KeyLimits(requests=Limit(rate=Rate(1)), budget=Budget(day=1))
+    config = Config(
+        upstreams={"u": Upstream(backend="echo")},
+        aliases={"chat": Alias(tiers=((Target(upstream="u", model="m"),),), limits=KeyLimits(streams=3))},
+        keys=(Key(id="shop", digest="", limits=KeyLimits(aliases={"ch*": few, "code": few, "chat": KeyLimits()})),),
+        limits=Limits(overall=KeyLimits(tokens=Limit(rate=Rate(1)))),
+    )
+    assert [line for line in explain(config, "chat") if line.startswith("limits")] == [
+        "limits of alias chat: streams",
+        "limits of everybody: tokens",
+        "limits of key shop for ch*: requests, budget",
+    ]

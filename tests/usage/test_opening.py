@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from sluice.config.types import Alias, Budget, CallLimits, Config, Key, Target, Upstream
+from sluice.config.types import Alias, Budget, Config, Key, KeyLimits, Target, Upstream
 from sluice.limits import BucketStore, Claim, Limit
 from sluice.limits.memory import MemoryStore
 from sluice.limits.redis import RedisStore
@@ -20,7 +20,7 @@ BUDGET = Budget(day=5, month=0.3)
 CONFIG = Config(
     upstreams={"up": Upstream(backend="echo")},
     aliases={"chat": Alias(tiers=((Target(upstream="up", model="m"),),))},
-    keys=(Key(id="shop", digest="sha256:" + "0" * 64, limits=CallLimits(budget=BUDGET)),),
+    keys=(Key(id="shop", digest="sha256:" + "0" * 64, limits=KeyLimits(budget=BUDGET)),),
 )
 
 

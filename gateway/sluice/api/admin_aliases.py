@@ -11,7 +11,7 @@ import msgspec
 from sluice.api.admin_requests import AdminRequest, AdminRoute, reply
 from sluice.config.jsontree import read
 from sluice.config.problems import Report
-from sluice.config.types import Tenant, Upstream
+from sluice.config.types import Team, Tenant, Upstream
 from sluice.errors import NotFound
 from sluice.frontends import Reply
 from sluice.keystore import plain
@@ -48,8 +48,10 @@ class AdminAliases:
         return reply({"aliases": aliases, "upstreams": upstreams})
 
     async def _tenants(self, request: AdminRequest) -> Reply:
-        """Those that the configuration gives limits."""
-        return reply({"tenants": [_tenant(name, tenant) for name, tenant in self._runtime.config.tenants.items()]})
+        """Those that stand in the configuration, and the teams above them."""
+        config = self._runtime.config
+        teams = [_team(name, team) for name, team in config.teams.items()]
+        return reply({"tenants": [_tenant(name, tenant) for name, tenant in config.tenants.items()], "teams": teams})
 
     async def _explain(self, request: AdminRequest) -> Reply:
         """Raises BadRequest, NotFound."""
@@ -105,5 +107,9 @@ def _upstream(name: str, upstream: Upstream) -> dict[str, Any]:
     }
 
 
+def _team(name: str, team: Team) -> dict[str, Any]:
+    return {"team": name, "parent": team.parent, "limits": msgspec.to_builtins(team.limits, enc_hook=plain)}
+
+
 def _tenant(name: str, tenant: Tenant) -> dict[str, Any]:
-    return {"tenant": name, "limits": msgspec.to_builtins(tenant.limits, enc_hook=plain)}
+    return {"tenant": name, "team": tenant.team, "limits": msgspec.to_builtins(tenant.limits, enc_hook=plain)}

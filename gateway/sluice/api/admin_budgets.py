@@ -22,7 +22,7 @@ from sluice.limits import Balance, BucketStore, Claim
 from sluice.policies.budgets import MARGIN, PERIODS, Period, budget_claims, budget_prefix
 from sluice.usage.opening import Budgets, Owner
 
-SCOPES = ("key", "tenant", "alias", "upstream", "overall")
+SCOPES = ("key", "key_alias", "tenant", "team", "alias", "upstream", "overall")
 MOST = 1e9
 """US dollars that a correction may say."""
 LONGEST = 1024
@@ -32,7 +32,7 @@ LONGEST = 1024
 class Correction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`spent`: US dollars that are to stand as spent in the period that runs now."""
 
-    scope: Literal["key", "tenant", "alias", "upstream", "overall"]
+    scope: Literal["key", "key_alias", "tenant", "team", "alias", "upstream", "overall"]
     owner: str
     period: Literal["day", "week", "month"]
     spent: Annotated[float, msgspec.Meta(ge=0, le=MOST)]

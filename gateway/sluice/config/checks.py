@@ -14,6 +14,7 @@ from sluice.config.admin_checks import check_admin, discoverable
 from sluice.config.price_file import check_date, check_order
 from sluice.config.problems import Path, Report, suggestion
 from sluice.config.record_checks import check_records, check_sink
+from sluice.config.team_checks import check_teams
 from sluice.config.types import (
     Admin,
     AdminKey,
@@ -23,6 +24,7 @@ from sluice.config.types import (
     Config,
     Issuer,
     Key,
+    KeyLimits,
     Limit,
     Limits,
     NamedGrant,
@@ -284,6 +286,19 @@ class Checks:
             self._default_alias((*path, "default_alias"), caller.default_alias, caller.aliases)
         for index, origin in enumerate(caller.origins):
             self._try((*path, "origins", index), _origin, origin)
+        self._single_aliases((*path, "limits"), caller.limits, caller.aliases)
+
+    def _single_aliases(self, path: Path, limits: KeyLimits, allowed: tuple[str, ...]) -> None:
+        """The aliases that a caller has limits of its own for: known ones that it may use."""
+        if not isinstance(limits, KeyLimits) or not isinstance(limits.aliases, dict):
+            return
+        mine = [name for name in allowed if _is_text(name)]
+        for name in limits.aliases:
+            at = (*path, "aliases", name)
+            if not any(covering([name], alias) for alias in self._aliases) and not self._known_alias(at, name):
+                continue
+            if "*" not in mine and not any(_overlap(name, one) for one in mine):
+                self._report.warning(at, "this caller may not use this alias")
 
     def _default_alias(self, path: Path, name: str, allowed: tuple[str, ...]) -> None:
         if (
@@ -319,6 +334,8 @@ class Checks:
         self._once("issuer", issuer.issuer, (*path, "issuer"))
         self._caller(path, issuer)
         given = [value for value in (issuer.secret, issuer.jwks_file, issuer.jwks_url, issuer.discovery or None) if value]
+        for name, plan in issuer.plans.items() if isinstance(issuer.plans, dict) else ():
+            self._single_aliases((*path, "plans", name), plan, issuer.aliases)
         if len(given) != 1:
             if not any(self._report.has_problem_at((*path, name)) for name in ("secret", "jwks_file", "jwks_url", "discovery")):
                 self._report.problem(path, "needs exactly one of secret, jwks_file, jwks_url and discovery")
@@ -357,6 +374,7 @@ class Checks:
         check_records(config, self._report)
         self._bounds(config)
         self._unused(config)
+        check_teams(config, self._report)
         self._addresses(config)
         self._development_key(config)
         self._demo(config)
@@ -498,6 +516,11 @@ def _origin(text: str) -> None:
     scheme, separator, host = text.partition("://")
     if not separator or not scheme.isalnum() or not host or any(c in "/?#*@ " for c in host) or text != text.lower():
         raise ValueError("expected an exact origin in lower case, such as https://app.example.com")
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether two names of aliases, each perhaps with * at its end, have a name in common."""
+    return one == other or bool(covering([one], other) or covering([other], one))
 
 
 def _is_text(value: object) -> bool:

@@ -9,7 +9,7 @@ import msgspec
 
 from sluice.backends.protocol import Backend, default_output
 from sluice.config.problems import Path, Report
-from sluice.config.types import Alias, CallLimits, Config, targets_of, windows_of
+from sluice.config.types import Alias, CallLimits, Config, KeyLimits, covering, targets_of, windows_of
 from sluice.config.types import Target as TargetConfig
 from sluice.model.events import Usage
 from sluice.pricing.prices import PriceTable, cost
@@ -76,14 +76,25 @@ def _limited(config: Config) -> Iterator[tuple[Path, CallLimits, list[str], str]
 
     yield ("limits", "overall"), config.limits.overall, every, ""
     for index, key in enumerate(config.keys):
-        yield ("keys", index, "limits"), key.limits, of(key.aliases), ""
+        yield from _of_caller(("keys", index, "limits"), key.limits, of(key.aliases), every)
     for index, issuer in enumerate(config.jwt):
-        yield ("jwt", index, "limits"), issuer.limits, of(issuer.aliases), ""
+        yield from _of_caller(("jwt", index, "limits"), issuer.limits, of(issuer.aliases), every)
         for name, limits in issuer.plans.items():
-            yield ("jwt", index, "plans", name), limits, of(issuer.aliases), ""
+            yield from _of_caller(("jwt", index, "plans", name), limits, of(issuer.aliases), every)
     for name, tenant in config.tenants.items():
         yield ("tenants", name, "limits"), tenant.limits, every, ""
+    for name, team in config.teams.items():
+        yield ("teams", name, "limits"), team.limits, every, ""
     for name, alias in config.aliases.items():
         yield ("aliases", name, "limits"), alias.limits, [name], ""
     for name, upstream in config.upstreams.items():
         yield ("upstreams", name, "limits"), upstream.limits, [], name
+
+
+def _of_caller(
+    path: Path, limits: KeyLimits, aliases: list[str], every: list[str]
+) -> Iterator[tuple[Path, CallLimits, list[str], str]]:
+    yield path, limits, aliases, ""
+    for name, single in limits.aliases.items():
+        covered = [alias for alias in every if alias == name or covering([name], alias) or covering([alias], name)]
+        yield (*path, "aliases", name), single, covered, ""

@@ -133,6 +133,16 @@ class CallLimits(_Section, frozen=True):
     weight: Annotated[float, Meta(gt=0)] = 1.0  # the share in an alias's queue
 
 
+class KeyLimits(CallLimits, frozen=True):
+    """What a caller may take: of everything, and in `aliases` of single ones, whose limits hold beside those of everything.
+
+    The alias's own name decides, or the name that the caller gave where a wildcard answers it; else the longest name here that
+    ends in * and covers it.
+    """
+
+    aliases: dict[AliasName, CallLimits] = {}  # of one alias, or of all names that one with * at its end covers
+
+
 def windows_of(limit: Limit | tuple[Limit, ...]) -> tuple[Limit, ...]:
     return (limit,) if isinstance(limit, Limit) else limit
 
@@ -148,6 +158,14 @@ class Tenant(_Section, frozen=True):
     """What all keys of one tenant may take together."""
 
     limits: CallLimits = CallLimits()  # what all its keys may take together
+    team: Name | None = None  # the team that it belongs to, whose limits hold beside its own; null: none
+
+
+class Team(_Section, frozen=True):
+    """What all tenants of one team, and of the teams below it, may take together."""
+
+    limits: CallLimits = CallLimits()  # what all of them may take together
+    parent: Name | None = None  # the team above it, whose limits hold, too; null: none
 
 
 class Breaker(_Section, frozen=True):
@@ -387,7 +405,7 @@ class Grant(_Section, frozen=True):
 
     aliases: tuple[str, ...] = ("*",)  # aliases that may be used; "*": all
     default_alias: str | None = None  # the alias of requests that name none
-    limits: CallLimits = CallLimits()  # what may be taken
+    limits: KeyLimits = KeyLimits()  # what may be taken
     origins: tuple[str, ...] = ()  # browser origins that may use it, exact ("https://app.example.com")
     expires: str | None = None  # RFC 3339
     enabled: bool = True  # false: it is refused
@@ -444,8 +462,8 @@ class Issuer(_Section, frozen=True):
     claims: Claims = Claims()  # names of the claims that are read
     aliases: tuple[str, ...] = ("*",)  # aliases that its tokens may use; "*": all
     default_alias: str | None = None  # the alias of requests that name none
-    limits: CallLimits = CallLimits()  # what a token without a plan may take
-    plans: dict[Name, CallLimits] = {}  # limits by the plan that a token names
+    limits: KeyLimits = KeyLimits()  # what a token without a plan may take
+    plans: dict[Name, KeyLimits] = {}  # limits by the plan that a token names
     origins: tuple[str, ...] = ()  # web origins that may use its tokens
 
 
@@ -708,6 +726,7 @@ class Config(_Section, frozen=True):
     jwt: tuple[Issuer, ...] = ()  # issuers whose JWTs are accepted
     tokens: BrowserTokens | None = None  # short-lived tokens for web pages; null: none
     tenants: dict[Name, Tenant] = {}  # limits of all keys of a tenant together
+    teams: dict[Name, Team] = {}  # limits of all tenants of a team together
     server: Server = Server()  # listeners, and what is taken from callers
     limits: Limits = Limits()  # where limits are counted, and those of everybody
     state: Secret = Secret("memory")  # conversations: memory, sqlite:PATH, a redis:// or a postgresql:// URL

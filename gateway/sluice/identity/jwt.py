@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from sluice.config.types import CallLimits, Issuer, covering
+from sluice.config.types import Issuer, KeyLimits, covering
 from sluice.errors import ConfigError, Unauthorized
 from sluice.identity.jwks import ConfiguredKeys, Jwk, KeySource, issuer_keys, unusable
 from sluice.identity.principal import EVERY, Principal, default_of
@@ -248,7 +248,7 @@ def _aliases(issuer: Issuer, claimed: object) -> frozenset[str]:
     return frozenset(name for name in wanted if name in granted or covering(granted, name))
 
 
-def _limits(issuer: Issuer, plan: object) -> CallLimits:
+def _limits(issuer: Issuer, plan: object) -> KeyLimits:
     """Those of the plan that the token names; a name that is not configured is none."""
     return issuer.plans.get(plan, issuer.limits) if isinstance(plan, str) else issuer.limits
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from sluice.config.types import CallLimits, Content, covering
+from sluice.config.types import Content, KeyLimits, covering
 
 EVERY = "*"
 
@@ -22,7 +22,7 @@ class Principal(msgspec.Struct, frozen=True):
     bucket: str
     aliases: frozenset[str]
     default_alias: str | None = None
-    limits: CallLimits = CallLimits()
+    limits: KeyLimits = KeyLimits()
     origins: tuple[str, ...] = ()
     kind: Literal["key", "jwt", "browser"] = "key"
     session_prefix: str = ""

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection
 
-from sluice.config.types import Budget
+from sluice.config.types import KeyLimits
 from sluice.identity.keys import Keyring
 from sluice.keystore import Entry, StoredKey
 
@@ -40,14 +40,14 @@ class KeyTable:
         return list(self._entries.values())
 
     @property
-    def budgets(self) -> dict[str, Budget]:
-        """Those of the keys that have one, by id."""
+    def budgets(self) -> dict[str, KeyLimits]:
+        """The limits of the keys that have a budget, by id."""
         return self.budgets_beside(self._configured)
 
-    def budgets_beside(self, configured: Collection[str]) -> dict[str, Budget]:
+    def budgets_beside(self, configured: Collection[str]) -> dict[str, KeyLimits]:
         """The same, if these were the ids of the configured keys."""
         keys = (entry.key for entry in self._entries.values() if entry.id not in configured)
-        return {key.id: key.limits.budget for key in keys if key is not None and key.limits.budget is not None}
+        return {key.id: key.limits for key in keys if key is not None and _has_budget(key.limits)}
 
     def configure(self, configured: frozenset[str]) -> None:
         """These are the ids of the configured keys from now on."""
@@ -98,3 +98,7 @@ class KeyTable:
 
     def _hash(self, secret: bytes) -> bytes:
         return hmac.digest(self._pepper, secret, "sha256") if self._pepper else hashlib.sha256(secret).digest()
+
+
+def _has_budget(limits: KeyLimits) -> bool:
+    return any(one.budget is not None for one in (limits, *limits.aliases.values()))

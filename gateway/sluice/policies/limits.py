@@ -18,9 +18,8 @@ from typing import Any
 
 import msgspec
 
-from sluice.config.types import CallLimits, Limits, Tenant, Upstream
+from sluice.config.types import CallLimits, Limits, Team, Tenant, Upstream
 from sluice.errors import NoRoom, RateLimited
-from sluice.identity.principal import Principal
 from sluice.limits import BucketStore, Claim, Immediate, Level, Slot, Verdict
 from sluice.model.chat import ChatRequest
 from sluice.policies.budgets import seconds_left, soft_header
@@ -44,10 +43,11 @@ from sluice.policies.claims import (
     used,
 )
 from sluice.policies.queue import WaitingRooms
+from sluice.policies.scopes import Scopes, single_alias
 from sluice.policies.settlements import Settlements
 from sluice.proxy.attempt import Attempt
 from sluice.proxy.call import Call
-from sluice.proxy.target import Route, Target
+from sluice.proxy.target import Target
 
 KEPT = 4096
 """Size of the caches of plans and of claims of addresses."""
@@ -66,8 +66,8 @@ class _Known(msgspec.Struct, frozen=True, eq=False):
 class Limiter:
     """The limits policy. `count` gives the series of a decision, `soft` that of a budget (scope, period) beyond its soft mark.
 
-    `clock` monotonic and `wall` since the epoch, in seconds. `settlements` (of the same store) and `rooms`, which it
-    wakes, are given where several limiters share them.
+    `teams` stand above tenants. `clock` monotonic and `wall` since the epoch, in seconds. `settlements` (of the same store)
+    and `rooms`, which it wakes, are given where several limiters share them.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class Limiter:
         soft: Callable[[str, str], Any],
         clock: Callable[[], float],
         wall: Callable[[], float],
+        teams: Mapping[str, Team] | None = None,
         settlements: Settlements | None = None,
         rooms: WaitingRooms | None = None,
     ) -> None:
@@ -90,13 +91,12 @@ class Limiter:
         self.rooms = rooms if rooms is not None else WaitingRooms(clock)
         self.settlements = settlements if settlements is not None else Settlements(store, self.rooms.wake)
         self._address = bucket_of(limits.address) if limits.address else None
-        self._overall = View("overall", "all", limits.overall)
         self._output_tokens = limits.output_tokens
-        self._tenants = tenants
+        self.scopes = Scopes(limits, tenants, teams or {})
         self._count = count
         self._clock = clock
         self._wall = wall
-        self._plans: dict[tuple[str, str], _Known] = {}
+        self._plans: dict[tuple[str, ...], _Known] = {}
         self._of_addresses: dict[str, Claim] = {}
         self._empty: dict[str, tuple[float, RateLimited]] = {}
         self._holders = (f"{process}:{number}" for process in [secrets.token_hex(8)] for number in itertools.count())
@@ -104,7 +104,7 @@ class Limiter:
         self._upstreams = {name: plan for name, plan in plans.items() if plan.fixed or not plan.requests_only}
 
     def __call__(self, call: Call) -> AbstractAsyncContextManager[None] | None:
-        plan = self._plan(call.principal, call.route)
+        plan = self._plan(call)
         if not plan.admitted:
             return None
         if not plan.requests_only or call.route.config.queue is not None:
@@ -242,20 +242,18 @@ class Limiter:
         refusal = self.refusal((), claims, slots, verdict)
         return NoRoom(refusal.retry_after, refusal.resource)
 
-    def _plan(self, principal: Principal, route: Route) -> Plan:
-        known = self._plans.get((principal.bucket, route.name))
+    def _plan(self, call: Call) -> Plan:
+        principal, route = call.principal, call.route
         limits = principal.limits
+        single = single_alias(limits.aliases, route) if limits.aliases else ""
+        place = (principal.bucket, route.name, single) if single else (principal.bucket, route.name)
+        known = self._plans.get(place)
         if known is not None and (known.limits is limits or known.limits == limits) and known.tenant == principal.tenant:
             return known.plan
-        views = [View("key", principal.bucket, principal.limits)]
-        tenant = self._tenants.get(principal.tenant)
-        if tenant is not None:
-            views.append(View("tenant", principal.tenant, tenant.limits))
-        views += [View("alias", route.name, route.config.limits), self._overall]
-        plan = plan_of(views, self._address, self._count)
+        plan = plan_of(self.scopes.of_call(principal, route, single), self._address, self._count)
         if len(self._plans) >= KEPT:
             del self._plans[next(iter(self._plans))]
-        self._plans[principal.bucket, route.name] = _Known(plan, principal.limits, principal.tenant)
+        self._plans[place] = _Known(plan, limits, principal.tenant)
         return plan
 
 

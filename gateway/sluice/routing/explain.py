@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from sluice.config.types import Alias, Config, Target, Tier, Timeouts, Upstream, heeds_limits, targets_of
+from sluice.config.types import Alias, CallLimits, Config, Target, Tier, Timeouts, Upstream, covering, heeds_limits, targets_of
 from sluice.frontends import Head
 from sluice.frontends.openai.dialect import OpenAI
 from sluice.frontends.widget.dialect import Widget
@@ -74,7 +74,7 @@ def explain(config: Config, name: str, chat: ChatRequest | None = None, abilitie
                 yield f"  -  {target.label}: left out, it {reason}"
     if not number:
         yield "no target can take this request: it would be refused (400)"
-    yield from _afterwards(config, alias)
+    yield from _afterwards(config, name, alias)
 
 
 def _needs(traits: CallTraits) -> str:
@@ -106,7 +106,7 @@ def _deadlines(timeouts: Timeouts) -> str:
     return ", ".join(f"{name} {value:g}s" for name, value in phases.items() if value is not None)
 
 
-def _afterwards(config: Config, alias: Alias) -> Iterator[str]:
+def _afterwards(config: Config, name: str, alias: Alias) -> Iterator[str]:
     retry = alias.retry
     yield (
         f"after a server error or a reset: the same target {retry.same_target} more time(s), {retry.backoff:g}s later; "
@@ -122,8 +122,25 @@ def _afterwards(config: Config, alias: Alias) -> Iterator[str]:
         yield f"shadow: {alias.shadow.share:.0%} of the calls are also sent to {alias.shadow.upstream}/{alias.shadow.model}"
     cut = "is continued by the next target" if alias.continues else "ends in an in-band error"
     yield f"a stream that is cut after its first content {cut}"
+    yield from _limits(config, name, alias)
     if alias.timeout is not None:
         yield f"the whole call may take {alias.timeout:g}s"
+
+
+def _limits(config: Config, name: str, alias: Alias) -> Iterator[str]:
+    """Whose limits a call is under beside those of its key, tenant and teams."""
+    for whose, limits in ((f"alias {name}", alias.limits), ("everybody", config.limits.overall)):
+        if resources := _limited(limits):
+            yield f"limits of {whose}: {resources}"
+    for key in config.keys:
+        for single, limits in key.limits.aliases.items():
+            if (single == name or covering([single], name) or covering([name], single)) and (resources := _limited(limits)):
+                yield f"limits of key {key.id} for {single}: {resources}"
+
+
+def _limited(limits: CallLimits) -> str:
+    """The resources that are limited."""
+    return ", ".join(name for name in ("requests", "tokens", "money", "streams", "budget") if getattr(limits, name))
 
 
 def _heeded(config: Config, targets: Sequence[Target]) -> list[str]:

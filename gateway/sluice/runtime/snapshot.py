@@ -146,6 +146,7 @@ class Snapshot:
             soft=partial(state.metrics.child, "budget_soft"),
             clock=state.clock,
             wall=time.time,
+            teams=config.teams,
             settlements=state.settlements,
             rooms=state.rooms,
         )

@@ -5,10 +5,11 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from sluice.config.types import Budget, Config, Issuer
+from sluice.config.types import Budget, CallLimits, Config, Issuer, KeyLimits
 from sluice.errors import Unavailable
 from sluice.limits import BucketStore, Claim, Limit
 from sluice.policies.budgets import PERIODS, budget_claims, budget_prefix, span_of
+from sluice.policies.scopes import KEY_ALIAS, TEAM, key_alias, named_alias, teams_above
 from sluice.pricing.prices import BILLION
 from sluice.usage import Row, Subject, UsageFailed, UsageStore
 
@@ -21,11 +22,11 @@ ROUNDING = 1e-8
 
 
 def opening_charges(
-    rows: Iterable[Row], config: Config, wall: float, others: Mapping[str, Budget] | None = None
+    rows: Iterable[Row], config: Config, wall: float, others: Mapping[str, KeyLimits] | None = None
 ) -> list[Claim]:
     """What was spent of each budget in the periods around `wall` (seconds since the epoch), as claims to settle.
 
-    `others` are budgets of keys that do not stand in the configuration, by the key's id.
+    `others` are the limits of keys that do not stand in the configuration, by the key's id.
     """
     budgets = Budgets(config, others or {})
     spans = {span.period: span for span in (span_of(period, wall) for period in PERIODS)}
@@ -59,7 +60,7 @@ def days_to_read(wall: float) -> list[str]:
 
 
 async def reopen(
-    buckets: BucketStore, usage: UsageStore, config: Config, wall: float, others: Mapping[str, Budget] | None = None
+    buckets: BucketStore, usage: UsageStore, config: Config, wall: float, others: Mapping[str, KeyLimits] | None = None
 ) -> None:
     """Charge buckets that know nothing: those of a store that outlives the process (shared memory, Redis) know it all.
 
@@ -81,46 +82,79 @@ async def reopen(
 
 
 class Budgets:
-    """Who has a budget. False where nobody has. `named`: all but the subjects of JWTs, whose names nobody knows."""
+    """Who has a budget. False where nobody has. `named`: all but the subjects of JWTs, whose names nobody knows.
 
-    def __init__(self, config: Config, others: Mapping[str, Budget]) -> None:
-        limits = {
-            **{("key", key.id): key.limits for key in config.keys},
+    `others` are the limits of keys that do not stand in the configuration, by the key's id.
+    """
+
+    def __init__(self, config: Config, others: Mapping[str, KeyLimits]) -> None:
+        keys = {key.id: key.limits for key in config.keys} | dict(others)
+        limits: dict[Owner, CallLimits] = {
+            **{("key", name): of for name, of in keys.items()},
+            **{(KEY_ALIAS, key_alias(name, alias)): one for name, of in keys.items() for alias, one in of.aliases.items()},
             **{("tenant", name): tenant.limits for name, tenant in config.tenants.items()},
+            **{(TEAM, name): team.limits for name, team in config.teams.items()},
             **{("alias", name): alias.limits for name, alias in config.aliases.items()},
             **{("upstream", name): upstream.limits for name, upstream in config.upstreams.items()},
             ("overall", ALL): config.limits.overall,
         }
         self.named = {owner: of.budget for owner, of in limits.items() if of.budget is not None}
-        self.named |= {("key", name): budget for name, budget in others.items()}
-        self._issuers = {
-            f"jwt:{issuer.issuer}": (issuer, budget) for issuer in config.jwt if (budget := _of_issuer(issuer)) is not None
-        }
+        self._aliases = {name: of.aliases for name, of in keys.items() if of.aliases}
+        self._teams = {name: [*teams_above(tenant, config.teams)] for name, tenant in config.tenants.items() if tenant.team}
+        issuers = {f"jwt:{issuer.issuer}": _Issued.of(issuer) for issuer in config.jwt}
+        self._issuers = {name: issued for name, issued in issuers.items() if issued.budget is not None or issued.aliases}
 
     def __bool__(self) -> bool:
         return bool(self.named or self._issuers)
 
     def of(self, scope: str, name: str) -> Budget | None:
-        issuers = (budget for key, (_, budget) in self._issuers.items() if scope == "key" and name.startswith(f"{key}|"))
-        return self.named.get((scope, name)) or next(issuers, None)
+        """The budget of this owner; None where it has none."""
+        found = self.named.get((scope, name))
+        if found is None and scope in ("key", KEY_ALIAS):
+            issued = next((issued for key, issued in self._issuers.items() if name.startswith(f"{key}|")), None)
+            if issued is not None:
+                found = issued.budget if scope == "key" else issued.aliases.get(name.rpartition("|")[2])
+        return found
 
     def owners(self, subject: Subject) -> Iterator[Owner]:
         """All who have a budget that this row of usage is charged to."""
-        for owner in (("key", subject.key), ("tenant", subject.tenant), ("alias", subject.alias), ("overall", ALL)):
-            if owner in self.named:
-                yield owner
-        for scope, name in self.named:
-            if scope == "upstream" and subject.model.startswith(f"{name}/"):
-                yield scope, name
-        if subject.key in self._issuers:
-            issuer, _ = self._issuers[subject.key]
-            prefix = issuer.tenant_prefix if issuer.tenant_prefix is not None else f"{issuer.issuer}|"
-            yield "key", f"{subject.key}|{subject.tenant.removeprefix(prefix)}"
+        named, tenant = self.named, subject.tenant
+        found = [("key", subject.key), ("tenant", tenant), ("alias", subject.alias), ("overall", ALL)]
+        found += [(TEAM, team) for team in self._teams.get(tenant, ())]
+        if alias := named_alias(self._aliases.get(subject.key, ()), subject.alias):
+            found.append((KEY_ALIAS, key_alias(subject.key, alias)))
+        yield from (owner for owner in found if owner in named)
+        yield from (owner for owner in named if owner[0] == "upstream" and subject.model.startswith(f"{owner[1]}/"))
+        if (issued := self._issuers.get(subject.key)) is not None:
+            bucket = f"{subject.key}|{tenant.removeprefix(issued.prefix)}"
+            if issued.budget is not None:
+                yield "key", bucket
+            if alias := named_alias(issued.aliases, subject.alias):
+                yield KEY_ALIAS, key_alias(bucket, alias)
 
 
-def _of_issuer(issuer: Issuer) -> Budget | None:
-    """Which plan a subject had is not known: a bucket that is then claimed under another limit keeps what was spent."""
-    budgets = [limits.budget for limits in (issuer.limits, *issuer.plans.values()) if limits.budget is not None]
+class _Issued(msgspec.Struct, frozen=True):
+    """The budgets of an issuer's subjects, and of single aliases of theirs. `prefix` stands before their tenants.
+
+    Which plan a subject had is not known, so it is the most of any: a bucket that is then claimed under another limit keeps
+    what was spent.
+    """
+
+    prefix: str
+    budget: Budget | None
+    aliases: Mapping[str, Budget]
+
+    @classmethod
+    def of(cls, issuer: Issuer) -> "_Issued":
+        plans = (issuer.limits, *issuer.plans.values())
+        names = {name for limits in plans for name in limits.aliases}
+        single = {name: _most(limits.aliases[name] for limits in plans if name in limits.aliases) for name in names}
+        prefix = issuer.tenant_prefix if issuer.tenant_prefix is not None else f"{issuer.issuer}|"
+        return cls(prefix, _most(plans), {name: budget for name, budget in single.items() if budget is not None})
+
+
+def _most(limits: Iterable[CallLimits]) -> Budget | None:
+    budgets = [one.budget for one in limits if one.budget is not None]
     if not budgets:
         return None
     most = {period: max(getattr(budget, period) or 0.0 for budget in budgets) or None for period in PERIODS}

@@ -1,0 +1,68 @@
+"""Says whose limits a call is under: its caller's for one alias and for all, its tenant's, teams', alias's, and everybody's.
+
+The order is from the narrowest to the widest: response headers show the first scope that has limits. Pure.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+
+from sluice.config.types import CallLimits, Limits, Team, Tenant, covering
+from sluice.identity.principal import Principal
+from sluice.policies.claims import View
+from sluice.proxy.target import Route
+
+KEY_ALIAS = "key_alias"
+TEAM = "team"
+
+
+def single_alias(limited: Collection[str], route: Route) -> str:
+    """Which of the aliases that a caller has limits for this route is one of; "" for none.
+
+    It is the name that the caller gave, else the configured alias's, else the longest name with * at its end that covers it.
+    """
+    if route.called in limited:
+        return route.called
+    return route.name if route.name in limited else covering(limited, route.called or route.name)
+
+
+def named_alias(limited: Collection[str], alias: str) -> str:
+    """The same by the configured alias's name alone."""
+    return alias if alias in limited else covering(limited, alias)
+
+
+def key_alias(bucket: str, alias: str) -> str:
+    """The owner of a caller's limits for one alias. No alias has "|" in it, so different pairs never make the same name."""
+    return f"{bucket}|{alias}"
+
+
+def teams_above(tenant: Tenant | None, teams: Mapping[str, Team]) -> Iterator[str]:
+    """The names of the tenant's team and of the teams above it, the nearest first."""
+    name = tenant.team if tenant is not None else None
+    while name is not None and (team := teams.get(name)) is not None:
+        yield name
+        name = team.parent
+
+
+class Scopes:
+    """Those of one configuration. `tenants` and `teams` by their names."""
+
+    def __init__(self, limits: Limits, tenants: Mapping[str, Tenant], teams: Mapping[str, Team]) -> None:
+        self._overall = View("overall", "all", limits.overall)
+        self._owners = {
+            name: [
+                View("tenant", name, tenant.limits),
+                *(View(TEAM, team, teams[team].limits) for team in teams_above(tenant, teams)),
+            ]
+            for name, tenant in tenants.items()
+        }
+
+    def of_call(self, principal: Principal, route: Route, single: str) -> list[View]:
+        """All that a call is under but its address and its upstream. `single` is what `single_alias` gives for it."""
+        return [*self.of_caller(principal, single), View("alias", route.name, route.config.limits), self._overall]
+
+    def of_caller(self, principal: Principal, single: str = "") -> list[View]:
+        """Those of the caller, of its tenant and of the teams above."""
+        views = [View("key", principal.bucket, principal.limits), *self._owners.get(principal.tenant, ())]
+        if single:
+            of_alias: CallLimits = principal.limits.aliases[single]
+            views.insert(0, View(KEY_ALIAS, key_alias(principal.bucket, single), of_alias))
+        return views

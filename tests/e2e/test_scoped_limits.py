@@ -1,0 +1,180 @@
+"""Limits by more than the key, over HTTP and with every store: single aliases of a key, teams above tenants."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from sluice.identity.keys import digest_of
+from tests.e2e.gateways import Running, gateway
+from tests.fakes.dialects import INPUT, TOKENS
+from tests.fakes.faulty import Behaviour, Provider, Turn, cut, healthy, refusing
+from tests.servers import RedisServer, redis_server
+
+ONE, TWO, OTHER, ADMIN = "sk-sluice-one", "sk-sluice-two", "sk-sluice-other", "sk-sluice-admin"
+PRICE = 1000.0
+"""US dollars for a million tokens: a tenth of a cent for each."""
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    with redis_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["memory", "shared", "redis"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "redis":
+        server: RedisServer = request.getfixturevalue("redis")
+        return server.url
+    return "memory" if request.param == "memory" else f"shared:{tmp_path}/limits"
+
+
+class Lab:
+    """A gateway, its provider, and callers."""
+
+    def __init__(self, g: Running, provider: Provider, client: aiohttp.ClientSession) -> None:
+        self.g = g
+        self.provider = provider
+        self.client = client
+
+    async def ask(self, key: str = ONE, model: str = "chat", headers: Any = None, **fields: Any) -> tuple[int, Any, Any]:
+        """Status, headers and body of an answer."""
+        body = {"model": model, "messages": [{"role": "user", "content": "12345678"}], "max_tokens": 10, **fields}
+        url = f"{self.g.url}/v1/chat/completions"
+        async with self.client.post(url, json=body, headers={"x-api-key": key, **(headers or {})}) as response:
+            return response.status, response.headers, await response.json(content_type=None)
+
+    async def budget(self, scope: str, owner: str) -> dict[str, Any]:
+        """The only budget of this owner, when nothing of it is reserved any more."""
+        url, headers = f"{self.g.admin_url}/admin/budgets", {"x-admin-api-key": ADMIN}
+        while True:
+            async with self.client.get(url, params={"scope": scope, "owner": owner}, headers=headers) as response:
+                assert response.status == 200, await response.text()
+                [found] = (await response.json())["budgets"]
+            if not found["reserved_usd"]:
+                return dict(found)
+            await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def serving(
+    store: str = "memory", behaviour: Behaviour = healthy, *, one: str = "{}", limits: str = "", more: str = "", alias: str = ""
+) -> AsyncIterator[Lab]:
+    """Keys `one` and `two` of the tenants acme and beta, whose team is web, below company; `other` has no team."""
+    async with Provider(behaviour) as provider:
+        config = f"""
+server: {{listen: "127.0.0.1:0", admin_listen: "127.0.0.1:0", drain_delay: 0}}
+limits: {{address: null, store: "{store}", prefix: "p{os.urandom(6).hex()}", output_tokens: 20{limits}}}
+admin: {{digest: "{digest_of(ADMIN)}"}}
+keys:
+  - {{id: one, digest: "{digest_of(ONE)}", tenant: acme, limits: {one}}}
+  - {{id: two, digest: "{digest_of(TWO)}", tenant: beta}}
+  - {{id: other, digest: "{digest_of(OTHER)}"}}
+upstreams:
+  fake: {{backend: openai, base_url: "{provider.url}"}}
+  spare: {{backend: openai, base_url: "{provider.url}"}}
+aliases:
+  chat: {{tiers: [[{{upstream: fake, model: m}}], [{{upstream: spare, model: n}}]], retry: {{same_target: 0}}{alias}}}
+  "any/*": {{tiers: [[{{upstream: fake, model: "*"}}]]}}
+prices: {{models: {{m: {{input: {PRICE}, output: {PRICE}}}, n: {{input: {PRICE}, output: {PRICE}}}}}}}
+{more}"""
+        async with gateway(config) as g, aiohttp.ClientSession() as client:
+            yield Lab(g, provider, client)
+
+
+TEAMS = """
+tenants: {{acme: {{team: web}}, beta: {{team: web}}}}
+teams: {{web: {{limits: {web}, parent: company}}, company: {{limits: {company}}}}}
+"""
+
+
+async def test_a_key_is_limited_per_alias_and_per_name_of_a_wildcard(store: str) -> None:
+    one = '{aliases: {chat: {requests: {rate: 2/h}}, "any/a*": {requests: {rate: 1/h}}}}'
+    async with serving(store, one=one) as it:
+        for remaining in ("1", "0"):
+            status, headers, _ = await it.ask()
+            assert (status, headers["x-ratelimit-remaining-requests"]) == (200, remaining)
+        status, headers, body = await it.ask()
+        assert status == 429
+        assert "per key and alias" in body["error"]["message"]
+        assert 1700 < int(headers["Retry-After"]) <= 1800
+        assert [(await it.ask(model=model))[0] for model in ("any/ab", "any/ac", "any/b", "any/b")] == [200, 429, 200, 200]
+        assert (await it.ask(TWO))[0] == 200
+        assert it.g.metric('sluice_ratelimit_decisions_total{decision="refused",resource="requests",scope="key_alias"}') == 2
+
+
+async def test_calls_of_all_tenants_together_never_exceed_their_team(store: str) -> None:
+    more = TEAMS.format(web="{requests: {rate: 11/day}}", company="{}")
+    async with serving(store, more=more) as it:
+        answers = await asyncio.gather(*(it.ask(key) for key in (ONE, TWO) * 15))
+        assert sorted(status for status, _, _ in answers) == [200] * 11 + [429] * 19
+        refused = next(body for status, _, body in answers if status == 429)
+        assert "per team" in refused["error"]["message"]
+        assert (await it.ask(OTHER))[0] == 200
+
+
+async def test_each_level_of_budgets_holds_and_a_spent_parent_refuses_every_tenant(store: str) -> None:
+    more = TEAMS.format(web="{budget: {month: 10}}", company="{budget: {month: 0.1}}")
+    async with serving(store, more=more) as it:
+        spent = (INPUT + len(TOKENS)) * PRICE / 1e6
+        assert (await it.ask())[0] == 200
+        for owner in ("web", "company"):
+            assert (await it.budget("team", owner))["spent_usd"] == pytest.approx(spent)
+        while (await it.ask(TWO))[0] == 200:
+            pass
+        status, headers, body = await it.ask(TWO)
+        assert (status, headers["x-should-retry"]) == (429, "false")
+        assert "budget reached per team" in body["error"]["message"]
+        assert (await it.ask(ONE))[0] == 429
+        assert (await it.ask(OTHER))[0] == 200
+
+
+async def test_what_failed_over_is_settled_once_at_every_level(store: str) -> None:
+    def flaky(turn: Turn) -> Any:
+        return (refusing("overloaded") if turn.model == "m" else healthy)(turn)
+
+    more = TEAMS.format(web="{budget: {month: 10}, streams: 1}", company="{}")
+    one = "{aliases: {chat: {budget: {day: 5}, streams: 1, tokens: {rate: 1/day, burst: 1000}}}}"
+    async with serving(store, flaky, one=one, more=more) as it:
+        spent = (INPUT + len(TOKENS)) * PRICE / 1e6
+        for number in (1, 2):  # the second finds the places of the first
+            status, headers, _ = await it.ask()
+            assert status == 200, await it.budget("team", "web")
+            assert headers["x-sluice-attempts"] == "2"
+            for scope, owner in (("team", "web"), ("key_alias", "one|chat")):
+                assert (await it.budget(scope, owner))["spent_usd"] == pytest.approx(number * spent)
+
+
+async def test_a_shadow_costs_its_callers_nothing(store: str) -> None:
+    more = TEAMS.format(web="{budget: {month: 10}}", company="{}")
+    shadow = ", shadow: {upstream: spare, model: shadowed, share: 1}"
+    async with serving(store, one="{aliases: {chat: {budget: {day: 5}}}}", more=more, alias=shadow) as it:
+        assert (await it.ask())[0] == 200
+        await it.g.runtime.pipeline.shadows.idle()
+        assert {turn.model for turn in it.provider.turns} == {"m", "shadowed"}
+        spent = (INPUT + len(TOKENS)) * PRICE / 1e6
+        for scope, owner in (("team", "web"), ("key_alias", "one|chat")):
+            assert (await it.budget(scope, owner))["spent_usd"] == pytest.approx(spent)
+
+
+async def test_places_come_back_whatever_becomes_of_a_call(store: str) -> None:
+    more = TEAMS.format(web="{streams: 1}", company="{streams: 1}")
+    async with serving(store, cut(3), one="{aliases: {chat: {streams: 1}}}", more=more) as it:
+        body = {"model": "chat", "messages": [{"role": "user", "content": "12345678"}], "stream": True}
+        url, headers = f"{it.g.url}/v1/chat/completions", {"x-api-key": ONE}
+        for _ in range(3):  # cut in the middle, and left by its client
+            async with it.client.post(url, json=body, headers=headers) as response:
+                assert response.status == 200
+                await response.content.readline()
+                response.close()
+            while it.g.runtime.pipeline.runs or it.g.state.settlements.settling:
+                await asyncio.sleep(0)
+        async with it.client.post(url, json=body, headers=headers) as response:
+            assert response.status == 200
+            await response.read()
