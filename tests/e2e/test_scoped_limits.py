@@ -13,7 +13,7 @@ import pytest
 from sluice.identity.keys import digest_of
 from tests.e2e.gateways import Running, gateway
 from tests.fakes.dialects import INPUT, TOKENS
-from tests.fakes.faulty import Behaviour, Provider, Turn, cut, healthy, refusing
+from tests.fakes.faulty import Behaviour, Provider, Turn, cut, healthy, refusing, stall
 from tests.servers import RedisServer, redis_server
 
 ONE, TWO, OTHER, ADMIN = "sk-sluice-one", "sk-sluice-two", "sk-sluice-other", "sk-sluice-admin"
@@ -178,3 +178,83 @@ async def test_places_come_back_whatever_becomes_of_a_call(store: str) -> None:
         async with it.client.post(url, json=body, headers=headers) as response:
             assert response.status == 200
             await response.read()
+
+
+class Left:
+    """What a key has left, by scope and resource."""
+
+    def __init__(self, answer: dict[str, Any]) -> None:
+        self.answer = answer
+
+    def __getitem__(self, place: tuple[str, str]) -> Any:
+        [found] = [one for one in self.answer["data"] if (one["scope"], one["resource"]) == place]
+        return found
+
+
+async def left(it: Lab, key: str = ONE, model: str = "", status: int = 200) -> Left:
+    url, query = f"{it.g.url}/v1/limits", {"model": model} if model else {}
+    async with it.client.get(url, params=query, headers={"x-api-key": key}) as response:
+        assert response.status == status, await response.text()
+        assert status != 200 or response.headers["Cache-Control"] == "no-store"
+        return Left(await response.json())
+
+
+async def test_a_key_may_ask_what_it_has_left_and_asking_takes_nothing(store: str) -> None:
+    more = TEAMS.format(web="{budget: {month: 10}}", company="{tokens: {rate: 100/day, burst: 5000}}")
+    aliases = "{chat: {budget: {day: 5}}, any/a: {requests: {rate: 1/h}}}"
+    one = f"{{requests: [{{rate: 3/h}}, {{rate: 500/day}}], streams: 4, aliases: {aliases}}}"
+    async with serving(store, one=one, more=more) as it:
+        assert (await it.ask())[0] == 200
+        await it.budget("team", "web")
+        used = INPUT + len(TOKENS)
+        for _ in range(3):
+            found = await left(it, model="chat")
+            assert (found.answer["key"], found.answer["tenant"]) == ("one", "acme")
+            assert [(one["scope"], one["resource"]) for one in found.answer["data"]] == [
+                ("key_alias", "budget"), ("key", "requests"), ("key", "requests"), ("key", "streams"),
+                ("team", "budget"), ("team", "tokens"),
+            ]  # fmt: skip
+            assert found["key", "streams"] == {
+                "scope": "key", "owner": "one", "resource": "streams", "limit": 4, "remaining": 4,
+            }  # fmt: skip
+            [hour, day] = [one for one in found.answer["data"] if one["resource"] == "requests"]
+            assert (hour["rate"], hour["limit"], int(hour["remaining"]), day["limit"]) == ("3/h", 3, 2, 500)
+            assert 0 < hour["reset_seconds"] <= 1200
+            assert found["key_alias", "budget"]["alias"] == "chat"
+            assert found["key_alias", "budget"]["remaining"] == pytest.approx(5 - used * PRICE / 1e6)
+            assert found["team", "budget"]["remaining"] == pytest.approx(10 - used * PRICE / 1e6)
+            assert found["team", "tokens"]["owner"] == "company"
+            assert 5000 - used <= found["team", "tokens"]["remaining"] < 5000 - used + 1
+        every = await left(it)
+        assert [one["alias"] for one in every.answer["data"] if one["scope"] == "key_alias"] == ["chat", "any/a"]
+        assert (await left(it, model="any/b")).answer["data"][0]["scope"] == "key"
+        assert (await left(it, OTHER)).answer["data"] == []
+        await left(it, model="nothing", status=404)
+        await left(it, "sk-sluice-stranger", status=401)
+
+
+async def test_places_in_use_are_told(store: str) -> None:
+    def held(turn: Turn) -> Any:
+        return stall(2)(turn)
+
+    async with serving(store, held, one="{streams: 2}") as it:
+        body = {"model": "chat", "messages": [{"role": "user", "content": "12345678"}], "stream": True}
+        async with it.client.post(f"{it.g.url}/v1/chat/completions", json=body, headers={"x-api-key": ONE}) as response:
+            await response.content.readline()
+            assert (await left(it))["key", "streams"]["remaining"] == 1
+            response.close()
+        while (await left(it))["key", "streams"]["remaining"] != 2:
+            pass
+
+
+async def test_answers_say_what_is_left_of_the_narrowest_budget_if_wanted(store: str) -> None:
+    more = TEAMS.format(web="{budget: {month: 10}}", company="{}")
+    one = "{aliases: {chat: {budget: {day: 5, week: 6}}}}"
+    async with serving(store, one=one, limits=", budget_header: true", more=more) as it:
+        _, headers, _ = await it.ask(max_tokens=98)  # its prompt is of 2, so a tenth of a dollar is reserved
+        assert headers["x-sluice-budget-remaining"] == "day 4.9, week 5.9"
+        _, headers, _ = await it.ask(TWO, max_tokens=98)
+        assert headers["x-sluice-budget-remaining"].startswith("month 9.")
+        assert "x-sluice-budget-remaining" not in (await it.ask(OTHER))[1]
+    async with serving(store, one=one) as it:
+        assert "x-sluice-budget-remaining" not in (await it.ask())[1]

@@ -3,9 +3,11 @@
 import asyncio
 import math
 
+import msgspec
 import pytest
 
 from sluice.limits import SLOT_WAIT, Claim, Limit, Slot
+from sluice.policies.left import NEVER
 from tests.limits.stores import EPOCH, LEASE, Lab
 
 TEN = Limit(capacity=10, rate=2)
@@ -277,3 +279,20 @@ async def test_concurrent_calls_never_hold_one_slot_too_many(at: Lab) -> None:
     verdicts = await asyncio.gather(*(at.store.take([Claim("k", TEN, 0.01)], [slot(str(n), capacity=7)]) for n in range(100)))
     assert sum(verdict.admitted for verdict in verdicts) == 7
     assert (await at.store.take([Claim("k", TEN, 0)])).levels[0].remaining == pytest.approx(9.93)
+
+
+async def test_a_call_that_can_never_be_admitted_tells_all_levels_and_takes_nothing(at: Lab) -> None:
+    """What `sluice.policies.left` relies on."""
+    rate, budgeted = Claim("r", Limit(10.0, 1.0), 4.0), msgspec.structs.replace(budget(3.0), holder="h")
+    assert (await at.store.take([rate, budgeted], [slot("h")])).admitted
+    for claims in ([rate, budget(0.0), NEVER], [budget(0.0), rate, NEVER]):
+        asked = [msgspec.structs.replace(claim, amount=0.0) if claim is not NEVER else claim for claim in claims]
+        verdict = await at.store.take(asked, [slot(""), slot("", key="free")])
+        assert not verdict.admitted
+        levels = dict(zip([claim.key for claim in claims] + ["s", "free"], verdict.levels, strict=True))
+        assert levels["r"].remaining == 6
+        assert levels["r"].reset == 4
+        assert levels[budgeted.key].remaining == budgeted.limit.capacity - 3
+        assert (levels["s"].remaining, levels["free"].remaining) == (1, 2)
+    assert (await at.store.take([], [slot("other")])).admitted  # the second place was not taken
+    assert not (await at.store.take([], [slot("third")])).admitted

@@ -18,6 +18,7 @@ from sluice.api.calls import CallEntry, Calls, renames
 from sluice.api.cors import Cors
 from sluice.api.embed import Embed
 from sluice.api.endpoints import Endpoints
+from sluice.api.limits import LIMITS, CallerLimits
 from sluice.api.openapi import document
 from sluice.api.operations import OperationCalls
 from sluice.api.probes import Probes
@@ -33,7 +34,7 @@ from sluice.runtime.snapshot import Snapshot
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 OPENAPI = "/v1/openapi.json"
-OWN = ("/v1/tokens", "/v1/admin", OPENAPI, "/admin", "/metrics")
+OWN = ("/v1/tokens", LIMITS, "/v1/admin", OPENAPI, "/admin", "/metrics")
 """What the paths of the gateway's own routes begin with, whoever else claims them."""
 _json = msgspec.json.Encoder().encode
 
@@ -83,6 +84,7 @@ class Api:
         described = OwnRoute("GET", OPENAPI, self._openapi)
         greeting = OwnRoute("GET", "/", self._greet, quiet=True)
         more = [greeting, *Probes(runtime).routes(), *admin_routes(runtime, callers.admit_operator, bodies)]
+        more += CallerLimits(runtime, callers).routes()
         return [*Tokens(runtime, callers, bodies).routes(), *Embed(runtime, callers).routes(), described, *more]
 
     def _called_by_path(self) -> dict[str, CallEntry]:

@@ -7,7 +7,7 @@ from sluice.api.request import Request
 from sluice.frontends import Frontend
 
 RENEW = "/v1/tokens/renew"
-FOR_SERVERS = ("/v1/tokens", "/admin", "/v1/admin")
+FOR_SERVERS = ("/v1/tokens", "/v1/limits", "/admin", "/v1/admin")
 """What the paths begin with that no page may read the answers of, whatever its origin; but for RENEW."""
 ALLOWED = ("authorization", "content-type", "accept", "x-api-key", "x-request-id", "last-event-id")
 """Headers that any page may send."""
@@ -15,6 +15,7 @@ EXPOSED = (
     "x-request-id", "request-id", "retry-after", "retry-after-ms", "x-should-retry",
     "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests",
     "x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens", "x-sluice-budget",
+    "x-sluice-budget-remaining",
     "x-sluice-cost-usd", "x-sluice-attempts", "x-sluice-target", "x-sluice-upstream-request-id",
 )  # fmt: skip
 """Headers of the gateway's own that any page may read."""

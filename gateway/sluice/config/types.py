@@ -492,6 +492,7 @@ class Limits(_Section, frozen=True):
     address: Limit | None = None  # of one client address; null: none
     overall: CallLimits = CallLimits()  # of everybody together
     output_tokens: Count = 1024  # tokens reserved for a call that sets no maximum
+    budget_header: bool = False  # answers say what is left of the caller's budget: x-sluice-budget-remaining
     when_down: Literal["open", "closed"] = "open"  # count in this process, or refuse, while the store is down
     replicas: Count = 1  # gateways that share the limits while the store is down
     prefix: Name = "sluice"  # of the keys in Redis

@@ -18,7 +18,7 @@ from sluice.limits import Claim, Level, Limit, Slot, Verdict
 from sluice.limits.bucket import rule_of
 from sluice.model.chat import ChatRequest
 from sluice.model.events import Usage
-from sluice.policies.budgets import Mark, budget_claims, budget_prefix, soft_marks
+from sluice.policies.budgets import PERIODS, Mark, budget_claims, budget_prefix, soft_marks
 from sluice.pricing.prices import cost, price_at
 from sluice.proxy.attempt import Attempt
 from sluice.proxy.target import Target
@@ -81,6 +81,12 @@ class Plan(msgspec.Struct, frozen=True, eq=False):
             claims += budget_claims(prefix, budget, wall, amounts.money, scope=view.scope, holder=holder)
         return claims
 
+    def budgets_left(self, levels: Sequence[Level]) -> str:
+        """What is left of the narrowest scope's budget, in US dollars: "day 4.2, month 103". `levels` as for `marks`."""
+        _, budget = self.budgets[0]
+        periods = [period for period in PERIODS if getattr(budget, period) is not None]
+        return ", ".join(f"{period} {_dollars(level.remaining)}" for period, level in zip(periods, levels, strict=False))
+
     def marks(self, levels: Sequence[Level]) -> list[tuple[str, list[Mark]]]:
         """The scopes whose soft marks are passed, with these marks, the narrowest first. `levels` are those of the budgets."""
         found = []
@@ -141,7 +147,17 @@ def held(slot: Slot, holder: str) -> Slot:
 
 def _windows(view: View, resource: str, limits: LimitConfig | tuple[LimitConfig, ...]) -> Iterator[Claim]:
     for number, limit in enumerate(windows_of(limits)):
-        yield Claim(f"{view.scope}:{view.name}:{resource}:{number}", bucket_of(limit), 1.0, view.scope, resource)
+        yield Claim(window_key(view, resource, number), bucket_of(limit), 1.0, view.scope, resource)
+
+
+def window_key(view: View, resource: str, number: int) -> str:
+    """The key of the bucket of one window of a resource."""
+    return f"{view.scope}:{view.name}:{resource}:{number}"
+
+
+def _dollars(amount: float) -> str:
+    """To the millionth, without zeros at the end."""
+    return f"{amount:.6f}".rstrip("0").rstrip(".")
 
 
 def _slot(view: View, capacity: int) -> Slot:

@@ -20,6 +20,7 @@ import msgspec
 
 from sluice.config.types import CallLimits, Limits, Team, Tenant, Upstream
 from sluice.errors import NoRoom, RateLimited
+from sluice.identity.principal import Principal
 from sluice.limits import BucketStore, Claim, Immediate, Level, Slot, Verdict
 from sluice.model.chat import ChatRequest
 from sluice.policies.budgets import seconds_left, soft_header
@@ -42,12 +43,13 @@ from sluice.policies.claims import (
     shown_of,
     used,
 )
+from sluice.policies.left import left
 from sluice.policies.queue import WaitingRooms
 from sluice.policies.scopes import Scopes, single_alias
 from sluice.policies.settlements import Settlements
 from sluice.proxy.attempt import Attempt
 from sluice.proxy.call import Call
-from sluice.proxy.target import Target
+from sluice.proxy.target import Route, Target
 
 KEPT = 4096
 """Size of the caches of plans and of claims of addresses."""
@@ -92,6 +94,7 @@ class Limiter:
         self.settlements = settlements if settlements is not None else Settlements(store, self.rooms.wake)
         self._address = bucket_of(limits.address) if limits.address else None
         self._output_tokens = limits.output_tokens
+        self._budget_header = limits.budget_header
         self.scopes = Scopes(limits, tenants, teams or {})
         self._count = count
         self._clock = clock
@@ -131,6 +134,13 @@ class Limiter:
     async def close(self) -> None:
         """Wait for settlements under way."""
         await self.settlements.close()
+
+    async def left(self, principal: Principal, route: Route | None) -> list[dict[str, Any]]:
+        """What this caller has left, of all or of the alias behind `route`; see `sluice.policies.left`."""
+        aliases = principal.limits.aliases
+        single = [single_alias(aliases, route)] if route is not None else [*aliases]
+        views = self.scopes.of_caller(principal, *filter(None, single))
+        return await left(self.store, views, self._wall())
 
     # --- addresses
 
@@ -197,13 +207,20 @@ class Limiter:
             self.settlements.settle(changes, slots, by)
 
     def warnings(self, plan: Plan, metered: Sequence[Claim], levels: Sequence[Level]) -> list[Header]:
-        """`x-sluice-budget` for the narrowest scope beyond a soft mark, if any. Budgets' claims are the last ones."""
-        budgets = sum(claim.resource == "budget" for claim in metered)
-        marks = plan.marks(levels[len(levels) - budgets :])
+        """`x-sluice-budget` for the narrowest scope beyond a soft mark, if any, and what is left, if callers are to be told.
+
+        Budgets' claims are the last ones.
+        """
+        count = sum(claim.resource == "budget" for claim in metered)
+        budgets = levels[len(levels) - count :]
+        marks = plan.marks(budgets)
         for scope, passed in marks:
             for mark in passed:
                 self._soft(scope, mark.period).inc()
-        return [("x-sluice-budget", soft_header(marks[0][1]))] if marks else []
+        headers = [("x-sluice-budget", soft_header(marks[0][1]))] if marks else []
+        if self._budget_header:
+            headers.append(("x-sluice-budget-remaining", plan.budgets_left(budgets)))
+        return headers
 
     def holder(self, plan: Plan) -> str:
         """A new holder's name for slots and reservations; "" if the plan has neither."""

@@ -5,7 +5,7 @@ The order is from the narrowest to the widest: response headers show the first s
 
 from collections.abc import Collection, Iterator, Mapping
 
-from sluice.config.types import CallLimits, Limits, Team, Tenant, covering
+from sluice.config.types import Limits, Team, Tenant, covering
 from sluice.identity.principal import Principal
 from sluice.policies.claims import View
 from sluice.proxy.target import Route
@@ -57,12 +57,14 @@ class Scopes:
 
     def of_call(self, principal: Principal, route: Route, single: str) -> list[View]:
         """All that a call is under but its address and its upstream. `single` is what `single_alias` gives for it."""
-        return [*self.of_caller(principal, single), View("alias", route.name, route.config.limits), self._overall]
+        return [
+            *self.of_caller(principal, *([single] if single else ())),
+            View("alias", route.name, route.config.limits),
+            self._overall,
+        ]
 
-    def of_caller(self, principal: Principal, single: str = "") -> list[View]:
-        """Those of the caller, of its tenant and of the teams above."""
-        views = [View("key", principal.bucket, principal.limits), *self._owners.get(principal.tenant, ())]
-        if single:
-            of_alias: CallLimits = principal.limits.aliases[single]
-            views.insert(0, View(KEY_ALIAS, key_alias(principal.bucket, single), of_alias))
-        return views
+    def of_caller(self, principal: Principal, *single: str) -> list[View]:
+        """Those of the caller, of its tenant and of the teams above; of the caller's `single` aliases, too."""
+        bucket, limits = principal.bucket, principal.limits
+        of_aliases = [View(KEY_ALIAS, key_alias(bucket, name), limits.aliases[name]) for name in single]
+        return [*of_aliases, View("key", bucket, limits), *self._owners.get(principal.tenant, ())]

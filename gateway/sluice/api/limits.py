@@ -1,0 +1,43 @@
+"""GET /v1/limits: what the key that asks has left of its limits, and of those of its tenant and its teams."""
+
+from typing import Any
+
+import msgspec
+
+from sluice.api.callers import Callers
+from sluice.api.rendering import NOT_STORED
+from sluice.api.request import Request
+from sluice.api.table import OwnRoute
+from sluice.errors import Forbidden, ModelNotFound
+from sluice.identity.principal import Principal
+from sluice.runtime.snapshot import Snapshot
+
+LIMITS = "/v1/limits"
+_json = msgspec.json.Encoder().encode
+
+
+class CallerLimits:
+    """Of one snapshot."""
+
+    def __init__(self, runtime: Snapshot, callers: Callers) -> None:
+        self._runtime = runtime
+        self._callers = callers
+
+    def routes(self) -> list[OwnRoute]:
+        return [OwnRoute("GET", LIMITS, self._left)]
+
+    async def _left(self, request: Request, request_id: str) -> None:
+        """Raises Forbidden for a page's token, ModelNotFound, and Unavailable where the limits' store does not answer."""
+        principal = await self._callers.identify(request)
+        if principal.kind == "browser":
+            raise Forbidden("A page's token may not see what its key has left")
+        told = await self._told(principal, request.query.get("model", ""))
+        request.reply(200, _json(told), NOT_STORED)
+
+    async def _told(self, principal: Principal, model: str) -> dict[str, Any]:
+        routes, limits = self._runtime.routes, self._runtime.limits
+        route = (routes.get(model) or self._runtime.wildcards.route_of(model, principal.may)) if model else None
+        if model and (route is None or route.wildcard or not principal.may(model)):
+            raise ModelNotFound("There is no such model, or this key may not use it", param="model")
+        found = await limits.left(principal, route)
+        return {"object": "list", "key": principal.key_id, "tenant": principal.tenant, "data": found}

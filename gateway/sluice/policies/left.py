@@ -1,0 +1,80 @@
+"""What a caller has left of its limits, without taking anything.
+
+A store takes all claims of a call or none. So a call that can never be admitted reads the levels of all buckets and places
+and changes none of them.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from sluice.config.types import windows_of
+from sluice.limits import BucketStore, Claim, Limit, Slot
+from sluice.policies.budgets import MARGIN, PERIODS, budget_claims, budget_prefix
+from sluice.policies.claims import View, bucket_of, window_key
+from sluice.policies.scopes import KEY_ALIAS
+
+NEVER = Claim("never", Limit(1.0, 1.0), 2.0)
+"""A claim that exceeds its bucket: with it nothing is admitted, and nothing is taken."""
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """One bucket, or the places of one key, and what its owner is told of it. `wire` lacks `remaining`."""
+
+    wire: dict[str, Any]
+    at: Claim | Slot
+
+
+async def left(store: BucketStore, views: Sequence[View], wall: float) -> list[dict[str, Any]]:
+    """What is left of each limit of these `views` at the time `wall` (seconds since the epoch). Raises Unavailable.
+
+    Units of `remaining` are those of `limit`; below zero it is debt. What running calls have reserved is not left.
+    """
+    asked = [one for view in views for one in _asked(view, wall)]
+    claims = [one.at for one in asked if isinstance(one.at, Claim)]
+    slots = [one.at for one in asked if isinstance(one.at, Slot)]
+    if not asked:
+        return []
+    levels = (await store.take([*claims, NEVER], slots)).levels
+    of_claims, of_slots = iter(levels), iter(levels[len(claims) + 1 :])
+    found = []
+    for one in asked:
+        level = next(of_claims if isinstance(one.at, Claim) else of_slots)
+        told = {**one.wire, "remaining": _plain(level.remaining)}
+        if "rate" in told:
+            told["reset_seconds"] = round(level.reset, 3)
+        found.append(told)
+    return found
+
+
+def _asked(view: View, wall: float) -> Iterator[Asked]:
+    owner, limits = _owner(view), view.limits
+    for resource in ("requests", "tokens", "money"):
+        for number, window in enumerate(windows_of(getattr(limits, resource))):
+            wire = {**owner, "resource": resource, "rate": window.rate.text, "limit": _plain(window.capacity)}
+            yield Asked(wire, Claim(window_key(view, resource, number), bucket_of(window), 0.0, view.scope, resource))
+    if limits.streams is not None:
+        slot = Slot(f"{view.scope}:{view.name}:streams", limits.streams, "", view.scope)
+        yield Asked({**owner, "resource": "streams", "limit": limits.streams}, slot)
+    if (budget := limits.budget) is not None:
+        periods = [period for period in PERIODS if getattr(budget, period) is not None]
+        claims = budget_claims(budget_prefix(view.scope, view.name), budget, wall, scope=view.scope)
+        for period, claim in zip(periods, claims, strict=True):
+            ends = datetime.fromtimestamp(claim.expires - MARGIN, UTC).isoformat().replace("+00:00", "Z")
+            limit = _plain(claim.limit.capacity)
+            yield Asked({**owner, "resource": "budget", "period": period, "ends": ends, "limit": limit}, claim)
+
+
+def _owner(view: View) -> dict[str, str]:
+    if view.scope == KEY_ALIAS:
+        key, _, alias = view.name.rpartition("|")
+        return {"scope": view.scope, "owner": key, "alias": alias}
+    return {"scope": view.scope, "owner": view.name}
+
+
+def _plain(amount: float) -> float | int:
+    """To the billionth, as costs are kept; whole numbers without a fraction."""
+    rounded = round(amount, 9)
+    return int(rounded) if rounded == int(rounded) else rounded
