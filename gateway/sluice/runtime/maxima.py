@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from sluice.config.types import CallLimits, Config, windows_of
+from sluice.policies.scopes import KEY_ALIAS, TEAM, key_alias
 from sluice.telemetry.metrics import Metrics
 
 Gauge = Literal["limit_rate", "limit_capacity", "queue_length_max", "upstream_connections_max"]
@@ -39,12 +40,19 @@ def maxima_of(config: Config) -> Maxima:
 def _owners(config: Config) -> Iterator[tuple[str, str, CallLimits]]:
     """All that limits are given to: the scope, the name within it, the limits."""
     yield "overall", "", config.limits.overall
-    for scope, owners in (("tenant", config.tenants), ("alias", config.aliases), ("upstream", config.upstreams)):
+    for scope, owners in (
+        ("tenant", config.tenants),
+        (TEAM, config.teams),
+        ("alias", config.aliases),
+        ("upstream", config.upstreams),
+    ):
         for name, owner in owners.items():
             yield scope, name, owner.limits
     if config.metrics.key_label:
         for key in config.keys:
             yield "key", key.id, key.limits
+            for alias, limits in key.limits.aliases.items():
+                yield KEY_ALIAS, key_alias(key.id, alias), limits
 
 
 def _limits(scope: str, name: str, limits: CallLimits) -> Maxima:
