@@ -1,6 +1,7 @@
 """The Responses dialect through the running gateway: what its clients do beside asking, and what is refused."""
 
 import json
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from sluice.identity.keys import digest_of
 from tests.e2e.gateways import HEAD, KEY, Running, gateway
 from tests.fakes.rawserver import CHUNKED, LAST_CHUNK, Peer, RawServer, Request, chunk, sized
 from tests.frontends.responses.reading import Reader
+from tests.servers import postgres_server, redis_server
 
 CONFIG = (
     HEAD
@@ -108,10 +110,18 @@ async def asked(session: aiohttp.ClientSession, **fields: Any) -> dict[str, Any]
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "redis", "postgres"])
 async def test_a_conversation_goes_on_from_a_kept_response(kind: str, stream: bool, tmp_path: Path) -> None:
-    store = kind if kind == "memory" else f"sqlite:{tmp_path}/state.db"
-    async with gateway(keeping(store)) as running, client(running) as session:
+    async with AsyncExitStack() as stack:
+        match kind:
+            case "redis":
+                store = f"{stack.enter_context(redis_server()).url}&timeout=10s"
+            case "postgres":
+                store = f"{stack.enter_context(postgres_server()).url}&timeout=10s"
+            case _:
+                store = kind if kind == "memory" else f"sqlite:{tmp_path}/state.db"
+        running = await stack.enter_async_context(gateway(keeping(store)))
+        session = await stack.enter_async_context(client(running))
         first = await asked(session, input="One", stream=stream)
         second = await asked(session, input="Two", previous_response_id=first["id"], stream=stream)
         assert second["previous_response_id"] == first["id"]
@@ -130,6 +140,20 @@ async def test_a_conversation_goes_on_from_a_kept_response(kind: str, stream: bo
             "/v1/responses", json={"model": "chat", "input": "x", "previous_response_id": first["id"]}
         ) as response:
             assert response.status == 404
+
+
+async def test_while_the_store_is_down_answers_are_given_and_nothing_can_be_referred_to() -> None:
+    with redis_server() as server:
+        async with gateway(keeping(f"{server.url}&timeout=5s")) as running, client(running) as session:
+            first = await asked(session, input="One")
+            server.kill()
+            assert (await asked(session, input="Two"))["status"] == "completed"
+            body = {"model": "chat", "input": "Three", "previous_response_id": first["id"]}
+            async with session.post("/v1/responses", json=body) as response:
+                assert response.status == 503
+            async with session.get(f"/v1/responses/{first['id']}") as response:
+                assert response.status == 503
+            assert running.runtime.watches["responses"].failing == "connection"
 
 
 async def test_what_is_kept_is_its_tenants_alone_and_nothing_is_kept_that_is_not_wanted() -> None:

@@ -1,16 +1,25 @@
 """What every store of responses does."""
 
-from collections.abc import AsyncIterator
+import itertools
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
+import redis.asyncio as client
 
-from sluice.kept import ResponseStore
+from sluice.kept import ResponsesFailed, ResponseStore
 from sluice.kept.memory import MemoryResponses
+from sluice.kept.postgres import EVERY, PostgresResponses
+from sluice.kept.redis import RedisResponses
+from sluice.kept.sealed import SealedResponses, WatchedResponses
 from sluice.kept.sqlite import SqliteResponses
 from sluice.model.kept import KeptResponse
+from sluice.storage.sealing import Seals
+from tests.servers import PostgresServer, RedisServer, postgres_server, redis_server
 
 KEEP = 100.0
+KEY, NEWER = bytes(range(32)), bytes(range(1, 33))
 
 
 class Clock:
@@ -25,14 +34,46 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(scope="session")
+def redis() -> Iterator[RedisServer]:
+    with redis_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    with postgres_server() as server:
+        yield server
+
+
+_names = (f"responses{number}" for number in itertools.count())
+KINDS = ("sqlite", "redis", "postgres")
+
+
+def opened(kind: str, request: pytest.FixtureRequest, directory: Path, clock: Clock, name: str) -> ResponseStore:
+    """A store of this kind at the place of this name."""
+    match kind:
+        case "sqlite":
+            return SqliteResponses(directory / f"{name}.db", KEEP, clock)
+        case "redis":
+            return RedisResponses(request.getfixturevalue("redis").url, KEEP, clock, prefix=name, timeout=10)
+        case _:
+            url = f"{request.getfixturevalue('postgres').url}&schema={name}"
+            return PostgresResponses(url, KEEP, clock, timeout=10)
+
+
+def with_keys(store: ResponseStore, *keys: bytes, plain: bool = True) -> ResponseStore:
+    seals = Seals()
+    seals.use(keys, plain=plain)
+    return SealedResponses(store, seals)
+
+
+@pytest.fixture(params=["memory", *KINDS, *(f"{kind} encrypted" for kind in KINDS)])
 async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> AsyncIterator[ResponseStore]:
-    kinds = {
-        "memory": lambda: MemoryResponses(KEEP, clock),
-        "sqlite": lambda: SqliteResponses(tmp_path / "state.db", KEEP, clock),
-    }
-    found: ResponseStore = kinds[request.param]()
-    yield found
+    kind, _, encrypted = request.param.partition(" ")
+    found: ResponseStore
+    found = MemoryResponses(KEEP, clock) if kind == "memory" else opened(kind, request, tmp_path, clock, next(_names))
+    yield with_keys(found, KEY) if encrypted else found
     await found.close()
 
 
@@ -75,6 +116,128 @@ async def test_what_is_too_old_is_forgotten(store: ResponseStore, clock: Clock) 
     await store.put("a", kept("resp_2", clock.now))
     clock.now -= KEEP
     assert await store.get("a", "resp_1") is None
+
+
+async def all_ids(store: ResponseStore, tenant: str) -> list[str]:
+    found: set[str] = set()
+    after = ""
+    while True:
+        ids, after = await store.ids(tenant, after, 3)
+        found |= {*ids}
+        if not after:
+            return sorted(found)
+
+
+async def test_all_of_a_tenant_are_listed_and_deleted(store: ResponseStore, clock: Clock) -> None:
+    for number in range(10):
+        await store.put(f"t{number % 2}", kept(f"resp_{number}", items=(f"msg_{number}",)))
+    assert await all_ids(store, "t1") == [f"resp_{number}" for number in (1, 3, 5, 7, 9)]
+    assert await all_ids(store, "nobody") == []
+    assert await store.delete_of("nobody") == 0
+    assert await store.delete_of("t1") == 5
+    assert await store.delete_of("t1") == 0
+    assert await all_ids(store, "t1") == []
+    assert await store.holder("t1", "msg_1") is None
+    assert len(await all_ids(store, "t0")) == 5
+    clock.now += KEEP + 1
+    assert await all_ids(store, "t0") == []
+
+
+async def test_ids_may_hold_anything(store: ResponseStore) -> None:
+    strange = kept("é\0 {x}:*" * 50, items=("\0", "", "msg", "msg"))
+    await store.put("a\0b", strange)
+    found = await store.get("a\0b", strange.id)
+    assert found is not None
+    assert (found.id, {*found.items}) == (strange.id, {"\0", "", "msg"})
+    assert await store.holder("a\0b", "\0") == found
+    assert await store.get("a", f"\0b{strange.id}") is None
+    assert await all_ids(store, "a\0b") == [strange.id]
+    assert await store.delete("a\0b", strange.id)
+    assert await store.holder("a\0b", "msg") is None
+
+
+async def test_an_item_that_a_later_response_repeats_is_the_later_ones(store: ResponseStore) -> None:
+    await store.put("a", kept("resp_1", items=("msg",)))
+    await store.put("a", kept("resp_2", items=("msg",)))
+    found = await store.holder("a", "msg")
+    assert found is not None
+    assert found.id == "resp_2"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_encrypted_response_opens_with_its_key_and_as_itself_alone(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, clock: Clock
+) -> None:
+    inner = opened(kind, request, tmp_path, clock, next(_names))
+    ours = with_keys(inner, KEY)
+    await ours.put("a", kept())
+    at_rest = await inner.get("a", "resp_1")
+    assert at_rest is not None
+    assert b"{" not in at_rest.response[:1] + at_rest.input[:1]
+    assert await with_keys(inner, NEWER, KEY).get("a", "resp_1") == kept()
+    for moved in (
+        msgspec.structs.replace(at_rest, id="resp_2"),
+        msgspec.structs.replace(at_rest, previous="resp_9"),
+        msgspec.structs.replace(at_rest, input=at_rest.response, response=at_rest.input),
+    ):
+        await inner.put("a", moved)
+        with pytest.raises(ResponsesFailed, match="key"):
+            await ours.get("a", moved.id)
+    await inner.put("a", at_rest)
+    for other in (with_keys(inner, NEWER), with_keys(inner)):
+        with pytest.raises(ResponsesFailed, match="key"):
+            await other.get("a", "resp_1")
+        with pytest.raises(ResponsesFailed, match="key"):
+            await other.holder("a", "msg_1")
+    await with_keys(inner).put("a", kept("plain", items=()))
+    assert await ours.get("a", "plain") == kept("plain", items=())
+    with pytest.raises(ResponsesFailed, match="key"):
+        await with_keys(inner, KEY, plain=False).get("a", "plain")
+    await inner.close()
+
+
+async def test_postgres_forgets_what_is_too_old_as_others_are_put(postgres: PostgresServer, clock: Clock) -> None:
+    url = f"{postgres.url}&schema={next(_names)}"
+    store = PostgresResponses(url, KEEP, clock, timeout=10)
+    await store.put("a", kept("old", items=("msg_old",)))
+    clock.now += KEEP + EVERY
+    await store.put("a", kept("new", clock.now, items=("msg_new",)))
+    everything = PostgresResponses(url, 10 * KEEP, clock, timeout=10)
+    assert await all_ids(everything, "a") == ["new"]
+    for each in (store, everything):
+        await each.close()
+
+
+async def test_in_redis_everything_expires(redis: RedisServer, clock: Clock) -> None:
+    prefix = next(_names)
+    store = RedisResponses(redis.url, KEEP, clock, prefix=prefix, timeout=10)
+    await store.put("a", kept())
+    async with client.Redis(port=redis.port) as server:
+        keys = [key async for key in server.scan_iter(f"{prefix}:*")]
+        assert len(keys) == 4
+        assert all([0 < await server.ttl(key) <= KEEP for key in keys])
+    await store.close()
+
+
+async def test_a_store_that_is_down_is_said_in_bounded_time() -> None:
+    told: list[str] = []
+
+    class Watch:
+        def failed(self, reason: str) -> None:
+            told.append(reason)
+
+        def succeeded(self) -> None:
+            told.append("well")
+
+    with redis_server() as server:
+        store = WatchedResponses(RedisResponses(server.url, KEEP, Clock(), timeout=0.5), Watch())
+        await store.put("a", kept())
+        server.kill()
+        for call in (store.get("a", "resp_1"), store.put("a", kept()), store.delete("a", "resp_1"), store.delete_of("a")):
+            with pytest.raises(ResponsesFailed):
+                await call
+        await store.close()
+    assert told == ["well", *["connection"] * 4]
 
 
 async def test_memory_is_bounded_and_forgets_the_oldest_first(clock: Clock) -> None:

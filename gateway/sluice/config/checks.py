@@ -370,7 +370,7 @@ class Checks:
         self._store(("state",), config.state, *CONVERSATIONS)
         self._store(("resume",), config.resume, "memory", "redis")
         if isinstance(config.responses, Responses) and config.responses.store is not None:
-            self._store(("responses", "store"), config.responses.store, "memory", "sqlite")
+            self._store(("responses", "store"), config.responses.store, *CONVERSATIONS)
         check_records(config, self._report)
         self._bounds(config)
         self._unused(config)
@@ -459,7 +459,7 @@ def not_shared(config: Config) -> Iterator[tuple[Path, str]]:
     if resumable and isinstance(config.resume, Secret) and config.resume.reveal() == "memory":
         yield ("resume",), "a stream can only be resumed at the worker that began it: use a redis:// URL"
     if isinstance(config.responses, Responses) and config.responses.store == "memory":
-        yield ("responses", "store"), "each worker keeps its own responses: use sqlite:PATH"
+        yield ("responses", "store"), "each worker keeps its own responses: use sqlite:PATH, redis:// or postgresql://"
 
 
 def _on_loopback(listen: str) -> bool:

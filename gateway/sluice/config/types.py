@@ -501,7 +501,7 @@ class Limits(_Section, frozen=True):
 class Responses(_Section, frozen=True):
     """Where answers of /v1/responses go that callers want kept (`store`), and may refer to in their next request."""
 
-    store: str | None = None  # "memory" or "sqlite:PATH", which may be the conversations' file; null: nothing is kept
+    store: Secret | None = None  # memory, sqlite:PATH, a redis:// or a postgresql:// URL, also that of `state`; null: no
     keep: Seconds = Seconds(30 * 86400)  # how long one is kept
 
 

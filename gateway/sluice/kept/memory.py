@@ -46,6 +46,17 @@ class MemoryResponses:
         self._drop((tenant, id))
         return there
 
+    async def delete_of(self, tenant: str) -> int:
+        keys = [key for key in self._kept if key[0] == tenant]
+        for key in keys:
+            self._drop(key)
+        return len(keys)
+
+    async def ids(self, tenant: str, after: str, limit: int) -> tuple[list[str], str]:
+        oldest = self._wall() - self._keep
+        found = sorted([id for (of, id), kept in self._kept.items() if of == tenant and id > after and kept.created > oldest])
+        return found[:limit], found[limit - 1] if len(found) > limit else ""
+
     async def close(self) -> None:
         pass
 

@@ -6,6 +6,7 @@ How the file is worked in is `sluice.storage.sqlite`. Those that are too old are
 from collections.abc import Callable
 from pathlib import Path
 
+from sluice.conversations.entries import number_of
 from sluice.model.kept import KeptResponse
 from sluice.storage.sqlite import SqliteFile, migrate_part, transaction
 
@@ -44,6 +45,7 @@ HOLDER = """
 ITEMS = "SELECT item FROM sluice_response_item WHERE response = ? ORDER BY item"
 DELETE = "DELETE FROM sluice_response WHERE tenant = ? AND id = ?"
 FORGET = "DELETE FROM sluice_response WHERE created <= ?"
+IDS = "SELECT number, id FROM sluice_response WHERE tenant = ? AND number > ? AND created > ? ORDER BY number LIMIT ?"
 ADD = "INSERT INTO sluice_response (tenant, id, previous, created, input, response) VALUES (?, ?, ?, ?, ?, ?)"
 ADD_ITEM = "INSERT OR REPLACE INTO sluice_response_item (tenant, item, response) VALUES (?, ?, ?)"
 
@@ -75,6 +77,12 @@ class SqliteResponses:
     async def delete(self, tenant: str, id: str) -> bool:
         return await self._file.run(self._delete, tenant, id)
 
+    async def delete_of(self, tenant: str) -> int:
+        return await self._file.run(self._delete_of, tenant)
+
+    async def ids(self, tenant: str, after: str, limit: int) -> tuple[list[str], str]:
+        return await self._file.run(self._ids, tenant, number_of(after), limit)
+
     async def close(self) -> None:
         """Ends what was begun, then closes the file. A second close does nothing."""
         await self._file.close()
@@ -101,6 +109,17 @@ class SqliteResponses:
         there = self._one(FIND, tenant, id) is not None
         self._database.execute(DELETE, (tenant, id))
         return there
+
+    def _delete_of(self, tenant: str) -> int:
+        """`secure_delete` has SQLite write over what was deleted; the checkpoint takes it out of the file's log."""
+        self._database.execute("PRAGMA secure_delete = ON")
+        count = self._database.execute("DELETE FROM sluice_response WHERE tenant = ?", (tenant,)).rowcount
+        self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return count
+
+    def _ids(self, tenant: str, after: int, limit: int) -> tuple[list[str], str]:
+        rows = self._database.execute(IDS, (tenant, after, self._oldest(), limit)).fetchall()
+        return [id for _, id in rows], str(rows[-1][0]) if len(rows) == limit else ""
 
     def _oldest(self) -> float:
         return self._wall() - self._keep

@@ -180,7 +180,7 @@ class ProcessState:
         leases = Leases(store, records.not_kept) if isinstance(store, MeasuredShared) else None
         self.turns = Turns(store, Turnstile(), time.time, records.not_kept, leases=leases)
         stack.push_async_callback(self.turns.close)
-        self.kept = KeptResponses(response_store(config), time.time, records.not_kept)
+        self.kept = KeptResponses(response_store(config, self.watches, self.seals), time.time, records.not_kept)
         stack.push_async_callback(self.kept.close)
         self.keys = key_follower(config, metrics, self.watches)
         stack.push_async_callback(self.keys.close)

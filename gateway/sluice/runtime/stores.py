@@ -196,19 +196,35 @@ def _local_conversations(place: Local, seals: Seals) -> ConversationStore:
     return MemoryConversations()
 
 
-def response_store(config: Config) -> ResponseStore | None:
+def response_store(config: Config, watches: StoreWatches, seals: Seals) -> ResponseStore | None:
     """Where responses go that callers want kept; None where nothing is kept."""
-    address, keep = config.responses.store, float(config.responses.keep)
-    if address is None:
+    if config.responses.store is None:
         return None
-    place = store_of(address, "memory", "sqlite")
-    if isinstance(place, Local) and place.kind == "sqlite":
+    address, keep = config.responses.store.reveal(), float(config.responses.keep)
+    place = store_of(address, *CONVERSATIONS)
+    if place.kind == "memory":
+        from sluice.kept.memory import MemoryResponses
+
+        return MemoryResponses(keep, time.time)
+    from sluice.kept.sealed import SealedResponses, WatchedResponses
+
+    store = SealedResponses(_stored_responses(config, address, keep), seals)
+    return WatchedResponses(store, watches.begin("responses", place.kind))
+
+
+def _stored_responses(config: Config, address: str, keep: float) -> ResponseStore:
+    place = store_of(address, *CONVERSATIONS)
+    if isinstance(place, Local):
         from sluice.kept.sqlite import SqliteResponses
 
         return SqliteResponses(Path(place.path), keep, time.time)
-    from sluice.kept.memory import MemoryResponses
+    if place.kind == "postgres":
+        from sluice.kept.postgres import PostgresResponses
 
-    return MemoryResponses(keep, time.time)
+        return PostgresResponses(address, keep, time.time)
+    from sluice.kept.redis import RedisResponses
+
+    return RedisResponses(address, keep, time.time, prefix=config.limits.prefix)
 
 
 def admin_store(config: Config) -> str:

@@ -1,0 +1,175 @@
+"""Kept responses in Redis (6.2 or newer) or Valkey, for any number of hosts.
+
+    {prefix}:response:{digest}            hash: id, previous, created, input, response, items (JSON)
+    {prefix}:response:item:{digest}       the digest of the response whose output has this item
+    {prefix}:responses:of:{tenant}        sorted set: ids of a tenant's responses, by when they were made
+
+Digests are of the tenant and the id, which may come from an upstream and hold anything. All of them expire `keep` seconds after
+the response was made. What it refers to is written before what refers to it.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from sluice.conversations.entries import digest_of, letters, number_of, raw
+from sluice.kept import ResponsesFailed
+from sluice.model.kept import KeptResponse
+from sluice.storage.address import address_of
+from sluice.storage.redis import Client, RedisFailed, answer_of_master
+
+TIMEOUT = 1.0
+"""Seconds for one call of the store."""
+CONNECTIONS = 4
+PAGE = 200
+"""Responses that are deleted together."""
+
+_encode = msgspec.json.Encoder().encode
+_items = msgspec.json.Decoder(tuple[str, ...]).decode
+
+
+class RedisResponses:
+    """`url` as `storage.address` reads it. `keep`: seconds after which a response is forgotten; `wall` in seconds since the
+    epoch; `timeout` in seconds for each call; None: the address's, else TIMEOUT.
+
+    Raises ResponsesFailed; OSError for text that is not Unicode.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        keep: float,
+        wall: Callable[[], float],
+        *,
+        prefix: str = "sluice",
+        timeout: float | None = None,
+    ) -> None:
+        address = address_of(url)
+        self._keep = keep
+        self._wall = wall
+        self._prefix = prefix
+        self._timeout = timeout if timeout is not None else address.timeout or TIMEOUT
+        self._client = Client(address, connections=CONNECTIONS, wait=self._timeout)
+
+    async def put(self, tenant: str, kept: KeptResponse) -> None:
+        name = letters(digest_of(tenant, kept.id))
+        seconds = max(1, round(kept.created + self._keep - self._wall()))
+        key, of = self._key(name), self._list_of(tenant)
+        fields = {
+            "id": raw(kept.id),
+            "previous": raw(kept.previous),
+            "created": repr(kept.created),
+            "input": kept.input,
+            "response": kept.response,
+            "items": _encode(kept.items),
+        }
+        async with self._asking() as client:
+            before = await client.hget(key, "items")
+            pipeline = client.pipeline(transaction=False)
+            if before is not None:
+                self._drop_items(pipeline, tenant, set(_items(before)).difference(kept.items))
+            pipeline.zadd(of, {raw(kept.id): kept.created})
+            pipeline.zremrangebyscore(of, "-inf", self._oldest())
+            pipeline.expire(of, max(1, round(self._keep)))
+            pipeline.hset(key, mapping=fields)
+            pipeline.expire(key, seconds)
+            for item in kept.items:
+                pipeline.set(self._item(tenant, item), name, ex=seconds)
+            await pipeline.execute()
+
+    async def get(self, tenant: str, id: str) -> KeptResponse | None:
+        return await self._one(letters(digest_of(tenant, id)))
+
+    async def holder(self, tenant: str, item: str) -> KeptResponse | None:
+        key = self._item(tenant, item)
+        async with self._asking() as client:
+            pipeline = client.pipeline(transaction=False)
+            pipeline.zrem(f"{self._prefix}:responses:of:", "")  # see `answer_of_master`
+            pipeline.get(key)
+            name = answer_of_master(await pipeline.execute(raise_on_error=False))
+        found = await self._one(name.decode()) if name is not None else None
+        return found if found is not None and item in found.items else None
+
+    async def delete(self, tenant: str, id: str) -> bool:
+        there = await self.get(tenant, id) is not None
+        await self._delete(tenant, [raw(id)])
+        return there
+
+    async def delete_of(self, tenant: str) -> int:
+        count, of = 0, self._list_of(tenant)
+        while True:
+            async with self._asking() as client:
+                ids = await client.zrange(of, 0, PAGE - 1)
+            if not ids:
+                return count
+            count += await self._delete(tenant, ids)
+
+    async def ids(self, tenant: str, after: str, limit: int) -> tuple[list[str], str]:
+        """By SCAN: what is put or deleted meanwhile changes the places of the others."""
+        async with self._asking() as client:
+            cursor, found = await client.zscan(self._list_of(tenant), cursor=number_of(after), count=limit)
+        return [id.decode() for id, created in found if created > self._oldest()], str(cursor) if int(cursor) else ""
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def _one(self, name: str) -> KeptResponse | None:
+        key = self._key(name)
+        async with self._asking() as client:
+            pipeline = client.pipeline(transaction=False)
+            pipeline.hdel(key, "")  # see `answer_of_master`
+            pipeline.hgetall(key)
+            fields = answer_of_master(await pipeline.execute(raise_on_error=False))
+        if not fields or b"response" not in fields:
+            return None
+        kept = KeptResponse(
+            fields[b"id"].decode(),
+            fields[b"previous"].decode(),
+            float(fields[b"created"]),
+            fields[b"input"],
+            fields[b"response"],
+            _items(fields[b"items"]),
+        )
+        return kept if kept.created > self._oldest() else None
+
+    async def _delete(self, tenant: str, ids: list[bytes]) -> int:
+        """How many of them there were."""
+        keys = [self._key(letters(digest_of(tenant, id.decode()))) for id in ids]
+        async with self._asking() as client:
+            pipeline = client.pipeline(transaction=False)
+            for key in keys:
+                pipeline.hget(key, "items")
+            items = [_items(found) for found in await pipeline.execute() if found is not None]
+            pipeline = client.pipeline(transaction=False)
+            self._drop_items(pipeline, tenant, {item for found in items for item in found})
+            for key in keys:
+                pipeline.delete(key)
+            pipeline.zrem(self._list_of(tenant), *ids)
+            await pipeline.execute()
+        return len(items)
+
+    def _drop_items(self, pipeline: Any, tenant: str, items: set[str]) -> None:
+        for item in items:
+            pipeline.delete(self._item(tenant, item))
+
+    def _oldest(self) -> float:
+        return self._wall() - self._keep
+
+    def _key(self, name: str) -> str:
+        return f"{self._prefix}:response:{name}"
+
+    def _item(self, tenant: str, item: str) -> str:
+        return f"{self._prefix}:response:item:{letters(digest_of(tenant, item))}"
+
+    def _list_of(self, tenant: str) -> str:
+        return f"{self._prefix}:responses:of:{letters(digest_of(tenant, ''))}"
+
+    @asynccontextmanager
+    async def _asking(self) -> AsyncIterator[Any]:
+        try:
+            async with self._client.asking(self._timeout) as client:
+                yield client
+        except RedisFailed as error:
+            raise ResponsesFailed(error.reason) from error
