@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from sluice.telemetry.board import Board, Slot
+from sluice.telemetry.board import Board, BoardSlot
 from sluice.telemetry.merged import MergedExposition
 from sluice.telemetry.metrics import END_REASONS, CallSeries, Metrics, TargetSeries
 
@@ -21,7 +21,7 @@ class Worker:
     """Counts in a slot what calls of all aliases count."""
 
     def __init__(self, board: Board, slot: int, aliases: int) -> None:
-        self.metrics = metrics = Metrics("1", Slot(board, slot, slot))
+        self.metrics = metrics = Metrics("1", BoardSlot(board, slot, slot))
         self.chance = random.Random(slot)
         self.calls = [CallSeries(metrics, FRONTEND, f"alias-{n}") for n in range(aliases)]
         self.gaps = [metrics.child("inter_token_seconds", f"alias-{n}") for n in range(aliases)]
@@ -59,7 +59,7 @@ def timed(work: Callable[[], object]) -> float:
 
 def main(workers: int = 8, aliases: int = 500) -> None:
     board = Board(1 + 4 * workers)
-    Metrics("1", Slot(board, 0))
+    Metrics("1", BoardSlot(board, 0))
     several = [Worker(board, slot, aliases) for slot in range(1, workers + 1)]
     for worker in several:
         for _ in range(10):

@@ -59,7 +59,7 @@ def serve(path: str | None, workers: str | None) -> None:
     """Run the gateway. SIGHUP reloads its configuration, SIGUSR2 replaces its workers, SIGTERM drains it."""
     from sluice.config.loader import locate
     from sluice.process.signals import ignore_signals
-    from sluice.process.source import Source
+    from sluice.process.source import ConfigSource
     from sluice.runtime.descriptors import raise_limit
     from sluice.telemetry.output import never_wait
 
@@ -68,7 +68,7 @@ def serve(path: str | None, workers: str | None) -> None:
     ignore_signals()
     raise_limit()
 
-    source = Source(locate(path), number)
+    source = ConfigSource(locate(path), number)
     loaded = source.load()
     for warning in loaded.warnings:
         print(f"warning: {warning}", file=sys.stderr)

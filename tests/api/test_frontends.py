@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from sluice.api.table import Claims
+from sluice.api.table import PathClaims
 from sluice.config.loader import check
 from sluice.errors import BadRequest, ConfigError, GatewayError
 from sluice.frontends import (
@@ -249,7 +249,7 @@ async def test_a_route_of_the_gateways_own_is_nobodys() -> None:
 
 
 def test_where_nobody_claims_the_rest_errors_are_plain() -> None:
-    claims = Claims([OpenAI()], ["/admin"], Pathed())
+    claims = PathClaims([OpenAI()], ["/admin"], Pathed())
     assert claims.of("/v1/x", {}).name == "openai"
     assert {claims.of(path, {}).name for path in ("/x", "/admin", "/admin/keys")} == {"pathed"}
 

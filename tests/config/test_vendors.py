@@ -9,7 +9,7 @@ from scripts.providers_page import page
 from sluice.config.loader import Checked, check
 from sluice.config.vendors import IN_A_CLONE, Vendor, bundled_vendors
 from sluice.model.chat import ChatRequest, Message, Text
-from sluice.model.rules import Line, rules_of
+from sluice.model.rules import ModelRule, rules_of
 from sluice.routing.explain import explain
 from sluice_plugins.credentials.static import Static
 from sluice_plugins.openai.backend import OpenAI
@@ -210,7 +210,7 @@ def test_a_deployment_is_named_by_the_url(tmp_path: Path) -> None:
     )
 
 
-LINE = Line(source="s", date="d", host=r"^api\.groq\.com$", vendor="groq(-eu)?", drop=("seed",))
+LINE = ModelRule(source="s", date="d", host=r"^api\.groq\.com$", vendor="groq(-eu)?", drop=("seed",))
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_a_rule_holds_for_a_vendor_wherever_it_is(host: str, vendor: str, holds:
 
 
 def test_a_rule_of_a_vendor_alone() -> None:
-    line = Line(source="s", date="d", vendor="vllm", drop=("seed",))
+    line = ModelRule(source="s", date="d", vendor="vllm", drop=("seed",))
     assert rules_of([line], [], "openai", "h", "m", vendor="vllm").drop == {"seed"}
     assert rules_of([line], [], "openai", "h", "m").drop == frozenset()
 

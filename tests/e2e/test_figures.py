@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from sluice.routing.health import State
+from sluice.routing.health import BreakerState
 from tests.e2e.answers import ask
 from tests.e2e.gateways import HEAD, KEY, Running, gateway
 from tests.e2e.test_disconnect import Caller, callers
@@ -198,7 +198,7 @@ async def test_a_failed_probe_of_a_half_open_breaker_costs_one_call() -> None:
             for number in range(1, 5):
                 assert (await asked(g, "openai stream")).status >= 500
                 assert len(one.turns) == number
-                await until(lambda: target.health.state is State.HALF_OPEN)  # noqa: B023
+                await until(lambda: target.health.state is BreakerState.HALF_OPEN)  # noqa: B023
 
 
 async def test_the_breakers_state_is_that_of_the_moment_it_is_looked_at() -> None:

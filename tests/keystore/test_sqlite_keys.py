@@ -9,7 +9,7 @@ import pytest
 
 from sluice.conversations import Turn
 from sluice.conversations.sqlite import SqliteConversations
-from sluice.keystore import StoreFailed
+from sluice.keystore import KeyStoreFailed
 from sluice.keystore import sqlite as module
 from sluice.keystore.sqlite import SqliteKeys
 from tests.keystore.keys import stored
@@ -56,11 +56,11 @@ async def test_a_file_that_another_holds_is_a_failure_in_bounded_time(tmp_path: 
     store = SqliteKeys(tmp_path / "state.db")
     with contextlib.closing(sqlite3.connect(tmp_path / "state.db", isolation_level=None)) as database:
         database.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StoreFailed):
+        with pytest.raises(KeyStoreFailed):
             await store.put(stored("a"), 0)
         assert (await store.changes(0)).total == 0
         database.execute("ROLLBACK")
     assert await store.put(stored("a"), 0) == 1
     await store.close()
-    with pytest.raises(StoreFailed):
+    with pytest.raises(KeyStoreFailed):
         await store.changes(0)

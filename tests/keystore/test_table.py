@@ -7,7 +7,7 @@ import pytest
 
 from sluice.config.types import Budget, KeyLimits
 from sluice.errors import Unauthorized
-from sluice.keystore import Entry, Superseded
+from sluice.keystore import KeyEntry, Superseded
 from sluice.keystore.table import KeyTable
 from tests.keystore.keys import stored
 
@@ -24,7 +24,7 @@ class Lab:
     def put(self, id: str, secret: str = "", old: tuple[str, float] | None = None, **fields: Any) -> None:
         digest = self.table.digest
         superseded = Superseded(digest(old[0]), old[1]) if old is not None else None
-        self.table.put(Entry(id, 1, stored(id, digest=digest(secret or id), old=superseded, **fields)))
+        self.table.put(KeyEntry(id, 1, stored(id, digest=digest(secret or id), old=superseded, **fields)))
 
     def found(self, secret: str) -> str | None:
         try:
@@ -78,7 +78,7 @@ def test_digests_of_another_pepper_let_nobody_in() -> None:
     plain = Lab()
     for lab in (plain, salted, other):
         for kept in (plain, salted, other):
-            lab.table.put(Entry("a", 1, stored("a", digest=kept.table.digest("secret"))))
+            lab.table.put(KeyEntry("a", 1, stored("a", digest=kept.table.digest("secret"))))
             assert (lab.found("secret") == "a") is (lab is kept)
     assert plain.table.digest("secret") == "sha256:" + hashlib.sha256(b"secret").hexdigest()
     assert salted.table.digest("secret").startswith("hmac-sha256:")
@@ -96,9 +96,9 @@ def test_an_id_of_the_configuration_is_the_configured_keys() -> None:
 def test_a_key_that_was_tampered_with_lets_nobody_in_and_breaks_nothing(fields: dict[str, str]) -> None:
     lab = Lab()
     lab.put("a")
-    lab.table.put(Entry("a", 2, stored("a", **{"digest": lab.table.digest("a")} | fields)))
+    lab.table.put(KeyEntry("a", 2, stored("a", **{"digest": lab.table.digest("a")} | fields)))
     assert (lab.found("a"), len(lab.table)) == (None, 1)
-    lab.table.put(Entry("a", 3, None))
+    lab.table.put(KeyEntry("a", 3, None))
     assert (lab.found("a"), len(lab.table)) == (None, 1)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from sluice.errors import Unavailable
 from sluice.limits import Claim, Limit, Slot, Verdict
-from sluice.limits.faults import Reason, StoreFailed
+from sluice.limits.faults import BucketStoreFailed, Reason
 from sluice.limits.guarded import MAX_PENDING, Guarded, Mode
 from sluice.limits.memory import MemoryStore
 
@@ -61,7 +61,7 @@ class Store(MemoryStore):
         if self.hanging:
             await asyncio.Event().wait()
         if self.fault is not None:
-            raise StoreFailed(self.fault)
+            raise BucketStoreFailed(self.fault)
 
 
 class Guard:
@@ -267,7 +267,7 @@ async def test_a_store_that_fails_again_while_it_is_paid_stays_left_alone() -> N
     settle = guard.store.settle
 
     async def fails(claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> None:
-        raise StoreFailed("timeout")
+        raise BucketStoreFailed("timeout")
 
     guard.store.fault, guard.store.settle = None, fails  # type: ignore[method-assign]
     await guard.probe()

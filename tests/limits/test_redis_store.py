@@ -14,7 +14,7 @@ import redis.asyncio as client
 
 from sluice.errors import Unavailable
 from sluice.limits import Claim, Limit, Slot
-from sluice.limits.faults import StoreFailed
+from sluice.limits.faults import BucketStoreFailed
 from sluice.limits.guarded import Guarded
 from sluice.limits.memory import MemoryStore
 from sluice.limits.redis import RedisStore
@@ -130,7 +130,7 @@ async def test_all_keys_of_a_prefix_share_a_slot(redis: RedisServer) -> None:
 async def test_a_foreign_value_under_our_key_fails_that_call_and_is_left_as_it_is(redis: RedisServer, state: str) -> None:
     async with opened(redis.url, "foreign") as (store, raw):
         await raw.set("{foreign}:k", state)
-        with pytest.raises(StoreFailed, match="cannot be checked") as caught:
+        with pytest.raises(BucketStoreFailed, match="cannot be checked") as caught:
             await store.take([Claim("fine", LIMIT), Claim("k", LIMIT)])
         assert caught.value.reason == "reply"
         assert await raw.get("{foreign}:k") == state.encode()
@@ -144,7 +144,7 @@ async def test_a_wrong_type_under_our_key_fails_that_call_only(redis: RedisServe
         await raw.rpush(f"{{type-{mode}}}:k", "x")
         guarded = Guarded(store, MemoryStore(), timeout=HANG)
         for _ in range(5):
-            with pytest.raises(StoreFailed):
+            with pytest.raises(BucketStoreFailed):
                 await getattr(store, mode)([Claim("fine", LIMIT), Claim("k", LIMIT)])
             await getattr(guarded, mode)([Claim("k", LIMIT)])
         assert not guarded.down
@@ -158,11 +158,11 @@ async def test_a_wrong_type_under_a_slots_key_fails_the_call_that_asks_for_it_on
         await (raw.set(f"{tag}/bad", "x") if foreign == "string" else raw.rpush(f"{tag}/bad", "x"))
         good, bad = Slot("good", 1, "me"), Slot("bad", 1, "me")
         for operation in (store.take, store.settle):
-            with pytest.raises(StoreFailed) as caught:
+            with pytest.raises(BucketStoreFailed) as caught:
                 await operation([Claim("k", LIMIT)], [good, bad])
             assert caught.value.reason == "reply"
         assert await raw.keys(f"{tag}*") == [f"{tag}/bad".encode()]
-        with pytest.raises(StoreFailed):
+        with pytest.raises(BucketStoreFailed):
             await store.renew([bad, good])
         assert await raw.zcard(f"{tag}/good") == 1
 
@@ -173,7 +173,7 @@ async def test_a_replica_is_no_store(own_redis: RedisServer) -> None:
         await raw.execute_command("REPLICAOF", "127.0.0.1", "1")
         await raw.config_set("replica-serve-stale-data", "yes")
         for claims in ([], [Claim("k", LIMIT)]):
-            with pytest.raises(StoreFailed) as caught:
+            with pytest.raises(BucketStoreFailed) as caught:
                 await store.take(claims)
             assert caught.value.reason == "readonly"
 
@@ -192,7 +192,7 @@ async def test_a_server_without_memory_takes_nothing(own_redis: RedisServer) -> 
         await store.take([Claim("a", LIMIT, 3)], [mine])
         await raw.config_set("maxmemory", 1)
         for claims, slots in (([Claim("a", LIMIT), Claim("b", LIMIT)], []), ([Claim("a", LIMIT)], [other]), ([], [other])):
-            with pytest.raises(StoreFailed) as caught:
+            with pytest.raises(BucketStoreFailed) as caught:
                 await store.take(claims, slots)
             assert caught.value.reason == "oom"
         await store.renew([mine])
@@ -214,7 +214,7 @@ def nobody_listens() -> Iterator[str]:
 async def test_where_nobody_listens_the_connection_fails() -> None:
     with nobody_listens() as url:
         async with opened(url, "none") as (store, _):
-            with pytest.raises(StoreFailed) as caught:
+            with pytest.raises(BucketStoreFailed) as caught:
                 await store.take([Claim("k", LIMIT)])
             assert caught.value.reason == "connection"
             assert "127.0.0.1" not in caught.value.message
@@ -435,7 +435,7 @@ async def test_a_late_reply_is_never_another_calls_and_the_store_goes_on(redis: 
             for number in numbers:
                 try:
                     verdict = await store.take([Claim(f"k{number}", Limit(capacity=number + 2, rate=1e-3))])
-                except StoreFailed as error:
+                except BucketStoreFailed as error:
                     outcomes.append(error.reason)
                 else:
                     assert verdict.levels[0].remaining == number + 1
@@ -472,7 +472,7 @@ async def test_one_foreign_value_in_a_burst_fails_one_call(redis: RedisServer) -
         await raw.set("{one-bad}:k50", "x")
         calls = (store.take([Claim(f"k{number}", LIMIT)]) for number in range(100))
         found = await asyncio.gather(*calls, return_exceptions=True)
-        assert [number for number, answer in enumerate(found) if isinstance(answer, StoreFailed)] == [50]
+        assert [number for number, answer in enumerate(found) if isinstance(answer, BucketStoreFailed)] == [50]
 
 
 async def test_closing_lets_go_of_whoever_waits(own_redis: RedisServer) -> None:
@@ -483,4 +483,4 @@ async def test_closing_lets_go_of_whoever_waits(own_redis: RedisServer) -> None:
     await asyncio.wait(waiting, return_when=asyncio.FIRST_EXCEPTION, timeout=0)
     await store.close()
     answers = await asyncio.gather(*waiting, return_exceptions=True)
-    assert all(isinstance(answer, StoreFailed) for answer in answers)
+    assert all(isinstance(answer, BucketStoreFailed) for answer in answers)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from sluice.limits import Claim, Limit, Slot, Verdict
-from sluice.limits.faults import StoreFailed
+from sluice.limits.faults import BucketStoreFailed
 from sluice.limits.guarded import Guarded, share_of
 from sluice.limits.memory import MemoryStore
 
@@ -15,10 +15,10 @@ WHOLE = Limit(capacity=12, rate=4)
 
 class Broken(MemoryStore):
     async def take(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:
-        raise StoreFailed("reply")
+        raise BucketStoreFailed("reply")
 
     async def settle(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> None:
-        raise StoreFailed("reply")
+        raise BucketStoreFailed("reply")
 
 
 class Clock:

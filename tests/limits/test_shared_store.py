@@ -19,7 +19,7 @@ import lmdb
 import pytest
 
 from sluice.limits import Claim, Limit, Slot
-from sluice.limits.faults import StoreFailed
+from sluice.limits.faults import BucketStoreFailed
 from sluice.limits.shared import SharedStore
 from sluice.limits.table import HEADER
 from tests.limits.stores import EPOCH, Lab
@@ -361,7 +361,7 @@ async def test_a_stopped_process_that_holds_the_lock_makes_calls_fail_and_a_dead
     with holder(at.path, "lock") as stopped:
         stopped.send_signal(signal.SIGSTOP)
         for call in (at.store.take([Claim("k", HOUR)]), at.store.settle([Claim("k", HOUR)]), at.store.renew([NOW])):
-            with pytest.raises(StoreFailed) as failed:
+            with pytest.raises(BucketStoreFailed) as failed:
                 await call
             assert failed.value.reason == "timeout"
         stopped.kill()
@@ -481,7 +481,7 @@ def test_slots_are_never_forgotten_and_what_finds_no_row_is_refused(tmp_path: Pa
     slots = [Slot("k", 10_000, str(number)) for number in range(400)]
     held = []
     for slot in slots:
-        with suppress(StoreFailed):
+        with suppress(BucketStoreFailed):
             assert done(store.take([Claim("b", HOUR, 0.01)], [slot])).admitted
             held.append(slot)
     assert 100 < len(held) < 288

@@ -7,7 +7,16 @@ import pytest
 
 from sluice.config.types import Alias, Budget, Config, Issuer, Key, KeyLimits, Limits, Target, Tenant, Upstream
 from sluice.limits import Level, Limit
-from sluice.policies.budgets import MARGIN, Mark, budget_claims, budget_prefix, seconds_left, soft_header, soft_marks, span_of
+from sluice.policies.budgets import (
+    MARGIN,
+    SoftMark,
+    budget_claims,
+    budget_prefix,
+    period_of,
+    seconds_left,
+    soft_header,
+    soft_marks,
+)
 from sluice.usage import Figures, Row, Subject
 from sluice.usage.opening import days_to_read, opening_charges
 
@@ -32,7 +41,7 @@ def at(text: str) -> float:
 )
 def test_a_time_belongs_to_one_period_of_each_kind(when: str, day: str, week: str, month: str) -> None:
     wall = at(when)
-    assert [span_of(period, wall).name for period in ("day", "week", "month")] == [day, week, month]  # type: ignore[arg-type]
+    assert [period_of(period, wall).name for period in ("day", "week", "month")] == [day, week, month]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -49,9 +58,9 @@ def test_a_time_belongs_to_one_period_of_each_kind(when: str, day: str, week: st
     ],
 )
 def test_a_period_ends_where_the_next_begins(period: str, when: str, end: str) -> None:
-    span = span_of(period, at(when))  # type: ignore[arg-type]
+    span = period_of(period, at(when))  # type: ignore[arg-type]
     assert span.end == at(end)
-    following = span_of(period, span.end)  # type: ignore[arg-type]
+    following = period_of(period, span.end)  # type: ignore[arg-type]
     assert following.first == span.after
     assert following.name != span.name
 
@@ -63,8 +72,8 @@ def test_the_machines_time_zone_does_not_matter(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("TZ", "America/Los_Angeles")
     time.tzset()
     try:
-        assert span_of("day", wall).name == "2026-11-30"
-        assert span_of("day", wall).end == at("2026-12-01T00:00:00")
+        assert period_of("day", wall).name == "2026-11-30"
+        assert period_of("day", wall).end == at("2026-12-01T00:00:00")
     finally:
         monkeypatch.undo()
         time.tzset()
@@ -89,8 +98,8 @@ def test_callers_are_warned_from_the_soft_mark_on() -> None:
     assert [mark.period for mark in marks] == ["day", "month"]
     assert soft_header(marks) == "day 83%, month 103%"
     assert soft_marks(budget, [Level(2.01, 0), Level(40, 0), Level(100, 0)]) == []
-    assert soft_marks(budget, [Level(2, 0), Level(40, 0), Level(100, 0)]) == [Mark("day", 0.8)]
-    assert soft_header([Mark("day", 0.29)]) == "day 29%"
+    assert soft_marks(budget, [Level(2, 0), Level(40, 0), Level(100, 0)]) == [SoftMark("day", 0.8)]
+    assert soft_header([SoftMark("day", 0.29)]) == "day 29%"
 
 
 # over a restart

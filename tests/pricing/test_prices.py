@@ -11,7 +11,7 @@ from sluice.config.loader import check, load
 from sluice.config.price_file import IN_A_CLONE, bundled_prices, read_prices
 from sluice.config.types import Price
 from sluice.model.events import Usage
-from sluice.pricing.prices import Listed, PriceTable, cost, nanos, price_at, since_of
+from sluice.pricing.prices import PriceList, PriceTable, cost, nanos, price_at, since_of
 
 ROOT = Path(__file__).parents[2]
 PLAIN = Price(input=3, output=15)
@@ -97,20 +97,20 @@ def priced(dollars: float) -> tuple[Price, ...]:
 def test_a_name_is_looked_up_from_the_narrowest_to_the_widest(model: str, dollars: float | None) -> None:
     own = {"u/both": priced(1), "both": priced(2), "ours": priced(3)}
     file = {"both": priced(9), "ours": priced(9), "theirs": priced(4), "exact": priced(5), "exact-20260131": priced(6)}
-    price = PriceTable(own, lambda: Listed(file, snapshots=True)).price_of("u", model, 0)
+    price = PriceTable(own, lambda: PriceList(file, snapshots=True)).price_of("u", model, 0)
     assert (price.input if price is not None else None) == dollars
 
 
 def test_snapshots_fall_back_only_where_the_file_says_so() -> None:
-    assert PriceTable({}, lambda: Listed({"m": priced(1)})).prices_of("u", "m-20260131") == ()
+    assert PriceTable({}, lambda: PriceList({"m": priced(1)})).prices_of("u", "m-20260131") == ()
 
 
 def test_the_file_is_read_when_it_is_needed_and_once() -> None:
     read = []
 
-    def reading() -> Listed:
+    def reading() -> PriceList:
         read.append(1)
-        return Listed({"m": priced(1)})
+        return PriceList({"m": priced(1)})
 
     table = PriceTable({}, reading)
     assert not read

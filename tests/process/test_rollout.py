@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from sluice.process.channel import Answer, Ask, Frames, framed
+from sluice.process.channel import ChannelReply, ChannelRequest, Frames, framed
 from sluice.process.rollout import BUILD, Rollout
 from sluice.process.rounds import Rounds
-from sluice.process.source import FileWatch, Source
+from sluice.process.source import ConfigSource, FileWatch
 from sluice.runtime.fleet import Reload
 
 TEXT = "upstreams: {echo: {backend: echo}}\naliases: {chat: {tiers: [[{upstream: echo, model: NAME}]]}}\n"
@@ -26,10 +26,10 @@ class Scene:
         self.now = 0.0
         self.path = folder / "gateway.yaml"
         self.path.write_text(TEXT)
-        source = Source(str(self.path))
+        source = ConfigSource(str(self.path))
         loaded = source.load()
         self.rounds = Rounds(lambda: self.now)
-        self.sent: dict[int, list[Ask]] = {1: [], 2: [], 3: []}
+        self.sent: dict[int, list[ChannelRequest]] = {1: [], 2: [], 3: []}
         self.rollout = Rollout(
             source, loaded, loaded, self.rounds, lambda: {pid: asked.append for pid, asked in self.sent.items()}, Log()
         )
@@ -41,7 +41,7 @@ class Scene:
 
     def answer(self, pid: int, problem: str = "") -> None:
         asked = [one for one in self.sent[pid] if one.id][-1]
-        self.rounds.answered(pid, Answer(asked.id, problem=problem))
+        self.rounds.answered(pid, ChannelReply(asked.id, problem=problem))
 
     def last(self, pid: int) -> str:
         return self.sent[pid][-1].what if self.sent[pid] else ""
@@ -134,7 +134,12 @@ def test_a_file_with_a_mistake_asks_nobody_anything(scene: Scene) -> None:
 
 
 def test_messages_come_out_as_they_went_in_however_they_are_cut() -> None:
-    messages = [Ask(1, "prepare", b"\0" * 70_000), Answer(1), Ask(0, "x", {"a": [1, None, "ü"]}), Answer(2, b"", "why")]
+    messages = [
+        ChannelRequest(1, "prepare", b"\0" * 70_000),
+        ChannelReply(1),
+        ChannelRequest(0, "x", {"a": [1, None, "ü"]}),
+        ChannelReply(2, b"", "why"),
+    ]
     data = b"".join(part for message in messages for part in framed(message))
     for size in (1, 3, 4096, len(data)):
         frames = Frames()

@@ -86,7 +86,7 @@ def test_only_the_command_gives_the_log_of_libraries_another_form(tmp_path: Path
     program = f"""
 import logging, os, signal, threading
 from sluice.process import serve
-from sluice.process.source import Source
+from sluice.process.source import ConfigSource
 
 class Watched(serve.Gateway):
     async def __aenter__(self):
@@ -96,7 +96,7 @@ class Watched(serve.Gateway):
         return opened
 
 serve.Gateway = Watched
-source = Source({str(tmp_path / "gateway.yaml")!r})
+source = ConfigSource({str(tmp_path / "gateway.yaml")!r})
 raise SystemExit(serve.run(source.load(), source))
 """
     paths = os.pathsep.join([str(ROOT / "gateway"), str(ROOT / "plugins")])

@@ -3,7 +3,7 @@
 import os
 import signal
 
-from sluice.process.watchdog import SILENT_FOR, Trace, Watchdog
+from sluice.process.watchdog import SILENT_FOR, CrashTrace, Watchdog
 
 
 def test_who_gives_no_sign_of_life_for_ten_looks_is_found_once() -> None:
@@ -19,7 +19,7 @@ def test_a_sign_of_life_begins_it_anew() -> None:
 
 
 def test_a_process_that_is_ended_writes_down_where_it_was() -> None:
-    trace = Trace()
+    trace = CrashTrace()
     ready, told = os.pipe()
     pid = os.fork()
     if not pid:  # pragma: no cover (another process)

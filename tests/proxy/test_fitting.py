@@ -12,7 +12,7 @@ from sluice.frontends import Head
 from sluice.frontends.openai.dialect import OpenAI
 from sluice.frontends.responses.dialect import Responses
 from sluice.model.chat import ChatRequest, Image, Message, Reasoning, Sampling, Text
-from sluice.model.rules import NO_RULES, Line, ModelRules, Overrides, rules_of
+from sluice.model.rules import NO_RULES, ModelRule, ModelRules, Overrides, rules_of
 from sluice.proxy.fitting import Fitting
 
 PROSE = {"role": "user", "content": "Hi"}
@@ -160,11 +160,11 @@ def test_other_vendors_reasoning_does_not_reach_who_refuses_it(host: str) -> Non
 
 def test_options_add_to_the_table_and_take_away_from_it() -> None:
     lines = [
-        Line(
+        ModelRule(
             "s", "d", drop=("seed", "user"), either=("temperature", "top_p"), rename={"a": "b"}, roles={"developer": "system"}
         ),
-        Line("s", "d", model="^m$", default={"temperature": 1}),
-        Line("s", "d", model="^n$", force={"x": 1}),
+        ModelRule("s", "d", model="^m$", default={"temperature": 1}),
+        ModelRule("s", "d", model="^n$", force={"x": 1}),
     ]
     upstream = Overrides(drop=("!seed", "!top_p", "logprobs"), rename={"a": None, "c": "d"})
     target = Overrides(drop=("!logprobs",), roles={"developer": None}, default={"temperature": 0.5}, force={"y": 2})

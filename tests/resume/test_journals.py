@@ -8,11 +8,11 @@ from contextlib import aclosing
 import pytest
 
 from sluice.errors import NotResumable
-from sluice.resume import Batch, Head, Journals
+from sluice.resume import FrameBatch, Journals, StreamHead
 from sluice.resume.memory import MemoryJournals
 from sluice.resume.redis import RedisJournals
 
-HEAD = Head(owner="shop", frontend="widget", heartbeat=0.0, window=60.0)
+HEAD = StreamHead(owner="shop", frontend="widget", heartbeat=0.0, window=60.0)
 LIMIT = 4096
 
 Make = Callable[[], Journals]
@@ -105,8 +105,8 @@ async def test_a_reader_is_told_where_nothing_comes_in_time(journals: Journals) 
     journal = await journals.open("s", HEAD)
     journal.append(frames(0))
     async with aclosing(journals.read("s", 0, 0.001)) as batches:
-        assert await anext(batches) == Batch(b"")
-        assert await anext(batches) == Batch(b"")
+        assert await anext(batches) == FrameBatch(b"")
+        assert await anext(batches) == FrameBatch(b"")
 
 
 async def test_readers_do_not_disturb_each_other(journals: Journals) -> None:
@@ -170,7 +170,7 @@ async def test_closing_a_stream_that_has_ended_changes_nothing(journals: Journal
 
 
 async def test_a_stream_is_forgotten_when_its_window_is_over(journals: Journals) -> None:
-    journal = await journals.open("s", Head("shop", "widget", 0.0, 0.0))
+    journal = await journals.open("s", StreamHead("shop", "widget", 0.0, 0.0))
     journal.append(frames(0), last=True)
     while await journals.find("s") is not None:
         await asyncio.sleep(0)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from sluice.errors import NotResumable
-from sluice.resume import Head
+from sluice.resume import StreamHead
 from sluice.resume.memory import MemoryJournals
 from tests.resume.test_journals import everything, frames
 
@@ -18,8 +18,8 @@ class Clock:
         return self.now
 
 
-def head(window: float = 60.0) -> Head:
-    return Head("shop", "widget", 0.0, window)
+def head(window: float = 60.0) -> StreamHead:
+    return StreamHead("shop", "widget", 0.0, window)
 
 
 async def test_streams_expire_each_after_its_own_window() -> None:

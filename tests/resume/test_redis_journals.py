@@ -7,7 +7,7 @@ from contextlib import aclosing
 import pytest
 
 from sluice.errors import NotResumable, Unavailable
-from sluice.resume import Head
+from sluice.resume import StreamHead
 from sluice.resume.redis import RedisJournals
 from sluice.storage import Reason
 from tests.resume.test_journals import HEAD, everything, frames, until
@@ -76,7 +76,7 @@ async def test_nothing_is_left_behind_for_ever(redis: RedisServer) -> None:
     too_long = await store.open("long", HEAD)
     too_long.append([b"x" * 1000])
     await store.open("running", HEAD)
-    (await store.open("unsaid", Head("shop", "openai", 0, 60))).close()
+    (await store.open("unsaid", StreamHead("shop", "openai", 0, 60))).close()
     await everything(store, "ended")
     while (found := await store.find("long")) is None or not found.lost:
         await asyncio.sleep(0)

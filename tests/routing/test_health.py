@@ -1,5 +1,5 @@
 from sluice.errors import UpstreamError
-from sluice.routing.health import PATIENCE, BreakerPolicy, Health, Nobody, State
+from sluice.routing.health import PATIENCE, BreakerPolicy, BreakerState, Health, NoWatcher
 
 POLICY = BreakerPolicy(failures=3, open_for=5, open_max=15)
 BROKEN = UpstreamError("server_error")
@@ -13,18 +13,18 @@ class Clock:
         return self.now
 
 
-class States(Nobody):
+class States(NoWatcher):
     """The states that a breaker has had."""
 
-    def __init__(self, states: list[State]) -> None:
+    def __init__(self, states: list[BreakerState]) -> None:
         self._states = states
 
-    def changed(self, state: State, why: UpstreamError | None) -> None:
+    def changed(self, state: BreakerState, why: UpstreamError | None) -> None:
         self._states.append(state)
 
 
-def opened() -> tuple[Health, Clock, list[State]]:
-    clock, states = Clock(), list[State]()
+def opened() -> tuple[Health, Clock, list[BreakerState]]:
+    clock, states = Clock(), list[BreakerState]()
     health = Health(clock, POLICY, States(states))
     for _ in range(3):
         health.begin()
@@ -38,10 +38,10 @@ def test_opens_after_failures_in_a_row_only() -> None:
         health.begin()
         health.failed(error) if error else health.succeeded()
     assert health.ready()
-    assert health.state is State.CLOSED
+    assert health.state is BreakerState.CLOSED
     health.failed(BROKEN)
     assert not health.ready()
-    assert health.state is State.OPEN
+    assert health.state is BreakerState.OPEN
 
 
 def test_lets_one_probe_through_when_its_time_is_over() -> None:
@@ -52,7 +52,7 @@ def test_lets_one_probe_through_when_its_time_is_over() -> None:
     assert health.ready()
     health.begin()
     assert not health.ready(), "one probe at a time"
-    assert states == [State.OPEN, State.HALF_OPEN]
+    assert states == [BreakerState.OPEN, BreakerState.HALF_OPEN]
 
 
 def test_a_probe_that_succeeds_closes_it_at_once() -> None:
@@ -61,7 +61,7 @@ def test_a_probe_that_succeeds_closes_it_at_once() -> None:
     health.begin()
     health.succeeded()
     assert health.ready()
-    assert states[-1] is State.CLOSED
+    assert states[-1] is BreakerState.CLOSED
 
 
 def test_each_failed_probe_doubles_the_wait_up_to_the_bound() -> None:
@@ -107,7 +107,7 @@ def test_a_rate_limit_cools_down_without_counting_as_a_failure() -> None:
     for _ in range(10):
         health.begin()
         health.failed(UpstreamError("rate_limited", retry_after=7))
-    assert health.state is State.CLOSED
+    assert health.state is BreakerState.CLOSED
     assert not health.ready()
     clock.now += 7
     assert health.ready()
@@ -148,7 +148,7 @@ def test_calls_from_before_the_breaker_opened_do_not_keep_it_open() -> None:
     health.failed(BROKEN)  # one of those
     health.succeeded()
     assert health.ready()
-    assert states[-1] is State.CLOSED
+    assert states[-1] is BreakerState.CLOSED
 
 
 def test_any_error_with_a_retry_after_cools_down() -> None:
@@ -179,4 +179,4 @@ def test_an_account_without_money_cools_down_and_counts_as_a_failure() -> None:
         health.begin()
         health.failed(UpstreamError("billing"))
     assert not health.ready()
-    assert health.state is State.OPEN
+    assert health.state is BreakerState.OPEN

@@ -10,7 +10,7 @@ import pytest
 from sluice.config.types import Hedge
 from sluice.config.units import Seconds
 from sluice.errors import NoRoom, UpstreamError
-from sluice.routing.health import State
+from sluice.routing.health import BreakerState
 from tests.proxy.scripts import Scene, Script
 
 BROKEN = UpstreamError("server_error")
@@ -21,7 +21,7 @@ def half_open(scene: Scene) -> None:
     for _ in range(5):
         scene.targets[0].health.failed(BROKEN)
     scene.world.now += 5
-    assert scene.targets[0].health.state is State.HALF_OPEN
+    assert scene.targets[0].health.state is BreakerState.HALF_OPEN
 
 
 async def asked(scene: Scene, calls: int) -> list[str]:
@@ -86,12 +86,12 @@ async def test_the_end_of_a_call_from_before_says_nothing_about_the_probe(how: s
         scene.world.responses[0].abort(BROKEN)
     for _ in range(10):
         await asyncio.sleep(0)
-    assert health.state is State.HALF_OPEN
+    assert health.state is BreakerState.HALF_OPEN
     assert not health.ready(), "the probe is still under way"
     before.cancel()
     await asyncio.gather(before, return_exceptions=True)
     health.failed(BROKEN, probe)
-    assert health.state is State.OPEN
+    assert health.state is BreakerState.OPEN
 
 
 async def test_a_second_try_is_not_sent_to_a_target_whose_breaker_opened_while_it_waited() -> None:

@@ -5,7 +5,7 @@ import pytest
 from sluice.config.types import Probe, Timeouts
 from sluice.config.units import Seconds
 from sluice.errors import UpstreamError
-from sluice.routing.health import BreakerPolicy, Health, State
+from sluice.routing.health import BreakerPolicy, BreakerState, Health
 from sluice.routing.probes import watch
 from sluice.upstream import HttpTransport
 from tests.fakes.rawserver import Peer, RawServer, Request, sized
@@ -48,13 +48,13 @@ async def test_a_probe_that_succeeds_lets_a_call_find_out() -> None:
     assert not health.ready()
     assert await probed(200, health, 1) == ["GET /v1/models"]
     assert health.ready()
-    assert health.state is State.HALF_OPEN, "a call decides, not the probe"
+    assert health.state is BreakerState.HALF_OPEN, "a call decides, not the probe"
 
 
 async def test_probes_that_fail_open_the_breaker() -> None:
     health = Health(asyncio.get_running_loop().time, BreakerPolicy(failures=2))
     await probed(503, health, 2)
-    assert health.state is State.OPEN
+    assert health.state is BreakerState.OPEN
 
 
 async def test_a_probe_on_a_stale_connection_says_nothing() -> None:
@@ -79,10 +79,10 @@ async def test_a_probe_on_a_stale_connection_says_nothing() -> None:
             await watch(Probe(), transport, server.url, Timeouts(), [health], sleep=sleep)
         await transport.close()
     assert [len(peer.requests) for peer in server.peers] == [2, 2]
-    assert health.state is State.CLOSED
+    assert health.state is BreakerState.CLOSED
 
 
 async def test_an_upstream_that_wants_credentials_is_well() -> None:
     health = Health(asyncio.get_running_loop().time, BreakerPolicy(failures=1))
     await probed(401, health, 3)
-    assert health.state is State.CLOSED
+    assert health.state is BreakerState.CLOSED

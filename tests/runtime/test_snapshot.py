@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from sluice.config.loader import Loaded
-from sluice.routing.health import State
+from sluice.routing.health import BreakerState
 from sluice.runtime import snapshot as module
 from sluice.runtime.restart import NeedsRestart
 from tests.e2e.gateways import HEAD, Running, gateway
@@ -171,17 +171,17 @@ aliases: {{chat: {{tiers: [[{{upstream: down, model: m}}]], retry: {{same_target
     async with gateway(config("1")) as g, client_of(g.url) as client:
         assert (await whole(client))[0] == 503
         [target] = g.runtime.routes["chat"].targets
-        assert target.health.state is State.OPEN
+        assert target.health.state is BreakerState.OPEN
         await g.swap(loaded(config("1", ", also: {tiers: [[{upstream: down, model: m}]]}")))
         assert g.runtime.routes["also"].targets[0].health is target.health
         assert g.runtime.routes["chat"].targets[0].load is target.load
-        assert g.metric(state) == State.OPEN
+        assert g.metric(state) == BreakerState.OPEN
         events = [line["event"] for line in g.log_lines]
         assert events.count("alias_without_target") == 2, "the alias that came has no target either"
         await g.swap(loaded(config("2")))
         await alone(g)
         assert g.runtime.routes["chat"].targets[0].health is not target.health
-        assert g.metric(state) == State.CLOSED
+        assert g.metric(state) == BreakerState.CLOSED
         assert [line["event"] for line in g.log_lines].count("alias_has_target") == 1
         written = len(g.log_lines)
         g.state.notices.tick(g.state.clock() + 3600)

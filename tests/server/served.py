@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from sluice.config.types import Server
-from sluice.server.connection import Connection
+from sluice.server.connection import ServerConnection
 from sluice.server.exchange import HttpExchange
 from sluice.server.http1 import RequestParser
 from sluice.server.incoming import Incoming
@@ -63,7 +63,7 @@ class Served:
                 self.cancelled.append(exchange.path)
 
     @property
-    def connection(self) -> Connection:
+    def connection(self) -> ServerConnection:
         """The only one."""
         (connection,) = self.listener.connections
         return connection
@@ -136,7 +136,7 @@ def being_cancelled() -> bool:
 
 
 def left_over() -> list[object]:
-    return [found for found in gc.get_objects() if isinstance(found, (Connection, HttpExchange, RequestParser, Incoming))]
+    return [found for found in gc.get_objects() if isinstance(found, (ServerConnection, HttpExchange, RequestParser, Incoming))]
 
 
 def reset(wire: Wire) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from sluice.config.types import RecordFile, Records
 from sluice.config.units import Bytes, Seconds
-from sluice.sinks.delivery import Batch, Delivered
+from sluice.sinks.delivery import Delivered, RecordBatch
 from sluice.sinks.record import Draft
 from sluice.sinks.spill import Spill
 from sluice.sinks.spool import Spool
@@ -25,7 +25,7 @@ class Sink:
 
     def __init__(self, *outcomes: str) -> None:
         self.outcomes = list(outcomes)
-        self.batches: list[Batch] = []
+        self.batches: list[RecordBatch] = []
         self.tries = 0
         self.hangs = False
 
@@ -35,7 +35,7 @@ class Sink:
     async def __aexit__(self, *_: object) -> None:
         return None
 
-    async def deliver(self, batch: Batch) -> Delivered:
+    async def deliver(self, batch: RecordBatch) -> Delivered:
         self.tries += 1
         if self.hangs:
             await asyncio.Event().wait()
@@ -153,7 +153,7 @@ async def test_what_cannot_be_sent_is_kept_on_disk_and_sent_first(tmp_path: Path
 
 async def test_a_batch_on_disk_keeps_its_name(tmp_path: Path) -> None:
     spill = Spill(str(tmp_path), "a", 1 << 20)
-    batch = Batch("1700000000123-host-1-7", 1_700_000_000.123, [b"{}"])
+    batch = RecordBatch("1700000000123-host-1-7", 1_700_000_000.123, [b"{}"])
     spill.keep(batch)
     spill.keep(batch)  # a second time is no second file
     (name,) = spill.oldest()
@@ -216,7 +216,7 @@ async def test_a_disk_that_is_full_keeps_records_in_memory(tmp_path: Path, monke
     sink = Sink("again", "again")
     bench = Bench(sink, spill=str(tmp_path))
 
-    def full(self: Spill, batch: Batch) -> None:
+    def full(self: Spill, batch: RecordBatch) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Spill, "keep", full)
@@ -258,7 +258,7 @@ async def test_two_processes_do_not_send_the_same_file(tmp_path: Path) -> None:
 async def test_a_fault_is_another_try_later(monkeypatch: pytest.MonkeyPatch) -> None:
     sink = Sink()
     bench = Bench(sink)
-    broken: Callable[[Batch], Any] = lambda batch: 1 / 0  # noqa: E731
+    broken: Callable[[RecordBatch], Any] = lambda batch: 1 / 0  # noqa: E731
     monkeypatch.setattr(sink, "deliver", broken)
     bench.add(1)
     await bench.spool._safely()

@@ -4,43 +4,43 @@ import re
 
 import pytest
 
-from sluice.storage.address import Address, Kind, Local, address_of, is_redis, store_of
+from sluice.storage.address import Kind, Local, StoreAddress, address_of, is_redis, store_of
 
 SECRET = "geheim"
 
 GOOD = [
-    ("redis://a", Address((("a", 6379),))),
-    ("redis://a:1/", Address((("a", 1),))),
-    ("redis://a_b-c.d:65535/15", Address((("a_b-c.d", 65535),), db=15)),
-    ("redis://[::1]:7/3", Address((("::1", 7),), db=3)),
-    ("valkey://a", Address((("a", 6379),))),
-    ("rediss://a", Address((("a", 6379),), tls={})),
-    ("valkeys://a?ssl_cert_reqs=none", Address((("a", 6379),), tls={"ssl_cert_reqs": "none"})),
+    ("redis://a", StoreAddress((("a", 6379),))),
+    ("redis://a:1/", StoreAddress((("a", 1),))),
+    ("redis://a_b-c.d:65535/15", StoreAddress((("a_b-c.d", 65535),), db=15)),
+    ("redis://[::1]:7/3", StoreAddress((("::1", 7),), db=3)),
+    ("valkey://a", StoreAddress((("a", 6379),))),
+    ("rediss://a", StoreAddress((("a", 6379),), tls={})),
+    ("valkeys://a?ssl_cert_reqs=none", StoreAddress((("a", 6379),), tls={"ssl_cert_reqs": "none"})),
     ("rediss://a?ssl_ca_certs=/x%20y.pem&ssl_check_hostname=false",
-     Address((("a", 6379),), tls={"ssl_ca_certs": "/x y.pem", "ssl_check_hostname": False})),
-    ("redis://:p@a", Address((("a", 6379),), password="p")),
-    ("redis://u:p%40%23%2F%3F%25@a", Address((("a", 6379),), username="u", password="p@#/?%")),
-    ("redis://u:p@:q@a", Address((("a", 6379),), username="u", password="p@:q")),
-    ("redis://a?db=4", Address((("a", 6379),), db=4)),
-    ("redis://a?timeout=250ms&connect_timeout=2", Address((("a", 6379),), timeout=0.25, connect_timeout=2.0)),
-    ("redis://a?timeout=0.3", Address((("a", 6379),), timeout=0.3)),
-    ("redis://a?health_check_interval=30", Address((("a", 6379),), health_check_interval=30.0)),
-    ("unix:///run/redis.sock", Address(path="/run/redis.sock")),
-    ("unix:///run/a@b/redis%20.sock?db=2", Address(path="/run/a@b/redis .sock", db=2)),
-    ("unix://u:p@/run/redis.sock", Address(path="/run/redis.sock", username="u", password="p")),
-    ("redis+sentinel://a:1,b/main", Address((("a", 1), ("b", 26379)), "main")),
-    ("redis+sentinel://[::1]:7/main/3", Address((("::1", 7),), "main", db=3)),
+     StoreAddress((("a", 6379),), tls={"ssl_ca_certs": "/x y.pem", "ssl_check_hostname": False})),
+    ("redis://:p@a", StoreAddress((("a", 6379),), password="p")),
+    ("redis://u:p%40%23%2F%3F%25@a", StoreAddress((("a", 6379),), username="u", password="p@#/?%")),
+    ("redis://u:p@:q@a", StoreAddress((("a", 6379),), username="u", password="p@:q")),
+    ("redis://a?db=4", StoreAddress((("a", 6379),), db=4)),
+    ("redis://a?timeout=250ms&connect_timeout=2", StoreAddress((("a", 6379),), timeout=0.25, connect_timeout=2.0)),
+    ("redis://a?timeout=0.3", StoreAddress((("a", 6379),), timeout=0.3)),
+    ("redis://a?health_check_interval=30", StoreAddress((("a", 6379),), health_check_interval=30.0)),
+    ("unix:///run/redis.sock", StoreAddress(path="/run/redis.sock")),
+    ("unix:///run/a@b/redis%20.sock?db=2", StoreAddress(path="/run/a@b/redis .sock", db=2)),
+    ("unix://u:p@/run/redis.sock", StoreAddress(path="/run/redis.sock", username="u", password="p")),
+    ("redis+sentinel://a:1,b/main", StoreAddress((("a", 1), ("b", 26379)), "main")),
+    ("redis+sentinel://[::1]:7/main/3", StoreAddress((("::1", 7),), "main", db=3)),
     ("redis+sentinel://u:p%40@a/m?sentinel_password=x",
-     Address((("a", 26379),), "m", username="u", password="p@", sentinel_password="x")),
+     StoreAddress((("a", 26379),), "m", username="u", password="p@", sentinel_password="x")),
     ("redis+sentinel://:p@a/m/?sentinel_username=s&sentinel_password=x@y",
-     Address((("a", 26379),), "m", password="p", sentinel_username="s", sentinel_password="x@y")),
-    ("valkey+sentinel://a/m%20n?timeout=1s", Address((("a", 26379),), "m n", timeout=1.0)),
-    ("rediss+sentinel://a/m", Address((("a", 26379),), "m", tls={})),
+     StoreAddress((("a", 26379),), "m", password="p", sentinel_username="s", sentinel_password="x@y")),
+    ("valkey+sentinel://a/m%20n?timeout=1s", StoreAddress((("a", 26379),), "m n", timeout=1.0)),
+    ("rediss+sentinel://a/m", StoreAddress((("a", 26379),), "m", tls={})),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "expected"), GOOD, ids=[text for text, _ in GOOD])
-def test_an_address_is_read_whole(text: str, expected: Address) -> None:
+def test_an_address_is_read_whole(text: str, expected: StoreAddress) -> None:
     assert is_redis(text)
     assert address_of(text) == expected
 
@@ -52,10 +52,10 @@ def test_an_address_is_read_whole(text: str, expected: Address) -> None:
         ("shared:/dev/shm/x", Local("shared", "/dev/shm/x")),
         ("sqlite:data/x.db", Local("sqlite", "data/x.db")),
         ("sqlite:redis://a", Local("sqlite", "redis://a")),
-        ("redis://a", Address((("a", 6379),))),
+        ("redis://a", StoreAddress((("a", 6379),))),
     ],
 )
-def test_a_store_is_of_its_kind(text: str, expected: Local | Address) -> None:
+def test_a_store_is_of_its_kind(text: str, expected: Local | StoreAddress) -> None:
     assert store_of(text) == expected
     assert store_of(text, expected.kind, "memory") == expected
 

@@ -11,12 +11,12 @@ from sluice.conversations import ConversationsFailed, Lease, Turn
 from sluice.conversations import postgres as conversations
 from sluice.conversations.leases import Leases
 from sluice.conversations.postgres import PostgresConversations
-from sluice.keystore import StoreFailed
+from sluice.keystore import KeyStoreFailed
 from sluice.keystore.postgres import PostgresKeys
 from sluice.storage import Reason
-from sluice.storage.postgres import Client, Part, PostgresFailed
+from sluice.storage.postgres import PostgresClient, PostgresFailed, StoreTables
 from sluice.storage.postgres_address import address_of
-from sluice.usage import Batch, Figures, Subject, UsageFailed
+from sluice.usage import Figures, Subject, UsageBatch, UsageFailed
 from sluice.usage.postgres import PostgresUsage
 from tests.keystore.keys import stored
 from tests.servers import PostgresServer, free_port, postgres_server
@@ -40,23 +40,25 @@ def own_postgres() -> Iterator[PostgresServer]:
 
 FIRST = "CREATE TABLE {s}.thing (name text PRIMARY KEY)"
 SECOND = "ALTER TABLE {s}.thing ADD COLUMN size integer NOT NULL DEFAULT 0; CREATE INDEX thing_size ON {s}.thing (size)"
-OLD, NEW = Part("things", (FIRST,)), Part("things", (FIRST, SECOND))
-BREAKING = Part("things", (FIRST, SECOND, "ALTER TABLE {s}.thing DROP COLUMN size"), breaks=3)
+OLD, NEW = StoreTables("things", (FIRST,)), StoreTables("things", (FIRST, SECOND))
+BREAKING = StoreTables("things", (FIRST, SECOND, "ALTER TABLE {s}.thing DROP COLUMN size"), breaks=3)
 
 
 @asynccontextmanager
-async def client(server: PostgresServer, schema: str, part: Part, timeout: float = HANG) -> AsyncIterator[Client]:
-    made = Client(address_of(f"{server.url}&schema={schema}"), part, connections=2, timeout=timeout)
+async def client(
+    server: PostgresServer, schema: str, part: StoreTables, timeout: float = HANG
+) -> AsyncIterator[PostgresClient]:
+    made = PostgresClient(address_of(f"{server.url}&schema={schema}"), part, connections=2, timeout=timeout)
     yield made
     await made.close()
 
 
-async def add(to: Client, name: str) -> None:
+async def add(to: PostgresClient, name: str) -> None:
     async with to.asking() as connection:
         await connection.execute(to.statement("INSERT INTO {s}.thing (name) VALUES ($1)"), name)
 
 
-async def count(of: Client) -> int:
+async def count(of: PostgresClient) -> int:
     async with of.asking() as connection:
         found: int = await connection.fetchval(of.statement("SELECT count(*) FROM {s}.thing"))
         return found
@@ -96,7 +98,7 @@ async def test_a_version_that_cannot_live_with_the_tables_refuses_to_use_them(po
 
 
 async def test_a_migration_that_fails_leaves_nothing_behind(postgres: PostgresServer) -> None:
-    async with client(postgres, "half", Part("things", (FIRST, "CREATE TABLE {s}.other (x nonsense)"))) as broken:
+    async with client(postgres, "half", StoreTables("things", (FIRST, "CREATE TABLE {s}.other (x nonsense)"))) as broken:
         with pytest.raises(PostgresFailed):
             await add(broken, "a")
     async with client(postgres, "half", OLD) as old:
@@ -113,7 +115,7 @@ async def test_our_own_stores_work_beside_their_next_version(postgres: PostgresS
         tables = ("sluice_conversation", "sluice_turn", "sluice_lease", "sluice_lease_waiting")
         more = [f"ALTER TABLE {{s}}.{table} ADD COLUMN later text NOT NULL DEFAULT ''" for table in tables]
         async with (
-            client(postgres, "ours", Part(part.name, (*part.migrations, ";".join(more)))) as next_version,
+            client(postgres, "ours", StoreTables(part.name, (*part.migrations, ";".join(more)))) as next_version,
             next_version.asking(),
         ):
             pass
@@ -135,13 +137,13 @@ async def reasons(url: str, timeout: float = HANG) -> set[Reason | None]:
     calls = (
         talk.begin(Lease("acme", "s", "x"), 1),
         keys.put(stored("a"), 0),
-        usage.add(Batch("w", 1, DAY, [(Subject(DAY, "k", "t", "a", "m"), Figures(1))])),
+        usage.add(UsageBatch("w", 1, DAY, [(Subject(DAY, "k", "t", "a", "m"), Figures(1))])),
     )
     found: set[Reason | None] = set()
     for call in calls:
         try:
             await call
-        except (ConversationsFailed, StoreFailed, UsageFailed) as error:
+        except (ConversationsFailed, KeyStoreFailed, UsageFailed) as error:
             found.add(error.reason)
         else:
             found.add(None)

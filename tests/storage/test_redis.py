@@ -12,15 +12,15 @@ import redis.asyncio as client
 from sluice.conversations import ConversationsFailed, Lease, Turn
 from sluice.conversations.redis import RedisConversations
 from sluice.errors import Unavailable
-from sluice.keystore import StoreFailed as KeysFailed
+from sluice.keystore import KeyStoreFailed as KeysFailed
 from sluice.keystore.redis import RedisKeys
 from sluice.limits import Claim, Limit
-from sluice.limits.faults import StoreFailed as LimitsFailed
+from sluice.limits.faults import BucketStoreFailed as LimitsFailed
 from sluice.limits.redis import RedisStore
-from sluice.resume import Head
+from sluice.resume import StreamHead
 from sluice.resume.redis import RedisJournals
 from sluice.storage import Reason
-from sluice.usage import Batch, Figures, Subject, UsageFailed
+from sluice.usage import Figures, Subject, UsageBatch, UsageFailed
 from sluice.usage.redis import RedisUsage
 from tests.keystore.keys import stored
 from tests.servers import RedisSentinel, RedisServer, free_port, redis_binaries, redis_server
@@ -91,7 +91,7 @@ def usage(url: str) -> User:
     numbers = iter(range(1, 1000))
 
     async def add() -> None:
-        await store.add(Batch("w", next(numbers), DAY, [(Subject(DAY, "k", "t", "a", "m"), Figures(1))]))
+        await store.add(UsageBatch("w", next(numbers), DAY, [(Subject(DAY, "k", "t", "a", "m"), Figures(1))]))
 
     return User(lambda: store.of_day(DAY), add, store.close)
 
@@ -110,7 +110,7 @@ def resume(url: str) -> User:
 
     async def write() -> None:
         reasons.clear()
-        journal = await store.open(f"s{next(numbers)}", Head("k", "openai", 0, 60))
+        journal = await store.open(f"s{next(numbers)}", StreamHead("k", "openai", 0, 60))
         if journal.lost:
             raise UsageFailed("", reasons[-1])
         journal.append([b"x"], last=True)

@@ -6,7 +6,7 @@ import random
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from sluice.telemetry.board import Board, Slot
+from sluice.telemetry.board import Board, BoardSlot
 from sluice.telemetry.merged import MergedExposition
 from sluice.telemetry.metrics import TABLE, CallSeries, Metrics
 
@@ -38,7 +38,7 @@ def count(metrics: Metrics, chance: random.Random) -> None:
 def test_several_processes_say_together_what_one_would_have_said() -> None:
     board, alone = Board(4), Metrics("1")
     for number in range(3):
-        count(Metrics("1", Slot(board, number)), random.Random(number))
+        count(Metrics("1", BoardSlot(board, number)), random.Random(number))
         count(alone, random.Random(number))
     ours, theirs = samples(exposition(board).text(range(3), range(3))), samples(alone.exposition())
     apart = [name for name, spec in TABLE.items() if spec.merge == "apart"]
@@ -50,7 +50,7 @@ def test_what_a_process_counted_stays_and_its_gauges_go() -> None:
     board = Board(3)
     merged = exposition(board)
     for number in (0, 1):
-        metrics = Metrics("1", Slot(board, number))
+        metrics = Metrics("1", BoardSlot(board, number))
         metrics.child("usage_folded").inc(5)
         metrics.child("streams_in_flight", "openai", "a").inc(2)
         metrics.child("breaker_state", "u", "m").set(number)
@@ -61,7 +61,7 @@ def test_what_a_process_counted_stays_and_its_gauges_go() -> None:
     board.clear(1, {"sluice_streams_in_flight", "sluice_breaker_state"})
     after = samples(merged.text([0, 1], [0]))
     assert (after["sluice_usage_folded_total []"], after[in_flight], after[breaker]) == (10, 2, 0)
-    again = Metrics("1", Slot(board, 1))  # its successor goes on where it has ended
+    again = Metrics("1", BoardSlot(board, 1))  # its successor goes on where it has ended
     again.child("usage_folded").inc()
     assert samples(merged.text([0, 1], [0, 1]))["sluice_usage_folded_total []"] == 11
 
@@ -69,7 +69,7 @@ def test_what_a_process_counted_stays_and_its_gauges_go() -> None:
 def test_series_that_are_forgotten_vanish_and_come_back_from_zero() -> None:
     board = Board(3)
     merged = exposition(board)
-    several = [Metrics("1", Slot(board, number)) for number in (0, 1)]
+    several = [Metrics("1", BoardSlot(board, number)) for number in (0, 1)]
     name = "sluice_failovers_total [('alias', 'a'), ('cause', 'c'), ('from', 'f'), ('to', 't')]"
     for metrics in several:
         metrics.child("failovers", "a", "f", "t", "c").inc(3)
@@ -83,7 +83,7 @@ def test_series_that_are_forgotten_vanish_and_come_back_from_zero() -> None:
 
 def test_what_is_looked_up_is_published() -> None:
     board = Board(2)
-    metrics = Metrics("1", Slot(board, 0))
+    metrics = Metrics("1", BoardSlot(board, 0))
     value = 7.0
     metrics.computed("dynamic_keys", lambda: value).kept = True
     metrics.publish()
@@ -96,7 +96,7 @@ def test_processes_give_a_series_one_place() -> None:
     for number in (1, 2):
         pid = os.fork()
         if not pid:  # pragma: no cover (another process)
-            slot = Slot(board, number)
+            slot = BoardSlot(board, number)
             for at in range(200):
                 value = slot.value("sluice_usage_folded", (str(at % 50 if number == 1 else 49 - at % 50),))
                 if value is not None:
@@ -112,7 +112,7 @@ def test_processes_give_a_series_one_place() -> None:
 
 def test_where_there_is_no_room_a_series_counts_for_its_process_alone() -> None:
     board = Board(1, cells=200, names=4096)
-    metrics = Metrics("1", Slot(board, 0))
+    metrics = Metrics("1", BoardSlot(board, 0))
     for alias in map(str, range(100)):
         metrics.child("inter_token_seconds", alias).observe(1)
     assert board.used <= 200

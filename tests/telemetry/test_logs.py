@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from sluice.telemetry.logs import Line, LogLines, open_lines, open_log, text_line
-from sluice.telemetry.output import Output, OutputText
+from sluice.telemetry.logs import LogLine, LogLines, open_lines, open_log, text_line
+from sluice.telemetry.output import LogOutput, OutputText
 
 
 class Reader:
@@ -155,7 +155,7 @@ def fill(number: int) -> int:
         return filled
 
 
-def write_on(output: Output) -> None:
+def write_on(output: LogOutput) -> None:
     while True:
         output.write(b"." * 4096)
 
@@ -194,7 +194,7 @@ def test_a_full_pipe_takes_nothing_and_nobody_waits(way: str, pipe: tuple[int, i
     WAYS[way](monkeypatch)
     reads, writes = pipe
     filled = fill(writes)
-    output = Output(writes)
+    output = LogOutput(writes)
     with pytest.raises(BlockingIOError):
         output.write(b"x\n")
     assert not fcntl.fcntl(writes, fcntl.F_GETFL) & os.O_NONBLOCK, "others write to it, too"
@@ -212,7 +212,7 @@ def test_a_pipe_whose_reader_has_left_is_an_error_now_and_later(way: str, monkey
         reads, writes = os.pipe()
         if before:
             os.close(reads)
-        output = Output(writes)
+        output = LogOutput(writes)
         if not before:
             os.close(reads)
         with pytest.raises(BrokenPipeError):
@@ -225,7 +225,7 @@ def test_a_full_socket_takes_nothing_and_nobody_waits() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         fill(ours.fileno())
-        output = Output(ours.fileno())
+        output = LogOutput(ours.fileno())
         with pytest.raises(BlockingIOError):
             output.write(b"x\n")
         assert ours.getblocking()
@@ -236,7 +236,7 @@ def test_a_full_socket_takes_nothing_and_nobody_waits() -> None:
 def test_a_stopped_terminal_takes_nothing_and_nobody_waits() -> None:
     master, terminal = os.openpty()
     try:
-        output = Output(terminal)
+        output = LogOutput(terminal)
         assert output.isatty()
         assert output.write(b"hello\n") == 6
         with pytest.raises(BlockingIOError):  # nobody reads the other end
@@ -250,20 +250,20 @@ def test_a_stopped_terminal_takes_nothing_and_nobody_waits() -> None:
 
 def test_a_full_device_and_a_closed_descriptor_are_errors() -> None:
     full = os.open("/dev/full", os.O_WRONLY)
-    output = Output(full)
+    output = LogOutput(full)
     with pytest.raises(OSError, match="space"):
         output.write(b"x\n")
     os.close(full)
     with pytest.raises(OSError, match="descriptor"):
         output.write(b"x\n")
     with pytest.raises(OSError, match="descriptor"):
-        Output(full).write(b"x\n")
+        LogOutput(full).write(b"x\n")
 
 
 def test_the_end_of_a_process_waits_for_a_reader_but_not_for_ever(pipe: tuple[int, int]) -> None:
     _, writes = pipe
     fill(writes)
-    lines = LogLines(Output(writes))
+    lines = LogLines(LogOutput(writes))
     lines.msg(line(1))
     lines.close(0.01)
     assert lines.pending
@@ -272,7 +272,7 @@ def test_the_end_of_a_process_waits_for_a_reader_but_not_for_ever(pipe: tuple[in
 
 def test_prints_are_lost_where_nobody_takes_them(pipe: tuple[int, int]) -> None:
     reads, writes = pipe
-    output = Output(writes)
+    output = LogOutput(writes)
     text = OutputText(output)
     print("grüße \udcff", file=text, flush=True)
     assert os.read(reads, 100) == "grüße \\udcff\n".encode()
@@ -285,7 +285,7 @@ def test_prints_are_lost_where_nobody_takes_them(pipe: tuple[int, int]) -> None:
 # --- how lines look
 
 
-class Finished(Line, kw_only=True):
+class Finished(LogLine, kw_only=True):
     alias: str
     attempts: list[str]
     error: str | None = None

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sluice.tracing.otlp import CLIENT, Event, Span, Value, traces
+from sluice.tracing.otlp import CLIENT, Span, SpanEvent, Value, traces
 
 pb = pytest.importorskip(
     "opentelemetry.proto.collector.trace.v1.trace_service_pb2", reason="opentelemetry-proto is not installed"
@@ -22,7 +22,7 @@ def value(any_value: object) -> Value:
 
 
 def test_the_official_messages_read_what_was_written() -> None:
-    root = Span("0a" * 16, "0d" * 8, "", "chat alias", 2, 5, 6, {}, [Event("first_token", 5, {"n": 1})], "truncated", "a=1")
+    root = Span("0a" * 16, "0d" * 8, "", "chat alias", 2, 5, 6, {}, [SpanEvent("first_token", 5, {"n": 1})], "truncated", "a=1")
     request = pb.ExportTraceServiceRequest.FromString(
         traces([SPAN, root], {"service.name": "sluice"}, scope="sluice", version="1", schema="https://x/1")
     )

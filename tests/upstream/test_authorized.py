@@ -11,7 +11,7 @@ from sluice.backends.transport import Sink, UpstreamRequest, UpstreamResponse
 from sluice.errors import UpstreamError
 from sluice.upstream import HttpTransport
 from sluice.upstream.authorized import AuthorizedTransport
-from sluice.upstream.credential_pool import CredentialPool, Member
+from sluice.upstream.credential_pool import CredentialPool, PooledCredential
 from sluice.wire.upstream_errors import upstream_error
 from tests.fakes.rawserver import Peer, RawServer, Request, sized
 from tests.upstream.calls import LONG, pumped, request
@@ -71,7 +71,7 @@ class Sender:
     def __init__(self, url: str, keys: Iterable[Key], server: RawServer) -> None:
         self.now = 0.0
         self._server = server
-        self.members = [Member(str(at), 1.0, key, Watching()) for at, key in enumerate(keys)]
+        self.members = [PooledCredential(str(at), 1.0, key, Watching()) for at, key in enumerate(keys)]
         self.pool = CredentialPool(self.members, lambda: self.now, lambda: 0.0)
         self.http = HttpTransport(url, signed=("authorization",))
         self.transport = AuthorizedTransport(self.http, self.pool, upstream_error)

@@ -7,7 +7,7 @@ import pytest
 
 from sluice.backends.transport import UpstreamRequest
 from sluice.errors import UpstreamError, UpstreamErrorKind
-from sluice.upstream.credential_pool import CredentialPool, Member, Reason, Standing, reason_of
+from sluice.upstream.credential_pool import CredentialPool, CredentialState, PooledCredential, Reason, reason_of
 
 
 class Plain:
@@ -44,14 +44,14 @@ class Pool:
 
     def __init__(self, *weights: float) -> None:
         self.now = 0.0
-        self.members = [Member(str(at), weight, Plain(), Watching()) for at, weight in enumerate(weights)]
+        self.members = [PooledCredential(str(at), weight, Plain(), Watching()) for at, weight in enumerate(weights)]
         self.pool = CredentialPool(self.members, lambda: self.now, lambda: 0.0)
 
     def names(self, count: int) -> str:
         return "".join(self.pool.pick().name for _ in range(count))  # type: ignore[union-attr]
 
 
-def told(member: Member) -> list[tuple[str, float]]:
+def told(member: PooledCredential) -> list[tuple[str, float]]:
     assert isinstance(member.watcher, Watching)
     return member.watcher.told
 
@@ -64,7 +64,7 @@ def test_takes_turns_by_weight_and_smoothly() -> None:
 
 def test_begins_where_chance_says() -> None:
     chances = iter((0.0, 0.9))
-    members = [Member(name, 1, Plain(), Watching()) for name in "ab"]
+    members = [PooledCredential(name, 1, Plain(), Watching()) for name in "ab"]
     assert [CredentialPool(members, lambda: 0.0, lambda: next(chances)).pick()] == [members[1]]
 
 
@@ -82,10 +82,10 @@ def test_a_refused_one_is_left_alone_by_itself_and_for_longer_each_time() -> Non
         pool.pool.refused(first, "bad_credentials")
         assert told(first)[-1] == ("bad_credentials", seconds)
         assert pool.names(3) == "111"
-        assert pool.pool.standing(first) is Standing.COOLING_DOWN
+        assert pool.pool.standing(first) is CredentialState.COOLING_DOWN
         pool.now += seconds
         assert "0" in pool.names(2)
-        assert pool.pool.standing(first) is Standing.USABLE
+        assert pool.pool.standing(first) is CredentialState.USABLE
 
 
 def test_a_limited_one_is_left_alone_for_the_wait_that_was_said() -> None:

@@ -11,7 +11,7 @@ import pytest
 from sluice.model.events import Usage
 from sluice.proxy.attempt import Attempt
 from sluice.proxy.call import Call
-from sluice.usage import BATCH, LARGEST, Batch, Figures, Row, RowRefused, Subject, UsageFailed, UsageStore, sound
+from sluice.usage import BATCH, LARGEST, Figures, Row, RowRefused, Subject, UsageBatch, UsageFailed, UsageStore, sound
 from sluice.usage.ledger import OTHER, UsageLedger
 from sluice.usage.memory import MemoryUsage
 
@@ -41,9 +41,9 @@ class Flaky:
     def __init__(self, store: UsageStore) -> None:
         self.store = store
         self.fails: list[str] = []
-        self.batches: list[Batch] = []
+        self.batches: list[UsageBatch] = []
 
-    async def add(self, batch: Batch) -> None:
+    async def add(self, batch: UsageBatch) -> None:
         how = self.fails.pop(0) if self.fails else ""
         if how == "before":
             raise UsageFailed(how)
@@ -189,7 +189,7 @@ class Picky(Flaky):
         self.keys = keys
         self.asked = 0
 
-    async def add(self, batch: Batch) -> None:
+    async def add(self, batch: UsageBatch) -> None:
         self.asked += 1
         if any(subject.key in self.keys for subject, _ in batch.rows):
             raise RowRefused("no")
@@ -217,7 +217,7 @@ async def test_a_store_s_own_fault_is_a_failure_and_ends_nothing() -> None:
     failures: list[UsageFailed] = []
 
     class Broken(Flaky):
-        async def add(self, batch: Batch) -> None:
+        async def add(self, batch: UsageBatch) -> None:
             raise TypeError("a fault")
 
     store = Broken(MemoryUsage())
@@ -251,8 +251,8 @@ async def test_a_row_that_is_not_sound_never_reaches_a_store(row: Row) -> None:
 
 async def test_days_older_than_400_are_forgotten() -> None:
     book = ledger()
-    await book.store.add(Batch("w", 1, "2025-10-20", [(subject(day="2025-10-20"), Figures(requests=1))]))
-    await book.store.add(Batch("w", 2, "2025-10-21", [(subject(day="2025-10-21"), Figures(requests=1))]))
+    await book.store.add(UsageBatch("w", 1, "2025-10-20", [(subject(day="2025-10-20"), Figures(requests=1))]))
+    await book.store.add(UsageBatch("w", 2, "2025-10-21", [(subject(day="2025-10-21"), Figures(requests=1))]))
     book.add(call(), failed=False)
     await book.flush()
     assert not await held(book, "2025-10-20")

@@ -9,7 +9,7 @@ from sluice.limits import BucketStore, Claim, Limit
 from sluice.limits.memory import MemoryStore
 from sluice.limits.redis import RedisStore
 from sluice.policies.budgets import budget_claims, budget_prefix
-from sluice.usage import Batch, Figures, Subject, UsageStore
+from sluice.usage import Figures, Subject, UsageBatch, UsageStore
 from sluice.usage.memory import MemoryUsage
 from sluice.usage.opening import reopen
 from tests.servers import RedisServer
@@ -44,7 +44,7 @@ async def buckets(request: pytest.FixtureRequest) -> BucketStore:
 
 async def usage(dollars: float) -> UsageStore:
     store = MemoryUsage()
-    await store.add(Batch("w", 1, DAY, [(Subject(DAY, "shop", "t", "chat", "up/m"), Figures(nanos=round(dollars * 1e9)))]))
+    await store.add(UsageBatch("w", 1, DAY, [(Subject(DAY, "shop", "t", "chat", "up/m"), Figures(nanos=round(dollars * 1e9)))]))
     return store
 
 
@@ -88,7 +88,7 @@ async def test_where_nothing_was_spent_no_bucket_is_touched(buckets: BucketStore
 
 async def test_budgets_open_with_what_any_store_of_usage_says(store: UsageStore) -> None:
     rows = [(Subject(DAY, "shop", "t", "chat", f"up/{model}"), Figures(nanos=125_000_000)) for model in "ab"]
-    await store.add(Batch("w", 1, DAY, rows))
+    await store.add(UsageBatch("w", 1, DAY, rows))
     buckets = MemoryStore()
     await reopen(buckets, store, CONFIG, NOON)
     assert await left(buckets) == pytest.approx([4.75, 0.05], abs=1e-6)

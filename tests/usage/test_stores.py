@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sluice.conversations.sqlite import SqliteConversations
-from sluice.usage import Batch, Figures, RowRefused, Subject, UsageFailed, UsageStore
+from sluice.usage import Figures, RowRefused, Subject, UsageBatch, UsageFailed, UsageStore
 from sluice.usage.memory import MemoryUsage
 from sluice.usage.redis import SECONDS, RedisUsage
 from sluice.usage.sqlite import SqliteUsage
@@ -19,8 +19,8 @@ ODD = Subject(DAY, "jwt:https://idp/ä", 'a"b,c:d|\u2028', "chat", "groq/openai/
 FULL = Figures(1, 2, 3, 4, 5, 6, 7, 8)
 
 
-def batch(number: int, *rows: tuple[Subject, Figures], writer: str = "w", day: str = DAY) -> Batch:
-    return Batch(writer, number, day, list(rows))
+def batch(number: int, *rows: tuple[Subject, Figures], writer: str = "w", day: str = DAY) -> UsageBatch:
+    return UsageBatch(writer, number, day, list(rows))
 
 
 async def held(store: UsageStore, day: str = DAY) -> dict[Subject, Figures]:

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from sluice.errors import UpstreamGarbled
-from sluice.wire.eventstream import MAX_HEADERS, Message, MessageStream, headers_of
+from sluice.wire.eventstream import MAX_HEADERS, EventMessage, MessageStream, headers_of
 from tests import corpus
 from tests.fakes.eventstreams import header, message
 from tests.plugins.credentials.oracle import ask
@@ -29,7 +29,7 @@ VALUES = {
 STREAM = message(EVERY_TYPE, b"{}") + message({}) + message({":event-type": "x"}, b"a" * 70)
 
 
-def told(reads: list[bytes], limit: int = 1000) -> list[Message]:
+def told(reads: list[bytes], limit: int = 1000) -> list[EventMessage]:
     stream = MessageStream(limit)
     messages = [found for read in reads for found in stream.feed(read)]
     assert stream.close()
@@ -121,7 +121,7 @@ print(json.dumps(told))
 """
 
 
-def plain(found: Message) -> list[object]:
+def plain(found: EventMessage) -> list[object]:
     """A message as botocore's script writes it."""
     headers = {
         name: {"bytes": base64.b64encode(value).decode()} if isinstance(value, bytes) else value

@@ -3,7 +3,7 @@
 import pytest
 
 from sluice.errors import UpstreamGarbled
-from sluice.wire.lines import Blocks, Newlines
+from sluice.wire.lines import DelimitedBlocks, Newlines
 from tests.wire import cuts
 
 
@@ -12,20 +12,20 @@ def test_blocks_are_the_same_in_any_cut(delimiter: bytes) -> None:
     body = delimiter.join([b"a", b"", b"bc", b" ", b"d"])
     complete = body[: body.rfind(delimiter) + len(delimiter)]
     for reads in cuts.exhaustive(body):
-        blocks = Blocks(delimiter)
+        blocks = DelimitedBlocks(delimiter)
         assert b"".join(blocks.feed(read) for read in reads) == complete
         assert blocks.close() == body.removeprefix(complete)
 
 
 def test_the_limit_holds_for_what_is_pending() -> None:
-    blocks = Blocks(b"\n", limit=10)
+    blocks = DelimitedBlocks(b"\n", limit=10)
     blocks.feed(b"0123456789")
     with pytest.raises(UpstreamGarbled):
         blocks.feed(b"01")
 
 
 def test_a_block_over_the_limit_is_owed_until_the_close() -> None:
-    blocks = Blocks(b"\n", limit=3)
+    blocks = DelimitedBlocks(b"\n", limit=3)
     assert blocks.feed(b"1\n2222\n3\n") == b"1\n"
     with pytest.raises(UpstreamGarbled):
         blocks.close()

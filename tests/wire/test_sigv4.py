@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from sluice.wire.sigv4 import Keys, Signer, canonical_request, host_of
+from sluice.wire.sigv4 import AwsKeys, Signer, canonical_request, host_of
 from tests.plugins.credentials.oracle import ask
 
-EXAMPLE = Keys("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
+EXAMPLE = AwsKeys("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
 STAMP = "20150830T123600Z"
 AT = timegm((2015, 8, 30, 12, 36, 0))
 HOST = "https://example.amazonaws.com"
@@ -66,10 +66,10 @@ def test_the_example_of_the_documentation() -> None:
 def test_a_key_is_derived_anew_for_other_keys_and_days() -> None:
     signer = Signer("us-east-1", "service")
 
-    def signed(keys: Keys, at: float) -> str:
+    def signed(keys: AwsKeys, at: float) -> str:
         return dict(signer.headers(keys, "GET", f"{HOST}/", b"", at=at))["authorization"]
 
-    other = Keys("AKIDEXAMPLE", "another")
+    other = AwsKeys("AKIDEXAMPLE", "another")
     first = [signed(EXAMPLE, AT), signed(other, AT), signed(EXAMPLE, AT + 86_400), signed(EXAMPLE, AT)]
     assert len(set(first)) == 3
     assert first[0] == first[3]
@@ -154,7 +154,7 @@ def test_botocore_signs_the_same() -> None:
     for case, (stamp, authorization) in zip(asked, ask("botocore", ORACLE, asked), strict=True):
         given = dict(
             Signer(case["region"], case["service"]).headers(
-                Keys(case["key"], case["secret"], case["token"]),
+                AwsKeys(case["key"], case["secret"], case["token"]),
                 case["method"],
                 case["url"],
                 case["body"].encode(),
@@ -166,7 +166,7 @@ def test_botocore_signs_the_same() -> None:
         assert given["authorization"] == authorization, case
 
 
-EXAMPLE_OF_S3 = Keys("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
+EXAMPLE_OF_S3 = AwsKeys("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
 
 
 @pytest.mark.parametrize(

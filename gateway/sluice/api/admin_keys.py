@@ -20,7 +20,7 @@ from sluice.config.units import Seconds
 from sluice.errors import BadRequest, Conflict, NotFound
 from sluice.frontends import Reply
 from sluice.identity.keys import new_key
-from sluice.keystore import Entry, StoredKey, Superseded
+from sluice.keystore import KeyEntry, StoredKey, Superseded
 from sluice.keystore.follower import Follower
 
 TRIES = 5
@@ -164,7 +164,7 @@ class AdminKeys:
                 return changed
         raise _busy()
 
-    def _changeable(self, id: str) -> Entry:
+    def _changeable(self, id: str) -> KeyEntry:
         if id in self._configured:
             raise Conflict("This key stands in the configuration (`keys`): change it there")
         entry = self._keys.table.get(id)

@@ -7,7 +7,7 @@ from typing import Any
 
 from sluice.api.admin_requests import AdminRequest, AdminRoute, reply
 from sluice.frontends import Reply
-from sluice.routing.health import State
+from sluice.routing.health import BreakerState
 from sluice.runtime.snapshot import Snapshot
 from sluice.telemetry.metrics import CODES
 from sluice.version import VERSION
@@ -45,7 +45,7 @@ class AdminOverview:
     def _configured(self) -> dict[str, Any]:
         runtime = self._runtime
         config, standings = runtime.config, [*runtime.standings.values()]
-        states = {state.name.lower(): sum(one.health.state is state for one in standings) for state in State}
+        states = {state.name.lower(): sum(one.health.state is state for one in standings) for state in BreakerState}
         return {
             "listen": config.server.listen,
             "frontends": [*runtime.frontends],

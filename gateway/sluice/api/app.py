@@ -25,8 +25,8 @@ from sluice.api.probes import Probes
 from sluice.api.refusals import Plain, Refusals
 from sluice.api.request import RenamingRequest, Request
 from sluice.api.resuming import Resuming
-from sluice.api.table import Choice, Claims, Handler, OwnRoute, Place, Table
-from sluice.api.tokens import Tokens
+from sluice.api.table import Handler, MethodRoute, OwnRoute, PathClaims, RouteTable, ServedPath
+from sluice.api.tokens import TokenRoutes
 from sluice.errors import GatewayError, MethodNotAllowed, NotFound, Unauthorized
 from sluice.frontends import CallRoute, Frontend, ResumeRoute, Route, shape_of
 from sluice.resume.streams import ResumableStreams
@@ -49,9 +49,9 @@ class Api:
         self._refusals = Refusals(runtime.records)
         self._callers = callers(runtime, self._cors)
         self._bodies = Bodies(int(runtime.config.server.body_limit), runtime.beside)
-        self._claims = Claims(runtime.frontends.values(), OWN, Plain())
+        self._claims = PathClaims(runtime.frontends.values(), OWN, Plain())
         own = self._of_operators() if operators else self._of_clients()
-        self.table = Table(own, frontends, Answers(runtime, self._callers, self._bodies, self._refusals))
+        self.table = RouteTable(own, frontends, Answers(runtime, self._callers, self._bodies, self._refusals))
         self._calls = self._called_by_path()
         self._nothing = _nothing(frontends)
 
@@ -85,14 +85,14 @@ class Api:
         greeting = OwnRoute("GET", "/", self._greet, quiet=True)
         more = [greeting, *Probes(runtime).routes(), *admin_routes(runtime, callers.admit_operator, bodies)]
         more += CallerLimits(runtime, callers).routes()
-        return [*Tokens(runtime, callers, bodies).routes(), *Embed(runtime, callers).routes(), described, *more]
+        return [*TokenRoutes(runtime, callers, bodies).routes(), *Embed(runtime, callers).routes(), described, *more]
 
     def _called_by_path(self) -> dict[str, CallEntry]:
         """The calls that their path alone decides about: most requests are one of them."""
         found: dict[str, CallEntry] = {}
         for name, place in self.table.by_name.items():
             match place.methods.get("POST"):
-                case [Choice(handler=CallEntry() as entry)] if not entry.frontend.id_headers:
+                case [MethodRoute(handler=CallEntry() as entry)] if not entry.frontend.id_headers:
                     found[name] = entry
         return found
 
@@ -143,7 +143,7 @@ class Api:
             )
         del refused  # it knows this frame by its traceback
 
-    def _handler_of(self, request: Request, place: Place | None, choice: Choice | None) -> Handler | None:
+    def _handler_of(self, request: Request, place: ServedPath | None, choice: MethodRoute | None) -> Handler | None:
         """Who answers this request to the place that its path leads to; None where it has been answered."""
         if place is None:
             raise NotFound(self._nothing)
@@ -173,7 +173,7 @@ class Answers:
         self._resuming = Resuming(callers, streams, runtime.records)
         self._endpoints = Endpoints(runtime, callers, bodies)
 
-    def __call__(self, frontend: Frontend, route: Route, place: Place) -> Handler:
+    def __call__(self, frontend: Frontend, route: Route, place: ServedPath) -> Handler:
         match route:
             case CallRoute():
                 return (self._operations if route.operation else self._calls).entry(frontend, route)

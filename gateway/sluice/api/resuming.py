@@ -2,12 +2,11 @@
 
 from sluice.api.callers import Callers
 from sluice.api.request import Request
-from sluice.api.table import Handler, Place
+from sluice.api.table import Handler, ServedPath
 from sluice.errors import GatewayError, MethodNotAllowed
 from sluice.frontends import Frontend
 from sluice.identity.principal import Principal
-from sluice.resume.streams import Place as StreamPlace
-from sluice.resume.streams import ResumableStreams, place_of
+from sluice.resume.streams import ResumableStreams, ResumePoint, resume_point
 from sluice.telemetry.records import Records
 
 
@@ -19,7 +18,7 @@ class Resuming:
         self._streams = streams
         self._records = records
 
-    def handler(self, frontend: Frontend, place: Place) -> Handler:
+    def handler(self, frontend: Frontend, place: ServedPath) -> Handler:
         async def resume(request: Request, request_id: str) -> None:
             """Raises MethodNotAllowed for HEAD, and where neither the path nor `Last-Event-ID` names a stream."""
             last = request.headers.get("last-event-id", "")
@@ -28,17 +27,17 @@ class Resuming:
                 others = {"OPTIONS", *place.methods} - {"GET"}
                 raise MethodNotAllowed(place.allowed if stream else ", ".join(sorted(others)))
             principal = await self._callers.identify(request, frontend.credential_parameters)
-            await self._resume(place_of(stream, request.query.get("after", ""), last), request, principal, request_id)
+            await self._resume(resume_point(stream, request.query.get("after", ""), last), request, principal, request_id)
 
         return resume
 
-    async def _resume(self, place: StreamPlace, request: Request, principal: Principal, request_id: str) -> None:
+    async def _resume(self, point: ResumePoint, request: Request, principal: Principal, request_id: str) -> None:
         refused = False
         try:
-            await self._streams.resume(place, request, principal, request_id)
+            await self._streams.resume(point, request, principal, request_id)
         except GatewayError:  # it is recorded as what it is: a request that was refused
             refused = True
             raise
         finally:
             if not refused:
-                self._records.resumed(request, request_id, principal, place.stream)
+                self._records.resumed(request, request_id, principal, point.stream)

@@ -30,7 +30,7 @@ class OwnRoute(msgspec.Struct, frozen=True):
     quiet: bool = False
 
 
-class Choice(msgspec.Struct, frozen=True, eq=False):
+class MethodRoute(msgspec.Struct, frozen=True, eq=False):
     """Who answers one method of one path. `frontend` is None for the gateway's own routes. `names` are the parameters'."""
 
     handler: Handler
@@ -38,7 +38,7 @@ class Choice(msgspec.Struct, frozen=True, eq=False):
     names: tuple[str, ...] = ()
 
 
-class Place(msgspec.Struct, eq=False):
+class ServedPath(msgspec.Struct, eq=False):
     """A path that is served. `quiet`: see OwnRoute; who answers calls logs them itself.
 
     `label` is how logs name it, with `*` for parameters: calls by each of their paths, other routes by their first one.
@@ -48,7 +48,7 @@ class Place(msgspec.Struct, eq=False):
     label: str
     quiet: bool = False
     resumes: bool = False
-    methods: dict[str, list[Choice]] = {}
+    methods: dict[str, list[MethodRoute]] = {}
 
     @property
     def allowed(self) -> str:
@@ -56,37 +56,37 @@ class Place(msgspec.Struct, eq=False):
         more = {"OPTIONS", "HEAD"} if "GET" in self.methods and not self.resumes else {"OPTIONS"}
         return ", ".join(sorted({*self.methods, *more}))
 
-    def choice(self, method: str, headers: Mapping[str, str]) -> Choice | None:
+    def choice(self, method: str, headers: Mapping[str, str]) -> MethodRoute | None:
         """Who answers: of several frontends the one whose marker the request has. None: nobody."""
         choices = self.methods.get("GET" if method == "HEAD" else method)
         return _chosen(choices, [choice.frontend for choice in choices], headers) if choices else None
 
 
-Bind = Callable[[Frontend, Route, Place], Handler]
+Bind = Callable[[Frontend, Route, ServedPath], Handler]
 """Makes the handler of a frontend's route at a place."""
 
 
-class Table:
+class RouteTable:
     """`own` routes, and those of `frontends`. Raises ConfigError where two have the same, and no marker tells them apart.
 
     `by_name`: the places whose paths have no parameters, by every path that leads there.
     """
 
     def __init__(self, own: Iterable[OwnRoute], frontends: Iterable[Frontend], bind: Bind) -> None:
-        self.by_name: dict[str, Place] = {}
-        self._by_shape: dict[str, Place] = {}
-        self._patterns: dict[str, tuple[re.Pattern[str], Place, str]] = {}
+        self.by_name: dict[str, ServedPath] = {}
+        self._by_shape: dict[str, ServedPath] = {}
+        self._patterns: dict[str, tuple[re.Pattern[str], ServedPath, str]] = {}
         for route in own:
             place = self._place(route.path, route.path)
             place.quiet |= route.quiet
-            place.methods.setdefault(route.method, []).append(Choice(route.handler, names=_names_in(route.path)))
+            place.methods.setdefault(route.method, []).append(MethodRoute(route.handler, names=_names_in(route.path)))
         for frontend in frontends:
             for offered in frontend.routes():
                 for path in (offered.path, *offered.also):
                     self._add(frontend, offered, path, bind)
         self._patterns = dict(sorted(self._patterns.items(), key=lambda item: -len(shape_of(item[1][2]))))
 
-    def find(self, path: str) -> tuple[Place | None, Sequence[str]]:
+    def find(self, path: str) -> tuple[ServedPath | None, Sequence[str]]:
         """The place that a request's path leads to, and the values of its parameters."""
         place = self.by_name.get(path)
         if place is not None:
@@ -97,7 +97,7 @@ class Table:
                 return place, [unquote(value) for value in match.groups()]
         return None, ()
 
-    def shapes(self) -> Mapping[str, Place]:
+    def shapes(self) -> Mapping[str, ServedPath]:
         """Everything that is served, by its path with `*` for parameters."""
         return self._by_shape
 
@@ -109,11 +109,11 @@ class Table:
             choices = place.methods.setdefault(method, [])
             for other in choices:
                 _check(frontend, other.frontend, f"{method} {path}")
-            choices.append(Choice(bind(frontend, route, place), frontend, _names_in(path)))
+            choices.append(MethodRoute(bind(frontend, route, place), frontend, _names_in(path)))
 
-    def _place(self, path: str, label: str) -> Place:
+    def _place(self, path: str, label: str) -> ServedPath:
         """The place of a path, a new one where there is none; a slash at the path's end makes no difference."""
-        place = self._by_shape.setdefault(shape_of(path), Place(shape_of(label)))
+        place = self._by_shape.setdefault(shape_of(path), ServedPath(shape_of(label)))
         if "{" in path:
             pattern = _pattern(path)
             self._patterns[pattern.pattern] = (pattern, place, path)
@@ -133,7 +133,7 @@ def _check(frontend: Frontend, other: Frontend | None, what: str) -> None:
         raise ConfigError([f'frontend "{frontend.name}": {what} is a route of {whose}, too (server.frontends)'])
 
 
-class Claims:
+class PathClaims:
     """Which frontend answers for what is not there, by the beginning of its path. The gateway's `own` paths, and what nobody
     claims, are left to `rest`: who claims "/", or `plain`."""
 

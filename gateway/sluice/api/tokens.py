@@ -15,7 +15,7 @@ from sluice.runtime.snapshot import Snapshot
 _json = msgspec.json.Encoder().encode
 
 
-class Tokens:
+class TokenRoutes:
     def __init__(self, runtime: Snapshot, callers: Callers, bodies: Bodies) -> None:
         self._runtime = runtime
         self._callers = callers

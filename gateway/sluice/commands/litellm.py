@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from sluice.commands.litellm_source import Path, Source, Unreadable
+from sluice.commands.litellm_source import LiteLLMFile, Path, Unreadable
 from sluice.config.vendors import bundled_vendors
 from sluice.identity.keys import digest_of
 
@@ -43,7 +43,7 @@ class Imported(msgspec.Struct, frozen=True):
 
 def imported(data: bytes) -> Imported:
     """Raises Unreadable."""
-    source = Source(data)
+    source = LiteLLMFile(data)
     text = Import(source).text()
     notes = tuple(source.notes())
     return Imported(text, notes, len(source.lines) - len(notes))
@@ -52,7 +52,7 @@ def imported(data: bytes) -> Imported:
 class Import:
     """Builds the sections, one after another."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: LiteLLMFile) -> None:
         self._source = source
         self._upstreams: dict[str, dict[str, Any]] = {}
         self._targets: dict[str, list[dict[str, Any]]] = {}

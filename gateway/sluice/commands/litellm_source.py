@@ -28,7 +28,7 @@ class Unreadable(Exception):
     """It is no YAML, or no configuration of LiteLLM's."""
 
 
-class Source:
+class LiteLLMFile:
     """The values of a file, and which of them were taken."""
 
     def __init__(self, data: bytes) -> None:

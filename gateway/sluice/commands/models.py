@@ -9,7 +9,7 @@ import msgspec
 from sluice.commands.asked import fail
 from sluice.config.rule_file import ModelTable, bundled_place, read_table, table_of
 from sluice.model.facts import Facts
-from sluice.model.rules import Line
+from sluice.model.rules import ModelRule
 
 
 def show(part: str, place: str | None, *, as_json: bool) -> None:
@@ -64,7 +64,7 @@ def _of_models(old: Mapping[str, Facts], new: Mapping[str, Facts]) -> Iterator[s
             yield f"~ model {name}: {_told(old[name])} -> {_told(new[name])}"
 
 
-def _shown(line: Line) -> str:
+def _shown(line: ModelRule) -> str:
     """A rule without where it comes from: what it is for, and what it does."""
     fields = msgspec.to_builtins(line)
     said = {name: value for name, value in fields.items() if name not in ("source", "date") and value not in (None, [], {}, ())}

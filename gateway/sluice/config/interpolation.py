@@ -7,7 +7,7 @@ by the type that it is for: "${N}" may be a number, and a key of digits stays te
 import re
 from collections.abc import Callable, Mapping
 
-from sluice.config.yamltext import Broken, Entry, Node, Scalar, Sequence, resolve
+from sluice.config.yamltext import Broken, Node, Scalar, Sequence, YamlEntry, resolve
 from sluice.config.yamltext import Mapping as Tree
 
 _REFERENCE = re.compile(r"\$(?:\$|\{([^}]*)(\})?)")
@@ -47,7 +47,7 @@ class Expansion:
             case Sequence():
                 return Sequence(node.at, tuple(self.tree(item, (*path, index)) for index, item in enumerate(node.items)))
             case Tree():
-                entries = {key: Entry(e.at, self.tree(e.node, (*path, key))) for key, e in node.entries.items()}
+                entries = {key: YamlEntry(e.at, self.tree(e.node, (*path, key))) for key, e in node.entries.items()}
                 return Tree(node.at, entries)
         return node
 

@@ -7,12 +7,12 @@ from msgspec import inspect
 
 from sluice.config.problems import Problem, Report
 from sluice.config.validation import Walk
-from sluice.config.yamltext import Entry, Mapping, Mark, Node, Scalar, Sequence
+from sluice.config.yamltext import Mapping, Node, Scalar, Sequence, TextPosition, YamlEntry
 from sluice.errors import BadRequest
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-_HERE = Mark()
+_HERE = TextPosition()
 _LARGEST = 2**63
 
 
@@ -28,7 +28,7 @@ def node_of(value: Any) -> Node:
     """What `json` makes of a text, as a tree. Raises BadRequest for integers that nothing here can hold."""
     match value:
         case dict():
-            return Mapping(_HERE, {key: Entry(_HERE, node_of(inner)) for key, inner in value.items()})
+            return Mapping(_HERE, {key: YamlEntry(_HERE, node_of(inner)) for key, inner in value.items()})
         case list():
             return Sequence(_HERE, tuple(map(node_of, value)))
         case int() if abs(value) >= _LARGEST:

@@ -32,7 +32,7 @@ from sluice.config.rule_file import ModelTable, bundled_table, read_table
 from sluice.config.types import COMPUTED, Config, Credential, Interceptor, Stage, Tier, Upstream, targets_of
 from sluice.config.validation import INVALID, Special, Walk, fields_of
 from sluice.config.vendors import Presets, similar
-from sluice.config.yamltext import Mapping, Mark, Node, Scalar, YamlError, read
+from sluice.config.yamltext import Mapping, Node, Scalar, TextPosition, YamlError, read
 from sluice.errors import ConfigError
 from sluice.frontends import Frontend
 from sluice.frontends.registry import conflicts, find_frontend, installed
@@ -126,7 +126,7 @@ def check(
     except YamlError as error:
         report.problem((), error.message, error.at)
     except OSError as error:
-        report.problem((), f"cannot be read: {(error.strerror or str(error)).lower()}", Mark())
+        report.problem((), f"cannot be read: {(error.strerror or str(error)).lower()}", TextPosition())
     return _outcome(report, None)
 
 
@@ -135,7 +135,7 @@ def check_text(data: bytes, *, find: FindBackend = find_backend) -> Checked:
     report = Report("text")
     try:
         if len(data) > MAX_FILE:
-            raise YamlError(Mark(), f"larger than {MAX_FILE >> 10} KiB")
+            raise YamlError(TextPosition(), f"larger than {MAX_FILE >> 10} KiB")
         return _checked(report, data, _Reading(report, find, {}, blind=True), {}, blind=True)
     except YamlError as error:
         report.problem((), error.message, error.at)

@@ -11,9 +11,9 @@ from sluice.config.problems import Path as KeyPath
 from sluice.config.problems import Report
 from sluice.config.types import Price
 from sluice.config.validation import INVALID, Walk
-from sluice.config.yamltext import Mark, YamlError, read
+from sluice.config.yamltext import TextPosition, YamlError, read
 from sluice.errors import ConfigError
-from sluice.pricing.prices import Listed, since_of
+from sluice.pricing.prices import PriceList, since_of
 
 BESIDE = Path(__file__).parents[1] / "prices.yaml"
 IN_A_CLONE = Path(__file__).parents[3] / "config" / "prices.yaml"
@@ -25,7 +25,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     snapshots: bool = False
 
 
-def read_prices(path: Path) -> tuple[Listed, Report]:
+def read_prices(path: Path) -> tuple[PriceList, Report]:
     """The prices in a file, and what is wrong with it. Never raises for anything in the file."""
     report = Report(str(path))
     try:
@@ -36,23 +36,23 @@ def read_prices(path: Path) -> tuple[Listed, Report]:
         root = read(data)
     except YamlError as error:
         report.problem((), error.message, error.at)
-        return Listed(), report
+        return PriceList(), report
     except OSError as error:
-        report.problem((), f"cannot be read: {(error.strerror or str(error)).lower()}", Mark())
-        return Listed(), report
+        report.problem((), f"cannot be read: {(error.strerror or str(error)).lower()}", TextPosition())
+        return PriceList(), report
     walk = Walk(report)
     found = walk.value(root, inspect.type_info(_File))
     if found is INVALID:
-        return Listed(), report
+        return PriceList(), report
     for section_path, section in walk.sections:
         if isinstance(section, Price):
             check_date(report, section_path, section)
     if isinstance(found.models, dict):
         check_order(report, ("models",), found.models)
-    return Listed({} if report.problems else listed(found.models), found.snapshots is True), report
+    return PriceList({} if report.problems else listed(found.models), found.snapshots is True), report
 
 
-def bundled_prices() -> Listed:
+def bundled_prices() -> PriceList:
     """The table that comes with the gateway, in its package or in a clone. Raises ConfigError where it is broken."""
     found, report = read_prices(BESIDE if BESIDE.is_file() else IN_A_CLONE)
     if report.problems:

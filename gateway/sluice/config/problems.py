@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from sluice.config.yamltext import Mark
+from sluice.config.yamltext import TextPosition
 
 Path = tuple[str | int, ...]
 
@@ -40,12 +40,12 @@ class Report:
         self.file = file
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
-        self._marks: dict[Path, Mark] = {}
+        self._marks: dict[Path, TextPosition] = {}
 
-    def seen(self, path: Path, at: Mark) -> None:
+    def seen(self, path: Path, at: TextPosition) -> None:
         self._marks[path] = at
 
-    def problem(self, path: Path, message: str, at: Mark | None = None) -> None:
+    def problem(self, path: Path, message: str, at: TextPosition | None = None) -> None:
         self.problems.append(self._line(path, message, at))
 
     def warning(self, path: Path, message: str) -> None:
@@ -57,6 +57,6 @@ class Report:
     def line_of(self, path: Path) -> int:
         return self._line(path, "", None).line
 
-    def _line(self, path: Path, message: str, at: Mark | None) -> Problem:
-        at = at or next((self._marks[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self._marks), Mark())
+    def _line(self, path: Path, message: str, at: TextPosition | None) -> Problem:
+        at = at or next((self._marks[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self._marks), TextPosition())
         return Problem(self.file, at.line, at.column, path_text(path), message)

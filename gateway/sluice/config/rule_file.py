@@ -17,7 +17,7 @@ from sluice.config.validation import plain
 from sluice.config.yamltext import YamlError, read
 from sluice.errors import ConfigError
 from sluice.model.facts import Facts
-from sluice.model.rules import Line
+from sluice.model.rules import ModelRule
 
 BESIDE = Path(__file__).parents[1] / "models.yaml"
 IN_A_CLONE = Path(__file__).parents[3] / "config" / "models.yaml"
@@ -44,7 +44,7 @@ class Known(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     updated: str
-    rules: tuple[Line, ...]
+    rules: tuple[ModelRule, ...]
     models: tuple[Known, ...] = ()
 
 
@@ -52,7 +52,7 @@ class ModelTable(msgspec.Struct, frozen=True):
     """A table as it was `updated` (a date). `known` gives what is known of models, by name."""
 
     updated: str
-    rules: Sequence[Line]
+    rules: Sequence[ModelRule]
     known: Callable[[], Mapping[str, Facts]]
 
     @property
@@ -75,7 +75,7 @@ def bundled_table() -> ModelTable:
     return _bundled(path, stat.st_mtime_ns, stat.st_size)
 
 
-def bundled_rules() -> Sequence[Line]:
+def bundled_rules() -> Sequence[ModelRule]:
     """The rules of the table that comes with the gateway. Raises ConfigError where it is broken."""
     return bundled_table().rules
 
@@ -126,7 +126,7 @@ def table_of(data: bytes, name: str) -> ModelTable:
     return ModelTable(found.updated, found.rules, lambda: models)
 
 
-def _check_rule(line: Line, at: str) -> None:
+def _check_rule(line: ModelRule, at: str) -> None:
     _check_date(line.date, f"{at}.date")
     for name in ("backend", "host", "vendor", "model"):
         try:

@@ -17,7 +17,7 @@ from sluice.config.interpolation import Expansion
 from sluice.config.problems import Path as KeyPath
 from sluice.config.problems import Report, suggestion
 from sluice.config.validation import plain
-from sluice.config.yamltext import Entry, Mapping, Mark, Node, Scalar, Sequence, YamlError, read
+from sluice.config.yamltext import Mapping, Node, Scalar, Sequence, TextPosition, YamlEntry, YamlError, read
 from sluice.errors import ConfigError
 
 BESIDE = Path(__file__).parents[1] / "vendors.yaml"
@@ -89,10 +89,10 @@ class Presets:
         probe = node.entries.get("probe")
         if vendor.probe_path is not None and probe is not None and isinstance(probe.node, Mapping):
             added["probe"] = beneath(probe.node, _node_of({"path": vendor.probe_path}, at))
-        entries = {**node.entries, **{key: Entry(at, value) for key, value in added.items()}}
+        entries = {**node.entries, **{key: YamlEntry(at, value) for key, value in added.items()}}
         return Mapping(node.at, _with_header(entries, vendor.key_header))
 
-    def _base_url(self, name: str, template: str, path: KeyPath, at: Mark) -> Node:
+    def _base_url(self, name: str, template: str, path: KeyPath, at: TextPosition) -> Node:
         def problem(_: KeyPath, node: Node, message: str) -> None:
             self._report.problem(
                 (*path, "backend"), f'{message}, which the address of "{name}" needs: set it, or write base_url', at
@@ -103,7 +103,7 @@ class Presets:
         self.unknown += expansion.unknown
         return expanded
 
-    def _key(self, vendor: Vendor, variable: str, path: KeyPath, at: Mark) -> Node | None:
+    def _key(self, vendor: Vendor, variable: str, path: KeyPath, at: TextPosition) -> Node | None:
         if self._blind:
             self.unknown += not vendor.key_optional
             return None
@@ -129,17 +129,19 @@ def beneath(node: Mapping, defaults: Mapping) -> Mapping:
         if own is None:
             entries[key] = entry
         elif isinstance(own.node, Mapping) and isinstance(entry.node, Mapping):
-            entries[key] = Entry(own.at, beneath(own.node, entry.node))
+            entries[key] = YamlEntry(own.at, beneath(own.node, entry.node))
     return Mapping(node.at, entries)
 
 
-def _with_header(entries: dict[str, Entry], header: str | None) -> dict[str, Entry]:
+def _with_header(entries: dict[str, YamlEntry], header: str | None) -> dict[str, YamlEntry]:
     """The entries with `api_key` turned into a credential with the vendor's own header, if it has one."""
     key = entries.get("api_key")
     if header is None or key is None or "credentials" in entries or (isinstance(key.node, Scalar) and key.node.value is None):
         return entries
-    credential = Mapping(key.at, {"api_key": key, "header": Entry(key.at, Scalar(key.at, header, header))})
-    return {name: entry for name, entry in entries.items() if name != "api_key"} | {"credentials": Entry(key.at, credential)}
+    credential = Mapping(key.at, {"api_key": key, "header": YamlEntry(key.at, Scalar(key.at, header, header))})
+    return {name: entry for name, entry in entries.items() if name != "api_key"} | {
+        "credentials": YamlEntry(key.at, credential)
+    }
 
 
 def _has_key(node: Mapping) -> bool:
@@ -153,11 +155,11 @@ def _has_key(node: Mapping) -> bool:
     )
 
 
-def _node_of(value: Any, at: Mark) -> Any:
+def _node_of(value: Any, at: TextPosition) -> Any:
     """Values of the table as if the section had them, all at one place."""
     match value:
         case dict():
-            return Mapping(at, {key: Entry(at, _node_of(item, at)) for key, item in value.items()})
+            return Mapping(at, {key: YamlEntry(at, _node_of(item, at)) for key, item in value.items()})
         case list():
             return Sequence(at, tuple(_node_of(item, at) for item in value))
     return Scalar(at, str(value), value, plain=not isinstance(value, str))

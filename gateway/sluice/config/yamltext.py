@@ -18,7 +18,7 @@ MAX_ALIASED = 100_000  # nodes that stand there only by following aliases; the o
 Value = None | bool | int | float | str
 
 
-class Mark(msgspec.Struct, frozen=True, order=True):
+class TextPosition(msgspec.Struct, frozen=True, order=True):
     """A position as editors count it: from 1."""
 
     line: int = 1
@@ -28,7 +28,7 @@ class Mark(msgspec.Struct, frozen=True, order=True):
 class Scalar(msgspec.Struct, frozen=True):
     """`text` as written, `value` as the core schema reads it; `plain`: not quoted; `expanded`: ${VAR} was in it."""
 
-    at: Mark
+    at: TextPosition
     text: str
     value: Value
     plain: bool = True
@@ -36,24 +36,24 @@ class Scalar(msgspec.Struct, frozen=True):
 
 
 class Sequence(msgspec.Struct, frozen=True):
-    at: Mark
+    at: TextPosition
     items: tuple["Node", ...]
 
 
-class Entry(msgspec.Struct, frozen=True):
-    at: Mark  # of the key
+class YamlEntry(msgspec.Struct, frozen=True):
+    at: TextPosition  # of the key
     node: "Node"
 
 
 class Mapping(msgspec.Struct, frozen=True):
-    at: Mark
-    entries: dict[str, Entry]
+    at: TextPosition
+    entries: dict[str, YamlEntry]
 
 
 class Broken(msgspec.Struct, frozen=True):
     """A node about which a problem has been reported already."""
 
-    at: Mark
+    at: TextPosition
 
 
 Node = Scalar | Sequence | Mapping | Broken
@@ -62,7 +62,7 @@ Node = Scalar | Sequence | Mapping | Broken
 class YamlError(Exception):
     """Not a document that we read. `path` is where in the tree, as far as it is known."""
 
-    def __init__(self, at: Mark, message: str) -> None:
+    def __init__(self, at: TextPosition, message: str) -> None:
         super().__init__(message)
         self.at = at
         self.message = message
@@ -113,7 +113,7 @@ def _one_escape(pair: re.Match[str]) -> str:
     return f"\\U{0x10000 + (high - 0xD800 << 10) + (low - 0xDC00):08x}"
 
 
-def _hint(text: str, at: Mark) -> str:
+def _hint(text: str, at: TextPosition) -> str:
     """What probably is meant, by the line that the parser stumbled over."""
     lines = text.split("\n")
     line = lines[at.line - 1] if at.line <= len(lines) else ""
@@ -132,12 +132,12 @@ def _decode(data: bytes) -> str:
         raise YamlError(_at(data[: error.start].decode("utf-8", "replace")), "not UTF-8") from None
 
 
-def _at(before: str) -> Mark:
-    return Mark(before.count("\n") + 1, len(before) - before.rfind("\n"))
+def _at(before: str) -> TextPosition:
+    return TextPosition(before.count("\n") + 1, len(before) - before.rfind("\n"))
 
 
-def _mark(mark: Any) -> Mark:
-    return Mark(mark.line + 1, mark.column + 1) if mark is not None else Mark()
+def _mark(mark: Any) -> TextPosition:
+    return TextPosition(mark.line + 1, mark.column + 1) if mark is not None else TextPosition()
 
 
 class _Tree:
@@ -157,7 +157,7 @@ class _Tree:
                 if root is not None:
                     raise YamlError(_mark(event.start_mark), "not YAML: a second document; one file is one document")
                 root = self._node(next(self._events))
-        return root or Mapping(Mark(), {})
+        return root or Mapping(TextPosition(), {})
 
     def _node(self, event: Any) -> Node:
         at = _mark(event.start_mark)
@@ -179,7 +179,7 @@ class _Tree:
             self._anchors[event.anchor] = node, self._count - before
         return node
 
-    def _alias(self, name: str, at: Mark) -> Node:
+    def _alias(self, name: str, at: TextPosition) -> Node:
         try:
             node, size = self._anchors[name]
         except KeyError:
@@ -190,7 +190,7 @@ class _Tree:
             raise YamlError(at, f"aliases stand for more than {MAX_ALIASED} values")
         return node
 
-    def _items(self, end: type, at: Mark) -> Iterator[Node]:
+    def _items(self, end: type, at: TextPosition) -> Iterator[Node]:
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise YamlError(at, f"nested deeper than {MAX_DEPTH}")
@@ -198,9 +198,9 @@ class _Tree:
             yield self._node(event)
         self._depth -= 1
 
-    def _entries(self, at: Mark) -> dict[str, Entry]:
-        own: dict[str, Entry] = {}
-        merged: dict[str, Entry] = {}
+    def _entries(self, at: TextPosition) -> dict[str, YamlEntry]:
+        own: dict[str, YamlEntry] = {}
+        merged: dict[str, YamlEntry] = {}
         nodes = self._items(yaml.MappingEndEvent, at)
         for key in nodes:
             value = next(nodes)
@@ -212,11 +212,11 @@ class _Tree:
                 first = own[key.text].at.line
                 raise YamlError(key.at, f'duplicate key "{key.text}": it stands in line {first} already')
             else:
-                own[key.text] = Entry(key.at, value)
+                own[key.text] = YamlEntry(key.at, value)
         return {**merged, **own}
 
 
-def _scalar(event: Any, at: Mark) -> Scalar:
+def _scalar(event: Any, at: TextPosition) -> Scalar:
     plain = not event.style
     if event.tag not in (None, "!", _TAGS["str"]):
         raise YamlError(at, "not YAML that we read: only the tags !!str, !!seq and !!map are known")
@@ -224,18 +224,18 @@ def _scalar(event: Any, at: Mark) -> Scalar:
     return Scalar(at, event.value, value, plain)
 
 
-def _refuse_tag(tag: str | None, kind: str, at: Mark) -> None:
+def _refuse_tag(tag: str | None, kind: str, at: TextPosition) -> None:
     if tag not in (None, "!", _TAGS[kind]):
         raise YamlError(at, "not YAML that we read: only the tags !!str, !!seq and !!map are known")
 
 
-def _merge(value: Node) -> dict[str, Entry]:
+def _merge(value: Node) -> dict[str, YamlEntry]:
     """https://yaml.org/type/merge.html: of several mappings the earlier one wins."""
     match value:
         case Mapping():
             return value.entries
         case Sequence():
-            merged: dict[str, Entry] = {}
+            merged: dict[str, YamlEntry] = {}
             for item in value.items:
                 merged = {**_merge(item), **merged}
             return merged

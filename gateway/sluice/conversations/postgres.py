@@ -30,7 +30,7 @@ from sluice.conversations import (
 )
 from sluice.conversations.entries import Entries, Unstored, digest_in, digest_of, number_of, raw
 from sluice.storage import sealing
-from sluice.storage.postgres import Client, Part, PostgresFailed
+from sluice.storage.postgres import PostgresClient, PostgresFailed, StoreTables
 from sluice.storage.postgres_address import address_of
 
 TIMEOUT = 1.0
@@ -39,7 +39,7 @@ CONNECTIONS = 8
 MAX_TURNS = 1_000
 """The latest messages of a conversation that `get` returns; the tables keep them all."""
 
-TABLES = Part(
+TABLES = StoreTables(
     "conversations",
     (
         """
@@ -211,7 +211,7 @@ class PostgresConversations:
     def __init__(self, url: str, *, timeout: float | None = None, seals: sealing.Seals = sealing.NOTHING) -> None:
         address = address_of(url)
         timeout = timeout if timeout is not None else address.timeout or TIMEOUT
-        self._client = Client(address, TABLES, connections=CONNECTIONS, timeout=timeout)
+        self._client = PostgresClient(address, TABLES, connections=CONNECTIONS, timeout=timeout)
         self._entries = Entries(seals)
         self._unstored = Unstored()
         self._swept = (-math.inf, 0)  # the last conversation that a sweep has looked at

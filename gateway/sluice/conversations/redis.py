@@ -40,7 +40,7 @@ from sluice.conversations import (
 from sluice.conversations.entries import Entries, Unstored, digest_in, digest_of, letters, number_of, raw
 from sluice.storage import sealing
 from sluice.storage.address import address_of
-from sluice.storage.redis import Client, RedisFailed, answer_of_master
+from sluice.storage.redis import RedisClient, RedisFailed, answer_of_master
 
 TIMEOUT = 1.0
 """Seconds for one call of the store."""
@@ -81,7 +81,7 @@ class RedisConversations:
     ) -> None:
         address = address_of(url)
         self._timeout = timeout if timeout is not None else address.timeout or TIMEOUT
-        self._client = Client(address, connections=CONNECTIONS, wait=self._timeout)
+        self._client = RedisClient(address, connections=CONNECTIONS, wait=self._timeout)
         self._prefix = prefix
         self._list = f"{prefix}:conversations"
         self._tenants = f"{prefix}:conversations:tenants"

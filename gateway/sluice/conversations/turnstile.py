@@ -24,12 +24,12 @@ class Turnstile:
     def __len__(self) -> int:
         return len(self._queues)
 
-    def turn(self, tenant: str, session: str, waiting: Callable[[int], Any] | None = None) -> "Place":
+    def turn(self, tenant: str, session: str, waiting: Callable[[int], Any] | None = None) -> "TurnPlace":
         """Waits for the turn before it. Raises Unavailable where too many wait already. Safe to cancel at any point.
 
         `waiting` is told in place of the turnstile's own.
         """
-        return Place(self, (tenant, session), waiting or self._waiting)
+        return TurnPlace(self, (tenant, session), waiting or self._waiting)
 
     async def enter(self, key: Key, waiting: Callable[[int], Any]) -> None:
         queue = self._queues.get(key)
@@ -68,7 +68,7 @@ class Turnstile:
         return False
 
 
-class Place:
+class TurnPlace:
     """One turn's place in its conversation's queue, from `async with` to its end."""
 
     __slots__ = ("_key", "_turnstile", "_waiting")

@@ -29,17 +29,17 @@ _READABLE = re.compile(rb"[\x21-\x7e]{1,%d}" % MAX_LENGTH).fullmatch
 _BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([\x21-\x7e]{1,%d})" % MAX_LENGTH).fullmatch
 
 
-class Credential(msgspec.Struct, frozen=True, gc=False):
+class PresentedCredential(msgspec.Struct, frozen=True, gc=False):
     """What a request presents. `bearer`: it came (also) in Authorization, so it may be a JWT."""
 
     secret: str
     bearer: bool = False
 
     def __repr__(self) -> str:
-        return "Credential(***)"
+        return "PresentedCredential(***)"
 
 
-def credentials_of(headers: Iterable[tuple[bytes, bytes]], names: frozenset[bytes] = HEADERS) -> Credential | None:
+def credentials_of(headers: Iterable[tuple[bytes, bytes]], names: frozenset[bytes] = HEADERS) -> PresentedCredential | None:
     """The one credential among raw header pairs (names in any case), or None. An empty header counts as absent.
 
     Raises Unauthorized: "ambiguous" for a header given twice or for two different credentials, "unknown_key" for what
@@ -64,7 +64,7 @@ def credentials_of(headers: Iterable[tuple[bytes, bytes]], names: frozenset[byte
             raise Unauthorized("ambiguous")
         found = secret
         bearer = bearer or name == b"authorization"
-    return None if found is None else Credential(found.decode("ascii"), bearer)
+    return None if found is None else PresentedCredential(found.decode("ascii"), bearer)
 
 
 def only_secret(fields: Mapping[str, str], others: frozenset[str] = frozenset()) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from sluice.conversations.entries import digest_of, number_of, raw
 from sluice.kept import ResponsesFailed
 from sluice.model.kept import KeptResponse
-from sluice.storage.postgres import Client, Part, PostgresFailed
+from sluice.storage.postgres import PostgresClient, PostgresFailed, StoreTables
 from sluice.storage.postgres_address import address_of
 
 TIMEOUT = 1.0
@@ -22,7 +22,7 @@ EVERY = 10.0
 MOST = 500
 """Responses that are deleted together."""
 
-TABLES = Part(
+TABLES = StoreTables(
     "responses",
     (
         """
@@ -92,7 +92,7 @@ class PostgresResponses:
     def __init__(self, url: str, keep: float, wall: Callable[[], float], *, timeout: float | None = None) -> None:
         address = address_of(url)
         timeout = timeout if timeout is not None else address.timeout or TIMEOUT
-        self._client = Client(address, TABLES, connections=CONNECTIONS, timeout=timeout)
+        self._client = PostgresClient(address, TABLES, connections=CONNECTIONS, timeout=timeout)
         self._keep = keep
         self._wall = wall
         self._forgotten = wall()

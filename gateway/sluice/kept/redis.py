@@ -18,7 +18,7 @@ from sluice.conversations.entries import digest_of, letters, number_of, raw
 from sluice.kept import ResponsesFailed
 from sluice.model.kept import KeptResponse
 from sluice.storage.address import address_of
-from sluice.storage.redis import Client, RedisFailed, answer_of_master
+from sluice.storage.redis import RedisClient, RedisFailed, answer_of_master
 
 TIMEOUT = 1.0
 """Seconds for one call of the store."""
@@ -51,7 +51,7 @@ class RedisResponses:
         self._wall = wall
         self._prefix = prefix
         self._timeout = timeout if timeout is not None else address.timeout or TIMEOUT
-        self._client = Client(address, connections=CONNECTIONS, wait=self._timeout)
+        self._client = RedisClient(address, connections=CONNECTIONS, wait=self._timeout)
 
     async def put(self, tenant: str, kept: KeptResponse) -> None:
         name = letters(digest_of(tenant, kept.id))

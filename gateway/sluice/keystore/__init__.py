@@ -38,7 +38,7 @@ class StoredKey(NamedGrant, frozen=True, kw_only=True, forbid_unknown_fields=Fal
     old: Superseded | None = None
 
 
-class Entry(msgspec.Struct, frozen=True):
+class KeyEntry(msgspec.Struct, frozen=True):
     """A key and its revision. `key` None: it cannot be read (a newer version wrote it), so it must not be let in."""
 
     id: str
@@ -54,11 +54,11 @@ class Changes(msgspec.Struct, frozen=True):
 
     epoch: str
     generation: int
-    entries: Sequence[Entry] = ()
+    entries: Sequence[KeyEntry] = ()
     total: int = 0
 
 
-class StoreFailed(Exception):
+class KeyStoreFailed(Exception):
     """The store did not answer, or with an error. `reason` as in `sluice.storage`."""
 
     def __init__(self, reason: Reason) -> None:
@@ -91,12 +91,12 @@ def encode(key: StoredKey) -> bytes:
     return _encode(key)
 
 
-def decode(id: str, revision: int, data: bytes) -> Entry:
+def decode(id: str, revision: int, data: bytes) -> KeyEntry:
     """Never raises: what cannot be read is an entry without a key."""
     try:
-        return Entry(id, revision, _decode(data))
+        return KeyEntry(id, revision, _decode(data))
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return Entry(id, revision, None)
+        return KeyEntry(id, revision, None)
 
 
 def plain(value: object) -> Any:

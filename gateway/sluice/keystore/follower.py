@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from sluice.errors import Unavailable
-from sluice.keystore import PAGE, Entry, KeyStore, StoredKey, StoreFailed
+from sluice.keystore import PAGE, KeyEntry, KeyStore, KeyStoreFailed, StoredKey
 from sluice.keystore.table import KeyTable
 from sluice.storage import Reason
 
@@ -72,7 +72,7 @@ class Follower:
             try:
                 await self._read()
             except Exception as error:  # of any kind: known keys keep working until the next poll
-                self._reason = error.reason if isinstance(error, StoreFailed) else "reply"
+                self._reason = error.reason if isinstance(error, KeyStoreFailed) else "reply"
                 self._failed(self._reason)
             else:
                 self._reason = None
@@ -87,7 +87,7 @@ class Follower:
             made = await self._store.put(key, revision)
             if made is not None:
                 self._made = made
-                self.table.put(Entry(key.id, made, key))
+                self.table.put(KeyEntry(key.id, made, key))
                 return True
         await self.follow()
         return False
@@ -106,9 +106,9 @@ class Follower:
         async with self._turn:
             try:
                 if self._reason is not None:  # known from the last poll: no need to wait for a timeout
-                    raise StoreFailed(self._reason)
+                    raise KeyStoreFailed(self._reason)
                 yield
-            except StoreFailed as error:
+            except KeyStoreFailed as error:
                 self._failed(error.reason)
                 raise Unavailable("The key store does not answer now") from error
 

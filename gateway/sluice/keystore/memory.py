@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sluice.keystore import PAGE, Changes, Entry, StoredKey
+from sluice.keystore import PAGE, Changes, KeyEntry, StoredKey
 
 
 class MemoryKeys:
@@ -10,13 +10,13 @@ class MemoryKeys:
 
     def __init__(self) -> None:
         self._generation = 0
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, KeyEntry] = {}
         """In the order of their revisions."""
 
     async def changes(self, since: int) -> Changes:
         if since == self._generation:
             return Changes("", since, (), len(self._entries))
-        entries: Sequence[Entry] = [entry for entry in self._entries.values() if entry.revision > since]
+        entries: Sequence[KeyEntry] = [entry for entry in self._entries.values() if entry.revision > since]
         generation = self._generation if len(entries) <= PAGE else entries[PAGE - 1].revision
         return Changes("", generation, entries[:PAGE], len(self._entries))
 
@@ -27,7 +27,7 @@ class MemoryKeys:
         if not self._take(key.id, revision):
             return None
         self._generation += 1
-        self._entries[key.id] = Entry(key.id, self._generation, key)
+        self._entries[key.id] = KeyEntry(key.id, self._generation, key)
         return self._generation
 
     async def delete(self, id: str, revision: int) -> bool:

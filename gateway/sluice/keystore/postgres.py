@@ -9,15 +9,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sluice.keystore import PAGE, Changes, StoredKey, StoreFailed, decode, encode
-from sluice.storage.postgres import Client, Part, PostgresFailed
+from sluice.keystore import PAGE, Changes, KeyStoreFailed, StoredKey, decode, encode
+from sluice.storage.postgres import PostgresClient, PostgresFailed, StoreTables
 from sluice.storage.postgres_address import address_of
 
 TIMEOUT = 0.5
 """Seconds for one call."""
 CONNECTIONS = 4
 
-TABLES = Part(
+TABLES = StoreTables(
     "keys",
     (
         """
@@ -52,7 +52,7 @@ class PostgresKeys:
     def __init__(self, url: str, *, timeout: float | None = None) -> None:
         address = address_of(url)
         timeout = timeout if timeout is not None else address.timeout or TIMEOUT
-        self._client = Client(address, TABLES, connections=CONNECTIONS, timeout=timeout)
+        self._client = PostgresClient(address, TABLES, connections=CONNECTIONS, timeout=timeout)
 
     async def changes(self, since: int) -> Changes:
         """Where nothing has changed, one statement that reads one row."""
@@ -101,4 +101,4 @@ class PostgresKeys:
             async with self._client.asking() as connection:
                 yield connection
         except PostgresFailed as error:
-            raise StoreFailed(error.reason) from error
+            raise KeyStoreFailed(error.reason) from error

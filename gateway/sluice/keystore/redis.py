@@ -16,9 +16,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sluice.keystore import PAGE, Changes, StoredKey, StoreFailed, decode, encode
+from sluice.keystore import PAGE, Changes, KeyStoreFailed, StoredKey, decode, encode
 from sluice.storage.address import address_of
-from sluice.storage.redis import Client, RedisFailed, answer_of_master
+from sluice.storage.redis import RedisClient, RedisFailed, answer_of_master
 
 TIMEOUT = 0.5
 """Seconds for one call."""
@@ -65,7 +65,7 @@ class RedisKeys:
         self._state = state
         self._keys = (state, f"{state}:data", f"{state}:revision")
         self._timeout = timeout if timeout is not None else address.timeout or TIMEOUT
-        self._client = Client(address, connections=CONNECTIONS, wait=self._timeout)
+        self._client = RedisClient(address, connections=CONNECTIONS, wait=self._timeout)
 
     async def changes(self, since: int) -> Changes:
         """Where nothing has changed, one round trip.
@@ -100,7 +100,7 @@ class RedisKeys:
             async with self._client.asking(self._timeout) as raw:
                 yield raw
         except RedisFailed as error:
-            raise StoreFailed(error.reason) from error
+            raise KeyStoreFailed(error.reason) from error
 
     async def _change(self, script: str, *arguments: Any) -> int:
         async with self._asking() as raw:
@@ -109,7 +109,7 @@ class RedisKeys:
             deadline = seconds * 1_000_000 + micros + int(self._timeout * 1_000_000)
             outcome = int(await self._evaluate(raw, script, deadline, *arguments))
         if outcome == LATE:
-            raise StoreFailed("timeout")
+            raise KeyStoreFailed("timeout")
         return outcome
 
     async def _evaluate(self, raw: Any, script: str, *arguments: Any) -> Any:

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from sluice.keystore import PAGE, Changes, StoredKey, StoreFailed, decode, encode
+from sluice.keystore import PAGE, Changes, KeyStoreFailed, StoredKey, decode, encode
 from sluice.storage.sqlite import SqliteFile, migrate_part, transaction
 
 P = ParamSpec("P")
@@ -57,7 +57,7 @@ class SqliteKeys:
         try:
             return await self._file.run(work, *args, **kwargs)
         except (OSError, RuntimeError) as error:  # RuntimeError: it is closed
-            raise StoreFailed("reply") from error
+            raise KeyStoreFailed("reply") from error
 
     # --- in the thread
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 
 from sluice.config.types import KeyLimits
 from sluice.identity.keys import Keyring
-from sluice.keystore import Entry, StoredKey
+from sluice.keystore import KeyEntry, StoredKey
 
 PLAIN, PEPPERED = "sha256:", "hmac-sha256:"
 
@@ -27,7 +27,7 @@ class KeyTable:
         self._pepper = pepper
         self._scheme = PEPPERED if pepper else PLAIN
         self._configured = configured
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, KeyEntry] = {}
         self.clock = clock
         self.keyring = Keyring((), lambda: self.clock(), self._hash)
         self.origins: Counter[str] = Counter()
@@ -36,7 +36,7 @@ class KeyTable:
         return len(self._entries)
 
     @property
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[KeyEntry]:
         return list(self._entries.values())
 
     @property
@@ -58,7 +58,7 @@ class KeyTable:
         for entry in changed:
             self.put(entry)
 
-    def get(self, id: str) -> Entry | None:
+    def get(self, id: str) -> KeyEntry | None:
         return self._entries.get(id)
 
     def ids_after(self, id: str, count: int) -> list[str]:
@@ -69,14 +69,14 @@ class KeyTable:
         """What is kept of a key."""
         return self._scheme + self._hash(secret.encode()).hex()
 
-    def put(self, entry: Entry) -> None:
+    def put(self, entry: KeyEntry) -> None:
         self.drop(entry.id)
         key = entry.key
         if key is not None and entry.id not in self._configured:
             try:
                 self.keyring.put(key, self._digests(key))
             except ValueError:  # not what we wrote
-                entry = Entry(entry.id, entry.revision, None)
+                entry = KeyEntry(entry.id, entry.revision, None)
             else:
                 self.origins.update(key.origins)
         self._entries[entry.id] = entry

@@ -4,7 +4,7 @@ from sluice.errors import Unavailable
 from sluice.storage import Reason
 
 
-class StoreFailed(Unavailable):
+class BucketStoreFailed(Unavailable):
     """The store did not decide, or it is unknown whether it did. `reason` as in `sluice.storage`."""
 
     def __init__(self, reason: Reason) -> None:

@@ -28,7 +28,7 @@ import msgspec
 
 from sluice.errors import Unavailable
 from sluice.limits import Balance, BucketStore, Claim, Limit, Remote, Slot, Verdict
-from sluice.limits.faults import StoreFailed
+from sluice.limits.faults import BucketStoreFailed
 from sluice.storage import DOWN, Reason
 
 Mode = Literal["open", "closed"]
@@ -114,7 +114,7 @@ class Guarded:
         if not self.down:
             try:
                 verdict = await self._ask(self._timeout, self._store.take, claims, slots)
-            except StoreFailed as error:
+            except BucketStoreFailed as error:
                 self._count(error.reason)
             else:
                 self._decided("store", self._clock() - began)
@@ -131,7 +131,7 @@ class Guarded:
         if isinstance(self._store, Remote):
             try:
                 await self._ask(GREETING, self._store.greet)
-            except StoreFailed as error:
+            except BucketStoreFailed as error:
                 self._count(error.reason)
 
     async def settle(self, claims: Sequence[Claim], slots: Sequence[Slot] = (), again: bool = False) -> None:
@@ -152,7 +152,7 @@ class Guarded:
         if (held or reserved) and not self.down:
             try:
                 await self._ask(min(self.lease / 3, 10), self._store.renew, held, *([reserved] if reserved else []))
-            except StoreFailed as error:
+            except BucketStoreFailed as error:
                 self._count(error.reason)
 
     async def balances(self, claims: Sequence[Claim]) -> list[Balance]:
@@ -162,7 +162,7 @@ class Guarded:
         try:
             await self._settle_pending()
             return await self._ask(max(self._timeout, GREETING), self._store.balances, claims)
-        except StoreFailed as error:
+        except BucketStoreFailed as error:
             self._count(error.reason)
             raise Unavailable("The budgets cannot be read now") from error
 
@@ -173,7 +173,7 @@ class Guarded:
                 task.cancel()
                 await asyncio.wait([task])
         if self._pending and not self.down:
-            with contextlib.suppress(StoreFailed, TimeoutError):
+            with contextlib.suppress(BucketStoreFailed, TimeoutError):
                 async with asyncio.timeout(GREETING):
                     await self._settle_pending()
         await self._store.close()
@@ -186,7 +186,7 @@ class Guarded:
             return
         try:
             await self._settle_one(settlement)
-        except StoreFailed as error:
+        except BucketStoreFailed as error:
             self._count(error.reason)
             if settlement.repeatable:
                 self._add_pending(settlement)
@@ -225,7 +225,7 @@ class Guarded:
             await self._sleep(self._probe_every)
             try:
                 await self._settle_pending()
-            except StoreFailed as error:
+            except BucketStoreFailed as error:
                 self._count(error.reason)
 
     async def _ask(self, timeout: float, operation: Callable[..., Awaitable[T]], *arguments: Any) -> T:
@@ -238,7 +238,7 @@ class Guarded:
                 finally:
                     self._waiting.discard(deadline)
         except TimeoutError as error:
-            raise StoreFailed("timeout") from error
+            raise BucketStoreFailed("timeout") from error
         self._streak = 0
         return answer
 
@@ -264,7 +264,7 @@ class Guarded:
             try:
                 await self._ask(self._timeout, self._store.take, ())
                 await self._settle_pending()
-            except StoreFailed as error:
+            except BucketStoreFailed as error:
                 self._failed(error.reason)
             else:
                 self.down = False
@@ -279,14 +279,14 @@ class Guarded:
         while left > 0 and self._pending:
             some = [self._pending.popleft() for _ in range(min(TOGETHER, left, len(self._pending)))]
             left -= len(some)
-            gone: StoreFailed | None = None
+            gone: BucketStoreFailed | None = None
             try:
                 outcomes = await asyncio.gather(*map(self._settle_one, some), return_exceptions=True)
             except BaseException:
                 self._pending.extendleft(settlement for settlement in reversed(some) if settlement.repeatable)
                 raise
             for settlement, outcome in zip(some, outcomes, strict=True):
-                if isinstance(outcome, StoreFailed):
+                if isinstance(outcome, BucketStoreFailed):
                     settlement.tries += outcome.reason == "reply"
                     if settlement.repeatable and settlement.tries < TRIES:
                         self._pending.append(settlement)

@@ -26,11 +26,11 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from sluice.limits import Balance, Claim, Level, Slot, Verdict
 from sluice.limits.bucket import SECOND, Rule, refusal, rule_of, same_limits
-from sluice.limits.faults import StoreFailed
+from sluice.limits.faults import BucketStoreFailed
 from sluice.limits.guarded import TIMEOUT
 from sluice.storage import LEAVE
 from sluice.storage.address import address_of
-from sluice.storage.redis import Client, RedisFailed, reason_of
+from sluice.storage.redis import RedisClient, RedisFailed, reason_of
 
 SEATS = 128
 """Most calls in one flight; further ones wait for the next, or use another connection."""
@@ -149,7 +149,7 @@ class RedisStore:
         address = address_of(url)
         self.timeout = timeout if timeout is not None else address.timeout or TIMEOUT
         patience = max(PATIENCE, self.timeout)
-        self._client = Client(address, connections=max_connections, wait=patience, encoding_errors="surrogatepass")
+        self._client = RedisClient(address, connections=max_connections, wait=patience, encoding_errors="surrogatepass")
 
     async def take(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:
         """Without claims and slots it is a probe. Raises StoreFailed; ValueError as MemoryStore does."""
@@ -248,7 +248,7 @@ class RedisStore:
                 reply = await call.answer
                 return reply
         except (RedisFailed, RedisError, OSError) as error:  # TimeoutError is an OSError
-            raise StoreFailed(reason_of(error)) from error
+            raise BucketStoreFailed(reason_of(error)) from error
         finally:
             if not reply and _admitted(call):  # cancelled at the moment of its reply
                 self._pending.append(call.undo())

@@ -29,9 +29,9 @@ import msgspec
 
 from sluice.limits import SLOT_WAIT, Balance, Claim, Level, Limit, Slot, Verdict
 from sluice.limits.bucket import SECOND, Bucket, Rule, moved, refusal, rule_of
-from sluice.limits.faults import StoreFailed
+from sluice.limits.faults import BucketStoreFailed
 from sluice.limits.memory import _microseconds, _until
-from sluice.limits.table import Table, Transaction, starting
+from sluice.limits.table import BucketTable, Transaction, starting
 
 BUCKET = struct.Struct("<qqqqqd")
 """At, backlog, pace, unit, capacity, when it may be forgotten (seconds since the epoch; 0: when it is full).
@@ -100,7 +100,7 @@ class SharedStore:
         self._buried = -math.inf
         self._latest = -1
         """When a lease was last requested: shows that the clock stepped back, so that leases do not last longer for it."""
-        self._table = Table(path, size)
+        self._table = BucketTable(path, size)
         self._table.change_blocking(self._sit_down)
 
     def _sit_down(self) -> None:
@@ -281,7 +281,7 @@ class SharedStore:
                 at, backlog, pace, _, _, until = BUCKET.unpack(state)
                 left, spare = min((left, spare), (_missed_for(now - at, backlog, pace, 0 < until <= wall), other))
         if left == math.inf:
-            raise StoreFailed("full")
+            raise BucketStoreFailed("full")
         if left > 0:
             self._evicted()
         txn.delete(spare)

@@ -31,7 +31,7 @@ from weakref import WeakSet
 
 import lmdb
 
-from sluice.limits.faults import StoreFailed
+from sluice.limits.faults import BucketStoreFailed
 
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
@@ -61,12 +61,12 @@ def _lock(kind: int, first: int, count: int = 1) -> bytes:
     return FLOCK.pack(kind, os.SEEK_SET, first, count, 0)
 
 
-_tables: "WeakSet[Table]" = WeakSet()
+_tables: "WeakSet[BucketTable]" = WeakSet()
 """Those that are open in this process: LMDB opens no file twice, so tables of one file have one environment."""
 _TAKE, _GIVE = _lock(fcntl.F_WRLCK, 0), _lock(fcntl.F_UNLCK, 0)
 
 
-class Table:
+class BucketTable:
     """`path` is created (0600) if need be, for `size` rows; the size of one that exists stays.
 
     Raises OSError where the file is not such a table, is another user's, or is in use by another version.
@@ -150,7 +150,7 @@ class Table:
         try:
             return work(*arguments)
         except lmdb.MapFullError as error:
-            raise StoreFailed("full") from error
+            raise BucketStoreFailed("full") from error
         finally:
             self.unlock()
 
@@ -174,7 +174,7 @@ class Table:
         turn, nap = self._turn(), NAP
         while not self._holds(_TAKE):
             if time.monotonic() > deadline:
-                raise StoreFailed("timeout")
+                raise BucketStoreFailed("timeout")
             if self._turn() != turn:
                 turn, nap, self._stuck = self._turn(), NAP, False
             elif nap > LONGEST_NAP:

@@ -70,7 +70,7 @@ class ModelRules(msgspec.Struct, frozen=True):
 NO_RULES = ModelRules()
 
 
-class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ModelRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One rule of the table. It applies to targets that match all of its given conditions: backend, host or vendor, model.
 
     `host` and `model` are regular expressions, found anywhere, whatever the case; `backend` and `vendor` are some for the whole
@@ -119,7 +119,7 @@ _LATER_WINS = ("plain_images", "blank_stops", "tool_ids", "thinking", "efforts",
 
 
 def rules_of(
-    lines: Iterable[Line], overrides: Iterable[Overrides], backend: str, host: str, model: str, *, vendor: str = ""
+    lines: Iterable[ModelRule], overrides: Iterable[Overrides], backend: str, host: str, model: str, *, vendor: str = ""
 ) -> ModelRules:
     """The rules of one target: the lines that hold for it in their order, then the upstream's options, then its own."""
     drop: set[str] = set()

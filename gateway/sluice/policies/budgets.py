@@ -25,7 +25,7 @@ MARGIN = DAY
 NO_AMOUNT = 0.0
 
 
-class Span(msgspec.Struct, frozen=True):
+class BudgetPeriod(msgspec.Struct, frozen=True):
     """One period: from its `first` day on, until before the day `after`. `name` is unique among all periods."""
 
     period: Period
@@ -39,26 +39,26 @@ class Span(msgspec.Struct, frozen=True):
         return datetime(self.after.year, self.after.month, self.after.day, tzinfo=UTC).timestamp()
 
 
-class Mark(msgspec.Struct, frozen=True):
+class SoftMark(msgspec.Struct, frozen=True):
     """A budget of which the `share` from its soft mark on is spent or reserved."""
 
     period: Period
     share: float
 
 
-def span_of(period: Period, wall: float) -> Span:
+def period_of(period: Period, wall: float) -> BudgetPeriod:
     """The period around the time `wall` (seconds since the epoch)."""
     today = datetime.fromtimestamp(wall, UTC).date()
     match period:
         case "day":
-            return Span(period, today.isoformat(), today, today + timedelta(1))
+            return BudgetPeriod(period, today.isoformat(), today, today + timedelta(1))
         case "week":
             year, week, weekday = today.isocalendar()
             monday = today - timedelta(weekday - 1)
-            return Span(period, f"{year}-W{week:02}", monday, monday + timedelta(7))
+            return BudgetPeriod(period, f"{year}-W{week:02}", monday, monday + timedelta(7))
         case "month":
             first = today.replace(day=1)
-            return Span(period, f"{today:%Y-%m}", first, (first + timedelta(31)).replace(day=1))
+            return BudgetPeriod(period, f"{today:%Y-%m}", first, (first + timedelta(31)).replace(day=1))
 
 
 def budget_prefix(scope: str, owner: str) -> str:
@@ -87,14 +87,14 @@ def seconds_left(claim: Claim, wall: float) -> float:
     return max(0.0, claim.expires - MARGIN - wall)
 
 
-def soft_marks(budget: Budget, levels: Sequence[Level]) -> list[Mark]:
+def soft_marks(budget: Budget, levels: Sequence[Level]) -> list[SoftMark]:
     """The periods whose soft mark is passed. `levels` are those of the claims of `budget_claims`, in their order."""
     limits = [(period, dollars) for period in PERIODS if (dollars := getattr(budget, period)) is not None]
-    shares = [Mark(period, 1 - level.remaining / dollars) for (period, dollars), level in zip(limits, levels, strict=True)]
+    shares = [SoftMark(period, 1 - level.remaining / dollars) for (period, dollars), level in zip(limits, levels, strict=True)]
     return [mark for mark in shares if mark.share >= budget.soft]
 
 
-def soft_header(marks: Sequence[Mark]) -> str:
+def soft_header(marks: Sequence[SoftMark]) -> str:
     """The value of `x-sluice-budget`: "day 83%, month 91%", rounded down."""
     return ", ".join(f"{mark.period} {int(mark.share * 100 + 1e-9)}%" for mark in marks)
 
@@ -106,6 +106,6 @@ def _buckets(prefix: str, budget: Budget, day: int) -> tuple[tuple[str, Limit, f
     for period in PERIODS:
         dollars: float | None = getattr(budget, period)
         if dollars is not None:
-            span = span_of(period, day * DAY)
+            span = period_of(period, day * DAY)
             found.append((f"{prefix}:{span.name}", Limit(dollars, 0.0), span.end + MARGIN))
     return tuple(found)

@@ -1,6 +1,6 @@
 """Computes which buckets and slots a call claims, and how much of each. Pure.
 
-A `Plan` holds what all calls of one caller on one route have in common, and is cached. A call's tokens and money are
+A `ClaimPlan` holds what all calls of one caller on one route have in common, and is cached. A call's tokens and money are
 estimated before it (`reserved`) and known after it (`used`).
 
 In the claims of a call its address comes first, then requests, tokens and money, then the budgets.
@@ -18,7 +18,7 @@ from sluice.limits import Claim, Level, Limit, Slot, Verdict
 from sluice.limits.bucket import rule_of
 from sluice.model.chat import ChatRequest
 from sluice.model.events import Usage
-from sluice.policies.budgets import PERIODS, Mark, budget_claims, budget_prefix, soft_marks
+from sluice.policies.budgets import PERIODS, SoftMark, budget_claims, budget_prefix, soft_marks
 from sluice.pricing.prices import cost, price_at
 from sluice.proxy.attempt import Attempt
 from sluice.proxy.target import Target
@@ -57,7 +57,7 @@ class Shown(msgspec.Struct, frozen=True):
     reset: str
 
 
-class Plan(msgspec.Struct, frozen=True, eq=False):
+class ClaimPlan(msgspec.Struct, frozen=True, eq=False):
     """`fixed` claims take one each; `metered` and `budgets` what a call uses; `slots` get its holder.
 
     `shown`, for requests and for tokens: the windows of the narrowest scope that limits them (key, tenant, alias, overall);
@@ -87,7 +87,7 @@ class Plan(msgspec.Struct, frozen=True, eq=False):
         periods = [period for period in PERIODS if getattr(budget, period) is not None]
         return ", ".join(f"{period} {_dollars(level.remaining)}" for period, level in zip(periods, levels, strict=False))
 
-    def marks(self, levels: Sequence[Level]) -> list[tuple[str, list[Mark]]]:
+    def marks(self, levels: Sequence[Level]) -> list[tuple[str, list[SoftMark]]]:
         """The scopes whose soft marks are passed, with these marks, the narrowest first. `levels` are those of the budgets."""
         found = []
         for view, budget in self.budgets:
@@ -98,7 +98,7 @@ class Plan(msgspec.Struct, frozen=True, eq=False):
         return found
 
 
-def plan_of(views: Sequence[View], address: Limit | None, count: Counter) -> Plan:
+def plan_of(views: Sequence[View], address: Limit | None, count: Counter) -> ClaimPlan:
     """The plan of calls under all these `views`, the narrowest first. With `address` an address's claim comes first."""
     fixed = [claim for view in views for claim in _windows(view, "requests", view.limits.requests)]
     tokens = [claim for view in views for claim in _windows(view, "tokens", view.limits.tokens)]
@@ -109,7 +109,7 @@ def plan_of(views: Sequence[View], address: Limit | None, count: Counter) -> Pla
     series = {(claim.scope, claim.resource) for claim in (*known, *money)}
     series |= {(slot.scope, slot.resource) for slot in slots} | {(view.scope, "budget") for view, _ in budgets}
     metering = bool(tokens or money or budgets)
-    return Plan(
+    return ClaimPlan(
         fixed=tuple(fixed),
         metered=(*tokens, *money),
         budgets=tuple(budgets),

@@ -26,9 +26,9 @@ from sluice.model.chat import ChatRequest
 from sluice.policies.budgets import seconds_left, soft_header
 from sluice.policies.claims import (
     Amounts,
+    ClaimPlan,
     Counter,
     Header,
-    Plan,
     Shown,
     View,
     bucket_of,
@@ -60,7 +60,7 @@ REMEMBERED = 10_000
 class _Known(msgspec.Struct, frozen=True, eq=False):
     """A cached plan, and what it was made from: a key's limits can change at run time."""
 
-    plan: Plan
+    plan: ClaimPlan
     limits: CallLimits
     tenant: str
 
@@ -118,7 +118,7 @@ class Limiter:
         self.admit(plan, call, claims, self._take_now(claims))
         return None
 
-    def admit(self, plan: Plan, call: Call, claims: Sequence[Claim], verdict: Verdict) -> None:
+    def admit(self, plan: ClaimPlan, call: Call, claims: Sequence[Claim], verdict: Verdict) -> None:
         """Count the verdict on a call that has nothing to settle, and add its headers. Raises RateLimited if it was refused."""
         if not verdict.admitted:
             raise self.refusal(plan.shown, claims, (), verdict)
@@ -175,7 +175,7 @@ class Limiter:
 
     # --- calls
 
-    def claims(self, plan: Plan, call: Call) -> tuple[Claim, ...]:
+    def claims(self, plan: ClaimPlan, call: Call) -> tuple[Claim, ...]:
         """The claims of a call whose amounts are fixed, its address's first."""
         if self._address is None:
             return plan.fixed
@@ -186,7 +186,7 @@ class Limiter:
             claim = self._of_addresses[call.address] = claim_of_address(call.address, self._address)
         return (claim, *plan.fixed)
 
-    def metered(self, plan: Plan, amounts: Amounts, holder: str) -> list[Claim]:
+    def metered(self, plan: ClaimPlan, amounts: Amounts, holder: str) -> list[Claim]:
         return plan.amounts(amounts, self._wall(), holder)
 
     def reserved(self, chat: ChatRequest, targets: Sequence[Target]) -> Amounts:
@@ -206,7 +206,7 @@ class Limiter:
         finally:
             self.settlements.settle(changes, slots, by)
 
-    def warnings(self, plan: Plan, metered: Sequence[Claim], levels: Sequence[Level]) -> list[Header]:
+    def warnings(self, plan: ClaimPlan, metered: Sequence[Claim], levels: Sequence[Level]) -> list[Header]:
         """`x-sluice-budget` for the narrowest scope beyond a soft mark, if any, and what is left, if callers are to be told.
 
         Budgets' claims are the last ones.
@@ -222,7 +222,7 @@ class Limiter:
             headers.append(("x-sluice-budget-remaining", plan.budgets_left(budgets)))
         return headers
 
-    def holder(self, plan: Plan) -> str:
+    def holder(self, plan: ClaimPlan) -> str:
         """A new holder's name for slots and reservations; "" if the plan has neither."""
         return next(self._holders) if plan.slots or plan.budgets else ""
 
@@ -259,7 +259,7 @@ class Limiter:
         refusal = self.refusal((), claims, slots, verdict)
         return NoRoom(refusal.retry_after, refusal.resource)
 
-    def _plan(self, call: Call) -> Plan:
+    def _plan(self, call: Call) -> ClaimPlan:
         principal, route = call.principal, call.route
         limits = principal.limits
         single = single_alias(limits.aliases, route) if limits.aliases else ""
@@ -279,7 +279,7 @@ class _Admission:
 
     __slots__ = ("_call", "_limiter", "_plan")
 
-    def __init__(self, limiter: Limiter, plan: Plan, call: Call) -> None:
+    def __init__(self, limiter: Limiter, plan: ClaimPlan, call: Call) -> None:
         self._limiter = limiter
         self._plan = plan
         self._call = call
@@ -298,7 +298,7 @@ class _Reservation:
 
     __slots__ = ("_by", "_call", "_limiter", "_metered", "_plan", "_slots")
 
-    def __init__(self, limiter: Limiter, plan: Plan, call: Call) -> None:
+    def __init__(self, limiter: Limiter, plan: ClaimPlan, call: Call) -> None:
         self._limiter = limiter
         self._plan = plan
         self._call = call
@@ -332,7 +332,7 @@ class _UpstreamClaims:
 
     __slots__ = ("_attempt", "_by", "_chat", "_limiter", "_metered", "_plan", "_slots")
 
-    def __init__(self, limiter: Limiter, plan: Plan, attempt: Attempt, chat: ChatRequest) -> None:
+    def __init__(self, limiter: Limiter, plan: ClaimPlan, attempt: Attempt, chat: ChatRequest) -> None:
         self._limiter = limiter
         self._plan = plan
         self._attempt = attempt

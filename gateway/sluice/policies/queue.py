@@ -29,7 +29,7 @@ TIMER = 0.001
 """Seconds: the event loop's clock is no finer."""
 
 
-class Line(Generic[T]):
+class WaitingLine(Generic[T]):
     """Waiting calls of one key. The head is blocked `until` a time by the bucket `blocked_by`, the key's `own` or not."""
 
     __slots__ = ("blocked_by", "finish", "items", "key", "own", "until", "weight")
@@ -51,27 +51,27 @@ class FairQueue(Generic[T]):
     """Lines of waiting calls, and the virtual time: the finish time of the one served last."""
 
     def __init__(self) -> None:
-        self._lines: dict[str, Line[T]] = {}
+        self._lines: dict[str, WaitingLine[T]] = {}
         self._virtual = 0.0
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
-    def join(self, key: str, weight: float, item: T) -> Line[T]:
+    def join(self, key: str, weight: float, item: T) -> WaitingLine[T]:
         """Append to the key's line, which it returns."""
         line = self._lines.get(key)
         if line is None:
-            line = self._lines[key] = Line(key, weight, self._virtual + 1 / weight)
+            line = self._lines[key] = WaitingLine(key, weight, self._virtual + 1 / weight)
         line.items.append(item)
         self._count += 1
         return line
 
-    def lines(self) -> list[Line[T]]:
+    def lines(self) -> list[WaitingLine[T]]:
         """All lines in the order of service; of equal finish times the oldest line first."""
         return sorted(self._lines.values(), key=lambda line: line.finish)
 
-    def serve(self, line: Line[T]) -> T:
+    def serve(self, line: WaitingLine[T]) -> T:
         """Remove the line's head, which it returns."""
         self._virtual = max(self._virtual, line.finish)
         line.finish = self._virtual + 1 / line.weight
@@ -79,13 +79,13 @@ class FairQueue(Generic[T]):
         self._gone(line)
         return item
 
-    def leave(self, line: Line[T], item: T) -> None:
+    def leave(self, line: WaitingLine[T], item: T) -> None:
         """Remove an item anywhere in the line. Raises ValueError if it is not there."""
         head = line.items[0] is item if line.items else False
         line.items.remove(item)
         self._gone(line, head=head)
 
-    def _gone(self, line: Line[T], *, head: bool = True) -> None:
+    def _gone(self, line: WaitingLine[T], *, head: bool = True) -> None:
         self._count -= 1
         if head:
             line.unblock()
@@ -149,7 +149,7 @@ class WaitingRoom:
                 line.unblock()
                 self._serve_soon()
 
-    async def _answer(self, line: Line[_Waiter], waiter: _Waiter) -> Verdict | None:
+    async def _answer(self, line: WaitingLine[_Waiter], waiter: _Waiter) -> Verdict | None:
         answer = waiter.answer
         timer = asyncio.get_running_loop().call_later(self._config.timeout, self._expire, line, waiter)
         self._waiting(1)
@@ -166,12 +166,12 @@ class WaitingRoom:
             self._waiting(-1)
             timer.cancel()
 
-    def _expire(self, line: Line[_Waiter], waiter: _Waiter) -> None:
+    def _expire(self, line: WaitingLine[_Waiter], waiter: _Waiter) -> None:
         if not waiter.answer.done():
             waiter.answer.set_result(None)
             self._leave(line, waiter)
 
-    def _leave(self, line: Line[_Waiter], waiter: _Waiter) -> None:
+    def _leave(self, line: WaitingLine[_Waiter], waiter: _Waiter) -> None:
         if waiter in line.items:
             self._queue.leave(line, waiter)
             self._serve_soon()
@@ -182,7 +182,7 @@ class WaitingRoom:
             return False
         return denied.resource != "requests" or verdict.retry_after <= self._config.timeout
 
-    def _block(self, line: Line[_Waiter], verdict: Verdict) -> None:
+    def _block(self, line: WaitingLine[_Waiter], verdict: Verdict) -> None:
         waiter = line.items[0]
         denied = denied_of(waiter.claims, waiter.slots, verdict)
         line.until = self._clock() + verdict.retry_after
@@ -210,7 +210,7 @@ class WaitingRoom:
                     break
         self._arm(due)
 
-    async def _try_head(self, line: Line[_Waiter]) -> bool:
+    async def _try_head(self, line: WaitingLine[_Waiter]) -> bool:
         """Try to admit the line's head. Returns whether it stays blocked; False: it was admitted, refused for good or
         has left, or is to be tried again at once."""
         waiter, wakes = line.items[0], self._wakes

@@ -24,7 +24,7 @@ import msgspec
 from sluice.config.types import History
 from sluice.conversations import ConversationStore, Lease, Turn
 from sluice.conversations.leases import Leases
-from sluice.conversations.turnstile import Place, Turnstile
+from sluice.conversations.turnstile import TurnPlace, Turnstile
 from sluice.model.chat import Message, Text, Thought
 from sluice.proxy.call import Call
 
@@ -62,7 +62,7 @@ class Turns:
     def __call__(self, call: Call) -> AbstractAsyncContextManager[None] | None:
         return None if call.chat.session is None else _Turn(self, call, call.chat.session)
 
-    def turn(self, call: Call, session: str) -> Place:
+    def turn(self, call: Call, session: str) -> TurnPlace:
         return self._turnstile.turn(call.principal.tenant, session, call.waiting)
 
     async def prepare(self, call: Call, session: str) -> tuple[Turn, Lease | None]:

@@ -30,25 +30,25 @@ class Dated(msgspec.Struct, frozen=True):
 Named = Mapping[str, Sequence[Price]]
 
 
-class Listed(msgspec.Struct, frozen=True):
+class PriceList(msgspec.Struct, frozen=True):
     """A file of prices. `snapshots`: a name that ends in a date falls back to its family's."""
 
     models: Named = {}
     snapshots: bool = False
 
 
-def nothing_listed() -> Listed:
+def no_prices() -> PriceList:
     """A table without a file behind it."""
-    return Listed()
+    return PriceList()
 
 
 class PriceTable:
     """`own`: prices by "upstream/model" or "model" that stand before those of the file, which is read when it is needed."""
 
-    def __init__(self, own: Named, read: Callable[[], Listed] = nothing_listed) -> None:
+    def __init__(self, own: Named, read: Callable[[], PriceList] = no_prices) -> None:
         self._own = own
         self._read = read
-        self._listed: Listed | None = None
+        self._listed: PriceList | None = None
 
     def prices_of(self, upstream: str, model: str) -> tuple[Dated, ...]:
         """All prices of one model of an upstream, the latest first: for `price_at`. Empty where there is none.

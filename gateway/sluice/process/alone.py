@@ -12,7 +12,7 @@ import msgspec
 from sluice.config.loader import Loaded
 from sluice.errors import ConfigError, Conflict
 from sluice.process.gateway import Gateway
-from sluice.process.source import LOOK_EVERY, FileWatch, Source
+from sluice.process.source import LOOK_EVERY, ConfigSource, FileWatch
 from sluice.process.systemd import ServiceManager
 from sluice.runtime.fleet import Reload, Targets
 from sluice.runtime.restart import NeedsRestart, refuse_restart
@@ -26,7 +26,7 @@ class Alone:
     """`loaded` is what the process was started with. `stop` has it drain and end; `manager` is told of reloads."""
 
     def __init__(
-        self, gateway: Gateway, source: Source, loaded: Loaded, stop: Callable[[], None], manager: ServiceManager
+        self, gateway: Gateway, source: ConfigSource, loaded: Loaded, stop: Callable[[], None], manager: ServiceManager
     ) -> None:
         self._manager = manager
         self._stop = stop
@@ -106,7 +106,7 @@ class Read(msgspec.Struct, frozen=True):
     data: bytes
 
 
-def read_again(source: Source, started: Loaded) -> Read | Reload:
+def read_again(source: ConfigSource, started: Loaded) -> Read | Reload:
     """What is in the file now, or why a process that was `started` with another configuration cannot follow it."""
     try:
         data = source.read()

@@ -15,7 +15,7 @@ CHUNK = 256 << 10
 """Bytes of one read or write."""
 
 
-class Ask(msgspec.Struct, tag="ask", array_like=True):
+class ChannelRequest(msgspec.Struct, tag="ask", array_like=True):
     """`id` is the asker's, for the answer; 0: none is wanted."""
 
     id: int
@@ -23,7 +23,7 @@ class Ask(msgspec.Struct, tag="ask", array_like=True):
     body: Any = None
 
 
-class Answer(msgspec.Struct, tag="answer", array_like=True):
+class ChannelReply(msgspec.Struct, tag="answer", array_like=True):
     """`problem`: why it was not done; "" where it was."""
 
     id: int
@@ -31,7 +31,7 @@ class Answer(msgspec.Struct, tag="answer", array_like=True):
     problem: str = ""
 
 
-Message = Ask | Answer
+Message = ChannelRequest | ChannelReply
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Message).decode
 
@@ -60,7 +60,7 @@ class Frames:
             yield message
 
 
-class Wire:
+class ChannelEnd:
     """An end of the pair that never waits: what does not fit yet is kept for the next `flush`."""
 
     def __init__(self, end: socket.socket) -> None:

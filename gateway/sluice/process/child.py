@@ -2,8 +2,8 @@
 
 import msgspec
 
-from sluice.process.channel import Wire
-from sluice.process.watchdog import Trace
+from sluice.process.channel import ChannelEnd
+from sluice.process.watchdog import CrashTrace
 
 
 class Child(msgspec.Struct):
@@ -12,11 +12,11 @@ class Child(msgspec.Struct):
     """On the monotonic clock."""
     status: int
     """Descriptor on which the worker reports that it listens, and that it accepts no more; -1: closed."""
-    wire: Wire
+    wire: ChannelEnd
     """The supervisor's end of what the two ask each other by."""
     slot: int
     """Where it counts, and shows that it is alive."""
-    trace: Trace
+    trace: CrashTrace
     listens: bool = False
     silent: bool = False
     """It did nothing for too long, and is being ended."""

@@ -7,13 +7,13 @@ from functools import partial
 from typing import Any, Protocol
 
 from sluice.config.loader import Loaded
-from sluice.process.channel import Answer, Ask
+from sluice.process.channel import ChannelReply, ChannelRequest
 from sluice.process.child import Child
 from sluice.process.rollout import Rollout
 from sluice.process.rounds import Round, Rounds, Send
-from sluice.process.source import LOOK_EVERY, FileWatch, Source
+from sluice.process.source import LOOK_EVERY, ConfigSource, FileWatch
 from sluice.runtime.fleet import Reload
-from sluice.telemetry.board import Board, Slot
+from sluice.telemetry.board import Board, BoardSlot
 from sluice.telemetry.merged import MergedExposition
 from sluice.telemetry.metrics import Metrics
 from sluice.version import VERSION
@@ -32,7 +32,7 @@ class Crew(Protocol):
     @property
     def stopping(self) -> bool: ...
 
-    def say(self, pid: int, message: Ask | Answer) -> None:
+    def say(self, pid: int, message: ChannelRequest | ChannelReply) -> None:
         """Send a worker something."""
 
     def replace(self, pid: int) -> None:
@@ -45,7 +45,7 @@ class Crew(Protocol):
 class Desk:
     """`given` is the configuration as in the file, `used` as workers follow it. `off`: targets that are switched off."""
 
-    def __init__(self, crew: Crew, source: Source, given: Loaded, used: Loaded, board: Board, log: Any) -> None:
+    def __init__(self, crew: Crew, source: ConfigSource, given: Loaded, used: Loaded, board: Board, log: Any) -> None:
         self._crew = crew
         self._log = log
         self._source = source
@@ -56,7 +56,7 @@ class Desk:
         self._rounds = Rounds(time.monotonic)
         self.rollout = Rollout(source, given, used, self._rounds, self._members, log)
         self.off: dict[str, str] = {}
-        self.metrics = Metrics(VERSION, Slot(board, 0))
+        self.metrics = Metrics(VERSION, BoardSlot(board, 0))
         self._merged = MergedExposition(board, lambda: [os.getpid(), *crew.children])
         self._counted = {0}
         self._restarting: list[int] = []
@@ -106,18 +106,18 @@ class Desk:
 
     # --- what is asked
 
-    def heard(self, pid: int, message: Ask | Answer) -> None:
+    def heard(self, pid: int, message: ChannelRequest | ChannelReply) -> None:
         """A worker has said something."""
-        if isinstance(message, Answer):
+        if isinstance(message, ChannelReply):
             self._rounds.answered(pid, message)
         else:
             self._asked(pid, message)
 
-    def _asked(self, pid: int, asked: Ask) -> None:
+    def _asked(self, pid: int, asked: ChannelRequest) -> None:
         """Have answered what a worker asks, as an operator has asked it."""
 
         def reply(body: object = None, problem: str = "") -> None:
-            self._crew.say(pid, Answer(asked.id, body, problem))
+            self._crew.say(pid, ChannelReply(asked.id, body, problem))
 
         match asked.what:
             case "reload":

@@ -19,7 +19,7 @@ from sluice.runtime.snapshot import Snapshot
 from sluice.runtime.snapshots import Snapshots
 from sluice.runtime.state import ProcessState
 from sluice.server import Acceptor, Listener
-from sluice.telemetry.board import Slot
+from sluice.telemetry.board import BoardSlot
 from sluice.telemetry.logs import LogLines
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Gateway:
         lines: LogLines,
         ports: Ports | None = None,
         before_listening: Callable[[], object] = lambda: None,
-        slot: Slot | None = None,
+        slot: BoardSlot | None = None,
     ) -> None:
         self._slot = slot
         self._loaded = loaded

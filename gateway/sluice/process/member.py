@@ -9,9 +9,9 @@ import msgspec
 
 from sluice.errors import Conflict, Unavailable
 from sluice.process.alone import problems_of
-from sluice.process.channel import Answer, Ask, Wire
+from sluice.process.channel import ChannelEnd, ChannelReply, ChannelRequest
 from sluice.process.gateway import Gateway, Prepared
-from sluice.process.source import Source
+from sluice.process.source import ConfigSource
 from sluice.runtime.fleet import ConfigStatus, Reload, Targets, TargetState
 from sluice.runtime.targets import states_of
 
@@ -21,16 +21,16 @@ PATIENCE = 30.0
 Handler = Callable[[Any], Awaitable[Any]]
 
 
-class Member:
+class WorkerLink:
     """`start` it in the event loop, and `close` it. `source` reads the bytes that the supervisor sends."""
 
-    def __init__(self, gateway: Gateway, wire: Wire, source: Source) -> None:
+    def __init__(self, gateway: Gateway, wire: ChannelEnd, source: ConfigSource) -> None:
         self._gateway = gateway
         self._wire = wire
         self._source = source
         self._loop = asyncio.get_running_loop()
         self._ids = itertools.count(1)
-        self._asked: dict[int, asyncio.Future[Answer]] = {}
+        self._asked: dict[int, asyncio.Future[ChannelReply]] = {}
         self._working: set[asyncio.Task[None]] = set()
         self._prepared: Prepared | None = None
         self._preparing = asyncio.Lock()
@@ -84,7 +84,7 @@ class Member:
         id = next(self._ids)
         answer = self._asked[id] = self._loop.create_future()
         try:
-            self._send(Ask(id, what, body))
+            self._send(ChannelRequest(id, what, body))
             async with asyncio.timeout(PATIENCE):
                 found = await answer
         except TimeoutError:
@@ -134,7 +134,7 @@ class Member:
 
     def _readable(self) -> None:
         for message in self._wire.receive():
-            if isinstance(message, Answer):
+            if isinstance(message, ChannelReply):
                 asked = self._asked.get(message.id)
                 if asked is not None and not asked.done():
                     asked.set_result(message)
@@ -145,9 +145,9 @@ class Member:
         if self._wire.closed:
             self._hang_up()
 
-    async def _answer(self, asked: Ask) -> None:
+    async def _answer(self, asked: ChannelRequest) -> None:
         handler = self._handlers.get(asked.what)
-        answer = Answer(asked.id)
+        answer = ChannelReply(asked.id)
         try:
             answer.body = await handler(asked.body) if handler is not None else None
         except Exception as error:
@@ -155,7 +155,7 @@ class Member:
         if asked.id:
             self._send(answer)
 
-    def _send(self, message: Ask | Answer) -> None:
+    def _send(self, message: ChannelRequest | ChannelReply) -> None:
         self._wire.send(message)
         if self._wire.full:
             self._loop.add_writer(self._wire, self._writable)
@@ -172,4 +172,4 @@ class Member:
             self._loop.remove_writer(self._wire)
         for asked in self._asked.values():
             if not asked.done():
-                asked.set_result(Answer(0, problem="The supervisor is gone"))
+                asked.set_result(ChannelReply(0, problem="The supervisor is gone"))

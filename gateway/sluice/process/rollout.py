@@ -13,9 +13,9 @@ import msgspec
 
 from sluice.config.loader import Loaded
 from sluice.process.alone import Read, log_reload, read_again
-from sluice.process.channel import Ask
+from sluice.process.channel import ChannelRequest
 from sluice.process.rounds import Round, Send
-from sluice.process.source import Source
+from sluice.process.source import ConfigSource
 from sluice.runtime.fleet import ConfigStatus, Reload
 from sluice.runtime.restart import effective
 
@@ -42,7 +42,7 @@ class Rollout:
 
     def __init__(
         self,
-        source: Source,
+        source: ConfigSource,
         given: Loaded,
         used: Loaded,
         everybody: Everybody,
@@ -105,7 +105,7 @@ class Rollout:
         self.changes(False)
         log_reload(self._log, done)
         for send in self._members().values():
-            send(Ask(0, "following", self.status))
+            send(ChannelRequest(0, "following", self.status))
         for tell in self._told:
             tell(done)
         self._next()

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from sluice.process.channel import Answer, Ask
+from sluice.process.channel import ChannelReply, ChannelRequest
 
-Send = Callable[[Ask], None]
+Send = Callable[[ChannelRequest], None]
 """Sends a question to one worker."""
 
 
@@ -16,7 +16,7 @@ class Round(msgspec.Struct, eq=False):
     done: Callable[["Round"], None]
     until: float
     waiting: set[int]
-    answers: dict[int, Answer] = {}
+    answers: dict[int, ChannelReply] = {}
 
     @property
     def problem(self) -> str:
@@ -44,10 +44,10 @@ class Rounds:
         self._number += 1
         one = self._rounds[self._number] = Round(done, self._clock() + seconds, set(members))
         for send in members.values():
-            send(Ask(self._number, what, body))
+            send(ChannelRequest(self._number, what, body))
         self._end_if_complete(self._number, one)
 
-    def answered(self, pid: int, answer: Answer) -> None:
+    def answered(self, pid: int, answer: ChannelReply) -> None:
         """A worker has answered; too late, where its round has ended."""
         one = self._rounds.get(answer.id)
         if one is not None and pid in one.waiting:

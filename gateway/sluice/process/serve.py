@@ -24,16 +24,16 @@ import msgspec
 from sluice.config.loader import Loaded
 from sluice.errors import GatewayError
 from sluice.process.alone import Alone
-from sluice.process.channel import Wire
+from sluice.process.channel import ChannelEnd
 from sluice.process.gateway import Gateway
-from sluice.process.member import Member
+from sluice.process.member import WorkerLink
 from sluice.process.ports import CannotListen, Ports, take_ports
 from sluice.process.signals import UNUSED_SIGNALS, Terminal, ignore_signals, say_unused
-from sluice.process.source import Source
+from sluice.process.source import ConfigSource
 from sluice.process.systemd import ServiceManager, inherited_sockets
 from sluice.runtime.descriptors import limit_of_files
 from sluice.runtime.fleet import ConfigStatus
-from sluice.telemetry.board import Slot
+from sluice.telemetry.board import BoardSlot
 from sluice.telemetry.logs import open_log, quiet_libraries, standard_lines
 from sluice.version import VERSION
 
@@ -58,13 +58,13 @@ class Worker(msgspec.Struct, frozen=True):
     supervisor: int
     ports: Ports
     mark: int
-    wire: Wire
+    wire: ChannelEnd
     following: ConfigStatus
-    slot: Slot
+    slot: BoardSlot
     off: dict[str, str]
 
 
-def run(loaded: Loaded, source: Source, worker: Worker | None = None) -> int:
+def run(loaded: Loaded, source: ConfigSource, worker: Worker | None = None) -> int:
     """Serve until a signal ends it. Returns the process's exit code: 1 if it cannot listen on an address."""
     runner = asyncio.Runner(loop_factory=_loop_factory())
     with runner:
@@ -79,7 +79,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _serve(loaded: Loaded, source: Source, worker: Worker | None) -> int:
+async def _serve(loaded: Loaded, source: ConfigSource, worker: Worker | None) -> int:
     config, number = loaded.config.server, worker.number if worker else 0
     lines = standard_lines(loaded.config.log, shared=config.workers > 1)
     quiet_libraries(log := open_log(lines, loaded.config.log.level))
@@ -147,10 +147,10 @@ async def _beat(manager: ServiceManager, every: float) -> None:
         await asyncio.sleep(every)
 
 
-def join(gateway: Gateway, source: Source, worker: Worker) -> Member:
+def join(gateway: Gateway, source: ConfigSource, worker: Worker) -> WorkerLink:
     """Let operators control the whole gateway by this worker, and the supervisor the worker."""
     state = gateway.state
-    member = state.fleet = Member(gateway, worker.wire, source)
+    member = state.fleet = WorkerLink(gateway, worker.wire, source)
     state.show(worker.following)
     state.off.update(worker.off)
     member.start()

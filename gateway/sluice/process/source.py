@@ -13,7 +13,7 @@ LOOK_EVERY = 0.5
 State = tuple[int, int, int, int]
 
 
-class Source(msgspec.Struct, frozen=True):
+class ConfigSource(msgspec.Struct, frozen=True):
     """`workers`: the command line's number, where it gives one."""
 
     path: str

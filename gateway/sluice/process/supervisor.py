@@ -27,18 +27,18 @@ import time
 from typing import Any
 
 from sluice.config.loader import Loaded
-from sluice.process.channel import Answer, Ask, Wire
+from sluice.process.channel import ChannelEnd, ChannelReply, ChannelRequest
 from sluice.process.child import Child
 from sluice.process.desk import Desk
 from sluice.process.ports import CannotListen, Ports, mark_ports, share_port, shares
 from sluice.process.serve import LAST_LINES, LEAVES, LISTENS, Worker
 from sluice.process.sharing import remove_stores, with_ports, with_stores
 from sluice.process.signals import UNUSED_SIGNALS, Terminal, ignore_signals, say_unused
-from sluice.process.source import LOOK_EVERY, Source
+from sluice.process.source import LOOK_EVERY, ConfigSource
 from sluice.process.systemd import ServiceManager, inherited_sockets
-from sluice.process.watchdog import LAST_WORDS, Trace, Watchdog
+from sluice.process.watchdog import LAST_WORDS, CrashTrace, Watchdog
 from sluice.process.watchdog import LOOK_EVERY as WATCH_EVERY
-from sluice.telemetry.board import Board, Slot
+from sluice.telemetry.board import Board, BoardSlot
 from sluice.telemetry.logs import LogLines, open_log, standard_lines
 from sluice.telemetry.metrics import TABLE
 
@@ -56,7 +56,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP, signal.
 Part = tuple[Loaded, Worker]
 
 
-def supervise(given: Loaded, source: Source) -> Part | int:
+def supervise(given: Loaded, source: ConfigSource) -> Part | int:
     """Run `server.workers` workers. Returns in each of them its configuration and `Worker`; in the supervisor the exit code."""
     try:
         inherited = inherited_sockets(os.environ)
@@ -77,7 +77,7 @@ def supervise(given: Loaded, source: Source) -> Part | int:
 
 class _Supervisor:
     def __init__(
-        self, source: Source, given: Loaded, loaded: Loaded, ports: dict[int, Ports], *, lines: LogLines, log: Any
+        self, source: ConfigSource, given: Loaded, loaded: Loaded, ports: dict[int, Ports], *, lines: LogLines, log: Any
     ) -> None:
         self._ports = ports
         self._board = Board(1 + SLOTS * loaded.config.server.workers)
@@ -161,7 +161,7 @@ class _Supervisor:
         """What workers that are started now are to follow."""
         return self._desk.rollout.used
 
-    def say(self, pid: int, message: Ask | Answer) -> None:
+    def say(self, pid: int, message: ChannelRequest | ChannelReply) -> None:
         child = self.children.get(pid)
         if child is None or child.wire.closed:
             return
@@ -248,14 +248,14 @@ class _Supervisor:
             self._due[number] = time.monotonic() + LOOK_EVERY
             return None
         ours = theirs = -1
-        trace: Trace | None = None
+        trace: CrashTrace | None = None
         ends: tuple[socket.socket, ...] = ()
         try:
             ports = self._ports[number] if number in self._ports else self._new_ports()
             self._ports[number] = ports
             ours, theirs = os.pipe()
             ends = here, there = socket.socketpair()
-            trace = Trace()
+            trace = CrashTrace()
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # the worker unblocks them once the handlers are reset
             pid = os.fork()
         except (OSError, CannotListen) as error:  # no memory, too many processes: the others go on
@@ -281,16 +281,16 @@ class _Supervisor:
                     supervisor=self._orphans,
                     ports=ports,
                     mark=self._marks.everybody,
-                    wire=Wire(there),
+                    wire=ChannelEnd(there),
                     following=self._desk.rollout.status,
                     off=dict(self._desk.off),
-                    slot=Slot(self._board, slot, worker=number),
+                    slot=BoardSlot(self._board, slot, worker=number),
                 )
             )
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         os.close(theirs)
         there.close()
-        child = self.children[pid] = Child(number, time.monotonic(), ours, Wire(here), slot, trace)
+        child = self.children[pid] = Child(number, time.monotonic(), ours, ChannelEnd(here), slot, trace)
         self._desk.started(slot)
         self._selector.register(ours, selectors.EVENT_READ, pid)
         self._selector.register(child.wire, selectors.EVENT_READ, pid)

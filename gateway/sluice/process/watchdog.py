@@ -1,4 +1,4 @@
-"""Finds workers whose event loop does nothing any more, and keeps what they were doing for the log. Pure, but for `Trace`.
+"""Finds workers whose event loop does nothing any more, and keeps what they were doing for the log. Pure, but for `CrashTrace`.
 
 Silence is counted in looks, not in seconds: where the supervisor itself did not run (the machine slept, all of the group was
 stopped), nobody is blamed for that.
@@ -37,7 +37,7 @@ class Watchdog:
         return found
 
 
-class Trace:
+class CrashTrace:
     """Where a worker writes the stacks of its threads when it crashes, or is sent SIGABRT. Raises OSError."""
 
     def __init__(self) -> None:

@@ -39,7 +39,7 @@ class Attempt(msgspec.Struct, eq=False):
     probe: int = 0  # its number among its target's, where it finds out whether the target is healthy again
 
 
-class Answering(Protocol):
+class AnsweringAttempt(Protocol):
     """An attempt whose answer is coming (`sluice.proxy.reader.AnswerReader`).
 
     `task` is its own, where two attempts race. `complete_at`: when the answer was complete, 0.0 until it is.

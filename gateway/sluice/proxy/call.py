@@ -47,7 +47,7 @@ def end_of(error: GatewayError) -> str:
             return "upstream_error"
 
 
-class Trace(Protocol):
+class CallTrace(Protocol):
     """The call's place in a trace (`sluice.tracing`). `trace` is the trace's id."""
 
     trace: str
@@ -82,7 +82,7 @@ class Call(msgspec.Struct, eq=False):
     answered: Attempt | None = None
     headers: list[tuple[str, str]] = []
     lines: bytes = b""  # header lines that every upstream gets
-    trace: Trace | None = None  # where it is traced
+    trace: CallTrace | None = None  # where it is traced
     forward: Mapping[str, str] = {}  # the caller's headers that an upstream may get, by lower-case name
     ttft: float | None = None
     phase: Phase = "admitting"

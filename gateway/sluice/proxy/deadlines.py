@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from sluice.backends.transport import UpstreamResponse
 from sluice.errors import UpstreamError
-from sluice.proxy.attempt import Answering
+from sluice.proxy.attempt import AnsweringAttempt
 
 LINGER = 0.25
 """Seconds that an upstream may take to end its body after the answer is complete; then the connection is closed."""
@@ -15,7 +15,7 @@ class BodyLingers(Exception):
     """The answer is complete, but its upstream does not end the body."""
 
 
-def end_if_late(answer: Answering, now: float) -> float:
+def end_if_late(answer: AnsweringAttempt, now: float) -> float:
     """End the attempt where one of its deadlines has passed. Returns when the next one is, as things stand."""
     relay, attempt, response = answer.relay, answer.attempt, answer.response
     timeouts = attempt.target.timeouts

@@ -19,7 +19,7 @@ from sluice.proxy.run import CallRun
 from sluice.proxy.sending import Attempting, Sender
 from sluice.proxy.shadows import Shadows
 from sluice.proxy.target import Target
-from sluice.routing.failover import Choice, FailoverPlan, RetryBudget, queue_of
+from sluice.routing.failover import FailoverPlan, NextTarget, RetryBudget, queue_of
 
 
 class Failover:
@@ -66,7 +66,7 @@ class Failover:
         plan = None
         hedge = route.config.hedge
         if route.plain and hedge is None and not self._off:  # one target: the plan is made when it is needed
-            choice = Choice(first)
+            choice = NextTarget(first)
         else:
             plan = self._plan(call)
             choice = plan.choice
@@ -118,7 +118,7 @@ class Failover:
 
     def _next(
         self, call: Call, plan: FailoverPlan[Target], failed: Target, error: UpstreamError | BadRequest
-    ) -> Choice[Target] | None:
+    ) -> NextTarget[Target] | None:
         if isinstance(error, BadRequest):  # this dialect cannot express the request; another may
             error = UpstreamError("not_found", error.message)
         choice = plan.pass_over() if isinstance(error, NoRoom) else plan.failed(error)
@@ -129,7 +129,7 @@ class Failover:
             self._count_passed(call, plan)
         return choice
 
-    def _after_wait(self, call: Call, plan: FailoverPlan[Target] | None, choice: Choice[Target]) -> Choice[Target]:
+    def _after_wait(self, call: Call, plan: FailoverPlan[Target] | None, choice: NextTarget[Target]) -> NextTarget[Target]:
         """Another target, where the breaker of the one that was to be asked again opened meanwhile."""
         health = choice.target.health
         if plan is None or health.closed or health.ready():
@@ -177,7 +177,7 @@ class Failover:
         first = self._attempt(run, choice.target, chat, last=choice.last)
         await race(first, second, run.won, lambda: run.winner.task if run.winner else None, patience)
 
-    async def _recover(self, run: CallRun, choice: Choice[Target]) -> None:
+    async def _recover(self, run: CallRun, choice: NextTarget[Target]) -> None:
         """An answer was cut: ask the target to go on with it, by prefill if it can, else afresh."""
         chat, target = run.call.chat, choice.target
         if target.spec.prefill and run.kept_text:

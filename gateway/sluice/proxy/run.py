@@ -17,7 +17,7 @@ from sluice.errors import BadRequest, GatewayError, Unavailable
 from sluice.frontends import Answer, Encoder
 from sluice.model.chat import Thought
 from sluice.model.events import Finished, StreamEvent, TextDelta
-from sluice.proxy.attempt import Answering
+from sluice.proxy.attempt import AnsweringAttempt
 from sluice.proxy.call import ENDS, Call
 from sluice.proxy.deadlines import end_if_late
 from sluice.proxy.writer import ResponseWriter
@@ -45,8 +45,8 @@ class CallRun(msgspec.Struct, eq=False):
     encoder: Encoder | None = None
     verbatim: bool = False  # the encoder passes on frames as they come
     lent: bool = False  # an attempt has the encoder, and needs it alone
-    reading: list[Answering] = []
-    winner: Answering | None = None
+    reading: list[AnsweringAttempt] = []
+    winner: AnsweringAttempt | None = None
     won: asyncio.Event | None = None  # set when an attempt has won, where two race
     kept_text: str = ""
     resumes: bool = False
@@ -85,7 +85,7 @@ class CallRun(msgspec.Struct, eq=False):
             return self.encoder
         return self.stream_encoder(verbatim=verbatim)
 
-    def take(self, answer: Answering, chunk: bytes, now: float, *, first: bool) -> None:
+    def take(self, answer: AnsweringAttempt, chunk: bytes, now: float, *, first: bool) -> None:
         """An attempt's bytes for the client. Its first ones make it the winner."""
         relay = answer.relay
         if self.winner is None:
@@ -192,7 +192,7 @@ class CallRun(msgspec.Struct, eq=False):
             self.deadline.cancel()
         self.winner = None
 
-    def _first_token(self, answer: Answering) -> None:
+    def _first_token(self, answer: AnsweringAttempt) -> None:
         relay, call, attempt = answer.relay, self.call, answer.attempt
         if not relay.first_content_at:
             return

@@ -1,7 +1,7 @@
 """Resumable streams: a journal keeps what was sent, and a client that lost its connection continues from there.
 
 A stream's lines or frames are numbered from 0. One process writes a journal (`Journal`, opened by `Journals.open`); any
-process may read it, any number of times at once, each reader at its own pace: it holds no more than one `Batch`.
+process may read it, any number of times at once, each reader at its own pace: it holds no more than one `FrameBatch`.
 Stores: `memory` (one process) and `redis` (all). One test suite for both.
 
 A stream that exceeds the store's bound, or whose store fails, continues for its client, but is `lost`: not resumable.
@@ -18,7 +18,7 @@ BATCH = 64 << 10
 """Bytes of a batch, unless a single frame is longer."""
 
 
-class Head(msgspec.Struct, frozen=True):
+class StreamHead(msgspec.Struct, frozen=True):
     """`owner` may read it, `frontend` is its dialect; `heartbeat` in seconds (0: none), `window` in seconds after its end."""
 
     owner: str
@@ -30,13 +30,13 @@ class Head(msgspec.Struct, frozen=True):
 class Found(msgspec.Struct, frozen=True):
     """A stream's state: the number of its newest frame (-1: none yet), whether it ended, and whether it is not resumable."""
 
-    head: Head
+    head: StreamHead
     newest: int = -1
     ended: bool = False
     lost: bool = False
 
 
-class Batch(msgspec.Struct, frozen=True):
+class FrameBatch(msgspec.Struct, frozen=True):
     """Complete frames, in order; empty if none came in time. `last`: nothing follows."""
 
     data: bytes
@@ -63,7 +63,7 @@ class Journal(Protocol):
 
 
 class Journals(Protocol):
-    async def open(self, stream: str, head: Head) -> Journal:
+    async def open(self, stream: str, head: StreamHead) -> Journal:
         """Create a stream, which can be found from now on. If the store fails, the journal is `lost` from the start."""
         ...
 
@@ -71,7 +71,7 @@ class Journals(Protocol):
         """The stream's state; None if it does not exist or has expired. Raises Unavailable if the store fails."""
         ...
 
-    def read(self, stream: str, after: int, patience: float | None) -> AsyncGenerator[Batch, None]:
+    def read(self, stream: str, after: int, patience: float | None) -> AsyncGenerator[FrameBatch, None]:
         """The frames after number `after` (-1: all), waiting for more until the last batch.
 
         Yields an empty batch after each `patience` seconds without a frame. Raises NotResumable if the rest is not

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 from sluice.errors import NotResumable
-from sluice.resume import BATCH, MAX_STREAM, Batch, Found, Head
+from sluice.resume import BATCH, MAX_STREAM, Found, FrameBatch, StreamHead
 
 MAX_STREAMS = 4_096
 MAX_BYTES = 256 << 20
@@ -24,7 +24,7 @@ class MemoryJournal:
 
     def __init__(
         self,
-        head: Head,
+        head: StreamHead,
         limit: int,
         clock: Callable[[], float],
         grown: Callable[[int], None],
@@ -80,7 +80,7 @@ class MemoryJournal:
     def unread(self) -> float:
         return 0.0 if self._readers else self._clock() - self._read_at
 
-    async def read(self, after: int, patience: float | None) -> AsyncGenerator[Batch, None]:
+    async def read(self, after: int, patience: float | None) -> AsyncGenerator[FrameBatch, None]:
         news = asyncio.Event()
         self._readers.add(news)
         position = after + 1
@@ -92,13 +92,13 @@ class MemoryJournal:
                     position += len(batch)
                 last = self.ended and position >= len(self.frames)
                 if batch or last:
-                    yield Batch(b"".join(batch), last)
+                    yield FrameBatch(b"".join(batch), last)
                     if last:
                         return
                 elif self.cut:
                     raise NotResumable("The stream was cut")
                 elif not await _within(news, patience):
-                    yield Batch(b"")
+                    yield FrameBatch(b"")
         finally:
             self._readers.discard(news)
             self._read_at = self._clock()
@@ -139,7 +139,7 @@ class MemoryJournals:
         self._expiries: list[tuple[float, str]] = []
         self._bytes = 0
 
-    async def open(self, stream: str, head: Head) -> MemoryJournal:
+    async def open(self, stream: str, head: StreamHead) -> MemoryJournal:
         self._expire()
         journal = MemoryJournal(head, self._max_stream, self._clock, self._grown, lambda: self._ended(stream, head.window))
         self._kept[stream] = journal
@@ -153,7 +153,7 @@ class MemoryJournals:
             return None
         return Found(journal.head, len(journal.frames) - 1, journal.ended, journal.lost)
 
-    def read(self, stream: str, after: int, patience: float | None) -> AsyncGenerator[Batch, None]:
+    def read(self, stream: str, after: int, patience: float | None) -> AsyncGenerator[FrameBatch, None]:
         journal = self._kept.get(stream)
         if journal is None:
             raise NotResumable("The stream is not kept any more")

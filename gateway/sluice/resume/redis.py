@@ -20,10 +20,10 @@ from typing import Any
 import msgspec
 
 from sluice.errors import NotResumable, Unavailable
-from sluice.resume import BATCH, MAX_STREAM, Batch, Found, Head
+from sluice.resume import BATCH, MAX_STREAM, Found, FrameBatch, StreamHead
 from sluice.storage import LEAVE, Reason
 from sluice.storage.address import address_of
-from sluice.storage.redis import Client, RedisFailed
+from sluice.storage.redis import RedisClient, RedisFailed
 
 LEASE = 15.0
 """Seconds without renewal after which a writer counts as dead; it renews its lease three times in between."""
@@ -41,7 +41,7 @@ ENTRIES = 4
 """Read at a time."""
 HEAD = "1-0"
 
-_head = msgspec.json.Decoder(Head).decode
+_head = msgspec.json.Decoder(StreamHead).decode
 _json = msgspec.json.Encoder().encode
 
 
@@ -50,7 +50,7 @@ def entry_of(number: int) -> str:
     return f"{number + 2}-0"
 
 
-class Keys:
+class StreamKeys:
     """The names of one stream's keys; they are in one slot of a cluster."""
 
     __slots__ = ("alive", "log", "lost", "read")
@@ -65,7 +65,7 @@ class Keys:
 class RedisJournal:
     """One stream's writer: frames wait in `_pending` until the write that is under way has ended."""
 
-    def __init__(self, store: "RedisJournals", keys: Keys, head: Head, *, lost: bool) -> None:
+    def __init__(self, store: "RedisJournals", keys: StreamKeys, head: StreamHead, *, lost: bool) -> None:
         self.lost = lost
         self._store = store
         self._keys = keys
@@ -172,16 +172,16 @@ class RedisJournals:
         self.stream_bytes = stream_bytes
         address = address_of(url)
         self._timeout = address.timeout or TIMEOUT
-        self._writing = Client(address, connections=WRITERS, wait=self._timeout)
-        self._reading = Client(address, connections=READERS, wait=self._timeout)
+        self._writing = RedisClient(address, connections=WRITERS, wait=self._timeout)
+        self._reading = RedisClient(address, connections=READERS, wait=self._timeout)
         self._prefix = prefix
         self._report = failed
         self._succeeded = succeeded
         self._left_alone_until = -math.inf
         self._writers: dict[asyncio.Task[None], RedisJournal] = {}
 
-    async def open(self, stream: str, head: Head) -> RedisJournal:
-        keys = Keys(self._prefix, stream)
+    async def open(self, stream: str, head: StreamHead) -> RedisJournal:
+        keys = StreamKeys(self._prefix, stream)
         journal = RedisJournal(self, keys, head, lost=not await self._opened(keys, head))
         if not journal.lost:
             task = asyncio.create_task(journal.write())
@@ -189,7 +189,7 @@ class RedisJournals:
             task.add_done_callback(lambda done: self._writers.pop(done, None))
         return journal
 
-    async def _opened(self, keys: Keys, head: Head) -> bool:
+    async def _opened(self, keys: StreamKeys, head: StreamHead) -> bool:
         if time.monotonic() < self._left_alone_until:
             return False
         try:
@@ -214,7 +214,7 @@ class RedisJournals:
                 await self._reading.leave()
             raise
 
-    def keep(self, pipe: Any, keys: Keys, head: Head) -> None:
+    def keep(self, pipe: Any, keys: StreamKeys, head: StreamHead) -> None:
         """Renew the writer's lease."""
         pipe.pexpire(keys.log, int((head.window + self.lease) * 1000))
         pipe.set(keys.alive, 1, px=int(self.lease * 1000))
@@ -224,7 +224,7 @@ class RedisJournals:
         self._left_alone_until = time.monotonic() + LEFT_ALONE
 
     async def find(self, stream: str) -> Found | None:
-        keys = Keys(self._prefix, stream)
+        keys = StreamKeys(self._prefix, stream)
         try:
             async with self.asking() as raw, raw.pipeline(transaction=False) as pipe:
                 pipe.delete(f"{keys.log}:none")  # a write that changes nothing: a master that was demoted refuses it
@@ -243,8 +243,8 @@ class RedisJournals:
         over = b"end" in fields or b"cut" in fields
         return Found(_head(first[0][1][b"head"]), _number(id) - over, b"end" in fields)
 
-    async def read(self, stream: str, after: int, patience: float | None) -> AsyncGenerator[Batch, None]:
-        keys = Keys(self._prefix, stream)
+    async def read(self, stream: str, after: int, patience: float | None) -> AsyncGenerator[FrameBatch, None]:
+        keys = StreamKeys(self._prefix, stream)
         found = await self.find(stream)
         if found is None or found.lost:
             raise NotResumable("The stream is not kept any more")
@@ -262,15 +262,15 @@ class RedisJournals:
                 cursor, fields = entries[-1]
                 if b"cut" in fields:
                     if data:
-                        yield Batch(data)
+                        yield FrameBatch(data)
                     raise NotResumable("The stream was cut")
                 if b"end" in fields:
-                    yield Batch(data, last=True)
+                    yield FrameBatch(data, last=True)
                     return
             if data or (patience is not None and not entries):
-                yield Batch(data)
+                yield FrameBatch(data)
 
-    async def _look(self, keys: Keys) -> bool:
+    async def _look(self, keys: StreamKeys) -> bool:
         """Renew the readers' lease, and return whether the writer's exists."""
         try:
             async with self.asking() as raw, raw.pipeline(transaction=False) as pipe:
@@ -282,7 +282,7 @@ class RedisJournals:
             raise Unavailable("The stream cannot be read now") from error
         return bool(alive)
 
-    async def _following(self, keys: Keys, cursor: Any, wait: float | None) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    async def _following(self, keys: StreamKeys, cursor: Any, wait: float | None) -> list[tuple[bytes, dict[bytes, bytes]]]:
         try:
             async with self._reading.asking((wait or 0) + self._timeout) as raw:
                 block = max(1, int(wait * 1000)) if wait is not None else None

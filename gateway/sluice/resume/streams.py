@@ -22,7 +22,7 @@ from sluice.identity.principal import Principal
 from sluice.model.chat import ChatRequest
 from sluice.proxy.call import Call
 from sluice.proxy.writer import ResponseWriter
-from sluice.resume import Head, Journals
+from sluice.resume import Journals, StreamHead
 from sluice.resume.writer import JournaledWriter, PacedWriter
 
 ANSWERED = 204
@@ -31,7 +31,7 @@ STREAM = re.compile(r"[A-Za-z0-9_-]{16,64}")
 NUMBER = re.compile(r"[0-9]{1,9}")
 
 
-class Answering(Protocol):
+class AnswerCall(Protocol):
     """`Pipeline.answer`."""
 
     def __call__(self, call: Call, writer: ResponseWriter) -> Coroutine[Any, Any, None]: ...
@@ -47,14 +47,14 @@ class Resumer(PacedWriter, Protocol):
     def reply(self, status: int, body: bytes, headers: Sequence[tuple[str, str]] = ()) -> None: ...
 
 
-class Place(msgspec.Struct, frozen=True):
+class ResumePoint(msgspec.Struct, frozen=True):
     """A stream, and the number of the last frame that the client has (-1: none)."""
 
     stream: str
     after: int = -1
 
 
-def place_of(stream: str, after: str, last_event_id: str) -> Place:
+def resume_point(stream: str, after: str, last_event_id: str) -> ResumePoint:
     """The place from which a client continues: `Last-Event-ID`, if sent, is newer than the URL's `after`.
 
     `stream` "" = the one that the header names. Raises BadRequest (no number), NotFound (no stream of ours).
@@ -70,7 +70,7 @@ def place_of(stream: str, after: str, last_event_id: str) -> Place:
         raise BadRequest(f"{name} must be the number of a line that was received", param=name)
     if not STREAM.fullmatch(stream):
         raise _not_found()
-    return Place(stream, int(after) if after else -1)
+    return ResumePoint(stream, int(after) if after else -1)
 
 
 class ResumableStreams:
@@ -81,7 +81,7 @@ class ResumableStreams:
         journals: Journals,
         frontends: Mapping[str, Frontend],
         *,
-        answer: Answering,
+        answer: AnswerCall,
         outlives: Outliving,
         write_idle: float,
     ) -> None:
@@ -95,7 +95,7 @@ class ResumableStreams:
         """Answer a streamed call. Raises GatewayError only while nothing has been sent."""
         config = call.route.config
         stream = secrets.token_urlsafe(18)
-        head = Head(_owner(call.principal), call.frontend.name, float(config.heartbeat or 0), float(config.resume_window))
+        head = StreamHead(_owner(call.principal), call.frontend.name, float(config.heartbeat or 0), float(config.resume_window))
         journal = await self._journals.open(stream, head)
         writer = JournaledWriter(client, journal, stream)
         task = asyncio.create_task(self._answer(call, writer))
@@ -104,7 +104,7 @@ class ResumableStreams:
             await asyncio.wait((task, writer.fell_behind), return_when=asyncio.FIRST_COMPLETED)
             if writer.fell_behind.done():
                 encoder = call.frontend.encoder(call.chat, _unnamed(call.id))
-                await self._follow(Place(stream, writer.written), client, head, encoder)
+                await self._follow(ResumePoint(stream, writer.written), client, head, encoder)
             await asyncio.shield(task)
         finally:
             if not task.done():
@@ -113,7 +113,7 @@ class ResumableStreams:
                 if config.on_disconnect == "cancel" and (writer.lost or not writer.begun):
                     task.cancel()  # nobody could read its answer
 
-    async def resume(self, place: Place, client: Resumer, principal: Principal, request_id: str) -> None:
+    async def resume(self, place: ResumePoint, client: Resumer, principal: Principal, request_id: str) -> None:
         """Raises NotFound (none, expired, another caller's), NotResumable, Unavailable."""
         found = await self._journals.find(place.stream)
         if found is None or found.head.owner != _owner(principal):
@@ -130,7 +130,7 @@ class ResumableStreams:
         client.write(b"")
         await self._follow(place, client, found.head, encoder)
 
-    async def _follow(self, place: Place, client: PacedWriter, head: Head, encoder: Encoder) -> None:
+    async def _follow(self, place: ResumePoint, client: PacedWriter, head: StreamHead, encoder: Encoder) -> None:
         """Send the frames after `place` at the client's pace: the next batch is read when the last one was taken."""
         try:
             async with aclosing(self._journals.read(place.stream, place.after, head.heartbeat or None)) as batches:

@@ -72,7 +72,7 @@ class RetryBudget:
         self._left -= 1
 
 
-class Choice(msgspec.Struct, Generic[T], frozen=True):
+class NextTarget(msgspec.Struct, Generic[T], frozen=True):
     """The target of the next attempt, after `wait` seconds. `last`: no other target is left."""
 
     target: T
@@ -119,7 +119,7 @@ class FailoverPlan(Generic[T]):
         self.passed: Sequence[T] = ()
         self.choice = self._choose()
 
-    def failed(self, error: UpstreamError) -> Choice[T] | None:
+    def failed(self, error: UpstreamError) -> NextTarget[T] | None:
         """The choice after the current target failed; None if the error goes to the caller."""
         if self._extra:
             self._budget.charge()
@@ -132,20 +132,20 @@ class FailoverPlan(Generic[T]):
         if wait is not None and allowed and self._budget.allows():
             self._tries += 1
             self.passed = ()
-            self.choice = Choice(current, wait, not self._queue)
+            self.choice = NextTarget(current, wait, not self._queue)
             return self.choice
         if not self._budget.allows() and not any(target.health.healthy() for target in self._queue):
             return None
         return self.pass_over()
 
-    def pass_over(self) -> Choice[T] | None:
+    def pass_over(self) -> NextTarget[T] | None:
         """The choice after a target that was skipped because our own limits of its upstream are used up; it has not failed."""
         if not self._queue:
             return None
         self.choice = self._choose()
         return self.choice
 
-    def another(self) -> Choice[T] | None:
+    def another(self) -> NextTarget[T] | None:
         """A ready target for a hedge beside the current one, if there is any."""
         if not self._budget.allows() or not any(target.health.ready() for target in self._queue):
             return None
@@ -172,7 +172,7 @@ class FailoverPlan(Generic[T]):
             return error.retry_after if error.retry_after <= self._policy.retry_after_wait else None
         return self._policy.backoff * (0.5 + self._chance()) if once_more else None
 
-    def _choose(self) -> Choice[T]:
+    def _choose(self) -> NextTarget[T]:
         """The first ready target of the queue; if none is, the one that will be ready soonest."""
         queue = self._queue
         at: int | None = 0
@@ -182,4 +182,4 @@ class FailoverPlan(Generic[T]):
             at = min(range(len(queue)), key=lambda i: queue[i].health.ready_at())
         self.passed = queue[:at]
         self._tries = 1
-        return Choice(queue.pop(at), last=len(queue) == 0)
+        return NextTarget(queue.pop(at), last=len(queue) == 0)

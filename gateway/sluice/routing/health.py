@@ -17,7 +17,7 @@ import msgspec
 from sluice.errors import ACCOUNTS_FAULT, UpstreamError, UpstreamErrorKind
 
 
-class State(IntEnum):
+class BreakerState(IntEnum):
     """Values of the metric `breaker_state`."""
 
     CLOSED = 0
@@ -41,7 +41,7 @@ RATE_CALLS = 20
 """Calls that must have ended in the window before their error rate counts."""
 
 
-class Rate:
+class ErrorRate:
     """The share of failures among the calls of the last half to whole window."""
 
     __slots__ = ("_before", "_calls", "_clock", "_failures", "_since")
@@ -100,10 +100,10 @@ PATIENCE = 60.0
 account paid. Callers get the upstream's own Retry-After."""
 
 
-class Watcher(Protocol):
+class HealthWatcher(Protocol):
     """Is notified of changes of a target's health."""
 
-    def changed(self, state: State, why: UpstreamError | None) -> None:
+    def changed(self, state: BreakerState, why: UpstreamError | None) -> None:
         """The breaker has a new state; `why` is the error that opened it."""
 
     def refused(self, error: UpstreamError) -> None:
@@ -114,10 +114,10 @@ class Watcher(Protocol):
         return True
 
 
-class Nobody(Watcher):
+class NoWatcher(HealthWatcher):
     """Watches nothing."""
 
-    def changed(self, state: State, why: UpstreamError | None) -> None:
+    def changed(self, state: BreakerState, why: UpstreamError | None) -> None:
         pass
 
     def refused(self, error: UpstreamError) -> None:
@@ -132,7 +132,9 @@ class Health:
         "_refused", "_spent_until", "_watcher", "last_error", "last_failed_at",
     )  # fmt: skip
 
-    def __init__(self, clock: Callable[[], float], policy: BreakerPolicy | None = None, watcher: Watcher | None = None) -> None:
+    def __init__(
+        self, clock: Callable[[], float], policy: BreakerPolicy | None = None, watcher: HealthWatcher | None = None
+    ) -> None:
         self._clock = clock
         self._policy = policy or BreakerPolicy()
         self._failures = 0
@@ -143,10 +145,10 @@ class Health:
         self._probe = 0  # the number of the probe that is under way
         self._probes = 0
         self._refused = False
-        self._rate = Rate(clock)
+        self._rate = ErrorRate(clock)
         self.last_error: UpstreamErrorKind | None = None
         self.last_failed_at = 0.0
-        self._watcher = watcher or Nobody()
+        self._watcher = watcher or NoWatcher()
 
     @property
     def closed(self) -> bool:
@@ -154,10 +156,10 @@ class Health:
         return not self._open_for
 
     @property
-    def state(self) -> State:
+    def state(self) -> BreakerState:
         if not self._open_for:
-            return State.CLOSED
-        return State.HALF_OPEN if self._probe or self._clock() >= self._open_until else State.OPEN
+            return BreakerState.CLOSED
+        return BreakerState.HALF_OPEN if self._probe or self._clock() >= self._open_until else BreakerState.OPEN
 
     def ready(self) -> bool:
         """Whether a call may be sent now. Half-open: one probe at a time, until the next is due."""
@@ -186,7 +188,7 @@ class Health:
         self._open_until = now + self._open_for
         self._probes += 1
         self._probe = self._probes
-        self._watcher.changed(State.HALF_OPEN, None)
+        self._watcher.changed(BreakerState.HALF_OPEN, None)
         return self._probe
 
     def probe_succeeded(self) -> None:
@@ -209,7 +211,7 @@ class Health:
         if self._open_for:
             self._rate.reset()
             self._open_for = self._open_until = 0.0
-            self._watcher.changed(State.CLOSED, None)
+            self._watcher.changed(BreakerState.CLOSED, None)
 
     def failed(self, error: UpstreamError, probe: int = 0) -> None:
         """Count the error against the target, unless the request itself was at fault."""
@@ -227,7 +229,7 @@ class Health:
         if not self._open_for and too_many:
             self._open_for = min(self._policy.open_for, self._policy.open_max)
             self._open_until = self._clock() + self._open_for
-            self._watcher.changed(State.OPEN, error)
+            self._watcher.changed(BreakerState.OPEN, error)
         elif probe and probe == self._probe:  # any other call began before the breaker opened
             self._probe = 0
-            self._watcher.changed(State.OPEN, error)
+            self._watcher.changed(BreakerState.OPEN, error)

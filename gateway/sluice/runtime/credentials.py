@@ -12,7 +12,7 @@ from sluice.backends.transport import Headers, Transport
 from sluice.telemetry.metrics import Metrics
 from sluice.telemetry.notices import CredentialNotices, Notices
 from sluice.upstream.authorized import AuthorizedTransport
-from sluice.upstream.credential_pool import CredentialPool, Member
+from sluice.upstream.credential_pool import CredentialPool, PooledCredential
 from sluice.upstream.fetching import fetch
 
 Build = Callable[[Headers, Iterable[str]], Transport]
@@ -57,7 +57,7 @@ class Accounts:
                 if isinstance(member.watcher, CredentialNotices):
                     member.watcher.mute()
 
-    def _member(self, upstream: str, backend: Backend, configured: ConfiguredCredential) -> Member:
+    def _member(self, upstream: str, backend: Backend, configured: ConfiguredCredential) -> PooledCredential:
         def count(reason: str) -> None:
             self._metrics.child("credential_errors", upstream, configured.name, reason).inc()
 
@@ -72,4 +72,4 @@ class Accounts:
             recovered=notices.recovered,
             environ=os.environ,
         )
-        return Member(configured.name, configured.weight, configured.kind.open(setting), notices)
+        return PooledCredential(configured.name, configured.weight, configured.kind.open(setting), notices)

@@ -11,7 +11,7 @@ from contextlib import suppress
 import msgspec
 
 
-class Places(msgspec.Struct, frozen=True):
+class ConnectionLimits(msgspec.Struct, frozen=True):
     """Connections at a time: `clients` of the API, `operators` of the admin port, `refused` that are told so.
 
     `idle`: connections to all upstreams that are kept for later calls.
@@ -36,7 +36,7 @@ def limit_of_files() -> int:
     return soft if soft != resource.RLIM_INFINITY else 1 << 30
 
 
-def places(limit: int, max_connections: int) -> Places:
+def places(limit: int, max_connections: int) -> ConnectionLimits:
     """How `limit` descriptors are dealt out.
 
     A quarter of them, 1024 at most, is kept for what is not a client's or an upstream's. Of the rest each client takes two,
@@ -45,4 +45,4 @@ def places(limit: int, max_connections: int) -> Places:
     kept = min(limit // 4, 1024)
     beside = max(1, kept // 4)
     clients = max(1, min(max_connections, (limit - kept) * 4 // 9))
-    return Places(clients, min(max_connections, beside), beside, max(1, limit - kept - 2 * clients))
+    return ConnectionLimits(clients, min(max_connections, beside), beside, max(1, limit - kept - 2 * clients))

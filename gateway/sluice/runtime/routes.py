@@ -20,7 +20,7 @@ from sluice.proxy.target import Route, Target, add_headers
 from sluice.routing.failover import RetryPolicy
 from sluice.routing.health import BreakerPolicy, Health, Load
 from sluice.routing.strategies import RoutedTier
-from sluice.runtime.state import ProcessState, Standing
+from sluice.runtime.state import ModelState, ProcessState
 from sluice.telemetry.metrics import TargetSeries, zero_of_target
 from sluice.telemetry.notices import TargetNotices
 from sluice.wire.forwarding import Allowed, shown_target
@@ -41,7 +41,7 @@ class Routes:
         self._state = state
         self._stack = stack
         self._metrics = state.metrics
-        self.standings: dict[tuple[str, str], Standing] = {}
+        self.standings: dict[tuple[str, str], ModelState] = {}
         """Of each target, by upstream and model."""
         self.transports: dict[str, Transport] = {
             name: state.transports.take(stack, name, config.upstreams[name], backend, loaded.credentials.get(name, ()))
@@ -155,7 +155,7 @@ class Routes:
 
         return dropped
 
-    def _standing(self, spec: TargetConfig, upstream: Upstream, backend: Backend) -> Standing:
+    def _standing(self, spec: TargetConfig, upstream: Upstream, backend: Backend) -> ModelState:
         """What is known of a target: what one alias learns of a model of an upstream, all aliases know."""
         state, name = self._state, (spec.upstream, spec.model)
         known = self.standings.get(name)
@@ -168,9 +168,9 @@ class Routes:
             open_max=float(upstream.breaker.open_max),
         )
 
-        def begin() -> Standing:
+        def begin() -> ModelState:
             notices = TargetNotices(state.notices, *name, count=partial(state.metrics.child, "breaker_transitions"))
-            return Standing(Health(state.clock, policy, notices), Load(), notices)
+            return ModelState(Health(state.clock, policy, notices), Load(), notices)
 
         standing = state.standings.take(self._stack, name, (getattr(backend, "base_url", ""), policy), begin)
         zero_of_target(state.metrics, *name)

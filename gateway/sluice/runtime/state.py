@@ -50,7 +50,7 @@ from sluice.runtime.transports import Transports
 from sluice.storage import PROBLEMS
 from sluice.storage.address import store_of
 from sluice.storage.sealing import Seals
-from sluice.telemetry.board import Slot
+from sluice.telemetry.board import BoardSlot
 from sluice.telemetry.logs import LogLines, open_lines, open_log
 from sluice.telemetry.metrics import Metrics
 from sluice.telemetry.notices import Notices, TargetNotices
@@ -68,7 +68,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Standing(msgspec.Struct, frozen=True, eq=False):
+class ModelState(msgspec.Struct, frozen=True, eq=False):
     """What is known of one model of one upstream: its breaker, its load, and what the log is told of it."""
 
     health: Health
@@ -82,7 +82,7 @@ class ProcessState:
     Log lines go to `lines`. Snapshots are to be closed before it. `slot`: where it counts, if it is one of several processes.
     """
 
-    def __init__(self, loaded: Loaded, lines: LogLines, slot: Slot | None = None) -> None:
+    def __init__(self, loaded: Loaded, lines: LogLines, slot: BoardSlot | None = None) -> None:
         config = self.config = loaded.config
         self._frontends = [*loaded.frontends]
         self.following = ConfigStatus(loaded.hash, time.time())
@@ -115,7 +115,7 @@ class ProcessState:
         accounts = Accounts(metrics, self.notices, self.clock)
         self.show(self.following)
         self.transports = Transports(accounts, IdleConnections(self.places.idle), self.notices)
-        self.standings: Shared[Standing] = Shared()
+        self.standings: Shared[ModelState] = Shared()
         self.key_sets: Shared[RemoteKeys] = Shared(lambda keys: keys.close())
         self.probes: Shared[asyncio.Task[None]] = Shared(_stop)
 

@@ -38,7 +38,7 @@ RETRY_AFTER = 1.0
 REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
-class Client(Protocol):
+class ClientConnection(Protocol):
     """What an exchange needs of the connection that its request came on."""
 
     peer: str
@@ -71,7 +71,7 @@ class HttpExchange(msgspec.Struct, eq=False):
     path: str
     received: float
     close_after: bool
-    _connection: Client
+    _connection: ClientConnection
     _listener: Terms
     _transport: "asyncio.Transport | None"
     begun: bool = False
@@ -260,7 +260,7 @@ class HttpExchange(msgspec.Struct, eq=False):
             self._transport.abort()
 
 
-def exchange_of(request: Incoming, connection: Client, listener: Terms) -> HttpExchange:
+def exchange_of(request: Incoming, connection: ClientConnection, listener: Terms) -> HttpExchange:
     """The exchange that this request of this connection begins."""
     target = request.target
     return HttpExchange(

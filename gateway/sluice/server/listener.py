@@ -15,7 +15,7 @@ from sluice.aio.write_batch import WriteBatch
 from sluice.config.types import Server as ServerConfig
 from sluice.server.acceptor import Acceptor
 from sluice.server.bodies import Unfinished
-from sluice.server.connection import LINGER, OVERLOADED, Connection, State
+from sluice.server.connection import LINGER, OVERLOADED, ServerConnection, State
 from sluice.server.exchange import HttpExchange
 
 Dispatch = Callable[[HttpExchange], Awaitable[None]]
@@ -50,8 +50,8 @@ class Listener:
         self.broken = broken
         self.draining = self.closing = False
         self.date = Date()
-        self.connections: set[Connection] = set()
-        self._refused: set[Connection] = set()
+        self.connections: set[ServerConnection] = set()
+        self._refused: set[ServerConnection] = set()
         self._max_refused = refused
         self._emptied: asyncio.Event | None = None
         self._cancelled: set[asyncio.Task[None]] = set()
@@ -83,7 +83,7 @@ class Listener:
     def take(self, accepted: socket.socket) -> None:
         """Serve a connection, or refuse it where there are `max_connections`."""
         if len(self.connections) < self.max_connections:
-            connection = Connection(self)
+            connection = ServerConnection(self)
             self.connections.add(connection)
         else:
             self.broken(503)
@@ -91,15 +91,15 @@ class Listener:
             if len(self._refused) >= self._max_refused:
                 self.turn_away(accepted)
                 return
-            connection = Connection(self, refused=True)
+            connection = ServerConnection(self, refused=True)
             self._refused.add(connection)
         self.begin(connection, accepted)
 
-    def begin(self, connection: Connection, accepted: socket.socket) -> None:
+    def begin(self, connection: ServerConnection, accepted: socket.socket) -> None:
         """Have the event loop read the connection."""
         self.loop.create_task(self._begin(connection, accepted))
 
-    async def _begin(self, connection: Connection, accepted: socket.socket) -> None:
+    async def _begin(self, connection: ServerConnection, accepted: socket.socket) -> None:
         try:
             await self.loop.connect_accepted_socket(lambda: connection, accepted)
         except OSError:  # it was reset meanwhile
@@ -169,7 +169,7 @@ class Listener:
             for connection in self.connections
         )
 
-    def left(self, connection: Connection) -> None:
+    def left(self, connection: ServerConnection) -> None:
         """A connection is closed, and its handler notified."""
         self.connections.discard(connection)
         self._refused.discard(connection)

@@ -19,7 +19,7 @@ from cryptography import x509
 
 from sluice.certificates import MAX_FILE, VERSIONS, State, identify, states, trust
 from sluice.config.types import Server, ServerTls
-from sluice.server.connection import Connection
+from sluice.server.connection import ServerConnection
 from sluice.server.exchange import HttpExchange
 from sluice.server.listener import REFUSED, Listener
 
@@ -148,12 +148,12 @@ class TlsListener(Listener):
         self._broken_handshake = broken_handshake
         self._shaking: set[asyncio.Task[None]] = set()
 
-    def begin(self, connection: Connection, accepted: socket.socket) -> None:
+    def begin(self, connection: ServerConnection, accepted: socket.socket) -> None:
         shaking = self.loop.create_task(self._shake(connection, accepted))
         self._shaking.add(shaking)
         shaking.add_done_callback(self._shaking.discard)
 
-    async def _shake(self, connection: Connection, accepted: socket.socket) -> None:
+    async def _shake(self, connection: ServerConnection, accepted: socket.socket) -> None:
         try:
             await self.loop.connect_accepted_socket(
                 lambda: connection,

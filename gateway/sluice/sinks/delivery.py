@@ -16,7 +16,7 @@ class Delivered(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
-class Batch(msgspec.Struct, frozen=True):
+class RecordBatch(msgspec.Struct, frozen=True):
     """Records as JSON lines. `name` is unique and stays the same when it is sent again; `at`: seconds since the epoch."""
 
     name: str
@@ -39,4 +39,4 @@ class Delivery(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None: ...
 
-    async def deliver(self, batch: Batch) -> Delivered: ...
+    async def deliver(self, batch: RecordBatch) -> Delivered: ...

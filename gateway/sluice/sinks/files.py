@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from sluice.config.types import RecordFile
-from sluice.sinks.delivery import Batch, Delivered
+from sluice.sinks.delivery import Delivered, RecordBatch
 
 
 class RotatingFile:
@@ -34,7 +34,7 @@ class RotatingFile:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def deliver(self, batch: Batch) -> Delivered:
+    async def deliver(self, batch: RecordBatch) -> Delivered:
         try:
             await asyncio.get_running_loop().run_in_executor(self._thread, self.write, batch.body)
         except OSError as error:

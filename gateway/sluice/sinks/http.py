@@ -14,11 +14,11 @@ import aiohttp
 from yarl import URL
 
 from sluice.config.types import RecordBucket, RecordOtlp, RecordWebhook
-from sluice.sinks.delivery import Batch, Delivered
+from sluice.sinks.delivery import Delivered, RecordBatch
 from sluice.sinks.otlp import log_of
 from sluice.tracing.otlp import logs
 from sluice.version import VERSION
-from sluice.wire.sigv4 import Keys, Signer, host_of
+from sluice.wire.sigv4 import AwsKeys, Signer, host_of
 
 DEADLINE = 15.0
 """Seconds for one request."""
@@ -66,14 +66,14 @@ class Webhook(_OverHttp):
         if config.gzip:
             self._headers["content-encoding"] = "gzip"
 
-    async def deliver(self, batch: Batch) -> Delivered:
+    async def deliver(self, batch: RecordBatch) -> Delivered:
         body = b"[" + b",".join(batch.lines) + b"]" if self._list else batch.body
         body = await asyncio.to_thread(_compressed, body) if self._gzip else body
         headers = {**self._headers, "idempotency-key": batch.name}
         return await self._sent("POST", self._url, body, headers, REFUSED)
 
 
-class Bucket(_OverHttp):
+class BucketSink(_OverHttp):
     """An object for each batch; a batch that is sent again gets the same name, and so is there once.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html
@@ -83,11 +83,11 @@ class Bucket(_OverHttp):
         base = (config.endpoint or f"https://s3.{config.region}.amazonaws.com").rstrip("/")
         self._base = f"{base}/{quote(config.bucket, safe='')}/{quote(config.prefix, safe='/')}"
         token = config.session_token.reveal() if config.session_token is not None else ""
-        self._keys = Keys(config.access_key.reveal(), config.secret_key.reveal(), token)
+        self._keys = AwsKeys(config.access_key.reveal(), config.secret_key.reveal(), token)
         self._signer = Signer(config.region, "s3")
         self._wall = wall
 
-    async def deliver(self, batch: Batch) -> Delivered:
+    async def deliver(self, batch: RecordBatch) -> Delivered:
         body = await asyncio.to_thread(_compressed, batch.body)
         folder = time.strftime("%Y/%m/%d/%H", time.gmtime(batch.at))
         url = f"{self._base}{folder}/{quote(batch.name, safe='')}.ndjson.gz"
@@ -115,11 +115,11 @@ class OtlpLogs(_OverHttp):
         self._headers["content-type"] = "application/x-protobuf"
         self._resource = {"service.name": config.service, "service.version": VERSION, "service.instance.id": instance}
 
-    async def deliver(self, batch: Batch) -> Delivered:
+    async def deliver(self, batch: RecordBatch) -> Delivered:
         body = await asyncio.to_thread(self._encoded, batch)
         return await self._sent("POST", self._url, body, self._headers, REFUSED)
 
-    def _encoded(self, batch: Batch) -> bytes:
+    def _encoded(self, batch: RecordBatch) -> bytes:
         return logs([log_of(json.loads(line)) for line in batch.lines], self._resource, scope="sluice", version=VERSION)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sluice.tracing.otlp import Log
+from sluice.tracing.otlp import OtlpLog
 
 INFO, ERROR = 9, 17
 """Numbers of severities."""
@@ -19,10 +19,10 @@ ATTRIBUTES = (
 """Fields of records that are attributes, behind `sluice.`."""
 
 
-def log_of(record: Mapping[str, Any]) -> Log:
+def log_of(record: Mapping[str, Any]) -> OtlpLog:
     failed = record.get("error") is not None
     trace = str(record.get("trace_id", ""))
-    return Log(
+    return OtlpLog(
         NAME,
         _nanoseconds(record.get("timestamp", "")),
         ERROR if failed else INFO,

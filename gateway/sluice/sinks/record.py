@@ -7,7 +7,7 @@ import msgspec
 from sluice.proxy.attempt import NO_USAGE, Attempt
 from sluice.proxy.call import Call
 from sluice.sinks.content import Texts
-from sluice.telemetry.logs import Line, json_line
+from sluice.telemetry.logs import LogLine, json_line
 
 _ROUND = 6
 
@@ -36,7 +36,7 @@ class Draft:
         return self._line
 
 
-def fields_of(line: Line, call: Call, duration: float, timestamp: str) -> dict[str, Any]:
+def fields_of(line: LogLine, call: Call, duration: float, timestamp: str) -> dict[str, Any]:
     """All fields but the texts. `line` is the call's log line; `duration` in seconds."""
     told: dict[str, Any] = msgspec.to_builtins(line)
     for name in ("level", "timestamp", "event", "attempt_costs"):

@@ -15,7 +15,7 @@ from sluice.sinks.content import Texts, full, hashed, stricter
 from sluice.sinks.delivery import Delivery
 from sluice.sinks.record import Draft, fields_of
 from sluice.sinks.spool import Result, Spool
-from sluice.telemetry.logs import Line
+from sluice.telemetry.logs import LogLine
 
 RESULTS: tuple[Result, ...] = ("delivered", "refused", "dropped", "spilled")
 
@@ -53,7 +53,7 @@ class Recorder:
         mode = stricter(alias.log_content or self._log_config.content, principal.log_content)
         return "none" if mode == "hash" and not self._hash_key else mode
 
-    def over(self, line: Line, call: Call) -> None:
+    def over(self, line: LogLine, call: Call) -> None:
         """A call is over; `line` is its log line."""
         now = self._wall()
         stamp = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -82,12 +82,12 @@ def delivery_of(sink: SinkConfig, wall: Callable[[], float]) -> Delivery:
         from sluice.sinks.files import RotatingFile
 
         return RotatingFile(sink.file, wall)
-    from sluice.sinks.http import Bucket, OtlpLogs, Webhook
+    from sluice.sinks.http import BucketSink, OtlpLogs, Webhook
 
     if sink.webhook is not None:
         return Webhook(sink.webhook)
     if sink.s3 is not None:
-        return Bucket(sink.s3, wall)
+        return BucketSink(sink.s3, wall)
     if sink.otlp is not None:
         return OtlpLogs(sink.otlp, f"{os.uname().nodename}:{os.getpid()}")
     raise ValueError("a sink has one of file, webhook, s3 and otlp")

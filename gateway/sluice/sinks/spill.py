@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
-from sluice.sinks.delivery import Batch
+from sluice.sinks.delivery import RecordBatch
 
 SUFFIX, UNFINISHED = ".ndjson", ".part"
 LEFT_BEHIND = 3600.0
@@ -31,7 +31,7 @@ class Spill:
             if time.time() - path.stat().st_mtime > LEFT_BEHIND:
                 path.unlink(missing_ok=True)
 
-    def keep(self, batch: Batch) -> None:
+    def keep(self, batch: RecordBatch) -> None:
         """Write a batch, safe from a crash of the machine when it returns. Raises OSError where it does not fit."""
         body = batch.body
         if sum(size for _, size in self._files()) + len(body) > self._most:
@@ -64,7 +64,7 @@ class Spill:
                 with open(number, "rb", closefd=False) as file:
                     lines = file.read().splitlines()
                 batch_name = name.removeprefix(self._prefix).removesuffix(SUFFIX)
-                return Claimed(self._directory / name, number, Batch(batch_name, _time_of(batch_name), lines))
+                return Claimed(self._directory / name, number, RecordBatch(batch_name, _time_of(batch_name), lines))
         except OSError:
             pass
         os.close(number)
@@ -85,7 +85,7 @@ class Spill:
 class Claimed:
     """A file whose lock is held, for the length of a `with`; `done` removes it."""
 
-    def __init__(self, path: Path, number: int, batch: Batch) -> None:
+    def __init__(self, path: Path, number: int, batch: RecordBatch) -> None:
         self._path = path
         self._number = number
         self.batch = batch

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypeVar
 
 from sluice.config.types import Records
-from sluice.sinks.delivery import Batch, Delivered, Delivery
+from sluice.sinks.delivery import Delivered, Delivery, RecordBatch
 from sluice.sinks.record import Draft
 from sluice.sinks.spill import Claimed, Spill
 
@@ -58,7 +58,7 @@ class Spool:
         self._waiting: deque[Draft] = deque()
         self._size = 0
         self._full = asyncio.Event()
-        self._stuck: Batch | None = None  # taken from what waits, and neither delivered nor on disk
+        self._stuck: RecordBatch | None = None  # taken from what waits, and neither delivered nor on disk
         self._stuck_size = 0
         self._sending: asyncio.Task[Delivered] | None = None  # of `_stuck`
         self._failures = 0
@@ -138,7 +138,7 @@ class Spool:
         self._release(batch)
         return True
 
-    async def _delivered(self, batch: Batch) -> Delivered:
+    async def _delivered(self, batch: RecordBatch) -> Delivered:
         """A request that is on its way goes on where its spool is cancelled: sent anew, its records would be there twice."""
         if self._sending is None:
             self._sending = asyncio.create_task(self._delivery.deliver(batch))
@@ -165,7 +165,7 @@ class Spool:
                 await self._beside(claimed.done)
             return settled
 
-    def _settled(self, batch: Batch, delivered: Delivered) -> bool:
+    def _settled(self, batch: RecordBatch, delivered: Delivered) -> bool:
         """Count what became of a batch, and find out when to try again."""
         if delivered.outcome == "again":
             self._failures += 1
@@ -185,7 +185,7 @@ class Spool:
 
     # --- what waits
 
-    async def _take(self) -> Batch | None:
+    async def _take(self) -> RecordBatch | None:
         """The batch that could not be sent or kept before, else the oldest records that wait."""
         if self._stuck is not None:
             return self._stuck
@@ -205,11 +205,11 @@ class Spool:
         finally:
             if rendered is not None:  # cancelled: they are the rest's
                 self._waiting.extendleft(reversed(rendered))
-        self._stuck = Batch(name, drafts[0].at, lines)
+        self._stuck = RecordBatch(name, drafts[0].at, lines)
         self._stuck_size = size
         return self._stuck
 
-    def _release(self, batch: Batch) -> None:
+    def _release(self, batch: RecordBatch) -> None:
         """It is no longer in memory."""
         if batch is self._stuck:
             self._stuck = None
@@ -223,7 +223,7 @@ class Spool:
             if batch is None or not await self._to_disk(spill, batch):
                 return
 
-    async def _to_disk(self, spill: Spill, batch: Batch) -> bool:
+    async def _to_disk(self, spill: Spill, batch: RecordBatch) -> bool:
         try:
             await self._beside(spill.keep, batch)
         except OSError:

@@ -48,7 +48,7 @@ class Local(msgspec.Struct, frozen=True):
     path: str = ""
 
 
-class Address(msgspec.Struct, frozen=True):
+class StoreAddress(msgspec.Struct, frozen=True):
     """Where a Redis is and how to speak to it. `hosts` are the sentinels' where `service` is set; `path` is a socket's.
 
     `timeout` for one call and `connect_timeout` for a connection, in seconds; None: what the store finds usual.
@@ -71,7 +71,7 @@ class Address(msgspec.Struct, frozen=True):
     tls: Mapping[str, Any] | None = None
 
 
-def store_of(text: str, *kinds: Kind) -> Local | Address | PostgresAddress:
+def store_of(text: str, *kinds: Kind) -> Local | StoreAddress | PostgresAddress:
     """The store that `text` names; `kinds` are those that may stand there, in the order in which they are told (none: any).
 
     Raises ValueError with what is expected, or with what is wrong and at which character. It is never quoted.
@@ -95,7 +95,7 @@ def is_redis(text: str) -> bool:
     return bool(separator) and (scheme == "unix" or scheme.removesuffix(SENTINEL) in SCHEMES)
 
 
-def address_of(text: str) -> Address:
+def address_of(text: str) -> StoreAddress:
     """The address that `text` is. Raises ValueError, with what is wrong and at which character, but without quoting it."""
     scheme, _, rest = text.partition("://")
     if not is_redis(text):
@@ -137,7 +137,7 @@ class _Reader:
             raise ValueError(f'character {self._place_at}: a password is written as ":password@", a user as "user:password@"')
         return decoded_text(user, self._at) or None, decoded_text(password, self._at + len(user) + 1) or None
 
-    def address(self) -> Address:
+    def address(self) -> StoreAddress:
         options = self._options
         shared: dict[str, Any] = {
             "username": self._username,
@@ -152,7 +152,7 @@ class _Reader:
                 raise ValueError(
                     f"character {self._place_at + 1}: expected the path of a socket, such as unix:///run/redis.sock"
                 )
-            return Address(path=decoded_text(self._place, self._place_at), db=options.get("db", 0), **shared)
+            return StoreAddress(path=decoded_text(self._place, self._place_at), db=options.get("db", 0), **shared)
         scheme = self._scheme.removesuffix(SENTINEL)
         tls = {name: value for name, value in options.items() if name.startswith("ssl_")} if SCHEMES[scheme] else None
         usual = (*USUAL, *(TLS if tls is not None else ()))
@@ -165,7 +165,7 @@ class _Reader:
                 raise ValueError(
                     f"character {path_at + 1}: expected the name of the service, as {self._scheme}://host:port/service"
                 )
-            return Address(
+            return StoreAddress(
                 hosts=self._hosts(hosts, SENTINEL_PORT),
                 service=decoded_text(service, path_at),
                 db=self._database(db, path_at + len(service) + 1),
@@ -177,7 +177,7 @@ class _Reader:
         self._only(options, *usual)
         if "," in hosts:
             raise ValueError(f"character {self._place_at + hosts.index(',') + 1}: several hosts are for redis+sentinel://")
-        return Address(hosts=self._hosts(hosts, PORT), db=self._database(path, path_at), tls=tls, **shared)
+        return StoreAddress(hosts=self._hosts(hosts, PORT), db=self._database(path, path_at), tls=tls, **shared)
 
     def _only(self, options: Mapping[str, Any], *known: str) -> None:
         for name in options:

@@ -9,7 +9,7 @@ transaction mode may stand in between.
 
 Tables belong to a *part*, whose version stands in `sluice_part`. Migrations only lead forward, and only add: a gateway of
 the version before goes on beside one that has migrated, and can be started again. The first migration that a gateway of an
-older version could not live with says so (`Part.breaks`), and such a gateway refuses to use the tables.
+older version could not live with says so (`StoreTables.breaks`), and such a gateway refuses to use the tables.
 """
 
 import asyncio
@@ -57,7 +57,7 @@ class PostgresFailed(Exception):
         self.state = state
 
 
-class Part(msgspec.Struct, frozen=True):
+class StoreTables(msgspec.Struct, frozen=True):
     """Tables of one store. `{s}` in a migration stands for the schema. `breaks`: the latest version (from 1) that a gateway
     which knows fewer cannot live with."""
 
@@ -82,13 +82,13 @@ def reason_of(error: BaseException) -> Reason:
     return "connection"
 
 
-class Client:
+class PostgresClient:
     """At most `connections` to the PostgreSQL at `address`, each made when it is needed. `schema` is that of the tables.
 
     `part`: its tables are brought to their newest version before the first call.
     """
 
-    def __init__(self, address: PostgresAddress, part: Part, *, connections: int, timeout: float) -> None:
+    def __init__(self, address: PostgresAddress, part: StoreTables, *, connections: int, timeout: float) -> None:
         self._address = address
         self._part = part
         self.timeout = timeout

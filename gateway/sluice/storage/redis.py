@@ -24,7 +24,7 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as NoReply
 
 from sluice.storage import LEAVE, Reason
-from sluice.storage.address import Address
+from sluice.storage.address import StoreAddress
 
 CONNECT = 1.0
 """Seconds for a connection, with its password and database, where the address does not say."""
@@ -115,14 +115,14 @@ def answer_of_master(replies: Sequence[Any]) -> Any:
     return answer
 
 
-class Client:
+class RedisClient:
     """Connections to the Redis at `address`, at most `connections`, for which a call waits `wait` seconds.
 
     `raw` is redis-py's client, for those that see to deadlines and errors themselves. A reply is waited for without a
     deadline of its own (redis-py's costs a task per write): the caller has one.
     """
 
-    def __init__(self, address: Address, *, connections: int, wait: float, **options: Any) -> None:
+    def __init__(self, address: StoreAddress, *, connections: int, wait: float, **options: Any) -> None:
         connect = address.connect_timeout if address.connect_timeout is not None else max(CONNECT, address.timeout or 0.0)
         self._sentinel: Sentinel | None = None
         usual: dict[str, Any] = {
@@ -181,7 +181,7 @@ class Client:
             await sentinel.aclose()
 
 
-def _sentinel(address: Address, timeout: float) -> Sentinel:
+def _sentinel(address: StoreAddress, timeout: float) -> Sentinel:
     options: dict[str, Any] = {
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,

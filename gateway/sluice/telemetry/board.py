@@ -48,7 +48,7 @@ _decode = msgspec.msgpack.Decoder(Record).decode
 
 
 class Board:
-    """To be made before processes are forked; each of them then takes a `Slot`. Raises OSError."""
+    """To be made before processes are forked; each of them then takes a `BoardSlot`. Raises OSError."""
 
     def __init__(self, slots: int, cells: int = CELLS, names: int = NAMES) -> None:
         self.slots = slots
@@ -145,7 +145,7 @@ class Board:
             fcntl.lockf(self._file, fcntl.LOCK_UN)
 
 
-class Slot:
+class BoardSlot:
     """Where one process counts. `worker`: its number, from 1; 0: it is the supervisor."""
 
     def __init__(self, board: Board, number: int, worker: int = 0) -> None:

@@ -18,7 +18,7 @@ import structlog
 from structlog.typing import EventDict, WrappedLogger
 
 from sluice.config.types import Log
-from sluice.telemetry.output import Output
+from sluice.telemetry.output import LogOutput
 
 
 def _plain(value: object) -> object:
@@ -67,7 +67,7 @@ class LogLines:
 
     def __init__(
         self,
-        out: BinaryIO | Output,
+        out: BinaryIO | LogOutput,
         dropped: Callable[[], object] = lambda: None,
         *,
         full: int = FULL,
@@ -130,7 +130,7 @@ class LogLines:
         """Write what is left; where `out` takes nothing, wait for it as long as this at most."""
         deadline = time.monotonic() + seconds
         self.flush()
-        while isinstance(self._out, Output) and (self._writing or self._kept) and (left := deadline - time.monotonic()) > 0:
+        while isinstance(self._out, LogOutput) and (self._writing or self._kept) and (left := deadline - time.monotonic()) > 0:
             self._out.wait(left)
             self.flush()
 
@@ -207,7 +207,7 @@ class _Stamp:
         return self._text
 
 
-class Line(msgspec.Struct, kw_only=True):
+class LogLine(msgspec.Struct, kw_only=True):
     """A line whose fields are known beforehand. Made of a Struct it costs a fraction of structlog's way to the same bytes."""
 
     level: str = "info"
@@ -231,7 +231,7 @@ def standard_lines(config: Log, dropped: Callable[[], object] = lambda: None, *,
 
     `shared`: several processes write to it, and writes of more than PIPE_BUF bytes would tear each other's lines.
     """
-    out = Output(1)
+    out = LogOutput(1)
     text = config.format == "text" or (config.format == "auto" and out.isatty())
     return LogLines(out, dropped, full=select.PIPE_BUF if shared else LogLines.FULL, render=text_line if text else json_line)
 
@@ -250,12 +250,12 @@ def open_log(
     return logger.bind()
 
 
-def open_lines(lines: LogLines, level: str = "info", wall: Callable[[], float] = time.time) -> Callable[[Line], None]:
-    """What writes `Line`s, as `open_log`'s logger writes its own."""
+def open_lines(lines: LogLines, level: str = "info", wall: Callable[[], float] = time.time) -> Callable[[LogLine], None]:
+    """What writes `LogLine`s, as `open_log`'s logger writes its own."""
     stamp, render, names = _Stamp(wall), lines.render, logging.getLevelNamesMapping()
     shown = {name.lower() for name, number in names.items() if number >= names[level.upper()]}
 
-    def say(line: Line) -> None:
+    def say(line: LogLine) -> None:
         if line.level in shown:
             line.timestamp = stamp.text()
             lines.msg(render(line))

@@ -17,7 +17,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from sluice.errors import TlsReason
-from sluice.telemetry.board import Slot
+from sluice.telemetry.board import BoardSlot
 from sluice.telemetry.series import Computed, Family, Kind, Series, slices
 
 FIRST_TOKEN = (
@@ -205,7 +205,7 @@ class Metrics:
     `slot`: where they are counted, if others are to see them (`sluice.telemetry.board`).
     """
 
-    def __init__(self, version: str, slot: Slot | None = None) -> None:
+    def __init__(self, version: str, slot: BoardSlot | None = None) -> None:
         self._publishing: Iterator[None] | None = None
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from sluice.errors import UpstreamError
-from sluice.routing.health import Health, State
+from sluice.routing.health import BreakerState, Health
 
 EVERY = 60.0
 """Seconds between two lines about the same thing."""
@@ -126,17 +126,17 @@ class TargetNotices:
         self._notices.forget(("breaker", self._upstream, self._model))
         self._notices.forget(("credentials", self._upstream, self._model))
 
-    def changed(self, state: State, why: UpstreamError | None) -> None:
+    def changed(self, state: BreakerState, why: UpstreamError | None) -> None:
         """The breaker opened, for this error, or closed. A half-open one is still open to the log."""
         if self._muted:
             return
         if self._count is not None:
             self._count(self._upstream, self._model, state.name.lower()).inc()
         key = ("breaker", self._upstream, self._model)
-        if state is State.OPEN:
+        if state is BreakerState.OPEN:
             error = why.kind if why is not None else None
             self._notices.begin(key, "warning", "breaker_open", upstream=self._upstream, model=self._model, error=error)
-        elif state is State.CLOSED:
+        elif state is BreakerState.CLOSED:
             self._notices.end(key, "breaker_closed")
         else:
             return

@@ -3,7 +3,7 @@
 Standard output may be a pipe that nobody reads any more, a terminal that was stopped with Ctrl-S, a socket of the journal
 or a full disk, and it is shared: with the parent's shell and with all workers. A write that waits would stop every stream,
 and O_NONBLOCK set on a shared open file description would make the others' writes fail. So each kind of descriptor is
-written to in a way of its own that neither waits nor changes what others see (see `Output`).
+written to in a way of its own that neither waits nor changes what others see (see `LogOutput`).
 """
 
 import errno
@@ -17,7 +17,7 @@ import sys
 _UNKNOWN_FLAG = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
-class Output:
+class LogOutput:
     """Writes bytes to a descriptor, as many as it takes at once.
 
     A socket is sent to with MSG_DONTWAIT. A pipe or a terminal is opened once more through /proc, which makes a new open
@@ -96,7 +96,7 @@ class Output:
 class OutputText(io.TextIOBase):
     """Stands in for `sys.stdout` and `sys.stderr` in a process that must not wait: what is not taken at once is lost."""
 
-    def __init__(self, out: Output) -> None:
+    def __init__(self, out: LogOutput) -> None:
         self._out = out
 
     @property
@@ -143,5 +143,5 @@ def open_standard_descriptors() -> None:
 
 def never_wait() -> None:
     """Let nothing that this process prints wait for its reader, the interpreter's own warnings and tracebacks included."""
-    sys.stdout = OutputText(Output(1))
-    sys.stderr = OutputText(Output(2))
+    sys.stdout = OutputText(LogOutput(1))
+    sys.stderr = OutputText(LogOutput(2))

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from sluice.telemetry.logs import Line
+from sluice.telemetry.logs import LogLine
 
 KEPT = 1_000
 """Calls that are remembered; the oldest are forgotten first."""
@@ -17,7 +17,7 @@ class Seen(msgspec.Struct, frozen=True, gc=False):
 
     number: int
     at: float
-    line: Line
+    line: LogLine
 
 
 class RecentCalls:
@@ -31,7 +31,7 @@ class RecentCalls:
     def feed(self, say: Callable[[Any], None]) -> Callable[[Any], None]:
         """`say`, which writes the line of a call, and here remembers it, whatever level is logged."""
 
-        def said(line: Line) -> None:
+        def said(line: LogLine) -> None:
             self._number += 1
             self._seen.append(Seen(self._number, self._wall(), line))
             say(line)

@@ -12,7 +12,7 @@ from sluice.errors import GatewayError, NoRoom, RateLimited, TlsFailed, Unauthor
 from sluice.identity.principal import Principal
 from sluice.proxy.attempt import NO_USAGE, Attempt
 from sluice.proxy.call import Call
-from sluice.telemetry.logs import Line
+from sluice.telemetry.logs import LogLine
 from sluice.telemetry.metrics import AUTH_REASONS, CODES, CallSeries, Lazy, Metrics, zero_of_alias
 from sluice.telemetry.series import Value
 
@@ -20,7 +20,7 @@ OTHER = "other"
 """The alias label of requests for an unknown alias."""
 
 
-class CallLine(Line, kw_only=True):
+class CallLine(LogLine, kw_only=True):
     """The fields of a call in a log line; unknown ones are left out."""
 
     alias: str | UnsetType = UNSET

@@ -70,7 +70,7 @@ class Distribution:
         self.sum += value
 
 
-class Places(Protocol):
+class SharedSeries(Protocol):
     """Gives series places that other processes see; None where there is none left."""
 
     def value(self, family: str, values: tuple[str, ...]) -> Any: ...
@@ -92,7 +92,7 @@ class Family:
         labels: Sequence[str],
         buckets: Sequence[float] = (),
         *,
-        slot: Places | None = None,
+        slot: SharedSeries | None = None,
     ) -> None:
         self._given = name
         self._slot = slot

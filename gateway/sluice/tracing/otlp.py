@@ -20,7 +20,7 @@ _FIXED64 = struct.Struct("<Q")
 _DOUBLE = struct.Struct("<d")
 
 
-class Event(msgspec.Struct, frozen=True):
+class SpanEvent(msgspec.Struct, frozen=True):
     """`at` in nanoseconds since the epoch."""
 
     name: str
@@ -28,7 +28,7 @@ class Event(msgspec.Struct, frozen=True):
     attributes: Mapping[str, Value] = {}
 
 
-class Log(msgspec.Struct, frozen=True):
+class OtlpLog(msgspec.Struct, frozen=True):
     """A log record; `at` in nanoseconds since the epoch, `trace` in hexadecimal digits, "" where it is of none."""
 
     name: str
@@ -51,7 +51,7 @@ class Span(msgspec.Struct, frozen=True):
     start: int
     end: int
     attributes: Mapping[str, Value]
-    events: Sequence[Event] = ()
+    events: Sequence[SpanEvent] = ()
     error: str = ""
     state: str = ""
 
@@ -63,14 +63,14 @@ def traces(spans: Iterable[Span], resource: Mapping[str, Value], *, scope: str, 
     return _bytes(1, _bytes(1, _attributes(1, resource)) + _bytes(2, scoped) + _text(3, schema))
 
 
-def logs(records: Iterable[Log], resource: Mapping[str, Value], *, scope: str, version: str) -> bytes:
+def logs(records: Iterable[OtlpLog], resource: Mapping[str, Value], *, scope: str, version: str) -> bytes:
     """An ExportLogsServiceRequest."""
     of_scope = _bytes(1, _text(1, scope) + _text(2, version))
     scoped = of_scope + b"".join([_bytes(2, _log(record)) for record in records])
     return _bytes(1, _bytes(1, _attributes(1, resource)) + _bytes(2, scoped))
 
 
-def _log(record: Log) -> bytes:
+def _log(record: OtlpLog) -> bytes:
     return b"".join(
         (
             _fixed(1, record.at),
@@ -104,7 +104,7 @@ def _span(span: Span) -> bytes:
     )
 
 
-def _event(event: Event) -> bytes:
+def _event(event: SpanEvent) -> bytes:
     return _fixed(1, event.at) + _text(2, event.name) + _attributes(3, event.attributes)
 
 

@@ -14,7 +14,7 @@ from sluice.model.events import Usage
 from sluice.proxy.attempt import NO_USAGE, Attempt
 from sluice.proxy.call import Call
 from sluice.tracing.context import TraceContext
-from sluice.tracing.otlp import CLIENT, SERVER, Event, Span, Value
+from sluice.tracing.otlp import CLIENT, SERVER, Span, SpanEvent, Value
 
 Semconv = Literal["1.36", "1.37", "1.41"]
 SCHEMA = "https://opentelemetry.io/schemas/{}.0"
@@ -92,9 +92,9 @@ class SpanMaker:
         if answered is not None:
             facts |= {"response_model": answered.model or answered.target.model, "target": answered.target.label}
             facts |= _usage(answered.used)
-        events = [Event("first_token", nanos(call.received + call.ttft))] if call.ttft is not None else []
+        events = [SpanEvent("first_token", nanos(call.received + call.ttft))] if call.ttft is not None else []
         if call.end == "client_gone":
-            events.append(Event("client_gone", nanos(call.received + duration)))
+            events.append(SpanEvent("client_gone", nanos(call.received + duration)))
         return Span(
             context.trace, context.span, context.parent, f"{_operation(call.chat)} {call.route.name}", SERVER,
             nanos(call.received), nanos(call.received + duration), self._named(facts), events,
@@ -127,7 +127,7 @@ class SpanMaker:
             **_usage(attempt.used),
         }
         started, ended = attempt.started, attempt.ended or attempt.started
-        events = [Event("first_token", nanos(started + attempt.first_token))] if attempt.first_token is not None else []
+        events = [SpanEvent("first_token", nanos(started + attempt.first_token))] if attempt.first_token is not None else []
         return Span(
             context.trace, span, context.span, f"{_operation(chat)} {target.model}", CLIENT, nanos(started), nanos(ended),
             self._named(facts), events, error or "", context.state,

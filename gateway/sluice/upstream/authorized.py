@@ -20,7 +20,7 @@ import msgspec
 from sluice.backends.credentials import CredentialFailed
 from sluice.backends.transport import Reader, Sink, Transport, UpstreamRequest, UpstreamResponse
 from sluice.errors import UpstreamError
-from sluice.upstream.credential_pool import CredentialPool, Member, Reason, reason_of
+from sluice.upstream.credential_pool import CredentialPool, PooledCredential, Reason, reason_of
 
 BODY = 64 << 10
 """Bytes of a refusal that are read."""
@@ -127,7 +127,7 @@ class AuthorizedExchange(msgspec.Struct, eq=False):
     __repr__ = object.__repr__
 
     async def __aenter__(self) -> UpstreamResponse:
-        pool, tried, empty = self._client.pool, list[Member](), list[Member]()
+        pool, tried, empty = self._client.pool, list[PooledCredential](), list[PooledCredential]()
         refusal: _Refusal | None = None
         limited = False
         while (member := pool.pick(tried)) is not None:
@@ -153,7 +153,7 @@ class AuthorizedExchange(msgspec.Struct, eq=False):
         if current is not None:
             await current.__aexit__(kind, error, traceback)
 
-    async def _waited(self, empty: Sequence[Member]) -> UpstreamResponse:
+    async def _waited(self, empty: Sequence[PooledCredential]) -> UpstreamResponse:
         """The answer with the first of these that gets something to send. Raises UpstreamError where none does."""
         for member in empty:
             with contextlib.suppress(CredentialFailed):
@@ -164,7 +164,7 @@ class AuthorizedExchange(msgspec.Struct, eq=False):
             self._client.pool.refused(member, "unavailable")
         raise UpstreamError("bad_credentials", "The gateway has no credentials for this upstream at the moment")
 
-    async def _try(self, member: Member, lines: bytes) -> "tuple[UpstreamResponse, Reason | None]":
+    async def _try(self, member: PooledCredential, lines: bytes) -> "tuple[UpstreamResponse, Reason | None]":
         """The answer to the request with this credential, and why that was refused. Once more where it has something new."""
         pool = self._client.pool
         response = await self._send(lines)

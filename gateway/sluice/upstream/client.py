@@ -15,7 +15,7 @@ from sluice.aio.write_batch import WriteBatch
 from sluice.backends.protocol import Headers, UpstreamRequest
 from sluice.backends.transport import Reader
 from sluice.errors import StaleConnection, UpstreamError
-from sluice.upstream.connection import Connection
+from sluice.upstream.connection import UpstreamConnection
 from sluice.upstream.deadlines import Deadlines
 from sluice.upstream.dial import Dialer
 from sluice.upstream.exchange import UpstreamExchange
@@ -118,13 +118,13 @@ class HttpTransport:
 
     # --- for the exchange
 
-    def new_connection(self) -> Connection:
+    def new_connection(self) -> UpstreamConnection:
         self.dialed += 1
         parser = ResponseParser(self._name, max_head=self._max_head, max_headers=self._max_headers)
         until = self._clock() + self._max_age * (1 - AGE_SPREAD * self._chance())
-        return Connection(parser, self._name, self.pool.lost, self._buffer, self.writes, until)
+        return UpstreamConnection(parser, self._name, self.pool.lost, self._buffer, self.writes, until)
 
-    def give_back(self, connection: Connection, *, ended: bool) -> None:
+    def give_back(self, connection: UpstreamConnection, *, ended: bool) -> None:
         """A connection that nobody uses any more, with its place."""
         first = not connection.used
         if ended and connection.rest():
@@ -135,7 +135,7 @@ class HttpTransport:
             connection.close()
             self.pool.release()
 
-    def found_stale(self, connection: Connection) -> StaleConnection:
+    def found_stale(self, connection: UpstreamConnection) -> StaleConnection:
         """The error of a request that met a stale connection. Those that have been idle for longer are closed."""
         self.pool.distrust(connection.idle_since)
         return StaleConnection(f"{self._name} closed a connection that had been idle when a request was sent on it")

@@ -29,7 +29,7 @@ class Receiver(Protocol):
     def ended(self, error: UpstreamError | None) -> None: ...
 
 
-class Connection(asyncio.BufferedProtocol):
+class UpstreamConnection(asyncio.BufferedProtocol):
     """`used`: it has carried a request before this one. `answered`: a byte of this one's answer has come.
     `idle_since`: when it last came to rest, on the pool's clock. `until`: it gets no further request from then on.
 
@@ -57,7 +57,7 @@ class Connection(asyncio.BufferedProtocol):
         self,
         parser: ResponseParser,
         peer: str,
-        lost: "Callable[[Connection], None]",
+        lost: "Callable[[UpstreamConnection], None]",
         buffer: memoryview,
         writes: WriteBatch,
         until: float = math.inf,

@@ -23,14 +23,14 @@ Reason = Literal["bad_credentials", "billing", "rate_limited", "unavailable"]
 REASONS: tuple[Reason, ...] = ("bad_credentials", "billing", "rate_limited", "unavailable")
 
 
-class Standing(IntEnum):
+class CredentialState(IntEnum):
     """Values of the metric `credential_state`."""
 
     USABLE = 0
     COOLING_DOWN = 1
 
 
-class Watcher(Protocol):
+class CredentialWatcher(Protocol):
     """Is notified of refusals of one credential."""
 
     def refused(self, reason: Reason, seconds: float) -> None:
@@ -41,12 +41,12 @@ class Watcher(Protocol):
         return True
 
 
-class Member:
+class PooledCredential:
     """One credential of an upstream."""
 
     __slots__ = ("cool_until", "credential", "current", "name", "refusals", "troubled", "watcher", "weight")
 
-    def __init__(self, name: str, weight: float, credential: Credential, watcher: Watcher) -> None:
+    def __init__(self, name: str, weight: float, credential: Credential, watcher: CredentialWatcher) -> None:
         self.name = name
         self.weight = weight
         self.credential = credential
@@ -60,13 +60,13 @@ class Member:
 class CredentialPool:
     """`clock` is monotonic, in seconds; `chance` in [0, 1) sets the start of the rotation, so that processes differ."""
 
-    def __init__(self, members: Sequence[Member], clock: Callable[[], float], chance: Callable[[], float]) -> None:
+    def __init__(self, members: Sequence[PooledCredential], clock: Callable[[], float], chance: Callable[[], float]) -> None:
         self.members = members
         self._clock = clock
         for member in members:
             member.current = member.weight * chance()
 
-    def pick(self, tried: Collection[Member] = ()) -> Member | None:
+    def pick(self, tried: Collection[PooledCredential] = ()) -> PooledCredential | None:
         """The credential to use. After a request's first try only a usable one, or None."""
         if len(self.members) == 1:
             return None if tried else self.members[0]
@@ -83,7 +83,7 @@ class CredentialPool:
         best.current -= total
         return best
 
-    def refused(self, member: Member, reason: Reason, retry_after: float | None = None) -> None:
+    def refused(self, member: PooledCredential, reason: Reason, retry_after: float | None = None) -> None:
         """Start a credential's cool-down."""
         if reason == "rate_limited":
             seconds = min(retry_after or LIMITED_FOR, LIMITED_MAX)
@@ -96,7 +96,7 @@ class CredentialPool:
         member.troubled = True
         member.watcher.refused(reason, seconds)
 
-    def accepted(self, member: Member) -> None:
+    def accepted(self, member: PooledCredential) -> None:
         """A request with this one was answered."""
         if member.troubled:
             member.refusals = 0
@@ -107,8 +107,8 @@ class CredentialPool:
         """Seconds until one is usable; 0.0 where one is."""
         return max(0.0, min(member.cool_until for member in self.members) - self._clock())
 
-    def standing(self, member: Member) -> Standing:
-        return Standing.COOLING_DOWN if self._clock() < member.cool_until else Standing.USABLE
+    def standing(self, member: PooledCredential) -> CredentialState:
+        return CredentialState.COOLING_DOWN if self._clock() < member.cool_until else CredentialState.USABLE
 
 
 def reason_of(error: UpstreamError) -> Reason | None:
@@ -119,9 +119,9 @@ def reason_of(error: UpstreamError) -> Reason | None:
     return None
 
 
-def _usable_at(member: Member) -> float:
+def _usable_at(member: PooledCredential) -> float:
     return member.cool_until
 
 
-def _turn(member: Member) -> float:
+def _turn(member: PooledCredential) -> float:
     return member.current

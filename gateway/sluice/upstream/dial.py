@@ -14,8 +14,8 @@ from collections.abc import Callable
 import aiohappyeyeballs
 
 from sluice.errors import UpstreamError
-from sluice.upstream.connection import Connection
-from sluice.upstream.names import DNS_TTL, Address, Addresses
+from sluice.upstream.connection import UpstreamConnection
+from sluice.upstream.names import DNS_TTL, Addresses, ResolvedAddress
 from sluice.upstream.proxies import Proxy
 from sluice.upstream.request import Origin
 from sluice.upstream.socks import SocksRefused, conversation
@@ -48,7 +48,7 @@ class Dialer:
         self._behind = Addresses(origin.host, origin.port, origin.name, clock, ttl)
         self._to_proxy = tls_context() if proxy is not None and proxy.scheme == "https" else None
 
-    async def dial(self, connection: Connection) -> None:
+    async def dial(self, connection: UpstreamConnection) -> None:
         """Connect it. Raises UpstreamError: dns_error, connect_error, tls_error."""
         tls = await self._tls.context() if isinstance(self._tls, WatchedTls) else self._tls
         sock = await self._connect(await self._addresses.ordered())
@@ -60,7 +60,7 @@ class Dialer:
             await self._tunnel(sock, proxy)
         await self._start(connection, sock, tls)
 
-    def remember(self, connection: Connection) -> None:
+    def remember(self, connection: UpstreamConnection) -> None:
         """Keep the session that this connection's upstream has handed out (with TLS 1.3 that is after the handshake)."""
         tls = connection.tls()
         if isinstance(tls, ssl.SSLObject) and isinstance(tls.context, TlsContext):
@@ -68,10 +68,10 @@ class Dialer:
 
     # --- TCP, proxies
 
-    async def _connect(self, addresses: list[Address]) -> socket.socket:
-        tried: dict[socket.socket, Address] = {}
+    async def _connect(self, addresses: list[ResolvedAddress]) -> socket.socket:
+        tried: dict[socket.socket, ResolvedAddress] = {}
 
-        def opened(address: Address) -> socket.socket:
+        def opened(address: ResolvedAddress) -> socket.socket:
             sock = _socket(address)
             tried[sock] = address
             return sock
@@ -119,7 +119,7 @@ class Dialer:
 
     # --- TLS
 
-    async def _start(self, connection: Connection, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
+    async def _start(self, connection: UpstreamConnection, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
         loop = asyncio.get_running_loop()
         host = self._server_name if tls is not None else None
         started = False
@@ -133,7 +133,12 @@ class Dialer:
                 connection.close()
 
     async def _start_within(
-        self, connection: Connection, sock: socket.socket, proxy: Proxy, outer: ssl.SSLContext, tls: ssl.SSLContext | None
+        self,
+        connection: UpstreamConnection,
+        sock: socket.socket,
+        proxy: Proxy,
+        outer: ssl.SSLContext,
+        tls: ssl.SSLContext | None,
     ) -> None:
         """Through a proxy that is spoken to in TLS itself: to an https upstream that is TLS within TLS."""
         loop = asyncio.get_running_loop()
@@ -156,7 +161,9 @@ class Dialer:
                 tunnel.close()
                 connection.close()
 
-    async def _hand_over(self, connection: Connection, transport: asyncio.Transport, tls: ssl.SSLContext | None) -> None:
+    async def _hand_over(
+        self, connection: UpstreamConnection, transport: asyncio.Transport, tls: ssl.SSLContext | None
+    ) -> None:
         carried: asyncio.BaseTransport | None = transport
         if tls is None:
             transport.set_protocol(connection)
@@ -173,7 +180,7 @@ class Dialer:
         return tls_failed(self._origin.name, error)
 
 
-def _socket(address: Address) -> socket.socket:
+def _socket(address: ResolvedAddress) -> socket.socket:
     sock = socket.socket(address[0], address[1], address[2])
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -26,7 +26,7 @@ import msgspec
 from sluice.aio.write_batch import WriteBatch
 from sluice.backends.transport import Reader, Sink, UpstreamRequest
 from sluice.errors import StaleConnection, UpstreamError, UpstreamGarbled, UpstreamTruncated
-from sluice.upstream.connection import Connection
+from sluice.upstream.connection import UpstreamConnection
 from sluice.upstream.deadlines import Deadlines
 from sluice.upstream.dial import Dialer
 from sluice.upstream.pool import Pool
@@ -42,16 +42,16 @@ FREE_EXPANSION = 1 << 20
 """Decompressed bytes before that is looked at."""
 
 
-class Client(Protocol):
+class UpstreamClient(Protocol):
     """What an exchange needs of the transport that it belongs to (`sluice.upstream.client`)."""
 
     writes: WriteBatch
     pool: Pool
     dialer: Dialer
 
-    def new_connection(self) -> Connection: ...
-    def give_back(self, connection: Connection, *, ended: bool) -> None: ...
-    def found_stale(self, connection: Connection) -> StaleConnection: ...
+    def new_connection(self) -> UpstreamConnection: ...
+    def give_back(self, connection: UpstreamConnection, *, ended: bool) -> None: ...
+    def found_stale(self, connection: UpstreamConnection) -> StaleConnection: ...
     def head_of(self, request: UpstreamRequest) -> bytes: ...
     def location_of(self, url: str, location: str) -> str: ...
     def closed_early(self) -> UpstreamError: ...
@@ -62,7 +62,7 @@ class Client(Protocol):
 class UpstreamExchange(msgspec.Struct, eq=False):
     """`status` and `headers` (lower case) are there once entered. A Struct, for it is made in a quarter of the time."""
 
-    _client: Client
+    _client: UpstreamClient
     _request: UpstreamRequest
     _head: bytes
     _connect_timeout: float
@@ -70,7 +70,7 @@ class UpstreamExchange(msgspec.Struct, eq=False):
     _loop: asyncio.AbstractEventLoop
     _heads_due: Deadlines
     _reader: Reader | None = None
-    _connection: Connection | None = None
+    _connection: UpstreamConnection | None = None
     _placed: bool = False
     _was_idle: bool = False
     _waiter: "asyncio.Future[None] | None" = None

@@ -16,7 +16,7 @@ DNS_TTL = 60.0
 PENALTY = 60.0
 """Seconds for which a failed address is tried last."""
 
-Address = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[Any, ...]]
+ResolvedAddress = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[Any, ...]]
 
 
 class Addresses:
@@ -29,12 +29,12 @@ class Addresses:
         self._clock = clock
         self._ttl = ttl
         self._penalty = penalty
-        self._known: list[Address] = []
+        self._known: list[ResolvedAddress] = []
         self._expires = 0.0
-        self._late: dict[Address, float] = {}
-        self._lookup: asyncio.Task[list[Address]] | None = None
+        self._late: dict[ResolvedAddress, float] = {}
+        self._lookup: asyncio.Task[list[ResolvedAddress]] | None = None
 
-    async def ordered(self) -> list[Address]:
+    async def ordered(self) -> list[ResolvedAddress]:
         """All addresses, another one first each time, those that failed last. Raises UpstreamError("dns_error")."""
         addresses = self._known
         if not addresses or self._clock() >= self._expires:
@@ -46,7 +46,7 @@ class Addresses:
             self._known = addresses[1:] + addresses[:1]
         return alternated(addresses) if not self._late else self._penalized(addresses)
 
-    def failed(self, addresses: Iterable[Address]) -> None:
+    def failed(self, addresses: Iterable[ResolvedAddress]) -> None:
         """These did not win: they are tried last for a while."""
         until = self._clock() + self._penalty
         for address in addresses:
@@ -56,14 +56,14 @@ class Addresses:
         """None could be connected to: the name is looked up anew."""
         self._known = []
 
-    def _penalized(self, addresses: list[Address]) -> list[Address]:
+    def _penalized(self, addresses: list[ResolvedAddress]) -> list[ResolvedAddress]:
         now = self._clock()
         self._late = {address: until for address, until in self._late.items() if until > now and address in addresses}
         late = self._late
         good = [address for address in addresses if address not in late]
         return alternated(good) + sorted((address for address in addresses if address in late), key=late.__getitem__)
 
-    async def _look_up(self) -> list[Address]:
+    async def _look_up(self) -> list[ResolvedAddress]:
         try:
             found = await asyncio.get_running_loop().getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
@@ -72,16 +72,16 @@ class Addresses:
             raise UpstreamError("dns_error", f"The name of {self._name} has no address")
         return list(found)
 
-    def _looked_up(self, lookup: "asyncio.Task[list[Address]]") -> None:
+    def _looked_up(self, lookup: "asyncio.Task[list[ResolvedAddress]]") -> None:
         self._lookup = None
         if not lookup.cancelled() and lookup.exception() is None:
             self._known = lookup.result()
             self._expires = self._clock() + self._ttl
 
 
-def alternated(addresses: list[Address]) -> list[Address]:
+def alternated(addresses: list[ResolvedAddress]) -> list[ResolvedAddress]:
     """One family after the other, beginning with the first one's (RFC 8305, 4)."""
-    families: dict[int, list[Address]] = {}
+    families: dict[int, list[ResolvedAddress]] = {}
     for address in addresses:
         families.setdefault(address[0], []).append(address)
     if len(families) < 2:

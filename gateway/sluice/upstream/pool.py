@@ -11,7 +11,7 @@ than the upstream's own idle time, or requests are sent into connections that ar
 import asyncio
 from collections.abc import Callable
 
-from sluice.upstream.connection import Connection
+from sluice.upstream.connection import UpstreamConnection
 
 
 class IdleConnections:
@@ -39,8 +39,8 @@ class Pool:
         self._limit = limit
         self._keepalive = keepalive
         self._clock = clock
-        self._idle: dict[Connection, None] = {}  # oldest first
-        self._waiters: dict[asyncio.Future[Connection | None], None] = {}
+        self._idle: dict[UpstreamConnection, None] = {}  # oldest first
+        self._waiters: dict[asyncio.Future[UpstreamConnection | None], None] = {}
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
         self.open = 0
@@ -53,7 +53,7 @@ class Pool:
     def waiting(self) -> int:
         return len(self._waiters)
 
-    def take_now(self) -> Connection | None:
+    def take_now(self) -> UpstreamConnection | None:
         """An idle connection with its place; None where one has to be waited for, by `place`."""
         while self._idle:
             connection, _ = self._idle.popitem()
@@ -65,12 +65,12 @@ class Pool:
             self.release()
         return None
 
-    async def place(self) -> Connection | None:
+    async def place(self) -> UpstreamConnection | None:
         """A place, waited for if need be: to open a connection in (None), or with one that was given back meanwhile."""
         if self.open < self._limit and not self._waiters:
             self.open += 1
             return None
-        waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[UpstreamConnection | None] = asyncio.get_running_loop().create_future()
         self._waiters[waiter] = None
         received = False
         try:
@@ -82,7 +82,7 @@ class Pool:
             if not received and not waiter.cancelled():  # it was given, and we were cancelled before we could take it
                 self._give_back(waiter.result())
 
-    def put(self, connection: Connection) -> None:
+    def put(self, connection: UpstreamConnection) -> None:
         """Give a place back, with a connection at rest."""
         now = self._clock()
         if now >= connection.until:
@@ -117,7 +117,7 @@ class Pool:
             oldest.close()
             self.release()
 
-    def lost(self, connection: Connection) -> None:
+    def lost(self, connection: UpstreamConnection) -> None:
         """The upstream closed a connection that nobody was using."""
         if connection in self._idle:
             del self._idle[connection]
@@ -135,7 +135,7 @@ class Pool:
             self._together.count -= 1
             self.release()
 
-    def _hand_on(self, connection: Connection | None) -> bool:
+    def _hand_on(self, connection: UpstreamConnection | None) -> bool:
         while self._waiters:
             waiter = next(iter(self._waiters))
             del self._waiters[waiter]
@@ -144,7 +144,7 @@ class Pool:
                 return True
         return False
 
-    def _give_back(self, connection: Connection | None) -> None:
+    def _give_back(self, connection: UpstreamConnection | None) -> None:
         if connection is None or connection.closed:
             self.release()
         else:

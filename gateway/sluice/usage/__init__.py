@@ -70,7 +70,7 @@ def sound(row: Row) -> bool:
     return True
 
 
-class Batch(msgspec.Struct, frozen=True):
+class UsageBatch(msgspec.Struct, frozen=True):
     """Rows of one day, to be added. The batches of one `writer` are numbered upwards and come in that order."""
 
     writer: str
@@ -94,7 +94,7 @@ class RowRefused(UsageFailed):
 class UsageStore(Protocol):
     """Stores usage. One test suite covers every implementation. Every method raises UsageFailed."""
 
-    async def add(self, batch: Batch) -> None:
+    async def add(self, batch: UsageBatch) -> None:
         """Adds the batch once, however often it is sent. Raises RowRefused if sending it again cannot help."""
         ...
 

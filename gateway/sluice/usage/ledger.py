@@ -11,7 +11,7 @@ from typing import cast
 from sluice.pricing.prices import nanos
 from sluice.proxy.attempt import Attempt
 from sluice.proxy.call import Call
-from sluice.usage import BATCH, KEPT_DAYS, Batch, Figures, Row, RowRefused, Subject, UsageFailed, UsageStore, sound
+from sluice.usage import BATCH, KEPT_DAYS, Figures, Row, RowRefused, Subject, UsageBatch, UsageFailed, UsageStore, sound
 
 EVERY = 1.0
 """Seconds between two batches."""
@@ -49,7 +49,7 @@ class UsageLedger:
         self._sleep = sleep
         self._most = most
         self._rows: dict[Subject, Figures] = {}
-        self._sending: deque[Batch] = deque()
+        self._sending: deque[UsageBatch] = deque()
         self._writer = secrets.token_hex(8)
         self._number = 0
         self._midnight = 0.0
@@ -142,7 +142,7 @@ class UsageLedger:
             else:
                 self._sending.popleft()
 
-    def _divide(self, refused: Batch) -> None:
+    def _divide(self, refused: UsageBatch) -> None:
         """Bring the halves of a batch in its place, until the row that is refused stands alone and is put aside.
 
         Nothing of the batch has arrived, and what waits behind it was never brought: all of it may get new numbers.
@@ -156,7 +156,7 @@ class UsageLedger:
         waiting += [(batch.day, batch.rows) for batch in self._sending]
         self._sending = deque(self._batch(day, rows) for day, rows in waiting)
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self) -> Iterator[UsageBatch]:
         days: dict[str, list[Row]] = {}
         for row in self._rows.items():
             if sound(row):
@@ -167,9 +167,9 @@ class UsageLedger:
             for at in range(0, len(rows), BATCH):
                 yield self._batch(day, rows[at : at + BATCH])
 
-    def _batch(self, day: str, rows: Sequence[Row]) -> Batch:
+    def _batch(self, day: str, rows: Sequence[Row]) -> UsageBatch:
         self._number += 1
-        return Batch(self._writer, self._number, day, rows)
+        return UsageBatch(self._writer, self._number, day, rows)
 
     async def _prune(self) -> None:
         """Once a day."""

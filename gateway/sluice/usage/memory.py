@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from sluice.usage import Batch, Figures, Row, Subject
+from sluice.usage import Figures, Row, Subject, UsageBatch
 
 
 class MemoryUsage:
@@ -14,7 +14,7 @@ class MemoryUsage:
         self._days: dict[str, dict[Subject, Figures]] = {}
         self._latest: dict[str, int] = {}
 
-    async def add(self, batch: Batch) -> None:
+    async def add(self, batch: UsageBatch) -> None:
         if batch.number <= self._latest.get(batch.writer, -1):
             return
         self._latest[batch.writer] = batch.number

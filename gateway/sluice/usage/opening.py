@@ -8,7 +8,7 @@ import msgspec
 from sluice.config.types import Budget, CallLimits, Config, Issuer, KeyLimits
 from sluice.errors import Unavailable
 from sluice.limits import BucketStore, Claim, Limit
-from sluice.policies.budgets import PERIODS, budget_claims, budget_prefix, span_of
+from sluice.policies.budgets import PERIODS, budget_claims, budget_prefix, period_of
 from sluice.policies.scopes import KEY_ALIAS, TEAM, key_alias, named_alias, teams_above
 from sluice.pricing.prices import BILLION
 from sluice.usage import Row, Subject, UsageFailed, UsageStore
@@ -29,7 +29,7 @@ def opening_charges(
     `others` are the limits of keys that do not stand in the configuration, by the key's id.
     """
     budgets = Budgets(config, others or {})
-    spans = {span.period: span for span in (span_of(period, wall) for period in PERIODS)}
+    spans = {span.period: span for span in (period_of(period, wall) for period in PERIODS)}
     spent: dict[Owner, dict[str, int]] = {}
     for subject, figures in rows:
         if not figures.nanos:
@@ -54,7 +54,7 @@ def opening_charges(
 
 def days_to_read(wall: float) -> list[str]:
     """The days so far of the month and the week."""
-    first = min(span_of(period, wall).first for period in PERIODS)
+    first = min(period_of(period, wall).first for period in PERIODS)
     today = datetime.fromtimestamp(wall, UTC).date()
     return [(first + timedelta(number)).isoformat() for number in range((today - first).days + 1)]
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from sluice.storage.postgres import Client, Part, PostgresFailed
+from sluice.storage.postgres import PostgresClient, PostgresFailed, StoreTables
 from sluice.storage.postgres_address import address_of
-from sluice.usage import Batch, Figures, Row, RowRefused, Subject, UsageFailed
+from sluice.usage import Figures, Row, RowRefused, Subject, UsageBatch, UsageFailed
 
 TIMEOUT = 5.0
 """Seconds for one call of the store: nobody waits for it but the next batch."""
@@ -20,7 +20,7 @@ NAMES = Figures.__struct_fields__
 SUBJECT = Subject._fields
 LARGEST = 2**63 - 1
 
-TABLES = Part(
+TABLES = StoreTables(
     "usage",
     (
         f"""
@@ -64,9 +64,9 @@ class PostgresUsage:
     def __init__(self, url: str, *, timeout: float | None = None) -> None:
         address = address_of(url)
         timeout = timeout if timeout is not None else address.timeout or TIMEOUT
-        self._client = Client(address, TABLES, connections=2, timeout=timeout)
+        self._client = PostgresClient(address, TABLES, connections=2, timeout=timeout)
 
-    async def add(self, batch: Batch) -> None:
+    async def add(self, batch: UsageBatch) -> None:
         rows = sorted(_added_up(batch.rows).items())
         columns: list[list[Any]] = [[subject[place] for subject, _ in rows] for place in range(1, len(SUBJECT))]
         columns += [[getattr(figures, name) for _, figures in rows] for name in NAMES]

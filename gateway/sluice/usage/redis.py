@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from sluice.storage.address import address_of
-from sluice.storage.redis import Client, RedisFailed, answer_of_master
-from sluice.usage import KEPT_DAYS, Batch, Figures, Row, RowRefused, Subject, UsageFailed
+from sluice.storage.redis import RedisClient, RedisFailed, answer_of_master
+from sluice.usage import KEPT_DAYS, Figures, Row, RowRefused, Subject, UsageBatch, UsageFailed
 
 TIMEOUT = 2.0
 """Seconds for one call of the store."""
@@ -50,10 +50,10 @@ class RedisUsage:
         address = address_of(url)
         self._prefix = prefix
         self._timeout = timeout if timeout is not None else address.timeout or TIMEOUT
-        self._client = Client(address, connections=2, wait=self._timeout)
+        self._client = RedisClient(address, connections=2, wait=self._timeout)
         self._add = self._client.raw.register_script(ADD)
 
-    async def add(self, batch: Batch) -> None:
+    async def add(self, batch: UsageBatch) -> None:
         arguments: list[bytes | int] = [_json([batch.writer]), batch.number, SECONDS]
         try:
             for subject, figures in batch.rows:

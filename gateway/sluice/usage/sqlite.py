@@ -12,7 +12,7 @@ from typing import ParamSpec, TypeVar
 import msgspec
 
 from sluice.storage.sqlite import SqliteFile, transaction
-from sluice.usage import Batch, Figures, Row, RowRefused, Subject, UsageFailed
+from sluice.usage import Figures, Row, RowRefused, Subject, UsageBatch, UsageFailed
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -57,7 +57,7 @@ class SqliteUsage:
         self._file = SqliteFile(path, "usage", _make_tables, busy=BUSY)
         self._database = self._file.database
 
-    async def add(self, batch: Batch) -> None:
+    async def add(self, batch: UsageBatch) -> None:
         await self._run(self._add, batch)
 
     async def of_day(self, day: str) -> Sequence[Row]:
@@ -78,7 +78,7 @@ class SqliteUsage:
 
     # --- in the thread
 
-    def _add(self, batch: Batch) -> None:
+    def _add(self, batch: UsageBatch) -> None:
         database = self._database
         rows = [(*subject, *msgspec.structs.astuple(figures)) for subject, figures in batch.rows]
         with transaction(database):

@@ -35,7 +35,7 @@ _NUMBERS = {2: 1, 3: 2, 4: 4, 5: 8, 8: 8}
 _BYTES, _TEXT, _UUID = 6, 7, 9
 
 
-class Message(msgspec.Struct, frozen=True, gc=False):
+class EventMessage(msgspec.Struct, frozen=True, gc=False):
     """One message. A header's value is a bool, an int (8 to 64 bits; a time in milliseconds since the epoch), bytes (also
     the 16 of a UUID) or text. Of a header that stands twice the first counts."""
 
@@ -63,11 +63,11 @@ class MessageStream:
         self._size = 0  # bytes of the message that is pending, 0 until its prelude is complete
         self._error: UpstreamGarbled | None = None
 
-    def feed(self, data: bytes) -> list[Message]:
+    def feed(self, data: bytes) -> list[EventMessage]:
         """The messages that `data` completes."""
         self._raise()
         self._buffer += data
-        messages: list[Message] = []
+        messages: list[EventMessage] = []
         at = 0
         try:
             while (end := self._end(at)) and end <= len(self._buffer):
@@ -105,13 +105,13 @@ class MessageStream:
         return at + self._size
 
 
-def _message(data: bytes) -> Message:
+def _message(data: bytes) -> EventMessage:
     """A message of complete bytes, whose prelude is known to be right."""
     body_end = len(data) - _CRC.size
     if crc32(data[:body_end]) != _CRC.unpack_from(data, body_end)[0]:
         _refuse("checksum of a message")
     headers_end = _PRELUDE.size + int.from_bytes(data[4:8], "big")
-    return Message(headers_of(data[_PRELUDE.size : headers_end]), data[headers_end:body_end])
+    return EventMessage(headers_of(data[_PRELUDE.size : headers_end]), data[headers_end:body_end])
 
 
 def headers_of(data: bytes) -> Mapping[str, HeaderValue]:

@@ -32,7 +32,7 @@ LARGEST = 1 << 63
 
 Struct = TypeVar("Struct", bound=msgspec.Struct)
 _ABSENT: Any = type("_Absent", (), {"__repr__": lambda self: "absent"})()
-_Fit = Callable[["Fitting", Any], Any]
+_Fit = Callable[["FieldFitting", Any], Any]
 
 
 def parse(data: bytes | bytearray) -> Any:
@@ -72,11 +72,11 @@ def fit(value: Any, struct: type[msgspec.Struct]) -> tuple[dict[str, Any], int]:
     Raises ValueError for what is no object."""
     if type(value) is not dict:
         raise ValueError("not an object")
-    fitting = Fitting()
+    fitting = FieldFitting()
     return fitting.object(value, struct), fitting.odd
 
 
-class Fitting:
+class FieldFitting:
     """One object under way; `odd` counts the fields that were not of their type."""
 
     __slots__ = ("odd",)
@@ -201,15 +201,15 @@ def _fitter(hint: Any) -> tuple[bool, _Fit]:
         return takes_none, lambda fitting, value: fitting.list(value, entry)
     (only,) = choices
     if only is str:
-        return takes_none, Fitting.text
+        return takes_none, FieldFitting.text
     if only is int:
-        return takes_none, Fitting.number
+        return takes_none, FieldFitting.number
     if only is bool:
         return takes_none, _boolean
     return takes_none, lambda fitting, value: fitting.object(value, only) if type(value) is dict else _ABSENT
 
 
-def _boolean(fitting: Fitting, value: Any) -> Any:
+def _boolean(fitting: FieldFitting, value: Any) -> Any:
     truth = truth_of(value)
     if truth is None:
         return _ABSENT

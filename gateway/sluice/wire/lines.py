@@ -10,7 +10,7 @@ LIMIT = 1 << 20
 """Default of the most bytes of one line or event. The longest ones seen carry images and search results."""
 
 
-class Blocks:
+class DelimitedBlocks:
     """Blocks that each end in `delimiter`; none may be longer than `limit` bytes (the delimiter not counted)."""
 
     __slots__ = ("_buffer", "_delimiter", "_garbled", "_limit")

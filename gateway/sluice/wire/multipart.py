@@ -17,7 +17,7 @@ _NAME = re.compile(rb";[ \t]*name=(?:\"((?:[^\"\\]|\\.)*)\"|([^\s;\"]+))", re.IG
 _FILENAME = re.compile(rb";[ \t]*filename\*?=", re.IGNORECASE).search
 
 
-class Part(msgspec.Struct, frozen=True):
+class FormPart(msgspec.Struct, frozen=True):
     """`start` and `end`: where its value stands in the body. `file`: it has a file's name."""
 
     name: str
@@ -36,7 +36,7 @@ def boundary_of(content_type: str) -> str:
     return boundary
 
 
-def parts_of(body: bytes, boundary: str) -> Iterator[Part]:
+def parts_of(body: bytes, boundary: str) -> Iterator[FormPart]:
     """The parts of a body. Raises ValueError for what is none, or is not complete."""
     mark = b"--" + boundary.encode()
     at = 0 if body.startswith(mark) else body.find(b"\r\n" + mark) + 2
@@ -65,7 +65,7 @@ def _line_end(body: bytes, at: int) -> int:
     return end + 2
 
 
-def _part(head: bytes, start: int, end: int) -> Part:
+def _part(head: bytes, start: int, end: int) -> FormPart:
     found = _DISPOSITION(head)
     names = _NAME(found[1]) if found is not None else []
     if found is None or len(names) != 1:
@@ -74,4 +74,4 @@ def _part(head: bytes, start: int, end: int) -> Part:
         name = (names[0][0] or names[0][1]).decode()
     except UnicodeDecodeError:
         raise ValueError("has a part whose name is no UTF-8") from None
-    return Part(name, start, end, _FILENAME(found[1]) is not None)
+    return FormPart(name, start, end, _FILENAME(found[1]) is not None)

@@ -1,6 +1,6 @@
 """Newline-delimited JSON: one value a line, LF or CRLF, empty lines are skipped (they keep a connection awake)."""
 
-from sluice.wire.lines import LIMIT, Blocks
+from sluice.wire.lines import LIMIT, DelimitedBlocks
 
 
 class JSONLines:
@@ -9,10 +9,10 @@ class JSONLines:
     __slots__ = ("_blocks",)
 
     def __init__(self, limit: int = LIMIT) -> None:
-        self._blocks = Blocks(b"\n", limit)
+        self._blocks = DelimitedBlocks(b"\n", limit)
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The lines that `data` completes. Raises UpstreamGarbled for a line that is too long (see `Blocks.feed`)."""
+        """The lines that `data` completes. Raises UpstreamGarbled for a line that is too long (see `DelimitedBlocks.feed`)."""
         return [line for raw in self._blocks.feed(data).split(b"\n") if (line := raw.strip(b" \t\r"))]
 
     def close(self) -> list[bytes]:

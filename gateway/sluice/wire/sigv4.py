@@ -20,7 +20,7 @@ Pairs = tuple[tuple[str, str], ...]
 ALGORITHM = "AWS4-HMAC-SHA256"
 
 
-class Keys(msgspec.Struct, frozen=True):
+class AwsKeys(msgspec.Struct, frozen=True):
     """An access key; `token` is that of a session, "" for a user's own key."""
 
     access_key: str
@@ -37,10 +37,10 @@ class Signer:
         self._region = region
         self._service = service
         self._path = _as_sent if service == "s3" else _encoded_again
-        self._derived: tuple[Keys, str, bytes] | None = None
+        self._derived: tuple[AwsKeys, str, bytes] | None = None
 
     def headers(
-        self, keys: Keys, method: str, url: str, body: bytes, *, at: float, content_type: str = ""
+        self, keys: AwsKeys, method: str, url: str, body: bytes, *, at: float, content_type: str = ""
     ) -> tuple[tuple[str, str], ...]:
         """What is to be added to a request that is sent at the time `at` (seconds since the epoch) with this content type."""
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(at))
@@ -52,7 +52,7 @@ class Signer:
             signed["content-type"] = content_type
         return (*added, ("authorization", self.authorization(keys, method, url, signed, body)))
 
-    def authorization(self, keys: Keys, method: str, url: str, signed: Mapping[str, str], body: bytes) -> str:
+    def authorization(self, keys: AwsKeys, method: str, url: str, signed: Mapping[str, str], body: bytes) -> str:
         """The Authorization header of a request with the headers `signed` (lower-case names, x-amz-date among them)."""
         stamp = signed["x-amz-date"]
         scope = f"{stamp[:8]}/{self._region}/{self._service}/aws4_request"
@@ -62,7 +62,7 @@ class Signer:
         signature = hmac.digest(self._key(keys, stamp[:8]), text.encode(), "sha256").hex()
         return f"{ALGORITHM} Credential={keys.access_key}/{scope}, SignedHeaders={names}, Signature={signature}"
 
-    def _key(self, keys: Keys, day: str) -> bytes:
+    def _key(self, keys: AwsKeys, day: str) -> bytes:
         """The signing key of a day, which is derived once."""
         derived = self._derived
         if derived is None or derived[1] != day or derived[0] is not keys:

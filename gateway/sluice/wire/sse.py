@@ -9,7 +9,7 @@ Not done here, as nobody needs it: reconnecting (`retry` and `last_id` are kept,
 
 import msgspec
 
-from sluice.wire.lines import LIMIT, Blocks, Newlines
+from sluice.wire.lines import LIMIT, DelimitedBlocks, Newlines
 
 END = b"\n\n"
 _BOM = b"\xef\xbb\xbf"
@@ -39,12 +39,12 @@ class EventStream(msgspec.Struct, eq=False):
     clean: bool = True
     last_id: str = ""
     retry: int | None = None
-    _blocks: Blocks | None = None
+    _blocks: DelimitedBlocks | None = None
     _newlines: Newlines | None = None
     _head: bytes | None = b""
 
     def feed(self, data: bytes) -> list[Event]:
-        """The events that `data` completes. Raises UpstreamGarbled for one that is too long (see `Blocks.feed`)."""
+        """The events that `data` completes. Raises UpstreamGarbled for one that is too long (see `DelimitedBlocks.feed`)."""
         body = self.complete(data)
         return [event for frame in body.split(END) if frame and (event := self.event(frame)) is not None]
 
@@ -61,7 +61,7 @@ class EventStream(msgspec.Struct, eq=False):
     def _completed(self, data: bytes) -> bytes:
         """`complete` for reads that are not just whole frames."""
         if self._blocks is None or self._newlines is None:
-            self._blocks = Blocks(END, self.limit)
+            self._blocks = DelimitedBlocks(END, self.limit)
             self._newlines = Newlines()
         if self._head is not None:
             data = self._skip_bom(self._head + data)

@@ -53,7 +53,7 @@ from sluice.wire.upstream_errors import upstream_error
 from sluice_plugins.anthropic.counting import Counting
 from sluice_plugins.anthropic.passing import DocumentDecoder, PassingDecoder
 from sluice_plugins.anthropic.stream import MessagesDecoder
-from sluice_plugins.anthropic.thinking import LOWEST_TOP_P, Plan, plan, thinks
+from sluice_plugins.anthropic.thinking import LOWEST_TOP_P, ThinkingPlan, plan, thinks
 from sluice_plugins.anthropic.wire import FITTED, edits_of, is_own
 from sluice_plugins.decoding import MAX_EVENT
 from sluice_plugins.tool_ids import fitted_ids
@@ -162,7 +162,7 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     def _passed_on(self, chat: ChatRequest, wire: dict[str, Any], model: str, *, stream: bool) -> bytes:
         """The caller's own object, as the target takes it."""
 
-        def planned() -> Plan:
+        def planned() -> ThinkingPlan:
             turns = _messages(chat.messages, thoughts=True)
             return plan(chat, self.rules, self.extra_body, turns, self.default_max_tokens)
 

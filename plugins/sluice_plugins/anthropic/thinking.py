@@ -33,7 +33,7 @@ LOWEST_TOP_P = 0.95
 Block = dict[str, Any]
 
 
-class Plan(msgspec.Struct):
+class ThinkingPlan(msgspec.Struct):
     """`thinking` as sent (None: not sent), `effort` for output_config, and `max_tokens` to match."""
 
     thinking: Block | None
@@ -43,12 +43,12 @@ class Plan(msgspec.Struct):
 
 def plan(
     chat: ChatRequest, rules: ModelRules, configured: Mapping[str, Any], turns: Sequence[Block], default_max_tokens: int
-) -> Plan:
+) -> ThinkingPlan:
     """The plan for this request. `configured` is the upstream's extra_body, `turns` are the messages to be sent."""
     limit = chat.sampling.max_tokens
     fixed = configured.get("thinking") if configured else None
     if fixed is None is chat.reasoning:  # most calls
-        return Plan(None, "", limit or _capped(default_max_tokens, rules))
+        return ThinkingPlan(None, "", limit or _capped(default_max_tokens, rules))
     thinking: Block | None
     effort: Effort = ""
     if isinstance(fixed, dict):
@@ -59,15 +59,15 @@ def plan(
     if thinks(thinking) and (_must_call(chat) or _is_prefill(turns) or _lacks_blocks(turns)):
         thinking = None
     if thinking is None or thinking.get("type") != "enabled":
-        return Plan(thinking, effort, limit or _capped(default_max_tokens, rules))
+        return ThinkingPlan(thinking, effort, limit or _capped(default_max_tokens, rules))
     budget = thinking.get("budget_tokens")
     if not isinstance(budget, int):
-        return Plan(thinking, effort, limit or _capped(default_max_tokens, rules))
+        return ThinkingPlan(thinking, effort, limit or _capped(default_max_tokens, rules))
     most = limit or _capped(budget + default_max_tokens, rules)
     if budget >= most:
         budget = max(SMALLEST, int(most * share))
         thinking = {**thinking, "budget_tokens": budget} if budget < most else None
-    return Plan(thinking, effort, most)
+    return ThinkingPlan(thinking, effort, most)
 
 
 def thinks(thinking: Mapping[str, Any] | None) -> bool:

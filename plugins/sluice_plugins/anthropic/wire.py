@@ -15,7 +15,7 @@ from typing import Any
 from sluice.model.chat import BEDROCKS, GOOGLES, OPENAIS, ChatRequest, Thought
 from sluice.model.rules import ModelRules
 from sluice.wire.seals import OURS
-from sluice_plugins.anthropic.thinking import LEVELS, Plan, known_effort
+from sluice_plugins.anthropic.thinking import LEVELS, ThinkingPlan, known_effort
 from sluice_plugins.tool_ids import fitted_block_ids, ids_fit
 
 Wire = dict[str, Any]
@@ -28,7 +28,7 @@ def edits_of(
     wire: Wire,
     rules: ModelRules,
     extra: Mapping[str, Any],
-    plan: Callable[[], Plan],
+    plan: Callable[[], ThinkingPlan],
     default_max_tokens: int,
 ) -> Wire:
     """The fields that the target is to have otherwise; None stands for one that it is not to have. `plan` is called where the
@@ -64,7 +64,7 @@ def is_own(thought: Thought) -> bool:
 
 
 def _think(
-    chat: ChatRequest, wire: Wire, rules: ModelRules, extra: Mapping[str, Any], plan: Callable[[], Plan], edits: Wire
+    chat: ChatRequest, wire: Wire, rules: ModelRules, extra: Mapping[str, Any], plan: Callable[[], ThinkingPlan], edits: Wire
 ) -> None:
     given, config = wire.get("thinking"), wire.get("output_config")
     config = dict(config) if type(config) is dict else {}

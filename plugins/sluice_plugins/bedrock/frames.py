@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sluice.errors import UpstreamError, UpstreamGarbled
-from sluice.wire.eventstream import Message, MessageStream
+from sluice.wire.eventstream import EventMessage, MessageStream
 from sluice.wire.lenient import parse
 from sluice.wire.upstream_errors import stream_error
 
@@ -26,7 +26,7 @@ class MessagesOrDocument:
     def document(self) -> bytes | None:
         return None if self._document is None else bytes(self._document)
 
-    def feed(self, data: bytes) -> Sequence[Message]:
+    def feed(self, data: bytes) -> Sequence[EventMessage]:
         if not self._known:
             start = data.lstrip(b" \t\r\n")
             self._known = bool(start)
@@ -43,7 +43,7 @@ class MessagesOrDocument:
         return self._messages.close()
 
 
-def failed(message: Message) -> UpstreamError:
+def failed(message: EventMessage) -> UpstreamError:
     """The error that a message of the type exception (of the service's model) or error (of the protocol) stands for."""
     if message.text(":message-type") == "error":
         return stream_error({"code": message.text(":error-code"), "message": message.text(":error-message")})
@@ -61,6 +61,6 @@ def exception(name: str, payload: bytes) -> UpstreamError:
         value = None
     said: dict[str, Any] = {"code": name}
     if type(value) is dict:
-        said["message"] = value.get("originalMessage") or value.get("message") or value.get("Message")
+        said["message"] = value.get("originalMessage") or value.get("message") or value.get("EventMessage")
         said["status"] = value.get("originalStatusCode")
     return stream_error(said)

@@ -27,7 +27,7 @@ from sluice.backends.protocol import Decoder, Headers, Operation, UpstreamReques
 from sluice.errors import UpstreamError, UpstreamTruncated
 from sluice.model.events import StreamEvent, Usage
 from sluice.wire.baseurl import base_of
-from sluice.wire.eventstream import Message
+from sluice.wire.eventstream import EventMessage
 from sluice.wire.forwarding import Allowed, with_forwarded
 from sluice.wire.lenient import encoded, parse
 from sluice.wire.upstream_errors import told_error
@@ -192,7 +192,7 @@ class InvokeDecoder(Decoder):
             self._inner = self._native if native else self._messages
         return self._inner is self._messages
 
-    def _chunk(self, message: Message) -> bytes | None:
+    def _chunk(self, message: EventMessage) -> bytes | None:
         """The model's own event in a message; None where there is none. Raises UpstreamError for an exception."""
         if message.text(":message-type") in ("exception", "error"):
             raise failed(message)

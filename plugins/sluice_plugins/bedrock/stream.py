@@ -40,7 +40,7 @@ from sluice.model.events import (
     Usage,
     Working,
 )
-from sluice.wire.eventstream import Message
+from sluice.wire.eventstream import EventMessage
 from sluice.wire.lenient import encoded, parse, read
 from sluice.wire.upstream_errors import told_error
 from sluice_plugins.bedrock.frames import MessagesOrDocument, exception, failed
@@ -100,7 +100,7 @@ class _Calling(msgspec.Struct):
     begun: bool = False
 
 
-class ConverseDecoder(FrameDecoder[Message]):
+class ConverseDecoder(FrameDecoder[EventMessage]):
     """Decodes one answer.
 
     `strict`: a payload that is no JSON object is an error, else it is skipped and counted in `skipped`, as unknown events
@@ -153,7 +153,7 @@ class ConverseDecoder(FrameDecoder[Message]):
 
     # ---- messages
 
-    def _take(self, frame: Message, events: list[StreamEvent]) -> None:
+    def _take(self, frame: EventMessage, events: list[StreamEvent]) -> None:
         kind = frame.text(":message-type") or ("event" if frame.text(":event-type") else "")
         if kind == "event":
             self._event(frame.text(":event-type"), frame.payload, events)

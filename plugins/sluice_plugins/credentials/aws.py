@@ -14,8 +14,8 @@ import msgspec
 from sluice.backends.credentials import CredentialFailed, Setting, lines_of
 from sluice.backends.transport import UpstreamRequest
 from sluice.config.types import Secret
-from sluice.wire.sigv4 import Keys, Signer
-from sluice_plugins.credentials.aws_sources import Sources
+from sluice.wire.sigv4 import AwsKeys, Signer
+from sluice_plugins.credentials.aws_sources import AwsSources
 from sluice_plugins.credentials.refreshing import Fresh, Refreshed
 
 Source = Literal["auto", "environment", "web_identity", "profile", "container", "instance"]
@@ -50,7 +50,7 @@ class Aws(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         region_of(self, backend, environ)
         if self.source == "profile" or (self.profile is not None and self.access_key_id is None):
             try:
-                Sources(self.profile, "us-east-1", environ, None).of_profile()
+                AwsSources(self.profile, "us-east-1", environ, None).of_profile()
             except CredentialFailed as error:
                 raise ValueError(str(error)) from None
 
@@ -59,14 +59,14 @@ class Aws(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         service = self.service or str(getattr(setting.backend, "aws_service", self.SERVICE))
         return Signed(Signer(region, service), Refreshed(self._fetch_of(region, setting), setting), setting)
 
-    def _fetch_of(self, region: str, setting: Setting) -> Callable[[], Awaitable[Fresh[Keys]]]:
-        sources = Sources(self.profile, region, setting.environ, setting.fetch)
+    def _fetch_of(self, region: str, setting: Setting) -> Callable[[], Awaitable[Fresh[AwsKeys]]]:
+        sources = AwsSources(self.profile, region, setting.environ, setting.fetch)
         if self.access_key_id is None or self.secret_access_key is None:
             return lambda: sources.keys(self.source)
         token = self.session_token.reveal() if self.session_token is not None else ""
-        keys = Keys(self.access_key_id.reveal(), self.secret_access_key.reveal(), token)
+        keys = AwsKeys(self.access_key_id.reveal(), self.secret_access_key.reveal(), token)
 
-        async def own() -> Fresh[Keys]:
+        async def own() -> Fresh[AwsKeys]:
             return Fresh(keys)
 
         return own
@@ -82,7 +82,7 @@ def region_of(options: Aws, backend: object, environ: Mapping[str, str]) -> str:
     return str(region)
 
 
-def _check_sendable(keys: Keys) -> None:
+def _check_sendable(keys: AwsKeys) -> None:
     """Raise ValueError for keys with characters that a header cannot have."""
     lines_of((("x-amz-security-token", keys.token), ("authorization", keys.access_key)))
 
@@ -92,7 +92,7 @@ class Signed:
 
     fields = frozenset({"authorization", "x-amz-date", "x-amz-security-token"})
 
-    def __init__(self, signer: Signer, keys: Refreshed[Keys], setting: Setting) -> None:
+    def __init__(self, signer: Signer, keys: Refreshed[AwsKeys], setting: Setting) -> None:
         self._signer = signer
         self._keys = keys
         self._wall = setting.wall

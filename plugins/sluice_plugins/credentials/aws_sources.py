@@ -22,7 +22,7 @@ import msgspec
 
 from sluice.backends.credentials import CredentialFailed, Fetch
 from sluice.backends.transport import Headers, UpstreamRequest
-from sluice.wire.sigv4 import Keys
+from sluice.wire.sigv4 import AwsKeys
 from sluice_plugins.credentials.refreshing import Fresh
 
 ECS = "http://169.254.170.2"
@@ -42,7 +42,7 @@ class _Given(msgspec.Struct):
     expiration: str = msgspec.field(name="Expiration", default="")
 
 
-class Sources:
+class AwsSources:
     """`profile` is the configured name; without `fetch` nothing is sent over the network."""
 
     def __init__(self, profile: str | None, region: str, environ: Mapping[str, str], fetch: Fetch | None) -> None:
@@ -51,7 +51,7 @@ class Sources:
         self._environ = environ
         self._fetch = fetch
 
-    async def keys(self, source: str) -> Fresh[Keys]:
+    async def keys(self, source: str) -> Fresh[AwsKeys]:
         """From one source, or with "auto" from the first that has any. Raises CredentialFailed."""
         match source:
             case "environment":
@@ -66,7 +66,7 @@ class Sources:
                 return await self.of_instance()
         return await self._first()
 
-    async def _first(self) -> Fresh[Keys]:
+    async def _first(self) -> Fresh[AwsKeys]:
         environ = self._environ
         if self._profile is None and "AWS_ACCESS_KEY_ID" in environ:
             return self.of_environment()
@@ -83,14 +83,14 @@ class Sources:
 
     # --- on this machine
 
-    def of_environment(self) -> Fresh[Keys]:
+    def of_environment(self) -> Fresh[AwsKeys]:
         environ = self._environ
         key, secret = environ.get("AWS_ACCESS_KEY_ID", ""), environ.get("AWS_SECRET_ACCESS_KEY", "")
         if not key or not secret:
             raise CredentialFailed("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set")
-        return Fresh(Keys(key, secret, environ.get("AWS_SESSION_TOKEN", "")))
+        return Fresh(AwsKeys(key, secret, environ.get("AWS_SESSION_TOKEN", "")))
 
-    def of_profile(self) -> Fresh[Keys]:
+    def of_profile(self) -> Fresh[AwsKeys]:
         """Reads both files: to be called in a thread."""
         name = self._profile or self._environ.get("AWS_PROFILE") or "default"
         config = self._section("AWS_CONFIG_FILE", "config", name if name == "default" else f"profile {name}")
@@ -102,7 +102,7 @@ class Sources:
             other = next((option for option in ("credential_process", "sso_session", "sso_start_url") if option in found), "")
             why = f"uses {other}, which is not supported here" if other else "has no access key"
             raise CredentialFailed(f'the profile "{name}" {why}')
-        return Fresh(Keys(key, secret, found.get("aws_session_token", "")), None)
+        return Fresh(AwsKeys(key, secret, found.get("aws_session_token", "")), None)
 
     def _section(self, variable: str, file: str, name: str) -> Mapping[str, str]:
         path = Path(self._environ.get(variable) or Path(self._environ.get("HOME") or "/root", ".aws", file))
@@ -117,7 +117,7 @@ class Sources:
 
     # --- over the network
 
-    async def of_web_identity(self) -> Fresh[Keys]:
+    async def of_web_identity(self) -> Fresh[AwsKeys]:
         environ = self._environ
         role, path = environ.get("AWS_ROLE_ARN", ""), environ.get("AWS_WEB_IDENTITY_TOKEN_FILE", "")
         if not role or not path:
@@ -146,7 +146,7 @@ class Sources:
         suffix = "amazonaws.com.cn" if self._region.startswith("cn-") else "amazonaws.com"
         return f"{(own or f'https://sts.{self._region}.{suffix}').removesuffix('/')}/"
 
-    async def of_container(self) -> Fresh[Keys]:
+    async def of_container(self) -> Fresh[AwsKeys]:
         environ = self._environ
         relative = environ.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "")
         url = ECS + relative if relative else environ.get("AWS_CONTAINER_CREDENTIALS_FULL_URI", "")
@@ -163,7 +163,7 @@ class Sources:
         headers = (("accept", "application/json"), *((("authorization", token),) if token else ()))
         return _keys(_decoded(await self._fetched("GET", url, headers)), "the container's endpoint")
 
-    async def of_instance(self) -> Fresh[Keys]:
+    async def of_instance(self) -> Fresh[AwsKeys]:
         if self._environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
             raise CredentialFailed("no source has AWS access keys, and AWS_EC2_METADATA_DISABLED is set")
         base = self._environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", "").removesuffix("/") or IMDS
@@ -207,7 +207,7 @@ def _decoded(body: bytes) -> _Given:
         raise CredentialFailed("an answer with AWS access keys cannot be understood") from None
 
 
-def _keys(given: _Given, source: str) -> Fresh[Keys]:
+def _keys(given: _Given, source: str) -> Fresh[AwsKeys]:
     if not given.access_key or not given.secret_key:
         raise CredentialFailed(f"{source} gave no access key")
     expires = None
@@ -216,7 +216,7 @@ def _keys(given: _Given, source: str) -> Fresh[Keys]:
             expires = datetime.fromisoformat(given.expiration).timestamp()
         except ValueError:
             raise CredentialFailed(f"{source} gave an expiration that cannot be understood") from None
-    return Fresh(Keys(given.access_key, given.secret_key, given.token), expires)
+    return Fresh(AwsKeys(given.access_key, given.secret_key, given.token), expires)
 
 
 def _element(xml: str, name: str) -> str:

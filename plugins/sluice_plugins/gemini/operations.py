@@ -24,7 +24,7 @@ from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Usage
 from sluice.wire.upstream_errors import told_error
 from sluice_plugins.vectors import MALFORMED, Value, Vectors, VectorsDecoder, dimensions_of, texts_of
 
-Address = Callable[[str, str], str]
+UrlOf = Callable[[str, str], str]
 """Of a model and a method: the URL."""
 MOST_COUNT = 1 << 20
 """Bytes of a count."""
@@ -34,7 +34,7 @@ _json = msgspec.json.Encoder().encode
 class Counting(msgspec.Struct, frozen=True):
     """Counts tokens for callers of the same dialect."""
 
-    url: Address
+    url: UrlOf
     headers: Headers
     on_vertex: bool = False
 
@@ -88,7 +88,7 @@ class CountDecoder(Decoder):
 class Embeddings(msgspec.Struct, frozen=True):
     """Asks for vectors of texts."""
 
-    url: Address
+    url: UrlOf
     headers: Headers
     on_vertex: bool = False
 

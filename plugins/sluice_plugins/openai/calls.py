@@ -74,7 +74,7 @@ class Arguments:
                 self._depth += 1 if mark in "{[" else -1
 
 
-class Call:
+class ReceivedCall:
     """One call being received. `started`: its ToolCallStarted was sent; `empty`: its arguments were an empty list or object;
     `worded`: they came as a string, perhaps an empty one. `place`: its position in a whole answer. `given` is the vendor's
     id, even if another call has it."""
@@ -117,14 +117,14 @@ class NormalizedDelta(msgspec.Struct, frozen=True, gc=False):
     `joined`: the name so far, if the delta continued the name of a call that is not announced yet.
     """
 
-    call: "Call"
+    call: "ReceivedCall"
     id: str = ""
     name: str = ""
     arguments: str = ""
     joined: str = ""
 
 
-class Calls:
+class ReceivedCalls:
     """The calls of one choice: `made` are all of them, by their index.
 
     `new_id` makes the id of a call whose vendor gives none; without it such a call has none. `taken` are ids of the
@@ -134,12 +134,12 @@ class Calls:
     __slots__ = ("_by_index", "_ids", "_latest", "_new_id", "made", "naming")
 
     def __init__(self, new_id: Callable[[], str] | None = None, taken: frozenset[str] = frozenset()) -> None:
-        self._by_index: dict[int, Call] = {}
-        self._latest: Call | None = None
+        self._by_index: dict[int, ReceivedCall] = {}
+        self._latest: ReceivedCall | None = None
         self._ids: set[str] = set(taken)
         self._new_id = new_id
-        self.made: list[Call] = []
-        self.naming: Call | None = None
+        self.made: list[ReceivedCall] = []
+        self.naming: ReceivedCall | None = None
 
     def goes_on(self, delta: ToolCallPart, events: list[StreamEvent]) -> bool:
         """Fast path: whether the delta is the next piece of arguments, in the standard's form; its event is added then."""
@@ -191,7 +191,7 @@ class Calls:
             events.append(ToolCallDelta(call.index, arguments))
         return NormalizedDelta(call, id_, named, arguments, joined)
 
-    def announce(self, events: list[StreamEvent], call: Call | None = None) -> None:
+    def announce(self, events: list[StreamEvent], call: ReceivedCall | None = None) -> None:
         """Append ToolCallStarted for `call` (else the one whose name is complete now), unless it was."""
         call = call or self.naming
         self.naming = None
@@ -199,11 +199,11 @@ class Calls:
             call.started = True
             events.append(ToolCallStarted(call.index, call.id, call.name))
 
-    def without_arguments(self) -> list[Call]:
+    def without_arguments(self) -> list[ReceivedCall]:
         """The calls whose arguments were null or an empty list or object until the end; they stand for `{}`."""
         return [call for call in self.made if call.started and not call.arguments.any and (call.empty or not call.worded)]
 
-    def _identify(self, call: Call, given: str, *, wanted: bool) -> str:
+    def _identify(self, call: ReceivedCall, given: str, *, wanted: bool) -> str:
         """Set the call's id, once: the vendor's, or a generated one. Returns it if it was set now, else ""."""
         if call.id:
             return ""
@@ -215,13 +215,13 @@ class Calls:
         self._ids.add(call.id)
         return call.id
 
-    def _of_id(self, given: str | None) -> Call | None:
+    def _of_id(self, given: str | None) -> ReceivedCall | None:
         """The last call with this id, if any."""
         if not given or given not in self._ids:
             return None
         return next((call for call in reversed(self.made) if call.is_named(given)), None)
 
-    def _unnumbered(self, delta: ToolCallPart, name: str) -> Call | None:
+    def _unnumbered(self, delta: ToolCallPart, name: str) -> ReceivedCall | None:
         """The last call, if it began without an index and this delta gives it one."""
         call = self._latest
         if delta.index is None or call is None or name or (delta.id and not call.is_named(delta.id)):
@@ -231,10 +231,10 @@ class Calls:
         self._by_index[delta.index] = call
         return call
 
-    def _new_call(self, index: int | None) -> Call:
+    def _new_call(self, index: int | None) -> ReceivedCall:
         if len(self.made) >= MAX_CALLS:
             raise UpstreamGarbled(f"The upstream made more than {MAX_CALLS} tool calls")
-        call = Call(len(self.made))
+        call = ReceivedCall(len(self.made))
         self.made.append(call)
         if index is not None:
             self._by_index[index] = call

@@ -46,7 +46,7 @@ from sluice.wire.jsontext import oversized, slow_numbers
 from sluice.wire.lenient import REPLACEMENT, Halves, encoded, fit, is_object, parse, whole_characters
 from sluice.wire.upstream_errors import stream_error, tells_error, told_error
 from sluice_plugins.decoding import MAX_EVENT, failure_of
-from sluice_plugins.openai.calls import Call, Calls
+from sluice_plugins.openai.calls import ReceivedCall, ReceivedCalls
 from sluice_plugins.openai.chunk import MALFORMED, Choice, Chunk, ContentPart, ReportedUsage, ToolCallPart, decode_ordinary
 from sluice_plugins.openai.chunk import decode as _decode
 from sluice_plugins.openai.form import Form, learn
@@ -88,7 +88,7 @@ class _ChoiceState(msgspec.Struct, eq=False):
     """One choice as received so far. `native` is its finish reason, "" until there is one; `content`: it has text,
     reasoning or calls; `legacy`: it called a function by the deprecated `function_call`."""
 
-    calls: Calls | None = None
+    calls: ReceivedCalls | None = None
     content: bool = False
     legacy: bool = False
     native: str = ""
@@ -153,8 +153,8 @@ class Edits:
 class _Named(msgspec.Struct, frozen=True, gc=False, eq=False):
     """A call whose name the next chunk may continue; `choice` and `place` are its positions in the chunk."""
 
-    calls: Calls
-    call: Call
+    calls: ReceivedCalls
+    call: ReceivedCall
     choice: int
     place: int
 
@@ -486,7 +486,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
     ) -> None:
         """Handle one entry of a delta's calls, at `path` of the choice at `position`."""
         if state.calls is None:
-            state.calls = Calls(self.new_id if self.verbatim else None, self._taken)
+            state.calls = ReceivedCalls(self.new_id if self.verbatim else None, self._taken)
         state.content = True
         calls = state.calls
         normalized = calls.take(delta, events)

@@ -22,7 +22,7 @@ from sluice.model.events import (
     Working,
 )
 from sluice_plugins.decoding import arguments_of
-from sluice_plugins.responses.wire import Annotation, Item, Part
+from sluice_plugins.responses.wire import Annotation, Item, ItemPart
 
 FUNCTIONS = frozenset({"function_call", "custom_tool_call"})
 MAX_SEALED = 4 << 20
@@ -127,7 +127,7 @@ class Answer:
         elif told.call >= 0:
             self._end_call(index, told, item, events)
 
-    def _end_message(self, index: int, told: _Told, parts: Sequence[Part], events: list[StreamEvent]) -> None:
+    def _end_message(self, index: int, told: _Told, parts: Sequence[ItemPart], events: list[StreamEvent]) -> None:
         whole = "".join([part.text or part.refusal or "" for part in parts])
         if len(whole) > told.text:
             self.text(index, whole[told.text :], events)

@@ -24,7 +24,7 @@ from sluice.wire.lenient import REPLACEMENT, Halves, fit, is_object, parse, whol
 from sluice.wire.upstream_errors import stream_error, told_error
 from sluice_plugins.decoding import MAX_EVENT
 from sluice_plugins.responses.answer import Answer
-from sluice_plugins.responses.wire import Event, Item, Response, decode_event, decode_response
+from sluice_plugins.responses.wire import Item, Response, ResponsesEvent, decode_event, decode_response
 
 REASONS: dict[str, FinishReason] = {"max_output_tokens": "length", "max_tokens": "length", "content_filter": "content_filter"}
 MAX_DOCUMENT = 32 << 20
@@ -159,9 +159,9 @@ class ResponsesDecoder:
                 if self._started:  # of an event that is not known: the provider is at work
                     events.append(Working())
 
-    def _event(self, frame: sse.Event) -> Event | None:
+    def _event(self, frame: sse.Event) -> ResponsesEvent | None:
         data = frame.data
-        event: Event | None = None
+        event: ResponsesEvent | None = None
         if self._halves is None or not self._halves.pending:
             try:
                 event = decode_event(data)
@@ -171,7 +171,7 @@ class ResponsesDecoder:
             event = self._mended(data)
         if event is None or not event.type:
             if data.strip() == b"[DONE]":
-                return Event("[DONE]")
+                return ResponsesEvent("[DONE]")
             if (error := told_error(data)) is not None:  # a proxy's
                 raise error
             if event is not None and frame.event != "message":  # the frame's `event:` line names the type, too
@@ -183,17 +183,17 @@ class ResponsesDecoder:
             return None
         return event
 
-    def _mended(self, data: bytes) -> Event | None:
+    def _mended(self, data: bytes) -> ResponsesEvent | None:
         """An event that msgspec refused, field by field; None if it is no JSON object."""
         try:
-            values, odd = fit(parse(data), Event)
+            values, odd = fit(parse(data), ResponsesEvent)
             if self._halves is not None or _HALF(data):
                 self._join_halves(values)
                 values = whole_characters(values)
         except (ValueError, RecursionError):
             return None
         self.skipped_fields += odd
-        return msgspec.convert(values, Event)
+        return msgspec.convert(values, ResponsesEvent)
 
     def _join_halves(self, values: dict[str, Any]) -> None:
         """Join surrogate pairs that are split over two deltas of one item."""

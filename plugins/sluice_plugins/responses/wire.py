@@ -48,7 +48,7 @@ class Annotation(msgspec.Struct):
     index: int | None = None
 
 
-class Part(msgspec.Struct):
+class ItemPart(msgspec.Struct):
     type: str = ""
     text: str | None = None
     refusal: str | None = None
@@ -64,8 +64,8 @@ class Item(msgspec.Struct):
     name: str | None = None
     arguments: msgspec.Raw = msgspec.Raw(b"")
     input: str | None = None
-    content: list[Part] | None = None
-    summary: list[Part] | None = None
+    content: list[ItemPart] | None = None
+    summary: list[ItemPart] | None = None
     encrypted_content: str | None = None
     action: Any = None
 
@@ -84,7 +84,7 @@ class Response(msgspec.Struct):
     usage: Used | None = None
 
 
-class Event(msgspec.Struct):
+class ResponsesEvent(msgspec.Struct):
     """Any event of the stream: one type and not a union, so that an unknown event type is no error."""
 
     type: str = ""
@@ -100,5 +100,5 @@ class Event(msgspec.Struct):
     error: Any = None
 
 
-decode_event = msgspec.json.Decoder(Event).decode
+decode_event = msgspec.json.Decoder(ResponsesEvent).decode
 decode_response = msgspec.json.Decoder(Response).decode

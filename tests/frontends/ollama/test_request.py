@@ -9,7 +9,7 @@ import pytest
 from sluice.errors import BadRequest
 from sluice.frontends import Head
 from sluice.frontends.ollama.embeddings import ONE, embed, embeddings
-from sluice.frontends.ollama.errors import Loaded
+from sluice.frontends.ollama.errors import ModelLoaded
 from sluice.frontends.ollama.request import GENERATE, chat_of, generate_of
 from sluice.model.chat import ChatRequest, Image, Message, Reasoning, Sampling, Text, Thought, Tool, ToolCall
 from sluice_plugins.ollama import Ollama
@@ -131,9 +131,9 @@ def test_what_only_a_template_could_do_is_refused_by_name(field: str) -> None:
 
 
 def test_a_request_that_only_loads_a_model_needs_no_answer() -> None:
-    with pytest.raises(Loaded) as chatted:
+    with pytest.raises(ModelLoaded) as chatted:
         chat(messages=[])
-    with pytest.raises(Loaded) as loaded:
+    with pytest.raises(ModelLoaded) as loaded:
         generated(prompt="", keep_alive=0)
     assert chatted.value.told["message"] == {"role": "assistant", "content": ""}
     assert loaded.value.told == {"model": "m", "done": True, "done_reason": "load", "response": ""}

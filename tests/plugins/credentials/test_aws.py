@@ -11,9 +11,9 @@ import pytest
 from sluice.backends.credentials import CredentialFailed, FetchedAnswer
 from sluice.config.types import Secret
 from sluice.upstream.fetching import fetch
-from sluice.wire.sigv4 import Keys
+from sluice.wire.sigv4 import AwsKeys
 from sluice_plugins.credentials.aws import Aws
-from sluice_plugins.credentials.aws_sources import Sources
+from sluice_plugins.credentials.aws_sources import AwsSources
 from sluice_plugins.openai.backend import OpenAI
 from tests.fakes.rawserver import Peer, RawServer, Request, sized
 from tests.plugins.credentials.settings import REQUEST, World
@@ -22,7 +22,7 @@ GIVEN = {
     "Code": "Success", "AccessKeyId": "ASIAGIVEN", "SecretAccessKey": "given/secret", "Token": "given-token",
     "Expiration": "2027-01-15T09:00:00Z",
 }  # fmt: skip
-KEYS = Keys("ASIAGIVEN", "given/secret", "given-token")
+KEYS = AwsKeys("ASIAGIVEN", "given/secret", "given-token")
 EXPIRES = 1_800_003_600.0
 STS = """<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">
   <AssumeRoleWithWebIdentityResult><Credentials>
@@ -32,7 +32,7 @@ STS = """<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc
 </AssumeRoleWithWebIdentityResponse>"""
 
 
-def equal(keys: Keys, other: Keys) -> bool:
+def equal(keys: AwsKeys, other: AwsKeys) -> bool:
     return (keys.access_key, keys.secret_key, keys.token) == (other.access_key, other.secret_key, other.token)
 
 
@@ -60,18 +60,18 @@ class Cloud:
             peer.send(sized(b"", 404))
 
 
-async def keys_of(environ: Mapping[str, str], source: str, cloud: Cloud, profile: str | None = None) -> Keys:
+async def keys_of(environ: Mapping[str, str], source: str, cloud: Cloud, profile: str | None = None) -> AwsKeys:
     """What a source gives; what expires has to say when."""
     async with RawServer(cloud.answer) as server:
         environ = {name: value.replace("CLOUD", server.url) for name, value in environ.items()}
-        fresh = await Sources(profile, "eu-central-1", environ, fetch).keys(source)
+        fresh = await AwsSources(profile, "eu-central-1", environ, fetch).keys(source)
     assert fresh.expires in (None, EXPIRES)
     return fresh.value
 
 
 async def test_of_the_environment() -> None:
     environ = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "s", "AWS_SESSION_TOKEN": "t"}
-    assert equal(await keys_of(environ, "auto", Cloud()), Keys("AKIA", "s", "t"))
+    assert equal(await keys_of(environ, "auto", Cloud()), AwsKeys("AKIA", "s", "t"))
 
 
 async def test_of_web_identity(tmp_path: Path) -> None:
@@ -125,11 +125,11 @@ async def test_of_a_profile_whose_two_files_are_read_together(tmp_path: Path) ->
         "[profile other]\naws_secret_access_key = o%x\naws_session_token = t\n[profile sso]\nsso_session=s\n"
     )
     home = {"HOME": str(tmp_path)}
-    assert equal(await keys_of(home, "auto", Cloud()), Keys("AKIADEFAULT", "d"))
-    assert equal(await keys_of({**home, "AWS_PROFILE": "other"}, "profile", Cloud()), Keys("AKIAOTHER", "o%x", "t"))
+    assert equal(await keys_of(home, "auto", Cloud()), AwsKeys("AKIADEFAULT", "d"))
+    assert equal(await keys_of({**home, "AWS_PROFILE": "other"}, "profile", Cloud()), AwsKeys("AKIAOTHER", "o%x", "t"))
     environment = {**home, "AWS_ACCESS_KEY_ID": "AKIAENV", "AWS_SECRET_ACCESS_KEY": "e"}
-    assert equal(await keys_of(environment, "auto", Cloud(), "other"), Keys("AKIAOTHER", "o%x", "t"))
-    assert equal(await keys_of(environment, "auto", Cloud()), Keys("AKIAENV", "e"))
+    assert equal(await keys_of(environment, "auto", Cloud(), "other"), AwsKeys("AKIAOTHER", "o%x", "t"))
+    assert equal(await keys_of(environment, "auto", Cloud()), AwsKeys("AKIAENV", "e"))
     for profile, why in (("sso", "uses sso_session"), ("none", "has no access key")):
         with pytest.raises(CredentialFailed, match=why):
             await keys_of(home, "auto", Cloud(), profile)
@@ -138,7 +138,7 @@ async def test_of_a_profile_whose_two_files_are_read_together(tmp_path: Path) ->
 async def test_elsewhere_by_variables(tmp_path: Path) -> None:
     (tmp_path / "c").write_text(PROFILES)
     environ = {"AWS_SHARED_CREDENTIALS_FILE": f"{tmp_path}/c", "AWS_CONFIG_FILE": f"{tmp_path}/none"}
-    assert equal(await keys_of(environ, "profile", Cloud()), Keys("AKIADEFAULT", "d"))
+    assert equal(await keys_of(environ, "profile", Cloud()), AwsKeys("AKIADEFAULT", "d"))
 
 
 @pytest.mark.parametrize(

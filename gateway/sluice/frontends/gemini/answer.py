@@ -193,7 +193,7 @@ class Events(_Responses):
         return self.frame(without_separators(_json(response)))
 
 
-class Listed(Events):
+class JsonListEvents(Events):
     """A JSON list, an element of which comes at a time: what is asked for without `alt=sse`."""
 
     __slots__ = ("begun",)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from sluice.errors import GatewayError
 from sluice.frontends import Answer, CallRoute, Encoder, Endpoint, Frontend, Parse, Route
 from sluice.frontends.gemini import models, operations
-from sluice.frontends.gemini.answer import Events, Listed, Whole
+from sluice.frontends.gemini.answer import Events, JsonListEvents, Whole
 from sluice.frontends.gemini.errors import error_object, google_status
 from sluice.frontends.gemini.passed_on import PassedOn, WholePassedOn
 from sluice.frontends.gemini.request import LIST, SILENT, streamed, whole
@@ -50,7 +50,7 @@ class Gemini(Frontend):
         if not chat.stream:
             whole = Whole(answer, shows_thoughts=shows_thoughts)
             return WholePassedOn(answer, whole) if verbatim else whole
-        events = (Listed if LIST in chat.profile else Events)(answer, shows_thoughts=shows_thoughts)
+        events = (JsonListEvents if LIST in chat.profile else Events)(answer, shows_thoughts=shows_thoughts)
         return PassedOn(answer, events, continues=chat.n == 1) if verbatim else events
 
     def error(self, error: GatewayError, request_id: str) -> dict[str, Any]:

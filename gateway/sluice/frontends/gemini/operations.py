@@ -16,7 +16,7 @@ from sluice.errors import GatewayError, UpstreamGarbled
 from sluice.frontends import Encoder, RequestHead
 from sluice.frontends.checks import refused, whole_number
 from sluice.frontends.gemini.errors import error_object
-from sluice.frontends.gemini.parts import Turn
+from sluice.frontends.gemini.parts import GeminiTurn
 from sluice.frontends.gemini.request import chat_of, proto, typed
 from sluice.model.chat import text_size
 from sluice.model.events import Started, StreamEvent, Verbatim
@@ -58,7 +58,7 @@ class _EmbedConfig(msgspec.Struct):
 
 
 class _Embed(msgspec.Struct):
-    content: Turn
+    content: GeminiTurn
     outputDimensionality: float | None = None
     embedContentConfig: _EmbedConfig | None = None
 
@@ -108,7 +108,7 @@ def _dimensions(one: _Embed) -> float | None:
     return one.outputDimensionality if config is None or config.outputDimensionality is None else config.outputDimensionality
 
 
-def _text(content: Turn, at: str) -> str:
+def _text(content: GeminiTurn, at: str) -> str:
     parts = content.parts or []
     if not parts or any(part.text is None for part in parts):
         raise refused(at, "must have parts, and texts only")

@@ -70,7 +70,7 @@ class Part(msgspec.Struct):
     codeExecutionResult: CodeResult | None = None
 
 
-class Turn(msgspec.Struct):
+class GeminiTurn(msgspec.Struct):
     parts: list[Part] | None = None
     role: str | None = None
 
@@ -78,7 +78,7 @@ class Turn(msgspec.Struct):
 _ROLES = {"": "user", "user": "user", "function": "user", "tool": "user", "model": "model", "assistant": "model"}
 
 
-def messages_of(turns: Sequence[Turn]) -> list[Message]:
+def messages_of(turns: Sequence[GeminiTurn]) -> list[Message]:
     """Raises BadRequest."""
     found: list[Message] = []
     waiting = OpenCalls()

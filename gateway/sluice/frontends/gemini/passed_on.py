@@ -12,7 +12,7 @@ import msgspec
 
 from sluice.errors import GatewayError
 from sluice.frontends import Answer
-from sluice.frontends.gemini.answer import Events, Listed, Whole
+from sluice.frontends.gemini.answer import Events, JsonListEvents, Whole
 from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Verbatim
 from sluice.wire.jsonedit import with_string
 from sluice.wire.lenient import encoded, parse
@@ -33,7 +33,7 @@ class PassedOn:
         self.continues = continues
         self.begun = False
         self._own = own
-        self._lists = isinstance(own, Listed)
+        self._lists = isinstance(own, JsonListEvents)
         self._name = b"" if answer.reveal else msgspec.json.encode(answer.model)
         self._translates = False
 

@@ -18,7 +18,7 @@ import msgspec
 
 from sluice.frontends import RequestHead
 from sluice.frontends.checks import explained, refused, whole_number
-from sluice.frontends.gemini.parts import Turn, content_of, messages_of
+from sluice.frontends.gemini.parts import GeminiTurn, content_of, messages_of
 from sluice.frontends.gemini.schema import json_schema
 from sluice.model.chat import ChatRequest, Message, Reasoning, Sampling, Text, Tool
 from sluice.model.rules import Effort
@@ -74,8 +74,8 @@ class _Declarations(msgspec.Struct):
 
 
 class _Request(msgspec.Struct):
-    contents: list[Turn] | None = None
-    systemInstruction: Turn | str | None = None
+    contents: list[GeminiTurn] | None = None
+    systemInstruction: GeminiTurn | str | None = None
     tools: list[dict[str, Any]] | None = None
     toolConfig: _ToolConfig | None = None
     generationConfig: _Generation | None = None
@@ -169,7 +169,7 @@ def _camel(name: str) -> str:
 # ---- the request
 
 
-def _system(given: Turn | str | None) -> tuple[Message, ...]:
+def _system(given: GeminiTurn | str | None) -> tuple[Message, ...]:
     if given is None:
         return ()
     parts = (Text(given),) if isinstance(given, str) else content_of(given.parts or (), "systemInstruction")

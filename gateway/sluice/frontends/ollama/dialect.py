@@ -13,7 +13,7 @@ from sluice.errors import GatewayError
 from sluice.frontends import Answer, CallRoute, Encoder, Endpoint, Frontend, Route
 from sluice.frontends.ollama import embeddings, models
 from sluice.frontends.ollama.answer import OllamaLines, Whole
-from sluice.frontends.ollama.errors import Loaded, error_object
+from sluice.frontends.ollama.errors import ModelLoaded, error_object
 from sluice.frontends.ollama.request import GENERATE, chat_of, generate_of
 from sluice.frontends.statuses import status_of
 from sluice.model.chat import ChatRequest
@@ -47,7 +47,7 @@ class Ollama(Frontend):
         return error_object(error)
 
     def status(self, error: GatewayError) -> int:
-        return 200 if isinstance(error, Loaded) else status_of(error)
+        return 200 if isinstance(error, ModelLoaded) else status_of(error)
 
     def other_name(self, model: str) -> str:
         return models.other_name(model)

@@ -8,7 +8,7 @@ from typing import Any
 from sluice.errors import GatewayError, ModelNotFound, wait_of
 
 
-class Loaded(GatewayError):
+class ModelLoaded(GatewayError):
     """No fault: a request without a prompt loads (or unloads) a model at Ollama, and clients send it before their first one.
     Aliases are always there, so that nothing is asked of an upstream."""
 
@@ -21,7 +21,7 @@ class Loaded(GatewayError):
 
 def error_object(error: GatewayError) -> dict[str, Any]:
     """Before a stream and in it. Clients look for "not found" in the text; `retry_after` is in seconds, where it is known."""
-    if isinstance(error, Loaded):
+    if isinstance(error, ModelLoaded):
         return error.told
     told = {"error": _text(error), "code": error.code}
     wait = wait_of(error)

@@ -20,7 +20,7 @@ import msgspec
 
 from sluice.frontends import RequestHead
 from sluice.frontends.checks import explained, refused, whole_number
-from sluice.frontends.ollama.errors import Loaded
+from sluice.frontends.ollama.errors import ModelLoaded
 from sluice.frontends.open_calls import OpenCalls
 from sluice.model.chat import ChatRequest, Image, Message, Part, Reasoning, Role, Sampling, Text, Thought, Tool, ToolCall
 from sluice.model.rules import Effort
@@ -116,7 +116,7 @@ def chat_of(body: bytes, head: RequestHead) -> ChatRequest:
     """The request of /api/chat. Raises BadRequest, `param` naming the field; Loaded where there are no messages."""
     asked = _typed(body, _Chat)
     if not asked.messages:
-        raise Loaded({**_loaded(asked), "message": {"role": "assistant", "content": ""}})
+        raise ModelLoaded({**_loaded(asked), "message": {"role": "assistant", "content": ""}})
     messages = _messages(asked.messages)
     return _request(asked, messages, tools=_tools(asked.tools or ()))
 
@@ -128,7 +128,7 @@ def generate_of(body: bytes, head: RequestHead) -> ChatRequest:
         if getattr(asked, name):
             raise refused(name, reason)
     if not asked.prompt and not asked.images:
-        raise Loaded({**_loaded(asked), "response": ""})
+        raise ModelLoaded({**_loaded(asked), "response": ""})
     system = (Message("system", (Text(asked.system),)),) if asked.system else ()
     images = _images(asked.images or (), "images")
     text = (Text(asked.prompt),) if asked.prompt else ()

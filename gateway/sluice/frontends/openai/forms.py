@@ -11,7 +11,7 @@ from sluice.frontends import RequestHead
 from sluice.frontends.checks import refused
 from sluice.model.chat import TOKENS_OF_AN_IMAGE
 from sluice.model.operations import FormRequest
-from sluice.wire.multipart import Part, boundary_of, parts_of
+from sluice.wire.multipart import FormPart, boundary_of, parts_of
 
 TEXTS = ("text", "srt", "vtt")
 """Values of `response_format` that are no JSON."""
@@ -49,7 +49,7 @@ def _sound(operation: str, body: bytes, head: RequestHead) -> FormRequest:
     return _request(operation, body, head, parts, values, (file.end - file.start) // BYTES_PER_TOKEN)
 
 
-def _form(body: bytes, head: RequestHead) -> tuple[list[Part], dict[str, str]]:
+def _form(body: bytes, head: RequestHead) -> tuple[list[FormPart], dict[str, str]]:
     """The parts, and the values that are looked at. A name that another parser might take for one of them is refused."""
     try:
         parts = [*parts_of(body, boundary_of(head.headers.get("content-type", "")))]
@@ -70,7 +70,7 @@ def _form(body: bytes, head: RequestHead) -> tuple[list[Part], dict[str, str]]:
 
 
 def _request(
-    operation: str, body: bytes, head: RequestHead, parts: list[Part], values: dict[str, str], tokens: int
+    operation: str, body: bytes, head: RequestHead, parts: list[FormPart], values: dict[str, str], tokens: int
 ) -> FormRequest:
     if values.get("model") == "":
         raise refused("model", "must not be empty")

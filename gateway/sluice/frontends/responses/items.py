@@ -42,7 +42,7 @@ class _Turn:
         return Message("assistant", tuple(self.parts), tuple(self.calls), "", tuple(self.thoughts))
 
 
-class Conversation:
+class InputMessages:
     """The messages of a request's `input`. `unsaid`: the items that only OpenAI understands, "" or "input[3]: an item of …"."""
 
     def __init__(self) -> None:
@@ -161,14 +161,14 @@ class Conversation:
                 raise refused(f"{at}.type", "must be a string")
 
 
-_ITEMS: Mapping[str, Callable[[Conversation, Value, str], None]] = {
-    "message": Conversation.message,
-    "function_call": Conversation.call,
-    "function_call_output": Conversation.result,
-    "custom_tool_call": Conversation.custom_call,
-    "custom_tool_call_output": Conversation.result,
-    "reasoning": Conversation.reasoning,
-    "item_reference": Conversation.reference,
+_ITEMS: Mapping[str, Callable[[InputMessages, Value, str], None]] = {
+    "message": InputMessages.message,
+    "function_call": InputMessages.call,
+    "function_call_output": InputMessages.result,
+    "custom_tool_call": InputMessages.custom_call,
+    "custom_tool_call_output": InputMessages.result,
+    "reasoning": InputMessages.reasoning,
+    "item_reference": InputMessages.reference,
 }
 
 

@@ -32,7 +32,7 @@ Tell = Callable[[str, Value], None]
 """Is told each step: the event's name behind "response.", and its fields."""
 
 
-class Message(msgspec.Struct, eq=False):
+class MessageItem(msgspec.Struct, eq=False):
     id: str
     index: int
     begun: int  # characters of the answer's text before this item
@@ -64,7 +64,7 @@ class _Call(msgspec.Struct, eq=False):
     __repr__ = object.__repr__
 
 
-class Output:
+class ResponseOutput:
     """The items of one answer. `ids`: what theirs are made of; `tools`: those that are more than a function, by their names."""
 
     def __init__(self, ids: str, tools: Mapping[str, Tool], tell: Tell) -> None:
@@ -72,7 +72,7 @@ class Output:
         self._tools = tools
         self._tell = tell
         self._items: list[Value | None] = []
-        self.message: Message | None = None
+        self.message: MessageItem | None = None
         self._reasoning: _Reasoning | None = None
         self._calls: dict[int, _Call] = {}
         self._characters = 0  # of the text in items that are closed
@@ -114,9 +114,9 @@ class Output:
         message.pieces.append(text)
         self._tell("output_text.delta", {**_at(message), "content_index": 0, "delta": text, "logprobs": []})
 
-    def open_message(self) -> Message:
+    def open_message(self) -> MessageItem:
         self._close("completed")
-        message = self.message = Message(self._id("msg"), self._place(), self._characters)
+        message = self.message = MessageItem(self._id("msg"), self._place(), self._characters)
         item = {"id": message.id, "type": "message", "status": "in_progress", "content": [], "role": "assistant"}
         self._tell("output_item.added", {"output_index": message.index, "item": item})
         self._tell("content_part.added", {**_at(message), "content_index": 0, "part": _part("", [])})
@@ -125,7 +125,7 @@ class Output:
         self._uncited = []
         return message
 
-    def _close_message(self, message: Message, status: str) -> None:
+    def _close_message(self, message: MessageItem, status: str) -> None:
         text = "".join(message.pieces)
         self._characters += len(text)
         part = _part(text, message.annotations)
@@ -142,7 +142,7 @@ class Output:
         elif not self._items:
             self._uncited.append(cited)
 
-    def _annotate(self, message: Message, cited: Cited) -> None:
+    def _annotate(self, message: MessageItem, cited: Cited) -> None:
         told = sum(map(len, message.pieces))
         start = max(cited.start - message.begun, 0) if cited.start >= 0 else told
         end = max(cited.end - message.begun, start) if cited.end >= 0 else max(start, told)
@@ -275,7 +275,7 @@ class Output:
         self._tell("output_item.done", {"output_index": index, "item": item})
 
 
-def _at(item: Message | _Reasoning | _Call) -> Value:
+def _at(item: MessageItem | _Reasoning | _Call) -> Value:
     return {"item_id": item.id, "output_index": item.index}
 
 

@@ -16,7 +16,7 @@ import msgspec
 
 from sluice.frontends.checks import check_names, explained, refused, whole_number
 from sluice.frontends.openai.reasoning import reasoning_of
-from sluice.frontends.responses.items import Conversation
+from sluice.frontends.responses.items import InputMessages
 from sluice.frontends.responses.tools import Offered, ToolParam, choice_of, format_of, tools_of
 from sluice.model.chat import ChatRequest, Message, Sampling, Text
 from sluice.model.kept import Item, Keep
@@ -61,7 +61,7 @@ def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
         check_names(wire, _TOP, "")
     asked = _typed(wire)
     _check_state(asked)
-    conversation = Conversation()
+    conversation = InputMessages()
     messages, unsaid = _messages(asked, conversation)
     keep = Keep(
         [{"type": "message", "role": "user", "content": asked.input}] if isinstance(asked.input, str) else asked.input or [],
@@ -125,7 +125,7 @@ def _check_state(asked: _Request) -> None:
         raise refused("conversation", "is not supported: send the whole conversation as input")
 
 
-def _messages(asked: _Request, conversation: Conversation) -> tuple[tuple[Message, ...], str]:
+def _messages(asked: _Request, conversation: InputMessages) -> tuple[tuple[Message, ...], str]:
     """The messages, and what only OpenAI understands of them."""
     match asked.instructions:
         case str(text) if text:

@@ -15,7 +15,7 @@ import msgspec
 from sluice.errors import GatewayError
 from sluice.frontends import Answer
 from sluice.frontends.openai.errors import error_object
-from sluice.frontends.responses.output import Message, Output
+from sluice.frontends.responses.output import MessageItem, ResponseOutput
 from sluice.frontends.responses.response import completed_at, ended, failure, repeated, response_id, usage_object
 from sluice.model.chat import ChatRequest, Tool
 from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Usage, Working
@@ -37,7 +37,7 @@ class Responding:
         self._chat = chat
         self._answer = answer
         self._model = answer.model
-        self._output = Output(answer.id, _tools_of(chat), self._tell)
+        self._output = ResponseOutput(answer.id, _tools_of(chat), self._tell)
 
     def _tell(self, name: str, fields: Value) -> None:
         pass
@@ -74,7 +74,7 @@ class Stream(Responding):
         self._frames: list[bytes] = []
         self._told = 0  # events so far: the next sequence_number
         self._opened = False
-        self._writing: Message | None = None  # the message that `_prefix` is about
+        self._writing: MessageItem | None = None  # the message that `_prefix` is about
         self._prefix = b""
 
     def start(self) -> bytes:
