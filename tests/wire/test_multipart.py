@@ -2,7 +2,7 @@
 
 import pytest
 
-from sluice.wire.multipart import MAX_PARTS, boundary_of, parts_of
+from sluice.wire.multipart import MAX_PARTS, MAX_VALUE, FormPart, FormScanner, boundary_of, parts_of
 
 FILE = b'--B\r\nContent-Disposition: form-data; name="file"; filename="a"\r\nContent-Type: audio/wav\r\n\r\n\x00\r\n--C\xff\r\n'
 MODEL = b"--B\r\ncontent-disposition:form-data; name=model\r\n\r\nchat\r\n"
@@ -59,3 +59,38 @@ def test_boundaries_are_read(given: str, boundary: str) -> None:
 def test_what_has_no_boundary_is_refused(given: str) -> None:
     with pytest.raises(ValueError):
         boundary_of(given)
+
+
+@pytest.mark.parametrize("body", [FILE + MODEL + END, b"preamble\r\n" + MODEL + FILE + END + b"\r\n--B\r\nepilogue"])
+def test_pieces_make_no_difference(body: bytes) -> None:
+    whole = parts_of(body, "B")
+    assert [(part.name, part.value) for part in whole if not part.file] == [("model", b"chat")]
+    for at in range(len(body) + 1):
+        assert fed([body[:at], body[at:]]) == whole
+    assert fed([bytes([byte]) for byte in body]) == whole
+
+
+def fed(pieces: list[bytes]) -> list[FormPart]:
+    scanner = FormScanner("B")
+    for piece in pieces:
+        scanner.feed(piece)
+    scanner.close()
+    return scanner.parts
+
+
+def test_what_is_no_form_is_refused_in_pieces_too() -> None:
+    for body in (b"--Bx\r\n" + MODEL[5:] + END, MODEL, b"--B\r\n\r\nvalue\r\n--B--", b"{}"):
+        with pytest.raises(ValueError):
+            fed([bytes([byte]) for byte in body])
+
+
+def test_little_is_held_and_long_values_are_cut() -> None:
+    scanner = FormScanner("B")
+    scanner.feed(b'--B\r\nContent-Disposition: form-data; name="a"\r\n\r\n')
+    for _ in range(100):
+        scanner.feed(b"x" * 10_000)
+        assert len(scanner._held) < 100
+    scanner.feed(b"\r\n" + END)
+    scanner.close()
+    [part] = scanner.parts
+    assert (part.end - part.start, len(part.value)) == (1_000_000, MAX_VALUE + 1)

@@ -25,6 +25,7 @@ from sluice.api.probes import Probes
 from sluice.api.refusals import Plain, Refusals
 from sluice.api.request import RenamingRequest, Request
 from sluice.api.resuming import Resuming
+from sluice.api.spool import FormSpools
 from sluice.api.table import Handler, MethodRoute, OwnRoute, PathClaims, RouteTable, ServedPath
 from sluice.api.tokens import TokenRoutes
 from sluice.errors import GatewayError, MethodNotAllowed, NotFound, Unauthorized
@@ -48,7 +49,9 @@ class Api:
         self._cors = Cors(runtime.origins, runtime.frontends.values())
         self._refusals = Refusals(runtime.records)
         self._callers = callers(runtime, self._cors)
-        self._bodies = Bodies(int(runtime.config.server.body_limit), runtime.beside)
+        server = runtime.config.server
+        spools = FormSpools(int(server.form_spool), server.form_directory)
+        self._bodies = Bodies(int(server.body_limit), runtime.beside, int(server.form_limit), spools)
         self._claims = PathClaims(runtime.frontends.values(), OWN, Plain())
         own = self._of_operators() if operators else self._of_clients()
         self.table = RouteTable(own, frontends, Answers(runtime, self._callers, self._bodies, self._refusals))

@@ -4,12 +4,16 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from sluice.api.request import Request
-from sluice.errors import BadRequest, PayloadTooLarge, UnsupportedMediaType
+from sluice.api.spool import FormSpools, SpooledForm
+from sluice.errors import BadRequest, PayloadTooLarge, Unavailable, UnsupportedMediaType
 from sluice.frontends import Frontend
 from sluice.wire.jsontext import parse_object
+from sluice.wire.multipart import boundary_of
 
 SMALL = 64 << 10
 """Bytes of what is no call: keys, tokens."""
+LEAST = 1 << 20
+"""Bytes of a form that is not held in memory."""
 INLINE = 32 << 10
 """Compressed bytes that are decompressed on the event loop; more are in a thread."""
 
@@ -44,11 +48,35 @@ def body_reader(frontend: Frontend) -> BodyNow:
 
 
 class Bodies:
-    """`limit` is in bytes, decompressed; `beside` does in a thread what would hold up the event loop."""
+    """`limit` is in bytes, decompressed; `beside` does in a thread what would hold up the event loop. `form_limit`: bytes of a
+    form, which is in one of the `spools` where it is not small."""
 
-    def __init__(self, limit: int, beside: Callable[..., Awaitable[Any]]) -> None:
+    def __init__(self, limit: int, beside: Callable[..., Awaitable[Any]], form_limit: int, spools: FormSpools) -> None:
         self._limit = limit
         self._beside = beside
+        self._form_limit = form_limit if limit >= LEAST else limit
+        self._spools = spools
+
+    async def form(self, request: Request) -> "bytes | SpooledForm":
+        """The body of a form, waited for: a large one in a file. Raises what `late` does, and Unavailable."""
+        pieces = getattr(request, "pieces", None)
+        length = int(request.headers.get("content-length", -1))
+        if pieces is None or "content-encoding" in request.headers or 0 <= length <= LEAST or self._form_limit <= LEAST:
+            return await self.late(request)
+        try:
+            boundary = boundary_of(request.headers.get("content-type", ""))
+            spooled = self._spools.open()
+        except ValueError as error:
+            raise BadRequest(f"The form {error}") from None
+        except OSError:
+            return await self.late(request)  # there is no place for temporary files: what fits into memory has to do
+        try:
+            await spooled.receive(pieces(self._form_limit), boundary, self._beside)
+        except ValueError as error:
+            raise BadRequest(f"The form {error}") from None
+        except OSError:
+            raise Unavailable("There is no room for the form") from None
+        return spooled
 
     async def late(self, request: Request) -> bytes:
         """The body, waited for and decompressed. Raises UnsupportedMediaType, PayloadTooLarge, BadRequest."""

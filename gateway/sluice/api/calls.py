@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -38,6 +39,7 @@ class CallEntry(msgspec.Struct, frozen=True, eq=False):
     answer: "Callable[[Request, str, CallEntry], Awaitable[None]]"
     body_now: BodyNow
     operation: str = ""
+    form: bool = False
     rename: Callable[[Sequence[Header]], Sequence[Header]] | None = None
 
     def __call__(self, request: Request, request_id: str) -> Awaitable[None]:
@@ -62,7 +64,17 @@ class Calls:
         hidden = frontend.credential_parameters
         rename = frontend.headers if renames(frontend) else None
         reader = form_now if route.form else body_reader(frontend)
-        return CallEntry(frontend, route.parse, route.prepare, hidden, self.answer, reader, route.operation, rename)
+        return CallEntry(
+            frontend,
+            route.parse,
+            route.prepare,
+            hidden,
+            self.answer,
+            reader,
+            operation=route.operation,
+            form=route.form,
+            rename=rename,
+        )
 
     async def answer(self, request: Request, request_id: str, entry: CallEntry) -> None:
         """Answer one call, or refuse it."""
@@ -79,11 +91,11 @@ class Calls:
             except GatewayError as unknown:
                 principal = await callers.unrecognized(unknown, request, address, entry.hidden)
             try:
-                body = entry.body_now(request)
+                body: Any = entry.body_now(request)
                 if body is None:
-                    body = await self._bodies.late(request)
+                    body = await (self._bodies.form(request) if entry.form else self._bodies.late(request))
                 size = len(body)
-                if size <= LARGE:
+                if size <= LARGE or (entry.form and not isinstance(body, bytes)):
                     chat = entry.parse(body, request)
                 else:
                     chat = await runtime.beside(entry.parse, body, request)

@@ -1,6 +1,6 @@
 """How a call reaches an upstream, apart from who carries it (aiohttp's client or our own)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -12,10 +12,19 @@ Headers = tuple[tuple[str, str], ...]
 Sink = Callable[[bytes], None]
 
 
+class Pieces(Protocol):
+    """A body that is not in memory. It can be read several times, for an attempt may have others behind it."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+
 class UpstreamRequest(msgspec.Struct):
     """One HTTP request to an upstream: absolute URL, all headers but Host, Content-Length and credentials.
 
     `lines`: header lines that no other request has, ready to be sent (each ends with CR LF). A backend leaves them alone.
+    `pieces`: in place of `body`, where that is too large to be held.
     """
 
     url: str
@@ -23,6 +32,7 @@ class UpstreamRequest(msgspec.Struct):
     body: bytes
     method: str = "POST"
     lines: bytes = b""
+    pieces: Pieces | None = None
 
 
 class UpstreamResponse(Protocol):
@@ -92,4 +102,4 @@ class Transport(Protocol):
     async def close(self) -> None: ...
 
 
-__all__ = ["Reader", "Sink", "Transport", "UpstreamError", "UpstreamRequest", "UpstreamResponse"]
+__all__ = ["Pieces", "Reader", "Sink", "Transport", "UpstreamError", "UpstreamRequest", "UpstreamResponse"]

@@ -16,6 +16,8 @@ from sluice.model.chat import ChatRequest
 from sluice.model.events import Started, StreamEvent
 from sluice.model.facts import NOTHING as NOTHING_KNOWN
 from sluice.model.facts import Facts
+from sluice.model.operations import StoredForm
+from sluice.wire.multipart import FormPart
 
 NO_FIELDS: Mapping[str, str] = {}
 
@@ -109,7 +111,7 @@ class Head(msgspec.Struct, frozen=True):
 
 
 Header = tuple[str, str]
-Parse = Callable[[bytes, RequestHead], ChatRequest]
+Parse = Callable[[Any, RequestHead], ChatRequest]
 """Body and head -> the request, `stream` as the body, the path or the route has it. Raises BadRequest with a reason for
 anything wrong, never another error."""
 
@@ -127,10 +129,17 @@ Prepare = Callable[[ChatRequest, AliasTerms], ChatRequest]
 """Makes of a request what its alias wants. Raises BadRequest."""
 
 
+class Uploaded(StoredForm, Protocol):
+    """A form of a `CallRoute` that takes stored ones."""
+
+    @property
+    def parts(self) -> Sequence[FormPart]: ...
+
+
 class CallRoute(msgspec.Struct, frozen=True, kw_only=True):
     """A POST that is a call. `also`: other names of its path. `operation`: what is asked of upstreams, where that is no chat;
     `parse` then gives an OperationRequest, and the answer is an upstream's own, which speaks the request's `dialect`.
-    `form`: its body is a form (multipart/form-data), and no JSON.
+    `form`: its body is a form (multipart/form-data), and no JSON; a large one is given to `parse` as an `Uploaded`.
 
     In a path `{name}` is a parameter, one segment or a part of one; `{+name}` may hold slashes (RFC 6570 3.2.3).
     """

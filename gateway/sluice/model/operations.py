@@ -1,6 +1,7 @@
 """Requests that are no chat: what an upstream is asked for in one piece, and answers in one."""
 
-from typing import ClassVar
+from collections.abc import Iterator
+from typing import ClassVar, Protocol
 
 from sluice.model.chat import ChatRequest
 
@@ -43,8 +44,24 @@ class BytesRequest(OperationRequest, kw_only=True):
     resumes: ClassVar[bool] = False
 
 
+class StoredForm(Protocol):
+    """A form that is not in memory. `first`: where its first boundary stands."""
+
+    first: int
+
+    def __len__(self) -> int: ...
+
+    def between(self, start: int, end: int) -> Iterator[bytes]:
+        """Its bytes from `start` to `end`, a piece at a time."""
+        ...
+
+
 class FormRequest(BytesRequest, kw_only=True):
-    """One that is a form: `body`, whose Content-Type is `form`. `at`: where in it the model's name stands; None: nowhere."""
+    """One that is a form: `body`, or where that is too large `stored`, whose Content-Type is `form`.
+
+    `at`: where in it the model's name stands; None: nowhere.
+    """
 
     form: str
     at: tuple[int, int] | None
+    stored: StoredForm | None = None

@@ -20,9 +20,12 @@ from typing import Literal, Protocol, cast
 from sluice.server.bodies import Unfinished
 from sluice.server.exchange import HttpExchange, Terms, exchange_of, unmapped
 from sluice.server.http1 import RequestParser
+from sluice.server.incoming import Incoming
 
 State = Literal["head", "busy", "idle", "unread", "linger"]
 LINGER = 2.0
+MAX_AHEAD = 512 << 10
+"""Bytes of a form that are kept before who takes it in pieces has taken any; then the client is not read."""
 OVERLOADED = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
 BAD_REQUEST = b'{"error":{"message":"The request is not valid HTTP","type":"invalid_request_error","code":"bad_http"}}'
 BAD = (
@@ -158,10 +161,18 @@ class ServerConnection(asyncio.Protocol):
         if self.exchange is not None:
             self.exchange.body_moved()
 
+    def read_on(self) -> None:
+        """The exchange has taken of its body what has come."""
+        if self._keeps:
+            self._count(self._parser.kept)
+        self._resume()
+
     def _count(self, kept: int) -> None:
         if kept != self._keeps:
             self._keeps = kept
             self._listener.unfinished.keep(self, kept)
+            if kept > MAX_AHEAD and self.exchange is not None and _in_pieces(self.exchange.request):
+                self._pause()
 
     # --- one request after the other
 
@@ -247,3 +258,9 @@ class ServerConnection(asyncio.Protocol):
         if self._paused and self.transport is not None:
             self._paused = False
             self.transport.resume_reading()
+
+
+def _in_pieces(request: Incoming) -> bool:
+    """Whether this body may be taken in pieces: it is a form that has not come to its end, and nobody wants it whole."""
+    form = request.fields.get("content-type", "").lower().startswith("multipart/form-data")
+    return form and not (request.over or request.whole or request.broken)

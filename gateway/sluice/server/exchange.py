@@ -6,7 +6,7 @@ does not read. Nothing here waits but for a body that has not come yet.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Protocol
@@ -43,6 +43,8 @@ class ClientConnection(Protocol):
 
     peer: str
     transport: asyncio.Transport | None
+
+    def read_on(self) -> None: ...
 
 
 class Terms(Protocol):
@@ -128,39 +130,75 @@ class HttpExchange(msgspec.Struct, eq=False):
             raise self._too_large()
         return request.body()
 
+    async def pieces(self, limit: int) -> AsyncIterator[bytes]:
+        """The body as it comes, of `limit` bytes at most; whoever is slow to take it slows its client. Raises what `body`
+        does."""
+        request = self.request
+        if request.size > len(request.content):  # too much came before anybody took it
+            raise self._too_large()
+        request.limit = limit
+        pace = Pace(self._listener.body_timeout, self._listener.loop.time())
+        self._go_ahead(request)
+        while True:
+            if max(request.length, request.size) > limit:
+                raise self._too_large(limit)
+            over = request.over
+            if piece := request.taken():
+                self._connection.read_on()
+                yield piece
+            if over:
+                return
+            if not piece:
+                try:
+                    await self._more(request, pace)
+                except TimeoutError:
+                    self.close_after = True
+                    raise RequestTimeout("The body did not arrive in time") from None
+
     async def _rest_of_body(self, request: Incoming) -> None:
-        listener = self._listener
+        request.whole = True
+        self._connection.read_on()
+        self._go_ahead(request)
+        pace = Pace(self._listener.body_timeout, self._listener.loop.time())
+        while not request.over:
+            if request.size > self._listener.body_limit:
+                raise self._too_large()
+            await self._more(request, pace)
+
+    def _go_ahead(self, request: Incoming) -> None:
+        """Tell a client that waits for it (RFC 9110 10.1.1) to send the body."""
+        if request.over:
+            return
         expected = request.version == (1, 1) and request.fields.get("expect", "").lower() == "100-continue"
         if expected and self._transport is not None:
-            listener.writes.write(self._transport, b"HTTP/1.1 100 Continue\r\n\r\n")
-        clock = listener.loop.time
-        pace = Pace(listener.body_timeout, clock())
-        while not request.over:
-            if request.given_up:
-                self.close_after = True
-                raise Unavailable("Too many bodies are on their way; this one was given up", retry_after=RETRY_AFTER)
-            if request.broken:
-                self.close_after = True
-                raise BadRequest("The body's framing is broken")
-            if request.size > listener.body_limit:
-                raise self._too_large()
-            size = request.size
-            self._moved = listener.loop.create_future()
-            try:
-                async with asyncio.timeout_at(pace.due):
-                    await self._moved
-            finally:
-                self._moved = None  # cancelled, it holds the frame that holds us
-            pace.came(request.size - size, clock())
+            self._listener.writes.write(self._transport, b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    async def _more(self, request: Incoming, pace: Pace) -> None:
+        """Waits for more of the body. Raises TimeoutError, BadRequest, Unavailable."""
+        loop = self._listener.loop
+        if request.given_up:
+            self.close_after = True
+            raise Unavailable("Too many bodies are on their way; this one was given up", retry_after=RETRY_AFTER)
+        if request.broken:
+            self.close_after = True
+            raise BadRequest("The body's framing is broken")
+        size = request.size
+        self._moved = loop.create_future()
+        try:
+            async with asyncio.timeout_at(pace.due):
+                await self._moved
+        finally:
+            self._moved = None  # cancelled, it holds the frame that holds us
+        pace.came(request.size - size, loop.time())
 
     def body_moved(self) -> None:
         """More of the body has come, or it is found to be broken, or was given up."""
         if self._moved is not None and not self._moved.done():
             self._moved.set_result(None)
 
-    def _too_large(self) -> PayloadTooLarge:
+    def _too_large(self, limit: int = 0) -> PayloadTooLarge:
         self.close_after = True
-        return PayloadTooLarge(f"The body may have {self._listener.body_limit} bytes")
+        return PayloadTooLarge(f"The body may have {limit or self._listener.body_limit} bytes")
 
     # --- a whole answer
 

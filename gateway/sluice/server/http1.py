@@ -204,7 +204,7 @@ class RequestParser:
         if body is None:
             raise _Refused
         body.size += len(data)
-        if body.size > self._limit:
+        if body.size > (body.limit or self._limit):
             body.content = b""
         elif not body.content:
             body.content = data

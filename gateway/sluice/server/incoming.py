@@ -8,7 +8,8 @@ class Incoming(msgspec.Struct, eq=False):
 
     `over`: its body is complete. `broken`: it never will be. `size`: bytes of body so far; beyond the parser's limit they
     are counted and thrown away. `length` is what the head promises, -1 for chunks. `weight`: bytes of the head, counted as
-    MAX_HEAD is. `given_up`: we dropped the body, to free memory for others.
+    MAX_HEAD is. `given_up`: we dropped the body, to free memory for others. `limit`: bytes of body that are taken, where it is
+    taken in pieces; 0: the parser's limit. `whole`: it is to be taken whole, so that reading goes on.
     """
 
     method: str = ""
@@ -24,8 +25,15 @@ class Incoming(msgspec.Struct, eq=False):
     over: bool = False
     broken: bool = False
     given_up: bool = False
+    limit: int = 0
+    whole: bool = False
 
     __repr__ = object.__repr__  # it holds a key
+
+    def taken(self) -> bytes:
+        """What has come of the body since it was taken for the last time."""
+        content, self.content = bytes(self.content), b""
+        return content
 
     def body(self) -> bytes:
         """The same object each time: the text of a call is in memory once."""

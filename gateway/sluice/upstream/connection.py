@@ -10,10 +10,11 @@ answer) make the connection unusable, and it is closed.
 import asyncio
 import math
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol, cast
 
 from sluice.aio.write_batch import WriteBatch
+from sluice.backends.transport import Pieces
 from sluice.errors import UpstreamError, UpstreamTruncated
 from sluice.upstream.http1 import ResponseParser
 from sluice.upstream.tls import tls_failed
@@ -38,12 +39,14 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
+        "_blocked",
         "_buffer",
         "_lost",
         "_parser",
         "_paused",
         "_peer",
         "_receiver",
+        "_rest",
         "_transport",
         "_writes",
         "answered",
@@ -70,6 +73,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._receiver: Receiver | None = None
         self._transport: asyncio.Transport | None = None
         self._paused = False
+        self._blocked = False
+        self._rest: Iterator[bytes] | None = None  # of a body that is sent in pieces
         self.answered = False
         self.used = False
         self.closed = False
@@ -89,11 +94,37 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         else:
             self._transport.writelines((b"%b%d\r\n%b\r\n" % (head, len(body), lines), body))
 
+    def ask_in_pieces(self, method: str, head: bytes, body: Pieces, receiver: Receiver, lines: bytes = b"") -> None:
+        """Send one request whose body is not in memory: a piece at a time, as the upstream takes them."""
+        assert self._transport is not None
+        assert self._receiver is None, "one request at a time"
+        self._parser.expect(method)
+        self._receiver = receiver
+        self._rest = iter(body)
+        self._transport.write(b"%b%d\r\n%b\r\n" % (head, len(body), lines))
+        self._send_rest()
+
+    def _send_rest(self) -> None:
+        """One piece in a turn of the event loop, and none while the upstream does not read."""
+        if self._rest is None or self._blocked or self.closed or self._transport is None:
+            return
+        try:
+            piece = next(self._rest, None)
+        except OSError as error:
+            self._ended_by_peer(error)
+            return
+        if piece is None:
+            self._rest = None
+            return
+        self._transport.write(piece)
+        asyncio.get_running_loop().call_soon(self._send_rest)
+
     def rest(self) -> bool:
         """The request is over. True: the connection can serve another one; false: it has been closed."""
         parser = self._parser
         transport = self._transport
-        if self.closed or not (parser.over and parser.reusable) or transport is None or transport.get_write_buffer_size():
+        sent = self._rest is None and transport is not None and not transport.get_write_buffer_size()
+        if self.closed or not (parser.over and parser.reusable) or not sent:
             self.close()
             return False
         self.resume()
@@ -114,6 +145,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def close(self) -> None:
         """Idempotent. The receiver hears nothing any more."""
         self._receiver = None
+        self._rest = None
         if self.closed:
             return
         self.closed = True
@@ -154,6 +186,13 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             receiver.body_came(body)
         if parser.over or parser.error is not None:
             self._finish(parser.error)
+
+    def pause_writing(self) -> None:
+        self._blocked = True
+
+    def resume_writing(self) -> None:
+        self._blocked = False
+        self._send_rest()
 
     def eof_received(self) -> None:
         self._ended_by_peer(None)

@@ -167,7 +167,10 @@ class UpstreamExchange(msgspec.Struct, eq=False):
             self._error = self._client.closed_early()
             return False
         request = self._request
-        connection.ask(request.method, self._head, request.body, self, request.lines)
+        if request.pieces is None:
+            connection.ask(request.method, self._head, request.body, self, request.lines)
+        else:
+            connection.ask_in_pieces(request.method, self._head, request.pieces, self, request.lines)
         if self._reader is not None:
             self._reader.sent()
         return True

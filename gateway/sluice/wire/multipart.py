@@ -1,16 +1,18 @@
-"""multipart/form-data: where its parts stand in a body. Pure; nothing is copied but the names.
+"""multipart/form-data: where its parts stand in a body, which may come in pieces. Pure; kept are names and short values.
 
 Standard: RFC 7578, RFC 2046 5.1.1
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import msgspec
 
 MAX_PARTS = 128
 MAX_HEAD = 8 << 10
 """Bytes of a part's header fields."""
+MAX_VALUE = 256
+"""Bytes of a value that are kept, and one more, which says that it is longer."""
 _BOUNDARY = re.compile(r";\s*boundary=(?:\"([^\"]{1,70})\"|([^\s;\"]{1,70}))\s*(?:;|\Z)", re.IGNORECASE).search
 _DISPOSITION = re.compile(rb"^content-disposition:[ \t]*form-data[ \t]*((?:;[^\r\n]*)?)", re.IGNORECASE | re.MULTILINE).search
 _NAME = re.compile(rb";[ \t]*name=(?:\"((?:[^\"\\]|\\.)*)\"|([^\s;\"]+))", re.IGNORECASE).findall
@@ -18,12 +20,13 @@ _FILENAME = re.compile(rb";[ \t]*filename\*?=", re.IGNORECASE).search
 
 
 class FormPart(msgspec.Struct, frozen=True):
-    """`start` and `end`: where its value stands in the body. `file`: it has a file's name."""
+    """`start` and `end`: where its value stands in the body. `file`: it has a file's name; else `value` is how it begins."""
 
     name: str
     start: int
     end: int
     file: bool
+    value: bytes = b""
 
 
 def boundary_of(content_type: str) -> str:
@@ -36,36 +39,127 @@ def boundary_of(content_type: str) -> str:
     return boundary
 
 
-def parts_of(body: bytes, boundary: str) -> Iterator[FormPart]:
+def parts_of(body: bytes, boundary: str) -> list[FormPart]:
     """The parts of a body. Raises ValueError for what is none, or is not complete."""
-    mark = b"--" + boundary.encode()
-    at = 0 if body.startswith(mark) else body.find(b"\r\n" + mark) + 2
-    if at == 1:
-        raise ValueError("has no part")
-    for _ in range(MAX_PARTS):
-        at += len(mark)
-        if body.startswith(b"--", at):
-            return
-        start = _line_end(body, at)
-        head = b"" if body.startswith(b"\r\n", start) else body[start : start + MAX_HEAD].partition(b"\r\n\r\n")[0]
-        value = start + len(head) + (4 if head else 2)
-        end = body.find(b"\r\n" + mark, value - 2)
-        if end < 0 or value - 2 > end or (head and not body.startswith(b"\r\n\r\n", value - 4)):
-            raise ValueError("is not complete, or a part's head is too long")
-        yield _part(head, value, max(value, end))
-        at = end + 2
-    raise ValueError(f"may have {MAX_PARTS} parts")
+    scanner = FormScanner(boundary)
+    scanner.feed(body)
+    scanner.close()
+    return scanner.parts
 
 
-def _line_end(body: bytes, at: int) -> int:
-    """What follows a boundary's line, which may have blanks at its end."""
-    end = body.find(b"\r\n", at, at + 64)
-    if end < 0 or body[at:end].strip(b" \t"):
-        raise ValueError("has something else behind its boundary")
-    return end + 2
+class FormScanner:
+    """Finds the parts of a body that comes in pieces. `parts`: those that have ended; `first`: where the first boundary stands.
+
+    What may still be the beginning of a boundary, or of a part's head, is held until more comes: at most MAX_HEAD bytes and a
+    piece.
+    """
+
+    def __init__(self, boundary: str) -> None:
+        self._mark = b"--" + boundary.encode()
+        self._delimiter = b"\r\n" + self._mark
+        self._held = bytearray()
+        self._at = 0  # where in the body what is held begins
+        self._step: Callable[[FormScanner], bool] = FormScanner._begin
+        self._part: FormPart | None = None
+        self._kept = bytearray()
+        self.parts: list[FormPart] = []
+        self.first = -1
+
+    def feed(self, data: bytes) -> None:
+        """Raises ValueError for what is no form."""
+        self._held += data
+        while self._step(self):
+            pass
+
+    def close(self) -> None:
+        """The body has ended. Raises ValueError where the form has not."""
+        if self._step is not FormScanner._ended:
+            raise ValueError("is not complete, or a part's head is too long" if self.first >= 0 else "has no part")
+
+    # --- steps: each says whether another can follow at once
+
+    def _begin(self) -> bool:
+        """At the body's beginning, where the first boundary needs no line before it."""
+        mark = self._mark
+        if len(self._held) < len(mark) and mark.startswith(self._held):
+            return False
+        if self._held.startswith(mark):
+            self.first = 0
+            self._drop(len(mark))
+            self._step = FormScanner._behind_a_boundary
+        else:
+            self._step = FormScanner._preamble
+        return True
+
+    def _preamble(self) -> bool:
+        found = self._held.find(self._delimiter)
+        if found < 0:
+            self._drop(max(0, len(self._held) - len(self._delimiter) + 1))
+            return False
+        self.first = self._at + found + 2
+        self._drop(found + len(self._delimiter))
+        self._step = FormScanner._behind_a_boundary
+        return True
+
+    def _behind_a_boundary(self) -> bool:
+        held = self._held
+        if held.startswith(b"--"):
+            self._step = FormScanner._ended
+            return True
+        end = held.find(b"\r\n", 0, 64)
+        if end < 0 and len(held) < 64 and not held.strip(b" \t\r-"):
+            return False  # a line's end or two dashes may still come
+        if end < 0 or held[:end].strip(b" \t"):
+            raise ValueError("has something else behind its boundary")
+        if len(self.parts) >= MAX_PARTS:
+            raise ValueError(f"may have {MAX_PARTS} parts")
+        self._drop(end + 2)
+        self._step = FormScanner._head
+        return True
+
+    def _head(self) -> bool:
+        held = self._held
+        if held.startswith(b"\r\n"):
+            raise ValueError("has a part without one name")
+        end = held.find(b"\r\n\r\n", 0, MAX_HEAD + 4)
+        if end < 0:
+            if len(held) > MAX_HEAD:
+                raise ValueError("is not complete, or a part's head is too long")
+            return False
+        self._part = _part(bytes(held[:end]), self._at + end + 4, 0)
+        self._kept.clear()
+        self._drop(end + 2)  # the boundary's own line may end with the head's
+        self._step = FormScanner._value
+        return True
+
+    def _value(self) -> bool:
+        part, held = self._part, self._held
+        assert part is not None
+        found = held.find(self._delimiter)
+        known = found if found >= 0 else max(0, len(held) - len(self._delimiter) + 1)
+        if not part.file and len(self._kept) <= MAX_VALUE:
+            self._kept += held[max(0, part.start - self._at) : known][: MAX_VALUE + 1 - len(self._kept)]
+        if found < 0:
+            self._drop(known)
+            return False
+        end = max(part.start, self._at + found)
+        self.parts.append(msgspec.structs.replace(part, end=end, value=bytes(self._kept)))
+        self._drop(found + len(self._delimiter))
+        self._step = FormScanner._behind_a_boundary
+        return True
+
+    def _ended(self) -> bool:
+        """What follows is an epilogue."""
+        self._drop(len(self._held))
+        return False
+
+    def _drop(self, size: int) -> None:
+        del self._held[:size]
+        self._at += size
 
 
 def _part(head: bytes, start: int, end: int) -> FormPart:
+    """The part that this head begins."""
     found = _DISPOSITION(head)
     names = _NAME(found[1]) if found is not None else []
     if found is None or len(names) != 1:

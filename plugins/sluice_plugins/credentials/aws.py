@@ -104,9 +104,8 @@ class Signed:
         if keys is None:
             return None
         content_type = next((value for name, value in request.headers if name.lower() == "content-type"), "")
-        headers = self._signer.headers(
-            keys, request.method, request.url, request.body, at=self._wall(), content_type=content_type
-        )
+        body = request.body if request.pieces is None else b"".join(request.pieces)
+        headers = self._signer.headers(keys, request.method, request.url, body, at=self._wall(), content_type=content_type)
         return "".join([f"{name}: {value}\r\n" for name, value in headers]).encode("latin-1")
 
     async def ready(self) -> None:

@@ -3,11 +3,13 @@
 Standard: https://platform.openai.com/docs/api-reference/audio
 """
 
+from collections.abc import Iterator
+
 from sluice.backends.protocol import Backend, Decoder, Headers, UpstreamRequest
 from sluice.errors import UpstreamGarbled
 from sluice.model.chat import ChatRequest
 from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Verbatim
-from sluice.model.operations import FormRequest
+from sluice.model.operations import FormRequest, StoredForm
 from sluice.wire.multipart import boundary_of
 from sluice.wire.upstream_errors import told_error
 from sluice_plugins.openai.operations import MAX_ERROR, WholeDecoder
@@ -29,7 +31,11 @@ class Forms(Speech):
     def request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
         if not isinstance(chat, FormRequest):
             raise TypeError("not a form")
-        return UpstreamRequest(self._url, (*self._fixed, ("content-type", chat.form)), _named(chat, model))
+        headers = (*self._fixed, ("content-type", chat.form))
+        if chat.stored is not None:
+            return UpstreamRequest(self._url, headers, b"", pieces=NamedForm(chat.stored, *_splice(chat, model)))
+        at, end, name = _splice(chat, model)
+        return UpstreamRequest(self._url, headers, b"%b%b%b" % (chat.body[:at], name, chat.body[end:]))
 
     whole_request = request
 
@@ -40,16 +46,30 @@ class Forms(Speech):
         return SoundDecoder()
 
 
-def _named(form: FormRequest, model: str) -> bytes:
-    """The form with this model's name, in its place or as a part of its own."""
-    body, name = form.body, model.encode()
+class NamedForm:
+    """A stored form with `name` in place of what stands from `at` to `end` in it."""
+
+    def __init__(self, form: StoredForm, at: int, end: int, name: bytes) -> None:
+        self._form = form
+        self._at, self._end, self._name = at, end, name
+
+    def __len__(self) -> int:
+        return len(self._form) - (self._end - self._at) + len(self._name)
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._form.between(0, self._at)
+        yield self._name
+        yield from self._form.between(self._end, len(self._form))
+
+
+def _splice(form: FormRequest, model: str) -> tuple[int, int, bytes]:
+    """Where in the form this model's name goes, and how it is written: in its place, or as a part of its own."""
+    name = model.encode()
     if form.at is not None:
-        start, end = form.at
-        return b"%b%b%b" % (body[:start], name, body[end:])
+        return *form.at, name
     mark = b"--" + boundary_of(form.form).encode()
-    at = body.find(mark)
-    part = b'%b\r\nContent-Disposition: form-data; name="model"\r\n\r\n%b\r\n' % (mark, name)
-    return b"%b%b%b" % (body[:at], part, body[at:])
+    at = form.body.find(mark) if form.stored is None else form.stored.first
+    return at, at, b'%b\r\nContent-Disposition: form-data; name="model"\r\n\r\n%b\r\n' % (mark, name)
 
 
 class TranscriptDecoder(WholeDecoder):

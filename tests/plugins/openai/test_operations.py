@@ -66,4 +66,4 @@ def test_it_is_asked_for_at_its_place_under_the_models_name(backend: Any, name: 
 def test_what_is_not_carried_is_told() -> None:
     assert OpenAI().operation("rerank", "openai") is None
     assert OpenAI().operation("images", "ollama") is None
-    assert Cohere().operation("embeddings", "openai") is None
+    assert Cohere().operation("moderations", "openai") is None
