@@ -1,4 +1,4 @@
-"""Parses the parts of a request that every dialect but OpenAI's must translate, and checks endpoints. Pure functions."""
+"""Translates the parts of requests that every dialect but OpenAI's needs translated; checks endpoints; makes headers. Pure."""
 
 from base64 import b64decode
 from collections.abc import Mapping
@@ -36,6 +36,22 @@ def check_endpoint(base_url: str, headers: Mapping[str, str]) -> None:
     """Raise ValueError for an unusable URL or header; the configuration's reader adds its place."""
     base_of(base_url)
     check_fields(headers.items())
+
+
+def account_headers(
+    accept: str, organization: str | None, project: str | None, more: Mapping[str, str]
+) -> tuple[tuple[str, str], ...]:
+    """The headers of a request to an API of OpenAI's: its account's, and `more` in place of any of the same name.
+
+    Standard: https://platform.openai.com/docs/api-reference/authentication
+    """
+    headers = {"accept": accept, "content-type": "application/json"}
+    if organization is not None:
+        headers["openai-organization"] = organization
+    if project is not None:
+        headers["openai-project"] = project
+    headers.update((name.lower(), value) for name, value in more.items())
+    return tuple(headers.items())
 
 
 def inline_image(url: str) -> Inline | None:

@@ -51,7 +51,7 @@ from sluice.wire.forwarding import Allowed
 from sluice.wire.jsonedit import with_known_string
 from sluice.wire.upstream_errors import upstream_error
 from sluice_plugins.anthropic.counting import Counting
-from sluice_plugins.anthropic.passing import DocumentDecoder, PassingDecoder
+from sluice_plugins.anthropic.passing import PassingDecoder, WholeMessageDecoder
 from sluice_plugins.anthropic.stream import MessagesDecoder
 from sluice_plugins.anthropic.thinking import LOWEST_TOP_P, ThinkingPlan, plan, thinks
 from sluice_plugins.anthropic.wire import FITTED, edits_of, is_own
@@ -144,8 +144,8 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
             body = self._passed_on(chat, chat.wire, model, stream=False)
         return self.sent(model, self._whole_headers, body)
 
-    def whole_decoder(self) -> DocumentDecoder:
-        return DocumentDecoder(strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop)
+    def whole_decoder(self) -> WholeMessageDecoder:
+        return WholeMessageDecoder(strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop)
 
     def operation(self, name: str, dialect: str) -> Operation | None:
         counts = self.count_tokens if self.count_tokens is not None else urlsplit(self.base_url).hostname == OWN_HOST

@@ -10,24 +10,21 @@ Not passed on are errors (they end the answer in the gateway's words), a proxy's
 what comes behind the end. Events of types that are new here pass. A whole message in place of a stream makes events alone,
 which the encoder then writes as a stream.
 
-A whole answer (`DocumentDecoder`) is passed on likewise: as it came, but for ids and the stop reason.
+A whole answer (`WholeMessageDecoder`) is passed on likewise: as it came, but for ids and the stop reason.
 """
 
 from typing import Any
 
-from sluice.errors import UpstreamError, UpstreamGarbled
-from sluice.model.events import Finished, StreamEvent, TextDelta, Usage, Verbatim
+from sluice.errors import UpstreamError
+from sluice.model.events import Finished, StreamEvent, TextDelta, Verbatim
 from sluice.wire.call_ids import new_call_id
 from sluice.wire.lenient import encoded, parse
 from sluice.wire.sse import END, Event
 from sluice_plugins.anthropic.stream import TYPES, MessagesDecoder
 from sluice_plugins.decoding import MAX_EVENT
+from sluice_plugins.documents import WholeOrStream
 
 Values = dict[str, Any]
-MAX_DOCUMENT = 64 << 20
-"""Bytes of a whole answer."""
-BLANK = 1024
-"""Bytes of white space that may stand before an answer."""
 _INDEXED = frozenset({"content_block_start", "content_block_delta", "content_block_stop"})
 
 
@@ -191,60 +188,22 @@ def _edited(values: Values, edits: Values) -> Values:
     return out
 
 
-class DocumentDecoder:
-    """Decodes one whole message; a stream that comes in its place, too."""
+class WholeMessageDecoder(WholeOrStream[PassingDecoder]):
+    """Decodes one whole message, or a stream that comes in its place."""
 
-    __slots__ = ("_body", "_known", "_other", "_reader")
+    __slots__ = ()
 
     def __init__(self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False) -> None:
-        self._body = bytearray()
-        self._reader = PassingDecoder(strict=strict, max_event=max_event, keep_stop=keep_stop)
-        self._known = False  # which of the two it is
-        self._other = False  # it is a stream
+        super().__init__(PassingDecoder(strict=strict, max_event=max_event, keep_stop=keep_stop))
 
-    @property
-    def skipped(self) -> int:
-        return self._reader.skipped
-
-    @property
-    def skipped_fields(self) -> int:
-        return self._reader.skipped_fields
-
-    @property
-    def finish_missing(self) -> int:
-        return self._reader.finish_missing
-
-    @property
-    def reported(self) -> Usage | None:
-        return self._reader.reported
-
-    def distinguish(self, ids: frozenset[str]) -> None:
-        self._reader.distinguish(ids)
-
-    def feed(self, data: bytes) -> list[StreamEvent]:
-        if self._other:
-            return self._reader.feed(data)
-        self._body += data
-        if len(self._body) > MAX_DOCUMENT:
-            raise UpstreamGarbled(f"The upstream sent a document longer than {MAX_DOCUMENT} bytes")
-        start = b"{" if self._known else bytes(self._body[:BLANK]).lstrip(b" \t\r\n\xef\xbb\xbf")[:1]
-        self._known = bool(start) or len(self._body) >= BLANK
-        if not start or start in b"{[":
-            return []
-        self._other = True
-        return self._reader.feed(bytes(self._body))
-
-    def close(self) -> list[StreamEvent]:
-        if self._other:
-            return self._reader.close()
-        body = bytes(self._body)
+    def _answer(self, body: bytes) -> list[StreamEvent]:
         events: list[StreamEvent] = []
-        self._reader.message(body, events)
+        self._stream.message(body, events)
         finished = events[-1]
         if not isinstance(finished, Finished):
             raise UpstreamError("truncated")
         values = parse(body)
-        edits = self._reader.message_edits(values, finished) if type(values) is dict else {}
+        edits = self._stream.message_edits(values, finished) if type(values) is dict else {}
         if type(values) is dict and "content" in values:
             events.append(Verbatim(encoded(_edited(values, edits)) if edits else body, whole=True))
         return events

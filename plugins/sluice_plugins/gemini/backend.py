@@ -44,7 +44,7 @@ from sluice.wire.dataurl import inline_data, is_http, plain_base64
 from sluice.wire.upstream_errors import upstream_error
 from sluice_plugins.decoding import MAX_EVENT
 from sluice_plugins.gemini.operations import Counting, Embeddings
-from sluice_plugins.gemini.passing import DocumentDecoder, PassingDecoder
+from sluice_plugins.gemini.passing import PassingDecoder, WholeAnswerDecoder
 from sluice_plugins.gemini.stream import GenerateDecoder
 from sluice_plugins.gemini.thinking import generation, thinking_config
 from sluice_plugins.gemini.wire import UNSIGNED, edits_of, with_extra
@@ -121,8 +121,8 @@ class Gemini(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         name = model.removeprefix("models/")
         return UpstreamRequest(self._url(name, "generateContent"), self._whole_headers, self._written(chat, name))
 
-    def whole_decoder(self) -> DocumentDecoder:
-        return DocumentDecoder(strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop)
+    def whole_decoder(self) -> WholeAnswerDecoder:
+        return WholeAnswerDecoder(strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop)
 
     def operation(self, name: str, dialect: str) -> Operation | None:
         on_vertex = bool(self.project or self.vertex)

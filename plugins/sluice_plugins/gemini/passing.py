@@ -8,12 +8,13 @@ two line ends as Google writes them.
 
 from typing import Any
 
-from sluice.errors import UpstreamError, UpstreamGarbled
-from sluice.model.events import ReasoningDelta, StreamEvent, TextDelta, Usage, Verbatim
+from sluice.errors import UpstreamError
+from sluice.model.events import ReasoningDelta, StreamEvent, TextDelta, Verbatim
 from sluice.wire.lenient import encoded, parse
 from sluice.wire.separators import without_separators
 from sluice.wire.sse import Event
 from sluice_plugins.decoding import MAX_EVENT
+from sluice_plugins.documents import MAX_DOCUMENT, WHITE, WholeOrStream
 from sluice_plugins.gemini.stream import GenerateDecoder
 
 NUMBERED = {
@@ -21,10 +22,6 @@ NUMBERED = {
     "8": "SPII",
 }  # fmt: skip
 """https://ai.google.dev/api/generate-content#FinishReason, by its numbers in Protocol Buffers."""
-MAX_DOCUMENT = 64 << 20
-"""Bytes of a whole answer."""
-BLANK = 1024
-"""Bytes of white space that may stand before an answer."""
 
 
 class PassingDecoder(GenerateDecoder):
@@ -100,56 +97,18 @@ def _named(candidate: Any) -> Any:
     return candidate if reason is None else {**candidate, "finishReason": reason}
 
 
-class DocumentDecoder:
-    """Decodes one whole answer; a stream that comes in its place, too."""
+class WholeAnswerDecoder(WholeOrStream[PassingDecoder]):
+    """Decodes one whole answer, or a stream that comes in its place."""
 
-    __slots__ = ("_body", "_known", "_other", "_reader")
+    __slots__ = ()
 
     def __init__(self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False) -> None:
-        self._body = bytearray()
-        self._reader = PassingDecoder(strict=strict, max_event=max(max_event, MAX_DOCUMENT), keep_stop=keep_stop)
-        self._known = False  # which of the two it is
-        self._other = False  # it is a stream
+        super().__init__(PassingDecoder(strict=strict, max_event=max(max_event, MAX_DOCUMENT), keep_stop=keep_stop))
 
-    @property
-    def skipped(self) -> int:
-        return self._reader.skipped
-
-    @property
-    def skipped_fields(self) -> int:
-        return self._reader.skipped_fields
-
-    @property
-    def finish_missing(self) -> int:
-        return 0
-
-    @property
-    def reported(self) -> Usage | None:
-        return self._reader.reported
-
-    def distinguish(self, ids: frozenset[str]) -> None:
-        self._reader.distinguish(ids)
-
-    def feed(self, data: bytes) -> list[StreamEvent]:
-        if self._other:
-            return self._reader.feed(data)
-        self._body += data
-        if len(self._body) > MAX_DOCUMENT:
-            raise UpstreamGarbled(f"The upstream sent a document longer than {MAX_DOCUMENT} bytes")
-        start = b"{" if self._known else bytes(self._body[:BLANK]).lstrip(b" \t\r\n\xef\xbb\xbf")[:1]
-        self._known = bool(start) or len(self._body) >= BLANK
-        if not start or start in b"{[":
-            return []
-        self._other = True
-        return self._reader.feed(bytes(self._body))
-
-    def close(self) -> list[StreamEvent]:
-        if self._other:
-            return self._reader.close()
-        body = bytes(self._body)
-        self._reader.feed(body)
-        events = self._reader.close()
-        if self._reader.skipped_fields == 0 and body.lstrip(b" \t\r\n\xef\xbb\xbf").startswith(b"{"):
+    def _answer(self, body: bytes) -> list[StreamEvent]:
+        self._stream.feed(body)
+        events = self._stream.close()
+        if self._stream.skipped_fields == 0 and body.lstrip(WHITE).startswith(b"{"):
             events = [event for event in events if type(event) is not Verbatim]
             events.append(Verbatim(body, whole=True))
         return events

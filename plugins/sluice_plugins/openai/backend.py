@@ -31,7 +31,7 @@ from sluice_plugins.openai.messages import messages_of
 from sluice_plugins.openai.reasoning import effort_of
 from sluice_plugins.openai.stream import ChunkDecoder
 from sluice_plugins.tool_ids import fitted_ids, fitted_wire_ids
-from sluice_plugins.translation import check_endpoint
+from sluice_plugins.translation import account_headers, check_endpoint
 
 
 class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
@@ -187,13 +187,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return self._headers_for("application/json")
 
     def _headers_for(self, accept: str) -> Headers:
-        headers = {"accept": accept, "content-type": "application/json"}
-        if self.organization is not None:
-            headers["openai-organization"] = self.organization
-        if self.project is not None:
-            headers["openai-project"] = self.project
-        headers.update((name.lower(), value) for name, value in self.headers.items())
-        return tuple(headers.items())
+        return account_headers(accept, self.organization, self.project, self.headers)
 
     @cached_property
     def _credentials(self) -> Headers:

@@ -11,10 +11,10 @@ from sluice.backends.protocol import Decoder, Headers, UpstreamRequest
 from sluice.errors import UpstreamError, UpstreamGarbled
 from sluice.model.chat import ChatRequest
 from sluice.model.events import Started, StreamEvent, TextDelta, Verbatim
-from sluice.wire.jsonedit import with_known_string
 from sluice.wire.lenient import read
 from sluice.wire.upstream_errors import told_error
 from sluice_plugins.openai.chunk import MALFORMED, ReportedUsage
+from sluice_plugins.openai.operations import body_for
 from sluice_plugins.openai.stream import finished
 
 MAX_ERROR = 64 << 10
@@ -30,11 +30,7 @@ class Embeddings:
         self._headers = headers
 
     def whole_request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
-        wire = chat.wire or {}
-        body = chat.body if wire.get("model") == model else b""
-        if not body and chat.body and "model" in wire:
-            body = with_known_string(chat.body, b'"model"', _encode(model)) or b""
-        return UpstreamRequest(self._url, self._headers, body or _encode({**wire, "model": model}))
+        return UpstreamRequest(self._url, self._headers, body_for(chat, model))
 
     def whole_decoder(self) -> Decoder:
         return EmbeddingsDecoder()
@@ -108,4 +104,3 @@ def _text(data: msgspec.Raw) -> str:
 _decode = msgspec.json.Decoder(_Document).decode
 _decode_usage = msgspec.json.Decoder(ReportedUsage | None).decode
 _decode_text = msgspec.json.Decoder(str).decode
-_encode = msgspec.json.Encoder().encode

@@ -26,7 +26,7 @@ from sluice_plugins.decoding import MAX_EVENT
 from sluice_plugins.responses.request import ENCRYPTED, translated, unsealed
 from sluice_plugins.responses.stream import ResponsesDecoder
 from sluice_plugins.tool_ids import fitted_ids
-from sluice_plugins.translation import check_endpoint
+from sluice_plugins.translation import account_headers, check_endpoint
 
 _encode = msgspec.json.Encoder().encode
 _OURS = (f'"{OURS}'.encode(), b'"reasoning"')
@@ -107,13 +107,7 @@ class Responses(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         return self._headers_for("application/json")
 
     def _headers_for(self, accept: str) -> Headers:
-        headers = {"accept": accept, "content-type": "application/json"}
-        if self.organization is not None:
-            headers["openai-organization"] = self.organization
-        if self.project is not None:
-            headers["openai-project"] = self.project
-        headers.update((name.lower(), value) for name, value in self.headers.items())
-        return tuple(headers.items())
+        return account_headers(accept, self.organization, self.project, self.headers)
 
     @cached_property
     def _credentials(self) -> Headers:

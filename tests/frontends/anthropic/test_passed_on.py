@@ -11,7 +11,7 @@ from sluice.frontends.anthropic.dialect import Anthropic
 from sluice.model.chat import ChatRequest, Message, Text
 from sluice.model.events import Finished, ReasoningDelta, Started, TextDelta, Usage, Verbatim
 from sluice_plugins.anthropic.backend import Anthropic as Backend
-from sluice_plugins.anthropic.passing import DocumentDecoder, PassingDecoder
+from sluice_plugins.anthropic.passing import PassingDecoder, WholeMessageDecoder
 from tests import corpus
 from tests.frontends.anthropic.test_blocks import frames, message
 from tests.wire import cuts
@@ -183,7 +183,7 @@ def test_the_models_name_is_hidden_wherever_it_stands() -> None:
 
 
 def whole(body: bytes, *, reveal: bool = True, reads: list[bytes] | None = None) -> bytes:
-    decoder, encoded = DocumentDecoder(), encoder(WHOLE, reveal=reveal)
+    decoder, encoded = WholeMessageDecoder(), encoder(WHOLE, reveal=reveal)
     out = b""
     for read in reads or [body]:
         events = decoder.feed(read)
@@ -230,7 +230,7 @@ def test_a_stream_for_who_wants_a_whole_message_is_put_together() -> None:
 
 @pytest.mark.parametrize("body", [b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}'])
 def test_an_error_in_place_of_a_message(body: bytes) -> None:
-    decoder = DocumentDecoder()
+    decoder = WholeMessageDecoder()
     decoder.feed(body)
     with pytest.raises(UpstreamError, match="Overloaded"):
         decoder.close()

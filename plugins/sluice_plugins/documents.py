@@ -1,0 +1,72 @@
+"""The common part of decoders of whole answers that are passed on: a JSON document, or the stream that came in its place."""
+
+from typing import Generic, TypeVar
+
+from sluice.backends.protocol import Decoder
+from sluice.errors import UpstreamGarbled
+from sluice.model.events import StreamEvent, Usage
+
+MAX_DOCUMENT = 64 << 20
+"""Bytes of a whole answer."""
+BLANK = 1024
+"""Bytes of white space that may stand before an answer."""
+WHITE = b" \t\r\n\xef\xbb\xbf"
+"""JSON's white space, and the bytes of a byte order mark."""
+
+DecoderT = TypeVar("DecoderT", bound=Decoder)
+
+
+class WholeOrStream(Decoder, Generic[DecoderT]):
+    """Collects a document for `_answer`; a body that begins otherwise than JSON goes to the stream's `decoder` as it comes."""
+
+    __slots__ = ("_body", "_is_document", "_is_stream", "_stream")
+
+    def __init__(self, decoder: DecoderT) -> None:
+        self._body = bytearray()
+        self._stream = decoder
+        self._is_document = False
+        self._is_stream = False
+
+    @property
+    def skipped(self) -> int:
+        return self._stream.skipped
+
+    @property
+    def skipped_fields(self) -> int:
+        return self._stream.skipped_fields
+
+    @property
+    def finish_missing(self) -> int:
+        return self._stream.finish_missing
+
+    @property
+    def reported(self) -> Usage | None:
+        return self._stream.reported
+
+    def distinguish(self, ids: frozenset[str]) -> None:
+        self._stream.distinguish(ids)
+
+    def feed(self, data: bytes) -> list[StreamEvent]:
+        if self._is_stream:
+            return self._stream.feed(data)
+        self._body += data
+        if len(self._body) > MAX_DOCUMENT:
+            raise UpstreamGarbled(f"The upstream sent a document longer than {MAX_DOCUMENT} bytes")
+        if self._is_document:
+            return []
+        start = bytes(self._body[:BLANK]).lstrip(WHITE)[:1]
+        if not start:
+            self._is_document = len(self._body) >= BLANK
+            return []
+        if start in b"{[":
+            self._is_document = True
+            return []
+        self._is_stream = True
+        return self._stream.feed(bytes(self._body))
+
+    def close(self) -> list[StreamEvent]:
+        return self._stream.close() if self._is_stream else self._answer(bytes(self._body))
+
+    def _answer(self, body: bytes) -> list[StreamEvent]:
+        """The events of a complete document. Raises UpstreamError."""
+        raise NotImplementedError
