@@ -108,7 +108,7 @@ def test_the_examples_are_what_is_really_sent() -> None:
         for response in operation["responses"].values():
             for content_type, content in response.get("content", {}).items():
                 example = content.get("example")
-                if content_type == "application/x-ndjson":
+                if content_type == "application/x-ndjson" and "ChatLine" in content["schema"].get("$ref", ""):
                     assert [json.loads(line)["type"] for line in example.splitlines()] == ["start", "token", "done"]
                 if content_type == "text/event-stream":
                     assert example.endswith("data: [DONE]\n\n")

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import aiohttp
 import pytest
 
 from tests.e2e.gateways import HEAD, KEY, OnSluice, gateway
@@ -73,3 +74,27 @@ async def test_without_the_key_it_says_so(command: list[str]) -> None:
         for key in ("", "sk-wrong"):
             done = await user.run(*command, SLUICE_ADMIN_KEY=key)
             assert (done.returncode, "SLUICE_ADMIN_KEY" in done.stderr) == (1, True)
+
+
+async def test_conversations_are_exported_and_deleted() -> None:
+    async with gateway(f"{CONFIG}responses: {{store: memory}}\n") as there:
+        user = Shell(there)
+        async with aiohttp.ClientSession(there.url, headers={"authorization": f"Bearer {KEY}"}) as session:
+            for name in ("u1-a", "u1-b", "u2-a"):
+                async with session.post("/v1/chat", json={"sessionId": name, "message": "Hello"}) as response:
+                    assert response.status == 200
+            async with session.post("/v1/responses", json={"model": "chat", "input": "Hello"}) as response:
+                assert response.status == 200
+        everything = [json.loads(line) for line in (await user.ok("conversations", "export", "--tenant", "test")).splitlines()]
+        assert [line.get("sessionId") for line in everything].count(None) == 1
+        assert len(everything) == 4
+        person = await user.ok("conversations", "export", "--tenant", "test", "--session-prefix", "u1-")
+        assert len(person.splitlines()) == 2
+        assert len((await user.ok("conversations", "export")).splitlines()) == 3
+        arguments = ("conversations", "delete", "--tenant", "test")
+        assert await user.ok(*arguments, "--session-prefix", "u1-") == "conversations deleted: 2\n"
+        assert (await user.run(*arguments, "--session-prefix", "")).returncode == 1
+        assert await user.ok(*arguments) == "conversations deleted: 1\nresponses deleted: 1\n"
+        assert await user.ok("conversations", "export", "--tenant", "test") == ""
+        refused = await user.run("conversations", "export", SLUICE_ADMIN_KEY="sk-wrong")
+        assert (refused.returncode, "is not the admin key" in refused.stderr) == (1, True)

@@ -1,5 +1,7 @@
 """Conversations in a store of several hosts, over HTTP: listed, forgotten, and a store that is down."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -98,3 +100,73 @@ async def test_while_the_store_is_down_calls_go_on_without_history_and_say_so() 
             await client.turn("a")
             assert await client.turn("a") == ("Turn 2, you said: hi", "")
             assert g.runtime.watches["conversations"].failing is None
+
+
+async def lines(g: Running, session: aiohttp.ClientSession, path: str) -> list[Any]:
+    async with session.get(f"{g.url}/v1/admin/{path}", headers=HEADERS) as response:
+        assert (response.status, response.content_type) == (200, "application/x-ndjson"), await response.text()
+        return [json.loads(line) async for line in response.content]
+
+
+@pytest.mark.usefixtures("every_server")
+async def test_all_that_is_kept_of_a_tenant_is_exported_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sluice.api.admin_export.PAGE", 2)
+    monkeypatch.setattr("sluice.api.admin_export.MESSAGES", 3)
+    async with gateway(config("memory") + "responses: {store: memory}\n") as g, aiohttp.ClientSession() as session:
+        client = Client(g, session)
+        assert await lines(g, session, "conversations/export") == []
+        for name in ("u1-a", "u1-b", "u2-a", "u1-a", "u2-b"):
+            await client.turn(name)
+        found = await lines(g, session, "conversations/export?tenant=test&session_prefix=u1-")
+        assert sorted((line["sessionId"], line["first"], len(line["messages"])) for line in found) == [
+            ("u1-a", 0, 3),
+            ("u1-a", 3, 1),
+            ("u1-b", 0, 2),
+        ]
+        assert {line["tenant"] for line in found} == {"test"}
+        assert [m["content"] for line in found if line["sessionId"] == "u1-b" for m in line["messages"]] == [
+            "hi",
+            "You said: hi",
+        ]
+        assert len(await lines(g, session, "conversations/export")) == 5
+        assert await lines(g, session, "conversations/export?tenant=nobody") == []
+        async with session.head(f"{g.url}{BASE}/export", headers=HEADERS) as response:
+            assert (response.status, await response.read()) == (200, b"")
+        for number in range(5):
+            body = {"model": "chat", "input": f"Question {number}"}
+            async with session.post(f"{g.url}/v1/responses", json=body, headers={"authorization": f"Bearer {KEY}"}) as response:
+                assert response.status == 200
+        kept = await lines(g, session, "responses/export?tenant=test")
+        assert {f"Question {number}" in json.dumps(kept) for number in range(5)} == {True}
+        assert all(line["response"]["id"] == line["id"] for line in kept)
+        assert len(kept) == 5
+        for method, path in (("GET", "responses/export"), ("DELETE", "responses")):
+            async with session.request(method, f"{g.url}/v1/admin/{path}", headers=HEADERS) as response:
+                assert response.status == 400
+        async with session.delete(f"{g.url}/v1/admin/responses?tenant=test", headers=HEADERS) as response:
+            assert await response.json() == {"deleted": 5}
+        assert await lines(g, session, "responses/export?tenant=test") == []
+
+
+async def test_an_export_says_what_cannot_be_read_and_is_cut_where_the_store_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sluice.api.admin_export.PAGE", 1)
+    key = 'encryption: {keys: "' + "1122" * 16 + '"}\n'
+    async with gateway(config(f"sqlite:{tmp_path}/s.db") + key) as g, aiohttp.ClientSession() as session:
+        for name in "ab":
+            await Client(g, session).turn(name)
+    async with gateway(config(f"sqlite:{tmp_path}/s.db")) as g, aiohttp.ClientSession() as session:
+        assert [line["unreadable"] for line in await lines(g, session, "conversations/export")] == [True, True]
+        pages = iter([g.runtime.conversations.page])
+
+        async def page(*arguments: Any) -> Any:
+            for of in pages:
+                return await of(*arguments)
+            raise OSError("gone")
+
+        monkeypatch.setattr(g.runtime.conversations, "page", page)
+        with pytest.raises(aiohttp.ClientError):
+            await lines(g, session, "conversations/export")
+        async with session.get(f"{g.url}{BASE}/export", headers=HEADERS) as response:
+            assert response.status == 503

@@ -12,10 +12,11 @@ from sluice.api.admin_budgets import AdminBudgets
 from sluice.api.admin_calls import AdminCalls
 from sluice.api.admin_config import AdminConfig
 from sluice.api.admin_conversations import AdminConversations
+from sluice.api.admin_export import AdminExport
 from sluice.api.admin_keys import AdminKeys
 from sluice.api.admin_overview import AdminOverview
 from sluice.api.admin_process import AdminProcess
-from sluice.api.admin_requests import AdminRequest, AdminRoute
+from sluice.api.admin_requests import AdminRequest, AdminRoute, Streamed
 from sluice.api.admin_roles import NEEDED, check_role
 from sluice.api.admin_usage import AdminUsage
 from sluice.api.bodies import Bodies
@@ -39,6 +40,7 @@ def admin_routes(
     """All of them, of one snapshot. What controls the process is on the admin port alone (`operators`)."""
     resources: tuple[Resource, ...] = (
         AdminConversations(runtime.conversations),
+        AdminExport(runtime.conversations, runtime.kept.store),
         AdminKeys(runtime.keys, runtime.config, runtime.log),
         AdminBudgets(runtime.store, runtime.config, runtime.keys.table, runtime.log, wall),
         AdminUsage(runtime.usage, runtime.deferred.flush, wall),
@@ -61,8 +63,29 @@ def _handler(route: AdminRoute, admit: Admit, bodies: Bodies, log: Any) -> Handl
         check_role(operator, needed, name)
         body: Mapping[str, object] = await bodies.optional_object(request) if route.method in WITH_BODY else {}
         reply = await route.answer(AdminRequest(request_id, request.parameters, request.query, request.headers, dict(body)))
-        request.reply(reply.status, reply.body, reply.headers, reply.content_type)
+        if isinstance(reply, Streamed):
+            await _send(request, reply)
+        else:
+            request.reply(reply.status, reply.body, reply.headers, reply.content_type)
         if needed == "operator":
-            log.info("admin_action", operator=operator.name, route=name, status=reply.status, request_id=request_id)
+            log.info("admin_action", operator=operator.name, route=name, status=request.status, request_id=request_id)
 
     return answer
+
+
+async def _send(request: Request, reply: Streamed) -> None:
+    """Chunk by chunk, as fast as the client reads. Where it fails behind the head the connection is cut, and not ended."""
+    if request.method == "HEAD":
+        request.reply(200, b"", content_type=reply.content_type)
+        return
+    chunk = await anext(reply.chunks, b"")
+    request.begin(reply.content_type, ())
+    try:
+        request.write(chunk)
+        async for chunk in reply.chunks:
+            await request.writable()
+            request.write(chunk)
+        request.write(b"", last=True)
+    except BaseException:
+        request.abort()
+        raise

@@ -1,7 +1,7 @@
 """What a resource of the admin API is given and gives back: values, no sockets."""
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -35,7 +35,14 @@ class AdminRequest(msgspec.Struct, frozen=True):
         return self.query.get("after", "")
 
 
-Answer = Callable[[AdminRequest], Awaitable[Reply]]
+class Streamed(msgspec.Struct, frozen=True, eq=False):
+    """An answer of any length. The first chunk, or a GatewayError in its place, is waited for before the head is sent."""
+
+    content_type: str
+    chunks: AsyncIterator[bytes]
+
+
+Answer = Callable[[AdminRequest], Awaitable[Reply | Streamed]]
 """Raises GatewayError."""
 
 

@@ -9,6 +9,7 @@ from sluice.config.types import Key, NamedGrant
 from sluice.conversations import Conversation, Turn
 from sluice.identity.browser import Minted
 from sluice.keystore import StoredKey, plain
+from sluice.model.kept import KeptResponse
 
 NOT_STORED = (("Cache-Control", "no-store"),)
 
@@ -25,6 +26,25 @@ def conversation_object(found: Conversation) -> dict[str, Any]:
         "createdAt": _iso(found.created),
         "updatedAt": _iso(found.updated),
         "lastMessage": found.last_message,
+    }
+
+
+def exported_conversation(found: Conversation) -> dict[str, Any]:
+    """A stored conversation as a line of an export names it."""
+    told = conversation_object(found)
+    del told["lastMessage"]
+    return {"tenant": found.tenant, **told}
+
+
+def exported_response(tenant: str, kept: KeptResponse) -> dict[str, Any]:
+    """A kept response as a line of an export: what was asked and what was answered."""
+    return {
+        "tenant": tenant,
+        "id": kept.id,
+        "previous": kept.previous or None,
+        "createdAt": _iso(kept.created),
+        "input": msgspec.Raw(kept.input),
+        "response": msgspec.Raw(kept.response),
     }
 
 

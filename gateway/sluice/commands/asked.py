@@ -24,16 +24,22 @@ def of_a_running_one(command: Callable[..., None]) -> Callable[..., None]:
 
 def asked(url: str | None, path: str | None, method: str, at: str, body: object = None) -> tuple[int, Any]:
     """The status and the JSON that the running gateway answers."""
-    from sluice.process.asking import NotAsked, admin_url, ask
+    from sluice.process.asking import NotAsked, ask
 
-    if url is None:
-        from sluice.config.loader import load, locate
-
-        url = admin_url(load(locate(path)).config.server.admin_listen)
     try:
-        return ask(url, method, at, body=body)
+        return ask(_admin_port(url, path), method, at, body=body)
     except NotAsked as error:
         fail(f"sluice: {error}")
+
+
+def _admin_port(url: str | None, path: str | None) -> str:
+    """The base URL that was given, or that of the configuration."""
+    if url is not None:
+        return url
+    from sluice.config.loader import load, locate
+    from sluice.process.asking import admin_url
+
+    return admin_url(load(locate(path)).config.server.admin_listen)
 
 
 def problem_of(answer: Any) -> str:
@@ -52,6 +58,16 @@ def wanted(url: str | None, path: str | None, method: str, at: str, body: object
     if status // 100 != 2:
         fail(f"sluice: {problem_of(answer)}")
     return answer
+
+
+def copied(url: str | None, path: str | None, at: str) -> None:
+    """Print an answer of any length as it comes; where it is refused, or ends too early, say so and fail."""
+    from sluice.process.asking import NotAsked, copy
+
+    try:
+        copy(_admin_port(url, path), at, sys.stdout.buffer)
+    except NotAsked as error:
+        fail(f"sluice: {error}")
 
 
 def show(answer: Any, rows: Iterable[Sequence[object]], titles: Sequence[str], *, as_json: bool) -> None:

@@ -7,7 +7,7 @@ container, and nobody ends a stranger that has got the number meanwhile.
 import os
 import socket
 from http.client import HTTPConnection, HTTPException, HTTPResponse
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.error import HTTPError
 from urllib.request import HTTPHandler, ProxyHandler, Request, build_opener
 
@@ -32,6 +32,45 @@ def admin_url(listen: str) -> str:
 
 def ask(url: str, method: str, path: str, timeout: float = 60.0, *, body: object = None) -> tuple[int, Any]:
     """The answer's status and its JSON. The key is $SLUICE_ADMIN_KEY. Raises NotAsked."""
+    try:
+        with _opened(url, method, path, timeout, body) as response:
+            return response.status, _decoded(response.read(LARGEST))
+    except HTTPError as answer:
+        if answer.code == 401:
+            raise _not_the_key(url) from None
+        return answer.code, _decoded(answer.read(LARGEST))
+    except (OSError, HTTPException, ValueError) as error:
+        raise NotAsked(f"{url}: {getattr(error, 'reason', error)}") from None
+
+
+def copy(url: str, path: str, out: BinaryIO, timeout: float = 60.0) -> None:
+    """Write the body of an answer to `out`, however long it is. `timeout` in seconds of silence. Raises NotAsked where it is
+    refused or ends too early, and what `out` raises."""
+    try:
+        response = _opened(url, "GET", path, timeout, None)
+    except HTTPError as answer:
+        raise _not_the_key(url) if answer.code == 401 else NotAsked(f"{url}: it answered {answer.code}") from None
+    except (OSError, HTTPException, ValueError) as error:
+        raise NotAsked(f"{url}: {getattr(error, 'reason', error)}") from None
+    with response:
+        while data := _part(url, response):
+            out.write(data)
+    out.flush()
+
+
+def _part(url: str, response: Any) -> bytes:
+    try:
+        data: bytes = response.read(64 << 10)
+    except (OSError, HTTPException, ValueError) as error:
+        raise NotAsked(f"{url}: the answer ended too early ({type(error).__name__})") from None
+    return data
+
+
+def _not_the_key(url: str) -> NotAsked:
+    return NotAsked(f"{url}: ${KEY_VARIABLE} is not the admin key")
+
+
+def _opened(url: str, method: str, path: str, timeout: float, body: object) -> Any:
     if not url.startswith(("http://", "https://", "unix:")):
         raise NotAsked(f"{url}: expected http:// or https:// or unix:/path")
     key = os.environ.get(KEY_VARIABLE, "")
@@ -42,15 +81,7 @@ def ask(url: str, method: str, path: str, timeout: float = 60.0, *, body: object
     socket_path = url.removeprefix("unix:") if url.startswith("unix:") else None
     opener = build_opener(ProxyHandler({}), *([] if socket_path is None else [_unix_handler(socket_path)]))
     request = Request((url.rstrip("/") if socket_path is None else "http://localhost") + path, data, headers, method=method)  # noqa: S310
-    try:
-        with opener.open(request, timeout=timeout) as response:
-            return response.status, _decoded(response.read(LARGEST))
-    except HTTPError as answer:
-        if answer.code == 401:
-            raise NotAsked(f"{url}: ${KEY_VARIABLE} is not the admin key") from None
-        return answer.code, _decoded(answer.read(LARGEST))
-    except (OSError, HTTPException, ValueError) as error:
-        raise NotAsked(f"{url}: {getattr(error, 'reason', error)}") from None
+    return opener.open(request, timeout=timeout)
 
 
 def _unix_handler(path: str) -> HTTPHandler:

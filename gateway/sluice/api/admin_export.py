@@ -1,0 +1,119 @@
+"""What is kept of a tenant, all of it: exported as JSON lines, and kept responses forgotten (right of access, and to erasure).
+
+Conversations are read page by page and message by message while the answer is sent, so an export of any size takes a few
+megabytes. It is no snapshot: what is said meanwhile may be in it or not, and in Redis a conversation may come twice.
+"""
+
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any, TypeVar
+
+import msgspec
+
+from sluice.api.admin_requests import AdminRequest, AdminRoute, Streamed, reply
+from sluice.api.rendering import exported_conversation, exported_response, message_object
+from sluice.conversations import Conversation, ConversationsFailed, ConversationStore
+from sluice.errors import BadRequest, Unavailable
+from sluice.frontends import Reply
+from sluice.kept import ResponsesFailed, ResponseStore
+
+T = TypeVar("T")
+PAGE = 100
+"""Conversations, or ids of responses, that are asked for together."""
+MESSAGES = 200
+"""Messages of one line; what is longer has several."""
+
+_line = msgspec.json.Encoder().encode
+
+
+class AdminExport:
+    """`responses` is None where none are kept."""
+
+    def __init__(self, conversations: ConversationStore, responses: ResponseStore | None) -> None:
+        self._conversations = conversations
+        self._responses = responses
+
+    def routes(self) -> list[AdminRoute]:
+        return [
+            AdminRoute("GET", "/v1/admin/conversations/export", self.conversations),
+            AdminRoute("GET", "/v1/admin/responses/export", self.responses),
+            AdminRoute("DELETE", "/v1/admin/responses", self.forget_responses),
+        ]
+
+    async def conversations(self, request: AdminRequest) -> Streamed:
+        """Of one tenant, or of all; of the sessions that begin with a prefix, or of all."""
+        lines = self._conversation_lines(request.query.get("tenant", ""), request.query.get("session_prefix", ""))
+        return Streamed("application/x-ndjson", lines)
+
+    async def responses(self, request: AdminRequest) -> Streamed:
+        return Streamed("application/x-ndjson", self._response_lines(_tenant(request)))
+
+    async def forget_responses(self, request: AdminRequest) -> Reply:
+        tenant = _tenant(request)
+        return reply({"deleted": await _asked(self._responses.delete_of(tenant)) if self._responses is not None else 0})
+
+    async def _conversation_lines(self, tenant: str, prefix: str) -> AsyncIterator[bytes]:
+        after, more = "", True
+        while more:
+            page, after = await _asked(self._conversations.page(after, PAGE, tenant))
+            more = bool(after)
+            for conversation in page:
+                if conversation.session.startswith(prefix):
+                    async for line in self._lines_of(conversation):
+                        yield line
+
+    async def _lines_of(self, conversation: Conversation) -> AsyncIterator[bytes]:
+        first, more = 0, True
+        while more:
+            try:
+                turns = await self._conversations.messages(conversation.id, first, MESSAGES)
+            except ConversationsFailed as error:
+                if error.reason not in ("key", "reply"):
+                    raise _down() from error
+                yield _written(exported_conversation(conversation), unreadable=True)
+                return
+            except OSError as error:
+                raise _down() from error
+            if turns or not first:
+                messages = [message_object(turn) for turn in turns]
+                yield _written(exported_conversation(conversation), first=first, messages=messages)
+            first, more = first + len(turns), len(turns) == MESSAGES
+
+    async def _response_lines(self, tenant: str) -> AsyncIterator[bytes]:
+        after, more = "", self._responses is not None
+        while more and self._responses is not None:
+            ids, after = await _asked(self._responses.ids(tenant, after, PAGE))
+            more = bool(after)
+            for id in ids:
+                try:
+                    kept = await self._responses.get(tenant, id)
+                except ResponsesFailed as error:
+                    if error.reason not in ("key", "reply"):
+                        raise _down() from error
+                    yield _written({"tenant": tenant, "id": id}, unreadable=True)
+                    continue
+                except OSError as error:
+                    raise _down() from error
+                if kept is not None:
+                    yield _written(exported_response(tenant, kept))
+
+
+def _written(fields: dict[str, Any], **more: Any) -> bytes:
+    return _line(fields | more) + b"\n"
+
+
+def _tenant(request: AdminRequest) -> str:
+    tenant = request.query.get("tenant", "")
+    if not tenant:
+        raise BadRequest("Say whose: ?tenant=NAME", param="tenant")
+    return tenant
+
+
+async def _asked(call: Awaitable[T]) -> T:
+    try:
+        return await call
+    except OSError as error:
+        raise _down() from error
+
+
+def _down() -> Unavailable:
+    return Unavailable("The store does not answer now")

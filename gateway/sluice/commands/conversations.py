@@ -1,0 +1,41 @@
+"""`sluice conversations`: exports and forgets what a running gateway keeps of a tenant, by its admin API."""
+
+from typing import Any
+from urllib.parse import urlencode
+
+import click
+
+from sluice.commands.asked import copied, of_a_running_one, wanted
+
+
+@click.group()
+def conversations() -> None:
+    """Export and delete what the running gateway keeps of tenants and persons. The admin key is $SLUICE_ADMIN_KEY."""
+
+
+@conversations.command()
+@click.option("--tenant", help="Whose, with the kept responses. Default: the conversations of all.")
+@click.option("--session-prefix", help="Only conversations whose sessions begin with it, and no responses.")
+@of_a_running_one
+def export(*, url: str | None, path: str | None, tenant: str | None, session_prefix: str | None) -> None:
+    """Print what was said, as a JSON object per line."""
+    wished = {"tenant": tenant, "session_prefix": session_prefix}
+    query = {name: value for name, value in wished.items() if value}
+    copied(url, path, f"/v1/admin/conversations/export?{urlencode(query)}")
+    if tenant and not session_prefix:
+        copied(url, path, f"/v1/admin/responses/export?{urlencode({'tenant': tenant})}")
+
+
+@conversations.command()
+@click.option("--tenant", required=True, help="Whose: conversations and kept responses.")
+@click.option("--session", help="Only the conversation of this session.")
+@click.option("--session-prefix", help="Only conversations whose sessions begin with it.")
+@of_a_running_one
+def delete(*, url: str | None, path: str | None, tenant: str, **which: str | None) -> None:
+    """Forget all of a tenant, or conversations of some of its sessions. It cannot be undone."""
+    query = {"tenant": tenant} | {name: value for name, value in which.items() if value is not None}
+    answer: Any = wanted(url, path, "DELETE", f"/v1/admin/conversations?{urlencode(query)}")
+    click.echo(f"conversations deleted: {answer['deleted']}")
+    if len(query) == 1:
+        answer = wanted(url, path, "DELETE", f"/v1/admin/responses?{urlencode(query)}")
+        click.echo(f"responses deleted: {answer['deleted']}")
