@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import msgspec
 from msgspec import Raw
 
-from sluice.backends.protocol import Headers, Operation, UpstreamRequest
+from sluice.backends.protocol import Headers, Operation, UpstreamRequest, unread
 from sluice.config.types import Bytes, Secret
 from sluice.errors import BadRequest, UpstreamError, UpstreamGarbled, UpstreamTruncated
 from sluice.model.chat import ChatRequest, Image, Message, Reasoning, Text, Tool, ToolCall
@@ -114,6 +114,11 @@ class Ollama(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
         headers = tuple([(name, "application/json" if name == "accept" else value) for name, value in self._headers])
         return Embeddings(endpoint(self.base_url, "/v1/embeddings", self.endings), headers)
+
+    def listing(self) -> UpstreamRequest | None:
+        """https://github.com/ollama/ollama/blob/main/docs/api.md#list-local-models"""
+        headers = tuple([(name, "application/json" if name == "accept" else value) for name, value in unread(self._headers)])
+        return UpstreamRequest(endpoint(self.base_url, "/api/tags", self.endings), headers, b"", "GET")
 
     def decoder(self, *, verbatim: bool = False) -> "ChatDecoder":
         return ChatDecoder(strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop)

@@ -35,8 +35,11 @@ class Received(msgspec.Struct, frozen=True, eq=False):
         if principal is None:
             return []
         routes = self._runtime.routes
-        known = [name for name in routes if principal.may(name)]
-        return known + sorted(name for name in principal.aliases if name not in routes and covering(routes, name))
+        catalogue = self._runtime.catalogue
+        known = dict.fromkeys(catalogue.names(principal.may))
+        granted = [(name, covering(routes, name)) for name in principal.aliases if name not in known and name not in routes]
+        shown = [name for name, alias in granted if alias and not (name.endswith("*") and catalogue.expands(alias))]
+        return [*known, *sorted(shown)]
 
     def facts(self, model: str) -> Facts:
         return self._runtime.catalogue.facts(model)

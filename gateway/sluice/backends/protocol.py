@@ -169,6 +169,20 @@ class CarriesOperations(Protocol):
         ...
 
 
+@runtime_checkable
+class ListsModels(Protocol):
+    """A backend whose upstream can be asked which models it has."""
+
+    def listing(self) -> UpstreamRequest | None:
+        """The request for all of them, or as many as one answer has; None where this upstream has no such list."""
+        ...
+
+
+def unread(headers: Headers) -> Headers:
+    """Headers of a request without a body."""
+    return tuple([(name, value) for name, value in headers if name != "content-type"])
+
+
 def default_output(output: int, backend: Backend | None) -> int:
     """Output tokens that are reserved for a caller without a maximum: `output`, or what its backend then sends, if more."""
     return max(output, getattr(backend, "default_max_tokens", 0))
@@ -181,10 +195,12 @@ __all__ = [
     "CarriesOperations",
     "Decoder",
     "Headers",
+    "ListsModels",
     "Operation",
     "UpstreamRequest",
     "default_output",
     "find_backend",
     "installed",
+    "unread",
     "with_rules",
 ]

@@ -19,7 +19,7 @@ import msgspec
 from msgspec import inspect
 
 from sluice.backends.credentials import ConfiguredCredential
-from sluice.backends.protocol import Backend, find_backend
+from sluice.backends.protocol import Backend, ListsModels, find_backend
 from sluice.config.checks import Checks, not_shared
 from sluice.config.credentials import CredentialReading
 from sluice.config.interpolation import Expansion
@@ -153,6 +153,7 @@ def _checked(
         return _outcome(report, None)
     prices = _prices(config, report)
     models = _models(config, report)
+    _check_expansions(config, reading.backends, report)
     frontends = _frontends(config, report)
     if not report.problems:
         check_reservations(config, reading.backends, prices, report, time.time())
@@ -200,6 +201,21 @@ def _models(config: Config, report: Report) -> ModelTable | None:
         for problem in error.problems:
             report.problem(("models", "file"), problem)
         return None
+
+
+def _check_expansions(config: Config, backends: Environment[str, Backend], report: Report) -> None:
+    """Report aliases that are to be shown as what they stand for, where nobody can say what that is."""
+    for name, alias in config.aliases.items():
+        if not alias.expand:
+            continue
+        path = ("aliases", name, "expand")
+        target = next((target for target in targets_of(alias.tiers[0]) if "*" in target.model), None)
+        if not name.endswith("*") or target is None:
+            report.problem(path, "is for aliases that end in *, with a target in their first tier whose model has a *")
+            continue
+        backend = backends[target.upstream]
+        if not isinstance(backend, ListsModels) or backend.listing() is None:
+            report.problem(path, f"the upstream {target.upstream} has no list of models that this backend knows")
 
 
 def models_of(loaded: Loaded) -> ModelTable:

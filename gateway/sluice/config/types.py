@@ -394,6 +394,7 @@ class Alias(_Section, frozen=True):
     interceptors: tuple[Interceptor, ...] = ()  # plugins around its calls, the outermost first
     stages: tuple[Stage, ...] = ()  # plugins that its answers pass, in this order
     log_content: Content | None = None  # what call records have of its calls' texts; null: as log.content
+    expand: bool = False  # lists of models have what its upstream lists, in place of the *
 
     @property
     def continues(self) -> bool:

@@ -4,22 +4,54 @@ from collections.abc import Callable, Mapping
 
 from sluice.config.types import Alias, covering, targets_of
 from sluice.model.facts import NOTHING, Facts, common, facts_of
+from sluice.runtime.listings import Listing, listed_by, names_in
 
 KEPT = 4096
 """Names whose facts are kept; with more than that all are forgotten and looked up anew."""
 
 
 class Catalogue:
-    """Of one configuration's aliases. `table` is read when a list is first asked for."""
+    """Of one configuration's aliases. `table` is read when a list is first asked for. `listings`: what upstreams list, for the
+    wildcard aliases that are expanded."""
 
-    def __init__(self, aliases: Mapping[str, Alias], table: Callable[[], Mapping[str, Facts]]) -> None:
+    def __init__(
+        self, aliases: Mapping[str, Alias], table: Callable[[], Mapping[str, Facts]], listings: Mapping[str, Listing]
+    ) -> None:
         self._aliases = aliases
         self._table = table
+        self._listings = listings
         self._kept: dict[str, Facts] = {}
+        self._expanded: dict[str, tuple[Mapping[str, Facts], Mapping[str, str]]] = {}
+
+    def names(self, may: Callable[[str], bool]) -> list[str]:
+        """The names that a caller who `may` use some is shown: aliases in their order, wildcards as what they stand for where
+        that is known."""
+        found: dict[str, None] = {}
+        for alias in self._aliases:
+            names = self._expansion(alias) if self.expands(alias) else (alias,)
+            found.update(dict.fromkeys([name for name in names if may(name)]))
+        return [*found]
+
+    def expands(self, alias: str) -> bool:
+        """Whether it is known what a wildcard alias stands for, and to be shown."""
+        return alias in self._listings and bool(self._expansion(alias))
+
+    def _expansion(self, alias: str) -> Mapping[str, str]:
+        """The names that a wildcard alias stands for, with its upstream's own; none that another alias takes."""
+        listed = self._listings[alias].models
+        known, names = self._expanded.get(alias, (None, {}))
+        if known is not listed:
+            target = listed_by(self._aliases[alias])
+            pairs = names_in(listed, alias, target.model) if target is not None else []
+            names = {name: own for name, own in pairs if name not in self._aliases and covering(self._aliases, name) == alias}
+            self._expanded[alias] = (listed, names)
+        return names
 
     def facts(self, name: str) -> Facts:
         """What is known of an alias, or of a name that a wildcard covers: what holds for each target of its first tier, since
         any of them may answer. A target's own `context`, `vision` and so on stand before the table."""
+        if self._listings and name not in self._aliases:
+            return self._looked_up(name)  # its upstream may say something else by now
         found = self._kept.get(name)
         if found is None:
             if len(self._kept) >= KEPT:
@@ -27,10 +59,18 @@ class Catalogue:
             found = self._kept[name] = self._looked_up(name)
         return found
 
+    def _told(self, alias: str, name: str) -> Facts:
+        """What the upstream itself says of a model, with what the table has beside it."""
+        own = self._expansion(alias).get(name, "")
+        told, known = self._listings[alias].models.get(own, NOTHING), facts_of(self._table(), own)
+        return Facts(told.context or known.context, told.output or known.output, known.input, known.answers)
+
     def _looked_up(self, name: str) -> Facts:
         configured = name if name in self._aliases else covering(self._aliases, name)
         if not configured or (configured == name and name.endswith("*")):
             return NOTHING
+        if configured in self._listings and (told := self._told(configured, name)) != NOTHING:
+            return told
         rest = name.removeprefix(configured[:-1]) if configured != name else ""
         known = []
         for target in targets_of(self._aliases[configured].tiers[0]):

@@ -6,16 +6,18 @@ What a request looks up stands on the snapshot itself, also where it is the proc
 import asyncio
 import time
 from collections import ChainMap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 
+from sluice.backends.protocol import ListsModels, UpstreamRequest
+from sluice.backends.transport import Transport
 from sluice.config.loader import Loaded, models_of
-from sluice.config.types import Issuer, Key, Probe, Queue, targets_of
+from sluice.config.types import Issuer, Key, Probe, Queue, Timeouts, targets_of
 from sluice.frontends import credential_names
 from sluice.identity import Authenticator
 from sluice.identity.addresses import client_addresses
@@ -27,6 +29,7 @@ from sluice.routing.health import Health
 from sluice.routing.probes import watch
 from sluice.runtime.catalogue import Catalogue
 from sluice.runtime.detached import Detached
+from sluice.runtime.listings import Listing, follow, listed_by
 from sluice.runtime.maxima import show_maxima
 from sluice.runtime.restart import effective
 from sluice.runtime.routes import Routes, forward_of
@@ -124,7 +127,7 @@ class Snapshot:
         built = Routes(config, self.loaded, state, stack)
         self.routes, self.standings, self.transports = built.routes, built.standings, built.transports
         self.wildcards = Wildcards(config.aliases, built.route_of)
-        self.catalogue = Catalogue(config.aliases, lambda: models_of(self.loaded).models)
+        self.catalogue = Catalogue(config.aliases, lambda: models_of(self.loaded).models, self._listings(stack))
         self.addresses = client_addresses(config.server.trusted_proxies, records.address_unreadable, records.address_unheeded)
         dynamic = state.keys.table
         self.authenticator = Authenticator(
@@ -184,6 +187,21 @@ class Snapshot:
                 endings = getattr(self.loaded.backends[name], "endings", ())
                 self._probe(stack, name, upstream.probe, endpoint(base_url, upstream.probe.path, endings))
 
+    def _listings(self, stack: AsyncExitStack) -> dict[str, Listing]:
+        """Of the wildcard aliases that are to be expanded: what their upstreams list, which is asked for from now on."""
+        found: dict[str, Listing] = {}
+        for name, alias in self.config.aliases.items():
+            target = listed_by(alias) if alias.expand else None
+            backend = self.loaded.backends[target.upstream] if target is not None else None
+            if target is None or not isinstance(backend, ListsModels) or (request := backend.listing()) is None:
+                continue
+            of, transport = target.upstream, self.transports[target.upstream]
+            timeouts, told = self.config.upstreams[of].timeouts, partial(_told_of_list, self.state.log, of)
+
+            terms = (transport, request.url, request.headers, timeouts)
+            found[name] = self.state.listings.take(stack, of, terms, partial(_listed, transport, request, timeouts, told))
+        return found
+
     def _probe(self, stack: AsyncExitStack, name: str, probe: Probe, url: str) -> None:
         transport, timeouts = self.transports[name], self.config.upstreams[name].timeouts
         health = [standing.health for (of, _), standing in self.standings.items() if of == name]
@@ -227,6 +245,17 @@ class Snapshot:
         while self.detached.tasks:
             await asyncio.wait([*self.detached.tasks])
         await self.pipeline.shadows.idle()
+
+
+def _listed(transport: Transport, request: UpstreamRequest, timeouts: Timeouts, told: Callable[[str], None]) -> Listing:
+    listing = Listing()
+    listing.task = asyncio.create_task(follow(listing, transport, request, timeouts, told=told))
+    return listing
+
+
+def _told_of_list(log: Any, upstream: str, reason: str) -> None:
+    """Log that an upstream's list of models could not be had; what was known of it before is shown meanwhile."""
+    log.warning("models_not_listed", upstream=upstream, reason=reason)
 
 
 def names_of(loaded: Loaded) -> Names:

@@ -34,6 +34,7 @@ from sluice.routing.health import Health, Load
 from sluice.runtime.credentials import Accounts
 from sluice.runtime.descriptors import limit_of_files, places
 from sluice.runtime.fleet import RESULTS, ConfigStatus, Fleet
+from sluice.runtime.listings import Listing
 from sluice.runtime.shared import Shared
 from sluice.runtime.stores import (
     StoreWatches,
@@ -118,6 +119,7 @@ class ProcessState:
         self.standings: Shared[ModelState] = Shared()
         self.key_sets: Shared[RemoteKeys] = Shared(lambda keys: keys.close())
         self.probes: Shared[asyncio.Task[None]] = Shared(_stop)
+        self.listings: Shared[Listing] = Shared(lambda listing: listing.close())
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:

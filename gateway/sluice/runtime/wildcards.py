@@ -13,7 +13,7 @@ from sluice.proxy.target import Route
 
 KEPT = 512
 """Routes that are kept; with more models than that all are forgotten and made anew."""
-_MODEL = re.compile(r"(?!.*(?:\.\.|//))[A-Za-z0-9](?:[A-Za-z0-9._:/@+-]{0,126}[A-Za-z0-9._:@+-])?\Z").match
+may_be_a_model = re.compile(r"(?!.*(?:\.\.|//))[A-Za-z0-9](?:[A-Za-z0-9._:/@+-]{0,126}[A-Za-z0-9._:@+-])?\Z").match
 
 
 class Wildcards:
@@ -33,7 +33,7 @@ class Wildcards:
         if found is not None:
             return found
         name = covering(self._names, called)
-        if not name or not _MODEL(called[len(name) - 1 :]) or not may(called):
+        if not name or not may_be_a_model(called[len(name) - 1 :]) or not may(called):
             return None
         if len(self._kept) >= KEPT:
             self._kept.clear()

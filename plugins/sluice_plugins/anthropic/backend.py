@@ -29,7 +29,7 @@ import msgspec
 from msgspec import Meta
 
 from sluice.backends.credentials import KeyField
-from sluice.backends.protocol import Headers, Operation, UpstreamRequest
+from sluice.backends.protocol import Headers, Operation, UpstreamRequest, unread
 from sluice.config.types import Bytes, Secret
 from sluice.errors import BadRequest, UpstreamError
 from sluice.model.chat import (
@@ -205,6 +205,12 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         if config := _output_config(schema, planned.effort, extra.get("output_config")):
             body["output_config"] = config
         return body
+
+    def listing(self) -> UpstreamRequest | None:
+        """https://platform.claude.com/docs/en/api/models/list"""
+        url = endpoint(self.base_url, "/v1/models", self.endings)
+        url += f"{'&' if '?' in url else '?'}limit=1000"
+        return UpstreamRequest(url, unread(self._whole_headers), b"", "GET")
 
     def decoder(self, *, verbatim: bool = False) -> MessagesDecoder:
         kind = PassingDecoder if verbatim else MessagesDecoder

@@ -64,6 +64,10 @@ class VertexAnthropic(Anthropic, frozen=True, forbid_unknown_fields=True, kw_onl
     def _on_platform(headers: Headers) -> Headers:
         return tuple(header for header in headers if header[0] not in OF_PLATFORM)
 
+    def listing(self) -> UpstreamRequest | None:
+        """None: the platform lists models by another service."""
+        return None
+
     def operation(self, name: str, dialect: str) -> Operation | None:
         """Tokens are counted where `count_tokens` says so: not every location can."""
         if name != "count_tokens" or dialect != self.dialect or not self.count_tokens:

@@ -78,6 +78,10 @@ class BedrockAnthropic(Anthropic, frozen=True, forbid_unknown_fields=True, kw_on
         native = NativeDecoder(strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop)
         return InvokeDecoder(super().whole_decoder(), native, self.max_event)
 
+    def listing(self) -> UpstreamRequest | None:
+        """None: the platform lists models by another service."""
+        return None
+
     def operation(self, name: str, dialect: str) -> Operation | None:
         """None: Bedrock counts tokens for whole requests of its own form."""
         return None

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
 
-from sluice.backends.protocol import Headers, Operation, UpstreamRequest
+from sluice.backends.protocol import Headers, Operation, UpstreamRequest, unread
 from sluice.config.types import Bytes, Secret
 from sluice.errors import BadRequest, UpstreamError
 from sluice.model.chat import ChatRequest, Image, Message, Other, Part, Reasoning, Text, Tool, ToolCall
@@ -114,6 +114,12 @@ class Cohere(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         from sluice_plugins.openai.operations import Whole
 
         return Whole(endpoint(self.base_url, "/v2/rerank", self.endings), self._whole_headers, "rerank")
+
+    def listing(self) -> UpstreamRequest | None:
+        """https://docs.cohere.com/reference/list-models"""
+        url = endpoint(self.base_url, "/v1/models", self.endings)
+        url += f"{'&' if '?' in url else '?'}page_size=1000"
+        return UpstreamRequest(url, unread(self._whole_headers), b"", "GET")
 
     def decoder(self, *, verbatim: bool = False) -> ChatDecoder:
         return ChatDecoder(strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop, billed=self.billed)

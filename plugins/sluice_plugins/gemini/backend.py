@@ -34,7 +34,7 @@ import msgspec
 from msgspec import Raw
 
 from sluice.backends.credentials import KeyField
-from sluice.backends.protocol import Headers, Operation, UpstreamRequest
+from sluice.backends.protocol import Headers, Operation, UpstreamRequest, unread
 from sluice.config.types import Bytes, Secret
 from sluice.errors import BadRequest, UpstreamError
 from sluice.model.chat import GOOGLES, ChatRequest, Image, Message, Other, Part, Text, Tool, ToolCall
@@ -155,6 +155,14 @@ class Gemini(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             "safetySettings": [{"category": name, "threshold": level} for name, level in self.safety_settings.items()],
         }
         return body | {name: value for name, value in optional.items() if value}
+
+    def listing(self) -> UpstreamRequest | None:
+        """https://ai.google.dev/api/models#method:-models.list; Vertex AI's list of models is of another service."""
+        if self.project or self.vertex:
+            return None
+        base, query = self._around
+        url = f"{base}/models?pageSize=1000{'&' if query else ''}{query}"
+        return UpstreamRequest(url, unread(self._whole_headers), b"", "GET")
 
     def decoder(self, *, verbatim: bool = False) -> GenerateDecoder:
         kind = PassingDecoder if verbatim else GenerateDecoder

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from sluice.backends.protocol import Decoder, Headers, Operation, UpstreamRequest
+from sluice.backends.protocol import Decoder, Headers, Operation, UpstreamRequest, unread
 from sluice.backends.transport import Transport
 from sluice.config.types import Bytes, Secret
 from sluice.errors import UpstreamError
@@ -113,6 +113,11 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         if name != "embeddings" or dialect != self.dialect:
             return self._other_operation(name, dialect)
         return Embeddings(endpoint(self.base_url, "/embeddings", self.endings), self._whole_headers)
+
+    def listing(self) -> UpstreamRequest | None:
+        if self.path != "/chat/completions":
+            return None  # Azure's deployments
+        return UpstreamRequest(endpoint(self.base_url, "/models", self.endings), unread(self._whole_headers), b"", "GET")
 
     def decoder(self, *, verbatim: bool = False) -> Decoder:
         return ChunkDecoder(verbatim, self.strict, EventStream(self.max_event), self.keep_stop, self.usage_is_end)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from sluice.backends.protocol import Decoder, Headers, UpstreamRequest
+from sluice.backends.protocol import Decoder, Headers, UpstreamRequest, unread
 from sluice.backends.transport import Transport
 from sluice.config.types import Bytes, Secret
 from sluice.errors import UpstreamError
@@ -75,6 +75,9 @@ class Responses(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     def whole_decoder(self) -> Decoder:
         return ResponsesDecoder(verbatim=True, strict=self.strict, max_event=self.max_event)
+
+    def listing(self) -> UpstreamRequest | None:
+        return UpstreamRequest(endpoint(self.base_url, "/models", self.endings), unread(self._whole_headers), b"", "GET")
 
     def decoder(self, *, verbatim: bool = False) -> Decoder:
         return ResponsesDecoder(verbatim=verbatim, strict=self.strict, max_event=self.max_event)

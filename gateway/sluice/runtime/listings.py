@@ -1,0 +1,145 @@
+"""The lists of models that upstreams have, for wildcard aliases that are to be shown as what they stand for (`expand`).
+
+Nobody waits for a list: it is asked for in the background, kept while the upstream does not answer, and bounded. What an
+upstream says of its models beside their names is kept, too.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from sluice.backends.transport import Transport, UpstreamRequest
+from sluice.config.types import Alias, Target, Timeouts, targets_of
+from sluice.errors import StaleConnection, UpstreamError
+from sluice.model.facts import NOTHING, Facts
+from sluice.runtime.wildcards import may_be_a_model
+
+EVERY, AGAIN = 600.0, 60.0
+"""Seconds until a list is asked for anew, and where it could not be had."""
+BODY = 8 << 20
+MOST = 4000
+"""Bytes of a list, and models of it that are kept."""
+Told = Callable[[str], None]
+"""Why a list could not be had; told once, until there is another reason."""
+
+
+class Listing(msgspec.Struct, eq=False):
+    """What one upstream lists. `models`: by name, in its order; nothing until its first list has come. `failed`: why the latest
+    one could not be had."""
+
+    models: Mapping[str, Facts] = {}
+    failed: str = ""
+    task: "asyncio.Task[None] | None" = None
+
+    async def close(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+            await asyncio.wait([self.task])
+
+
+async def follow(
+    listing: Listing,
+    transport: Transport,
+    request: UpstreamRequest,
+    timeouts: Timeouts,
+    *,
+    told: Told,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
+    """Keep a list current until cancelled."""
+    while True:
+        try:
+            listing.models = models_in(await _asked(transport, request, timeouts))
+        except StaleConnection:
+            continue
+        except UpstreamError as error:
+            if listing.failed != error.kind:
+                told(error.kind)
+            listing.failed = error.kind
+            await sleep(AGAIN)
+        else:
+            listing.failed = ""
+            await sleep(EVERY)
+
+
+async def _asked(transport: Transport, request: UpstreamRequest, timeouts: Timeouts) -> bytes:
+    try:
+        async with (
+            asyncio.timeout(timeouts.connect + timeouts.headers),
+            transport.send(request, connect=timeouts.connect, headers=timeouts.headers) as response,
+        ):
+            body = await response.read(BODY + 1)
+    except TimeoutError:
+        raise UpstreamError("headers_timeout") from None
+    if response.status != 200:
+        raise UpstreamError("server_error", status=response.status)
+    if len(body) > BODY:
+        raise UpstreamError("garbled")
+    return body
+
+
+class _List(msgspec.Struct):
+    data: list[msgspec.Raw] = []  # OpenAI's, Anthropic's
+    models: list[msgspec.Raw] = []  # Google's, Ollama's, Cohere's
+
+
+class _Item(msgspec.Struct):
+    id: str = ""
+    name: str = ""
+    context_length: Any = None  # OpenRouter, Cohere
+    max_model_len: Any = None  # vLLM
+    context_window: Any = None  # Groq
+    max_input_tokens: Any = None  # Anthropic
+    inputTokenLimit: Any = None
+    max_completion_tokens: Any = None
+    max_tokens: Any = None
+    outputTokenLimit: Any = None
+
+    @property
+    def facts(self) -> Facts:
+        context = (self.context_length, self.max_model_len, self.context_window, self.max_input_tokens, self.inputTokenLimit)
+        output = (self.max_completion_tokens, self.max_tokens, self.outputTokenLimit)
+        found = Facts(_first(context), _first(output))
+        return NOTHING if found == NOTHING else found
+
+
+_list_of = msgspec.json.Decoder(_List).decode
+_item_of = msgspec.json.Decoder(_Item).decode
+_MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def models_in(body: bytes) -> Mapping[str, Facts]:
+    """The models of a list, in any of the forms that upstreams have for it. Raises UpstreamError for what is none."""
+    try:
+        listed = _list_of(body)
+    except _MALFORMED:
+        raise UpstreamError("garbled") from None
+    found: dict[str, Facts] = {}
+    for raw in (*listed.data, *listed.models):
+        try:
+            item = _item_of(raw)
+        except _MALFORMED:
+            continue
+        name = item.id or item.name.removeprefix("models/")
+        if may_be_a_model(name) and len(found) < MOST:
+            found.setdefault(name, item.facts)
+    return found
+
+
+def _first(figures: tuple[Any, ...]) -> int:
+    return next((figure for figure in figures if type(figure) is int and 0 < figure < 1 << 40), 0)
+
+
+def listed_by(alias: Alias) -> Target | None:
+    """The target whose upstream lists the models that a wildcard alias stands for: the first that the caller's name reaches."""
+    return next((target for target in targets_of(alias.tiers[0]) if "*" in target.model), None)
+
+
+def names_in(listing: Mapping[str, Facts], alias: str, model: str) -> list[tuple[str, str]]:
+    """Of a wildcard alias whose target has this `model`: the names that callers use, each with the upstream's own."""
+    before, _, behind = model.partition("*")
+    least = len(before) + len(behind)
+    own = [name for name in listing if name.startswith(before) and name.endswith(behind) and len(name) > least]
+    return [(alias[:-1] + name[len(before) : len(name) - len(behind)], name) for name in own]
