@@ -1,8 +1,9 @@
 """GET /admin/aliases and POST /admin/explain: what callers may name, where it leads, how that does, and why.
 
-Health and load are those that this process has seen.
+Health and load are those that all workers have seen.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -16,10 +17,16 @@ from sluice.errors import NotFound
 from sluice.frontends import Reply
 from sluice.keystore import plain
 from sluice.proxy.target import Route, Target
+from sluice.runtime.fleet import TargetState
 from sluice.runtime.snapshot import Snapshot
+from sluice.runtime.targets import states_of
+from sluice.runtime.views import targets_of_all
 from sluice.wire.baseurl import base_of
 
 _encode = msgspec.json.Encoder().encode
+Known = Mapping[tuple[str, str], TargetState]
+NOT_YET_KNOWN = TargetState("", "", [], "closed", 0.0, 0)
+"""Of a target that no worker has told of: the configuration is just being changed."""
 
 
 class Explanation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,9 +48,10 @@ class AdminAliases:
         ]
 
     async def _list(self, request: AdminRequest) -> Reply:
-        runtime = self._runtime
-        now = runtime.state.clock()
-        aliases = [_alias(name, route, now) for name, route in runtime.routes.items()]
+        runtime, state = self._runtime, self._runtime.state
+        workers = (await state.fleet.targets()).workers if state.fleet is not None else [(0, states_of(runtime, state))]
+        known = targets_of_all(states for _, states in workers)
+        aliases = [_alias(name, route, known) for name, route in runtime.routes.items()]
         upstreams = [_upstream(name, upstream) for name, upstream in runtime.config.upstreams.items()]
         return reply({"aliases": aliases, "upstreams": upstreams})
 
@@ -67,8 +75,8 @@ class AdminAliases:
         return reply({"alias": asked.alias, "lines": [*explain(config, asked.alias, chat, tell)]})
 
 
-def _alias(name: str, route: Route, now: float) -> dict[str, Any]:
-    tiers = [{"strategy": tier.strategy, "targets": [_target(one, now) for one in tier.targets]} for tier in route.tiers]  # type: ignore[arg-type]
+def _alias(name: str, route: Route, known: Known) -> dict[str, Any]:
+    tiers = [{"strategy": tier.strategy, "targets": [_target(one, known) for one in tier.targets]} for tier in route.tiers]  # type: ignore[arg-type]
     alias = route.config
     return {
         "alias": name,
@@ -81,16 +89,16 @@ def _alias(name: str, route: Route, now: float) -> dict[str, Any]:
     }
 
 
-def _target(target: Target, now: float) -> dict[str, Any]:
-    health, load = target.health, target.load
+def _target(target: Target, known: Known) -> dict[str, Any]:
+    state = known.get((target.upstream, target.model)) or NOT_YET_KNOWN
     return {
         "upstream": target.upstream,
         "model": target.model,
         "weight": target.spec.weight,
-        "state": health.state.name.lower(),
-        "ready_in": round(max(0.0, health.ready_at() - now), 3),
-        "in_flight": load.in_flight,
-        "first_token": round(load.first_token, 4) or None,
+        "state": state.breaker,
+        "ready_in": round(state.ready_in, 3),
+        "in_flight": state.in_flight,
+        "first_token": round(state.first_token, 4) if state.first_token is not None else None,
         "priced": bool(target.prices),
     }
 

@@ -1,9 +1,11 @@
-"""GET /admin/calls: the last calls that this process has answered, as their log lines have them."""
+"""GET /admin/calls: the last calls that all workers have answered, as their log lines have them."""
 
 from sluice.api.admin_requests import AdminRequest, AdminRoute, reply
 from sluice.errors import BadRequest, NotFound
 from sluice.frontends import Reply
+from sluice.runtime.fleet import CallQuery, Found, Place, RecentCalls, together
 from sluice.runtime.state import ProcessState
+from sluice.runtime.views import calls_of
 
 FILTERS = ("alias", "key", "target", "frontend", "end", "error", "request_id")
 
@@ -17,14 +19,29 @@ class AdminCalls:
 
     async def _list(self, request: AdminRequest) -> Reply:
         """Newest first; `next` is the `before` of the page behind. Raises NotFound where none are kept."""
-        recent = self._state.recent
-        if recent is None:
+        if self._state.recent is None:
             raise NotFound("Calls are remembered only with admin.ui: true")
-        self._state.deferred.flush()
-        limit, before = request.limit, request.query.get("before", "0")
-        if not (before.isascii() and before.isdigit() and len(before) < 16):
-            raise BadRequest("before must be the number of a call", param="before")
-        wanted = {name: request.query[name] for name in FILTERS if request.query.get(name)}
-        calls = recent.newest(limit, int(before), wanted)
-        more = calls[-1]["number"] if len(calls) == limit else None
-        return reply({"calls": calls, "next": more, "kept": len(recent)})
+        query = _query(request)
+        fleet = self._state.fleet
+        found = await fleet.calls(query) if fleet is not None else RecentCalls([(0, calls_of(self._state, query))])
+        whole = together(query, [_named(number, calls) for number, calls in found.workers])
+        more = str(whole.calls[-1][0]) if len(whole.calls) == query.limit else None
+        calls = [call for _, call in whole.calls]
+        return reply({"calls": calls, "next": more, "kept": whole.kept, "missing_workers": found.missing})
+
+
+def _query(request: AdminRequest) -> CallQuery:
+    """Raises BadRequest."""
+    before = request.query.get("before")
+    try:
+        place = Place.read(before) if before else None
+    except ValueError as error:
+        raise BadRequest(f"before: {error}", param="before") from None
+    return CallQuery(request.limit, place, {name: request.query[name] for name in FILTERS if request.query.get(name)})
+
+
+def _named(number: int, found: Found) -> Found:
+    """Each call with the number of its worker, where there are several."""
+    if not number:
+        return found
+    return Found([(place, {"worker": number, **call}) for place, call in found.calls], found.kept)

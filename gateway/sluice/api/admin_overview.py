@@ -1,4 +1,5 @@
-"""GET /admin/overview: how this process does, in one small answer that a page may ask for every other second."""
+"""GET /admin/overview: how the gateway does, all its workers together, in one small answer that a page may ask for every other
+second."""
 
 import os
 import platform
@@ -7,9 +8,9 @@ from typing import Any
 
 from sluice.api.admin_requests import AdminRequest, AdminRoute, reply
 from sluice.frontends import Reply
-from sluice.routing.health import BreakerState
+from sluice.runtime.fleet import Overview
 from sluice.runtime.snapshot import Snapshot
-from sluice.telemetry.metrics import CODES
+from sluice.runtime.views import breakers, overview_of, stores_of_all, targets_of_all
 from sluice.version import VERSION
 
 
@@ -21,8 +22,9 @@ class AdminOverview:
         return [AdminRoute("GET", "/admin/overview", self._overview)]
 
     async def _overview(self, request: AdminRequest) -> Reply:
-        self._runtime.deferred.flush()
-        return reply({**self._process(), **self._figures(), **self._configured()})
+        fleet = self._runtime.state.fleet
+        found = await fleet.overview() if fleet is not None else overview_of(self._runtime, self._runtime.state)
+        return reply({**self._process(), **_figures(found), **self._configured()})
 
     def _process(self) -> dict[str, Any]:
         state = self._runtime.state
@@ -33,25 +35,28 @@ class AdminOverview:
             "started": state.started,
             "now": round(time.time(), 3),
             "status": "draining" if state.draining else "ready",
-            "stores": {name: watch.state() for name, watch in state.watches.items()},
         }
-
-    def _figures(self) -> dict[str, Any]:
-        """Counted since the process has started."""
-        series = [*self._runtime.records.series.values()]
-        requests = {code: int(sum(one.requests[code].value for one in series)) for code in CODES}
-        return {"requests": requests, "in_flight": int(sum(one.in_flight.value for one in series))}
 
     def _configured(self) -> dict[str, Any]:
         runtime = self._runtime
-        config, standings = runtime.config, [*runtime.standings.values()]
-        states = {state.name.lower(): sum(one.health.state is state for one in standings) for state in BreakerState}
+        config = runtime.config
         return {
             "listen": config.server.listen,
             "frontends": [*runtime.frontends],
             "aliases": len(config.aliases),
             "upstreams": len(config.upstreams),
             "keys": len(config.keys) + len(runtime.keys.table),
-            "targets": states,
             "remembers_calls": runtime.state.recent is not None,
         }
+
+
+def _figures(found: Overview) -> dict[str, Any]:
+    views = [view for _, view in found.workers]
+    return {
+        "stores": stores_of_all(views),
+        "requests": found.requests,
+        "in_flight": found.in_flight,
+        "targets": breakers(targets_of_all(view.targets for view in views).values()),
+        "workers": len(views),
+        "missing_workers": found.missing,
+    }

@@ -14,9 +14,10 @@ from sluice.errors import ConfigError, Conflict
 from sluice.process.gateway import Gateway
 from sluice.process.source import LOOK_EVERY, ConfigSource, FileWatch
 from sluice.process.systemd import ServiceManager
-from sluice.runtime.fleet import Reload, Targets
+from sluice.runtime.fleet import CallQuery, Overview, RecentCalls, Reload, Targets
 from sluice.runtime.restart import NeedsRestart, refuse_restart
 from sluice.runtime.targets import states_of
+from sluice.runtime.views import calls_of, overview_of
 
 SHOWN = 20
 """Problems of a file that one log line tells; the admin API tells them all."""
@@ -69,6 +70,12 @@ class Alone:
     async def targets(self) -> Targets:
         state = self._gateway.state
         return Targets(state.off, [(0, states_of(self._gateway.snapshots.current, state))])
+
+    async def overview(self) -> Overview:
+        return overview_of(self._gateway.snapshots.current, self._gateway.state)
+
+    async def calls(self, query: CallQuery) -> RecentCalls:
+        return RecentCalls([(0, calls_of(self._gateway.state, query))])
 
     async def switch(self, label: str, state: str | None) -> None:
         if state is None:

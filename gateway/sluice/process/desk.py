@@ -15,7 +15,7 @@ from sluice.process.source import LOOK_EVERY, ConfigSource, FileWatch
 from sluice.runtime.fleet import Reload
 from sluice.telemetry.board import Board, BoardSlot
 from sluice.telemetry.merged import MergedExposition
-from sluice.telemetry.metrics import Metrics
+from sluice.telemetry.metrics import CODES, Metrics
 from sluice.version import VERSION
 
 TELL = 1.0
@@ -127,7 +127,11 @@ class Desk:
             case "status":
                 reply(self._status())
             case "targets":
-                self._targets(reply)
+                self._ask_all("targets", None, reply, lambda: {"off": self.off})
+            case "overview":
+                self._ask_all("view", None, reply, self._figures)
+            case "calls":
+                self._ask_all("calls", asked.body, reply)
             case "switch":
                 self._switch(asked.body, reply)
             case "restart":
@@ -165,8 +169,10 @@ class Desk:
             del self._restarting[0]
         self._log.info("restarted")
 
-    def _targets(self, reply: Callable[..., None]) -> None:
-        """How the targets stand in each worker."""
+    def _ask_all(
+        self, what: str, body: object, reply: Callable[..., None], more: Callable[[], Mapping[str, object]] = dict
+    ) -> None:
+        """Reply what each worker answers, by its number, and then `more`; who has not answered in time is named."""
 
         def told(round: Round) -> None:
             numbers = {pid: child.number for pid, child in self._crew.children.items()}
@@ -174,9 +180,17 @@ class Desk:
                 (numbers[pid], answer.body) for pid, answer in round.answers.items() if pid in numbers and not answer.problem
             ]
             missing = [numbers[pid] for pid in round.waiting if pid in numbers]
-            reply({"off": self.off, "workers": found, "missing": missing})
+            reply({**more(), "workers": sorted(found, key=lambda one: one[0]), "missing": missing})
 
-        self._rounds.ask(self._members(), "targets", None, TELL, told)
+        self._rounds.ask(self._members(), what, body, TELL, told)
+
+    def _figures(self) -> Mapping[str, object]:
+        """What workers have counted, those that have ended too: complete once those that run have been asked."""
+        every, lively = self._slots()
+        requests = self._merged.totals("requests", "code", every)
+        in_flight = sum(self._merged.totals("streams_in_flight", "alias", lively).values())
+        counted = {code: int(requests.get(code, 0.0)) for code in CODES}
+        return {"requests": counted, "in_flight": int(in_flight)}
 
     def _switch(self, change: Any, reply: Callable[..., None]) -> None:
         """Switch a target off or on, in all workers; those that start later know it, too."""

@@ -12,8 +12,19 @@ from sluice.process.alone import problems_of
 from sluice.process.channel import ChannelEnd, ChannelReply, ChannelRequest
 from sluice.process.gateway import Gateway, Prepared
 from sluice.process.source import ConfigSource
-from sluice.runtime.fleet import ConfigStatus, Reload, Targets, TargetState
+from sluice.runtime.fleet import (
+    CallQuery,
+    ConfigStatus,
+    Found,
+    Overview,
+    ProcessView,
+    RecentCalls,
+    Reload,
+    Targets,
+    TargetState,
+)
 from sluice.runtime.targets import states_of
+from sluice.runtime.views import calls_of, view_of
 
 PATIENCE = 30.0
 """Seconds that the supervisor has for an answer."""
@@ -41,6 +52,8 @@ class WorkerLink:
             "following": self._following,
             "targets": self._targets,
             "off": self._switch_off,
+            "view": self._view,
+            "calls": self._calls,
         }
 
     def start(self) -> None:
@@ -64,6 +77,12 @@ class WorkerLink:
 
     async def targets(self) -> Targets:
         return msgspec.convert(await self.ask("targets"), Targets)
+
+    async def overview(self) -> Overview:
+        return msgspec.convert(await self.ask("overview"), Overview)
+
+    async def calls(self, query: CallQuery) -> RecentCalls:
+        return msgspec.convert(await self.ask("calls", query), RecentCalls)
 
     async def switch(self, label: str, state: str | None) -> None:
         await self.ask("switch", (label, state))
@@ -124,6 +143,13 @@ class WorkerLink:
 
     async def _targets(self, _: object) -> list[TargetState]:
         return states_of(self._gateway.snapshots.current, self._gateway.state)
+
+    async def _view(self, _: object) -> ProcessView:
+        self._gateway.state.deferred.flush()
+        return view_of(self._gateway.snapshots.current, self._gateway.state)
+
+    async def _calls(self, query: object) -> Found:
+        return calls_of(self._gateway.state, msgspec.convert(query, CallQuery))
 
     async def _switch_off(self, off: dict[str, str]) -> None:
         known = self._gateway.state.off

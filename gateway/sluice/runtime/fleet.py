@@ -3,6 +3,8 @@
 `Fleet` is what the admin routes talk to: `sluice.process` has one for a process of its own, and one that asks the supervisor.
 """
 
+import re
+from collections.abc import Iterable
 from typing import Any, Literal, Protocol, get_args
 
 import msgspec
@@ -94,6 +96,75 @@ class Targets(msgspec.Struct, frozen=True):
     missing: list[int] = []
 
 
+class ProcessView(msgspec.Struct, frozen=True):
+    """What one process knows of its targets and of its stores (as /readyz?verbose shows them)."""
+
+    targets: list[TargetState]
+    stores: dict[str, Any]
+
+
+class Overview(msgspec.Struct, frozen=True):
+    """All processes in short. `requests` that were answered, by the class of their status, by processes that have ended, too;
+    `in_flight`: calls being answered. `workers`: by number (0: there is only one process) what it knows; `missing` have not
+    answered in time.
+    """
+
+    requests: dict[str, int]
+    in_flight: int
+    workers: list[tuple[int, ProcessView]]
+    missing: list[int] = []
+
+
+_PLACE = re.compile(r"([0-9]{1,17})-([0-9]{1,10})")
+
+
+class Place(msgspec.Struct, frozen=True, order=True):
+    """A call's place among those of all processes: when it ended, and where. Written as two numbers: 1764460800000000-4711."""
+
+    at: int
+    process: int
+
+    @classmethod
+    def read(cls, text: str) -> "Place":
+        """Raises ValueError."""
+        match = _PLACE.fullmatch(text)
+        if match is None:
+            raise ValueError("expected the `next` of the page before")
+        return cls(int(match[1]), int(match[2]))
+
+    def __str__(self) -> str:
+        return f"{self.at}-{self.process}"
+
+
+class CallQuery(msgspec.Struct, frozen=True):
+    """The newest `limit` calls of those whose fields are as `wanted`; `before`: older than the one at that place."""
+
+    limit: int
+    before: Place | None = None
+    wanted: dict[str, str] = {}
+
+
+class Found(msgspec.Struct, frozen=True):
+    """`calls` by their places, newest first. `kept`: how many calls are remembered, wanted or not."""
+
+    calls: list[tuple[Place, dict[str, Any]]]
+    kept: int
+
+
+def together(query: CallQuery, found: Iterable[Found]) -> Found:
+    """What several processes have found, as one."""
+    every = [*found]
+    calls = sorted((call for one in every for call in one.calls), key=lambda call: call[0], reverse=True)
+    return Found(calls[: query.limit], sum(one.kept for one in every))
+
+
+class RecentCalls(msgspec.Struct, frozen=True):
+    """What each process that has answered has found. `workers`, `missing`: as in Overview."""
+
+    workers: list[tuple[int, Found]]
+    missing: list[int] = []
+
+
 class Fleet(Protocol):
     """All processes of a gateway. Raises GatewayError where something cannot be done."""
 
@@ -105,6 +176,12 @@ class Fleet(Protocol):
 
     async def targets(self) -> Targets:
         """How the targets stand in each of them."""
+
+    async def overview(self) -> Overview:
+        """How all of them do, in short."""
+
+    async def calls(self, query: CallQuery) -> RecentCalls:
+        """The last calls that each of them remembers."""
 
     async def switch(self, label: str, state: str | None) -> None:
         """Switch a target ("upstream/model") off ("disabled", "draining") or on (None), in all of them."""

@@ -114,7 +114,8 @@ class Snapshots:
             for place in (self.living, self._building):
                 if snapshot in place:
                     place.remove(snapshot)
-            self._forget(snapshot)
+            if not self._closed:  # what a process that ends has counted stays: other workers share the series
+                self._forget(snapshot)
 
     def _forget(self, snapshot: Snapshot) -> None:
         """Drop what is counted and queued by names that no other snapshot has."""

@@ -76,6 +76,17 @@ class MergedExposition:
         parts.append(generate_latest(self._processes))
         return b"".join(parts)
 
+    def totals(self, name: str, by: str, slots: Iterable[int]) -> dict[str, float]:
+        """The sums of a metric's series in these slots, by the values of one label."""
+        self._follow()
+        at, cells = TABLE[name].labels.index(by), [self._board.cells(slot) for slot in slots]
+        found: dict[str, float] = {}
+        for line in self._lines[f"sluice_{name}"]:
+            record = line.record
+            if self._board.flags[record.at] != FORGOTTEN:
+                found[record.values[at]] = found.get(record.values[at], 0.0) + sum(one[record.at] for one in cells)
+        return found
+
     def _follow(self) -> None:
         """Take in the series that are new."""
         board = self._board

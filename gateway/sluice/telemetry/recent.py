@@ -1,7 +1,7 @@
 """The last calls, in memory: what their log lines say, for operators' pages. Never content; gone with the process."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -13,10 +13,10 @@ KEPT = 1_000
 
 
 class Seen(msgspec.Struct, frozen=True, gc=False):
-    """`at` in seconds since the epoch; `number` counts upwards from 1."""
+    """`at` in microseconds since the epoch, later for each call of a process; `number` counts upwards from 1."""
 
     number: int
-    at: float
+    at: int
     line: LogLine
 
 
@@ -27,39 +27,43 @@ class RecentCalls:
         self._wall = wall
         self._seen: deque[Seen] = deque(maxlen=kept)
         self._number = 0
+        self._last = 0
 
     def feed(self, say: Callable[[Any], None]) -> Callable[[Any], None]:
         """`say`, which writes the line of a call, and here remembers it, whatever level is logged."""
 
         def said(line: LogLine) -> None:
             self._number += 1
-            self._seen.append(Seen(self._number, self._wall(), line))
+            self._last = max(int(self._wall() * 1e6), self._last + 1)
+            self._seen.append(Seen(self._number, self._last, line))
             say(line)
 
         return said
 
-    def newest(self, limit: int, before: int = 0, wanted: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
-        """The newest `limit` calls of those whose fields are as `wanted`, newest first; `before`: older than that number."""
-        found: list[dict[str, Any]] = []
-        for seen in self._older(before):
+    def newest(
+        self, limit: int, before: tuple[int, int] | None, wanted: Mapping[str, str], process: int
+    ) -> list[tuple[int, dict[str, Any]]]:
+        """The newest `limit` calls of those whose fields are as `wanted`, newest first, each with its `at`.
+
+        `before`: only those whose `at`, and then the number of their `process`, is less than that.
+        """
+        found: list[tuple[int, dict[str, Any]]] = []
+        for seen in reversed(self._seen):
             if len(found) == limit:
                 break
-            line = msgspec.to_builtins(seen.line)
-            if all(_matches(line, name, value) for name, value in (wanted or {}).items()):
+            if before is not None and (seen.at, process) >= before:
+                continue
+            if all(_matches(seen.line, name, value) for name, value in wanted.items()):
+                line = msgspec.to_builtins(seen.line)
                 del line["event"], line["timestamp"]
-                found.append({"number": seen.number, "at": round(seen.at, 3), **line})
+                found.append((seen.at, {"number": seen.number, "at": round(seen.at / 1e6, 3), **line}))
         return found
 
     def __len__(self) -> int:
         return len(self._seen)
 
-    def _older(self, before: int) -> Iterator[Seen]:
-        for seen in reversed(self._seen):
-            if not before or seen.number < before:
-                yield seen
 
-
-def _matches(line: Mapping[str, Any], name: str, value: str) -> bool:
+def _matches(line: LogLine, name: str, value: str) -> bool:
     """ "*" is any value at all: every call with an error, say."""
-    found = line.get(name)
+    found = getattr(line, name, None)
     return found is not None if value == "*" else found == value

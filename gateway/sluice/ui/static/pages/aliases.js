@@ -74,7 +74,7 @@ export function Aliases() {
   if (!value) return html`<h1>Providers and aliases</h1><${Note} error=${error} />`;
   const controlled = can("POST /admin/targets/");
   return html`
-    <div class="head"><h1>Providers and aliases</h1><span class="small quiet">as this process has seen them</span></div>
+    <div class="head"><h1>Providers and aliases</h1><span class="small quiet">as all workers have seen them</span></div>
     <${Note} error=${error || problem} />
     ${value.aliases.map((alias) => html`<${Alias} key=${alias.alias} alias=${alias} act=${act} controlled=${controlled} known=${value.known} />`)}
     <section class="card"><h2>Upstreams</h2>

@@ -7,10 +7,10 @@ export function Calls() {
   const [filter, narrow] = useState({});
   const [live, follow] = useState(true);
   const [open, show] = useState(null);
-  const [pages, turn] = useState([0]);
+  const [pages, turn] = useState([""]);
   const before = pages[pages.length - 1];
   const query = Object.entries(filter).filter(([, value]) => value).map(([name, value]) => `&${name}=${id(value)}`).join("");
-  const { value, error } = useLoaded(() => get(`admin/calls?limit=50&before=${before}${query}`), [query, before], live && !before ? 2000 : 0);
+  const { value, error } = useLoaded(() => get(`admin/calls?limit=50${before ? `&before=${before}` : ""}${query}`), [query, before], live && !before ? 2000 : 0);
   const columns = [
     { title: "When", cell: (c) => html`<button type="button" class="link" onClick=${() => show(c)}>${clock(c.at)}</button>` },
     { title: "Alias", cell: (c) => c.alias || "–" },
@@ -24,13 +24,13 @@ export function Calls() {
     { title: "Cost", number: true, cell: (c) => dollars(c.cost_usd) },
   ];
   const set = (name) => (event) => {
-    turn([0]);
+    turn([""]);
     narrow({ ...filter, [name]: event.target.value.trim() });
   };
   return html`
     <div class="head"><h1>Calls</h1><label class="check"><input type="checkbox" checked=${live} onChange=${(e) => follow(e.target.checked)} />Live</label></div>
     <section class="card stack"><div class="row">${FILTERS.map((name) => html`<label class="narrow">${name.replace("_", " ")}<input value=${filter[name] || ""} onChange=${set(name)} placeholder=${name === "error" ? "* for any" : ""} /></label>`)}</div><${Note} error=${error} /></section>
     <section class="card"><${Table} label="Calls" columns=${columns} rows=${value?.calls || []} />
-      <div class="row"><button type="button" disabled=${pages.length < 2} onClick=${() => turn(pages.slice(0, -1))}>Newer</button><button type="button" disabled=${!value?.next} onClick=${() => turn([...pages, value.next])}>Older</button><span class="small quiet">${value ? `${value.kept} are remembered by this process; never their content` : ""}</span></div></section>
-    ${open ? html`<${Dialog} title=${`Call ${open.number}`} onClose=${() => show(null)}><pre class="wrap">${JSON.stringify(open, null, 2)}</pre><//>` : null}`;
+      <div class="row"><button type="button" disabled=${pages.length < 2} onClick=${() => turn(pages.slice(0, -1))}>Newer</button><button type="button" disabled=${!value?.next} onClick=${() => turn([...pages, value.next])}>Older</button><span class="small quiet">${value ? `${value.kept} are remembered; never their content${value.missing_workers.length ? `. Not answered: worker ${value.missing_workers.join(", ")}` : ""}` : ""}</span></div></section>
+    ${open ? html`<${Dialog} title=${`Call ${open.request_id}`} onClose=${() => show(null)}><pre class="wrap">${JSON.stringify(open, null, 2)}</pre><//>` : null}`;
 }

@@ -43,8 +43,8 @@ export function Overview() {
   const stores = Object.entries(found.stores);
   const failing = stores.filter(([, store]) => store.state !== "ok");
   return html`
-    <div class="head"><h1>Overview</h1><span class="small quiet"><span class="live">●</span> live, ${found.version}, process ${found.process}, since ${moment(found.started)}</span></div>
-    <${Note} error=${error} />
+    <div class="head"><h1>Overview</h1><span class="small quiet"><span class="live">●</span> live, ${found.version}, ${found.workers} ${found.workers === 1 ? "process" : "workers"}, since ${moment(found.started)}</span></div>
+    <${Note} error=${error}>${found.missing_workers.length ? `Not answered within a second: worker ${found.missing_workers.join(", ")}. Their targets, stores and calls are not shown.` : null}<//>
     <div class="tiles">
       <div class="tile"><span class="quiet">State</span><b class=${found.status === "ready" ? "good" : "warn"}>${found.status}</b></div>
       <div class="tile"><span class="quiet">In flight</span><b>${number(found.in_flight)}</b></div>

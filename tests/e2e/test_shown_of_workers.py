@@ -1,0 +1,92 @@
+"""What operators are shown of several workers: the same from whichever of them answers, and of all of them."""
+
+import asyncio
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.e2e.gateway_process import DIGEST, KEY, GatewayProcess, serving
+from tests.e2e.test_reload import running
+from tests.e2e.test_targets import ask
+
+CALLS = 24
+
+
+def config(workers: int) -> str:
+    return f"""
+server:
+  {{listen: "127.0.0.1:${{API_PORT}}", admin_listen: "127.0.0.1:${{ADMIN_PORT}}", drain_delay: 0s, workers: {workers}}}
+keys: [{{id: test, digest: "{DIGEST}", default_alias: chat}}]
+admin: {{digest: "{DIGEST}", ui: true}}
+limits: {{address: null}}
+upstreams:
+  echo: {{backend: echo}}
+  away: {{backend: openai, base_url: "http://127.0.0.1:9/v1", breaker: {{failures: 1, open_for: 300s, open_max: 300s}}}}
+aliases:
+  chat: {{tiers: [[{{upstream: echo, model: m}}]]}}
+  broken: {{tiers: [[{{upstream: away, model: m}}]], retry: {{same_target: 0}}}}
+"""
+
+
+async def call(gateway: GatewayProcess, model: str = "chat") -> None:
+    """By a connection of its own: the system chooses the worker."""
+    body = {"model": model, "messages": [{"role": "user", "content": "hi"}]}
+    async with (
+        aiohttp.ClientSession(headers={"x-api-key": KEY}) as session,
+        session.post(f"{gateway.api}/v1/chat/completions", json=body) as response,
+    ):
+        await response.read()
+
+
+async def shown(gateway: GatewayProcess, path: str) -> dict[str, Any]:
+    """Once all workers have answered: on a busy machine one may take more than its second."""
+    while True:
+        status, found = await ask(gateway, path, "GET")
+        assert status == 200
+        if not found.get("missing_workers"):
+            return dict(found)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+async def test_overview_and_calls_are_those_of_all_workers(workers: int) -> None:
+    with serving(config(workers)) as gateway:
+        await running(gateway, workers)
+        for _ in range(CALLS):
+            await call(gateway)
+        for _ in range(4 * workers):  # whichever answers
+            overview = await shown(gateway, "/admin/overview")
+            assert overview["requests"]["2xx"] >= CALLS
+            assert (overview["workers"], overview["missing_workers"]) == (workers, [])
+            assert overview["targets"] == {"closed": 2, "half_open": 0, "open": 0}
+            found: list[dict[str, Any]] = []
+            page: dict[str, Any] = {"next": ""}
+            while page["next"] is not None:
+                before = f"&before={page['next']}" if page["next"] else ""
+                page = await shown(gateway, f"/admin/calls?limit=5{before}")
+                found += page["calls"]
+            assert len({one["request_id"] for one in found}) == len(found) == CALLS
+            assert page["kept"] == CALLS
+            assert [one["at"] for one in found] == sorted((one["at"] for one in found), reverse=True)
+            assert all(("worker" in one) == (workers > 1) for one in found)
+        assert (await shown(gateway, "/admin/calls?alias=nobody"))["calls"] == []
+
+
+async def test_aliases_show_a_breaker_that_another_worker_has_opened_and_requests_of_those_that_have_ended() -> None:
+    with serving(config(3)) as gateway:
+        await running(gateway, 3)
+        for _ in range(6):
+            await call(gateway)
+            await call(gateway, "broken")
+        for _ in range(12):
+            aliases = (await shown(gateway, "/admin/aliases"))["aliases"]
+            [state] = [alias["tiers"][0]["targets"][0]["state"] for alias in aliases if alias["alias"] == "broken"]
+            assert state == "open"
+            overview = await shown(gateway, "/admin/overview")
+            assert overview["targets"]["open"] == 1
+            assert overview["requests"]["5xx"] >= 6
+        assert (await ask(gateway, "/admin/restart"))[0] == 202
+        await asyncio.to_thread(gateway.until, lambda: gateway.records("restarted"))
+        overview = await shown(gateway, "/admin/overview")
+        assert overview["requests"]["2xx"] >= 6
+        assert overview["requests"]["5xx"] >= 6
