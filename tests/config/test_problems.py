@@ -68,6 +68,17 @@ def test_a_good_file_has_no_problems(tmp_path: Path) -> None:
 APPENDED: list[tuple[str, str, list[str]]] = [
     ("unknown key", "sever: {}", ['8:1: sever: unknown key "sever"; did you mean "server"?']),
     (
+        "tags",
+        "usage: {tags: {a: {}, b: {header: Authorization, values: [x, ' y']}, c: {header: 'a b'}, d: {metadata: d, most: 0}}}",
+        [
+            "8:19: usage.tags.a: needs a header or a field of the metadata to be read from",
+            "8:35: usage.tags.b.header: holds a credential, which must not be in a report",
+            "8:62: usage.tags.b.values[1]: expected text of 1 to 64 characters that can be seen",
+            "8:82: usage.tags.c.header: expected the name of a header, such as x-project",
+            "8:113: usage.tags.d.most: must be at least 1",
+        ],
+    ),
+    (
         "teams that are not there, and circles",
         "tenants: {x: {team: tem}}\nteams: {team: {parent: up}, up: {parent: team}, top: {parent: tob}}",
         [

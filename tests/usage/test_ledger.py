@@ -25,10 +25,11 @@ def attempt(model: str = "openai/m", used: Usage = NO_USAGE, cost: float | None 
     return Attempt(target, 0.0, usage=used if reported else None, used=used, cost=cost)
 
 
-def call(*attempts: Attempt, key: str = "shop", answered: Attempt | None = None) -> Call:
+def call(*attempts: Attempt, key: str = "shop", answered: Attempt | None = None, tags: Sequence[tuple[str, str]] = ()) -> Call:
     principal = SimpleNamespace(key_id=key, tenant="acme")
     route = SimpleNamespace(name="chat")
-    return cast(Call, SimpleNamespace(principal=principal, route=route, attempts=list(attempts), answered=answered))
+    of = SimpleNamespace(principal=principal, route=route, attempts=list(attempts), answered=answered, tags=tags)
+    return cast(Call, of)
 
 
 def subject(model: str = "openai/m", key: str = "shop", day: str = DAY) -> Subject:
@@ -54,11 +55,11 @@ class Flaky:
         if how == "hangs":
             await asyncio.Event().wait()
 
-    async def of_day(self, day: str) -> Sequence[Row]:
-        return await self.store.of_day(day)
+    async def of_day(self, day: str, dimension: str = "") -> Sequence[Row]:
+        return await self.store.of_day(day, dimension)
 
-    async def prune(self, before: str) -> None:
-        await self.store.prune(before)
+    async def prune(self, before: str, dimension: str = "") -> None:
+        await self.store.prune(before, dimension)
 
     async def close(self) -> None:
         await self.store.close()
@@ -281,3 +282,97 @@ async def test_it_brings_a_batch_a_second_and_the_rest_at_the_end(store: UsageSt
     book.add(call(), failed=False)
     await book.close()
     assert len(flaky.batches) == 2
+
+
+# by the hour, and by tags
+
+
+class Clock:
+    def __init__(self, now: float = NOON) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def by(of: UsageLedger, dimension: str, day: str = DAY) -> dict[tuple[str, str], int]:
+    """Requests by key and value."""
+    return {(row.key, row.value): figures.requests for row, figures in await of.store.of_day(day, dimension)}
+
+
+async def test_hours_are_kept_beside_the_days_and_add_up_to_them() -> None:
+    clock = Clock(NOON + 3599.9)
+    book = UsageLedger(MemoryUsage(), wall=clock, hourly_days=8)
+    answered = attempt(used=Usage(10, 3), cost=0.001)
+    book.add(call(answered, answered=answered), failed=False)
+    book.add(call(key="other"), failed=True)
+    clock.now += 0.1
+    book.add(call(answered, answered=answered), failed=False)
+    await book.flush()
+    clock.now += 11 * 3600
+    book.add(call(answered, answered=answered), failed=False)
+    await book.flush()
+    assert await by(book, "hour") == {("shop", "12"): 1, ("other", "12"): 1, ("shop", "13"): 1}
+    assert await by(book, "hour", "2026-11-26") == {("shop", "00"): 1}
+    days = await held(book)
+    assert days[subject()] == Figures(2, 0, 20, 6, nanos=2_000_000)
+    hours = await book.store.of_day(DAY, "hour")
+    assert sum(figures.nanos for _, figures in hours) == 2_000_000
+
+
+async def test_hours_are_not_kept_where_nobody_wants_them() -> None:
+    book = ledger()
+    book.add(call(), failed=False)
+    await book.flush()
+    assert await by(book, "hour") == {}
+    assert len(await held(book)) == 1
+
+
+async def test_old_hours_are_forgotten_before_their_days() -> None:
+    clock = Clock()
+    book = UsageLedger(MemoryUsage(), wall=clock, hourly_days=2)
+    for _ in range(4):
+        book.add(call(), failed=False)
+        await book.flush()
+        clock.now += 86400
+    assert not await by(book, "hour")
+    assert await by(book, "hour", "2026-11-26")
+    assert await held(book)
+
+
+async def test_a_call_counts_once_under_each_of_its_tags_with_all_that_it_used() -> None:
+    book = ledger()
+    cut, answered = attempt("a/m", Usage(10, 3), 0.001), attempt("b/m", Usage(20, 5), 0.002)
+    book.add(call(cut, answered, answered=answered, tags=[("project", "alpha"), ("feature", "")]), failed=False)
+    book.add(call(tags=[("project", "beta"), ("feature", "")]), failed=True)
+    await book.flush()
+    project = dict(await book.store.of_day(DAY, "tag:project"))
+    assert project[subject("b/m")._replace(value="alpha")] == Figures(1, 0, 20, 5, nanos=2_000_000)
+    assert project[subject("a/m")._replace(value="alpha")] == Figures(0, 0, 10, 3, nanos=1_000_000)
+    assert project[subject("")._replace(value="beta")] == Figures(1, 1)
+    days, feature = await held(book), dict(await book.store.of_day(DAY, "tag:feature"))
+    assert feature == days
+
+
+async def test_values_of_a_tag_are_bounded_a_day() -> None:
+    clock = Clock()
+    book = UsageLedger(MemoryUsage(), wall=clock)
+    assert [book.apart("project", f"v{number}", 3) for number in range(5)] == ["v0", "v1", "v2", OTHER, OTHER]
+    assert book.apart("project", "v1", 3) == "v1"
+    assert book.apart("feature", "v9", 3) == "v9"
+    clock.now += 86400
+    assert book.apart("project", "v9", 3) == "v9"
+
+
+async def test_rows_of_hours_and_tags_survive_a_store_that_fails() -> None:
+    dice = random.Random(3)
+    flaky = Flaky(MemoryUsage())
+    book = UsageLedger(flaky, wall=Clock(), hourly_days=8)
+    for _ in range(60):
+        flaky.fails = [dice.choice(["", "before", "after"]) for _ in range(dice.randrange(4))]
+        book.add(call(tags=[("project", "alpha")]), failed=False)
+        await book.flush()
+    flaky.fails = []
+    assert await book.flush()
+    for dimension, value in (("", ""), ("hour", "12"), ("tag:project", "alpha")):
+        assert await by(book, dimension) == {("shop", value): 60}

@@ -70,3 +70,29 @@ def test_costs_are_exact_in_json_however_large() -> None:
     text = as_json(asked, [row(nanos=123_456_789_012_345_678_901)])
     assert b'"cost_usd":123456789012.345678901' in text
     assert msgspec.json.decode(text)["total"]["requests"] == 1
+
+
+def test_by_the_hour_it_is_today_and_the_day_before() -> None:
+    query = usage_query({"by": "model,hour"}, "", TODAY)
+    assert (query.first, query.last, query.by, query.dimension) == (date(2026, 11, 24), TODAY, ("hour", "model"), "hour")
+    rows = [(subject._replace(value=hour), figures) for hour in ("23", "09") for subject, figures in [row("a"), row("b")]]
+    assert [(subject.day, subject.value, f.requests) for subject, f in summed(rows, "hour")] == [
+        ("2026-11-25", "09", 2), ("2026-11-25", "23", 2),
+    ]  # fmt: skip
+    answer = msgspec.json.decode(as_json(UsageQuery(TODAY, TODAY, ("hour",), False, "hour"), summed(rows, "hour")))
+    assert [one["hour"] for one in answer["rows"]] == ["2026-11-25T09:00Z", "2026-11-25T23:00Z"]
+
+
+def test_a_tag_is_a_column_of_its_own() -> None:
+    query = usage_query({"by": "tag:project, day"}, "", TODAY)
+    assert (query.by, query.dimension) == (("day", "tag:project"), "tag:project")
+    rows = [(subject._replace(value="=alpha"), figures) for subject, figures in [row("a"), row("b")]]
+    text = as_csv(query, summed(rows, "tag:project")).decode()
+    assert text.splitlines()[0].startswith("day,tag:project,requests")
+    assert text.splitlines()[1].startswith(",'=alpha,2,")
+
+
+@pytest.mark.parametrize("by", ["hour,tag:a", "tag:a,tag:b", "tag:", "tag:a\nb", "value", "tag:" + "a" * 200])
+def test_what_is_not_counted_together_cannot_be_asked_for(by: str) -> None:
+    with pytest.raises(BadRequest):
+        usage_query({"by": by}, "", TODAY)

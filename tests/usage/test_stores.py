@@ -202,3 +202,60 @@ async def test_a_key_of_another_kind_is_a_failure(redis: RedisServer) -> None:
     with pytest.raises(UsageFailed):
         await store.add(batch(1, (SHOP, FULL)))
     await store.close()
+
+
+# dimensions: rows apart by the hour, or by a tag's value
+
+
+def of(dimension: str, number: int, *rows: tuple[Subject, Figures], day: str = DAY) -> Batch:
+    return Batch("w", number, day, list(rows), dimension, 8)
+
+
+ODD_VALUE = 'ä"b,c:d|\u2028'
+
+
+async def test_dimensions_are_apart_from_days_and_from_each_other(store: UsageStore) -> None:
+    early, late = SHOP._replace(value="09"), SHOP._replace(value="10")
+    await store.add(batch(1, (SHOP, FULL)))
+    await store.add(of("hour", 2, (early, FULL), (late, Figures(requests=1))))
+    await store.add(of("tag:project", 3, (SHOP._replace(value=ODD_VALUE), FULL), (SHOP, Figures(requests=2))))
+    await store.add(of("hour", 4, (early, FULL)))
+    assert await held(store) == {SHOP: FULL}
+    twice = Figures(2, 4, 6, 8, 10, 12, 14, 16)
+    assert dict(await store.of_day(DAY, "hour")) == {early: twice, late: Figures(requests=1)}
+    tagged = {SHOP._replace(value=ODD_VALUE): FULL, SHOP: Figures(requests=2)}
+    assert dict(await store.of_day(DAY, "tag:project")) == tagged
+    assert await store.of_day(DAY, "tag:other") == []
+    assert await store.of_day(NEXT, "hour") == []
+
+
+async def test_a_batch_of_a_dimension_is_counted_once(store: UsageStore) -> None:
+    row = (SHOP._replace(value="09"), FULL)
+    for number in (1, 1, 2, 1, 2):
+        await store.add(of("hour", number, row))
+    assert dict(await store.of_day(DAY, "hour"))[row[0]].requests == 2
+
+
+async def test_one_dimension_can_be_forgotten_before_the_others(store: UsageStore) -> None:
+    hour, tag = SHOP._replace(value="09"), SHOP._replace(value="alpha")
+    await store.add(batch(1, (SHOP, FULL)))
+    await store.add(of("hour", 2, (hour, FULL)))
+    await store.add(of("tag:project", 3, (tag, FULL)))
+    await store.add(of("hour", 4, (hour._replace(day=NEXT), FULL), day=NEXT))
+    await store.prune(NEXT, "hour")
+    if not isinstance(store, RedisUsage):
+        assert await store.of_day(DAY, "hour") == []
+    assert await held(store) == {SHOP: FULL}
+    assert dict(await store.of_day(DAY, "tag:project")) == {tag: FULL}
+    assert await store.of_day(NEXT, "hour")
+    await store.prune(NEXT)
+    if not isinstance(store, RedisUsage):
+        assert await store.of_day(DAY, "tag:project") == []
+
+
+async def test_a_row_of_a_dimension_that_cannot_be_kept_is_refused_with_its_batch(store: UsageStore) -> None:
+    if isinstance(store, MemoryUsage):
+        return
+    with pytest.raises(RowRefused):
+        await store.add(of("tag:project", 1, (SHOP, FULL), (SHOP._replace(value="a\ud800"), FULL)))
+    assert await store.of_day(DAY, "tag:project") == []

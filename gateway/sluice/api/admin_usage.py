@@ -14,10 +14,11 @@ from sluice.api.admin_requests import AdminRequest, AdminRoute
 from sluice.errors import BadRequest, Unavailable
 from sluice.frontends import Reply
 from sluice.pricing.prices import BILLION
-from sluice.usage import KEPT_DAYS, Figures, Row, Subject, UsageFailed
+from sluice.usage import HOUR, KEPT_DAYS, TAG, Figures, Row, Subject, UsageFailed
 from sluice.usage.ledger import UsageLedger
 
-BY = Subject._fields
+BY = ("day", HOUR, *Subject._fields[1:-1])
+"""What rows can be told apart by, beside a tag (`tag:NAME`)."""
 FIRST, LAST = date(2000, 1, 1), date(2200, 1, 1)
 """Days that can be asked for."""
 MOST = 50_000
@@ -29,31 +30,44 @@ NAMES: Mapping[str, str] = {
     "cached_input": "cached_input_tokens", "reasoning": "reasoning_tokens", "nanos": "cost_usd", "estimated": "estimated",
 }  # fmt: skip
 """Figures as answers name them."""
+_TAG_NAME = re.compile(re.escape(TAG) + r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")
 _json = msgspec.json.Encoder().encode
 
 
 class UsageQuery(msgspec.Struct, frozen=True):
-    """The days from `first` to `last`, both included."""
+    """The days from `first` to `last`, both included. `dimension`: "hour", or a tag's; "" where neither is asked for."""
 
     first: date
     last: date
     by: tuple[str, ...]
     csv: bool
+    dimension: str = ""
 
 
 def usage_query(query: Mapping[str, str], accept: str, today: date) -> UsageQuery:
-    """What a query asks for. Without `from` the month so far, without `by` day and model. Raises BadRequest."""
+    """What a query asks for. Without `from` the month so far (by the hour: today and the day before), without `by` day and
+    model. Raises BadRequest."""
+    by, dimension = _by(query.get("by", "day,model"))
     last = _day(query, "to", today)
-    first = _day(query, "from", min(today, last).replace(day=1))
+    first = min(today, last)
+    first = _day(query, "from", first - timedelta(1) if dimension == HOUR else first.replace(day=1))
     if not timedelta(0) <= last - first <= timedelta(KEPT_DAYS):
         raise BadRequest(f"from must not be after to, nor more than {KEPT_DAYS} days before it", param="from")
-    by = tuple(name.strip() for name in query.get("by", "day,model").split(",") if name.strip())
-    if not set(by) <= set(BY):
-        raise BadRequest(f"by is a list of {', '.join(BY)}", param="by")
     kind = query.get("format") or ("csv" if accept.partition(";")[0].strip().lower() == "text/csv" else "json")
     if kind not in ("csv", "json"):
         raise BadRequest("format is json or csv", param="format")
-    return UsageQuery(first, last, tuple(name for name in BY if name in by), kind == "csv")
+    return UsageQuery(first, last, by, kind == "csv", dimension)
+
+
+def _by(text: str) -> tuple[tuple[str, ...], str]:
+    """The fields that rows are told apart by, in the order of answers, and the dimension among them. Raises BadRequest."""
+    given = {name.strip() for name in text.split(",") if name.strip()}
+    tags = [name for name in given if name.startswith(TAG)]
+    if not given <= {*BY, *tags} or any(not _TAG_NAME.fullmatch(tag) for tag in tags):
+        raise BadRequest(f"by is a list of {', '.join(BY)} and {TAG}NAME", param="by")
+    if len(tags) + (HOUR in given) > 1:
+        raise BadRequest("by has hour or one tag, not several of them: each is counted by itself", param="by")
+    return tuple(name for name in (*BY, *tags) if name in given), tags[0] if tags else HOUR if HOUR in given else ""
 
 
 def _day(query: Mapping[str, str], name: str, default: date) -> date:
@@ -99,7 +113,7 @@ async def usage_of(
         sums = await _summed(ledger, wanted)
     except UsageFailed:
         raise Unavailable("The usage cannot be read now") from None
-    rows = sorted(sums.items())
+    rows = sorted(sums.items(), key=_place)
     if wanted.csv:
         name = f"usage-{wanted.first}-{wanted.last}.csv"
         headers = [("Content-Disposition", f'attachment; filename="{name}"')]
@@ -107,11 +121,17 @@ async def usage_of(
     return as_json(wanted, rows), "application/json", []
 
 
+def _place(row: Row) -> tuple[str, ...]:
+    """Where a row stands: by the day and the dimension's value first."""
+    subject = row[0]
+    return subject.day, subject.value, *subject[1:-1]
+
+
 async def _summed(ledger: UsageLedger, query: UsageQuery) -> dict[Subject, Figures]:
     sums: dict[Subject, Figures] = {}
     day = query.first
     while day <= query.last:
-        rows = await ledger.store.of_day(day.isoformat())
+        rows = await ledger.store.of_day(day.isoformat(), query.dimension)
         for at in range(0, len(rows), PAUSE):
             add_up(sums, rows[at : at + PAUSE], query.by)
             await asyncio.sleep(0)
@@ -121,7 +141,8 @@ async def _summed(ledger: UsageLedger, query: UsageQuery) -> dict[Subject, Figur
 
 def add_up(sums: dict[Subject, Figures], rows: Sequence[Row], by: Sequence[str]) -> None:
     """Adds rows to `sums`, apart by these fields alone. Raises BadRequest where that makes too many."""
-    blank = {name: "" for name in BY if name not in by}
+    kept = {"day", "value", *by} if HOUR in by else {"value", *by}  # an hour is one of a day
+    blank = {name: "" for name in Subject._fields if name not in kept}
     for subject, figures in rows:
         key = subject._replace(**blank)
         found = sums.get(key)
@@ -160,7 +181,13 @@ def as_csv(query: UsageQuery, rows: Sequence[Row]) -> bytes:
 
 
 def _named(query: UsageQuery, subject: Subject) -> dict[str, str]:
-    return {name: getattr(subject, name) for name in query.by}
+    return {name: _field(subject, name) for name in query.by}
+
+
+def _field(subject: Subject, name: str) -> str:
+    if name == HOUR:
+        return f"{subject.day}T{subject.value}:00Z"
+    return str(getattr(subject, "value" if name.startswith(TAG) else name))
 
 
 def _each(figures: Figures) -> list[tuple[str, int]]:

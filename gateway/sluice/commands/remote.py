@@ -113,7 +113,7 @@ KEYS = (
 @click.command()
 @click.option("--from", "first", metavar="DAY", help="The first day. Default: the first of the month.")
 @click.option("--to", "last", metavar="DAY", help="The last day. Default: today.")
-@click.option("--by", default="day,model", show_default=True, help="Any of day, key, tenant, alias, model.")
+@click.option("--by", default="day,model", show_default=True, help="Any of day, hour, key, tenant, alias, model, tag:NAME.")
 @of_a_running_one
 @as_json
 def usage(*, url: str | None, path: str | None, first: str | None, last: str | None, by: str, as_json: bool) -> None:

@@ -14,6 +14,7 @@ from sluice.config.admin_checks import check_admin, discoverable
 from sluice.config.price_file import check_date, check_order
 from sluice.config.problems import Path, Report, suggestion
 from sluice.config.record_checks import check_records, check_sink
+from sluice.config.tag_checks import check_tags
 from sluice.config.team_checks import check_teams
 from sluice.config.types import (
     Admin,
@@ -375,6 +376,7 @@ class Checks:
         self._bounds(config)
         self._unused(config)
         check_teams(config, self._report)
+        check_tags(config, self._report)
         self._addresses(config)
         self._development_key(config)
         self._demo(config)

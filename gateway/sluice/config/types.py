@@ -591,6 +591,25 @@ class Admin(_Section, frozen=True):
         return self.digest is not None or bool(self.keys) or self.oidc is not None
 
 
+class Tag(_Section, frozen=True):
+    """What a call says of itself, as usage is told apart by it: in a header, or in `metadata` of its body.
+
+    The header goes before the metadata. Values beyond `values`, or beyond `most` a day, count as "other".
+    """
+
+    header: str | None = None  # the request header that has the value
+    metadata: str | None = None  # the field of the body's metadata that has it
+    values: tuple[str, ...] = ()  # the only values that are kept apart; default: any
+    most: Annotated[int, Meta(ge=1, le=10_000)] = 1000  # values that each process keeps apart a day
+
+
+class UsageReport(_Section, frozen=True):
+    """What usage is kept by, beside the day, the key, the tenant, the alias and the model."""
+
+    hourly_days: Annotated[int, Meta(ge=0, le=400)] = 8  # days for which it is also kept by the hour; 0: not at all
+    tags: dict[Name, Tag] = {}  # what calls say of themselves, by the name in reports (tag:NAME)
+
+
 MOST_EXPENSIVE = 1_000_000
 """US dollars for a million tokens: a dollar for each. What is more is a mistake, or a price for a single token."""
 
@@ -741,6 +760,7 @@ class Config(_Section, frozen=True):
     resume: Secret = Secret("memory")  # resumable streams: "memory" or a redis:// / rediss:// / unix:// URL
     admin: Admin = Admin()  # who may use the admin routes
     prices: Prices = Prices()  # what tokens cost
+    usage: UsageReport = UsageReport()  # what usage is kept by
     models: Models = Models()  # what models take, and what is known of them
     log: Log = Log()  # what is logged, and how
     metrics: Metrics = Metrics()  # what metrics are labelled by

@@ -21,6 +21,7 @@ FIXED: Mapping[str, tuple[str, ...]] = {
     "admin": ("store", "pepper", "ui"),
     "log": ("level", "format", "content", "content_chars", "hash_key"),
     "responses": ("store", "keep"),
+    "usage": ("hourly_days",),
     "retention": ("age", "messages", "conversations"),
 }  # fmt: skip
 """By section."""

@@ -38,6 +38,7 @@ from sluice.runtime.stores import use_keys
 from sluice.runtime.wildcards import Wildcards
 from sluice.telemetry.notices import look_at_alias
 from sluice.usage.opening import reopen
+from sluice.usage.tags import Tags
 from sluice.wire.baseurl import endpoint
 
 
@@ -140,6 +141,8 @@ class Snapshot:
         callers: tuple[Key | Issuer, ...] = (*config.keys, *config.jwt)
         configured = dict.fromkeys((origin for caller in callers for origin in caller.origins), 1)
         self.origins = ChainMap(configured, dynamic.origins)
+        tags = config.usage.tags
+        self.tags = Tags(tags, state.usage.apart) if tags else None
         self.limits = Limiter(
             state.store,
             config.limits,

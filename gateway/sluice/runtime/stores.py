@@ -25,7 +25,7 @@ from sluice.storage.address import CONVERSATIONS, Local, store_of
 from sluice.storage.sealing import Seals
 from sluice.storage.watch import StoreWatch
 from sluice.telemetry.metrics import Metrics
-from sluice.usage import Row, UsageFailed, UsageStore
+from sluice.usage import SUBJECT, Row, UsageFailed, UsageStore
 from sluice.usage.ledger import UsageLedger
 from sluice.usage.memory import MemoryUsage
 
@@ -121,13 +121,22 @@ def usage_ledger(config: Config, metrics: Metrics, log: Any, watches: StoreWatch
     def put_aside(row: Row) -> None:
         aside.inc()
         subject, figures = row
-        names = {name: value.encode("utf-8", "replace").decode() for name, value in subject._asdict().items()}
+        named = ((name, getattr(subject, name)) for name in SUBJECT)
+        names = {name: value.encode("utf-8", "replace").decode() for name, value in named}
         values = {name: str(value) for name, value in msgspec.structs.asdict(figures).items() if value}
         log.error("usage_put_aside", **names, figures=values)
 
     folded = metrics.child("usage_folded").inc
     store = usage_store(config)
-    return UsageLedger(store, wall=time.time, failed=failed, succeeded=watch.succeeded, folded=folded, put_aside=put_aside)
+    return UsageLedger(
+        store,
+        wall=time.time,
+        failed=failed,
+        succeeded=watch.succeeded,
+        folded=folded,
+        put_aside=put_aside,
+        hourly_days=config.usage.hourly_days,
+    )
 
 
 def usage_store(config: Config) -> UsageStore:

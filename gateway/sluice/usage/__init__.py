@@ -1,5 +1,8 @@
 """Usage: calls, tokens and cost by day, key, tenant, alias and model. `ledger` counts, a store keeps the sums.
 
+Beside the rows of days there are rows of *dimensions*: the same sums once more, apart by one thing more, the hour of the day
+(dimension "hour") or the value of a tag (dimension "tag:NAME"). Each dimension by itself adds up to the rows of the day.
+
 A process counts in memory and sends its store a batch a second: a kill -9 loses the last second at most. Each batch has
 a number, so that it is counted once even if it is sent again after an unclear failure.
 """
@@ -12,18 +15,30 @@ import msgspec
 from sluice.storage import Reason
 
 KEPT_DAYS = 400
+HOUR = "hour"
+"""The dimension whose values are the hours of a day in UTC, from "00" to "23"."""
+TAG = "tag:"
+"""What the names of tags' dimensions begin with."""
 BATCH = 500
-"""Rows in one batch, all of one day."""
+"""Rows in one batch, all of one day and one dimension."""
 
 
 class Subject(NamedTuple):
-    """`day` is 2026-11-25 (UTC), `model` is "upstream/model", empty if no target was tried."""
+    """`day` is 2026-11-25 (UTC), `model` is "upstream/model", empty if no target was tried.
+
+    `value`: of the dimension whose row it is; "" in rows of days, and of calls without the tag.
+    """
 
     day: str
     key: str
     tenant: str
     alias: str
     model: str
+    value: str = ""
+
+
+SUBJECT = Subject._fields[:-1]
+"""The fields of rows of days. The value of a dimension may come from a caller, so it is never logged."""
 
 
 class Figures(msgspec.Struct, gc=False):
@@ -70,13 +85,18 @@ def sound(row: Row) -> bool:
     return True
 
 
-class UsageBatch(msgspec.Struct, frozen=True):
-    """Rows of one day, to be added. The batches of one `writer` are numbered upwards and come in that order."""
+class Batch(msgspec.Struct, frozen=True):
+    """Rows of one day, to be added. The batches of one `writer` are numbered upwards and come in that order.
+
+    `dimension`: whose rows they are; "": those of the day. `days`: for how long a store that forgets by itself keeps them.
+    """
 
     writer: str
     number: int
     day: str
     rows: Sequence[Row]
+    dimension: str = ""
+    days: int = KEPT_DAYS
 
 
 class UsageFailed(Exception):
@@ -98,10 +118,12 @@ class UsageStore(Protocol):
         """Adds the batch once, however often it is sent. Raises RowRefused if sending it again cannot help."""
         ...
 
-    async def of_day(self, day: str) -> Sequence[Row]: ...
+    async def of_day(self, day: str, dimension: str = "") -> Sequence[Row]:
+        """The rows of one day, or of one of its dimensions."""
+        ...
 
-    async def prune(self, before: str) -> None:
-        """Forgets the days before that one."""
+    async def prune(self, before: str, dimension: str = "") -> None:
+        """Forgets the days before that one with all their dimensions, or one dimension of them."""
         ...
 
     async def close(self) -> None: ...

@@ -4,29 +4,34 @@ import asyncio
 import contextlib
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import cast
+
+import msgspec
 
 from sluice.pricing.prices import nanos
 from sluice.proxy.attempt import Attempt
 from sluice.proxy.call import Call
-from sluice.usage import BATCH, KEPT_DAYS, Figures, Row, RowRefused, Subject, UsageBatch, UsageFailed, UsageStore, sound
+from sluice.usage import BATCH, HOUR, KEPT_DAYS, TAG, Batch, Figures, Row, RowRefused, Subject, UsageFailed, UsageStore, sound
+from sluice.usage.tags import OTHER, Values
 
 EVERY = 1.0
 """Seconds between two batches."""
 MOST = 20_000
 """Most rows pending for the store; further subjects count under OTHER, so that sums stay right."""
-OTHER = "other"
 LAST_WORDS = 5.0
 """Seconds that the last batch may take when the process ends."""
 DAY = 86400
+HOUR_LONG = 3600
+"""Seconds."""
 
 
 class UsageLedger:
     """Counts finished calls. `wall` gives seconds since the epoch. `failed` is called for each batch that did not arrive
     (it is kept), `succeeded` when all did, `folded` for each call counted under OTHER, `put_aside` for each row that the
-    store refuses: it is left out of the report, so that the others are in it."""
+    store refuses: it is left out of the report, so that the others are in it. `hourly_days`: days for which it is also
+    kept by the hour; 0: not at all."""
 
     def __init__(
         self,
@@ -37,6 +42,7 @@ class UsageLedger:
         succeeded: Callable[[], object] = lambda: None,
         folded: Callable[[], object] = lambda: None,
         put_aside: Callable[[Row], object] = lambda row: None,
+        hourly_days: int = 0,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         most: int = MOST,
     ) -> None:
@@ -48,12 +54,18 @@ class UsageLedger:
         self._put_aside = put_aside
         self._sleep = sleep
         self._most = most
+        self._hourly_days = hourly_days
         self._rows: dict[Subject, Figures] = {}
-        self._sending: deque[UsageBatch] = deque()
+        """By the hour, where hours are kept: a row of the day is the sum of its hours'."""
+        self._tagged: dict[str, dict[Subject, Figures]] = {}
+        """By the name of the tag."""
+        self._values = Values()
+        self._sending: deque[Batch] = deque()
         self._writer = secrets.token_hex(8)
         self._number = 0
-        self._midnight = 0.0
+        self._began = 0.0
         self._day = ""
+        self._hour = ""
         self._pruned = ""
         self._flushing = asyncio.Lock()
 
@@ -62,11 +74,30 @@ class UsageLedger:
     def add(self, call: Call, failed: bool) -> None:
         """A call has ended, whichever way. `failed`: in an error."""
         now = self._wall()
-        if not 0 <= now - self._midnight < DAY:
-            self._midnight = now // DAY * DAY
-            self._day = _name(self._midnight)
+        if not 0 <= now - self._began < HOUR_LONG:
+            self._begin(now)
+        self._count(self._rows, self._hour, call, failed)
+        if call.tags:
+            for name, value in call.tags:
+                self._count(self._tagged.setdefault(name, {}), value, call, failed)
+
+    def apart(self, tag: str, value: str, most: int) -> str:
+        """The value that a call of this tag is counted under, if `most` are kept apart a day."""
+        now = self._wall()
+        if not 0 <= now - self._began < HOUR_LONG:
+            self._begin(now)
+        return self._values.apart(self._day, tag, value, most)
+
+    def _begin(self, now: float) -> None:
+        """Another hour has begun."""
+        self._began = now // HOUR_LONG * HOUR_LONG
+        self._day = _name(self._began)
+        self._hour = f"{int(self._began % DAY) // HOUR_LONG:02}" if self._hourly_days else ""
+
+    def _count(self, rows: dict[Subject, Figures], value: str, call: Call, failed: bool) -> None:
+        """Count the call among `rows`, under this value of their dimension."""
         answered = call.answered or (call.attempts[-1] if call.attempts else None)
-        whole = self._figures(call, answered)
+        whole = self._figures(rows, value, call, answered)
         whole.requests += 1
         if failed:
             whole.errors += 1
@@ -74,7 +105,7 @@ class UsageLedger:
             used = attempt.used
             if not (used.input or used.output):
                 continue
-            figures = whole if attempt is answered else self._figures(call, attempt)
+            figures = whole if attempt is answered else self._figures(rows, value, call, attempt)
             figures.input += used.input
             figures.output += used.output
             if used.cached_input:
@@ -86,15 +117,16 @@ class UsageLedger:
             if attempt.cost is not None:
                 figures.nanos += nanos(attempt.cost)
 
-    def _figures(self, call: Call, attempt: Attempt | None) -> Figures:
+    def _figures(self, rows: dict[Subject, Figures], value: str, call: Call, attempt: Attempt | None) -> Figures:
         caller, model = call.principal, attempt.target.label if attempt is not None else ""
-        fields = (self._day, caller.key_id, caller.tenant, call.route.name, model)  # a Subject is as good a key, but dearer
-        found = self._rows.get(cast(Subject, fields))
+        # A Subject is as good a key, but dearer.
+        fields = (self._day, caller.key_id, caller.tenant, call.route.name, model, value)
+        found = rows.get(cast(Subject, fields))
         if found is None:
-            if len(self._rows) >= self._most:
+            if len(rows) >= self._most:
                 self._folded()
-                fields = (self._day, OTHER, OTHER, OTHER, OTHER)
-            found = self._rows.setdefault(Subject(*fields), Figures())
+                fields = (self._day, OTHER, OTHER, OTHER, OTHER, value)
+            found = rows.setdefault(Subject(*fields), Figures())
         return found
 
     # --- bringing
@@ -112,7 +144,7 @@ class UsageLedger:
                 if self._sending:  # these may have arrived: they are brought again as they were
                     await self._send()
                 self._sending.extend(self._batches())
-                self._rows = {}
+                self._rows, self._tagged = {}, {}
                 await self._send()
                 await self._prune()
             except UsageFailed as error:
@@ -152,31 +184,53 @@ class UsageLedger:
             self._put_aside(rows[0])
             return
         half = len(rows) // 2
-        waiting = [(refused.day, rows[:half]), (refused.day, rows[half:])]
-        waiting += [(batch.day, batch.rows) for batch in self._sending]
-        self._sending = deque(self._batch(day, rows) for day, rows in waiting)
+        waiting = [refused, msgspec.structs.replace(refused, rows=rows[half:]), *self._sending]
+        waiting[0] = msgspec.structs.replace(refused, rows=rows[:half])
+        self._sending = deque(msgspec.structs.replace(batch, number=self._next()) for batch in waiting)
 
-    def _batches(self) -> Iterator[UsageBatch]:
+    def _batches(self) -> Iterator[Batch]:
+        if self._hourly_days:
+            yield from self._of_dimension("", _without_values(self._rows))
+            yield from self._of_dimension(HOUR, self._rows, self._hourly_days)
+        else:
+            yield from self._of_dimension("", self._rows)
+        for name, rows in self._tagged.items():
+            yield from self._of_dimension(TAG + name, rows)
+
+    def _of_dimension(self, dimension: str, rows: Mapping[Subject, Figures], kept: int = KEPT_DAYS) -> Iterator[Batch]:
         days: dict[str, list[Row]] = {}
-        for row in self._rows.items():
+        for row in rows.items():
             if sound(row):
                 days.setdefault(row[0].day, []).append(row)
             else:
                 self._put_aside(row)
-        for day, rows in days.items():
-            for at in range(0, len(rows), BATCH):
-                yield self._batch(day, rows[at : at + BATCH])
+        for day, of_day in days.items():
+            for at in range(0, len(of_day), BATCH):
+                yield Batch(self._writer, self._next(), day, of_day[at : at + BATCH], dimension, kept)
 
-    def _batch(self, day: str, rows: Sequence[Row]) -> UsageBatch:
+    def _next(self) -> int:
         self._number += 1
-        return UsageBatch(self._writer, self._number, day, rows)
+        return self._number
 
     async def _prune(self) -> None:
         """Once a day."""
         if self._day and self._pruned != self._day:
-            await self.store.prune(_name(self._midnight - KEPT_DAYS * DAY))
+            await self.store.prune(_name(self._began - KEPT_DAYS * DAY))
+            await self.store.prune(_name(self._began - self._hourly_days * DAY), HOUR)
             self._pruned = self._day
 
 
 def _name(midnight: float) -> str:
     return datetime.fromtimestamp(midnight, UTC).date().isoformat()
+
+
+def _without_values(rows: Mapping[Subject, Figures]) -> dict[Subject, Figures]:
+    """The rows of the day: the sums of its hours'."""
+    found: dict[Subject, Figures] = {}
+    for subject, figures in rows.items():
+        day = subject._replace(value="")
+        if (known := found.get(day)) is not None:
+            known.add(figures)
+        else:
+            found[day] = msgspec.structs.replace(figures)
+    return found

@@ -12,12 +12,11 @@ import msgspec
 
 from sluice.storage.postgres import PostgresClient, PostgresFailed, StoreTables
 from sluice.storage.postgres_address import address_of
-from sluice.usage import Figures, Row, RowRefused, Subject, UsageBatch, UsageFailed
+from sluice.usage import SUBJECT, Batch, Figures, Row, RowRefused, Subject, UsageFailed
 
 TIMEOUT = 5.0
 """Seconds for one call of the store: nobody waits for it but the next batch."""
 NAMES = Figures.__struct_fields__
-SUBJECT = Subject._fields
 LARGEST = 2**63 - 1
 
 TABLES = StoreTables(
@@ -33,26 +32,59 @@ TABLES = StoreTables(
             writer text PRIMARY KEY, number bigint NOT NULL, day date NOT NULL
         )
         """,
+        f"""
+        CREATE TABLE {{s}}.sluice_usage_by (
+            day date NOT NULL, dimension text NOT NULL, value text NOT NULL,
+            key text NOT NULL, tenant text NOT NULL, alias text NOT NULL, model text NOT NULL,
+            {", ".join(f"{name} bigint NOT NULL" for name in NAMES)},
+            PRIMARY KEY (day, dimension, value, key, tenant, alias, model)
+        )
+        """,
     ),
 )
 
-ADD = f"""
+_ARRIVED = """
     WITH arrived AS (
-        INSERT INTO {{s}}.sluice_usage_writer AS w (writer, number, day) VALUES ($1, $2, $3)
+        INSERT INTO {s}.sluice_usage_writer AS w (writer, number, day) VALUES ($1, $2, $3)
         ON CONFLICT (writer) DO UPDATE SET number = excluded.number, day = excluded.day WHERE w.number < excluded.number
         RETURNING day
     )
-    INSERT INTO {{s}}.sluice_usage AS u ({", ".join((*SUBJECT, *NAMES))})
-    SELECT arrived.day, row.key, row.tenant, row.alias, row.model, {", ".join(f"row.{name}" for name in NAMES)}
-    FROM arrived, unnest(
-        $4::text[], $5::text[], $6::text[], $7::text[], {", ".join(f"${number}::bigint[]" for number, _ in enumerate(NAMES, 8))}
-    ) AS row (key, tenant, alias, model, {", ".join(NAMES)})
-    ON CONFLICT (day, key, tenant, alias, model) DO UPDATE
-    SET {", ".join(f"{name} = least(u.{name}::numeric + excluded.{name}, {LARGEST})::bigint" for name in NAMES)}
-"""  # noqa: S608 (the names of our own fields)
+"""
+_ADDED = ", ".join(f"{name} = least(u.{name}::numeric + excluded.{name}, {LARGEST})::bigint" for name in NAMES)
+_SUMS = f"DO UPDATE SET {_ADDED}"
 """A sum that is too large for an integer stops at the largest one."""
-OF_DAY = f"SELECT key, tenant, alias, model, {', '.join(NAMES)} FROM {{s}}.sluice_usage WHERE day = $1"  # noqa: S608
-PRUNE = "DELETE FROM {s}.sluice_usage WHERE day < $1", "DELETE FROM {s}.sluice_usage_writer WHERE day < $1"
+_FIGURES = ", ".join(f"row.{name}" for name in NAMES)
+
+
+def _columns(first: int) -> str:
+    return ", ".join(f"${number}::bigint[]" for number, _ in enumerate(NAMES, first))
+
+
+ADD = f"""
+    {_ARRIVED}
+    INSERT INTO {{s}}.sluice_usage AS u ({", ".join((*SUBJECT, *NAMES))})
+    SELECT arrived.day, row.key, row.tenant, row.alias, row.model, {_FIGURES}
+    FROM arrived, unnest($4::text[], $5::text[], $6::text[], $7::text[], {_columns(8)})
+        AS row (key, tenant, alias, model, {", ".join(NAMES)})
+    ON CONFLICT (day, key, tenant, alias, model) {_SUMS}
+"""  # noqa: S608 (the names of our own fields)
+ADD_BY = f"""
+    {_ARRIVED}
+    INSERT INTO {{s}}.sluice_usage_by AS u ({", ".join((*Subject._fields, "dimension", *NAMES))})
+    SELECT arrived.day, row.key, row.tenant, row.alias, row.model, row.value, $4, {_FIGURES}
+    FROM arrived, unnest($5::text[], $6::text[], $7::text[], $8::text[], $9::text[], {_columns(10)})
+        AS row (key, tenant, alias, model, value, {", ".join(NAMES)})
+    ON CONFLICT (day, dimension, value, key, tenant, alias, model) {_SUMS}
+"""  # noqa: S608
+OF_DAY = f"SELECT key, tenant, alias, model, '', {', '.join(NAMES)} FROM {{s}}.sluice_usage WHERE day = $1"  # noqa: S608
+OF_DIMENSION = f"""
+    SELECT key, tenant, alias, model, value, {", ".join(NAMES)} FROM {{s}}.sluice_usage_by WHERE day = $1 AND dimension = $2
+"""  # noqa: S608
+PRUNE = tuple(
+    f"DELETE FROM {{s}}.{table} WHERE day < $1"  # noqa: S608
+    for table in ("sluice_usage", "sluice_usage_by", "sluice_usage_writer")
+)
+PRUNE_DIMENSION = "DELETE FROM {s}.sluice_usage_by WHERE day < $1 AND dimension = $2"
 UNKEEPABLE = ("22000", "22021", "22P05", "54000", "22003", "")
 """SQLSTATEs of what can never be kept: U+0000 in a text, a text too long for the index, a figure out of range; 22000 and
 "": what the driver itself refuses."""
@@ -68,21 +100,28 @@ class PostgresUsage:
 
     async def add(self, batch: UsageBatch) -> None:
         rows = sorted(_added_up(batch.rows).items())
-        columns: list[list[Any]] = [[subject[place] for subject, _ in rows] for place in range(1, len(SUBJECT))]
+        by = batch.dimension
+        fields = Subject._fields if by else SUBJECT
+        columns: list[list[Any]] = [[subject[place] for subject, _ in rows] for place in range(1, len(fields))]
         columns += [[getattr(figures, name) for _, figures in rows] for name in NAMES]
         try:
-            await self._rows(ADD, batch.writer, batch.number, date.fromisoformat(batch.day), *columns)
+            numbered = batch.writer, batch.number, date.fromisoformat(batch.day)
+            await (self._rows(ADD_BY, *numbered, by, *columns) if by else self._rows(ADD, *numbered, *columns))
         except UsageFailed as error:
             cause = error.__cause__
             if error.reason == "reply" and isinstance(cause, PostgresFailed) and cause.state in UNKEEPABLE:
                 raise RowRefused(error.reason) from error
             raise
 
-    async def of_day(self, day: str) -> Sequence[Row]:
-        found = await self._rows(OF_DAY, date.fromisoformat(day))
-        return [(Subject(day, *row[:4]), Figures(*row[4:])) for row in map(tuple, found)]
+    async def of_day(self, day: str, dimension: str = "") -> Sequence[Row]:
+        asked = (OF_DIMENSION, date.fromisoformat(day), dimension) if dimension else (OF_DAY, date.fromisoformat(day))
+        found = await self._rows(*asked)
+        return [(Subject(day, *row[:5]), Figures(*row[5:])) for row in map(tuple, found)]
 
-    async def prune(self, before: str) -> None:
+    async def prune(self, before: str, dimension: str = "") -> None:
+        if dimension:
+            await self._rows(PRUNE_DIMENSION, date.fromisoformat(before), dimension)
+            return
         for statement in PRUNE:
             await self._rows(statement, date.fromisoformat(before))
 

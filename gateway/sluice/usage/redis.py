@@ -1,8 +1,9 @@
 """Usage in Redis (6.2 or newer) or Valkey: a hash per day, which expires by itself.
 
-Its fields are JSON arrays of key, tenant, alias, model and the name of a figure. The number of the last batch of each
-writer stands in the same hash (its field is an array of one), so a batch and its number are one script on one key, and a
-cluster needs no hash tag.
+Its fields are JSON arrays of key, tenant, alias, model and the name of a figure; each dimension of a day is a hash of its
+own, whose fields have the dimension's value before that name. The number of the last batch of each writer stands in the
+same hash (its field is an array of one), so a batch and its number are one script on one key, and a cluster needs no hash
+tag.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -17,7 +18,8 @@ from sluice.usage import KEPT_DAYS, Figures, Row, RowRefused, Subject, UsageBatc
 
 TIMEOUT = 2.0
 """Seconds for one call of the store."""
-SECONDS = (KEPT_DAYS + 1) * 86400
+DAY = 86400
+SECONDS = (KEPT_DAYS + 1) * DAY
 ADD = """
     local last = redis.call('HGET', KEYS[1], ARGV[1])
     if last and tonumber(last) >= tonumber(ARGV[2]) then return 0 end
@@ -53,22 +55,23 @@ class RedisUsage:
         self._client = RedisClient(address, connections=2, wait=self._timeout)
         self._add = self._client.raw.register_script(ADD)
 
-    async def add(self, batch: UsageBatch) -> None:
-        arguments: list[bytes | int] = [_json([batch.writer]), batch.number, SECONDS]
+    async def add(self, batch: Batch) -> None:
+        arguments: list[bytes | int] = [_json([batch.writer]), batch.number, (batch.days + 1) * DAY]
+        fields = slice(1, None) if batch.dimension else slice(1, -1)
         try:
             for subject, figures in batch.rows:
                 for name, value in zip(NAMES, msgspec.structs.astuple(figures), strict=True):
                     if value:
-                        arguments += (_json([*subject[1:], name]), value)
+                        arguments += (_json([*subject[fields], name]), value)
         except UnicodeEncodeError as error:
             raise RowRefused(type(error).__name__) from error
         async with self._asking():
-            added = await self._add(keys=[self._key(batch.day)], args=arguments)
+            added = await self._add(keys=[self._key(batch.day, batch.dimension)], args=arguments)
         if added == REFUSED:
             raise RowRefused("a figure or its sum is no 64-bit integer")
 
-    async def of_day(self, day: str) -> Sequence[Row]:
-        key = self._key(day)
+    async def of_day(self, day: str, dimension: str = "") -> Sequence[Row]:
+        key = self._key(day, dimension)
         async with self._asking() as raw:
             pipeline = raw.pipeline(transaction=False)
             pipeline.hdel(key, "")
@@ -77,19 +80,19 @@ class RedisUsage:
         rows: dict[Subject, Figures] = {}
         for field, value in found.items():
             match _fields(field):
-                case [key, tenant, alias, model, name] if name in NAMES:
-                    figures = rows.setdefault(Subject(day, key, tenant, alias, model), Figures())
+                case [key, tenant, alias, model, *of, name] if name in NAMES and len(of) == bool(dimension):
+                    figures = rows.setdefault(Subject(day, key, tenant, alias, model, *of), Figures())
                     setattr(figures, name, int(value))
         return list(rows.items())
 
-    async def prune(self, before: str) -> None:
+    async def prune(self, before: str, dimension: str = "") -> None:
         """Days expire by themselves."""
 
     async def close(self) -> None:
         await self._client.close()
 
-    def _key(self, day: str) -> str:
-        return f"{self._prefix}:usage:{day}"
+    def _key(self, day: str, dimension: str) -> str:
+        return f"{self._prefix}:usage:{day}:{dimension}" if dimension else f"{self._prefix}:usage:{day}"
 
     @asynccontextmanager
     async def _asking(self) -> AsyncIterator[Any]:

@@ -28,6 +28,14 @@ TABLES = (
         PRIMARY KEY (day, key, tenant, alias, model)
     ) WITHOUT ROWID
     """,
+    f"""
+    CREATE TABLE IF NOT EXISTS sluice_usage_by (
+        day TEXT NOT NULL, dimension TEXT NOT NULL, value TEXT NOT NULL,
+        key TEXT NOT NULL, tenant TEXT NOT NULL, alias TEXT NOT NULL, model TEXT NOT NULL,
+        {", ".join(f"{name} INTEGER NOT NULL" for name in NAMES)},
+        PRIMARY KEY (day, dimension, value, key, tenant, alias, model)
+    ) WITHOUT ROWID
+    """,
     """
     CREATE TABLE IF NOT EXISTS sluice_usage_writer (
         writer TEXT NOT NULL PRIMARY KEY, number INTEGER NOT NULL, day TEXT NOT NULL
@@ -38,12 +46,20 @@ ARRIVED = """
     INSERT INTO sluice_usage_writer VALUES (?, ?, ?)
     ON CONFLICT (writer) DO UPDATE SET number = excluded.number, day = excluded.day WHERE number < excluded.number
 """
-ADD = f"""
-    INSERT INTO sluice_usage VALUES (?, ?, ?, ?, ?, {", ".join("?" for _ in NAMES)})
+_SUMS = f"""
+    {", ".join("?" for _ in NAMES)})
     ON CONFLICT DO UPDATE SET {", ".join(f"{name} = min({name} + excluded.{name}, {2**63 - 1})" for name in NAMES)}
-"""  # noqa: S608 (the names of our own fields)
+"""
 """A sum that is too large for an integer would become a float, and stay one: it stops at the largest integer."""
-OF_DAY = f"SELECT day, key, tenant, alias, model, {', '.join(NAMES)} FROM sluice_usage WHERE day = ?"  # noqa: S608
+ADD = f"INSERT INTO sluice_usage VALUES (?, ?, ?, ?, ?, {_SUMS}"  # noqa: S608 (the names of our own fields)
+ADD_BY = f"""
+    INSERT INTO sluice_usage_by (day, key, tenant, alias, model, value, dimension, {", ".join(NAMES)})
+    VALUES (?, ?, ?, ?, ?, ?, ?, {_SUMS}
+"""  # noqa: S608
+OF_DAY = f"SELECT day, key, tenant, alias, model, '', {', '.join(NAMES)} FROM sluice_usage WHERE day = ?"  # noqa: S608
+OF_DIMENSION = f"""
+    SELECT day, key, tenant, alias, model, value, {", ".join(NAMES)} FROM sluice_usage_by WHERE day = ? AND dimension = ?
+"""  # noqa: S608
 
 
 UNKEEPABLE = (OverflowError, UnicodeEncodeError, sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError)
@@ -60,11 +76,11 @@ class SqliteUsage:
     async def add(self, batch: UsageBatch) -> None:
         await self._run(self._add, batch)
 
-    async def of_day(self, day: str) -> Sequence[Row]:
-        return await self._run(self._of_day, day)
+    async def of_day(self, day: str, dimension: str = "") -> Sequence[Row]:
+        return await self._run(self._of_day, day, dimension)
 
-    async def prune(self, before: str) -> None:
-        await self._run(self._prune, before)
+    async def prune(self, before: str, dimension: str = "") -> None:
+        await self._run(self._prune, before, dimension)
 
     async def close(self) -> None:
         """Ends what was begun, then closes the file. A second close does nothing."""
@@ -80,19 +96,27 @@ class SqliteUsage:
 
     def _add(self, batch: UsageBatch) -> None:
         database = self._database
-        rows = [(*subject, *msgspec.structs.astuple(figures)) for subject, figures in batch.rows]
+        of = batch.dimension
+        rows = [
+            (*(subject if of else subject[:5]), *([of] if of else ()), *msgspec.structs.astuple(figures))
+            for subject, figures in batch.rows
+        ]
         with transaction(database):
             if database.execute(ARRIVED, (batch.writer, batch.number, batch.day)).rowcount:
                 try:
-                    database.executemany(ADD, rows)
+                    database.executemany(ADD_BY if of else ADD, rows)
                 except UNKEEPABLE as error:
                     raise RowRefused(type(error).__name__) from error
 
-    def _of_day(self, day: str) -> list[Row]:
-        return [(Subject(*row[:5]), Figures(*row[5:])) for row in self._database.execute(OF_DAY, (day,))]
+    def _of_day(self, day: str, dimension: str) -> list[Row]:
+        asked = (OF_DIMENSION, (day, dimension)) if dimension else (OF_DAY, (day,))
+        return [(Subject(*row[:6]), Figures(*row[6:])) for row in self._database.execute(*asked)]
 
-    def _prune(self, before: str) -> None:
-        for table in ("sluice_usage", "sluice_usage_writer"):
+    def _prune(self, before: str, dimension: str) -> None:
+        if dimension:
+            self._database.execute("DELETE FROM sluice_usage_by WHERE day < ? AND dimension = ?", (before, dimension))
+            return
+        for table in ("sluice_usage", "sluice_usage_by", "sluice_usage_writer"):
             self._database.execute(f"DELETE FROM {table} WHERE day < ?", (before,))  # noqa: S608
 
 
