@@ -20,6 +20,9 @@ UpstreamErrorKind = Literal[
     "diverged",
 ]  # fmt: skip
 
+_SCOPES = {"key_alias": "key and alias", "end_user": "end user"}
+"""Scopes of limits as callers are told of them, where that is not their name."""
+
 CONNECTION: dict[UpstreamErrorKind, str] = {
     "dns_error": "The upstream could not be reached",
     "connect_error": "The upstream could not be reached",
@@ -160,7 +163,7 @@ class RateLimited(GatewayError):
         final: bool = False,
         headers: Sequence[tuple[str, str]] = (),
     ) -> None:
-        whose = "overall" if scope == "overall" else f"per {scope.replace('_', ' and ')}"
+        whose = "overall" if scope == "overall" else f"per {_SCOPES.get(scope, scope)}"
         super().__init__(f"Limit of {resource} reached {whose}")
         self.headers = headers
         self.retry_after = retry_after

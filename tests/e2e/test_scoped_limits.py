@@ -258,3 +258,99 @@ async def test_answers_say_what_is_left_of_the_narrowest_budget_if_wanted(store:
         assert "x-sluice-budget-remaining" not in (await it.ask(OTHER))[1]
     async with serving(store, one=one) as it:
         assert "x-sluice-budget-remaining" not in (await it.ask())[1]
+
+
+# end users
+
+SECRET = "a secret of thirty-two bytes or more"
+
+
+async def test_end_users_have_limits_of_their_own_in_every_dialect(store: str) -> None:
+    limits = ", end_users: {requests: {rate: 2/h}}"
+    async with serving(store, limits=limits) as it:
+        assert [(await it.ask(user=user))[0] for user in ("ann", "ann", "bob", "ann")] == [200, 200, 200, 429]
+        status, headers, body = await it.ask(user="ann")
+        assert status == 429
+        assert "per end user" in body["error"]["message"]
+        assert headers["x-ratelimit-limit-requests"] == "2"
+        said = {"model": "chat", "max_tokens": 9, "messages": [{"role": "user", "content": "12345678"}]}
+        for user, expected in (("bob", 200), ("bob", 429)):
+            anthropic = {**said, "metadata": {"user_id": user}}
+            async with it.client.post(f"{it.g.url}/v1/messages", json=anthropic, headers={"x-api-key": ONE}) as response:
+                assert response.status == expected
+        async with it.client.post(
+            f"{it.g.url}/v1/responses",
+            json={"model": "chat", "input": "hi", "safety_identifier": "ann"},
+            headers={"x-api-key": ONE},
+        ) as response:
+            assert response.status == 429
+        assert (await it.ask(TWO, user="ann"))[0] == 200  # another tenant's ann
+        assert [(await it.ask())[0] for _ in range(3)] == [200] * 3  # nobody is named
+        text = f"{it.g.log_lines}{it.g.runtime.exposition().decode()}"
+        assert "ann" not in text.replace("channel", "")
+
+
+async def test_an_end_users_budget_is_told_and_corrected_by_its_name(store: str) -> None:
+    limits = ', end_users: {source: ["header:X-User-Id"], budget: {day: 0.2}, streams: 1, missing: refuse}'
+    async with serving(store, limits=limits) as it:
+        status, _, body = await it.ask()
+        assert status == 400
+        assert "header:X-User-Id" in body["error"]["message"]
+        while (await it.ask(headers={"x-user-id": "ann|b"}))[0] == 200:
+            pass
+        assert (await it.ask(headers={"x-user-id": "bob"}))[0] == 200
+        url, admin = f"{it.g.admin_url}/admin/budgets", {"x-admin-api-key": ADMIN}
+        named = {"scope": "end_user", "owner": "acme", "user": "ann|b"}
+        async with it.client.get(url, params=named, headers=admin) as response:
+            [found] = (await response.json())["budgets"]
+            assert (found["owner"], found["limit_usd"]) == ("acme", 0.2)
+            assert found["spent_usd"] > 0.1
+        async with it.client.patch(url, json={**named, "period": "day", "spent": 0}, headers=admin) as response:
+            assert response.status == 200, await response.text()
+        assert (await it.ask(headers={"x-user-id": "ann|b"}))[0] == 200
+        async with it.client.get(url, params={"scope": "end_user", "owner": "acme"}, headers=admin) as response:
+            assert response.status == 400
+
+
+async def test_what_an_end_user_has_left_is_told(store: str) -> None:
+    async with serving(store, limits=', end_users: {source: [body, "header:x-user"], requests: {rate: 2/h}}') as it:
+        assert (await it.ask(user="ann"))[0] == 200
+        url, key = f"{it.g.url}/v1/limits", {"x-api-key": ONE}
+        for query, headers, remaining in (({"user": "ann"}, {}, 1), ({}, {"x-user": "ann"}, 1), ({"user": "bob"}, {}, 2)):
+            async with it.client.get(url, params=query, headers={**key, **headers}) as response:
+                [found] = (await response.json())["data"]
+                assert (found["scope"], found["owner"], found["resource"]) == ("end_user", "acme", "requests")
+                assert int(found["remaining"]) == remaining
+        async with it.client.get(url, headers=key) as response:
+            assert (await response.json())["data"] == []
+
+
+async def test_the_subject_of_a_token_is_its_end_user() -> None:
+    import jwt
+
+    more = f"""
+jwt:
+  - {{issuer: "https://idp", audience: sluice, algorithms: [HS256], secret: "{SECRET}", claims: {{tenant: org, user: email}}}}
+"""
+
+    def token(email: str) -> str:
+        claims = {"iss": "https://idp", "aud": "sluice", "exp": 2**33, "org": "acme", "email": email}
+        return jwt.encode(claims, SECRET, "HS256")
+
+    async with serving(limits=", end_users: {source: [token], requests: {rate: 1/h}}", more=more) as it:
+        said = {"model": "chat", "max_tokens": 9, "messages": [{"role": "user", "content": "12345678"}]}
+        found = []
+        for email, user in (("a@x", "1"), ("a@x", "2"), ("b@x", "1")):
+            bearer = {"Authorization": f"Bearer {token(email)}"}
+            async with it.client.post(
+                f"{it.g.url}/v1/chat/completions", json={**said, "user": user}, headers=bearer
+            ) as response:
+                found.append(response.status)
+        assert found == [200, 429, 200]
+
+
+async def test_names_that_change_with_each_call_share_the_limits_of_one(store: str) -> None:
+    async with serving(store, limits=", end_users: {requests: {rate: 3/h}, most: 2}") as it:
+        assert [(await it.ask(user=f"u{number}"))[0] for number in range(7)] == [200] * 5 + [429] * 2
+        assert (await it.ask(user="u0"))[0] == 200
+        assert it.g.metric("sluice_end_users_folded_total") == 5

@@ -1,6 +1,6 @@
 """One process of callers on a store that others use as well; run by test_processes.py.
 
-    python -m tests.limits.caller URL requests|tokens|slots|hold CALLERS SECONDS LIMITS
+    python -m tests.limits.caller URL requests|tokens|slots|levels|hold CALLERS SECONDS LIMITS
 
 `URL` chooses the store (see STORES). It says "ready", waits for a line, and prints what it has counted as one line of
 JSON: when it began and ended by the store's own clock, in microseconds, and a list of counts by key.
@@ -85,6 +85,29 @@ class Work:
             self.counts[key][0] += amount
             self.counts[key][1] += max(0, amount - used)
             self.counts[key][2] += max(0, used - amount)
+
+    async def levels(self, key: str, name: str) -> None:
+        """Counts the tokens of calls that claim on every level above them: "user/tenant" on "tenant" and "team", too.
+
+        What a call used is settled on all levels, while its place on the team is held. Places are under "streams".
+        """
+        tenant = key.partition("/")[2]
+        if not tenant:  # a level that other callers are under
+            return
+        names, chance, number = (key, tenant, "team"), random.Random(name), 0
+        while not self.over.is_set():
+            amount = chance.randint(1, MOST)
+            number += 1
+            slot = Slot("streams", int(self.limits["streams"][0]), f"{name}.{number}")
+            claims = [Claim(level, Limit(*self.limits[level]), amount) for level in names]
+            verdict = await self.store.take(claims, [slot])
+            if not verdict.admitted:
+                await self.pause(min(verdict.retry_after, 0.02 * chance.random()))
+                continue
+            used = chance.randint(0, amount)
+            await self.store.settle([Claim(claim.key, claim.limit, used - amount) for claim in claims], [slot])
+            for level in names:
+                self.counts[level][0] += used
 
     async def slots(self, key: str, name: str) -> None:
         """Notes when it surely held one, by the clock that all processes of a machine share."""

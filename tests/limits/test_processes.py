@@ -30,6 +30,16 @@ The last one, which takes an hour to fill, is empty when they begin: what it has
 in it, however slow the machine and the callers are. What a small bucket earns while it is full is nobody's.
 """
 TOKENS = {"t": (2_000, 3_000.0), "u": (100, 500.0), "v": (3_600 * 1_234, 1_234.5)}
+LEVELS = {
+    "ann/acme": (100, 300.0),
+    "bob/acme": (40, 4000.0),
+    "eve/beta": (3000, 4000.0),
+    "acme": (500, 1000.0),
+    "beta": (300, 2000.0),
+    "team": (3_600 * 1_500, 1_500.0),
+    "streams": (3, 1.0),
+}
+"""Users below tenants below a team; each level binds somebody. "streams" are the team's places."""
 SLOTS = {"x": (1, 0), "y": (3, 0), "z": (7, 0)}
 HANG = 30
 
@@ -133,6 +143,30 @@ def test_tokens_that_are_settled_at_random_are_neither_minted_nor_lost(url: str)
         print(f"{key}: {admitted} - {refunded} + {charged} of {capacity + rate * counted.longest:.2f}")
     admitted, refunded, charged = counted.sums(large)
     counted.check(admitted - refunded + charged)
+
+
+@pytest.mark.timeout(SECONDS * 3 + 120)
+def test_no_level_above_a_call_admits_too_much_and_none_is_charged_for_a_refusal_of_another(url: str) -> None:
+    """What a user takes is taken of its tenant and its team, too: a refusal by one leaves the others as they were."""
+    counted = Counted(url, "levels", LEVELS)
+    sums = {key: counted.sums(key)[0] for key in LEVELS}
+    for key, (capacity, rate) in LEVELS.items():
+        if key != "streams":
+            assert sums[key] <= capacity + math.floor(rate * counted.longest)
+            print(f"{key}: {sums[key]} of {capacity + rate * counted.longest:.2f}")
+    for tenant in ("acme", "beta"):
+        assert sums[tenant] == sum(of for key, of in sums.items() if key.endswith(f"/{tenant}"))
+    assert sums["team"] == sums["acme"] + sums["beta"] > 0
+    counted.check(sums["team"])
+    assert asyncio.run(left_of(url, Slot("streams", 3, "last"))) == 2  # every place has come back
+
+
+async def left_of(url: str, slot: Slot) -> float:
+    """Places that are left when this one is taken."""
+    store, _ = STORES[url.partition(":")[0]](url)
+    verdict = await store.take([], [slot])
+    await store.close()
+    return verdict.levels[0].remaining
 
 
 @pytest.mark.timeout(SECONDS * 3 + 120)

@@ -207,8 +207,8 @@ async def test_a_key_of_another_kind_is_a_failure(redis: RedisServer) -> None:
 # dimensions: rows apart by the hour, or by a tag's value
 
 
-def of(dimension: str, number: int, *rows: tuple[Subject, Figures], day: str = DAY) -> Batch:
-    return Batch("w", number, day, list(rows), dimension, 8)
+def of(dimension: str, number: int, *rows: tuple[Subject, Figures], day: str = DAY) -> UsageBatch:
+    return UsageBatch("w", number, day, list(rows), dimension, 8)
 
 
 ODD_VALUE = 'ä"b,c:d|\u2028'

@@ -20,9 +20,10 @@ from sluice.frontends import Reply
 from sluice.keystore.table import KeyTable
 from sluice.limits import Balance, BucketStore, Claim
 from sluice.policies.budgets import MARGIN, PERIODS, Period, budget_claims, budget_prefix
+from sluice.policies.end_users import END_USER, digest_of_user, end_user
 from sluice.usage.opening import Budgets, Owner
 
-SCOPES = ("key", "key_alias", "tenant", "team", "alias", "upstream", "overall")
+SCOPES = ("key", "key_alias", END_USER, "tenant", "team", "alias", "upstream", "overall")
 MOST = 1e9
 """US dollars that a correction may say."""
 LONGEST = 1024
@@ -30,12 +31,13 @@ LONGEST = 1024
 
 
 class Correction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`spent`: US dollars that are to stand as spent in the period that runs now."""
+    """`spent`: US dollars that are to stand as spent in the period that runs now. `user`: of scope end_user, its name."""
 
-    scope: Literal["key", "key_alias", "tenant", "team", "alias", "upstream", "overall"]
+    scope: Literal["key", "key_alias", "end_user", "tenant", "team", "alias", "upstream", "overall"]
     owner: str
     period: Literal["day", "week", "month"]
     spent: Annotated[float, msgspec.Meta(ge=0, le=MOST)]
+    user: str = ""
 
 
 class AdminBudgets:
@@ -67,7 +69,8 @@ class AdminBudgets:
         if query.get("scope", "key") not in SCOPES:
             raise BadRequest(f"scope is one of {', '.join(SCOPES)}", param="scope")
         if "owner" in query:
-            scope, name = query.get("scope", "key"), query["owner"]
+            scope = query.get("scope", "key")
+            name = _name(scope, query["owner"], query.get("user", ""))
             return {"budgets": await self._shown({(scope, name): self._budget(budgets, scope, name)}), "next": None}
         of_scope = (owner for owner in budgets.named if query.get("scope", owner[0]) == owner[0])
         owners = sorted((owner for owner in of_scope if _place(owner) > query.get("after", "")), key=_place)
@@ -77,10 +80,11 @@ class AdminBudgets:
     async def correct(self, wire: dict[str, Any]) -> dict[str, Any]:
         """The budget as it is after the correction. Raises BadRequest, NotFound, Unavailable."""
         asked = read(wire, Correction, Report(""))
-        budget = self._budget(self._budgets(), asked.scope, asked.owner)
+        owner = _name(asked.scope, asked.owner, asked.user)
+        budget = self._budget(self._budgets(), asked.scope, owner)
         if getattr(budget, asked.period) is None:
             raise NotFound(f"This budget has no limit for a {asked.period}")
-        claim = next(claim for period, claim in self._claims((asked.scope, asked.owner), budget) if period == asked.period)
+        claim = next(claim for period, claim in self._claims((asked.scope, owner), budget) if period == asked.period)
         [before] = await self._store.balances([claim])
         change = asked.spent - before.spent
         if change:
@@ -96,7 +100,7 @@ class AdminBudgets:
             spent_before=_rounded(before.spent),
             spent=_rounded(asked.spent),
         )
-        return self._object((asked.scope, asked.owner), asked.period, claim, after)
+        return self._object((asked.scope, owner), asked.period, claim, after)
 
     def _budgets(self) -> Budgets:
         return Budgets(self._config, self._keys.budgets)
@@ -122,7 +126,7 @@ class AdminBudgets:
         limit = claim.limit.capacity
         return {
             "scope": owner[0],
-            "owner": owner[1],
+            "owner": owner[1].rpartition("|")[0] if owner[0] == END_USER else owner[1],
             "period": period,
             "name": claim.key.rpartition(":")[2],
             "ends": datetime.fromtimestamp(claim.expires - MARGIN, UTC).isoformat().replace("+00:00", "Z"),
@@ -131,6 +135,15 @@ class AdminBudgets:
             "reserved_usd": _rounded(balance.reserved),
             "left_usd": _rounded(limit - balance.spent - balance.reserved),
         }
+
+
+def _name(scope: str, owner: str, user: str) -> str:
+    """The name of a budget's owner: an end user is found by its tenant (`owner`) and its name. Raises BadRequest."""
+    if scope != END_USER:
+        return owner
+    if not user:
+        raise BadRequest("Scope end_user needs the tenant as owner, and user", param="user")
+    return end_user(owner, digest_of_user(user))
 
 
 def _place(owner: Owner) -> str:

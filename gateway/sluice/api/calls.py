@@ -164,6 +164,8 @@ class Calls:
             call.lines, call.trace = own_lines(request_id, {}), runtime.tracer.begin(headers)
         if runtime.recorder is not None:
             call.content = runtime.recorder.content(route.config, principal)
+        if runtime.end_users is not None:
+            call.end_user = runtime.end_users.owner(principal, chat, headers)
         if runtime.tags is not None:
             call.tags = runtime.tags.of(chat, headers)
         if runtime.forwardable:

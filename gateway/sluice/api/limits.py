@@ -31,13 +31,15 @@ class CallerLimits:
         principal = await self._callers.identify(request)
         if principal.kind == "browser":
             raise Forbidden("A page's token may not see what its key has left")
-        told = await self._told(principal, request.query.get("model", ""))
+        names = self._runtime.end_users
+        user = names.known(principal, request.query.get("user", ""), request.headers) if names is not None else ""
+        told = await self._told(principal, request.query.get("model", ""), user)
         request.reply(200, _json(told), NOT_STORED)
 
-    async def _told(self, principal: Principal, model: str) -> dict[str, Any]:
+    async def _told(self, principal: Principal, model: str, user: str) -> dict[str, Any]:
         routes, limits = self._runtime.routes, self._runtime.limits
         route = (routes.get(model) or self._runtime.wildcards.route_of(model, principal.may)) if model else None
         if model and (route is None or route.wildcard or not principal.may(model)):
             raise ModelNotFound("There is no such model, or this key may not use it", param="model")
-        found = await limits.left(principal, route)
+        found = await limits.left(principal, route, user)
         return {"object": "list", "key": principal.key_id, "tenant": principal.tenant, "data": found}

@@ -75,6 +75,8 @@ def _limited(config: Config) -> Iterator[tuple[Path, CallLimits, list[str], str]
         return every if "*" in names else list(names)
 
     yield ("limits", "overall"), config.limits.overall, every, ""
+    if config.limits.end_users is not None:
+        yield ("limits", "end_users"), config.limits.end_users, every, ""
     for index, key in enumerate(config.keys):
         yield from _of_caller(("keys", index, "limits"), key.limits, of(key.aliases), every)
     for index, issuer in enumerate(config.jwt):

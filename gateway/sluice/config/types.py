@@ -437,12 +437,14 @@ class Key(NamedGrant, frozen=True, kw_only=True):
 class Claims(_Section, frozen=True):
     """Names of claims: `tenant` (default: sub), `aliases` (a list or a space-separated text; absent: the issuer's).
 
-    `plan` names one of the issuer's `plans`; absent, or another: the issuer's `limits`.
+    `plan` names one of the issuer's `plans`; absent, or another: the issuer's `limits`. `user` is who `limits.end_users` are
+    told apart by, with the source `token`.
     """
 
     tenant: str = "sub"  # the claim of the tenant
     aliases: str = "aliases"  # the claim of the aliases; null: none
     plan: str = "plan"  # the claim of the plan; null: none
+    user: str = "sub"  # the claim of the end user
 
 
 class Issuer(_Section, frozen=True):
@@ -482,6 +484,27 @@ class BrowserTokens(_Section, frozen=True):
     renewable: Seconds | None = Seconds(86400)  # how long after its first token a page may renew
 
 
+EndUserSource = Annotated[
+    str,
+    Meta(
+        pattern=r"^(?:body|token|header:[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64})\Z",
+        description="body, token, or header:NAME, such as header:x-user-id",
+    ),
+]
+
+
+class EndUsers(CallLimits, frozen=True, kw_only=True):
+    """What each person may take that a tenant's keys act for, by all keys of the tenant together.
+
+    `source`: where its name is, the first one that has any. `body`: OpenAI's `user` or `safety_identifier`, Anthropic's
+    `metadata.user_id`; `header:NAME`; `token`: the claim `jwt.claims.user`, or the session prefix of a page's token.
+    """
+
+    source: tuple[EndUserSource, ...] = ("body",)  # where the name is read: body, token, header:NAME; the first decides
+    missing: Literal["allow", "refuse"] = "allow"  # a call that names nobody: only the other limits hold, or 400
+    most: Annotated[int, Meta(ge=1, le=100_000)] = 10_000  # of one tenant, in each process; further ones share one's limits
+
+
 class Limits(_Section, frozen=True):
     """`store`: "memory", "shared:PATH" (workers of one host) or a URL of Redis: redis://, rediss://, unix://, or where
     Sentinel chooses the server redis+sentinel://host:port,host:port/service/db; with ?timeout=250ms where it is far away.
@@ -495,6 +518,7 @@ class Limits(_Section, frozen=True):
     store: Secret = Secret("memory")  # memory, shared:PATH, or a redis:// URL
     address: Limit | None = None  # of one client address; null: none
     overall: CallLimits = CallLimits()  # of everybody together
+    end_users: EndUsers | None = None  # of each person that a tenant's keys act for; null: none
     output_tokens: Count = 1024  # tokens reserved for a call that sets no maximum
     budget_header: bool = False  # answers say what is left of the caller's budget: x-sluice-budget-remaining
     when_down: Literal["open", "closed"] = "open"  # count in this process, or refuse, while the store is down

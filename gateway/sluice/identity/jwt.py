@@ -232,7 +232,12 @@ def _principal(issuer: Issuer, claims: dict[str, Any]) -> Principal:
         limits=_limits(issuer, claims.get(issuer.claims.plan)),
         origins=issuer.origins,
         kind="jwt",
+        user=_text(claims.get(issuer.claims.user)),
     )
+
+
+def _text(claim: object) -> str:
+    return claim if isinstance(claim, str) else ""
 
 
 def _aliases(issuer: Issuer, claimed: object) -> frozenset[str]:

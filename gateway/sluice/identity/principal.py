@@ -13,8 +13,9 @@ class Principal(msgspec.Struct, frozen=True):
     """An authenticated caller.
 
     `key_id` comes from the configuration (for a JWT "jwt:" and the issuer), so it may be a label; `tenant` owns history
-    and usage; `bucket` is what per-key limits are counted under: the key, or one subject of an issuer. Sessions of a caller
-    with a `session_prefix` must begin with it, or are put behind it where the caller has `own_sessions`.
+    and usage; `bucket` is what per-key limits are counted under: the key, or one subject of an issuer. `user` is whom a JWT is
+    about. Sessions of a caller with a `session_prefix` must begin with it, or are put behind it where the caller has
+    `own_sessions`.
     """
 
     key_id: str
@@ -28,6 +29,7 @@ class Principal(msgspec.Struct, frozen=True):
     session_prefix: str = ""
     own_sessions: bool = False
     log_content: Content | None = None
+    user: str = ""
 
     def session(self, requested: str) -> str | None:
         """The session for the id that a caller sent: unmodified if it begins with the caller's prefix, else prefixed if it

@@ -14,6 +14,7 @@ from sluice.config.types import windows_of
 from sluice.limits import BucketStore, Claim, Limit, Slot
 from sluice.policies.budgets import MARGIN, PERIODS, budget_claims, budget_prefix
 from sluice.policies.claims import View, bucket_of, window_key
+from sluice.policies.end_users import END_USER
 from sluice.policies.scopes import KEY_ALIAS
 
 NEVER = Claim("never", Limit(1.0, 1.0), 2.0)
@@ -68,9 +69,11 @@ def _asked(view: View, wall: float) -> Iterator[Asked]:
 
 
 def _owner(view: View) -> dict[str, str]:
+    owner, _, part = view.name.rpartition("|")
     if view.scope == KEY_ALIAS:
-        key, _, alias = view.name.rpartition("|")
-        return {"scope": view.scope, "owner": key, "alias": alias}
+        return {"scope": view.scope, "owner": owner, "alias": part}
+    if view.scope == END_USER:
+        return {"scope": view.scope, "owner": owner}
     return {"scope": view.scope, "owner": view.name}
 
 

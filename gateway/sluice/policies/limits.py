@@ -135,11 +135,14 @@ class Limiter:
         """Wait for settlements under way."""
         await self.settlements.close()
 
-    async def left(self, principal: Principal, route: Route | None) -> list[dict[str, Any]]:
-        """What this caller has left, of all or of the alias behind `route`; see `sluice.policies.left`."""
+    async def left(self, principal: Principal, route: Route | None, user: str) -> list[dict[str, Any]]:
+        """What this caller has left, of all or of the alias behind `route`; see `sluice.policies.left`.
+
+        `user`: the owner of an end user's limits that are told, too.
+        """
         aliases = principal.limits.aliases
         single = [single_alias(aliases, route)] if route is not None else [*aliases]
-        views = self.scopes.of_caller(principal, *filter(None, single))
+        views = self.scopes.of_caller(principal, filter(None, single), user)
         return await left(self.store, views, self._wall())
 
     # --- addresses
@@ -263,11 +266,12 @@ class Limiter:
         principal, route = call.principal, call.route
         limits = principal.limits
         single = single_alias(limits.aliases, route) if limits.aliases else ""
-        place = (principal.bucket, route.name, single) if single else (principal.bucket, route.name)
+        user = call.end_user
+        place = (principal.bucket, route.name, single, user) if single or user else (principal.bucket, route.name)
         known = self._plans.get(place)
         if known is not None and (known.limits is limits or known.limits == limits) and known.tenant == principal.tenant:
             return known.plan
-        plan = plan_of(self.scopes.of_call(principal, route, single), self._address, self._count)
+        plan = plan_of(self.scopes.of_call(principal, route, single, user), self._address, self._count)
         if len(self._plans) >= KEPT:
             del self._plans[next(iter(self._plans))]
         self._plans[place] = _Known(plan, limits, principal.tenant)

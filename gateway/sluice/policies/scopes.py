@@ -1,13 +1,14 @@
-"""Says whose limits a call is under: its caller's for one alias and for all, its tenant's, teams', alias's, and everybody's.
+"""Says whose limits a call is under: its end user's, its caller's (of one alias, of all), its tenant's, teams', alias's …
 
 The order is from the narrowest to the widest: response headers show the first scope that has limits. Pure.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from sluice.config.types import Limits, Team, Tenant, covering
 from sluice.identity.principal import Principal
 from sluice.policies.claims import View
+from sluice.policies.end_users import END_USER
 from sluice.proxy.target import Route
 
 KEY_ALIAS = "key_alias"
@@ -46,6 +47,7 @@ class Scopes:
     """Those of one configuration. `tenants` and `teams` by their names."""
 
     def __init__(self, limits: Limits, tenants: Mapping[str, Tenant], teams: Mapping[str, Team]) -> None:
+        self._end_users = limits.end_users
         self._overall = View("overall", "all", limits.overall)
         self._owners = {
             name: [
@@ -55,16 +57,17 @@ class Scopes:
             for name, tenant in tenants.items()
         }
 
-    def of_call(self, principal: Principal, route: Route, single: str) -> list[View]:
-        """All that a call is under but its address and its upstream. `single` is what `single_alias` gives for it."""
-        return [
-            *self.of_caller(principal, *([single] if single else ())),
-            View("alias", route.name, route.config.limits),
-            self._overall,
-        ]
+    def of_call(self, principal: Principal, route: Route, single: str, user: str = "") -> list[View]:
+        """All that a call is under but its address and its upstream.
 
-    def of_caller(self, principal: Principal, *single: str) -> list[View]:
-        """Those of the caller, of its tenant and of the teams above; of the caller's `single` aliases, too."""
+        `single` is what `single_alias` gives for it, `user` the owner of its end user's limits.
+        """
+        of_caller = self.of_caller(principal, [single] if single else [], user)
+        return [*of_caller, View("alias", route.name, route.config.limits), self._overall]
+
+    def of_caller(self, principal: Principal, single: Iterable[str] = (), user: str = "") -> list[View]:
+        """Those of its end user, of the caller's `single` aliases, of the caller, of its tenant and of the teams above."""
         bucket, limits = principal.bucket, principal.limits
+        of_user = [View(END_USER, user, self._end_users)] if user and self._end_users is not None else []
         of_aliases = [View(KEY_ALIAS, key_alias(bucket, name), limits.aliases[name]) for name in single]
-        return [*of_aliases, View("key", bucket, limits), *self._owners.get(principal.tenant, ())]
+        return [*of_user, *of_aliases, View("key", bucket, limits), *self._owners.get(principal.tenant, ())]

@@ -88,6 +88,7 @@ class Call(msgspec.Struct, eq=False):
     phase: Phase = "admitting"
     end: str = ""
     error: GatewayError | None = None
+    end_user: str = ""  # the owner of its end user's limits; "": it has none
     tags: Sequence[tuple[str, str]] = ()  # names and values that its usage is also counted by
     content: Content = "none"  # what its record has of its texts
     detached: bool = False  # the client has left, and the call goes on

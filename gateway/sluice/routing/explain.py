@@ -129,8 +129,13 @@ def _afterwards(config: Config, name: str, alias: Alias) -> Iterator[str]:
 
 def _limits(config: Config, name: str, alias: Alias) -> Iterator[str]:
     """Whose limits a call is under beside those of its key, tenant and teams."""
-    for whose, limits in ((f"alias {name}", alias.limits), ("everybody", config.limits.overall)):
-        if resources := _limited(limits):
+    sections: tuple[tuple[str, CallLimits | None], ...] = (
+        (f"alias {name}", alias.limits),
+        ("everybody", config.limits.overall),
+        ("each end user", config.limits.end_users),
+    )
+    for whose, of in sections:
+        if of is not None and (resources := _limited(of)):
             yield f"limits of {whose}: {resources}"
     for key in config.keys:
         for single, limits in key.limits.aliases.items():

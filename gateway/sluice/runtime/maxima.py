@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from sluice.config.types import CallLimits, Config, windows_of
+from sluice.policies.end_users import END_USER
 from sluice.policies.scopes import KEY_ALIAS, TEAM, key_alias
 from sluice.telemetry.metrics import Metrics
 
@@ -40,6 +41,8 @@ def maxima_of(config: Config) -> Maxima:
 def _owners(config: Config) -> Iterator[tuple[str, str, CallLimits]]:
     """All that limits are given to: the scope, the name within it, the limits."""
     yield "overall", "", config.limits.overall
+    if config.limits.end_users is not None:
+        yield END_USER, "", config.limits.end_users
     for scope, owners in (
         ("tenant", config.tenants),
         (TEAM, config.teams),

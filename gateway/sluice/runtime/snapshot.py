@@ -22,6 +22,7 @@ from sluice.frontends import credential_names
 from sluice.identity import Authenticator
 from sluice.identity.addresses import client_addresses
 from sluice.identity.operators import Operators
+from sluice.policies.end_users import EndUserNames
 from sluice.policies.limits import Limiter
 from sluice.policies.priced import Priced
 from sluice.proxy.pipeline import Pipeline
@@ -141,6 +142,8 @@ class Snapshot:
         callers: tuple[Key | Issuer, ...] = (*config.keys, *config.jwt)
         configured = dict.fromkeys((origin for caller in callers for origin in caller.origins), 1)
         self.origins = ChainMap(configured, dynamic.origins)
+        users, folded = config.limits.end_users, partial(state.metrics.child, "end_users_folded")
+        self.end_users = EndUserNames(users, state.end_users, folded().inc) if users is not None else None
         tags = config.usage.tags
         self.tags = Tags(tags, state.usage.apart) if tags else None
         self.limits = Limiter(

@@ -25,6 +25,7 @@ from sluice.conversations.measured import MeasuredShared
 from sluice.conversations.turnstile import Turnstile
 from sluice.errors import Unavailable
 from sluice.limits import Remote
+from sluice.policies.end_users import TrackedUsers
 from sluice.policies.kept import KeptResponses
 from sluice.policies.queue import WaitingRooms
 from sluice.policies.settlements import Settlements
@@ -113,6 +114,7 @@ class ProcessState:
         soon = asyncio.get_running_loop().call_soon if slot is not None else None
         self.deferred = DeferredWork(lambda crash: self.records.crashed(crash, ""), soon)
         self.rooms = WaitingRooms(self.clock)
+        self.end_users = TrackedUsers(self.clock)
         accounts = Accounts(metrics, self.notices, self.clock)
         self.show(self.following)
         self.transports = Transports(accounts, IdleConnections(self.places.idle), self.notices)

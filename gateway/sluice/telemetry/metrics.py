@@ -141,6 +141,7 @@ TABLE: Mapping[str, Spec] = {
         "Configured limits: units that a bucket holds, streams at a time, or US dollars of a budget's period",
         merge="max",
     ),
+    "end_users_folded": Spec("counter", (), "Calls of end users that share one's limits, because too many are told apart"),
     "ratelimit_store_errors": Spec("counter", ("store",), "Failed calls of the bucket store"),
     "ratelimit_forgotten": Spec("counter", ("store",), "Buckets forgotten before they were full, for want of room"),
     "ratelimit_store_seconds": Spec("histogram", ("store",), "Time for one decision of the bucket store", OVERHEAD),

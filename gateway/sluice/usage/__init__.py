@@ -85,7 +85,7 @@ def sound(row: Row) -> bool:
     return True
 
 
-class Batch(msgspec.Struct, frozen=True):
+class UsageBatch(msgspec.Struct, frozen=True):
     """Rows of one day, to be added. The batches of one `writer` are numbered upwards and come in that order.
 
     `dimension`: whose rows they are; "": those of the day. `days`: for how long a store that forgets by itself keeps them.

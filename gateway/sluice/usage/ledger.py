@@ -13,7 +13,20 @@ import msgspec
 from sluice.pricing.prices import nanos
 from sluice.proxy.attempt import Attempt
 from sluice.proxy.call import Call
-from sluice.usage import BATCH, HOUR, KEPT_DAYS, TAG, Batch, Figures, Row, RowRefused, Subject, UsageFailed, UsageStore, sound
+from sluice.usage import (
+    BATCH,
+    HOUR,
+    KEPT_DAYS,
+    TAG,
+    Figures,
+    Row,
+    RowRefused,
+    Subject,
+    UsageBatch,
+    UsageFailed,
+    UsageStore,
+    sound,
+)
 from sluice.usage.tags import OTHER, Values
 
 EVERY = 1.0
@@ -60,7 +73,7 @@ class UsageLedger:
         self._tagged: dict[str, dict[Subject, Figures]] = {}
         """By the name of the tag."""
         self._values = Values()
-        self._sending: deque[Batch] = deque()
+        self._sending: deque[UsageBatch] = deque()
         self._writer = secrets.token_hex(8)
         self._number = 0
         self._began = 0.0
@@ -188,7 +201,7 @@ class UsageLedger:
         waiting[0] = msgspec.structs.replace(refused, rows=rows[:half])
         self._sending = deque(msgspec.structs.replace(batch, number=self._next()) for batch in waiting)
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self) -> Iterator[UsageBatch]:
         if self._hourly_days:
             yield from self._of_dimension("", _without_values(self._rows))
             yield from self._of_dimension(HOUR, self._rows, self._hourly_days)
@@ -197,7 +210,7 @@ class UsageLedger:
         for name, rows in self._tagged.items():
             yield from self._of_dimension(TAG + name, rows)
 
-    def _of_dimension(self, dimension: str, rows: Mapping[Subject, Figures], kept: int = KEPT_DAYS) -> Iterator[Batch]:
+    def _of_dimension(self, dimension: str, rows: Mapping[Subject, Figures], kept: int = KEPT_DAYS) -> Iterator[UsageBatch]:
         days: dict[str, list[Row]] = {}
         for row in rows.items():
             if sound(row):
@@ -206,7 +219,7 @@ class UsageLedger:
                 self._put_aside(row)
         for day, of_day in days.items():
             for at in range(0, len(of_day), BATCH):
-                yield Batch(self._writer, self._next(), day, of_day[at : at + BATCH], dimension, kept)
+                yield UsageBatch(self._writer, self._next(), day, of_day[at : at + BATCH], dimension, kept)
 
     def _next(self) -> int:
         self._number += 1

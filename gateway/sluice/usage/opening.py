@@ -9,6 +9,7 @@ from sluice.config.types import Budget, CallLimits, Config, Issuer, KeyLimits
 from sluice.errors import Unavailable
 from sluice.limits import BucketStore, Claim, Limit
 from sluice.policies.budgets import PERIODS, budget_claims, budget_prefix, period_of
+from sluice.policies.end_users import END_USER
 from sluice.policies.scopes import KEY_ALIAS, TEAM, key_alias, named_alias, teams_above
 from sluice.pricing.prices import BILLION
 from sluice.usage import Row, Subject, UsageFailed, UsageStore
@@ -99,6 +100,7 @@ class Budgets:
             ("overall", ALL): config.limits.overall,
         }
         self.named = {owner: of.budget for owner, of in limits.items() if of.budget is not None}
+        self._end_users = config.limits.end_users
         self._aliases = {name: of.aliases for name, of in keys.items() if of.aliases}
         self._teams = {name: [*teams_above(tenant, config.teams)] for name, tenant in config.tenants.items() if tenant.team}
         issuers = {f"jwt:{issuer.issuer}": _Issued.of(issuer) for issuer in config.jwt}
@@ -109,6 +111,8 @@ class Budgets:
 
     def of(self, scope: str, name: str) -> Budget | None:
         """The budget of this owner; None where it has none."""
+        if scope == END_USER:
+            return self._end_users.budget if self._end_users is not None else None
         found = self.named.get((scope, name))
         if found is None and scope in ("key", KEY_ALIAS):
             issued = next((issued for key, issued in self._issuers.items() if name.startswith(f"{key}|")), None)

@@ -12,7 +12,7 @@ import msgspec
 
 from sluice.storage.postgres import PostgresClient, PostgresFailed, StoreTables
 from sluice.storage.postgres_address import address_of
-from sluice.usage import SUBJECT, Batch, Figures, Row, RowRefused, Subject, UsageFailed
+from sluice.usage import SUBJECT, Figures, Row, RowRefused, Subject, UsageBatch, UsageFailed
 
 TIMEOUT = 5.0
 """Seconds for one call of the store: nobody waits for it but the next batch."""

@@ -55,7 +55,7 @@ class RedisUsage:
         self._client = RedisClient(address, connections=2, wait=self._timeout)
         self._add = self._client.raw.register_script(ADD)
 
-    async def add(self, batch: Batch) -> None:
+    async def add(self, batch: UsageBatch) -> None:
         arguments: list[bytes | int] = [_json([batch.writer]), batch.number, (batch.days + 1) * DAY]
         fields = slice(1, None) if batch.dimension else slice(1, -1)
         try:
