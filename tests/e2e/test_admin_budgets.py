@@ -33,7 +33,7 @@ def redis() -> Iterator[RedisServer]:
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "redis":
         server: RedisServer = request.getfixturevalue("redis")
-        return server.url
+        return f"{server.url}&timeout=10"
     return "memory" if request.param == "memory" else f"shared:{tmp_path}/limits"
 
 
