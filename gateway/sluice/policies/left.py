@@ -4,6 +4,7 @@ A store takes all claims of a call or none. So a call that can never be admitted
 and changes none of them.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -31,7 +32,8 @@ class Asked(msgspec.Struct, frozen=True):
 async def left(store: BucketStore, views: Sequence[View], wall: float) -> list[dict[str, Any]]:
     """What is left of each limit of these `views` at the time `wall` (seconds since the epoch). Raises Unavailable.
 
-    Units of `remaining` are those of `limit`; below zero it is debt. What running calls have reserved is not left.
+    Units of `remaining` are those of `limit`, whole ones of requests and tokens; below zero it is debt. What running calls
+    have reserved is not left.
     """
     asked = [one for view in views for one in _asked(view, wall)]
     claims = [one.at for one in asked if isinstance(one.at, Claim)]
@@ -43,7 +45,8 @@ async def left(store: BucketStore, views: Sequence[View], wall: float) -> list[d
     found = []
     for one in asked:
         level = next(of_claims if isinstance(one.at, Claim) else of_slots)
-        told = {**one.wire, "remaining": _plain(level.remaining)}
+        whole = one.wire["resource"] in ("requests", "tokens")
+        told = {**one.wire, "remaining": math.floor(level.remaining) if whole else _plain(level.remaining)}
         if "rate" in told:
             told["reset_seconds"] = round(level.reset, 3)
         found.append(told)
