@@ -5,6 +5,7 @@ import json
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -98,3 +99,18 @@ async def test_conversations_are_exported_and_deleted() -> None:
         assert await user.ok("conversations", "export", "--tenant", "test") == ""
         refused = await user.run("conversations", "export", SLUICE_ADMIN_KEY="sk-wrong")
         assert (refused.returncode, "is not the admin key" in refused.stderr) == (1, True)
+
+
+async def test_conversations_are_encrypted_anew(tmp_path: Path) -> None:
+    configured = f"{CONFIG}state: sqlite:{tmp_path}/state.db\n"
+    async with gateway(configured) as there, aiohttp.ClientSession(there.url, headers={"x-api-key": KEY}) as session:
+        for number in range(3):
+            async with session.post("/v1/chat", json={"sessionId": f"s{number}", "message": "Hello"}) as response:
+                assert response.status == 200
+        refused = await Shell(there).run("conversations", "reencrypt")
+        assert (refused.returncode, "encryption.keys" in refused.stderr) == (1, True)
+    key = "q83vASNFZ4mrze8BI0VniavN7wEjRWeJq83vASNFZ4k="
+    async with gateway(f'{configured}encryption: {{keys: "{key}"}}\n') as there:
+        done = await Shell(there).ok("conversations", "reencrypt")
+        assert done == "conversations looked at: 3\nmessages encrypted anew: 6\n"
+    assert b"You said" not in (tmp_path / "state.db").read_bytes()

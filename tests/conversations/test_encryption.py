@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 import redis.asyncio
 
-from sluice.conversations import ConversationsFailed, ConversationStore, Lease, SharedConversations, Turn
+from sluice.conversations import ConversationsFailed, ConversationStore, Lease, Resealed, SharedConversations, Turn
 from sluice.conversations.postgres import PostgresConversations
 from sluice.conversations.redis import RedisConversations
 from sluice.conversations.sqlite import SqliteConversations
@@ -185,6 +185,26 @@ async def test_what_was_said_before_there_were_keys_is_read_unless_that_is_refus
     await say(strict)
     assert await strict.recent(id, 2) == TURNS
     assert (await store.recent(id, 9)) == TURNS * 2
+
+
+async def test_what_older_keys_and_nobody_encrypted_is_encrypted_by_the_first_key(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("sqlite", "redis", "postgres"):
+        monkeypatch.setattr(f"sluice.conversations.{module}.RESEALED", 2)
+    id = await say(gateways())
+    await say(gateways(KEY))
+    both = gateways(NEWER, KEY)
+    await say(both)
+    assert await gateways().reseal(id) == Resealed()
+    assert await both.reseal(id) == Resealed(messages=4)
+    assert await both.reseal(id) == Resealed()
+    strict = gateways(NEWER, plain=False)
+    assert await strict.recent(id, 9) == TURNS * 3
+    assert (await strict.newest(9))[0][0].last_message == "The secret answer"
+    await say(gateways(KEY))
+    assert await strict.reseal(id) == Resealed(unreadable=2)
+    assert await both.reseal("nothing") == Resealed()
 
 
 async def test_messages_that_were_moved_to_another_conversation_are_refused(gateways: Gateways) -> None:

@@ -39,7 +39,7 @@ def admin_routes(
 ) -> list[OwnRoute]:
     """All of them, of one snapshot. What controls the process is on the admin port alone (`operators`)."""
     resources: tuple[Resource, ...] = (
-        AdminConversations(runtime.conversations),
+        AdminConversations(runtime.conversations, lambda: runtime.state.seals.on),
         AdminExport(runtime.conversations, runtime.kept.store),
         AdminKeys(runtime.keys, runtime.config, runtime.log),
         AdminBudgets(runtime.store, runtime.config, runtime.keys.table, runtime.log, wall),

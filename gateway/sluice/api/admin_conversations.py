@@ -1,6 +1,6 @@
 """/v1/admin/conversations and /v1/admin/conversations/{id}: what sessions have said and been told; and to forget it."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from sluice.api.admin_requests import AdminRequest, AdminRoute, reply
@@ -10,11 +10,16 @@ from sluice.errors import BadRequest, Unavailable
 from sluice.frontends import Reply
 
 T = TypeVar("T")
+REENCRYPTED = 50
+"""Conversations that one request encrypts anew."""
 
 
 class AdminConversations:
-    def __init__(self, store: ConversationStore) -> None:
+    """`encrypted`: whether what is stored now is encrypted."""
+
+    def __init__(self, store: ConversationStore, encrypted: Callable[[], bool]) -> None:
         self._store = store
+        self._encrypted = encrypted
 
     def routes(self) -> list[AdminRoute]:
         path = "/v1/admin/conversations"
@@ -22,6 +27,7 @@ class AdminConversations:
         return [
             AdminRoute("GET", path, self.newest),
             AdminRoute("DELETE", path, self.delete_of),
+            AdminRoute("POST", f"{path}/reencrypt", self.reencrypt),
             AdminRoute("GET", one, self.one),
             AdminRoute("DELETE", one, self.delete),
         ]
@@ -41,6 +47,19 @@ class AdminConversations:
         id = request.parameters["id"]
         deleted = await self._asked(self._store.delete(id))
         return reply({"id": id, "deleted": True}) if deleted else _not_found(request)
+
+    async def reencrypt(self, request: AdminRequest) -> Reply:
+        """Some conversations, by the first key; `next` is what the following ones come behind."""
+        if not self._encrypted():
+            raise BadRequest("There is no key to encrypt with: set encryption.keys", param="encryption.keys")
+        try:
+            page, after = await self._asked(self._store.page(request.after, REENCRYPTED))
+        except ValueError:
+            raise BadRequest("after must be the next of an answer before", param="after") from None
+        done = [await self._asked(self._store.reseal(conversation.id)) for conversation in page]
+        messages, unreadable = sum(one.messages for one in done), sum(one.unreadable for one in done)
+        told = {"conversations": len(page), "messages": messages, "unreadable": unreadable, "next": after or None}
+        return reply(told)
 
     async def delete_of(self, request: AdminRequest) -> Reply:
         """All of one tenant's, those of its sessions that begin with a prefix, or the one of a session. Never all there are."""

@@ -33,6 +33,7 @@ NEEDED: Mapping[str, Role] = {
     "GET /v1/admin/conversations/{id}": "operator",
     "DELETE /v1/admin/conversations/{id}": "operator",
     "GET /v1/admin/conversations/export": "operator",
+    "POST /v1/admin/conversations/reencrypt": "operator",
     "GET /v1/admin/responses/export": "operator",
     "DELETE /v1/admin/responses": "operator",
     "GET /admin/status": "viewer",

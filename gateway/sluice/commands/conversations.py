@@ -5,7 +5,7 @@ from urllib.parse import urlencode
 
 import click
 
-from sluice.commands.asked import copied, of_a_running_one, wanted
+from sluice.commands.asked import copied, fail, of_a_running_one, wanted
 
 
 @click.group()
@@ -39,3 +39,19 @@ def delete(*, url: str | None, path: str | None, tenant: str, **which: str | Non
     if len(query) == 1:
         answer = wanted(url, path, "DELETE", f"/v1/admin/responses?{urlencode(query)}")
         click.echo(f"responses deleted: {answer['deleted']}")
+
+
+@conversations.command()
+@of_a_running_one
+def reencrypt(*, url: str | None, path: str | None) -> None:
+    """Encrypt all conversations by the first key, so that the others can be taken out. It can be run again."""
+    total = {"conversations": 0, "messages": 0, "unreadable": 0}
+    after: str | None = ""
+    while after is not None:
+        answer: Any = wanted(url, path, "POST", f"/v1/admin/conversations/reencrypt?{urlencode({'after': after})}")
+        total = {name: number + answer[name] for name, number in total.items()}
+        after = answer["next"]
+    click.echo(f"conversations looked at: {total['conversations']}")
+    click.echo(f"messages encrypted anew: {total['messages']}")
+    if total["unreadable"]:
+        fail(f"messages that cannot be decrypted: {total['unreadable']}")

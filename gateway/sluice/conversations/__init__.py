@@ -67,6 +67,13 @@ class Swept(msgspec.Struct, frozen=True):
     more: bool = False
 
 
+class Resealed(msgspec.Struct, frozen=True):
+    """Messages that were encrypted anew, and those that could not be decrypted and are as they were."""
+
+    messages: int = 0
+    unreadable: int = 0
+
+
 class ConversationStore(Protocol):
     async def open(self, tenant: str, session: str) -> str:
         """The conversation's id: the one it has, or a new one (kept only once a turn is stored; until then
@@ -113,6 +120,10 @@ class ConversationStore(Protocol):
 
     async def messages(self, id: str, start: int, limit: int) -> list[Turn]:
         """At most `limit` messages in their order, without the `start` oldest."""
+        ...
+
+    async def reseal(self, id: str) -> Resealed:
+        """Encrypt what is stored of a conversation by the first key, where it is not. Nothing where there are no keys."""
         ...
 
     async def sweep(self, retention: Retention, now: float) -> Swept:

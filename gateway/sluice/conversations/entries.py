@@ -5,6 +5,7 @@ import hashlib
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import msgspec
 
@@ -78,6 +79,10 @@ def digest_in(id: str) -> bytes:
         return b""
 
 
+RESEALED = 200
+"""Messages that are encrypted anew together."""
+
+
 class Entries(msgspec.Struct, frozen=True, eq=False):
     """Turns and previews as they are stored. `digest` is that of their conversation (`digest_of`)."""
 
@@ -95,6 +100,29 @@ class Entries(msgspec.Struct, frozen=True, eq=False):
             raise ConversationsFailed("key") from error
         except ValueError as error:
             raise ConversationsFailed("reply") from error
+
+    def resealed(self, stored: Sequence[bytes], digest: bytes) -> tuple[list[bytes | None], int]:
+        """Turns as they would be stored now, None for one that is so or cannot be decrypted; and how many cannot."""
+        found: list[bytes | None] = []
+        unreadable = 0
+        for data in stored:
+            new = None
+            if not self.seals.is_current(data):
+                try:
+                    new = self.seals.seal(self.seals.open(data, digest, b"turn"), digest, b"turn")
+                except Unreadable:
+                    unreadable += 1
+            found.append(new)
+        return found, unreadable
+
+    def resealed_preview(self, data: bytes, digest: bytes) -> bytes | None:
+        """A preview as it would be stored now; None where it is so, or cannot be decrypted."""
+        if self.seals.is_current(data):
+            return None
+        try:
+            return self.seals.seal(self.seals.open(data, digest, b"preview"), digest, b"preview")
+        except Unreadable:
+            return None
 
     def preview(self, last: Turn, digest: bytes) -> bytes:
         return self.seals.seal(raw(last.content[:PREVIEW]), digest, b"preview")

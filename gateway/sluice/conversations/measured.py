@@ -9,6 +9,7 @@ from sluice.conversations import (
     ConversationsFailed,
     ConversationStore,
     Lease,
+    Resealed,
     Retention,
     SharedConversations,
     Swept,
@@ -17,7 +18,21 @@ from sluice.conversations import (
 from sluice.storage import Reason
 
 T = TypeVar("T")
-OPERATIONS = ("open", "recent", "append", "newest", "get", "delete", "page", "sweep", "begin", "renew", "finish", "leave")
+OPERATIONS = (
+    "open",
+    "recent",
+    "append",
+    "newest",
+    "get",
+    "delete",
+    "page",
+    "sweep",
+    "reseal",
+    "begin",
+    "renew",
+    "finish",
+    "leave",
+)
 
 
 class Series(Protocol):
@@ -73,6 +88,9 @@ class Measured:
 
     def messages(self, id: str, start: int, limit: int) -> Coroutine[Any, Any, list[Turn]]:
         return self._timed("recent", self._store.messages(id, start, limit))
+
+    def reseal(self, id: str) -> Coroutine[Any, Any, Resealed]:
+        return self._timed("reseal", self._store.reseal(id))
 
     def sweep(self, retention: Retention, now: float) -> Coroutine[Any, Any, Swept]:
         return self._timed("sweep", self._store.sweep(retention, now))

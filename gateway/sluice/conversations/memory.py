@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from sluice.conversations import Conversation, Retention, Swept, Turn
+from sluice.conversations import Conversation, Resealed, Retention, Swept, Turn
 
 MAX_CONVERSATIONS = 10_000
 MAX_TURNS = 1_000
@@ -99,6 +99,10 @@ class MemoryConversations:
     async def messages(self, id: str, start: int, limit: int) -> list[Turn]:
         kept = self._kept.get(id)
         return kept.turns[start : start + limit] if kept is not None else []
+
+    async def reseal(self, id: str) -> Resealed:
+        """Nothing in memory is encrypted."""
+        return Resealed()
 
     async def sweep(self, retention: Retention, now: float) -> Swept:
         before, kept = len(self._kept), [*self._kept.values()]

@@ -32,12 +32,13 @@ from sluice.conversations import (
     Conversation,
     ConversationsFailed,
     Lease,
+    Resealed,
     Retention,
     Swept,
     Turn,
     TurnLost,
 )
-from sluice.conversations.entries import Entries, Unstored, digest_in, digest_of, letters, number_of, raw
+from sluice.conversations.entries import RESEALED, Entries, Unstored, digest_in, digest_of, letters, number_of, raw
 from sluice.storage import sealing
 from sluice.storage.address import address_of
 from sluice.storage.redis import RedisClient, RedisFailed, answer_of_master
@@ -91,9 +92,9 @@ class RedisConversations:
         self._entries = Entries(seals)
         self._unstored = Unstored()
         scripts = files("sluice.conversations")
-        self._begin, self._finish, self._leave, self._forget = (
+        self._begin, self._finish, self._leave, self._forget, self._reseal = (
             self._client.raw.register_script(scripts.joinpath(f"{name}.lua").read_text("utf-8"))
-            for name in ("begin", "finish", "leave", "forget")
+            for name in ("begin", "finish", "leave", "forget", "reseal")
         )
 
     # --- conversations
@@ -205,6 +206,31 @@ class RedisConversations:
             pipeline.lrange(f"{key}:turns", start, start + limit - 1)
             kept, turns = await pipeline.execute()
         return self._turns(turns, digest_in(id)) if kept == id.encode() else []
+
+    async def reseal(self, id: str) -> Resealed:
+        """Messages that a turn pushes out meanwhile change the places of the others, which are left for the next time then."""
+        if not self._entries.seals.on:
+            return Resealed()
+        keys, digest, start, done, unreadable = self._keys(_digest_in(id))[:2], digest_in(id), 0, 0, 0
+        while True:
+            async with self._asking() as client:
+                pipeline = client.pipeline(transaction=False)
+                pipeline.hmget(keys[0], "id", "last")
+                pipeline.lrange(keys[1], start, start + RESEALED - 1)
+                (kept, last), turns = await pipeline.execute()
+            if kept != id.encode():
+                return Resealed(done, unreadable)
+            new, failed = self._entries.resealed(turns, digest)
+            preview = self._entries.resealed_preview(last, digest) if last is not None and start == 0 else None
+            arguments: list[Any] = [last, preview] if preview is not None else ["", ""]
+            for place, (old, fresh) in enumerate(zip(turns, new, strict=True), start):
+                if fresh is not None:
+                    arguments += [place, old, fresh]
+            async with self._asking():
+                done += int(await self._reseal(keys, arguments))
+            start, unreadable = start + len(turns), unreadable + failed
+            if len(turns) < RESEALED:
+                return Resealed(done, unreadable)
 
     async def sweep(self, retention: Retention, now: float) -> Swept:
         """Long conversations are cut as turns are stored, and most of the old ones expire by themselves."""

@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sluice.conversations import Conversation, ConversationsFailed, Retention, Swept, Turn
-from sluice.conversations.entries import Entries, digest_of, number_of
+from sluice.conversations import Conversation, ConversationsFailed, Resealed, Retention, Swept, Turn
+from sluice.conversations.entries import RESEALED, Entries, digest_of, number_of
 from sluice.storage import sealing
 from sluice.storage.sqlite import STRANGERS, SqliteFile, another_programs, of_a_newer_version, transaction
 
@@ -89,6 +89,11 @@ NEWEST = f"{COLUMNS} ORDER BY updated DESC, number DESC LIMIT ?"
 NAMES = "SELECT tenant, session FROM conversation WHERE id = ?"
 ONE = f"{COLUMNS} WHERE id = ?"
 PAGE = "SELECT number, id, tenant, session, created, updated, last_message FROM conversation WHERE number > ?"
+STORED_TURNS = """
+    SELECT turn.number, role, content, turn.created, interrupted, thoughts
+    FROM turn JOIN conversation ON conversation.number = turn.conversation
+    WHERE id = ? AND turn.number > ? ORDER BY turn.number LIMIT ?
+"""
 MESSAGES = """
     SELECT role, content, turn.created, interrupted, thoughts
     FROM turn JOIN conversation ON conversation.number = turn.conversation
@@ -148,6 +153,14 @@ class SqliteConversations:
 
     async def messages(self, id: str, start: int, limit: int) -> list[Turn]:
         return await self._file.run(self._messages, id, start, limit)
+
+    async def reseal(self, id: str) -> Resealed:
+        done = unreadable = 0
+        after: int | None = 0
+        while after is not None and self._seals.on:
+            written, failed, after = await self._file.run(self._reseal, id, after)
+            done, unreadable = done + written, unreadable + failed
+        return Resealed(done, unreadable)
 
     async def sweep(self, retention: Retention, now: float) -> Swept:
         return await self._file.run(self._sweep, retention, now)
@@ -258,6 +271,31 @@ class SqliteConversations:
         if conversations or messages:
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return Swept(conversations, messages, more or len(rows) == STEP)
+
+    def _reseal(self, id: str, after: int) -> tuple[int, int, int | None]:
+        """Of some messages behind `after`: how many were written, how many not, and what the next ones come behind."""
+        names = self._database.execute(NAMES, (id,)).fetchone()
+        if names is None:
+            return 0, 0, None
+        digest, done, unreadable = digest_of(*names), 0, 0
+        self._database.execute("PRAGMA secure_delete = ON")
+        with transaction(self._database):
+            rows = self._database.execute(STORED_TURNS, (id, after, RESEALED)).fetchall()
+            for number, *row in rows:
+                if type(row[1]) is bytes and self._seals.is_current(row[1]):
+                    continue
+                try:
+                    data = self._entries.written(self._sealed(row, digest), digest)
+                except ConversationsFailed:
+                    unreadable += 1
+                    continue
+                self._database.execute("UPDATE turn SET content = ?, thoughts = '' WHERE number = ?", (data, number))
+                done += 1
+            [last] = self._database.execute("SELECT last_message FROM conversation WHERE id = ?", (id,)).fetchone()
+            preview = self._entries.resealed_preview(last if type(last) is bytes else last.encode(), digest)
+            if preview is not None:
+                self._database.execute("UPDATE conversation SET last_message = ? WHERE id = ?", (preview, id))
+        return done, unreadable, rows[-1][0] if len(rows) == RESEALED else None
 
     def _drop(self, query: str, *values: object) -> int:
         numbers = self._database.execute(query, values).fetchall()
