@@ -140,7 +140,12 @@ async def test_all_that_is_kept_of_a_tenant_is_exported_and_forgotten(monkeypatc
         assert {f"Question {number}" in json.dumps(kept) for number in range(5)} == {True}
         assert all(line["response"]["id"] == line["id"] for line in kept)
         assert len(kept) == 5
-        for method, path in (("GET", "responses/export"), ("DELETE", "responses")):
+        for method, path in (
+            ("GET", "responses/export"),
+            ("DELETE", "responses"),
+            ("GET", "conversations/export?tenant="),
+            ("GET", "conversations/export?tenant=test&session_prefix="),
+        ):
             async with session.request(method, f"{g.url}/v1/admin/{path}", headers=HEADERS) as response:
                 assert response.status == 400
         async with session.delete(f"{g.url}/v1/admin/responses?tenant=test", headers=HEADERS) as response:

@@ -41,6 +41,9 @@ class AdminExport:
 
     async def conversations(self, request: AdminRequest) -> Streamed:
         """Of one tenant, or of all; of the sessions that begin with a prefix, or of all."""
+        for name in ("tenant", "session_prefix"):
+            if request.query.get(name) == "":  # a script's empty variable is not to mean all
+                raise BadRequest(f"{name} is empty: leave it out", param=name)
         lines = self._conversation_lines(request.query.get("tenant", ""), request.query.get("session_prefix", ""))
         return Streamed("application/x-ndjson", lines)
 
