@@ -35,7 +35,7 @@ async def test_openais_clients_get_openais_document() -> None:
         asked = await ask(g, {"model": "chat", "input": ["one", "two"], "dimensions": 2})
         assert asked.status == 200
         assert [item["embedding"] for item in asked.json["data"]] == [[0.25, -0.5], [0.001, 2]]
-        assert asked.json["usage"] == {"prompt_tokens": 4, "total_tokens": 4}
+        assert (asked.json["usage"], asked.json["model"]) == ({"prompt_tokens": 4, "total_tokens": 4}, "chat")
         assert (up.requests[0].path, up.requests[0].headers["authorization"]) == ("/v2/embed", "Bearer sk-one")
         assert (g.requests[-1]["tokens_in"], g.requests[-1]["end"]) == (4, "done")
 

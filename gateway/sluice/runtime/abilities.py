@@ -75,8 +75,8 @@ def _of_its_rules(rules: ModelRules, chat: ChatRequest, alias: Alias, spared: fr
 
 
 def _titles(features: Iterable[Feature]) -> str:
-    return ", ".join(feature.title for feature in features) or "nothing but text"
+    return "; ".join(feature.title for feature in features) or "nothing but text"
 
 
 def _uses(uses: Iterable[Use]) -> str:
-    return ", ".join(f"{use.param} ({use.feature.title})" for use in uses)
+    return "; ".join(f"{use.param} ({use.feature.title})" for use in uses)

@@ -150,7 +150,8 @@ class Accumulated(_Completion):
     def encode(self, events: Sequence[StreamEvent]) -> bytes:
         last = events[-1]
         if type(last) is Verbatim and last.whole:
-            return last.data if self._renaming is None else self._renaming.document(last.data)
+            renaming = self._renaming if not last.made else Renaming(self._answer.model)  # a made one names no model
+            return last.data if renaming is None else renaming.document(last.data)
         finished: Finished | None = None
         for event in events:
             if type(event) is Verbatim:
