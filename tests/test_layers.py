@@ -20,7 +20,17 @@ SOURCES = {
 ORDER = (
     {"sluice", "sluice.errors", "sluice.version", "sluice.entrypoints", "sluice.certificates", "sluice.aio", "sluice.model"},
     {"sluice.config.types", "sluice.config.units", "sluice.config.problems", "sluice.config.yamltext"},
-    {"sluice.wire", "sluice.storage", "sluice.telemetry.series", "sluice.telemetry.board", "sluice.telemetry.output"},
+    {
+        "sluice.wire",
+        "sluice.storage",
+        "sluice.telemetry.series",
+        "sluice.telemetry.board",
+        "sluice.telemetry.output",
+        "sluice.telemetry.formats",
+        "sluice.telemetry.native",
+        "sluice.telemetry.exemplars",
+        "sluice.telemetry.messages",
+    },
     {"sluice.backends", "sluice.limits", "sluice.conversations", "sluice.kept", "sluice.pricing", "sluice.identity"},
     {"sluice.keystore", "sluice.frontends", "sluice.routing", "sluice.upstream", "sluice.server"},
     {"sluice.telemetry.logs", "sluice.telemetry.metrics", "sluice.telemetry.merged", "sluice.telemetry.notices"},

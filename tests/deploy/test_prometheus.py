@@ -29,7 +29,7 @@ ALERTS = [rule["alert"] for rule in ALL if "alert" in rule]
 EXPORTED = {f"sluice_{name}{'_total' if spec.kind == 'counter' else ''}" for name, spec in TABLE.items()}
 PROMTOOL, PROMETHEUS = shutil.which("promtool"), shutil.which("prometheus")
 DASHBOARDS = sorted((ROOT / "deploy" / "grafana").glob("*.json"))
-PATIENCE = 90.0
+PATIENCE = 20.0
 OPEN = build_opener(ProxyHandler({})).open
 
 GATEWAY = f"""
@@ -90,8 +90,8 @@ def test_the_dashboards_are_those_of_the_script() -> None:
 
 
 @contextmanager
-def prometheus(target: str) -> Iterator[str]:
-    """A Prometheus with our rules that scrapes `target` each second; its address."""
+def prometheus(target: str, *features: str) -> Iterator[str]:
+    """A Prometheus with our rules and these features that scrapes `target` each second; its address."""
     assert PROMETHEUS is not None
     with tempfile.TemporaryDirectory() as folder:
         config = {
@@ -103,6 +103,7 @@ def prometheus(target: str) -> Iterator[str]:
         file.write_text(yaml.safe_dump(config))
         address = f"127.0.0.1:{free_port()}"
         command = [PROMETHEUS, f"--config.file={file}", f"--storage.tsdb.path={folder}/data", f"--web.listen-address={address}"]
+        command += [f"--enable-feature={','.join(features)}"] if features else []
         with (Path(folder) / "log").open("wb") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
@@ -161,3 +162,67 @@ def test_a_real_prometheus_answers_every_query_and_sees_what_happened() -> None:
         assert wait_for(server, 'sum(sluice_requests_total{alias="echo",code="2xx"})')[0]["value"][1] == "6"
         wait_for(server, 'sluice:first_token_seconds:p95_5m{alias="echo"} >= 0')
         wait_for(server, 'ALERTS{alertname="SluiceAliasDown",alias="gone"}')
+
+
+TRACED = """
+tracing: { endpoint: "http://127.0.0.1:9" }
+"""
+WORKERS = """
+server:
+  { listen: "127.0.0.1:${API_PORT}", admin_listen: "127.0.0.1:${ADMIN_PORT}", drain_delay: 0s, workers: 3 }
+"""
+
+
+def exemplars(server: str, expr: str) -> list[dict[str, Any]]:
+    """Those of the last hour, as soon as there are any."""
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        now = time.time()
+        asked = urlencode({"query": expr, "start": now - 3600, "end": now + 60})
+        with OPEN(f"{server}/api/v1/query_exemplars?{asked}", timeout=30) as answer:
+            found = [one for series in json.load(answer)["data"] for one in series["exemplars"]]
+        if found:
+            return found
+        time.sleep(0.1)  # another program's clock: there is nothing to wait on
+    raise AssertionError(f"no exemplars for {expr}")
+
+
+@pytest.mark.skipif(PROMETHEUS is None, reason="prometheus is not installed")
+def test_a_real_prometheus_finds_the_traces_of_slow_buckets() -> None:
+    name = "sluice_time_to_first_token_seconds"
+    with (
+        serving(GATEWAY + TRACED) as gateway,
+        prometheus(gateway.admin.removeprefix("http://"), "exemplar-storage") as server,
+    ):
+        call(gateway, "echo")
+        wait_for(server, f'{name}_count{{alias="echo"}} == 1')
+        [found] = exemplars(server, f"{name}_bucket")
+        [line] = gateway.records("request")
+        assert found["labels"] == {"trace_id": line["trace_id"]}
+        assert float(found["value"]) == pytest.approx(line["ttft"], abs=1e-5)
+
+
+@pytest.mark.skipif(PROMETHEUS is None, reason="prometheus is not installed")
+@pytest.mark.parametrize("workers", ["", WORKERS], ids=["one process", "three workers"])
+def test_a_real_prometheus_reads_native_histograms(workers: str) -> None:
+    name = "sluice_time_to_first_token_seconds"
+    features = ("native-histograms", "exemplar-storage")
+    with (
+        serving(workers + GATEWAY + TRACED) as gateway,
+        prometheus(gateway.admin.removeprefix("http://"), *features) as server,
+    ):
+        for _ in range(5):
+            call(gateway, "echo")
+        wait_for(server, f'histogram_count({name}{{alias="echo"}}) == 5')  # counted before anybody asked for native ones
+        for _ in range(10):
+            call(gateway, "echo")
+        wait_for(server, f'histogram_count({name}{{alias="echo"}}) == 15')
+        [total] = wait_for(server, f'histogram_sum({name}{{alias="echo"}})')
+        lines = gateway.records("request")
+        assert float(total["value"][1]) == pytest.approx(sum(line["ttft"] for line in lines), abs=1e-3)
+        [median] = wait_for(server, f'histogram_quantile(0.5, {name}{{alias="echo"}})')
+        assert float(median["value"][1]) <= 2 * max(line["ttft"] for line in lines)
+        wait_for(server, 'sum(sluice_requests_total{alias="echo",code="2xx"}) == 15')
+        wait_for(server, "process_resident_memory_bytes > 1e6")
+        traces = {one["labels"]["trace_id"] for one in exemplars(server, name)}
+        assert traces <= {line["trace_id"] for line in lines}

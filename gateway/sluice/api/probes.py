@@ -9,8 +9,8 @@ import msgspec
 from sluice.api.request import Request
 from sluice.api.table import OwnRoute
 from sluice.runtime.snapshot import Snapshot
+from sluice.telemetry.formats import CONTENT_TYPES, format_of
 
-EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 _json = msgspec.json.Encoder().encode
 
 
@@ -44,19 +44,22 @@ class Probes:
         """Of all processes, where there are several. Else sent as it is made: in pieces, of which one turn of the event loop
         makes one, however many scrapers there are."""
         fleet = self._runtime.state.fleet
-        merged = await fleet.exposition() if fleet is not None else None
+        format = format_of(request.headers.get("accept", ""))
+        kind = CONTENT_TYPES[format]
+        merged = await fleet.exposition(format) if fleet is not None else None
         if merged is not None:
-            request.reply(200, merged, content_type=EXPOSITION)
+            request.reply(200, merged, content_type=kind)
             return
-        pieces = self._runtime.scrape()
+        pieces = self._runtime.scrape(format)
         piece, following = await self._piece(pieces), await self._piece(pieces)
         if following is None or request.method == "HEAD":
-            request.reply(200, piece or b"", content_type=EXPOSITION)
+            request.reply(200, piece or b"", content_type=kind)
             return
-        request.begin(EXPOSITION, ())
+        request.begin(kind, ())
         while piece is not None:
-            request.write(piece)
-            await request.writable()
+            if piece:  # an empty chunk would be the last one
+                request.write(piece)
+                await request.writable()
             piece, following = following, await self._piece(pieces)
         request.write(b"", last=True)
 

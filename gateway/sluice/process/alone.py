@@ -18,6 +18,7 @@ from sluice.runtime.fleet import CallQuery, Overview, RecentCalls, Reload, Targe
 from sluice.runtime.restart import NeedsRestart, refuse_restart
 from sluice.runtime.targets import states_of
 from sluice.runtime.views import calls_of, overview_of
+from sluice.telemetry.formats import Format
 
 SHOWN = 20
 """Problems of a file that one log line tells; the admin API tells them all."""
@@ -64,7 +65,7 @@ class Alone:
             return Reload("failed", read.loaded.hash, problems=problems_of(error))
         return Reload("ok", read.loaded.hash, warnings=read.loaded.warnings)
 
-    async def exposition(self) -> bytes | None:
+    async def exposition(self, format: Format) -> bytes | None:
         return None
 
     async def targets(self) -> Targets:

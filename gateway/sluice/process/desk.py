@@ -14,6 +14,7 @@ from sluice.process.rounds import Round, Rounds, Send
 from sluice.process.source import LOOK_EVERY, ConfigSource, FileWatch
 from sluice.runtime.fleet import Reload
 from sluice.telemetry.board import Board, BoardSlot
+from sluice.telemetry.formats import Format
 from sluice.telemetry.merged import MergedExposition
 from sluice.telemetry.metrics import CODES, Metrics
 from sluice.version import VERSION
@@ -123,7 +124,7 @@ class Desk:
             case "reload":
                 self.reload(reply)
             case "metrics":
-                reply(self._exposition())
+                reply(self._exposition(asked.body))
             case "status":
                 reply(self._status())
             case "targets":
@@ -221,10 +222,10 @@ class Desk:
             ],
         }
 
-    def _exposition(self) -> bytes:
+    def _exposition(self, format: Format) -> bytes:
         """The metrics of all workers, of those that have ended and of this process."""
         self.metrics.child("workers").set(float(sum(child.serves for child in self._crew.children.values())))
-        return self._merged.text(*self._slots())
+        return self._merged.text(*self._slots(), format)
 
     def _slots(self) -> tuple[list[int], list[int]]:
         """Those in which anything was counted, and those of the processes that run."""

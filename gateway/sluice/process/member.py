@@ -25,6 +25,7 @@ from sluice.runtime.fleet import (
 )
 from sluice.runtime.targets import states_of
 from sluice.runtime.views import calls_of, view_of
+from sluice.telemetry.formats import Format
 
 PATIENCE = 30.0
 """Seconds that the supervisor has for an answer."""
@@ -71,8 +72,8 @@ class WorkerLink:
     async def reload(self) -> Reload:
         return msgspec.convert(await self.ask("reload"), Reload)
 
-    async def exposition(self) -> bytes | None:
-        found: bytes = await self.ask("metrics")
+    async def exposition(self, format: Format) -> bytes | None:
+        found: bytes = await self.ask("metrics", format)
         return found
 
     async def targets(self) -> Targets:

@@ -9,6 +9,8 @@ from typing import Any, Literal, Protocol, get_args
 
 import msgspec
 
+from sluice.telemetry.formats import Format
+
 Result = Literal["ok", "invalid", "needs_restart", "failed"]
 RESULTS: tuple[Result, ...] = ("ok", "invalid", "needs_restart", "failed")
 """It was taken; the file has mistakes; it says something that only a restart can change; it could not be followed."""
@@ -171,7 +173,7 @@ class Fleet(Protocol):
     async def reload(self) -> Reload:
         """Read the configuration's file again, and have all processes follow it, or none."""
 
-    async def exposition(self) -> bytes | None:
+    async def exposition(self, format: Format) -> bytes | None:
         """The metrics of all of them; None where there is only this one."""
 
     async def targets(self) -> Targets:

@@ -53,6 +53,7 @@ from sluice.storage import PROBLEMS
 from sluice.storage.address import store_of
 from sluice.storage.sealing import Seals
 from sluice.telemetry.board import BoardSlot
+from sluice.telemetry.formats import Format
 from sluice.telemetry.logs import LogLines, open_lines, open_log
 from sluice.telemetry.metrics import Metrics
 from sluice.telemetry.notices import Notices, TargetNotices
@@ -197,6 +198,7 @@ class ProcessState:
         metrics.computed("dynamic_keys", lambda: len(self.keys.table)).kept = True
 
     def _tracer(self, tracing: Tracing) -> "Tracer":
+        from sluice.tracing.exemplars import CallExemplars
         from sluice.tracing.tracer import Tracer
 
         upstreams, count = self.config.upstreams, self.metrics.child
@@ -205,9 +207,11 @@ class ProcessState:
             upstream = upstreams.get(name)
             return (upstream.vendor or upstream.backend) if upstream is not None else "_OTHER"
 
-        return Tracer(
-            tracing, vendor, lambda result, spans: count("trace_spans", result).inc(spans), clock=self.clock, wall=time.time
-        )
+        def counted(result: str, spans: int) -> None:
+            count("trace_spans", result).inc(spans)
+
+        exemplify = CallExemplars(self.metrics, time.time).add
+        return Tracer(tracing, vendor, counted, clock=self.clock, wall=time.time, exemplify=exemplify)
 
     def _recorder(self) -> "Recorder":
         """Raises OSError where a sink's file or directory cannot be used."""
@@ -261,10 +265,10 @@ class ProcessState:
         for result in RESULTS:
             metrics.zero("config_reloads", result).value = float(following.counts.get(result, 0))
 
-    def scrape(self) -> Iterator[bytes]:
+    def scrape(self, format: Format = "text") -> Iterator[bytes]:
         """/metrics, in pieces that each hold the event loop up for some two milliseconds."""
         self.deferred.flush()
-        return self.metrics.slices(self.clock)
+        return self.metrics.slices(self.clock, format)
 
     def exposition(self) -> bytes:
         """All of it at once."""

@@ -23,8 +23,8 @@ CELLS = 2 << 20
 NAMES = 32 << 20
 """Bytes for the series' names."""
 HEAD = 4096
-NAMES_END, CELLS_END, STOPPING = 0, 1, 2
-"""Cells of the head: how much of each region is used; 1.0 once the whole gateway drains."""
+NAMES_END, CELLS_END, STOPPING, REFINED = 0, 1, 2, 3
+"""Cells of the head: how much of each region is used; 1.0 once the whole gateway drains; once native histograms are wanted."""
 FIRST_BEAT = 16
 """The cell of the head in which slot 0 says that it is alive; the others follow."""
 KEPT, FORGOTTEN = 1.0, 2.0
@@ -84,6 +84,14 @@ class Board:
 
     def stop(self) -> None:
         self._head[STOPPING] = 1.0
+
+    @property
+    def refined(self) -> bool:
+        """Whether all processes are to count for native histograms, too."""
+        return bool(self._head[REFINED])
+
+    def refine(self) -> None:
+        self._head[REFINED] = 1.0
 
     def beat(self, slot: int, now: float) -> None:
         """Say that the process of this slot is alive; 0.0: that it has not begun, or has ended."""
@@ -166,8 +174,27 @@ class BoardSlot:
         at = self.board.place(family, values, len(bounds) + 2)
         return SharedDistribution(self.cells, self.board.flags, at, bounds) if at is not None else None
 
+    def area(self, family: str, values: tuple[str, ...], size: int) -> "Area | None":
+        """Memory of this process that nothing else uses."""
+        at = self.board.place(family, values, size)
+        return Area(self.cells[at : at + size], self.board.flags, at) if at is not None else None
+
     def beat(self, now: float) -> None:
         self.board.beat(self.number, now)
+
+
+class Area:
+    """Doubles beside a series: `cells`."""
+
+    __slots__ = ("_at", "_flags", "cells")
+
+    def __init__(self, cells: Cells, flags: Cells, at: int) -> None:
+        self.cells = cells
+        self._flags = flags
+        self._at = at
+
+    def forget(self) -> None:
+        self._flags[self._at] = FORGOTTEN
 
 
 class SharedValue:
@@ -218,9 +245,11 @@ class SharedValue:
 class SharedDistribution:
     """A series of a histogram, as `series.Distribution` is one: its counts, and behind them its sum."""
 
-    __slots__ = ("_at", "_cells", "_flags", "bounds", "text")
+    __slots__ = ("_at", "_cells", "_flags", "bounds", "cells", "ends", "text")
 
     def __init__(self, cells: Cells, flags: Cells, at: int, bounds: Sequence[float]) -> None:
+        self.cells: Cells = ()
+        self.ends: Sequence[float] = ()
         self._cells = cells[at : at + len(bounds) + 2]
         self._flags = flags
         self._at = at
@@ -256,3 +285,18 @@ class SharedDistribution:
         cells = self._cells
         cells[bisect_left(self.bounds, value)] += 1
         cells[-1] += value
+
+    def refine(self, ends: Sequence[float], cells: Cells) -> None:
+        """As `series.Distribution` does it."""
+        self.ends, self.cells = ends, cells
+        self.__class__ = SharedRefinedDistribution
+
+
+class SharedRefinedDistribution(SharedDistribution):
+    __slots__ = ()
+
+    def observe(self, value: float) -> None:
+        cells = self._cells
+        cells[bisect_left(self.bounds, value)] += 1
+        cells[-1] += value
+        self.cells[bisect_left(self.ends, value)] += 1

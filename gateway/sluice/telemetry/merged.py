@@ -5,15 +5,17 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import msgspec
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from sluice.telemetry.board import FORGOTTEN, Board, Cells, Record
-from sluice.telemetry.metrics import TABLE
-from sluice.telemetry.series import Distribution, Family, Value
+from sluice.telemetry.exemplars import Found, latest, unpacked
+from sluice.telemetry.formats import Format
+from sluice.telemetry.metrics import TABLE, of_process
+from sluice.telemetry.series import EXEMPLARS, REFINED, Distribution, Family, Value, exemplified
 
 GREATEST = ("process_max_fds", "process_start_time_seconds")
 """What is the same for all processes: everything else that the kernel tells of them is summed."""
@@ -32,6 +34,10 @@ class _Line(msgspec.Struct, eq=False):
     series: Value | Distribution
     greatest: bool
     text: bytes = b""
+    metric: bytes | None = None
+    """As protobuf; None: it was not written since the text."""
+    beside: object = None
+    """What that was written from beside the numbers of the text."""
 
 
 class MergedExposition:
@@ -50,6 +56,8 @@ class MergedExposition:
         self._chunks: dict[int, list[_Line]] = {}
         self._seen: dict[int, tuple[list[bytes], list[int], list[int], int]] = {}
         """Of each chunk: the bytes of its flags and of its cells in each slot, which slots those are, and its lines' number."""
+        self._areas: dict[tuple[str, tuple[str, ...]], Record] = {}
+        """Beside histograms: their cells and exemplars, by the name behind which REFINED or EXEMPLARS stands."""
         self._read = 0
         self._processes = CollectorRegistry()
         self._processes.register(_Processes(pids))
@@ -63,17 +71,25 @@ class MergedExposition:
             if chunk not in self._seen:
                 self._renew(chunk, lines, every, lively)
 
-    def text(self, everybody: Iterable[int], alive: Iterable[int]) -> bytes:
-        """Prometheus text format 0.0.4. Counted in the slots of `everybody`; of those `alive` the process runs."""
+    def text(self, everybody: Iterable[int], alive: Iterable[int], format: Format = "text") -> bytes:
+        """Of what was counted in the slots of `everybody`; of those `alive` the process runs.
+
+        Who asks for protobuf has all processes count for native histograms from then on.
+        """
         self._follow()
         every, lively = [*everybody], [*alive]
         for chunk, lines in self._chunks.items():
             self._renew(chunk, lines, every, lively)
         parts: list[bytes] = []
-        for name, family in self._families.items():
-            parts.append(family.head)
-            parts += [line.text for line in self._lines[name]]
-        parts.append(generate_latest(self._processes))
+        if format == "protobuf":
+            self._board.refine()
+            for name, family in self._families.items():
+                parts.append(family.family([self._metric(line, every) for line in self._lines[name]]))
+        else:
+            for name, family in self._families.items():
+                parts.append(family.head(format))
+                parts += [line.text for line in self._lines[name]] if format == "text" else self._exemplified(name, every)
+        parts.append(of_process(self._processes, format))
         return b"".join(parts)
 
     def totals(self, name: str, by: str, slots: Iterable[int]) -> dict[str, float]:
@@ -87,6 +103,38 @@ class MergedExposition:
                 found[record.values[at]] = found.get(record.values[at], 0.0) + sum(one[record.at] for one in cells)
         return found
 
+    def _exemplified(self, name: str, every: list[int]) -> Iterator[bytes]:
+        for line in self._lines[name]:
+            data = self._beside(line.record, EXEMPLARS, every)
+            yield exemplified(line.text, _found(data)) if data else line.text
+
+    def _metric(self, line: _Line, every: list[int]) -> bytes:
+        """A series as protobuf, written anew where anything has changed of it."""
+        series, record = line.series, line.record
+        beside: list[list[bytes]] = []
+        if isinstance(series, Distribution):
+            beside = [self._beside(record, what, every) for what in (REFINED, EXEMPLARS)]
+        if line.metric is not None and line.beside == beside:
+            return line.metric
+        found: Found = ()
+        if isinstance(series, Distribution):
+            cells, exemplars = beside
+            numbers = [memoryview(of_slot).cast("d").tolist() for of_slot in cells]
+            series.cells = [*map(sum, zip(*numbers, strict=True))]
+            found = _found(exemplars)
+        line.beside = beside
+        line.metric = self._families[record.family].metric(record.values, series, found)
+        return line.metric
+
+    def _beside(self, record: Record, what: str, every: list[int]) -> list[bytes]:
+        """The bytes beside a series in the slots where there are any."""
+        area = self._areas.get((record.family + what, record.values))
+        if area is None or self._board.flags[area.at] == FORGOTTEN:
+            return []
+        nothing = bytes(8 * area.size)
+        found = [bytes(self._board.cells(slot)[area.at : area.at + area.size]) for slot in every]
+        return [data for data in found if data != nothing]
+
     def _follow(self) -> None:
         """Take in the series that are new."""
         board = self._board
@@ -98,6 +146,8 @@ class MergedExposition:
                 line = _Line(record, kind, record.family in self._greatest)
                 self._lines[record.family].append(line)
                 self._chunks.setdefault(record.at // CHUNK, []).append(line)
+            else:
+                self._areas[record.family, record.values] = record
         self._read = len(board.records)
 
     def _renew(self, chunk: int, lines: list[_Line], every: list[int], lively: list[int]) -> None:
@@ -139,6 +189,7 @@ class MergedExposition:
         else:
             [series.value] = sums
         line.text = self._families[record.family].text(record.values, series)
+        line.metric = None
 
     def _drop(self, chunk: int, flags: Cells, start: int) -> None:
         """Forget the series that are forgotten; if a name comes back, it is another series."""
@@ -148,6 +199,10 @@ class MergedExposition:
         for family in {line.record.family for line in lines}:
             self._lines[family] = [line for line in self._lines[family] if id(line) not in gone]
         lines[:] = kept
+
+
+def _found(data: list[bytes]) -> Found:
+    return latest(map(unpacked, data))
 
 
 def _differ(changes: list[tuple[bytes, bytes]], start: int, end: int) -> bool:

@@ -13,11 +13,15 @@ from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from sluice.errors import TlsReason
+from sluice.telemetry import messages
 from sluice.telemetry.board import BoardSlot
+from sluice.telemetry.exemplars import Exemplar
+from sluice.telemetry.formats import Format
 from sluice.telemetry.series import Computed, Family, Kind, Series, slices
 
 FIRST_TOKEN = (
@@ -208,6 +212,8 @@ class Metrics:
 
     def __init__(self, version: str, slot: BoardSlot | None = None) -> None:
         self._publishing: Iterator[None] | None = None
+        self._slot = slot
+        self._refined = False
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
         PlatformCollector(registry=self._process)
@@ -256,6 +262,17 @@ class Metrics:
 
         return Lazy(series)
 
+    def exemplify(self, name: str, labels: tuple[str, ...], exemplar: Exemplar) -> None:
+        """The call of this trace was counted in the series of the histogram `name` with these label values."""
+        self._families[name].exemplify(labels, exemplar)
+
+    def refined(self) -> Iterator[None]:
+        """Have all histograms count for native ones, too, from now on: a series at a time."""
+        if not self._refined:
+            self._refined = True
+            for family in self._families.values():
+                yield from family.refined()
+
     def publish(self) -> None:
         """Show others the values of computed series: a part of them each time, in turn."""
         if self._publishing is None:
@@ -264,17 +281,35 @@ class Metrics:
             self._publishing = None
 
     def _publish(self) -> Iterator[None]:
+        if self._slot is not None and self._slot.board.refined:
+            yield from self.refined()
         for family in self._families.values():
             yield from family.publish()
 
-    def slices(self, clock: Callable[[], float]) -> Iterator[bytes]:
-        """Prometheus text format 0.0.4, in pieces that each take about SLICE seconds of `clock` to make."""
-        yield from slices(tuple(self._families.values()), clock, SLICE)
-        yield generate_latest(self._process)
+    def slices(self, clock: Callable[[], float], format: Format = "text") -> Iterator[bytes]:
+        """All of it, in pieces that each take about SLICE seconds of `clock` to make. Some may be empty."""
+        if format == "protobuf":
+            due = clock() + SLICE
+            for _ in self.refined():
+                if clock() >= due:
+                    yield b""
+                    due = clock() + SLICE
+        yield from slices(tuple(self._families.values()), clock, SLICE, format)
+        yield of_process(self._process, format)
 
     def exposition(self) -> bytes:
         """All of it at once."""
         return b"".join(self.slices(lambda: 0.0))
+
+
+def of_process(registry: CollectorRegistry, format: Format) -> bytes:
+    """What prometheus-client's own collectors tell of a process, as the end of a scrape."""
+    if format == "protobuf":
+        return messages.foreign(registry.collect())
+    if format == "openmetrics":
+        text: bytes = openmetrics(registry)  # type: ignore[no-untyped-call]
+        return text
+    return generate_latest(registry)
 
 
 class Lazy(dict[K, V]):

@@ -10,11 +10,18 @@ at zero, and a configuration of a thousand aliases has a hundred thousand that n
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any, Literal, Protocol, cast
 
+from sluice.telemetry import messages
+from sluice.telemetry.exemplars import CELLS, Exemplar, Exemplars, Found, SharedExemplars
+from sluice.telemetry.formats import Format
+from sluice.telemetry.native import Grid, grid_of
+
 Kind = Literal["counter", "gauge", "histogram"]
+REFINED, EXEMPLARS = ":refined", ":exemplars"
+"""Behind the name of a histogram: its cells, and its exemplars, where processes share them."""
 
 
 class Value:
@@ -54,13 +61,18 @@ class Computed:
 
 
 class Distribution:
-    """One series of a histogram; `bounds` are the buckets' inclusive upper ends, ascending, without infinity."""
+    """One series of a histogram; `bounds` are the buckets' inclusive upper ends, ascending, without infinity.
 
-    __slots__ = ("bounds", "counts", "kept", "sum", "text")
+    `cells` are the counts of the cells between `ends` (`sluice.telemetry.native`), once it is refined.
+    """
+
+    __slots__ = ("bounds", "cells", "counts", "ends", "kept", "sum", "text")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = bounds
         self.counts: list[float] = [0] * (len(bounds) + 1)
+        self.cells: list[float] = []
+        self.ends: Sequence[float] = ()
         self.sum = 0.0
         self.kept = False
         self.text = b""
@@ -69,6 +81,20 @@ class Distribution:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
+    def refine(self, ends: Sequence[float], cells: Any) -> None:
+        """Count in these cells, too, from now on. Another class does it, so that nothing is asked where no scraper wants it."""
+        self.ends, self.cells = ends, cells
+        self.__class__ = RefinedDistribution
+
+
+class RefinedDistribution(Distribution):
+    __slots__ = ()
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+        self.cells[bisect_left(self.ends, value)] += 1
+
 
 class SharedSeries(Protocol):
     """Gives series places that other processes see; None where there is none left."""
@@ -76,6 +102,8 @@ class SharedSeries(Protocol):
     def value(self, family: str, values: tuple[str, ...]) -> Any: ...
 
     def distribution(self, family: str, values: tuple[str, ...], bounds: Sequence[float]) -> Any: ...
+
+    def area(self, family: str, values: tuple[str, ...], size: int) -> Any: ...
 
 
 Series = Value | Computed | Distribution
@@ -101,8 +129,11 @@ class Family:
         self._labels = labels
         self._buckets = buckets
         self._series: dict[tuple[str, ...], Series] = {}
-        help = help.replace("\\", "\\\\").replace("\n", "\\n")
-        self.head = f"# HELP {self._name} {help}\n# TYPE {self._name} {kind}\n".encode()
+        self._help = help
+        self._grid: Grid | None = None
+        """The cells that are counted in, too, once somebody has asked for native histograms."""
+        self._exemplars: dict[tuple[str, ...], Exemplars | SharedExemplars] = {}
+        self._areas: dict[tuple[str, ...], list[Any]] = {}
         self._order = sorted(range(len(labels)), key=lambda at: labels[at])
         self._before_le = sum(label < "le" for label in labels)
         self._histogram = self._lines() if kind == "histogram" else b""
@@ -129,7 +160,48 @@ class Family:
             )
         if made is None:
             made = Distribution(self._buckets) if self._kind == "histogram" else Value()
+        if self._grid is not None:
+            self._refine(self._grid, values, made)
         return made
+
+    def refined(self) -> Iterator[None]:
+        """Have a histogram's series, one at a time, and those that come later count for native histograms, too."""
+        if self._kind == "histogram" and self._grid is None:
+            self._grid = grid_of(tuple(self._buckets))
+            for values, series in self._now():
+                self._refine(self._grid, values, series)
+                yield
+
+    def _refine(self, grid: Grid, values: tuple[str, ...], series: Any) -> None:
+        size = len(grid.bounds) + 1
+        cells = [0] * size if isinstance(series, Distribution) else self._area(REFINED, values, size)
+        if cells is not None:
+            series.refine(grid.bounds, cells)
+
+    def _area(self, what: str, values: tuple[str, ...], size: int) -> Any:
+        """Memory beside a series that other processes see; None where there is none left."""
+        area = self._slot.area(self._given + what, values, size) if self._slot is not None else None
+        if area is None:
+            return None
+        self._areas.setdefault(values, []).append(area)
+        return area.cells
+
+    def exemplify(self, values: tuple[str, ...], exemplar: Exemplar) -> None:
+        """The call of this trace was counted in the series with these label values, where there is one."""
+        exemplars = self._exemplars.get(values)
+        if exemplars is None:
+            series = self._series.get(values)
+            if series is None:
+                return
+            if isinstance(series, Distribution):
+                exemplars = Exemplars(self._buckets)
+            else:
+                cells = self._area(EXEMPLARS, values, CELLS * (len(self._buckets) + 1))
+                if cells is None:
+                    return
+                exemplars = SharedExemplars(self._buckets, cells)
+            self._exemplars[values] = exemplars
+        exemplars.put(exemplar)
 
     def computed(self, values: tuple[str, ...], read: Callable[[], float]) -> Computed:
         """A gauge's series with these label values, whose value is what `read` gives at each scrape, from now on."""
@@ -151,6 +223,9 @@ class Family:
     def forget_one(self, values: tuple[str, ...]) -> None:
         """Drop the series with these label values, if there is one."""
         series = self._series.pop(values, None)
+        self._exemplars.pop(values, None)
+        for area in self._areas.pop(values, ()):
+            area.forget()
         if self._slot is not None and series is not None:
             shared = series.shown if isinstance(series, Computed) else series
             if hasattr(shared, "forget"):
@@ -174,10 +249,46 @@ class Family:
         self._series[values] = series
         return series
 
-    def texts(self) -> Iterator[bytes]:
-        """The lines of each series; b"" of one that is not shown. Series may be added meanwhile."""
+    def head(self, format: Format) -> bytes:
+        """What a family begins with in a text. OpenMetrics has no `_total` in the names of counters."""
+        help = self._help.replace("\\", "\\\\").replace("\n", "\\n")
+        name = self._name
+        if format == "openmetrics":
+            name, help = self._given, help.replace('"', '\\"')
+        return f"# HELP {name} {help}\n# TYPE {name} {self._kind}\n".encode()
+
+    def pieces(self, format: Format) -> Iterator[bytes]:
+        """What is written of each series; b"" of one that is not shown. Series may be added meanwhile."""
         for values, series in self._now():
-            yield self.text(values, series)
+            if format == "text":
+                yield self.text(values, series)
+                continue
+            exemplars = self._exemplars.get(values)
+            found = exemplars.found() if isinstance(exemplars, Exemplars) else ()
+            if format == "openmetrics":
+                yield exemplified(self.text(values, series), found)
+            else:
+                yield self.metric(values, series, found)
+
+    def family(self, metrics: Iterable[bytes]) -> bytes:
+        """The message of the family in Prometheus's protobuf format; b"" where it has no series."""
+        shown = [metric for metric in metrics if metric]
+        return messages.family(self._name, self._help, self._kind, shown) if shown else b""
+
+    def metric(self, values: tuple[str, ...], series: Series, found: Found = ()) -> bytes:
+        """The message of a series, with these exemplars; b"" where it is not shown."""
+        labelled = messages.labels(zip(self._labels, values, strict=True))
+        if self._kind == "histogram":
+            counted = cast(Distribution, series)
+            if not counted.kept and not any(counted.counts):
+                return b""
+            figures = counted.cells, counted.counts, counted.sum
+            return messages.native_histogram(labelled, grid_of(tuple(self._buckets)), self._buckets, figures, found)
+        value = series.value  # type: ignore[union-attr]
+        if not value and not series.kept:
+            return b""
+        series.kept = True
+        return messages.single(labelled, self._kind, value)
 
     def text(self, values: tuple[str, ...], series: Series) -> bytes:
         """The lines of one series; b"" where it is not shown."""
@@ -224,6 +335,17 @@ class Family:
         return [f'{self._labels[at]}="{_escaped(values[at])}"' for at in self._order]
 
 
+def exemplified(text: bytes, found: Found) -> bytes:
+    """The lines of a histogram in OpenMetrics' format, with these exemplars of its buckets."""
+    if not text or not any(found):
+        return text
+    lines = text.split(b"\n")
+    for at, one in enumerate(found):
+        if one is not None:
+            lines[at] += b' # {trace_id="%b"} %b %b' % (one.trace.encode(), _number(one.value), b"%.3f" % one.at)
+    return b"\n".join(lines)
+
+
 def _escaped(value: str) -> str:
     return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
 
@@ -234,15 +356,20 @@ def _number(value: float) -> bytes:
     return b"NaN" if math.isnan(value) else b"+Inf" if value > 0 else b"-Inf"
 
 
-def slices(families: Sequence[Family], clock: Callable[[], float], longest: float) -> Iterator[bytes]:
-    """The families' text (format 0.0.4) in pieces that each take about `longest` seconds of `clock` to make."""
+def slices(families: Sequence[Family], clock: Callable[[], float], longest: float, format: Format = "text") -> Iterator[bytes]:
+    """The families in pieces that each take about `longest` seconds of `clock` to make. A piece may be empty: a message of
+    protobuf begins with its length."""
     parts: list[bytes] = []
     due = clock() + longest
     for family in families:
-        parts.append(family.head)
-        for text in family.texts():
-            parts.append(text)
+        metrics: list[bytes] = []
+        if format != "protobuf":
+            parts.append(family.head(format))
+        for piece in family.pieces(format):
+            (parts if format != "protobuf" else metrics).append(piece)
             if clock() >= due:
                 yield b"".join(parts)
                 parts, due = [], clock() + longest
+        if metrics:
+            parts.append(family.family(metrics))
     yield b"".join(parts)

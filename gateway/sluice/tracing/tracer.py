@@ -15,7 +15,10 @@ from sluice.version import VERSION
 
 
 class Tracer:
-    """`vendors`: upstream -> its vendor or backend. `clock` monotonic and `wall` since the epoch, in seconds."""
+    """`vendors`: upstream -> its vendor or backend. `clock` monotonic and `wall` since the epoch, in seconds.
+
+    `exemplify` is called with each call whose spans are sent, its trace, and how many seconds it took.
+    """
 
     def __init__(
         self,
@@ -26,8 +29,10 @@ class Tracer:
         clock: Callable[[], float],
         wall: Callable[[], float],
         bits: Bits | None = None,
+        exemplify: Callable[[Call, str, float], object] = lambda call, trace, duration: None,
     ) -> None:
         self._config = config
+        self._exemplify = exemplify
         self._bits = bits or random.Random().getrandbits  # noqa: S311  # ids are no secrets
         self._maker = SpanMaker(config.semconv, vendors, clock, wall)
         resource: Mapping[str, Value] = {
@@ -53,3 +58,4 @@ class Tracer:
         slow = config.slow is not None and duration >= config.slow
         if context.sampled or slow or (config.errors and failed):
             self._exporter.add(self._maker.spans(call, context, duration))
+            self._exemplify(call, context.trace, duration)

@@ -1,0 +1,62 @@
+"""Protocol Buffers as they stand on the wire (https://protobuf.dev/programming-guides/encoding/): fields and numbers. Pure.
+
+A few messages are all that is needed (OTLP's, Prometheus's), so no protobuf library is: who writes one has the numbers of its
+fields beside their names.
+"""
+
+import struct
+from collections.abc import Iterable
+
+_FIXED64 = struct.Struct("<Q")
+_DOUBLE = struct.Struct("<d")
+
+
+def tag(field: int, wire: int) -> bytes:
+    return varint(field << 3 | wire)
+
+
+def varint(value: int) -> bytes:
+    """A number of up to 64 bits; negative ones as their two's complement."""
+    value &= (1 << 64) - 1
+    if value < 0x80:
+        return _SMALL[value]
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+_SMALL = tuple(bytes((value,)) for value in range(0x80))
+
+
+def zigzag(value: int) -> int:
+    """A number of type sint, as it is written: small ones are short, whatever their sign."""
+    return value << 1 if value >= 0 else (-value << 1) - 1
+
+
+def number(field: int, value: int) -> bytes:
+    return tag(field, 0) + varint(value)
+
+
+def packed(field: int, values: Iterable[int]) -> bytes:
+    return data(field, b"".join(map(varint, values)))
+
+
+def fixed(field: int, value: int) -> bytes:
+    return tag(field, 1) + _FIXED64.pack(value)
+
+
+def double(field: int, value: float) -> bytes:
+    return tag(field, 1) + _DOUBLE.pack(value)
+
+
+def data(field: int, value: bytes) -> bytes:
+    """Bytes, or a message."""
+    return tag(field, 2) + varint(len(value)) + value
+
+
+def text(field: int, value: str) -> bytes:
+    """A text; "" is what is there without it."""
+    return data(field, value.encode("utf-8", "replace")) if value else b""
