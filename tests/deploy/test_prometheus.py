@@ -29,7 +29,7 @@ ALERTS = [rule["alert"] for rule in ALL if "alert" in rule]
 EXPORTED = {f"sluice_{name}{'_total' if spec.kind == 'counter' else ''}" for name, spec in TABLE.items()}
 PROMTOOL, PROMETHEUS = shutil.which("promtool"), shutil.which("prometheus")
 DASHBOARDS = sorted((ROOT / "deploy" / "grafana").glob("*.json"))
-PATIENCE = 20.0
+PATIENCE = 90.0
 OPEN = build_opener(ProxyHandler({})).open
 
 GATEWAY = f"""

@@ -16,6 +16,7 @@ from tests.e2e.test_disconnect import Caller, callers
 from tests.fakes.dialects import OPENAI, TOKENS
 from tests.fakes.faulty import Behaviour, Provider, Turn, cut, healthy, refusing
 from tests.fakes.rawserver import Peer, Request, sized
+from tests.telemetry.metrics_proto import families
 from tests.upstream.calls import until
 
 PAIR = "tiers: [[{upstream: one, model: m}], [{upstream: two, model: m}]], heartbeat: null"
@@ -364,6 +365,33 @@ def labelled(g: Running) -> list[str]:
     return [line for line in lines if line.startswith("sluice_") and ("alias=" in line or "upstream=" in line)]
 
 
+PROTOBUF = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
+
+
+@pytest.mark.parametrize("slice", [0.0, 0.002])
+async def test_a_scraper_gets_the_format_that_it_asks_for(slice: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sluice.telemetry.metrics.SLICE", slice)
+    async with pair(healthy, healthy) as (g, _), aiohttp.ClientSession(g.admin_url) as client:
+        await asked(g, "openai stream")
+        await told(g)
+
+        async def scrape(accept: str) -> tuple[str, bytes]:
+            async with client.get("/metrics", headers={"accept": accept}) as response:
+                return response.headers["content-type"], await response.read()
+
+        kind, text = await scrape("*/*")
+        assert (kind, b"# EOF" in text) == ("text/plain; version=0.0.4; charset=utf-8", False)
+        kind, text = await scrape("application/openmetrics-text;version=1.0.0,text/plain;q=0.5")
+        assert kind == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+        assert text.endswith(b"# EOF\n")
+        for _ in range(2):
+            kind, data = await scrape(PROTOBUF)
+            assert kind == PROTOBUF
+            [first] = [family for family in families(data) if family.name == "sluice_time_to_first_token_seconds"]
+            [found] = [metric.histogram for metric in first.metric]
+            assert (found.sample_count, found.schema, len(found.positive_span)) == (1, 2, 1)
+
+
 @pytest.mark.parametrize("scrapers", [1, 3])
 async def test_a_scrape_lets_others_have_their_turn_between_its_pieces(scrapers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sluice.telemetry.metrics.SLICE", 0.0)  # each series is a piece
@@ -374,8 +402,8 @@ async def test_a_scrape_lets_others_have_their_turn_between_its_pieces(scrapers:
         turn = 0
         of_families = g.runtime.metrics.slices
 
-        def watched(clock: Any) -> Any:
-            for piece in of_families(clock):
+        def watched(clock: Any, format: Any) -> Any:
+            for piece in of_families(clock, format):
                 made.append(turn)
                 yield piece
 
