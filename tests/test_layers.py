@@ -30,6 +30,7 @@ ORDER = (
         "sluice.telemetry.native",
         "sluice.telemetry.exemplars",
         "sluice.telemetry.messages",
+        "sluice.telemetry.points",
     },
     {"sluice.backends", "sluice.limits", "sluice.conversations", "sluice.kept", "sluice.pricing", "sluice.identity"},
     {"sluice.keystore", "sluice.frontends", "sluice.routing", "sluice.upstream", "sluice.server"},

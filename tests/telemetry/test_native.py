@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as text_format
 
-from sluice.telemetry.board import Board, Slot
+from sluice.telemetry.board import Board, BoardSlot
 from sluice.telemetry.exemplars import Exemplar, packed, unpacked
 from sluice.telemetry.formats import Format
 from sluice.telemetry.merged import MergedExposition
@@ -163,7 +163,7 @@ def test_openmetrics_is_read_by_its_parser_and_has_the_same_samples() -> None:
 def test_workers_are_summed_and_count_in_cells_once_somebody_has_asked() -> None:
     board = Board(4)
     merged = MergedExposition(board, lambda: [])
-    several = [Metrics("1", Slot(board, number)) for number in (1, 2)]
+    several = [Metrics("1", BoardSlot(board, number)) for number in (1, 2)]
     first = [metrics.child("time_to_first_token_seconds", "openai", "chat") for metrics in several]
 
     def found() -> Any:
@@ -192,7 +192,7 @@ def test_workers_are_summed_and_count_in_cells_once_somebody_has_asked() -> None
 def test_series_that_are_forgotten_take_their_cells_with_them() -> None:
     board = Board(2)
     merged = MergedExposition(board, lambda: [])
-    metrics = Metrics("1", Slot(board, 1))
+    metrics = Metrics("1", BoardSlot(board, 1))
     board.refine()
     metrics.publish()
     for _ in range(2):
@@ -221,7 +221,7 @@ def test_an_exemplar_is_read_as_it_was_written_and_not_while_it_is_written() -> 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_bucket_shows_the_trace_of_its_last_call(workers: int) -> None:
     board = Board(3)
-    several = [Metrics("1", Slot(board, number)) for number in range(1, workers + 1)] or [Metrics("1")]
+    several = [Metrics("1", BoardSlot(board, number)) for number in range(1, workers + 1)] or [Metrics("1")]
     for at, metrics in enumerate(several):
         for value, trace in ((0.06, TRACE), (300.0, TRACE[::-1])):
             metrics.child("time_to_first_token_seconds", "openai", "chat").observe(value)

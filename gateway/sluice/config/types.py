@@ -681,10 +681,21 @@ class Log(_Section, frozen=True):
     hash_key: Secret | None = None  # the secret that digests of texts are made with
 
 
+class MetricsPush(_Section, frozen=True, kw_only=True):
+    """Metrics by OTLP over HTTP, beside /metrics: the same figures, cumulative, of all workers together."""
+
+    endpoint: str  # the receiver's base URL: http://collector:4318
+    headers: dict[str, HeaderValue] = {}  # of every request to it: authorization
+    every: Seconds = Seconds(60)  # time between two requests
+    service: str = "sluice"  # service.name
+    attributes: dict[str, str] = {}  # more attributes of the resource: deployment.environment.name
+
+
 class Metrics(_Section, frozen=True):
     """`key_label`: also count requests by the configured key's id."""
 
     key_label: bool = False  # whether requests are also counted by key
+    push: MetricsPush | None = None  # where metrics are sent by OTLP; null: nowhere
 
 
 class Tracing(_Section, frozen=True, kw_only=True):

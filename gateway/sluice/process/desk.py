@@ -124,7 +124,7 @@ class Desk:
             case "reload":
                 self.reload(reply)
             case "metrics":
-                reply(self._exposition(asked.body))
+                reply(self._exposition(asked.body) if asked.body != "otlp" or self._pushes(pid) else b"")
             case "status":
                 reply(self._status())
             case "targets":
@@ -221,6 +221,12 @@ class Desk:
                 for pid, child in sorted(children, key=lambda item: (item[1].number, item[1].started))
             ],
         }
+
+    def _pushes(self, pid: int) -> bool:
+        """Whether this worker is the one that pushes the metrics of all: the first of those that serve, or of those left."""
+        children = self._crew.children
+        candidates = [of for of, child in children.items() if child.serves] or [*children]
+        return min(candidates, key=lambda of: children[of].number, default=None) == pid
 
     def _exposition(self, format: Format) -> bytes:
         """The metrics of all workers, of those that have ended and of this process."""

@@ -22,6 +22,7 @@ FIXED: Mapping[str, tuple[str, ...]] = {
     "log": ("level", "format", "content", "content_chars", "hash_key"),
     "responses": ("store", "keep"),
     "usage": ("hourly_days",),
+    "metrics": ("push",),
     "retention": ("age", "messages", "conversations"),
 }  # fmt: skip
 """By section."""

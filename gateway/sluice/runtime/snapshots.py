@@ -38,10 +38,14 @@ class Snapshots:
         self.living.append(self.current)
         self.current.take_over()
         self.state.metrics.computed("oldest_stream_age_seconds", self._oldest).kept = True
+        self._pushing = self.state.push()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._closed = True
+        if self._pushing is not None:  # it sends the last figures before their series are forgotten
+            self._pushing.cancel()
+            await asyncio.wait([self._pushing])
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._close_all)
             async with self._swapping:

@@ -18,7 +18,7 @@ import msgspec
 
 from sluice.aio.deferred import DeferredWork
 from sluice.config.loader import Loaded
-from sluice.config.types import Issuer, Tracing
+from sluice.config.types import Issuer, MetricsPush, Tracing
 from sluice.conversations import ConversationsFailed, Retention
 from sluice.conversations.leases import Leases
 from sluice.conversations.measured import MeasuredShared
@@ -64,6 +64,7 @@ from sluice.version import VERSION
 if TYPE_CHECKING:
     from sluice.conversations.sweeper import Sweeper
     from sluice.identity.remote import RemoteKeys
+    from sluice.runtime.push import MetricsPusher
     from sluice.sinks.recorder import Recorder
     from sluice.telemetry.recent import RecentCalls
     from sluice.tracing.tracer import Tracer
@@ -212,6 +213,33 @@ class ProcessState:
 
         exemplify = CallExemplars(self.metrics, time.time).add
         return Tracer(tracing, vendor, counted, clock=self.clock, wall=time.time, exemplify=exemplify)
+
+    def push(self) -> "asyncio.Task[None] | None":
+        """Begin to send metrics, where `metrics.push` says so; to be cancelled while all that is counted is still shown."""
+        push = self.config.metrics.push
+        return asyncio.create_task(self._pusher(push).run()) if push is not None else None
+
+    def _pusher(self, push: MetricsPush) -> "MetricsPusher":
+        from sluice.runtime.push import MetricsPusher
+
+        async def collect() -> bytes:
+            merged = await self.fleet.exposition("otlp") if self.fleet is not None else None
+            if merged is not None:
+                return merged
+            parts = []
+            for piece in self.scrape("otlp"):
+                parts.append(piece)
+                await asyncio.sleep(0)
+            return b"".join(parts)
+
+        def counted(result: str, why: str) -> None:
+            self.metrics.child("metrics_pushes", result).inc()
+            if why:
+                self.notices.begin("metrics_push", "warning", "metrics_not_pushed", why=why)
+            else:
+                self.notices.end("metrics_push", "metrics_pushed")
+
+        return MetricsPusher(push, collect, counted)
 
     def _recorder(self) -> "Recorder":
         """Raises OSError where a sink's file or directory cannot be used."""

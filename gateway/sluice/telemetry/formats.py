@@ -6,8 +6,10 @@ https://github.com/prometheus/OpenMetrics/blob/main/specification/OpenMetrics.md
 
 from typing import Literal
 
-Format = Literal["text", "openmetrics", "protobuf"]
-CONTENT_TYPES: dict[Format, str] = {
+Scraped = Literal["text", "openmetrics", "protobuf"]
+Format = Literal[Scraped, "otlp"]
+"""`otlp` is what is pushed: fields of OTLP's ScopeMetrics."""
+CONTENT_TYPES: dict[Scraped, str] = {
     "text": "text/plain; version=0.0.4; charset=utf-8",
     "openmetrics": "application/openmetrics-text; version=1.0.0; charset=utf-8",
     "protobuf": "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited",
@@ -17,9 +19,9 @@ _MOST = 4096
 """Characters of an Accept header that are looked at."""
 
 
-def format_of(accept: str) -> Format:
+def format_of(accept: str) -> Scraped:
     """The format that this Accept header (RFC 9110, 12.5.1) prefers; of equal ones the first; else the text."""
-    found: Format = "text"
+    found: Scraped = "text"
     best = 0.0
     for offer in accept[:_MOST].split(","):
         kind, *given = (part.strip().lower() for part in offer.split(";"))
@@ -31,7 +33,7 @@ def format_of(accept: str) -> Format:
     return found
 
 
-def _named(kind: str, parameters: dict[str, str]) -> Format | None:
+def _named(kind: str, parameters: dict[str, str]) -> Scraped | None:
     match kind:
         case "application/vnd.google.protobuf" if _PROTO.items() <= parameters.items():
             return "protobuf"

@@ -1,6 +1,7 @@
 """One exposition for all processes of a gateway, made by one that has nothing else to do (the supervisor)."""
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
@@ -59,6 +60,7 @@ class MergedExposition:
         self._areas: dict[tuple[str, tuple[str, ...]], Record] = {}
         """Beside histograms: their cells and exemplars, by the name behind which REFINED or EXEMPLARS stands."""
         self._read = 0
+        self._started = time.time_ns()
         self._processes = CollectorRegistry()
         self._processes.register(_Processes(pids))
         PlatformCollector(registry=self._processes)
@@ -85,6 +87,13 @@ class MergedExposition:
             self._board.refine()
             for name, family in self._families.items():
                 parts.append(family.family([self._metric(line, every) for line in self._lines[name]]))
+        elif format == "otlp":
+            times = (self._started, time.time_ns())
+            for name, family in self._families.items():
+                points = [family.point(line.record.values, line.series) for line in self._lines[name]]
+                parts.append(family.family(points, times))
+            parts.append(of_process(self._processes, format, times))
+            return b"".join(parts)
         else:
             for name, family in self._families.items():
                 parts.append(family.head(format))

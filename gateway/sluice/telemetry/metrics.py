@@ -6,6 +6,7 @@ need (`zero_of_alias`, `zero_of_target`): a rate sees a first error only where t
 """
 
 import platform
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from copy import copy
 from itertools import islice
@@ -18,11 +19,11 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from sluice.errors import TlsReason
-from sluice.telemetry import messages
+from sluice.telemetry import messages, points
 from sluice.telemetry.board import BoardSlot
 from sluice.telemetry.exemplars import Exemplar
 from sluice.telemetry.formats import Format
-from sluice.telemetry.series import Computed, Family, Kind, Series, slices
+from sluice.telemetry.series import Computed, Family, Kind, Series, Times, slices
 
 FIRST_TOKEN = (
     0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20, 30, 60, 120,
@@ -171,6 +172,7 @@ TABLE: Mapping[str, Spec] = {
         "histogram", ("worker",), "How late a worker's event loop ran a timer; worker 0: there is only one process", OVERHEAD
     ),
     "trace_spans": Spec("counter", ("result",), "Spans by what became of them: exported, failed or dropped"),
+    "metrics_pushes": Spec("counter", ("result",), "Requests by which metrics were pushed: ok, or failed"),
     "log_errors": Spec("counter", (), "Log lines that were dropped: they could not be written, or nobody read them"),
     "call_records": Spec("counter", ("sink", "result"), "Records of calls by what became of them at each sink"),
     "call_records_waiting": Spec("gauge", ("sink",), "Records of calls that wait in memory"),
@@ -214,6 +216,7 @@ class Metrics:
         self._publishing: Iterator[None] | None = None
         self._slot = slot
         self._refined = False
+        self._started = time.time_ns()
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
         PlatformCollector(registry=self._process)
@@ -294,16 +297,19 @@ class Metrics:
                 if clock() >= due:
                     yield b""
                     due = clock() + SLICE
-        yield from slices(tuple(self._families.values()), clock, SLICE, format)
-        yield of_process(self._process, format)
+        times = (self._started, time.time_ns()) if format == "otlp" else None
+        yield from slices(tuple(self._families.values()), clock, SLICE, format, times)
+        yield of_process(self._process, format, times)
 
     def exposition(self) -> bytes:
         """All of it at once."""
         return b"".join(self.slices(lambda: 0.0))
 
 
-def of_process(registry: CollectorRegistry, format: Format) -> bytes:
+def of_process(registry: CollectorRegistry, format: Format, times: Times | None = None) -> bytes:
     """What prometheus-client's own collectors tell of a process, as the end of a scrape."""
+    if times is not None:
+        return points.foreign(registry.collect(), *times)
     if format == "protobuf":
         return messages.foreign(registry.collect())
     if format == "openmetrics":

@@ -14,12 +14,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any, Literal, Protocol, cast
 
-from sluice.telemetry import messages
+from sluice.telemetry import messages, points
 from sluice.telemetry.exemplars import CELLS, Exemplar, Exemplars, Found, SharedExemplars
 from sluice.telemetry.formats import Format
 from sluice.telemetry.native import Grid, grid_of
 
 Kind = Literal["counter", "gauge", "histogram"]
+Times = tuple[int, int]
 REFINED, EXEMPLARS = ":refined", ":exemplars"
 """Behind the name of a histogram: its cells, and its exemplars, where processes share them."""
 
@@ -267,13 +268,34 @@ class Family:
             found = exemplars.found() if isinstance(exemplars, Exemplars) else ()
             if format == "openmetrics":
                 yield exemplified(self.text(values, series), found)
-            else:
+            elif format == "protobuf":
                 yield self.metric(values, series, found)
+            else:
+                yield self.point(values, series)
 
-    def family(self, metrics: Iterable[bytes]) -> bytes:
-        """The message of the family in Prometheus's protobuf format; b"" where it has no series."""
-        shown = [metric for metric in metrics if metric]
-        return messages.family(self._name, self._help, self._kind, shown) if shown else b""
+    def family(self, pieces: Iterable[bytes], times: Times | None = None) -> bytes:
+        """The message of the family, of those of its series; b"" where it has none. In Prometheus's protobuf format, or with
+        `times` (from which and to which it has counted, in nanoseconds since the epoch) in OTLP's."""
+        shown = [piece for piece in pieces if piece]
+        if not shown:
+            return b""
+        if times is not None:
+            return points.metric(self._given, self._help, self._kind, [points.timed(point, *times) for point in shown])
+        return messages.family(self._name, self._help, self._kind, shown)
+
+    def point(self, values: tuple[str, ...], series: Series) -> bytes:
+        """OTLP's data point of a series, without its times; b"" where it is not shown."""
+        labels = zip(self._labels, values, strict=True)
+        if self._kind == "histogram":
+            counted = cast(Distribution, series)
+            if not counted.kept and not any(counted.counts):
+                return b""
+            return points.histogram(labels, self._buckets, counted.counts, counted.sum)
+        value = series.value  # type: ignore[union-attr]
+        if not value and not series.kept:
+            return b""
+        series.kept = True
+        return points.point(labels, value)
 
     def metric(self, values: tuple[str, ...], series: Series, found: Found = ()) -> bytes:
         """The message of a series, with these exemplars; b"" where it is not shown."""
@@ -356,20 +378,27 @@ def _number(value: float) -> bytes:
     return b"NaN" if math.isnan(value) else b"+Inf" if value > 0 else b"-Inf"
 
 
-def slices(families: Sequence[Family], clock: Callable[[], float], longest: float, format: Format = "text") -> Iterator[bytes]:
+def slices(
+    families: Sequence[Family],
+    clock: Callable[[], float],
+    longest: float,
+    format: Format = "text",
+    times: Times | None = None,
+) -> Iterator[bytes]:
     """The families in pieces that each take about `longest` seconds of `clock` to make. A piece may be empty: a message of
-    protobuf begins with its length."""
+    protobuf begins with its length. `times`: see `Family.family`."""
     parts: list[bytes] = []
     due = clock() + longest
     for family in families:
-        metrics: list[bytes] = []
-        if format != "protobuf":
+        of_family: list[bytes] = []
+        whole = format in ("protobuf", "otlp")
+        if not whole:
             parts.append(family.head(format))
         for piece in family.pieces(format):
-            (parts if format != "protobuf" else metrics).append(piece)
+            (of_family if whole else parts).append(piece)
             if clock() >= due:
                 yield b"".join(parts)
                 parts, due = [], clock() + longest
-        if metrics:
-            parts.append(family.family(metrics))
+        if of_family:
+            parts.append(family.family(of_family, times))
     yield b"".join(parts)
