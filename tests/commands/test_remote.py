@@ -97,6 +97,8 @@ async def test_conversations_are_exported_and_deleted() -> None:
         assert (await user.run(*arguments, "--session-prefix", "")).returncode == 1
         assert await user.ok(*arguments) == "conversations deleted: 1\nresponses deleted: 1\n"
         assert await user.ok("conversations", "export", "--tenant", "test") == ""
+        for option in ("--tenant", "--session-prefix"):
+            assert (await user.run("conversations", "export", option, "")).returncode == 1
         refused = await user.run("conversations", "export", SLUICE_ADMIN_KEY="sk-wrong")
         assert (refused.returncode, "is not the admin key" in refused.stderr) == (1, True)
 

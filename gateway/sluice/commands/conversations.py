@@ -20,7 +20,7 @@ def conversations() -> None:
 def export(*, url: str | None, path: str | None, tenant: str | None, session_prefix: str | None) -> None:
     """Print what was said, as a JSON object per line."""
     wished = {"tenant": tenant, "session_prefix": session_prefix}
-    query = {name: value for name, value in wished.items() if value}
+    query = {name: value for name, value in wished.items() if value is not None}  # an empty one is refused, and not all
     copied(url, path, f"/v1/admin/conversations/export?{urlencode(query)}")
     if tenant and not session_prefix:
         copied(url, path, f"/v1/admin/responses/export?{urlencode({'tenant': tenant})}")
