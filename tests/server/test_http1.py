@@ -571,3 +571,83 @@ def test_a_body_that_is_complete_is_nothing_that_is_kept() -> None:
     assert (request.over, parser.kept, parser.unfinished) == (True, 0, False)
     parser.give_up()
     assert request.body() == b"a" * 700
+
+
+# --- what is read without llhttp: nothing may be read in another way than by it
+
+
+class ByLlhttp(RequestParser):
+    """Reads all requests by llhttp."""
+
+    def _plain(self, data: bytes) -> Incoming | None:
+        return None
+
+
+def both(data: bytes) -> tuple[tuple[object, ...], tuple[object, ...]]:
+    """What is made of one read, and of another behind it; and by llhttp alone."""
+    found = []
+    for kind in (RequestParser, ByLlhttp):
+        parser = kind(LIMIT)
+        seen_: list[object] = []
+        for read in (data, NEXT):
+            parser.feed(read)
+            seen_ += [(parser.error, parser.begun, parser.unfinished)]
+            for head in parser.waiting:
+                body = head.body() if head.over else b""
+                seen_.append(
+                    (head.method, head.target, head.version, head.fields, head.keep_alive, head.length, head.size, body)
+                )
+            parser.waiting.clear()
+        found.append(tuple(seen_))
+    return found[0], found[1]
+
+
+PLAIN = b"POST /v1/chat?a=b HTTP/1.1\r\nHost: a:1\r\ncontent-length: 2\r\nX-A:  b, c \r\nConnection: keep-alive\r\n\r\n{}"
+
+
+def test_a_plain_request_is_read_without_llhttp() -> None:
+    head = RequestParser(LIMIT)._plain(PLAIN)
+    assert head is not None
+    assert (head.method, head.target, head.body()) == ("POST", "/v1/chat?a=b", b"{}")
+    assert head.fields == {"host": "a:1", "content-length": "2", "x-a": "b, c", "connection": "keep-alive"}
+
+
+@pytest.mark.parametrize("at", range(len(PLAIN)))
+def test_every_byte_at_every_place_is_read_as_llhttp_reads_it(at: int) -> None:
+    for byte in range(256):
+        for data in (
+            PLAIN[:at] + bytes((byte,)) + PLAIN[at + 1 :],
+            PLAIN[:at] + bytes((byte,)) + PLAIN[at:],
+        ):
+            plain, llhttp = both(data)
+            assert plain == llhttp, data
+    plain, llhttp = both(PLAIN[:at] + PLAIN[at + 1 :])
+    assert plain == llhttp
+
+
+LINES = (
+    "Host: y", "Content-Length: 0", "Content-Length: 2", "Transfer-Encoding: chunked", "Connection: close",
+    "Connection: Upgrade", "Upgrade: h2c", "Proxy-Connection: close", "Expect: 100-continue", "X:", ": x", "X : y", " X: y",
+    "X", "", "X: \t", "X: é", "TE: trailers", "Keep-Alive: 5", "HTTP2-Settings: A",
+)  # fmt: skip
+STARTS = (
+    "GET / HTTP/1.1", "GET / HTTP/1.0", "GET http://x/ HTTP/1.1", "get / HTTP/1.1", "GET /#a HTTP/1.1", "CONNECT x:1 HTTP/1.1",
+    "GET  / HTTP/1.1", "OPTIONS * HTTP/1.1", "PRI * HTTP/2.0", "QUERY / HTTP/1.1", "DELETE // HTTP/1.1",
+    'GET /"<>\\^`{|} HTTP/1.1', "PUT / HTTP/1.1 ",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("line", STARTS)
+def test_fields_that_change_a_request_are_read_as_llhttp_reads_them(line: str) -> None:
+    for first in LINES:
+        for second in LINES:
+            for body in ("", "{}"):
+                for fields in ([first], [first, second], ["Host: x", first, second]):
+                    plain, llhttp = both(request(line, *fields, body=body))
+                    assert plain == llhttp, (line, fields, body)
+
+
+def test_what_comes_behind_a_closing_request_is_not_read() -> None:
+    plain, llhttp = both(get("Connection: close"))
+    assert plain == llhttp
+    assert llhttp[-1] == (True, False, False)

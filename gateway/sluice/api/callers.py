@@ -16,6 +16,7 @@ class Callers:
     def __init__(self, runtime: Snapshot, cors: Cors) -> None:
         self._runtime = runtime
         self._cors = cors
+        self._known = runtime.authenticator.known_now
         self._identify = runtime.authenticator.identify_now
         self._check = runtime.limits.check
 
@@ -54,7 +55,7 @@ class Callers:
         if hidden:
             principal = self._identify((*request.raw_headers, *_of_query(request, hidden)))
         else:
-            principal = self._identify(request.raw_headers, request.headers)
+            principal = self._known(request.headers) or self._identify(request.raw_headers)
         request.caller = principal.key_id
         if principal.origins:
             origin = request.headers.get("origin", "")

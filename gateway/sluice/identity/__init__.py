@@ -1,6 +1,5 @@
 """Authentication: request headers -> Principal, the input of everything that follows."""
 
-import hmac
 import time
 from collections.abc import Callable, Iterable, Mapping
 
@@ -37,23 +36,24 @@ class Authenticator:
         self._verifier = Verifier(config.jwt, clock=clock, fetched=fetched) if config.jwt else None
         self._browser = BrowserTokens(config.tokens, self.key, config.aliases, clock) if config.tokens else None
 
-    def identify_now(self, headers: Iterable[tuple[bytes, bytes]], fields: Mapping[str, str] | None = None) -> Principal:
-        """The caller behind raw header pairs; `fields`: the same ones by name, where they are at hand.
+    def known_now(self, fields: Mapping[str, str]) -> Principal | None:
+        """The caller whose key is the one credential among these fields (by lower-case name), which is most callers. None says
+        nothing: `identify_now` is the judge. Raises Unauthorized for a key that may not be used any more."""
+        secret = only_secret(fields, self._others)
+        return self._keyring.find(secret) or self._dynamic.find(secret) if secret else None
+
+    def identify_now(self, headers: Iterable[tuple[bytes, bytes]]) -> Principal:
+        """The caller behind raw header pairs.
 
         Raises Unauthorized(reason), reasons as `auth_failures_total` names them. KeysWanted is where it would have to wait, for
         the key of a JWT that may have been published meanwhile: await its `keys.renew()`, and call this once more.
         """
-        secret = only_secret(fields, self._others) if fields is not None else ""
-        principal = self._keyring.find(secret) or self._dynamic.find(secret) if secret else None
-        if principal is not None:
-            return principal
         credential = credentials_of(headers, self._names)
         if credential is None:
             raise Unauthorized("missing")
-        if not hmac.compare_digest(credential.secret.encode(), secret.encode()):  # else it was looked up above
-            principal = self._keyring.find(credential.secret) or self._dynamic.find(credential.secret)
-            if principal is not None:
-                return principal
+        principal = self._keyring.find(credential.secret) or self._dynamic.find(credential.secret)
+        if principal is not None:
+            return principal
         if self._browser is not None and is_browser_token(credential.secret):
             return self._browser.principal(credential.secret)
         if self._verifier is not None and credential.bearer and looks_like_jwt(credential.secret):

@@ -96,7 +96,8 @@ class HttpExchange(msgspec.Struct, eq=False):
 
     @property
     def raw_headers(self) -> Sequence[tuple[bytes, bytes]]:
-        return self.request.pairs
+        request = self.request
+        return request.pairs or [(name.encode(), value.encode()) for name, value in request.fields.items()]
 
     @property
     def query(self) -> Mapping[str, str]:

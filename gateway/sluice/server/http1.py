@@ -10,6 +10,10 @@ stricter here, so that no proxy before us can have read a request differently (R
         whole header nor content
 
 An upgrade (h2c, WebSocket) is passed over, as RFC 9110 7.8 allows: the request is answered as it stands, with its body.
+
+Most requests come whole in one read, with a plain head: `_plain` reads those without llhttp, whose callbacks into Python (one
+for each header) cost more than all else that is done for a head. It knows a small part of the grammar, in which nothing can be
+read in two ways. Whatever does not belong to that part it leaves to llhttp, unread (DECISIONS 168).
 """
 
 import re
@@ -18,7 +22,7 @@ from typing import Any
 import httptools
 
 from sluice.server.incoming import Incoming
-from sluice.wire.fields import by_name
+from sluice.wire.fields import by_name, plain_head
 
 MAX_LINE = 8190
 MAX_HEAD = 64 << 10
@@ -30,6 +34,11 @@ MAX_WAITING = 64
 MAX_KEPT = 1 << 20
 """Requests of one connection that wait for their turn (pipelining), and bytes of their heads (counted as above) and bodies
 where they are several; more is refused, for a connection that was not read would not say when its client leaves."""
+
+MAX_PLAIN = MAX_LINE
+"""Bytes of a head that `_plain` reads, and MAX_FIELDS lines of it: within all bounds above."""
+MAX_FIELDS = 64
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 
 _VERSIONS = {"1.1": (1, 1), "1.0": (1, 0)}
 _HOST = re.compile(r"(?:\[[A-Za-z0-9:._~%-]+\]|[A-Za-z0-9._~!$&'()*+;=%-]*)(?::[0-9]*)?").fullmatch
@@ -49,8 +58,8 @@ class RequestParser:
     """
 
     __slots__ = (
-        "_barren", "_body", "_head", "_limit", "_llhttp", "_passed_over", "_progress", "_room", "_url", "error", "given_up",
-        "waiting",
+        "_barren", "_between", "_body", "_head", "_host", "_limit", "_llhttp", "_passed_over", "_progress", "_room", "_url",
+        "error", "given_up", "waiting",
     )  # fmt: skip
 
     def __init__(self, limit: int) -> None:
@@ -63,6 +72,8 @@ class RequestParser:
         self._room = MAX_HEAD
         self._progress = (0, 0)
         self._barren = 0
+        self._host = ""  # the last one that was found to be good
+        self._between = True  # llhttp has nothing of a request, and may get another one
         self.waiting: list[Incoming] = []
         self.error = False
         self.given_up = False
@@ -98,6 +109,10 @@ class RequestParser:
         """Never raises: see `waiting`, `error`, and the requests themselves."""
         if self.error:
             return
+        if self._between and not self.waiting and (request := self._plain(data)) is not None:
+            self.waiting.append(request)
+            return
+        self._between = False
         try:
             try:
                 self._llhttp.feed_data(data)
@@ -117,6 +132,30 @@ class RequestParser:
         self._stop()
 
     # --- inside
+
+    def _plain(self, data: bytes) -> Incoming | None:
+        """The request that these bytes are; None where they are more than one, or less, or it is not plain."""
+        text, end, body = data.partition(b"\r\n\r\n")
+        head = plain_head(text) if end and len(text) <= MAX_PLAIN else None
+        if head is None:
+            return None
+        line, fields = head
+        words, size = line.split(" "), len(body)
+        if len(words) != 3 or len(fields) > MAX_FIELDS or "transfer-encoding" in fields or "upgrade" in fields:
+            return None
+        method, target, version = words
+        if method not in _METHODS or target[:1] != "/" or "#" in target or version != "HTTP/1.1":
+            return None
+        if fields.get("connection", "keep-alive") != "keep-alive" or "proxy-connection" in fields:
+            return None
+        if fields.get("content-length", "0") != str(size) or size > self._limit:
+            return None
+        host = fields.get("host")
+        if host is None or (host != self._host and not _HOST(host)):
+            return None
+        self._host = host
+        weight = len(text) + len(fields) * FIELD
+        return Incoming(method, target, (1, 1), [], fields, True, size, weight, body, size, True)
 
     def _count_barren(self, size: int, progress: tuple[int, int]) -> None:
         """`progress`: the bytes left for the head, and the bytes received of the body."""
@@ -152,6 +191,7 @@ class RequestParser:
     # --- llhttp's callbacks
 
     def on_message_begin(self) -> None:
+        self._between = False
         if self._passed_over is not None:
             return
         if len(self.waiting) >= MAX_WAITING:
@@ -218,6 +258,7 @@ class RequestParser:
         if body is not None:
             body.over = True
             self._body = None
+            self._between = body.keep_alive
 
 
 def _size(requests: list[Incoming]) -> int:
