@@ -116,14 +116,13 @@ class Call(msgspec.Struct, eq=False):
             if not self.attempts:
                 return ()
             attempt = self.attempts[-1]
-        if not attempt.provider_id and len(self.attempts) == 1:  # most answers
-            return attempt.target.attribution
-        headers = [("x-sluice-attempts", str(len(self.attempts)))]
-        if attempt.target.shown:
-            headers.append(("x-sluice-target", attempt.target.shown))
-        if attempt.provider_id:
-            headers.append(("x-sluice-upstream-request-id", attempt.provider_id))
-        return headers
+        target, provider_id = attempt.target, attempt.provider_id
+        if len(self.attempts) == 1:  # most answers
+            headers = target.attribution
+        else:
+            shown = (("x-sluice-target", target.shown),) if target.shown else ()
+            headers = (("x-sluice-attempts", str(len(self.attempts))), *shown)
+        return (*headers, ("x-sluice-upstream-request-id", provider_id)) if provider_id else headers
 
     @property
     def cost(self) -> float | None:

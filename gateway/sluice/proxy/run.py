@@ -97,8 +97,9 @@ class CallRun(msgspec.Struct, eq=False):
                 self.won.set()
         self.write(chunk, relay.finished)
         if first:
-            self._first_token(answer)
-            self.call.series.overhead.observe(self.clock() - now)
+            written = self.clock()
+            self._first_token(answer, written)
+            self.call.series.overhead.observe(written - now)
         elif relay.gap:
             self.inter_token.observe(relay.gap)
 
@@ -192,7 +193,8 @@ class CallRun(msgspec.Struct, eq=False):
             self.deadline.cancel()
         self.winner = None
 
-    def _first_token(self, answer: AnsweringAttempt) -> None:
+    def _first_token(self, answer: AnsweringAttempt, written: float) -> None:
+        """`written`: when the client's first bytes were."""
         relay, call, attempt = answer.relay, self.call, answer.attempt
         if not relay.first_content_at:
             return
@@ -202,7 +204,7 @@ class CallRun(msgspec.Struct, eq=False):
             target.series.first_token.observe(seconds)
             target.load.observe(seconds)
         if call.ttft is None and call.chat.stream:  # a whole answer comes with its last token
-            call.ttft = seconds = self.clock() - call.received
+            call.ttft = seconds = written - call.received
             call.series.first_token.observe(seconds)
 
     # --- deadlines

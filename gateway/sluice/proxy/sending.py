@@ -84,11 +84,11 @@ class Sender:
         timeouts = target.timeouts
         connect = timeouts.connect
         capable = target.capable
-        crosses = capable is not None and not chat.only_texts and chat.dialect not in ("", target.backend.dialect)
-        lacks = crosses and capable is not None and capable.check(chat)
+        if chat.only_texts or chat.dialect in ("", target.backend.dialect) or (capable and not capable.check(chat)):
+            capable = None
         if target.fit is not None:
             chat = target.fit(chat)
-        if lacks and capable is not None:
+        if capable is not None:
             chat = capable.without(chat)
         if chat.n > 1 or chat.dialect_only:
             _check_dialect(chat, same=target.passes_on == chat.dialect)

@@ -18,6 +18,8 @@ from sluice.telemetry.series import Value
 
 OTHER = "other"
 """The alias label of requests for an unknown alias."""
+MICRO, NANO = 1e6, 1e9
+"""Figures of a line are rounded to these parts of one by `int`: `round` makes a text of each on the way, at twice the price."""
 
 
 class CallLine(LogLine, kw_only=True):
@@ -51,7 +53,7 @@ class CallLine(LogLine, kw_only=True):
         self.attempts = [f"{attempt.target.label} {attempt.outcome}" for attempt in attempts]
         self.stream = call.chat.stream
         self.end = call.end
-        self.ttft = round(ttft, 6) if ttft is not None else None
+        self.ttft = int(ttft * MICRO + 0.5) / MICRO if ttft is not None else None
         if answered is None:
             self.target = self.tokens_in = self.tokens_out = self.cost_usd = None
         else:
@@ -75,7 +77,7 @@ class CallLine(LogLine, kw_only=True):
             if used is not NO_USAGE:
                 for attempt in call.attempts:
                     used = used if attempt is answered or attempt.used is NO_USAGE else used.plus(attempt.used)
-        self.cost_usd = round(cost, 9) if cost is not None else None
+        self.cost_usd = int(cost * NANO + 0.5) / NANO if cost is not None else None
         if used is NO_USAGE:
             self.tokens_in = self.tokens_out = None
             return
@@ -284,7 +286,7 @@ class Records:
             if line.key in self._by_key:
                 self._by_key[line.key][code].inc()
         series.duration.observe(line.duration)
-        line.duration = round(line.duration, 6)
+        line.duration = int(line.duration * MICRO + 0.5) / MICRO
         if error is not None:
             line.error = error.code
             line.reason = error.reason if isinstance(error, Unauthorized) else None

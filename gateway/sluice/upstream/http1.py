@@ -123,7 +123,7 @@ class ResponseParser:
             self._pairs.clear()
             return
         fields = by_name(self._pairs)
-        self._check_framing(version, fields)
+        self._delimited = self._length_is_told(version, fields)
         self.reusable = llhttp.should_keep_alive()
         self.headers = fields
         self.status = status
@@ -142,8 +142,13 @@ class ResponseParser:
     # --- bounds and refusals
 
     def _feed_head(self, data: bytes) -> None:
-        if self._room == self._max_head and data[:1] != b"H":
+        room = self._room
+        if room == self._max_head and data[:1] != b"H":
             self._refuse("no HTTP response")  # llhttp also knows RTSP and ICE, and skips empty lines
+        if len(data) <= room:
+            self._room = room - len(data)
+            self._llhttp.feed_data(data)
+            return
         while data and not self.status:
             room = self._room
             if not room:
@@ -154,14 +159,14 @@ class ResponseParser:
         if data:
             self._llhttp.feed_data(data)
 
-    def _check_framing(self, version: str, fields: dict[str, str]) -> None:
-        coding = fields.get("transfer-encoding")
-        if coding is not None:
-            if coding.lower() != "chunked" or version == "1.0":
-                self._refuse("an unknown transfer coding")
-            if "content-length" in fields:
-                self._refuse("two lengths of the same body")
-        self._delimited = coding is not None or "content-length" in fields
+    def _length_is_told(self, version: str, fields: dict[str, str]) -> bool:
+        if "transfer-encoding" not in fields:
+            return "content-length" in fields
+        if fields["transfer-encoding"].lower() != "chunked" or version == "1.0":
+            self._refuse("an unknown transfer coding")
+        if "content-length" in fields:
+            self._refuse("two lengths of the same body")
+        return True
 
     def _count_barren(self, size: int) -> None:
         self._barren += size
