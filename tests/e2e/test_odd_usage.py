@@ -51,6 +51,9 @@ def says(text: str) -> Behaviour:
     return behave
 
 
+PATIENT = "timeouts: {connect: 60s, headers: 60s, first_token: 60s, idle: 60s, whole: 60s}"
+
+
 def config(provider: Provider, dialect: str, state: Path) -> str:
     limits = f"{{streams: {PLACES}, tokens: {{rate: 87/day, burst: {BURST}}}, money: {{rate: 87/day, burst: 1000}}}}"
     head = HEAD.replace("default_alias: chat}", f"default_alias: chat, limits: {limits}}}")
@@ -58,7 +61,7 @@ def config(provider: Provider, dialect: str, state: Path) -> str:
     key = "" if dialect == "ollama" else ", api_key: x"
     return f"""{head}
 state: sqlite:{state}
-upstreams: {{up: {{backend: {dialect}, base_url: "{base}"{key}, limits: {{streams: 1}}}}}}
+upstreams: {{up: {{backend: {dialect}, base_url: "{base}"{key}, limits: {{streams: 1}}, {PATIENT}}}}}
 aliases: {{chat: {{tiers: [[{{upstream: up, model: fake-1}}]], retry: {{same_target: 0}}}}}}
 prices: {{models: {{fake-1: {{input: 2, output: 8}}}}, header: true}}
 """
