@@ -43,5 +43,5 @@ export function Usage() {
     </section>
     <section class="card"><div class="head"><h2>By day</h2><div class="tabs" role="group" aria-label="Figure">${Object.entries(FIGURES).map(([name, title]) => html`<button type="button" aria-pressed=${String(name === figure)} onClick=${() => choose(name)}>${title}</button>`)}</div></div>
       ${value ? html`<${Plot} key=${figure} label=${`${FIGURES[figure]} by day`} data=${data} series=${[FIGURES[figure]]} bars />` : null}</section>
-    <section class="card"><${Table} label="Usage" columns=${[...(names.length ? names : [{ title: "", cell: (r) => (r.sum ? html`<b>Total</b>` : "all") }]), ...figures]} rows=${rows} /></section>`;
+    <section class="card"><${Table} label="Usage" columns=${[...(names.length ? names : [{ title: "Of", cell: (r) => (r.sum ? html`<b>Total</b>` : "all") }]), ...figures]} rows=${rows} /></section>`;
 }
