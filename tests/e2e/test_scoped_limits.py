@@ -354,3 +354,23 @@ async def test_names_that_change_with_each_call_share_the_limits_of_one(store: s
         assert [(await it.ask(user=f"u{number}"))[0] for number in range(7)] == [200] * 5 + [429] * 2
         assert (await it.ask(user="u0"))[0] == 200
         assert it.g.metric("sluice_end_users_folded_total") == 5
+
+
+async def test_keys_of_the_admin_api_have_limits_of_single_aliases_too() -> None:
+    async with serving(more=TEAMS.format(web="{}", company="{}")) as it:
+        url, admin = f"{it.g.url}/admin/keys", {"x-admin-api-key": ADMIN}
+
+        async def make(alias: str) -> tuple[int, Any]:
+            limits = {"aliases": {alias: {"requests": {"rate": "1/h"}, "budget": {"day": 3}}}}
+            body = {"id": "made", "tenant": "acme", "limits": limits}
+            async with it.client.post(url, json=body, headers=admin) as response:
+                return response.status, await response.json()
+
+        status, answer = await make("chatt")
+        assert status == 400
+        assert 'unknown alias "chatt"' in str(answer)
+        status, answer = await make("chat")
+        assert status == 201, answer
+        assert [(await it.ask(answer["key"]))[0] for _ in range(2)] == [200, 429]
+        assert (await it.budget("key_alias", "made|chat"))["limit_usd"] == 3
+        assert (await left(it, answer["key"]))["key_alias", "requests"]["remaining"] == 0

@@ -5,6 +5,7 @@ changed is changed in the store. A change is made of the key as it is now: where
 again, of what that one left.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -179,7 +180,7 @@ class AdminKeys:
     def _check(self, grant: NamedGrant, report: Report, wire: dict[str, Any]) -> None:
         """What types cannot say, of the fields that are given: an alias that has gone since is no reason to refuse others."""
         Checks(report, (), self._aliases).section((), grant)
-        problems = [problem for problem in report.problems if problem.path.partition("[")[0] in wire]
+        problems = [problem for problem in report.problems if re.split(r"[.\[]", problem.path)[0] in wire]
         if problems:
             raise refusal(problems)
 
