@@ -235,9 +235,9 @@ class ProcessState:
         def counted(result: str, why: str) -> None:
             self.metrics.child("metrics_pushes", result).inc()
             if why:
-                self.notices.begin("metrics_push", "warning", "metrics_not_pushed", why=why)
+                self.notices.begin(("push",), "warning", "metrics_not_pushed", why=why)
             else:
-                self.notices.end("metrics_push", "metrics_pushed")
+                self.notices.end(("push",), "metrics_pushed")
 
         return MetricsPusher(push, collect, counted)
 
