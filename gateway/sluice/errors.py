@@ -223,7 +223,7 @@ def wait_of(error: GatewayError) -> float | None:
             return None
 
 
-class NoRoom(UpstreamError):
+class NoCapacity(UpstreamError):
     """Our own limit of an upstream is reached: it was not asked. `retry_after` in seconds, infinite where it is never."""
 
     def __init__(self, retry_after: float, resource: str) -> None:

@@ -43,7 +43,7 @@ from sluice.model.events import (
 from sluice.wire.baseurl import endpoint
 from sluice.wire.lenient import REPLACEMENT, Halves, fit, parse, whole_characters
 from sluice.wire.ndjson import JSONLines
-from sluice.wire.upstream_errors import stream_error, told_error, upstream_error
+from sluice.wire.upstream_errors import reported_error, stream_error, upstream_error
 from sluice_plugins.decoding import MAX_EVENT, FrameDecoder, arguments_of, failure_of
 from sluice_plugins.openings import LinesOrDocument
 from sluice_plugins.translation import check_endpoint, inline_image, json_object, response_format, result_text
@@ -304,7 +304,7 @@ class ChatDecoder(FrameDecoder[bytes]):
 
     def _take(self, frame: bytes, events: list[StreamEvent]) -> None:
         line = self._decode(frame)
-        if (line is None or (line.message is None and not line.done)) and (error := told_error(frame)) is not None:
+        if (line is None or (line.message is None and not line.done)) and (error := reported_error(frame)) is not None:
             raise error  # an error in another vendor's format
         if line is None:
             if self._strict or not self._started:
@@ -312,7 +312,7 @@ class ChatDecoder(FrameDecoder[bytes]):
             self.skipped += 1
             return
         if line.error:
-            raise told_error(frame) or stream_error(line.error)
+            raise reported_error(frame) or stream_error(line.error)
         if not self._started:
             self._started = True
             if isinstance(self._framing, LinesOrDocument) and self._framing.is_lines:

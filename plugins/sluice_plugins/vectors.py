@@ -13,7 +13,7 @@ from sluice.backends.protocol import Decoder
 from sluice.errors import BadRequest, UpstreamError, UpstreamGarbled
 from sluice.model.chat import ChatRequest
 from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Usage, Verbatim
-from sluice.wire.upstream_errors import told_error
+from sluice.wire.upstream_errors import reported_error
 
 Value = dict[str, Any]
 MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -112,5 +112,5 @@ class VectorsDecoder(Decoder):
 
 
 def _no_answer(body: bytes) -> UpstreamError:
-    error = told_error(body) if len(body) <= MAX_ERROR else None
+    error = reported_error(body) if len(body) <= MAX_ERROR else None
     return error or UpstreamGarbled("The upstream's answer has no embeddings")

@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 
 from sluice.config.loader import check
-from sluice.process.asking import NotAsked, ask
+from sluice.process.asking import NoAdminAnswer, ask
 from tests.e2e.gateway_process import DIGEST, KEY, ROOT, GatewayProcess, serving
 from tests.e2e.gateways import gateway
 from tests.process.test_ports import has_ipv6
@@ -106,7 +106,7 @@ async def test_operators_may_have_a_unix_socket(tmp_path: Path, monkeypatch: pyt
     async with gateway(f'server: {{listen: "127.0.0.1:0", admin_listen: "{url}", drain_delay: 0}}\n{REST}'):
         status, answer = await asyncio.to_thread(ask, url, "GET", "/admin/keys")
         assert (status, [key["id"] for key in answer["keys"]]) == (200, ["test"])
-    with pytest.raises(NotAsked, match=r"admin\.sock"):
+    with pytest.raises(NoAdminAnswer, match=r"admin\.sock"):
         await asyncio.to_thread(ask, url, "GET", "/admin/status")
 
 

@@ -249,7 +249,7 @@ async def test_a_full_queue_refuses_at_once_and_takes_nothing() -> None:
     await asyncio.wait(tasks)
     await desk.leave(first)
     assert await desk.level(bucket(alias.limits, "tokens", scope="alias:chat")) == 100
-    assert len(desk.limiter.rooms) == 0
+    assert len(desk.limiter.alias_queues) == 0
 
 
 async def test_a_key_that_is_kept_back_by_its_own_limits_keeps_nobody_else_back() -> None:
@@ -312,7 +312,7 @@ async def test_whoever_gives_up_and_whenever_no_place_and_no_token_is_lost(seed:
     assert all(task.done() for task in tasks)
     assert {task.exception() for task in tasks if not task.cancelled()} == {None}
     await desk.limiter.close()
-    assert len(desk.limiter.rooms) == 0
+    assert len(desk.limiter.alias_queues) == 0
     claim = bucket(alias.limits, "tokens", scope="alias:chat")
     verdict = await memory.take([Claim(claim.key, claim.limit, 0.0)])
     assert verdict.levels[0].remaining == pytest.approx(1000, abs=1e-3)

@@ -187,7 +187,7 @@ class Scene:
         scripts: list[Script],
         *,
         recovery: Literal["error", "continue"] = "error",
-        room: Any = lambda attempt, chat: None,
+        claims: Any = lambda attempt, chat: None,
         sleep: Any = None,
         **alias: Any,
     ) -> None:
@@ -215,7 +215,7 @@ class Scene:
             wall=lambda: 0.0,
             metrics=self.metrics,
             chance=lambda: 0.5,
-            room=room,
+            claims=claims,
             sleep=sleep or self.world.sleep,
         )
 

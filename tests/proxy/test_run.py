@@ -9,7 +9,7 @@ import pytest
 
 from sluice.config.types import Retry
 from sluice.config.units import Seconds
-from sluice.errors import GatewayError, NoRoom, RateLimited, UpstreamError
+from sluice.errors import GatewayError, NoCapacity, RateLimited, UpstreamError
 from sluice.model.events import FinishReason
 from sluice.proxy.call import ENDS, Call, Phase, end_of
 from sluice.telemetry.metrics import END_REASONS
@@ -271,7 +271,7 @@ async def test_a_complete_answer_ends_as_its_model_finished(reason: FinishReason
     ("error", "end"),
     [
         (RateLimited(1.0, scope="key", resource="requests"), "limit"),
-        (NoRoom(1.0, "requests"), "limit"),
+        (NoCapacity(1.0, "requests"), "limit"),
         (UpstreamError("truncated"), "truncated"),
         (UpstreamError("headers_timeout"), "first_token_timeout"),
         (UpstreamError("total_timeout"), "total_timeout"),

@@ -9,7 +9,7 @@ import pytest
 
 from sluice.config.types import Hedge
 from sluice.config.units import Seconds
-from sluice.errors import NoRoom, UpstreamError
+from sluice.errors import NoCapacity, UpstreamError
 from sluice.routing.health import BreakerState
 from tests.proxy.scripts import Scene, Script
 
@@ -44,7 +44,7 @@ async def far_store() -> AsyncIterator[None]:
 
 
 async def test_while_the_limits_of_an_upstream_are_asked_for() -> None:
-    scene = Scene([Script()] * 8, room=lambda attempt, chat: far_store())
+    scene = Scene([Script()] * 8, claims=lambda attempt, chat: far_store())
     half_open(scene)
     assert sorted(await asked(scene, 4)) == ["one", "two", "two", "two"]
 
@@ -58,13 +58,13 @@ async def test_where_calls_are_hedged() -> None:
 async def test_a_probe_without_room_lets_another_go() -> None:
     @asynccontextmanager
     async def full() -> AsyncIterator[None]:
-        raise NoRoom(1.0, "requests")
+        raise NoCapacity(1.0, "requests")
         yield
 
-    def room(attempt: Any, chat: Any) -> Any:
+    def claims(attempt: Any, chat: Any) -> Any:
         return full() if attempt.target is scene.targets[0] else None
 
-    scene = Scene([Script()] * 8, room=room)
+    scene = Scene([Script()] * 8, claims=claims)
     half_open(scene)
     assert await asked(scene, 2) == ["two", "two"]
     assert scene.targets[0].health.ready(), "it was not asked: the next call may find out"

@@ -269,10 +269,10 @@ async def test_a_call_that_waits_in_a_queue_is_admitted_when_a_call_of_another_s
         first = await begin(client)
         await g.swap(loaded(text.replace("TIME", "59m")))
         second = asyncio.create_task(begin(client))
-        await until(lambda: len(g.state.rooms) == 1)
+        await until(lambda: len(g.state.alias_queues) == 1)
         await g.swap(loaded(text.replace("TIME", "58m")))
         third = asyncio.create_task(begin(client))
-        await until(lambda: len(g.state.rooms) == 2)
+        await until(lambda: len(g.state.alias_queues) == 2)
         gate.set()
         for stream in (first, await second, await third):
             assert await stream.text() == "You said: hi"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.server.http1 import FIELD, MAX_BARREN, MAX_HEAD, MAX_KEPT, MAX_LINE, MAX_WAITING, RequestParser
+from sluice.server.http1 import FIELD, MAX_FRUITLESS, MAX_HEAD, MAX_KEPT, MAX_LINE, MAX_WAITING, RequestParser
 from sluice.server.incoming import Incoming
 from tests.wire.cuts import bytewise, exhaustive
 
@@ -310,13 +310,13 @@ def test_bounds_are_the_same_whole_and_byte_by_byte(within: bytes, beyond: bytes
 
 ENDLESS = [
     ("a line", b"GET /", b"a", MAX_LINE),
-    ("a name", b"GET / HTTP/1.1\r\n", b"a", MAX_BARREN),
-    ("a value", b"GET / HTTP/1.1\r\nA: ", b"a", MAX_BARREN),
-    ("spaces before a value", b"GET / HTTP/1.1\r\nA:", b" ", MAX_BARREN),
+    ("a name", b"GET / HTTP/1.1\r\n", b"a", MAX_FRUITLESS),
+    ("a value", b"GET / HTTP/1.1\r\nA: ", b"a", MAX_FRUITLESS),
+    ("spaces before a value", b"GET / HTTP/1.1\r\nA:", b" ", MAX_FRUITLESS),
     ("headers", b"GET / HTTP/1.1\r\n", b"a:\r\n", MAX_HEADERS * 5),
-    ("a chunk extension", CHUNKED + b"3;", b"a", MAX_BARREN),
-    ("zeros of a chunk size", CHUNKED, b"0", MAX_BARREN),
-    ("a trailer", CHUNKED + b"0\r\nA: ", b"a", MAX_BARREN),
+    ("a chunk extension", CHUNKED + b"3;", b"a", MAX_FRUITLESS),
+    ("zeros of a chunk size", CHUNKED, b"0", MAX_FRUITLESS),
+    ("a trailer", CHUNKED + b"0\r\nA: ", b"a", MAX_FRUITLESS),
     ("trailers", CHUNKED + b"0\r\n", b"a:\r\n", MAX_HEADERS * 5),
     ("requests", b"", NEXT, (MAX_WAITING + 1) * len(NEXT)),
 ]  # fmt: skip
@@ -434,7 +434,7 @@ def vectors(folder: str) -> list[dict[str, object]]:
 def verdict(raw: bytes) -> str:
     """What we say to these bytes; byte by byte the same as in one read."""
     outcome = Outcome([raw])
-    if len(raw) < MAX_BARREN:  # framing without content is bounded read by read
+    if len(raw) < MAX_FRUITLESS:  # framing without content is bounded read by read
         assert seen(Outcome(bytewise(raw)))[:3] == seen(outcome)[:3]
     complete = len(outcome.requests) == len(outcome.heads) > 0 and not outcome.begun
     return "reject" if outcome.error else "accept" if complete else "wait"

@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from sluice.aio.deferred import NOW
-from sluice.errors import GatewayError, ModelNotFound, NoRoom, RateLimited, Unauthorized, UpstreamError
+from sluice.errors import GatewayError, ModelNotFound, NoCapacity, RateLimited, Unauthorized, UpstreamError
 from sluice.identity.principal import Principal
 from sluice.model.events import Usage
 from sluice.proxy.attempt import Attempt
@@ -148,7 +148,7 @@ def test_a_request_whose_answer_never_began_has_no_status_and_no_count() -> None
     ("status", "error", "level", "more"),
     [
         (429, RateLimited(1.0, scope="key", resource="tokens"), "info", {"scope": "key", "resource": "tokens"}),
-        (503, NoRoom(1.0, "streams"), "warning", {"scope": "upstream", "resource": "streams"}),
+        (503, NoCapacity(1.0, "streams"), "warning", {"scope": "upstream", "resource": "streams"}),
         (401, Unauthorized("unknown_key"), "info", {"address": "192.0.2.1", "reason": "unknown_key"}),
         (502, UpstreamError("server_error"), "warning", {}),
         (200, UpstreamError("truncated"), "warning", {"error": "truncated"}),

@@ -17,7 +17,7 @@ def context(headers: dict[str, str], share: float = 1.0) -> TraceContext:
 @pytest.mark.parametrize(("flags", "sampled"), [("01", True), ("00", False), ("03", True), ("02", False)])
 def test_a_callers_trace_is_gone_on_with_as_the_caller_samples(flags: str, sampled: bool) -> None:
     found = context({"traceparent": f"00-{TRACE}-{PARENT}-{flags}", "tracestate": "a=1"}, share=0.0 if sampled else 1.0)
-    assert (found.trace, found.parent, found.sampled, found.told) == (TRACE, PARENT, sampled, True)
+    assert (found.trace, found.parent, found.sampled, found.known) == (TRACE, PARENT, sampled, True)
     lines = found.attempt_lines()
     assert lines == f"traceparent: 00-{TRACE}-{found.attempts[0]}-0{int(sampled)}\r\ntracestate: a=1\r\n".encode()
     assert found.attempts[0] not in (PARENT, found.span)
@@ -32,7 +32,7 @@ def test_a_callers_trace_is_gone_on_with_as_the_caller_samples(flags: str, sampl
 )  # fmt: skip
 def test_what_is_no_trace_parent_begins_a_new_trace_without_its_state(wrong: str) -> None:
     found = context({"traceparent": wrong, "tracestate": "a=1"})
-    assert (found.parent, found.told, found.state) == ("", False, "")
+    assert (found.parent, found.known, found.state) == ("", False, "")
     assert found.trace == f"{1:032x}"
     assert found.span == f"{2:016x}"
 

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from sluice.wire.upstream_errors import MAX_MESSAGE, conceal, stream_error, tells_error, told_error, upstream_error
+from sluice.wire.upstream_errors import MAX_MESSAGE, conceal, reported_error, stream_error, tells_error, upstream_error
 
 
 def openai(message: str = "No", code: Any = None, type_: str = "invalid_request_error") -> dict[str, Any]:
@@ -224,7 +224,7 @@ def test_knows_what_an_error_within_a_stream_means(error: Any, kind: str, messag
 )
 def test_knows_an_error_in_any_shape(value: Any) -> None:
     assert tells_error(value)
-    assert told_error(msgspec.json.encode(value)) is not None
+    assert reported_error(msgspec.json.encode(value)) is not None
 
 
 @pytest.mark.parametrize(
@@ -237,14 +237,14 @@ def test_knows_an_error_in_any_shape(value: Any) -> None:
 )  # fmt: skip
 def test_knows_what_is_no_error(value: Any) -> None:
     assert not tells_error(value)
-    assert told_error(msgspec.json.encode(value)) is None
+    assert reported_error(msgspec.json.encode(value)) is None
 
 
 def test_an_error_with_a_letter_that_is_none_is_still_an_error() -> None:
-    error = told_error(b'{"error":{"message":"No \xe6"}}')
+    error = reported_error(b'{"error":{"message":"No \xe6"}}')
     assert error is not None
     assert error.message == "No \ufffd"
-    assert told_error(b"{") is None
+    assert reported_error(b"{") is None
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""What nobody waits for: counting and logging what has ended, done for many calls in a row.
+"""Defers work that no caller waits for, such as counting and logging finished calls, and does it in batches.
 
-None of it stands between a caller and the answer then, and the same code over and over again finds the processor's caches
-warm: it costs half of what it does between two calls (bench/PROFILE.md). Whoever shows what was counted flushes first.
+No answer waits for this work then, and code that runs many times in a row finds the processor's caches warm: it
+costs half of what it does between two calls (bench/PROFILE.md). A reader of the counters flushes first.
 """
 
 from collections.abc import Callable
@@ -12,19 +12,19 @@ HEAVY = 1 << 20
 """Bytes that the work in waiting may keep in memory."""
 
 NOW = HEAVY + 1
-"""The size of what is not to wait: it is done at once, behind all that waits."""
+"""The `size` of work that must not be deferred: it is done at once, after all that was deferred before."""
 
 Schedule = Callable[..., None]
 """`later(work, *args, size=0)`; `size`: bytes that `args` keep in memory, where that is worth mentioning."""
 
 
 def at_once(work: Callable[..., object], *args: Any, size: int = 0) -> None:
-    """For who has no clock to flush by."""
+    """A Schedule that defers nothing, for processes and tests that have no ticker."""
     work(*args)
 
 
 class DeferredWork:
-    """A Schedule; `flush` is to be called some twenty times a second. `crashed` is told what the work raises.
+    """A Schedule whose `flush` is to be called some twenty times a second. `crashed` gets what the work raises.
 
     `soon`: calls something in the event loop's next turn, where nothing may wait longer: others count what is counted here,
     also when this process is killed.
@@ -47,7 +47,7 @@ class DeferredWork:
             self._soon(self.flush)
 
     def flush(self) -> None:
-        """Do it now, in order."""
+        """Does the deferred work now, in order."""
         waiting, self._waiting, self._size = self._waiting, [], 0
         for work, args in waiting:
             try:

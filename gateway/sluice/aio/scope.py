@@ -23,7 +23,7 @@ class Scope:
         self._error: Exception | None = None
 
     def end(self, error: Exception) -> None:
-        """The first error counts."""
+        """Ends the scope with this error; later calls change nothing."""
         if self._error is None and not self._task.done():
             self._error = error
             self._task.cancel()

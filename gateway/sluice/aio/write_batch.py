@@ -15,7 +15,7 @@ LARGE = 16 << 10
 
 
 class WriteBatch:
-    """`users`: exchanges under way; who begins one and ends one counts it."""
+    """Collects writes. `users` is the number of exchanges in flight: each adds itself at its start, and takes itself off."""
 
     __slots__ = ("_loop", "_waiting", "users")
 
@@ -25,7 +25,7 @@ class WriteBatch:
         self.users = 0
 
     def write(self, transport: asyncio.WriteTransport, data: bytes) -> None:
-        """Now, or behind all callbacks that the event loop knows of by now."""
+        """Writes now, or after the callbacks that the event loop has scheduled already."""
         waiting = self._waiting
         if transport in waiting:
             data = waiting.pop(transport) + data
@@ -41,7 +41,7 @@ class WriteBatch:
         return transport in self._waiting
 
     def flush(self) -> None:
-        """Hand over what waits. What was written to a transport that is closing is lost, as it is without a batch."""
+        """Hands the pending writes to their transports. Those to a closing transport are dropped, as without a batch."""
         waiting, self._waiting = self._waiting, {}
         for transport, data in waiting.items():
             if not transport.is_closing():

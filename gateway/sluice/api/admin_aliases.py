@@ -56,7 +56,7 @@ class AdminAliases:
         return reply({"aliases": aliases, "upstreams": upstreams})
 
     async def _tenants(self, request: AdminRequest) -> Reply:
-        """Those that stand in the configuration, and the teams above them."""
+        """Lists the configured tenants, and the teams above them."""
         config = self._runtime.config
         teams = [_team(name, team) for name, team in config.teams.items()]
         return reply({"tenants": [_tenant(name, tenant) for name, tenant in config.tenants.items()], "teams": teams})
@@ -66,13 +66,17 @@ class AdminAliases:
         from sluice.routing.explain import explain, request_of  # it reads two dialects, which may be switched off
         from sluice.runtime.abilities import abilities
 
-        asked = read(request.body, Explanation, Report(""))
+        explanation = read(request.body, Explanation, Report(""))
         config = self._runtime.config
-        if asked.alias not in config.aliases:
+        if explanation.alias not in config.aliases:
             raise NotFound("There is no such alias")
-        chat = request_of(_encode({"model": asked.alias, **asked.request})) if asked.request is not None else None
-        tell = partial(abilities, self._runtime.loaded, config.aliases[asked.alias], chat=chat)
-        return reply({"alias": asked.alias, "lines": [*explain(config, asked.alias, chat, tell)]})
+        chat = (
+            request_of(_encode({"model": explanation.alias, **explanation.request}))
+            if explanation.request is not None
+            else None
+        )
+        tell = partial(abilities, self._runtime.loaded, config.aliases[explanation.alias], chat=chat)
+        return reply({"alias": explanation.alias, "lines": [*explain(config, explanation.alias, chat, tell)]})
 
 
 def _alias(name: str, route: Route, known: Known) -> dict[str, Any]:

@@ -79,28 +79,28 @@ class AdminBudgets:
 
     async def correct(self, wire: dict[str, Any]) -> dict[str, Any]:
         """The budget as it is after the correction. Raises BadRequest, NotFound, Unavailable."""
-        asked = read(wire, Correction, Report(""))
-        owner = _name(asked.scope, asked.owner, asked.user)
-        budget = self._budget(self._budgets(), asked.scope, owner)
-        if getattr(budget, asked.period) is None:
-            raise NotFound(f"This budget has no limit for a {asked.period}")
-        claim = next(claim for period, claim in self._claims((asked.scope, owner), budget) if period == asked.period)
+        correction = read(wire, Correction, Report(""))
+        owner = _name(correction.scope, correction.owner, correction.user)
+        budget = self._budget(self._budgets(), correction.scope, owner)
+        if getattr(budget, correction.period) is None:
+            raise NotFound(f"This budget has no limit for a {correction.period}")
+        claim = next(claim for period, claim in self._claims((correction.scope, owner), budget) if period == correction.period)
         [before] = await self._store.balances([claim])
-        change = asked.spent - before.spent
+        change = correction.spent - before.spent
         if change:
             await self._store.settle([msgspec.structs.replace(claim, amount=change)])
         [after] = await self._store.balances([claim])
-        if abs(after.spent - asked.spent) > abs(change) / 2:
+        if abs(after.spent - correction.spent) > abs(change) / 2:
             raise Unavailable("The store of limits did not confirm the correction: look before you repeat it")
         self._log.warning(
             "admin_budget",
-            scope=asked.scope,
-            owner=asked.owner,
-            period=asked.period,
+            scope=correction.scope,
+            owner=correction.owner,
+            period=correction.period,
             spent_before=_rounded(before.spent),
-            spent=_rounded(asked.spent),
+            spent=_rounded(correction.spent),
         )
-        return self._object((asked.scope, owner), asked.period, claim, after)
+        return self._object((correction.scope, owner), correction.period, claim, after)
 
     def _budgets(self) -> Budgets:
         return Budgets(self._config, self._keys.budgets)
@@ -118,9 +118,11 @@ class AdminBudgets:
         return list(zip(periods, claims, strict=True))
 
     async def _shown(self, owners: Mapping[Owner, Budget]) -> list[dict[str, Any]]:
-        asked = [(owner, period, claim) for owner, budget in owners.items() for period, claim in self._claims(owner, budget)]
-        balances = await self._store.balances([claim for _, _, claim in asked]) if asked else []
-        return [self._object(*one, balance) for one, balance in zip(asked, balances, strict=True)]
+        correction = [
+            (owner, period, claim) for owner, budget in owners.items() for period, claim in self._claims(owner, budget)
+        ]
+        balances = await self._store.balances([claim for _, _, claim in correction]) if correction else []
+        return [self._object(*one, balance) for one, balance in zip(correction, balances, strict=True)]
 
     def _object(self, owner: Owner, period: Period, claim: Claim, balance: Balance) -> dict[str, Any]:
         limit = claim.limit.capacity
@@ -147,7 +149,7 @@ def _name(scope: str, owner: str, user: str) -> str:
 
 
 def _place(owner: Owner) -> str:
-    """Where an owner stands in the list: what `after` and `next` say."""
+    """An owner's position in the list, as `after` and `next` give it."""
     return f"{owner[0]}:{owner[1]}"
 
 

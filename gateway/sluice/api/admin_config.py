@@ -42,14 +42,14 @@ class AdminConfig:
         return reply({"path": runtime.path, "hash": runtime.hash, "text": yaml_of(runtime.config)})
 
     async def _check(self, request: AdminRequest) -> Reply:
-        """Of a text sent here variables and files are not looked up: it may not read what its sender could not.
+        """Checks a text without looking up its variables and files, which its sender may not be allowed to read.
 
         What is compared with the running configuration is the file alone.
         """
-        asked = read(request.body, CheckRequest, Report(""))
+        candidate = read(request.body, CheckRequest, Report(""))
         beside = self._runtime.beside
-        if asked.text is not None:
-            return reply(_found(await beside(check_text, asked.text.encode("utf-8", "replace"))))
+        if candidate.text is not None:
+            return reply(_found(await beside(check_text, candidate.text.encode("utf-8", "replace"))))
         checked = await beside(check, self._runtime.path)
         return reply({**_found(checked), **await beside(self._compared, checked)})
 
@@ -69,7 +69,7 @@ class AdminConfig:
 
 
 def yaml_of(config: Config) -> str:
-    """As a file could have it, but for its secrets."""
+    """The running configuration as a file could have it, without its secrets."""
     import yaml
 
     text: str = yaml.safe_dump(shown(config), sort_keys=False, allow_unicode=True, width=110)

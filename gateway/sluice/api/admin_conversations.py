@@ -33,11 +33,11 @@ class AdminConversations:
         ]
 
     async def newest(self, request: AdminRequest) -> Reply:
-        newest, total = await self._asked(self._store.newest(request.limit))
+        newest, total = await self._from_store(self._store.newest(request.limit))
         return reply({"conversations": [conversation_object(found) for found in newest], "total": total})
 
     async def one(self, request: AdminRequest) -> Reply:
-        found = await self._asked(self._store.get(request.parameters["id"]))
+        found = await self._from_store(self._store.get(request.parameters["id"]))
         if found is None:
             return _not_found(request)
         conversation, turns = found
@@ -45,7 +45,7 @@ class AdminConversations:
 
     async def delete(self, request: AdminRequest) -> Reply:
         id = request.parameters["id"]
-        deleted = await self._asked(self._store.delete(id))
+        deleted = await self._from_store(self._store.delete(id))
         return reply({"id": id, "deleted": True}) if deleted else _not_found(request)
 
     async def reencrypt(self, request: AdminRequest) -> Reply:
@@ -53,10 +53,10 @@ class AdminConversations:
         if not self._encrypted():
             raise BadRequest("There is no key to encrypt with: set encryption.keys", param="encryption.keys")
         try:
-            page, after = await self._asked(self._store.page(request.after, REENCRYPTED))
+            page, after = await self._from_store(self._store.page(request.after, REENCRYPTED))
         except ValueError:
             raise BadRequest("after must be the next of an answer before", param="after") from None
-        done = [await self._asked(self._store.reseal(conversation.id)) for conversation in page]
+        done = [await self._from_store(self._store.reseal(conversation.id)) for conversation in page]
         messages, unreadable = sum(one.messages for one in done), sum(one.unreadable for one in done)
         told = {"conversations": len(page), "messages": messages, "unreadable": unreadable, "next": after or None}
         return reply(told)
@@ -69,14 +69,14 @@ class AdminConversations:
         if prefix == "" or (prefix and session is not None):
             raise BadRequest("session_prefix: what sessions begin with, and not beside session", param="session_prefix")
         if session is None:
-            return reply({"deleted": await self._asked(self._store.delete_of(tenant, prefix or ""))})
-        deleted = await self._asked(self._delete_session(tenant, session))
+            return reply({"deleted": await self._from_store(self._store.delete_of(tenant, prefix or ""))})
+        deleted = await self._from_store(self._delete_session(tenant, session))
         return reply({"deleted": int(deleted)})
 
     async def _delete_session(self, tenant: str, session: str) -> bool:
         return await self._store.delete(await self._store.open(tenant, session))
 
-    async def _asked(self, call: Awaitable[T]) -> T:
+    async def _from_store(self, call: Awaitable[T]) -> T:
         try:
             return await call
         except OSError as error:

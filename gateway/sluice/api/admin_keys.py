@@ -178,7 +178,7 @@ class AdminKeys:
         return self._configured.get(id) or (entry.key if entry is not None else None)
 
     def _check(self, grant: NamedGrant, report: Report, wire: dict[str, Any]) -> None:
-        """What types cannot say, of the fields that are given: an alias that has gone since is no reason to refuse others."""
+        """Checks the given fields beyond their types. An alias that was removed since is no reason to refuse the others."""
         Checks(report, (), self._aliases).section((), grant)
         problems = [problem for problem in report.problems if re.split(r"[.\[]", problem.path)[0] in wire]
         if problems:

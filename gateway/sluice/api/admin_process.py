@@ -1,4 +1,4 @@
-"""What operators have the running gateway do, and ask of it: POST /admin/reload, /admin/restart and /admin/drain,
+"""Routes by which operators control the running gateway: POST /admin/reload, /admin/restart and /admin/drain,
 GET /admin/status and /admin/targets, POST /admin/targets/{upstream}/{model}/disable, enable and drain.
 
 The same from whichever worker's connection it is asked: `sluice.runtime.fleet` has all of them do it.
@@ -22,7 +22,7 @@ SWITCHES: dict[str, str | None] = {"disable": "disabled", "drain": "draining", "
 
 
 class AdminProcess:
-    """Of one snapshot. `wall` gives seconds since the epoch."""
+    """The routes of one snapshot. `wall` gives seconds since the epoch."""
 
     def __init__(self, runtime: Snapshot, wall: Callable[[], float] = time.time) -> None:
         self._runtime = runtime
@@ -47,12 +47,12 @@ class AdminProcess:
         return reply(shown(done), STATUSES[done.result])
 
     async def restart(self, request: AdminRequest) -> Reply:
-        """It has begun; /admin/status says how far it is."""
+        """Starts a restart; /admin/status reports its progress."""
         await self._fleet().restart()
         return reply({"restarting": True}, 202)
 
     async def drain(self, request: AdminRequest) -> Reply:
-        """It has begun: running calls end, then the gateway does."""
+        """Starts a drain: the gateway exits when the calls in flight have ended."""
         await self._fleet().drain()
         return reply({"draining": True}, 202)
 

@@ -1,4 +1,4 @@
-"""What a resource of the admin API is given and gives back: values, no sockets."""
+"""Requests and replies of the admin API's resources, as values without sockets."""
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -23,7 +23,7 @@ class AdminRequest(msgspec.Struct, frozen=True):
 
     @property
     def limit(self) -> int:
-        """How many are wanted of a list. Raises BadRequest."""
+        """The number of list entries requested (`limit`). Raises BadRequest."""
         text = self.query.get("limit", "100")
         if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= 200:
             raise BadRequest("limit must be a whole number from 1 to 200", param="limit")
@@ -31,7 +31,7 @@ class AdminRequest(msgspec.Struct, frozen=True):
 
     @property
     def after(self) -> str:
-        """What a list is to go on behind."""
+        """The entry after which the list continues (`after`)."""
         return self.query.get("after", "")
 
 

@@ -147,7 +147,7 @@ class Api:
         del refused  # it knows this frame by its traceback
 
     def _handler_of(self, request: Request, place: ServedPath | None, choice: MethodRoute | None) -> Handler | None:
-        """Who answers this request to the place that its path leads to; None where it has been answered."""
+        """The handler of this request to a served path; None if the request has been answered already."""
         if place is None:
             raise NotFound(self._nothing)
         if request.method == "OPTIONS":
@@ -161,7 +161,7 @@ class Api:
 
 
 class Answers:
-    """What answers the routes of frontends: a table's `bind`."""
+    """Makes the handlers of frontends' routes: the route table's `bind`."""
 
     def __init__(self, runtime: Snapshot, callers: Callers, bodies: Bodies, refusals: Refusals) -> None:
         streams = ResumableStreams(
@@ -187,7 +187,7 @@ class Answers:
 
 
 def _nothing(frontends: Iterable[Frontend]) -> str:
-    """What a request to a path without a route is told."""
+    """The refusal of a request to a path without a route."""
     paths = dict.fromkeys(route.path for frontend in frontends for route in frontend.routes() if "{" not in route.path)
     if not paths:
         return "There is nothing at this path"

@@ -39,7 +39,7 @@ class Asset(msgspec.Struct, frozen=True):
 
 
 class Assets:
-    """Those in the folder of that package, by their path in it. `more`: headers of every answer; `cache`: its Cache-Control."""
+    """Loads the files in a package's folder, by path. `more`: headers of every response; `cache`: its Cache-Control."""
 
     def __init__(self, package: str, folder: str, *, cache: str = "no-cache", more: Headers = ()) -> None:
         self._find: Callable[[], Traversable] = lambda: files(package).joinpath(folder)

@@ -43,7 +43,7 @@ def form_now(request: Request) -> bytes | None:
 
 
 def body_reader(frontend: Frontend) -> BodyNow:
-    """How bodies of a dialect are read."""
+    """The reader of a dialect's request bodies."""
     return any_body_now if frontend.any_content_type else body_now
 
 
@@ -108,6 +108,6 @@ class Bodies:
         return parse_object(body)
 
     async def optional_object(self, request: Request) -> dict[str, Any]:
-        """The same, and an empty one where there is no body."""
+        """Like `object`, but an empty object if there is no body."""
         sent = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
         return await self.object(request) if sent else {}

@@ -1,4 +1,4 @@
-"""Who asks: within the limit of the address that asks, by key or token, from an origin that the key allows."""
+"""Identifies callers: within their address's limit, by key or token, from an origin that the key allows."""
 
 from sluice.api.cors import Cors
 from sluice.api.request import Request
@@ -11,7 +11,7 @@ from sluice.runtime.snapshot import Snapshot
 
 
 class Callers:
-    """Of one snapshot. `cors` lets pages read what they are answered."""
+    """The callers of one snapshot. `cors` lets pages read their responses."""
 
     def __init__(self, runtime: Snapshot, cors: Cors) -> None:
         self._runtime = runtime
@@ -25,7 +25,7 @@ class Callers:
         return self._runtime.addresses(request.peer, request.headers)
 
     async def identify(self, request: Request, hidden: tuple[str, ...] = ()) -> Principal:
-        """Who is asking, within the address's limit. `hidden`: names in the URL's query that may hold a key.
+        """Identifies the caller, within the address's limit. `hidden`: names in the URL's query that may hold a key.
 
         Raises RateLimited, Unauthorized, Forbidden.
         """
@@ -39,7 +39,7 @@ class Callers:
         return principal
 
     async def anybody(self, request: Request) -> None:
-        """Whoever asks, within the address's limit. Raises RateLimited."""
+        """Charges the address's limit without identifying the caller. Raises RateLimited."""
         address = self.address(request)
         self.admit(request, address)
         await self._runtime.limits.charge(address)
@@ -51,7 +51,7 @@ class Callers:
         self._check(address)
 
     def recognize(self, request: Request, hidden: tuple[str, ...] = ()) -> Principal:
-        """Who is asking. A key that is bound to origins is refused to other pages. Raises GatewayError."""
+        """Identifies the caller. A key that is bound to origins is refused to other pages. Raises GatewayError."""
         if hidden:
             principal = self._identify((*request.raw_headers, *_of_query(request, hidden)))
         else:
@@ -82,7 +82,7 @@ class Callers:
             del why  # it knows this frame by its traceback
 
     async def admit_operator(self, request: Request) -> Operator:
-        """Whose admin key it is. Raises Unauthorized. Guessing one costs what guessing any other key does."""
+        """The operator whose admin key it is. Raises Unauthorized. A wrong key is charged like any other wrong key."""
         await self._runtime.limits.charge(self.address(request))
         try:
             return self._runtime.operators.of(request.raw_headers)

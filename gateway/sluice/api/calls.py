@@ -47,7 +47,7 @@ class CallEntry(msgspec.Struct, frozen=True, eq=False):
 
 
 class Calls:
-    """Of one snapshot. What becomes of a call is told to its caller, counted and logged here: nothing is raised."""
+    """Answers the calls of one snapshot. Errors are rendered, counted and logged here; nothing is raised."""
 
     def __init__(
         self, runtime: Snapshot, callers: Callers, bodies: Bodies, refusals: Refusals, resumable: ResumableStreams
@@ -156,7 +156,7 @@ class Calls:
             chat = entry.prepare(chat, route.config)
         headers, frontend = request.headers, entry.frontend
         series = runtime.records.series[frontend.name, route.name]
-        traits = NO_TRAITS if route.plain else traits_of(chat, principal.key_id, principal.tenant, headers)
+        traits = NO_TRAITS if route.single_target else traits_of(chat, principal.key_id, principal.tenant, headers)
         call = Call(request_id, request.received, frontend, principal, route, chat, series, traits)
         if runtime.tracer is None:
             call.lines = own_lines(request_id, headers)

@@ -42,7 +42,7 @@ class Cors:
         self._exposed = ", ".join(dict.fromkeys(exposed))
 
     def headers(self, request: Request) -> list[tuple[str, str]]:
-        """What lets the page that the request comes from read its answer; none where it may not, or where it is no page's."""
+        """The headers that let the requesting page read its response; none if it may not, or if no page sent the request."""
         origin = request.headers.get("origin", "")
         if origin not in self._origins or not is_for_pages(request.path):
             return []
@@ -52,21 +52,21 @@ class Cors:
         """Answers an OPTIONS of a path that has the methods `allowed`."""
         headers = self.headers(request)
         if headers:
-            asked = request.headers.get("access-control-request-headers", "")
+            requested = request.headers.get("access-control-request-headers", "")
             headers += [
                 ("Access-Control-Allow-Methods", allowed),
-                ("Access-Control-Allow-Headers", self.allowed(asked)),
+                ("Access-Control-Allow-Headers", self.allowed(requested)),
                 ("Access-Control-Max-Age", "600"),
             ]
         request.reply(204, b"", headers or [("Allow", allowed)])
 
-    def allowed(self, asked: str) -> str:
+    def allowed(self, requested: str) -> str:
         """`Access-Control-Allow-Headers` for a page that may ask: what is known to be sent, and what it asks for beside that.
 
-        SDKs add headers of their own. What is no list of field names, or is a long one, is passed over. `asked` is the
+        SDKs add headers of their own. What is no list of field names, or is a long one, is passed over. `requested` is the
         request's `Access-Control-Request-Headers` (WHATWG Fetch 3.2.2).
         """
-        names = [name.strip().lower() for name in asked.split(",", MOST_ASKED)]
+        names = [name.strip().lower() for name in requested.split(",", MOST_ASKED)]
         if len(names) > MOST_ASKED or not all(map(_FIELD_NAME.fullmatch, names)):
             return ", ".join(self._allowed)
         return ", ".join(dict.fromkeys((*self._allowed, *names)))

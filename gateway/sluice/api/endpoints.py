@@ -54,7 +54,7 @@ class Received(msgspec.Struct, frozen=True, eq=False):
 
 
 class Endpoints:
-    """Of one snapshot."""
+    """The endpoints of one snapshot."""
 
     def __init__(self, runtime: Snapshot, callers: Callers, bodies: Bodies) -> None:
         self._runtime = runtime

@@ -17,7 +17,7 @@ _json = msgspec.json.Encoder().encode
 
 
 class CallerLimits:
-    """Of one snapshot."""
+    """The limits route of one snapshot."""
 
     def __init__(self, runtime: Snapshot, callers: Callers) -> None:
         self._runtime = runtime
@@ -33,10 +33,10 @@ class CallerLimits:
             raise Forbidden("A page's token may not see what its key has left")
         names = self._runtime.end_users
         user = names.known(principal, request.query.get("user", ""), request.headers) if names is not None else ""
-        told = await self._told(principal, request.query.get("model", ""), user)
-        request.reply(200, _json(told), NOT_STORED)
+        body = await self._limits_of(principal, request.query.get("model", ""), user)
+        request.reply(200, _json(body), NOT_STORED)
 
-    async def _told(self, principal: Principal, model: str, user: str) -> dict[str, Any]:
+    async def _limits_of(self, principal: Principal, model: str, user: str) -> dict[str, Any]:
         routes, limits = self._runtime.routes, self._runtime.limits
         route = (routes.get(model) or self._runtime.wildcards.route_of(model, principal.may)) if model else None
         if model and (route is None or route.wildcard or not principal.may(model)):

@@ -23,7 +23,7 @@ from sluice.runtime.snapshot import Snapshot
 
 
 class OperationCalls(Calls):
-    """Those of one operation."""
+    """The calls of one operation, such as embeddings."""
 
     def __init__(
         self, runtime: Snapshot, callers: Callers, bodies: Bodies, refusals: Refusals, streams: ResumableStreams
@@ -62,7 +62,7 @@ class OperationCalls(Calls):
             message = f"No upstream of this model carries {entry.operation}"
             raise BadRequest(message, param="model", code="unsupported_operation")
         call.route = route
-        if not route.plain:
+        if not route.single_target:
             traits = traits_of(chat, principal.key_id, principal.tenant, request.headers)
             call.traits = msgspec.structs.replace(traits, tokens=cast(OperationRequest, chat).longest)
         return call

@@ -1,4 +1,4 @@
-"""What is asked about the process itself: whether it lives and is ready, its metrics, and the description of the API."""
+"""Routes about the process itself: liveness, readiness, metrics, and the description of the API."""
 
 import asyncio
 from collections.abc import Iterator
@@ -31,8 +31,8 @@ class Probes:
         request.reply(200, b'{"status":"ok"}')
 
     async def ready(self, request: Request, request_id: str) -> None:
-        """With `?verbose` also which configuration is followed, and what the stores do: neither a file that could not be
-        followed nor a store is a reason not to be ready, for calls go on."""
+        """With `?verbose` also which configuration is followed, and what the stores do: neither a file that
+        could not be followed nor a store is a reason not to be ready, for calls go on."""
         ready = self._runtime.state.ready
         found: dict[str, Any] = {"status": "ready" if ready else "draining"}
         if "verbose" in request.query:
@@ -41,8 +41,8 @@ class Probes:
         request.reply(200 if ready else 503, _json(found))
 
     async def metrics(self, request: Request, request_id: str) -> None:
-        """Of all processes, where there are several. Else sent as it is made: in pieces, of which one turn of the event loop
-        makes one, however many scrapers there are."""
+        """The metrics of all processes, if there are several. Else they are sent as they are made: in pieces,
+        of which one turn of the event loop makes one, however many scrapers there are."""
         fleet = self._runtime.state.fleet
         format = format_of(request.headers.get("accept", ""))
         kind = CONTENT_TYPES[format]

@@ -1,4 +1,4 @@
-"""How errors become HTTP answers: in the dialect of their route, with the headers that a caller needs beside the body."""
+"""Renders errors as HTTP responses: in the dialect of their route, with the headers that a caller needs."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -23,7 +23,7 @@ _json = msgspec.json.Encoder().encode
 
 
 class Plain(Envelope):
-    """Whose errors are told where no frontend claims a path."""
+    """The error format of paths that no frontend claims."""
 
     name: ClassVar[str] = "other"
 
@@ -65,7 +65,7 @@ class Refusals:
 
 
 def headers_of(error: GatewayError, status: int) -> list[tuple[str, str]]:
-    """What a caller needs beside the body: when to come back, what to use instead, how to authenticate."""
+    """Headers of a refusal: when to retry, which methods are allowed, how to authenticate."""
     match error:
         case RateLimited(headers=limits, retry_after=seconds, final=final):
             return [*limits, *_retry_after(seconds, final=final)]

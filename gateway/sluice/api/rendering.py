@@ -1,4 +1,4 @@
-"""What routes of the gateway's own answer, as JSON: conversations, tokens, keys."""
+"""Renders conversations, tokens and keys as JSON objects for the gateway's own routes."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -31,9 +31,9 @@ def conversation_object(found: Conversation) -> dict[str, Any]:
 
 def exported_conversation(found: Conversation) -> dict[str, Any]:
     """A stored conversation as a line of an export names it."""
-    told = conversation_object(found)
-    del told["lastMessage"]
-    return {"tenant": found.tenant, **told}
+    fields = conversation_object(found)
+    del fields["lastMessage"]
+    return {"tenant": found.tenant, **fields}
 
 
 def exported_response(tenant: str, kept: KeptResponse) -> dict[str, Any]:
@@ -71,13 +71,13 @@ def message_object(turn: Turn) -> dict[str, Any]:
 
 def key_object(key: NamedGrant) -> dict[str, Any]:
     """A key without its secret and its digests: of the configuration, or made through the admin API."""
-    told: dict[str, Any] = {"id": key.id, "tenant": key.owner, "source": "config" if isinstance(key, Key) else "admin"}
-    told |= {name: getattr(key, name) for name in ("aliases", "default_alias", "origins", "expires", "enabled")}
-    told["limits"] = msgspec.to_builtins(key.limits, enc_hook=plain)
+    fields: dict[str, Any] = {"id": key.id, "tenant": key.owner, "source": "config" if isinstance(key, Key) else "admin"}
+    fields |= {name: getattr(key, name) for name in ("aliases", "default_alias", "origins", "expires", "enabled")}
+    fields["limits"] = msgspec.to_builtins(key.limits, enc_hook=plain)
     if key.log_content is not None:
-        told["log_content"] = key.log_content
+        fields["log_content"] = key.log_content
     if isinstance(key, StoredKey):
-        told |= {"last_four": key.last_four, "created": _iso(key.created)}
-        told["rotated"] = _iso(key.rotated) if key.rotated is not None else None
-        told["old_key_until"] = _iso(key.old.until) if key.old is not None else None
-    return told
+        fields |= {"last_four": key.last_four, "created": _iso(key.created)}
+        fields["rotated"] = _iso(key.rotated) if key.rotated is not None else None
+        fields["old_key_until"] = _iso(key.old.until) if key.old is not None else None
+    return fields

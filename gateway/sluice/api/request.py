@@ -1,4 +1,4 @@
-"""What the routes need of the server's exchange, and the writer of an answer that is not streamed."""
+"""The interface of the server's exchange for routes, and the writer of an answer that is not streamed."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -10,7 +10,7 @@ from sluice.proxy.writer import ResponseWriter
 
 
 class Request(ResponseWriter, Protocol):
-    """What the routes need of the server's exchange. `parameters`: what the path has in place of its route's names."""
+    """The interface of the server's exchange for routes. `parameters`: the path's values for its route's names."""
 
     received: float
     caller: str | None

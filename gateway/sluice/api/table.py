@@ -31,7 +31,7 @@ class OwnRoute(msgspec.Struct, frozen=True):
 
 
 class MethodRoute(msgspec.Struct, frozen=True, eq=False):
-    """Who answers one method of one path. `frontend` is None for the gateway's own routes. `names` are the parameters'."""
+    """The handler of one method of one path. `frontend` is None for the gateway's own routes; `names`: of the parameters."""
 
     handler: Handler
     frontend: Frontend | None = None
@@ -57,7 +57,7 @@ class ServedPath(msgspec.Struct, eq=False):
         return ", ".join(sorted({*self.methods, *more}))
 
     def choice(self, method: str, headers: Mapping[str, str]) -> MethodRoute | None:
-        """Who answers: of several frontends the one whose marker the request has. None: nobody."""
+        """The route for the method: of several frontends the one whose marker header the request has. None: there is none."""
         choices = self.methods.get("GET" if method == "HEAD" else method)
         return _chosen(choices, [choice.frontend for choice in choices], headers) if choices else None
 
@@ -134,8 +134,8 @@ def _check(frontend: Frontend, other: Frontend | None, what: str) -> None:
 
 
 class PathClaims:
-    """Which frontend answers for what is not there, by the beginning of its path. The gateway's `own` paths, and what nobody
-    claims, are left to `rest`: who claims "/", or `plain`."""
+    """Chooses the frontend that renders the error for an unknown path, by the path's beginning. The gateway's `own`
+    paths, and those that no frontend claims, are left to `rest`: who claims "/", or `plain`."""
 
     def __init__(self, frontends: Iterable[Frontend], own: Iterable[str], plain: Envelope) -> None:
         claims: dict[str, list[Envelope]] = {}
@@ -152,7 +152,7 @@ class PathClaims:
 
 
 def _chosen(choices: Sequence[T], envelopes: Sequence[Envelope | None], headers: Mapping[str, str]) -> T:
-    """Of what several frontends have, the one whose marker the request has; else of one that has no marker; else the first."""
+    """Chooses among several frontends: the one whose marker header is sent, else one without a marker, else the first."""
     if len(choices) == 1:
         return choices[0]
     markers = [envelope.marker if envelope is not None else "" for envelope in envelopes]

@@ -24,11 +24,11 @@ def of_a_running_one(command: Callable[..., None]) -> Callable[..., None]:
 
 def asked(url: str | None, path: str | None, method: str, at: str, body: object = None) -> tuple[int, Any]:
     """The status and the JSON that the running gateway answers."""
-    from sluice.process.asking import NotAsked, ask
+    from sluice.process.asking import NoAdminAnswer, ask
 
     try:
         return ask(_admin_port(url, path), method, at, body=body)
-    except NotAsked as error:
+    except NoAdminAnswer as error:
         fail(f"sluice: {error}")
 
 
@@ -62,11 +62,11 @@ def wanted(url: str | None, path: str | None, method: str, at: str, body: object
 
 def copied(url: str | None, path: str | None, at: str) -> None:
     """Print an answer of any length as it comes; where it is refused, or ends too early, say so and fail."""
-    from sluice.process.asking import NotAsked, copy
+    from sluice.process.asking import NoAdminAnswer, copy
 
     try:
         copy(_admin_port(url, path), at, sys.stdout.buffer)
-    except NotAsked as error:
+    except NoAdminAnswer as error:
         fail(f"sluice: {error}")
 
 

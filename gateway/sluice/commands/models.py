@@ -21,7 +21,7 @@ def show(part: str, place: str | None, *, as_json: bool) -> None:
         return
     width = max(map(len, found), default=0)
     for name, facts in found.items():
-        click.echo(f"{name:{width}}  {_told(facts)}")
+        click.echo(f"{name:{width}}  {_summary(facts)}")
     click.echo(f"{len(found)} of {len(table.models)} models, {len(table.rules)} rules, updated {table.updated}", err=True)
 
 
@@ -59,19 +59,21 @@ def _of_models(old: Mapping[str, Facts], new: Mapping[str, Facts]) -> Iterator[s
         if name not in new:
             yield f"- model {name}"
         elif name not in old:
-            yield f"+ model {name}: {_told(new[name])}"
+            yield f"+ model {name}: {_summary(new[name])}"
         elif old[name] != new[name]:
-            yield f"~ model {name}: {_told(old[name])} -> {_told(new[name])}"
+            yield f"~ model {name}: {_summary(old[name])} -> {_summary(new[name])}"
 
 
 def _shown(line: ModelRule) -> str:
     """A rule without where it comes from: what it is for, and what it does."""
     fields = msgspec.to_builtins(line)
-    said = {name: value for name, value in fields.items() if name not in ("source", "date") and value not in (None, [], {}, ())}
-    return msgspec.json.encode(said).decode()
+    values = {
+        name: value for name, value in fields.items() if name not in ("source", "date") and value not in (None, [], {}, ())
+    }
+    return msgspec.json.encode(values).decode()
 
 
-def _told(facts: Facts) -> str:
+def _summary(facts: Facts) -> str:
     kinds = f"{'+'.join(facts.input)} -> {'+'.join(facts.answers)}"
     return f"context {facts.context or '?'}, output {facts.output or '?'}, {kinds}"
 

@@ -28,7 +28,7 @@ class TerminalClient:
 
     def model(self) -> str:
         """The first model that the key may use. Raises Refused."""
-        found = json.loads(self._asked("GET", "/v1/models").read(LARGEST))
+        found = json.loads(self._response("GET", "/v1/models").read(LARGEST))
         names = [one["id"] for one in found.get("data", ())]
         if not names:
             raise Refused("this key may use no model")
@@ -36,7 +36,7 @@ class TerminalClient:
 
     def stream(self, body: dict[str, Any]) -> Iterator[bytes]:
         """The lines of the stream. Raises Refused."""
-        response = self._asked("POST", "/v1/chat/completions", json.dumps(body).encode())
+        response = self._response("POST", "/v1/chat/completions", json.dumps(body).encode())
         try:
             while line := response.readline(LARGEST):
                 yield line
@@ -45,7 +45,7 @@ class TerminalClient:
         finally:
             response.close()
 
-    def _asked(self, method: str, path: str, body: bytes | None = None) -> HTTPResponse:
+    def _response(self, method: str, path: str, body: bytes | None = None) -> HTTPResponse:
         parts = self._parts
         host = parts.hostname or ""
         connection: HTTPConnection

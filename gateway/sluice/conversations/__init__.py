@@ -60,7 +60,7 @@ class Retention(msgspec.Struct, frozen=True):
 
 
 class Swept(msgspec.Struct, frozen=True):
-    """What one step of a sweep has deleted; `more`: there may be more to delete or to look at now."""
+    """The numbers that one step of a sweep has deleted; `more`: there may be more to delete or to look at now."""
 
     conversations: int = 0
     messages: int = 0
@@ -142,7 +142,7 @@ class Lease(msgspec.Struct, frozen=True, gc=False):
 
 
 class Begun(msgspec.Struct, frozen=True, gc=False):
-    """What a turn begins with: the conversation's id, and its last messages, oldest first."""
+    """Begins a turn. Returns the conversation's id and its last messages, oldest first."""
 
     id: str
     turns: list[Turn]

@@ -1,4 +1,4 @@
-"""How stores that keep bytes write a turn, sealed where there are keys, and name its conversation."""
+"""Encodes turns for stores that keep bytes, encrypted where there are keys, and names their conversations."""
 
 import errno
 import hashlib
@@ -59,7 +59,7 @@ def digest_of(tenant: str, session: str) -> bytes:
 
 
 def letters(digest: bytes) -> str:
-    """For keys and ids: 22 letters, digits, "-" and "_"."""
+    """A digest for keys and ids: 22 letters, digits, "-" and "_"."""
     return urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 

@@ -36,7 +36,7 @@ OPERATIONS = (
 
 
 class Series(Protocol):
-    """Where the times go: `sluice.telemetry.metrics.Metrics`."""
+    """Receives the durations: `sluice.telemetry.metrics.Metrics`."""
 
     def children(self, name: str, before: Sequence[str], last: Sequence[str]) -> dict[str, Any]: ...
 
@@ -100,14 +100,14 @@ class Measured:
 
 
 class Watch(Protocol):
-    """Who is told what becomes of the calls: `sluice.storage.watch.StoreWatch`."""
+    """Is notified of each operation's outcome: `sluice.storage.watch.StoreWatch`."""
 
     def failed(self, reason: Reason) -> None: ...
     def succeeded(self) -> None: ...
 
 
 class MeasuredShared(Measured):
-    """The same, of a store that puts turns in order, and may be down."""
+    """Like `Measured`, for a store that orders turns itself and may be down."""
 
     def __init__(
         self, store: SharedConversations, series: Series, kind: str, clock: Callable[[], float], *, watch: Watch

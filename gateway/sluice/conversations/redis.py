@@ -263,7 +263,7 @@ class RedisConversations:
         return Swept(dropped, more=len(tenants) == STEP)
 
     async def _drop(self, names: Sequence[bytes], until: float) -> int:
-        """Those of these conversations whose last turn is not later than `until`."""
+        """The conversations among these whose last turn is not later than `until`."""
         return sum([int(await self._forget(self._keys(name.decode())[:2], [repr(until)])) for name in names])
 
     async def close(self) -> None:
@@ -361,7 +361,7 @@ class RedisConversations:
 
 
 def _digest_in(id: str) -> str:
-    """What an id of ours ends with, and of any other text nothing that would be a part of a key."""
+    """The end of an id that we made; for any other text nothing, so that it cannot become a part of a key."""
     _, _, digest = id.rpartition(".")
     return digest if len(digest) == 22 and digest.isascii() and "}" not in digest else "none"
 

@@ -21,11 +21,11 @@ class WholeCall(msgspec.Struct, frozen=True):
 class WholeCalls:
     """The calls of one answer, told in their order, without tools that the provider ran itself: a client would run them."""
 
-    __slots__ = ("_open", "told", "unreadable")
+    __slots__ = ("_open", "returned", "unreadable")
 
     def __init__(self) -> None:
         self._open: dict[int, tuple[ToolCallStarted, list[str]]] = {}
-        self.told = 0
+        self.returned = 0
         self.unreadable = False
 
     def take(self, event: ToolCallStarted | ToolCallDelta) -> list[WholeCall]:
@@ -55,8 +55,8 @@ class WholeCalls:
             if arguments is None:
                 self.unreadable = True
                 continue
-            found.append(WholeCall(self.told, event.id or new_call_id(), event.name, arguments, event.signature))
-            self.told += 1
+            found.append(WholeCall(self.returned, event.id or new_call_id(), event.name, arguments, event.signature))
+            self.returned += 1
         return found
 
 

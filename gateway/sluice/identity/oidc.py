@@ -142,7 +142,7 @@ class Flows:
 
 def authorization_url(metadata: Metadata, oidc: Oidc, flow: Flow) -> str:
     """Where the browser is sent (Core 1.0 section 3.1.2.1)."""
-    asked = {
+    query = {
         "response_type": "code",
         "client_id": oidc.client_id,
         "redirect_uri": flow.redirect_uri,
@@ -153,7 +153,7 @@ def authorization_url(metadata: Metadata, oidc: Oidc, flow: Flow) -> str:
         "code_challenge_method": "S256",
     }
     url = metadata.authorization_endpoint
-    return f"{url}{'&' if '?' in url else '?'}{urlencode(asked, quote_via=quote)}"
+    return f"{url}{'&' if '?' in url else '?'}{urlencode(query, quote_via=quote)}"
 
 
 def leaving_url(metadata: Metadata, oidc: Oidc) -> str | None:

@@ -135,7 +135,7 @@ class RedisResponses:
         return kept if kept.created > self._oldest() else None
 
     async def _delete(self, tenant: str, ids: list[bytes]) -> int:
-        """How many of them there were."""
+        """The number of responses deleted."""
         keys = [self._key(letters(digest_of(tenant, id.decode()))) for id in ids]
         async with self._asking() as client:
             pipeline = client.pipeline(transaction=False)

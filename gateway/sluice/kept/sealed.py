@@ -66,7 +66,7 @@ class SealedResponses:
 
 
 class Watch(Protocol):
-    """Who is told what becomes of the calls: `sluice.storage.watch.StoreWatch`."""
+    """Is notified of each operation's outcome: `sluice.storage.watch.StoreWatch`."""
 
     def failed(self, reason: Reason) -> None: ...
     def succeeded(self) -> None: ...
@@ -79,7 +79,7 @@ class WatchedResponses:
         self._store = store
         self._watch = watch
 
-    async def _told(self, call: Awaitable[T]) -> T:
+    async def _watched(self, call: Awaitable[T]) -> T:
         try:
             result = await call
         except ResponsesFailed as error:
@@ -89,22 +89,22 @@ class WatchedResponses:
         return result
 
     async def put(self, tenant: str, kept: KeptResponse) -> None:
-        await self._told(self._store.put(tenant, kept))
+        await self._watched(self._store.put(tenant, kept))
 
     async def get(self, tenant: str, id: str) -> KeptResponse | None:
-        return await self._told(self._store.get(tenant, id))
+        return await self._watched(self._store.get(tenant, id))
 
     async def holder(self, tenant: str, item: str) -> KeptResponse | None:
-        return await self._told(self._store.holder(tenant, item))
+        return await self._watched(self._store.holder(tenant, item))
 
     async def delete(self, tenant: str, id: str) -> bool:
-        return await self._told(self._store.delete(tenant, id))
+        return await self._watched(self._store.delete(tenant, id))
 
     async def delete_of(self, tenant: str) -> int:
-        return await self._told(self._store.delete_of(tenant))
+        return await self._watched(self._store.delete_of(tenant))
 
     async def ids(self, tenant: str, after: str, limit: int) -> tuple[list[str], str]:
-        return await self._told(self._store.ids(tenant, after, limit))
+        return await self._watched(self._store.ids(tenant, after, limit))
 
     async def close(self) -> None:
         await self._store.close()

@@ -1,10 +1,11 @@
 """Budgets by the calendar: US dollars per day, week and month (UTC), as claims on buckets that never refill.
 
-A bucket lives for one period: its key ends in the period's name (2026-11-25, 2026-W48, 2026-11), so a new period begins
-with a full one and nothing has to be reset. Weeks are ISO 8601's: from Monday, named after the year of their Thursday.
+A bucket lives for one period: its key ends in the period's name (2026-11-25, 2026-W48, 2026-11), so a new
+period begins with a full one and nothing has to be reset. Weeks are ISO 8601's: from Monday, named after the
+year of their Thursday.
 
-The policy sets the amount (`budget_claims` puts it into each claim). It is reserved and settled like any other limit, on the
-claims that were taken, even if a new period has begun by then.
+The policy sets the amount (`budget_claims` puts it into each claim). It is reserved and settled like any
+other limit, on the claims that were taken, even if a new period has begun by then.
 """
 
 from collections.abc import Sequence
@@ -26,7 +27,8 @@ NO_AMOUNT = 0.0
 
 
 class BudgetPeriod(msgspec.Struct, frozen=True):
-    """One period: from its `first` day on, until before the day `after`. `name` is unique among all periods."""
+    """One period: from its `first` day on, until before the day `after`. `name` is unique among all
+    periods."""
 
     period: Period
     name: str
@@ -62,17 +64,19 @@ def period_of(period: Period, wall: float) -> BudgetPeriod:
 
 
 def budget_prefix(scope: str, owner: str) -> str:
-    """What the keys of a budget's buckets begin with: `scope` is "key" (then `owner` is `Principal.bucket`) or "tenant"."""
+    """The common prefix of the keys of a budget's buckets: `scope` is "key" (then `owner` is
+    `Principal.bucket`) or "tenant"."""
     return f"budget:{scope}:{owner}"
 
 
 def budget_claims(
     prefix: str, budget: Budget, wall: float, amount: float = NO_AMOUNT, *, scope: str = "key", holder: str = ""
 ) -> tuple[Claim, ...]:
-    """A claim of `amount` US dollars on each of the budget's periods at `wall` (seconds since the epoch): day, week, month.
+    """A claim of `amount` US dollars on each of the budget's periods at `wall` (seconds since the epoch):
+    day, week, month.
 
-    Take them with all others of the call, behind them. They are in the order that `soft_marks` expects. `holder`: who
-    reserves the amount until it is settled.
+    Take them with all others of the call, behind them. They are in the order that `soft_marks` expects.
+    `holder`: who reserves the amount until it is settled.
     """
     return tuple(
         [
@@ -88,7 +92,8 @@ def seconds_left(claim: Claim, wall: float) -> float:
 
 
 def soft_marks(budget: Budget, levels: Sequence[Level]) -> list[SoftMark]:
-    """The periods whose soft mark is passed. `levels` are those of the claims of `budget_claims`, in their order."""
+    """The periods whose soft mark is passed. `levels` are those of the claims of `budget_claims`, in their
+    order."""
     limits = [(period, dollars) for period in PERIODS if (dollars := getattr(budget, period)) is not None]
     shares = [SoftMark(period, 1 - level.remaining / dollars) for (period, dollars), level in zip(limits, levels, strict=True)]
     return [mark for mark in shares if mark.share >= budget.soft]

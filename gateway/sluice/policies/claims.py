@@ -82,7 +82,7 @@ class ClaimPlan(msgspec.Struct, frozen=True, eq=False):
         return claims
 
     def budgets_left(self, levels: Sequence[Level]) -> str:
-        """What is left of the narrowest scope's budget, in US dollars: "day 4.2, month 103". `levels` as for `marks`."""
+        """The rest of the narrowest scope's budget, in US dollars: "day 4.2, month 103". `levels` as for `marks`."""
         _, budget = self.budgets[0]
         periods = [period for period in PERIODS if getattr(budget, period) is not None]
         return ", ".join(f"{period} {_dollars(level.remaining)}" for period, level in zip(periods, levels, strict=False))

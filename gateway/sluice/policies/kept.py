@@ -68,7 +68,7 @@ class KeptResponses:
             call.chat = msgspec.structs.replace(keep.completed(before, named), keep=keep)
 
     async def guarded(self, asked: Awaitable[T]) -> T:
-        """What the store answers. Raises Unavailable where it is down."""
+        """Awaits an operation of the store. Raises Unavailable if the store is down."""
         try:
             return await asked
         except BROKEN as error:
@@ -138,7 +138,7 @@ class _Kept:
 
 
 class OfTenant(msgspec.Struct, frozen=True, eq=False):
-    """What is kept for one tenant (`sluice.frontends.KeptForCaller`)."""
+    """The kept responses of one tenant (`sluice.frontends.KeptForCaller`)."""
 
     _policy: KeptResponses
     _store: ResponseStore

@@ -1,4 +1,4 @@
-"""What a caller has left of its limits, without taking anything.
+"""Reads what remains of a caller's limits, without taking anything.
 
 A store takes all claims of a call or none. So a call that can never be admitted reads the levels of all buckets and places
 and changes none of them.
@@ -22,20 +22,20 @@ NEVER = Claim("never", Limit(1.0, 1.0), 2.0)
 """A claim that exceeds its bucket: with it nothing is admitted, and nothing is taken."""
 
 
-class Asked(msgspec.Struct, frozen=True):
-    """One bucket, or the places of one key, and what its owner is told of it. `wire` lacks `remaining`."""
+class OwnLimit(msgspec.Struct, frozen=True):
+    """One bucket, or the concurrency slots of one key, and its JSON object for the owner, still without `remaining`."""
 
     wire: dict[str, Any]
     at: Claim | Slot
 
 
 async def left(store: BucketStore, views: Sequence[View], wall: float) -> list[dict[str, Any]]:
-    """What is left of each limit of these `views` at the time `wall` (seconds since the epoch). Raises Unavailable.
+    """The remaining amount of each limit of these `views` at the time `wall` (seconds since the epoch). Raises Unavailable.
 
     Units of `remaining` are those of `limit`, whole ones of requests and tokens; below zero it is debt. What running calls
     have reserved is not left.
     """
-    asked = [one for view in views for one in _asked(view, wall)]
+    asked = [one for view in views for one in _limits_of(view, wall)]
     claims = [one.at for one in asked if isinstance(one.at, Claim)]
     slots = [one.at for one in asked if isinstance(one.at, Slot)]
     if not asked:
@@ -46,29 +46,29 @@ async def left(store: BucketStore, views: Sequence[View], wall: float) -> list[d
     for one in asked:
         level = next(of_claims if isinstance(one.at, Claim) else of_slots)
         whole = one.wire["resource"] in ("requests", "tokens")
-        told = {**one.wire, "remaining": math.floor(level.remaining) if whole else _plain(level.remaining)}
-        if "rate" in told:
-            told["reset_seconds"] = round(level.reset, 3)
-        found.append(told)
+        entry = {**one.wire, "remaining": math.floor(level.remaining) if whole else _plain(level.remaining)}
+        if "rate" in entry:
+            entry["reset_seconds"] = round(level.reset, 3)
+        found.append(entry)
     return found
 
 
-def _asked(view: View, wall: float) -> Iterator[Asked]:
+def _limits_of(view: View, wall: float) -> Iterator[OwnLimit]:
     owner, limits = _owner(view), view.limits
     for resource in ("requests", "tokens", "money"):
         for number, window in enumerate(windows_of(getattr(limits, resource))):
             wire = {**owner, "resource": resource, "rate": window.rate.text, "limit": _plain(window.capacity)}
-            yield Asked(wire, Claim(window_key(view, resource, number), bucket_of(window), 0.0, view.scope, resource))
+            yield OwnLimit(wire, Claim(window_key(view, resource, number), bucket_of(window), 0.0, view.scope, resource))
     if limits.streams is not None:
         slot = Slot(f"{view.scope}:{view.name}:streams", limits.streams, "", view.scope)
-        yield Asked({**owner, "resource": "streams", "limit": limits.streams}, slot)
+        yield OwnLimit({**owner, "resource": "streams", "limit": limits.streams}, slot)
     if (budget := limits.budget) is not None:
         periods = [period for period in PERIODS if getattr(budget, period) is not None]
         claims = budget_claims(budget_prefix(view.scope, view.name), budget, wall, scope=view.scope)
         for period, claim in zip(periods, claims, strict=True):
             ends = datetime.fromtimestamp(claim.expires - MARGIN, UTC).isoformat().replace("+00:00", "Z")
             limit = _plain(claim.limit.capacity)
-            yield Asked({**owner, "resource": "budget", "period": period, "ends": ends, "limit": limit}, claim)
+            yield OwnLimit({**owner, "resource": "budget", "period": period, "ends": ends, "limit": limit}, claim)
 
 
 def _owner(view: View) -> dict[str, str]:

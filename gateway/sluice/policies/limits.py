@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from sluice.config.types import CallLimits, Limits, Team, Tenant, Upstream
-from sluice.errors import NoRoom, RateLimited
+from sluice.errors import NoCapacity, RateLimited
 from sluice.identity.principal import Principal
 from sluice.limits import BucketStore, Claim, Immediate, Level, Slot, Verdict
 from sluice.model.chat import ChatRequest
@@ -44,7 +44,7 @@ from sluice.policies.claims import (
     used,
 )
 from sluice.policies.left import left
-from sluice.policies.queue import WaitingRooms
+from sluice.policies.queue import AliasQueues
 from sluice.policies.scopes import Scopes, single_alias
 from sluice.policies.settlements import Settlements
 from sluice.proxy.attempt import Attempt
@@ -69,7 +69,7 @@ class Limiter:
     """The limits policy. `count` gives the series of a decision, `soft` that of a budget (scope, period) beyond its soft mark.
 
     `teams` stand above tenants. `clock` monotonic and `wall` since the epoch, in seconds. `settlements` (of the same store)
-    and `rooms`, which it wakes, are given where several limiters share them.
+    and `alias_queues`, which it wakes, are given where several limiters share them.
     """
 
     def __init__(
@@ -85,13 +85,13 @@ class Limiter:
         wall: Callable[[], float],
         teams: Mapping[str, Team] | None = None,
         settlements: Settlements | None = None,
-        rooms: WaitingRooms | None = None,
+        alias_queues: AliasQueues | None = None,
     ) -> None:
         self.store = store
         self._take_now = store.take_now if isinstance(store, Immediate) else None
         self._soft = soft
-        self.rooms = rooms if rooms is not None else WaitingRooms(clock)
-        self.settlements = settlements if settlements is not None else Settlements(store, self.rooms.wake)
+        self.alias_queues = alias_queues if alias_queues is not None else AliasQueues(clock)
+        self.settlements = settlements if settlements is not None else Settlements(store, self.alias_queues.wake)
         self._address = bucket_of(limits.address) if limits.address else None
         self._output_tokens = limits.output_tokens
         self._budget_header = limits.budget_header
@@ -126,7 +126,7 @@ class Limiter:
             series.value += 1
         call.headers += headers_of(plan.shown, verdict.levels)
 
-    def room(self, attempt: Attempt, chat: ChatRequest) -> AbstractAsyncContextManager[None] | None:
+    def upstream_claims(self, attempt: Attempt, chat: ChatRequest) -> AbstractAsyncContextManager[None] | None:
         """An attempt's claims on its upstream's limits; None if that has none. Entering it raises NoRoom."""
         plan = self._upstreams.get(attempt.target.upstream)
         return None if plan is None else _UpstreamClaims(self, plan, attempt, chat)
@@ -136,7 +136,7 @@ class Limiter:
         await self.settlements.close()
 
     async def left(self, principal: Principal, route: Route | None, user: str) -> list[dict[str, Any]]:
-        """What this caller has left, of all or of the alias behind `route`; see `sluice.policies.left`.
+        """The remaining limits of this caller, of all or of the alias behind `route`; see `sluice.policies.left`.
 
         `user`: the owner of an end user's limits that are told, too.
         """
@@ -234,7 +234,7 @@ class Limiter:
         config = call.route.config.queue
         if config is None:
             return await self.settlements.take(claims, slots)
-        queue = self.rooms.room(call.route.name, config, self.settlements, call.route.queued)
+        queue = self.alias_queues.queue(call.route.name, config, self.settlements, call.route.queued)
         call.phase = "waiting"
         verdict = await queue.admit(call.principal.bucket, call.principal.limits.weight, claims, slots)
         call.phase = "admitting"
@@ -258,9 +258,9 @@ class Limiter:
             self._remember(denied, refusal)
         return refusal
 
-    def upstream_refusal(self, claims: Sequence[Claim], slots: Sequence[Slot], verdict: Verdict) -> NoRoom:
+    def upstream_refusal(self, claims: Sequence[Claim], slots: Sequence[Slot], verdict: Verdict) -> NoCapacity:
         refusal = self.refusal((), claims, slots, verdict)
-        return NoRoom(refusal.retry_after, refusal.resource)
+        return NoCapacity(refusal.retry_after, refusal.resource)
 
     def _plan(self, call: Call) -> ClaimPlan:
         principal, route = call.principal, call.route

@@ -5,7 +5,7 @@ line has a virtual finish time, 1/weight after that of the one before it, or aft
 is new; the earliest is served first. So a key's burst delays its own calls only, and keys that always have calls waiting
 are served in proportion to their weights.
 
-`WaitingRoom` takes the claims of the heads from the store, in that order. A head that is blocked by its own key's or
+`AliasQueue` takes the claims of the heads from the store, in that order. A head that is blocked by its own key's or
 tenant's limits is skipped; one that is blocked by a shared limit keeps its place, and none overtakes it. It is tried again
 when a call has released capacity that it needs, or at the time that the store computed.
 """
@@ -106,7 +106,7 @@ class _Waiter:
         self.answer = answer
 
 
-class WaitingRoom:
+class AliasQueue:
     """The queue of one alias. `waiting` is called with +1 and -1 as calls enter and leave. `clock` in seconds, monotonic."""
 
     def __init__(
@@ -256,32 +256,32 @@ class WaitingRoom:
         return Verdict(False, (*found.levels, *[Level(0.0, 0.0)] * len(slots)), max(waits[denied], ahead, TIMER), denied)
 
 
-class WaitingRooms:
+class AliasQueues:
     """The queues of all aliases that have one. Limiters with the same `settlements` share them: a queue outlives a limiter."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._rooms: dict[tuple[str, Queue], WaitingRoom] = {}
+        self._queues: dict[tuple[str, Queue], AliasQueue] = {}
 
     def __len__(self) -> int:
         """Calls that wait, in all of them."""
-        return sum(map(len, self._rooms.values()))
+        return sum(map(len, self._queues.values()))
 
-    def room(self, alias: str, config: Queue, settlements: Settlements, waiting: Callable[[int], Any]) -> WaitingRoom:
-        """The room of this alias, with this configuration; `waiting` as WaitingRoom's, the same for all rooms of an alias."""
-        room = self._rooms.get((alias, config))
-        if room is None:
-            room = self._rooms[alias, config] = WaitingRoom(config, settlements, waiting, self._clock)
-        return room
+    def queue(self, alias: str, config: Queue, settlements: Settlements, waiting: Callable[[int], Any]) -> AliasQueue:
+        """The queue of this alias, with this configuration; `waiting` as AliasQueue's, the same for all queues of an alias."""
+        queue = self._queues.get((alias, config))
+        if queue is None:
+            queue = self._queues[alias, config] = AliasQueue(config, settlements, waiting, self._clock)
+        return queue
 
     def keep(self, needed: Collection[tuple[str, Queue]]) -> None:
-        """Forget the rooms of all other aliases and configurations."""
-        self._rooms = {name: room for name, room in self._rooms.items() if name in needed}
+        """Forgets the queues of all other aliases and configurations."""
+        self._queues = {name: queue for name, queue in self._queues.items() if name in needed}
 
     def wake(self, keys: Collection[str]) -> None:
-        """These buckets and slots may have room again."""
-        for room in self._rooms.values():
-            room.wake(keys)
+        """Tries waiting calls again: these buckets and slots may have capacity."""
+        for queue in self._queues.values():
+            queue.wake(keys)
 
 
 def _wait(claim: Claim, level: Level) -> float:

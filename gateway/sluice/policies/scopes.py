@@ -26,7 +26,7 @@ def single_alias(limited: Collection[str], route: Route) -> str:
 
 
 def named_alias(limited: Collection[str], alias: str) -> str:
-    """The same by the configured alias's name alone."""
+    """The scope of a configured alias, by its name alone."""
     return alias if alias in limited else covering(limited, alias)
 
 
@@ -44,7 +44,7 @@ def teams_above(tenant: Tenant | None, teams: Mapping[str, Team]) -> Iterator[st
 
 
 class Scopes:
-    """Those of one configuration. `tenants` and `teams` by their names."""
+    """The scopes of one configuration. `tenants` and `teams` by their names."""
 
     def __init__(self, limits: Limits, tenants: Mapping[str, Tenant], teams: Mapping[str, Team]) -> None:
         self._end_users = limits.end_users

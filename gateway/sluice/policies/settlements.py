@@ -27,7 +27,7 @@ class Settlements:
 
     @property
     def settling(self) -> int:
-        """How many calls are being settled."""
+        """The number of calls that are being settled."""
         return len(self._settling)
 
     async def take(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:

@@ -17,7 +17,7 @@ KEY_VARIABLE = "SLUICE_ADMIN_KEY"
 LARGEST = 16 << 20
 
 
-class NotAsked(Exception):
+class NoAdminAnswer(Exception):
     """There is no answer, and why."""
 
 
@@ -40,7 +40,7 @@ def ask(url: str, method: str, path: str, timeout: float = 60.0, *, body: object
             raise _not_the_key(url) from None
         return answer.code, _decoded(answer.read(LARGEST))
     except (OSError, HTTPException, ValueError) as error:
-        raise NotAsked(f"{url}: {getattr(error, 'reason', error)}") from None
+        raise NoAdminAnswer(f"{url}: {getattr(error, 'reason', error)}") from None
 
 
 def copy(url: str, path: str, out: BinaryIO, timeout: float = 60.0) -> None:
@@ -49,9 +49,9 @@ def copy(url: str, path: str, out: BinaryIO, timeout: float = 60.0) -> None:
     try:
         response = _opened(url, "GET", path, timeout, None)
     except HTTPError as answer:
-        raise _not_the_key(url) if answer.code == 401 else NotAsked(f"{url}: it answered {answer.code}") from None
+        raise _not_the_key(url) if answer.code == 401 else NoAdminAnswer(f"{url}: it answered {answer.code}") from None
     except (OSError, HTTPException, ValueError) as error:
-        raise NotAsked(f"{url}: {getattr(error, 'reason', error)}") from None
+        raise NoAdminAnswer(f"{url}: {getattr(error, 'reason', error)}") from None
     with response:
         while data := _part(url, response):
             out.write(data)
@@ -62,20 +62,20 @@ def _part(url: str, response: Any) -> bytes:
     try:
         data: bytes = response.read(64 << 10)
     except (OSError, HTTPException, ValueError) as error:
-        raise NotAsked(f"{url}: the answer ended too early ({type(error).__name__})") from None
+        raise NoAdminAnswer(f"{url}: the answer ended too early ({type(error).__name__})") from None
     return data
 
 
-def _not_the_key(url: str) -> NotAsked:
-    return NotAsked(f"{url}: ${KEY_VARIABLE} is not the admin key")
+def _not_the_key(url: str) -> NoAdminAnswer:
+    return NoAdminAnswer(f"{url}: ${KEY_VARIABLE} is not the admin key")
 
 
 def _opened(url: str, method: str, path: str, timeout: float, body: object) -> Any:
     if not url.startswith(("http://", "https://", "unix:")):
-        raise NotAsked(f"{url}: expected http:// or https:// or unix:/path")
+        raise NoAdminAnswer(f"{url}: expected http:// or https:// or unix:/path")
     key = os.environ.get(KEY_VARIABLE, "")
     if not key:
-        raise NotAsked(f"set ${KEY_VARIABLE} to the admin key (admin.digest is its digest)")
+        raise NoAdminAnswer(f"set ${KEY_VARIABLE} to the admin key (admin.digest is its digest)")
     headers = {"x-admin-api-key": key} | ({} if body is None else {"content-type": "application/json"})
     data = None if body is None else msgspec.json.encode(body)
     socket_path = url.removeprefix("unix:") if url.startswith("unix:") else None
@@ -104,4 +104,4 @@ def _decoded(body: bytes) -> Any:
     try:
         return msgspec.json.decode(body)
     except msgspec.DecodeError:
-        raise NotAsked("the answer is no JSON: is this the admin port?") from None
+        raise NoAdminAnswer("the answer is no JSON: is this the admin port?") from None

@@ -112,19 +112,19 @@ class Desk:
         if isinstance(message, ChannelReply):
             self._rounds.answered(pid, message)
         else:
-            self._asked(pid, message)
+            self._answer_worker(pid, message)
 
-    def _asked(self, pid: int, asked: ChannelRequest) -> None:
+    def _answer_worker(self, pid: int, request: ChannelRequest) -> None:
         """Have answered what a worker asks, as an operator has asked it."""
 
         def reply(body: object = None, problem: str = "") -> None:
-            self._crew.say(pid, ChannelReply(asked.id, body, problem))
+            self._crew.say(pid, ChannelReply(request.id, body, problem))
 
-        match asked.what:
+        match request.what:
             case "reload":
                 self.reload(reply)
             case "metrics":
-                reply(self._exposition(asked.body) if asked.body != "otlp" or self._pushes(pid) else b"")
+                reply(self._exposition(request.body) if request.body != "otlp" or self._pushes(pid) else b"")
             case "status":
                 reply(self._status())
             case "targets":
@@ -132,16 +132,16 @@ class Desk:
             case "overview":
                 self._ask_all("view", None, reply, self._figures)
             case "calls":
-                self._ask_all("calls", asked.body, reply)
+                self._ask_all("calls", request.body, reply)
             case "switch":
-                self._switch(asked.body, reply)
+                self._switch(request.body, reply)
             case "restart":
                 reply(self.restart())
             case "drain":
                 reply()
                 self._crew.stop()
             case _:
-                reply(problem=f"{asked.what} is not known")
+                reply(problem=f"{request.what} is not known")
 
     def reload(self, done: Callable[[Reload], None] = lambda reload: None) -> None:
         if self._crew.stopping:

@@ -42,7 +42,7 @@ class WorkerLink:
         self._source = source
         self._loop = asyncio.get_running_loop()
         self._ids = itertools.count(1)
-        self._asked: dict[int, asyncio.Future[ChannelReply]] = {}
+        self._requests: dict[int, asyncio.Future[ChannelReply]] = {}
         self._working: set[asyncio.Task[None]] = set()
         self._prepared: Prepared | None = None
         self._preparing = asyncio.Lock()
@@ -102,7 +102,7 @@ class WorkerLink:
     async def ask(self, what: str, body: object = None) -> Any:
         """The supervisor's answer. Raises Unavailable where there is none."""
         id = next(self._ids)
-        answer = self._asked[id] = self._loop.create_future()
+        answer = self._requests[id] = self._loop.create_future()
         try:
             self._send(ChannelRequest(id, what, body))
             async with asyncio.timeout(PATIENCE):
@@ -110,7 +110,7 @@ class WorkerLink:
         except TimeoutError:
             raise Unavailable("The supervisor does not answer") from None
         finally:
-            del self._asked[id]
+            del self._requests[id]
         if found.problem:
             raise Unavailable(found.problem)
         return found.body
@@ -162,9 +162,9 @@ class WorkerLink:
     def _readable(self) -> None:
         for message in self._wire.receive():
             if isinstance(message, ChannelReply):
-                asked = self._asked.get(message.id)
-                if asked is not None and not asked.done():
-                    asked.set_result(message)
+                request = self._requests.get(message.id)
+                if request is not None and not request.done():
+                    request.set_result(message)
             else:
                 task = self._loop.create_task(self._answer(message))
                 self._working.add(task)
@@ -172,14 +172,14 @@ class WorkerLink:
         if self._wire.closed:
             self._hang_up()
 
-    async def _answer(self, asked: ChannelRequest) -> None:
-        handler = self._handlers.get(asked.what)
-        answer = ChannelReply(asked.id)
+    async def _answer(self, request: ChannelRequest) -> None:
+        handler = self._handlers.get(request.what)
+        answer = ChannelReply(request.id)
         try:
-            answer.body = await handler(asked.body) if handler is not None else None
+            answer.body = await handler(request.body) if handler is not None else None
         except Exception as error:
             answer.problem = "\n".join(problems_of(error))
-        if asked.id:
+        if request.id:
             self._send(answer)
 
     def _send(self, message: ChannelRequest | ChannelReply) -> None:
@@ -197,6 +197,6 @@ class WorkerLink:
         if self._wire.fileno() >= 0:
             self._loop.remove_reader(self._wire)
             self._loop.remove_writer(self._wire)
-        for asked in self._asked.values():
-            if not asked.done():
-                asked.set_result(ChannelReply(0, problem="The supervisor is gone"))
+        for request in self._requests.values():
+            if not request.done():
+                request.set_result(ChannelReply(0, problem="The supervisor is gone"))

@@ -59,7 +59,7 @@ class Rollout:
         self._begun = 0.0
         self._wanted: list[Done] | None = None
         """Who waits for the next one, which begins when the running one has ended; None: nobody wants one."""
-        self._told: list[Done] = []
+        self._done: list[Done] = []
         self.running = False
         self.changes: Callable[[bool], object] = lambda running: None
         """Is called when one begins (True), and when it has ended (False)."""
@@ -73,7 +73,7 @@ class Rollout:
     def _next(self) -> None:
         if self._wanted is None:
             return
-        self._told, self._wanted = self._wanted, None
+        self._done, self._wanted = self._wanted, None
         self.running = True
         self.changes(True)
         self._begun = time.monotonic()
@@ -106,6 +106,6 @@ class Rollout:
         log_reload(self._log, done)
         for send in self._members().values():
             send(ChannelRequest(0, "following", self.status))
-        for tell in self._told:
+        for tell in self._done:
             tell(done)
         self._next()

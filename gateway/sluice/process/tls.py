@@ -17,7 +17,7 @@ class CertificateNotices:
     def __init__(self, state: ProcessState, clock: Callable[[], float] = time.time) -> None:
         self._state = state
         self._clock = clock
-        self._said = 0.0
+        self._logged_at = 0.0
         self._ends = state.metrics.zero("tls_certificate_end_timestamp_seconds")
         for result in ("ok", "failed"):
             state.metrics.zero("tls_files_replaced", result)
@@ -25,7 +25,7 @@ class CertificateNotices:
     def shows(self, served: Served) -> None:
         """This is shown from now on."""
         self._ends.set(served.ends)
-        self._said = 0.0
+        self._logged_at = 0.0
         self.look(served)
 
     def replaced(self, served: Served) -> None:
@@ -41,8 +41,8 @@ class CertificateNotices:
     def look(self, served: Served) -> None:
         """Say, once a day, that it ends soon."""
         now = self._clock()
-        if served.ends_soon(now) and now - self._said >= DAY:
-            self._said = now
+        if served.ends_soon(now) and now - self._logged_at >= DAY:
+            self._logged_at = now
             days = (served.ends - now) / DAY
             self._state.log.warning("certificate_ends_soon", ends=_date(served.ends), days=round(days, 1))
 

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from sluice.config.types import Content
-from sluice.errors import GatewayError, NoRoom, RateLimited, UpstreamError
+from sluice.errors import GatewayError, NoCapacity, RateLimited, UpstreamError
 from sluice.frontends import Frontend
 from sluice.identity.principal import Principal
 from sluice.model.chat import ChatRequest, Thought
@@ -39,7 +39,7 @@ _ENDS_BADLY: dict[str, str] = {
 def end_of(error: GatewayError) -> str:
     """The end of a call that this error ended."""
     match error:
-        case RateLimited() | NoRoom():
+        case RateLimited() | NoCapacity():
             return "limit"
         case UpstreamError(kind=kind):
             return _ENDS_BADLY.get(kind, "upstream_error")
@@ -95,7 +95,7 @@ class Call(msgspec.Struct, eq=False):
     store_turn: "Callable[[str], asyncio.Task[None] | None] | None" = None
 
     def finish(self, reason: str) -> None:
-        """The call ends for this reason. The first one counts."""
+        """Sets the reason for which the call ends, unless one is set already."""
         if not self.end:
             self.end = reason
 
@@ -106,7 +106,7 @@ class Call(msgspec.Struct, eq=False):
 
     @property
     def usage(self) -> Usage | None:
-        """Of the attempt that answered."""
+        """The usage of the attempt that answered."""
         return self.answered.usage if self.answered is not None else None
 
     def attribution(self) -> Sequence[tuple[str, str]]:

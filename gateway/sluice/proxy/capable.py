@@ -1,4 +1,4 @@
-"""What a target cannot do of a request: refused with its field's name, or left out. Pure.
+"""Finds what a target cannot do of a request, and refuses it with its field's name, or leaves it out. Pure.
 
 It is asked where a request is translated. An alias says which (`unsupported`): by default what would make another question or
 another answer of it is refused, and preferences are left out and counted; `refuse` refuses these, too; `drop` leaves out all
@@ -56,7 +56,7 @@ class Capable:
         return msgspec.structs.replace(chat, **changed) if changed else chat
 
     def lacking(self, chat: ChatRequest) -> list[Use]:
-        """What the request uses and the target lacks."""
+        """The features that the request uses and the target lacks."""
         takes = self._takes
         return [use for use in uses_of(chat) if use.feature.name not in takes]
 
@@ -97,7 +97,7 @@ def refusing(dropped: Callable[[str], object], spared: frozenset[str]) -> Callab
 
 
 def takes_of(backend: object) -> frozenset[str] | None:
-    """What a backend says that it takes; None: everything that can be said."""
+    """The features that a backend declares (`takes`); None: all of them."""
     takes: frozenset[str] | None = getattr(type(backend), "takes", None)
     return takes
 

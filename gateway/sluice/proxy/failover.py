@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
 
 from sluice.config.types import Hedge
-from sluice.errors import BadRequest, Forbidden, NoRoom, Unavailable, UpstreamError
+from sluice.errors import BadRequest, Forbidden, NoCapacity, Unavailable, UpstreamError
 from sluice.model.chat import ChatRequest, continued
 from sluice.pricing.prices import price_at
 from sluice.proxy.call import Call
@@ -65,13 +65,13 @@ class Failover:
         self.budget.request()
         plan = None
         hedge = route.config.hedge
-        if route.plain and hedge is None and not self._off:  # one target: the plan is made when it is needed
+        if route.single_target and hedge is None and not self._off:  # one target: the plan is made when it is needed
             choice = NextTarget(first)
         else:
             plan = self._plan(call)
             choice = plan.choice
             self._count_passed(call, plan)
-        full: NoRoom | None = None  # of the upstreams without room, the one that has some first
+        full: NoCapacity | None = None  # of the upstreams without room, the one that has some first
         try:
             while True:
                 if choice.wait:
@@ -90,10 +90,10 @@ class Failover:
                     if plan is None:
                         plan = self._plan(call)
                     following = self._next(call, plan, choice.target, error) if _may_go_on(run) else None
-                    if isinstance(error, NoRoom):
+                    if isinstance(error, NoCapacity):
                         full = error if full is None or error.wait < full.wait else full
                     if following is None:
-                        raise (full if full is not None and isinstance(error, NoRoom) else error) from None
+                        raise (full if full is not None and isinstance(error, NoCapacity) else error) from None
                     run.let_go()
                     choice = following
         finally:
@@ -103,7 +103,11 @@ class Failover:
 
     def _plan(self, call: Call) -> FailoverPlan[Target]:
         route = call.route
-        queue: list[Target] = [*route.tiers[0].targets] if route.plain else queue_of(route.tiers, call.traits, self._chance)  # type: ignore[list-item]
+        queue: list[Target]
+        if route.single_target:  # noqa: SIM108 (the ignored type stays on its own line)
+            queue = [*route.tiers[0].targets]  # type: ignore[list-item]
+        else:
+            queue = queue_of(route.tiers, call.traits, self._chance)
         if len(queue) < sum(len(tier.targets) for tier in route.tiers):
             self._count_left_out(call, queue[0])
         if self._off:
@@ -121,7 +125,7 @@ class Failover:
     ) -> NextTarget[Target] | None:
         if isinstance(error, BadRequest):  # this dialect cannot express the request; another may
             error = UpstreamError("not_found", error.message)
-        choice = plan.pass_over() if isinstance(error, NoRoom) else plan.failed(error)
+        choice = plan.pass_over() if isinstance(error, NoCapacity) else plan.failed(error)
         while self._off and choice is not None and self._off.get(choice.target.label) == "disabled":
             choice = plan.pass_over()
         if choice is not None and choice.target is not failed:

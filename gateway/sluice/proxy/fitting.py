@@ -331,15 +331,15 @@ def _with(wire: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
 
 
 def _plain_part(part: dict[str, Any]) -> dict[str, Any]:
-    """A part of content, an image's data: URL in its plainest spelling."""
+    """A content part, with an image's data: URL in its most widely understood spelling."""
     match part:
         case {"type": "image_url", "image_url": {"url": str(url), **rest}}:
-            plain = plain_url(url)
-            return part if plain == url else {**part, "image_url": {"url": plain, **rest}}
+            http_url = plain_url(url)
+            return part if http_url == url else {**part, "image_url": {"url": http_url, **rest}}
         case _:
             return part
 
 
 def _behind(prefix: str, names: Iterable[str]) -> list[str]:
-    """What stands behind this prefix, in the names that have it."""
+    """The rest of each name that begins with this prefix."""
     return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]

@@ -1,4 +1,4 @@
-"""What became of an attempt, as health, usage, cost and metrics are to know it."""
+"""Records the outcome of an attempt with health, usage, cost and metrics."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from sluice.aio.deferred import Schedule, at_once
 from sluice.backends.protocol import Backend, Decoder
 from sluice.backends.transport import UpstreamResponse
-from sluice.errors import NoRoom, StaleConnection, UpstreamError, UpstreamErrorKind
+from sluice.errors import NoCapacity, StaleConnection, UpstreamError, UpstreamErrorKind
 from sluice.model.chat import ChatRequest
 from sluice.model.events import Usage
 from sluice.pricing.prices import cost, price_at
@@ -33,7 +33,7 @@ _SECRET = re.compile(r"(?i)key|auth|token|secret|cookie|password")
 
 def failover_cause(error: UpstreamError) -> str:
     """Why a call goes on to another target, as `failovers_total` has it."""
-    if isinstance(error, NoRoom):
+    if isinstance(error, NoCapacity):
         return "no_room"
     if isinstance(error, StaleConnection):
         return "stale_connection"
@@ -70,7 +70,7 @@ class Bookkeeper:
 
 
 def count_oddities(decoder: Decoder, series: TargetSeries) -> None:
-    """What a decoder had to overlook in its answer."""
+    """Counts what a decoder ignored in its answer."""
     series.skipped.inc(decoder.skipped)
     series.skipped_fields.inc(decoder.skipped_fields)
     series.finish_missing.inc(decoder.finish_missing)
@@ -106,7 +106,7 @@ def _count(attempt: Attempt) -> None:
 
 
 async def refused(target: Target, response: UpstreamResponse) -> UpstreamError:
-    """What a response means whose status is no success."""
+    """The error that a response without a success status means."""
     status, headers = response.status, response.headers
     if 300 <= status < 400:  # those that may be followed have been
         error = UpstreamError("not_found", "The upstream redirects to where requests are not sent", status=status)
@@ -133,7 +133,7 @@ def _host(location: str) -> str:
 
 
 def secrets_of(backend: Backend, transport: object = None) -> list[str]:
-    """What the gateway sends to an upstream to be known by, as of now: callers must not read it in its errors."""
+    """The credentials that the gateway sends to an upstream now: they are masked in error messages."""
     named = (value for name, value in getattr(backend, "headers", {}).items() if _SECRET.search(name))
     signing: Callable[[], Iterable[str]] = getattr(transport, "secrets", tuple)
     values = [*(value for _, value in backend.credentials()), *named, *signing()]

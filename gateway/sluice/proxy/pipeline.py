@@ -24,7 +24,7 @@ from sluice.proxy.interceptors import InterceptorKind, by_alias
 from sluice.proxy.outcome import Bookkeeper
 from sluice.proxy.reader import Beside
 from sluice.proxy.run import CallRun
-from sluice.proxy.sending import Room, Sender
+from sluice.proxy.sending import Sender, UpstreamClaims
 from sluice.proxy.shadows import Shadows
 from sluice.proxy.writer import ResponseWriter
 from sluice.routing.failover import RetryBudget
@@ -47,7 +47,7 @@ class Pipeline:
         clock: Callable[[], float],
         wall: Callable[[], float],
         metrics: Any,
-        room: Room = lambda attempt, chat: None,
+        claims: UpstreamClaims = lambda attempt, chat: None,
         chance: Callable[[], float] = random.random,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         write_idle: float = 60.0,
@@ -68,7 +68,7 @@ class Pipeline:
         self.crashed = crashed
         self._idle: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        sender = Sender(Bookkeeper(wall, later), room, clock=clock, wall=wall, tells_cost=prices.header, beside=beside)
+        sender = Sender(Bookkeeper(wall, later), claims, clock=clock, wall=wall, tells_cost=prices.header, beside=beside)
         self.shadows = Shadows(sender, chance, lambda crash, request_id: self.crashed(crash, request_id))
         self.failover = Failover(
             sender,

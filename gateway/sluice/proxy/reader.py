@@ -237,7 +237,7 @@ class AnswerReader(msgspec.Struct, eq=False):
                 run.take(self, chunk, now, first=first)
 
     async def close_beside(self) -> None:
-        """The same as `close` in a thread: for where one is `working`, or more than LARGE is `relay.uncommitted`."""
+        """Like `close`, in a thread: used while one is `working`, or if more than LARGE is `relay.uncommitted`."""
         if self.working is not None:
             await self.working
         if self.beside is None:

@@ -99,7 +99,7 @@ class Relay(msgspec.Struct, eq=False):
 
     @property
     def text(self) -> str:
-        """What the client holds of the answer's text, untrimmed; that of earlier attempts included."""
+        """The answer's text that the client has, untrimmed, earlier attempts' included."""
         text = "".join(self._text)
         return self._kept if self._reproducing else self._kept + text
 
@@ -110,7 +110,7 @@ class Relay(msgspec.Struct, eq=False):
 
     @property
     def estimated_tokens(self) -> int:
-        """About how many tokens the answer has."""
+        """The answer's estimated number of tokens."""
         return estimated_output("".join(self._text), self.characters, self.pieces)
 
     def feed(self, data: bytes, now: float) -> bytes:
@@ -203,7 +203,7 @@ class Relay(msgspec.Struct, eq=False):
         return self._commit(events)
 
     def used(self, prompt: int) -> Usage:
-        """What the attempt used: as its provider reported, else about; `prompt` are the tokens of the request, about.
+        """The attempt's usage: as its provider reported, else an estimate; `prompt`: the request's estimated tokens.
 
         Of an answer that did not come to its end a provider may have reported the input, and the output so far.
         """
@@ -270,7 +270,7 @@ class Relay(msgspec.Struct, eq=False):
             raise UpstreamError("truncated", "The upstream's answer was empty")
 
     def _continue(self, events: list[StreamEvent]) -> bytes:
-        """What is new in an attempt that recovers; b"" while there is nothing yet."""
+        """The new text of an attempt that recovers; b"" while there is none yet."""
         restart = b""
         known = self._kept if self._reproducing else _trailing_space(self._kept)
         if known:
@@ -313,7 +313,7 @@ class Relay(msgspec.Struct, eq=False):
 
 
 def _trailing_space(text: str) -> str:
-    """What a prefill has to do without (`sluice.model.chat.continued`): the model is expected to repeat it."""
+    """The trailing white space that a prefill must omit (`sluice.model.chat.continued`): the model may repeat it."""
     return text[len(text.rstrip()) :]
 
 

@@ -58,7 +58,7 @@ class CallRun(msgspec.Struct, eq=False):
 
     @property
     def text(self) -> str:
-        """What the client holds of the answer's text."""
+        """The answer's text that the client has."""
         return self.winner.relay.text if self.winner is not None else self.kept_text
 
     # --- the answer
@@ -242,6 +242,6 @@ class CallRun(msgspec.Struct, eq=False):
             self.writer.write(beat)
 
     def drain(self) -> None:
-        """The process is leaving: end the call, wherever it waits."""
+        """Ends the call, wherever it waits: the process shuts down."""
         self.call.finish("drain")
         self.scope.end(Unavailable("The gateway is shutting down"))

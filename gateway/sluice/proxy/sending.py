@@ -26,7 +26,7 @@ from sluice.proxy.target import Target
 from sluice.wire.forwarding import forwarded
 from sluice.wire.upstream_errors import conceal
 
-Room = Callable[[Attempt, ChatRequest], AbstractAsyncContextManager[None] | None]
+UpstreamClaims = Callable[[Attempt, ChatRequest], AbstractAsyncContextManager[None] | None]
 """What an attempt takes of its upstream's limits; entering it raises NoRoom. None: there are none."""
 Attempting = Coroutine[Any, Any, None]
 COST = "x-sluice-cost-usd"
@@ -41,7 +41,7 @@ class Sender:
     def __init__(
         self,
         books: Bookkeeper,
-        room: Room,
+        claims: UpstreamClaims,
         *,
         clock: Callable[[], float],
         wall: Callable[[], float],
@@ -49,7 +49,7 @@ class Sender:
         beside: Beside | None = None,
     ) -> None:
         self._record = books.record
-        self._room = room
+        self._claims_of = claims
         self._clock = clock
         self._wall = wall
         self._beside = beside
@@ -63,8 +63,8 @@ class Sender:
         reader = AttemptReader(run, attempt, last, prefilled, self._price, beside=self._beside)
         if run.resumes:
             reader.price = self._with_all_usage
-        room = self._room(attempt, chat)
-        trying = self._try(reader, chat) if room is None else self._try_within(room, reader, chat)
+        claims = self._claims_of(attempt, chat)
+        trying = self._try(reader, chat) if claims is None else self._try_within(claims, reader, chat)
         return self._probe(attempt, trying) if attempt.probe else trying
 
     async def _probe(self, attempt: Attempt, trying: Attempting) -> None:
@@ -74,8 +74,8 @@ class Sender:
         finally:
             attempt.target.health.abandoned(attempt.probe)
 
-    async def _try_within(self, room: AbstractAsyncContextManager[None], reader: AttemptReader, chat: ChatRequest) -> None:
-        async with room:
+    async def _try_within(self, claims: AbstractAsyncContextManager[None], reader: AttemptReader, chat: ChatRequest) -> None:
+        async with claims:
             await self._try(reader, chat)
 
     async def _try(self, reader: AttemptReader, chat: ChatRequest) -> None:
@@ -152,7 +152,7 @@ class Sender:
                 health.failed(error, attempt.probe)
 
     def _over(self, reader: AttemptReader, chat: ChatRequest) -> None:
-        """The attempt is over, whatever became of it."""
+        """Ends the attempt, whatever its outcome."""
         attempt, answer = reader.attempt, reader.answer
         if attempt.outcome == "abandoned":
             self._abandoned(reader.run.call, attempt, answer)

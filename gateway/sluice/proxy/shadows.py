@@ -72,12 +72,12 @@ class Shadows:
             run.close()
 
     async def idle(self) -> None:
-        """Waits until none is in flight."""
+        """Waits until no shadow call is in flight."""
         while self._tasks:
             await asyncio.wait([*self._tasks])
 
     async def close(self) -> None:
-        """End those that are in flight."""
+        """Ends the shadow calls in flight."""
         for task in (tasks := list(self._tasks)):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -36,7 +36,7 @@ class StageKind(Protocol):
     """A stage with its options: what an entry point of the group names."""
 
     def stage(self) -> Stage:
-        """A new one, for one attempt."""
+        """Makes the stage of one attempt."""
         ...
 
 
@@ -85,7 +85,7 @@ class StagedDecoder(Decoder):
         return events
 
     def _released(self) -> list[StreamEvent]:
-        """What a stage releases at the end passes those behind it."""
+        """Feeds what a stage releases at the end to the stages behind it."""
         events: list[StreamEvent] = []
         for stage in self._stages:
             if events:

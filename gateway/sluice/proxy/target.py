@@ -1,4 +1,4 @@
-"""What a call is sent to: an alias as a route of targets. Built from the configuration, then only read."""
+"""An alias as a route of targets. Built from the configuration, then only read."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -33,7 +33,7 @@ def add_headers(request: UpstreamRequest, more: Headers) -> None:
 
 
 def _nobody(name: str) -> None:
-    """Is told, and does nothing."""
+    """Ignores a dropped field."""
 
 
 class Target(msgspec.Struct, frozen=True, eq=False):
@@ -70,13 +70,13 @@ class Target(msgspec.Struct, frozen=True, eq=False):
             force_setattr(self, "decoder", self.backend.decoder)
 
     def with_stages(self, kinds: Sequence[StageKind]) -> "Target":
-        """The same target, whose answers pass these stages. Each is then streamed to us, and none is passed on as it came."""
+        """A copy of the target whose answers pass these stages: all are streamed to us, none is passed on verbatim."""
         decoder = staged(self.backend.decoder, kinds)
         return msgspec.structs.replace(self, decoder=decoder, passes_on=None, whole=None) if kinds else self
 
 
 class Route(msgspec.Struct, frozen=True, eq=False):
-    """An alias, ready to be followed."""
+    """An alias's targets in tiers, with everything that a call needs of the alias."""
 
     name: str
     config: Alias
@@ -89,7 +89,7 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     wildcard: bool = False  # it stands for all names that begin as its own: `sluice.runtime.wildcards` makes the route of one
     called: str = ""  # the name that the caller gave, where that is one of a wildcard's
     operation: str = ""  # which other one than chat it is the route of
-    plain: bool = False  # one target that takes every call: nothing of a call decides about its route
+    single_target: bool = False  # one target that takes every call: nothing of a call decides about its route
 
     @property
     def targets(self) -> list[Target]:

@@ -1,4 +1,4 @@
-"""What a call writes its answer to: a server's exchange, a whole answer, the journal of a resumable stream, nothing."""
+"""Writers of a call's answer: a server's exchange, a whole answer, the journal of a resumable stream, nothing."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -33,7 +33,7 @@ class ResponseWriter(Protocol):
         ...
 
     def attach(self, upstream: UpstreamResponse | None) -> None:
-        """Whom to pause while the client does not read."""
+        """Sets the upstream response that is paused while the client does not read."""
         ...
 
     def detach(self) -> None:

@@ -128,7 +128,7 @@ def _afterwards(config: Config, name: str, alias: Alias) -> Iterator[str]:
 
 
 def _limits(config: Config, name: str, alias: Alias) -> Iterator[str]:
-    """Whose limits a call is under beside those of its key, tenant and teams."""
+    """The limits that apply to a call beside those of its key, tenant and teams."""
     sections: tuple[tuple[str, CallLimits | None], ...] = (
         (f"alias {name}", alias.limits),
         ("everybody", config.limits.overall),

@@ -17,7 +17,7 @@ from sluice.routing.health import Health, Load
 
 
 class Routable(Protocol):
-    """What routing needs to know of a target."""
+    """The properties of a target that routing uses."""
 
     @property
     def label(self) -> str: ...

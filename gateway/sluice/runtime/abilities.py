@@ -53,7 +53,7 @@ def _of_one(backend: Backend, capable: Capable | None, chat: ChatRequest) -> Ite
 
 
 def _of_rules(rules: ModelRules) -> Iterator[str]:
-    """What the model's rules change, as far as it can be said in a line (docs/models.md)."""
+    """A line on what the model's rules change in requests (docs/models.md)."""
     if rules is NO_RULES:
         return
     if rules.drop:

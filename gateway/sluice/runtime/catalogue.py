@@ -1,4 +1,4 @@
-"""What is known of the models behind aliases, for lists of models."""
+"""Facts about the models behind aliases, for lists of models."""
 
 from collections.abc import Callable, Mapping
 
@@ -11,8 +11,8 @@ KEPT = 4096
 
 
 class Catalogue:
-    """Of one configuration's aliases. `table` is read when a list is first asked for. `listings`: what upstreams list, for the
-    wildcard aliases that are expanded."""
+    """The facts about one configuration's aliases. `table` is read when a list is first asked for.
+    `listings`: what upstreams list, for the wildcard aliases that are expanded."""
 
     def __init__(
         self, aliases: Mapping[str, Alias], table: Callable[[], Mapping[str, Facts]], listings: Mapping[str, Listing]
@@ -24,8 +24,8 @@ class Catalogue:
         self._expanded: dict[str, tuple[Mapping[str, Facts], Mapping[str, str]]] = {}
 
     def names(self, may: Callable[[str], bool]) -> list[str]:
-        """The names that a caller who `may` use some is shown: aliases in their order, wildcards as what they stand for where
-        that is known."""
+        """The names that a caller who `may` use some is shown: aliases in their order, wildcards as what they
+        stand for where that is known."""
         found: dict[str, None] = {}
         for alias in self._aliases:
             names = self._expansion(alias) if self.expands(alias) else (alias,)
@@ -37,7 +37,8 @@ class Catalogue:
         return alias in self._listings and bool(self._expansion(alias))
 
     def _expansion(self, alias: str) -> Mapping[str, str]:
-        """The names that a wildcard alias stands for, with its upstream's own; none that another alias takes."""
+        """The names that a wildcard alias stands for, with its upstream's own; none that another alias
+        takes."""
         listed = self._listings[alias].models
         known, names = self._expanded.get(alias, (None, {}))
         if known is not listed:
@@ -48,8 +49,9 @@ class Catalogue:
         return names
 
     def facts(self, name: str) -> Facts:
-        """What is known of an alias, or of a name that a wildcard covers: what holds for each target of its first tier, since
-        any of them may answer. A target's own `context`, `vision` and so on stand before the table."""
+        """What is known of an alias, or of a name that a wildcard covers: what holds for each target of its
+        first tier, since any of them may answer. A target's own `context`, `vision` and so on stand before
+        the table."""
         if self._listings and name not in self._aliases:
             return self._looked_up(name)  # its upstream may say something else by now
         found = self._kept.get(name)

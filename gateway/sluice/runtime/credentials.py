@@ -1,4 +1,4 @@
-"""What a configuration says about an upstream's credentials, at work: a transport that has them."""
+"""Builds an upstream's transport with the credentials of its configuration."""
 
 import os
 import random

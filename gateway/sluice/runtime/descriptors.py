@@ -1,4 +1,4 @@
-"""How many file descriptors this process may have, and what they are kept for.
+"""Divides the file descriptors that this process may open among clients, upstreams and operators.
 
 A client's connection needs one and its upstream's another. Where more clients are let in than there are descriptors for,
 none of them is served: each waits for an upstream connection that cannot be opened. So the number of clients is bounded by
@@ -37,7 +37,7 @@ def limit_of_files() -> int:
 
 
 def places(limit: int, max_connections: int) -> ConnectionLimits:
-    """How `limit` descriptors are dealt out.
+    """Divides `limit` descriptors.
 
     A quarter of them, 1024 at most, is kept for what is not a client's or an upstream's. Of the rest each client takes two,
     its own and its upstream's, and at least a ninth is for idle connections: to any upstream, while calls go to another.

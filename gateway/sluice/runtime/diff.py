@@ -1,4 +1,4 @@
-"""What a reload would change: one configuration beside another.
+"""Compares two configurations: what a reload would change.
 
 Values are shown where they cannot hold a secret: numbers and yes or no everywhere, texts of aliases. Of everything else only
 its name is.

@@ -1,6 +1,7 @@
-"""What operators may have a running gateway do: reload, restart, switch targets. The same for one process and for several.
+"""Operations on a running gateway: reload, restart, switch targets. The same for one process and for several.
 
-`Fleet` is what the admin routes talk to: `sluice.process` has one for a process of its own, and one that asks the supervisor.
+`Fleet` is what the admin routes talk to: `sluice.process` has one for a process of its own, and one that asks
+the supervisor.
 """
 
 import re
@@ -13,7 +14,8 @@ from sluice.telemetry.formats import Format
 
 Result = Literal["ok", "invalid", "needs_restart", "failed"]
 RESULTS: tuple[Result, ...] = ("ok", "invalid", "needs_restart", "failed")
-"""It was taken; the file has mistakes; it says something that only a restart can change; it could not be followed."""
+"""It was taken; the file has mistakes; it says something that only a restart can change; it could not be
+followed."""
 
 
 Breaker = Literal["closed", "half_open", "open"]
@@ -22,10 +24,11 @@ BREAKERS: tuple[Breaker, ...] = get_args(Breaker)
 
 
 class Reload(msgspec.Struct, frozen=True):
-    """What became of an attempt to take another configuration.
+    """The result of a reload.
 
-    `hash` names the bytes of the file that was read; "" where it could not be. `at` in seconds since the epoch, `seconds` that
-    it took. `problems` are complete lines, `needs_restart` the options, by their paths, that a reload cannot change.
+    `hash` names the bytes of the file that was read; "" where it could not be. `at` in seconds since the
+    epoch, `seconds` that it took. `problems` are complete lines, `needs_restart` the options, by their paths,
+    that a reload cannot change.
     """
 
     result: Result
@@ -44,7 +47,8 @@ class Reload(msgspec.Struct, frozen=True):
 class ConfigStatus(msgspec.Struct, frozen=True):
     """Which configuration is followed, and what became of attempts to reload it.
 
-    `hash` and `since` (seconds since the epoch) are of the one that is followed. `counts`: attempts by result.
+    `hash` and `since` (seconds since the epoch) are of the one that is followed. `counts`: attempts by
+    result.
     """
 
     hash: str
@@ -60,7 +64,7 @@ class ConfigStatus(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, last=reload, counts=counts)
 
     def shown(self) -> dict[str, object]:
-        """For whoever may ask whether the gateway is ready: nothing of what the file says."""
+        """The fields for callers of the readiness probe, without anything from the configuration."""
         last = self.last
         reload = None
         if last is not None:
@@ -69,8 +73,9 @@ class ConfigStatus(msgspec.Struct, frozen=True):
 
 
 class TargetState(msgspec.Struct, frozen=True):
-    """What one process knows of a target. Times in seconds from now: `ready_in` until calls may be sent again (0.0: they are),
-    `failed_ago` since its last error, of the kind `last_error`. `first_token`: its decaying average; None: unknown."""
+    """The state of a target in one process. Times in seconds from now: `ready_in` until calls may be sent
+    again (0.0: they are), `failed_ago` since its last error, of the kind `last_error`. `first_token`: its
+    decaying average; None: unknown."""
 
     upstream: str
     model: str
@@ -106,9 +111,9 @@ class ProcessView(msgspec.Struct, frozen=True):
 
 
 class Overview(msgspec.Struct, frozen=True):
-    """All processes in short. `requests` that were answered, by the class of their status, by processes that have ended, too;
-    `in_flight`: calls being answered. `workers`: by number (0: there is only one process) what it knows; `missing` have not
-    answered in time.
+    """All processes in short. `requests` that were answered, by the class of their status, by processes that
+    have ended, too; `in_flight`: calls being answered. `workers`: by number (0: there is only one process)
+    what it knows; `missing` have not answered in time.
     """
 
     requests: dict[str, int]
@@ -121,7 +126,8 @@ _PLACE = re.compile(r"([0-9]{1,17})-([0-9]{1,10})")
 
 
 class Place(msgspec.Struct, frozen=True, order=True):
-    """A call's place among those of all processes: when it ended, and where. Written as two numbers: 1764460800000000-4711."""
+    """A call's place among those of all processes: when it ended, and where. Written as two numbers:
+    1764460800000000-4711."""
 
     at: int
     process: int
@@ -139,7 +145,8 @@ class Place(msgspec.Struct, frozen=True, order=True):
 
 
 class CallQuery(msgspec.Struct, frozen=True):
-    """The newest `limit` calls of those whose fields are as `wanted`; `before`: older than the one at that place."""
+    """The newest `limit` calls of those whose fields are as `wanted`; `before`: older than the one at that
+    place."""
 
     limit: int
     before: Place | None = None
@@ -177,7 +184,7 @@ class Fleet(Protocol):
         """The metrics of all of them; None where there is only this one."""
 
     async def targets(self) -> Targets:
-        """How the targets stand in each of them."""
+        """The state of the targets in each process."""
 
     async def overview(self) -> Overview:
         """How all of them do, in short."""

@@ -59,7 +59,7 @@ def _owners(config: Config) -> Iterator[tuple[str, str, CallLimits]]:
 
 
 def _limits(scope: str, name: str, limits: CallLimits) -> Maxima:
-    """Of one owner. A window is named by its seconds, a budget's by its period."""
+    """The gauges of one owner. A window is named by its seconds, a budget's by its period."""
     found: Maxima = {}
     for resource in ("requests", "tokens", "money"):
         for limit in windows_of(getattr(limits, resource)):

@@ -1,4 +1,4 @@
-"""What a configuration says about aliases and their targets, as calls follow it."""
+"""Builds the routes of a configuration's aliases."""
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -97,7 +97,7 @@ class Routes:
             queued,
             wildcard=name.endswith("*") and not called,
             called=called,
-            plain=_takes_every_call(tiers),
+            single_target=_takes_every_call(tiers),
         )
 
     def _shadow(self, alias: Alias, rest: str = "") -> Target | None:
@@ -156,7 +156,7 @@ class Routes:
         return dropped
 
     def _standing(self, spec: TargetConfig, upstream: Upstream, backend: Backend) -> ModelState:
-        """What is known of a target: what one alias learns of a model of an upstream, all aliases know."""
+        """The shared state of a target: all aliases that use a model of an upstream share its health and load."""
         state, name = self._state, (spec.upstream, spec.model)
         known = self.standings.get(name)
         if known is not None:

@@ -1,4 +1,4 @@
-"""What snapshots have in common: made for the first one that needs it, closed behind the last.
+"""Objects that snapshots share: made for the first snapshot that needs one, closed after the last.
 
 A swap makes a snapshot beside the one that is in use. Where both need the same thing (the pool of an upstream whose address
 has not changed) they get the same object: connections stay open, and what was learned is not forgotten.

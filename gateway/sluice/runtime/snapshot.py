@@ -44,7 +44,7 @@ from sluice.wire.baseurl import endpoint
 
 
 class Names(msgspec.Struct, frozen=True):
-    """What a configuration has names for that metrics are labelled by.
+    """The configured names that metrics have as labels.
 
     `targets`: upstream and model. `credentials`: upstream and name.
     """
@@ -58,7 +58,7 @@ class Names(msgspec.Struct, frozen=True):
     frontends: frozenset[str] = frozenset()
 
     def without(self, others: "Iterable[Names]") -> "Names":
-        """Those that none of the others has."""
+        """The names that none of the other snapshots has."""
         found = [getattr(self, field) for field in self.__struct_fields__]
         for other in others:
             found = [names - getattr(other, field) for names, field in zip(found, self.__struct_fields__, strict=True)]
@@ -157,7 +157,7 @@ class Snapshot:
             wall=time.time,
             teams=config.teams,
             settlements=state.settlements,
-            rooms=state.rooms,
+            alias_queues=state.alias_queues,
         )
         self.pipeline = self._pipeline()
         stack.push_async_callback(self.pipeline.close)
@@ -168,7 +168,7 @@ class Snapshot:
         priced = [Priced(time.time)] if config.prices.unknown == "refuse" else []
         return Pipeline(
             [*priced, state.turns, state.kept, self.limits],  # who waits for a turn holds no place and is charged nothing
-            room=self.limits.room,
+            claims=self.limits.upstream_claims,
             clock=state.clock,
             wall=time.time,
             metrics=state.metrics,

@@ -126,7 +126,7 @@ class Snapshots:
         state, others = self.state, [other for other in (*self.living, *self._building) if other is not snapshot]
         gone = snapshot.names.without(other.names for other in others)
         state.deferred.flush()  # it may count some more
-        state.rooms.keep({queue for other in others for queue in other.queues})
+        state.alias_queues.keep({queue for other in others for queue in other.queues})
         state.records.forget(gone.aliases, gone.keys, gone.frontends)
         metrics = state.metrics
         metrics.forget(("upstream", "model"), gone.targets)

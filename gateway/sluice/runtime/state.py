@@ -27,7 +27,7 @@ from sluice.errors import Unavailable
 from sluice.limits import Remote
 from sluice.policies.end_users import TrackedUsers
 from sluice.policies.kept import KeptResponses
-from sluice.policies.queue import WaitingRooms
+from sluice.policies.queue import AliasQueues
 from sluice.policies.settlements import Settlements
 from sluice.policies.turns import Turns
 from sluice.routing.failover import RetryBudget
@@ -73,7 +73,7 @@ T = TypeVar("T")
 
 
 class ModelState(msgspec.Struct, frozen=True, eq=False):
-    """What is known of one model of one upstream: its breaker, its load, and what the log is told of it."""
+    """The state of one model of one upstream: its breaker, its load, and its notices in the log."""
 
     health: Health
     load: Load
@@ -115,7 +115,7 @@ class ProcessState:
         self.watches = StoreWatches(metrics, self.log, self.clock)
         soon = asyncio.get_running_loop().call_soon if slot is not None else None
         self.deferred = DeferredWork(lambda crash: self.records.crashed(crash, ""), soon)
-        self.rooms = WaitingRooms(self.clock)
+        self.alias_queues = AliasQueues(self.clock)
         self.end_users = TrackedUsers(self.clock)
         accounts = Accounts(metrics, self.notices, self.clock)
         self.show(self.following)
@@ -192,7 +192,7 @@ class ProcessState:
         stack.push_async_callback(self.keys.close)
         self.store = bucket_store(config, metrics, self.log, self.watches)
         stack.push_async_callback(self.store.close)
-        self.settlements = Settlements(self.store, self.rooms.wake)
+        self.settlements = Settlements(self.store, self.alias_queues.wake)
         stack.push_async_callback(self.settlements.close)
         self.journals = journals(config, records.not_journaled, self.watches)
         stack.push_async_callback(self.journals.close)
@@ -314,7 +314,7 @@ class ProcessState:
         return not (self.draining if self.slot is None else self.slot.stopping)
 
     def once(self, name: str, make: Callable[[], T]) -> T:
-        """What a process has once, but needs only where something is on: made at first use."""
+        """Parts of the process that only some configurations need, made at first use."""
         if name not in self._made:
             self._made[name] = make()
         found: T = self._made[name]

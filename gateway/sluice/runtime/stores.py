@@ -1,4 +1,4 @@
-"""What a configuration says about stores, built. What is not used is not imported."""
+"""Builds the stores of a configuration. Modules of other stores are not imported."""
 
 import time
 from collections.abc import Callable
@@ -192,7 +192,7 @@ def use_keys(seals: Seals, config: Config) -> None:
 
 
 def retention(config: Config) -> Retention:
-    """What `retention` says, as stores take it."""
+    """The configured `retention` in the form that stores take."""
     kept = config.retention
     return Retention(float(kept.age) if kept.age is not None else None, kept.messages, kept.conversations)
 
@@ -206,7 +206,7 @@ def _local_conversations(place: Local, seals: Seals) -> ConversationStore:
 
 
 def response_store(config: Config, watches: StoreWatches, seals: Seals) -> ResponseStore | None:
-    """Where responses go that callers want kept; None where nothing is kept."""
+    """The store of responses that callers want kept; None if nothing is kept."""
     if config.responses.store is None:
         return None
     address, keep = config.responses.store.reveal(), float(config.responses.keep)
@@ -237,7 +237,7 @@ def _stored_responses(config: Config, address: str, keep: float) -> ResponseStor
 
 
 def admin_store(config: Config) -> str:
-    """Where dynamic keys and usage are kept: "memory", "sqlite:PATH" or a URL. It may hold a password."""
+    """The address of the store of dynamic keys and usage: "memory", "sqlite:PATH" or a URL. It may hold a password."""
     return config.admin.store.reveal() if config.admin.store is not None else config.state.reveal()
 
 

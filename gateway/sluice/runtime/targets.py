@@ -1,4 +1,4 @@
-"""How targets stand in one process, and in several of them together."""
+"""The state of targets in one process, and merged over several."""
 
 import msgspec
 

@@ -85,7 +85,7 @@ class Transports:
         return WatchedTls(options, failed, replaced)
 
     def connections(self, upstream: str, state: str) -> int:
-        """How many connections to this upstream are "open" or "idle", or how many calls are "waiting" for one."""
+        """The number of "open" or "idle" connections to this upstream, or of calls "waiting" for one."""
         return sum(getattr(transport, state, 0) for transport in self.named(upstream))
 
     def follow(self, transports: Mapping[str, Transport], before: Mapping[str, Transport]) -> None:

@@ -17,7 +17,7 @@ may_be_a_model = re.compile(r"(?!.*(?:\.\.|//))[A-Za-z0-9](?:[A-Za-z0-9._:/@+-]{
 
 
 class Wildcards:
-    """Those among `names`. `build` makes the route of a configured name and the name that a caller gave."""
+    """The wildcards among `names`. `build` makes the route of a configured name and the name that a caller gave."""
 
     def __init__(self, names: Iterable[str], build: Callable[[str, str], Route]) -> None:
         self._names = [name for name in names if name.endswith("*")]

@@ -28,7 +28,7 @@ MAX_LINE = 8190
 MAX_HEAD = 64 << 10
 """Bytes of names and values, and FIELD for each of them (so there are at most 255; as HTTP/2 counts, RFC 9113 6.5.2)."""
 FIELD = 256
-MAX_BARREN = 16 << 10
+MAX_FRUITLESS = 16 << 10
 """Bytes of reads that complete no header and bring no byte of body: a header that does not end, chunk extensions."""
 MAX_WAITING = 64
 MAX_KEPT = 1 << 20
@@ -58,8 +58,20 @@ class RequestParser:
     """
 
     __slots__ = (
-        "_barren", "_between", "_body", "_head", "_host", "_limit", "_llhttp", "_passed_over", "_progress", "_room", "_url",
-        "error", "given_up", "waiting",
+        "_between",
+        "_body",
+        "_fruitless",
+        "_head",
+        "_head_left",
+        "_host",
+        "_limit",
+        "_llhttp",
+        "_passed_over",
+        "_progress",
+        "_url",
+        "error",
+        "given_up",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self, limit: int) -> None:
@@ -69,9 +81,9 @@ class RequestParser:
         self._body: Incoming | None = None
         self._passed_over: Incoming | None = None
         self._url = b""
-        self._room = MAX_HEAD
+        self._head_left = MAX_HEAD
         self._progress = (0, 0)
-        self._barren = 0
+        self._fruitless = 0
         self._host = ""  # the last one that was found to be good
         self._between = True  # llhttp has nothing of a request, and may get another one
         self.waiting: list[Incoming] = []
@@ -119,9 +131,9 @@ class RequestParser:
             except httptools.HttpParserUpgrade as upgrade:
                 self._pass_over(data[upgrade.args[0] :])
             if self._head is not None:
-                self._count_barren(len(data), (self._room, -1))
+                self._count_fruitless(len(data), (self._head_left, -1))
             elif self._body is not None:
-                self._count_barren(len(data), (self._room, self._body.size))
+                self._count_fruitless(len(data), (self._head_left, self._body.size))
             if len(self.waiting) > 1 and _size(self.waiting) > MAX_KEPT:
                 raise _Refused
         except (_Refused, httptools.HttpParserError):
@@ -157,11 +169,11 @@ class RequestParser:
         weight = len(text) + len(fields) * FIELD
         return Incoming(method, target, (1, 1), [], fields, True, size, weight, body, size, True)
 
-    def _count_barren(self, size: int, progress: tuple[int, int]) -> None:
+    def _count_fruitless(self, size: int, progress: tuple[int, int]) -> None:
         """`progress`: the bytes left for the head, and the bytes received of the body."""
-        self._barren = self._barren + size if progress == self._progress else 0
+        self._fruitless = self._fruitless + size if progress == self._progress else 0
         self._progress = progress
-        if self._barren > MAX_BARREN:
+        if self._fruitless > MAX_FRUITLESS:
             raise _Refused
 
     def _pass_over(self, rest: bytes) -> None:
@@ -198,7 +210,7 @@ class RequestParser:
             raise _Refused
         self._head = Incoming()
         self._url = b""
-        self._room = MAX_HEAD
+        self._head_left = MAX_HEAD
         self._progress = (0, 0)
 
     def on_url(self, url: bytes) -> None:
@@ -208,8 +220,8 @@ class RequestParser:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         size = len(name) + len(value)
-        self._room = room = self._room - size - FIELD
-        if room < 0 or size > MAX_LINE:
+        self._head_left = left = self._head_left - size - FIELD
+        if left < 0 or size > MAX_LINE:
             raise _Refused
         if self._head is not None:  # else a trailer: bounded, of no use
             # only spaces and tabs: llhttp lets no other white space through
@@ -229,7 +241,7 @@ class RequestParser:
         head.keep_alive = llhttp.should_keep_alive()
         head.fields = by_name(head.pairs)
         _check(head)
-        head.weight = MAX_HEAD - self._room + len(self._url)
+        head.weight = MAX_HEAD - self._head_left + len(self._url)
         if self.waiting and _size(self.waiting) + head.weight > MAX_KEPT:
             raise _Refused
         self._head = None

@@ -83,7 +83,7 @@ class LogLines:
         self._size = 0
         self._due = full
         """The size at which to try a write: where `out` takes nothing, not again for every line."""
-        self._lost = 0
+        self._dropped_lines = 0
         """Lost lines that have not been reported yet."""
         self._writing = b""
         self._inside = 0
@@ -94,7 +94,7 @@ class LogLines:
     @property
     def pending(self) -> bool:
         """Whether a flush has something to do."""
-        return bool(self._kept or self._writing or self._lost)
+        return bool(self._kept or self._writing or self._dropped_lines)
 
     def msg(self, line: bytes) -> None:
         size = len(line) + 1
@@ -112,7 +112,7 @@ class LogLines:
 
     def flush(self) -> None:
         """Write what `out` takes."""
-        while self._writing or self._kept or self._lost:
+        while self._writing or self._kept or self._dropped_lines:
             if not self._writing:
                 self._begin()
             try:
@@ -143,9 +143,14 @@ class LogLines:
         """Prepare the next write: as many lines as fit, or when none are left the report of lost ones."""
         kept = self._kept
         if not kept:
-            event = {"event": "log_lines_dropped", "lines": self._lost, "level": "warning", "timestamp": self._stamp.text()}
+            event = {
+                "event": "log_lines_dropped",
+                "lines": self._dropped_lines,
+                "level": "warning",
+                "timestamp": self._stamp.text(),
+            }
             self._writing = self.render(event) + b"\n"
-            self._inside, self._lost = self._lost, 0
+            self._inside, self._dropped_lines = self._dropped_lines, 0
             self._reports = True
             return
         self._reports = False
@@ -165,7 +170,7 @@ class LogLines:
         """The write failed, and so would the next: nothing of what is kept can be written."""
         lost = len(self._kept)
         if self._reports:
-            self._lost += self._inside
+            self._dropped_lines += self._inside
         else:
             lost += self._inside
         self._writing = b""
@@ -175,7 +180,7 @@ class LogLines:
         self._lose(lost)
 
     def _lose(self, lines: int) -> None:
-        self._lost += lines
+        self._dropped_lines += lines
         for _ in range(lines):
             self.dropped()
 

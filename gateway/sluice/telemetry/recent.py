@@ -32,13 +32,13 @@ class RecentCalls:
     def feed(self, say: Callable[[Any], None]) -> Callable[[Any], None]:
         """`say`, which writes the line of a call, and here remembers it, whatever level is logged."""
 
-        def said(line: LogLine) -> None:
+        def in_text(line: LogLine) -> None:
             self._number += 1
             self._last = max(int(self._wall() * 1e6), self._last + 1)
             self._seen.append(Seen(self._number, self._last, line))
             say(line)
 
-        return said
+        return in_text
 
     def newest(
         self, limit: int, before: tuple[int, int] | None, wanted: Mapping[str, str], process: int

@@ -8,7 +8,7 @@ from msgspec import UNSET, UnsetType
 
 from sluice.aio.deferred import NOW, Schedule, at_once
 from sluice.conversations import ConversationsFailed, Swept
-from sluice.errors import GatewayError, NoRoom, RateLimited, TlsFailed, Unauthorized, UpstreamError
+from sluice.errors import GatewayError, NoCapacity, RateLimited, TlsFailed, Unauthorized, UpstreamError
 from sluice.identity.principal import Principal
 from sluice.proxy.attempt import NO_USAGE, Attempt
 from sluice.proxy.call import Call
@@ -129,7 +129,7 @@ def _level(status: int, error: GatewayError | None) -> str:
 def _more(error: GatewayError | None, address: str) -> dict[str, str]:
     """Additional fields for some refusals: the limit, or the address that wrong credentials came from."""
     match error:
-        case RateLimited() | NoRoom():
+        case RateLimited() | NoCapacity():
             return {"scope": error.scope, "resource": error.resource}
         case Unauthorized():
             return {"address": address}
@@ -307,7 +307,7 @@ class Records:
     def _rate_limited(self, alias: str, error: GatewayError) -> None:
         """Count an answer 429: by our limit, or else by a provider's."""
         whose = ("provider", "")
-        if isinstance(error, RateLimited | NoRoom):
+        if isinstance(error, RateLimited | NoCapacity):
             whose = (error.scope, error.resource)
         self._metrics.child("rate_limited", alias, *whose).inc()
 

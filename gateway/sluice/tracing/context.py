@@ -15,14 +15,14 @@ _TRACESTATE = re.compile(r"[\t\x20-\x7e]{1,512}")
 class TraceContext(msgspec.Struct, eq=False):
     """One call in a trace. Ids are lower-case hexadecimal digits: 32 of a trace, 16 of a span; `parent` is "" in a new trace.
 
-    `sampled` is what upstreams are told; `told`: the caller said so. `attempts`: the spans of the call's attempts, in order.
+    `sampled` is what upstreams are told; `known`: the caller said so. `attempts`: the spans of the call's attempts, in order.
     """
 
     trace: str
     span: str
     parent: str
     sampled: bool
-    told: bool
+    known: bool
     state: str
     bits: Bits
     attempts: list[str] = []

@@ -41,7 +41,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     __slots__ = (
         "_blocked",
         "_buffer",
-        "_lost",
+        "_on_lost",
         "_parser",
         "_paused",
         "_peer",
@@ -69,7 +69,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._writes = writes
         self._parser = parser
         self._peer = peer
-        self._lost = lost
+        self._on_lost = lost
         self._receiver: Receiver | None = None
         self._transport: asyncio.Transport | None = None
         self._paused = False
@@ -231,4 +231,4 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         """Closed while it was idle, or has become useless."""
         if not self.closed:
             self.close()
-            self._lost(self)
+            self._on_lost(self)

@@ -36,8 +36,23 @@ class ResponseParser:
     """
 
     __slots__ = (
-        "_barren", "_chunks", "_delimited", "_llhttp", "_max_head", "_max_headers", "_method", "_pairs", "_peer", "_room",
-        "_room_for_headers", "error", "headers", "on_body", "over", "reusable", "status",
+        "_chunks",
+        "_delimited",
+        "_fruitless",
+        "_head_left",
+        "_headers_left",
+        "_llhttp",
+        "_max_head",
+        "_max_headers",
+        "_method",
+        "_pairs",
+        "_peer",
+        "error",
+        "headers",
+        "on_body",
+        "over",
+        "reusable",
+        "status",
     )  # fmt: skip
 
     def __init__(self, peer: str, *, max_head: int = MAX_HEAD, max_headers: int = MAX_HEADERS) -> None:
@@ -54,9 +69,9 @@ class ResponseParser:
         self._method = method
         self.headers: dict[str, str] = {}
         self._pairs: list[tuple[bytes, bytes]] = []
-        self._room = self._max_head
-        self._room_for_headers = self._max_headers
-        self._barren = 0
+        self._head_left = self._max_head
+        self._headers_left = self._max_headers
+        self._fruitless = 0
         self._delimited = False
         self.status = 0
         self.over = False
@@ -74,9 +89,9 @@ class ResponseParser:
             self._stopped(refusal)
         chunks = self._chunks
         if not chunks:
-            self._count_barren(len(data))
+            self._count_fruitless(len(data))
             return b""
-        self._barren = 0
+        self._fruitless = 0
         if len(chunks) == 1:
             return chunks.pop()
         body = b"".join(chunks)
@@ -106,7 +121,7 @@ class ResponseParser:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         pairs = self._pairs
-        if len(pairs) >= self._room_for_headers:
+        if len(pairs) >= self._headers_left:
             self._refuse(f"more than {self._max_headers} headers")
         pairs.append((name, value.strip()))  # trailers, too: counted, of no use
 
@@ -119,7 +134,7 @@ class ResponseParser:
         if status < 200:
             if status < 100 or status == 101:
                 self._refuse("an impossible status")
-            self._room_for_headers -= len(self._pairs)
+            self._headers_left -= len(self._pairs)
             self._pairs.clear()
             return
         fields = by_name(self._pairs)
@@ -142,19 +157,19 @@ class ResponseParser:
     # --- bounds and refusals
 
     def _feed_head(self, data: bytes) -> None:
-        room = self._room
-        if room == self._max_head and data[:1] != b"H":
+        left = self._head_left
+        if left == self._max_head and data[:1] != b"H":
             self._refuse("no HTTP response")  # llhttp also knows RTSP and ICE, and skips empty lines
-        if len(data) <= room:
-            self._room = room - len(data)
+        if len(data) <= left:
+            self._head_left = left - len(data)
             self._llhttp.feed_data(data)
             return
         while data and not self.status:
-            room = self._room
-            if not room:
+            left = self._head_left
+            if not left:
                 self._refuse(f"a head of more than {self._max_head} bytes")
-            piece, data = (data, b"") if len(data) <= room else (data[:room], data[room:])
-            self._room = room - len(piece)
+            piece, data = (data, b"") if len(data) <= left else (data[:left], data[left:])
+            self._head_left = left - len(piece)
             self._llhttp.feed_data(piece)
         if data:
             self._llhttp.feed_data(data)
@@ -168,9 +183,9 @@ class ResponseParser:
             self._refuse("two lengths of the same body")
         return True
 
-    def _count_barren(self, size: int) -> None:
-        self._barren += size
-        if self.status and self._barren > self._max_head and not self.over and self.error is None:
+    def _count_fruitless(self, size: int) -> None:
+        self._fruitless += size
+        if self.status and self._fruitless > self._max_head and not self.over and self.error is None:
             self.error = self._garbled("framing without content")
 
     def _refuse(self, what: str) -> None:

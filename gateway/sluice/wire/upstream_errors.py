@@ -147,7 +147,7 @@ def upstream_error(status: int, headers: Mapping[str, str], body: bytes) -> Upst
 def stream_error(error: Any) -> UpstreamError:
     """The error that an error object inside a 200 stream stands for: `error` is its decoded JSON, of any shape."""
     reason = reason_of(error)
-    said = _said(reason)
+    said = _kind_of(reason)
     kind = status_kind(reason.status, reason) if reason.status and said != "stream_error" else (said or "stream_error")
     if kind == "headers_timeout":  # of the upstream's own upstream: this one has answered
         kind = "server_error"
@@ -157,7 +157,7 @@ def stream_error(error: Any) -> UpstreamError:
     return _error(kind, reason, 200, wait)
 
 
-def told_error(payload: bytes) -> UpstreamError | None:
+def reported_error(payload: bytes) -> UpstreamError | None:
     """The error that a frame or document stands for, in any vendor's shape; None for one that is not to be read as an error.
 
     For decoders: it is asked of what is no part of an answer, or has an `error` in it.
@@ -195,7 +195,7 @@ def tells_error(value: Any) -> bool:
         case {"choices": _}:
             return False
         case {"message": str(), **rest}:  # Cohere and AWS write nothing but words
-            return not _SAY_ERROR.isdisjoint(rest) or _said(reason_of(value)) is not None
+            return not _SAY_ERROR.isdisjoint(rest) or _kind_of(reason_of(value)) is not None
         case [first, *_]:
             return tells_error(first)
         case _:
@@ -346,7 +346,7 @@ class _Found:
 
 def status_kind(status: int, reason: Reason) -> UpstreamErrorKind:
     """The kind of an HTTP status, sharpened by what the provider said where the status is too coarse."""
-    said = _said(reason)
+    said = _kind_of(reason)
     if said is not None and said in _SHARPER.get(status, _ANY):
         return said
     if status in _STATUS:
@@ -385,7 +385,7 @@ def _error(kind: UpstreamErrorKind, reason: Reason, status: int, wait: float | N
     return error
 
 
-def _said(reason: Reason) -> UpstreamErrorKind | None:
+def _kind_of(reason: Reason) -> UpstreamErrorKind | None:
     codes, types, words = _tables()
     names = [code_name(code) for code in reason.codes]
     for name in (*names, *(code_name(code.partition(".")[0]) for code in reason.codes if "." in code)):

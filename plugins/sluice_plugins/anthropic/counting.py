@@ -12,7 +12,7 @@ from sluice.errors import UpstreamGarbled
 from sluice.model.chat import ChatRequest
 from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Usage, Verbatim
 from sluice.wire.jsonedit import with_known_string
-from sluice.wire.upstream_errors import told_error
+from sluice.wire.upstream_errors import reported_error
 
 MOST = 1 << 20
 """Bytes of an answer, which is one number."""
@@ -59,5 +59,5 @@ class CountDecoder(Decoder):
         try:
             _count_of(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise told_error(body) or UpstreamGarbled() from None
+            raise reported_error(body) or UpstreamGarbled() from None
         return [Started(), TextDelta(""), Finished("stop", Usage()), Verbatim(body, whole=True)]

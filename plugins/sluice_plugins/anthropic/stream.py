@@ -44,7 +44,7 @@ from sluice.model.events import (
 )
 from sluice.wire.lenient import REPLACEMENT, Halves, encoded, fit, is_object, parse, whole_characters
 from sluice.wire.sse import Event, EventStream
-from sluice.wire.upstream_errors import stream_error, told_error
+from sluice.wire.upstream_errors import reported_error, stream_error
 from sluice_plugins.anthropic.texts import texts_of
 from sluice_plugins.decoding import MAX_EVENT, FrameDecoder, arguments_of, failure_of
 from sluice_plugins.openings import EventsOrDocument
@@ -247,7 +247,7 @@ class MessagesDecoder(FrameDecoder[Event]):
         if type(message) is not dict:
             raise UpstreamGarbled
         if message.get("type") == "error" or "content" not in message:
-            error = told_error(document)
+            error = reported_error(document)
             if error is not None:
                 raise error
         content = message.get("content")
@@ -327,7 +327,7 @@ class MessagesDecoder(FrameDecoder[Event]):
         if event is None:
             event = self._mended(data)
         if event is None or not event.type:
-            if (error := told_error(data)) is not None:  # a proxy's error
+            if (error := reported_error(data)) is not None:  # a proxy's error
                 raise error
             if event is not None and frame.event in EVENTS:  # the frame's `event:` line names the type, too
                 event.type = frame.event
@@ -338,7 +338,7 @@ class MessagesDecoder(FrameDecoder[Event]):
             return None
         if event.type in EVENTS:
             return event
-        if b'"error"' in data and (error := told_error(data)) is not None:  # an error in another vendor's format
+        if b'"error"' in data and (error := reported_error(data)) is not None:  # an error in another vendor's format
             raise error
         self._kind = event.type
         return None

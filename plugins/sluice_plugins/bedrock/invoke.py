@@ -30,7 +30,7 @@ from sluice.wire.baseurl import base_of
 from sluice.wire.eventstream import EventMessage
 from sluice.wire.forwarding import Allowed, with_forwarded
 from sluice.wire.lenient import encoded, parse
-from sluice.wire.upstream_errors import told_error
+from sluice.wire.upstream_errors import reported_error
 from sluice_plugins.anthropic.backend import Anthropic
 from sluice_plugins.anthropic.vertex import OF_PLATFORM, with_version
 from sluice_plugins.bedrock.backend import runtime_address
@@ -185,7 +185,7 @@ class InvokeDecoder(Decoder):
         return self._inner.close()
 
     def _document(self, document: bytes) -> list[StreamEvent]:
-        if (error := told_error(document)) is not None:
+        if (error := reported_error(document)) is not None:
             raise error
         self._inner = self._messages
         return self._messages.feed(document) + self._messages.close()

@@ -42,7 +42,7 @@ from sluice.model.events import (
 )
 from sluice.wire.eventstream import EventMessage
 from sluice.wire.lenient import encoded, parse, read
-from sluice.wire.upstream_errors import told_error
+from sluice.wire.upstream_errors import reported_error
 from sluice_plugins.bedrock.frames import MessagesOrDocument, exception, failed
 from sluice_plugins.bedrock.payload import (
     EVENTS,
@@ -328,7 +328,7 @@ class ConverseDecoder(FrameDecoder[EventMessage]):
             parse(document)
         except (ValueError, RecursionError):
             raise UpstreamTruncated from None
-        if (error := told_error(document)) is not None:
+        if (error := reported_error(document)) is not None:
             raise error
         try:
             whole, _ = read(document, _Whole)

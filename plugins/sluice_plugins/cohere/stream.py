@@ -36,7 +36,7 @@ from sluice.model.events import (
 )
 from sluice.wire.lenient import REPLACEMENT, Halves, encoded, fit, is_object, parse, whole_characters
 from sluice.wire.sse import Event, EventStream
-from sluice.wire.upstream_errors import stream_error, told_error
+from sluice.wire.upstream_errors import reported_error, stream_error
 from sluice_plugins.decoding import MAX_EVENT, FrameDecoder, arguments_of, failure_of
 from sluice_plugins.openings import EventsOrDocument
 
@@ -180,7 +180,7 @@ class ChatDecoder(FrameDecoder[Event]):
         data = frame.data
         event = self._decode(data)
         if event is None or not event.type:
-            if (error := told_error(data)) is not None:
+            if (error := reported_error(data)) is not None:
                 raise error
             if not (event is None and data.strip() == b"[DONE]"):
                 if self._strict:
@@ -251,7 +251,7 @@ class ChatDecoder(FrameDecoder[Event]):
                 self._finish(delta, events)
             case "message-start" | "citation-end" | "debug":
                 pass
-            case _ if b'"error"' in data and (error := told_error(data)) is not None:
+            case _ if b'"error"' in data and (error := reported_error(data)) is not None:
                 raise error
             case _:
                 self.skipped += 1
@@ -341,7 +341,7 @@ class ChatDecoder(FrameDecoder[Event]):
             case {"message": dict(message), "finish_reason": _}:
                 pass
             case _:
-                raise told_error(document) or UpstreamGarbled()
+                raise reported_error(document) or UpstreamGarbled()
         for frame in _as_frames(value, message):
             self._take(Event(encoded(frame)), events)
 

@@ -21,7 +21,7 @@ from sluice.backends.protocol import Decoder, Headers, UpstreamRequest
 from sluice.errors import BadRequest, UpstreamGarbled
 from sluice.model.chat import ChatRequest
 from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Usage, Verbatim
-from sluice.wire.upstream_errors import told_error
+from sluice.wire.upstream_errors import reported_error
 from sluice_plugins.vectors import MALFORMED, Value, Vectors, VectorsDecoder, dimensions_of, texts_of
 
 UrlOf = Callable[[str, str], str]
@@ -78,7 +78,7 @@ class CountDecoder(Decoder):
         except MALFORMED:
             broken = True
         if broken:
-            raise told_error(body) or UpstreamGarbled()
+            raise reported_error(body) or UpstreamGarbled()
         return [Started(), TextDelta(""), Finished("stop", Usage()), Verbatim(body, whole=True)]
 
 

@@ -46,7 +46,7 @@ from sluice.model.events import (
 )
 from sluice.wire.lenient import REPLACEMENT, Halves, encoded, fit, parse, whole_characters
 from sluice.wire.sse import Event, EventStream
-from sluice.wire.upstream_errors import told_error
+from sluice.wire.upstream_errors import reported_error
 from sluice_plugins.decoding import MAX_EVENT, FrameDecoder, arguments_of, failure_of
 from sluice_plugins.gemini.sources import Sources
 from sluice_plugins.openings import EventsOrDocument
@@ -201,7 +201,7 @@ class GenerateDecoder(FrameDecoder[Event]):
         data = frame.data
         chunk = self._decode(data)
         if chunk is None or chunk.error or (chunk.candidates is None and chunk.promptFeedback is None):
-            if (error := told_error(data)) is not None:
+            if (error := reported_error(data)) is not None:
                 raise error
             if chunk is None and data.strip() == b"[DONE]":
                 return
@@ -234,7 +234,7 @@ class GenerateDecoder(FrameDecoder[Event]):
                 raise UpstreamTruncated from None
         elif rest := self._stream.close().strip():
             frame = self._stream.event(rest)
-            if frame is not None and (self._decode(frame.data) is not None or told_error(frame.data) is not None):
+            if frame is not None and (self._decode(frame.data) is not None or reported_error(frame.data) is not None):
                 self._take(frame, events)
         if not self._finish_reason:
             raise UpstreamTruncated

@@ -20,7 +20,7 @@ from sluice.model.chat import ChatRequest
 from sluice.model.events import Started, StreamEvent, TextDelta, Verbatim
 from sluice.wire.lenient import is_object, read
 from sluice.wire.sse import Event, EventStream
-from sluice.wire.upstream_errors import told_error
+from sluice.wire.upstream_errors import reported_error
 from sluice_plugins.decoding import FrameDecoder, failure_of
 from sluice_plugins.openai.chunk import MALFORMED, ReportedUsage
 from sluice_plugins.openai.stream import finished
@@ -158,7 +158,7 @@ class TextDecoder(FrameDecoder[Event], Decoder):
         chunk, odd = _chunk_of(data)
         self.skipped_fields += odd
         odd_one = chunk is None or chunk.error or chunk.choices is None
-        if odd_one and (error := told_error(data)) is not None:
+        if odd_one and (error := reported_error(data)) is not None:
             raise error
         if chunk is None:
             self.skipped += 1
@@ -230,4 +230,4 @@ class TextDocument(Decoder):
         return [started, TextDelta(first.text or ""), finished(native, chunk.usage), Verbatim(body, whole=True)]
 
     def _no_answer(self, body: bytes) -> UpstreamError:
-        return told_error(body) or UpstreamGarbled("The upstream's answer has no completion")
+        return reported_error(body) or UpstreamGarbled("The upstream's answer has no completion")

@@ -18,7 +18,7 @@ from sluice.errors import UpstreamGarbled
 from sluice.model.chat import ChatRequest
 from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Usage, Verbatim
 from sluice.model.operations import OperationRequest
-from sluice.wire.upstream_errors import told_error
+from sluice.wire.upstream_errors import reported_error
 
 MOST = 32 << 20
 """Bytes of an answer, which may hold each token."""
@@ -99,9 +99,9 @@ class CountDecoder(Decoder):
         try:
             answer = _answer_of(body)
         except MALFORMED:
-            raise told_error(body[: 64 << 10]) or UpstreamGarbled() from None
+            raise reported_error(body[: 64 << 10]) or UpstreamGarbled() from None
         count = len(answer.tokens) if answer.count is None else answer.count
         if count <= 0:
-            raise told_error(body[: 64 << 10]) or UpstreamGarbled("The upstream's answer has no count of tokens")
+            raise reported_error(body[: 64 << 10]) or UpstreamGarbled("The upstream's answer has no count of tokens")
         document = _json(self._told(count))
         return [Started(), TextDelta(""), Finished("stop", Usage()), Verbatim(document, whole=True, made=True)]

@@ -12,7 +12,7 @@ from sluice.errors import UpstreamError, UpstreamGarbled
 from sluice.model.chat import ChatRequest
 from sluice.model.events import Started, StreamEvent, TextDelta, Verbatim
 from sluice.wire.lenient import read
-from sluice.wire.upstream_errors import told_error
+from sluice.wire.upstream_errors import reported_error
 from sluice_plugins.openai.chunk import MALFORMED, ReportedUsage
 from sluice_plugins.openai.operations import body_for
 from sluice_plugins.openai.stream import finished
@@ -84,7 +84,7 @@ class EmbeddingsDecoder(Decoder):
         return usage
 
     def _no_answer(self, body: bytes) -> UpstreamError:
-        error = told_error(body) if len(body) <= MAX_ERROR else None
+        error = reported_error(body) if len(body) <= MAX_ERROR else None
         return error or UpstreamGarbled("The upstream's answer has no embeddings")
 
 

@@ -11,7 +11,7 @@ from sluice.model.chat import ChatRequest
 from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Verbatim
 from sluice.model.operations import FormRequest, StoredForm
 from sluice.wire.multipart import boundary_of
-from sluice.wire.upstream_errors import told_error
+from sluice.wire.upstream_errors import reported_error
 from sluice_plugins.openai.operations import MAX_ERROR, WholeDecoder
 from sluice_plugins.openai.speech import SoundDecoder, Speech
 
@@ -82,7 +82,7 @@ class TranscriptDecoder(WholeDecoder):
         body = bytes(self._body)
         if body.lstrip()[:1] == b"{":
             return super().close()
-        error = told_error(body) if len(body) <= MAX_ERROR else None
+        error = reported_error(body) if len(body) <= MAX_ERROR else None
         if error is not None or body.lstrip()[:1] == b"<":
             raise error or UpstreamGarbled("The upstream's answer is no transcript")
         return [Started(), TextDelta(""), Finished("stop", None, ""), Verbatim(body, whole=True)]

@@ -16,7 +16,7 @@ from sluice.model.chat import ChatRequest
 from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Usage, Verbatim
 from sluice.wire.jsonedit import with_known_string
 from sluice.wire.lenient import read
-from sluice.wire.upstream_errors import told_error
+from sluice.wire.upstream_errors import reported_error
 from sluice_plugins.openai.chunk import MALFORMED
 
 MAX_ERROR = 64 << 10
@@ -117,7 +117,7 @@ class WholeDecoder(Decoder):
         return found
 
     def _no_answer(self, body: bytes) -> UpstreamError:
-        error = told_error(body) if len(body) <= MAX_ERROR else None
+        error = reported_error(body) if len(body) <= MAX_ERROR else None
         return error or UpstreamGarbled(f"The upstream's answer has no {self._member}")
 
 

@@ -13,7 +13,7 @@ from sluice.backends.transport import Transport
 from sluice.errors import UpstreamError, UpstreamGarbled
 from sluice.model.chat import ChatRequest
 from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Verbatim
-from sluice.wire.upstream_errors import told_error
+from sluice.wire.upstream_errors import reported_error
 from sluice_plugins.openai.operations import body_for
 
 MAX_ERROR = 64 << 10
@@ -71,5 +71,5 @@ class SoundDecoder(Decoder):
 
     def close(self) -> list[StreamEvent]:
         if not self._begun:
-            raise told_error(bytes(self._other)) or UpstreamGarbled("The upstream's answer has no sound")
+            raise reported_error(bytes(self._other)) or UpstreamGarbled("The upstream's answer has no sound")
         return [Finished("stop", None, "")]

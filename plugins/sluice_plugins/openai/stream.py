@@ -44,7 +44,7 @@ from sluice.wire.call_ids import new_call_id
 from sluice.wire.jsonedit import without_known_object
 from sluice.wire.jsontext import oversized, slow_numbers
 from sluice.wire.lenient import REPLACEMENT, Halves, encoded, fit, is_object, parse, whole_characters
-from sluice.wire.upstream_errors import stream_error, tells_error, told_error
+from sluice.wire.upstream_errors import reported_error, stream_error, tells_error
 from sluice_plugins.decoding import MAX_EVENT, failure_of
 from sluice_plugins.openai.calls import ReceivedCall, ReceivedCalls
 from sluice_plugins.openai.chunk import MALFORMED, Choice, Chunk, ContentPart, ReportedUsage, ToolCallPart, decode_ordinary
@@ -374,7 +374,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
                 return
             chunk = msgspec.convert(values, Chunk)
         if chunk.error:
-            raise told_error(payload) or stream_error({"error": chunk.error})
+            raise reported_error(payload) or stream_error({"error": chunk.error})
         usage = chunk.usage
         if usage is not None:
             self._usage = usage if self._usage is None else self._counted(usage, self._usage)
@@ -641,7 +641,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
     def _without_choices(self, chunk: Chunk, payload: bytes) -> bool:
         """Whether to forward a chunk without choices: Azure's content filter results are, usage alone is not."""
         if chunk.usage is None or b'"base_resp"' in payload:
-            error = told_error(payload)
+            error = reported_error(payload)
             if error is not None:
                 raise error
         if chunk.usage is None and chunk.choices is None:

@@ -21,7 +21,7 @@ from sluice.errors import UpstreamError, UpstreamGarbled, UpstreamTruncated
 from sluice.model.events import Finished, FinishReason, Started, StreamEvent, Usage, Verbatim, Working
 from sluice.wire import sse
 from sluice.wire.lenient import REPLACEMENT, Halves, fit, is_object, parse, whole_characters
-from sluice.wire.upstream_errors import stream_error, told_error
+from sluice.wire.upstream_errors import reported_error, stream_error
 from sluice_plugins.decoding import MAX_EVENT
 from sluice_plugins.responses.answer import Answer
 from sluice_plugins.responses.wire import Item, Response, ResponsesEvent, decode_event, decode_response
@@ -154,7 +154,7 @@ class ResponsesDecoder:
             case "[DONE]":
                 self._end_early(events)
             case "error":
-                raise told_error(frame.data) or stream_error(event.error or _values(frame.data))
+                raise reported_error(frame.data) or stream_error(event.error or _values(frame.data))
             case _:
                 if self._started:  # of an event that is not known: the provider is at work
                     events.append(Working())
@@ -172,7 +172,7 @@ class ResponsesDecoder:
         if event is None or not event.type:
             if data.strip() == b"[DONE]":
                 return ResponsesEvent("[DONE]")
-            if (error := told_error(data)) is not None:  # a proxy's
+            if (error := reported_error(data)) is not None:  # a proxy's
                 raise error
             if event is not None and frame.event != "message":  # the frame's `event:` line names the type, too
                 event.type = frame.event
@@ -273,7 +273,7 @@ def checked_state(response: Response, document: bytes) -> str:
     state = response.status or ("completed" if response.output else "")
     if state in ("completed", "incomplete", "failed", "cancelled"):
         return state
-    raise told_error(document) or UpstreamGarbled("The upstream's answer is not complete")
+    raise reported_error(document) or UpstreamGarbled("The upstream's answer is not complete")
 
 
 def failure(response: Response) -> UpstreamError:

@@ -135,8 +135,8 @@ def test_a_request_that_only_loads_a_model_needs_no_answer() -> None:
         chat(messages=[])
     with pytest.raises(ModelLoaded) as loaded:
         generated(prompt="", keep_alive=0)
-    assert chatted.value.told["message"] == {"role": "assistant", "content": ""}
-    assert loaded.value.told == {"model": "m", "done": True, "done_reason": "load", "response": ""}
+    assert chatted.value.fields["message"] == {"role": "assistant", "content": ""}
+    assert loaded.value.fields == {"model": "m", "done": True, "done_reason": "load", "response": ""}
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [

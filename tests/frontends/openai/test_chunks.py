@@ -13,7 +13,7 @@ from sluice.errors import (
     Forbidden,
     GatewayError,
     ModelNotFound,
-    NoRoom,
+    NoCapacity,
     RateLimited,
     Unauthorized,
     Unavailable,
@@ -273,4 +273,4 @@ def test_errors_have_openais_shape(error: GatewayError, kind: str, code: str) ->
 
 def test_an_error_says_when_to_come_back_where_that_is_known() -> None:
     assert OpenAI().error(UpstreamError("rate_limited", "x", retry_after=7200.0004), "r")["error"]["retry_after"] == 7200.001
-    assert "retry_after" not in OpenAI().error(NoRoom(float("inf"), "requests"), "r")["error"]
+    assert "retry_after" not in OpenAI().error(NoCapacity(float("inf"), "requests"), "r")["error"]

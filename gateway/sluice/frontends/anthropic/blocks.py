@@ -83,7 +83,19 @@ class Position(msgspec.Struct):
 class Blocks(Stream):
     """A stream of our own making."""
 
-    __slots__ = ("_at", "_call", "_chat", "_held", "_model", "_prefix", "_said", "_started", "_suffix", "_waiting", "_written")
+    __slots__ = (
+        "_at",
+        "_call",
+        "_characters",
+        "_chat",
+        "_held",
+        "_model",
+        "_prefix",
+        "_started",
+        "_suffix",
+        "_waiting",
+        "_written",
+    )
 
     def __init__(self, chat: ChatRequest, answer: Answer) -> None:
         super().__init__(answer)
@@ -91,7 +103,7 @@ class Blocks(Stream):
         self._at = Position()
         self._model = ""
         self._started = False
-        self._said = 0  # characters
+        self._characters = 0  # characters
         self._prefix = self._suffix = b""  # around a text
         self._call = -1  # the open block's
         self._written: list[str] = []  # its arguments
@@ -135,7 +147,7 @@ class Blocks(Stream):
     def _texts(self, texts: list[str], frames: list[bytes]) -> None:
         if self._at.open != "text":
             self._enter("text", {"type": "text", "text": ""}, frames)
-        self._said += sum(map(len, texts))
+        self._characters += sum(map(len, texts))
         between = self._suffix + self._prefix
         frames.append(b"%b%b%b" % (self._prefix, without_separators(between.join(map(_json, texts))), self._suffix))
 
@@ -144,7 +156,7 @@ class Blocks(Stream):
             case Started():
                 self._start(event, frames)
             case ReasoningDelta(text=text) if text:
-                self._said += len(text)
+                self._characters += len(text)
                 if self._at.open != "thinking":
                     self._enter("thinking", {"type": "thinking", "thinking": "", "signature": ""}, frames)
                 frames.append(self._delta({"type": "thinking_delta", "thinking": text}))
@@ -153,7 +165,7 @@ class Blocks(Stream):
             case ToolCallStarted(kind="function"):
                 self._begin_call(event, frames)
             case ToolCallDelta(index=index, arguments=arguments) if arguments:
-                self._said += len(arguments)
+                self._characters += len(arguments)
                 self._continue_call(index, arguments, frames)
             case Cited() if self._at.open == "text":
                 citation = citation_of(event.title, event.url, event.quote, event.start, event.end)
@@ -274,7 +286,7 @@ class Blocks(Stream):
         if not self._started:
             self._start(Started(), frames)
         self._leave(frames)
-        usage = finished.usage or Usage(prompt_tokens(self._chat), max(self._said // 4, 1))
+        usage = finished.usage or Usage(prompt_tokens(self._chat), max(self._characters // 4, 1))
         frames.append(frame("message_delta", delta=stop_of(finished), usage=usage_object(usage)))
         frames.append(STOP)
 

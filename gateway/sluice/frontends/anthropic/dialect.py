@@ -40,7 +40,7 @@ class Anthropic(Frontend):
         "anthropic-version", "anthropic-beta", "anthropic-dangerous-direct-browser-access",
     )  # fmt: skip
     response_headers: ClassVar[tuple[str, ...]] = tuple(
-        f"anthropic-ratelimit-{resource}-{told}" for resource in RESOURCES for told in ("limit", "remaining", "reset")
+        f"anthropic-ratelimit-{resource}-{fields}" for resource in RESOURCES for fields in ("limit", "remaining", "reset")
     )
 
     def __init__(self, wall: Callable[[], float] = time.time) -> None:

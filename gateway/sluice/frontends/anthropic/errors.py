@@ -43,11 +43,11 @@ TOO_LONG = "prompt is too long"
 def error_object(error: GatewayError, request_id: str) -> dict[str, Any]:
     """The envelope, before a stream or within one; `retry_after` (seconds) stands in it where it is known when the same request
     may be answered: within a stream there is no header left to say so."""
-    told: dict[str, Any] = {"type": error_type(error), "message": _message(error)}
+    fields: dict[str, Any] = {"type": error_type(error), "message": _message(error)}
     wait = wait_of(error)
     if wait is not None:
-        told["retry_after"] = wait
-    return {"type": "error", "error": told, "request_id": request_id}
+        fields["retry_after"] = wait
+    return {"type": "error", "error": fields, "request_id": request_id}
 
 
 def error_type(error: GatewayError) -> str:

@@ -22,10 +22,10 @@ def _renamed(name: str, value: str, now: float) -> Header:
     found = _LIMIT(name)
     if found is None:
         return name, value
-    told, resource = found.groups()
-    if told == "reset":
+    fields, resource = found.groups()
+    if fields == "reset":
         value = time_of(now + float(value.removesuffix("s")))
-    return f"anthropic-ratelimit-{resource.replace('_', '-')}-{told}", value
+    return f"anthropic-ratelimit-{resource.replace('_', '-')}-{fields}", value
 
 
 def time_of(seconds: float) -> str:

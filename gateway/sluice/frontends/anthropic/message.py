@@ -48,15 +48,15 @@ def stop_of(finished: Finished) -> dict[str, Any]:
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "input_tokens": max(usage.input - usage.cached_input - usage.written_input, 0),
         "cache_creation_input_tokens": usage.written_input,
         "cache_read_input_tokens": usage.cached_input,
         "output_tokens": usage.output,
     }
     if usage.reasoning:
-        told["output_tokens_details"] = {"thinking_tokens": usage.reasoning}
-    return told
+        fields["output_tokens_details"] = {"thinking_tokens": usage.reasoning}
+    return fields
 
 
 def prompt_tokens(chat: ChatRequest) -> int:

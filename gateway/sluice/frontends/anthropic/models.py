@@ -69,10 +69,10 @@ def _place(names: Sequence[str], name: str, parameter: str) -> int:
 
 
 def _model(inquiry: Inquiry, name: str) -> dict[str, Any]:
-    told = {"type": "model", "id": name, "display_name": name, "created_at": time_of(inquiry.started)}
+    fields = {"type": "model", "id": name, "display_name": name, "created_at": time_of(inquiry.started)}
     facts = inquiry.facts(name)
     if facts == NOTHING:
-        return told
+        return fields
     kinds = {"image_input": "image", "pdf_input": "pdf"}
     takes = {capability: {"supported": kind in facts.input} for capability, kind in kinds.items()} if facts.input else None
-    return told | {"max_input_tokens": facts.context or None, "max_tokens": facts.output or None, "capabilities": takes}
+    return fields | {"max_input_tokens": facts.context or None, "max_tokens": facts.output or None, "capabilities": takes}

@@ -63,16 +63,16 @@ class PassedOn(Stream):
             if b"event: message_start\n" not in data:
                 data = self._blocks_of().encode([Started()]) + data
         finished = next((event for event in events if type(event) is Finished), None)
-        return data if finished is None or _LAST in data else data + self._tail(finished)
+        return data if finished is None or _LAST in data else data + self._closing_frames(finished)
 
     def _own(self, events: Sequence[StreamEvent]) -> bytes:
         """Events without frames."""
-        told = [event for event in events if not (type(event) is Started and self._started)]
+        fields = [event for event in events if not (type(event) is Started and self._started)]
         self._started = True
-        if len(told) == 1 and type(told[0]) is Finished and self._blocks is None:
-            return self._tail(told[0])
+        if len(fields) == 1 and type(fields[0]) is Finished and self._blocks is None:
+            return self._closing_frames(fields[0])
         self._blocks = self._blocks_of()
-        return self._blocks.encode(told)
+        return self._blocks.encode(fields)
 
     def _blocks_of(self) -> Blocks:
         if self._blocks is not None:
@@ -82,7 +82,7 @@ class PassedOn(Stream):
             blocks.go_on_from(self)
         return blocks
 
-    def _tail(self, finished: Finished) -> bytes:
+    def _closing_frames(self, finished: Finished) -> bytes:
         """The end of an answer whose frames have none."""
         out = b"" if not self._at.open else frame("content_block_stop", index=self._at.index)
         if not finished.native:
@@ -138,8 +138,8 @@ class WholePassedOn(Message):
                 more = {name: value for name, value in event.items() if name not in ("type", "delta", "usage")}
                 self._message.update(more)
                 if type(usage := event.get("usage")) is dict:
-                    said = {name: value for name, value in usage.items() if value is not None}
-                    self._message["usage"] = {**(self._message.get("usage") or {}), **said}
+                    reported = {name: value for name, value in usage.items() if value is not None}
+                    self._message["usage"] = {**(self._message.get("usage") or {}), **reported}
 
     def _continue(self, index: int, block: Value, delta: Value) -> None:
         match delta:

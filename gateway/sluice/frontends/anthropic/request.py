@@ -66,38 +66,38 @@ def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
 
     Raises BadRequest, `param` naming the field as "messages[0].content[1].text".
     """
-    asked = _typed(wire)
+    request = _typed(wire)
     check_names(wire, _TOP, "")
-    if asked.model == "":
+    if request.model == "":
         raise refused("model", "must not be empty")
-    if not asked.messages:
+    if not request.messages:
         raise refused("messages", "must not be empty")
-    tools, bound = _tools(asked.tools or [])
-    if asked.mcp_servers and not bound:
+    tools, bound = _tools(request.tools or [])
+    if request.mcp_servers and not bound:
         bound = "mcp_servers: MCP servers that the provider itself calls"
-    choice, parallel = _tool_choice(asked.tool_choice)
+    choice, parallel = _tool_choice(request.tool_choice)
     return ChatRequest(
         "anthropic",
-        asked.model,
-        _messages(asked, wire["messages"]),
-        asked.stream is True,
+        request.model,
+        _messages(request, wire["messages"]),
+        request.stream is True,
         sampling=Sampling(
-            _positive(asked.max_tokens, "max_tokens"),
-            asked.temperature,
-            asked.top_p,
-            tuple(asked.stop_sequences or ()),
-            top_k=_positive(asked.top_k, "top_k"),
+            _positive(request.max_tokens, "max_tokens"),
+            request.temperature,
+            request.top_p,
+            tuple(request.stop_sequences or ()),
+            top_k=_positive(request.top_k, "top_k"),
         ),
         tools=tools,
         tool_choice=choice,
         parallel_tool_calls=parallel,
-        response_format=_format(asked),
+        response_format=_format(request),
         include_usage=True,
         wire=wire,
         body=body,
-        reasoning=_reasoning(asked),
-        cache=cache_of(asked.cache_control),
-        user=_user(asked.metadata),
+        reasoning=_reasoning(request),
+        cache=cache_of(request.cache_control),
+        user=_user(request.metadata),
         dialect_only=bound,
     )
 
@@ -115,11 +115,11 @@ def _positive(value: float | None, name: str) -> int | None:
     return found or None
 
 
-def _messages(asked: _Request, raw: list[dict[str, Any]]) -> tuple[Message, ...]:
+def _messages(request: _Request, raw: list[dict[str, Any]]) -> tuple[Message, ...]:
     found: list[Message] = []
-    if asked.system:
-        found.append(Message("system", texts_of(asked.system, "system")))
-    for index, message in enumerate(asked.messages):
+    if request.system:
+        found.append(Message("system", texts_of(request.system, "system")))
+    for index, message in enumerate(request.messages):
         at = f"messages[{index}]"
         check_names(raw[index], _MESSAGE, f"{at}.")
         translate = MESSAGES.get(message.role)
@@ -144,13 +144,13 @@ def _tools(tools: list[Block]) -> tuple[tuple[Tool, ...], str]:
             continue
         if not isinstance(name, str) or not name:
             raise refused(f"{at}.name", "must be a string that is not empty")
-        schema, said = tool.get("input_schema"), tool.get("description")
+        schema, description = tool.get("input_schema"), tool.get("description")
         if not (schema is None or isinstance(schema, dict)):
             raise refused(f"{at}.input_schema", "must be an object")
-        if not (said is None or isinstance(said, str)):
+        if not (description is None or isinstance(description, str)):
             raise refused(f"{at}.description", "must be a string")
         strict = True if tool.get("strict") is True else None
-        found.append(Tool(name, said or "", schema, cache_of(tool.get("cache_control")), strict))
+        found.append(Tool(name, description or "", schema, cache_of(tool.get("cache_control")), strict))
     return tuple(found), bound
 
 
@@ -175,9 +175,9 @@ def _tool_choice(choice: Block | None) -> tuple[str | tuple[str, str] | None, bo
             raise refused("tool_choice.type", "must be one of auto, any, tool, none")
 
 
-def _reasoning(asked: _Request) -> Reasoning | None:
+def _reasoning(request: _Request) -> Reasoning | None:
     """How much it shall think: a budget, or the effort of `output_config`, which also stands alone."""
-    config, thinking = asked.output_config or {}, asked.thinking
+    config, thinking = request.output_config or {}, request.thinking
     if config:
         check_names(config, _CONFIG, "output_config.")
     word = config.get("effort")
@@ -198,9 +198,9 @@ def _reasoning(asked: _Request) -> Reasoning | None:
             raise refused("thinking.type", "must be a string")
 
 
-def _format(asked: _Request) -> dict[str, Any] | None:
+def _format(request: _Request) -> dict[str, Any] | None:
     """Structured outputs, in OpenAI's form; `output_format` is their first name."""
-    wanted = (asked.output_config or {}).get("format") or asked.output_format
+    wanted = (request.output_config or {}).get("format") or request.output_format
     match wanted:
         case {"type": "json_schema", "schema": dict(schema)}:
             return {"type": "json_schema", "json_schema": {"name": NAME_OF_SCHEMA, "schema": schema}}

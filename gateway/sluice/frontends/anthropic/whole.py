@@ -62,7 +62,7 @@ class Message:
 class Whole(Message):
     """Of events. `_pieces`: those of the last block's text, `_calls`: arguments by the call's index."""
 
-    __slots__ = ("_calls", "_chat", "_content", "_id", "_model", "_pieces", "_said")
+    __slots__ = ("_calls", "_characters", "_chat", "_content", "_id", "_model", "_pieces")
 
     def __init__(self, chat: ChatRequest, answer: Answer) -> None:
         super().__init__(answer)
@@ -72,7 +72,7 @@ class Whole(Message):
         self._content: list[Block] = []
         self._pieces: list[str] = []
         self._calls: dict[int, tuple[Block, list[str]]] = {}
-        self._said = 0
+        self._characters = 0
 
     def encode(self, events: Sequence[StreamEvent]) -> bytes:
         for event in events:
@@ -116,7 +116,7 @@ class Whole(Message):
         if self._pieces:
             block = self._content[-1]
             block[block["type"]] = "".join(self._pieces)
-            self._said += len(block[block["type"]])
+            self._characters += len(block[block["type"]])
             self._pieces = []
 
     def _sealed(self, sealed: ReasoningBlock) -> None:
@@ -133,9 +133,9 @@ class Whole(Message):
         self._end_text()
         for block, arguments in self._calls.values():
             text = "".join(arguments)
-            self._said += len(text)
+            self._characters += len(text)
             block["input"] = input_of(text)
-        usage = finished.usage or Usage(prompt_tokens(self._chat), max(self._said // 4, 1))
+        usage = finished.usage or Usage(prompt_tokens(self._chat), max(self._characters // 4, 1))
         head = message_head(self._answer, self._id, self._model)
         return _json({**head, "content": self._content, **stop_of(finished), "usage": usage_object(usage)})
 

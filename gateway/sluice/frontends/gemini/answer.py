@@ -54,12 +54,12 @@ def usage_metadata(usage: Usage) -> dict[str, int]:
     itself (its total is then all three)."""
     apart = usage.reasoning > usage.output or usage.total == usage.input + usage.output + usage.reasoning
     output = usage.output if apart else usage.output - usage.reasoning
-    told = {"promptTokenCount": usage.input, "candidatesTokenCount": output}
+    fields = {"promptTokenCount": usage.input, "candidatesTokenCount": output}
     if usage.reasoning:
-        told["thoughtsTokenCount"] = usage.reasoning
+        fields["thoughtsTokenCount"] = usage.reasoning
     if usage.cached_input:
-        told["cachedContentTokenCount"] = usage.cached_input
-    return {**told, "totalTokenCount": usage.tokens}
+        fields["cachedContentTokenCount"] = usage.cached_input
+    return {**fields, "totalTokenCount": usage.tokens}
 
 
 class _Responses:
@@ -91,7 +91,7 @@ class _Responses:
         for event in events:
             match event:
                 case TextDelta(text=text) if text:
-                    self._sources.said(text)
+                    self._sources.text_passed(text)
                     _say(parts, text)
                 case ReasoningDelta(text=text) if text and self._shows_thoughts:
                     _think(parts, text)
@@ -115,15 +115,15 @@ class _Responses:
 
     def _response(self, parts: list[Part], finished: Finished | None = None) -> dict[str, Any]:
         candidate: dict[str, Any] = {"content": {"role": "model", "parts": parts}}
-        told: dict[str, Any] = {"candidates": [candidate]}
+        fields: dict[str, Any] = {"candidates": [candidate]}
         if finished is not None:
             candidate["finishReason"] = _reason(finished)
             if self._sources:
                 candidate["groundingMetadata"] = self._sources.metadata()
             if finished.usage is not None:
-                told["usageMetadata"] = usage_metadata(finished.usage)
+                fields["usageMetadata"] = usage_metadata(finished.usage)
         candidate["index"] = 0
-        return {**told, "modelVersion": self._model, "responseId": self._id or self._answer.id}
+        return {**fields, "modelVersion": self._model, "responseId": self._id or self._answer.id}
 
     def _fails(self, finished: Finished) -> bool:
         """Whether a call had to be left out, though the answer was not cut by its limit."""

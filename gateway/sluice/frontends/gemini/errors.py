@@ -34,8 +34,8 @@ def google_status(error: GatewayError) -> int:
 def error_object(error: GatewayError) -> dict[str, Any]:
     """Before a stream and in it."""
     code = google_status(error)
-    told = {"code": code, "message": error.message, "status": STATUSES.get(code, "UNKNOWN"), "details": _details(error)}
-    return {"error": told}
+    fields = {"code": code, "message": error.message, "status": STATUSES.get(code, "UNKNOWN"), "details": _details(error)}
+    return {"error": fields}
 
 
 def _details(error: GatewayError) -> list[dict[str, Any]]:

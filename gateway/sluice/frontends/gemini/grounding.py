@@ -28,7 +28,7 @@ class Sources:
     def __bool__(self) -> bool:
         return bool(self._chunks)
 
-    def said(self, text: str) -> None:
+    def text_passed(self, text: str) -> None:
         self._pieces.append(text)
         if len(self._pieces) > FOLD:
             self._pieces = ["".join(self._pieces)]
@@ -41,11 +41,11 @@ class Sources:
             self._supports.append((cited.start, cited.end, [*self._chunks].index(name)))
 
     def metadata(self) -> dict[str, Any]:
-        told: dict[str, Any] = {"groundingChunks": [*self._chunks.values()]}
+        fields: dict[str, Any] = {"groundingChunks": [*self._chunks.values()]}
         if self._supports:
             text = "".join(self._pieces)
-            told["groundingSupports"] = [_support(text, *support) for support in self._supports]
-        return told
+            fields["groundingSupports"] = [_support(text, *support) for support in self._supports]
+        return fields
 
 
 def _chunk(cited: Cited) -> dict[str, Any]:

@@ -24,10 +24,10 @@ async def models(inquiry: Inquiry) -> Reply:
     size = min(MOST, _number(query, "pageSize", "page_size") or PAGE)
     start = _number(query, "pageToken", "page_token")
     names = inquiry.models
-    told: dict[str, Any] = {"models": [_model(inquiry, name) for name in names[start : start + size]]}
+    fields: dict[str, Any] = {"models": [_model(inquiry, name) for name in names[start : start + size]]}
     if start + size < len(names):
-        told["nextPageToken"] = str(start + size)
-    return Reply(_json(told))
+        fields["nextPageToken"] = str(start + size)
+    return Reply(_json(fields))
 
 
 async def model(inquiry: Inquiry) -> Reply:
@@ -47,9 +47,9 @@ def _number(query: Any, *names: str) -> int:
 
 def _model(inquiry: Inquiry, name: str) -> dict[str, Any]:
     facts = inquiry.facts(name)
-    told: dict[str, Any] = {"name": f"models/{name}", "baseModelId": name, "version": "001", "displayName": name}
+    fields: dict[str, Any] = {"name": f"models/{name}", "baseModelId": name, "version": "001", "displayName": name}
     if facts.context:
-        told["inputTokenLimit"] = facts.context
+        fields["inputTokenLimit"] = facts.context
     if facts.output:
-        told["outputTokenLimit"] = facts.output
-    return {**told, "description": "An alias of this gateway", "supportedGenerationMethods": METHODS}
+        fields["outputTokenLimit"] = facts.output
+    return {**fields, "description": "An alias of this gateway", "supportedGenerationMethods": METHODS}

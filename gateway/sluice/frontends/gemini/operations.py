@@ -38,7 +38,7 @@ def count(body: bytes, head: RequestHead) -> OperationRequest:
     chat = chat_of(inner if isinstance(inner, dict) else wire, model, stream=False)
     tools = sum([len(_json(tool.parameters or {})) + text_size(tool.description) for tool in chat.tools])
     tokens = max(1, chat.estimated_tokens() + tools // 4)
-    told = {"totalTokens": tokens, "promptTokensDetails": [{"modality": "TEXT", "tokenCount": tokens}]}
+    fields = {"totalTokens": tokens, "promptTokensDetails": [{"modality": "TEXT", "tokenCount": tokens}]}
     return OperationRequest(
         "gemini",
         model,
@@ -48,7 +48,7 @@ def count(body: bytes, head: RequestHead) -> OperationRequest:
         operation="count_tokens",
         tokens=0,
         longest=tokens,
-        otherwise=_json(told),
+        otherwise=_json(fields),
         counted=chat,
     )
 

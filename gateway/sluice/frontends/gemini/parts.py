@@ -89,7 +89,7 @@ def messages_of(turns: Sequence[GeminiTurn]) -> list[Message]:
             raise refused(f"{at}.role", "must be user or model")
         parts = turn.parts or []
         if role == "model":
-            message = _said(parts, index, at)
+            message = _turn_message(parts, index, at)
             if message.tool_calls:
                 waiting.begin(message.tool_calls)
             found.append(message)
@@ -106,7 +106,7 @@ def content_of(parts: Sequence[Part], at: str) -> tuple[Content, ...]:
     return tuple([content for content in found if content is not None])
 
 
-def _said(parts: Sequence[Part], index: int, at: str) -> Message:
+def _turn_message(parts: Sequence[Part], index: int, at: str) -> Message:
     calls: list[ToolCall] = []
     sealed: list[Thought] = []
     for part in parts:
@@ -127,13 +127,13 @@ def _call(call: FunctionCall, signature: str, otherwise: str, at: str) -> ToolCa
 
 
 def _result(result: FunctionResponse, waiting: OpenCalls, at: str) -> Message:
-    text, failed = _told(result.response)
+    text, failed = _result_text(result.response)
     shown = [Part(inlineData=part.inlineData, fileData=part.fileData) for part in result.parts or ()]
     parts = (Text(text), *content_of(shown, f"{at}.parts.functionResponse"))
     return Message("tool", parts, tool_call_id=waiting.answered(result.id, result.name), failed=failed)
 
 
-def _told(response: Any) -> tuple[str, bool]:
+def _result_text(response: Any) -> tuple[str, bool]:
     match response:
         case None:
             return "", False

@@ -102,16 +102,16 @@ def _read(body: bytes, model: str, *, stream: bool) -> ChatRequest:
 
 def chat_of(wire: Mapping[str, Any], model: str, *, stream: bool) -> ChatRequest:
     """The request that this object makes, whose names are in camelCase."""
-    asked: _Request = typed(wire, _Request)
-    if not asked.contents:
+    request: _Request = typed(wire, _Request)
+    if not request.contents:
         raise refused("contents", "is required, and must not be empty")
-    config = asked.generationConfig or _Generation()
-    tools, only = _tools(asked.tools or ())
-    choice, tools = _choice(asked.toolConfig, tools)
+    config = request.generationConfig or _Generation()
+    tools, only = _tools(request.tools or ())
+    choice, tools = _choice(request.toolConfig, tools)
     return ChatRequest(
         "gemini",
         model,
-        (*_system(asked.systemInstruction), *messages_of(asked.contents)),
+        (*_system(request.systemInstruction), *messages_of(request.contents)),
         stream,
         sampling=_sampling(config),
         tools=tuple(tools),
@@ -120,7 +120,7 @@ def chat_of(wire: Mapping[str, Any], model: str, *, stream: bool) -> ChatRequest
         n=_choices(config),
         profile=SILENT if config.thinkingConfig is not None and config.thinkingConfig.includeThoughts is False else "",
         reasoning=_reasoning(config.thinkingConfig),
-        dialect_only=only or _only_geminis(asked, config),
+        dialect_only=only or _only_geminis(request, config),
     )
 
 
@@ -288,8 +288,8 @@ def _choice(config: _ToolConfig | None, tools: list[Tool]) -> tuple[str | tuple[
 # ---- what only Gemini can do
 
 
-def _only_geminis(asked: _Request, config: _Generation) -> str:
-    if asked.cachedContent:
+def _only_geminis(request: _Request, config: _Generation) -> str:
+    if request.cachedContent:
         return "cachedContent: content that is cached at Google"
     if others := [kind for kind in config.responseModalities or () if kind.upper() != "TEXT"]:
         return f"generationConfig.responseModalities: an answer in {others[0][:20].lower()}"

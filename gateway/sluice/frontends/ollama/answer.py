@@ -83,7 +83,7 @@ class _Objects:
         moment = datetime.fromtimestamp(now, UTC).isoformat(timespec="microseconds")
         return {"model": self._model, "created_at": moment.replace("+00:00", "Z")}
 
-    def _said(self, text: str, thinking: str = "", calls: Sequence[WholeCall] = ()) -> dict[str, Any]:
+    def _message_of(self, text: str, thinking: str = "", calls: Sequence[WholeCall] = ()) -> dict[str, Any]:
         more: dict[str, Any] = {"thinking": thinking} if thinking else {}
         if calls:
             more["tool_calls"] = [_tool_call(call) for call in calls]
@@ -95,19 +95,19 @@ class _Objects:
         answer, usage = self._answer, finished.usage
         now = answer.clock()
         first = self._first or now
-        told: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "done": True,
             "done_reason": DONE_REASONS[finished.reason],
             "total_duration": _nanoseconds(now - answer.received),
             "load_duration": 0,
         }
         if usage is not None:
-            told["prompt_eval_count"] = usage.input
-        told["prompt_eval_duration"] = _nanoseconds(first - answer.received)
+            fields["prompt_eval_count"] = usage.input
+        fields["prompt_eval_duration"] = _nanoseconds(first - answer.received)
         if usage is not None:
-            told["eval_count"] = usage.output
-        told["eval_duration"] = _nanoseconds(now - first)
-        return told
+            fields["eval_count"] = usage.output
+        fields["eval_duration"] = _nanoseconds(now - first)
+        return fields
 
 
 def _tool_call(call: WholeCall) -> dict[str, Any]:
@@ -146,11 +146,11 @@ class OllamaLines(_Objects):
         return _line(error_object(error))
 
     def heartbeat(self) -> bytes:
-        return _line({**self._head(), **self._said(""), "done": False})
+        return _line({**self._head(), **self._message_of(""), "done": False})
 
     def _texts(self, texts: list[str]) -> bytes:
         self._first = self._first or self._answer.clock()
-        probe = _line({**self._head(), **self._said(""), "done": False})
+        probe = _line({**self._head(), **self._message_of(""), "done": False})
         at = probe.rindex(b'""')
         before, behind = probe[:at], probe[at + 2 :]
         return before + without_separators((behind + before).join(map(_json, texts))) + behind
@@ -158,7 +158,7 @@ class OllamaLines(_Objects):
     def _event(self, event: StreamEvent) -> bytes:
         match event:
             case ReasoningDelta(text=text) if text:
-                return self._content(self._said("", text))
+                return self._content(self._message_of("", text))
             case ToolCallStarted() | ToolCallDelta():
                 return self._tools(self._call(event))
             case Started(model=model) | Working(model=model):
@@ -169,19 +169,19 @@ class OllamaLines(_Objects):
             case _:
                 return b""
 
-    def _content(self, said: dict[str, Any]) -> bytes:
+    def _content(self, message: dict[str, Any]) -> bytes:
         self._first = self._first or self._answer.clock()
-        return _line({**self._head(), **said, "done": False})
+        return _line({**self._head(), **message, "done": False})
 
     def _tools(self, calls: list[WholeCall]) -> bytes:
         self._first = self._first or self._answer.clock()
-        return b"".join([self._content(self._said("", calls=[call])) for call in calls])
+        return b"".join([self._content(self._message_of("", calls=[call])) for call in calls])
 
     def _finish(self, finished: Finished) -> bytes:
         calls = self._tools(self._last_calls())
         if self._fails(finished):
             return calls + self.fail(UpstreamGarbled(UNREADABLE))
-        return calls + _line({**self._head(), **self._said(""), **self._end(finished)})
+        return calls + _line({**self._head(), **self._message_of(""), **self._end(finished)})
 
 
 def _line(value: dict[str, Any]) -> bytes:
@@ -231,5 +231,5 @@ class Whole(_Objects):
         calls = self._whole_calls + self._last_calls()
         if self._fails(finished):
             return self.fail(UpstreamGarbled(UNREADABLE))
-        said = self._said("".join(self._text), "".join(self._reasoning), calls)
-        return _json({**self._head(), **said, **self._end(finished)})
+        message = self._message_of("".join(self._text), "".join(self._reasoning), calls)
+        return _json({**self._head(), **message, **self._end(finished)})

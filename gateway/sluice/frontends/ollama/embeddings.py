@@ -36,17 +36,17 @@ class _Embeddings(msgspec.Struct):
 
 
 def embed(body: bytes, head: RequestHead) -> OperationRequest:
-    asked = _typed(body, _Embed)
-    inputs = [asked.input] if isinstance(asked.input, str) else asked.input or []
+    request = _typed(body, _Embed)
+    inputs = [request.input] if isinstance(request.input, str) else request.input or []
     if not inputs:
         raise refused("input", "must be a text or a list of texts, and not empty")
-    dimensions = {"dimensions": asked.dimensions} if asked.dimensions and asked.dimensions > 0 else {}
-    return _request(asked.model, inputs, dimensions, "")
+    dimensions = {"dimensions": request.dimensions} if request.dimensions and request.dimensions > 0 else {}
+    return _request(request.model, inputs, dimensions, "")
 
 
 def embeddings(body: bytes, head: RequestHead) -> OperationRequest:
-    asked = _typed(body, _Embeddings)
-    return _request(asked.model, [asked.prompt], {}, ONE)
+    request = _typed(body, _Embeddings)
+    return _request(request.model, [request.prompt], {}, ONE)
 
 
 def _typed(body: bytes, kind: Any) -> Any:
@@ -109,12 +109,12 @@ class Vectors:
         if self._one:
             return _json({"embedding": vectors[0]})
         answer = self._answer
-        told: dict[str, Any] = {"model": model if answer.reveal and model else answer.model, "embeddings": vectors}
-        told["total_duration"] = max(1, int((answer.clock() - answer.received) * 1e9))
-        told["load_duration"] = 0
+        fields: dict[str, Any] = {"model": model if answer.reveal and model else answer.model, "embeddings": vectors}
+        fields["total_duration"] = max(1, int((answer.clock() - answer.received) * 1e9))
+        fields["load_duration"] = 0
         if finished.usage is not None:
-            told["prompt_eval_count"] = finished.usage.input
-        return _json(told)
+            fields["prompt_eval_count"] = finished.usage.input
+        return _json(fields)
 
     def fail(self, error: GatewayError) -> bytes:
         return _json(error_object(error))

@@ -14,18 +14,18 @@ class ModelLoaded(GatewayError):
 
     code = "load"
 
-    def __init__(self, told: dict[str, Any]) -> None:
+    def __init__(self, fields: dict[str, Any]) -> None:
         super().__init__("There is nothing to answer")
-        self.told = told
+        self.fields = fields
 
 
 def error_object(error: GatewayError) -> dict[str, Any]:
     """Before a stream and in it. Clients look for "not found" in the text; `retry_after` is in seconds, where it is known."""
     if isinstance(error, ModelLoaded):
-        return error.told
-    told = {"error": _text(error), "code": error.code}
+        return error.fields
+    fields = {"error": _text(error), "code": error.code}
     wait = wait_of(error)
-    return told if wait is None else {**told, "retry_after": wait}
+    return fields if wait is None else {**fields, "retry_after": wait}
 
 
 def _text(error: GatewayError) -> str:

@@ -46,8 +46,8 @@ async def show(inquiry: Inquiry) -> Reply:
         info["sluice.context_length"] = facts.context
     blind = facts.input and "image" not in facts.input
     capabilities = [one for one in CAPABILITIES if one != "vision" or not blind]
-    told: dict[str, Any] = {"modelfile": "", "parameters": "", "template": "", "details": DETAILS, "model_info": info}
-    return Reply(_json({**told, "capabilities": capabilities, "modified_at": _started(inquiry)}))
+    fields: dict[str, Any] = {"modelfile": "", "parameters": "", "template": "", "details": DETAILS, "model_info": info}
+    return Reply(_json({**fields, "capabilities": capabilities, "modified_at": _started(inquiry)}))
 
 
 async def version(inquiry: Inquiry) -> Reply:

@@ -114,25 +114,25 @@ OWN = frozenset(
 
 def chat_of(body: bytes, head: RequestHead) -> ChatRequest:
     """The request of /api/chat. Raises BadRequest, `param` naming the field; Loaded where there are no messages."""
-    asked = _typed(body, _Chat)
-    if not asked.messages:
-        raise ModelLoaded({**_loaded(asked), "message": {"role": "assistant", "content": ""}})
-    messages = _messages(asked.messages)
-    return _request(asked, messages, tools=_tools(asked.tools or ()))
+    request = _typed(body, _Chat)
+    if not request.messages:
+        raise ModelLoaded({**_loaded(request), "message": {"role": "assistant", "content": ""}})
+    messages = _messages(request.messages)
+    return _request(request, messages, tools=_tools(request.tools or ()))
 
 
 def generate_of(body: bytes, head: RequestHead) -> ChatRequest:
     """The request of /api/generate. Raises BadRequest, `param` naming the field; Loaded where there is no prompt."""
-    asked = _typed(body, _Generate)
+    request = _typed(body, _Generate)
     for name, reason in _NOT_HERE.items():
-        if getattr(asked, name):
+        if getattr(request, name):
             raise refused(name, reason)
-    if not asked.prompt and not asked.images:
-        raise ModelLoaded({**_loaded(asked), "response": ""})
-    system = (Message("system", (Text(asked.system),)),) if asked.system else ()
-    images = _images(asked.images or (), "images")
-    text = (Text(asked.prompt),) if asked.prompt else ()
-    return _request(asked, (*system, Message("user", (*text, *images))), profile=GENERATE)
+    if not request.prompt and not request.images:
+        raise ModelLoaded({**_loaded(request), "response": ""})
+    system = (Message("system", (Text(request.system),)),) if request.system else ()
+    images = _images(request.images or (), "images")
+    text = (Text(request.prompt),) if request.prompt else ()
+    return _request(request, (*system, Message("user", (*text, *images))), profile=GENERATE)
 
 
 _NOT_HERE = {
@@ -143,35 +143,35 @@ _NOT_HERE = {
 }
 
 
-def _loaded(asked: _Common) -> dict[str, Any]:
-    return {"model": asked.model or "", "done": True, "done_reason": "load"}
+def _loaded(request: _Common) -> dict[str, Any]:
+    return {"model": request.model or "", "done": True, "done_reason": "load"}
 
 
 def _typed(body: bytes, kind: type[_C]) -> _C:
     wire = parse_object(body)
     try:
-        asked = msgspec.convert(wire, kind)
+        request = msgspec.convert(wire, kind)
     except msgspec.ValidationError as error:
         raise explained(str(error)) from None
-    if asked.model == "":
+    if request.model == "":
         raise refused("model", "must not be empty")
-    return asked
+    return request
 
 
-def _request(asked: _Common, messages: Sequence[Message], *, tools: Sequence[Tool] = (), profile: str = "") -> ChatRequest:
-    options = asked.options or {}
+def _request(request: _Common, messages: Sequence[Message], *, tools: Sequence[Tool] = (), profile: str = "") -> ChatRequest:
+    options = request.options or {}
     own = {name: value for name, value in options.items() if name in OWN and type(value) in (int, float, bool)}
     return ChatRequest(
         "ollama",
-        asked.model,
+        request.model,
         tuple(messages),
-        asked.stream is not False,
+        request.stream is not False,
         sampling=_sampling(options),
         tools=tuple(tools),
-        response_format=_format(asked.format),
+        response_format=_format(request.format),
         profile=profile,
-        reasoning=_reasoning(asked.think),
-        own={"options": own, "think": asked.think},
+        reasoning=_reasoning(request.think),
+        own={"options": own, "think": request.think},
     )
 
 

@@ -27,14 +27,14 @@ _CODES: Mapping[str, str] = {
 def error_object(error: GatewayError) -> dict[str, Any]:
     """The `{"error": …}` object for an error before or within a stream; `retry_after` (seconds) stands in it where it is known
     when the same request may be answered: within a stream there is no header left to say so."""
-    told = {
+    fields = {
         "message": error.message,
         "type": _type(error),
         "param": error.param,
         "code": _code(error),
     }
     wait = wait_of(error)
-    return {"error": told if wait is None else {**told, "retry_after": wait}}
+    return {"error": fields if wait is None else {**fields, "retry_after": wait}}
 
 
 def _code(error: GatewayError) -> str:

@@ -30,20 +30,20 @@ async def model(inquiry: Inquiry) -> Reply:
 
 def _model(inquiry: Inquiry, name: str) -> dict[str, Any]:
     facts = inquiry.facts(name)
-    told = {"id": name, "object": "model", "created": inquiry.started, "owned_by": "sluice"}
-    return told if facts == NOTHING else told | _known(facts)
+    fields = {"id": name, "object": "model", "created": inquiry.started, "owned_by": "sluice"}
+    return fields if facts == NOTHING else fields | _known(facts)
 
 
 def _known(facts: Facts) -> dict[str, Any]:
     """What is known, by OpenRouter's names, which editors and agents look for; SDKs pass over them."""
-    told: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     if facts.context:
-        told["context_length"] = facts.context
+        fields["context_length"] = facts.context
     if facts.output:
-        told["max_completion_tokens"] = facts.output
+        fields["max_completion_tokens"] = facts.output
     if facts.input:
-        told["architecture"] = {
+        fields["architecture"] = {
             "input_modalities": [NAMES.get(kind, kind) for kind in facts.input],
             "output_modalities": [NAMES.get(kind, kind) for kind in facts.answers],
         }
-    return told
+    return fields

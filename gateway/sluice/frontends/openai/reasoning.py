@@ -112,23 +112,23 @@ def _text(value: Any) -> str:
 
 def thinking_blocks(blocks: Sequence[ReasoningBlock], *, indexed: bool) -> list[dict[str, Any]]:
     """LiteLLM's `thinking_blocks`. `indexed`: of a delta, whose lists OpenAI's SDK puts together by their entries' index."""
-    told = []
+    fields = []
     for block in blocks:
         if block.redacted:
             entry: dict[str, Any] = {"type": "redacted_thinking", "data": block.redacted}
         else:
             entry = {"type": "thinking", "thinking": block.text, "signature": block.signature}
-        told.append({"index": block.index, **entry} if indexed else entry)
-    return told
+        fields.append({"index": block.index, **entry} if indexed else entry)
+    return fields
 
 
 def reasoning_details(blocks: Sequence[ReasoningBlock]) -> list[dict[str, Any]]:
     """OpenRouter's `reasoning_details`."""
-    told: list[dict[str, Any]] = []
+    fields: list[dict[str, Any]] = []
     for block in blocks:
         if block.redacted:
             entry = {"type": "reasoning.encrypted", "data": block.redacted}
         else:
             entry = {"type": "reasoning.text", "text": block.text, "signature": block.signature}
-        told.append({**entry, "format": FORMAT, "index": block.index})
-    return told
+        fields.append({**entry, "format": FORMAT, "index": block.index})
+    return fields

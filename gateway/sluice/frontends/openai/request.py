@@ -174,55 +174,55 @@ def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
             body=body,
             only_texts=True,
         )
-    asked = _typed(wire)
-    if asked.model == "":
+    request = _typed(wire)
+    if request.model == "":
         raise _bad("model", "must not be empty")
-    if not asked.messages:
+    if not request.messages:
         raise _bad("messages", "must not be empty")
     messages: list[dict[str, Any]] = wire["messages"]
     _check_top(wire, messages)
-    stop = asked.stop or ()
+    stop = request.stop or ()
     return ChatRequest(
         "openai",
-        asked.model,
-        tuple([_message(message, index, messages) for index, message in enumerate(asked.messages)]),
-        asked.stream is True,
+        request.model,
+        tuple([_message(message, index, messages) for index, message in enumerate(request.messages)]),
+        request.stream is True,
         None,  # session
         Sampling(
-            None if asked.max_tokens is None is asked.max_completion_tokens else _limit(asked, wire),
-            asked.temperature,
-            asked.top_p,
+            None if request.max_tokens is None is request.max_completion_tokens else _limit(request, wire),
+            request.temperature,
+            request.top_p,
             (stop,) if type(stop) is str else tuple(stop),
-            asked.seed,
-            asked.frequency_penalty,
-            asked.presence_penalty,
-            None if asked.top_k is None else _top_k(wire["top_k"]),
+            request.seed,
+            request.frequency_penalty,
+            request.presence_penalty,
+            None if request.top_k is None else _top_k(wire["top_k"]),
         ),
-        _tools(asked.tools) if asked.tools else (),
-        _tool_choice(asked.tool_choice) if asked.tool_choice is not None else None,
-        asked.parallel_tool_calls,
-        _response_format(asked.response_format) if asked.response_format is not None else None,
-        asked.stream_options is not None and asked.stream_options.include_usage is True,
+        _tools(request.tools) if request.tools else (),
+        _tool_choice(request.tool_choice) if request.tool_choice is not None else None,
+        request.parallel_tool_calls,
+        _response_format(request.response_format) if request.response_format is not None else None,
+        request.stream_options is not None and request.stream_options.include_usage is True,
         "",  # profile
         wire,
         body,
-        1 if asked.n is None else _choices(wire["n"]),
-        None if asked.reasoning_effort is None is asked.reasoning is asked.thinking else _reasoning(asked),
-        None if asked.cache_control is None else _cache(asked.cache_control),
+        1 if request.n is None else _choices(wire["n"]),
+        None if request.reasoning_effort is None is request.reasoning is request.thinking else _reasoning(request),
+        None if request.cache_control is None else _cache(request.cache_control),
     )
 
 
-def _reasoning(asked: _Request) -> Reasoning | None:
-    return reasoning_of(asked.reasoning_effort, asked.reasoning, asked.thinking)
+def _reasoning(request: _Request) -> Reasoning | None:
+    return reasoning_of(request.reasoning_effort, request.reasoning, request.thinking)
 
 
-def _limit(asked: _Request, wire: dict[str, Any]) -> int | None:
+def _limit(request: _Request, wire: dict[str, Any]) -> int | None:
     """How many tokens the answer may have: the smaller one where both names are given.
 
     None where there is no maximum, for which callers write 0 and negative numbers, too (llama.cpp, LM Studio, Ollama: -1).
     """
-    if asked.max_tokens is None or asked.max_completion_tokens is None:
-        name = "max_completion_tokens" if asked.max_tokens is None else "max_tokens"
+    if request.max_tokens is None or request.max_completion_tokens is None:
+        name = "max_completion_tokens" if request.max_tokens is None else "max_tokens"
         given = wire[name]
         limit = given if type(given) is int and given <= LARGEST else _whole(max(given, 0), name)
         return limit if limit > 0 else None

@@ -120,8 +120,8 @@ class WholeText(_Objects):
                 case Started() | Working():
                     self._named(event)
                 case Finished(reason=reason, usage=usage):
-                    told = usage_object(usage) if usage is not None else None
-                    return _json(self._object([_choice("".join(self._pieces), REASONS[reason])], usage=told))
+                    fields = usage_object(usage) if usage is not None else None
+                    return _json(self._object([_choice("".join(self._pieces), REASONS[reason])], usage=fields))
                 case _:
                     pass
         return b""

@@ -120,8 +120,8 @@ class Whole(_Completion):
         message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
         if self._reasoning:
             message["reasoning_content"] = "".join(self._reasoning)
-        if told := annotations(self._cited):
-            message["annotations"] = told
+        if fields := annotations(self._cited):
+            message["annotations"] = fields
         if self._blocks:
             message["thinking_blocks"] = thinking_blocks(self._blocks, indexed=False)
             message["reasoning_details"] = reasoning_details(self._blocks)

@@ -143,9 +143,9 @@ class ResponseOutput:
             self._uncited.append(cited)
 
     def _annotate(self, message: MessageItem, cited: Cited) -> None:
-        told = sum(map(len, message.pieces))
-        start = max(cited.start - message.begun, 0) if cited.start >= 0 else told
-        end = max(cited.end - message.begun, start) if cited.end >= 0 else max(start, told)
+        fields = sum(map(len, message.pieces))
+        start = max(cited.start - message.begun, 0) if cited.start >= 0 else fields
+        end = max(cited.end - message.begun, start) if cited.end >= 0 else max(start, fields)
         annotation: Value
         if cited.url:
             annotation = {

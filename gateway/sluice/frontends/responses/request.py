@@ -59,37 +59,39 @@ def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
     """
     if not wire.keys() <= _TOP:
         check_names(wire, _TOP, "")
-    asked = _typed(wire)
-    _check_state(asked)
+    request = _typed(wire)
+    _check_state(request)
     conversation = InputMessages()
-    messages, unsaid = _messages(asked, conversation)
+    messages, unsaid = _messages(request, conversation)
     keep = Keep(
-        [{"type": "message", "role": "user", "content": asked.input}] if isinstance(asked.input, str) else asked.input or [],
+        [{"type": "message", "role": "user", "content": request.input}]
+        if isinstance(request.input, str)
+        else request.input or [],
         partial(_completed, wire),
-        asked.previous_response_id or "",
+        request.previous_response_id or "",
         tuple(conversation.references),
-        asked.store is not False,
+        request.store is not False,
     )
-    offered = tools_of(asked.tools, wire["tools"]) if asked.tools else Offered()
+    offered = tools_of(request.tools, wire["tools"]) if request.tools else Offered()
     tools = tuple(offered.tools)
-    choice, tools, of_choice = choice_of(asked.tool_choice, tools) if asked.tool_choice is not None else (None, tools, "")
-    if asked.reasoning is not None:
-        check_names(asked.reasoning, _REASONING, "reasoning.")
+    choice, tools, of_choice = choice_of(request.tool_choice, tools) if request.tool_choice is not None else (None, tools, "")
+    if request.reasoning is not None:
+        check_names(request.reasoning, _REASONING, "reasoning.")
     return ChatRequest(
         DIALECT,
-        asked.model,
+        request.model,
         messages,
-        asked.stream is True,
-        sampling=Sampling(_limit(asked, wire), asked.temperature, asked.top_p),
+        request.stream is True,
+        sampling=Sampling(_limit(request, wire), request.temperature, request.top_p),
         tools=tools,
         tool_choice=choice,
-        parallel_tool_calls=asked.parallel_tool_calls,
-        response_format=format_of(asked.text) if asked.text is not None else None,
+        parallel_tool_calls=request.parallel_tool_calls,
+        response_format=format_of(request.text) if request.text is not None else None,
         include_usage=True,
         wire=wire,
         body=body,
-        reasoning=reasoning_of(None, asked.reasoning, None) if asked.reasoning is not None else None,
-        user=asked.user or asked.safety_identifier or "",
+        reasoning=reasoning_of(None, request.reasoning, None) if request.reasoning is not None else None,
+        user=request.user or request.safety_identifier or "",
         dialect_only=unsaid or offered.unsaid or of_choice,
         own_tools=tuple(offered.own),
         keep=keep,
@@ -116,38 +118,38 @@ def _typed(wire: dict[str, Any]) -> _Request:
         raise explained(str(error)) from None
 
 
-def _check_state(asked: _Request) -> None:
-    if asked.model == "":
+def _check_state(request: _Request) -> None:
+    if request.model == "":
         raise refused("model", "must not be empty")
-    if asked.background:
+    if request.background:
         raise refused("background", "is not supported: answers are given to the request that asks for them")
-    if asked.conversation is not None:
+    if request.conversation is not None:
         raise refused("conversation", "is not supported: send the whole conversation as input")
 
 
-def _messages(asked: _Request, conversation: InputMessages) -> tuple[tuple[Message, ...], str]:
+def _messages(request: _Request, conversation: InputMessages) -> tuple[tuple[Message, ...], str]:
     """The messages, and what only OpenAI understands of them."""
-    match asked.instructions:
+    match request.instructions:
         case str(text) if text:
             conversation.messages.append(Message("system", (Text(text),)))
         case list(items):
             conversation.add(items)
-    match asked.input:
+    match request.input:
         case str(text):
             conversation.messages.append(Message("user", (Text(text),)))
-        case None if asked.prompt is None and asked.previous_response_id is None:
+        case None if request.prompt is None and request.previous_response_id is None:
             raise refused("input", "is required")
-        case [] if asked.previous_response_id is None:
+        case [] if request.previous_response_id is None:
             raise refused("input", "must not be an empty list")
         case list(items):
             conversation.add(items)
-    unsaid = "prompt: a stored prompt" if asked.prompt is not None else conversation.unsaid
+    unsaid = "prompt: a stored prompt" if request.prompt is not None else conversation.unsaid
     return tuple(conversation.messages), unsaid
 
 
-def _limit(asked: _Request, wire: dict[str, Any]) -> int | None:
+def _limit(request: _Request, wire: dict[str, Any]) -> int | None:
     """The maximum of output tokens; None where it is 0 or less, by which callers mean that there is none."""
-    if asked.max_output_tokens is None:
+    if request.max_output_tokens is None:
         return None
     limit = whole_number(max(wire["max_output_tokens"], 0), "max_output_tokens")
     return limit if limit > 0 else None

@@ -82,5 +82,5 @@ def ended(reason: FinishReason) -> Value:
 
 def failure(error: GatewayError) -> Value:
     """`error` of a failed Response."""
-    told = error_object(error)["error"]
-    return {"code": told["code"], "message": told["message"]}
+    fields = error_object(error)["error"]
+    return {"code": fields["code"], "message": fields["message"]}

@@ -72,7 +72,7 @@ class Stream(Responding):
     def __init__(self, chat: ChatRequest, answer: Answer) -> None:
         super().__init__(chat, answer)
         self._frames: list[bytes] = []
-        self._told = 0  # events so far: the next sequence_number
+        self._sequence = 0  # events so far: the next sequence_number
         self._opened = False
         self._writing: MessageItem | None = None  # the message that `_prefix` is about
         self._prefix = b""
@@ -140,15 +140,15 @@ class Stream(Responding):
             return
         message.pieces.append(text)
         written = without_separators(_json(text))
-        self._frames.append(b'%b%b,"sequence_number":%d}\n\n' % (self._prefix, written, self._told))
-        self._told += 1
+        self._frames.append(b'%b%b,"sequence_number":%d}\n\n' % (self._prefix, written, self._sequence))
+        self._sequence += 1
 
     def _tell(self, name: str, fields: Value) -> None:
         self._frame(f"response.{name}", fields)
 
     def _frame(self, type_: str, fields: Value) -> None:
-        data = without_separators(_json({"type": type_, "sequence_number": self._told, **fields}))
-        self._told += 1
+        data = without_separators(_json({"type": type_, "sequence_number": self._sequence, **fields}))
+        self._sequence += 1
         self._frames.append(b"event: %b\ndata: %b\n\n" % (type_.encode(), data))
 
     def _written(self) -> bytes:

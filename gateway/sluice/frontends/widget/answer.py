@@ -177,10 +177,10 @@ def _extra(event: StreamEvent) -> dict[str, Any]:
 
 
 def _source(cited: Cited) -> dict[str, Any]:
-    told: dict[str, Any] = {"type": "citation", "url": cited.url, "title": cited.title}
+    fields: dict[str, Any] = {"type": "citation", "url": cited.url, "title": cited.title}
     if 0 <= cited.start <= cited.end:
-        told |= {"start": cited.start, "end": cited.end}
-    return {**told, "quote": cited.quote} if cited.quote else told
+        fields |= {"start": cited.start, "end": cited.end}
+    return {**fields, "quote": cited.quote} if cited.quote else fields
 
 
 class Whole(_Text):
