@@ -23,7 +23,7 @@ compile() { # FILE ARGUMENT...
         --no-emit-index-url --no-emit-find-links --no-annotate --output-file "$target/$file" "$@" >/dev/null
 }
 
-compile requirements.lock pyproject.toml --extra postgres # what the image and `make run` have
+compile requirements.lock pyproject.toml --extra postgres --extra http2 # what the image and `make run` have
 compile requirements-dev.lock pyproject.toml --extra dev --constraints "$target/requirements.lock"
 compile scripts/locks/build.lock --group build --constraints "$target/requirements-dev.lock"
 compile scripts/locks/clients.lock --group clients

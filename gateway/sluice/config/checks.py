@@ -207,6 +207,8 @@ class Checks:
     def _server(self, path: Path, server: Server) -> None:
         for name in ("listen", "admin_listen"):
             self._try((*path, name), _listening, getattr(server, name))
+        if server.http2 is True and find_spec("h2") is None:
+            self._report.problem((*path, "http2"), "h2 is not installed: pip install 'sluice-gateway[http2]'")
         if server.listen == server.admin_listen and not server.listen.endswith(":0"):
             self._report.problem((*path, "admin_listen"), "must differ from listen")
         for index, network in enumerate(server.trusted_proxies):

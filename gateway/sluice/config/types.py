@@ -68,6 +68,7 @@ class Server(_Section, frozen=True):
     admin_listen: Address = "127.0.0.1:8081"  # host:port of metrics, probes and admin routes, or unix:/path
     socket_mode: Annotated[str, Meta(pattern="^0?[0-7]{3}$")] = "0660"  # who may connect to Unix sockets, in octal
     tls: ServerTls | None = None  # https on `listen`; null: plain HTTP, as behind a proxy that ends TLS
+    http2: bool = False  # also HTTP/2 on `listen`: by ALPN with tls, else by prior knowledge (h2c); needs the extra [http2]
     trusted_proxies: tuple[str, ...] = ()  # networks whose X-Forwarded-For or Forwarded is believed, rightmost first
     body_limit: Bytes = Bytes(4 << 20)  # bytes of a request's body, decompressed
     form_limit: Bytes = Bytes(100 << 20)  # bytes of a form (recordings, images); with a body_limit below 1MiB: as that

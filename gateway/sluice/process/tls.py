@@ -56,7 +56,8 @@ def tls_listener(
 ) -> tuple[TlsListener, WatchedCertificate]:
     """A listener and its certificate, which is to be watched. Raises ValueError where its files cannot be used."""
     notices = CertificateNotices(state)
-    certificate = WatchedCertificate(tls, failed=notices.failed, replaced=notices.replaced, looked=notices.look)
+    protocols = ("h2", "http/1.1") if state.config.server.http2 else ("http/1.1",)
+    certificate = WatchedCertificate(tls, protocols, failed=notices.failed, replaced=notices.replaced, looked=notices.look)
     notices.shows(certificate.now)
     failures = state.metrics.children("tls_handshake_errors", (), FAILURES)
 

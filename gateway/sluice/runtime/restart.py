@@ -14,7 +14,7 @@ from sluice.errors import ConfigError
 
 FIXED: Mapping[str, tuple[str, ...]] = {
     "server": (
-        "listen", "admin_listen", "socket_mode", "tls", "body_limit", "body_timeout", "body_memory", "header_timeout",
+        "listen", "admin_listen", "socket_mode", "tls", "http2", "body_limit", "body_timeout", "body_memory", "header_timeout",
         "keepalive_timeout", "write_idle", "send_buffer", "max_connections", "workers",
     ),
     "limits": ("store", "when_down", "replicas", "prefix"),

@@ -14,7 +14,7 @@ state that it is in, and what that may last depends on the state:
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, Protocol, cast
 
 from sluice.server.bodies import Unfinished
@@ -26,6 +26,8 @@ State = Literal["head", "busy", "idle", "unread", "linger"]
 LINGER = 2.0
 MAX_AHEAD = 512 << 10
 """Bytes of a form that are kept before who takes it in pieces has taken any; then the client is not read."""
+OVERLOADED_WAIT = "1"
+"""Seconds, as Retry-After says them."""
 OVERLOADED = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
 BAD_REQUEST = b'{"error":{"message":"The request is not valid HTTP","type":"invalid_request_error","code":"bad_http"}}'
 BAD = (
@@ -128,6 +130,10 @@ class ServerConnection(asyncio.Protocol):
             self._go_on()
 
     # --- for the listener
+
+    @property
+    def tasks(self) -> Sequence[asyncio.Task[None]]:
+        return () if self.task is None else (self.task,)
 
     def look(self, now: float) -> None:
         """Close it where it has been in its state for too long."""

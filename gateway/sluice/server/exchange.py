@@ -29,9 +29,11 @@ NOT_FOR_PAGES = (
     ("Permissions-Policy", "camera=(), geolocation=(), microphone=()"),
 )
 """No answer is a page: a browser that opens one does not guess its type, frame it, or send a referrer."""
+NO_STORE_FIELDS = (("Cache-Control", "no-store, no-transform"), ("X-Accel-Buffering", "no"), *NOT_FOR_PAGES)
+"""Of a streamed answer: nobody keeps it, and no proxy holds it back."""
 _field = ": ".join
 _NOT_FOR_PAGES = "".join(f"{_field(field)}\r\n" for field in NOT_FOR_PAGES)
-NO_STORE = f"Cache-Control: no-store, no-transform\r\nX-Accel-Buffering: no\r\n{_NOT_FOR_PAGES}"
+NO_STORE = "".join(f"{_field(field)}\r\n" for field in NO_STORE_FIELDS)
 NO_PARAMETERS: Mapping[str, str] = MappingProxyType({})
 RETRY_AFTER = 1.0
 """Retry-After in seconds for a body that was dropped for lack of memory."""

@@ -41,7 +41,7 @@ MAX_FIELDS = 64
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 
 _VERSIONS = {"1.1": (1, 1), "1.0": (1, 0)}
-_HOST = re.compile(r"(?:\[[A-Za-z0-9:._~%-]+\]|[A-Za-z0-9._~!$&'()*+;=%-]*)(?::[0-9]*)?").fullmatch
+is_host = re.compile(r"(?:\[[A-Za-z0-9:._~%-]+\]|[A-Za-z0-9._~!$&'()*+;=%-]*)(?::[0-9]*)?").fullmatch
 """A host and a port, or nothing. Without the comma that joins repeated ones."""
 
 
@@ -163,7 +163,7 @@ class RequestParser:
         if fields.get("content-length", "0") != str(size) or size > self._limit:
             return None
         host = fields.get("host")
-        if host is None or (host != self._host and not _HOST(host)):
+        if host is None or (host != self._host and not is_host(host)):
             return None
         self._host = host
         weight = len(text) + len(fields) * FIELD
@@ -284,7 +284,7 @@ def _check(head: Incoming) -> None:
     if host is None:
         if head.version == (1, 1):
             raise _Refused
-    elif not _HOST(host):
+    elif not is_host(host):
         raise _Refused
     if head.method == "CONNECT" or "#" in head.target:  # what follows a CONNECT would be for a tunnel
         raise _Refused

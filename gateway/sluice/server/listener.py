@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
+from typing import TYPE_CHECKING
 
 from sluice.aio.write_batch import WriteBatch
 from sluice.config.types import Server as ServerConfig
@@ -17,6 +18,9 @@ from sluice.server.acceptor import Acceptor
 from sluice.server.bodies import Unfinished
 from sluice.server.connection import LINGER, OVERLOADED, ServerConnection, State
 from sluice.server.exchange import HttpExchange
+
+if TYPE_CHECKING:
+    from sluice.server.http2.connection import Http2Connection
 
 Dispatch = Callable[[HttpExchange], Awaitable[None]]
 REFUSED = 64
@@ -50,7 +54,14 @@ class Listener:
         self.broken = broken
         self.draining = self.closing = False
         self.date = Date()
-        self.connections: set[ServerConnection] = set()
+        self.connections: set[ServerConnection | Http2Connection] = set()
+        self.streams = 0
+        """Requests over HTTP/2 that are being answered: each needs what a connection of HTTP/1.1 does, so the bound is one."""
+        self.make: Callable[..., ServerConnection] = ServerConnection
+        if config.http2:
+            from sluice.server.http2.upgrade import EitherConnection
+
+            self.make = EitherConnection
         self._refused: set[ServerConnection] = set()
         self._max_refused = refused
         self._emptied: asyncio.Event | None = None
@@ -83,7 +94,7 @@ class Listener:
     def take(self, accepted: socket.socket) -> None:
         """Serve a connection, or refuse it where there are `max_connections`."""
         if len(self.connections) < self.max_connections:
-            connection = ServerConnection(self)
+            connection = self.make(self)
             self.connections.add(connection)
         else:
             self.broken(503)
@@ -91,7 +102,7 @@ class Listener:
             if len(self._refused) >= self._max_refused:
                 self.turn_away(accepted)
                 return
-            connection = ServerConnection(self, refused=True)
+            connection = self.make(self, refused=True)
             self._refused.add(connection)
         self.begin(connection, accepted)
 
@@ -143,7 +154,7 @@ class Listener:
 
     def answering(self) -> set["asyncio.Task[None]"]:
         """The tasks of the requests that are being answered, and of those whose clients have left."""
-        return {connection.task for connection in self.connections if connection.task is not None} | self._cancelled
+        return {task for connection in self.connections for task in connection.tasks} | self._cancelled
 
     def cancel(self, task: "asyncio.Task[None]") -> None:
         """End the task of a request whose client has left."""
@@ -169,7 +180,7 @@ class Listener:
             for connection in self.connections
         )
 
-    def left(self, connection: ServerConnection) -> None:
+    def left(self, connection: "ServerConnection | Http2Connection") -> None:
         """A connection is closed, and its handler notified."""
         self.connections.discard(connection)
         self._refused.discard(connection)

@@ -1,0 +1,10 @@
+"""HTTP/2 on the API's port (RFC 9113), by the library h2, which is sans-io. Imported only where `server.http2` is on.
+
+    upgrade     HTTP/1.1 or HTTP/2? By what TLS has agreed on (ALPN), or by the first bytes
+    connection  one socket: frames to streams and back, bounds against floods, the end
+    frames      bounds of frames and heads that are not complete. Pure
+    exchange    one stream's request and its answer, as the routes hold them
+
+A stream is what a connection is in HTTP/1.1: a request, a task and an answer. Which routes there are, and what they do, does
+not differ.
+"""
