@@ -81,6 +81,7 @@ class Hostile:
         self.userinfo: dict[str, Any] = {}
         self.codes: dict[str, dict[str, str]] = {}
         self.asked: list[tuple[dict[str, str], str]] = []
+        self.discoveries = 0
 
     def authorize(self, url: str, code: str = "code-1", **more: str) -> str:
         """What the browser comes back with from `url`: the query of the callback."""
@@ -89,6 +90,7 @@ class Hostile:
         return "&".join(f"{name}={value}" for name, value in {"code": code, "state": asked["state"], **more}.items())
 
     async def _discovery(self, request: web.Request) -> web.StreamResponse:
+        self.discoveries += 1
         places = {
             "authorization_endpoint": "authorize",
             "token_endpoint": "token",

@@ -1,5 +1,6 @@
 """Signing in by an OpenID provider: at a real one, and at one that lies. The gateway's side has no sockets."""
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -9,11 +10,16 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import jwt
+import msgspec
 import pytest
 
+from sluice.config.types import Oidc
+from sluice.identity.oidc import PATIENCE, Flows, SignInFailed
+from sluice.identity.provider import LIFE, PAUSE, Discovery
 from sluice.ui.sessions import Attempts
 from tests.api.serving import CONFIG, FakeRequest, Served, served
 from tests.ui.openid import OTHER_KEY, Hostile, certified, hostile, person
+from tests.ui.test_pages import Clock
 
 ORIGIN = "https://ops.example.com"
 PAGE = f"{ORIGIN}/sluice/ui/"
@@ -282,6 +288,38 @@ async def test_metadata_that_cannot_be_believed_is_not_used(metadata: dict[str, 
     async with hostile() as idp, visited(idp) as user:
         idp.metadata = metadata
         assert (await user.ask("POST", "/ui/oidc", {"page": PAGE})).status == 503
+
+
+async def test_metadata_is_asked_for_once_by_many_and_again_when_it_is_old_or_had_failed() -> None:
+    clock = Clock()
+    async with hostile() as idp:
+        discovery = Discovery(idp.url, clock)
+        found = await asyncio.gather(*(discovery.metadata() for _ in range(5)))
+        assert {one.issuer for one in found} == {idp.url}
+        assert idp.discoveries == 1
+        clock.now += LIFE
+        idp.metadata = {"issuer": "https://evil.example.com"}
+        refused = await asyncio.gather(*(discovery.metadata() for _ in range(5)), return_exceptions=True)
+        assert all(isinstance(one, SignInFailed) for one in refused)
+        assert idp.discoveries == 2
+        clock.now += PAUSE
+        idp.metadata = {}
+        assert (await discovery.metadata()).issuer == idp.url
+        assert idp.discoveries == 3
+
+
+def test_an_attempt_that_takes_too_long_is_over() -> None:
+    clock = Clock()
+    oidc = Oidc(issuer="https://login.example.com", client_id="sluice")
+    flow = Flows(b"seed", oidc, clock).begin(CALLBACK)
+    clock.now += PATIENCE - 1
+    assert Flows(b"seed", oidc, clock).back(flow.ticket, flow.state) == flow  # any worker knows it
+    for other in (Flows(b"another", oidc, clock), Flows(b"seed", msgspec.structs.replace(oidc, client_id="x"), clock)):
+        with pytest.raises(SignInFailed, match="forged_ticket"):
+            other.back(flow.ticket, flow.state)
+    clock.now += 1
+    with pytest.raises(SignInFailed, match="late"):
+        Flows(b"seed", oidc, clock).back(flow.ticket, flow.state)
 
 
 async def test_a_provider_that_is_away_is_said_so_and_admin_keys_still_work() -> None:

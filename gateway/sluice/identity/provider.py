@@ -20,6 +20,8 @@ from sluice.identity.remote import DEADLINE, FetchFailed, client, get, read
 
 LIFE = 300.0
 """Seconds that metadata is used."""
+PAUSE = 2.0
+"""Seconds after a failure in which the provider is not asked again: who waits for it, too, is told the same."""
 LONGEST_CODE = 4_096
 
 T = TypeVar("T")
@@ -39,18 +41,30 @@ class Discovery:
         self._issuer = issuer
         self._clock = clock
         self._found: tuple[float, Metadata] | None = None
+        self._failed: tuple[float, str] | None = None
         self._lock = asyncio.Lock()
 
     async def metadata(self) -> Metadata:
         """Raises SignInFailed("provider")."""
         async with self._lock:  # several that sign in at a time cost one question
-            if self._found is None or self._clock() - self._found[0] >= LIFE:
-                data = await _within(self._fetch)
-                try:
-                    self._found = (self._clock(), metadata_of(data, self._issuer))
-                except ValueError as error:
-                    raise SignInFailed("provider", f"metadata: {error}") from None
-            return self._found[1]
+            if self._found is not None and self._clock() - self._found[0] < LIFE:
+                return self._found[1]
+            if self._failed is not None and self._clock() - self._failed[0] < PAUSE:
+                raise SignInFailed("provider", self._failed[1])
+            try:
+                found = await self._read()
+            except SignInFailed as failed:
+                self._failed = (self._clock(), failed.detail)
+                raise
+            self._found = (self._clock(), found)
+            return found
+
+    async def _read(self) -> Metadata:
+        data = await _within(self._fetch)
+        try:
+            return metadata_of(data, self._issuer)
+        except ValueError as error:
+            raise SignInFailed("provider", f"metadata: {error}") from None
 
     async def _fetch(self, session: aiohttp.ClientSession) -> bytes:
         data, _ = await get(session, self._issuer.removesuffix("/") + "/.well-known/openid-configuration")
