@@ -1,4 +1,4 @@
-"""What can go wrong, as types. They are raised where it happens and rendered in one place per dialect.
+"""The gateway's errors. They are raised where they occur and rendered in one place per dialect.
 
 Nothing here may hold a secret or a prompt: the text of each error is shown to callers.
 """
@@ -107,7 +107,7 @@ class NotFound(GatewayError):
 
 
 class Conflict(GatewayError):
-    """What is asked for does not go together with what is there: a name that is taken, or what may not be changed here."""
+    """The request conflicts with the present state: a name that is taken, or an object that may not be changed here."""
 
     code = "conflict"
 

@@ -161,7 +161,7 @@ def _options(chat: ChatRequest) -> dict[str, Any]:
 
 
 def _own(chat: ChatRequest, configured: Mapping[str, Any]) -> dict[str, Any]:
-    """What a caller of Ollama's dialect said that no other vendor knows."""
+    """The options of a caller of Ollama's dialect that no other vendor has."""
     if chat.dialect != "ollama" or chat.own is None:
         return {}
     more: dict[str, Any] = {"options": {**configured, **chat.own["options"], **_options(chat)}}

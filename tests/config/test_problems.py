@@ -136,7 +136,7 @@ APPENDED: list[tuple[str, str, list[str]]] = [
     (
         "listen address",
         "server: {listen: localhost}",
-        ["8:18: server.listen: expected host:port, such as 127.0.0.1:8080 or [::1]:8080"],
+        ["8:18: server.listen: expected host:port, such as 127.0.0.1:8080 or [::1]:8080, or unix:/path"],
     ),
     ("both listen", 'server: {listen: ":1", admin_listen: ":1"}', ["8:38: server.admin_listen: must differ from listen"]),
     (

@@ -1,8 +1,10 @@
-"""What a credential is: how the gateway proves to an upstream who it is. Discovery is by entry point `sluice.credentials`.
+"""The interface of credentials, which authenticate the gateway to an upstream. Discovery is by entry point
+`sluice.credentials`.
 
-A kind of credentials is a frozen msgspec Struct; its fields are its options in the configuration, strictly checked. `open`
-makes the credential of it that is at work: it keeps a key or token fresh in the background, and adds it to each request
-without waiting. Which kinds fit is the backend's to say (`credential_kinds`), and so is how a static key is sent (`key_field`).
+A kind of credentials is a frozen msgspec Struct; its fields are its options in the configuration, strictly
+checked. `open` makes the credential of it that is at work: it keeps a key or token fresh in the background,
+and adds it to each request without waiting. Which kinds fit is the backend's to say (`credential_kinds`), and
+so is how a static key is sent (`key_field`).
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -25,12 +27,13 @@ def installed_kinds() -> list[str]:
 
 
 def find_kind(name: str) -> type[msgspec.Struct]:
-    """The kind called `name`, a Struct. Raises LookupError, saying which there are or why it cannot be loaded."""
+    """The kind called `name`, a Struct. Raises LookupError, saying which there are or why it cannot be
+    loaded."""
     return struct_of(GROUP, name, "credentials of the kind")
 
 
 class KeyField(msgspec.Struct, frozen=True):
-    """How a static key is sent: in the header `name`, behind `prefix`."""
+    """The header field of a static key: `name`, and the `prefix` before the key."""
 
     name: str
     prefix: str = ""
@@ -47,13 +50,14 @@ BEARER = KeyField("authorization", "Bearer ")
 
 
 def lines_of(headers: Headers) -> bytes:
-    """Header lines of a request, each with its CR LF. Raises ValueError (without the value) for what cannot be sent."""
+    """Header lines of a request, each with its CR LF. Raises ValueError (without the value) for what cannot
+    be sent."""
     check_fields(headers)
     return "".join(f"{name}: {value}\r\n" for name, value in headers).encode("latin-1")
 
 
 def key_field_of(backend: object, header: str | None = None) -> KeyField:
-    """How a backend sends a static key; in another `header`, where one is configured."""
+    """The field in which a backend sends a static key; the configured `header`, if there is one."""
     if header is None:
         field: KeyField = getattr(backend, "key_field", BEARER)
         return field
@@ -85,10 +89,11 @@ Fetch = Callable[[UpstreamRequest], Awaitable[FetchedAnswer]]
 
 
 class Setting(msgspec.Struct, frozen=True):
-    """What a credential is given to work with.
+    """The context of a credential: clocks, chance, fetching, and callbacks.
 
-    `backend` is the upstream's. `clock` is monotonic, `wall` counts from the epoch, both in seconds; `chance` in [0, 1).
-    `failed` gets the reason why no key or token could be had, `recovered` ends that. `environ` are the process's variables.
+    `backend` is the upstream's. `clock` is monotonic, `wall` counts from the epoch, both in seconds; `chance`
+    in [0, 1). `failed` gets the reason why no key or token could be had, `recovered` ends that. `environ` are
+    the process's variables.
     """
 
     backend: object
@@ -102,7 +107,7 @@ class Setting(msgspec.Struct, frozen=True):
 
 
 class Credential(Protocol):
-    """One account's proof, at work."""
+    """Authenticates requests as one account."""
 
     @property
     def fields(self) -> frozenset[str]:
@@ -110,7 +115,8 @@ class Credential(Protocol):
         ...
 
     def sign_now(self, request: UpstreamRequest) -> bytes | None:
-        """The header lines that prove this request, each with its CR LF; None where there is no key or token yet. No I/O."""
+        """The header lines that prove this request, each with its CR LF; None where there is no key or token
+        yet. No I/O."""
         ...
 
     async def ready(self) -> None:
@@ -118,12 +124,12 @@ class Credential(Protocol):
         ...
 
     async def renewed(self, lines: bytes) -> bool:
-        """The upstream refused a request with these lines. Returns whether there is another proof to send by now (a file that
-        was replaced, a new token), within bounds. Never raises."""
+        """The upstream refused a request with these lines. Returns whether there is another proof to send by
+        now (a file that was replaced, a new token), within bounds. Never raises."""
         ...
 
     def secrets(self) -> Iterable[str]:
-        """What must not be read in errors and logs."""
+        """The secrets, which are masked in errors and logs."""
         ...
 
     async def close(self) -> None:
@@ -136,8 +142,8 @@ class Kind(Protocol):
     """The options of a credential, as they were configured."""
 
     def check(self, backend: object, environ: Mapping[str, str]) -> None:
-        """Look at what the options point to (files, commands, variables of the environment), for this backend. Raises
-        ValueError with a sentence for `sluice check`."""
+        """Look at what the options point to (files, commands, variables of the environment), for this
+        backend. Raises ValueError with a sentence for `sluice check`."""
         ...
 
     def open(self, setting: Setting) -> Credential:
@@ -147,7 +153,8 @@ class Kind(Protocol):
 
 @runtime_checkable
 class Fixed(Protocol):
-    """A kind whose proof is the same for every request: where it is the only one, it stands in prepared request heads."""
+    """A kind whose proof is the same for every request: where it is the only one, it stands in prepared
+    request heads."""
 
     def headers(self, backend: object) -> Headers: ...
 

@@ -25,12 +25,14 @@ GROUP = "sluice.backends"
 
 
 def installed() -> dict[str, "EntryPoint"]:
-    """The backends of this environment, by name: ours and everyone's, wherever a distribution declares them."""
+    """The backends of this environment, by name: ours and everyone's, wherever a distribution declares
+    them."""
     return entrypoints.installed(GROUP)
 
 
 def find_backend(name: str) -> type[msgspec.Struct]:
-    """The backend called `name`, a Struct. Raises LookupError, saying which there are or why it cannot be loaded."""
+    """The backend called `name`, a Struct. Raises LookupError, saying which there are or why it cannot be
+    loaded."""
     return struct_of(GROUP, name, "backend")
 
 
@@ -40,7 +42,8 @@ B = TypeVar("B", bound="Backend")
 def with_rules(backend: B, rules: ModelRules) -> B:
     """The backend for one target: a copy with the target's rules, if it uses rules.
 
-    A backend that has rules of its own to follow has a class variable `rules`, and `dict=True` to take another value.
+    A backend that has rules of its own to follow has a class variable `rules`, and `dict=True` to take
+    another value.
     """
     if rules is NO_RULES or not hasattr(type(backend), "rules"):
         return backend
@@ -53,10 +56,11 @@ def with_rules(backend: B, rules: ModelRules) -> B:
 class Decoder(Protocol):
     """An upstream's bytes -> events; sans-io, fresh for each response, bounded in memory.
 
-    It counts what it ignored: `skipped` events that are none of the dialect, `skipped_fields` of another type than
-    they should be, `finish_missing` answers that ended without a finish reason. A subclass that counts nothing inherits zeros.
-    `reported` is the usage that the provider has reported so far, for an answer that may be cut; None if there is none.
-    One of an answer in one piece may have `begin(headers)`: it is called before the first byte with the response's headers.
+    It counts what it ignored: `skipped` events that are none of the dialect, `skipped_fields` of another type
+    than they should be, `finish_missing` answers that ended without a finish reason. A subclass that counts
+    nothing inherits zeros. `reported` is the usage that the provider has reported so far, for an answer that
+    may be cut; None if there is none. One of an answer in one piece may have `begin(headers)`: it is called
+    before the first byte with the response's headers.
     """
 
     @property
@@ -76,8 +80,9 @@ class Decoder(Protocol):
         return None
 
     def distinguish(self, ids: frozenset[str]) -> None:
-        """Set, before the first byte, the ids of the tool calls in the conversation. A new call with one of them gets another
-        id (or "": one is made for it): some servers number their calls from zero in each answer."""
+        """Set, before the first byte, the ids of the tool calls in the conversation. A new call with one of
+        them gets another id (or "": one is made for it): some servers number their calls from zero in each
+        answer."""
         return None
 
     def feed(self, data: bytes) -> list[StreamEvent]:
@@ -90,7 +95,8 @@ class Decoder(Protocol):
         ...
 
     def close(self) -> list[StreamEvent]:
-        """The body has ended. Returns what was pending (the Finished event among it, where the stream is complete).
+        """The body has ended. Returns what was pending (the Finished event among it, where the stream is
+        complete).
 
         Raises UpstreamTruncated where the dialect's own terminator has not been seen.
         """
@@ -101,12 +107,13 @@ class Decoder(Protocol):
 class Backend(Protocol):
     """One upstream dialect. `dialect` names the client dialect that it can pass through, or is empty.
 
-    One that speaks HTTP has its address as the option `base_url`, and may have `endings`: what people leave at the end of it.
-    `credential_kinds` names the kinds of credentials that fit it (none, if it is not there), `key_field` says how a static key
-    is sent (`sluice.backends.credentials`; a Bearer token, if it is not there). `forwards` may name headers of callers that it
-    takes beside those of the option `forward`, with the values that may pass (`sluice.wire.forwarding.Allowed`), and
-    `tell(request, headers)` another way to put these into a request than as its headers. `takes` names the features of other
-    dialects' requests that it can express (`sluice.model.features`); what it lacks is refused or left out before it is asked.
+    One that speaks HTTP has its address as the option `base_url`, and may have `endings`: what people leave
+    at the end of it. `credential_kinds` names the kinds of credentials that fit it (none, if it is not
+    there), `key_field` says how a static key is sent (`sluice.backends.credentials`; a Bearer token, if it is
+    not there). `forwards` may name headers of callers that it takes beside those of the option `forward`,
+    with the values that may pass (`sluice.wire.forwarding.Allowed`), and `tell(request, headers)` another way
+    to put these into a request than as its headers. `takes` names the features of other dialects' requests
+    that it can express (`sluice.model.features`); what it lacks is refused or left out before it is asked.
     Where it is not there, nothing is.
     """
 
@@ -120,11 +127,13 @@ class Backend(Protocol):
         ...
 
     def decoder(self, *, verbatim: bool = False) -> Decoder:
-        """`verbatim`: also yield the raw frames as Verbatim events, at the end of each batch (only where `dialect` is set)."""
+        """`verbatim`: also yield the raw frames as Verbatim events, at the end of each batch (only where
+        `dialect` is set)."""
         ...
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
-        """What an answer other than 200 means. Never raises; `body` may be cut or not JSON; header names are lower case."""
+        """The error that a response with another status than 200 means. Never raises; `body` may be cut or
+        not JSON; header names are lower case."""
         ...
 
     def transport(self) -> Transport | None:
@@ -137,14 +146,16 @@ class Backend(Protocol):
 
 
 class Operation(Protocol):
-    """How a backend asks for an answer in one piece, which is passed on as it came, to its own dialect only."""
+    """Requests answers in one piece, which are passed on as they came, to callers of the same dialect
+    only."""
 
     def whole_request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
         """The request as its caller made it, who wants no stream and speaks this dialect."""
         ...
 
     def whole_decoder(self) -> Decoder:
-        """Yields the events of the answer and then its Verbatim, `whole`; or those of a stream, where one came nevertheless."""
+        """Yields the events of the answer and then its Verbatim, `whole`; or those of a stream, where one
+        came nevertheless."""
         ...
 
 
@@ -163,9 +174,11 @@ class CarriesOperations(Protocol):
     """A backend that carries other operations than chat."""
 
     def operation(self, name: str, dialect: str) -> Operation | None:
-        """The operation called `name` ("embeddings") for callers of this dialect; None where it is not carried.
+        """The operation called `name` ("embeddings") for callers of this dialect; None where it is not
+        carried.
 
-        One whose answers may be streamed ("completions") is a `Backend`, too, which then is asked in place of this one."""
+        One whose answers may be streamed ("completions") is a `Backend`, too, which then is asked in place of
+        this one."""
         ...
 
 
@@ -174,7 +187,8 @@ class ListsModels(Protocol):
     """A backend whose upstream can be asked which models it has."""
 
     def listing(self) -> UpstreamRequest | None:
-        """The request for all of them, or as many as one answer has; None where this upstream has no such list."""
+        """The request for all of them, or as many as one answer has; None where this upstream has no such
+        list."""
         ...
 
 
@@ -184,7 +198,8 @@ def unread(headers: Headers) -> Headers:
 
 
 def default_output(output: int, backend: Backend | None) -> int:
-    """Output tokens that are reserved for a caller without a maximum: `output`, or what its backend then sends, if more."""
+    """Output tokens that are reserved for a caller without a maximum: `output`, or what its backend then
+    sends, if more."""
     return max(output, getattr(backend, "default_max_tokens", 0))
 
 

@@ -1,4 +1,4 @@
-"""How a call reaches an upstream, apart from who carries it (aiohttp's client or our own)."""
+"""The interface of transports, which carry a call to its upstream (our own HTTP client, or another)."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -65,7 +65,7 @@ class UpstreamResponse(Protocol):
 
 
 class Reader(Protocol):
-    """Who reads a response. It is called from the socket's callbacks: no task has to be woken for the first bytes."""
+    """Reads a response. It is called from the socket's callbacks: no task has to be woken for the first bytes."""
 
     def sent(self) -> None:
         """The request has left; there is time until its answer comes."""

@@ -1,4 +1,4 @@
-"""What commands share that ask a running gateway: their options, the answer, and how failures end."""
+"""The common part of commands that call a running gateway's admin API: options, replies, failures."""
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -53,7 +53,7 @@ def problem_of(answer: Any) -> str:
 
 
 def wanted(url: str | None, path: str | None, method: str, at: str, body: object = None) -> Any:
-    """What it answers; where it refuses, the reason is printed and the command fails."""
+    """The gateway's reply; if it refuses, the reason is printed and the command fails."""
     status, answer = asked(url, path, method, at, body)
     if status // 100 != 2:
         fail(f"sluice: {problem_of(answer)}")

@@ -25,7 +25,7 @@ REASONS: Mapping[str, str] = {
 
 
 class Unreadable(Exception):
-    """It is no YAML, or no configuration of LiteLLM's."""
+    """The file is no YAML, or no configuration of LiteLLM's."""
 
 
 class LiteLLMFile:

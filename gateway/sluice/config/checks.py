@@ -1,4 +1,4 @@
-"""What types cannot say about a configuration: references, pairs that exclude each other, addresses, dates.
+"""Checks a configuration beyond its types: references, options that exclude each other, addresses, dates.
 
 Each check looks at one section, wherever it stands, and reports by path; positions are the report's business. Values
 that were already found wrong are INVALID and skipped, so one mistake is one line.
@@ -158,7 +158,7 @@ class Checks:
         self._try(path, lambda text: _installed(store_of(text, *kinds).kind), text)
 
     def _fitted(self, path: Path, section: Upstream | Target) -> None:
-        """What is to be changed in requests: nothing that the gateway sets itself, and values that a caller could send."""
+        """Checks changes of requests: not of what the gateway sets itself, and only to values that a caller could send."""
         for option in ("drop", "rename", "default", "force"):
             for name in getattr(section, option) or ():
                 if isinstance(name, str) and name.removeprefix("!") in OURS:
@@ -281,7 +281,7 @@ class Checks:
             self._report.problem((*path, "header"), 'expected a header and its value, such as "x-canary: yes"')
 
     def _caller(self, path: Path, caller: NamedGrant | Issuer) -> None:
-        """What keys and issuers have in common: what they may name, and where from."""
+        """Checks the common part of keys and issuers: the aliases and the origins that they allow."""
         for index, name in enumerate(caller.aliases):
             if isinstance(name, str) and name != "*":
                 self._known_alias((*path, "aliases", index), name)
@@ -452,7 +452,7 @@ class Checks:
 
 
 def not_shared(config: Config) -> Iterator[tuple[Path, str]]:
-    """What several workers would not have in common: where it stands, and what comes of it."""
+    """Yields the options that several workers would not share: their place, and the consequence."""
     state = config.state.reveal() if isinstance(config.state, Secret) else ""
     if state == "memory":
         yield ("state",), "each worker keeps its own conversations: a turn that another worker answers does not know them"

@@ -52,25 +52,25 @@ UNKNOWN: Table[str, str] = {
 
 
 def about_unknown(key: str) -> str:
-    """What to write in place of a key that does not exist; "" where nothing is known of it."""
+    """A suggestion in place of an unknown key; "" if there is none."""
     hint = UNKNOWN.get(key, "")
     return f": {hint}" if hint else ""
 
 
 def about_section(kind: type) -> str:
-    """What a section of this type looks like."""
+    """An example of a section of this type."""
     example = EXAMPLES.get(kind)
     return f"expected a section such as {example}" if example else "expected a section (key: value)"
 
 
 def about_names(kind: type) -> str:
-    """What a section of named sections of this type looks like."""
+    """An example of a section of named sections of this type."""
     example = EXAMPLES.get(kind)
     return f"expected names, each with a section: {{ NAME: {example} }}" if example else "expected a section (key: value)"
 
 
 def about_list(node: Node) -> str:
-    """What to write where a single value stands in place of a list."""
+    """The suggestion for a single value in place of a list."""
     return "expected a list: put it in [ ]" if isinstance(node, Scalar) else "expected a list"
 
 

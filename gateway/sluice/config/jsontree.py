@@ -25,7 +25,7 @@ def read(wire: dict[str, Any], kind: type[T], report: Report) -> T:
 
 
 def node_of(value: Any) -> Node:
-    """What `json` makes of a text, as a tree. Raises BadRequest for integers that nothing here can hold."""
+    """Parses a JSON text into a tree. Raises BadRequest for integers that are too large."""
     match value:
         case dict():
             return Mapping(_HERE, {key: YamlEntry(_HERE, node_of(inner)) for key, inner in value.items()})

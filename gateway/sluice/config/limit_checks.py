@@ -16,7 +16,7 @@ from sluice.pricing.prices import PriceTable, cost
 
 
 class _Default(msgspec.Struct, frozen=True):
-    """What is reserved at least for a call that sets no maximum and has an empty prompt: tokens, and US dollars."""
+    """The least reservation for a call without a maximum and with an empty prompt: tokens, and US dollars."""
 
     tokens: int
     money: float

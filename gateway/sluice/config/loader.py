@@ -115,7 +115,7 @@ def check(
     blind: bool = False,
     data: bytes | None = None,
 ) -> Checked:
-    """As `load`, for callers that want the problems as values. Never raises for anything in the file.
+    """Like `load`, but returns the problems as values. Never raises for anything in the file.
 
     `blind`: ${VAR} and ${file:…} are not looked up. Values that they stand for are then not judged, and nothing is loaded.
     """
@@ -131,7 +131,7 @@ def check(
 
 
 def check_text(data: bytes, *, find: FindBackend = find_backend) -> Checked:
-    """As `check` of a text that is no file yet. ${VAR} and ${file:…} are not looked up, and nothing is loaded."""
+    """Like `check`, for a text that is no file yet. ${VAR} and ${file:…} are not looked up, and nothing is loaded."""
     report = Report("text")
     try:
         if len(data) > MAX_FILE:
@@ -176,7 +176,7 @@ def _checked(
 
 
 def _prices(config: Config, report: Report) -> PriceTable:
-    """What tokens cost. A file of one's own is read at once, for its problems; the one that comes with us when needed."""
+    """Loads the prices. A configured file is read at once, for its problems; the bundled one when needed."""
     own = listed(config.prices.models)
     if config.prices.file is None:
         table = PriceTable(own, bundled_prices)

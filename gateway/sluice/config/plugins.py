@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class PluginReading:
-    """What was found, by alias, in the order of the file."""
+    """The plugins by alias, in the order of the file."""
 
     def __init__(self, report: Report) -> None:
         self._report = report

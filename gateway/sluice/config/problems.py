@@ -1,4 +1,4 @@
-"""What is wrong with a configuration file, line by line, as `file:line:column: path: message`."""
+"""Formats the problems of a configuration file, as `file:line:column: path: message`."""
 
 import difflib
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""What types cannot say about the sinks of call records, and about the texts that records have."""
+"""Checks the sinks of call records, and the texts that records have, beyond their types."""
 
 import re
 from collections.abc import Callable

@@ -27,7 +27,7 @@ Tokens = Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)]
 
 
 class Known(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is known of the models called `names`. `source` is where it was read, at `date`."""
+    """Facts about the models called `names`, read at `source` on `date`."""
 
     names: tuple[str, ...]
     source: str
@@ -61,7 +61,7 @@ class ModelTable(msgspec.Struct, frozen=True):
 
 
 def bundled_place() -> Path:
-    """Where the table that comes with the gateway is: in the package or in a clone."""
+    """The path of the bundled table: in the package or in a clone."""
     return BESIDE if BESIDE.is_file() else IN_A_CLONE
 
 

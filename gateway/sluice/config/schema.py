@@ -129,7 +129,7 @@ def _vendors(key: str, plugins: Mapping[str, type[msgspec.Struct]]) -> dict[str,
 
 
 def comments_of(cls: type) -> dict[str, str]:
-    """What stands behind the fields of a Struct as comments, by field: the options' descriptions, written once."""
+    """Reads the comments behind a Struct's fields, by field: they are the options' descriptions."""
     found: dict[str, str] = {}
     for part in reversed(cls.__mro__):
         if part is msgspec.Struct or not issubclass(part, msgspec.Struct):

@@ -34,7 +34,7 @@ def check_teams(config: Config, report: Report) -> None:
 
 
 def _height(name: str, teams: Mapping[str, Team]) -> str:
-    """What is wrong with the way from a team to the top; "" where nothing is."""
+    """The problem in a team's chain of parents; "" if there is none."""
     way = [name]
     while (team := teams.get(way[-1])) is not None and isinstance(team.parent, str):
         if team.parent == name:

@@ -78,7 +78,7 @@ _TAGS = {"map": "tag:yaml.org,2002:map", "seq": "tag:yaml.org,2002:seq", "str": 
 
 
 def resolve(text: str) -> Value:
-    """What a plain scalar means by the core schema."""
+    """The value of an unquoted scalar by the core schema."""
     if _NULL.fullmatch(text):
         return None
     if _BOOL.fullmatch(text):
@@ -114,7 +114,7 @@ def _one_escape(pair: re.Match[str]) -> str:
 
 
 def _hint(text: str, at: TextPosition) -> str:
-    """What probably is meant, by the line that the parser stumbled over."""
+    """Guesses the intended text from the line at which the parser failed."""
     lines = text.split("\n")
     line = lines[at.line - 1] if at.line <= len(lines) else ""
     if "\t" in line[: len(line) - len(line.lstrip())] or line[at.column - 1 : at.column] == "\t":

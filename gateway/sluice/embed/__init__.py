@@ -1,1 +1,1 @@
-"""What web pages embed: the chat widget, and a page that shows it."""
+"""The chat widget that web pages embed, and a demo page."""

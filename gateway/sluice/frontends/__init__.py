@@ -1,7 +1,9 @@
-"""What a frontend is: one client dialect, as a plugin. Discovery is by entry point `sluice.frontends` (`registry.py`).
+"""The interface of frontends: each is one client dialect, as a plugin. Discovery is by entry point
+`sluice.frontends` (`registry.py`).
 
-A frontend brings its routes, how their requests are read, how answers and errors are written, and the names of headers that
-its clients know. It is pure: bytes -> ChatRequest, events -> bytes, errors -> a status and a JSON object; no sockets, no clock.
+A frontend brings its routes, how their requests are read, how answers and errors are written, and the names
+of headers that its clients know. It is pure: bytes -> ChatRequest, events -> bytes, errors -> a status and a
+JSON object; no sockets, no clock.
 """
 
 import re
@@ -27,11 +29,11 @@ def _stopped() -> float:
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What an encoder needs to know of its call. `conversation` is empty where no history is kept.
+    """The properties of a call that an encoder uses. `conversation` is empty where no history is kept.
 
-    `model` is the alias; it is what the caller sees as the model unless `reveal` (then the target's own name).
-    `created` in whole seconds since the epoch. `id` is the request's id. `clock` and `received` (when the request came) are
-    monotonic, in seconds: for dialects that tell how long an answer took.
+    `model` is the alias; it is what the caller sees as the model unless `reveal` (then the target's own
+    name). `created` in whole seconds since the epoch. `id` is the request's id. `clock` and `received` (when
+    the request came) are monotonic, in seconds: for dialects that tell how long an answer took.
     """
 
     id: str
@@ -46,19 +48,19 @@ class Answer(msgspec.Struct, frozen=True):
 class Encoder(Protocol):
     """Events -> the client's bytes; sans-io.
 
-    Of a stream: one per call, kept over failed attempts (nothing is fed before commit). Of a whole answer: one per attempt, fed
-    as the answer comes; it says nothing before the end.
-    An encoder of frames that another one could not go on from has `continues = False`: the answer, once cut, ends then.
-    One of bytes in which nothing can be told has `cuts = True`: an error behind the first of them closes the connection.
+    Of a stream: one per call, kept over failed attempts (nothing is fed before commit). Of a whole answer:
+    one per attempt, fed as the answer comes; it says nothing before the end. An encoder of frames that
+    another one could not go on from has `continues = False`: the answer, once cut, ends then. One of bytes in
+    which nothing can be told has `cuts = True`: an error behind the first of them closes the connection.
 
-    One whose stream has a state (blocks that are open) also has `go_on_from(other)`: it is called where the attempt that
-    continues a cut answer has another encoder than the cut one, which passed frames on.
+    One whose stream has a state (blocks that are open) also has `go_on_from(other)`: it is called where the
+    attempt that continues a cut answer has another encoder than the cut one, which passed frames on.
     """
 
     content_type: str
 
     def start(self) -> bytes:
-        """What may be said before the model is called (b"" in dialects that say nothing then)."""
+        """The bytes that may be sent before the model is called (b"" in dialects that send nothing then)."""
         ...
 
     def encode(self, events: Sequence[StreamEvent]) -> bytes:
@@ -70,11 +72,13 @@ class Encoder(Protocol):
         ...
 
     def resume(self, started: Started) -> None:
-        """Another attempt goes on with an answer that was cut: from here on it is this model's. Nothing is said again."""
+        """Another attempt goes on with an answer that was cut: from here on it is this model's. Nothing is
+        said again."""
         ...
 
     def restart(self) -> bytes:
-        """Tells the client to forget the text so far, because another answer begins; b"" where it could not understand.
+        """Tells the client to forget the text so far, because another answer begins; b"" where it could not
+        understand.
 
         Where something is returned, the encoder itself has forgotten the text, too.
         """
@@ -112,12 +116,12 @@ class Head(msgspec.Struct, frozen=True):
 
 Header = tuple[str, str]
 Parse = Callable[[Any, RequestHead], ChatRequest]
-"""Body and head -> the request, `stream` as the body, the path or the route has it. Raises BadRequest with a reason for
-anything wrong, never another error."""
+"""Body and head -> the request, `stream` as the body, the path or the route has it. Raises BadRequest with a
+reason for anything wrong, never another error."""
 
 
 class AliasTerms(Protocol):
-    """What an alias's configuration says about requests: `system`, a prompt before messages; the longest message."""
+    """An alias's settings for requests: `system`, a prompt before messages; the longest message."""
 
     @property
     def system(self) -> str: ...
@@ -137,11 +141,13 @@ class Uploaded(StoredForm, Protocol):
 
 
 class CallRoute(msgspec.Struct, frozen=True, kw_only=True):
-    """A POST that is a call. `also`: other names of its path. `operation`: what is asked of upstreams, where that is no chat;
-    `parse` then gives an OperationRequest, and the answer is an upstream's own, which speaks the request's `dialect`.
-    `form`: its body is a form (multipart/form-data), and no JSON; a large one is given to `parse` as an `Uploaded`.
+    """A POST that is a call. `also`: other names of its path. `operation`: what is asked of upstreams, where
+    that is no chat; `parse` then gives an OperationRequest, and the answer is an upstream's own, which speaks
+    the request's `dialect`. `form`: its body is a form (multipart/form-data), and no JSON; a large one is
+    given to `parse` as an `Uploaded`.
 
-    In a path `{name}` is a parameter, one segment or a part of one; `{+name}` may hold slashes (RFC 6570 3.2.3).
+    In a path `{name}` is a parameter, one segment or a part of one; `{+name}` may hold slashes (RFC 6570
+    3.2.3).
     """
 
     path: str
@@ -155,7 +161,8 @@ class CallRoute(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ResumeRoute(msgspec.Struct, frozen=True, kw_only=True):
-    """A GET that goes on with a stream: of the path's parameter `stream`, or without one of the header `Last-Event-ID`."""
+    """A GET that goes on with a stream: of the path's parameter `stream`, or without one of the header
+    `Last-Event-ID`."""
 
     path: str
     also: tuple[str, ...] = ()
@@ -164,7 +171,8 @@ class ResumeRoute(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeptForCaller(Protocol):
-    """What is kept for one caller. Each raises NotFound where it has none with this id, Unavailable where the store is down."""
+    """The kept responses of one caller. Methods raise NotFound for an unknown id, Unavailable if the store is
+    down."""
 
     async def response(self, id: str) -> bytes:
         """The Response object."""
@@ -218,7 +226,8 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """A route that is no call: a list of models and the like. `answer` raises GatewayError. HEAD comes with GET.
+    """A route that is no call: a list of models and the like. `answer` raises GatewayError. HEAD comes with
+    GET.
 
     `open`: anybody is answered, without a key, within the limit of its address; there are no models then.
     """
@@ -243,10 +252,11 @@ def shape_of(path: str) -> str:
 
 
 class Envelope(Protocol):
-    """How a dialect tells errors. `name` is its label in metrics.
+    """Renders a dialect's errors. `name` is its label in metrics.
 
-    `marker`: a header that all its clients send. Where two frontends have the same route, or claim, a request with this header
-    is the one's that has it as its marker. `id_headers` tell the request's id, beside `x-request-id` and `request-id`.
+    `marker`: a header that all its clients send. Where two frontends have the same route, or claim, a request
+    with this header is the one's that has it as its marker. `id_headers` tell the request's id, beside
+    `x-request-id` and `request-id`.
     """
 
     name: ClassVar[str]
@@ -254,7 +264,8 @@ class Envelope(Protocol):
     id_headers: ClassVar[tuple[str, ...]] = ()
 
     def error(self, error: GatewayError, request_id: str) -> dict[str, Any]:
-        """The JSON object that is answered before a stream has begun; within one it is the encoder's to `fail`."""
+        """The JSON object that is answered before a stream has begun; within one it is the encoder's to
+        `fail`."""
         ...
 
     def status(self, error: GatewayError) -> int:
@@ -262,23 +273,23 @@ class Envelope(Protocol):
         return status_of(error)
 
     def headers(self, pairs: Sequence[Header]) -> Sequence[Header]:
-        """An answer's own headers under the names that its clients know: limits are `x-ratelimit-*`, as OpenAI has them, with
-        `reset` as "12.345s". A dialect that leaves this alone pays nothing for it."""
+        """An answer's own headers under the names that its clients know: limits are `x-ratelimit-*`, as
+        OpenAI has them, with `reset` as "12.345s". A dialect that leaves this alone pays nothing for it."""
         return pairs
 
 
 class Frontend(Envelope, Protocol):
     """One client dialect. Made without arguments when the gateway starts; it keeps nothing between requests.
 
-    `name` is its entry point's. `dialect`: what backends may pass through verbatim ("" = none).
-    `claims`: beginnings of paths where it also answers for what is not there; the longest one decides, "/" is all the rest.
-    Header names are lower case: `credential_headers` may hold a key (beside `authorization` and `x-api-key`, which always may),
-    and so may the `credential_parameters` of a URL's query, on its own routes; `request_headers` are those that its clients
-    send, `response_headers` those that they read, so pages may.
-    `numbered`: its streams are server-sent events or lines of JSON objects, which can be numbered, and so gone on with where an
-    alias is `resumable`.
-    `any_content_type`: bodies are read as JSON whatever their Content-Type says, as the dialect's own server does. Only for
-    dialects whose keys come in headers: then no page can send a request by a form.
+    `name` is its entry point's. `dialect`: what backends may pass through verbatim ("" = none). `claims`:
+    beginnings of paths where it also answers for what is not there; the longest one decides, "/" is all the
+    rest. Header names are lower case: `credential_headers` may hold a key (beside `authorization` and
+    `x-api-key`, which always may), and so may the `credential_parameters` of a URL's query, on its own
+    routes; `request_headers` are those that its clients send, `response_headers` those that they read, so
+    pages may. `numbered`: its streams are server-sent events or lines of JSON objects, which can be numbered,
+    and so gone on with where an alias is `resumable`. `any_content_type`: bodies are read as JSON whatever
+    their Content-Type says, as the dialect's own server does. Only for dialects whose keys come in headers:
+    then no page can send a request by a form.
     """
 
     dialect: ClassVar[str] = ""
@@ -297,7 +308,8 @@ class Frontend(Envelope, Protocol):
         ...
 
     def other_name(self, model: str) -> str:
-        """How a model may also be called, where no alias is called `model`: clients of Ollama put ":latest" behind it."""
+        """How a model may also be called, where no alias is called `model`: clients of Ollama put ":latest"
+        behind it."""
         return ""
 
 

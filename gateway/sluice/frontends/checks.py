@@ -1,4 +1,4 @@
-"""What frontends check alike in the bodies of their callers, with reasons that name fields and never values."""
+"""Checks of request bodies that frontends share; their errors name fields and never values."""
 
 import re
 from typing import Any

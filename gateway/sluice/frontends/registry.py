@@ -25,7 +25,7 @@ def find_frontend(name: str) -> Frontend:
 
 
 def conflicts(frontends: Iterable[Frontend]) -> list[str]:
-    """What nobody could tell apart: routes that two of these frontends have, with no marker or the same one."""
+    """Finds ambiguous routes: those that two of these frontends have, with no marker header or the same one."""
     owners: dict[tuple[str, str, str], str] = {}
     found = []
     for frontend in frontends:

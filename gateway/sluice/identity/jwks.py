@@ -73,7 +73,7 @@ class Jwk(msgspec.Struct, frozen=True):
 
 
 class KeySource(Protocol):
-    """Where an issuer's keys are looked up, without waiting: configured ones, or a set that is fetched."""
+    """Looks up an issuer's keys, without waiting: configured ones, or a set that is fetched."""
 
     @property
     def keys(self) -> tuple[Jwk, ...]: ...

@@ -115,7 +115,7 @@ class Verifier:
         self._cache_size = cache_size
 
     def principal(self, token: str) -> Principal:
-        """Whose token this is. Raises Unauthorized with the reason; KeysWanted where waiting may help."""
+        """The principal of this token. Raises Unauthorized with the reason; KeysWanted if waiting may help."""
         digest = hashlib.sha256(token.encode()).digest()
         if (known := self._cache.get(digest)) is not None:
             if known.end > self._clock() and known.key in known.source.keys:
@@ -241,7 +241,7 @@ def _text(claim: object) -> str:
 
 
 def _aliases(issuer: Issuer, claimed: object) -> frozenset[str]:
-    """What the token asks for, within what its issuer may grant."""
+    """The token's permissions, within those that its issuer may grant."""
     granted = frozenset(issuer.aliases)
     if claimed is None:
         return granted
@@ -254,7 +254,7 @@ def _aliases(issuer: Issuer, claimed: object) -> frozenset[str]:
 
 
 def _limits(issuer: Issuer, plan: object) -> KeyLimits:
-    """Those of the plan that the token names; a name that is not configured is none."""
+    """The limits of the plan that the token names; an unknown plan has none."""
     return issuer.plans.get(plan, issuer.limits) if isinstance(plan, str) else issuer.limits
 
 

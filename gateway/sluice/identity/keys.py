@@ -1,7 +1,7 @@
 """Keys: what a request presents, and whose it is. Pure, on the path of every request.
 
-A key has 256 random bits, so its plain SHA-256 digest cannot be searched for; looking a digest up in a dict tells an
-attacker nothing that he could use, and the comparison that decides is constant-time all the same.
+A key has 256 random bits, so its plain SHA-256 digest cannot be searched for; looking a digest up in a dict
+tells an attacker nothing that he could use, and the comparison that decides is constant-time all the same.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ _BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([\x21-\x7e]{1,%d})" % MAX_LEN
 
 
 class PresentedCredential(msgspec.Struct, frozen=True, gc=False):
-    """What a request presents. `bearer`: it came (also) in Authorization, so it may be a JWT."""
+    """The credential of a request. `bearer`: it came (also) in Authorization, so it may be a JWT."""
 
     secret: str
     bearer: bool = False
@@ -40,10 +40,11 @@ class PresentedCredential(msgspec.Struct, frozen=True, gc=False):
 
 
 def credentials_of(headers: Iterable[tuple[bytes, bytes]], names: frozenset[bytes] = HEADERS) -> PresentedCredential | None:
-    """The one credential among raw header pairs (names in any case), or None. An empty header counts as absent.
+    """The one credential among raw header pairs (names in any case), or None. An empty header counts as
+    absent.
 
-    Raises Unauthorized: "ambiguous" for a header given twice or for two different credentials, "unknown_key" for what
-    cannot be a credential (another scheme than Bearer, spaces, control characters, not ASCII).
+    Raises Unauthorized: "ambiguous" for a header given twice or for two different credentials, "unknown_key"
+    for what cannot be a credential (another scheme than Bearer, spaces, control characters, not ASCII).
     """
     found: bytes | None = None
     bearer = False
@@ -68,8 +69,8 @@ def credentials_of(headers: Iterable[tuple[bytes, bytes]], names: frozenset[byte
 
 
 def only_secret(fields: Mapping[str, str], others: frozenset[str] = frozenset()) -> str:
-    """What a request presents that has just one such header, and plainly; `fields`: by lower-case name, repeated ones by ", ".
-    `others`: further names that may hold a credential.
+    """The credential of a request with exactly one such header, in the common form; `fields`: by lower-case
+    name, repeated ones by ", ". `others`: further names that may hold a credential.
 
     "" says nothing: `credentials_of` is the judge.
     """
@@ -114,7 +115,8 @@ class Keyring:
         return len(self._entries)
 
     def put(self, key: NamedGrant, digests: Mapping[bytes, float]) -> None:
-        """Let in who presents one of `digests` until the time that stands with it. The first is the key's current one."""
+        """Let in who presents one of `digests` until the time that stands with it. The first is the key's
+        current one."""
         self.drop(key.id)
         self._by_id[key.id] = [_entry(key, digest, until) for digest, until in digests.items()]
         self._entries |= {entry.digest: entry for entry in self._by_id[key.id]}
@@ -124,7 +126,8 @@ class Keyring:
             self._entries.pop(entry.digest, None)
 
     def find(self, secret: str) -> Principal | None:
-        """Whose key this is; None for a stranger's. Raises Unauthorized("revoked") or ("expired")."""
+        """The principal of this key; None for an unknown one. Raises Unauthorized("revoked") or
+        ("expired")."""
         if not self._entries:
             return None
         digest = self._digest(secret.encode())
@@ -165,7 +168,7 @@ def new_key() -> str:
 
 
 def digest_of(key: str) -> str:
-    """What stands in the configuration for `key`."""
+    """The digest of `key` for the configuration."""
     return "sha256:" + _sha256(key.encode()).hex()
 
 

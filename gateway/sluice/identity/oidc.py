@@ -141,7 +141,7 @@ class Flows:
 
 
 def authorization_url(metadata: Metadata, oidc: Oidc, flow: Flow) -> str:
-    """Where the browser is sent (Core 1.0 section 3.1.2.1)."""
+    """The URL that the browser is sent to (Core 1.0 section 3.1.2.1)."""
     query = {
         "response_type": "code",
         "client_id": oidc.client_id,
@@ -251,7 +251,7 @@ def _found(claims: Mapping[str, Any], name: str) -> Any:
 
 
 def _name(claims: Mapping[str, Any]) -> str:
-    """What the log calls somebody: the e-mail address if the provider has verified it, else the subject."""
+    """A user's name in the log: the e-mail address if the provider has verified it, else the subject."""
     email = claims.get("email")
     name = email if isinstance(email, str) and claims.get("email_verified") is True else claims["sub"]
     return "".join(letter if letter.isprintable() else "?" for letter in str(name)[:LONGEST_NAME])

@@ -34,7 +34,7 @@ class Operators:
         return len(self._keys)
 
     def of(self, headers: Iterable[tuple[bytes, bytes]]) -> Operator:
-        """Whose key `x-admin-api-key` is, given once among these raw pairs. Raises Unauthorized.
+        """The operator of the key in `x-admin-api-key`, given once among these raw pairs. Raises Unauthorized.
 
         The comparison takes the same time whichever key it is.
         """

@@ -100,7 +100,7 @@ async def _discover(session: aiohttp.ClientSession, issuer: str) -> str:
 
 
 async def get(session: aiohttp.ClientSession, url: str) -> tuple[bytes, str]:
-    """What is there, and its Cache-Control. Raises FetchFailed."""
+    """Fetches the document, and its Cache-Control. Raises FetchFailed."""
     async with session.get(url, allow_redirects=False) as response:
         if response.status != 200:
             raise FetchFailed("bad_status")

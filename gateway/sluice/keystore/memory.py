@@ -6,7 +6,7 @@ from sluice.keystore import PAGE, Changes, KeyEntry, StoredKey
 
 
 class MemoryKeys:
-    """For one process, and for tests."""
+    """Dynamic keys of one process, and of tests."""
 
     def __init__(self) -> None:
         self._generation = 0

@@ -66,7 +66,7 @@ class KeyTable:
         return heapq.nsmallest(count, (known for known in self._entries if known > id))
 
     def digest(self, secret: str) -> str:
-        """What is kept of a key."""
+        """The properties of a key that are kept."""
         return self._scheme + self._hash(secret.encode()).hex()
 
     def put(self, entry: KeyEntry) -> None:

@@ -418,7 +418,7 @@ class _Row(Bucket):
 
 
 class _Places:
-    """How many slots of a key are taken, before a call and if it is admitted."""
+    """The number of a key's slots in use, before a call and if it is admitted."""
 
     __slots__ = ("before", "name", "taken")
 

@@ -187,7 +187,7 @@ class BucketTable:
         self._stuck = False
 
     def _turn(self) -> int:
-        """How many transactions there were."""
+        """The number of transactions."""
         return self.env.info()["last_txnid"]
 
     def unlock(self) -> None:

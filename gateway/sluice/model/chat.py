@@ -129,7 +129,7 @@ class Sampling(msgspec.Struct, frozen=True, gc=False):
 
 
 class Reasoning(msgspec.Struct, frozen=True, gc=False):
-    """How much the model shall think before it answers: `effort` (OpenAI's scale), or `budget` in tokens."""
+    """The amount of reasoning before the answer: `effort` (OpenAI's scale), or `budget` in tokens."""
 
     effort: Effort = ""
     budget: int | None = None

@@ -1,4 +1,4 @@
-"""What is known of models, for lists of them: how much they read and write, and of what kinds. Nothing is decided by it."""
+"""Facts about models, for lists of models: context, output, and modalities. No call depends on them."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -38,12 +38,12 @@ def names_for(model: str) -> Iterable[str]:
 
 
 def facts_of(table: Mapping[str, Facts], model: str) -> Facts:
-    """What is known of a target's model; NOTHING where it is not in the table."""
+    """The facts about a target's model; NOTHING if it is not in the table."""
     return next((table[name] for name in names_for(model) if name in table), NOTHING)
 
 
 def common(several: Iterable[Facts]) -> Facts:
-    """What holds whichever of these models answers: the smallest figures, and the kinds that all have."""
+    """The facts that hold for each of these models: the smallest figures, and the modalities that all have."""
     first, *others = several
     for other in others:
         first = Facts(

@@ -1,4 +1,4 @@
-"""What a request may ask for that not every target can do: a closed list, and which of it a request uses. Pure.
+"""The features of requests that not every target has: a closed list, and those that a request uses. Pure.
 
 A backend says which features it can express when it translates a request (`takes`, a class variable). It is asked about
 where caller and upstream speak different dialects; where they speak the same, everything passes through.

@@ -23,7 +23,7 @@ class KeptResponse(msgspec.Struct, frozen=True):
 
 
 class Keep(msgspec.Struct, eq=False):
-    """What a request needs of the store, and what becomes of its answer.
+    """A request's references to kept responses, and whether its answer is to be kept.
 
     `previous` is the id of the response that it follows, `references` are ids of items that it names. `items` are its own.
     `completed` makes of the items before it, and of those that it names, the request that is meant (a ChatRequest). `wanted`:

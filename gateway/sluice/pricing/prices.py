@@ -77,7 +77,7 @@ def _latest_first(dated: Dated) -> float:
 
 
 def price_at(prices: Sequence[Dated], at: float) -> Price | None:
-    """Of prices with the latest first, the one that holds at `at` (seconds since the epoch)."""
+    """The price (of a list with the latest first) that applies at `at` (seconds since the epoch)."""
     for dated in prices:
         if at >= dated.since:
             return dated.price

@@ -115,7 +115,7 @@ class Read(msgspec.Struct, frozen=True):
 
 
 def read_again(source: ConfigSource, started: Loaded) -> Read | Reload:
-    """What is in the file now, or why a process that was `started` with another configuration cannot follow it."""
+    """Loads the file's present content, or the reason why a process that was `started` otherwise cannot apply it."""
     try:
         data = source.read()
     except OSError as error:
@@ -134,7 +134,7 @@ def read_again(source: ConfigSource, started: Loaded) -> Read | Reload:
 
 
 def problems_of(error: Exception) -> tuple[str, ...]:
-    """What to say of a configuration that could not be followed."""
+    """The log's fields for a configuration that could not be applied."""
     if isinstance(error, ConfigError):
         return tuple(error.problems)
     words = str(error) if isinstance(error, ValueError | OSError | RuntimeError) else ""

@@ -1,4 +1,4 @@
-"""What a worker and its supervisor say to each other, over a pair of sockets: each may ask the other, and each answers.
+"""Requests and replies between a worker and its supervisor, in both directions, over a pair of sockets.
 
 A message is four bytes of length (big-endian) and MessagePack. The supervisor is the only one who has the other ends, so
 what arrives is believed.
@@ -97,7 +97,7 @@ class ChannelEnd:
                 self._waiting.popleft()
 
     def receive(self) -> list[Message]:
-        """What has arrived. Sets `closed` when the other end is gone."""
+        """The messages that have arrived. Sets `closed` when the other end is gone."""
         found: list[Message] = []
         while not self.closed:
             try:

@@ -35,7 +35,7 @@ class Child(msgspec.Struct):
 
     @property
     def state(self) -> str:
-        """For people."""
+        """A description for people."""
         if self.silent:
             return "silent"
         return "leaving" if self.leaves else "draining" if self.replaced else "serving" if self.listens else "starting"

@@ -1,4 +1,4 @@
-"""What operators ask of a gateway with several workers, as the supervisor answers it: by itself, or by asking all of them."""
+"""Answers operators' requests in the supervisor of several workers: by itself, or by a request to all of them."""
 
 import os
 import time

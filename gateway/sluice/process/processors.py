@@ -1,4 +1,4 @@
-"""How many processors this process may use: what `--workers auto` means."""
+"""Counts the processors that this process may use, for `--workers auto`."""
 
 import contextlib
 import math

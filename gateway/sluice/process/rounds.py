@@ -1,4 +1,4 @@
-"""What the supervisor asks of all workers at a time, and the answers that it collects. Pure, with the clock passed in."""
+"""Collects the workers' replies to a request of the supervisor to all of them. Pure, with the clock passed in."""
 
 from collections.abc import Callable, Mapping
 

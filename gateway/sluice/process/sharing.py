@@ -1,4 +1,4 @@
-"""What several workers share, put into the configuration that they are given."""
+"""Puts what several workers share into the configuration that they get."""
 
 import os
 import shutil

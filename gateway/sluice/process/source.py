@@ -1,4 +1,4 @@
-"""Where the configuration comes from: a file, with what the command line says instead."""
+"""The source of the configuration: a file, with the options of the command line in place of its own."""
 
 import os
 from pathlib import Path
@@ -29,7 +29,8 @@ class ConfigSource(msgspec.Struct, frozen=True):
         return read_file(self.path)
 
     def state(self) -> State | None:
-        """What changes when the file is written to, replaced, or another one is put behind a symbolic link; None: not there."""
+        """A value that changes when the file is written to, replaced, or another one is put behind a symbolic
+        link; None: not there."""
         try:
             found = os.stat(self.path)
         except OSError:
@@ -43,7 +44,8 @@ class ConfigSource(msgspec.Struct, frozen=True):
 class FileWatch:
     """Notices that a file was changed: once for each change, as soon as two looks have found the same.
 
-    So a file that is being written is not read in the middle. A file that is not there is no change: it may be on its way.
+    So a file that is being written is not read in the middle. A file that is not there is no change: it may
+    be on its way.
     """
 
     def __init__(self, state: State | None) -> None:

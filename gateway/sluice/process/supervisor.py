@@ -158,7 +158,7 @@ class _Supervisor:
 
     @property
     def _loaded(self) -> Loaded:
-        """What workers that are started now are to follow."""
+        """The configuration for workers that are started now."""
         return self._desk.rollout.used
 
     def say(self, pid: int, message: ChannelRequest | ChannelReply) -> None:

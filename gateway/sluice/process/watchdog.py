@@ -38,7 +38,7 @@ class Watchdog:
 
 
 class CrashTrace:
-    """Where a worker writes the stacks of its threads when it crashes, or is sent SIGABRT. Raises OSError."""
+    """The file for a worker's stacks of threads, written when it crashes or gets SIGABRT. Raises OSError."""
 
     def __init__(self) -> None:
         self._file = os.memfd_create("sluice-trace")
@@ -48,7 +48,7 @@ class CrashTrace:
         faulthandler.enable(self._file, all_threads=True)
 
     def lines(self) -> list[str]:
-        """What it has written: names of files and functions, never values."""
+        """The stacks written so far: names of files and functions, never values."""
         with contextlib.suppress(OSError):
             return os.pread(self._file, BYTES, 0).decode("utf-8", "replace").splitlines()[:LINES]
         return []

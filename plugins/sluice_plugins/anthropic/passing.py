@@ -167,7 +167,7 @@ class PassingDecoder(MessagesDecoder):
         self._whole(document, events)
 
     def message_edits(self, message: Values, finished: Finished) -> Values:
-        """What of a whole message is to be said otherwise."""
+        """The fields of a whole message that have to be changed."""
         edits: Values = {}
         if finished.native == "end_turn" and finished.reason == "tool_calls":
             edits["stop_reason"] = "tool_use"

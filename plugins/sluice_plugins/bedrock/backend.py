@@ -149,7 +149,7 @@ class Bedrock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     @cached_property
     def _own(self) -> Block:
-        """What the configuration says of every request."""
+        """The configured fields of every request."""
         own: Block = {}
         if self.guardrail is not None:
             guardrail = self.guardrail

@@ -28,7 +28,7 @@ NO_OUTPUT = "(no output)"
 
 
 class Writing(msgspec.Struct):
-    """What holds for all of a conversation: whether its model takes cache points and reasoning, its documents' names so far."""
+    """Properties of a whole conversation: whether its model takes cache points and reasoning, its documents' names so far."""
 
     caches: bool
     thoughts: bool

@@ -1,4 +1,4 @@
-"""What Converse's events hold, and what it stands for in the vocabulary. Pure.
+"""Converse's events as types, and their meaning in the gateway's events. Pure.
 
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStreamOutput.html
 """

@@ -74,7 +74,7 @@ MAX_SEALED = 4 << 20
 
 
 class _Whole(msgspec.Struct):
-    """What Converse answers, in place of a stream."""
+    """Converse's whole answer, in place of a stream."""
 
     output: Any = None
     stopReason: str | None = None

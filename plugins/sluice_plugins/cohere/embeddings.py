@@ -76,7 +76,7 @@ def read(body: bytes) -> Vectors:
 
 
 def _tokens(given: Raw) -> int | None:
-    """What was billed; an odd `meta` spoils no vectors."""
+    """The billed usage; a malformed `meta` does not fail the answer."""
     try:
         meta = _meta_of(given) or _Meta()
     except msgspec.DecodeError:

@@ -31,7 +31,7 @@ class _Printed(msgspec.Struct):
 
 
 class Exec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a program prints."""
+    """The output of the program."""
 
     command: tuple[str, ...]  # the program and its arguments; no shell reads them
     timeout: Seconds = Seconds(10)  # how long it may take

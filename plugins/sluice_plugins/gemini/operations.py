@@ -164,7 +164,7 @@ def _read(body: bytes) -> Vectors:
 
 
 def _tokens(document: _Document, vectors: Sequence[_Vector]) -> int | None:
-    """What it was billed for; None where it is not said."""
+    """The billed usage; None if it is not reported."""
     if document.usageMetadata is not None and document.usageMetadata.promptTokenCount:
         return document.usageMetadata.promptTokenCount
     counts = [vector.statistics.token_count or vector.statistics.tokenCount for vector in vectors if vector.statistics]

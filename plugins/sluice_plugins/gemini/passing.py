@@ -71,7 +71,7 @@ class PassingDecoder(GenerateDecoder):
         self._passed.append(b"data: %b\r\n\r\n" % without_separators(payload))
 
     def _pass_content(self, values: dict[str, Any]) -> None:
-        """Of a chunk that ends in an error: what it says."""
+        """Passes on the content of a chunk that ends in an error."""
         candidates = values.get("candidates")
         told = [
             {name: value for name, value in candidate.items() if name in ("content", "index")}

@@ -72,7 +72,7 @@ _indices_of = msgspec.json.Decoder(list[int]).decode
 
 
 class Sources:
-    """Of one answer."""
+    """The sources of one answer."""
 
     __slots__ = ("_citations", "_groundings", "_long", "_pieces", "_size")
 
@@ -97,7 +97,7 @@ class Sources:
         self._long = True
 
     def take(self, grounding: Raw, citations: Raw) -> None:
-        """What a chunk says of sources. Each chunk may say all of them again."""
+        """Reads a chunk's sources. Each chunk may repeat all of them."""
         if grounding and len(self._groundings) < MOST and (told := bytes(grounding)) not in self._groundings[-1:]:
             self._groundings.append(told)
         if citations and len(self._citations) < MOST and (told := bytes(citations)) not in self._citations[-1:]:

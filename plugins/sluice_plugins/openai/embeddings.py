@@ -23,7 +23,7 @@ _NULL = msgspec.Raw(b"null")
 
 
 class Embeddings:
-    """How an upstream is asked for them at `url`, with `headers` beside its credentials."""
+    """Requests embeddings at `url`, with `headers` beside the upstream's credentials."""
 
     def __init__(self, url: str, headers: Headers) -> None:
         self._url = url
@@ -37,7 +37,7 @@ class Embeddings:
 
 
 class _Document(msgspec.Struct, gc=False):
-    """Of its members only these are looked at, each by itself: one of another type spoils no other."""
+    """The members that are read, each by itself: one of another type does not fail the others."""
 
     data: msgspec.Raw = _NULL
     usage: msgspec.Raw = _NULL

@@ -49,7 +49,7 @@ def messages_of(messages: Sequence[Message], dialect: str, *, reasoning: bool) -
 
 
 def _loop(messages: Sequence[Message]) -> int:
-    """Where the last message is that a person wrote: what follows is a tool loop that is not over."""
+    """The index of the last message that a person wrote: what follows is a tool loop that is not over."""
     return next((index for index in range(len(messages) - 1, -1, -1) if messages[index].role == "user"), -1)
 
 

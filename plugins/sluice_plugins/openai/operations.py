@@ -55,7 +55,7 @@ def body_for(chat: ChatRequest, model: str) -> bytes:
 
 
 class _Document(msgspec.Struct, gc=False):
-    """Of its members only these are looked at, each by itself."""
+    """The members that are read, each by itself."""
 
     data: msgspec.Raw = _NULL
     results: msgspec.Raw = _NULL
@@ -122,7 +122,7 @@ class WholeDecoder(Decoder):
 
 
 def _counted(usage: _Usage | None) -> Usage | None:
-    """What was billed; None where that is not told in tokens (Cohere's search units, most moderations)."""
+    """The billed usage; None if it is not in tokens (Cohere's search units, most moderations)."""
     if usage is None:
         return None
     total = usage.total_tokens or 0

@@ -1,4 +1,4 @@
-"""How much a model shall think, in OpenAI's one word for it: `reasoning_effort`."""
+"""Translates amounts of reasoning into OpenAI's `reasoning_effort`."""
 
 from collections.abc import Sequence
 

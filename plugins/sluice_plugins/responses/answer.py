@@ -30,7 +30,7 @@ MAX_SEALED = 4 << 20
 
 
 class _Told(msgspec.Struct, eq=False):
-    """What was told of one item. `call`: its place among the calls, -1 where it is none."""
+    """The state of one received item. `call`: its place among the calls, -1 where it is none."""
 
     type: str
     begun: int = 0  # characters of the answer's text before this item

@@ -277,7 +277,7 @@ def checked_state(response: Response, document: bytes) -> str:
 
 
 def failure(response: Response) -> UpstreamError:
-    """What a failed Response says of itself."""
+    """The error of a failed Response."""
     match response.error:
         case {"message": str()} | {"code": str()} as error:
             return stream_error({"error": error})

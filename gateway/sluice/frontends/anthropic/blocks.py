@@ -48,7 +48,7 @@ def frame(kind: str, **fields: Any) -> bytes:
 
 
 class Stream:
-    """What both streams have in common, with the frames of an upstream and without."""
+    """The common part of streams of upstreams' frames and of our own."""
 
     __slots__ = ("_answer",)
 
@@ -64,7 +64,7 @@ class Stream:
         return b"event: error\ndata: %b\n\n" % without_separators(_json(error_object(error, self._answer.id)))
 
     def resume(self, started: Started) -> None:
-        """What follows belongs to the message that has begun."""
+        """Continues the message that has begun."""
 
     def restart(self) -> bytes:
         return b""

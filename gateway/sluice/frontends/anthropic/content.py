@@ -44,7 +44,7 @@ def texts_of(content: str | list[Block], at: str) -> tuple[Part, ...]:
 
 
 def parts_of(content: str | list[Block], at: str) -> tuple[Part, ...]:
-    """What a message, or a tool's result, says. Raises BadRequest."""
+    """The parts of a message's, or a tool result's, content. Raises BadRequest."""
     if isinstance(content, str):
         return (Text(content),)
     found: list[Part] = []

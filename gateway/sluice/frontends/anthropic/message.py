@@ -1,4 +1,4 @@
-"""What streams and whole answers of our own making have in common: a message's head, its usage, why it stopped.
+"""The common part of our own streams and whole answers: a message's head, its usage, its stop reason.
 
 Anthropic counts what was read from and written to the prompt cache apart from `input_tokens`.
 

@@ -176,7 +176,7 @@ def _tool_choice(choice: Block | None) -> tuple[str | tuple[str, str] | None, bo
 
 
 def _reasoning(request: _Request) -> Reasoning | None:
-    """How much it shall think: a budget, or the effort of `output_config`, which also stands alone."""
+    """The reasoning to request: a budget, or the effort of `output_config`, which may also stand alone."""
     config, thinking = request.output_config or {}, request.thinking
     if config:
         check_names(config, _CONFIG, "output_config.")

@@ -34,7 +34,7 @@ _json = msgspec.json.Encoder().encode
 
 
 class Message:
-    """What both whole answers have in common."""
+    """The common part of both whole answers."""
 
     __slots__ = ("_answer",)
 

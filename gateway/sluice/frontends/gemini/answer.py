@@ -186,7 +186,7 @@ class Events(_Responses):
         return b"data: %b\r\n\r\n" % chunk
 
     def end(self) -> bytes:
-        """What stands behind the last chunk."""
+        """The bytes behind the last chunk."""
         return b""
 
     def _chunk(self, response: dict[str, Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""What is no chat: counts of tokens, and embeddings.
+"""Operations beside chat: counts of tokens, and embeddings.
 
 Tokens are counted by the upstream where it can, else about, as limits count them. Embeddings are asked for as
 OpenAI's of those upstreams that carry them, and told as Google's. Only texts can be embedded; `taskType`, `title` and what else

@@ -266,7 +266,7 @@ def _parameters(declaration: _Declaration) -> Mapping[str, Any] | None:
 
 
 def _choice(config: _ToolConfig | None, tools: list[Tool]) -> tuple[str | tuple[str, str] | None, list[Tool]]:
-    """What the model may call, and the tools that are left: of several that it must choose from, only those."""
+    """The tool choice, and the tools that remain: of several that the model must choose from, only those."""
     calling = config.functionCallingConfig if config is not None else None
     mode = (calling.mode or "").upper() if calling is not None else ""
     allowed = (calling.allowedFunctionNames or ()) if calling is not None else ()

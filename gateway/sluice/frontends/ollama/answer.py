@@ -41,7 +41,7 @@ _json = msgspec.json.Encoder().encode
 
 
 class _Objects:
-    """What lines and a whole answer have in common."""
+    """The common part of streamed lines and a whole answer."""
 
     __slots__ = ("_answer", "_calls", "_first", "_generates", "_model")
 

@@ -1,4 +1,4 @@
-"""What Ollama's clients ask about models: the aliases that the caller may use, always loaded, of no size.
+"""Lists of models for Ollama's clients: the aliases that the caller may use, always loaded, of no size.
 
 `version` is that of the API that is spoken here: editors refuse servers whose version is too old for tools.
 

@@ -61,7 +61,7 @@ def usage_object(usage: Usage) -> dict[str, Any]:
 
 
 class _Events:
-    """What both streams have in common. Until `Started` has named an id ("") and a model, they are the answer's."""
+    """The common part of both streams. Until `Started` has named an id ("") and a model, they are the answer's."""
 
     __slots__ = ("_answer", "_id", "_include_usage", "_model")
 

@@ -35,7 +35,7 @@ def _model(inquiry: Inquiry, name: str) -> dict[str, Any]:
 
 
 def _known(facts: Facts) -> dict[str, Any]:
-    """What is known, by OpenRouter's names, which editors and agents look for; SDKs pass over them."""
+    """The known facts, by OpenRouter's names, which editors and agents read; SDKs ignore them."""
     fields: dict[str, Any] = {}
     if facts.context:
         fields["context_length"] = facts.context

@@ -31,7 +31,7 @@ _EFFORTS: dict[str, Effort] = {
 
 
 def reasoning_of(effort: str | None, reasoning: Any, thinking: Any) -> Reasoning | None:
-    """What a caller asked for. None where nothing was said, or nothing that is known."""
+    """The reasoning that a caller requested; None if there is none, or none that is known."""
     if effort is not None and (known := _EFFORTS.get(effort)):
         return Reasoning(known)
     match reasoning:

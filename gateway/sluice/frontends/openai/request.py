@@ -126,7 +126,7 @@ class _UsageOption(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 
 
 class _TextRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """What most requests are: texts of roles that every model knows. No other name is in it that could be misspelt."""
+    """The form of most requests: texts of roles that every model knows, without any name that could be misspelt."""
 
     messages: Annotated[list[_TextMessage], Meta(min_length=1)]
     model: Annotated[str, Meta(min_length=1)] | None = None
@@ -217,7 +217,7 @@ def _reasoning(request: _Request) -> Reasoning | None:
 
 
 def _limit(request: _Request, wire: dict[str, Any]) -> int | None:
-    """How many tokens the answer may have: the smaller one where both names are given.
+    """The maximum of output tokens: the smaller one if both names are given.
 
     None where there is no maximum, for which callers write 0 and negative numbers, too (llama.cpp, LM Studio, Ollama: -1).
     """
@@ -284,7 +284,7 @@ def _check_top(wire: dict[str, Any], messages: list[dict[str, Any]]) -> None:
 
 
 def _check_within(message: dict[str, Any], at: str) -> None:
-    """What stands within a message."""
+    """The parts of a message."""
     if type(parts := message.get("content")) is list:
         for index, part in enumerate(parts):
             _check_both(part, "image_url", _PART, f"{at}.content[{index}].")
@@ -337,7 +337,7 @@ def _assistant(message: _Message, at: str) -> Message:
 
 
 def _thoughts(message: _Message) -> tuple[Thought, ...]:
-    """What it thought, sealed where the caller has kept the seals."""
+    """The message's thoughts, with seals if the caller has kept them."""
     if type(message.content) is list and not message.thinking_blocks:
         message.thinking_blocks = [part for part in message.content if part.get("type") in THINKING]
     reasoning = message.reasoning_content or message.reasoning

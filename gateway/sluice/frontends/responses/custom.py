@@ -28,7 +28,7 @@ class InputText:
         self._other: list[str] | None = None  # arguments of another form
 
     def feed(self, piece: str) -> str:
-        """What `piece` adds to the input; "" = nothing yet."""
+        """The text that `piece` adds to the input; "" = nothing yet."""
         if self._other is not None:
             self._other.append(piece)
             return ""

@@ -26,7 +26,7 @@ MOST_PARTS = 4096
 
 
 class _Turn:
-    """What the assistant has said since somebody else spoke."""
+    """Collects the assistant's items since another role's message."""
 
     __slots__ = ("calls", "parts", "seal", "thoughts")
 

@@ -304,7 +304,7 @@ def _named(name: str, tool: Tool | None) -> Value:
 
 
 def _query(arguments: str) -> str:
-    """What was searched for, where the provider tells it."""
+    """The search query, if the provider reports it."""
     try:
         value = msgspec.json.decode(arguments)
     except (msgspec.DecodeError, RecursionError):

@@ -31,7 +31,7 @@ def _tools_of(chat: ChatRequest) -> dict[str, Tool]:
 
 
 class Responding:
-    """What a streamed and a whole Response have in common: the object, and the items of the answer."""
+    """The common part of a streamed and a whole Response: the object, and the items of the answer."""
 
     def __init__(self, chat: ChatRequest, answer: Answer) -> None:
         self._chat = chat

@@ -71,7 +71,7 @@ def _name(tool: ToolParam, at: str) -> str:
 
 
 def within(namespace: str, name: str) -> str:
-    """What a tool is called where there are no namespaces."""
+    """A tool's name for models without namespaces."""
     return f"{namespace}__{name}" if namespace else name
 
 

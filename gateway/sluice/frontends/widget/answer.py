@@ -33,7 +33,7 @@ _json = msgspec.json.Encoder().encode
 
 
 class _Text:
-    """What has been said; `message` is what history holds of it."""
+    """The answer's text so far; `message` is the part for the history."""
 
     __slots__ = ("_answer", "_model", "_pieces")
 
