@@ -1,6 +1,6 @@
 # The verbs; CI calls the same ones. A fresh clone needs Python 3.11 or newer, make and git.
 # TEST_WORKERS: processes that run tests (3). ARGS: more for pytest (make test ARGS="-k jwt"). PYTHON: the one for .venv.
-.PHONY: help run test check dev bench bench-peers lock upgrade test-corpus test-model test-clients clean
+.PHONY: help run test check dev bench bench-peers lock upgrade docs test-corpus test-model test-clients clean
 .DEFAULT_GOAL := help
 
 TEST_WORKERS ?= 3
@@ -35,6 +35,9 @@ lock: dev ## renew the locks after a change of pyproject.toml
 
 upgrade: dev ## the newest versions into the locks
 	scripts/lock.sh --upgrade
+
+docs: dev ## the documentation as pages in .cache/site, links checked (SERVE=1: on 127.0.0.1:8000, built again as files change)
+	@SERVE="$(SERVE)" scripts/docs.sh
 
 test-model: dev ## a real small model (270 MB of downloads) behind the gateway
 	@scripts/test_model.sh

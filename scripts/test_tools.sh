@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What single tests use and .venv does not hold: servers of the system (nginx, redis-server, PostgreSQL, PgBouncer,
-# promtool), a browser, helm, and
-# other people's clients. None of it is needed: what cannot be had in time is left out, its tests skip and say why.
+# promtool), a browser, helm, what
+# builds the documentation, and other people's clients. None of it is needed: what cannot be had in time is left out, its tests skip and say why.
 #
 # Servers come from Debian and only for root (SLUICE_APT=no: never); the rest goes to .cache. Logs: .cache/log.
 set -uo pipefail
@@ -59,6 +59,8 @@ node_clients() {
     cp "$clients/package.json" .cache/clients/installed.json
 }
 
+docs_tools() { FETCH_ONLY=1 scripts/docs.sh; }
+
 # an OpenID provider and rules of accessibility, for the tests of the pages
 ui_node() {
     mkdir -p .cache/ui-node
@@ -73,6 +75,7 @@ export clients
 if command -v npm >/dev/null; then step ui-node 120 ui_node & fi
 if [[ $(id -u) == 0 && ${SLUICE_APT:-yes} != no ]] && command -v apt-get >/dev/null; then step servers 240 servers & fi
 step helm 120 helm &
+step docs-tools 120 docs_tools &
 if [[ -d $clients ]]; then
     step python-clients 240 python_clients &
     if command -v npm >/dev/null; then step node-clients 120 node_clients & fi
