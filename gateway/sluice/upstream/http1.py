@@ -41,6 +41,7 @@ class ResponseParser:
         "_fruitless",
         "_head_left",
         "_headers_left",
+        "_is_1_1",
         "_llhttp",
         "_max_head",
         "_max_headers",
@@ -72,6 +73,7 @@ class ResponseParser:
         self._head_left = self._max_head
         self._headers_left = self._max_headers
         self._fruitless = 0
+        self._is_1_1 = False  # the first head, that is
         self._delimited = False
         self.status = 0
         self.over = False
@@ -128,7 +130,7 @@ class ResponseParser:
     def on_headers_complete(self) -> None:
         llhttp = self._llhttp
         status: int = llhttp.get_status_code()
-        version = llhttp.get_http_version()
+        version = "1.1" if self._is_1_1 else llhttp.get_http_version()  # which makes a text of two numbers each time
         if version not in _VERSIONS:
             self._refuse("an unknown HTTP version")
         if status < 200:
@@ -136,6 +138,7 @@ class ResponseParser:
                 self._refuse("an impossible status")
             self._headers_left -= len(self._pairs)
             self._pairs.clear()
+            self._is_1_1 = False
             return
         fields = by_name(self._pairs)
         self._delimited = self._length_is_told(version, fields)

@@ -47,8 +47,11 @@ def plain_head(head: bytes) -> tuple[str, dict[str, str]] | None:
     if head.translate(None, _VISIBLE) != b"\r\n" * len(lines):
         return None
     known = _PLAIN_NAMES.get
+    fields = {}
     try:
-        fields = {known(name) or _lower(name): value.strip(" ") for name, value in [line.split(":", 1) for line in lines]}
+        for line in lines:
+            name, value = line.split(":", 1)
+            fields[known(name) or _lower(name)] = value.strip(" ")
     except ValueError:  # no colon, or no name before it
         return None
     return (first, fields) if len(fields) == len(lines) else None
@@ -64,7 +67,9 @@ def _lower(name: str) -> str:
 def by_name(pairs: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
     """Fields by their lower-case names, repeated ones joined by ", " (RFC 9110 5.3)."""
     known = _NAMES.get
-    fields = {known(name) or name.lower().decode("latin-1"): value.decode("latin-1") for name, value in pairs}
+    fields = {}
+    for name, value in pairs:  # a comprehension is a function of its own: it costs a quarter more
+        fields[known(name) or name.lower().decode("latin-1")] = value.decode("latin-1")
     if len(fields) < len(pairs):
         fields = {}
         for name, value in pairs:
