@@ -161,8 +161,10 @@ class ResponseParser:
 
     def _feed_head(self, data: bytes) -> None:
         left = self._head_left
-        if left == self._max_head and data[:1] != b"H":
-            self._refuse("no HTTP response")  # llhttp also knows RTSP and ICE, and skips empty lines
+        if left == self._max_head:
+            self._is_1_1 = data.startswith(b"HTTP/1.1 ")
+            if data[:1] != b"H":
+                self._refuse("no HTTP response")  # llhttp also knows RTSP and ICE, and skips empty lines
         if len(data) <= left:
             self._head_left = left - len(data)
             self._llhttp.feed_data(data)
