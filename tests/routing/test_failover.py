@@ -11,7 +11,7 @@ from sluice.config.types import Target as Spec
 from sluice.errors import BadRequest, StaleConnection, UpstreamError, UpstreamErrorKind
 from sluice.routing.failover import FailoverPlan, RetryBudget, RetryPolicy, queue_of
 from sluice.routing.health import BreakerPolicy, Health, Load
-from sluice.routing.strategies import CallTraits, RoutedTier
+from sluice.routing.strategies import NO_TRAITS, CallTraits, RoutedTier
 
 
 class Clock:
@@ -32,7 +32,7 @@ class Target:
         return self.name
 
 
-def queue(*tiers: list[Target], traits: CallTraits = CallTraits(), strategy: Strategy = "weighted") -> list[Target]:  # noqa: B008
+def queue(*tiers: list[Target], traits: CallTraits = NO_TRAITS, strategy: Strategy = "weighted") -> list[Target]:
     return queue_of([RoutedTier(tier, strategy) for tier in tiers], traits, lambda: 0.5)
 
 

@@ -80,7 +80,8 @@ def _opened(url: str, method: str, path: str, timeout: float, body: object) -> A
     data = None if body is None else msgspec.json.encode(body)
     socket_path = url.removeprefix("unix:") if url.startswith("unix:") else None
     opener = build_opener(ProxyHandler({}), *([] if socket_path is None else [_unix_handler(socket_path)]))
-    request = Request((url.rstrip("/") if socket_path is None else "http://localhost") + path, data, headers, method=method)  # noqa: S310
+    base = url.rstrip("/") if socket_path is None else "http://localhost"
+    request = Request(base + path, data, headers, method=method)  # noqa: S310
     return opener.open(request, timeout=timeout)
 
 
