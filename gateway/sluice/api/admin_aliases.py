@@ -80,7 +80,10 @@ class AdminAliases:
 
 
 def _alias(name: str, route: Route, known: Known) -> dict[str, Any]:
-    tiers = [{"strategy": tier.strategy, "targets": [_target(one, known) for one in tier.targets]} for tier in route.tiers]  # type: ignore[arg-type]
+    tiers = []
+    for tier in route.tiers:
+        targets = [_target(one, known) for one in tier.targets]  # type: ignore[arg-type]
+        tiers.append({"strategy": tier.strategy, "targets": targets})
     alias = route.config
     return {
         "alias": name,

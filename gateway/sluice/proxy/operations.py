@@ -14,7 +14,8 @@ def route_for(route: Route, operation: str, dialect: str) -> Route | None:
     """The route of callers of this dialect; None where no target carries the operation."""
     tiers = []
     for tier in route.tiers:
-        targets = [found for target in tier.targets if (found := _carrying(target, operation, dialect)) is not None]  # type: ignore[arg-type]
+        carrying = [_carrying(target, operation, dialect) for target in tier.targets]  # type: ignore[arg-type]
+        targets = [found for found in carrying if found is not None]
         if targets:
             tiers.append(RoutedTier(targets, tier.strategy, tier.affinity))
     if not tiers:
