@@ -144,9 +144,9 @@ def test_the_process_of_serve_imports_no_part_of_this(tmp_path: Path) -> None:
 import asyncio, io, sys
 from sluice.config.loader import load
 from sluice.process.gateway import Gateway
-from sluice.telemetry.logs import Lines
+from sluice.telemetry.logs import LogLines
 async def main():
-    async with Gateway(load({str(path)!r}), Lines(io.BytesIO())):
+    async with Gateway(load({str(path)!r}), LogLines(io.BytesIO())):
         print(sorted(name for name in sys.modules if name.startswith(("aiohttp", "sluice.web", "sluice.testing"))))
 asyncio.run(main())
 """
