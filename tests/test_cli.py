@@ -241,7 +241,7 @@ def test_commands_say_in_one_line_why_they_cannot_ask(admin_port: str) -> None:
         (admin_port, "", "set $SLUICE_ADMIN_KEY to the admin key (admin.digest is its digest)"),
         (admin_port, "wrong", f"{admin_port}: $SLUICE_ADMIN_KEY is not the admin key"),
         ("http://127.0.0.1:9", "k", "http://127.0.0.1:9: [Errno 111] Connection refused"),
-        ("ftp://x", "k", "ftp://x: expected http:// or https://"),
+        ("ftp://x", "k", "ftp://x: expected http:// or https:// or unix:/path"),
     ]:
         done = sluice("status", "--url", url, SLUICE_ADMIN_KEY=key)
         assert (done.returncode, done.stdout, done.stderr) == (1, "", f"sluice: {why}\n")

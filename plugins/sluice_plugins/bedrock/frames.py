@@ -61,6 +61,6 @@ def exception(name: str, payload: bytes) -> UpstreamError:
         value = None
     said: dict[str, Any] = {"code": name}
     if type(value) is dict:
-        said["message"] = value.get("originalMessage") or value.get("message") or value.get("EventMessage")
+        said["message"] = value.get("originalMessage") or value.get("message") or value.get("Message")
         said["status"] = value.get("originalStatusCode")
     return stream_error(said)
