@@ -82,7 +82,7 @@ STRICTER = {
 
 EDGES = {
     "sluice.cli", "sluice.__main__", "sluice.certificates", "sluice.process", "sluice.server", "sluice.upstream",
-    "sluice.limits.redis",
+    "sluice.limits.redis", "sluice.storage.redis_cluster",
     "sluice.storage.postgres", "sluice.storage.redis", "sluice.storage.sqlite", "sluice.conversations.sqlite",
     "sluice.keystore.sqlite", "sluice.usage.sqlite", "sluice.kept.sqlite", "sluice.identity.remote", "sluice.identity.jwks",
     "sluice.identity.provider",

@@ -13,7 +13,7 @@ from sluice.conversations.sqlite import SqliteConversations
 from sluice.storage.sealing import Seals
 from tests.servers import PostgresServer, RedisServer, pgbouncer, postgres_server, redis_server
 
-SHARED = ["redis", "postgres", "pgbouncer", "redis encrypted", "postgres encrypted"]
+SHARED = ["redis", "cluster", "postgres", "pgbouncer", "redis encrypted", "postgres encrypted"]
 LOCAL = ["memory", "sqlite", "sqlite encrypted"]
 KEY = bytes(range(32))
 _prefixes = (f"conversations{number}" for number in itertools.count())
@@ -62,7 +62,7 @@ def shared_store(kind: str, request: Any, seals: Seals | None = None, **redis: A
         )
     if kind == "pgbouncer":
         return PostgresConversations(f"{request.getfixturevalue('bouncer')}&schema={next(_prefixes)}", timeout=10, seals=seals)
-    return RedisConversations(request.getfixturevalue("redis").url, prefix=next(_prefixes), timeout=10, seals=seals, **redis)
+    return RedisConversations(request.getfixturevalue(kind).url, prefix=next(_prefixes), timeout=10, seals=seals, **redis)
 
 
 def local_store(kind: str, directory: Path) -> ConversationStore:

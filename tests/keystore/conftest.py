@@ -62,8 +62,8 @@ async def _opening(make: Open) -> AsyncIterator[Open]:
 
 
 def _maker(kind: str, request: Any, tmp_path: Path) -> Open:
-    if kind == "redis":
-        url, prefix = request.getfixturevalue("redis").url, next(_prefixes)
+    if kind in ("redis", "cluster"):
+        url, prefix = request.getfixturevalue(kind).url, next(_prefixes)
         return lambda: RedisKeys(url, prefix=prefix, timeout=10)
     if kind in ("postgres", "pgbouncer"):
         base = request.getfixturevalue("postgres").url if kind == "postgres" else request.getfixturevalue("bouncer")
@@ -75,14 +75,14 @@ def _maker(kind: str, request: Any, tmp_path: Path) -> Open:
     return lambda: memory
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis", "postgres", "pgbouncer"])
+@pytest.fixture(params=["memory", "sqlite", "redis", "cluster", "postgres", "pgbouncer"])
 async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Open]:
     """Opens the same store, each time as another process would."""
     async for opening in _opening(_maker(request.param, request, tmp_path)):
         yield opening
 
 
-@pytest.fixture(params=["sqlite", "redis", "postgres"])
+@pytest.fixture(params=["sqlite", "redis", "cluster", "postgres"])
 async def shared(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Open]:
     """The same, of those that outlive a process."""
     async for opening in _opening(_maker(request.param, request, tmp_path)):

@@ -2,7 +2,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.limits.stores import STORES, Lab, lab
+from tests.limits.stores import STORES, Lab, Server, lab
 from tests.servers import RedisServer, redis_server
 
 
@@ -28,13 +28,13 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def server(request: pytest.FixtureRequest, kind: str) -> RedisServer | None:
+def server(request: pytest.FixtureRequest, kind: str) -> Server | None:
     """What the store needs to run."""
-    found: RedisServer | None = request.getfixturevalue("redis") if kind == "redis" else None
+    found: Server | None = request.getfixturevalue(kind) if kind in ("redis", "cluster") else None
     return found
 
 
 @pytest.fixture
-async def at(kind: str, server: RedisServer | None) -> AsyncIterator[Lab]:
+async def at(kind: str, server: Server | None) -> AsyncIterator[Lab]:
     async with lab(kind, server) as opened:
         yield opened

@@ -16,6 +16,7 @@ from sluice.limits import SLOT_WAIT, BucketStore, Claim, Slot
 from sluice.limits.memory import MemoryStore
 from sluice.limits.redis import RedisStore
 from sluice.limits.shared import SharedStore
+from tests.redis_clusters import Cluster
 from tests.servers import RedisServer
 
 STEP = 15_625
@@ -23,6 +24,7 @@ STEP = 15_625
 EPOCH = 1_900_000_000 * 64
 LEASE = 30
 """Seconds."""
+Server = RedisServer | Cluster
 _prefixes = (f"test{number}" for number in itertools.count())
 
 
@@ -34,7 +36,7 @@ def _nameless() -> str:
 class Lab:
     """A store at a time of the test's choosing, in steps of 1/64 s."""
 
-    def __init__(self, kind: str, redis: RedisServer | None) -> None:
+    def __init__(self, kind: str, redis: Server | None) -> None:
         self.steps = EPOCH
         self.redis = redis
         self.store: BucketStore = STORES[kind](self)
@@ -56,18 +58,23 @@ class Lab:
         self.steps += int(steps)
 
 
+def _redis(at: Lab) -> BucketStore:
+    return RedisStore(at.url, prefix=next(_prefixes), timeout=10, lease=LEASE, now=at.microseconds)
+
+
 STORES: dict[str, Callable[[Lab], BucketStore]] = {
     "memory": lambda at: MemoryStore(at.seconds, wall=at.seconds),
-    "redis": lambda at: RedisStore(at.url, prefix=next(_prefixes), timeout=10, lease=LEASE, now=at.microseconds),
+    "redis": _redis,
+    "cluster": _redis,
     "shared": lambda at: SharedStore(_nameless(), clock=at.seconds, wall=at.seconds, lease=LEASE),
 }
 
-TRACELESS = {"redis", "shared"}
+TRACELESS = {"redis", "cluster", "shared"}
 """Stores in which a call that changes nothing leaves no trace of when it was made."""
 
 
 @asynccontextmanager
-async def lab(kind: str, redis: RedisServer | None) -> AsyncIterator[Lab]:
+async def lab(kind: str, redis: Server | None) -> AsyncIterator[Lab]:
     opened = Lab(kind, redis)
     try:
         yield opened

@@ -18,13 +18,13 @@ LIMIT = 4096
 Make = Callable[[], Journals]
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "redis", "cluster"])
 async def journals(request: pytest.FixtureRequest) -> AsyncIterator[Journals]:
     store: Journals
     if request.param == "memory":
         store = MemoryJournals(stream_bytes=LIMIT)
     else:
-        url = request.getfixturevalue("redis").url
+        url = request.getfixturevalue(request.param).url
         store = RedisJournals(url, prefix=uuid.uuid4().hex, stream_bytes=LIMIT)
     yield store
     await store.close()

@@ -35,7 +35,7 @@ def bouncer(postgres: PostgresServer) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis", "postgres", "pgbouncer"])
+@pytest.fixture(params=["memory", "sqlite", "redis", "cluster", "postgres", "pgbouncer"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[UsageStore]:
     kept: UsageStore
     match request.param:
@@ -47,7 +47,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             kept = PostgresUsage(f"{request.getfixturevalue('postgres').url}&schema={next(_prefixes)}", timeout=10)
         case "pgbouncer":
             kept = PostgresUsage(f"{request.getfixturevalue('bouncer')}&schema={next(_prefixes)}", timeout=10)
-        case _:
-            kept = RedisUsage(request.getfixturevalue("redis").url, prefix=next(_prefixes))
+        case kind:
+            kept = RedisUsage(request.getfixturevalue(kind).url, prefix=next(_prefixes), timeout=10)
     yield kept
     await kept.close()

@@ -507,8 +507,9 @@ class EndUsers(CallLimits, frozen=True, kw_only=True):
 
 
 class Limits(_Section, frozen=True):
-    """`store`: "memory", "shared:PATH" (workers of one host) or a URL of Redis: redis://, rediss://, unix://, or where
-    Sentinel chooses the server redis+sentinel://host:port,host:port/service/db; with ?timeout=250ms where it is far away.
+    """`store`: "memory", "shared:PATH" (workers of one host) or a URL of Redis: redis://, rediss://, unix://, where
+    Sentinel chooses the server redis+sentinel://host:port,host:port/service/db, of a cluster
+    redis+cluster://host:port,host:port; with ?timeout=250ms where it is far away.
 
     `address`: per client address, strangers included; null: none. Behind a proxy it needs `server.trusted_proxies`.
     `overall`: all calls together. `output_tokens`: what is reserved for an answer where the caller sets no maximum.

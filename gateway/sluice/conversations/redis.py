@@ -93,7 +93,7 @@ class RedisConversations:
         self._unstored = Unstored()
         scripts = files("sluice.conversations")
         self._begin, self._finish, self._leave, self._forget, self._reseal = (
-            self._client.raw.register_script(scripts.joinpath(f"{name}.lua").read_text("utf-8"))
+            self._client.script(scripts.joinpath(f"{name}.lua").read_text("utf-8"))
             for name in ("begin", "finish", "leave", "forget", "reseal")
         )
 

@@ -146,8 +146,8 @@ class RedisResponses:
             self._drop_items(pipeline, tenant, {item for found in items for item in found})
             for key in keys:
                 pipeline.delete(key)
-            pipeline.zrem(self._list_of(tenant), *ids)
             await pipeline.execute()
+            await client.zrem(self._list_of(tenant), *ids)  # the last: what is not listed would not be found again
         return len(items)
 
     def _drop_items(self, pipeline: Any, tenant: str, items: set[str]) -> None:

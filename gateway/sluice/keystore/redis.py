@@ -36,6 +36,8 @@ end
 local data = #ids > 0 and redis.call('HMGET', KEYS[2], unpack(ids)) or {}
 return {state[1] or '', state[2] or '0', redis.call('ZCARD', KEYS[3]), ids, revisions, data}
 """
+TIME = "return redis.call('TIME')"
+"""As a script with the keys: in a cluster it is the clock of their node that counts."""
 PUT = """
 local time = redis.call('TIME')
 if tonumber(time[1]) * 1000000 + tonumber(time[2]) > tonumber(ARGV[1]) then return -1 end
@@ -104,7 +106,7 @@ class RedisKeys:
 
     async def _change(self, script: str, *arguments: Any) -> int:
         async with self._asking() as raw:
-            seconds, micros = await raw.time()
+            seconds, micros = map(int, await self._evaluate(raw, TIME))
         async with self._asking() as raw:  # begins later than the server's deadline does
             deadline = seconds * 1_000_000 + micros + int(self._timeout * 1_000_000)
             outcome = int(await self._evaluate(raw, script, deadline, *arguments))

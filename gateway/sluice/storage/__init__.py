@@ -2,6 +2,7 @@
 
 address    redis://…, postgresql://… of the configuration, parsed and checked (parts, postgres_address); pure
 redis      the client: how it is made, when it leaves a server, what its errors mean
+redis_cluster   the same commands, sent to the nodes of a cluster
 postgres   the same of PostgreSQL, and how tables come to their newest version
 sealing    encryption of entries, under keys of the configuration
 watch      the reason that a store fails for: in the log, in a metric, in /readyz?verbose
@@ -12,7 +13,7 @@ from typing import Literal, get_args
 
 Reason = Literal[
     "timeout", "connection", "tls", "no_master", "noauth", "wrongpass", "noperm", "database", "readonly", "loading", "moved",
-    "clusterdown", "masterdown", "noreplicas", "misconf", "oom", "busy", "full", "reply", "key",
+    "no_cluster", "clusterdown", "masterdown", "noreplicas", "misconf", "oom", "busy", "full", "reply", "key",
 ]  # fmt: skip
 """Why a store failed: the closed set that logs, metrics and /readyz?verbose use."""
 
@@ -20,7 +21,7 @@ REASONS: tuple[Reason, ...] = get_args(Reason)
 
 DOWN: frozenset[Reason] = frozenset(
     ("timeout", "connection", "tls", "no_master", "noauth", "wrongpass", "database", "readonly", "loading", "moved",
-     "clusterdown", "masterdown")
+     "no_cluster", "clusterdown", "masterdown")
 )  # fmt: skip
 """Reasons that concern every call: the next one would fail as well. The others may concern a single call."""
 
@@ -42,7 +43,8 @@ PROBLEMS: Mapping[Reason, str] = {
     "database": "the server has no such database",
     "readonly": "the server is a replica, or takes no writes",
     "loading": "the server is loading its data, starting or stopping",
-    "moved": "the server is a node of a cluster and these keys are another node's",
+    "moved": "the server is a node of a cluster and these keys are another node's (a cluster is written redis+cluster://)",
+    "no_cluster": "the server is no cluster (redis+cluster:// is for one)",
     "clusterdown": "the cluster does not serve these keys",
     "masterdown": "a replica that has lost its master",
     "noreplicas": "too few replicas for a write (min-replicas-to-write)",

@@ -6,6 +6,7 @@
     redis://[[user]:password@]host[:port][/db][?options]     valkey:// is the same; rediss:// and valkeys:// speak TLS
     unix://[[user]:password@]/path/to/socket[?options]
     redis+sentinel://[[user]:password@]host[:port],host[:port]/service[/db][?options]     also rediss+sentinel:// …
+    redis+cluster://[[user]:password@]host[:port],host[:port][?options]     rediss+cluster:// …; redis-cluster:// is the same
     postgresql://user[:password]@host[:port][,host[:port]]/database[?options]     see `postgres_address`
 
 An address is checked whole and never quoted in an error, for it may hold a password: errors name the place by its character.
@@ -23,7 +24,7 @@ from sluice.storage.postgres_address import PostgresAddress
 
 SCHEMES: Mapping[str, bool] = {"redis": False, "rediss": True, "valkey": False, "valkeys": True}
 """Whether it speaks TLS."""
-SENTINEL = "+sentinel"
+SENTINEL, CLUSTER = "sentinel", "cluster"
 PORT, SENTINEL_PORT = 6379, 26379
 EXPECTED = "a redis://, rediss:// or unix:// URL"
 MOST_DATABASES = 1 << 20
@@ -49,7 +50,8 @@ class Local(msgspec.Struct, frozen=True):
 
 
 class StoreAddress(msgspec.Struct, frozen=True):
-    """Where a Redis is and how to speak to it. `hosts` are the sentinels' where `service` is set; `path` is a socket's.
+    """Where a Redis is and how to speak to it. `hosts` are the sentinels' where `service` is set, and where `cluster` is set
+    those of its nodes that are asked for the others; `path` is a socket's.
 
     `timeout` for one call and `connect_timeout` for a connection, in seconds; None: what the store finds usual.
     `health_check_interval`: seconds after which an idle connection is tried before it is used, 0: never.
@@ -59,6 +61,7 @@ class StoreAddress(msgspec.Struct, frozen=True):
     kind: ClassVar[Literal["redis"]] = "redis"
     hosts: tuple[tuple[str, int], ...] = ()
     service: str = ""
+    cluster: bool = False
     path: str = ""
     db: int = 0
     username: str | None = None
@@ -92,7 +95,16 @@ def store_of(text: str, *kinds: Kind) -> Local | StoreAddress | PostgresAddress:
 def is_redis(text: str) -> bool:
     """Whether the text claims to be an address of Redis: what is wrong with it then is for `address_of` to say."""
     scheme, separator, _ = text.partition("://")
-    return bool(separator) and (scheme == "unix" or scheme.removesuffix(SENTINEL) in SCHEMES)
+    base, form = _parts_of(scheme)
+    return bool(separator) and (scheme == "unix" or (base in SCHEMES and form in ("", SENTINEL, CLUSTER)))
+
+
+def _parts_of(scheme: str) -> tuple[str, str]:
+    """The scheme of one server, and what there is of them: "sentinel", "cluster", or "" for one."""
+    base, plus, form = scheme.partition("+")
+    if not plus and base.endswith(f"-{CLUSTER}"):
+        return base.removesuffix(f"-{CLUSTER}"), CLUSTER
+    return base, form if form or not plus else plus
 
 
 def address_of(text: str) -> StoreAddress:
@@ -153,12 +165,12 @@ class _Reader:
                     f"character {self._place_at + 1}: expected the path of a socket, such as unix:///run/redis.sock"
                 )
             return StoreAddress(path=decoded_text(self._place, self._place_at), db=options.get("db", 0), **shared)
-        scheme = self._scheme.removesuffix(SENTINEL)
+        scheme, form = _parts_of(self._scheme)
         tls = {name: value for name, value in options.items() if name.startswith("ssl_")} if SCHEMES[scheme] else None
         usual = (*USUAL, *(TLS if tls is not None else ()))
         hosts, _, path = self._place.partition("/")
         path_at = self._place_at + len(hosts) + 1
-        if self._scheme.endswith(SENTINEL):
+        if form == SENTINEL:
             self._only(options, *usual, "sentinel_username", "sentinel_password")
             service, _, db = path.partition("/")
             if not service:
@@ -175,8 +187,13 @@ class _Reader:
                 **shared,
             )
         self._only(options, *usual)
+        if form == CLUSTER:
+            if self._database(path, path_at):
+                raise ValueError("a cluster has the database 0 only")
+            return StoreAddress(hosts=self._hosts(hosts, PORT), cluster=True, tls=tls, **shared)
         if "," in hosts:
-            raise ValueError(f"character {self._place_at + hosts.index(',') + 1}: several hosts are for redis+sentinel://")
+            at = self._place_at + hosts.index(",") + 1
+            raise ValueError(f"character {at}: several hosts are for redis+sentinel:// and redis+cluster://")
         return StoreAddress(hosts=self._hosts(hosts, PORT), db=self._database(path, path_at), tls=tls, **shared)
 
     def _only(self, options: Mapping[str, Any], *known: str) -> None:

@@ -3,12 +3,13 @@
 The rule: where a connection is lost, or the server turns out to be a replica (`storage.LEAVE`), all connections are dropped,
 those in use when their call is over, and the next one is made anew. It asks the sentinels who is the master now, where the
 address names some, else it resolves the host's name again. So a demoted master that keeps its connections is left by
-everybody with the first call that it refuses.
+everybody with the first call that it refuses. Of a cluster the nodes that failed are left, and its map is looked up again.
 
 Nothing is tried twice here, and no error carries what the server said: it may quote keys. `reason_of` says what it means.
 """
 
 import asyncio
+import hashlib
 import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as NoConnection
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as NoReply
 
 from sluice.storage import LEAVE, Reason
@@ -39,6 +40,7 @@ _CODES: dict[str, Reason] = {
 _WORDS: tuple[tuple[str, Reason], ...] = (
     ("db index is out of range", "database"),
     ("select is not allowed in cluster mode", "database"),
+    ("cluster support disabled", "no_cluster"),
     ("without any password configured", "wrongpass"),
     ("no password is set", "wrongpass"),
     ("invalid password", "wrongpass"),
@@ -137,6 +139,11 @@ class RedisClient:
             "health_check_interval": address.health_check_interval,
             **options,
         }
+        self.raw: Any
+        self._cluster: Any = None
+        if address.cluster:
+            self._cluster = self.raw = _cluster(address, {**usual, "max_connections": connections, "timeout": wait})
+            return
         kind: type[Any] = redis.Connection
         if address.path:
             kind, usual["path"] = redis.UnixDomainSocketConnection, address.path
@@ -152,7 +159,7 @@ class RedisClient:
         self._pool: Any = redis.BlockingConnectionPool(
             max_connections=connections, timeout=wait, connection_class=kind, **usual
         )
-        self.raw: Any = redis.Redis.from_pool(self._pool)
+        self.raw = redis.Redis.from_pool(self._pool)
 
     @asynccontextmanager
     async def asking(self, timeout: float) -> AsyncIterator[Any]:
@@ -166,19 +173,55 @@ class RedisClient:
                 await self.leave()
             raise RedisFailed(reason) from error
 
+    def script(self, text: str) -> "RedisScript":
+        return RedisScript(self.raw, text)
+
     async def leave(self) -> None:
-        """Drop all connections: idle ones now, those in use when their call is over."""
-        for connection in self._pool._in_use_connections:
-            connection.mark_for_reconnect()
-        try:
-            await self._pool.disconnect(inuse_connections=False)
-        except FAILURES:  # it was lost already
-            return
+        """Drop all connections: idle ones now, those in use when their call is over. Of a cluster: to nodes that failed."""
+        await (self._cluster.leave() if self._cluster is not None else _drop(self._pool))
 
     async def close(self) -> None:
         await self.raw.aclose()
         for sentinel in self._sentinel.sentinels if self._sentinel is not None else ():
             await sentinel.aclose()
+
+
+class RedisScript:
+    """A script that servers know by its digest; one that does not yet is sent the text."""
+
+    def __init__(self, raw: Any, text: str) -> None:
+        self._raw = raw
+        self._text = text
+        self._digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()  # the name EVALSHA knows it by
+
+    async def __call__(self, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        """Raises what redis-py does. In a cluster the keys must be of one slot."""
+        try:
+            return await self._raw.evalsha(self._digest, len(keys), *keys, *arguments)
+        except NoScriptError:  # a new server, or its scripts were flushed
+            return await self._raw.eval(self._text, len(keys), *keys, *arguments)
+
+
+async def _drop(pool: Any) -> None:
+    for connection in pool._in_use_connections:
+        connection.mark_for_reconnect()
+    try:
+        await pool.disconnect(inuse_connections=False)
+    except FAILURES:  # it was lost already
+        return
+
+
+def _cluster(address: StoreAddress, options: dict[str, Any]) -> Any:
+    from sluice.storage.redis_cluster import Cluster
+
+    kind = redis.SSLConnection if address.tls is not None else redis.Connection
+    del options["db"]  # a cluster has one
+
+    def pool(host: str, port: int) -> Any:
+        usual = {**options, **(address.tls or {}), "host": host, "port": port}
+        return redis.BlockingConnectionPool(connection_class=kind, **usual)
+
+    return Cluster(address.hosts, pool, _drop, patience=options["socket_connect_timeout"])
 
 
 def _sentinel(address: StoreAddress, timeout: float) -> Sentinel:

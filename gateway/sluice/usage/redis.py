@@ -53,7 +53,7 @@ class RedisUsage:
         self._prefix = prefix
         self._timeout = timeout if timeout is not None else address.timeout or TIMEOUT
         self._client = RedisClient(address, connections=2, wait=self._timeout)
-        self._add = self._client.raw.register_script(ADD)
+        self._add = self._client.script(ADD)
 
     async def add(self, batch: UsageBatch) -> None:
         arguments: list[bytes | int] = [_json([batch.writer]), batch.number, (batch.days + 1) * DAY]
@@ -66,7 +66,7 @@ class RedisUsage:
         except UnicodeEncodeError as error:
             raise RowRefused(type(error).__name__) from error
         async with self._asking():
-            added = await self._add(keys=[self._key(batch.day, batch.dimension)], args=arguments)
+            added = await self._add([self._key(batch.day, batch.dimension)], arguments)
         if added == REFUSED:
             raise RowRefused("a figure or its sum is no 64-bit integer")
 
