@@ -5,9 +5,12 @@ An upstream's options follow the backend or the vendor that it names, for every 
 so do a credential's with its kind, and an interceptor's and a stage's with its name.
 """
 
-import re
+import ast
 from collections.abc import Mapping
 from inspect import getsource
+from io import StringIO
+from textwrap import dedent
+from tokenize import COMMENT, generate_tokens
 from typing import Any
 
 import msgspec
@@ -18,7 +21,6 @@ from sluice.config.units import Bytes, Rate, Seconds, Secret
 from sluice.config.vendors import bundled_vendors
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
-_COMMENTED = re.compile(r"    (\w+): .*?  # (.+)")
 _REFERENCE = r"\$\{[^}]*\}"  # ${VAR} in place of any value that is not text
 
 Schema = dict[str, Any]
@@ -134,9 +136,18 @@ def comments_of(cls: type) -> dict[str, str]:
     for part in reversed(cls.__mro__):
         if part is msgspec.Struct or not issubclass(part, msgspec.Struct):
             continue
-        for line in getsource(part).splitlines():
-            if match := _COMMENTED.fullmatch(line):
-                found[match[1]] = match[2]
+        source = dedent(getsource(part))
+        comments = {
+            token.start[0]: token.string.removeprefix("#").strip()
+            for token in generate_tokens(StringIO(source).readline)
+            if token.type == COMMENT and token.line.strip() != token.string
+        }
+        (struct,) = ast.parse(source).body
+        for field in struct.body if isinstance(struct, ast.ClassDef) else ():
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                lines = range(field.lineno, (field.end_lineno or field.lineno) + 1)  # the formatter wraps long ones
+                if written := " ".join([comments[line] for line in lines if line in comments]):
+                    found[field.target.id] = written
     return found
 
 
