@@ -126,7 +126,7 @@ def test_what_is_not_carried_over_is_named_with_its_line() -> None:
     for named in (
         "mode",
         "nobody",
-        "wildcard",
+        "an alias for all names",
         "gone|not in model_list",
         "drop_params",
         "success_callback",

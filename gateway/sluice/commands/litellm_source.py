@@ -1,27 +1,17 @@
 """A file of LiteLLM's, and which of its values were carried over: the others are named with their line and the reason."""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
 
+from sluice.commands.litellm_reasons import reason_for
+
 Path = tuple[str | int, ...]
 MOST = 4 << 20
-REASONS: Mapping[str, str] = {
-    "drop_params": "fields that a model refuses are left out by the table of models (config/models.yaml) anyway",
-    "database_url": "no database is needed: dynamic keys and usage are kept by admin.store",
-    "callbacks": "there are log lines and metrics; plugins see calls and answers",
-    "success_callback": "there are log lines and metrics; plugins see calls and answers",
-    "failure_callback": "there are log lines and metrics; plugins see calls and answers",
-    "cache": "there is no cache of answers; an interceptor can be one",
-    "cache_params": "there is no cache of answers; an interceptor can be one",
-    "set_verbose": "log.level: debug",
-    "json_logs": "log lines are JSON where they do not go to a terminal",
-    "enable_pre_call_checks": "targets that cannot take a request are left out where `context`, `vision`, `tools` say so",
-    "ui_username": "the pages are signed in to with the admin key (admin.ui)",
-    "ui_password": "the pages are signed in to with the admin key (admin.ui)",
-    "environment_variables": "set it in the gateway's environment",
-}
+MOST_VALUES = 200_000
+"""Of a file, those that its anchors repeat included."""
 
 
 class Unreadable(Exception):
@@ -35,17 +25,25 @@ class LiteLLMFile:
         if len(data) > MOST:
             raise Unreadable(f"larger than {MOST >> 20} MiB")
         try:
-            root = yaml.compose(data, yaml.SafeLoader)
-            self.value: Any = yaml.safe_load(data)
+            loader = yaml.SafeLoader(data)
+            root = loader.get_single_node()
+            self.value: Any = loader.construct_document(root) if root is not None else None
+            self.lines: dict[Path, int] = {}
+            for path, line in _leaves(root, ()) if root is not None else ():
+                self.lines[path] = line
+                if len(self.lines) > MOST_VALUES:
+                    raise Unreadable(f"more than {MOST_VALUES} values")
         except (yaml.YAMLError, RecursionError, ValueError) as error:
             mark = getattr(error, "problem_mark", None)
             where = f"line {mark.line + 1}: " if mark is not None else ""
             raise Unreadable(f"{where}{getattr(error, 'problem', None) or error}") from None
         if not isinstance(self.value, dict) or root is None:
             raise Unreadable("expected sections such as model_list")
-        self.lines: dict[Path, int] = dict(_leaves(root, ()))
+        self.variables = set(re.findall(r"os\.environ/(\w+)", data.decode("utf-8", "replace")))
+        """Names of environment variables that it uses."""
         self.reasons: dict[Path, str] = {}
-        self.taken: set[Path] = set()
+        self.taken: set[Path] = {path for path in self.lines if self.get(*path) in (None, {}, [])}
+        """What is carried over; empty values hold nothing to be carried."""
 
     def get(self, *path: str | int) -> Any:
         """A value, without taking it."""
@@ -66,6 +64,22 @@ class LiteLLMFile:
             self.taken |= {leaf for leaf in self.lines if leaf[: len(path)] == path}
         return found
 
+    def text(self, *path: str | int) -> str:
+        """A text or a number, taken, with its variables as ours; "" where there is none."""
+        value = self.get(*path)
+        if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
+            return ""
+        self.take(*path)
+        return variables(str(value))
+
+    def number(self, *path: str | int) -> float | None:
+        """A number, taken. Null: none, or one that means nothing (negative, or 1e15 and more)."""
+        value = self.get(*path)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e15:
+            return None
+        self.take(*path)
+        return value
+
     def leave(self, reason: str, *path: str | int) -> None:
         """Say why a value is not carried over, or what is left to do."""
         for leaf in self.lines:
@@ -77,10 +91,28 @@ class LiteLLMFile:
         for path, line in sorted(self.lines.items(), key=lambda leaf: leaf[1]):
             if path not in self.taken:
                 name = ".".join(map(str, path))
-                reason = self.reasons.get(path) or next(
-                    (REASONS[str(key)] for key in path if key in REASONS), "not carried over"
-                )
-                yield f"{line}: {name}: {reason}"
+                yield f"{line}: {name}: {self.reasons.get(path) or reason_for(path)}"
+
+
+_VARIABLE = re.compile(r"os\.environ/(\w+)|\$\{(\w+)\}")
+
+
+def variable_of(text: str) -> str:
+    """The environment variable that a text is: os.environ/NAME, or ${NAME} as templates write it. "" where it is none."""
+    found = _VARIABLE.fullmatch(text)
+    return found[1] or found[2] if found else ""
+
+
+def variables(text: str) -> str:
+    """A variable as ${NAME}; a dollar sign of the text's own is doubled."""
+    name = variable_of(text)
+    return f"${{{name}}}" if name else text.replace("$", "$$")
+
+
+def name_of(text: str) -> str:
+    """A name that ours may have: a wildcard's * stays at its end."""
+    name = re.sub(r"[^A-Za-z0-9._:/@-]", "-", text.removesuffix("*")).lstrip("._:/@-")[:127] or "model"
+    return name + "*" if text.endswith("*") else name
 
 
 def _leaves(node: yaml.Node, path: Path, depth: int = 0) -> Iterator[tuple[Path, int]]:

@@ -85,7 +85,7 @@ def litellm(file: str, output: str | None, strict: bool) -> None:
     """Make a configuration of LiteLLM's config.yaml. Every line of it is carried over, or named with the reason on stderr."""
     from pathlib import Path
 
-    from sluice.commands.litellm import imported
+    from sluice.commands.litellm import grouped, imported
     from sluice.commands.litellm_source import Unreadable
 
     try:
@@ -96,7 +96,7 @@ def litellm(file: str, output: str | None, strict: bool) -> None:
         Path(output).write_text(found.text, encoding="utf-8")
     else:
         click.echo(found.text, nl=False)
-    for note in found.notes:
+    for note in grouped(found.notes):
         click.echo(f"{file}:{note}", err=True)
     carried = f"{found.carried} of {found.carried + len(found.notes)} lines with a value carried over"
     click.echo(f"{carried}; look at the result with `sluice check`", err=True)

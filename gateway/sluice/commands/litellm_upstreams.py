@@ -1,0 +1,195 @@
+"""The providers of a LiteLLM file as sections of `upstreams`: their addresses, keys and limits.
+
+Names of providers and their parameters: https://docs.litellm.ai/docs/providers
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sluice.commands.litellm_source import LiteLLMFile, Path, name_of, variable_of, variables
+from sluice.config.vendors import bundled_vendors
+
+BACKENDS: Mapping[str, str] = {
+    "openai": "openai", "text-completion-openai": "openai", "custom_openai": "openai", "openai_like": "openai",
+    "anthropic": "anthropic", "gemini": "gemini", "vertex_ai": "gemini", "ollama": "ollama", "ollama_chat": "ollama",
+    "azure": "azure-deployments", "azure/responses": "responses", "openai/responses": "responses",
+    "vertex_ai/claude": "vertex-anthropic", "vertex_ai_beta": "gemini", "codestral": "mistral",
+    "azure_ai": "azure", "hosted_vllm": "vllm", "vllm": "vllm", "together_ai": "together",
+    "fireworks_ai": "fireworks", "nvidia_nim": "nvidia", "lm_studio": "lmstudio", "llamafile": "llamacpp",
+    "dashscope": "alibaba", "volcengine": "volcengine", "litellm_proxy": "litellm-proxy", "cohere": "cohere",
+    "cohere_chat": "cohere", "bedrock": "bedrock", "databricks": "databricks", "github": "github-models",
+}  # fmt: skip
+"""LiteLLM's providers whose names here are others, or backends'; those of the vendors' table are the same."""
+MAKERS: Mapping[str, str] = {
+    "claude-": "anthropic", "gemini-": "vertex_ai", "command-": "cohere", "mistral-": "mistral", "deepseek-": "deepseek",
+    "grok-": "xai",
+}  # fmt: skip
+"""The provider of models that are named without one, by what their names begin with; of all others: openai."""
+GOOGLE = ("gemini", "vertex-anthropic")
+BEDROCK_PATHS = re.compile(r"(?:converse/|invoke/|converse_like/)?(?:(?P<region>[a-z]{2}(?:-[a-z]+)+-\d)/)?")
+
+
+def provider_of(model: str, stated: str = "") -> tuple[str, str]:
+    """The provider of a `model` of LiteLLM's, and the model as that names it. `stated`: custom_llm_provider."""
+    provider, slash, rest = model.partition("/")
+    if stated and provider != stated:
+        return stated, model
+    if not slash:
+        return next((maker for name, maker in MAKERS.items() if model.startswith(name)), "openai"), model
+    if provider in ("azure", "openai") and rest.startswith("responses/"):
+        return f"{provider}/responses", rest.removeprefix("responses/")
+    if provider == "vertex_ai" and rest.startswith("claude"):
+        return "vertex_ai/claude", rest
+    return provider, rest
+
+
+class Upstreams:
+    """Builds a section for each account: deployments of the same account share one."""
+
+    def __init__(self, source: LiteLLMFile) -> None:
+        self.sections: dict[str, dict[str, Any]] = {}
+        self._source = source
+        self._literal: dict[str, str] = {}
+
+    def refused(self, provider: str) -> str:
+        """Why a provider cannot be carried over; "" where it can."""
+        if _backend(provider):
+            return ""
+        if provider == "os.environ":
+            return "the model's name stands in the environment: write it out, with its provider"
+        return f'no backend for "{provider}": with an address that speaks OpenAI\'s dialect, backend: openai'
+
+    def name(self, here: Path, provider: str, model: str) -> tuple[str, str]:
+        """The section that says how this deployment is reached, the same where another has it, too; and its model."""
+        section: dict[str, Any] = {"backend": (backend := _backend(provider))}
+        places = tuple(self._places(here))
+        if backend == "bedrock":
+            model = self._bedrock(places, model, section)
+        if backend in GOOGLE:
+            self._google(places, section)
+        self._address(places, provider, section)
+        self._key(places, provider, section)
+        self._limits(here, section)
+        for name, known in self.sections.items():
+            if known == section and "limits" not in section:
+                return name, model
+        stem = name_of(provider.replace("/", "-"))
+        name, number = stem, 1
+        while name in self.sections:
+            number += 1
+            name = f"{stem}-{number}"
+        self.sections[name] = section
+        return name, model
+
+    def _places(self, here: Path) -> Iterator[Path]:
+        """Where parameters of a deployment stand: in it, and in the entry of credential_list that it names."""
+        yield (*here, "litellm_params")
+        wanted = self._source.get(*here, "litellm_params", "litellm_credential_name")
+        known = self._source.get("credential_list")
+        for at in range(len(known) if wanted and isinstance(known, list) else 0):
+            if self._source.get("credential_list", at, "credential_name") == wanted:
+                self._source.take(*here, "litellm_params", "litellm_credential_name")
+                self._source.take("credential_list", at, "credential_name")
+                yield ("credential_list", at, "credential_values")
+
+    def _text(self, places: tuple[Path, ...], *names: str) -> str:
+        return next((text for place in places for name in names if (text := self._source.text(*place, name))), "")
+
+    def _address(self, places: tuple[Path, ...], provider: str, section: dict[str, Any]) -> None:
+        base = self._text(places, "api_base", "base_url")
+        version = self._text(places, "api_version")
+        if base.startswith("$") and provider.startswith("azure"):
+            for place in places:
+                self._source.leave("set it without a slash at its end", *place, "api_base")
+        if base and provider in ("azure", "azure/responses"):
+            base = re.sub(r"/openai(/v1)?/?\Z", "", base.rstrip("/"))
+            dated = f"/openai?api-version={version or '2024-10-21'}"
+            section["base_url"] = base + (dated if provider == "azure" else "/openai/v1")
+        elif base:
+            section["base_url"] = base
+        if organization := self._text(places, "organization"):
+            section["organization"] = organization
+        headers: dict[str, str] = {}
+        for place in places:
+            for name in ("extra_headers", "headers"):
+                found = self._source.get(*place, name)
+                if isinstance(found, dict):
+                    headers |= {str(key): variables(str(value)) for key, value in found.items()}
+                    self._source.take(*place, name)
+        if headers:
+            section["headers"] = headers
+
+    def _key(self, places: tuple[Path, ...], provider: str, section: dict[str, Any]) -> None:
+        for place in places:
+            key = self._source.get(*place, "api_key")
+            if not isinstance(key, str) or not key:
+                continue
+            if variable_of(key):
+                self._source.take(*place, "api_key")
+                section["api_key"] = variables(key)
+                return
+            name = self._variable(provider, key)
+            section["api_key"] = f"${{{name}}}"
+            self._source.leave(f"a key in the file: set {name} to it", *place, "api_key")
+            return
+
+    def _variable(self, provider: str, key: str) -> str:
+        """A variable for a key that stands in the file: another one for each, and none that the file uses."""
+        if key not in self._literal:
+            stem = re.sub(r"\W", "_", f"{provider}_api_key").upper()
+            name, number = stem, 1
+            while name in self._literal.values() or name in self._source.variables:
+                number += 1
+                name = f"{stem}_{number}"
+            self._literal[key] = name
+        return self._literal[key]
+
+    def _google(self, places: tuple[Path, ...], section: dict[str, Any]) -> None:
+        for theirs, ours in (("vertex_project", "project"), ("vertex_location", "location")):
+            if value := self._text(places, theirs):
+                section[ours] = value
+        if "project" in section:
+            section["credentials"] = {"kind": "google"}
+        for place in places:
+            file = self._source.get(*place, "vertex_credentials")
+            if isinstance(file, str) and file.endswith(".json"):
+                section["credentials"] = {"kind": "google", "file": variables(self._source.take(*place, "vertex_credentials"))}
+
+    def _bedrock(self, places: tuple[Path, ...], model: str, section: dict[str, Any]) -> str:
+        path = BEDROCK_PATHS.match(model)
+        assert path is not None  # it matches nothing, too
+        region = self._text(places, "aws_region_name") or path["region"]
+        section["region"] = region or "${AWS_REGION:-us-west-2}"  # LiteLLM's own default
+        names = {"aws_access_key_id": "access_key_id", "aws_secret_access_key": "secret_access_key",
+                 "aws_session_token": "session_token", "aws_profile_name": "profile"}  # fmt: skip
+        found: dict[str, str] = {}
+        for theirs, ours in names.items():
+            for place in places:
+                value = self._source.get(*place, theirs)
+                if not isinstance(value, str) or not value:
+                    continue
+                if variable_of(value) or ours == "profile":
+                    self._source.take(*place, theirs)
+                    found[ours] = variables(value)
+                else:
+                    found[ours] = f"${{{theirs.upper()}}}"
+                    self._source.leave(f"a secret in the file: set {theirs.upper()} to it", *place, theirs)
+        if not self._source.get(*places[0], "api_key"):
+            section["credentials"] = {"kind": "aws", **found}
+        return model[path.end() :]
+
+    def _limits(self, here: Path, section: dict[str, Any]) -> None:
+        limits: dict[str, Any] = {}
+        for place in ("litellm_params", "model_info"):
+            for theirs, ours in (("rpm", "requests"), ("tpm", "tokens")):
+                if value := self._source.number(*here, place, theirs):
+                    limits[ours] = {"rate": f"{value:g}/min"}
+            if value := self._source.number(*here, place, "max_parallel_requests"):
+                limits["streams"] = int(value)
+        if limits:
+            section["limits"] = limits
+
+
+def _backend(provider: str) -> str:
+    return BACKENDS.get(provider) or (provider if provider in bundled_vendors() else "")
