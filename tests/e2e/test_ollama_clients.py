@@ -17,6 +17,7 @@ upstreams:
 aliases:
   chat: {{tiers: [[{{upstream: echo, model: m}}]]}}
   cut: {{tiers: [[{{upstream: openai, model: m}}]], retry: {{same_target: 0}}}}
+  hidden: {{tiers: [[{{upstream: ollama, model: e}}]], report_model: alias}}
   "tagged:latest": {{tiers: [[{{upstream: ollama, model: e}}]]}}
 """
 USER = {"role": "user", "content": "one two"}
@@ -44,7 +45,7 @@ async def test_its_clients_find_what_they_look_for() -> None:
             status, body = await asked(g, path)
             assert (status, field in json.loads(body)) == (200, True)
         assert [model["name"] for model in json.loads((await asked(g, "/api/tags"))[1])["models"]] == [
-            "chat", "cut", "tagged:latest",
+            "chat", "cut", "hidden", "tagged:latest",
         ]  # fmt: skip
         for name in ("chat", "chat:latest", "tagged", "tagged:latest"):
             assert (await asked(g, "/api/show", {"model": name}))[0] == 200
@@ -92,3 +93,40 @@ async def test_embeddings_by_upstreams_that_speak_openais(alias: str) -> None:
         assert [request.path for request in up.requests] == ["/v1/embeddings"] * 2
         status, body = await asked(g, "/api/embed", {"model": "chat", "input": "hello"})
         assert (status, json.loads(body)["code"]) == (400, "unsupported_operation")
+
+
+LINES = [
+    b'{"model":"e","created_at":"2026-11-30T00:00:00Z","message":{"role":"assistant","content":"Hi"},"logprobs":[],"done":false}\n',
+    b'{"model":"e","message":{"role":"assistant","content":""},"done":true,"done_reason":"stop","prompt_eval_count":2,"eval_count":1,'
+    b'"load_duration":77,"new":[1.0]}\n',
+]
+
+
+async def speaks_ollama(request: Request, peer: Peer) -> None:
+    body = json.loads(request.body)
+    name, text = ("response", '""') if request.path == "/api/generate" else ("message", '{"role":"assistant","content":""}')
+    end = LINES[1].replace(b'"message":{"role":"assistant","content":""}', f'"{name}":{text}'.encode())
+    if body.get("stream") is False:
+        return peer.send(sized(end.replace(b'""', b'"Hi"'), 200, ("Content-Type", "application/json")))
+    peer.send(CHUNKED + chunk(LINES[0][:50]) + chunk(LINES[0][50:] + LINES[1]) + LAST_CHUNK)
+
+
+async def test_ollama_behind_ollama_loses_nothing() -> None:
+    ask = {"messages": [USER], "truncate": False, "options": {"num_ctx": 9, "num_gpu": 1}, "keep_alive": 0}
+    async with RawServer(speaks_ollama) as up, gateway(CONFIG.replace("URL", up.url)) as g:
+        assert await asked(g, "/api/chat", {"model": "tagged", **ask}) == (200, b"".join(LINES))
+        renamed = b"".join(LINES).replace(b'"model":"e"', b'"model":"hidden"')
+        assert await asked(g, "/api/chat", {"model": "hidden", **ask}) == (200, renamed)
+        status, body = await asked(g, "/api/chat", {"model": "tagged", **ask, "stream": False})
+        assert (status, body) == (200, LINES[1].replace(b'""', b'"Hi"').strip())
+        status, body = await asked(g, "/api/generate", {"model": "tagged", "prompt": "a", "suffix": "b", "stream": False})
+        assert (status, json.loads(body)["response"], json.loads(body)["load_duration"]) == (200, "Hi", 77)
+        status, body = await asked(g, "/api/generate", {"model": "chat", "prompt": "a", "suffix": "b"})
+        assert (status, json.loads(body)["error"].partition(":")[0]) == (400, "suffix")
+        assert [(request.path, json.loads(request.body)) for request in up.requests] == [
+            ("/api/chat", {"model": "e", "messages": [USER], "truncate": False, "options": {"num_ctx": 9}}),
+            ("/api/chat", {"model": "e", "messages": [USER], "truncate": False, "options": {"num_ctx": 9}}),
+            ("/api/chat", {"model": "e", "messages": [USER], "truncate": False, "options": {"num_ctx": 9}, "stream": False}),
+            ("/api/generate", {"model": "e", "prompt": "a", "suffix": "b", "stream": False}),
+        ]  # fmt: skip
+        assert [request["tokens_in"] for request in g.requests[:3]] == [2, 2, 2]

@@ -275,7 +275,8 @@ def ollama_results(called: list[tuple[str, str]], results: tuple[Result, ...]) -
     found = []
     for (id, name), result in zip(called, results, strict=True):
         images = {"images": [picture.data for picture in result.pictures]} if result.pictures else {}
-        found.append({"role": "tool", "content": result.text, "tool_name": name, "tool_call_id": id, **images})
+        named = {"tool_call_id": id} if id else {}
+        found.append({"role": "tool", "content": result.text, "tool_name": name, **named, **images})
     return found
 
 

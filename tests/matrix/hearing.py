@@ -161,7 +161,7 @@ def ollama(body: bytes, *, stream: bool) -> Heard:
         if line["done"]:
             heard.end = line["done_reason"]
             heard.counts = (line["prompt_eval_count"], line["eval_count"], -1, -1)
-    heard.calls = [Call(call["id"], call["function"]["name"], call["function"]["arguments"]) for call in calls]
+    heard.calls = [Call(call.get("id", ""), call["function"]["name"], call["function"]["arguments"]) for call in calls]
     again: Value = {"role": "assistant", "content": heard.text, **({"thinking": heard.thought} if heard.thought else {})}
     heard.again = [again | ({"tool_calls": calls} if calls else {})]
     return heard

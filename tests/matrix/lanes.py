@@ -23,7 +23,7 @@ from sluice_plugins.anthropic.backend import Anthropic
 from sluice_plugins.bedrock.backend import Bedrock
 from sluice_plugins.cohere.backend import Cohere
 from sluice_plugins.gemini.backend import Gemini
-from sluice_plugins.ollama import Ollama
+from sluice_plugins.ollama.backend import Ollama
 from sluice_plugins.openai.backend import OpenAI
 from sluice_plugins.responses.backend import Responses
 

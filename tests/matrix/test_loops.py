@@ -75,7 +75,7 @@ def test_a_loop_goes_on_at_another_vendor(client: str, first: str, second: str) 
         wire = looped(client, first, UPSTREAMS[second], stream=stream)
         seen = upstreams.READERS[second](wire)
         assert seen.system == TALK.system
-        passed_on = client == second in ("openai", "gemini")
+        passed_on = client == second in ("openai", "gemini", "ollama")
         follow = second in upstreams.FOLLOW and not passed_on
         assert normal(seen.turns, follow=follow) == _meant(client, second, follow=follow)
         assert all(re.fullmatch(FORMS.get(second, ".+"), id, re.DOTALL) for id in seen.ids)

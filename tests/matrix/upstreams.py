@@ -5,7 +5,7 @@
 
 import itertools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -285,6 +285,7 @@ def _gemini_result(answer: Value) -> Result:
 def ollama(body: Value) -> Seen:
     seen = Seen([])
     turns = _Round(seen.turns, seen.ids)
+    results: Iterator[str] = iter(())
     for message in body["messages"]:
         images = [Picture("", data) for data in message.get("images", ())]
         text = message["content"]
@@ -294,12 +295,15 @@ def ollama(body: Value) -> Seen:
             case "user":
                 turns.user([*([text] if text else []), *images])
             case "assistant":
-                called = [(call["id"], call["function"]) for call in message.get("tool_calls", ())]
+                told = message.get("tool_calls", ())  # without ids, in what callers of the same dialect were passed on
+                called = [(call.get("id", f"call_{n}"), call["function"]) for n, call in enumerate(told)]
+                results = iter([id for id, _ in called])
                 turns.call(Said(text, tuple([Call(id, call["name"], call["arguments"]) for id, call in called])))
             case "tool":
-                [name] = [call.name for call in turns.calls if call.id == message["tool_call_id"]]
+                id = message.get("tool_call_id") or next(results)
+                [name] = [call.name for call in turns.calls if call.id == id]
                 assert message["tool_name"] == name
-                turns.result(message["tool_call_id"], Result(text, tuple(images)))
+                turns.result(id, Result(text, tuple(images)))
     turns.end()
     for tool in body.get("tools", ()):
         function = tool["function"]

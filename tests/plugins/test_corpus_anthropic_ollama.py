@@ -22,7 +22,7 @@ from sluice.model.events import (
     ToolCallStarted,
 )
 from sluice_plugins.anthropic.backend import Anthropic
-from sluice_plugins.ollama import Ollama
+from sluice_plugins.ollama.backend import Ollama
 from tests import corpus
 from tests.wire import cuts
 

@@ -14,7 +14,8 @@ from sluice.errors import UpstreamError
 from sluice.model.events import Finished, ToolCallStarted, Usage
 from sluice_plugins.anthropic.backend import Anthropic
 from sluice_plugins.anthropic.stream import MessagesDecoder
-from sluice_plugins.ollama import ChatDecoder, Ollama
+from sluice_plugins.ollama.backend import Ollama
+from sluice_plugins.ollama.stream import ChatDecoder
 from sluice_plugins.openai.backend import OpenAI
 from sluice_plugins.openai.stream import ChunkDecoder
 from tests.plugins.lanes import (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sluice.backends.protocol import Decoder
 from sluice_plugins.anthropic.stream import MessagesDecoder
-from sluice_plugins.ollama import ChatDecoder
+from sluice_plugins.ollama.stream import ChatDecoder
 from sluice_plugins.openai.backend import OpenAI
 from sluice_plugins.openai.stream import ChunkDecoder
 from tests.plugins.lanes import (

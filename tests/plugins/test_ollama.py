@@ -12,7 +12,7 @@ from sluice.errors import BadRequest, UpstreamError, UpstreamErrorKind, Upstream
 from sluice.frontends.openai.dialect import OpenAI as Frontend
 from sluice.model.chat import ChatRequest, Image, Message, Other, Part, Reasoning, Role, Sampling, Text, Thought, Tool, ToolCall
 from sluice.model.events import Finished, ReasoningDelta, Started, StreamEvent, TextDelta, ToolCallDelta, ToolCallStarted, Usage
-from sluice_plugins.ollama import Ollama
+from sluice_plugins.ollama.backend import Ollama
 from tests.wire import cuts
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "ollama"

@@ -8,7 +8,7 @@ import pytest
 from sluice.errors import UpstreamError, UpstreamGarbled, UpstreamTruncated
 from sluice.model.events import Finished, ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta, ToolCallStarted
 from sluice_plugins.anthropic.backend import Anthropic
-from sluice_plugins.ollama import Ollama
+from sluice_plugins.ollama.backend import Ollama
 from tests.wire import cuts
 
 MESSAGE: dict[str, Any] = {

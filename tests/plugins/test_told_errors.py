@@ -8,7 +8,7 @@ import pytest
 
 from sluice.errors import UpstreamError
 from sluice_plugins.anthropic.stream import MessagesDecoder
-from sluice_plugins.ollama import ChatDecoder
+from sluice_plugins.ollama.stream import ChatDecoder
 from sluice_plugins.openai.document import DocumentDecoder
 from sluice_plugins.openai.stream import ChunkDecoder
 from tests.wire.cuts import exhaustive

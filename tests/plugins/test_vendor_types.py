@@ -17,7 +17,7 @@ from sluice.frontends.openai.dialect import OpenAI as Frontend
 from sluice.model.rules import rules_of
 from sluice.proxy.fitting import Fitting
 from sluice_plugins.anthropic.backend import Anthropic
-from sluice_plugins.ollama import Ollama
+from sluice_plugins.ollama.backend import Ollama
 from tests.frontends.openai.test_reasoning import BLOCKS, DETAILS, deltas
 
 PYTHON = Path(__file__).parents[2] / ".cache" / "clients-venv" / "bin" / "python"

@@ -4,7 +4,7 @@ import pytest
 
 from sluice.wire.baseurl import base_of, endpoint
 from sluice_plugins.anthropic.backend import Anthropic
-from sluice_plugins.ollama import Ollama
+from sluice_plugins.ollama.backend import Ollama
 from sluice_plugins.openai.backend import OpenAI
 
 OPENAI = "https://h/v1/chat/completions"

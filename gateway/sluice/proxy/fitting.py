@@ -44,11 +44,19 @@ WRITTEN: Mapping[str, Mapping[str, str]] = {
         "reasoning_effort": "generationConfig.thinkingConfig", "reasoning": "generationConfig.thinkingConfig",
         "thinking": "generationConfig.thinkingConfig", "tool_choice": "toolConfig",
     },
+    "ollama": {
+        "max_tokens": "options.num_predict", "max_completion_tokens": "options.num_predict",
+        "temperature": "options.temperature", "top_p": "options.top_p", "top_k": "options.top_k", "stop": "options.stop",
+        "seed": "options.seed", "frequency_penalty": "options.frequency_penalty",
+        "presence_penalty": "options.presence_penalty", "reasoning_effort": "think", "reasoning": "think", "thinking": "think",
+        "response_format": "format",
+    },
 }  # fmt: skip
 """By dialect: the fields of a request that have other names there than in OpenAI's, or stand in another object."""
 UNLIKE: Mapping[str, frozenset[str]] = {
     "anthropic": frozenset({"metadata", "service_tier", "user"}),
     "gemini": frozenset({"metadata", "service_tier", "store", "user"}),
+    "ollama": frozenset({"logprobs", "top_logprobs"}),
 }
 """By dialect: fields that mean something else there than in OpenAI's, of which rules say nothing."""
 WORDS = frozenset({"reasoning", "thinking"})

@@ -25,7 +25,7 @@ from sluice.model.events import (
     Working,
 )
 from sluice.model.operations import OperationRequest
-from sluice_plugins.ollama import ChatDecoder
+from sluice_plugins.ollama.stream import ChatDecoder
 
 AT = "2026-09-21T14:13:2"
 

@@ -11,8 +11,8 @@ from sluice.frontends import Head
 from sluice.frontends.ollama.embeddings import ONE, embed, embeddings
 from sluice.frontends.ollama.errors import ModelLoaded
 from sluice.frontends.ollama.request import GENERATE, chat_of, generate_of
-from sluice.model.chat import ChatRequest, Image, Message, Reasoning, Sampling, Text, Thought, Tool, ToolCall
-from sluice_plugins.ollama import Ollama
+from sluice.model.chat import ChatRequest, Image, Message, Reasoning, Sampling, Text, Thought, Tool, ToolCall, with_system
+from sluice_plugins.ollama.backend import Ollama
 
 USER = {"role": "user", "content": "Hi"}
 PNG = "iVBORw0KGgo="
@@ -123,11 +123,11 @@ def test_a_prompt_is_a_chat_of_one_turn() -> None:
 
 
 @pytest.mark.parametrize("field", ["suffix", "template", "raw", "context"])
-def test_what_only_a_template_could_do_is_refused_by_name(field: str) -> None:
+def test_what_only_a_template_could_do_is_ollamas_alone(field: str) -> None:
     value: Any = {"raw": True, "context": [1]}.get(field, "x")
-    with pytest.raises(BadRequest) as refused:
-        generated(**{field: value})
-    assert refused.value.param == field
+    found = generated(**{field: value})
+    assert found.dialect_only.partition(":")[0] == field
+    assert msgspec.json.decode(Ollama().request(found, "x").body)[field] == value
 
 
 def test_a_request_that_only_loads_a_model_needs_no_answer() -> None:
@@ -169,14 +169,23 @@ def sent(backend: Ollama, **fields: Any) -> dict[str, Any]:
 
 def test_what_only_ollama_knows_goes_on_to_ollama() -> None:
     backend = Ollama(model_options={"num_ctx": 1024, "min_p": 0.5, "temperature": 0.1})
-    options = {"num_ctx": 4096, "repeat_penalty": 1.2, "num_predict": 5, "num_gpu": 9, "mirostat": "x"}
+    options = {"num_ctx": 4096, "repeat_penalty": 1.2, "num_predict": -2, "num_gpu": 9, "new_one": "x"}
+    wanted = {"num_ctx": 4096, "min_p": 0.5, "temperature": 0.1, "repeat_penalty": 1.2, "num_predict": -2, "new_one": "x"}
     body = sent(backend, options=options, think=True, format=SCHEMA, keep_alive=0)
-    assert body["options"] == {"num_ctx": 4096, "min_p": 0.5, "temperature": 0.1, "repeat_penalty": 1.2, "num_predict": 5}
+    assert body["options"] == wanted
     assert (body["think"], body["format"]) == (True, SCHEMA)
     assert "keep_alive" not in body
     assert sent(Ollama(), think="low")["think"] == "low"
     assert "think" not in sent(Ollama())
     assert "options" not in sent(Ollama())
+
+
+def test_options_are_kept_where_the_request_is_written_anew() -> None:
+    backend = Ollama(model_options={"num_ctx": 1024, "temperature": 0.1})
+    options = {"repeat_penalty": 1.2, "num_predict": 5, "num_gpu": 9, "mirostat": "x"}
+    body = msgspec.json.decode(backend.request(with_system(chat(options=options, think=True), "Be brief"), "x").body)
+    assert body["options"] == {"num_ctx": 1024, "temperature": 0.1, "repeat_penalty": 1.2, "num_predict": 5}
+    assert (body["think"], body["messages"][0]) == (True, {"role": "system", "content": "Be brief"})
 
 
 # --- embeddings

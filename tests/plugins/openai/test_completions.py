@@ -13,7 +13,7 @@ from sluice.frontends.openai.completions import completion_of
 from sluice.model.chat import with_messages
 from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Usage, Verbatim
 from sluice.wire.sse import EventStream
-from sluice_plugins.ollama import Ollama
+from sluice_plugins.ollama.backend import Ollama
 from sluice_plugins.openai.backend import OpenAI
 from sluice_plugins.openai.completions import Completions, TextDecoder, TextDocument
 from tests.wire import cuts

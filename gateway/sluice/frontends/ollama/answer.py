@@ -61,6 +61,10 @@ class _Objects:
     def restart(self) -> bytes:
         return b""
 
+    def go_on_from(self, other: object) -> None:
+        """Another encoder has passed on what the client holds: the first content came then."""
+        self._first = getattr(other, "first", 0.0)
+
     def _started(self, model: str) -> None:
         if self._answer.reveal and model:
             self._model = model

@@ -1,6 +1,7 @@
 """Ollama's API as a client dialect: what its SDKs, Open WebUI, ChatOllama of LangChain, Home Assistant and editors use.
 
-Requests of chats are `request.py`, their answers `answer.py`; embeddings `embeddings.py`, lists of models `models.py`. What
+Requests of chats are `request.py`, their answers `answer.py`; embeddings `embeddings.py`, lists of models `models.py`. Where
+the upstream is Ollama, too, its own answers are passed on (`passed_on.py`). What
 manages a server's models (pull, create, delete …) is not here: aliases are the configuration's.
 
 Standard: https://github.com/ollama/ollama/blob/main/docs/api.md and api/types.go there
@@ -14,6 +15,7 @@ from sluice.frontends import Answer, CallRoute, Encoder, Endpoint, Frontend, Rou
 from sluice.frontends.ollama import embeddings, models
 from sluice.frontends.ollama.answer import OllamaLines, Whole
 from sluice.frontends.ollama.errors import ModelLoaded, error_object
+from sluice.frontends.ollama.passed_on import PassedOn, WholePassedOn
 from sluice.frontends.ollama.request import GENERATE, chat_of, generate_of
 from sluice.frontends.statuses import status_of
 from sluice.model.chat import ChatRequest
@@ -41,7 +43,12 @@ class Ollama(Frontend):
     def encoder(self, chat: ChatRequest, answer: Answer, *, verbatim: bool = False) -> Encoder:
         if isinstance(chat, OperationRequest):
             return embeddings.Vectors(answer, one=chat.profile == embeddings.ONE)
-        return (OllamaLines if chat.stream else Whole)(answer, generates=chat.profile == GENERATE)
+        generates = chat.profile == GENERATE
+        if chat.stream:
+            lines = OllamaLines(answer, generates=generates)
+            return PassedOn(answer, lines, generates=generates) if verbatim else lines
+        whole = Whole(answer, generates=generates)
+        return WholePassedOn(answer, whole, generates=generates) if verbatim else whole
 
     def error(self, error: GatewayError, request_id: str) -> dict[str, Any]:
         return error_object(error)

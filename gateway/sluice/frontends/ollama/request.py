@@ -1,14 +1,15 @@
 """The requests of /api/chat and /api/generate -> ChatRequest.
 
-Ollama's `options` have names in the vocabulary as far as other vendors know them; the rest goes on to upstreams that are Ollama
-themselves (`ChatRequest.own`), except what concerns their machines (num_gpu, num_thread …) and `keep_alive`: those are the
-operator's. `think` is reasoning: true is medium, false is none.
+Ollama's `options` have names in the vocabulary as far as other vendors know them. Upstreams that are Ollama themselves are sent
+the caller's own object (`ChatRequest.wire`), but for `keep_alive` and what concerns their machines (num_gpu, num_thread …):
+those are the operator's. `ChatRequest.own` has further options for requests that are written anew. `think` is reasoning: true
+is medium, false is none.
 
 Results of tools name their call by `tool_call_id`, or as older clients do by the tool's name alone, or not at all: then they
 belong to the first call that has none yet.
 
-Of /api/generate a chat is made. What only a model's own template could do is refused by name: `suffix`, `template`, and `raw`,
-by which the caller has applied a template himself; a `context` of an earlier answer cannot be known, for none is given out.
+Of /api/generate a chat is made where the upstream is not Ollama. What only a model's own template could do goes to Ollama
+alone: `suffix`, `template`, `raw`, by which the caller has applied a template himself, and the `context` of an earlier answer.
 
 Standard: https://github.com/ollama/ollama/blob/main/docs/api.md
 """
@@ -114,40 +115,41 @@ OWN = frozenset(
 
 def chat_of(body: bytes, head: RequestHead) -> ChatRequest:
     """The request of /api/chat. Raises BadRequest, `param` naming the field; Loaded where there are no messages."""
-    request = _typed(body, _Chat)
+    request, wire = _typed(body, _Chat)
     if not request.messages:
         raise ModelLoaded({**_loaded(request), "message": {"role": "assistant", "content": ""}})
     messages = _messages(request.messages)
-    return _request(request, messages, tools=_tools(request.tools or ()))
+    return _request(request, messages, wire, body, tools=_tools(request.tools or ()))
 
 
 def generate_of(body: bytes, head: RequestHead) -> ChatRequest:
     """The request of /api/generate. Raises BadRequest, `param` naming the field; Loaded where there is no prompt."""
-    request = _typed(body, _Generate)
-    for name, reason in _NOT_HERE.items():
-        if getattr(request, name):
-            raise refused(name, reason)
+    request, wire = _typed(body, _Generate)
     if not request.prompt and not request.images:
         raise ModelLoaded({**_loaded(request), "response": ""})
     system = (Message("system", (Text(request.system),)),) if request.system else ()
     images = _images(request.images or (), "images")
     text = (Text(request.prompt),) if request.prompt else ()
-    return _request(request, (*system, Message("user", (*text, *images))), profile=GENERATE)
+    only = next((f"{name}: {what}" for name, what in _OLLAMAS.items() if getattr(request, name)), "")
+    messages = (*system, Message("user", (*text, *images)))
+    return _request(request, messages, wire, body, profile=GENERATE, dialect_only=only)
 
 
-_NOT_HERE = {
-    "suffix": "is not possible through this gateway: models are asked to chat; use /v1/completions where there is a suffix",
-    "template": "is not possible through this gateway: a model's template is its server's",
-    "raw": "is not possible through this gateway: models are asked to chat",
-    "context": "is not possible through this gateway: use /api/chat with the messages so far",
+_OLLAMAS = {
+    "suffix": "a text behind the answer (/v1/completions has one, too)",
+    "template": "a model's own template",
+    "raw": "a prompt without a template",
+    "context": "the tokens of an earlier answer (/api/chat takes the messages so far)",
 }
+"""Fields of /api/generate that are nothing to models that are asked to chat, and what they are."""
 
 
 def _loaded(request: _Common) -> dict[str, Any]:
     return {"model": request.model or "", "done": True, "done_reason": "load"}
 
 
-def _typed(body: bytes, kind: type[_C]) -> _C:
+def _typed(body: bytes, kind: type[_C]) -> tuple[_C, dict[str, Any]]:
+    """The request, and the object that it was made of."""
     wire = parse_object(body)
     try:
         request = msgspec.convert(wire, kind)
@@ -155,10 +157,19 @@ def _typed(body: bytes, kind: type[_C]) -> _C:
         raise explained(str(error)) from None
     if request.model == "":
         raise refused("model", "must not be empty")
-    return request
+    return request, wire
 
 
-def _request(request: _Common, messages: Sequence[Message], *, tools: Sequence[Tool] = (), profile: str = "") -> ChatRequest:
+def _request(
+    request: _Common,
+    messages: Sequence[Message],
+    wire: dict[str, Any],
+    body: bytes,
+    *,
+    tools: Sequence[Tool] = (),
+    profile: str = "",
+    dialect_only: str = "",
+) -> ChatRequest:
     options = request.options or {}
     own = {name: value for name, value in options.items() if name in OWN and type(value) in (int, float, bool)}
     return ChatRequest(
@@ -170,6 +181,9 @@ def _request(request: _Common, messages: Sequence[Message], *, tools: Sequence[T
         tools=tuple(tools),
         response_format=_format(request.format),
         profile=profile,
+        wire=wire,
+        body=body,
+        dialect_only=dialect_only,
         reasoning=_reasoning(request.think),
         own={"options": own, "think": request.think},
     )

@@ -1,0 +1,139 @@
+"""Answers of Ollama's API for callers of the same dialect: lines as they came, and the events that they mean.
+
+The decoder observes, and writes a line anew only where a client would misread it: a field is of another type than it should
+be, a surrogate pair is split over two lines, the arguments of a tool call are no object, or a call names no function. Not
+passed on are errors and ends that mean failure (they end the answer in the gateway's words), and data that is no line. An
+answer of /api/generate is read, too; it is another form of the same.
+"""
+
+from typing import Any
+
+import msgspec
+
+from sluice.errors import UpstreamError
+from sluice.model.events import StreamEvent, Verbatim
+from sluice.wire.lenient import encoded, parse
+from sluice.wire.separators import without_separators
+from sluice_plugins.decoding import MAX_EVENT, arguments_of
+from sluice_plugins.documents import MAX_DOCUMENT, WHITE, WholeOrStream
+from sluice_plugins.ollama.stream import ChatDecoder, Line, LineMessage
+
+Values = dict[str, Any]
+_CONTENT = ("content", "thinking", "response", "tool_calls")
+
+
+class PassingDecoder(ChatDecoder):
+    """Decodes one answer, and yields its lines at the end of each batch. `rewritten` counts those that are not as they came."""
+
+    __slots__ = ("_odd", "_passed", "rewritten")
+
+    def __init__(self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False) -> None:
+        super().__init__(strict=strict, max_event=max_event, keep_stop=keep_stop)
+        self._passed: list[bytes] = []
+        self._odd = False  # the line under way has a call that a client would misread
+        self.rewritten = 0
+
+    def _walk(self, data: bytes, events: list[StreamEvent]) -> None:
+        try:
+            super()._walk(data, events)
+        finally:
+            self._flush(events)
+
+    def _end(self) -> list[StreamEvent]:
+        events = super()._end()
+        self._flush(events)
+        return events
+
+    def _flush(self, events: list[StreamEvent]) -> None:
+        if self._passed:
+            events.append(Verbatim(b"".join(self._passed)))
+            self._passed.clear()
+
+    def _take(self, frame: bytes, events: list[StreamEvent]) -> None:
+        self._plain, self._odd = None, False
+        before, skipped = len(events), self.skipped
+        try:
+            super()._take(frame, events)
+        except UpstreamError:
+            if len(events) > before:
+                self._pass_content(self._plain if self._plain is not None else parse(frame))
+            raise
+        if self.skipped > skipped:
+            return
+        if self._plain is None and not self._odd:
+            self._passed.append(b"%b\n" % without_separators(_one_line(frame)))
+            return
+        values = self._plain if self._plain is not None else parse(frame)
+        self._pass(_with_objects(values) if self._odd else values)
+
+    def _decode(self, frame: bytes) -> Line | None:
+        line = super()._decode(frame)
+        if line is not None and line.message is None and (line.response or line.thinking or line.tool_calls):
+            line.message = LineMessage(line.response, line.thinking, line.tool_calls)
+        return line
+
+    def _message(self, message: LineMessage, events: list[StreamEvent]) -> None:
+        super()._message(message, events)
+        for call in message.tool_calls or ():
+            if call.function is None or not bytes(call.function.arguments).lstrip().startswith(b"{"):
+                self._odd = True
+
+    def _pass(self, values: Values) -> None:
+        self.rewritten += 1
+        self._passed.append(encoded(values) + b"\n")
+
+    def _pass_content(self, values: Values) -> None:
+        """Of a line that ends in an error: what it says."""
+        if values.get("message") or any([values.get(name) for name in _CONTENT]):
+            told = {name: value for name, value in values.items() if name not in ("done_reason", "error")}
+            self._pass({**_with_objects(told), "done": False})
+
+
+def _one_line(frame: bytes) -> bytes:
+    """A document over several lines as one: within strings JSON has no line ends."""
+    if b"\n" not in frame and b"\r" not in frame:
+        return frame
+    return frame.replace(b"\r", b" ").replace(b"\n", b" ")
+
+
+def _with_objects(values: Values) -> Values:
+    """The line with an object as each call's arguments, and without calls of no function."""
+    message = values.get("message")
+    if type(message) is dict:
+        return {**values, "message": _with_objects(message)}
+    calls = values.get("tool_calls")
+    if type(calls) is not list:
+        return values
+    return {**values, "tool_calls": [_with_object(call) for call in calls if type(call) is dict and call.get("function")]}
+
+
+def _with_object(call: Values) -> Values:
+    function = call["function"]
+    given = function.get("arguments", {}) if type(function) is dict else {}
+    if type(given) is dict or type(function) is not dict:
+        return call
+    written = arguments_of(given if type(given) is msgspec.Raw else msgspec.Raw(encoded(given)))
+    try:
+        found = parse(written.encode()) if written else {}
+    except ValueError:
+        found = {}
+    return {**call, "function": {**function, "arguments": found if type(found) is dict else {}}}
+
+
+class WholeAnswerDecoder(WholeOrStream[PassingDecoder]):
+    """Decodes one whole answer, or a stream that comes in its place."""
+
+    __slots__ = ()
+
+    def __init__(self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False) -> None:
+        super().__init__(PassingDecoder(strict=strict, max_event=max(max_event, MAX_DOCUMENT), keep_stop=keep_stop))
+
+    def _answer(self, body: bytes) -> list[StreamEvent]:
+        """A document and a line begin alike, so both are read as lines; one that is the whole answer is passed on as one."""
+        stream = self._stream
+        events = [*stream.feed(body), *stream.close()]
+        passed = [event.data for event in events if type(event) is Verbatim]
+        if len(passed) == 1 and passed[0].count(b"\n") == 1:
+            events = [event for event in events if type(event) is not Verbatim]
+            events.append(Verbatim(passed[0] if stream.rewritten else body.strip(WHITE), whole=True))
+        return events
