@@ -5,21 +5,19 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
-from urllib.request import ProxyHandler, Request, build_opener
+from urllib.request import Request
 
 import pytest
 import yaml
 
 from sluice.telemetry.metrics import TABLE
+from tests.deploy.prometheus_server import OPEN, PATIENCE, PROMETHEUS, ask, prometheus, wait_for
 from tests.e2e.gateway_process import DIGEST, KEY, GatewayProcess, serving
-from tests.servers import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "deploy" / "prometheus"
@@ -27,10 +25,8 @@ RULES: dict[str, Any] = yaml.safe_load((FOLDER / "rules.yaml").read_text())
 ALL = [rule for group in RULES["groups"] for rule in group["rules"]]
 ALERTS = [rule["alert"] for rule in ALL if "alert" in rule]
 EXPORTED = {f"sluice_{name}{'_total' if spec.kind == 'counter' else ''}" for name, spec in TABLE.items()}
-PROMTOOL, PROMETHEUS = shutil.which("promtool"), shutil.which("prometheus")
+PROMTOOL = shutil.which("promtool")
 DASHBOARDS = sorted((ROOT / "deploy" / "grafana").glob("*.json"))
-PATIENCE = 90.0
-OPEN = build_opener(ProxyHandler({})).open
 
 GATEWAY = f"""
 upstreams: {{ echo: {{ backend: echo }}, gone: {{ backend: openai, base_url: "http://127.0.0.1:9/v1" }} }}
@@ -87,50 +83,6 @@ def test_the_dashboards_are_those_of_the_script() -> None:
 
 
 # --- a real one
-
-
-@contextmanager
-def prometheus(target: str, *features: str) -> Iterator[str]:
-    """A Prometheus with our rules and these features that scrapes `target` each second; its address."""
-    assert PROMETHEUS is not None
-    with tempfile.TemporaryDirectory() as folder:
-        config = {
-            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-            "rule_files": [str(FOLDER / "rules.yaml")],
-            "scrape_configs": [{"job_name": "sluice", "static_configs": [{"targets": [target]}]}],
-        }
-        file = Path(folder) / "prometheus.yml"
-        file.write_text(yaml.safe_dump(config))
-        address = f"127.0.0.1:{free_port()}"
-        command = [PROMETHEUS, f"--config.file={file}", f"--storage.tsdb.path={folder}/data", f"--web.listen-address={address}"]
-        command += [f"--enable-feature={','.join(features)}"] if features else []
-        with (Path(folder) / "log").open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-            yield f"http://{address}"
-        finally:
-            process.terminate()
-            process.wait(30)
-
-
-def ask(server: str, expr: str) -> list[dict[str, Any]]:
-    """What an instant query gives. Raises OSError where the server does not take it (HTTPError) or is not up yet."""
-    with OPEN(f"{server}/api/v1/query?{urlencode({'query': expr})}", timeout=30) as answer:
-        result: list[dict[str, Any]] = json.load(answer)["data"]["result"]
-    return result
-
-
-def wait_for(server: str, expr: str) -> list[dict[str, Any]]:
-    """The first result of a query that gives any."""
-    until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
-        try:
-            if found := ask(server, expr):
-                return found
-        except OSError:
-            pass
-        time.sleep(0.1)  # another program's clock: there is nothing to wait on
-    raise AssertionError(f"nothing for {expr}")
 
 
 def call(gateway: GatewayProcess, alias: str) -> None:

@@ -165,6 +165,7 @@ OPENAI = _OpenAI(
     "text/event-stream",
     {
         "rate": (429, "rate_limit_exceeded", "Rate limit reached"),
+        "credentials": (401, "invalid_api_key", "Incorrect API key provided"),
         "server": (500, "server_error", "The server had an error"),
         "overloaded": (503, "overloaded", "Overloaded"),
         "context": (400, "context_length_exceeded", "This model's maximum context length is 10 tokens"),
@@ -178,6 +179,7 @@ ANTHROPIC = _Anthropic(
     "text/event-stream",
     {
         "rate": (429, "rate_limit_error", "Number of requests has exceeded your rate limit"),
+        "credentials": (401, "authentication_error", "invalid x-api-key"),
         "server": (500, "api_error", "Internal server error"),
         "overloaded": (529, "overloaded_error", "Overloaded"),
         "context": (400, "invalid_request_error", "prompt is too long: 12 tokens > 10 maximum"),

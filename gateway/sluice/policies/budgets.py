@@ -48,6 +48,11 @@ class SoftMark(msgspec.Struct, frozen=True):
     share: float
 
 
+def periods(budget: Budget) -> list[Period]:
+    """Those that it has a limit for."""
+    return [period for period in PERIODS if getattr(budget, period) is not None]
+
+
 def period_of(period: Period, wall: float) -> BudgetPeriod:
     """The period around the time `wall` (seconds since the epoch)."""
     today = datetime.fromtimestamp(wall, UTC).date()

@@ -18,7 +18,7 @@ from sluice.limits import Claim, Level, Limit, Slot, Verdict
 from sluice.limits.bucket import rule_of
 from sluice.model.chat import ChatRequest
 from sluice.model.events import Usage
-from sluice.policies.budgets import PERIODS, SoftMark, budget_claims, budget_prefix, soft_marks
+from sluice.policies.budgets import SoftMark, budget_claims, budget_prefix, periods, soft_marks
 from sluice.pricing.prices import cost, price_at
 from sluice.proxy.attempt import Attempt
 from sluice.proxy.target import Target
@@ -84,8 +84,8 @@ class ClaimPlan(msgspec.Struct, frozen=True, eq=False):
     def budgets_left(self, levels: Sequence[Level]) -> str:
         """The rest of the narrowest scope's budget, in US dollars: "day 4.2, month 103". `levels` as for `marks`."""
         _, budget = self.budgets[0]
-        periods = [period for period in PERIODS if getattr(budget, period) is not None]
-        return ", ".join(f"{period} {_dollars(level.remaining)}" for period, level in zip(periods, levels, strict=False))
+        pairs = zip(periods(budget), levels, strict=False)
+        return ", ".join(f"{period} {_dollars(level.remaining)}" for period, level in pairs)
 
     def marks(self, levels: Sequence[Level]) -> list[tuple[str, list[SoftMark]]]:
         """The scopes whose soft marks are passed, with these marks, the narrowest first. `levels` are those of the budgets."""

@@ -13,7 +13,7 @@ import msgspec
 
 from sluice.config.types import windows_of
 from sluice.limits import BucketStore, Claim, Limit, Slot
-from sluice.policies.budgets import MARGIN, PERIODS, budget_claims, budget_prefix
+from sluice.policies.budgets import MARGIN, budget_claims, budget_prefix, periods
 from sluice.policies.claims import View, bucket_of, window_key
 from sluice.policies.end_users import END_USER
 from sluice.policies.scopes import KEY_ALIAS
@@ -63,9 +63,8 @@ def _limits_of(view: View, wall: float) -> Iterator[OwnLimit]:
         slot = Slot(f"{view.scope}:{view.name}:streams", limits.streams, "", view.scope)
         yield OwnLimit({**owner, "resource": "streams", "limit": limits.streams}, slot)
     if (budget := limits.budget) is not None:
-        periods = [period for period in PERIODS if getattr(budget, period) is not None]
         claims = budget_claims(budget_prefix(view.scope, view.name), budget, wall, scope=view.scope)
-        for period, claim in zip(periods, claims, strict=True):
+        for period, claim in zip(periods(budget), claims, strict=True):
             ends = datetime.fromtimestamp(claim.expires - MARGIN, UTC).isoformat().replace("+00:00", "Z")
             limit = _plain(claim.limit.capacity)
             yield OwnLimit({**owner, "resource": "budget", "period": period, "ends": ends, "limit": limit}, claim)

@@ -23,7 +23,7 @@ from sluice.errors import NoCapacity, RateLimited
 from sluice.identity.principal import Principal
 from sluice.limits import BucketStore, Claim, Immediate, Level, Slot, Verdict
 from sluice.model.chat import ChatRequest
-from sluice.policies.budgets import seconds_left, soft_header
+from sluice.policies.budgets import periods, seconds_left, soft_header
 from sluice.policies.claims import (
     Amounts,
     ClaimPlan,
@@ -67,6 +67,7 @@ class _Known(msgspec.Struct, frozen=True, eq=False):
 
 class Limiter:
     """The limits policy. `count` gives the series of a decision, `soft` that of a budget (scope, period) beyond its soft mark.
+    That one is shown at zero from the first call that the budget holds for: an alert sees no increase in a new series.
 
     `teams` stand above tenants. `clock` monotonic and `wall` since the epoch, in seconds. `settlements` (of the same store)
     and `alias_queues`, which it wakes, are given where several limiters share them.
@@ -272,6 +273,9 @@ class Limiter:
         if known is not None and (known.limits is limits or known.limits == limits) and known.tenant == principal.tenant:
             return known.plan
         plan = plan_of(self.scopes.of_call(principal, route, single, user), self._address, self._count)
+        for view, budget in plan.budgets:
+            for period in periods(budget):
+                self._soft(view.scope, period)
         if len(self._plans) >= KEPT:
             del self._plans[next(iter(self._plans))]
         self._plans[place] = _Known(plan, limits, principal.tenant)

@@ -152,7 +152,7 @@ class Snapshot:
             config.tenants,
             config.upstreams,
             count=records.decisions,
-            soft=partial(state.metrics.child, "budget_soft"),
+            soft=partial(state.metrics.zero, "budget_soft"),
             clock=state.clock,
             wall=time.time,
             teams=config.teams,
