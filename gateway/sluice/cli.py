@@ -12,10 +12,10 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from sluice.commands import conversations, local, remote
-from sluice.commands.asked import asked as _asked
-from sluice.commands.asked import fail as _fail
-from sluice.commands.asked import of_a_running_one as _of_a_running_one
-from sluice.commands.asked import problem_of
+from sluice.commands.admin_api import call_admin as _call_admin
+from sluice.commands.admin_api import fail as _fail
+from sluice.commands.admin_api import of_a_running_one as _of_a_running_one
+from sluice.commands.admin_api import problem_of
 from sluice.version import VERSION
 
 HEALTH_URL = "http://127.0.0.1:8081/livez"
@@ -106,7 +106,7 @@ def _done(status: int, answer: Any, done: str) -> None:
 @_of_a_running_one
 def reload(url: str | None, path: str | None) -> None:
     """Have the running gateway follow its configuration file as it is now. The admin key is $SLUICE_ADMIN_KEY."""
-    status, answer = _asked(url, path, "POST", "/admin/reload")
+    status, answer = _call_admin(url, path, "POST", "/admin/reload")
     if not isinstance(answer, dict) or "result" not in answer:
         return _done(status, answer, "")
     for warning in answer["warnings"]:
@@ -120,14 +120,14 @@ def reload(url: str | None, path: str | None) -> None:
 @_of_a_running_one
 def restart(url: str | None, path: str | None) -> None:
     """Have the running gateway replace its workers, one after another. The admin key is $SLUICE_ADMIN_KEY."""
-    _done(*_asked(url, path, "POST", "/admin/restart"), "restarting; sluice status tells how far it is")
+    _done(*_call_admin(url, path, "POST", "/admin/restart"), "restarting; sluice status tells how far it is")
 
 
 @cli.command()
 @_of_a_running_one
 def drain(url: str | None, path: str | None) -> None:
     """Have the running gateway finish its calls and end, as SIGTERM does. The admin key is $SLUICE_ADMIN_KEY."""
-    _done(*_asked(url, path, "POST", "/admin/drain"), "draining")
+    _done(*_call_admin(url, path, "POST", "/admin/drain"), "draining")
 
 
 @cli.command()
@@ -136,7 +136,7 @@ def status(url: str | None, path: str | None) -> None:
     """Print what the running gateway says of itself, as JSON. The admin key is $SLUICE_ADMIN_KEY."""
     import json
 
-    code, answer = _asked(url, path, "GET", "/admin/status")
+    code, answer = _call_admin(url, path, "GET", "/admin/status")
     _done(code, answer, json.dumps(answer, indent=2))
 
 

@@ -60,8 +60,8 @@ def purpose_of(chat: ChatRequest, default: str) -> str:
     given = (chat.wire or {}).get("input_type")
     if type(given) is str and given:
         return given
-    asked = chat.own.get("requests") if chat.own is not None else None
-    kinds = {one.get("taskType") for one in asked} if type(asked) is list else set()
+    requests = chat.own.get("requests") if chat.own is not None else None
+    kinds = {one.get("taskType") for one in requests} if type(requests) is list else set()
     if len(kinds) > 1:
         raise BadRequest("requests: must have one taskType for this model", param="requests")
     return PURPOSES.get(kinds.pop() or "", default) if kinds else default

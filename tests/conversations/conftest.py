@@ -49,7 +49,7 @@ def bouncer(postgres: PostgresServer) -> Iterator[str]:
 
 def seals_of(*keys: bytes, plain: bool = True) -> Seals:
     seals = Seals()
-    seals.use(keys, plain=plain)
+    seals.use(keys, unsealed=plain)
     return seals
 
 

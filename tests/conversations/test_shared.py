@@ -5,7 +5,7 @@ import secrets
 
 import pytest
 
-from sluice.conversations import Lease, SharedConversations, Turn, TurnLost
+from sluice.conversations import Lease, SharedConversations, Turn, TurnSuperseded
 from sluice.conversations.leases import Leases
 
 
@@ -93,11 +93,11 @@ async def test_a_lease_that_ran_out_goes_to_the_next_and_what_comes_then_is_refu
     assert one is not None
     assert two is not None
     assert not await shared.renew(first)
-    with pytest.raises(TurnLost):
+    with pytest.raises(TurnSuperseded):
         await shared.finish(first, one.id, pair("late"))
     await shared.finish(second, two.id, pair("two"))
     assert await texts(shared) == ["two", "said two"]
-    with pytest.raises(TurnLost):
+    with pytest.raises(TurnSuperseded):
         await shared.finish(first, one.id, pair("late"))
 
 

@@ -64,7 +64,7 @@ def opened(kind: str, request: pytest.FixtureRequest, directory: Path, clock: Cl
 
 def with_keys(store: ResponseStore, *keys: bytes, plain: bool = True) -> ResponseStore:
     seals = Seals()
-    seals.use(keys, plain=plain)
+    seals.use(keys, unsealed=plain)
     return SealedResponses(store, seals)
 
 

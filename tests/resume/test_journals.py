@@ -71,7 +71,7 @@ async def test_a_new_stream_is_found_at_once(journals: Journals) -> None:
     await journals.open("s", HEAD)
     found = await journals.find("s")
     assert found is not None
-    assert (found.head, found.newest, found.ended, found.lost) == (HEAD, -1, False, False)
+    assert (found.head, found.newest, found.ended, found.unresumable) == (HEAD, -1, False, False)
 
 
 async def test_how_a_stream_stands_is_known(journals: Journals) -> None:
@@ -134,10 +134,10 @@ async def test_what_is_too_long_is_lost_to_readers_old_and_new(journals: Journal
     async with aclosing(journals.read("s", -1, None)) as batches:
         await anext(batches)
         journal.append([b"x" * LIMIT])
-        assert journal.lost
+        assert journal.unresumable
         journal.append(frames(1), last=True)
         journal.close()
-        while (found := await journals.find("s")) is not None and not found.lost:
+        while (found := await journals.find("s")) is not None and not found.unresumable:
             await asyncio.sleep(0)
         assert found is not None
         assert found.head.owner == "shop"

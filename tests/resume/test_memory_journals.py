@@ -48,9 +48,9 @@ async def test_where_there_are_too_many_streams_those_that_ended_go_first() -> N
     (await journals.open("ended", head())).append(frames(0), last=True)
     await journals.open("new", head())
     assert await journals.find("ended") is None
-    assert not running.lost
+    assert not running.unresumable
     await journals.open("newer", head())
-    assert running.lost
+    assert running.unresumable
 
 
 async def test_all_bytes_are_bounded_and_given_back() -> None:

@@ -58,8 +58,8 @@ async def test_a_server_that_goes_down_costs_the_journal_only_and_is_reported(ow
     own_redis.kill()
     for journal in journals:
         journal.append(frames(0))
-    await until(lambda: all(journal.lost for journal in journals))
-    assert (await store.open("new", HEAD)).lost
+    await until(lambda: all(journal.unresumable for journal in journals))
+    assert (await store.open("new", HEAD)).unresumable
     assert set(failures) == {"connection"}
     with pytest.raises(Unavailable):
         await store.find("0")
@@ -78,7 +78,7 @@ async def test_nothing_is_left_behind_for_ever(redis: RedisServer) -> None:
     await store.open("running", HEAD)
     (await store.open("unsaid", StreamHead("shop", "openai", 0, 60))).close()
     await everything(store, "ended")
-    while (found := await store.find("long")) is None or not found.lost:
+    while (found := await store.find("long")) is None or not found.unresumable:
         await asyncio.sleep(0)
     while await store.find("unsaid") is not None:
         await asyncio.sleep(0)

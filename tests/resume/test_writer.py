@@ -29,7 +29,7 @@ class Client(NullWriter):
 
 class Journal:
     def __init__(self) -> None:
-        self.lost = False
+        self.unresumable = False
         self.unread = float("inf")
         self.frames: list[bytes] = []
         self.ended = False
@@ -106,7 +106,7 @@ async def test_without_a_journal_the_client_holds_its_upstream_up_as_ever() -> N
     writer, client, journal = begun(SSE)
     upstream = Upstream()
     writer.attach(upstream)  # type: ignore[arg-type]
-    journal.lost = True
+    journal.unresumable = True
     writer.write(b"data: 1\n\n")
     assert client.upstream is upstream
     client.blocked_since = 5.0

@@ -111,7 +111,7 @@ def resume(url: str) -> User:
     async def write() -> None:
         reasons.clear()
         journal = await store.open(f"s{next(numbers)}", StreamHead("k", "openai", 0, 60))
-        if journal.lost:
+        if journal.unresumable:
             raise UsageFailed("", reasons[-1])
         journal.append([b"x"], last=True)
 

@@ -13,7 +13,7 @@ OWNER, OTHER = b"a" * 16, b"b" * 16
 
 def seals(*keys: bytes, plain: bool = True) -> Seals:
     made = Seals()
-    made.use(keys, plain=plain)
+    made.use(keys, unsealed=plain)
     return made
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sluice.wire.dataurl import HEAD, Inline, inline_data, plain_url
+from sluice.wire.dataurl import HEAD, Inline, inline_data, normalized_url
 
 PLAIN = "iVBORw0KGgo+/w=="
 SPELLINGS = [
@@ -28,7 +28,7 @@ SPELLINGS = [
 @pytest.mark.parametrize(("url", "media_type"), SPELLINGS)
 def test_every_spelling_is_read_as_the_plain_one(url: str, media_type: str) -> None:
     assert inline_data(url) == Inline(media_type, PLAIN)
-    assert plain_url(url) == f"data:{media_type};base64,{PLAIN}"
+    assert normalized_url(url) == f"data:{media_type};base64,{PLAIN}"
 
 
 @pytest.mark.parametrize(
@@ -38,4 +38,4 @@ def test_every_spelling_is_read_as_the_plain_one(url: str, media_type: str) -> N
 )  # fmt: skip
 def test_what_is_none_is_none(url: str) -> None:
     assert inline_data(url) is None
-    assert plain_url(url) == url
+    assert normalized_url(url) == url

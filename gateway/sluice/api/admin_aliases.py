@@ -15,7 +15,7 @@ from sluice.config.problems import Report
 from sluice.config.types import Team, Tenant, Upstream
 from sluice.errors import NotFound
 from sluice.frontends import Reply
-from sluice.keystore import plain
+from sluice.keystore import json_unit
 from sluice.proxy.target import Route, Target
 from sluice.runtime.fleet import TargetState
 from sluice.runtime.snapshot import Snapshot
@@ -92,7 +92,7 @@ def _alias(name: str, route: Route, known: Known) -> dict[str, Any]:
         "resumable": alias.resumable,
         "hedge": alias.hedge is not None,
         "shadow": route.shadow.label if route.shadow is not None else None,
-        "limits": msgspec.to_builtins(alias.limits, enc_hook=plain),
+        "limits": msgspec.to_builtins(alias.limits, enc_hook=json_unit),
     }
 
 
@@ -123,8 +123,8 @@ def _upstream(name: str, upstream: Upstream) -> dict[str, Any]:
 
 
 def _team(name: str, team: Team) -> dict[str, Any]:
-    return {"team": name, "parent": team.parent, "limits": msgspec.to_builtins(team.limits, enc_hook=plain)}
+    return {"team": name, "parent": team.parent, "limits": msgspec.to_builtins(team.limits, enc_hook=json_unit)}
 
 
 def _tenant(name: str, tenant: Tenant) -> dict[str, Any]:
-    return {"tenant": name, "team": tenant.team, "limits": msgspec.to_builtins(tenant.limits, enc_hook=plain)}
+    return {"tenant": name, "team": tenant.team, "limits": msgspec.to_builtins(tenant.limits, enc_hook=json_unit)}

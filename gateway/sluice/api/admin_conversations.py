@@ -58,8 +58,8 @@ class AdminConversations:
             raise BadRequest("after must be the next of an answer before", param="after") from None
         done = [await self._from_store(self._store.reseal(conversation.id)) for conversation in page]
         messages, unreadable = sum(one.messages for one in done), sum(one.unreadable for one in done)
-        told = {"conversations": len(page), "messages": messages, "unreadable": unreadable, "next": after or None}
-        return reply(told)
+        body = {"conversations": len(page), "messages": messages, "unreadable": unreadable, "next": after or None}
+        return reply(body)
 
     async def delete_of(self, request: AdminRequest) -> Reply:
         """All of one tenant's, those of its sessions that begin with a prefix, or the one of a session. Never all there are."""

@@ -52,12 +52,12 @@ class AdminExport:
 
     async def forget_responses(self, request: AdminRequest) -> Reply:
         tenant = _tenant(request)
-        return reply({"deleted": await _asked(self._responses.delete_of(tenant)) if self._responses is not None else 0})
+        return reply({"deleted": await _from_store(self._responses.delete_of(tenant)) if self._responses is not None else 0})
 
     async def _conversation_lines(self, tenant: str, prefix: str) -> AsyncIterator[bytes]:
         after, more = "", True
         while more:
-            page, after = await _asked(self._conversations.page(after, PAGE, tenant))
+            page, after = await _from_store(self._conversations.page(after, PAGE, tenant))
             more = bool(after)
             for conversation in page:
                 if conversation.session.startswith(prefix):
@@ -84,7 +84,7 @@ class AdminExport:
     async def _response_lines(self, tenant: str) -> AsyncIterator[bytes]:
         after, more = "", self._responses is not None
         while more and self._responses is not None:
-            ids, after = await _asked(self._responses.ids(tenant, after, PAGE))
+            ids, after = await _from_store(self._responses.ids(tenant, after, PAGE))
             more = bool(after)
             for id in ids:
                 try:
@@ -111,7 +111,7 @@ def _tenant(request: AdminRequest) -> str:
     return tenant
 
 
-async def _asked(call: Awaitable[T]) -> T:
+async def _from_store(call: Awaitable[T]) -> T:
     try:
         return await call
     except OSError as error:

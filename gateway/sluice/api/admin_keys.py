@@ -76,13 +76,13 @@ class AdminKeys:
     async def create(self, wire: dict[str, Any]) -> dict[str, Any]:
         """A new key: the one answer that shows it. Raises BadRequest, Conflict, Unavailable."""
         report = Report("")
-        asked = read(wire, NamedGrant, report)
-        self._check(asked, report, wire)
-        if asked.id in self._configured or self._keys.table.get(asked.id) is not None:
+        grant = read(wire, NamedGrant, report)
+        self._check(grant, report, wire)
+        if grant.id in self._configured or self._keys.table.get(grant.id) is not None:
             raise _taken()
         secret = new_key()
         digest, now = self._keys.table.digest(secret), self._keys.table.clock()
-        key = StoredKey(**msgspec.structs.asdict(asked), digest=digest, last_four=secret[-4:], created=now)
+        key = StoredKey(**msgspec.structs.asdict(grant), digest=digest, last_four=secret[-4:], created=now)
         if not await self._keys.put(key, 0):
             raise _taken()
         self._changed("create", key.id)
@@ -106,10 +106,10 @@ class AdminKeys:
     async def patch(self, id: str, wire: dict[str, Any]) -> dict[str, Any]:
         """Fields that are given replace what was there."""
         report = Report("")
-        asked = read(wire, Grant, report)
+        grant = read(wire, Grant, report)
         if not wire:
             raise BadRequest("Say what to change")
-        given = {name: getattr(asked, name) for name in wire}
+        given = {name: getattr(grant, name) for name in wire}
 
         def patched(key: StoredKey) -> StoredKey:
             changed = msgspec.structs.replace(key, **given)

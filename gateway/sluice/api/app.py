@@ -22,7 +22,7 @@ from sluice.api.limits import LIMITS, CallerLimits
 from sluice.api.openapi import document
 from sluice.api.operations import OperationCalls
 from sluice.api.probes import Probes
-from sluice.api.refusals import Plain, Refusals
+from sluice.api.refusals import GatewayEnvelope, Refusals
 from sluice.api.request import RenamingRequest, Request
 from sluice.api.resuming import Resuming
 from sluice.api.spool import FormSpools
@@ -52,7 +52,7 @@ class Api:
         server = runtime.config.server
         spools = FormSpools(int(server.form_spool), server.form_directory)
         self._bodies = Bodies(int(server.body_limit), runtime.beside, int(server.form_limit), spools)
-        self._claims = PathClaims(runtime.frontends.values(), OWN, Plain())
+        self._claims = PathClaims(runtime.frontends.values(), OWN, GatewayEnvelope())
         own = self._of_operators() if operators else self._of_clients()
         self.table = RouteTable(own, frontends, Answers(runtime, self._callers, self._bodies, self._refusals))
         self._calls = self._called_by_path()

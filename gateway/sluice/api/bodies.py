@@ -90,14 +90,14 @@ class Bodies:
             ContentDecoder(coding)  # one that is not known is refused before the body is read
             body = await request.body()
             small = len(body) <= INLINE
-            plain = decoded(body, coding, limit) if small else await self._beside(decoded, body, coding, limit)
+            decompressed = decoded(body, coding, limit) if small else await self._beside(decoded, body, coding, limit)
         except UnknownCoding:
             raise UnsupportedMediaType("Send the body as it is, or as gzip, deflate, br or zstd", codings=True) from None
         except BrokenCoding as broken:
             raise BadRequest(f"The body cannot be decoded by its Content-Encoding: {broken}") from None
-        if plain is None:
+        if decompressed is None:
             raise PayloadTooLarge(f"The body may have {limit} bytes when it is decompressed")
-        return plain
+        return decompressed
 
     async def object(self, request: Request, read_now: BodyNow = body_now) -> dict[str, Any]:
         """The body of what is no call. Raises GatewayError, PayloadTooLarge beyond SMALL bytes among them."""

@@ -19,7 +19,7 @@ EXPOSED = (
     "x-sluice-cost-usd", "x-sluice-attempts", "x-sluice-target", "x-sluice-upstream-request-id",
 )  # fmt: skip
 """Headers of the gateway's own that any page may read."""
-MOST_ASKED = 64
+MAX_REQUESTED = 64
 """Headers that one preflight may ask for."""
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
 
@@ -66,7 +66,7 @@ class Cors:
         SDKs add headers of their own. What is no list of field names, or is a long one, is passed over. `requested` is the
         request's `Access-Control-Request-Headers` (WHATWG Fetch 3.2.2).
         """
-        names = [name.strip().lower() for name in requested.split(",", MOST_ASKED)]
-        if len(names) > MOST_ASKED or not all(map(_FIELD_NAME.fullmatch, names)):
+        names = [name.strip().lower() for name in requested.split(",", MAX_REQUESTED)]
+        if len(names) > MAX_REQUESTED or not all(map(_FIELD_NAME.fullmatch, names)):
             return ", ".join(self._allowed)
         return ", ".join(dict.fromkeys((*self._allowed, *names)))

@@ -17,6 +17,6 @@ def document(aliases: Sequence[str] = ()) -> dict[str, Any]:
     found: dict[str, Any] = msgspec.json.decode(files("sluice.api").joinpath("openapi.json").read_bytes())
     found["info"]["version"] = VERSION
     if aliases:
-        for asked in ("ChatTurn", "CompletionRequest", "TextCompletionRequest", "EmbeddingsRequest"):
-            found["components"]["schemas"][asked]["properties"]["model"]["enum"] = [*sorted(aliases), None]
+        for schema in ("ChatTurn", "CompletionRequest", "TextCompletionRequest", "EmbeddingsRequest"):
+            found["components"]["schemas"][schema]["properties"]["model"]["enum"] = [*sorted(aliases), None]
     return found

@@ -16,19 +16,19 @@ from sluice.errors import (
     UpstreamError,
 )
 from sluice.frontends import Envelope
-from sluice.frontends.plain import plain_error
+from sluice.frontends.gateway_errors import gateway_error_object
 from sluice.telemetry.records import Records
 
 _json = msgspec.json.Encoder().encode
 
 
-class Plain(Envelope):
+class GatewayEnvelope(Envelope):
     """The error format of paths that no frontend claims."""
 
     name: ClassVar[str] = "other"
 
     def error(self, error: GatewayError, request_id: str) -> dict[str, Any]:
-        return plain_error(error, request_id)
+        return gateway_error_object(error, request_id)
 
 
 class Refusals:

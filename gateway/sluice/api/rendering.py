@@ -8,7 +8,7 @@ import msgspec
 from sluice.config.types import Key, NamedGrant
 from sluice.conversations import Conversation, Turn
 from sluice.identity.browser import Minted
-from sluice.keystore import StoredKey, plain
+from sluice.keystore import StoredKey, json_unit
 from sluice.model.kept import KeptResponse
 
 NOT_STORED = (("Cache-Control", "no-store"),)
@@ -73,7 +73,7 @@ def key_object(key: NamedGrant) -> dict[str, Any]:
     """A key without its secret and its digests: of the configuration, or made through the admin API."""
     fields: dict[str, Any] = {"id": key.id, "tenant": key.owner, "source": "config" if isinstance(key, Key) else "admin"}
     fields |= {name: getattr(key, name) for name in ("aliases", "default_alias", "origins", "expires", "enabled")}
-    fields["limits"] = msgspec.to_builtins(key.limits, enc_hook=plain)
+    fields["limits"] = msgspec.to_builtins(key.limits, enc_hook=json_unit)
     if key.log_content is not None:
         fields["log_content"] = key.log_content
     if isinstance(key, StoredKey):

@@ -135,14 +135,14 @@ def _check(frontend: Frontend, other: Frontend | None, what: str) -> None:
 
 class PathClaims:
     """Chooses the frontend that renders the error for an unknown path, by the path's beginning. The gateway's `own`
-    paths, and those that no frontend claims, are left to `rest`: who claims "/", or `plain`."""
+    paths, and those that no frontend claims, are left to `rest`: who claims "/", or `default`."""
 
-    def __init__(self, frontends: Iterable[Frontend], own: Iterable[str], plain: Envelope) -> None:
+    def __init__(self, frontends: Iterable[Frontend], own: Iterable[str], default: Envelope) -> None:
         claims: dict[str, list[Envelope]] = {}
         for frontend in frontends:
             for prefix in frontend.claims:
                 claims.setdefault(prefix, []).append(frontend)
-        self.rest = claims.get("/", [plain])[0]
+        self.rest = claims.get("/", [default])[0]
         claims |= {prefix: [self.rest] for prefix in own}
         self._claims = sorted(claims.items(), key=lambda claim: -len(claim[0]))
 
@@ -157,8 +157,8 @@ def _chosen(choices: Sequence[T], envelopes: Sequence[Envelope | None], headers:
         return choices[0]
     markers = [envelope.marker if envelope is not None else "" for envelope in envelopes]
     marked = [choice for choice, marker in zip(choices, markers, strict=True) if marker and marker in headers]
-    plain = [choice for choice, marker in zip(choices, markers, strict=True) if not marker]
-    return (marked or plain or choices)[0]
+    unmarked = [choice for choice, marker in zip(choices, markers, strict=True) if not marker]
+    return (marked or unmarked or choices)[0]
 
 
 def _pattern(path: str) -> re.Pattern[str]:

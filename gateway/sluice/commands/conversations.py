@@ -5,7 +5,7 @@ from urllib.parse import urlencode
 
 import click
 
-from sluice.commands.asked import copied, fail, of_a_running_one, wanted
+from sluice.commands.admin_api import copied, fail, of_a_running_one, wanted
 
 
 @click.group()

@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from sluice.commands.asked import fail
+from sluice.commands.admin_api import fail
 
 
 @click.command()

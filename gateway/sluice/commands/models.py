@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from sluice.commands.asked import fail
+from sluice.commands.admin_api import fail
 from sluice.config.rule_file import ModelTable, bundled_place, read_table, table_of
 from sluice.model.facts import Facts
 from sluice.model.rules import ModelRule

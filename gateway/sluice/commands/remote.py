@@ -5,7 +5,7 @@ from urllib.parse import quote, urlencode
 
 import click
 
-from sluice.commands.asked import of_a_running_one, show, wanted
+from sluice.commands.admin_api import of_a_running_one, show, wanted
 
 as_json = click.option("--json", "as_json", is_flag=True, help="The whole answer, as JSON.")
 

@@ -108,8 +108,8 @@ class Talk:
 
     def say(self, text: str) -> None:
         """One turn. Ctrl-C ends the answer: what has come of it is part of the conversation. Raises Refused."""
-        asked = {"role": "user", "content": text}
-        body = {"model": self._model, "stream": True, "messages": [*self._system, *self.messages, asked]}
+        message = {"role": "user", "content": text}
+        body = {"model": self._model, "stream": True, "messages": [*self._system, *self.messages, message]}
         answer = ""
         lines = self._client.stream(body)
         try:
@@ -122,7 +122,7 @@ class Talk:
             self._out.write("\n")
             self._out.flush()
             if answer:
-                self.messages += [asked, {"role": "assistant", "content": answer}]
+                self.messages += [message, {"role": "assistant", "content": answer}]
 
     def _shown(self, line: bytes) -> str:
         """Print what a line brings, and return its text."""

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from sluice.config.validation import plain
+from sluice.config.validation import as_builtins
 from sluice.config.yamltext import YamlError, read
 from sluice.errors import ConfigError
 from sluice.model.facts import Facts
@@ -108,7 +108,7 @@ def table_of(data: bytes, name: str) -> ModelTable:
     try:
         if len(data) > MAX_FILE:
             raise ValueError(f"larger than {MAX_FILE >> 20} MiB")
-        found = msgspec.convert(plain(read(data)), _File)
+        found = msgspec.convert(as_builtins(read(data)), _File)
         _check_date(found.updated, "updated")
         for index, line in enumerate(found.rules):
             _check_rule(line, f"rules[{index}]")

@@ -97,7 +97,7 @@ class _Schemas:
             schema = {**schema, "description": f"{comment[0].upper()}{comment[1:]}. {more}".rstrip()}
         match field.default:
             case None | bool() | int() | float() | str() if not isinstance(field.default, Secret):
-                return {**schema, "default": _plain(field.default)}
+                return {**schema, "default": _builtin(field.default)}
         return schema
 
     def _open(self, kind: inspect.StructType) -> Schema:
@@ -189,7 +189,7 @@ def _description(cls: type) -> str | None:
     return " ".join(text.split()) if text else None
 
 
-def _plain(default: Any) -> Any:
+def _builtin(default: Any) -> Any:
     """Defaults of our own scalar types, without their class."""
     match default:
         case None | bool():

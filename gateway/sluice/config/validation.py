@@ -52,7 +52,7 @@ class Walk:
             return INVALID
         match kind:
             case inspect.AnyType():
-                return plain(node)
+                return as_builtins(node)
             case inspect.UnionType(types=types):
                 return self._union(node, types, path)
             case inspect.StructType():
@@ -249,13 +249,13 @@ def _number_within(value: Any, kind: inspect.IntType | inspect.FloatType) -> Any
     return value
 
 
-def plain(node: Node) -> Any:
+def as_builtins(node: Node) -> Any:
     """The tree as Python's own types."""
     match node:
         case Scalar():
             return node.text if node.expanded and not node.plain else node.value
         case Sequence():
-            return [plain(item) for item in node.items]
+            return [as_builtins(item) for item in node.items]
         case Mapping():
-            return {key: plain(entry.node) for key, entry in node.entries.items()}
+            return {key: as_builtins(entry.node) for key, entry in node.entries.items()}
     return INVALID

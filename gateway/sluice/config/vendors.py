@@ -16,7 +16,7 @@ import msgspec
 from sluice.config.interpolation import Expansion
 from sluice.config.problems import Path as KeyPath
 from sluice.config.problems import Report, suggestion
-from sluice.config.validation import plain
+from sluice.config.validation import as_builtins
 from sluice.config.yamltext import Mapping, Node, Scalar, Sequence, TextPosition, YamlEntry, YamlError, read
 from sluice.errors import ConfigError
 
@@ -58,7 +58,7 @@ def bundled_vendors() -> dict[str, Vendor]:
     """The vendors by name, read once, at first use. Raises ConfigError where the file is broken."""
     path = BESIDE if BESIDE.is_file() else IN_A_CLONE
     try:
-        return msgspec.convert(plain(read(path.read_bytes())), _File).vendors
+        return msgspec.convert(as_builtins(read(path.read_bytes())), _File).vendors
     except (OSError, YamlError, msgspec.ValidationError) as error:
         raise ConfigError([f"{path}: {error}"]) from None
 

@@ -22,7 +22,7 @@ class ConversationsFailed(OSError):
         self.reason: Reason = reason
 
 
-class TurnLost(Exception):
+class TurnSuperseded(Exception):
     """The lease had run out and another turn has begun since: nothing was stored."""
 
 
@@ -166,7 +166,7 @@ class SharedConversations(ConversationStore, Protocol):
     async def finish(self, lease: Lease, id: str, turns: Sequence[Turn]) -> None:
         """Store the messages, all or none, and give the lease back.
 
-        May be sent again until it is answered: they are stored once. Raises TurnLost.
+        May be sent again until it is answered: they are stored once. Raises TurnSuperseded.
         """
         ...
 

@@ -103,7 +103,7 @@ class Leases:
     async def finish(self, lease: Lease, id: str, turns: Sequence[Turn]) -> None:
         """Store the turn and give the lease back. Sent again for AGAIN seconds while the store is down.
 
-        Raises TurnLost, ConversationsFailed, OSError.
+        Raises TurnSuperseded, ConversationsFailed, OSError.
         """
         pause, until = SOONEST, self._clock() + AGAIN
         try:

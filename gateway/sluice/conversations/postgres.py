@@ -27,7 +27,7 @@ from sluice.conversations import (
     Retention,
     Swept,
     Turn,
-    TurnLost,
+    TurnSuperseded,
 )
 from sluice.conversations.entries import RESEALED, Entries, Unstored, digest_in, digest_of, number_of, raw
 from sluice.storage import sealing
@@ -320,7 +320,7 @@ class PostgresConversations:
     async def finish(self, lease: Lease, id: str, turns: Sequence[Turn]) -> None:
         [[had]] = await self._store(FINISH, lease, id, turns)
         if not had and not await self._rows(STORED, digest_of(lease.tenant, lease.session), lease.holder):
-            raise TurnLost
+            raise TurnSuperseded
 
     async def leave(self, lease: Lease) -> None:
         await self._rows(LEAVE, digest_of(lease.tenant, lease.session), lease.holder)

@@ -36,7 +36,7 @@ from sluice.conversations import (
     Retention,
     Swept,
     Turn,
-    TurnLost,
+    TurnSuperseded,
 )
 from sluice.conversations.entries import RESEALED, Entries, Unstored, digest_in, digest_of, letters, number_of, raw
 from sluice.storage import sealing
@@ -54,7 +54,7 @@ MAX_BYTES = 16 << 20
 """Of all messages of a conversation together; the latest turn is kept whatever its size."""
 FENCE = 3600
 """Seconds for which it is known who had a session's lease last."""
-LOST = -1
+SUPERSEDED = -1
 """What `finish.lua` answers where another turn has begun since."""
 STEP = 100
 """Conversations that one step of a sweep deletes at most, and tenants that it looks at."""
@@ -285,8 +285,8 @@ class RedisConversations:
         return await self._left(lease, _milliseconds(LEASE))
 
     async def finish(self, lease: Lease, id: str, turns: Sequence[Turn]) -> None:
-        if await self._store(lease, id, turns) == LOST:
-            raise TurnLost
+        if await self._store(lease, id, turns) == SUPERSEDED:
+            raise TurnSuperseded
 
     async def leave(self, lease: Lease) -> None:
         await self._left(lease, 0)

@@ -193,7 +193,7 @@ class SqliteConversations:
         if type(content) is bytes:
             return self._entries.read(content, digest)
         try:
-            self._seals.allow_plain()
+            self._seals.check_unsealed_allowed()
         except sealing.Unreadable as error:
             raise ConversationsFailed("key") from error
         return _turn(row)

@@ -99,7 +99,7 @@ def decode(id: str, revision: int, data: bytes) -> KeyEntry:
         return KeyEntry(id, revision, None)
 
 
-def plain(value: object) -> Any:
+def json_unit(value: object) -> Any:
     """Units as JSON has them."""
     return value.text if isinstance(value, Rate) else float(str(value))
 
@@ -108,5 +108,5 @@ def _unit(kind: type, value: object) -> Any:
     return kind.parse(value)  # type: ignore[attr-defined]  # every custom type of the configuration has it
 
 
-_encode = msgspec.json.Encoder(enc_hook=plain).encode
+_encode = msgspec.json.Encoder(enc_hook=json_unit).encode
 _decode = msgspec.json.Decoder(StoredKey, dec_hook=_unit).decode

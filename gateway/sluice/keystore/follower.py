@@ -152,8 +152,8 @@ class Follower:
         stored = await self._all()
         for entry in self.table.entries:
             revision = stored.get(entry.id, 0)
-            lost = revision == 0 if another else entry.revision > generation
-            if lost and entry.key is not None:
+            missing = revision == 0 if another else entry.revision > generation
+            if missing and entry.key is not None:
                 await self._store.put(entry.key, revision)
         self._epoch, self._seen, self._made = "", 0, 0
 

@@ -11,7 +11,7 @@ from sluice.config.types import KeyLimits
 from sluice.identity.keys import Keyring
 from sluice.keystore import KeyEntry, StoredKey
 
-PLAIN, PEPPERED = "sha256:", "hmac-sha256:"
+UNPEPPERED, PEPPERED = "sha256:", "hmac-sha256:"
 
 
 class KeyTable:
@@ -25,7 +25,7 @@ class KeyTable:
         self, *, pepper: bytes = b"", configured: frozenset[str] = frozenset(), clock: Callable[[], float] = time.time
     ) -> None:
         self._pepper = pepper
-        self._scheme = PEPPERED if pepper else PLAIN
+        self._scheme = PEPPERED if pepper else UNPEPPERED
         self._configured = configured
         self._entries: dict[str, KeyEntry] = {}
         self.clock = clock

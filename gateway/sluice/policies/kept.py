@@ -67,10 +67,10 @@ class KeptResponses:
             keep.items = [named.get(_reference(item), item) for item in keep.items]
             call.chat = msgspec.structs.replace(keep.completed(before, named), keep=keep)
 
-    async def guarded(self, asked: Awaitable[T]) -> T:
+    async def guarded(self, operation: Awaitable[T]) -> T:
         """Awaits an operation of the store. Raises Unavailable if the store is down."""
         try:
-            return await asked
+            return await operation
         except BROKEN as error:
             self._failed("get", error)
             raise Unavailable("The store of responses is not available") from None

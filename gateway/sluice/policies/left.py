@@ -35,18 +35,18 @@ async def left(store: BucketStore, views: Sequence[View], wall: float) -> list[d
     Units of `remaining` are those of `limit`, whole ones of requests and tokens; below zero it is debt. What running calls
     have reserved is not left.
     """
-    asked = [one for view in views for one in _limits_of(view, wall)]
-    claims = [one.at for one in asked if isinstance(one.at, Claim)]
-    slots = [one.at for one in asked if isinstance(one.at, Slot)]
-    if not asked:
+    limits = [one for view in views for one in _limits_of(view, wall)]
+    claims = [one.at for one in limits if isinstance(one.at, Claim)]
+    slots = [one.at for one in limits if isinstance(one.at, Slot)]
+    if not limits:
         return []
     levels = (await store.take([*claims, NEVER], slots)).levels
     of_claims, of_slots = iter(levels), iter(levels[len(claims) + 1 :])
     found = []
-    for one in asked:
+    for one in limits:
         level = next(of_claims if isinstance(one.at, Claim) else of_slots)
         whole = one.wire["resource"] in ("requests", "tokens")
-        entry = {**one.wire, "remaining": math.floor(level.remaining) if whole else _plain(level.remaining)}
+        entry = {**one.wire, "remaining": math.floor(level.remaining) if whole else _rounded(level.remaining)}
         if "rate" in entry:
             entry["reset_seconds"] = round(level.reset, 3)
         found.append(entry)
@@ -57,7 +57,7 @@ def _limits_of(view: View, wall: float) -> Iterator[OwnLimit]:
     owner, limits = _owner(view), view.limits
     for resource in ("requests", "tokens", "money"):
         for number, window in enumerate(windows_of(getattr(limits, resource))):
-            wire = {**owner, "resource": resource, "rate": window.rate.text, "limit": _plain(window.capacity)}
+            wire = {**owner, "resource": resource, "rate": window.rate.text, "limit": _rounded(window.capacity)}
             yield OwnLimit(wire, Claim(window_key(view, resource, number), bucket_of(window), 0.0, view.scope, resource))
     if limits.streams is not None:
         slot = Slot(f"{view.scope}:{view.name}:streams", limits.streams, "", view.scope)
@@ -66,7 +66,7 @@ def _limits_of(view: View, wall: float) -> Iterator[OwnLimit]:
         claims = budget_claims(budget_prefix(view.scope, view.name), budget, wall, scope=view.scope)
         for period, claim in zip(periods(budget), claims, strict=True):
             ends = datetime.fromtimestamp(claim.expires - MARGIN, UTC).isoformat().replace("+00:00", "Z")
-            limit = _plain(claim.limit.capacity)
+            limit = _rounded(claim.limit.capacity)
             yield OwnLimit({**owner, "resource": "budget", "period": period, "ends": ends, "limit": limit}, claim)
 
 
@@ -79,7 +79,7 @@ def _owner(view: View) -> dict[str, str]:
     return {"scope": view.scope, "owner": view.name}
 
 
-def _plain(amount: float) -> float | int:
+def _rounded(amount: float) -> float | int:
     """To the billionth, as costs are kept; whole numbers without a fraction."""
     rounded = round(amount, 9)
     return int(rounded) if rounded == int(rounded) else rounded

@@ -175,7 +175,7 @@ class Desk:
     ) -> None:
         """Reply what each worker answers, by its number, and then `more`; who has not answered in time is named."""
 
-        def told(round: Round) -> None:
+        def done(round: Round) -> None:
             numbers = {pid: child.number for pid, child in self._crew.children.items()}
             found = [
                 (numbers[pid], answer.body) for pid, answer in round.answers.items() if pid in numbers and not answer.problem
@@ -183,7 +183,7 @@ class Desk:
             missing = [numbers[pid] for pid in round.waiting if pid in numbers]
             reply({**more(), "workers": sorted(found, key=lambda one: one[0]), "missing": missing})
 
-        self._rounds.ask(self._members(), what, body, TELL, told)
+        self._rounds.ask(self._members(), what, body, TELL, done)
 
     def _figures(self) -> Mapping[str, object]:
         """What workers have counted, those that have ended too: complete once those that run have been asked."""

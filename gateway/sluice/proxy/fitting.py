@@ -14,7 +14,7 @@ from sluice.errors import BadRequest
 from sluice.frontends.openai.request import chat_of
 from sluice.model.chat import ChatRequest, Message, Reasoning
 from sluice.model.rules import LIMITS, ModelRules
-from sluice.wire.dataurl import plain_url
+from sluice.wire.dataurl import normalized_url
 
 _SAMPLING = {
     "max_tokens": "max_tokens", "max_completion_tokens": "max_tokens", "temperature": "temperature", "top_p": "top_p",
@@ -256,7 +256,7 @@ class Fitting:
             changed["role"] = role
         content = message.get("content")
         if self._rules.plain_images and type(content) is list:
-            changed["content"] = [_plain_part(part) for part in content]
+            changed["content"] = [_normalized_part(part) for part in content]
         for name in (dropped := self._message_drop & message.keys()):
             self._dropped(_IN_MESSAGES + name)
         kept = {name: value for name, value in message.items() if name not in dropped} if dropped else message
@@ -338,11 +338,11 @@ def _with(wire: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
     return {**wire, outer: {**(wire.get(outer) or {}), name: value}} if dot else {**wire, place: value}
 
 
-def _plain_part(part: dict[str, Any]) -> dict[str, Any]:
+def _normalized_part(part: dict[str, Any]) -> dict[str, Any]:
     """A content part, with an image's data: URL in its most widely understood spelling."""
     match part:
         case {"type": "image_url", "image_url": {"url": str(url), **rest}}:
-            http_url = plain_url(url)
+            http_url = normalized_url(url)
             return part if http_url == url else {**part, "image_url": {"url": http_url, **rest}}
         case _:
             return part

@@ -1,10 +1,10 @@
-"""Resumable streams: a journal keeps what was sent, and a client that lost its connection continues from there.
+"""Resumable streams: a journal keeps what was sent, and a client that unresumable its connection continues from there.
 
 A stream's lines or frames are numbered from 0. One process writes a journal (`Journal`, opened by `Journals.open`); any
 process may read it, any number of times at once, each reader at its own pace: it holds no more than one `FrameBatch`.
 Stores: `memory` (one process) and `redis` (all). One test suite for both.
 
-A stream that exceeds the store's bound, or whose store fails, continues for its client, but is `lost`: not resumable.
+A stream that exceeds the store's bound, or whose store fails, continues for its client, but is `unresumable`.
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -33,7 +33,7 @@ class Found(msgspec.Struct, frozen=True):
     head: StreamHead
     newest: int = -1
     ended: bool = False
-    lost: bool = False
+    unresumable: bool = False
 
 
 class FrameBatch(msgspec.Struct, frozen=True):
@@ -46,7 +46,7 @@ class FrameBatch(msgspec.Struct, frozen=True):
 class Journal(Protocol):
     """The writer's side of one stream. Nothing here waits or raises."""
 
-    lost: bool  # it cannot be resumed any more; appending has no effect
+    unresumable: bool  # it cannot be resumed any more; appending has no effect
 
     def append(self, frames: Sequence[bytes], *, last: bool = False) -> None:
         """The next frames. `last` ends the stream; it can be read for `window` seconds from then on."""
@@ -64,7 +64,7 @@ class Journal(Protocol):
 
 class Journals(Protocol):
     async def open(self, stream: str, head: StreamHead) -> Journal:
-        """Create a stream, which can be found from now on. If the store fails, the journal is `lost` from the start."""
+        """Create a stream, which can be found from now on. If the store fails, the journal is `unresumable` from the start."""
         ...
 
     async def find(self, stream: str) -> Found | None:

@@ -1,6 +1,6 @@
 """Journals of one process. Bounded in streams, in bytes per stream and in bytes altogether.
 
-At a bound, the streams that ended first are deleted, then the oldest running ones become `lost`.
+At a bound, the streams that ended first are deleted, then the oldest running ones become `unresumable`.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ class MemoryJournal:
         self.head = head
         self.frames: list[bytes] = []
         self.size = 0
-        self.lost = False
+        self.unresumable = False
         self.ended = False
         self.cut = False
         self._limit = limit
@@ -44,11 +44,11 @@ class MemoryJournal:
         self._read_at = -math.inf
 
     def append(self, frames: Sequence[bytes], *, last: bool = False) -> None:
-        if self.lost or self.over:
+        if self.unresumable or self.over:
             return
         size = sum(map(len, frames)) + FRAME * len(frames)
         if self.size + size > self._limit:
-            return self.lose()
+            return self.drop_frames()
         self.frames += frames
         self.size += size
         self.ended = last
@@ -63,10 +63,10 @@ class MemoryJournal:
             self._notify()
             self._ended()
 
-    def lose(self) -> None:
+    def drop_frames(self) -> None:
         """Free the frames: the stream is not resumable any more."""
-        if not self.lost:
-            self.lost = True
+        if not self.unresumable:
+            self.unresumable = True
             self._grown(-self.size)
             self.size = 0
             self.frames = []
@@ -104,7 +104,7 @@ class MemoryJournal:
             self._read_at = self._clock()
 
     def _batch(self, position: int) -> list[bytes]:
-        if self.lost:
+        if self.unresumable:
             raise NotResumable("The stream is not kept any more")
         batch: list[bytes] = []
         left = BATCH
@@ -151,7 +151,7 @@ class MemoryJournals:
         journal = self._kept.get(stream)
         if journal is None:
             return None
-        return Found(journal.head, len(journal.frames) - 1, journal.ended, journal.lost)
+        return Found(journal.head, len(journal.frames) - 1, journal.ended, journal.unresumable)
 
     def read(self, stream: str, after: int, patience: float | None) -> AsyncGenerator[FrameBatch, None]:
         journal = self._kept.get(stream)
@@ -190,7 +190,7 @@ class MemoryJournals:
         if journal.over:
             self._bytes -= journal.size  # its readers may finish
         else:
-            journal.lose()
+            journal.drop_frames()
 
 
 async def _within(news: asyncio.Event, patience: float | None) -> bool:

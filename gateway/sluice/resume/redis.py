@@ -3,7 +3,7 @@
 A stream is one Redis stream: its entry 1 is the head, then each entry holds the frames that came during the last write
 (`XADD`; there is one write under way per stream), field by number. The entry's id is its last frame's number and 2, so
 that a reader finds its place at once. Further keys: `alive` (a lease of its writer), `read` (a lease of its readers),
-and `lost` (the head of a stream that is not resumable any more). All keys expire.
+and `unresumable` (the head of a stream that is not resumable any more). All keys expire.
 
 Readers wait with `XREAD BLOCK`, on connections of their own. After a failure a stream continues for its client without a
 journal; it is reported once per outage, and the store is not used for LEFT_ALONE seconds.
@@ -53,20 +53,20 @@ def entry_of(number: int) -> str:
 class StreamKeys:
     """The names of one stream's keys; they are in one slot of a cluster."""
 
-    __slots__ = ("alive", "log", "lost", "read")
+    __slots__ = ("alive", "log", "read", "unresumable")
 
     def __init__(self, prefix: str, stream: str) -> None:
         self.log = f"{prefix}:resume:{{{stream}}}"
         self.alive = f"{self.log}:alive"
         self.read = f"{self.log}:read"
-        self.lost = f"{self.log}:lost"
+        self.unresumable = f"{self.log}:lost"
 
 
 class RedisJournal:
     """One stream's writer: frames wait in `_pending` until the write that is under way has ended."""
 
-    def __init__(self, store: "RedisJournals", keys: StreamKeys, head: StreamHead, *, lost: bool) -> None:
-        self.lost = lost
+    def __init__(self, store: "RedisJournals", keys: StreamKeys, head: StreamHead, *, unresumable: bool) -> None:
+        self.unresumable = unresumable
         self._store = store
         self._keys = keys
         self._head = head
@@ -83,13 +83,13 @@ class RedisJournal:
         return time.monotonic() - self._read_at
 
     def append(self, frames: Sequence[bytes], *, last: bool = False) -> None:
-        if self.lost or self._over:
+        if self.unresumable or self._over:
             return
         size = sum(map(len, frames))
         self._size += size
         self._waiting += size
         if self._size > self._store.stream_bytes or self._waiting > PENDING:
-            self.lost = self._too_long = True
+            self.unresumable = self._too_long = True
             self._pending = []
         else:
             self._pending += frames
@@ -108,7 +108,7 @@ class RedisJournal:
                 await self._flush()
             await self._finish()
         except RedisFailed as error:
-            self.lost = True
+            self.unresumable = True
             self._pending = []
             self._store.failed(error)
 
@@ -142,7 +142,7 @@ class RedisJournal:
         window = int(max(self._head.window, SHORTEST) * 1000)
         async with store.asking() as raw, raw.pipeline(transaction=True) as pipe:
             if self._too_long:
-                pipe.set(keys.lost, _json(self._head), px=window)
+                pipe.set(keys.unresumable, _json(self._head), px=window)
             if self._too_long or not self._next:
                 pipe.delete(keys.log, keys.alive, keys.read)
             else:
@@ -182,8 +182,8 @@ class RedisJournals:
 
     async def open(self, stream: str, head: StreamHead) -> RedisJournal:
         keys = StreamKeys(self._prefix, stream)
-        journal = RedisJournal(self, keys, head, lost=not await self._opened(keys, head))
-        if not journal.lost:
+        journal = RedisJournal(self, keys, head, unresumable=not await self._opened(keys, head))
+        if not journal.unresumable:
             task = asyncio.create_task(journal.write())
             self._writers[task] = journal
             task.add_done_callback(lambda done: self._writers.pop(done, None))
@@ -230,13 +230,13 @@ class RedisJournals:
                 pipe.delete(f"{keys.log}:none")  # a write that changes nothing: a master that was demoted refuses it
                 pipe.xrange(keys.log, HEAD, HEAD)
                 pipe.xrevrange(keys.log, count=1)
-                pipe.get(keys.lost)
-                _, first, newest, lost = await pipe.execute()
+                pipe.get(keys.unresumable)
+                _, first, newest, unresumable = await pipe.execute()
         except RedisFailed as error:
             self._report(error.reason)
             raise Unavailable("Streams cannot be resumed now") from error
-        if lost is not None:
-            return Found(_head(lost), lost=True)
+        if unresumable is not None:
+            return Found(_head(unresumable), unresumable=True)
         if not first or not newest:
             return None
         id, fields = newest[0]
@@ -246,7 +246,7 @@ class RedisJournals:
     async def read(self, stream: str, after: int, patience: float | None) -> AsyncGenerator[FrameBatch, None]:
         keys = StreamKeys(self._prefix, stream)
         found = await self.find(stream)
-        if found is None or found.lost:
+        if found is None or found.unresumable:
             raise NotResumable("The stream is not kept any more")
         cursor: str | bytes = entry_of(min(after, found.newest))
         wait = self.lease / 3 if patience is None else min(patience, self.lease / 3)

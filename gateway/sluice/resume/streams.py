@@ -110,7 +110,7 @@ class ResumableStreams:
             if not task.done():
                 writer.detach()
                 self._outlives(call, task, lambda: writer.unread)
-                if config.on_disconnect == "cancel" and (writer.lost or not writer.begun):
+                if config.on_disconnect == "cancel" and (writer.unresumable or not writer.begun):
                     task.cancel()  # nobody could read its answer
 
     async def resume(self, place: ResumePoint, client: Resumer, principal: Principal, request_id: str) -> None:
@@ -118,7 +118,7 @@ class ResumableStreams:
         found = await self._journals.find(place.stream)
         if found is None or found.head.owner != _owner(principal):
             raise _not_found()
-        if found.lost:
+        if found.unresumable:
             raise NotResumable("This stream is not kept any more")
         if found.ended and place.after >= found.newest:
             return client.reply(ANSWERED, b"")

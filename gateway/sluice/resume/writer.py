@@ -1,8 +1,10 @@
-"""Writes a resumable call: numbers the encoder's frames, appends them to the journal, and sends them to the client.
+"""Writes a resumable call: numbers the encoder's frames, appends them to the journal, and sends them to the
+client.
 
-Encoders write complete lines and frames, so each write can be split by itself. Comments and blank lines (heartbeats) have no
-number and are not kept. A client that does not read delays nothing: it is no longer written to (`fell_behind`), and gets
-the rest from the journal, at its pace. Without a journal (it is lost) the writer applies backpressure as for an ordinary call.
+Encoders write complete lines and frames, so each write can be split by itself. Comments and blank lines
+(heartbeats) have no number and are not kept. A client that does not read delays nothing: it is no longer
+written to (`fell_behind`), and gets the rest from the journal, at its pace. Where the journal cannot keep the
+stream (`unresumable`), the writer applies backpressure as for any other call.
 """
 
 import asyncio
@@ -57,8 +59,8 @@ class JournaledWriter:
         return self._client.blocked_since if self._ordinary and self._direct else 0.0
 
     @property
-    def lost(self) -> bool:
-        return self._journal.lost
+    def unresumable(self) -> bool:
+        return self._journal.unresumable
 
     @property
     def unread(self) -> float:
@@ -79,7 +81,7 @@ class JournaledWriter:
                 self._client.write(data)
             return
         self._journal.append(frames, last=last)
-        if self._journal.lost and not self._ordinary:
+        if self._journal.unresumable and not self._ordinary:
             self._ordinary = True
             self.attach(self._upstream)
         if self._direct and self._client.blocked_since and not self._ordinary:

@@ -61,18 +61,18 @@ class Catalogue:
             found = self._kept[name] = self._looked_up(name)
         return found
 
-    def _told(self, alias: str, name: str) -> Facts:
+    def _listed(self, alias: str, name: str) -> Facts:
         """What the upstream itself says of a model, with what the table has beside it."""
         own = self._expansion(alias).get(name, "")
-        told, known = self._listings[alias].models.get(own, NOTHING), facts_of(self._table(), own)
-        return Facts(told.context or known.context, told.output or known.output, known.input, known.answers)
+        listed, known = self._listings[alias].models.get(own, NOTHING), facts_of(self._table(), own)
+        return Facts(listed.context or known.context, listed.output or known.output, known.input, known.answers)
 
     def _looked_up(self, name: str) -> Facts:
         configured = name if name in self._aliases else covering(self._aliases, name)
         if not configured or (configured == name and name.endswith("*")):
             return NOTHING
-        if configured in self._listings and (told := self._told(configured, name)) != NOTHING:
-            return told
+        if configured in self._listings and (listed := self._listed(configured, name)) != NOTHING:
+            return listed
         rest = name.removeprefix(configured[:-1]) if configured != name else ""
         known = []
         for target in targets_of(self._aliases[configured].tiers[0]):

@@ -21,7 +21,7 @@ EVERY, AGAIN = 600.0, 60.0
 BODY = 8 << 20
 MOST = 4000
 """Bytes of a list, and models of it that are kept."""
-Told = Callable[[str], None]
+ReportFailure = Callable[[str], None]
 """Why a list could not be had; told once, until there is another reason."""
 
 
@@ -45,18 +45,18 @@ async def follow(
     request: UpstreamRequest,
     timeouts: Timeouts,
     *,
-    told: Told,
+    report: ReportFailure,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
     """Keep a list current until cancelled."""
     while True:
         try:
-            listing.models = models_in(await _asked(transport, request, timeouts))
+            listing.models = models_in(await _fetched(transport, request, timeouts))
         except StaleConnection:
             continue
         except UpstreamError as error:
             if listing.failed != error.kind:
-                told(error.kind)
+                report(error.kind)
             listing.failed = error.kind
             await sleep(AGAIN)
         else:
@@ -64,7 +64,7 @@ async def follow(
             await sleep(EVERY)
 
 
-async def _asked(transport: Transport, request: UpstreamRequest, timeouts: Timeouts) -> bytes:
+async def _fetched(transport: Transport, request: UpstreamRequest, timeouts: Timeouts) -> bytes:
     try:
         async with (
             asyncio.timeout(timeouts.connect + timeouts.headers),

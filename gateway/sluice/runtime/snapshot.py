@@ -202,10 +202,10 @@ class Snapshot:
             if target is None or not isinstance(backend, ListsModels) or (request := backend.listing()) is None:
                 continue
             of, transport = target.upstream, self.transports[target.upstream]
-            timeouts, told = self.config.upstreams[of].timeouts, partial(_told_of_list, self.state.log, of)
+            timeouts, report = self.config.upstreams[of].timeouts, partial(_log_failed_list, self.state.log, of)
 
             terms = (transport, request.url, request.headers, timeouts)
-            found[name] = self.state.listings.take(stack, of, terms, partial(_listed, transport, request, timeouts, told))
+            found[name] = self.state.listings.take(stack, of, terms, partial(_listed, transport, request, timeouts, report))
         return found
 
     def _probe(self, stack: AsyncExitStack, name: str, probe: Probe, url: str) -> None:
@@ -253,13 +253,13 @@ class Snapshot:
         await self.pipeline.shadows.idle()
 
 
-def _listed(transport: Transport, request: UpstreamRequest, timeouts: Timeouts, told: Callable[[str], None]) -> Listing:
+def _listed(transport: Transport, request: UpstreamRequest, timeouts: Timeouts, report: Callable[[str], None]) -> Listing:
     listing = Listing()
-    listing.task = asyncio.create_task(follow(listing, transport, request, timeouts, told=told))
+    listing.task = asyncio.create_task(follow(listing, transport, request, timeouts, report=report))
     return listing
 
 
-def _told_of_list(log: Any, upstream: str, reason: str) -> None:
+def _log_failed_list(log: Any, upstream: str, reason: str) -> None:
     """Log that an upstream's list of models could not be had; what was known of it before is shown meanwhile."""
     log.warning("models_not_listed", upstream=upstream, reason=reason)
 

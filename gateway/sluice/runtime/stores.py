@@ -188,7 +188,7 @@ def _shared_conversations(config: Config, kind: str, seals: Seals) -> SharedConv
 def use_keys(seals: Seals, config: Config) -> None:
     """Have entries encrypted, and decrypted, as the configuration says from now on."""
     keys = config.encryption.keys
-    seals.use(keys.keys() if keys is not None else (), plain=config.encryption.plaintext == "read")
+    seals.use(keys.keys() if keys is not None else (), unsealed=config.encryption.plaintext == "read")
 
 
 def retention(config: Config) -> Retention:

@@ -11,9 +11,9 @@ stricter here, so that no proxy before us can have read a request differently (R
 
 An upgrade (h2c, WebSocket) is passed over, as RFC 9110 7.8 allows: the request is answered as it stands, with its body.
 
-Most requests come whole in one read, with a plain head: `_plain` reads those without llhttp, whose callbacks into Python (one
-for each header) cost more than all else that is done for a head. It knows a small part of the grammar, in which nothing can be
-read in two ways. Whatever does not belong to that part it leaves to llhttp, unread (DECISIONS 168).
+Most requests come whole in one read, with a simple head. `_simple_request` reads those without llhttp, whose
+callbacks into Python (one for each header) cost more than all else that is done for a head. It knows a small part of
+the grammar, which no two parsers read differently, and leaves everything else to llhttp (DECISIONS 168).
 """
 
 import re
@@ -22,7 +22,7 @@ from typing import Any
 import httptools
 
 from sluice.server.incoming import Incoming
-from sluice.wire.fields import by_name, plain_head
+from sluice.wire.fields import by_name, simple_head
 
 MAX_LINE = 8190
 MAX_HEAD = 64 << 10
@@ -35,8 +35,8 @@ MAX_KEPT = 1 << 20
 """Requests of one connection that wait for their turn (pipelining), and bytes of their heads (counted as above) and bodies
 where they are several; more is refused, for a connection that was not read would not say when its client leaves."""
 
-MAX_PLAIN = MAX_LINE
-"""Bytes of a head that `_plain` reads, and MAX_FIELDS lines of it: within all bounds above."""
+MAX_SIMPLE = MAX_LINE
+"""Bytes of a head that `_simple_request` reads, and MAX_FIELDS lines of it: within all bounds above."""
 MAX_FIELDS = 64
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 
@@ -121,7 +121,7 @@ class RequestParser:
         """Never raises: see `waiting`, `error`, and the requests themselves."""
         if self.error:
             return
-        if self._between and not self.waiting and (request := self._plain(data)) is not None:
+        if self._between and not self.waiting and (request := self._simple_request(data)) is not None:
             self.waiting.append(request)
             return
         self._between = False
@@ -145,10 +145,10 @@ class RequestParser:
 
     # --- inside
 
-    def _plain(self, data: bytes) -> Incoming | None:
+    def _simple_request(self, data: bytes) -> Incoming | None:
         """The request that these bytes are; None where they are more than one, or less, or it is not plain."""
         text, end, body = data.partition(b"\r\n\r\n")
-        head = plain_head(text) if end and len(text) <= MAX_PLAIN else None
+        head = simple_head(text) if end and len(text) <= MAX_SIMPLE else None
         if head is None:
             return None
         line, fields = head

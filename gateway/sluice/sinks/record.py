@@ -38,38 +38,38 @@ class Draft:
 
 def fields_of(line: LogLine, call: Call, duration: float, timestamp: str) -> dict[str, Any]:
     """All fields but the texts. `line` is the call's log line; `duration` in seconds."""
-    told: dict[str, Any] = msgspec.to_builtins(line)
+    fields: dict[str, Any] = msgspec.to_builtins(line)
     for name in ("level", "timestamp", "event", "attempt_costs"):
-        told.pop(name, None)
+        fields.pop(name, None)
     principal = call.principal
     return {
         "record": "call",
         "timestamp": timestamp,
-        **told,
+        **fields,
         "frontend": call.frontend.name,
         "key": principal.key_id,
         "tenant": principal.tenant,
-        "duration": told.get("duration", round(duration, _ROUND)),
+        "duration": fields.get("duration", round(duration, _ROUND)),
         "attempts": [_attempt(attempt, call.received) for attempt in call.attempts],
     }
 
 
 def _attempt(attempt: Attempt, received: float) -> dict[str, Any]:
     """Times in seconds: `started` since the call was received, `first_token` since the attempt started."""
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "target": attempt.target.label,
         "outcome": attempt.outcome,
         "started": round(attempt.started - received, _ROUND),
     }
     if attempt.first_token is not None:
-        told["first_token"] = round(attempt.first_token, _ROUND)
+        fields["first_token"] = round(attempt.first_token, _ROUND)
     if attempt.model:
-        told["model"] = attempt.model
+        fields["model"] = attempt.model
     if attempt.provider_id:
-        told["provider_id"] = attempt.provider_id
+        fields["provider_id"] = attempt.provider_id
     if attempt.used is not NO_USAGE:
-        told["usage"] = msgspec.to_builtins(attempt.used)
-        told["estimated"] = attempt.usage is None
+        fields["usage"] = msgspec.to_builtins(attempt.used)
+        fields["estimated"] = attempt.usage is None
     if attempt.cost is not None:
-        told["cost_usd"] = round(attempt.cost, 9)
-    return told
+        fields["cost_usd"] = round(attempt.cost, 9)
+    return fields

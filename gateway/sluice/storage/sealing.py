@@ -35,14 +35,16 @@ class Seals:
         self._keys: dict[bytes, bytes] = {}
         self._first: bytes = b""
         self._cipher: Any = None
-        self._plain = True
+        self._unsealed = True
 
     @property
     def on(self) -> bool:
         return bool(self._first)
 
-    def use(self, keys: Sequence[bytes], *, plain: bool = True) -> None:
-        """Seal with the first of these keys (of 32 bytes) from now on, and open by any. `plain`: what is not sealed is read."""
+    def use(self, keys: Sequence[bytes], *, unsealed: bool = True) -> None:
+        """Seals with the first of these keys (32 bytes each) from now on, and opens with any. `unsealed`:
+        entries that are not sealed are read, too.
+        """
         if keys:
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -50,7 +52,7 @@ class Seals:
         names = [hashlib.sha256(key).digest()[:_NAME] for key in keys]
         self._keys = dict(zip(names, keys, strict=True))
         self._first = names[0] if names else b""
-        self._plain = plain or not keys
+        self._unsealed = unsealed or not keys
 
     def seal(self, data: bytes, owner: bytes, kind: bytes) -> bytes:
         """The data as it is to be stored."""
@@ -63,7 +65,7 @@ class Seals:
     def open(self, stored: bytes, owner: bytes, kind: bytes) -> bytes:
         """What was sealed, or what is stored where that is not sealed. Raises Unreadable."""
         if not is_sealed(stored):
-            self.allow_plain()
+            self.check_unsealed_allowed()
             return stored
         name = stored[len(_HEAD) : len(_HEAD) + _NAME]
         if name not in self._keys or not stored.startswith(_HEAD):
@@ -78,9 +80,9 @@ class Seals:
             raise Unreadable from None
         return found
 
-    def allow_plain(self) -> None:
+    def check_unsealed_allowed(self) -> None:
         """Raises Unreadable where nothing that is not sealed is to be read."""
-        if not self._plain:
+        if not self._unsealed:
             raise Unreadable
 
     def is_current(self, stored: bytes) -> bool:

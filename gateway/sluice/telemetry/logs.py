@@ -21,11 +21,11 @@ from sluice.config.types import Log
 from sluice.telemetry.output import LogOutput
 
 
-def _plain(value: object) -> object:
+def _builtin(value: object) -> object:
     return float(value) if isinstance(value, float) else str(value)
 
 
-json_line: Callable[[object], bytes] = msgspec.json.Encoder(enc_hook=_plain).encode
+json_line: Callable[[object], bytes] = msgspec.json.Encoder(enc_hook=_builtin).encode
 """A log event as one JSON object."""
 
 
@@ -34,7 +34,7 @@ def text_line(event: object) -> bytes:
 
     Whatever could move a terminal's cursor is escaped.
     """
-    fields: dict[str, object] = msgspec.to_builtins(event, enc_hook=_plain, str_keys=True)
+    fields: dict[str, object] = msgspec.to_builtins(event, enc_hook=_builtin, str_keys=True)
     time_of_day = str(fields.pop("timestamp", ""))[11:19]
     level = fields.pop("level", "info")
     name = str(fields.pop("event", ""))
@@ -168,16 +168,16 @@ class LogLines:
 
     def _give_up(self) -> None:
         """The write failed, and so would the next: nothing of what is kept can be written."""
-        lost = len(self._kept)
+        unwritten = len(self._kept)
         if self._reports:
             self._dropped_lines += self._inside
         else:
-            lost += self._inside
+            unwritten += self._inside
         self._writing = b""
         self._kept.clear()
         self._size = 0
         self._due = self._full
-        self._lose(lost)
+        self._lose(unwritten)
 
     def _lose(self, lines: int) -> None:
         self._dropped_lines += lines

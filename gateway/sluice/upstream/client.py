@@ -122,7 +122,7 @@ class HttpTransport:
         self.dialed += 1
         parser = ResponseParser(self._name, max_head=self._max_head, max_headers=self._max_headers)
         until = self._clock() + self._max_age * (1 - AGE_SPREAD * self._chance())
-        return UpstreamConnection(parser, self._name, self.pool.lost, self._buffer, self.writes, until)
+        return UpstreamConnection(parser, self._name, self.pool.closed_idle, self._buffer, self.writes, until)
 
     def give_back(self, connection: UpstreamConnection, *, ended: bool) -> None:
         """A connection that nobody uses any more, with its place."""

@@ -41,7 +41,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     __slots__ = (
         "_blocked",
         "_buffer",
-        "_on_lost",
+        "_on_closed_idle",
         "_parser",
         "_paused",
         "_peer",
@@ -60,7 +60,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self,
         parser: ResponseParser,
         peer: str,
-        lost: "Callable[[UpstreamConnection], None]",
+        closed_idle: "Callable[[UpstreamConnection], None]",
         buffer: memoryview,
         writes: WriteBatch,
         until: float = math.inf,
@@ -69,7 +69,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._writes = writes
         self._parser = parser
         self._peer = peer
-        self._on_lost = lost
+        self._on_closed_idle = closed_idle
         self._receiver: Receiver | None = None
         self._transport: asyncio.Transport | None = None
         self._paused = False
@@ -231,4 +231,4 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         """Closed while it was idle, or has become useless."""
         if not self.closed:
             self.close()
-            self._on_lost(self)
+            self._on_closed_idle(self)

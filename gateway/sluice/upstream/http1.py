@@ -141,7 +141,7 @@ class ResponseParser:
             self._is_1_1 = False
             return
         fields = by_name(self._pairs)
-        self._delimited = self._length_is_told(version, fields)
+        self._delimited = self._has_length(version, fields)
         self.reusable = llhttp.should_keep_alive()
         self.headers = fields
         self.status = status
@@ -179,7 +179,7 @@ class ResponseParser:
         if data:
             self._llhttp.feed_data(data)
 
-    def _length_is_told(self, version: str, fields: dict[str, str]) -> bool:
+    def _has_length(self, version: str, fields: dict[str, str]) -> bool:
         if "transfer-encoding" not in fields:
             return "content-length" in fields
         if fields["transfer-encoding"].lower() != "chunked" or version == "1.0":

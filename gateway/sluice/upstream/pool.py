@@ -117,7 +117,7 @@ class Pool:
             oldest.close()
             self.release()
 
-    def lost(self, connection: UpstreamConnection) -> None:
+    def closed_idle(self, connection: UpstreamConnection) -> None:
         """The upstream closed a connection that nobody was using."""
         if connection in self._idle:
             del self._idle[connection]

@@ -114,8 +114,8 @@ class PostgresUsage:
             raise
 
     async def of_day(self, day: str, dimension: str = "") -> Sequence[Row]:
-        asked = (OF_DIMENSION, date.fromisoformat(day), dimension) if dimension else (OF_DAY, date.fromisoformat(day))
-        found = await self._rows(*asked)
+        query = (OF_DIMENSION, date.fromisoformat(day), dimension) if dimension else (OF_DAY, date.fromisoformat(day))
+        found = await self._rows(*query)
         return [(Subject(day, *row[:5]), Figures(*row[5:])) for row in map(tuple, found)]
 
     async def prune(self, before: str, dimension: str = "") -> None:

@@ -109,8 +109,8 @@ class SqliteUsage:
                     raise RowRefused(type(error).__name__) from error
 
     def _of_day(self, day: str, dimension: str) -> list[Row]:
-        asked = (OF_DIMENSION, (day, dimension)) if dimension else (OF_DAY, (day,))
-        return [(Subject(*row[:6]), Figures(*row[6:])) for row in self._database.execute(*asked)]
+        query = (OF_DIMENSION, (day, dimension)) if dimension else (OF_DAY, (day,))
+        return [(Subject(*row[:6]), Figures(*row[6:])) for row in self._database.execute(*query)]
 
     def _prune(self, before: str, dimension: str) -> None:
         if dimension:

@@ -40,12 +40,12 @@ def inline_data(url: str) -> Inline | None:
     head = _HEAD.fullmatch(url, 0, comma) if comma > 0 else None
     if head is None:
         return None
-    data = plain_base64(url[comma + 1 :])
+    data = standard_base64(url[comma + 1 :])
     media_type = head["type"].lower()
     return Inline(SPELLINGS.get(media_type, media_type), data) if data else None
 
 
-def plain_base64(data: str) -> str:
+def standard_base64(data: str) -> str:
     """Base64 in one line, in the usual alphabet and padded; "" for what is none."""
     if _BASE64.fullmatch(data) is None:
         data = "".join((unquote(data) if "%" in data else data).split()).translate(_URL_SAFE)
@@ -55,7 +55,7 @@ def plain_base64(data: str) -> str:
     return data if missing == data.count("=") else data.rstrip("=") + "=" * missing
 
 
-def plain_url(url: str) -> str:
+def normalized_url(url: str) -> str:
     """A data: URL in base64 in its plainest spelling; any other URL as it is."""
     if is_http(url):
         return url

@@ -32,11 +32,11 @@ _USUAL = (
 )  # fmt: skip
 _NAMES: Mapping[bytes, str] = {spelt: name.lower() for name in _USUAL for spelt in (name.encode(), name.lower().encode())}
 """The names of most fields that are seen, in lower case: looked up for less than it takes to make them."""
-_PLAIN_NAMES: Mapping[str, str] = {spelt.decode(): name for spelt, name in _NAMES.items()}
+_NAMES_BY_TEXT: Mapping[str, str] = {spelt.decode(): name for spelt, name in _NAMES.items()}
 _VISIBLE = bytes(range(0x20, 0x7F))
 
 
-def plain_head(head: bytes) -> tuple[str, dict[str, str]] | None:
+def simple_head(head: bytes) -> tuple[str, dict[str, str]] | None:
     """The first line of a message's head, and its fields by their lower-case names; `head`: up to the empty line.
 
     None for anything in which two parsers might see different things, or that is not worth the code: a field twice, a name that
@@ -46,7 +46,7 @@ def plain_head(head: bytes) -> tuple[str, dict[str, str]] | None:
     first, *lines = head.decode("latin-1").split("\r\n")
     if head.translate(None, _VISIBLE) != b"\r\n" * len(lines):
         return None
-    known = _PLAIN_NAMES.get
+    known = _NAMES_BY_TEXT.get
     fields = {}
     try:
         for line in lines:

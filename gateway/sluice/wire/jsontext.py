@@ -99,12 +99,12 @@ def value_of(text: bytes) -> Any:
 
 def parse_object(body: bytes) -> dict[str, Any]:
     """The JSON object that `body` is. Raises BadRequest with a reason, whatever the bytes are."""
-    value = plain_object(body)
-    return judged_object(body) if value is None else value
+    value = unambiguous_object(body)
+    return checked_object(body) if value is None else value
 
 
-def judged_object(body: bytes) -> dict[str, Any]:
-    """The same by the standard library's scanner, for a body that `plain_object` has found not to be plain."""
+def checked_object(body: bytes) -> dict[str, Any]:
+    """The same by the standard library's scanner, for a body that `unambiguous_object` has found not to be plain."""
     text = _text(body)
     try:
         value = _decode(text)
@@ -126,7 +126,7 @@ _ODD = (b" :", b"\t:", b"\n:", b"\r:", b"\\ud", b"\\uD", b"\\u00")
 be a quote or a colon in disguise."""
 
 
-def plain_object(body: bytes) -> dict[str, Any] | None:
+def unambiguous_object(body: bytes) -> dict[str, Any] | None:
     """The object, where nothing about it can be doubtful; no letter of its names is written as an escape then.
 
     Raises BadRequest where it is deeper than MAX_DEPTH or has more than MAX_NODES values, before anything is parsed.

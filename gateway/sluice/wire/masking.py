@@ -67,7 +67,7 @@ _KEY_BARE = re.compile(
     r"(?i)\b(?P<name>(?:api|access|secret)[ _-]?(?:key|token))(?P<sign>\s)(?P<quote>)"
     r"(?P<value>(?=[^\s]{0,40}\d)[A-Za-z0-9_-]{10,400})"
 )
-_KEY_TOLD = re.compile(
+_KEY_AFTER_COLON = re.compile(
     r"(?i)\b(?P<name>(?:api|access|secret|auth)[ _-]?(?:key|token)s?(?: \w{1,12}){0,2}\s?:)"
     r"(?P<sign>\s?)(?P<quote>)(?P<value>[^\s\"'`,;]{6,400})"
 )
@@ -135,7 +135,7 @@ def masked(text: str, secrets: Iterable[str] = ()) -> str:
     text = _NAMED.sub(_unless_ordinary, text)
     text = _KEY_GIVEN.sub(_if_random, text)
     text = _KEY_BARE.sub(_if_random, text)
-    text = _KEY_TOLD.sub(_if_random, text)
+    text = _KEY_AFTER_COLON.sub(_if_random, text)
     text = _STARRED.sub(MASK, text)
     text = _DOTTED.sub(_unless_words, text)
     text = _ACCOUNT.sub(rf"\1\2\3{MASK}", text)

@@ -72,7 +72,7 @@ _GENERIC = frozenset(
     }
 )  # fmt: skip
 """Messages that say nothing where the provider's own stands further inside."""
-_NOT_SAID = re.compile(
+_NOT_MESSAGES = re.compile(
     r"stack|trace|input|param|url|loc$|generation|prompt|request_?id|^(?:choices|ctx|headers)$", re.IGNORECASE
 ).search
 """Names of what an error object holds beside words: the caller's own input, or what is for the provider's people."""
@@ -147,8 +147,8 @@ def upstream_error(status: int, headers: Mapping[str, str], body: bytes) -> Upst
 def stream_error(error: Any) -> UpstreamError:
     """The error that an error object inside a 200 stream stands for: `error` is its decoded JSON, of any shape."""
     reason = reason_of(error)
-    said = _kind_of(reason)
-    kind = status_kind(reason.status, reason) if reason.status and said != "stream_error" else (said or "stream_error")
+    worded = _kind_of(reason)
+    kind = status_kind(reason.status, reason) if reason.status and worded != "stream_error" else (worded or "stream_error")
     if kind == "headers_timeout":  # of the upstream's own upstream: this one has answered
         kind = "server_error"
     wait = reason.wait
@@ -247,7 +247,7 @@ def _sentences(value: Any, depth: int) -> Iterator[str]:
         if " " in value.strip() and not _is_generic(value) and _inner(value) is None:
             yield value
     elif depth < MAX_DEPTH and isinstance(value, dict | list):
-        entries = value[:20] if isinstance(value, list) else [v for k, v in list(value.items())[:40] if not _NOT_SAID(k)]
+        entries = value[:20] if isinstance(value, list) else [v for k, v in list(value.items())[:40] if not _NOT_MESSAGES(k)]
         for entry in entries:
             yield from _sentences(entry, depth + 1)
 
@@ -346,9 +346,9 @@ class _Found:
 
 def status_kind(status: int, reason: Reason) -> UpstreamErrorKind:
     """The kind of an HTTP status, sharpened by what the provider said where the status is too coarse."""
-    said = _kind_of(reason)
-    if said is not None and said in _SHARPER.get(status, _ANY):
-        return said
+    worded = _kind_of(reason)
+    if worded is not None and worded in _SHARPER.get(status, _ANY):
+        return worded
     if status in _STATUS:
         return _STATUS[status]
     return "bad_request" if 400 <= status < 500 else "server_error"
@@ -442,13 +442,13 @@ def code_name(code: str) -> str:
     return name
 
 
-_PLAIN = str.maketrans({"`": None, '"': None, "“": None, "”": None, "‘": "'", "’": "'", "*": None})
+_UNQUOTED = str.maketrans({"`": None, '"': None, "“": None, "”": None, "‘": "'", "’": "'", "*": None})
 _QUOTE = re.compile(r"(?<!\w)'|'(?!\w)")
 
 
 def _normal(text: str) -> str:
     """Words as the table has them: in lower case, on one line, without quotes (but with apostrophes)."""
-    return " ".join(_QUOTE.sub("", text.lower().translate(_PLAIN)).split())
+    return " ".join(_QUOTE.sub("", text.lower().translate(_UNQUOTED)).split())
 
 
 def _inner(text: str) -> Any:

@@ -46,7 +46,7 @@ from sluice.model.chat import (
 )
 from sluice.model.rules import NO_RULES, Effort, ModelRules
 from sluice.wire.baseurl import endpoint
-from sluice.wire.dataurl import inline_data, is_http, plain_base64
+from sluice.wire.dataurl import inline_data, is_http, standard_base64
 from sluice.wire.forwarding import Allowed
 from sluice.wire.jsonedit import with_known_string
 from sluice.wire.upstream_errors import upstream_error
@@ -367,7 +367,7 @@ def _document(file: Any) -> Block:
     if is_http(data):
         return {"type": "document", "source": {"type": "url", "url": data}, **title}
     inline = inline_data(data)
-    media_type, encoded = (inline.media_type, inline.data) if inline is not None else (PDF, plain_base64(data))
+    media_type, encoded = (inline.media_type, inline.data) if inline is not None else (PDF, standard_base64(data))
     if media_type == PDF and encoded:
         return {"type": "document", "source": {"type": "base64", "media_type": PDF, "data": encoded}, **title}
     if media_type.startswith("text/"):

@@ -59,8 +59,8 @@ def exception(name: str, payload: bytes) -> UpstreamError:
         value = parse(payload)
     except (ValueError, RecursionError):
         value = None
-    said: dict[str, Any] = {"code": name}
+    error: dict[str, Any] = {"code": name}
     if type(value) is dict:
-        said["message"] = value.get("originalMessage") or value.get("message") or value.get("Message")
-        said["status"] = value.get("originalStatusCode")
-    return stream_error(said)
+        error["message"] = value.get("originalMessage") or value.get("message") or value.get("Message")
+        error["status"] = value.get("originalStatusCode")
+    return stream_error(error)

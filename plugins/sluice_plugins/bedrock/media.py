@@ -9,7 +9,7 @@ from typing import Any
 
 from sluice.errors import BadRequest
 from sluice.model.chat import Image, Other
-from sluice.wire.dataurl import Inline, inline_data, is_http, plain_base64
+from sluice.wire.dataurl import Inline, inline_data, is_http, standard_base64
 
 Block = dict[str, Any]
 
@@ -59,8 +59,8 @@ def other_block(part: Other) -> Block:
             return _file(data, filename if isinstance(filename, str) else "")
         case {"file": _}:
             raise BadRequest("A file can only be sent to this model with its bytes (file_data)", param="messages")
-        case {"input_audio": {"data": str(data), "format": str(format)}} if format in AUDIO and plain_base64(data):
-            return {"audio": {"format": format, "source": {"bytes": plain_base64(data)}}}
+        case {"input_audio": {"data": str(data), "format": str(format)}} if format in AUDIO and standard_base64(data):
+            return {"audio": {"format": format, "source": {"bytes": standard_base64(data)}}}
         case {"video_url": {"url": str(url)} | str(url)}:
             return _video(url)
         case _:
@@ -78,7 +78,7 @@ def _file(data: str, filename: str) -> Block:
         return _inline_image(inline)
     if inline is not None and inline.media_type in VIDEOS:
         return _video(data)
-    encoded = inline.data if inline is not None else plain_base64(data)
+    encoded = inline.data if inline is not None else standard_base64(data)
     format = DOCUMENTS.get(inline.media_type) if inline is not None else None
     if format is None:
         format = _known_ending(filename, DOCUMENTS.values()) or ("txt" if _is_text(inline) else None)

@@ -99,21 +99,21 @@ class NativeDecoder(ConverseDecoder):
         return events
 
     def _older(self, event: bytes, events: list[StreamEvent]) -> None:
-        said, odd = read(event, _Event)
+        value, odd = read(event, _Event)
         self.skipped_fields += odd
         if not self._started:
             self._started = True
             events.append(Started())
-        outputs = said.outputs or []
-        text = (said.outputText or said.completion or said.generation or "") + "".join([o.text or "" for o in outputs])
+        outputs = value.outputs or []
+        text = (value.outputText or value.completion or value.generation or "") + "".join([o.text or "" for o in outputs])
         if text:
             events.append(TextDelta(text))
-        metrics = said.metrics or _Metrics()
-        self._in = _first(metrics.inputTokenCount, said.inputTextTokenCount, said.prompt_token_count, self._in)
-        self._out = _first(metrics.outputTokenCount, said.totalOutputTextTokenCount, said.generation_token_count, self._out)
-        reasons = [said.completionReason, said.stop_reason, *(output.stop_reason for output in outputs)]
+        metrics = value.metrics or _Metrics()
+        self._in = _first(metrics.inputTokenCount, value.inputTextTokenCount, value.prompt_token_count, self._in)
+        self._out = _first(metrics.outputTokenCount, value.totalOutputTextTokenCount, value.generation_token_count, self._out)
+        reasons = [value.completionReason, value.stop_reason, *(output.stop_reason for output in outputs)]
         self._native = next((reason for reason in reasons if reason), self._native)
-        self._stop_text = said.stop or self._stop_text
+        self._stop_text = value.stop or self._stop_text
 
     def _end(self) -> list[StreamEvent]:
         if self._stopped:

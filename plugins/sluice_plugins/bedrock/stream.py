@@ -167,7 +167,7 @@ class ConverseDecoder(FrameDecoder[EventMessage]):
         if name in EVENTS:
             value = self._decode(payload)
             if value is not None:
-                self._told(name, value, events)
+                self._take_event(name, value, events)
         elif name.endswith("Exception"):  # proxies write exceptions as events
             raise exception(name, payload)
         elif name != "initial-response":
@@ -188,7 +188,7 @@ class ConverseDecoder(FrameDecoder[EventMessage]):
         self.skipped_fields += odd
         return value
 
-    def _told(self, name: str, value: Payload, events: list[StreamEvent]) -> None:
+    def _take_event(self, name: str, value: Payload, events: list[StreamEvent]) -> None:
         if not self._started:
             self._started = True
             events.append(Started())

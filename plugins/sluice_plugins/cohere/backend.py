@@ -25,7 +25,7 @@ from sluice.errors import BadRequest, UpstreamError
 from sluice.model.chat import ChatRequest, Image, Message, Other, Part, Reasoning, Text, Tool, ToolCall
 from sluice.model.rules import NO_RULES, ModelRules
 from sluice.wire.baseurl import endpoint
-from sluice.wire.dataurl import inline_data, plain_base64
+from sluice.wire.dataurl import inline_data, standard_base64
 from sluice.wire.upstream_errors import upstream_error
 from sluice_plugins.anthropic.thinking import BUDGETS
 from sluice_plugins.cohere.stream import ChatDecoder
@@ -219,7 +219,7 @@ def _messages(messages: Sequence[Message], documents: list[Block]) -> list[Block
                 if content := _content(message.parts, documents):
                     turns.append({"role": "user", "content": content})
             case "assistant":
-                turns += _said(message)
+                turns += _assistant(message)
             case "tool":
                 turns.append({"role": "tool", "tool_call_id": message.tool_call_id, "content": _result(message)})
                 shown += [part for part in message.parts if not isinstance(part, Text)]
@@ -230,7 +230,7 @@ def _messages(messages: Sequence[Message], documents: list[Block]) -> list[Block
     return turns
 
 
-def _said(message: Message) -> list[Block]:
+def _assistant(message: Message) -> list[Block]:
     if any(not isinstance(part, Text) for part in message.parts):
         raise BadRequest("An assistant's message can only be text for this model", param="messages")
     turn: Block = {"role": "assistant"}
@@ -272,7 +272,7 @@ def _document(file: Any, number: int) -> Block:
         case _:
             raise BadRequest("A file can only be sent to this model with its bytes (file_data)", param="messages")
     inline = inline_data(data)
-    encoded = inline.data if inline is not None else plain_base64(data)
+    encoded = inline.data if inline is not None else standard_base64(data)
     if not encoded or inline is None or not (inline.media_type.startswith("text/") or inline.media_type == "application/json"):
         raise BadRequest("A file can only be text for this model, as a data: URL in base64", param="messages")
     titled = {"title": name} if isinstance(name, str) and name else {}

@@ -350,8 +350,8 @@ def _as_frames(value: dict[str, Any], message: dict[str, Any]) -> list[dict[str,
     """A whole answer as the events by which it is streamed."""
     frames: list[dict[str, Any]] = [{"type": "message-start", "id": value.get("id")}]
 
-    def add(kind: str, index: int, said: dict[str, Any]) -> None:
-        frames.append({"type": kind, "index": index, "delta": {"message": said}})
+    def add(kind: str, index: int, message_part: dict[str, Any]) -> None:
+        frames.append({"type": kind, "index": index, "delta": {"message": message_part}})
 
     content = message.get("content")
     for index, block in enumerate(content if isinstance(content, list) else [{"text": content}]):

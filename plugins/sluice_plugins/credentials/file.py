@@ -15,7 +15,7 @@ import msgspec
 
 from sluice.backends.credentials import CredentialFailed, KeyField, Setting, key_field_of
 from sluice.config.types import Secret
-from sluice_plugins.credentials.static import PlainKey
+from sluice_plugins.credentials.static import UnmodifiedKey
 
 EVERY = 1.0
 """Seconds between two checks."""
@@ -77,7 +77,7 @@ class _Look(msgspec.Struct):
     __repr__ = object.__repr__
 
 
-class FileKey(PlainKey):
+class FileKey(UnmodifiedKey):
     """The file's key. `sleep` is awaited between two checks."""
 
     def __init__(

@@ -21,14 +21,14 @@ class Static(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def headers(self, backend: object) -> Headers:
         return (key_field_of(backend, self.header).header(self.api_key.reveal()),)
 
-    def open(self, setting: Setting) -> "PlainKey":
+    def open(self, setting: Setting) -> "UnmodifiedKey":
         field = key_field_of(setting.backend, self.header)
-        key = PlainKey(field.name)
+        key = UnmodifiedKey(field.name)
         key.take(self.api_key.reveal(), field.line(self.api_key.reveal()))
         return key
 
 
-class PlainKey:
+class UnmodifiedKey:
     """A key that is sent unmodified. `take` replaces it."""
 
     def __init__(self, field: str) -> None:

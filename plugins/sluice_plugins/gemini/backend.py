@@ -40,7 +40,7 @@ from sluice.errors import BadRequest, UpstreamError
 from sluice.model.chat import GOOGLES, ChatRequest, Image, Message, Other, Part, Text, Tool, ToolCall
 from sluice.model.rules import NO_RULES, ModelRules
 from sluice.wire.baseurl import base_of
-from sluice.wire.dataurl import inline_data, is_http, plain_base64
+from sluice.wire.dataurl import inline_data, is_http, standard_base64
 from sluice.wire.upstream_errors import upstream_error
 from sluice_plugins.decoding import MAX_EVENT
 from sluice_plugins.gemini.operations import Counting, Embeddings
@@ -255,7 +255,7 @@ def _contents(messages: Sequence[Message], *, newer: bool) -> list[Block]:
     for message in messages:
         parts: list[Block] = []
         if message.role == "assistant":
-            role, parts = "model", _said(message, newer=newer)
+            role, parts = "model", _assistant(message, newer=newer)
             if message.tool_calls:
                 calls, order = list(message.tool_calls), []
         elif message.role == "tool":
@@ -292,7 +292,7 @@ def _content(parts: Iterable[Part]) -> list[Block]:
     return [_part(part) for part in parts if not (isinstance(part, Text) and not part.text)]
 
 
-def _said(message: Message, *, newer: bool) -> list[Block]:
+def _assistant(message: Message, *, newer: bool) -> list[Block]:
     """An assistant's message, with the signatures that Google gave it."""
     parts = _content(message.parts)
     signatures = [thought.signature for thought in message.thoughts if thought.signature.startswith(GOOGLES)]
@@ -311,10 +311,10 @@ def _result(message: Message, name: str, *, newer: bool) -> list[Block]:
     text = message.text
     response = _as_object(text)
     others = [_part(part) for part in message.parts if not isinstance(part, Text)]
-    said: Any = response if response is not None else text
+    output: Any = response if response is not None else text
     if message.failed:
-        said = {"error": said}
-    answer: Block = {"name": name, "response": said if message.failed or response is not None else {"output": text}}
+        output = {"error": output}
+    answer: Block = {"name": name, "response": output if message.failed or response is not None else {"output": text}}
     if newer and others:
         return [{"functionResponse": answer | {"parts": others}}]
     return [{"functionResponse": answer}, *others]
@@ -375,7 +375,7 @@ def _file(file: Any) -> Block:
     inline = inline_data(data)
     if inline is not None:
         return _inline(inline.media_type, inline.data)
-    encoded = plain_base64(data)
+    encoded = standard_base64(data)
     if not encoded:
         raise BadRequest("file_data must be base64, a data: URL in base64, or a URL", param="messages")
     name = file.get("filename")
@@ -384,7 +384,7 @@ def _file(file: Any) -> Block:
 
 def _audio(audio: Any) -> Block:
     match audio:
-        case {"data": str(data), **rest} if encoded := plain_base64(data):
+        case {"data": str(data), **rest} if encoded := standard_base64(data):
             form = rest.get("format")
             form = form.lower() if isinstance(form, str) else "wav"
             return _inline(f"audio/{form}", encoded)

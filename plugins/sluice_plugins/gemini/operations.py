@@ -1,6 +1,6 @@
 """Embeddings and counts of tokens by Gemini's API and Vertex AI.
 
-Embeddings are asked for in OpenAI's dialect (Gemini's callers' are, too: `own` then has their own requests), and told in it.
+Embeddings are requested and answered in OpenAI's dialect, also for callers of Gemini's, whose own requests are in `own` then.
 The Gemini API takes many contents in `batchEmbedContents`. On Vertex AI, Gemini's embedding models have `embedContent`, which
 takes one content, and the others `predict`.
 
@@ -42,10 +42,10 @@ class Counting(msgspec.Struct, frozen=True):
         name = model.removeprefix("models/")
         wire = chat.wire or {}
         inner = wire.get("generateContentRequest")
-        asked = {key: value for key, value in (inner if type(inner) is dict else wire).items() if key != "model"}
-        if not self.on_vertex and asked.keys() != {"contents"}:
-            asked = {"generateContentRequest": {**asked, "model": f"models/{name}"}}
-        return UpstreamRequest(self.url(name, "countTokens"), self.headers, _json(asked))
+        body = {key: value for key, value in (inner if type(inner) is dict else wire).items() if key != "model"}
+        if not self.on_vertex and body.keys() != {"contents"}:
+            body = {"generateContentRequest": {**body, "model": f"models/{name}"}}
+        return UpstreamRequest(self.url(name, "countTokens"), self.headers, _json(body))
 
     def whole_decoder(self) -> Decoder:
         return CountDecoder()
@@ -94,16 +94,16 @@ class Embeddings(msgspec.Struct, frozen=True):
 
     def whole_request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
         name = model.removeprefix("models/")
-        asked = _asked(chat)
+        contents = _embed_requests(chat)
         if not self.on_vertex:
-            requests = [{**one, "model": f"models/{name}"} for one in asked]
+            requests = [{**one, "model": f"models/{name}"} for one in contents]
             return UpstreamRequest(self.url(name, "batchEmbedContents"), self.headers, _json({"requests": requests}))
         if "gemini" in name.rpartition("/")[2]:
-            if len(asked) > 1:
+            if len(contents) > 1:
                 raise BadRequest("This model takes one input per request", param="input")
-            return UpstreamRequest(self.url(name, "embedContent"), self.headers, _json(asked[0]))
-        body: Value = {"instances": [_instance(one) for one in asked]}
-        if dimensions := asked[0].get("outputDimensionality"):
+            return UpstreamRequest(self.url(name, "embedContent"), self.headers, _json(contents[0]))
+        body: Value = {"instances": [_instance(one) for one in contents]}
+        if dimensions := contents[0].get("outputDimensionality"):
             body["parameters"] = {"outputDimensionality": dimensions}
         return UpstreamRequest(self.url(name, "predict"), self.headers, _json(body))
 
@@ -111,7 +111,7 @@ class Embeddings(msgspec.Struct, frozen=True):
         return VectorsDecoder(_read)
 
 
-def _asked(chat: ChatRequest) -> list[Value]:
+def _embed_requests(chat: ChatRequest) -> list[Value]:
     """The requests for one content each, in Google's form."""
     if chat.own is not None and type(own := chat.own.get("requests")) is list:
         return [{name: value for name, value in one.items() if name != "model"} for one in own]

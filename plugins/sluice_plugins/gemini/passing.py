@@ -55,7 +55,7 @@ class PassingDecoder(GenerateDecoder):
         super()._take(frame, events)
 
     def _chunk(self, chunk: Any, events: list[StreamEvent]) -> None:
-        values, payload = self._plain, self._payload
+        values, payload = self._parsed, self._payload
         try:
             super()._chunk(chunk, events)
         except UpstreamError:
@@ -73,13 +73,13 @@ class PassingDecoder(GenerateDecoder):
     def _pass_content(self, values: dict[str, Any]) -> None:
         """Passes on the content of a chunk that ends in an error."""
         candidates = values.get("candidates")
-        told = [
+        content = [
             {name: value for name, value in candidate.items() if name in ("content", "index")}
             for candidate in (candidates if type(candidates) is list else ())
             if type(candidate) is dict and candidate.get("content")
         ]
-        if told:
-            self._pass(encoded({**values, "candidates": told}))
+        if content:
+            self._pass(encoded({**values, "candidates": content}))
 
     def _finish(self, events: list[StreamEvent]) -> None:
         before = len(events)

@@ -83,7 +83,7 @@ class Sources:
         self._groundings: list[bytes] = []
         self._citations: list[bytes] = []
 
-    def said(self, text: str) -> None:
+    def add_text(self, text: str) -> None:
         self._size += len(text)
         if self._size > MAX_TEXT:
             self._long = True
@@ -98,10 +98,10 @@ class Sources:
 
     def take(self, grounding: Raw, citations: Raw) -> None:
         """Reads a chunk's sources. Each chunk may repeat all of them."""
-        if grounding and len(self._groundings) < MOST and (told := bytes(grounding)) not in self._groundings[-1:]:
-            self._groundings.append(told)
-        if citations and len(self._citations) < MOST and (told := bytes(citations)) not in self._citations[-1:]:
-            self._citations.append(told)
+        if grounding and len(self._groundings) < MOST and (source := bytes(grounding)) not in self._groundings[-1:]:
+            self._groundings.append(source)
+        if citations and len(self._citations) < MOST and (source := bytes(citations)) not in self._citations[-1:]:
+            self._citations.append(source)
 
     def cited(self) -> list[Cited]:
         """All of them, each once: with its places where it has some."""
@@ -109,10 +109,10 @@ class Sources:
             return []
         text = _Text("" if self._long else "".join(self._pieces))
         found: dict[Cited, None] = {}
-        for told in self._groundings:
-            found |= dict.fromkeys(_grounded(_typed(told, _Grounding), text))
-        for told in self._citations:
-            found |= dict.fromkeys(_quoted(_typed(told, _Citations), text))
+        for source in self._groundings:
+            found |= dict.fromkeys(_grounded(_decoded(source, _Grounding), text))
+        for source in self._citations:
+            found |= dict.fromkeys(_quoted(_decoded(source, _Citations), text))
         placed = {(cited.url, cited.title) for cited in found if cited.start >= 0}
         return [cited for cited in found if cited.start >= 0 or (cited.url, cited.title) not in placed][:MOST]
 
@@ -135,22 +135,22 @@ class _Text:
         return (at, at + len(says)) if at >= 0 else (-1, -1)
 
 
-def _typed(told: bytes, kind: type[msgspec.Struct]) -> msgspec.Struct:
+def _decoded(source: bytes, kind: type[msgspec.Struct]) -> msgspec.Struct:
     try:
-        return msgspec.json.decode(told, type=kind)
+        return msgspec.json.decode(source, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     try:
-        return read(told, kind)[0]
+        return read(source, kind)[0]
     except (ValueError, RecursionError):
         return kind()
 
 
-def _grounded(told: msgspec.Struct, text: _Text) -> Iterator[Cited]:
-    if not isinstance(told, _Grounding):
+def _grounded(grounding: msgspec.Struct, text: _Text) -> Iterator[Cited]:
+    if not isinstance(grounding, _Grounding):
         return
-    sources = [_source(chunk) for chunk in (told.groundingChunks or ())[:MOST]]
-    for support in (told.groundingSupports or ())[:MOST]:
+    sources = [_source(chunk) for chunk in (grounding.groundingChunks or ())[:MOST]]
+    for support in (grounding.groundingSupports or ())[:MOST]:
         segment = support.segment or _Segment()
         start, end = text.place(segment.startIndex or 0, segment.endIndex or 0, segment.text or "")
         for index in _indices(support.groundingChunkIndices):
@@ -170,17 +170,17 @@ def _source(chunk: _Chunk) -> Cited | None:
     return Cited(url, given.title or "", quote=quote)
 
 
-def _indices(told: Raw) -> list[int]:
+def _indices(value: Raw) -> list[int]:
     try:
-        return _indices_of(told)[:MOST]
+        return _indices_of(value)[:MOST]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return []
 
 
-def _quoted(told: msgspec.Struct, text: _Text) -> Iterator[Cited]:
-    if not isinstance(told, _Citations):
+def _quoted(citations: msgspec.Struct, text: _Text) -> Iterator[Cited]:
+    if not isinstance(citations, _Citations):
         return
-    for citation in (told.citationSources or told.citations or ())[:MOST]:
+    for citation in (citations.citationSources or citations.citations or ())[:MOST]:
         if citation.uri or citation.title:
             start, end = text.place(citation.startIndex or 0, citation.endIndex or 0, "")
             yield Cited(citation.uri or "", citation.title or "", start, end)

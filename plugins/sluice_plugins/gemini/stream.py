@@ -168,8 +168,22 @@ class GenerateDecoder(FrameDecoder[Event]):
     """
 
     __slots__ = (
-        "_blocks", "_calls", "_finish_reason", "_halves", "_keep_stop", "_open", "_partial", "_plain", "_sources", "_started",
-        "_stream", "_strict", "_thoughts", "_usage", "skipped", "skipped_fields",
+        "_blocks",
+        "_calls",
+        "_finish_reason",
+        "_halves",
+        "_keep_stop",
+        "_open",
+        "_parsed",
+        "_partial",
+        "_sources",
+        "_started",
+        "_stream",
+        "_strict",
+        "_thoughts",
+        "_usage",
+        "skipped",
+        "skipped_fields",
     )  # fmt: skip
 
     def __init__(self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False) -> None:
@@ -178,7 +192,7 @@ class GenerateDecoder(FrameDecoder[Event]):
         self._strict = strict
         self._keep_stop = keep_stop
         self._started = False
-        self._plain: dict[str, Any] | None = None  # the chunk under way, where it had to be read field by field
+        self._parsed: dict[str, Any] | None = None  # the chunk under way, where it had to be read field by field
         self._sources = Sources()
         self._finish_reason = ""
         self._usage: _Usage | None = None
@@ -243,28 +257,28 @@ class GenerateDecoder(FrameDecoder[Event]):
 
     def _decode(self, data: bytes) -> _Chunk | None:
         """None for what is no JSON object."""
-        self._plain = None
+        self._parsed = None
         if self._halves is None or not self._halves.pending:
             try:
                 return _CHUNK.decode(data)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 pass
         try:
-            plain, odd = fit(parse(data), _Chunk)
+            parsed, odd = fit(parse(data), _Chunk)
             if self._halves is not None or _HALF.search(data):
-                self._join_halves(plain)
-                plain = whole_characters(plain)
-            chunk = msgspec.convert(plain, _Chunk)
+                self._join_halves(parsed)
+                parsed = whole_characters(parsed)
+            chunk = msgspec.convert(parsed, _Chunk)
         except (ValueError, RecursionError):
             return None
-        self._plain = plain
+        self._parsed = parsed
         self.skipped_fields += odd
         return chunk
 
-    def _join_halves(self, plain: dict[str, Any]) -> None:
+    def _join_halves(self, parsed: dict[str, Any]) -> None:
         """Join the halves of surrogate pairs that stand in two chunks' texts of one kind."""
         halves = self._halves = self._halves or Halves()
-        for candidate in (plain.get("candidates") or ())[:1]:
+        for candidate in (parsed.get("candidates") or ())[:1]:
             for part in (candidate.get("content") or {}).get("parts") or ():
                 if type(part.get("text")) is str:
                     part["text"] = halves.join((bool(part.get("thought")),), part["text"])
@@ -282,8 +296,8 @@ class GenerateDecoder(FrameDecoder[Event]):
         feedback = chunk.promptFeedback
         blocked = feedback.blockReason if feedback is not None else None
         if feedback is not None and blocked and blocked not in NOT_BLOCKED:
-            said = feedback.blockReasonMessage or "The upstream refused the prompt"
-            raise UpstreamError("content_policy", f"{said[:300]} ({blocked[:40]})", status=200)
+            message = feedback.blockReasonMessage or "The upstream refused the prompt"
+            raise UpstreamError("content_policy", f"{message[:300]} ({blocked[:40]})", status=200)
         for candidate in chunk.candidates or ():
             if candidate.index:
                 continue
@@ -308,7 +322,7 @@ class GenerateDecoder(FrameDecoder[Event]):
                     self._thoughts.append(text)
             else:
                 events.append(TextDelta(text))
-                self._sources.said(text)
+                self._sources.add_text(text)
         elif part.inlineData is not None and part.inlineData.data:
             image = _image(part.inlineData)
             events.append(image)
@@ -439,6 +453,6 @@ def _usage(usage: _Usage) -> Usage:
     outputs = (usage.candidatesTokenCount or 0, usage.thoughtsTokenCount or 0)
     input = sum(parts) if min(parts) >= 0 else min(parts)  # else a part below zero would make a sum that is believed
     output = sum(outputs) if min(outputs) >= 0 else min(outputs)
-    told = usage.totalTokenCount or 0
-    total = told if told != input + output else 0
+    reported = usage.totalTokenCount or 0
+    total = reported if reported != input + output else 0
     return Usage(input, output, usage.cachedContentTokenCount or 0, usage.thoughtsTokenCount or 0, total)

@@ -151,9 +151,9 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def _counting(self, dialect: str) -> Operation | None:
         if self.count_tokens is None:
             return None
-        from sluice_plugins.openai.counting import TOLD, Counting
+        from sluice_plugins.openai.counting import COUNT_DOCUMENTS, Counting
 
-        if dialect not in TOLD:
+        if dialect not in COUNT_DOCUMENTS:
             return None
         url = endpoint(self.base_url, "/tokenize", (*[f"/v1{ending}" for ending in self.endings], "/v1", *self.endings))
         return Counting(url, self._whole_headers, dialect, self._translated, self.count_tokens == "vllm")

@@ -31,7 +31,10 @@ def _of_gemini(tokens: int) -> Value:
     return {"totalTokens": tokens, "promptTokensDetails": [{"modality": "TEXT", "tokenCount": tokens}]}
 
 
-TOLD: Mapping[str, Callable[[int], Value]] = {"anthropic": lambda tokens: {"input_tokens": tokens}, "gemini": _of_gemini}
+COUNT_DOCUMENTS: Mapping[str, Callable[[int], Value]] = {
+    "anthropic": lambda tokens: {"input_tokens": tokens},
+    "gemini": _of_gemini,
+}
 """By the callers' dialect: the document that tells a count."""
 
 
@@ -46,8 +49,8 @@ class Counting(msgspec.Struct, frozen=True):
     whole: bool
 
     def whole_request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
-        asked = chat.counted if isinstance(chat, OperationRequest) else None
-        body = self.translated(asked or chat)
+        counted = chat.counted if isinstance(chat, OperationRequest) else None
+        body = self.translated(counted or chat)
         given = {"messages": body["messages"], **({"tools": body["tools"]} if "tools" in body else {})}
         if self.whole:
             document = {"model": model, **given, "add_generation_prompt": True}
@@ -56,7 +59,7 @@ class Counting(msgspec.Struct, frozen=True):
         return UpstreamRequest(self.url, self.headers, _json(document))
 
     def whole_decoder(self) -> Decoder:
-        return CountDecoder(TOLD[self.dialect])
+        return CountDecoder(COUNT_DOCUMENTS[self.dialect])
 
 
 def _text_of(given: Value) -> str:
@@ -84,8 +87,8 @@ _answer_of = msgspec.json.Decoder(_Answer).decode
 class CountDecoder(Decoder):
     """Nothing is generated, and nothing is billed for it."""
 
-    def __init__(self, told: Callable[[int], Value]) -> None:
-        self._told = told
+    def __init__(self, document: Callable[[int], Value]) -> None:
+        self._document = document
         self._body = bytearray()
 
     def feed(self, data: bytes) -> list[StreamEvent]:
@@ -103,5 +106,5 @@ class CountDecoder(Decoder):
         count = len(answer.tokens) if answer.count is None else answer.count
         if count <= 0:
             raise reported_error(body[: 64 << 10]) or UpstreamGarbled("The upstream's answer has no count of tokens")
-        document = _json(self._told(count))
+        document = _json(self._document(count))
         return [Started(), TextDelta(""), Finished("stop", Usage()), Verbatim(document, whole=True, made=True)]

@@ -17,7 +17,7 @@ from typing import Any
 
 from sluice.errors import BadRequest
 from sluice.model.chat import Image, Message, Other, Part, Text, ToolCall
-from sluice.wire.dataurl import inline_data, is_http, plain_url
+from sluice.wire.dataurl import inline_data, is_http, normalized_url
 from sluice_plugins.translation import FAILED, OF_TOOLS, SHOWN, decoded_text
 
 Wire = dict[str, Any]
@@ -100,7 +100,7 @@ def _part(part: Part) -> Wire:
         case Text(text=text):
             return {"type": "text", "text": text}
         case Image(url=url, detail=detail):
-            return {"type": "image_url", "image_url": {"url": plain_url(url), **({"detail": detail} if detail else {})}}
+            return {"type": "image_url", "image_url": {"url": normalized_url(url), **({"detail": detail} if detail else {})}}
         case Other(type="file", wire=wire):
             return _file(wire)
         case Other(wire=wire):
@@ -137,7 +137,7 @@ def _file(wire: Mapping[str, Any]) -> Wire:
         title = f"{name}\n\n" if isinstance(name, str) and name else ""
         return {"type": "text", "text": f"{title}{decoded_text(inline.data)}"}
     if inline is not None and inline.media_type.startswith("image/"):
-        return {"type": "image_url", "image_url": {"url": plain_url(data)}}
+        return {"type": "image_url", "image_url": {"url": normalized_url(data)}}
     return {"type": "file", "file": {"filename": "document.pdf", **file}}
 
 

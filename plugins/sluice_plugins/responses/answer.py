@@ -29,7 +29,7 @@ MAX_SEALED = 4 << 20
 """Most characters of encrypted reasoning that are kept; what is longer is not told."""
 
 
-class _Told(msgspec.Struct, eq=False):
+class _ItemState(msgspec.Struct, eq=False):
     """The state of one received item. `call`: its place among the calls, -1 where it is none."""
 
     type: str
@@ -47,7 +47,7 @@ class Answer:
 
     def __init__(self, ids: set[str]) -> None:
         self._ids = ids
-        self._items: dict[int, _Told] = {}
+        self._items: dict[int, _ItemState] = {}
         self._calls = 0
         self._blocks = 0
         self._sealed = 0
@@ -60,100 +60,100 @@ class Answer:
         """Whether anything of an item was told."""
         return bool(self._items)
 
-    def begin(self, index: int, item: Item, events: list[StreamEvent]) -> _Told:
+    def begin(self, index: int, item: Item, events: list[StreamEvent]) -> _ItemState:
         """An item has begun, if it has not before."""
-        told = self._items.get(index)
-        if told is not None:
-            return told
-        told = self._items[index] = _Told(item.type, self._characters)
+        state = self._items.get(index)
+        if state is not None:
+            return state
+        state = self._items[index] = _ItemState(item.type, self._characters)
         if item.type in FUNCTIONS:
-            self._call(told, item.call_id or item.id or "", item.name or "", events)
+            self._call(state, item.call_id or item.id or "", item.name or "", events)
         elif item.type.endswith("_call"):
-            self._call(told, item.call_id or item.id or "", item.name or item.type.removesuffix("_call"), events, server=True)
+            self._call(state, item.call_id or item.id or "", item.name or item.type.removesuffix("_call"), events, server=True)
         else:
             events.append(Working())
-        return told
+        return state
 
-    def _call(self, told: _Told, id: str, name: str, events: list[StreamEvent], *, server: bool = False) -> None:
-        told.call = self._calls
+    def _call(self, state: _ItemState, id: str, name: str, events: list[StreamEvent], *, server: bool = False) -> None:
+        state.call = self._calls
         self._calls += 1
         self.content = True
         self.called = self.called or not server
         if id in self._ids:
             id = ""
         self._ids.add(id)
-        events.append(ToolCallStarted(told.call, id, name, "server" if server else "function"))
+        events.append(ToolCallStarted(state.call, id, name, "server" if server else "function"))
 
     def text(self, index: int, text: str, events: list[StreamEvent]) -> None:
-        told = self._items.get(index) or self.begin(index, Item("message"), events)
-        told.text += len(text)
+        state = self._items.get(index) or self.begin(index, Item("message"), events)
+        state.text += len(text)
         self._characters += len(text)
         if text:
             self.content = True
             events.append(TextDelta(text))
 
     def think(self, index: int, text: str, kind: str, events: list[StreamEvent]) -> None:
-        told = self._items.get(index) or self.begin(index, Item("reasoning"), events)
-        told.kind = told.kind or kind
-        if text and told.kind == kind:
-            told.text += len(text)
+        state = self._items.get(index) or self.begin(index, Item("reasoning"), events)
+        state.kind = state.kind or kind
+        if text and state.kind == kind:
+            state.text += len(text)
             events.append(ReasoningDelta(text))
 
     def arguments(self, index: int, piece: str, events: list[StreamEvent]) -> None:
-        told = self._items.get(index)
-        if told is None or told.call < 0 or not piece:
+        state = self._items.get(index)
+        if state is None or state.call < 0 or not piece:
             return
-        if told.type == "custom_tool_call":
-            piece = ("" if told.arguments else '{"input":"') + json.dumps(piece)[1:-1]
-        told.arguments = True
-        events.append(ToolCallDelta(told.call, piece))
+        if state.type == "custom_tool_call":
+            piece = ("" if state.arguments else '{"input":"') + json.dumps(piece)[1:-1]
+        state.arguments = True
+        events.append(ToolCallDelta(state.call, piece))
 
     def cite(self, index: int, annotation: Annotation, events: list[StreamEvent]) -> None:
-        told = self._items.get(index) or self.begin(index, Item("message"), events)
-        told.cited += 1
-        if (cited := _cited(annotation, told.begun)) is not None:
+        state = self._items.get(index) or self.begin(index, Item("message"), events)
+        state.cited += 1
+        if (cited := _cited(annotation, state.begun)) is not None:
             events.append(cited)
 
     def done(self, index: int, item: Item, events: list[StreamEvent]) -> None:
         """An item is complete: what was not told of it is told now."""
-        told = self.begin(index, item, events)
-        if told.done:
+        state = self.begin(index, item, events)
+        if state.done:
             return
-        told.done = True
-        if told.type == "message":
-            self._end_message(index, told, item.content or (), events)
-        elif told.type == "reasoning":
-            self._end_reasoning(index, told, item, events)
-        elif told.call >= 0:
-            self._end_call(index, told, item, events)
+        state.done = True
+        if state.type == "message":
+            self._end_message(index, state, item.content or (), events)
+        elif state.type == "reasoning":
+            self._end_reasoning(index, state, item, events)
+        elif state.call >= 0:
+            self._end_call(index, state, item, events)
 
-    def _end_message(self, index: int, told: _Told, parts: Sequence[ItemPart], events: list[StreamEvent]) -> None:
+    def _end_message(self, index: int, state: _ItemState, parts: Sequence[ItemPart], events: list[StreamEvent]) -> None:
         whole = "".join([part.text or part.refusal or "" for part in parts])
-        if len(whole) > told.text:
-            self.text(index, whole[told.text :], events)
-        for annotation in [entry for part in parts for entry in part.annotations or ()][told.cited :]:
+        if len(whole) > state.text:
+            self.text(index, whole[state.text :], events)
+        for annotation in [entry for part in parts for entry in part.annotations or ()][state.cited :]:
             self.cite(index, annotation, events)
 
-    def _end_reasoning(self, index: int, told: _Told, item: Item, events: list[StreamEvent]) -> None:
+    def _end_reasoning(self, index: int, state: _ItemState, item: Item, events: list[StreamEvent]) -> None:
         summary = "".join([part.text or "" for part in item.summary or ()])
         content = "".join([part.text or "" for part in item.content or ()])
-        kind = told.kind or ("summary" if summary else "content")
+        kind = state.kind or ("summary" if summary else "content")
         whole = summary if kind == "summary" else content
-        if len(whole) > told.text:
-            self.think(index, whole[told.text :], kind, events)
+        if len(whole) > state.text:
+            self.think(index, whole[state.text :], kind, events)
         sealed = item.encrypted_content or ""
         self._sealed += len(sealed)
         if sealed and self._sealed <= MAX_SEALED:
             events.append(ReasoningBlock(self._blocks, whole, f"{OPENAIS}{item.id or ''}:{sealed}"))
             self._blocks += 1
 
-    def _end_call(self, index: int, told: _Told, item: Item, events: list[StreamEvent]) -> None:
-        if not told.arguments:
-            self.arguments(index, _written(told.type, item), events)
-        if told.type == "custom_tool_call":
-            events.append(ToolCallDelta(told.call, '"}' if told.arguments else '{"input":""}'))
-        elif told.type == "function_call" and not told.arguments:
-            events.append(ToolCallDelta(told.call, "{}"))
+    def _end_call(self, index: int, state: _ItemState, item: Item, events: list[StreamEvent]) -> None:
+        if not state.arguments:
+            self.arguments(index, _written(state.type, item), events)
+        if state.type == "custom_tool_call":
+            events.append(ToolCallDelta(state.call, '"}' if state.arguments else '{"input":""}'))
+        elif state.type == "function_call" and not state.arguments:
+            events.append(ToolCallDelta(state.call, "{}"))
 
 
 def _written(kind: str, item: Item) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from sluice.errors import BadRequest
 from sluice.model.chat import OPENAIS, ChatRequest, Image, Message, Other, Part, Reasoning, Text, Thought, Tool
 from sluice.model.rules import Effort
-from sluice.wire.dataurl import is_http, plain_url
+from sluice.wire.dataurl import is_http, normalized_url
 from sluice.wire.seals import OURS, call_signature, openais, thought_of
 from sluice_plugins.translation import result_text
 
@@ -61,13 +61,13 @@ def _items(message: Message) -> Iterable[Value]:
         case "tool":
             yield {"type": "function_call_output", "call_id": message.tool_call_id, "output": _output(message)}
         case "assistant":
-            yield from _said(message)
+            yield from _assistant(message)
         case role:
             name = "developer" if role == "system" else role
             yield {"type": "message", "role": name, "content": [_part(part) for part in message.parts]}
 
 
-def _said(message: Message) -> Iterable[Value]:
+def _assistant(message: Message) -> Iterable[Value]:
     text = "".join([part.text for part in message.parts if isinstance(part, Text)])
     if text or message.tool_calls:  # reasoning without what it led to is refused
         for thought in message.thoughts:
@@ -100,7 +100,7 @@ def _part(part: Part) -> Value:
         case Text(text=text):
             return {"type": "input_text", "text": text}
         case Image(url=url, detail=detail):
-            return {"type": "input_image", "image_url": plain_url(url), "detail": detail or "auto"}
+            return {"type": "input_image", "image_url": normalized_url(url), "detail": detail or "auto"}
         case Other(type="file", wire={"file": dict(file)}):
             return {"type": "input_file", **_file(file)}
         case Other(type="input_audio", wire={"input_audio": dict(audio)}):

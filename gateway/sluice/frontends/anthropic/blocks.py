@@ -180,9 +180,9 @@ class Blocks(Stream):
     def _start(self, started: Started, frames: list[bytes]) -> None:
         self._started = True
         usage = started.usage or Usage(prompt_tokens(self._chat))
-        told = {**usage_object(usage), "output_tokens": usage.output or 1}
+        reported = {**usage_object(usage), "output_tokens": usage.output or 1}
         head = message_head(self._answer, started.id, self._model or started.model)
-        message = {**head, "content": [], "stop_reason": None, "stop_sequence": None, "usage": told}
+        message = {**head, "content": [], "stop_reason": None, "stop_sequence": None, "usage": reported}
         frames.append(frame("message_start", message=message))
 
     def _enter(self, kind: str, block: dict[str, Any], frames: list[bytes]) -> None:

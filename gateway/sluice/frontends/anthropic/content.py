@@ -203,7 +203,7 @@ def _file(file: Block, marker: Any) -> Other:
 
 def _search_result(block: Block, at: str) -> list[Part]:
     """A result of the caller's own search, as texts: where it is from, and what it says."""
-    origin = "\n".join([said for name in ("title", "source") if isinstance(said := block.get(name), str)])
+    origin = "\n".join([text for name in ("title", "source") if isinstance(text := block.get(name), str)])
     content = block.get("content")
     return [Text(origin), *parts_of(content if isinstance(content, str | list) else [], f"{at}.content")]
 

@@ -7,13 +7,13 @@ from sluice.frontends import RequestHead
 from sluice.frontends.anthropic.message import prompt_tokens
 from sluice.frontends.anthropic.request import chat_of
 from sluice.model.operations import OperationRequest
-from sluice.wire.jsontext import judged_object, plain_object
+from sluice.wire.jsontext import checked_object, unambiguous_object
 
 
 def counted(body: bytes, head: RequestHead) -> OperationRequest:
     """Nothing is generated, and nothing is billed: limits of tokens are not touched. Raises BadRequest."""
-    wire = plain_object(body)
-    chat = chat_of(judged_object(body)) if wire is None else chat_of(wire, body)
+    wire = unambiguous_object(body)
+    chat = chat_of(checked_object(body)) if wire is None else chat_of(wire, body)
     tokens = prompt_tokens(chat)
     return OperationRequest(
         "anthropic",

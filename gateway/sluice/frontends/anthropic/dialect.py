@@ -23,7 +23,7 @@ from sluice.frontends.anthropic.passed_on import PassedOn, WholePassedOn
 from sluice.frontends.anthropic.request import chat_of
 from sluice.frontends.anthropic.whole import Whole
 from sluice.model.chat import ChatRequest
-from sluice.wire.jsontext import judged_object, plain_object
+from sluice.wire.jsontext import checked_object, unambiguous_object
 
 RESOURCES = ("requests", "tokens")
 
@@ -58,8 +58,8 @@ class Anthropic(Frontend):
         )
 
     def parse(self, body: bytes, head: RequestHead) -> ChatRequest:
-        wire = plain_object(body)
-        return chat_of(judged_object(body)) if wire is None else chat_of(wire, body)
+        wire = unambiguous_object(body)
+        return chat_of(checked_object(body)) if wire is None else chat_of(wire, body)
 
     def encoder(self, chat: ChatRequest, answer: Answer, *, verbatim: bool = False) -> Encoder:
         if verbatim:

@@ -80,11 +80,11 @@ def embed_all(body: bytes, head: RequestHead) -> OperationRequest:
     return _request(batch.requests, wire["requests"], head.parameters["model"], "")
 
 
-def _request(asked: Sequence[_Embed], own: list[Any], model: str, profile: str) -> OperationRequest:
-    texts = [_text(one.content, f"requests[{index}].content") for index, one in enumerate(asked)]
+def _request(requests: Sequence[_Embed], own: list[Any], model: str, profile: str) -> OperationRequest:
+    texts = [_text(one.content, f"requests[{index}].content") for index, one in enumerate(requests)]
     sizes = [text_size(text) // 4 for text in texts]
     wire: dict[str, Any] = {"model": model, "input": texts}
-    wanted = {_dimensions(one) for one in asked} - {None}
+    wanted = {_dimensions(one) for one in requests} - {None}
     if len(wanted) > 1:
         raise refused("requests", "must want vectors of one outputDimensionality")
     if wanted:
@@ -115,8 +115,8 @@ def _text(content: GeminiTurn, at: str) -> str:
     return "".join([part.text or "" for part in parts])
 
 
-def encoder(asked: OperationRequest) -> Encoder:
-    return Vectors(one=asked.profile == ONE) if asked.operation == "embeddings" else Passed()
+def encoder(request: OperationRequest) -> Encoder:
+    return Vectors(one=request.profile == ONE) if request.operation == "embeddings" else Passed()
 
 
 class _Item(msgspec.Struct):

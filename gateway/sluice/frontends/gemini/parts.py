@@ -17,7 +17,7 @@ from sluice.frontends.gemini.seals import thought_of
 from sluice.frontends.open_calls import OpenCalls
 from sluice.model.chat import GOOGLES, Image, Message, Other, Text, Thought, ToolCall
 from sluice.model.chat import Part as Content
-from sluice.wire.dataurl import plain_base64
+from sluice.wire.dataurl import standard_base64
 
 
 class Blob(msgspec.Struct):
@@ -114,10 +114,10 @@ def _turn_message(parts: Sequence[Part], index: int, at: str) -> Message:
             calls.append(_call(part.functionCall, part.thoughtSignature or "", f"call_{index}_{len(calls)}", at))
         elif part.thoughtSignature:
             sealed.append(thought_of(part.thoughtSignature))
-    plain = [Thought(part.text) for part in parts if part.thought and part.text and part.functionCall is None]
+    unsigned = [Thought(part.text) for part in parts if part.thought and part.text and part.functionCall is None]
     others = any(not thought.signature.startswith(GOOGLES) for thought in sealed)  # those have their text with them
     spoken = [part for part in parts if part.functionCall is None and not part.thought]
-    return Message("assistant", content_of(spoken, at), tuple(calls), thoughts=tuple(sealed if others else plain + sealed))
+    return Message("assistant", content_of(spoken, at), tuple(calls), thoughts=tuple(sealed if others else unsigned + sealed))
 
 
 def _call(call: FunctionCall, signature: str, otherwise: str, at: str) -> ToolCall:
@@ -161,7 +161,7 @@ def _part(part: Part, at: str) -> Content | None:
 
 def _inline(blob: Blob, at: str) -> Content:
     media_type = (blob.mimeType or "").lower()
-    data = plain_base64(blob.data)
+    data = standard_base64(blob.data)
     if not data or "/" not in media_type:
         raise refused(f"{at}.inlineData", "must have a mimeType, and data in base64")
     kind, _, form = media_type.partition("/")

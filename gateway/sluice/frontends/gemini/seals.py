@@ -12,7 +12,7 @@ import msgspec
 
 from sluice.model.chat import GOOGLES, Thought
 from sluice.model.events import ReasoningBlock
-from sluice.wire.dataurl import plain_base64
+from sluice.wire.dataurl import standard_base64
 
 _MARK = b"sluice:"
 _decode = msgspec.json.Decoder(tuple[str, str, str]).decode
@@ -27,7 +27,7 @@ def signature_of(block: ReasoningBlock) -> str:
 
 def thought_of(signature: str) -> Thought:
     """The block that a part's signature stands for. SDKs write base64 anew, in the alphabet for URLs."""
-    encoded = plain_base64(signature)
+    encoded = standard_base64(signature)
     if encoded.startswith("c2x1aWNlO"):  # the mark
         packed = b64decode(encoded)
         if packed.startswith(_MARK):

@@ -25,7 +25,7 @@ from sluice.frontends.ollama.errors import ModelLoaded
 from sluice.frontends.open_calls import OpenCalls
 from sluice.model.chat import ChatRequest, Image, Message, Part, Reasoning, Role, Sampling, Text, Thought, Tool, ToolCall
 from sluice.model.rules import Effort
-from sluice.wire.dataurl import inline_data, plain_base64
+from sluice.wire.dataurl import inline_data, standard_base64
 from sluice.wire.jsontext import parse_object
 
 GENERATE = "generate"
@@ -315,7 +315,7 @@ def _images(images: Sequence[str], at: str) -> tuple[Image, ...]:
 def _image(data: str, at: str) -> Image:
     if data[:5].lower() == "data:" and (inline := inline_data(data)) is not None:
         return Image(f"data:{inline.media_type};base64,{inline.data}")
-    encoded = plain_base64(data)
+    encoded = standard_base64(data)
     if not encoded:
         raise refused(at, "must be an image in base64")
     kind = next((kind for start, kind in _KINDS if encoded.startswith(start)), "jpeg")

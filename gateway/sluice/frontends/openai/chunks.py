@@ -198,11 +198,11 @@ class Chunks(_Events):
                 return self._delta({"reasoning_content": text})
             case ReasoningBlock():
                 blocks = [event]
-                told = {
+                fields = {
                     "thinking_blocks": thinking_blocks(blocks, indexed=True),
                     "reasoning_details": reasoning_details(blocks),
                 }
-                return self._delta(told)
+                return self._delta(fields)
             case Cited() if event.url:
                 return self._delta({"annotations": annotations([event])})
             case Working(model=model) if model:

@@ -15,7 +15,7 @@ from sluice.frontends.checks import check_names, explained, refused, whole_numbe
 from sluice.frontends.openai.request import MOST_CHOICES
 from sluice.model.chat import Message, Sampling, Text, text_size
 from sluice.model.operations import GeneratingRequest
-from sluice.wire.jsontext import judged_object, plain_object
+from sluice.wire.jsontext import checked_object, unambiguous_object
 
 DIALECT = "completions"
 
@@ -47,39 +47,39 @@ _NAMES = frozenset(_Request.__struct_fields__)
 
 def completion_of(body: bytes, head: RequestHead) -> GeneratingRequest:
     """Raises BadRequest, `param` naming the field."""
-    wire = plain_object(body)
-    plain = wire is not None
-    wire = judged_object(body) if wire is None else wire
+    wire = unambiguous_object(body)
+    unescaped = wire is not None
+    wire = checked_object(body) if wire is None else wire
     check_names(wire, _NAMES, "")
     try:
-        asked = msgspec.convert(wire, _Request)
+        given = msgspec.convert(wire, _Request)
     except msgspec.ValidationError as error:
         raise explained(str(error)) from None
-    if asked.model == "":
+    if given.model == "":
         raise refused("model", "must not be empty")
-    text, tokens, only = _prompt(asked.prompt)
-    stop = asked.stop or ()
+    text, tokens, only = _prompt(given.prompt)
+    stop = given.stop or ()
     return GeneratingRequest(
         DIALECT,
-        asked.model,
+        given.model,
         (Message("user", (Text(text),)),),
-        asked.stream is True,
+        given.stream is True,
         sampling=Sampling(
-            _limit(asked.max_tokens),
-            asked.temperature,
-            asked.top_p,
+            _limit(given.max_tokens),
+            given.temperature,
+            given.top_p,
             (stop,) if isinstance(stop, str) else tuple(stop),
-            asked.seed,
-            asked.frequency_penalty,
-            asked.presence_penalty,
+            given.seed,
+            given.frequency_penalty,
+            given.presence_penalty,
         ),
-        include_usage=asked.stream_options is not None and asked.stream_options.include_usage is True,
+        include_usage=given.stream_options is not None and given.stream_options.include_usage is True,
         wire=wire,
-        body=body if plain else b"",
-        n=_choices(asked.n),
-        dialect_only=only or _only(asked),
+        body=body if unescaped else b"",
+        n=_choices(given.n),
+        dialect_only=only or _only(given),
         operation="completions",
-        tokens=tokens + text_size(asked.suffix or "") // 4,
+        tokens=tokens + text_size(given.suffix or "") // 4,
         longest=tokens,
     )
 
@@ -101,12 +101,12 @@ def _prompt(given: Any) -> tuple[str, int, str]:
             raise refused("prompt", "must be a string, a list of strings, a list of tokens or a list of such lists")
 
 
-def _only(asked: _Request) -> str:
-    if asked.suffix:
+def _only(given: _Request) -> str:
+    if given.suffix:
         return "suffix: a text that follows"
-    if asked.echo:
+    if given.echo:
         return "echo: the prompt before the answer"
-    return "best_of: several tries" if asked.best_of is not None and asked.best_of > 1 else ""
+    return "best_of: several tries" if given.best_of is not None and given.best_of > 1 else ""
 
 
 def _limit(value: float | None) -> int | None:

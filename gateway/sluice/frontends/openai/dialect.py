@@ -23,7 +23,7 @@ from sluice.frontends.openai.texts import TextChunks, WholeText
 from sluice.frontends.openai.whole import Accumulated, Whole
 from sluice.model.chat import ChatRequest
 from sluice.model.operations import BytesRequest, GeneratingRequest
-from sluice.wire.jsontext import judged_object, plain_object
+from sluice.wire.jsontext import checked_object, unambiguous_object
 
 STAINLESS = (
     "arch", "async", "lang", "os", "package-version", "retry-count", "runtime", "runtime-version", "timeout", "helper-method",
@@ -62,8 +62,8 @@ class OpenAI(Frontend):
         )
 
     def parse(self, body: bytes, head: RequestHead) -> ChatRequest:
-        wire = plain_object(body)
-        return chat_of(judged_object(body)) if wire is None else chat_of(wire, body)
+        wire = unambiguous_object(body)
+        return chat_of(checked_object(body)) if wire is None else chat_of(wire, body)
 
     def encoder(self, chat: ChatRequest, answer: Answer, *, verbatim: bool = False) -> Encoder:
         if isinstance(chat, GeneratingRequest):

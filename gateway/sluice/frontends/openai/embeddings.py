@@ -20,7 +20,7 @@ from sluice.frontends.openai.whole import Accumulated
 from sluice.model.chat import TOKENS_OF_AN_IMAGE, text_size
 from sluice.model.events import StreamEvent, Verbatim
 from sluice.model.operations import OperationRequest
-from sluice.wire.jsontext import judged_object, plain_object
+from sluice.wire.jsontext import checked_object, unambiguous_object
 
 SHORT = 32 << 10
 """Bytes of a body whose lists of tokens may be made into numbers."""
@@ -54,7 +54,7 @@ _lists_of = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 def embeddings(body: bytes, head: RequestHead) -> OperationRequest:
-    wire, sizes, plain = (_long_lists(body) if len(body) > SHORT else None) or _any(body)
+    wire, sizes, unescaped = (_long_lists(body) if len(body) > SHORT else None) or _any(body)
     model = wire.get("model")
     if not (model is None or isinstance(model, str)) or model == "":
         raise BadRequest("model: must be a string that names a model", param="model")
@@ -64,7 +64,7 @@ def embeddings(body: bytes, head: RequestHead) -> OperationRequest:
         (),
         stream=False,
         wire=wire,
-        body=body if plain else b"",
+        body=body if unescaped else b"",
         operation="embeddings",
         tokens=sum(sizes),
         longest=max(sizes),
@@ -76,15 +76,15 @@ Read = tuple[dict[str, Any], list[int], bool]
 
 
 def _any(body: bytes) -> Read:
-    wire = plain_object(body)
-    plain = wire is not None
-    wire = judged_object(body) if wire is None else wire
+    wire = unambiguous_object(body)
+    unescaped = wire is not None
+    wire = checked_object(body) if wire is None else wire
     given = wire.get("input")
     if given is None:
         raise _refused(KINDS if "input" in wire else "is required")
     if not isinstance(given, list) or _is_tokens(given):
-        return wire, [_size(given)], plain
-    return wire, [_size(item) for item in given] or [_size(given)], plain
+        return wire, [_size(given)], unescaped
+    return wire, [_size(item) for item in given] or [_size(given)], unescaped
 
 
 def _size(item: object) -> int:
@@ -122,13 +122,13 @@ def _long_lists(body: bytes) -> Read | None:
         return None
     at = body.find(given)
     rest = b"%b0%b" % (body[:at], body[at + len(given) :])
-    wire = plain_object(rest)
-    plain = wire is not None
-    wire = judged_object(rest) if wire is None else wire
+    wire = unambiguous_object(rest)
+    unescaped = wire is not None
+    wire = checked_object(rest) if wire is None else wire
     if wire.get("input") != 0:  # these bytes stand elsewhere, too
         return None
     wire["input"] = msgspec.Raw(given)
-    return wire, _counts(given), plain
+    return wire, _counts(given), unescaped
 
 
 def _counts(given: bytes) -> list[int]:

@@ -18,7 +18,7 @@ from sluice.frontends.checks import refused
 from sluice.model.chat import TOKENS_OF_AN_IMAGE, text_size
 from sluice.model.events import Started, StreamEvent, Verbatim
 from sluice.model.operations import BytesRequest, OperationRequest
-from sluice.wire.jsontext import judged_object, plain_object
+from sluice.wire.jsontext import checked_object, unambiguous_object
 
 RERANK = "rerank"
 """The dialect of rerankers: Jina's, Cohere's second version and vLLM's requests and answers are one."""
@@ -31,28 +31,28 @@ NEEDS = "must be a string or a list that is not empty"
 
 def moderations(body: bytes, head: RequestHead) -> OperationRequest:
     """Texts, or parts of content (`text`, `image_url`)."""
-    wire, plain = _object(body)
+    wire, unescaped = _object(body)
     given = wire.get("input")
     if not isinstance(given, str | list) or given == []:
         raise refused("input", NEEDS)
     sizes = [_size(item, "input") for item in (given if isinstance(given, list) else [given])]
-    return _request("moderations", "openai", wire, body if plain else b"", sizes)
+    return _request("moderations", "openai", wire, body if unescaped else b"", sizes)
 
 
 def images(body: bytes, head: RequestHead) -> OperationRequest:
     """One answer with all its images; partial images of a stream are not passed on."""
-    wire, plain = _object(body)
+    wire, unescaped = _object(body)
     prompt = wire.get("prompt")
     if not isinstance(prompt, str) or not prompt:
         raise refused("prompt", "must be a string that is not empty")
     if wire.get("stream"):
         raise BadRequest("stream: images are answered in one piece here", param="stream", code="unsupported_parameter")
-    return _request("images", "openai", wire, body if plain else b"", [_size(prompt, "prompt")])
+    return _request("images", "openai", wire, body if unescaped else b"", [_size(prompt, "prompt")])
 
 
 def speech(body: bytes, head: RequestHead) -> BytesRequest:
     """Sound, which is passed on as it comes; with `stream_format: sse` it is events."""
-    wire, plain = _object(body)
+    wire, unescaped = _object(body)
     text = wire.get("input")
     if not isinstance(text, str) or not text:
         raise refused("input", "must be a string that is not empty")
@@ -64,7 +64,7 @@ def speech(body: bytes, head: RequestHead) -> BytesRequest:
         (),
         stream=True,
         wire=wire,
-        body=body if plain else b"",
+        body=body if unescaped else b"",
         operation="speech",
         tokens=tokens,
         longest=tokens,
@@ -74,7 +74,7 @@ def speech(body: bytes, head: RequestHead) -> BytesRequest:
 
 def rerank(body: bytes, head: RequestHead) -> OperationRequest:
     """A query and the documents to be put in order by it. Each document is read with the query."""
-    wire, plain = _object(body)
+    wire, unescaped = _object(body)
     query, documents = wire.get("query"), wire.get("documents")
     if not isinstance(query, str | dict) or not query:
         raise refused("query", "must be a string that is not empty")
@@ -82,13 +82,13 @@ def rerank(body: bytes, head: RequestHead) -> OperationRequest:
         raise refused("documents", "must be a list that is not empty")
     of_query = _size(query, "query")
     sizes = [of_query + _size(document, "documents") for document in documents]
-    return _request(RERANK, RERANK, wire, body if plain else b"", sizes)
+    return _request(RERANK, RERANK, wire, body if unescaped else b"", sizes)
 
 
 def _object(body: bytes) -> tuple[dict[str, Any], bool]:
     """The object, and whether its names have no escapes."""
-    wire = plain_object(body)
-    return (judged_object(body), False) if wire is None else (wire, True)
+    wire = unambiguous_object(body)
+    return (checked_object(body), False) if wire is None else (wire, True)
 
 
 def _request(operation: str, dialect: str, wire: dict[str, Any], body: bytes, sizes: list[int]) -> OperationRequest:

@@ -24,9 +24,9 @@ class Renaming:
 
     def frames(self, data: bytes) -> bytes:
         """Complete frames of server-sent events."""
-        plain = payloads(data)
-        if plain is not None:
-            return b"".join([b"data: %b\n\n" % self.document(payload) for payload in plain])
+        found = payloads(data)
+        if found is not None:
+            return b"".join([b"data: %b\n\n" % self.document(payload) for payload in found])
         events = EventStream(limit=len(data)).feed(data)
         return b"".join([b"data: %b\n\n" % self.document(event.data).replace(b"\n", b"\ndata: ") for event in events])
 

@@ -306,7 +306,7 @@ def _check_both(outer: dict[str, Any], name: str, known: frozenset[str], at: str
 
 def _message(message: _Message, index: int, raw: list[dict[str, Any]]) -> Message:
     """`raw`: all messages, as they came."""
-    if type(message.content) is str and (role := _PLAIN.get(message.role)):  # most are nothing but a text
+    if type(message.content) is str and (role := _TEXT_ROLES.get(message.role)):  # most are nothing but a text
         cache = message.cache_control
         return Message(role, (Text(message.content) if cache is None else Text(message.content, _cache(cache)),))
     at = f"messages[{index}]"
@@ -358,7 +358,7 @@ def _function(message: _Message, at: str) -> Message:
     return Message("tool", _content(message, at), tool_call_id=message.name)
 
 
-_PLAIN: Mapping[str, Role] = {"system": "system", "developer": "system", "user": "user"}
+_TEXT_ROLES: Mapping[str, Role] = {"system": "system", "developer": "system", "user": "user"}
 _ROLES: Mapping[str, Callable[[_Message, str], Message]] = {
     "system": _system, "developer": _system, "user": _user, "assistant": _assistant, "tool": _tool, "function": _function,
 }  # fmt: skip

@@ -202,15 +202,15 @@ class Accumulated(_Completion):
 
 
 def _choice(index: int, kept: dict[str, Any]) -> dict[str, Any]:
-    plain: dict[str, Any] = joined(kept)
-    said = plain.pop("message")
-    calls = said.get("tool_calls")
+    choice: dict[str, Any] = joined(kept)
+    given = choice.pop("message")
+    calls = given.get("tool_calls")
     if type(calls) is list:
-        said["tool_calls"] = [_without_index(call) for call in calls]
-    message = {"role": "assistant", "content": None, "refusal": None, **said}
+        given["tool_calls"] = [_without_index(call) for call in calls]
+    message = {"role": "assistant", "content": None, "refusal": None, **given}
     if message["content"] == "" and calls:
         message["content"] = None
-    return {"index": index, "message": message, "logprobs": None, "finish_reason": "stop", **plain}
+    return {"index": index, "message": message, "logprobs": None, "finish_reason": "stop", **choice}
 
 
 def _without_index(call: Any) -> Any:

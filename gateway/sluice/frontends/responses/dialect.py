@@ -18,7 +18,7 @@ from sluice.frontends.responses.passed_on import PassedOn, PassedOnWhole, Rename
 from sluice.frontends.responses.request import DIALECT, chat_of
 from sluice.frontends.responses.stream import Stream, Whole
 from sluice.model.chat import ChatRequest
-from sluice.wire.jsontext import judged_object, plain_object
+from sluice.wire.jsontext import checked_object, unambiguous_object
 
 DEFAULT_ITEMS, MOST_ITEMS = 20, 100
 _json = msgspec.json.Encoder().encode
@@ -46,8 +46,8 @@ class Responses(Frontend):
         )
 
     def parse(self, body: bytes, head: RequestHead) -> ChatRequest:
-        wire = plain_object(body)
-        return chat_of(judged_object(body)) if wire is None else chat_of(wire, body)
+        wire = unambiguous_object(body)
+        return chat_of(checked_object(body)) if wire is None else chat_of(wire, body)
 
     def encoder(self, chat: ChatRequest, answer: Answer, *, verbatim: bool = False) -> Encoder:
         if verbatim:

@@ -64,10 +64,10 @@ class PassedOn:
             return Stream(self._chat, self._answer).fail(error)
         numbers = [value["sequence_number"] for value in _values(self._last) if type(value.get("sequence_number")) is int]
         number = numbers[-1] + 1 if numbers else 0
-        told = error_object(error)["error"]
-        named = {name: told[name] for name in ("code", "message", "param")}
+        detail = error_object(error)["error"]
+        named = {name: detail[name] for name in ("code", "message", "param")}
         failed = {**begun, "status": "failed", "error": failure(error)}
-        return _frame("error", number, {**named, "error": told}) + _frame("response.failed", number + 1, {"response": failed})
+        return _frame("error", number, {**named, "error": detail}) + _frame("response.failed", number + 1, {"response": failed})
 
     def resume(self, started: Started) -> None:
         """It is never continued."""

@@ -15,7 +15,7 @@ from sluice.model.events import FinishReason, Usage
 Value = dict[str, Any]
 INCOMPLETE: Mapping[FinishReason, str] = {"length": "max_output_tokens", "content_filter": "content_filter"}
 """Why an answer is incomplete; of other reasons it is complete."""
-_TOLD = (
+_REPEATED = (
     "instructions", "max_output_tokens", "max_tool_calls", "metadata", "parallel_tool_calls", "previous_response_id", "prompt",
     "prompt_cache_key", "prompt_cache_retention", "reasoning", "safety_identifier", "service_tier", "store", "temperature",
     "text", "tool_choice", "tools", "top_logprobs", "top_p", "truncation", "user",
@@ -37,7 +37,7 @@ def repeated(chat: ChatRequest) -> Value:
     wire = chat.wire
     if wire is None:
         wire = {"tools": [_tool(tool) for tool in chat.tools]}
-    given = {name: wire[name] for name in _TOLD if wire.get(name) is not None}
+    given = {name: wire[name] for name in _REPEATED if wire.get(name) is not None}
     found: Value = {
         "background": False, "completed_at": None, "error": None, "incomplete_details": None, "instructions": None,
         "max_output_tokens": None, "max_tool_calls": None, "metadata": {}, "parallel_tool_calls": True,

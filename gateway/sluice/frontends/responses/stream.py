@@ -49,8 +49,13 @@ class Responding:
     def _response(self, output: list[Value], usage: Usage | None = None, **state: Any) -> Value:
         answer = self._answer
         head = {"id": response_id(answer), "object": "response", "created_at": answer.created, "model": self._model}
-        told = usage_object(usage) if usage is not None else None
-        return {**head, **repeated(self._chat), **state, "output": output, "usage": told}
+        return {
+            **head,
+            **repeated(self._chat),
+            **state,
+            "output": output,
+            "usage": usage_object(usage) if usage is not None else None,
+        }
 
     def _end(self, finished: Finished) -> Value:
         """The Response at the answer's end."""
@@ -90,8 +95,8 @@ class Stream(Responding):
 
     def fail(self, error: GatewayError) -> bytes:
         self._open()
-        told = error_object(error)["error"]
-        self._frame("error", {**{name: told[name] for name in ("code", "message", "param")}, "error": told})
+        detail = error_object(error)["error"]
+        self._frame("error", {**{name: detail[name] for name in ("code", "message", "param")}, "error": detail})
         response = self._response(self._output.items, status="failed", error=failure(error))
         self._frame("response.failed", {"response": response})
         return self._written()

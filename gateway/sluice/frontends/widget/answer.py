@@ -11,7 +11,7 @@ import msgspec
 
 from sluice.errors import GatewayError, wait_of
 from sluice.frontends import Answer
-from sluice.frontends.plain import INTERNAL
+from sluice.frontends.gateway_errors import INTERNAL
 from sluice.model.events import (
     Cited,
     Finished,

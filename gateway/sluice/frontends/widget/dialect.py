@@ -14,8 +14,8 @@ import msgspec
 
 from sluice.errors import BadRequest, GatewayError, UpstreamError
 from sluice.frontends import AliasTerms, Answer, CallRoute, Encoder, Frontend, RequestHead, ResumeRoute, Route
+from sluice.frontends.gateway_errors import gateway_error_object
 from sluice.frontends.openai.request import chat_of
-from sluice.frontends.plain import plain_error
 from sluice.frontends.statuses import status_of
 from sluice.frontends.widget.answer import NdjsonLines, Whole
 from sluice.model.chat import ChatRequest, Message, Text, with_system
@@ -47,7 +47,7 @@ class Widget(Frontend):
         return NdjsonLines(answer, full=chat.profile == "full") if chat.stream else Whole(answer)
 
     def error(self, error: GatewayError, request_id: str) -> dict[str, Any]:
-        return plain_error(error, request_id)
+        return gateway_error_object(error, request_id)
 
     def status(self, error: GatewayError) -> int:
         """The contract knows one status for everything of an upstream that is not the caller's."""

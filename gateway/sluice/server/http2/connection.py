@@ -37,7 +37,7 @@ MAX_STREAMS = 100
 """Requests of one connection at a time (SETTINGS_MAX_CONCURRENT_STREAMS)."""
 WINDOW, STREAM_WINDOW = 1 << 20, 256 << 10
 """Bytes of bodies that may be on their way: of one connection, and of each of its streams."""
-MAX_BARREN = 1000
+MAX_FRUITLESS = 1000
 """Frames of a second that ask for nothing and bring nothing: pings, settings, empty data."""
 RESETS = 100
 SHORT = 1.0
@@ -64,9 +64,9 @@ class Http2Protocol(h2.connection.H2Connection):
 
     def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[h2.events.Event]]:
         before = self.state_machine.state
-        told = super()._receive_goaway_frame(frame)
+        events = super()._receive_goaway_frame(frame)
         self.state_machine.state = before
-        return told
+        return events
 
 
 class Stream:
@@ -130,7 +130,7 @@ class Http2Connection(asyncio.Protocol):
         self.state: State = "head"
         self.since = time.monotonic()
         self._blocked_since = 0.0
-        self._barren = self._begun = self._resets = 0
+        self._fruitless = self._begun = self._resets = 0
         self._leaving = False
         self._bounds = FrameBounds()
         self._streams: dict[int, Stream] = {}
@@ -170,7 +170,7 @@ class Http2Connection(asyncio.Protocol):
             self._listener.broken(400)
             self._refuse()
             return
-        if self._barren > MAX_BARREN or (self._resets > RESETS and self._resets * 2 > self._begun):
+        if self._fruitless > MAX_FRUITLESS or (self._resets > RESETS and self._resets * 2 > self._begun):
             self._listener.broken(400)
             self._h2.close_connection(_Code.ENHANCE_YOUR_CALM)
             self._refuse()
@@ -210,7 +210,7 @@ class Http2Connection(asyncio.Protocol):
     def look(self, now: float) -> None:
         """Close what has taken too long; tell the client to leave where the listener is draining."""
         bounds = self._listener.bounds
-        self._barren = 0
+        self._fruitless = 0
         for stream in list(self._streams.values()):
             if stream.task is None and now - stream.since > bounds["unread"]:
                 self.end(stream, _Code.CANCEL)
@@ -271,13 +271,13 @@ class Http2Connection(asyncio.Protocol):
                 if (stream := self._streams.get(id)) is not None:
                     self._pump(stream)
             case h2.events.WindowUpdated() | h2.events.RemoteSettingsChanged():
-                self._barren += isinstance(event, h2.events.RemoteSettingsChanged)
+                self._fruitless += isinstance(event, h2.events.RemoteSettingsChanged)
                 self._pump_all()
             case h2.events.ConnectionTerminated():
                 self._leaving = True
                 self._after()
             case h2.events.PingReceived() | h2.events.PriorityUpdated() | h2.events.UnknownFrameReceived():
-                self._barren += 1
+                self._fruitless += 1
 
     def _begin(self, event: h2.events.RequestReceived) -> None:
         id, listener = event.stream_id, self._listener
@@ -317,7 +317,7 @@ class Http2Connection(asyncio.Protocol):
             if stream.request.whole or (not stream.request.limit and stream.request.size > self._listener.body_limit):
                 self._acknowledge(stream)
         if not data:
-            self._barren += event.stream_ended is None
+            self._fruitless += event.stream_ended is None
         elif stream is not None and not stream.request.given_up:
             request = stream.request
             request.size += len(data)

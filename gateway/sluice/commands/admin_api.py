@@ -22,7 +22,7 @@ def of_a_running_one(command: Callable[..., None]) -> Callable[..., None]:
     return click.option("--config", "path", metavar="PATH", help="Default: as for serve.")(command)
 
 
-def asked(url: str | None, path: str | None, method: str, at: str, body: object = None) -> tuple[int, Any]:
+def call_admin(url: str | None, path: str | None, method: str, at: str, body: object = None) -> tuple[int, Any]:
     """The status and the JSON that the running gateway answers."""
     from sluice.process.asking import NoAdminAnswer, ask
 
@@ -54,7 +54,7 @@ def problem_of(answer: Any) -> str:
 
 def wanted(url: str | None, path: str | None, method: str, at: str, body: object = None) -> Any:
     """The gateway's reply; if it refuses, the reason is printed and the command fails."""
-    status, answer = asked(url, path, method, at, body)
+    status, answer = call_admin(url, path, method, at, body)
     if status // 100 != 2:
         fail(f"sluice: {problem_of(answer)}")
     return answer

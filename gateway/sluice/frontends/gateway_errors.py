@@ -33,7 +33,7 @@ TEXTS: Mapping[type[GatewayError], str] = {
 """Those of BadRequest, Unauthorized and RateLimited, and `INTERNAL`, are the contract: clients compare them."""
 
 
-def plain_error(error: GatewayError, request_id: str) -> dict[str, Any]:
+def gateway_error_object(error: GatewayError, request_id: str) -> dict[str, Any]:
     """`error` is a text that depends on the kind alone, `code` for programs, `reason` or `details` say more."""
     body: dict[str, Any] = {"error": _text_of(error), "code": error.code, "requestId": request_id}
     match error:
