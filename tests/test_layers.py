@@ -48,7 +48,7 @@ ORDER = (
     {"sluice.runtime"},
     {"sluice.api", "sluice.ui", "sluice.embed"},
     {"sluice.process", "sluice.web"},
-    {"sluice.testing"},
+    {"sluice.testing", "sluice.simulate"},
     {"sluice.commands"},
     {"sluice.cli", "sluice.__main__", "sluice.pytest_plugin"},
 )

@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from sluice.commands import conversations, local, remote
+from sluice.commands import conversations, local, remote, simulate
 from sluice.commands.admin_api import call_admin as _call_admin
 from sluice.commands.admin_api import fail as _fail
 from sluice.commands.admin_api import of_a_running_one as _of_a_running_one
@@ -258,7 +258,7 @@ def keys() -> None:
 
 for _command in remote.KEYS:
     keys.add_command(_command)
-for _command in (*local.COMMANDS, *remote.COMMANDS, conversations.conversations):
+for _command in (*local.COMMANDS, *remote.COMMANDS, conversations.conversations, simulate.simulate):
     cli.add_command(_command)
 
 

@@ -84,15 +84,23 @@ class ProcessState:
     """`async with` opens stores and reads the dynamic keys; leaving it closes everything, in the reverse order.
 
     Log lines go to `lines`. Snapshots are to be closed before it. `slot`: where it counts, if it is one of several processes.
+    `clock` in seconds, monotonic.
     """
 
-    def __init__(self, loaded: Loaded, lines: LogLines, slot: BoardSlot | None = None) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        lines: LogLines,
+        slot: BoardSlot | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         config = self.config = loaded.config
         self._frontends = [*loaded.frontends]
         self.following = ConfigStatus(loaded.hash, time.time())
         """Which configuration is followed; `show` sets it."""
         self.lines = lines
-        self.clock: Callable[[], float] = time.monotonic
+        self.clock = clock
         self.started = int(time.time())
         self.draining = False
         self.off: dict[str, str] = {}

@@ -1,0 +1,108 @@
+"""`sluice simulate`: what a configuration would do with traffic, without a gateway, an upstream or waiting."""
+
+import sys
+
+import click
+
+from sluice.commands.admin_api import fail
+
+
+@click.command()
+@click.argument("trace")
+@click.option("--config", "path", metavar="PATH", help="Default: as for serve. Variables that are not set need not be.")
+@click.option("--scenario", "scenario_path", metavar="FILE", help="Arrivals, clients, upstreams, replicas: docs/simulate.md.")
+@click.option("--alias", metavar="ALIAS", help="All calls are for this one. Default: as the trace says, or drawn from all.")
+@click.option("--rate", metavar="RATE", help="Of a generated trace, such as 50/s. Default: the scenario's, or 10/s.")
+@click.option(
+    "--for", "lasts", metavar="TIME", help="How long arrivals are generated, such as 10m. Default: the scenario's, or 10m."
+)
+@click.option("--replicas", type=click.IntRange(1, 1000), help="Processes of the gateway, which share their limits.")
+@click.option(
+    "--seed", type=int, help="Another seed is another run; the same one is the same run. Default: the scenario's, or 1."
+)
+@click.option(
+    "--unit", type=click.Choice(["s", "ms"]), default="s", show_default=True, help="Of a trace's times that are numbers."
+)
+@click.option(
+    "--speed", type=click.FloatRange(min=0.001), default=1.0, show_default=True, help="Arrivals so many times as fast."
+)
+@click.option("--json", "json_path", metavar="FILE", help="Also write the figures as JSON; - writes them in place of the text.")
+@click.option("--plot", "plot_path", metavar="FILE", help="Also draw a picture (.png, .svg); needs matplotlib.")
+def simulate(
+    *,
+    trace: str,
+    path: str | None,
+    scenario_path: str | None,
+    alias: str | None,
+    rate: str | None,
+    lasts: str | None,
+    replicas: int | None,
+    seed: int | None,
+    unit: str,
+    speed: float,
+    json_path: str | None,
+    plot_path: str | None,
+) -> None:
+    """Replay TRACE against modelled upstreams, through the gateway's own routing, limits, queues and breakers.
+
+    TRACE is a file (CSV, JSON lines, or the gateway's own call records), or a pattern that is generated: even, poisson, bursts,
+    diurnal. Prints latencies, refusals, cost, and how many replicas that needs.
+    """
+    import json
+
+    from sluice.simulate.driver import simulate as run
+    from sluice.simulate.plot import draw_plot
+    from sluice.simulate.prepare import Wanted, prepared
+    from sluice.simulate.report import document, lines_of
+
+    if plot_path is not None:
+        _need_matplotlib()
+    try:
+        ready = prepared(
+            Wanted(
+                trace,
+                path,
+                scenario_path,
+                alias=alias,
+                rate=rate,
+                lasts=lasts,
+                replicas=replicas,
+                seed=seed,
+                unit="ms" if unit == "ms" else "s",
+                speed=speed,
+            )
+        )
+    except ValueError as error:
+        fail(f"sluice: {error}")
+    for note in ready.notes:
+        click.echo(f"note: {note}", err=True)
+    shows = sys.stderr.isatty()
+
+    def told(calls: int, seconds: float) -> None:
+        if shows:
+            click.echo(f"\r{calls} calls, {seconds:.0f} s simulated", nl=False, err=True)
+
+    simulated = run(ready.loaded, ready.scenario, ready.arrivals, began=ready.began, observed=ready.observed, told=told)
+    if shows:
+        click.echo("\r\033[K", nl=False, err=True)
+    found = document(simulated, ready.scenario)
+    text = json.dumps(found, indent=2)
+    if json_path == "-":
+        click.echo(text)
+    else:
+        for line in lines_of(found):
+            click.echo(line)
+        if json_path is not None:
+            with open(json_path, "w", encoding="utf-8") as file:
+                file.write(text + "\n")
+    if plot_path is not None:
+        draw_plot(simulated, plot_path)
+    if simulated.crashes:
+        sys.exit(1)
+
+
+def _need_matplotlib() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("matplotlib") is None:
+        fail("sluice: --plot needs matplotlib: pip install matplotlib")

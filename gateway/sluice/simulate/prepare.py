@@ -1,0 +1,151 @@
+"""From a command line to what is simulated: configuration, scenario, arrivals."""
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from sluice.config.loader import Loaded, check, load, locate
+from sluice.config.problems import suggestion
+from sluice.config.types import covering
+from sluice.config.units import Rate, Seconds
+from sluice.errors import ConfigError
+from sluice.runtime.snapshot import names_of
+from sluice.simulate.arrivals import PATTERNS, Filling, generated
+from sluice.simulate.scenario import Scenario, dice_of, load_scenario
+from sluice.simulate.traces import Arrival, RecordedAttempt, Trace, Unit, read_trace
+
+PLACEHOLDER = "not-set-for-a-simulation-0123456789"
+DAY = 86400
+_NOT_SET = re.compile(r"environment variable (\w+) is not set")
+
+T = TypeVar("T")
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What was asked for. `trace`: a file, or the name of a pattern. `alias`: what all calls of a file are for.
+
+    Other options that are None are as the scenario has them.
+    """
+
+    trace: str
+    config: str | None = None
+    scenario: str | None = None
+    rate: str | None = None
+    lasts: str | None = None
+    replicas: int | None = None
+    seed: int | None = None
+    alias: str | None = None
+    unit: Unit = "s"
+    speed: float = 1.0
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """`began`: seconds since the epoch at the first arrival. `notes`: what a reader of the figures should know."""
+
+    loaded: Loaded
+    scenario: Scenario
+    arrivals: Iterator[Arrival]
+    began: float
+    observed: Sequence[RecordedAttempt]
+    notes: Sequence[str]
+
+
+def prepared(wanted: Wanted) -> Prepared:
+    """Raises ConfigError, OSError; ValueError for an option that cannot be read."""
+    notes: list[str] = []
+    loaded = _loaded(locate(wanted.config), notes)
+    scenario = _scenario(wanted)
+    _check_names(scenario, loaded)
+    aliases = [wanted.alias] if wanted.alias else [name for name in loaded.config.aliases if not name.endswith("*")]
+    keys = [key.id for key in loaded.config.keys if key.enabled]
+    dice = dice_of(scenario.seed, "arrivals")
+    arrivals = msgspec.structs.replace(scenario.arrivals, aliases={}) if wanted.alias else scenario.arrivals
+    fill = Filling(arrivals, aliases, keys, dice)
+    today = float(int(time.time()) // DAY * DAY)  # budgets and prices go by the calendar
+    if wanted.trace in PATTERNS:
+        return Prepared(loaded, scenario, generated(PATTERNS[wanted.trace], arrivals, fill, dice), today, (), notes)
+    if not Path(wanted.trace).exists():
+        raise ValueError(f"there is no file {wanted.trace}; generated traces are {', '.join(PATTERNS)}")
+    trace = read_trace(wanted.trace, unit=wanted.unit)
+    _complete(trace, scenario, loaded, fill, wanted, notes)
+    return Prepared(loaded, scenario, iter(trace.arrivals), trace.began or today, trace.attempts, notes)
+
+
+def _scenario(wanted: Wanted) -> Scenario:
+    scenario = load_scenario(wanted.scenario) if wanted.scenario is not None else Scenario()
+    arrivals = scenario.arrivals
+    if wanted.rate is not None:
+        arrivals = msgspec.structs.replace(arrivals, rate=_option("--rate", Rate.parse, wanted.rate))
+    if wanted.lasts is not None:
+        arrivals = msgspec.structs.replace(arrivals, lasts=_option("--for", Seconds.parse, wanted.lasts))
+    if wanted.speed != 1.0:
+        arrivals = msgspec.structs.replace(arrivals, rate=Rate(arrivals.rate * wanted.speed))
+    scenario = msgspec.structs.replace(scenario, arrivals=arrivals)
+    if wanted.replicas is not None:
+        scenario = msgspec.structs.replace(scenario, replicas=wanted.replicas)
+    return scenario if wanted.seed is None else msgspec.structs.replace(scenario, seed=wanted.seed)
+
+
+def _option(name: str, parse: Callable[[object], T], text: str) -> T:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def _loaded(path: str, notes: list[str]) -> Loaded:
+    """The configuration; variables that are not set are no hindrance: nothing is sent anywhere."""
+    environ = dict(os.environ)
+    missing = {found[1] for problem in check(path, environ=environ).problems if (found := _NOT_SET.search(problem.message))}
+    if missing:
+        environ |= dict.fromkeys(missing, PLACEHOLDER)
+        notes.append(f"not set, so a placeholder stands for it: {', '.join(sorted(missing))}")
+    return load(path, environ=environ)
+
+
+def _check_names(scenario: Scenario, loaded: Loaded) -> None:
+    """Raises ConfigError for names of the scenario that the configuration has not."""
+    config = loaded.config
+    labels = {f"{upstream}/{model}" for upstream, model in names_of(loaded).targets}
+    known: list[tuple[str, Iterable[str], Iterable[str]]] = [
+        ("upstreams", scenario.upstreams, {*config.upstreams, *labels}),
+        ("arrivals.aliases", scenario.arrivals.aliases, config.aliases),
+        ("arrivals.keys", scenario.arrivals.keys, [key.id for key in config.keys]),
+        ("names", scenario.names.values(), config.aliases),
+    ]
+    problems = [
+        f"scenario: {at}: the configuration has no {name}{suggestion(name, there)}"
+        for at, names, there in known
+        for name in names
+        if name not in there and not (at.endswith("aliases") and covering(config.aliases, name))
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _complete(trace: Trace, scenario: Scenario, loaded: Loaded, fill: Filling, wanted: Wanted, notes: list[str]) -> None:
+    """Fill in what the trace does not say, by the scenario. Raises ConfigError for models that no alias stands for."""
+    config, keys = loaded.config, {key.id for key in loaded.config.keys}
+    unknown: set[str] = set()
+    strangers: set[str] = set()
+    for arrival in trace.arrivals:
+        arrival.at /= wanted.speed
+        arrival.alias = wanted.alias or scenario.names.get(arrival.alias, arrival.alias)
+        if arrival.alias and arrival.alias not in config.aliases and not covering(config.aliases, arrival.alias):
+            unknown.add(arrival.alias)
+        if arrival.key and arrival.key not in keys:
+            strangers.add(arrival.key)
+        fill(arrival)
+    if unknown:
+        some = ", ".join(sorted(unknown)[:5])
+        hint = "say which are meant by --alias, or by `names` of a scenario"
+        raise ConfigError([f"{wanted.trace}: names models that are no alias: {some}; {hint}"])
+    if strangers:
+        notes.append(f"{len(strangers)} key(s) of the trace are not in the configuration: their calls have no limits of a key")
+    if trace.skipped:
+        notes.append(f"{trace.skipped} line(s) of the trace are no call")

@@ -1,0 +1,68 @@
+"""`sluice simulate`, as it is typed."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from sluice.cli import cli
+from sluice.errors import ConfigError
+from sluice.simulate.scenario import load_scenario
+
+ROOT = Path(__file__).parents[2]
+CONFIG = """
+upstreams: { a: { backend: openai, base_url: "http://127.0.0.1:9/v1", api_key: "${A_KEY_THAT_IS_NOT_SET}" } }
+aliases: { chat: { tiers: [[{ upstream: a, model: m }]] } }
+keys: [{ id: web, digest: "sha256:%s", aliases: [chat] }]
+""" % ("0" * 64)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(CONFIG)
+    return str(path)
+
+
+def simulate(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["simulate", *arguments])
+
+
+def test_a_generated_trace_needs_no_key_no_upstream_and_no_waiting(config: str) -> None:
+    found = simulate("poisson", "--config", config, "--rate", "20/s", "--for", "2m", "--json", "-")
+    assert found.exit_code == 0, found.output
+    figures = json.loads(found.stdout)
+    assert 2000 < figures["calls"] < 2800
+    assert figures["outcomes"] == {"ok": figures["calls"]}
+    assert "A_KEY_THAT_IS_NOT_SET" in found.stderr
+
+
+def test_a_recorded_trace_is_replayed_as_text_and_as_a_file(config: str, tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("time,model,input_tokens,output_tokens\n" + "".join(f"{n},gpt-4,50,20\n" for n in range(30)))
+    refused = simulate(str(trace), "--config", config)
+    assert refused.exit_code == 1
+    assert isinstance(refused.exception, ConfigError)
+    assert "--alias" in str(refused.exception)
+    out = tmp_path / "out.json"
+    found = simulate(str(trace), "--config", config, "--alias", "chat", "--speed", "2", "--json", str(out))
+    assert found.exit_code == 0, found.output
+    assert "30 calls" in found.stdout
+    assert json.loads(out.read_text())["aliases"]["chat"]["calls"] == 30
+
+
+def test_what_cannot_be_done_is_one_line(config: str, tmp_path: Path) -> None:
+    for arguments in (("nowhere.csv",), ("poisson", "--rate", "fast")):
+        found = simulate(*arguments, "--config", config)
+        assert found.exit_code == 1
+        assert len(found.stderr.splitlines()) == 1
+    scenario = tmp_path / "scenario.yaml"
+    scenario.write_text("upstreams: { b: {} }\n")
+    found = simulate("poisson", "--config", config, "--scenario", str(scenario))
+    assert isinstance(found.exception, ConfigError)
+    assert "the configuration has no b" in str(found.exception)
+
+
+def test_the_example_scenario_is_a_good_one() -> None:
+    load_scenario(str(ROOT / "config" / "simulation.example.yaml"))
