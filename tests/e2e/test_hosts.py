@@ -17,6 +17,7 @@ import aiohttp
 import pytest
 
 from tests.e2e.gateway_process import DIGEST, KEY, GatewayProcess, _start
+from tests.redis_clusters import redis_cluster
 from tests.servers import pgbouncer, postgres_server, redis_server
 
 TURNS = int(os.environ.get("SLUICE_TURNS", "240"))
@@ -49,7 +50,17 @@ def postgres_address() -> Iterator[str]:
         yield address
 
 
-STORES: dict[str, Callable[[], AbstractContextManager[str]]] = {"redis": redis_address, "postgres": postgres_address}
+@contextmanager
+def cluster_address() -> Iterator[str]:
+    with redis_cluster() as cluster:
+        yield cluster.url
+
+
+STORES: dict[str, Callable[[], AbstractContextManager[str]]] = {
+    "redis": redis_address,
+    "cluster": cluster_address,
+    "postgres": postgres_address,
+}
 
 
 class Host:
@@ -62,7 +73,7 @@ class Host:
 
     def start(self) -> None:
         directory = Path(self._stack.enter_context(TemporaryDirectory()))
-        self.gateway = _start(self._config, {}, directory, None, -1, 'exec "$@"')
+        self.gateway = _start(self._config, {}, directory, None, -1, 'exec "$@"', ())
         self._stack.callback(self.gateway.stop)
 
     async def kill(self) -> None:
