@@ -29,7 +29,7 @@ HEADERS = {"x-api-key": KEY, "x-admin-api-key": KEY}
 
 def config(state: str) -> str:
     return f"""
-state: "{state}"
+state: "{state}&timeout=30s"
 keys: [{{id: one, digest: "{DIGEST}", aliases: ["*"], default_alias: chat}}]
 admin: {{digest: "{DIGEST}", store: memory}}
 limits: {{address: null}}
