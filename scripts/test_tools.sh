@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What single tests use and .venv does not hold: servers of the system (nginx, redis-server, PostgreSQL, PgBouncer,
-# promtool), a browser, helm, what
+# What single tests use and .venv does not hold: servers of the system (nginx, HAProxy, Caddy, redis-server, PostgreSQL,
+# PgBouncer, promtool), Valkey, a browser, helm, what
 # builds the documentation, and other people's clients. None of it is needed: what cannot be had in time is left out, its tests skip and say why.
 #
 # Servers come from Debian and only for root (SLUICE_APT=no: never); the rest goes to .cache. Logs: .cache/log.
@@ -21,6 +21,8 @@ step() { # NAME SECONDS FUNCTION: quietly, within a time, and never fatal
 servers() {
     local packages=()
     command -v nginx || packages+=(nginx-light)
+    command -v haproxy || packages+=(haproxy)
+    command -v caddy || packages+=(caddy)
     command -v redis-server || packages+=(redis-server)
     command -v promtool || packages+=(prometheus)
     command -v chromium || packages+=(chromium)
@@ -39,6 +41,8 @@ servers() {
         apt-get install -y -qq --no-install-recommends "$package"
     done
 }
+
+valkey() { .venv/bin/python scripts/programs.py scripts/locks/valkey.lock .cache/bin valkey-server; }
 
 helm() { .venv/bin/python scripts/helm.py .cache/bin/helm; }
 
@@ -75,6 +79,7 @@ export clients
 if command -v npm >/dev/null; then step ui-node 120 ui_node & fi
 if [[ $(id -u) == 0 && ${SLUICE_APT:-yes} != no ]] && command -v apt-get >/dev/null; then step servers 240 servers & fi
 step helm 120 helm &
+step valkey 120 valkey &
 step docs-tools 120 docs_tools &
 if [[ -d $clients ]]; then
     step python-clients 240 python_clients &

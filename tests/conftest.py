@@ -1,4 +1,4 @@
-"""For all tests: what was collected stays out of the garbage collector's rounds, and a Redis Cluster for those that ask."""
+"""For all tests: what was collected stays out of the garbage collector's rounds; and servers for those that ask for them."""
 
 import gc
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ import pytest
 
 if TYPE_CHECKING:
     from tests.redis_clusters import Cluster
+    from tests.servers import RedisServer
 
 
 def pytest_collection_finish() -> None:
@@ -23,3 +24,15 @@ def cluster() -> "Iterator[Cluster]":
 
     with redis_cluster() as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def valkey() -> "Iterator[RedisServer]":
+    """Likewise; skips the test where there is none."""
+    from tests.servers import redis_server, valkey_binaries
+
+    for binary in valkey_binaries():
+        with redis_server(binary) as found:
+            yield found
+        return
+    pytest.skip("no valkey-server (make test fetches it into .cache/bin)")

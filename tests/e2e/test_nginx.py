@@ -7,7 +7,6 @@ defaults (buffering on, HTTP/1.0 to the gateway, gzip too), where `X-Accel-Buffe
 
 import asyncio
 import http.client
-import json
 import os
 import pwd
 import shutil
@@ -20,13 +19,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.gateway_process import DIGEST, KEY, ROOT, free_port, serving
-from tests.fakes.rawserver import CHUNKED, LAST_CHUNK, Peer, RawServer, Request, chunk
+from tests.e2e.gateway_process import DIGEST, ROOT, free_port, serving
+from tests.fakes.counting import DIALECTS, OPENAI, WIDGET, Call, Counting, counted
+from tests.fakes.rawserver import RawServer
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 
-TOKENS = 8
 CONFIG = f"""
 upstreams: {{ local: {{ backend: openai, base_url: "${{UPSTREAM}}/v1" }} }}
 aliases: {{ chat: {{ tiers: [[{{ upstream: local, model: any }}]], heartbeat: null }} }}
@@ -46,30 +45,6 @@ DEFAULTS = "server { listen 80; location / { proxy_pass http://127.0.0.1:8080; }
 GZIP = "gzip on; gzip_types *; gzip_min_length 0; gzip_proxied any; " + DEFAULTS
 DEAF = "proxy_ignore_headers X-Accel-Buffering; " + DEFAULTS
 SITES = {"ours": OURS, "defaults": DEFAULTS, "defaults with gzip": GZIP}
-
-WIDGET = ("/v1/chat/stream", {"sessionId": "s", "message": "count"})
-OPENAI = ("/v1/chat/completions", {"model": "chat", "stream": True, "messages": [{"role": "user", "content": "count"}]})
-DIALECTS = {"ndjson": WIDGET, "sse": OPENAI}
-
-
-class Counting:
-    """A provider that counts, and waits after each number until it is `heard`."""
-
-    def __init__(self) -> None:
-        self.heard = [asyncio.Event() for _ in range(TOKENS)]
-
-    async def __call__(self, request: Request, peer: Peer) -> None:
-        peer.send(CHUNKED + _delta({"role": "assistant", "content": ""}))
-        for number, heard in enumerate(self.heard):
-            peer.send(_delta({"content": f"tok{number};"}))
-            await heard.wait()
-        peer.send(_delta({}, "stop") + chunk(b"data: [DONE]\n\n") + LAST_CHUNK)
-
-
-def _delta(delta: dict[str, str], finish: str | None = None) -> bytes:
-    choice = {"index": 0, "delta": delta, "finish_reason": finish}
-    event = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "any", "choices": [choice]}
-    return chunk(b"data: " + json.dumps(event).encode() + b"\n\n")
 
 
 @contextmanager
@@ -121,41 +96,13 @@ async def stack(site: str) -> AsyncIterator[tuple[int, Counting, RawServer]]:
             yield port, provider, server
 
 
-class Call:
-    """A client that sends one request and looks at the bytes as they come."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self.writer = reader, writer
-        self.received = b""
-
-    @classmethod
-    async def start(cls, port: int, path: str, body: dict[str, object]) -> "Call":
-        call = cls(*await asyncio.open_connection("127.0.0.1", port))
-        content = json.dumps(body).encode()
-        head = f"POST {path} HTTP/1.1\r\nHost: gateway\r\nx-api-key: {KEY}\r\nContent-Type: application/json\r\n"
-        call.writer.write(f"{head}Connection: close\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content)
-        return call
-
-    async def until(self, text: bytes) -> None:
-        while text not in self.received:
-            data = await self._reader.read(65536)
-            assert data, f"the answer ended without {text!r}:\n{self.received.decode()}"
-            self.received += data
-
-
-async def _count(call: Call, provider: Counting) -> None:
-    for number in range(TOKENS):
-        await call.until(b"tok%d;" % number)
-        provider.heard[number].set()
-
-
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("site", SITES)
 async def test_tokens_arrive_one_by_one_through_nginx(site: str, dialect: str) -> None:
     path, body = DIALECTS[dialect]
     async with stack(SITES[site]) as (port, provider, _), asyncio.timeout(30):
         call = await Call.start(port, path, body)
-        await _count(call, provider)
+        await counted(call, provider)
         await call.until(b'"done"' if dialect == "ndjson" else b"data: [DONE]")
         call.writer.close()
         assert call.received.startswith(b"HTTP/1.1 200 ")
@@ -167,7 +114,7 @@ async def test_this_would_notice_an_nginx_that_buffers() -> None:
         call = await Call.start(port, path, body)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(2):
-                await _count(call, provider)
+                await counted(call, provider)
         call.writer.close()
 
 

@@ -47,7 +47,7 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 _names = (f"responses{number}" for number in itertools.count())
-KINDS = ("sqlite", "redis", "cluster", "postgres")
+KINDS = ("sqlite", "redis", "valkey", "cluster", "postgres")
 
 
 def opened(kind: str, request: pytest.FixtureRequest, directory: Path, clock: Clock, name: str) -> ResponseStore:
@@ -55,7 +55,7 @@ def opened(kind: str, request: pytest.FixtureRequest, directory: Path, clock: Cl
     match kind:
         case "sqlite":
             return SqliteResponses(directory / f"{name}.db", KEEP, clock)
-        case "redis" | "cluster":
+        case "redis" | "valkey" | "cluster":
             return RedisResponses(request.getfixturevalue(kind).url, KEEP, clock, prefix=name, timeout=10)
         case _:
             url = f"{request.getfixturevalue('postgres').url}&schema={name}"

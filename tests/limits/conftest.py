@@ -30,7 +30,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def server(request: pytest.FixtureRequest, kind: str) -> Server | None:
     """What the store needs to run."""
-    found: Server | None = request.getfixturevalue(kind) if kind in ("redis", "cluster") else None
+    found: Server | None = request.getfixturevalue(kind) if kind in ("redis", "valkey", "cluster") else None
     return found
 
 

@@ -65,11 +65,12 @@ def _redis(at: Lab) -> BucketStore:
 STORES: dict[str, Callable[[Lab], BucketStore]] = {
     "memory": lambda at: MemoryStore(at.seconds, wall=at.seconds),
     "redis": _redis,
+    "valkey": _redis,
     "cluster": _redis,
     "shared": lambda at: SharedStore(_nameless(), clock=at.seconds, wall=at.seconds, lease=LEASE),
 }
 
-TRACELESS = {"redis", "cluster", "shared"}
+TRACELESS = {"redis", "valkey", "cluster", "shared"}
 """Stores in which a call that changes nothing leaves no trace of when it was made."""
 
 

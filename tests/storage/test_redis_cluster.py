@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,11 +13,18 @@ from sluice.storage import Reason
 from sluice.storage.address import address_of
 from sluice.storage.redis import RedisClient, RedisFailed
 from sluice.storage.redis_cluster import key_of
-from tests.redis_clusters import Cluster, redis_cluster
+from tests.redis_clusters import Cluster, cluster_binaries, redis_cluster
 from tests.servers import free_port, redis_server
 from tests.storage.test_redis import HANG, PASSWORD, USERS, User, opened
 
 _names = (f"moves{number}" for number in itertools.count())
+
+
+@pytest.fixture(scope="module", params=cluster_binaries() or [None], ids=lambda path: (path or "none").rpartition("/")[2])
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """One for all tests here, of every server at hand."""
+    with redis_cluster(request.param) as found:
+        yield found
 
 
 @pytest.fixture(params=USERS)
@@ -138,9 +145,10 @@ async def test_limits_hold_while_their_slot_moves_about(cluster: Cluster) -> Non
     await store.close()
 
 
-async def test_a_master_that_dies_is_followed_by_its_replica() -> None:
+@pytest.mark.parametrize("binary", cluster_binaries() or [None], ids=lambda path: (path or "none").rpartition("/")[2])
+async def test_a_master_that_dies_is_followed_by_its_replica(binary: str | None) -> None:
     """While nobody serves its slots the reason is told, the others are served, and what was acknowledged is there."""
-    with redis_cluster(timeout=1500) as cluster:
+    with redis_cluster(binary, timeout=1500) as cluster:
         users = {name: USERS[name](cluster.url) for name in USERS}
         client, name = client_of(cluster.url), next(_names)
         for user in users.values():
