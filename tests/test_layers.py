@@ -19,7 +19,13 @@ SOURCES = {
 
 ORDER = (
     {"sluice", "sluice.errors", "sluice.version", "sluice.entrypoints", "sluice.certificates", "sluice.aio", "sluice.model"},
-    {"sluice.config.types", "sluice.config.units", "sluice.config.problems", "sluice.config.yamltext"},
+    {
+        "sluice.config.types",
+        "sluice.config.resources",
+        "sluice.config.units",
+        "sluice.config.problems",
+        "sluice.config.yamltext",
+    },
     {
         "sluice.wire",
         "sluice.storage",

@@ -1,13 +1,26 @@
 """Commands that ask a running gateway by its admin API: keys, usage, targets, calls. The admin key is $SLUICE_ADMIN_KEY."""
 
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import click
 
 from sluice.commands.admin_api import of_a_running_one, show, wanted
+from sluice.config.resources import RESOURCES
 
 as_json = click.option("--json", "as_json", is_flag=True, help="The whole answer, as JSON.")
+
+
+RATES = tuple(resource.name for resource in RESOURCES)
+
+
+def _rates(command: Callable[..., None]) -> Callable[..., None]:
+    """An option for each resource that a rate limits."""
+    for resource in reversed(RESOURCES):
+        help_text = f"{resource.unit[0].upper()}{resource.unit[1:]}, such as {resource.example}."
+        command = click.option(f"--{resource.name}", metavar="RATE", help=help_text)(command)
+    return command
 
 
 def _key(key_id: str, action: str = "") -> str:
@@ -37,8 +50,7 @@ def list_keys(*, url: str | None, path: str | None, as_json: bool) -> None:
 @click.option("--tenant", help="Whose it is. Default: its id.")
 @click.option("--alias", "aliases", multiple=True, help="One that it may use; repeat it. Default: all.")
 @click.option("--default-alias", help="For requests that name none.")
-@click.option("--requests", metavar="RATE", help="Calls, such as 60/min.")
-@click.option("--tokens", metavar="RATE", help="Tokens, such as 200000/day.")
+@_rates
 @click.option("--streams", type=click.IntRange(min=1), help="Calls at a time.")
 @click.option("--budget-day", type=float, metavar="USD")
 @click.option("--budget-month", type=float, metavar="USD")
@@ -49,7 +61,7 @@ def list_keys(*, url: str | None, path: str | None, as_json: bool) -> None:
 def make_key(*, url: str | None, path: str | None, key_id: str, as_json: bool, **given: Any) -> None:
     """Make a key in the running gateway, and print it: this once."""
     budget = {name: given[f"budget_{name}"] for name in ("day", "month") if given[f"budget_{name}"] is not None}
-    limits = {name: {"rate": given[name]} for name in ("requests", "tokens") if given[name]}
+    limits = {name: {"rate": given[name]} for name in RATES if given[name]}
     limits |= {"streams": given["streams"]} if given["streams"] else {}
     limits |= {"budget": budget} if budget else {}
     body = {name: given[name] for name in ("tenant", "default_alias", "expires") if given[name]}

@@ -5,45 +5,40 @@ Such a limit refuses every call for ever, so `check` calls it an error instead o
 
 from collections.abc import Iterator, Mapping
 
-import msgspec
-
 from sluice.backends.protocol import Backend, default_output
 from sluice.config.problems import Path, Report
-from sluice.config.types import Alias, CallLimits, Config, KeyLimits, covering, targets_of, windows_of
+from sluice.config.resources import METERED, Resource, windows_in
+from sluice.config.types import Alias, CallLimits, Config, KeyLimits, covering, targets_of
 from sluice.config.types import Target as TargetConfig
 from sluice.model.events import Usage
-from sluice.pricing.prices import PriceTable, cost
-
-
-class _Default(msgspec.Struct, frozen=True):
-    """The least reservation for a call without a maximum and with an empty prompt: tokens, and US dollars."""
-
-    tokens: int
-    money: float
+from sluice.policies.claims import Amounts, amounts_of, least_of, most_of
+from sluice.pricing.prices import PriceTable
 
 
 def check_reservations(
     config: Config, backends: Mapping[str, Backend], prices: PriceTable, report: Report, wall: float
 ) -> None:
-    """Report each limit of tokens or money whose burst is below the default reservation, at its own place in the file."""
+    """Report each limit of what is metered whose burst is below the default reservation, at its own place in the file."""
 
-    def of_target(target: TargetConfig, *, priced: bool) -> _Default:
-        """Prices are looked up where a limit of money needs them alone: reading their table takes time."""
+    def of_target(target: TargetConfig, *, priced: bool) -> Amounts:
+        """What is reserved for a call without a maximum and with an empty prompt.
+
+        Prices are looked up where a limit of money needs them alone: reading their table takes time.
+        """
         output = default_output(config.limits.output_tokens, backends.get(target.upstream))
         price = prices.price_of(target.upstream, target.model, wall) if priced else None
-        return _Default(output, cost(price, Usage(0, output)) if price is not None else 0.0)
+        return amounts_of(Usage(0, output), price)
 
-    def of_alias(alias: Alias, *, priced: bool) -> _Default:
+    def of_alias(alias: Alias, *, priced: bool) -> Amounts:
         """A call reserves what the dearest of its targets may cost."""
-        defaults = [of_target(target, priced=priced) for tier in alias.tiers for target in targets_of(tier)]
-        return _Default(max(one.tokens for one in defaults), max(one.money for one in defaults))
+        return most_of(of_target(target, priced=priced) for tier in alias.tiers for target in targets_of(tier))
 
     for path, limits, aliases, upstream in _limited(config):
-        for resource in ("tokens", "money"):
-            windows = getattr(limits, resource)
-            priced = resource == "money"
+        for resource in METERED:
+            windows = windows_in(limits, resource)
             if not windows:
                 continue
+            priced = resource.unit == "US dollars"
             if upstream:
                 tiers = [tier for alias in config.aliases.values() for tier in alias.tiers]
                 targets = [target for tier in tiers for target in targets_of(tier) if target.upstream == upstream]
@@ -52,17 +47,17 @@ def check_reservations(
                 least = [of_alias(config.aliases[name], priced=priced) for name in aliases if name in config.aliases]
             if not least:
                 continue
-            needed = min(getattr(one, resource) for one in least)
-            for index, window in enumerate(windows_of(windows)):
+            needed = getattr(least_of(least), resource.name)
+            several = isinstance(getattr(limits, resource.name), tuple)
+            for index, window in enumerate(windows):
                 if window.capacity < needed:
-                    at = (*path, resource, index) if isinstance(windows, tuple) else (*path, resource)
+                    at = (*path, resource.name, index) if several else (*path, resource.name)
                     report.problem(at, _message(resource, window.capacity, needed))
 
 
-def _message(resource: str, capacity: float, needed: float) -> str:
-    unit = f"{needed:g} tokens" if resource == "tokens" else f"${needed:.6g}"
+def _message(resource: Resource, capacity: float, needed: float) -> str:
     return (
-        f"its burst of {capacity:g} can never admit a call that sets no maximum: {unit} are reserved for it "
+        f"its burst of {capacity:g} can never admit a call that sets no maximum: {resource.text(needed)} are reserved for it "
         "(limits.output_tokens); raise burst, or lower output_tokens"
     )
 

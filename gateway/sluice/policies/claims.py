@@ -3,16 +3,19 @@
 A `ClaimPlan` holds what all calls of one caller on one route have in common, and is cached. A call's tokens and money are
 estimated before it (`reserved`) and known after it (`used`).
 
-In the claims of a call its address comes first, then requests, tokens and money, then the budgets.
+In the claims of a call its address comes first, then what each call takes one of (requests), then what is metered (tokens,
+money), then the budgets.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import attrgetter
 from typing import Any
 
 import msgspec
 
 from sluice.backends.protocol import default_output
-from sluice.config.types import Budget, CallLimits, windows_of
+from sluice.config.resources import METERED, PER_CALL, SHOWN, Resource, windows_in
+from sluice.config.types import Budget, CallLimits, Price
 from sluice.config.types import Limit as LimitConfig
 from sluice.limits import Claim, Level, Limit, Slot, Verdict
 from sluice.limits.bucket import rule_of
@@ -37,13 +40,34 @@ class View(msgspec.Struct, frozen=True):
 
 
 class Amounts(msgspec.Struct, frozen=True, gc=False):
-    """Tokens (input and output) and US dollars."""
+    """What a call uses of each metered resource: tokens (input and output) and US dollars."""
 
-    tokens: float
-    money: float
+    tokens: float = 0
+    money: float = 0.0
 
     def of(self, claim: Claim) -> float:
-        return self.tokens if claim.resource == "tokens" else self.money
+        """What is charged for this claim. Raises KeyError for a resource that is not metered."""
+        amount: float = _FIELDS[claim.resource](self)
+        return amount
+
+
+_FIELDS = {resource.name: attrgetter(resource.name) for resource in METERED} | {"budget": attrgetter("money")}
+"""By resource: the field of `Amounts` that it is charged by."""
+
+
+def amounts_of(usage: Usage, price: Price | None) -> Amounts:
+    """The amounts of one call with this usage, at this price (none: it costs nothing)."""
+    return Amounts(usage.input + usage.output, cost(price, usage) if price is not None else 0.0)
+
+
+def most_of(amounts: Iterable[Amounts]) -> Amounts:
+    """The highest amount of each resource."""
+    return Amounts(*map(max, zip(*map(msgspec.structs.astuple, amounts), strict=True)))
+
+
+def least_of(amounts: Iterable[Amounts]) -> Amounts:
+    """The lowest amount of each resource."""
+    return Amounts(*map(min, zip(*map(msgspec.structs.astuple, amounts), strict=True)))
 
 
 class Shown(msgspec.Struct, frozen=True):
@@ -60,8 +84,9 @@ class Shown(msgspec.Struct, frozen=True):
 class ClaimPlan(msgspec.Struct, frozen=True, eq=False):
     """`fixed` claims take one each; `metered` and `budgets` what a call uses; `slots` get its holder.
 
-    `shown`, for requests and for tokens: the windows of the narrowest scope that limits them (key, tenant, alias, overall);
-    an address's are shown only when they refuse. `admitted` counts an admitted call. `requests_only`: it has nothing to settle.
+    `shown`, for each resource that headers tell of: the windows of the narrowest scope that limits them (key, tenant, alias,
+    overall); an address's are shown only when they refuse. `admitted` counts an admitted call.
+    `requests_only`: it has nothing to settle.
     """
 
     fixed: tuple[Claim, ...]
@@ -100,21 +125,20 @@ class ClaimPlan(msgspec.Struct, frozen=True, eq=False):
 
 def plan_of(views: Sequence[View], address: Limit | None, count: Counter) -> ClaimPlan:
     """The plan of calls under all these `views`, the narrowest first. With `address` an address's claim comes first."""
-    fixed = [claim for view in views for claim in _windows(view, "requests", view.limits.requests)]
-    tokens = [claim for view in views for claim in _windows(view, "tokens", view.limits.tokens)]
-    money = [claim for view in views for claim in _windows(view, "money", view.limits.money)]
+    fixed = [claim for resource in PER_CALL for view in views for claim in _windows(view, resource)]
+    metered = [claim for resource in METERED for view in views for claim in _windows(view, resource)]
     budgets = [(view, view.limits.budget) for view in views if view.limits.budget is not None]
     slots = [_slot(view, view.limits.streams) for view in views if view.limits.streams is not None]
-    known = [*([claim_of_address("", address)] if address is not None else []), *fixed, *tokens]
-    series = {(claim.scope, claim.resource) for claim in (*known, *money)}
+    known = [*([claim_of_address("", address)] if address is not None else []), *fixed, *metered]
+    series = {(claim.scope, claim.resource) for claim in known}
     series |= {(slot.scope, slot.resource) for slot in slots} | {(view.scope, "budget") for view, _ in budgets}
-    metering = bool(tokens or money or budgets)
+    metering = bool(metered or budgets)
     return ClaimPlan(
         fixed=tuple(fixed),
-        metered=(*tokens, *money),
+        metered=tuple(metered),
         budgets=tuple(budgets),
         slots=tuple(slots),
-        shown=tuple(windows for resource in ("requests", "tokens") if (windows := _narrowest(known, resource))),
+        shown=tuple(windows for resource in SHOWN if (windows := _narrowest(known, resource))),
         admitted=tuple(count(scope, resource, "admitted") for scope, resource in sorted(series)),
         metering=metering,
         requests_only=not metering and not slots,
@@ -145,9 +169,10 @@ def held(slot: Slot, holder: str) -> Slot:
     return Slot(slot.key, slot.capacity, holder, slot.scope, slot.resource)
 
 
-def _windows(view: View, resource: str, limits: LimitConfig | tuple[LimitConfig, ...]) -> Iterator[Claim]:
-    for number, limit in enumerate(windows_of(limits)):
-        yield Claim(window_key(view, resource, number), bucket_of(limit), 1.0, view.scope, resource)
+def _windows(view: View, resource: Resource) -> Iterator[Claim]:
+    name = resource.name
+    for number, limit in enumerate(windows_in(view.limits, resource)):
+        yield Claim(window_key(view, name, number), bucket_of(limit), 1.0, view.scope, name)
 
 
 def window_key(view: View, resource: str, number: int) -> str:

@@ -9,7 +9,8 @@ import hashlib
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 
-from sluice.config.types import CallLimits, EndUsers, windows_of
+from sluice.config.resources import windows_by_resource
+from sluice.config.types import CallLimits, EndUsers
 from sluice.errors import BadRequest
 from sluice.identity.principal import Principal
 from sluice.model.chat import ChatRequest
@@ -111,8 +112,7 @@ def digest_of_user(name: str) -> str:
 
 def longest_refill(limits: CallLimits) -> float:
     """Seconds after which everything that one call took has been refilled, or its budget's period has ended."""
-    windows = (window for resource in (limits.requests, limits.tokens, limits.money) for window in windows_of(resource))
-    times = [window.capacity / window.rate for window in windows]
+    times = [window.capacity / window.rate for _, windows in windows_by_resource(limits) for window in windows]
     if (budget := limits.budget) is not None:
         times += [seconds for period, seconds in PERIODS.items() if getattr(budget, period) is not None]
     return max([SHORTEST, *times])

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from sluice.config.types import windows_of
+from sluice.config.resources import windows_by_resource
 from sluice.limits import BucketStore, Claim, Limit, Slot
 from sluice.policies.budgets import MARGIN, budget_claims, budget_prefix, periods
 from sluice.policies.claims import View, bucket_of, window_key
@@ -23,17 +23,21 @@ NEVER = Claim("never", Limit(1.0, 1.0), 2.0)
 
 
 class OwnLimit(msgspec.Struct, frozen=True):
-    """One bucket, or the concurrency slots of one key, and its JSON object for the owner, still without `remaining`."""
+    """One bucket, or the concurrency slots of one key, and its JSON object for the owner, still without `remaining`.
+
+    `whole`: what remains is told in whole units.
+    """
 
     wire: dict[str, Any]
     at: Claim | Slot
+    whole: bool = False
 
 
 async def left(store: BucketStore, views: Sequence[View], wall: float) -> list[dict[str, Any]]:
     """The remaining amount of each limit of these `views` at the time `wall` (seconds since the epoch). Raises Unavailable.
 
-    Units of `remaining` are those of `limit`, whole ones of requests and tokens; below zero it is debt. What running calls
-    have reserved is not left.
+    Units of `remaining` are those of `limit`, whole ones where the resource is counted in such; below zero it is
+    debt. What running calls have reserved is not left.
     """
     limits = [one for view in views for one in _limits_of(view, wall)]
     claims = [one.at for one in limits if isinstance(one.at, Claim)]
@@ -45,8 +49,7 @@ async def left(store: BucketStore, views: Sequence[View], wall: float) -> list[d
     found = []
     for one in limits:
         level = next(of_claims if isinstance(one.at, Claim) else of_slots)
-        whole = one.wire["resource"] in ("requests", "tokens")
-        entry = {**one.wire, "remaining": math.floor(level.remaining) if whole else _rounded(level.remaining)}
+        entry = {**one.wire, "remaining": math.floor(level.remaining) if one.whole else _rounded(level.remaining)}
         if "rate" in entry:
             entry["reset_seconds"] = round(level.reset, 3)
         found.append(entry)
@@ -55,10 +58,12 @@ async def left(store: BucketStore, views: Sequence[View], wall: float) -> list[d
 
 def _limits_of(view: View, wall: float) -> Iterator[OwnLimit]:
     owner, limits = _owner(view), view.limits
-    for resource in ("requests", "tokens", "money"):
-        for number, window in enumerate(windows_of(getattr(limits, resource))):
-            wire = {**owner, "resource": resource, "rate": window.rate.text, "limit": _rounded(window.capacity)}
-            yield OwnLimit(wire, Claim(window_key(view, resource, number), bucket_of(window), 0.0, view.scope, resource))
+    for resource, windows in windows_by_resource(limits):
+        name = resource.name
+        for number, window in enumerate(windows):
+            wire = {**owner, "resource": name, "rate": window.rate.text, "limit": _rounded(window.capacity)}
+            claim = Claim(window_key(view, name, number), bucket_of(window), 0.0, view.scope, name)
+            yield OwnLimit(wire, claim, resource.whole)
     if limits.streams is not None:
         slot = Slot(f"{view.scope}:{view.name}:streams", limits.streams, "", view.scope)
         yield OwnLimit({**owner, "resource": "streams", "limit": limits.streams}, slot)

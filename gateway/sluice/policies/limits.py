@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from sluice.config.resources import SHOWN
 from sluice.config.types import CallLimits, Limits, Team, Tenant, Upstream
 from sluice.errors import NoCapacity, RateLimited
 from sluice.identity.principal import Principal
@@ -247,7 +248,7 @@ class Limiter:
         """The error for the caller. Its headers show, for the refused resource, the bucket that refused it."""
         denied = denied_of(claims, slots, verdict)
         self._count(denied.scope, denied.resource, "refused").inc()
-        if denied.resource in ("requests", "tokens") and isinstance(denied, Claim):
+        if denied.resource in SHOWN and isinstance(denied, Claim):
             others = [windows for windows in shown if windows[0].resource != denied.resource]
             shown = [*others, (shown_of(denied, verdict.denied),)]
         retry_after, final = verdict.retry_after, verdict.retry_after == math.inf

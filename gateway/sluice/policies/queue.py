@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Generic, TypeVar
 
+from sluice.config.resources import PER_CALL
 from sluice.config.types import Queue
 from sluice.errors import GatewayError
 from sluice.limits import SLOT_WAIT, Claim, Level, Slot, Verdict
@@ -25,6 +26,7 @@ from sluice.policies.settlements import Settlements
 T = TypeVar("T")
 OWN = frozenset({"key", "tenant"})
 """Scopes that other keys or tenants do not share."""
+_NEVER_REFUNDED = frozenset(resource.name for resource in PER_CALL)
 TIMER = 0.001
 """Seconds: the event loop's clock is no finer."""
 
@@ -177,10 +179,10 @@ class AliasQueue:
             self._serve_soon()
 
     def _may_wait(self, verdict: Verdict, denied: Claim | Slot) -> bool:
-        """Whether waiting can help: taken requests are never refunded, tokens and money partly are."""
+        """Whether waiting can help: what each call takes one of (requests) is never refunded, what is metered partly is."""
         if verdict.retry_after == math.inf or denied.scope == "address":
             return False
-        return denied.resource != "requests" or verdict.retry_after <= self._config.timeout
+        return denied.resource not in _NEVER_REFUNDED or verdict.retry_after <= self._config.timeout
 
     def _block(self, line: WaitingLine[_Waiter], verdict: Verdict) -> None:
         waiter = line.items[0]

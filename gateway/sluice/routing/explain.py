@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from sluice.config.resources import NAMES
 from sluice.config.types import Alias, CallLimits, Config, Target, Tier, Timeouts, Upstream, covering, heeds_limits, targets_of
 from sluice.frontends import Head
 from sluice.frontends.openai.dialect import OpenAI
@@ -145,7 +146,7 @@ def _limits(config: Config, name: str, alias: Alias) -> Iterator[str]:
 
 def _limited(limits: CallLimits) -> str:
     """The resources that are limited."""
-    return ", ".join(name for name in ("requests", "tokens", "money", "streams", "budget") if getattr(limits, name))
+    return ", ".join(name for name in NAMES if getattr(limits, name))
 
 
 def _heeded(config: Config, targets: Sequence[Target]) -> list[str]:

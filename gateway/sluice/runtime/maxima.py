@@ -4,7 +4,8 @@ reached from them, and an alert compares with them."""
 from collections.abc import Iterator
 from typing import Literal
 
-from sluice.config.types import CallLimits, Config, windows_of
+from sluice.config.resources import windows_by_resource
+from sluice.config.types import CallLimits, Config
 from sluice.policies.end_users import END_USER
 from sluice.policies.scopes import KEY_ALIAS, TEAM, key_alias
 from sluice.telemetry.metrics import Metrics
@@ -61,9 +62,9 @@ def _owners(config: Config) -> Iterator[tuple[str, str, CallLimits]]:
 def _limits(scope: str, name: str, limits: CallLimits) -> Maxima:
     """The gauges of one owner. A window is named by its seconds, a budget's by its period."""
     found: Maxima = {}
-    for resource in ("requests", "tokens", "money"):
-        for limit in windows_of(getattr(limits, resource)):
-            labels = (scope, name, resource, f"{limit.rate.window:g}")
+    for resource, windows in windows_by_resource(limits):
+        for limit in windows:
+            labels = (scope, name, resource.name, f"{limit.rate.window:g}")
             found["limit_rate", labels] = float(limit.rate)
             found["limit_capacity", labels] = limit.capacity
     if limits.streams is not None:

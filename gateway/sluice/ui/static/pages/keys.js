@@ -6,8 +6,7 @@ const listed = (text) => text.split(/[\s,]+/).filter(Boolean);
 // The form's figures as the configuration writes limits; what is left empty is no limit.
 function limitsOf(form) {
   const limits = {};
-  if (form.requests) limits.requests = { rate: form.requests };
-  if (form.tokens) limits.tokens = { rate: form.tokens };
+  for (const name of ["requests", "tokens"]) if (form[name]) limits[name] = { rate: form[name] };
   if (form.streams) limits.streams = Number(form.streams);
   const budget = Object.fromEntries(["day", "month"].filter((name) => form[name]).map((name) => [name, Number(form[name])]));
   if (Object.keys(budget).length) limits.budget = budget;
@@ -25,11 +24,13 @@ function written(limits) {
   );
 }
 
-const rates = (value) => (value ? [value].flat().map((limit) => limit.rate).join(", ") : "");
+// The rates of one resource; "" for what is limited otherwise.
+const rates = (value) => [value].flat().map((limit) => limit.rate).filter(Boolean).join(", ");
+const named = (name, text) => (name === "money" ? `$${text}` : `${text} ${name === "requests" ? "calls" : name}`);
 
 const Limits = ({ limits }) => {
   const set = written(limits);
-  const parts = [rates(set.requests) && `${rates(set.requests)} calls`, rates(set.tokens) && `${rates(set.tokens)} tokens`, rates(set.money) && `$${rates(set.money)}`, set.streams && `${set.streams} at a time`, set.budget && ["day", "week", "month"].filter((p) => set.budget[p]).map((p) => `$${set.budget[p]} a ${p}`).join(", ")].filter(Boolean);
+  const parts = [...Object.entries(set).map(([name, value]) => rates(value) && named(name, rates(value))), set.streams && `${set.streams} at a time`, set.budget && ["day", "week", "month"].filter((p) => set.budget[p]).map((p) => `$${set.budget[p]} a ${p}`).join(", ")].filter(Boolean);
   return parts.length ? parts.join("; ") : html`<span class="quiet">none</span>`;
 };
 
