@@ -38,5 +38,6 @@ fi
 plotter=$cache/peers/floor/bin/python
 [ ! -x "$plotter" ] || set -- "$@" --plot-python "$plotter"
 # shellcheck disable=SC2086 # ARGS are several words
-exec python3 -B "$here/run.py" --spin --scaling "$scaling" \
+python3 -B "$here/run.py" --spin --scaling "$scaling" \
     --bin "$out" --peers "$cache/peers" --json "$out/last.json" --report "$report" "$@" ${ARGS:-}
+[ "$report" != "$here/REPORT.md" ] || python3 -B "$here/../scripts/bench_picture.py"

@@ -64,11 +64,11 @@ def _bars(
     picture, grid = plt.subplots(len(rows) // columns, columns, figsize=size, layout="constrained", squeeze=False)
     for axes, (scenario, path, title) in zip(grid.flat, rows, strict=True):
         found = [(name, cost) for name in names if (cost := figure(results[name].get(scenario, ()), path))]
-        found.reverse()
+        found.sort(key=lambda bar: bar[1], reverse=True)  # the lowest, the best, at the top
         colours = [OURS if ours(name) else OTHERS for name, _ in found]
         bars = axes.barh([name for name, _ in found], [cost for _, cost in found], color=colours)
         axes.bar_label(bars, [f"{cost:,.0f}" if cost >= 100 else f"{cost:.1f}" for _, cost in found], padding=3, fontsize=8)
-        axes.set_title(title, fontsize=10)
+        axes.set_title(f"{title} (lower is better)", fontsize=10)
         if found and max(cost for _, cost in found) > 20 * min(cost for _, cost in found):
             axes.set_xscale("log")
             axes.set_xlim(right=max(cost for _, cost in found) * 4)
