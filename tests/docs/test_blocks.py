@@ -21,6 +21,7 @@ import yaml
 from sluice.cli import cli
 from sluice.config.loader import check
 from sluice.config.vendors import bundled_vendors
+from sluice.simulate.scenario import load_scenario
 from tests.docs.blocks import BLOCKS, PAGES, ROOT, Block, blocks, blocks_of
 from tests.e2e.gateway_process import DIGEST, KEY, GatewayProcess, serving
 
@@ -49,7 +50,16 @@ def test_no_fence_is_overlooked() -> None:
 # --- configurations
 
 
-@pytest.mark.parametrize("block", blocks("yaml"), ids=str)
+SCENARIOS = [block for block in blocks("yaml") if block.page == "docs/simulate.md"]
+
+
+@pytest.mark.parametrize("block", SCENARIOS, ids=str)
+def test_a_scenario_is_one(block: Block, tmp_path: Path) -> None:
+    (file := tmp_path / "scenario.yaml").write_text(block.text)
+    load_scenario(str(file))
+
+
+@pytest.mark.parametrize("block", [block for block in blocks("yaml") if block not in SCENARIOS], ids=str)
 def test_a_configuration_passes_check(block: Block, tmp_path: Path) -> None:
     text = with_files(completed(block.text), tmp_path)
     file = tmp_path / "gateway.yaml"
