@@ -1,4 +1,7 @@
-"""One try at one target: what limits, usage, metrics and the log are to know of it. `sluice.proxy.reader` reads its answer."""
+"""One attempt: a request to one target, as limits, usage, metrics and the log record it.
+
+`sluice.proxy.reader` reads its response.
+"""
 
 import asyncio
 from typing import Any, Protocol
@@ -12,15 +15,15 @@ from sluice.proxy.relay import Relay
 from sluice.proxy.target import Target
 
 NO_USAGE = Usage()
-"""What an attempt used that generated nothing."""
+"""The usage of an attempt that generated nothing."""
 
 
 class Attempt(msgspec.Struct, eq=False):
     """`outcome` is of the closed set of `upstream_attempts_total`; times on the monotonic clock.
 
-    `ended`: when its answer was complete, or it was over; 0.0 until then.
+    `ended`: when the answer was complete, or else when the attempt was over; 0.0 until then.
     `usage` is what the provider reported; `used` the same, or an estimate from the text, or nothing where none came.
-    `cost` is what that comes to in US dollars; None where nothing was generated, or the target has no price.
+    `cost`: the price of `used` in US dollars; None if nothing was generated, or the target has no price.
     """
 
     target: Target
@@ -32,17 +35,17 @@ class Attempt(msgspec.Struct, eq=False):
     used: Usage = NO_USAGE
     characters: int = 0
     model: str = ""
-    finish: str = ""  # why its answer ended, as the model finished
+    finish: str = ""  # the reason that the model finished for
     cost: float | None = None
-    whole: Operation | None = None  # the upstream was to answer in one piece
+    whole: Operation | None = None  # the operation, if the upstream was asked for one document instead of a stream
     provider_id: str = ""  # the provider's own id of the request
-    probe: int = 0  # its number among its target's, where it finds out whether the target is healthy again
+    probe: int = 0  # the number of the health probe that this attempt is; 0: it is none
 
 
 class AnsweringAttempt(Protocol):
-    """An attempt whose answer is coming (`sluice.proxy.reader.AnswerReader`).
+    """An attempt whose answer is being read (`sluice.proxy.reader.AnswerReader`).
 
-    `task` is its own, where two attempts race. `complete_at`: when the answer was complete, 0.0 until it is.
+    `task`: the attempt's own task, if two attempts race. `complete_at`: when the answer was complete, 0.0 until it is.
     """
 
     attempt: Attempt

@@ -1,4 +1,4 @@
-"""One call, from the accepted request to its log line: what the server, the policies and the records know of it."""
+"""One call, from the accepted request to its log line, as the server, the policies and the records see it."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -21,10 +21,15 @@ LARGE = 256 << 10
 """Bytes of a request's body whose parsing and translation take a thread: for the largest one Python needs some 100 ms each."""
 
 Phase = Literal["admitting", "waiting", "connecting", "first_token", "streaming", "storing", "settling", "over"]
-"""Where a call is. admitting: policies look at it. waiting: for its session's turn, in an alias's queue, or before a retry.
-connecting: a request is on its way, its answer's head has not come. first_token: the head has come, no content yet. streaming:
-content goes to the client (of a whole answer: all of it has come). storing: the answer's last bytes wait for its turn to be
-stored. settling: the answer is over, policies settle. over: what is left is the log line."""
+"""The phases of a call.
+
+admitting: policies decide about it. waiting: for its session's turn, in an alias's queue, or before a retry.
+
+connecting: the request has been sent, the response's head has not arrived. first_token: the head has arrived,
+no content yet. streaming: content is sent to the client (a whole answer: it has all arrived). storing: the
+last bytes of the answer wait until the turn is stored. settling: the answer is over, policies settle. over:
+only the log line is left.
+"""
 
 ENDS: dict[FinishReason, str] = {
     "stop": "done", "tool_calls": "done", "length": "length", "content_filter": "content_filter",
@@ -53,7 +58,7 @@ class CallTrace(Protocol):
     trace: str
 
     def attempt_lines(self) -> bytes:
-        """The header lines by which the next attempt's upstream may go on with the trace."""
+        """Returns the header lines by which the next attempt's upstream joins the trace."""
         ...
 
 
@@ -61,8 +66,8 @@ class Call(msgspec.Struct, eq=False):
     """`received` on the monotonic clock; `ttft` in seconds, of streams only.
 
     `end` is of the closed set of `stream_end_total`, "" until it is known; it is written by `finish` alone.
-    `store_turn` stores the turn of a conversation, given the text of the complete answer; it is called before the end of
-    the answer is sent. It returns the task that stores, or None where nothing has to be waited for.
+    `store_turn` stores the turn of a conversation, given the text of the complete answer; it is called before the
+    end of the answer is sent. It returns the task that stores it, or None if there is nothing to wait for.
     """
 
     id: str
@@ -73,24 +78,24 @@ class Call(msgspec.Struct, eq=False):
     chat: ChatRequest
     series: CallSeries
     traits: CallTraits = CallTraits()
-    address: str = ""  # the client's, as limits count it
+    address: str = ""  # the client's address, as limits count it
     size: int = 0  # bytes of the request's body
     conversation: str = ""
     text: str = ""
-    thoughts: list[Thought] = []  # blocks of reasoning of a complete answer, for its provider to have back
+    thoughts: list[Thought] = []  # a complete answer's blocks of reasoning, which its provider expects back
     attempts: list[Attempt] = []
     answered: Attempt | None = None
     headers: list[tuple[str, str]] = []
-    lines: bytes = b""  # header lines that every upstream gets
-    trace: CallTrace | None = None  # where it is traced
-    forward: Mapping[str, str] = {}  # the caller's headers that an upstream may get, by lower-case name
+    lines: bytes = b""  # header lines that are sent to every upstream
+    trace: CallTrace | None = None  # None: the call is not traced
+    forward: Mapping[str, str] = {}  # the caller's headers that may be forwarded, by lower-case name
     ttft: float | None = None
     phase: Phase = "admitting"
     end: str = ""
     error: GatewayError | None = None
-    end_user: str = ""  # the owner of its end user's limits; "": it has none
+    end_user: str = ""  # the owner of the end user's limits; "": none
     tags: Sequence[tuple[str, str]] = ()  # names and values that its usage is also counted by
-    content: Content = "none"  # what its record has of its texts
+    content: Content = "none"  # which of its texts its record has
     detached: bool = False  # the client has left, and the call goes on
     store_turn: "Callable[[str], asyncio.Task[None] | None] | None" = None
 
@@ -100,7 +105,7 @@ class Call(msgspec.Struct, eq=False):
             self.end = reason
 
     def waiting(self, change: int) -> None:
-        """+1: the call begins to wait for others, -1: it is its turn."""
+        """Counts the call in (+1) or out (-1) of the calls that wait for others."""
         self.phase = "waiting" if change > 0 else "admitting"
         self.route.waiting(change)
 
@@ -110,7 +115,9 @@ class Call(msgspec.Struct, eq=False):
         return self.answered.usage if self.answered is not None else None
 
     def attribution(self) -> Sequence[tuple[str, str]]:
-        """Headers that name who answered, after how many attempts, and by which id the provider knows it."""
+        """Returns the headers that name the target that answered, the number of attempts, and the provider's
+        request id.
+        """
         attempt = self.answered
         if attempt is None:
             if not self.attempts:
@@ -126,7 +133,7 @@ class Call(msgspec.Struct, eq=False):
 
     @property
     def cost(self) -> float | None:
-        """US dollars of all attempts that generated something, as far as they have a price; None where none has."""
+        """The cost of all attempts that have a price, in US dollars; None if none has."""
         if len(self.attempts) == 1:
             return self.attempts[0].cost
         known = [attempt.cost for attempt in self.attempts if attempt.cost is not None]

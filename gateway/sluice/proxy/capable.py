@@ -1,8 +1,9 @@
-"""Finds what a target cannot do of a request, and refuses it with its field's name, or leaves it out. Pure.
+"""Finds the features of a request that a target lacks, and refuses them by field name or leaves them out.
+Pure.
 
-It is asked where a request is translated. An alias says which (`unsupported`): by default what would make another question or
-another answer of it is refused, and preferences are left out and counted; `refuse` refuses these, too; `drop` leaves out all
-that is no content. What the configuration's own `drop` names is always left out.
+It runs when a request is translated. The alias's `unsupported` decides: by default, fields that change the
+question or the answer are refused, and preferences are left out and counted; `refuse` refuses preferences,
+too; `drop` leaves out all that is not content. Fields in the configuration's own `drop` are always left out.
 """
 
 from collections.abc import Callable
@@ -20,8 +21,8 @@ Unsupported = Literal["refuse", "drop"] | None
 class Capable:
     """One target's capabilities, within one alias.
 
-    `takes`: names of features (`sluice.model.features`). `spared`: fields that the configuration drops. `dropped` is told the
-    name of each field that is left out.
+    `takes`: names of features (`sluice.model.features`). `spared`: fields that the configuration drops. `dropped`
+    is called with the name of each field that is left out.
     """
 
     def __init__(
@@ -33,7 +34,9 @@ class Capable:
         self._spared = spared
 
     def check(self, chat: ChatRequest) -> bool:
-        """Whether something of the request has to be left out. Raises BadRequest for what may not be."""
+        """Returns whether something has to be left out of the request. Raises BadRequest if something has to
+        be refused.
+        """
         lacking = self.lacking(chat)
         for use in lacking:
             if not self.may_drop(use):
@@ -41,7 +44,7 @@ class Capable:
         return bool(lacking)
 
     def without(self, chat: ChatRequest) -> ChatRequest:
-        """The request without what the target lacks, after `check`."""
+        """Returns the request without the features that the target lacks. Call `check` first."""
         changed: dict[str, Any] = {}
         of_sampling: dict[str, Any] = {}
         for use in self.lacking(chat):
@@ -56,12 +59,12 @@ class Capable:
         return msgspec.structs.replace(chat, **changed) if changed else chat
 
     def lacking(self, chat: ChatRequest) -> list[Use]:
-        """The features that the request uses and the target lacks."""
+        """Returns the features that the request uses and the target lacks."""
         takes = self._takes
         return [use for use in uses_of(chat) if use.feature.name not in takes]
 
     def may_drop(self, use: Use) -> bool:
-        """Whether it may be left out, or is to be refused."""
+        """Returns whether the feature may be left out; otherwise it has to be refused."""
         if use.feature.weight == "content":
             return False
         if use.field in self._spared:
@@ -80,13 +83,13 @@ _ABSENT: dict[str, dict[str, Any]] = {
 
 
 def cannot(param: str, what: str = "") -> BadRequest:
-    """The refusal of a field that a target does not take."""
+    """Returns the error for a field that a target does not take."""
     named = f"{param}: {what}" if what else param
     return BadRequest(f"{named} cannot be given to this model", param=param, code="unsupported_parameter")
 
 
 def refusing(dropped: Callable[[str], object], spared: frozenset[str]) -> Callable[[str], object]:
-    """In place of `dropped`, where a model's rules may leave out only what the configuration names."""
+    """Returns a replacement for `dropped` that refuses fields which the configuration does not drop by name."""
 
     def judged(name: str) -> None:
         if name not in spared:
@@ -97,7 +100,7 @@ def refusing(dropped: Callable[[str], object], spared: frozenset[str]) -> Callab
 
 
 def takes_of(backend: object) -> frozenset[str] | None:
-    """The features that a backend declares (`takes`); None: all of them."""
+    """Returns the features that a backend declares (`takes`); None: it takes all."""
     takes: frozenset[str] | None = getattr(type(backend), "takes", None)
     return takes
 

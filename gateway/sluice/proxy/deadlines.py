@@ -1,4 +1,4 @@
-"""The deadlines of an attempt whose answer is coming: which one holds now, and what is raised when it has passed."""
+"""Deadlines of an attempt whose answer is being read: which one applies now, and the error when it has passed."""
 
 import math
 from collections.abc import Callable
@@ -12,11 +12,11 @@ LINGER = 0.25
 
 
 class BodyLingers(Exception):
-    """The answer is complete, but its upstream does not end the body."""
+    """The answer is complete, but the upstream does not end the response body."""
 
 
 def end_if_late(answer: AnsweringAttempt, now: float) -> float:
-    """End the attempt where one of its deadlines has passed. Returns when the next one is, as things stand."""
+    """Ends the attempt if one of its deadlines has passed. Returns the next deadline, as things stand."""
     relay, attempt, response = answer.relay, answer.attempt, answer.response
     timeouts = attempt.target.timeouts
     if answer.complete_at:

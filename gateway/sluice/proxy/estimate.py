@@ -1,19 +1,19 @@
-"""About how many tokens an answer has, where its provider does not report it."""
+"""Estimates the number of tokens of an answer whose provider does not report it."""
 
 LONGEST_TOKEN = 16
-"""Bytes that tokens do not exceed on the average."""
+"""Bytes per token at most, on average."""
 WORDS_PER_TOKEN = 1.25
 SAMPLE = 64 << 10
-"""Characters of an answer that are looked at."""
+"""Characters of an answer that are examined."""
 
 
 def estimated_output(text: str, characters: int, pieces: int) -> int:
-    """Tokens of an answer of so many `characters`, `text` among them (the others are reasoning and tool
-    calls), that came in so many `pieces`: most providers send a token at a time.
+    """Estimates the tokens of an answer of `characters` that arrived in `pieces`; `text` is its visible part
+    (the rest is reasoning and tool calls).
 
-    A token per piece where pieces look like tokens: hardly any has more than one word in it (two in three
-    tokens of a text begin a word), and they are no longer than tokens are. Else a token per four bytes of
-    UTF-8.
+    Most providers send one token at a time. So a piece counts as a token if pieces look like tokens: they are
+    no longer than tokens are, and hardly any has more than one word (two in three tokens of a text begin a
+    word). Otherwise four bytes of UTF-8 count as a token.
     """
     if not characters:  # vectors, and the like
         return 0
@@ -24,6 +24,8 @@ def estimated_output(text: str, characters: int, pieces: int) -> int:
 
 
 def _is_token_by_token(sample: str, characters: int, pieces: int) -> bool:
-    """Whether so many pieces make up so many words. `sample`: the text's beginning, or all of it."""
+    """Returns whether the pieces look like single tokens of these words. `sample`: the beginning of the text,
+    or all of it.
+    """
     share = pieces * len(sample) / characters if characters else 0.0
     return len(sample.split()) <= WORDS_PER_TOKEN * share + 1

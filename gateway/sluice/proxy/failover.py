@@ -1,7 +1,7 @@
-"""Asks the targets of a call's route one after another until one answers, or raises why none did.
+"""Tries the targets of a call's route one after another until one answers; raises the error if none does.
 
-Which target is next is the plan's to say (`sluice.routing.failover`); here it is followed, with hedging and with recovery of
-answers that were cut.
+The plan (`sluice.routing.failover`) chooses the next target. This module follows it, with hedging, and with
+recovery of answers that were cut.
 """
 
 import asyncio
@@ -23,10 +23,10 @@ from sluice.routing.failover import FailoverPlan, NextTarget, RetryBudget, queue
 
 
 class Failover:
-    """Follows failover plans. `priced_only`: targets without a price are left out.
+    """Follows failover plans. `priced_only`: skip targets without a price.
 
-    `off`: labels of targets that operators have switched off, "disabled" or "draining": these are sent no call that begins, and
-    disabled ones no further attempt of one that has begun.
+    `off`: labels of targets that operators have switched off, "disabled" or "draining": neither gets new calls, and
+    disabled ones get no further attempts of running calls.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Failover:
         self._priced_only = priced_only
 
     async def ask(self, run: CallRun) -> None:
-        """Raises the last target's error where none has answered."""
+        """Tries the route's targets. Raises the last target's error if none answered."""
         call = run.call
         route, chat = call.route, call.chat
         first: Target = route.tiers[0].targets[0]  # type: ignore[assignment]
@@ -71,7 +71,7 @@ class Failover:
             plan = self._plan(call)
             choice = plan.choice
             self._count_passed(call, plan)
-        full: NoCapacity | None = None  # of the upstreams without room, the one that has some first
+        full: NoCapacity | None = None  # of the upstreams at their limit, the one that has capacity first
         try:
             while True:
                 if choice.wait:
@@ -123,7 +123,7 @@ class Failover:
     def _next(
         self, call: Call, plan: FailoverPlan[Target], failed: Target, error: UpstreamError | BadRequest
     ) -> NextTarget[Target] | None:
-        if isinstance(error, BadRequest):  # this dialect cannot express the request; another may
+        if isinstance(error, BadRequest):  # this dialect cannot express the request; another one may
             error = UpstreamError("not_found", error.message)
         choice = plan.pass_over() if isinstance(error, NoCapacity) else plan.failed(error)
         while self._off and choice is not None and self._off.get(choice.target.label) == "disabled":
@@ -134,7 +134,7 @@ class Failover:
         return choice
 
     def _after_wait(self, call: Call, plan: FailoverPlan[Target] | None, choice: NextTarget[Target]) -> NextTarget[Target]:
-        """Another target, where the breaker of the one that was to be asked again opened meanwhile."""
+        """Returns another target if the breaker of the one to be retried has opened during the wait."""
         health = choice.target.health
         if plan is None or health.closed or health.ready():
             return choice
@@ -146,12 +146,12 @@ class Failover:
         return following
 
     def _count_passed(self, call: Call, plan: FailoverPlan[Target]) -> None:
-        """Count those that would have been asked before the chosen one, had they been healthy."""
+        """Counts the unhealthy targets that were skipped before the chosen one."""
         for passed in plan.passed:
             self._count(call, passed, plan.choice.target, "rate_limited" if passed.health.closed else "breaker_open")
 
     def _count_left_out(self, call: Call, target: Target) -> None:
-        """Count those that cannot take the call, up to the tier of the one that is asked first."""
+        """Counts the targets that cannot take the call, up to the tier of the first one that can."""
         for tier in call.route.tiers:
             for other in cast(Sequence[Target], tier.targets):
                 if lacks := call.traits.lacks(other):
@@ -165,7 +165,7 @@ class Failover:
     # --- other ways to ask
 
     async def _hedged(self, run: CallRun, plan: FailoverPlan[Target], hedge: Hedge) -> None:
-        """Ask one target, and where it is slow another beside it."""
+        """Sends the request to one target, and if that is slow to another one beside it."""
         chat, choice = run.call.chat, plan.choice
         patience = hedge.after if hedge.after is not None else choice.target.load.p95()
         if patience is None:
@@ -182,7 +182,7 @@ class Failover:
         await race(first, second, run.won, lambda: run.winner.task if run.winner else None, patience)
 
     async def _recover(self, run: CallRun, choice: NextTarget[Target]) -> None:
-        """An answer was cut: ask the target to go on with it, by prefill if it can, else afresh."""
+        """Asks the target to continue an answer that was cut: by prefill if it can, otherwise from the beginning."""
         chat, target = run.call.chat, choice.target
         if target.spec.prefill and run.kept_text:
             try:
@@ -193,7 +193,9 @@ class Failover:
         await self._continue(run, target, chat, how="fresh")
 
     async def _continue(self, run: CallRun, target: Target, chat: ChatRequest, *, how: str) -> None:
-        """Counted by what became of the attempt, not of the client, who may close its connection at the answer's last byte."""
+        """Counts the recovery by the outcome of the attempt, not of the client, which may close its
+        connection at the answer's last byte.
+        """
         call = run.call
         before = len(call.attempts)
         try:
@@ -206,7 +208,9 @@ class Failover:
 
 
 def _may_go_on(run: CallRun) -> bool:
-    """Whether a failed attempt may be followed by another: before any content always, afterwards where the alias allows it."""
+    """Returns whether another attempt may follow a failed one: always before the first content, afterwards
+    only if the alias allows it.
+    """
     if run.winner is None:
         return True
     call, relay = run.call, run.winner.relay

@@ -1,8 +1,8 @@
-"""A request -> the same request as one target takes it, by that target's rules (`sluice.model.rules`). Pure.
+"""Adapts a request to one target by that target's rules (`sluice.model.rules`). Pure.
 
-The vocabulary is fitted, and the caller's own JSON object where there is one: of OpenAI's Chat Completions, or of another
-dialect (`WRITTEN` says how that calls the fields). Where no rule touches a request it is given back as it is: its text can
-then be passed on as it came.
+Both forms are adapted: the vocabulary, and the caller's own JSON object if there is one, in OpenAI's Chat
+Completions or another dialect (`WRITTEN` has that dialect's field names). A request that no rule touches is
+returned unchanged, so that its text can still be forwarded verbatim.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -58,9 +58,11 @@ UNLIKE: Mapping[str, frozenset[str]] = {
     "gemini": frozenset({"metadata", "service_tier", "store", "user"}),
     "ollama": frozenset({"logprobs", "top_logprobs"}),
 }
-"""By dialect: fields that mean something else there than in OpenAI's, of which rules say nothing."""
+"""By dialect: fields with another meaning than in OpenAI's dialect, to which rules do not apply."""
 WORDS = frozenset({"reasoning", "thinking"})
-"""Fields that other vendors have added to OpenAI's dialect: what is translated has none of them, but `reasoning_effort`."""
+"""Fields that other vendors have added to OpenAI's dialect. A translated request has none of them but
+`reasoning_effort`.
+"""
 OURS = frozenset({"model", "messages", "stream", "stream_options"})
 """Fields that no rule may set or leave out."""
 _IN_MESSAGES = "messages."
@@ -68,7 +70,7 @@ _OF_TOOLS = "tools."
 
 
 def check_values(values: Mapping[str, Any]) -> None:
-    """Raises BadRequest where fields that are to be set have values that a caller could not give them."""
+    """Raises BadRequest for configured values that a caller could not give to these fields either."""
     _given(values)
 
 
@@ -77,7 +79,7 @@ def _given(values: Mapping[str, Any]) -> ChatRequest:
 
 
 class Fitting:
-    """One target's rules, ready to be used. `dropped` is told the name of each field that was given and is left out.
+    """One target's rules, ready to be used. `dropped` is called with the name of each given field that is left out.
     `dialect` is what the target speaks; None: what its callers speak."""
 
     def __init__(
@@ -89,7 +91,7 @@ class Fitting:
         self._drop = frozenset(name for name in rules.drop if not name.startswith((_IN_MESSAGES, _OF_TOOLS)))
         self._message_drop = frozenset(_behind(_IN_MESSAGES, rules.drop))
         self._tool_drop = frozenset(_behind(_OF_TOOLS, rules.drop))
-        self._rename = {old: new for old, new in rules.rename.items() if old not in LIMITS}  # a limit's name is the backend's
+        self._rename = {old: new for old, new in rules.rename.items() if old not in LIMITS}  # limits: the backend's names
         names = self._drop.union(self._rename, rules.cap, *rules.either)
         self._names = names.union(LIMITS) if not names.isdisjoint(LIMITS) else names
         self._sets = bool(rules.default or rules.force)
@@ -124,25 +126,27 @@ class Fitting:
         return fitted
 
     def _translates(self, chat: ChatRequest) -> bool:
-        """Whether the target gets the vocabulary, in another dialect than the caller's (which is not OpenAI's)."""
+        """Returns whether the target gets the vocabulary, in another dialect than the caller's (which is not
+        OpenAI's).
+        """
         return self._dialect is not None and chat.dialect not in ("openai", self._dialect)
 
     def _touches(self, chat: ChatRequest) -> bool:
-        """Whether the vocabulary has a field of which there is a rule."""
+        """Returns whether a rule applies to a field of the vocabulary."""
         sampling, absent = chat.sampling, _ABSENT.sampling
         if sampling is not absent and [True for name in self._sampling if getattr(sampling, name) != getattr(absent, name)]:
             return True
         return bool([True for name in self._chat if getattr(chat, name) != getattr(_ABSENT, name)])
 
     def _concerns(self, messages: list[dict[str, Any]]) -> bool:
-        """Whether anything within the messages may have to be changed."""
+        """Returns whether anything within the messages may have to change."""
         roles, images, drop = self._rules.roles, self._rules.plain_images, self._message_drop
         if drop and not drop.isdisjoint(set().union(*messages)):
             return True
         return any([m["role"] in roles or (images and type(m.get("content")) is list) for m in messages])
 
     def _without_tools(self, chat: ChatRequest) -> ChatRequest:
-        """Leave out tools of types that only the caller's dialect has."""
+        """Removes tools of types that only the caller's dialect has."""
         left = tuple([kind for kind in chat.own_tools if kind not in self._tool_drop])
         if len(left) == len(chat.own_tools):
             return chat
@@ -159,8 +163,11 @@ class Fitting:
     # --- the caller's object
 
     def _of_another(self, chat: ChatRequest, wire: dict[str, Any]) -> ChatRequest:
-        """A request whose object is another dialect's. What a rule makes of a field that is more than a number or a text there
-        is left to the backend, which then writes the request anew."""
+        """Adapts a request whose JSON object is in another dialect than OpenAI's.
+
+        A field that a rule changes to more than a number or a text is left to the backend, which then writes
+        the request anew.
+        """
         if not (self._sets or self._renames or self._touches(chat) or not self._names.isdisjoint(wire)):
             return chat
         dropped: set[str] = set()
@@ -180,7 +187,9 @@ class Fitting:
     def _rewritten(
         self, out: dict[str, Any], name: str, here: str, chat: ChatRequest, fitted: ChatRequest
     ) -> dict[str, Any] | None:
-        """The object after the rules of one field, which is called `here` in it; None where they cannot be written into it."""
+        """Returns the object after the rules of one field, whose name in it is `here`; None if they cannot be
+        applied to it.
+        """
         field = _SAMPLING.get(name) or _CHAT.get(name)
         if field is None:
             return self._rewritten_unknown(out, name)
@@ -239,7 +248,7 @@ class Fitting:
         return out
 
     def _limit(self, out: dict[str, Any], fitted: ChatRequest) -> None:
-        """One limit, as it has become."""
+        """Returns one limit after the rules."""
         names = [name for name in LIMITS if name in out]
         for name in names:
             del out[name]
@@ -304,7 +313,7 @@ class Fitting:
         *,
         only_absent: bool = False,
     ) -> bool:
-        """Take a field over from `source`. Returns whether the chat had it."""
+        """Moves a field over from `source`. Returns whether the chat had it."""
         field = _SAMPLING.get(name)
         of, here, there, absent = of_sampling, chat.sampling, source.sampling, _ABSENT.sampling
         if field is None:
@@ -325,7 +334,9 @@ class Fitting:
 
 
 def _without(wire: dict[str, Any], place: str) -> dict[str, Any]:
-    """The object without the field at this place: its name, or those of an object in it and of the field there."""
+    """Returns the object without the field at this path: its name, or the names of an inner object and of the
+    field in it.
+    """
     outer, dot, name = place.partition(".")
     if not dot:
         return {key: value for key, value in wire.items() if key != place}
@@ -339,7 +350,7 @@ def _with(wire: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
 
 
 def _normalized_part(part: dict[str, Any]) -> dict[str, Any]:
-    """A content part, with an image's data: URL in its most widely understood spelling."""
+    """Normalizes the spelling of an image's data: URL in a content part."""
     match part:
         case {"type": "image_url", "image_url": {"url": str(url), **rest}}:
             http_url = normalized_url(url)
@@ -349,5 +360,5 @@ def _normalized_part(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def _behind(prefix: str, names: Iterable[str]) -> list[str]:
-    """The rest of each name that begins with this prefix."""
+    """Returns the rest of each name that begins with this prefix."""
     return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]

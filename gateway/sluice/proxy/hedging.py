@@ -1,4 +1,4 @@
-"""Two attempts side by side: the first that has content wins, the other is cancelled (Dean and Barroso 2013)."""
+"""Runs two attempts side by side: the first that has content wins, the other is cancelled (Dean and Barroso 2013)."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -14,10 +14,12 @@ async def race(
     winner: Callable[[], "asyncio.Task[Any] | None"],
     patience: float,
 ) -> None:
-    """Until one of two attempts has answered. `won` is set when one of them has content; `winner` is its task.
+    """Waits until one of two attempts has answered. `won` is set when one of them has content; `winner` is
+    its task.
 
-    `second` is called, and its coroutine run, when the first has neither content nor failed after `patience` seconds;
-    None: there is no other target. Raises the winner's error, or the last one's when both fail before any content.
+    `second` is called, and its coroutine run, if the first attempt has neither content nor failed after
+    `patience` seconds; it returns None if there is no other target. Raises the winner's error, or the last
+    error if both attempts fail before any content.
     """
     content = asyncio.create_task(won.wait())
     running = {asyncio.create_task(first)}

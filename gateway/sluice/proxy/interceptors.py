@@ -4,8 +4,8 @@ guardrail on the prompt), or watch (tracing).
 They are plugins by entry point `sluice.interceptors`: a frozen msgspec Struct whose fields are its options in
 the configuration, with a method `interceptor()`. An alias names those that it wants, the outermost first.
 They stand within the policies: a call that waits for its turn or is refused by a limit does not reach them,
-and what they answer by themselves is settled as a call that used nothing. Where no alias names one, targets
-are asked directly.
+and an answer of their own is settled as a call that used nothing. Calls of aliases without interceptors go straight
+to the targets.
 """
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
@@ -14,8 +14,9 @@ from typing import Any, Protocol
 from sluice.proxy.run import CallRun
 
 Next = Callable[[CallRun], Coroutine[Any, Any, None]]
-"""What an interceptor wraps: those behind it, and then the targets. Returns when the answer is over; raises
-GatewayError where there is none, or where it was cut."""
+"""The inner part of the chain: the interceptors behind this one, then the targets. Returns when the answer is
+over; raises GatewayError if there is none, or if it was cut.
+"""
 Interceptor = Callable[[CallRun, Next], Awaitable[None]]
 """`await interceptor(run, next)`: `await next(run)` once, or `run.reply(events)`, or raise a GatewayError.
 
@@ -29,12 +30,12 @@ class InterceptorKind(Protocol):
     """An interceptor with its options: what an entry point of the group names."""
 
     def interceptor(self) -> Interceptor:
-        """A new one, for all calls of one alias in this process."""
+        """Makes an interceptor for all calls of one alias in this process."""
         ...
 
 
 def compose(interceptors: Sequence[Interceptor], ask: Next) -> Next:
-    """The interceptors around `ask`, the first outermost."""
+    """Wraps `ask` in these interceptors, the first outermost."""
     for interceptor in reversed(interceptors):
         ask = _link(interceptor, ask)
     return ask
@@ -51,9 +52,9 @@ def _link(interceptor: Interceptor, following: Next) -> Next:
 
 
 def by_alias(kinds: Mapping[str, Iterable[InterceptorKind]], ask: Next) -> Next:
-    """`ask` with the interceptors of each chat's alias around it. Without any it is `ask` itself.
+    """Wraps `ask` in the interceptors of each chat's alias. If no alias has any, returns `ask` itself.
 
-    Other operations pass none: their requests have no messages to look at, and their answers no events.
+    Other operations bypass them: their requests have no messages, and their answers no events.
     """
     composed = {alias: compose([kind.interceptor() for kind in of_alias], ask) for alias, of_alias in kinds.items()}
     if not composed:

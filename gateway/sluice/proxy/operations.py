@@ -1,6 +1,7 @@
-"""An alias's route as another operation than chat follows it: the same targets, health and limits, as far as they carry it.
+"""Makes an alias's route for an operation other than chat: its targets that carry the operation, with the
+same health and limits.
 
-The pipeline knows nothing of operations: a target is asked for the answer to one as for a chat's answer in one piece.
+The pipeline does not know about operations: the request is sent like a chat's for a whole answer.
 """
 
 import msgspec
@@ -11,7 +12,7 @@ from sluice.routing.strategies import RoutedTier
 
 
 def route_for(route: Route, operation: str, dialect: str) -> Route | None:
-    """The route of callers of this dialect; None where no target carries the operation."""
+    """Returns the route for callers of this dialect; None if no target carries the operation."""
     tiers = []
     for tier in route.tiers:
         carrying = [_carrying(target, operation, dialect) for target in tier.targets]  # type: ignore[arg-type]
@@ -27,7 +28,7 @@ def route_for(route: Route, operation: str, dialect: str) -> Route | None:
 
 
 def _carrying(target: Target, operation: str, dialect: str) -> Target | None:
-    """The target as it is asked; its rules are about chats."""
+    """Returns the target for this operation, without its rules, which are about chats."""
     backend = target.backend
     carried = backend.operation(operation, dialect) if isinstance(backend, CarriesOperations) else None
     if carried is None:

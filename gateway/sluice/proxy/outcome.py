@@ -27,12 +27,12 @@ OUTCOMES: dict[UpstreamErrorKind, str] = {
     "idle_timeout": "idle_timeout", "total_timeout": "total_timeout", "diverged": "garbled",
 }  # fmt: skip
 UNSEEN = frozenset({"abandoned", "headers_timeout", "idle_timeout", "total_timeout", "truncated"})
-"""Outcomes of an attempt that may have generated what nobody saw, as its answer was to come in one piece: its prompt counts."""
+"""Outcomes after which an attempt for a whole answer may still have generated something: its prompt is counted."""
 _SECRET = re.compile(r"(?i)key|auth|token|secret|cookie|password")
 
 
 def failover_cause(error: UpstreamError) -> str:
-    """Why a call goes on to another target, as `failovers_total` has it."""
+    """Returns why a call goes on to another target, as a label of `failovers_total`."""
     if isinstance(error, NoCapacity):
         return "no_room"
     if isinstance(error, StaleConnection):
@@ -41,14 +41,16 @@ def failover_cause(error: UpstreamError) -> str:
 
 
 class Bookkeeper:
-    """Records attempts that are over. `wall` gives seconds since the epoch; `later`: when metrics are counted."""
+    """Records finished attempts. `wall` gives seconds since the epoch; `later` schedules the counting of metrics."""
 
     def __init__(self, wall: Callable[[], float], later: Schedule = at_once) -> None:
         self._wall = wall
         self._later = later
 
     def record(self, attempt: Attempt, relay: Relay | None, chat: ChatRequest, ended: float) -> None:
-        """The attempt's outcome and tokens, whatever became of it. `ended`: when its answer was complete, or it was over."""
+        """Records the attempt's outcome and tokens. `ended`: when its answer was complete, or else when the
+        attempt was over.
+        """
         attempt.ended = ended
         used = NO_USAGE
         if relay is not None and (relay.first_content_at or relay.finished):
@@ -70,14 +72,14 @@ class Bookkeeper:
 
 
 def count_oddities(decoder: Decoder, series: TargetSeries) -> None:
-    """Counts what a decoder ignored in its answer."""
+    """Counts the parts of the answer that the decoder ignored."""
     series.skipped.inc(decoder.skipped)
     series.skipped_fields.inc(decoder.skipped_fields)
     series.finish_missing.inc(decoder.finish_missing)
 
 
 def _count(attempt: Attempt) -> None:
-    """Count an attempt that is over in its target's metrics."""
+    """Counts a finished attempt in its target's metrics."""
     series = attempt.target.series
     series.attempts[attempt.outcome].value += 1
     usage, used = attempt.usage, attempt.used
@@ -106,7 +108,7 @@ def _count(attempt: Attempt) -> None:
 
 
 async def refused(target: Target, response: UpstreamResponse) -> UpstreamError:
-    """The error that a response without a success status means."""
+    """Returns the error for a response without a success status."""
     status, headers = response.status, response.headers
     if 300 <= status < 400:  # those that may be followed have been
         error = UpstreamError("not_found", "The upstream redirects to where requests are not sent", status=status)
@@ -117,7 +119,7 @@ async def refused(target: Target, response: UpstreamResponse) -> UpstreamError:
 
 
 async def _body(response: UpstreamResponse) -> bytes:
-    """The body of an error answer; where it is cut or does not come, the status alone has to do."""
+    """Reads the body of an error response. If it is cut or late, the status alone has to do."""
     try:
         return await response.read(ERROR_BODY)
     except UpstreamError:
@@ -125,7 +127,7 @@ async def _body(response: UpstreamResponse) -> bytes:
 
 
 def _host(location: str) -> str:
-    """The host of a URL, for the log; the rest of one may hold a key."""
+    """Returns the host of a URL, for the log: the rest of the URL may hold a key."""
     try:
         return urlsplit(location).hostname or "the same host"
     except ValueError:
@@ -133,7 +135,7 @@ def _host(location: str) -> str:
 
 
 def secrets_of(backend: Backend, transport: object = None) -> list[str]:
-    """The credentials that the gateway sends to an upstream now: they are masked in error messages."""
+    """Returns the credentials that the gateway sends to an upstream now: error messages must not show them."""
     named = (value for name, value in getattr(backend, "headers", {}).items() if _SECRET.search(name))
     signing: Callable[[], Iterable[str]] = getattr(transport, "secrets", tuple)
     values = [*(value for _, value in backend.credentials()), *named, *signing()]

@@ -1,4 +1,4 @@
-"""Answers calls: policies admit, targets are asked, every way out gets its end, policies settle.
+"""Answers calls: policies admit them, attempts run, every exit sets the call's end, policies settle.
 
 answer      one call, from its admission to its end
 Failover    asks the route's targets one after another (`sluice.proxy.failover`)
@@ -30,13 +30,13 @@ from sluice.proxy.writer import ResponseWriter
 from sluice.routing.failover import RetryBudget
 
 Policy = Callable[[Call], AbstractAsyncContextManager[None] | None]
-"""None: the policy has nothing to do with this call."""
+"""The policy's context for a call; None: the policy does not apply to it."""
 
 
 class Pipeline:
     """Answers calls. `runs` are the calls in flight, for the clock that ticks them.
 
-    `interceptors` are those of each alias that has any. `crashed` is called with a fault of ours and the id
+    `interceptors` are those of each alias that has any. `crashed` is called with an unexpected exception and the id
     of the call that it ended. `off`: see Failover.
     """
 
@@ -84,7 +84,7 @@ class Pipeline:
         self._ask = by_alias(interceptors or {}, self.failover.ask)
 
     def tick(self, now: float) -> None:
-        """Look at the deadlines of all calls; to be called some twenty times a second."""
+        """Checks the deadlines of all calls; to be called some twenty times a second."""
         for run in [run for run in (*self.runs, *self.shadows.runs) if now >= run.due]:
             run.tick(now)
 
@@ -96,8 +96,9 @@ class Pipeline:
             await self._idle.wait()
 
     async def answer(self, call: Call, writer: ResponseWriter) -> None:
-        """Answer one call. Raises GatewayError only while nothing has been sent; later errors are written
-        into the answer."""
+        """Answers one call. Raises GatewayError only while nothing has been sent; later errors are written
+        into the answer.
+        """
         call.series.in_flight.value += 1
         loop = self._loop = self._loop or asyncio.get_running_loop()
         route = call.route
@@ -128,7 +129,7 @@ class Pipeline:
                 await self._admitted(run, iter(self.policies))
         except GatewayError as error:
             self._end_in_error(run, error)
-        except Exception as crash:  # a fault of ours: the caller learns no more, the log where it happened
+        except Exception as crash:  # unexpected: the caller gets no details, the log says where it happened
             self.crashed(crash, call.id)
             call.finish("internal_error")
             self._end_in_error(run, GatewayError("Internal server error"))
@@ -148,7 +149,7 @@ class Pipeline:
                 without_frames(call.error)
 
     def _admitted(self, run: CallRun, policies: Iterator[Policy]) -> Coroutine[Any, Any, None]:
-        """The policies around the call, one within the other."""
+        """Enters the policies of the call, one within the other."""
         call = run.call
         for policy in policies:
             entered = policy(call)
@@ -161,7 +162,7 @@ class Pipeline:
             await self._admitted(run, policies)
 
     async def _kept(self, run: CallRun) -> None:
-        """A call of a conversation: the client gets its name, and the policies the answer's text."""
+        """Prepares a call of a conversation: the client gets its id, and the policies get the answer's text."""
         call = run.call
         run.answer = msgspec.structs.replace(run.answer, conversation=call.conversation)
         try:
@@ -170,7 +171,7 @@ class Pipeline:
             call.text = call.text or run.text
 
     def _end_in_error(self, run: CallRun, error: GatewayError) -> None:
-        """Write the error into an answer that has begun; else raise it, for the server to render."""
+        """Writes the error into an answer that has begun; otherwise raises it, for the server to render."""
         call = run.call
         run.send_end()
         call.error = error
@@ -180,5 +181,5 @@ class Pipeline:
         run.fail(error)
 
     async def close(self) -> None:
-        """End what runs beside the calls."""
+        """Ends shadow calls and other work beside the calls."""
         await self.shadows.close()

@@ -21,12 +21,12 @@ from sluice.wire.forwarding import provider_id
 from sluice.wire.retry_after import spent_for
 
 ENDS_OF_PIECES = (b"\n\n", b"\r\n\r\n", b"}\n", b"}\r\n")
-"""Of an event, or a line."""
+"""Bytes of an event, or of a line."""
 
 Beside = Callable[..., Awaitable[Any]]
-"""`await beside(work, *args)`: done in a thread, for what would keep the event loop for long."""
+"""`await beside(work, *args)` runs work in a thread that would block the event loop for long."""
 Price = Callable[[CallRun, Attempt, Finished], Finished]
-"""The end of an attempt's answer -> the same with what the call has cost."""
+"""Adds the call's cost to the end of an attempt's answer."""
 
 
 class AnotherWon(Exception):
@@ -34,10 +34,10 @@ class AnotherWon(Exception):
 
 
 class AttemptReader(msgspec.Struct, eq=False):
-    """Waits for a response's head. `answer` is set when that has come.
+    """Waits for a response's head. `answer` is set when the head has arrived.
 
-    `last`: no other target is left, so that an empty answer is passed on. `prefilled`: the request ends with the text that the
-    client holds of a cut answer.
+    `last`: there is no other target, so an empty answer is forwarded. `prefilled`: the request ends with the
+    text of a cut answer that the client holds.
     """
 
     run: CallRun
@@ -46,12 +46,14 @@ class AttemptReader(msgspec.Struct, eq=False):
     prefilled: bool = False
     price: Price | None = None
     beside: Beside | None = None
-    task: "asyncio.Task[Any] | None" = None  # where two attempts race
+    task: "asyncio.Task[Any] | None" = None  # if two attempts race
     answer: "AnswerReader | None" = None
     _relay: Relay | None = None
 
     def sent(self) -> None:
-        """Make what the answer will need while it is on its way; where two attempts race, when the head has come."""
+        """Prepares the reading of the answer while the request is under way; if two attempts race, only when
+        the head arrives.
+        """
         if self._relay is None and self.run.won is None:
             self._relay = self._make_relay()
 
@@ -101,8 +103,8 @@ class AttemptReader(msgspec.Struct, eq=False):
 class AnswerReader(msgspec.Struct, eq=False):
     """Reads one answer's body. `complete_at`: when the answer was complete, 0.0 until it is.
 
-    What comes in one large piece (a document, an event of megabytes) takes too long for the event loop: it is relayed in a
-    thread, by `beside`. What follows meanwhile waits in `_queue`.
+    A large piece (a document, an event of megabytes) would block the event loop, so it is relayed in a
+    thread, by `beside`. Reads that arrive meanwhile wait in `_queue`.
     """
 
     run: CallRun
@@ -112,14 +114,14 @@ class AnswerReader(msgspec.Struct, eq=False):
     task: "asyncio.Task[Any] | None" = None
     beside: Beside | None = None
     complete_at: float = 0.0
-    working: "asyncio.Task[None] | None" = None  # on a large piece
-    _silent: int = 0  # bytes of which nothing has come yet, or more than LARGE while `working`
+    working: "asyncio.Task[None] | None" = None  # relays a large piece
+    _silent: int = 0  # bytes without output so far, or more than LARGE while `working`
     _queue: list[bytes] = []
 
     __repr__ = object.__repr__  # it holds an answer
 
     def sink(self, data: bytes) -> None:
-        """One read of the upstream's: write what it brings to the client. Raises AnotherWon."""
+        """Handles one read of the upstream's body: writes its result to the client. Raises AnotherWon."""
         relay, run = self.relay, self.run
         if self._silent:
             self._sink_more(data)
@@ -139,7 +141,7 @@ class AnswerReader(msgspec.Struct, eq=False):
                 run.inter_token.observe(relay.gap)
 
     def _sink_more(self, data: bytes) -> None:
-        """A read behind others of which nothing has come yet."""
+        """Handles a read after others that have produced no output yet."""
         if self._put_aside(data):
             return
         before, self._silent = self._silent, 0
@@ -148,7 +150,7 @@ class AnswerReader(msgspec.Struct, eq=False):
             self._silent += before
 
     def _first(self, data: bytes) -> None:
-        """A read before this attempt has brought anything for the client."""
+        """Handles a read before this attempt has produced output for the client."""
         run = self.run
         if run.winner is not None:
             raise AnotherWon  # before anything is encoded: the encoder is the call's
@@ -160,7 +162,7 @@ class AnswerReader(msgspec.Struct, eq=False):
 
     def _pass_on_first(self, chunk: bytes, now: float) -> None:
         run = self.run
-        run.due = 0.0  # with the first content another deadline begins
+        run.due = 0.0  # the first content begins the phase of another deadline
         if chunk:
             run.take(self, chunk, now, first=True)
         if self.relay.finished is not None and not self.complete_at:
@@ -176,7 +178,7 @@ class AnswerReader(msgspec.Struct, eq=False):
                 run.inter_token.observe(relay.gap)
 
     def _pass_on_last(self, chunk: bytes, now: float) -> None:
-        """A read that completes the answer, or comes behind its end."""
+        """Handles a read that completes the answer, or arrives after its end."""
         run = self.run
         if chunk:
             run.take(self, chunk, now, first=False)
@@ -187,11 +189,11 @@ class AnswerReader(msgspec.Struct, eq=False):
     # --- large pieces
 
     def _count_silent(self, data: bytes) -> None:
-        """Nothing is to be written yet: this is part of a large piece, unless it ends one."""
+        """Counts bytes without output: they are part of a large piece, unless they end one."""
         self._silent = 0 if data.endswith(ENDS_OF_PIECES) else self._silent + len(data)
 
     def _put_aside(self, data: bytes) -> bool:
-        """Whether this read is for the thread: a large piece may end in it, or the thread is at work."""
+        """Returns whether the thread has to take this read: a large piece may end in it, or the thread is busy."""
         if self.working is not None:
             self._queue.append(data)
             return True
@@ -215,7 +217,7 @@ class AnswerReader(msgspec.Struct, eq=False):
                     self._pass_on_first(chunk, now)
                 data = b"".join(self._queue)
                 self._queue.clear()
-        except Exception as error:  # as in a sink: it is the response's, and raised to who waits for its end
+        except Exception as error:  # handled as in `sink`: the response raises it to whoever waits for its end
             self.response.abort(error)
             raise
         self._silent = 0
@@ -226,7 +228,9 @@ class AnswerReader(msgspec.Struct, eq=False):
     # --- the end
 
     def close(self) -> None:
-        """The upstream's body has ended. Raises UpstreamTruncated where the answer has not, AnotherWon."""
+        """Handles the end of the upstream's body. Raises UpstreamTruncated if the answer is not complete,
+        AnotherWon.
+        """
         relay, run = self.relay, self.run
         if run.winner is not None and run.winner is not self:
             raise AnotherWon
@@ -251,7 +255,7 @@ class AnswerReader(msgspec.Struct, eq=False):
             run.take(self, chunk, now, first=first)
 
     def part(self) -> None:
-        """The attempt is over: whatever knows it is parted from it, so that the collector has nothing to find."""
+        """Breaks the references to this finished attempt, so that it is freed without the garbage collector."""
         run = self.run
         run.reading.remove(self)
         self.relay.priced = None
@@ -264,6 +268,6 @@ class AnswerReader(msgspec.Struct, eq=False):
 
 
 def _retrieve(work: "asyncio.Task[None]") -> None:
-    """Take the error, which the response has raised already."""
+    """Marks the error as retrieved: the response has raised it already."""
     if not work.cancelled():
         work.exception()

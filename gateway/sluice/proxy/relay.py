@@ -1,7 +1,7 @@
 """One attempt's answer: an upstream's bytes in, the client's bytes out. No coroutine, no socket, no clock of its own.
 
-`feed` is decoder, observer and encoder in a row, so it can be driven by a task or straight from a socket's callback, and
-tested as what it is. Its phases:
+`feed` runs decoder, observer and encoder in a row, so it can be called from a task or straight from a socket's
+callback, and tested without either. Its phases:
 
     waiting     nothing has gone to the client. Events are held back until the first content event (text, reasoning, tool
                 call; not a bare role); an attempt that fails now leaves no trace, and another may begin.
@@ -49,9 +49,9 @@ from sluice.proxy.estimate import estimated_output
 MAX_BEFORE_CONTENT = 1 << 20
 MAX_WHOLE = 64 << 20
 MAX_ANSWER = 32 << 20
-"""Characters of one answer; what is longer is cut (an upstream that never ends must not fill the memory)."""
+"""Characters of one answer's text that are kept: an upstream that never ends must not fill the memory."""
 FOLD = 256
-"""Pieces of text that are kept as they came; more are joined."""
+"""Pieces of text that are kept apart; beyond it they are joined."""
 
 
 class Relay(msgspec.Struct, eq=False):
@@ -70,42 +70,44 @@ class Relay(msgspec.Struct, eq=False):
     resumes: bool = False
     committed: bool = False
     finished: Finished | None = None
-    usage: Usage | None = None  # what the provider reported of this attempt
+    usage: Usage | None = None  # as the provider reported it for this attempt
     first_content_at: float = 0.0
     gap: float = 0.0
     characters: int = 0
-    priced: Callable[[Finished], Finished] | None = None  # adds what the answer costs
+    priced: Callable[[Finished], Finished] | None = None  # adds the answer's cost
     model: str = ""
     only_text: bool = True
-    recovered: bool = False  # this attempt has gone on with what another had begun
-    usage_refused: bool = False  # the provider reported a usage that is not believed
-    uncommitted: int = 0  # bytes of body before anything was passed on, without a stream's read that brought content
-    thoughts: list[ReasoningBlock] = []  # blocks of reasoning that their provider wants to have back
+    recovered: bool = False  # this attempt has continued another's answer
+    usage_refused: bool = False  # the provider reported an implausible usage
+    uncommitted: int = 0  # body bytes before the first output, without the read that brought content
+    thoughts: list[ReasoningBlock] = []  # blocks of reasoning that their provider expects back
     _kept: str = ""
     _reproducing: bool = False
     _held: list[StreamEvent] = []
     _text: list[str] = []
     _folded: int = 0
     _fold_at: int = FOLD
-    _counted: int = 0  # pieces that do not stand apart in `_text` (any more)
+    _counted: int = 0  # pieces that are no longer apart in `_text`
 
     __repr__ = object.__repr__  # it holds an answer
 
     def resume(self, kept: str, *, prefilled: bool) -> None:
-        """The client holds the text `kept` of a cut attempt; `prefilled`: the model was given it."""
+        """Prepares for continuing a cut answer of which the client holds the text `kept`; `prefilled`: the
+        model was given it.
+        """
         self._kept = kept
         self._reproducing = bool(kept) and not prefilled
         self.resumes = True
 
     @property
     def text(self) -> str:
-        """The answer's text that the client has, untrimmed, earlier attempts' included."""
+        """The answer's text that the client has, untrimmed, including that of earlier attempts."""
         text = "".join(self._text)
         return self._kept if self._reproducing else self._kept + text
 
     @property
     def pieces(self) -> int:
-        """Pieces of content that came: most providers send a token at a time."""
+        """The number of pieces of content: most providers send one token at a time."""
         return self._counted + len(self._text) - self._folded
 
     @property
@@ -114,9 +116,9 @@ class Relay(msgspec.Struct, eq=False):
         return estimated_output("".join(self._text), self.characters, self.pieces)
 
     def feed(self, data: bytes, now: float) -> bytes:
-        """The client's bytes for this read of the upstream's; b"" = nothing yet.
+        """Returns the client's bytes for one read of the upstream; b"": nothing yet.
 
-        Raises UpstreamError where the stream is broken; what stood before the break has been returned by then.
+        Raises UpstreamError if the stream is broken; everything before the break has been returned by then.
         """
         if self.committed:
             return self._take(self.decoder.feed(data), now)
@@ -136,8 +138,9 @@ class Relay(msgspec.Struct, eq=False):
             raise UpstreamGarbled(f"The upstream's answer has more than {self.max_answer} bytes")
 
     def _check_size(self, data: bytes, events: list[StreamEvent]) -> None:
-        """Nothing has been passed on yet. Where more than `max_before_content` has come, and no content, what may be one long
-        frame, or document, has time to end."""
+        """Checks the size of what is held back. Beyond `max_before_content` without content, a long frame or
+        document may still end.
+        """
         if not self.uncommitted:  # a stream's first read, which mostly has content
             self._receive(data)
         if self.uncommitted <= self.max_before_content or self.first_content_at or self.finished is not None:
@@ -146,7 +149,7 @@ class Relay(msgspec.Struct, eq=False):
             raise UpstreamGarbled(f"The upstream sent more than {self.max_before_content} bytes before any content")
 
     def close(self, now: float) -> bytes:
-        """The upstream's body has ended. Raises UpstreamTruncated where the answer is not complete."""
+        """Handles the end of the upstream's body. Raises UpstreamTruncated if the answer is not complete."""
         if self.finished is not None:
             return b""
         out = self._take(self.decoder.close(), now)
@@ -175,7 +178,7 @@ class Relay(msgspec.Struct, eq=False):
                 self.finished = finished
             elif kind is Started:
                 self.model = event.model  # type: ignore[union-attr]
-            elif kind is Working:  # a sign of life, but nothing that would commit: another target may still answer
+            elif kind is Working:  # a sign of life, but no content: another target may still answer
                 self.content_at = now
                 self.model = event.model or self.model  # type: ignore[union-attr]
                 if not event.model:  # type: ignore[union-attr]
@@ -203,9 +206,11 @@ class Relay(msgspec.Struct, eq=False):
         return self._commit(events)
 
     def used(self, prompt: int) -> Usage:
-        """The attempt's usage: as its provider reported, else an estimate; `prompt`: the request's estimated tokens.
+        """Returns the attempt's usage as its provider reported it, else an estimate; `prompt`: the request's
+        estimated tokens.
 
-        Of an answer that did not come to its end a provider may have reported the input, and the output so far.
+        For an answer that did not reach its end a provider may have reported the input, and the output so
+        far.
         """
         if self.usage is not None:
             return self.usage
@@ -217,7 +222,7 @@ class Relay(msgspec.Struct, eq=False):
         return Usage(so_far.input or prompt, output, so_far.cached_input, so_far.reasoning)
 
     def _finish(self, finished: Finished) -> Finished:
-        """The answer's end with the usage that is believed, and with what it costs."""
+        """Returns the answer's end with the accepted usage and the cost."""
         reported = finished.usage
         if reported is not None and (usage := believed(reported)) is not reported:
             self.usage_refused = usage is None
@@ -226,7 +231,7 @@ class Relay(msgspec.Struct, eq=False):
         return finished if self.priced is None else self.priced(finished)
 
     def _commit(self, events: list[StreamEvent]) -> bytes:
-        """Hold the events back, or pass the first on."""
+        """Holds the events back, or forwards the first ones."""
         if self.whole:
             if self.finished is not None:
                 self._check_empty()
@@ -243,7 +248,7 @@ class Relay(msgspec.Struct, eq=False):
         return self.encoder.encode(events)
 
     def _fold(self) -> None:
-        """A token as an object of its own takes ten times its text."""
+        """Joins pieces of text: each token as an object of its own takes ten times the memory of its text."""
         self._counted += len(self._text) - self._folded
         self._text[self._folded :] = ["".join(self._text[self._folded :])]
         self._folded += 1
@@ -270,7 +275,7 @@ class Relay(msgspec.Struct, eq=False):
             raise UpstreamError("truncated", "The upstream's answer was empty")
 
     def _continue(self, events: list[StreamEvent]) -> bytes:
-        """The new text of an attempt that recovers; b"" while there is none yet."""
+        """Returns the new text of an attempt that continues a cut answer; b"" while there is none yet."""
         restart = b""
         known = self._kept if self._reproducing else _trailing_space(self._kept)
         if known:
@@ -302,7 +307,9 @@ class Relay(msgspec.Struct, eq=False):
         return restart + self.encoder.encode(events)
 
     def _diverged(self) -> bytes:
-        """The fresh answer is another one: the client starts over if it can. Behind a prefill nothing can diverge."""
+        """Handles a fresh answer that differs from the kept text: the client starts over if it can. After a
+        prefill nothing can differ.
+        """
         if not self._reproducing:
             return b""
         restart = self.encoder.restart()
@@ -313,7 +320,7 @@ class Relay(msgspec.Struct, eq=False):
 
 
 def _trailing_space(text: str) -> str:
-    """The trailing white space that a prefill must omit (`sluice.model.chat.continued`): the model may repeat it."""
+    """The trailing white space that a prefill must omit (`sluice.model.chat.continued`); the model may repeat it."""
     return text[len(text.rstrip()) :]
 
 

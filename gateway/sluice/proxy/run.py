@@ -1,7 +1,7 @@
 """A call in flight: its writer, its encoder, the attempt that answers, and what the client holds of the
 answer.
 
-The first attempt that has content wins; what others bring is thrown away. `tick` looks at deadlines and
+The first attempt that has content wins; the output of others is discarded. `tick` looks at deadlines and
 heartbeats, so that no event needs a timer of its own. It is called when the clock has passed `due`, which is
 set back to 0 whenever a phase with another deadline begins (progress only moves deadlines away).
 """
@@ -23,15 +23,16 @@ from sluice.proxy.deadlines import end_if_late
 from sluice.proxy.writer import ResponseWriter
 
 LOOK = 0.25
-"""Seconds between two looks at a call at most: what begins outside of it (a client that stops reading) is
-seen by then."""
+"""Maximum seconds between two checks of a call: a change from outside (a client that stops reading) is
+noticed by then.
+"""
 
 
 class CallRun(msgspec.Struct, eq=False):
     """`winner` is the attempt whose content goes to the client.
 
-    `kept_text` is the text that the client holds of an answer that was cut; `resumes`: it holds any content
-    of one (reasoning alone, too). `over`: the answer's end has been written, or the error that ends it.
+    `kept_text` is the text that the client holds of an answer that was cut; `resumes`: it holds any content of one,
+    even if only reasoning. `over`: the answer's end has been written, or the error that ends it.
     """
 
     call: Call
@@ -44,10 +45,10 @@ class CallRun(msgspec.Struct, eq=False):
     deadline: asyncio.TimerHandle | None = None
     encoder: Encoder | None = None
     verbatim: bool = False  # the encoder passes on frames as they come
-    lent: bool = False  # an attempt has the encoder, and needs it alone
+    lent: bool = False  # an attempt uses the encoder alone
     reading: list[AnsweringAttempt] = []
     winner: AnsweringAttempt | None = None
-    won: asyncio.Event | None = None  # set when an attempt has won, where two race
+    won: asyncio.Event | None = None  # set when an attempt has won, if two race
     kept_text: str = ""
     resumes: bool = False
     due: float = 0.0  # when `tick` is to be called next
@@ -64,7 +65,9 @@ class CallRun(msgspec.Struct, eq=False):
     # --- the answer
 
     def stream_encoder(self, *, verbatim: bool) -> Encoder:
-        """The stream's encoder: kept over failed attempts, for nothing is encoded before one commits."""
+        """Returns the stream's encoder. Failed attempts leave it unchanged: nothing is encoded before an
+        attempt commits.
+        """
         if self.encoder is None or verbatim is not self.verbatim:
             before = self.encoder
             self.encoder = self.call.frontend.encoder(self.call.chat, self.answer, verbatim=verbatim)
@@ -74,8 +77,7 @@ class CallRun(msgspec.Struct, eq=False):
         return self.encoder
 
     def encoder_for(self, *, verbatim: bool) -> Encoder:
-        """An attempt's encoder. A whole answer is encoded as it comes, so that each attempt needs one of its
-        own."""
+        """Returns an attempt's encoder. A whole answer is encoded as it arrives, so each attempt needs its own."""
         call = self.call
         if not call.chat.stream:
             if self.lent:
@@ -86,7 +88,7 @@ class CallRun(msgspec.Struct, eq=False):
         return self.stream_encoder(verbatim=verbatim)
 
     def take(self, answer: AnsweringAttempt, chunk: bytes, now: float, *, first: bool) -> None:
-        """An attempt's bytes for the client. Its first ones make it the winner."""
+        """Takes an attempt's bytes for the client. Its first ones make it the winner."""
         relay = answer.relay
         if self.winner is None:
             self.winner = answer
@@ -104,8 +106,7 @@ class CallRun(msgspec.Struct, eq=False):
             self.inter_token.observe(relay.gap)
 
     def write(self, chunk: bytes, finished: Finished | None = None) -> None:
-        """Write what comes next of the answer. With `finished` it ends the answer, and its turn is stored
-        before."""
+        """Writes the next part of the answer. `finished` ends the answer, after its turn has been stored."""
         writer, call = self.writer, self.call
         if self.over:
             return
@@ -124,8 +125,9 @@ class CallRun(msgspec.Struct, eq=False):
             writer.write(chunk, last=True)
 
     def _store_turn(self, store: "Callable[[str], asyncio.Task[None] | None]", end: bytes) -> bool:
-        """Store the turn of the complete answer. Returns whether that takes its time: then `end` is sent when
-        it is done."""
+        """Stores the turn of the complete answer. Returns whether that is still running: then `end` is sent
+        when it is done.
+        """
         relay = self.winner.relay if self.winner is not None else None
         if relay is not None and relay.thoughts and not relay.recovered:  # else they belong to another text than the client's
             blocks = [Thought(block.text, block.signature, block.redacted) for block in relay.thoughts]
@@ -152,7 +154,7 @@ class CallRun(msgspec.Struct, eq=False):
             raise BadRequest("This model gives one choice per request", param="n", code="unsupported_parameter")
         if self.winner is not None or self.resumes:
             raise ValueError("another answer has begun")
-        opened = self.encoder is not None  # a target was asked, in vain
+        opened = self.encoder is not None  # a target was tried before, without success
         self.kept_text = "".join([event.text for event in events if type(event) is TextDelta])
         encoder = self.encoder_for(verbatim=False)
         call.phase = "streaming"
@@ -162,13 +164,13 @@ class CallRun(msgspec.Struct, eq=False):
             call.series.first_token.observe(call.ttft)
 
     def send_end(self) -> None:
-        """Send the answer's last bytes now, where they still wait for the turn to be stored."""
+        """Sends the last bytes of the answer now, if they still wait for the turn to be stored."""
         end, self.unsent_end = self.unsent_end, None
         if end is not None:
             self.writer.write(end, last=True)
 
     def fail(self, error: GatewayError) -> None:
-        """Write the error into the answer, which has begun, unless its end has been written."""
+        """Writes the error into the answer, unless its end has been written."""
         if not self.over:
             self.over = True
             encoder = self.stream_encoder(verbatim=self.verbatim)
@@ -178,15 +180,16 @@ class CallRun(msgspec.Struct, eq=False):
                 self.writer.fail(encoder.fail(error))
 
     def let_go(self) -> None:
-        """The attempt is over: keep what the client holds of it, for another one to go on from."""
+        """Ends the attempt, and keeps the client's text for another attempt to continue."""
         self.kept_text = self.text
         self.resumes = self.resumes or self.winner is not None
         self.winner = None
         self.writer.attach(None)
 
     def close(self) -> None:
-        """The call is over. A run and its winner know each other: parted, they go at once, with nothing for
-        the collector."""
+        """Ends the call. The run and its winner refer to each other: unlinked, they are freed at once,
+        without the garbage collector.
+        """
         if self.unsent_end is not None:
             self.send_end()
         if self.deadline is not None:
@@ -194,13 +197,13 @@ class CallRun(msgspec.Struct, eq=False):
         self.winner = None
 
     def _first_token(self, answer: AnsweringAttempt, written: float) -> None:
-        """`written`: when the client's first bytes were."""
+        """Records the first token. `written`: when the client's first bytes were written."""
         relay, call, attempt = answer.relay, self.call, answer.attempt
         if not relay.first_content_at:
             return
         target = attempt.target
         attempt.first_token = seconds = relay.first_content_at - attempt.started
-        if attempt.whole is None:  # else it is the last one's time
+        if attempt.whole is None:  # otherwise it would be the time of the last token
             target.series.first_token.observe(seconds)
             target.load.observe(seconds)
         if call.ttft is None and call.chat.stream:  # a whole answer comes with its last token
@@ -210,13 +213,13 @@ class CallRun(msgspec.Struct, eq=False):
     # --- deadlines
 
     def tick(self, now: float) -> None:
-        """Deadlines and heartbeats."""
+        """Checks the deadlines, and sends heartbeats."""
         writer = self.writer
         self.due = now + LOOK
         blocked = writer.blocked_since
         if blocked:
             if self.winner is not None:
-                self.winner.relay.content_at = now  # a client that does not read is not the upstream's silence
+                self.winner.relay.content_at = now  # a client that does not read must not count as a silent upstream
             if now - blocked > self.write_idle:
                 self.call.finish("slow_reader")
                 writer.abort()
@@ -233,7 +236,7 @@ class CallRun(msgspec.Struct, eq=False):
 
     def _beat(self) -> None:
         encoder = self.encoder
-        if encoder is None:  # the call still waits for its turn: what the encoder will have to know is not known yet
+        if encoder is None:  # the call still waits for its turn: the encoder's arguments are not known yet
             encoder = self.call.frontend.encoder(self.call.chat, self.answer)
         beat = encoder.heartbeat()
         if beat and not self.over:

@@ -1,8 +1,8 @@
 """Sends one attempt to its target, within the limits of its upstream, and sees to it that its outcome is recorded.
 
-The bytes of an answer do not pass through a coroutine: see `sluice.proxy.reader`. Nothing here catches cancellation: when the
-client leaves, the task is cancelled, the transport's exit closes the upstream connection, and the `finally` clauses keep the
-books.
+The bytes of an answer do not pass through a coroutine: see `sluice.proxy.reader`. Nothing here catches
+cancellation: when the client leaves, the task is cancelled, the transport's exit closes the upstream connection,
+and `finally` clauses record the outcome.
 """
 
 import asyncio
@@ -27,13 +27,13 @@ from sluice.wire.forwarding import forwarded
 from sluice.wire.upstream_errors import conceal
 
 UpstreamClaims = Callable[[Attempt, ChatRequest], AbstractAsyncContextManager[None] | None]
-"""What an attempt takes of its upstream's limits; entering it raises NoRoom. None: there are none."""
+"""An attempt's claims on its upstream's limits; entering it raises NoRoom. None: the upstream has no limits."""
 Attempting = Coroutine[Any, Any, None]
 COST = "x-sluice-cost-usd"
 
 
 class Sender:
-    """Makes attempts. `tells_cost`: answers say what their call costs.
+    """Makes attempts. `tells_cost`: answers have a header with the cost of their call.
 
     `clock` monotonic and `wall` since the epoch, in seconds.
     """
@@ -56,8 +56,11 @@ class Sender:
         self._price = self._with_cost if tells_cost else None
 
     def attempt(self, run: CallRun, target: Target, chat: ChatRequest, *, last: bool, prefilled: bool = False) -> Attempting:
-        """Ask one target. The target's breaker knows at once: while the limits are looked at, no other call is let through
-        beside this one. Raises UpstreamError (NoRoom among them), BadRequest where the target's dialect cannot say it.
+        """Sends the request to one target. A half-open breaker counts it at once, so that no second call is
+        let through while the limits are checked.
+
+        Raises UpstreamError (such as NoRoom), and BadRequest if the target's dialect cannot express the
+        request.
         """
         attempt = Attempt(target, self._clock(), probe=target.health.begin())
         reader = AttemptReader(run, attempt, last, prefilled, self._price, beside=self._beside)
@@ -68,7 +71,9 @@ class Sender:
         return self._probe(attempt, trying) if attempt.probe else trying
 
     async def _probe(self, attempt: Attempt, trying: Attempting) -> None:
-        """The call that finds out whether a target is healthy again; where it was not sent after all, another call may."""
+        """Marks the call as the probe of a half-open target; if it is not sent after all, another call may be
+        the probe.
+        """
         try:
             await trying
         finally:
@@ -108,7 +113,7 @@ class Sender:
             call.series.request_overhead.observe(attempt.started - call.received)
         call.attempts.append(attempt)
         call.phase = "connecting"
-        if run.won is not None:  # which of the two has won is known by its task
+        if run.won is not None:  # the winner is known by its task
             reader.task = asyncio.current_task()
         if timeouts.total is not None:
             connect, headers = min(connect, timeouts.total), min(headers, timeouts.total)
@@ -152,7 +157,7 @@ class Sender:
                 health.failed(error, attempt.probe)
 
     def _over(self, reader: AttemptReader, chat: ChatRequest) -> None:
-        """Ends the attempt, whatever its outcome."""
+        """Ends the attempt, whatever its outcome is."""
         attempt, answer = reader.attempt, reader.answer
         if attempt.outcome == "abandoned":
             self._abandoned(reader.run.call, attempt, answer)
@@ -165,7 +170,7 @@ class Sender:
         self._record(attempt, answer.relay, chat, answer.complete_at or self._clock())
 
     def _abandoned(self, call: Call, attempt: Attempt, answer: AnswerReader | None) -> None:
-        """The call ended before the attempt did: what that means for the target."""
+        """Records for the target that the call ended before the attempt did."""
         health = attempt.target.health
         if answer is not None and answer.relay.finished is not None:
             attempt.outcome = "ok"  # the client left between the answer's end and the body's
@@ -177,8 +182,12 @@ class Sender:
             health.abandoned(attempt.probe)
 
     def _was_silent(self, call: Call, attempt: Attempt, answer: AnswerReader | None) -> bool:
-        """Whether the alias's deadline ended this attempt, which had most of the call's time and brought nothing: else a target
-        that never answers would never be found out where the alias's deadline is shorter than its own."""
+        """Returns whether the alias's deadline ended this attempt, which had most of the call's time and no
+        output.
+
+        Otherwise a target that never answers would never be noticed if the alias's deadline is shorter than
+        its own.
+        """
         now = self._clock()
         timeout = call.route.config.timeout
         if timeout is None or now - call.received < timeout or (answer is not None and answer.relay.first_content_at):
@@ -186,19 +195,19 @@ class Sender:
         return now - attempt.started > timeout / 2
 
     def _with_cost(self, run: CallRun, attempt: Attempt, finished: Finished) -> Finished:
-        """The answer's end with what the call has cost so far, where that is known; a whole answer has it in a header."""
+        """Adds the call's cost so far, if it is known, to the end of the answer; a whole answer has it in a header."""
         call = run.call
         price = price_at(attempt.target.prices, self._wall())
         if price is None or finished.usage is None:
             return finished
         dollars = round((call.cost or 0.0) + cost(price, finished.usage), 9)
         if not call.chat.stream:
-            others = [(name, value) for name, value in call.headers if name != COST]  # of an answer that was none
+            others = [(name, value) for name, value in call.headers if name != COST]  # set by an earlier attempt that failed
             call.headers = [*others, (COST, f"{dollars:.9f}")]
         return msgspec.structs.replace(finished, cost=dollars)
 
     def _with_all_usage(self, run: CallRun, attempt: Attempt, finished: Finished) -> Finished:
-        """The end of an answer that other attempts had begun: with what all of them used."""
+        """Adds the usage of all attempts to the end of an answer that several have written."""
         finished = finished if self._price is None else self._price(run, attempt, finished)
         if finished.usage is None:
             return finished
@@ -210,7 +219,7 @@ class Sender:
 
 
 def _check_dialect(chat: ChatRequest, *, same: bool) -> None:
-    """Raises BadRequest where the target does not speak the caller's dialect, which alone can say the request."""
+    """Raises BadRequest if only the caller's dialect can express the request, and the target speaks another."""
     if chat.n > 1 and not same:
         raise BadRequest("This model gives one choice per request", param="n", code="unsupported_parameter")
     if chat.dialect_only and (not same or chat.wire is None):  # an interceptor has changed its messages

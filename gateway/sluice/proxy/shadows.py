@@ -19,7 +19,7 @@ MOST = 100
 
 
 class Shadows:
-    """`runs` are those in flight. `crashed` is called with a fault of ours and the id of the call."""
+    """`runs` are those in flight. `crashed` is called with an unexpected exception and the id of the call."""
 
     def __init__(self, sender: Sender, chance: Callable[[], float], crashed: Callable[[Exception, str], object]) -> None:
         self.runs: set[CallRun] = set()
@@ -29,7 +29,7 @@ class Shadows:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def send(self, run: CallRun, target: Target) -> None:
-        """Send the alias's share of calls to its shadow target, too."""
+        """Sends a copy of the call to its alias's shadow target, for the configured share of calls."""
         config = run.call.route.config.shadow
         if config is None or len(self._tasks) >= MOST or self._chance() >= config.share:
             return
@@ -48,7 +48,7 @@ class Shadows:
         task.add_done_callback(self._tasks.discard)
 
     async def _answer(self, call: Call, like: CallRun, target: Target) -> None:
-        """In a task, and so in a scope, of its own."""
+        """Answers the copy, in a task and a scope of its own."""
         run = CallRun(
             call,
             NullWriter(),
@@ -63,7 +63,7 @@ class Shadows:
             with run.scope:
                 await self._sender.attempt(run, target, call.chat, last=True)
         except GatewayError:
-            pass  # its attempt is counted
+            pass  # the attempt is counted
         except Exception as crash:
             self._crashed(crash, call.id)
         finally:

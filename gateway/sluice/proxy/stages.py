@@ -28,12 +28,14 @@ class Stage(Protocol):
         ...
 
     def close(self) -> list[StreamEvent]:
-        """The answer is complete: what was held back. It goes on before the answer's `Finished`."""
+        """Handles the end of the answer: returns the events that were held back. They precede the answer's
+        `Finished`.
+        """
         ...
 
 
 class StageKind(Protocol):
-    """A stage with its options: what an entry point of the group names."""
+    """A stage with its options, as an entry point of the group provides it."""
 
     def stage(self) -> Stage:
         """Makes the stage of one attempt."""
@@ -85,7 +87,7 @@ class StagedDecoder(Decoder):
         return events
 
     def _released(self) -> list[StreamEvent]:
-        """Feeds what a stage releases at the end to the stages behind it."""
+        """Collects the events that stages release at the end, fed through the stages behind them."""
         events: list[StreamEvent] = []
         for stage in self._stages:
             if events:
@@ -95,7 +97,7 @@ class StagedDecoder(Decoder):
 
 
 def staged(decoder: Callable[..., Decoder], kinds: Sequence[StageKind]) -> Callable[..., Decoder]:
-    """`Backend.decoder` with these stages behind it."""
+    """Returns `Backend.decoder` followed by these stages."""
 
     def make(*, verbatim: bool = False) -> Decoder:
         return StagedDecoder(decoder(), [kind.stage() for kind in kinds])

@@ -1,4 +1,4 @@
-"""An alias as a route of targets. Built from the configuration, then only read."""
+"""Targets, and an alias's route over them. Built from the configuration, then only read."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -23,7 +23,7 @@ from sluice.wire.forwarding import Allowed, with_forwarded
 
 
 def _backends_own(*, verbatim: bool = False) -> Decoder:
-    """Stands for the decoder of the target's backend."""
+    """Placeholder for the decoder of the target's backend."""
     raise NotImplementedError
 
 
@@ -49,34 +49,34 @@ class Target(msgspec.Struct, frozen=True, eq=False):
     health: Health
     load: Load
     series: TargetSeries
-    prices: tuple[Dated, ...] = ()  # the latest first; empty: nobody knows what it costs
+    prices: tuple[Dated, ...] = ()  # the latest first; empty: unknown
     passes_on: str | None = None  # the client dialect whose callers get its frames as they came
-    fit: Callable[[ChatRequest], ChatRequest] | None = None  # a request as this target takes it; None: it takes all of them
-    capable: Capable | None = None  # what it cannot do of requests of other dialects; None: it can do all of it
+    fit: Callable[[ChatRequest], ChatRequest] | None = None  # adapts a request to this target; None: it takes all requests
+    capable: Capable | None = None  # its capabilities, for requests of other dialects; None: it can do all
     whole: Operation | None = None  # how it answers in one piece; None: it always streams
     max_before_content: int = 1 << 20  # bytes
     max_answer: int = 64 << 20
-    forward: Allowed = {}  # the caller's headers that it gets
-    dropped: Callable[[str], object] = _nobody  # is told the name of a field that it does not get
-    tell: Callable[[UpstreamRequest, Headers], None] = add_headers  # adds them to a request
-    shown: str = ""  # its label as callers see it; "": they do not
-    attribution: tuple[tuple[str, str], ...] = ()  # headers that name it where it is the first, and has answered
-    heeds_limits: bool = False  # whether calls go elsewhere while it says that its limits are used up
-    answered: Value | None = None  # counts the calls whose content came from it, in its place in its alias
-    decoder: Callable[..., Decoder] = _backends_own  # of its streams: the backend's, or with the alias's stages behind it
+    forward: Allowed = {}  # the caller's headers that are forwarded to it
+    dropped: Callable[[str], object] = _nobody  # is called with the name of a field that is left out
+    tell: Callable[[UpstreamRequest, Headers], None] = add_headers  # adds the caller's headers to a request
+    shown: str = ""  # its label as callers see it; "": hidden
+    attribution: tuple[tuple[str, str], ...] = ()  # headers that name it, if it answers as the first target
+    heeds_limits: bool = False  # whether calls avoid it while it reports that its limits are used up
+    answered: Value | None = None  # counts the calls that it answered, at its place in its alias
+    decoder: Callable[..., Decoder] = _backends_own  # of streams: the backend's, or with the alias's stages behind it
 
     def __post_init__(self) -> None:
         if self.decoder is _backends_own:
             force_setattr(self, "decoder", self.backend.decoder)
 
     def with_stages(self, kinds: Sequence[StageKind]) -> "Target":
-        """A copy of the target whose answers pass these stages: all are streamed to us, none is passed on verbatim."""
+        """Copies the target with these stages: all answers are streamed to us, none is forwarded verbatim."""
         decoder = staged(self.backend.decoder, kinds)
         return msgspec.structs.replace(self, decoder=decoder, passes_on=None, whole=None) if kinds else self
 
 
 class Route(msgspec.Struct, frozen=True, eq=False):
-    """An alias's targets in tiers, with everything that a call needs of the alias."""
+    """An alias's targets in tiers, with the alias's settings."""
 
     name: str
     config: Alias
@@ -85,11 +85,11 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     shadow: Target | None
     inter_token: Any
     waiting: Callable[[int], Any] = lambda _: None  # is called with +1 and -1 as calls begin and end to wait for their turn
-    queued: Callable[[int], Any] = lambda _: None  # the same, as they wait in the alias's queue
-    wildcard: bool = False  # it stands for all names that begin as its own: `sluice.runtime.wildcards` makes the route of one
-    called: str = ""  # the name that the caller gave, where that is one of a wildcard's
-    operation: str = ""  # which other one than chat it is the route of
-    single_target: bool = False  # one target that takes every call: nothing of a call decides about its route
+    queued: Callable[[int], Any] = lambda _: None  # the same for calls in the alias's queue
+    wildcard: bool = False  # it stands for all names with its prefix: `sluice.runtime.wildcards` makes a route for each
+    called: str = ""  # the name that the caller gave, if a wildcard covers it
+    operation: str = ""  # the operation that it is the route of; "": chat
+    single_target: bool = False  # one target without conditions: no property of a call affects the choice
 
     @property
     def targets(self) -> list[Target]:

@@ -1,4 +1,4 @@
-"""Writers of a call's answer: a server's exchange, a whole answer, the journal of a resumable stream, nothing."""
+"""Writers of a call's answer: the server's exchange, a whole answer, the journal of a resumable stream, or nothing."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -17,19 +17,19 @@ class ResponseWriter(Protocol):
 
     @property
     def blocked_since(self) -> float:
-        """Monotonic time since when the client takes nothing, 0.0 while it does."""
+        """Monotonic time since when the client does not read; 0.0 while it does."""
         ...
 
     def begin(self, content_type: str, headers: Sequence[tuple[str, str]]) -> None:
-        """The head of a 200. Nothing is sent before the first `write`."""
+        """Sets the head of a 200. Nothing is sent before the first `write`."""
         ...
 
     def write(self, data: bytes, *, last: bool = False) -> None:
-        """`last` ends the body: the answer is complete."""
+        """Writes a part of the body. `last` ends the body: the answer is complete."""
         ...
 
     def fail(self, data: bytes) -> None:
-        """The error that ends an answer which has begun, in the client's dialect; it ends the body."""
+        """Writes the error that ends an answer which has begun, in the client's dialect, and ends the body."""
         ...
 
     def attach(self, upstream: UpstreamResponse | None) -> None:
@@ -37,16 +37,16 @@ class ResponseWriter(Protocol):
         ...
 
     def detach(self) -> None:
-        """The client has left, and the call goes on without it."""
+        """Notes that the client has left, and the call goes on without it."""
         ...
 
     def abort(self) -> None:
-        """Close the client's connection at once."""
+        """Closes the client's connection at once."""
         ...
 
 
 class NullWriter:
-    """Writes an answer that nobody reads: a shadow's."""
+    """Discards the answer: a shadow's."""
 
     def __init__(self) -> None:
         self.begun = False
