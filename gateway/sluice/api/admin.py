@@ -1,6 +1,8 @@
-"""The routes of operators, under /admin and /v1/admin. Each `admin_*` module has what its resource does, and the table of it.
+"""The admin routes, under /admin and /v1/admin. Each `admin_*` module has the handlers of one resource, and
+their table.
 
-Whoever asks is admitted by an admin key before anything else is looked at, and needs the role that `admin_roles` has.
+A request needs an admin key before anything else is checked, and the role that `admin_roles` lists for its
+route.
 """
 
 import time
@@ -27,7 +29,7 @@ from sluice.runtime.snapshot import Snapshot
 
 WITH_BODY = ("POST", "PATCH", "PUT")
 Admit = Callable[[Request], Awaitable[Operator]]
-"""Lets an operator in, and says who it is. Raises GatewayError for anybody else."""
+"""Identifies the operator. Raises GatewayError for anybody else."""
 
 
 class Resource(Protocol):
@@ -37,7 +39,9 @@ class Resource(Protocol):
 def admin_routes(
     runtime: Snapshot, admit: Admit, bodies: Bodies, wall: Callable[[], float] = time.time, *, operators: bool = False
 ) -> list[OwnRoute]:
-    """All of them, of one snapshot. What controls the process is on the admin port alone (`operators`)."""
+    """Returns all admin routes of one snapshot. Those that control the process exist on the admin port only
+    (`operators`).
+    """
     resources: tuple[Resource, ...] = (
         AdminConversations(runtime.conversations, lambda: runtime.state.seals.on),
         AdminExport(runtime.conversations, runtime.kept.store),
@@ -74,7 +78,9 @@ def _handler(route: AdminRoute, admit: Admit, bodies: Bodies, log: Any) -> Handl
 
 
 async def _send(request: Request, reply: Streamed) -> None:
-    """Chunk by chunk, as fast as the client reads. Where it fails behind the head the connection is cut, and not ended."""
+    """Sends chunk by chunk, as fast as the client reads. An error after the head cuts the connection instead
+    of ending the body.
+    """
     if request.method == "HEAD":
         request.reply(200, b"", content_type=reply.content_type)
         return

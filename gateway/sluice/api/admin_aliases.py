@@ -1,4 +1,5 @@
-"""GET /admin/aliases and POST /admin/explain: what callers may name, where it leads, how that does, and why.
+"""GET /admin/aliases and POST /admin/explain: the aliases, their targets, how those do, and why a call is
+routed as it is.
 
 Health and load are those that all workers have seen.
 """
@@ -26,11 +27,11 @@ from sluice.wire.baseurl import base_of
 _encode = msgspec.json.Encoder().encode
 Known = Mapping[tuple[str, str], TargetState]
 NOT_YET_KNOWN = TargetState("", "", [], "closed", 0.0, 0)
-"""Of a target that no worker has told of: the configuration is just being changed."""
+"""The state of a target that no worker has reported yet: the configuration is being changed."""
 
 
 class Explanation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`request`: the body of a call, in OpenAI's dialect or the widget's; null: any call."""
+    """`request`: the body of a call, in OpenAI's dialect or the widget's; null: for any call."""
 
     alias: str
     request: dict[str, Any] | None = None
@@ -62,7 +63,7 @@ class AdminAliases:
         return reply({"tenants": [_tenant(name, tenant) for name, tenant in config.tenants.items()], "teams": teams})
 
     async def _explain(self, request: AdminRequest) -> Reply:
-        """Raises BadRequest, NotFound."""
+        """Explains how a call would be routed. Raises BadRequest, NotFound."""
         from sluice.routing.explain import explain, request_of  # it reads two dialects, which may be switched off
         from sluice.runtime.abilities import abilities
 

@@ -1,8 +1,9 @@
-"""GET and PATCH /admin/budgets: what is spent, reserved and left of every budget in the periods that run, and to correct it.
+"""GET and PATCH /admin/budgets: lists what is spent, reserved and left of each budget in its current period,
+and corrects it.
 
-What is answered is what the store of limits says now, so it is the same at every gateway that shares the store. A correction
-says what has been spent; it is charged or refunded as the difference from what the store says at that moment, so what calls
-are charged meanwhile is kept, and what they have reserved is not touched.
+Answers come from the store of limits, so every gateway that shares the store gives the same ones. A
+correction states what has been spent. The difference from the store's value at that moment is charged or
+refunded, so charges of calls in the meantime are kept, and reservations are not changed.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,13 +26,15 @@ from sluice.usage.opening import Budgets, Owner
 
 SCOPES = ("key", "key_alias", END_USER, "tenant", "team", "alias", "upstream", "overall")
 MOST = 1e9
-"""US dollars that a correction may say."""
+"""Maximum US dollars of a correction."""
 LONGEST = 1024
-"""Characters of an owner's name."""
+"""Maximum characters of an owner's name."""
 
 
 class Correction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`spent`: US dollars that are to stand as spent in the period that runs now. `user`: of scope end_user, its name."""
+    """`spent`: US dollars to be recorded as spent in the current period. `user`: the end user's name, for
+    scope end_user.
+    """
 
     scope: Literal["key", "key_alias", "end_user", "tenant", "team", "alias", "upstream", "overall"]
     owner: str
@@ -41,7 +44,7 @@ class Correction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AdminBudgets:
-    """`store` is the limits' one; `log` is told of every correction; `wall` gives seconds since the epoch."""
+    """`store`: the store of limits; `log` gets every correction; `wall` gives seconds since the epoch."""
 
     def __init__(self, store: BucketStore, config: Config, keys: KeyTable, log: Any, wall: Callable[[], float]) -> None:
         self._store = store
@@ -62,7 +65,7 @@ class AdminBudgets:
     async def listed(self, query: Mapping[str, str], limit: int) -> dict[str, Any]:
         """The budgets of at most `limit` owners behind `after`, or of the one that `scope` and `owner` name.
 
-        A JWT's subject is found by its name alone ("jwt:ISSUER|SUBJECT"): who they are nobody lists. Raises BadRequest,
+        A JWT's subject is found only by its name ("jwt:ISSUER|SUBJECT"), and never listed. Raises BadRequest,
         NotFound, and Unavailable where the store does not answer.
         """
         budgets = self._budgets()
@@ -78,7 +81,7 @@ class AdminBudgets:
         return {"budgets": await self._shown(page), "next": _place(owners[limit - 1]) if len(owners) > limit else None}
 
     async def correct(self, wire: dict[str, Any]) -> dict[str, Any]:
-        """The budget as it is after the correction. Raises BadRequest, NotFound, Unavailable."""
+        """Corrects the budget, and returns its new state. Raises BadRequest, NotFound, Unavailable."""
         correction = read(wire, Correction, Report(""))
         owner = _name(correction.scope, correction.owner, correction.user)
         budget = self._budget(self._budgets(), correction.scope, owner)
@@ -140,7 +143,9 @@ class AdminBudgets:
 
 
 def _name(scope: str, owner: str, user: str) -> str:
-    """The name of a budget's owner: an end user is found by its tenant (`owner`) and its name. Raises BadRequest."""
+    """Returns the name of a budget's owner: an end user's consists of its tenant (`owner`) and its name.
+    Raises BadRequest.
+    """
     if scope != END_USER:
         return owner
     if not user:
@@ -154,5 +159,5 @@ def _place(owner: Owner) -> str:
 
 
 def _rounded(dollars: float) -> float:
-    """To the nano-dollar, as costs are kept."""
+    """Rounds to the nano-dollar, as costs are stored."""
     return round(dollars, 9) + 0.0

@@ -1,4 +1,4 @@
-"""GET /admin/calls: the last calls that all workers have answered, as their log lines have them."""
+"""GET /admin/calls: lists the last calls of all workers, with the fields of their log lines."""
 
 from sluice.api.admin_requests import AdminRequest, AdminRoute, reply
 from sluice.errors import BadRequest, NotFound
@@ -18,7 +18,7 @@ class AdminCalls:
         return [AdminRoute("GET", "/admin/calls", self._list)]
 
     async def _list(self, request: AdminRequest) -> Reply:
-        """Newest first; `next` is the `before` of the page behind. Raises NotFound where none are kept."""
+        """Lists calls, newest first; `next` is the `before` of the next page. Raises NotFound if none are kept."""
         if self._state.recent is None:
             raise NotFound("Calls are remembered only with admin.ui: true")
         query = _query(request)
@@ -31,7 +31,7 @@ class AdminCalls:
 
 
 def _query(request: AdminRequest) -> CallQuery:
-    """Raises BadRequest."""
+    """Parses the query. Raises BadRequest."""
     before = request.query.get("before")
     try:
         place = Place.read(before) if before else None
@@ -41,7 +41,7 @@ def _query(request: AdminRequest) -> CallQuery:
 
 
 def _named(number: int, found: Found) -> Found:
-    """Each call with the number of its worker, where there are several."""
+    """Adds the number of its worker to each call, if there are several workers."""
     if not number:
         return found
     return Found([(place, {"worker": number, **call}) for place, call in found.calls], found.kept)

@@ -1,5 +1,5 @@
-"""GET /admin/config and POST /admin/config/check: the configuration that runs, what its file says now, and what is wrong
-with a text that somebody is about to write into it. Secrets are masked, and nothing is changed.
+"""GET /admin/config and POST /admin/config/check: shows the running configuration and how its file differs
+from it, and checks the text of a new one. Secrets are masked, and nothing is changed.
 """
 
 from difflib import unified_diff
@@ -18,7 +18,7 @@ from sluice.runtime.restart import needs_restart
 from sluice.runtime.snapshot import Snapshot
 
 MOST_LINES = 5_000
-"""Of a difference."""
+"""The sign of a difference, in words."""
 
 
 class CheckRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,9 +42,10 @@ class AdminConfig:
         return reply({"path": runtime.path, "hash": runtime.hash, "text": yaml_of(runtime.config)})
 
     async def _check(self, request: AdminRequest) -> Reply:
-        """Checks a text without looking up its variables and files, which its sender may not be allowed to read.
+        """Checks a text without resolving its variables and files, which its sender may not be allowed to
+        read.
 
-        What is compared with the running configuration is the file alone.
+        Only the file is compared with the running configuration.
         """
         candidate = read(request.body, CheckRequest, Report(""))
         beside = self._runtime.beside
@@ -69,7 +70,7 @@ class AdminConfig:
 
 
 def yaml_of(config: Config) -> str:
-    """The running configuration as a file could have it, without its secrets."""
+    """Returns the running configuration as the text of a file, without its secrets."""
     import yaml
 
     text: str = yaml.safe_dump(shown(config), sort_keys=False, allow_unicode=True, width=110)

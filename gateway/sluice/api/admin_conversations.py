@@ -1,4 +1,4 @@
-"""/v1/admin/conversations and /v1/admin/conversations/{id}: what sessions have said and been told; and to forget it."""
+"""/v1/admin/conversations and /v1/admin/conversations/{id}: reads and deletes the stored messages of sessions."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -11,11 +11,11 @@ from sluice.frontends import Reply
 
 T = TypeVar("T")
 REENCRYPTED = 50
-"""Conversations that one request encrypts anew."""
+"""Conversations that one request encrypts again."""
 
 
 class AdminConversations:
-    """`encrypted`: whether what is stored now is encrypted."""
+    """`encrypted`: whether new messages are stored encrypted."""
 
     def __init__(self, store: ConversationStore, encrypted: Callable[[], bool]) -> None:
         self._store = store
@@ -49,7 +49,7 @@ class AdminConversations:
         return reply({"id": id, "deleted": True}) if deleted else _not_found(request)
 
     async def reencrypt(self, request: AdminRequest) -> Reply:
-        """Some conversations, by the first key; `next` is what the following ones come behind."""
+        """Encrypts some conversations again, with the first key; `next` is where the next request continues."""
         if not self._encrypted():
             raise BadRequest("There is no key to encrypt with: set encryption.keys", param="encryption.keys")
         try:
@@ -62,7 +62,9 @@ class AdminConversations:
         return reply(body)
 
     async def delete_of(self, request: AdminRequest) -> Reply:
-        """All of one tenant's, those of its sessions that begin with a prefix, or the one of a session. Never all there are."""
+        """Deletes all conversations of one tenant, those of its sessions with a prefix, or one session's.
+        Never those of all tenants.
+        """
         tenant, session, prefix = (request.query.get(name) for name in ("tenant", "session", "session_prefix"))
         if not tenant:
             raise BadRequest("Say whose: ?tenant=NAME", param="tenant")

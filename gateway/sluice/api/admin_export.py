@@ -1,7 +1,9 @@
-"""What is kept of a tenant, all of it: exported as JSON lines, and kept responses forgotten (right of access, and to erasure).
+"""Exports what is kept of a tenant as JSON lines, and deletes kept responses (right of access, and to
+erasure).
 
-Conversations are read page by page and message by message while the answer is sent, so an export of any size takes a few
-megabytes. It is no snapshot: what is said meanwhile may be in it or not, and in Redis a conversation may come twice.
+Conversations are read page by page and message by message while the answer is sent, so an export of any size
+takes a few megabytes of memory. It is no snapshot: messages that arrive meanwhile may be missing, and with
+Redis a conversation may appear twice.
 """
 
 from collections.abc import AsyncIterator, Awaitable
@@ -18,15 +20,15 @@ from sluice.kept import ResponsesFailed, ResponseStore
 
 T = TypeVar("T")
 PAGE = 100
-"""Conversations, or ids of responses, that are asked for together."""
+"""Conversations, or ids of responses, that are requested together."""
 MESSAGES = 200
-"""Messages of one line; what is longer has several."""
+"""Maximum messages per line; a longer conversation has several lines."""
 
 _line = msgspec.json.Encoder().encode
 
 
 class AdminExport:
-    """`responses` is None where none are kept."""
+    """`responses`: None if no responses are kept."""
 
     def __init__(self, conversations: ConversationStore, responses: ResponseStore | None) -> None:
         self._conversations = conversations
@@ -40,9 +42,9 @@ class AdminExport:
         ]
 
     async def conversations(self, request: AdminRequest) -> Streamed:
-        """Of one tenant, or of all; of the sessions that begin with a prefix, or of all."""
+        """Exports the conversations of one tenant or of all, of the sessions with a prefix or of all."""
         for name in ("tenant", "session_prefix"):
-            if request.query.get(name) == "":  # a script's empty variable is not to mean all
+            if request.query.get(name) == "":  # the empty variable of a script must not mean all
                 raise BadRequest(f"{name} is empty: leave it out", param=name)
         lines = self._conversation_lines(request.query.get("tenant", ""), request.query.get("session_prefix", ""))
         return Streamed("application/x-ndjson", lines)

@@ -1,8 +1,8 @@
-"""The admin API of keys: makes, lists, changes, rotates, disables and deletes the dynamic ones, and lists the configured.
+"""The admin API of keys: makes, lists, changes, rotates, disables and deletes dynamic keys, and lists
+configured ones.
 
-What is answered comes from memory (the follower's table, after one more look at the store while it answers), what is
-changed is changed in the store. A change is made of the key as it is now: where another process was faster it is made
-again, of what that one left.
+Answers come from memory (the follower's table, after one more look at the store if it answers); changes are
+made in the store. If another process changes a key first, the change is made again on its result.
 """
 
 import re
@@ -25,19 +25,19 @@ from sluice.keystore import KeyEntry, StoredKey, Superseded
 from sluice.keystore.follower import Follower
 
 TRIES = 5
-"""Times that a change is made again because others were faster."""
+"""Attempts to make a change while others change the same key."""
 LONGEST_OVERLAP = 90 * 86400.0
-"""Seconds."""
+"""Maximum seconds of an overlap."""
 
 
 class Rotation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`overlap`: for how long the key that is replaced goes on working."""
+    """`overlap`: seconds for which the replaced key still works."""
 
     overlap: Seconds = Seconds(0)
 
 
 class AdminKeys:
-    """`log` is told of every change."""
+    """`log` gets every change."""
 
     def __init__(self, keys: Follower, config: Config, log: Any) -> None:
         self._keys = keys
@@ -65,7 +65,7 @@ class AdminKeys:
         return reply(await self.create(request.body), 201)
 
     def _of(self, change: Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]) -> Answer:
-        """Answers what is done to the key that the path names."""
+        """Answers a request about the key that the path names."""
 
         async def answer(request: AdminRequest) -> Reply:
             await self._look()
@@ -74,7 +74,7 @@ class AdminKeys:
         return answer
 
     async def create(self, wire: dict[str, Any]) -> dict[str, Any]:
-        """A new key: the one answer that shows it. Raises BadRequest, Conflict, Unavailable."""
+        """Makes a key; only this answer shows it. Raises BadRequest, Conflict, Unavailable."""
         report = Report("")
         grant = read(wire, NamedGrant, report)
         self._check(grant, report, wire)
@@ -89,7 +89,9 @@ class AdminKeys:
         return {**key_object(key), "key": secret}
 
     async def listed(self, limit: int, after: str) -> dict[str, Any]:
-        """At most `limit` keys whose ids come after `after`, in the alphabet's order; `next` is what to continue after."""
+        """Lists at most `limit` keys with ids after `after`, in alphabetical order; `next` is where the next
+        page begins.
+        """
         await self._look()
         table = self._keys.table
         ids = sorted({*table.ids_after(after, limit + 1), *(id for id in self._configured if id > after)})
@@ -104,7 +106,7 @@ class AdminKeys:
         return key_object(key)
 
     async def patch(self, id: str, wire: dict[str, Any]) -> dict[str, Any]:
-        """Fields that are given replace what was there."""
+        """Changes the fields that are given."""
         report = Report("")
         grant = read(wire, Grant, report)
         if not wire:
@@ -125,7 +127,9 @@ class AdminKeys:
         return key_object(await self._change("enable", id, lambda key: msgspec.structs.replace(key, enabled=True)))
 
     async def rotate(self, id: str, wire: dict[str, Any]) -> dict[str, Any]:
-        """A new secret for the key, shown in this answer alone. What was in its overlap before stops at once."""
+        """Makes a new secret for the key, shown only in this answer. A secret that is still in an earlier
+        overlap is invalid at once.
+        """
         overlap = read(wire, Rotation, Report("")).overlap
         if overlap > LONGEST_OVERLAP:
             raise BadRequest("overlap: must be at most 90 days", param="overlap")
@@ -150,7 +154,7 @@ class AdminKeys:
     # --- changing
 
     async def _look(self) -> None:
-        """Another worker may have made the key a moment ago."""
+        """Reads the store once more: another worker may just have made the key."""
         if not self._keys.down:
             await self._keys.follow()
 
@@ -178,7 +182,7 @@ class AdminKeys:
         return self._configured.get(id) or (entry.key if entry is not None else None)
 
     def _check(self, grant: NamedGrant, report: Report, wire: dict[str, Any]) -> None:
-        """Checks the given fields beyond their types. An alias that was removed since is no reason to refuse the others."""
+        """Checks the values of given fields. An alias that has been removed since does not invalidate the others."""
         Checks(report, (), self._aliases).section((), grant)
         problems = [problem for problem in report.problems if re.split(r"[.\[]", problem.path)[0] in wire]
         if problems:

@@ -1,5 +1,6 @@
-"""GET /admin/overview: how the gateway does, all its workers together, in one small answer that a page may ask for every other
-second."""
+"""GET /admin/overview: the state of the gateway, over all workers, in one small answer that a page may
+request every other second.
+"""
 
 import os
 import platform

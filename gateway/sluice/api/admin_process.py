@@ -1,7 +1,7 @@
 """Routes by which operators control the running gateway: POST /admin/reload, /admin/restart and /admin/drain,
 GET /admin/status and /admin/targets, POST /admin/targets/{upstream}/{model}/disable, enable and drain.
 
-The same from whichever worker's connection it is asked: `sluice.runtime.fleet` has all of them do it.
+Any worker can answer: `sluice.runtime.fleet` carries each request out in all of them.
 """
 
 import time
@@ -42,7 +42,9 @@ class AdminProcess:
         ]
 
     async def reload(self, request: AdminRequest) -> Reply:
-        """200: it is followed by every process. Else no process has changed, and the answer says why."""
+        """Reloads the configuration. 200: all processes use it now. Otherwise none has changed, and the
+        answer says why.
+        """
         done = await self._fleet().reload()
         return reply(shown(done), STATUSES[done.result])
 
@@ -74,7 +76,7 @@ class AdminProcess:
         return reply({"targets": targets, "missing_workers": found.missing})
 
     async def switch(self, state: str | None, request: AdminRequest) -> Reply:
-        """Switch a target off or on, in all workers. Raises NotFound where the configuration has no such target."""
+        """Switches a target off or on, in all workers. Raises NotFound if the configuration has no such target."""
         upstream, model = request.parameters["upstream"], request.parameters["model"]
         if (upstream, model) not in self._runtime.names.targets:
             raise NotFound("There is no such target: GET /admin/targets lists them")
@@ -89,7 +91,7 @@ class AdminProcess:
 
 
 def shown(reload: Reload) -> dict[str, Any]:
-    """A reload as operators see it, the problems of the file included."""
+    """Returns the JSON object of a reload, with the problems of the file."""
     return {
         "result": reload.result,
         "hash": reload.hash,
@@ -102,7 +104,7 @@ def shown(reload: Reload) -> dict[str, Any]:
 
 
 def _target(known: list[tuple[int, TargetState]], off: dict[str, str], now: float) -> dict[str, Any]:
-    """A target as all workers together know it, and what each of them does where there are several."""
+    """Returns the JSON object of a target over all workers, and for each of them if there are several."""
     whole = merged([state for _, state in known])
     state = off.get(whole.label, "enabled")
     if state == "draining" and not whole.in_flight:

@@ -13,7 +13,7 @@ _json = msgspec.json.Encoder().encode
 
 
 class AdminRequest(msgspec.Struct, frozen=True):
-    """`parameters` are those of the path; `body` is {} where there is none."""
+    """`parameters`: those of the path; `body`: {} if there is none."""
 
     id: str
     parameters: Mapping[str, str]
@@ -36,14 +36,16 @@ class AdminRequest(msgspec.Struct, frozen=True):
 
 
 class Streamed(msgspec.Struct, frozen=True, eq=False):
-    """An answer of any length. The first chunk, or a GatewayError in its place, is waited for before the head is sent."""
+    """A response of any length. The head is sent only when the first chunk is there, so that an error before
+    it can still be a status.
+    """
 
     content_type: str
     chunks: AsyncIterator[bytes]
 
 
 Answer = Callable[[AdminRequest], Awaitable[Reply | Streamed]]
-"""Raises GatewayError."""
+"""Answers a request. Raises GatewayError."""
 
 
 class AdminRoute(msgspec.Struct, frozen=True):

@@ -1,6 +1,7 @@
-"""Which role each route of the admin API needs: a viewer changes nothing and reads no conversation, an operator does all.
+"""The role that each admin route requires: viewers change nothing and read no conversations, operators may do
+everything.
 
-What only looks like a change is a viewer's, too: `explain` and `config/check` compute an answer, and write nothing.
+Requests that only compute an answer (`explain`, `config/check`) are for viewers, too.
 """
 
 from collections.abc import Mapping
@@ -28,7 +29,7 @@ NEEDED: Mapping[str, Role] = {
     "POST /admin/keys/{id}/enable": "operator",
     "GET /admin/config": "viewer",
     "POST /admin/config/check": "viewer",
-    "GET /v1/admin/conversations": "operator",  # each with its last message
+    "GET /v1/admin/conversations": "operator",  # shows the last message of each
     "DELETE /v1/admin/conversations": "operator",
     "GET /v1/admin/conversations/{id}": "operator",
     "DELETE /v1/admin/conversations/{id}": "operator",
@@ -46,10 +47,10 @@ NEEDED: Mapping[str, Role] = {
     "POST /admin/drain": "operator",
     "POST /ui/play/{+path}": "operator",  # it spends a key's money
 }
-"""By method and path, as routes have them."""
+"""By method and path, as in the routes."""
 
 
 def check_role(operator: Operator, needed: Role, route: str) -> None:
-    """Raises Forbidden where this operator's role is not enough."""
+    """Raises Forbidden if the operator's role does not allow this request."""
     if not operator.may(needed):
         raise Forbidden(f"{route} needs the role {needed}; yours is {operator.role}")

@@ -1,4 +1,4 @@
-"""GET /admin/usage: what was used from one day to another, summed by what is asked for, as JSON or CSV."""
+"""GET /admin/usage: usage over a range of days, summed by the requested fields, as JSON or CSV."""
 
 import asyncio
 import csv
@@ -18,24 +18,24 @@ from sluice.usage import HOUR, KEPT_DAYS, TAG, Figures, Row, Subject, UsageFaile
 from sluice.usage.ledger import UsageLedger
 
 BY = ("day", HOUR, *Subject._fields[1:-1])
-"""What rows can be told apart by, beside a tag (`tag:NAME`)."""
+"""Fields to group by, besides a tag (`tag:NAME`)."""
 FIRST, LAST = date(2000, 1, 1), date(2200, 1, 1)
-"""Days that can be asked for."""
+"""Maximum days of a query."""
 MOST = 50_000
-"""Rows of one answer."""
+"""Maximum rows of an answer."""
 PAUSE = 2_000
-"""Rows that are summed at a time: calls in flight go on in between."""
+"""Rows that are summed in one turn of the event loop, so that calls in flight go on in between."""
 NAMES: Mapping[str, str] = {
     "requests": "requests", "errors": "errors", "input": "input_tokens", "output": "output_tokens",
     "cached_input": "cached_input_tokens", "reasoning": "reasoning_tokens", "nanos": "cost_usd", "estimated": "estimated",
 }  # fmt: skip
-"""Figures as answers name them."""
+"""The names of figures in answers."""
 _TAG_NAME = re.compile(re.escape(TAG) + r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")
 _json = msgspec.json.Encoder().encode
 
 
 class UsageQuery(msgspec.Struct, frozen=True):
-    """The days from `first` to `last`, both included. `dimension`: "hour", or a tag's; "" where neither is asked for."""
+    """The days from `first` to `last`, both included. `dimension`: "hour", or a tag's; "": neither."""
 
     first: date
     last: date
@@ -45,8 +45,9 @@ class UsageQuery(msgspec.Struct, frozen=True):
 
 
 def usage_query(query: Mapping[str, str], accept: str, today: date) -> UsageQuery:
-    """What a query asks for. Without `from` the month so far (by the hour: today and the day before), without `by` day and
-    model. Raises BadRequest."""
+    """Parses the query. Defaults: `from` is the first of the month (by the hour: yesterday), `by` is day and
+    model. Raises BadRequest.
+    """
     by, dimension = _by(query.get("by", "day,model"))
     last = _day(query, "to", today)
     first = min(today, last)
@@ -60,7 +61,7 @@ def usage_query(query: Mapping[str, str], accept: str, today: date) -> UsageQuer
 
 
 def _by(text: str) -> tuple[tuple[str, ...], str]:
-    """The fields that rows are told apart by, in the order of answers, and the dimension among them. Raises BadRequest."""
+    """Returns the fields to group by, in the order of answers, and the dimension among them. Raises BadRequest."""
     given = {name.strip() for name in text.split(",") if name.strip()}
     tags = [name for name in given if name.startswith(TAG)]
     if not given <= {*BY, *tags} or any(not _TAG_NAME.fullmatch(tag) for tag in tags):
@@ -86,7 +87,7 @@ def _day(query: Mapping[str, str], name: str, default: date) -> date:
 
 
 class AdminUsage:
-    """`flush` counts what has ended; `wall` gives seconds since the epoch."""
+    """`flush` counts finished calls; `wall` gives seconds since the epoch."""
 
     def __init__(self, ledger: UsageLedger, flush: Callable[[], object], wall: Callable[[], float]) -> None:
         self._ledger = ledger
@@ -106,7 +107,9 @@ class AdminUsage:
 async def usage_of(
     ledger: UsageLedger, query: Mapping[str, str], accept: str, wall: Callable[[], float]
 ) -> tuple[bytes, str, list[tuple[str, str]]]:
-    """The body, its type, and further headers. Raises BadRequest, and Unavailable where the store does not answer."""
+    """Returns the body, its media type, and further headers. Raises BadRequest, and Unavailable if the store
+    does not answer.
+    """
     wanted = usage_query(query, accept, datetime.fromtimestamp(wall(), UTC).date())
     await ledger.flush()
     try:
@@ -122,7 +125,7 @@ async def usage_of(
 
 
 def _place(row: Row) -> tuple[str, ...]:
-    """Where a row stands: by the day and the dimension's value first."""
+    """The sort key of a row: the day and the dimension's value first."""
     subject = row[0]
     return subject.day, subject.value, *subject[1:-1]
 
@@ -140,8 +143,8 @@ async def _summed(ledger: UsageLedger, query: UsageQuery) -> dict[Subject, Figur
 
 
 def add_up(sums: dict[Subject, Figures], rows: Sequence[Row], by: Sequence[str]) -> None:
-    """Adds rows to `sums`, apart by these fields alone. Raises BadRequest where that makes too many."""
-    kept = {"day", "value", *by} if HOUR in by else {"value", *by}  # an hour is one of a day
+    """Adds rows to `sums`, grouped by these fields alone. Raises BadRequest if there are too many groups."""
+    kept = {"day", "value", *by} if HOUR in by else {"value", *by}  # an hour belongs to its day
     blank = {name: "" for name in Subject._fields if name not in kept}
     for subject, figures in rows:
         key = subject._replace(**blank)
@@ -154,7 +157,7 @@ def add_up(sums: dict[Subject, Figures], rows: Sequence[Row], by: Sequence[str])
 
 
 def as_json(query: UsageQuery, rows: Sequence[Row]) -> bytes:
-    """The rows and their total, costs in US dollars."""
+    """Returns the rows and their total as JSON, with costs in US dollars."""
     total = Figures()
     for _, figures in rows:
         total.add(figures)
@@ -170,7 +173,9 @@ def as_json(query: UsageQuery, rows: Sequence[Row]) -> bytes:
 
 
 def as_csv(query: UsageQuery, rows: Sequence[Row]) -> bytes:
-    """RFC 4180, with a header. Cells that a spreadsheet would take for a formula begin with an apostrophe."""
+    """Returns RFC 4180 CSV with a header line. Cells that a spreadsheet would take for a formula begin with
+    an apostrophe.
+    """
     out = io.StringIO()
     write = csv.writer(out).writerow
     write([*query.by, *NAMES.values()])
@@ -196,15 +201,15 @@ def _each(figures: Figures) -> list[tuple[str, int]]:
 
 def _numbers(figures: Figures) -> dict[str, Any]:
     texts = ((name, _dollars(value) if name == "nanos" else str(value)) for name, value in _each(figures))
-    return {NAMES[name]: msgspec.Raw(text.encode()) for name, text in texts}  # of any size: sums may be longer than 64 bits
+    return {NAMES[name]: msgspec.Raw(text.encode()) for name, text in texts}  # sums may be longer than 64 bits
 
 
 def _dollars(nanos: int) -> str:
-    """Exact, to the nano-dollar."""
+    """Returns the exact amount, to the nano-dollar."""
     sign, rest = ("-", -nanos) if nanos < 0 else ("", nanos)
     return f"{sign}{rest // BILLION}.{rest % BILLION:09d}"
 
 
 def _harmless(text: str) -> str:
-    """https://owasp.org/www-community/attacks/CSV_Injection"""
+    """Escapes formulas: https://owasp.org/www-community/attacks/CSV_Injection"""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

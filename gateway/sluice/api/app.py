@@ -1,7 +1,7 @@
-"""The API: every request comes to `Api.__call__`, gets its id, and is led to whom its path and method belong.
+"""The API: each request enters at `Api.__call__`, gets its id, and is dispatched by path and method.
 
-Calls answer for themselves (`calls.py`). Whatever goes wrong with another request is rendered here, in the dialect of its
-route, or of who claims its path.
+Errors of calls are rendered in `calls.py`, all others here: in the dialect of the route, or of the frontend
+that claims the path.
 """
 
 import random
@@ -36,12 +36,14 @@ from sluice.runtime.snapshot import Snapshot
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 OPENAPI = "/v1/openapi.json"
 OWN = ("/v1/tokens", LIMITS, "/v1/admin", OPENAPI, "/admin", "/metrics")
-"""What the paths of the gateway's own routes begin with, whoever else claims them."""
+"""Path prefixes of the gateway's own routes, whichever frontend claims them."""
 _json = msgspec.json.Encoder().encode
 
 
 class Api:
-    """Answers requests to the routes of one snapshot: of its frontends too, or (`operators`) those of the admin port alone."""
+    """Answers requests to the routes of one snapshot: the API's with its frontends, or (`operators`) those of
+    the admin port.
+    """
 
     def __init__(self, runtime: Snapshot, *, operators: bool = False, callers: type[Callers] = Callers) -> None:
         self._runtime = runtime
@@ -91,7 +93,7 @@ class Api:
         return [*TokenRoutes(runtime, callers, bodies).routes(), *Embed(runtime, callers).routes(), described, *more]
 
     def _called_by_path(self) -> dict[str, CallEntry]:
-        """The calls that their path alone decides about: most requests are one of them."""
+        """Returns the calls whose route depends on the path alone: most requests."""
         found: dict[str, CallEntry] = {}
         for name, place in self.table.by_name.items():
             match place.methods.get("POST"):
@@ -100,13 +102,13 @@ class Api:
         return found
 
     async def _greet(self, request: Request, request_id: str) -> None:
-        """Clients look here for a server that lives, by HEAD and without a key. A GET is told which paths there are."""
+        """Answers /: clients check here, by HEAD and without a key, that the server lives. A GET lists the paths."""
         if request.method != "HEAD":
             raise NotFound(self._nothing)
         request.reply(200, b"", content_type="text/plain; charset=utf-8")
 
     async def _openapi(self, request: Request, request_id: str) -> None:
-        """The description of the routes that are served here."""
+        """Answers with the description of the served routes."""
         described = document()
         served = self.table.shapes()
         paths = {path: item for path, item in described["paths"].items() if shape_of(path) in served}
@@ -115,7 +117,7 @@ class Api:
     # --- other requests
 
     async def _other(self, request: Request, request_id: str) -> None:
-        """Answer a request that the path alone does not lead to a call."""
+        """Answers a request whose path alone does not select a call."""
         place, values = self.table.find(request.path)
         choice = place.choice(request.method, request.headers) if place is not None else None
         owner = choice.frontend if choice is not None else None
@@ -144,10 +146,10 @@ class Api:
             self._runtime.records.other(
                 request, refused, request_id=request_id, frontend=frontend.name, route=label, address=address
             )
-        del refused  # it knows this frame by its traceback
+        del refused  # its traceback refers to this frame
 
     def _handler_of(self, request: Request, place: ServedPath | None, choice: MethodRoute | None) -> Handler | None:
-        """The handler of this request to a served path; None if the request has been answered already."""
+        """Returns the handler of this request to a served path; None if the request has been answered already."""
         if place is None:
             raise NotFound(self._nothing)
         if request.method == "OPTIONS":
@@ -156,12 +158,12 @@ class Api:
         if choice is None:
             raise MethodNotAllowed(place.allowed)
         if isinstance(choice.handler, CallEntry) and choice.names:
-            request.path = place.label  # logs name routes, not what callers write into them
+            request.path = place.label  # logs have the route, not the text that callers write into the path
         return choice.handler
 
 
 class Answers:
-    """Makes the handlers of frontends' routes: the route table's `bind`."""
+    """Makes the handlers of frontends' routes (the route table's `bind`)."""
 
     def __init__(self, runtime: Snapshot, callers: Callers, bodies: Bodies, refusals: Refusals) -> None:
         streams = ResumableStreams(
@@ -187,7 +189,7 @@ class Answers:
 
 
 def _nothing(frontends: Iterable[Frontend]) -> str:
-    """The refusal of a request to a path without a route."""
+    """Returns the error for a path without a route."""
     paths = dict.fromkeys(route.path for frontend in frontends for route in frontend.routes() if "{" not in route.path)
     if not paths:
         return "There is nothing at this path"

@@ -1,7 +1,7 @@
-"""Files that browsers are given: pages, scripts, styles. Read once, when first asked for, and revalidated by their hash.
+"""Files for browsers: pages, scripts, styles. Read once, at the first request, and revalidated by their hash.
 
-Every answer has a policy that lets a page load what this gateway has and nothing else, and no inline code
-(https://www.w3.org/TR/CSP3/); who has the file already is told so by a 304 (RFC 9110 13.1.2).
+Each response has a policy that lets a page load only this gateway's files, and no inline code
+(https://www.w3.org/TR/CSP3/). A client that already has the file gets a 304 (RFC 9110 13.1.2).
 """
 
 import hashlib
@@ -48,7 +48,7 @@ class Assets:
         self._read: dict[str, Asset] = {}
 
     def answer(self, request: Request, name: str) -> None:
-        """Raises NotFound."""
+        """Answers with the file at this path. Raises NotFound."""
         asset = self._read.get(name) or self._load(name)
         headers = (*asset.headers(self._cache), *self._more)
         given = request.headers.get("if-none-match", "")
@@ -60,7 +60,7 @@ class Assets:
         content_type = TYPES.get(PurePosixPath(name).suffix)
         if content_type is None or not pieces or any(not piece.strip(".") or "\\" in piece for piece in pieces) or "\0" in name:
             raise NotFound("There is no such file")
-        for piece in pieces:  # one by one, among those that are there: a name is never a path of the file system
+        for piece in pieces:  # piece by piece, among existing entries: a request's path never reaches the file system
             found = next((inner for inner in place.iterdir() if inner.name == piece), None) if place.is_dir() else None
             if found is None:
                 raise NotFound("There is no such file")

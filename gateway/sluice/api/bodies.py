@@ -1,4 +1,4 @@
-"""The body of a request, as routes want it: all of it, decompressed, within bounds."""
+"""Reads request bodies for routes: complete, decompressed, and bounded."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -11,19 +11,19 @@ from sluice.wire.jsontext import parse_object
 from sluice.wire.multipart import boundary_of
 
 SMALL = 64 << 10
-"""Bytes of what is no call: keys, tokens."""
+"""Maximum bytes of a body that is not a call's, such as a key or a token."""
 LEAST = 1 << 20
-"""Bytes of a form that is not held in memory."""
+"""Maximum bytes of a form that is held in memory."""
 INLINE = 32 << 10
-"""Compressed bytes that are decompressed on the event loop; more are in a thread."""
+"""Compressed bytes that are decompressed on the event loop; larger bodies take a thread."""
 
 
 BodyNow = Callable[[Request], bytes | None]
-"""Gives the body; None where it would have to wait for it, or it is compressed. May raise UnsupportedMediaType."""
+"""Returns the body; None if it has not arrived, or is compressed. May raise UnsupportedMediaType."""
 
 
 def body_now(request: Request) -> bytes | None:
-    """The body of a request that says it is JSON. Raises UnsupportedMediaType where it says something else, or nothing."""
+    """Returns the body of a request with a JSON content type. Raises UnsupportedMediaType for another one, or none."""
     media_type = request.headers.get("content-type", "")
     if media_type != "application/json" and media_type.partition(";")[0].strip().lower() != "application/json":
         raise UnsupportedMediaType("Send application/json")
@@ -31,25 +31,30 @@ def body_now(request: Request) -> bytes | None:
 
 
 def any_body_now(request: Request) -> bytes | None:
-    """The body, whatever the request calls it: for dialects whose servers do not look (`Frontend.any_content_type`)."""
+    """Returns the body, whatever its content type: for dialects whose servers do not check it
+    (`Frontend.any_content_type`).
+    """
     return None if "content-encoding" in request.headers else request.body_now()
 
 
 def form_now(request: Request) -> bytes | None:
-    """The body of a request that says it is a form. Raises UnsupportedMediaType where it says something else, or nothing."""
+    """Returns the body of a request with a form's content type. Raises UnsupportedMediaType for another one,
+    or none.
+    """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
         raise UnsupportedMediaType("Send multipart/form-data")
     return any_body_now(request)
 
 
 def body_reader(frontend: Frontend) -> BodyNow:
-    """The reader of a dialect's request bodies."""
+    """Returns the function that reads a dialect's request bodies."""
     return any_body_now if frontend.any_content_type else body_now
 
 
 class Bodies:
-    """`limit` is in bytes, decompressed; `beside` does in a thread what would hold up the event loop. `form_limit`: bytes of a
-    form, which is in one of the `spools` where it is not small."""
+    """`limit`: bytes of a decompressed body; `beside` runs slow work in a thread. `form_limit`: bytes of a
+    form; a large one is written to one of the `spools`.
+    """
 
     def __init__(self, limit: int, beside: Callable[..., Awaitable[Any]], form_limit: int, spools: FormSpools) -> None:
         self._limit = limit
@@ -58,7 +63,7 @@ class Bodies:
         self._spools = spools
 
     async def form(self, request: Request) -> "bytes | SpooledForm":
-        """The body of a form, waited for: a large one in a file. Raises what `late` does, and Unavailable."""
+        """Waits for the body of a form; a large one is written to a file. Raises what `late` does, and Unavailable."""
         pieces = getattr(request, "pieces", None)
         length = int(request.headers.get("content-length", -1))
         if pieces is None or "content-encoding" in request.headers or 0 <= length <= LEAST or self._form_limit <= LEAST:
@@ -69,7 +74,7 @@ class Bodies:
         except ValueError as error:
             raise BadRequest(f"The form {error}") from None
         except OSError:
-            return await self.late(request)  # there is no place for temporary files: what fits into memory has to do
+            return await self.late(request)  # no temporary file can be made: the memory's limit applies
         try:
             await spooled.receive(pieces(self._form_limit), boundary, self._beside)
         except ValueError as error:
@@ -79,7 +84,7 @@ class Bodies:
         return spooled
 
     async def late(self, request: Request) -> bytes:
-        """The body, waited for and decompressed. Raises UnsupportedMediaType, PayloadTooLarge, BadRequest."""
+        """Waits for the body, and decompresses it. Raises UnsupportedMediaType, PayloadTooLarge, BadRequest."""
         coding = request.headers.get("content-encoding", "")
         if not coding:
             return await request.body()
@@ -87,7 +92,7 @@ class Bodies:
 
         limit = self._limit
         try:
-            ContentDecoder(coding)  # one that is not known is refused before the body is read
+            ContentDecoder(coding)  # an unknown coding is refused before the body is read
             body = await request.body()
             small = len(body) <= INLINE
             decompressed = decoded(body, coding, limit) if small else await self._beside(decoded, body, coding, limit)
@@ -100,7 +105,9 @@ class Bodies:
         return decompressed
 
     async def object(self, request: Request, read_now: BodyNow = body_now) -> dict[str, Any]:
-        """The body of what is no call. Raises GatewayError, PayloadTooLarge beyond SMALL bytes among them."""
+        """Returns the JSON object of a body that is not a call's. Raises GatewayError (PayloadTooLarge beyond
+        SMALL bytes).
+        """
         body = read_now(request)
         body = await self.late(request) if body is None else body
         if len(body) > SMALL:

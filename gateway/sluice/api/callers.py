@@ -1,4 +1,4 @@
-"""Identifies callers: within their address's limit, by key or token, from an origin that the key allows."""
+"""Identifies callers by key or token, within their address's limit, and checks the key's origins."""
 
 from sluice.api.cors import Cors
 from sluice.api.request import Request
@@ -11,7 +11,7 @@ from sluice.runtime.snapshot import Snapshot
 
 
 class Callers:
-    """The callers of one snapshot. `cors` lets pages read their responses."""
+    """The callers of one snapshot. `cors` allows pages to read responses."""
 
     def __init__(self, runtime: Snapshot, cors: Cors) -> None:
         self._runtime = runtime
@@ -21,11 +21,11 @@ class Callers:
         self._check = runtime.limits.check
 
     def address(self, request: Request) -> str:
-        """The client's, as limits count it."""
+        """Returns the client's address, as limits count it."""
         return self._runtime.addresses(request.peer, request.headers)
 
     async def identify(self, request: Request, hidden: tuple[str, ...] = ()) -> Principal:
-        """Identifies the caller, within the address's limit. `hidden`: names in the URL's query that may hold a key.
+        """Identifies the caller, within the address's limit. `hidden`: query parameters that may hold a key.
 
         Raises RateLimited, Unauthorized, Forbidden.
         """
@@ -45,13 +45,15 @@ class Callers:
         await self._runtime.limits.charge(address)
 
     def admit(self, request: Request, address: str) -> None:
-        """Before anybody asks who is asking: an address that has nothing left is refused. Raises RateLimited."""
+        """Refuses an address whose limit is used up, before its credentials are checked. Raises RateLimited."""
         if "origin" in request.headers:
             request.extra += self._cors.headers(request)
         self._check(address)
 
     def recognize(self, request: Request, hidden: tuple[str, ...] = ()) -> Principal:
-        """Identifies the caller. A key that is bound to origins is refused to other pages. Raises GatewayError."""
+        """Identifies the caller. A key that is bound to origins is refused to pages of other origins. Raises
+        GatewayError.
+        """
         if hidden:
             principal = self._identify((*request.raw_headers, *_of_query(request, hidden)))
         else:
@@ -64,7 +66,9 @@ class Callers:
         return principal
 
     async def unrecognized(self, why: GatewayError, request: Request, address: str, hidden: tuple[str, ...] = ()) -> Principal:
-        """A try that failed is charged to its address; only a token whose issuer's keys are not known yet waits, once."""
+        """Handles unknown credentials: the attempt is charged to its address; a token whose issuer's keys are
+        not known yet waits once.
+        """
         try:
             if not isinstance(why, KeysWanted):
                 raise why
@@ -79,10 +83,12 @@ class Callers:
                 self._runtime.records.auth_failures[error.reason].inc()
             raise
         finally:
-            del why  # it knows this frame by its traceback
+            del why  # its traceback refers to this frame
 
     async def admit_operator(self, request: Request) -> Operator:
-        """The operator whose admin key it is. Raises Unauthorized. A wrong key is charged like any other wrong key."""
+        """Identifies the operator by the admin key. Raises Unauthorized. A wrong key is charged like any
+        other wrong key.
+        """
         await self._runtime.limits.charge(self.address(request))
         try:
             return self._runtime.operators.of(request.raw_headers)

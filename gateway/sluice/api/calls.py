@@ -1,4 +1,4 @@
-"""A call, from its request to its answer, in any client dialect: identity, body, frontend, alias, pipeline."""
+"""Answers a call in any client dialect: identity, body, frontend, alias, pipeline."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -23,14 +23,16 @@ from sluice.wire.forwarding import own_lines
 
 
 def renames(frontend: Envelope) -> bool:
-    """Whether a dialect has names of its own for an answer's headers."""
+    """Returns whether a dialect has its own names for response headers."""
     return type(frontend).headers is not Envelope.headers
 
 
 class CallEntry(msgspec.Struct, frozen=True, eq=False):
-    """A route of calls, and who answers them. `hidden`: names in the query that may hold a key. `operation`: "" is a chat.
-    `body_now` reads bodies. `rename` gives an answer's headers the names that the dialect has for them; None: it has no
-    others."""
+    """A route of calls, and its handler. `hidden`: query parameters that may hold a key. `operation`: "" is
+    chat.
+
+    `body_now` reads bodies. `rename` translates response headers to the dialect's names; None: they stay.
+    """
 
     frontend: Frontend
     parse: Parse
@@ -77,7 +79,7 @@ class Calls:
         )
 
     async def answer(self, request: Request, request_id: str, entry: CallEntry) -> None:
-        """Answer one call, or refuse it."""
+        """Answers one call, or refuses it."""
         runtime, callers, frontend = self._runtime, self._callers, entry.frontend
         call: Call | None = None
         error: GatewayError | None = None
@@ -101,7 +103,7 @@ class Calls:
                     chat = await runtime.beside(entry.parse, body, request)
                 call = self._call(chat, request, request_id, entry, principal)
             except GatewayError:
-                await runtime.limits.charge(address)  # what is no call is charged to its address alone
+                await runtime.limits.charge(address)  # without a call, only the address is charged
                 raise
             call.address, call.size = address, size
             alias, writer = call.route.config, request if chat.stream else WholeWriter(request)
@@ -126,7 +128,7 @@ class Calls:
             del error
 
     async def _answer_to_the_end(self, call: Call, writer: ResponseWriter) -> None:
-        """The call outlives its client: in a task of its own, for a bounded time."""
+        """Answers a call that outlives its client: in a task of its own, for a bounded time."""
         task = asyncio.create_task(self._answer(call, writer))
         try:
             await asyncio.shield(task)
@@ -136,7 +138,7 @@ class Calls:
                 self._runtime.outlives(call, task)
 
     def _call(self, chat: ChatRequest, request: Request, request_id: str, entry: CallEntry, principal: Principal) -> Call:
-        """Raises ModelNotFound, Forbidden, BadRequest."""
+        """Reads the request, and makes its call. Raises ModelNotFound, Forbidden, BadRequest."""
         runtime = self._runtime
         name = chat.model or principal.default_alias or ""
         route = runtime.routes.get(name)

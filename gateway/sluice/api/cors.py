@@ -1,4 +1,6 @@
-"""CORS: which pages may read which answers, and what they may send (https://fetch.spec.whatwg.org/#http-cors-protocol)."""
+"""CORS: which pages may read which responses, and what they may send
+(https://fetch.spec.whatwg.org/#http-cors-protocol).
+"""
 
 import re
 from collections.abc import Collection, Iterable
@@ -8,7 +10,7 @@ from sluice.frontends import Frontend
 
 RENEW = "/v1/tokens/renew"
 FOR_SERVERS = ("/v1/tokens", "/v1/limits", "/admin", "/v1/admin")
-"""What the paths begin with that no page may read the answers of, whatever its origin; but for RENEW."""
+"""Prefixes of paths whose responses no page may read, whatever its origin; RENEW is excepted."""
 ALLOWED = ("authorization", "content-type", "accept", "x-api-key", "x-request-id", "last-event-id")
 """Headers that any page may send."""
 EXPOSED = (
@@ -20,17 +22,19 @@ EXPOSED = (
 )  # fmt: skip
 """Headers of the gateway's own that any page may read."""
 MAX_REQUESTED = 64
-"""Headers that one preflight may ask for."""
+"""Maximum headers that one preflight may request."""
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
 
 
 def is_for_pages(path: str) -> bool:
-    """Whether a page of an allowed origin may read what is answered at this path."""
+    """Returns whether a page of an allowed origin may read responses of this path."""
     return not path.startswith(FOR_SERVERS) or path.rstrip("/") == RENEW
 
 
 class Cors:
-    """`origins`: those of all keys. What pages may send and read beside ALLOWED and EXPOSED is what `frontends` declare."""
+    """`origins`: those of all keys. `frontends` declare the headers that pages may send and read besides
+    ALLOWED and EXPOSED.
+    """
 
     def __init__(self, origins: Collection[str], frontends: Iterable[Frontend]) -> None:
         self._origins = origins
@@ -42,14 +46,16 @@ class Cors:
         self._exposed = ", ".join(dict.fromkeys(exposed))
 
     def headers(self, request: Request) -> list[tuple[str, str]]:
-        """The headers that let the requesting page read its response; none if it may not, or if no page sent the request."""
+        """Returns the headers that let the requesting page read its response; none if it may not, or if no
+        page sent the request.
+        """
         origin = request.headers.get("origin", "")
         if origin not in self._origins or not is_for_pages(request.path):
             return []
         return [("Access-Control-Allow-Origin", origin), ("Access-Control-Expose-Headers", self._exposed), ("Vary", "Origin")]
 
     def preflight(self, request: Request, allowed: str) -> None:
-        """Answers an OPTIONS of a path that has the methods `allowed`."""
+        """Answers an OPTIONS request; the path has the methods `allowed`."""
         headers = self.headers(request)
         if headers:
             requested = request.headers.get("access-control-request-headers", "")
@@ -61,10 +67,11 @@ class Cors:
         request.reply(204, b"", headers or [("Allow", allowed)])
 
     def allowed(self, requested: str) -> str:
-        """`Access-Control-Allow-Headers` for a page that may ask: what is known to be sent, and what it asks for beside that.
+        """Returns the `Access-Control-Allow-Headers`: the known headers, and those that the page requests
+        besides them.
 
-        SDKs add headers of their own. What is no list of field names, or is a long one, is passed over. `requested` is the
-        request's `Access-Control-Request-Headers` (WHATWG Fetch 3.2.2).
+        SDKs add headers of their own. A request that is not a list of field names, or is too long, is
+        ignored. `requested` is the request's `Access-Control-Request-Headers` (WHATWG Fetch 3.2.2).
         """
         names = [name.strip().lower() for name in requested.split(",", MAX_REQUESTED)]
         if len(names) > MAX_REQUESTED or not all(map(_FIELD_NAME.fullmatch, names)):

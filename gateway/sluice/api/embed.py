@@ -1,6 +1,8 @@
-"""GET /widget/chat-widget.js: the chat that pages embed; and with `server.demo` a page that shows it, at /demo.
+"""GET /widget/chat-widget.js: the chat widget for web pages; with `server.demo` also a page with it, at
+/demo.
 
-The demo asks POST /demo/token for its token, as a page asks its own server: the key is never in a page.
+The demo gets its token from POST /demo/token, as a page gets it from its own server: the key is never in a
+page.
 """
 
 import msgspec
@@ -15,7 +17,7 @@ from sluice.runtime.snapshot import Snapshot
 
 WIDGET = "/widget/chat-widget.js"
 DEMO_PREFIX = "demo:"
-"""Of the demo's sessions: a page that is loaded again goes on with its own, whose name nobody guesses."""
+"""The session of the demo: a page that is loaded again continues its own, whose name cannot be guessed."""
 READ_BY_ALL = (("Access-Control-Allow-Origin", "*"), ("Cross-Origin-Resource-Policy", "cross-origin"))
 _json = msgspec.json.Encoder().encode
 
@@ -26,7 +28,7 @@ class Embed:
         self._callers = callers
 
     def routes(self) -> list[OwnRoute]:
-        """None where the widget's dialect is not served."""
+        """Returns the routes; None if the widget's dialect is not served."""
         if "widget" not in self._runtime.frontends:
             return []
         routes = [OwnRoute("GET", WIDGET, self._widget, quiet=True)]
@@ -52,7 +54,7 @@ class Embed:
         assets.answer(request, name)
 
     async def _token(self, request: Request, request_id: str) -> None:
-        """A token for the page that asks, which must be one of the key's origins. Raises NotFound, Forbidden."""
+        """Makes a token for the requesting page, whose origin must be one of the key's. Raises NotFound, Forbidden."""
         await self._callers.anybody(request)
         authenticator = self._runtime.authenticator
         owner = authenticator.key(self._runtime.config.server.demo or "")

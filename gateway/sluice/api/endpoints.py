@@ -1,4 +1,6 @@
-"""Routes of frontends that are no calls, such as lists of models: who asks is recognized, and what they answer is sent."""
+"""Routes of frontends that are not calls, such as lists of models: identifies the caller, and sends the
+frontend's answer.
+"""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""GET /v1/limits: what the key that asks has left of its limits, and of those of its tenant and its teams."""
+"""GET /v1/limits: shows what is left of the caller's limits, and of those of its tenant and teams."""
 
 from typing import Any
 
@@ -27,7 +27,9 @@ class CallerLimits:
         return [OwnRoute("GET", LIMITS, self._left)]
 
     async def _left(self, request: Request, request_id: str) -> None:
-        """Raises Forbidden for a page's token, ModelNotFound, and Unavailable where the limits' store does not answer."""
+        """Reads the limits. Raises Forbidden for a page's token, ModelNotFound, and Unavailable if the store
+        does not answer.
+        """
         principal = await self._callers.identify(request)
         if principal.kind == "browser":
             raise Forbidden("A page's token may not see what its key has left")

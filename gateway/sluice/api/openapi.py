@@ -1,4 +1,5 @@
-"""The OpenAPI 3.1 document of the routes that are served: `openapi.json`. Tests hold it against the routes and a gateway.
+"""The OpenAPI 3.1 document of the served routes: `openapi.json`. Tests compare it with the routes and a
+running gateway.
 
 Standard: https://spec.openapis.org/oas/v3.1.0
 """
@@ -13,7 +14,7 @@ from sluice.version import VERSION
 
 
 def document(aliases: Sequence[str] = ()) -> dict[str, Any]:
-    """The whole document, ready for JSON; with `aliases`, they are the models that may be named."""
+    """Returns the whole document, ready for JSON; `aliases` become the values that `model` may have."""
     found: dict[str, Any] = msgspec.json.decode(files("sluice.api").joinpath("openapi.json").read_bytes())
     found["info"]["version"] = VERSION
     if aliases:

@@ -1,4 +1,4 @@
-"""Calls of other operations than chat: answered as chats are, by those of an alias's targets that carry the operation."""
+"""Answers calls of operations other than chat by those of an alias's targets that carry the operation."""
 
 from typing import Any, cast
 
@@ -42,7 +42,7 @@ class OperationCalls(Calls):
                 self._count("operation_requests", entry.operation, entry.frontend.name, code).inc()
 
     async def _carried(self, call: Call, writer: ResponseWriter) -> None:
-        """Answer by the pipeline, or by what the request says for where no target carries it."""
+        """Answers by the pipeline, or by the request's own fallback if no target carries it."""
         if call.chat.messages or call.route.operation:
             return await self._runtime.pipeline.answer(call, writer)
         writer.begin("application/json", call.headers)
@@ -50,7 +50,7 @@ class OperationCalls(Calls):
         call.finish("done")
 
     def _call(self, chat: ChatRequest, request: Request, request_id: str, entry: CallEntry, principal: Principal) -> Call:
-        """Raises BadRequest where no target of the alias carries the operation."""
+        """Makes the call. Raises BadRequest if no target of the alias carries the operation."""
         call = super()._call(chat, request, request_id, entry, principal)
         route = self._route(call.route, entry, chat.dialect)
         call.traits = NO_TRAITS

@@ -31,8 +31,9 @@ class Probes:
         request.reply(200, b'{"status":"ok"}')
 
     async def ready(self, request: Request, request_id: str) -> None:
-        """With `?verbose` also which configuration is followed, and what the stores do: neither a file that
-        could not be followed nor a store is a reason not to be ready, for calls go on."""
+        """Readiness. `?verbose` adds the current configuration and the state of the stores; neither an
+        invalid file nor a failing store makes the process unready, because calls go on.
+        """
         ready = self._runtime.state.ready
         found: dict[str, Any] = {"status": "ready" if ready else "draining"}
         if "verbose" in request.query:
@@ -41,8 +42,9 @@ class Probes:
         request.reply(200 if ready else 503, _json(found))
 
     async def metrics(self, request: Request, request_id: str) -> None:
-        """The metrics of all processes, if there are several. Else they are sent as they are made: in pieces,
-        of which one turn of the event loop makes one, however many scrapers there are."""
+        """The metrics of all processes if there are several. Those of one process are sent in pieces while
+        they are made: one piece per turn of the event loop, however many scrapers there are.
+        """
         fleet = self._runtime.state.fleet
         format = format_of(request.headers.get("accept", ""))
         kind = CONTENT_TYPES[format]
@@ -57,14 +59,14 @@ class Probes:
             return
         request.begin(kind, ())
         while piece is not None:
-            if piece:  # an empty chunk would be the last one
+            if piece:  # an empty chunk would end the body
                 request.write(piece)
                 await request.writable()
             piece, following = following, await self._piece(pieces)
         request.write(b"", last=True)
 
     async def _piece(self, pieces: Iterator[bytes]) -> bytes | None:
-        """The next one, in a turn of the event loop that makes no other; None where there is none."""
+        """Returns the next piece, at most one per turn of the event loop; None at the end."""
         async with self._scraping:
             await asyncio.sleep(0)
             return next(pieces, None)

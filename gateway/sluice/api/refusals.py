@@ -1,4 +1,4 @@
-"""Renders errors as HTTP responses: in the dialect of their route, with the headers that a caller needs."""
+"""Renders errors as HTTP responses: in the dialect of their route, with the headers that callers need."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -32,7 +32,7 @@ class GatewayEnvelope(Envelope):
 
 
 class Refusals:
-    """Renders errors; `records` hears of faults of ours."""
+    """Renders errors; `records` gets unexpected exceptions."""
 
     def __init__(self, records: Records) -> None:
         self._records = records
@@ -45,16 +45,16 @@ class Refusals:
         request_id: str,
         known: Sequence[tuple[str, str]] = (),
     ) -> None:
-        """`known`: the headers that the answer would have had."""
+        """Writes the error. `known`: the headers that the response would have had."""
         status = frontend.status(error)
         try:
             request.reply(status, _json(frontend.error(error, request_id)), [*known, *headers_of(error, status)])
-        except Exception as crash:  # nothing has been said: what cannot be written can still be answered
+        except Exception as crash:  # nothing has been sent: a response that cannot be written can still be replaced
             self._records.crashed(crash, request_id)
             request.reply(500, _json(frontend.error(GatewayError("Internal server error"), request_id)))
 
     def crashed(self, request: Request, frontend: Envelope, crash: Exception, request_id: str) -> GatewayError:
-        """A fault of ours: told to the log (where, not what), and never to the caller."""
+        """Logs an unexpected exception (its place, not its text), and returns the error for the caller."""
         self._records.crashed(crash, request_id)
         error = GatewayError("Internal server error")
         if request.begun:
@@ -65,7 +65,7 @@ class Refusals:
 
 
 def headers_of(error: GatewayError, status: int) -> list[tuple[str, str]]:
-    """Headers of a refusal: when to retry, which methods are allowed, how to authenticate."""
+    """Returns the headers of an error: when to retry, which methods are allowed, how to authenticate."""
     match error:
         case RateLimited(headers=limits, retry_after=seconds, final=final):
             return [*limits, *_retry_after(seconds, final=final)]
@@ -82,7 +82,7 @@ def headers_of(error: GatewayError, status: int) -> list[tuple[str, str]]:
 
 
 def _retry_after(seconds: float, *, final: bool = False) -> list[tuple[str, str]]:
-    """`Retry-After` in whole seconds (RFC 9110 10.2.3), never too early; `retry-after-ms` exact."""
+    """Returns `Retry-After` in whole seconds (RFC 9110 10.2.3), rounded up, and the exact `retry-after-ms`."""
     never = [("x-should-retry", "false")]
     if seconds == float("inf"):
         return never

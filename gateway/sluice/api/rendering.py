@@ -19,7 +19,7 @@ def _iso(seconds: float) -> str:
 
 
 def conversation_object(found: Conversation) -> dict[str, Any]:
-    """A stored conversation as the contract writes it."""
+    """Returns the JSON object of a stored conversation (docs/api)."""
     return {
         "_id": found.id,
         "sessionId": found.session,
@@ -30,14 +30,14 @@ def conversation_object(found: Conversation) -> dict[str, Any]:
 
 
 def exported_conversation(found: Conversation) -> dict[str, Any]:
-    """A stored conversation as a line of an export names it."""
+    """Returns a stored conversation as a line of an export."""
     fields = conversation_object(found)
     del fields["lastMessage"]
     return {"tenant": found.tenant, **fields}
 
 
 def exported_response(tenant: str, kept: KeptResponse) -> dict[str, Any]:
-    """A kept response as a line of an export: what was asked and what was answered."""
+    """Returns a kept response as a line of an export: its input and its output."""
     return {
         "tenant": tenant,
         "id": kept.id,
@@ -49,7 +49,7 @@ def exported_response(tenant: str, kept: KeptResponse) -> dict[str, Any]:
 
 
 def renewed_object(minted: Minted) -> dict[str, Any]:
-    """A renewed token, and until when it can be renewed again."""
+    """Returns a renewed token, and until when it can be renewed again."""
     until = minted.renewable_until
     return {**token_object(minted), "renewableUntil": None if until is None else _iso(until)}
 
@@ -70,7 +70,7 @@ def message_object(turn: Turn) -> dict[str, Any]:
 
 
 def key_object(key: NamedGrant) -> dict[str, Any]:
-    """A key without its secret and its digests: of the configuration, or made through the admin API."""
+    """Returns a key without its secret and its digests: a configured one, or one made through the admin API."""
     fields: dict[str, Any] = {"id": key.id, "tenant": key.owner, "source": "config" if isinstance(key, Key) else "admin"}
     fields |= {name: getattr(key, name) for name in ("aliases", "default_alias", "origins", "expires", "enabled")}
     fields["limits"] = msgspec.to_builtins(key.limits, enc_hook=json_unit)

@@ -10,7 +10,7 @@ from sluice.proxy.writer import ResponseWriter
 
 
 class Request(ResponseWriter, Protocol):
-    """The interface of the server's exchange for routes. `parameters`: the path's values for its route's names."""
+    """The interface of the server's exchange for routes. `parameters`: the values of the path's `{names}`."""
 
     received: float
     caller: str | None
@@ -38,7 +38,7 @@ class Request(ResponseWriter, Protocol):
 
 
 class WholeWriter(msgspec.Struct, eq=False):
-    """Writes an answer that is not streamed: head and body leave together, with a length."""
+    """Writes an answer that is not streamed: head and body are sent together, with a length."""
 
     _request: Request
     begun: bool = False
@@ -69,9 +69,9 @@ class WholeWriter(msgspec.Struct, eq=False):
 
 
 class RenamingRequest:
-    """A request whose answer's headers get other names; in all else it is the request itself.
+    """A request whose response headers are renamed; everything else is delegated.
 
-    `write` is the request's own, for it is called for each token.
+    `write` is the request's own method, because it is called for each token.
     """
 
     __slots__ = ("_inner", "_rename", "write")

@@ -1,4 +1,4 @@
-"""Streams that a client goes on with: those of calls of resumable aliases, in the dialect that each was begun in."""
+"""Resumes streams of calls to resumable aliases, in the dialect in which each was begun."""
 
 from sluice.api.callers import Callers
 from sluice.api.request import Request
@@ -11,7 +11,7 @@ from sluice.telemetry.records import Records
 
 
 class Resuming:
-    """Answers the routes of frontends that go on with a stream."""
+    """Answers the frontends' routes that resume streams."""
 
     def __init__(self, callers: Callers, streams: ResumableStreams, records: Records) -> None:
         self._callers = callers
@@ -20,7 +20,9 @@ class Resuming:
 
     def handler(self, frontend: Frontend, place: ServedPath) -> Handler:
         async def resume(request: Request, request_id: str) -> None:
-            """Raises MethodNotAllowed for HEAD, and where neither the path nor `Last-Event-ID` names a stream."""
+            """Resumes the stream. Raises MethodNotAllowed for HEAD, and if neither the path nor
+            `Last-Event-ID` names a stream.
+            """
             last = request.headers.get("last-event-id", "")
             stream = request.parameters.get("stream", "")
             if request.method != "GET" or not (stream or last):
@@ -35,7 +37,7 @@ class Resuming:
         refused = False
         try:
             await self._streams.resume(point, request, principal, request_id)
-        except GatewayError:  # it is recorded as what it is: a request that was refused
+        except GatewayError:  # recorded as a refused request
             refused = True
             raise
         finally:

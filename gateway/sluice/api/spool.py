@@ -1,7 +1,8 @@
-"""Forms that are too large to be held: written to a temporary file as they come, and read from it as often as they are sent.
+"""Spools forms that are too large for memory: written to a temporary file as they arrive, and read for each
+attempt.
 
-The file has no name (or none for longer than a moment), so nothing is left behind whatever happens. Writing is done beside the
-event loop; reading is not, for what has just been written is in the page cache.
+The file has no name (or only for a moment), so nothing is left behind whatever happens. Writing takes a
+thread; reading does not, because what has just been written is in the page cache.
 """
 
 import os
@@ -14,11 +15,13 @@ from sluice.wire.multipart import FormPart, FormScanner
 
 PIECE = 256 << 10
 RETRY_AFTER = 1.0
-"""Seconds of the Retry-After for a form that there is no room for."""
+"""Seconds of the Retry-After when there is no space for a form."""
 
 
 class FormSpools:
-    """All files of one process: `limit` bytes together, in `directory` (null: where temporary files go)."""
+    """All files of one process: `limit` bytes together, in `directory` (null: the system's directory for
+    temporary files).
+    """
 
     def __init__(self, limit: int, directory: str | None = None) -> None:
         self._limit = limit
@@ -26,19 +29,20 @@ class FormSpools:
         self.size = 0
 
     def open(self) -> "SpooledForm":
-        """An empty file. Raises OSError where none can be made."""
+        """Makes an empty file. Raises OSError."""
         return SpooledForm(self, self._directory)
 
     def take(self, size: int) -> None:
-        """Raises Unavailable where there is no room for so many bytes more."""
+        """Reserves `size` more bytes. Raises Unavailable at the limit."""
         if self.size + size > self._limit:
             raise Unavailable("Too many large forms are on their way", retry_after=RETRY_AFTER)
         self.size += size
 
 
 class SpooledForm:
-    """One form (`sluice.frontends.Uploaded`). Its file is closed with the last reference to it: the call's, or that of an
-    attempt that outlives the call's client."""
+    """One form (`sluice.frontends.Uploaded`). Its file is closed with the last reference to it: the call's,
+    or that of an attempt that outlives the client.
+    """
 
     def __init__(self, spools: FormSpools, directory: str | None) -> None:
         self._spools = spools
@@ -58,7 +62,7 @@ class SpooledForm:
         return self._size
 
     def between(self, start: int, end: int) -> Iterator[bytes]:
-        """Its bytes from `start` to `end`, a piece at a time. Raises OSError."""
+        """Yields the bytes from `start` to `end`, a piece at a time. Raises OSError."""
         while start < end:
             piece = os.pread(self._file, min(PIECE, end - start), start)
             if not piece:
@@ -67,7 +71,9 @@ class SpooledForm:
             yield piece
 
     async def receive(self, pieces: AsyncIterator[bytes], boundary: str, beside: Callable[..., Awaitable[Any]]) -> None:
-        """Take the whole form. Raises ValueError for what is none, Unavailable, OSError, and what `pieces` raises."""
+        """Reads the whole form. Raises ValueError for an invalid one, Unavailable, OSError, and what `pieces`
+        raises.
+        """
         scanner = FormScanner(boundary)
         async for piece in pieces:
             scanner.feed(piece)

@@ -1,7 +1,7 @@
-"""The table of routes: which path leads where, of the gateway's own routes and of those that its frontends bring. Pure.
+"""The table of routes: the gateway's own routes, and those of its frontends, by path. Pure.
 
-A path without parameters is one look into a dict. Others are tried pattern by pattern: those with more text of their own first,
-so that "/models/{+model}:embed" is looked at before "/models/{+model}".
+A path without parameters is looked up in a dict. Others are matched pattern by pattern, those with more
+literal text first, so that "/models/{+model}:embed" is tried before "/models/{+model}".
 """
 
 import re
@@ -16,13 +16,13 @@ from sluice.errors import ConfigError
 from sluice.frontends import PARAMETER, CallRoute, Endpoint, Envelope, Frontend, ResumeRoute, Route, shape_of
 
 Handler = Callable[[Request, str], Awaitable[None]]
-"""Answers a request, whose id is the second argument. What it raises is rendered by its caller."""
+"""Answers a request, whose id is the second argument. The caller renders what it raises."""
 
 T = TypeVar("T")
 
 
 class OwnRoute(msgspec.Struct, frozen=True):
-    """A route of the gateway itself. `quiet`: it is logged only where it is refused."""
+    """A route of the gateway itself. `quiet`: only refused requests are logged."""
 
     method: str
     path: str
@@ -31,7 +31,9 @@ class OwnRoute(msgspec.Struct, frozen=True):
 
 
 class MethodRoute(msgspec.Struct, frozen=True, eq=False):
-    """The handler of one method of one path. `frontend` is None for the gateway's own routes; `names`: of the parameters."""
+    """The handler of one method of one path. `frontend`: None for the gateway's own routes; `names`: of the
+    parameters.
+    """
 
     handler: Handler
     frontend: Frontend | None = None
@@ -39,10 +41,10 @@ class MethodRoute(msgspec.Struct, frozen=True, eq=False):
 
 
 class ServedPath(msgspec.Struct, eq=False):
-    """A path that is served. `quiet`: see OwnRoute; who answers calls logs them itself.
+    """A path that is served. `quiet`: see OwnRoute; calls have log lines of their own.
 
     `label` is how logs name it, with `*` for parameters: calls by each of their paths, other routes by their first one.
-    `resumes`: its GET goes on with a stream, so there is no HEAD.
+    `resumes`: its GET resumes a stream, so there is no HEAD.
     """
 
     label: str
@@ -52,24 +54,27 @@ class ServedPath(msgspec.Struct, eq=False):
 
     @property
     def allowed(self) -> str:
-        """Its `Allow` (RFC 9110 10.2.1)."""
+        """The value of `Allow` (RFC 9110 10.2.1)."""
         more = {"OPTIONS", "HEAD"} if "GET" in self.methods and not self.resumes else {"OPTIONS"}
         return ", ".join(sorted({*self.methods, *more}))
 
     def choice(self, method: str, headers: Mapping[str, str]) -> MethodRoute | None:
-        """The route for the method: of several frontends the one whose marker header the request has. None: there is none."""
+        """Returns the route for the method: if several frontends have it, the one whose marker header the
+        request has. None: no route.
+        """
         choices = self.methods.get("GET" if method == "HEAD" else method)
         return _chosen(choices, [choice.frontend for choice in choices], headers) if choices else None
 
 
 Bind = Callable[[Frontend, Route, ServedPath], Handler]
-"""Makes the handler of a frontend's route at a place."""
+"""Makes the handler of a frontend's route at a path."""
 
 
 class RouteTable:
-    """`own` routes, and those of `frontends`. Raises ConfigError where two have the same, and no marker tells them apart.
+    """`own` routes, and those of `frontends`. Raises ConfigError if two frontends have the same route, and no
+    marker distinguishes them.
 
-    `by_name`: the places whose paths have no parameters, by every path that leads there.
+    `by_name`: the paths without parameters, with their other spellings.
     """
 
     def __init__(self, own: Iterable[OwnRoute], frontends: Iterable[Frontend], bind: Bind) -> None:
@@ -87,7 +92,7 @@ class RouteTable:
         self._patterns = dict(sorted(self._patterns.items(), key=lambda item: -len(shape_of(item[1][2]))))
 
     def find(self, path: str) -> tuple[ServedPath | None, Sequence[str]]:
-        """The place that a request's path leads to, and the values of its parameters."""
+        """Returns the served path that a request's path matches, and the values of its parameters."""
         place = self.by_name.get(path)
         if place is not None:
             return place, ()
@@ -98,7 +103,7 @@ class RouteTable:
         return None, ()
 
     def shapes(self) -> Mapping[str, ServedPath]:
-        """Everything that is served, by its path with `*` for parameters."""
+        """Returns everything that is served, by path, with `*` for parameters."""
         return self._by_shape
 
     def _add(self, frontend: Frontend, route: Route, path: str, bind: Bind) -> None:
@@ -112,7 +117,7 @@ class RouteTable:
             choices.append(MethodRoute(bind(frontend, route, place), frontend, _names_in(path)))
 
     def _place(self, path: str, label: str) -> ServedPath:
-        """The place of a path, a new one where there is none; a slash at the path's end makes no difference."""
+        """Returns the served path, made at first use; a slash at the end makes no difference."""
         place = self._by_shape.setdefault(shape_of(path), ServedPath(shape_of(label)))
         if "{" in path:
             pattern = _pattern(path)
@@ -127,7 +132,7 @@ def _names_in(path: str) -> tuple[str, ...]:
 
 
 def _check(frontend: Frontend, other: Frontend | None, what: str) -> None:
-    """Raises ConfigError where nothing tells the requests of two owners of a route apart."""
+    """Raises ConfigError if nothing distinguishes the requests of two owners of a route."""
     if other is None or other.marker == frontend.marker:
         whose = f'frontend "{other.name}"' if other is not None else "the gateway itself"
         raise ConfigError([f'frontend "{frontend.name}": {what} is a route of {whose}, too (server.frontends)'])
@@ -152,7 +157,7 @@ class PathClaims:
 
 
 def _chosen(choices: Sequence[T], envelopes: Sequence[Envelope | None], headers: Mapping[str, str]) -> T:
-    """Chooses among several frontends: the one whose marker header is sent, else one without a marker, else the first."""
+    """Chooses one frontend: the one whose marker header is sent, else one without a marker, else the first."""
     if len(choices) == 1:
         return choices[0]
     markers = [envelope.marker if envelope is not None else "" for envelope in envelopes]
@@ -162,7 +167,7 @@ def _chosen(choices: Sequence[T], envelopes: Sequence[Envelope | None], headers:
 
 
 def _pattern(path: str) -> re.Pattern[str]:
-    """A path with `{names}`, each of which is at least one character, and no slash but in a `{+name}`."""
+    """Returns the pattern of a path: each `{name}` matches at least one character, and slashes only in a `{+name}`."""
     pieces, at = [], 0
     for match in PARAMETER.finditer(path):
         pieces += [re.escape(path[at : match.start()]), "(.+)" if match[1] else "([^/]+)"]

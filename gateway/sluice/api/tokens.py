@@ -1,4 +1,4 @@
-"""POST /v1/tokens and /v1/tokens/renew: tokens for web pages, minted by a key."""
+"""POST /v1/tokens and /v1/tokens/renew: makes tokens for web pages, by a key."""
 
 import msgspec
 
@@ -30,7 +30,7 @@ class TokenRoutes:
         request.reply(200, _json(token_object(self._runtime.authenticator.mint(principal, wanted))), NOT_STORED)
 
     async def renew(self, request: Request, request_id: str) -> None:
-        """A page's token goes on, for as long as it may be renewed."""
+        """Renews a page's token, within the time in which it may be renewed."""
         address = self._callers.address(request)
         self._callers.admit(request, address)
         try:

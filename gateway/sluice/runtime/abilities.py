@@ -1,4 +1,4 @@
-"""Says what targets can do of requests, for people: what they take, what would be refused, left out or renamed."""
+"""Describes for people what targets take of requests, and what they refuse, leave out or rename."""
 
 from collections.abc import Iterable, Iterator
 
@@ -13,7 +13,7 @@ from sluice.runtime.routes import rules_for, spared_of
 
 
 def abilities(loaded: Loaded, alias: Alias, target: Target, chat: ChatRequest | None) -> list[str]:
-    """The lines of one target: of `chat`, or of any request where there is none."""
+    """Returns the lines about one target: for `chat`, or for any request if there is none."""
     upstream, backend = loaded.config.upstreams[target.upstream], loaded.backends[target.upstream]
     rules = rules_for(models_of(loaded), target, upstream, backend)
     spared, takes = spared_of(upstream, target), takes_of(backend)
@@ -53,7 +53,7 @@ def _of_one(backend: Backend, capable: Capable | None, chat: ChatRequest) -> Ite
 
 
 def _of_rules(rules: ModelRules) -> Iterator[str]:
-    """A line on what the model's rules change in requests (docs/models.md)."""
+    """Returns a line about the changes that the model's rules make (docs/models.md)."""
     if rules is NO_RULES:
         return
     if rules.drop:

@@ -7,12 +7,12 @@ from sluice.model.facts import NOTHING, Facts, common, facts_of
 from sluice.runtime.listings import Listing, listed_by, names_in
 
 KEPT = 4096
-"""Names whose facts are kept; with more than that all are forgotten and looked up anew."""
+"""Names whose facts are cached; beyond it the cache is emptied."""
 
 
 class Catalogue:
     """The facts about one configuration's aliases. `table` is read when a list is first asked for.
-    `listings`: what upstreams list, for the wildcard aliases that are expanded."""
+    `listings`: the upstreams' lists of models, for wildcard aliases that are expanded."""
 
     def __init__(
         self, aliases: Mapping[str, Alias], table: Callable[[], Mapping[str, Facts]], listings: Mapping[str, Listing]
@@ -24,8 +24,9 @@ class Catalogue:
         self._expanded: dict[str, tuple[Mapping[str, Facts], Mapping[str, str]]] = {}
 
     def names(self, may: Callable[[str], bool]) -> list[str]:
-        """The names that a caller who `may` use some is shown: aliases in their order, wildcards as what they
-        stand for where that is known."""
+        """Returns the names that a caller who `may` use some is shown: aliases in their order, wildcards
+        expanded if their models are known.
+        """
         found: dict[str, None] = {}
         for alias in self._aliases:
             names = self._expansion(alias) if self.expands(alias) else (alias,)
@@ -33,12 +34,13 @@ class Catalogue:
         return [*found]
 
     def expands(self, alias: str) -> bool:
-        """Whether it is known what a wildcard alias stands for, and to be shown."""
+        """Returns whether a wildcard alias can be shown as the models that it stands for."""
         return alias in self._listings and bool(self._expansion(alias))
 
     def _expansion(self, alias: str) -> Mapping[str, str]:
-        """The names that a wildcard alias stands for, with its upstream's own; none that another alias
-        takes."""
+        """Returns the names that a wildcard alias stands for, each with the upstream's own; names of other
+        aliases are left out.
+        """
         listed = self._listings[alias].models
         known, names = self._expanded.get(alias, (None, {}))
         if known is not listed:
@@ -49,11 +51,12 @@ class Catalogue:
         return names
 
     def facts(self, name: str) -> Facts:
-        """What is known of an alias, or of a name that a wildcard covers: what holds for each target of its
-        first tier, since any of them may answer. A target's own `context`, `vision` and so on stand before
-        the table."""
+        """Returns the facts about an alias, or a name that a wildcard covers: those that hold for each target
+        of its first tier, because any of them may answer. A target's own `context`, `vision` and so on
+        take precedence over the table.
+        """
         if self._listings and name not in self._aliases:
-            return self._looked_up(name)  # its upstream may say something else by now
+            return self._looked_up(name)  # its upstream may report something else by now
         found = self._kept.get(name)
         if found is None:
             if len(self._kept) >= KEPT:
@@ -62,7 +65,7 @@ class Catalogue:
         return found
 
     def _listed(self, alias: str, name: str) -> Facts:
-        """What the upstream itself says of a model, with what the table has beside it."""
+        """Returns the upstream's facts about a model, completed from the table."""
         own = self._expansion(alias).get(name, "")
         listed, known = self._listings[alias].models.get(own, NOTHING), facts_of(self._table(), own)
         return Facts(listed.context or known.context, listed.output or known.output, known.input, known.answers)

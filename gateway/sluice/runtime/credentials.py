@@ -16,11 +16,11 @@ from sluice.upstream.credential_pool import CredentialPool, PooledCredential
 from sluice.upstream.fetching import fetch
 
 Build = Callable[[Headers, Iterable[str]], Transport]
-"""Makes the transport, given the headers that every request has and the names of those that each is signed with."""
+"""Makes the transport, given the headers of every request and the names of headers that are signed per request."""
 
 
 class Accounts:
-    """Opens upstreams' credentials, and has what becomes of them counted and logged."""
+    """Opens upstreams' credentials, and has their state counted and logged."""
 
     def __init__(self, metrics: Metrics, notices: Notices, clock: Callable[[], float] = time.monotonic) -> None:
         self._metrics = metrics
@@ -28,7 +28,9 @@ class Accounts:
         self._clock = clock
 
     def transport(self, upstream: str, backend: Backend, configured: Sequence[ConfiguredCredential], build: Build) -> Transport:
-        """A transport with these credentials. One plain key alone stands in the heads of requests, as `api_key` does."""
+        """Makes a transport with these credentials. A single static key is part of all request heads, like
+        `api_key`.
+        """
         if not configured:
             return build(backend.credentials(), ())
         first = configured[0].kind
@@ -40,7 +42,7 @@ class Accounts:
         return AuthorizedTransport(build((), signed), pool, backend.error)
 
     def follow(self, upstream: str, transport: Transport) -> None:
-        """Have the metrics show how this transport's credentials stand, and the log what becomes of them."""
+        """Shows the state of this transport's credentials in the metrics, and logs its changes."""
         if not isinstance(transport, AuthorizedTransport):
             return
         for member in transport.pool.members:
@@ -51,7 +53,7 @@ class Accounts:
                 member.watcher.muted = False
 
     def mute(self, transport: Transport) -> None:
-        """Nobody follows these credentials any more: what goes on with them is not said again."""
+        """Stops logging changes of these credentials."""
         if isinstance(transport, AuthorizedTransport):
             for member in transport.pool.members:
                 if isinstance(member.watcher, CredentialNotices):

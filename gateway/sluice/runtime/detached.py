@@ -1,4 +1,4 @@
-"""Calls that go on without their clients: to the end of the answer, for a bounded time."""
+"""Calls that go on without their clients, to the end of the answer, for a bounded time."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,16 +8,16 @@ from sluice.telemetry.records import Records
 
 
 class Detached:
-    """The tasks of such calls. Each is logged by `records` when it ends."""
+    """Keeps the tasks of such calls. `records` logs each when it ends."""
 
     def __init__(self, records: Records) -> None:
         self._records = records
         self.tasks: set[asyncio.Task[None]] = set()
 
     def outlives(self, call: Call, task: "asyncio.Task[None]", unread: Callable[[], float] | None = None) -> None:
-        """A call that goes on without its client, for `finish_limit` at most.
+        """Keeps a call running without its client, for at most `finish_limit` seconds.
 
-        `unread`: for how many seconds nobody has read what it says; it is these that are limited then.
+        `unread` returns the seconds for which nobody has read the answer; these are limited.
         """
         call.detached = True
         self.tasks.add(task)
@@ -42,7 +42,7 @@ class Detached:
         task.add_done_callback(ended)
 
     async def close(self) -> None:
-        """End them now."""
+        """Ends them now."""
         for task in (tasks := [*self.tasks]):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,7 +1,7 @@
 """Compares two configurations: what a reload would change.
 
-Values are shown where they cannot hold a secret: numbers and yes or no everywhere, texts of aliases. Of everything else only
-its name is.
+Values are shown only if they cannot hold a secret: numbers and booleans everywhere, texts of aliases. Of
+everything else only the name is shown.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,11 +14,11 @@ from sluice.runtime.restart import FIXED, FIXED_AT_TOP, needs_restart
 
 Sign = Literal["+", "-", "~", "!"]
 KINDS = {"upstreams": "upstream", "aliases": "alias", "keys": "key", "jwt": "issuer", "tenants": "tenant"}
-"""Sections of things that have names, and what one of them is called."""
+"""Sections of named things, and the word for one of them."""
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """`sign`: added, removed, changed, or needs a restart. `details`: what of it is another."""
+    """`sign`: added, removed, changed, or needs a restart. `details`: the changed fields."""
 
     sign: Sign
     what: str
@@ -29,7 +29,7 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 def differences(old: Config, new: Config) -> list[Difference]:
-    """All of them, in the sections' order; what needs a restart last."""
+    """Returns all differences in the order of sections; those that need a restart last."""
     found: list[Difference] = []
     for section, kind in KINDS.items():
         found += _named(kind, _by_name(getattr(old, section)), _by_name(getattr(new, section)), texts=section == "aliases")
@@ -68,7 +68,7 @@ def _changes(old: msgspec.Struct, new: msgspec.Struct, *, texts: bool, without: 
         after: Any = getattr(new, field)
         if field in without or before == after:
             continue
-        if field == "options":  # the backend's own, which stand beside an upstream's
+        if field == "options":  # the backend's own options, which are written beside an upstream's
             yield from (name for name in {**before, **after} if before.get(name) != after.get(name))
         elif _may_be_shown(before, texts=texts) and _may_be_shown(after, texts=texts):
             yield f"{field} {_shown(before)} -> {_shown(after)}"

@@ -14,13 +14,14 @@ from sluice.telemetry.formats import Format
 
 Result = Literal["ok", "invalid", "needs_restart", "failed"]
 RESULTS: tuple[Result, ...] = ("ok", "invalid", "needs_restart", "failed")
-"""It was taken; the file has mistakes; it says something that only a restart can change; it could not be
-followed."""
+"""Results of a reload: applied; the file has mistakes; it changes something that needs a restart; it could
+not be applied.
+"""
 
 
 Breaker = Literal["closed", "half_open", "open"]
 BREAKERS: tuple[Breaker, ...] = get_args(Breaker)
-"""By the number of the breaker's state: the later, the worse."""
+"""By the number of the breaker's state, from best to worst."""
 
 
 class Reload(msgspec.Struct, frozen=True):
@@ -45,10 +46,9 @@ class Reload(msgspec.Struct, frozen=True):
 
 
 class ConfigStatus(msgspec.Struct, frozen=True):
-    """Which configuration is followed, and what became of attempts to reload it.
+    """The current configuration, and the results of reloads.
 
-    `hash` and `since` (seconds since the epoch) are of the one that is followed. `counts`: attempts by
-    result.
+    `hash` and `since` (seconds since the epoch) belong to the current one. `counts`: reloads by result.
     """
 
     hash: str
@@ -57,14 +57,14 @@ class ConfigStatus(msgspec.Struct, frozen=True):
     counts: dict[Result, int] = {}
 
     def after(self, reload: Reload) -> "ConfigStatus":
-        """The status once this attempt has ended."""
+        """Returns the status after this reload."""
         counts = {**self.counts, reload.result: self.counts.get(reload.result, 0) + 1}
         if reload.ok:
             return ConfigStatus(reload.hash, reload.at, reload, counts)
         return msgspec.structs.replace(self, last=reload, counts=counts)
 
     def shown(self) -> dict[str, object]:
-        """The fields for callers of the readiness probe, without anything from the configuration."""
+        """Returns the fields for the readiness probe, without anything from the configuration."""
         last = self.last
         reload = None
         if last is not None:
@@ -73,8 +73,8 @@ class ConfigStatus(msgspec.Struct, frozen=True):
 
 
 class TargetState(msgspec.Struct, frozen=True):
-    """The state of a target in one process. Times in seconds from now: `ready_in` until calls may be sent
-    again (0.0: they are), `failed_ago` since its last error, of the kind `last_error`. `first_token`: its
+    """The state of a target in one process. Times in seconds from now: `ready_in` until calls may be sent again
+    (0.0: now), `failed_ago` since its last error, of the kind `last_error`. `first_token`: its
     decaying average; None: unknown."""
 
     upstream: str
@@ -93,9 +93,9 @@ class TargetState(msgspec.Struct, frozen=True):
 
 
 class Targets(msgspec.Struct, frozen=True):
-    """`workers`: by number (0: there is only one process) what it knows. `missing` have not answered in time.
+    """`workers`: the state by number (0: there is only one process). `missing` have not answered in time.
 
-    `off`: labels of those that are switched off: "disabled" or "draining".
+    `off`: labels of targets that are switched off: "disabled" or "draining".
     """
 
     off: dict[str, str]
@@ -104,16 +104,18 @@ class Targets(msgspec.Struct, frozen=True):
 
 
 class ProcessView(msgspec.Struct, frozen=True):
-    """What one process knows of its targets and of its stores (as /readyz?verbose shows them)."""
+    """The state of targets and stores in one process (stores as in /readyz?verbose)."""
 
     targets: list[TargetState]
     stores: dict[str, Any]
 
 
 class Overview(msgspec.Struct, frozen=True):
-    """All processes in short. `requests` that were answered, by the class of their status, by processes that
-    have ended, too; `in_flight`: calls being answered. `workers`: by number (0: there is only one process)
-    what it knows; `missing` have not answered in time.
+    """The state of all processes in short.
+
+    `requests`: answered ones by class of status, including those of processes that have ended; `in_flight`:
+    calls being answered. `workers`: the state by number (0: there is only one process); `missing` have not
+    answered in time.
     """
 
     requests: dict[str, int]
@@ -126,15 +128,16 @@ _PLACE = re.compile(r"([0-9]{1,17})-([0-9]{1,10})")
 
 
 class Place(msgspec.Struct, frozen=True, order=True):
-    """A call's place among those of all processes: when it ended, and where. Written as two numbers:
-    1764460800000000-4711."""
+    """The position of a call among those of all processes: when it ended, and in which process. Written as
+    two numbers: 1764460800000000-4711.
+    """
 
     at: int
     process: int
 
     @classmethod
     def read(cls, text: str) -> "Place":
-        """Raises ValueError."""
+        """Parses it. Raises ValueError."""
         match = _PLACE.fullmatch(text)
         if match is None:
             raise ValueError("expected the `next` of the page before")
@@ -145,8 +148,7 @@ class Place(msgspec.Struct, frozen=True, order=True):
 
 
 class CallQuery(msgspec.Struct, frozen=True):
-    """The newest `limit` calls of those whose fields are as `wanted`; `before`: older than the one at that
-    place."""
+    """The newest `limit` calls with the fields `wanted`; `before`: older than the call at that position."""
 
     limit: int
     before: Place | None = None
@@ -154,21 +156,21 @@ class CallQuery(msgspec.Struct, frozen=True):
 
 
 class Found(msgspec.Struct, frozen=True):
-    """`calls` by their places, newest first. `kept`: how many calls are remembered, wanted or not."""
+    """`calls` by their positions, newest first. `kept`: how many calls are remembered, matching or not."""
 
     calls: list[tuple[Place, dict[str, Any]]]
     kept: int
 
 
 def together(query: CallQuery, found: Iterable[Found]) -> Found:
-    """What several processes have found, as one."""
+    """Merges the results of several processes."""
     every = [*found]
     calls = sorted((call for one in every for call in one.calls), key=lambda call: call[0], reverse=True)
     return Found(calls[: query.limit], sum(one.kept for one in every))
 
 
 class RecentCalls(msgspec.Struct, frozen=True):
-    """What each process that has answered has found. `workers`, `missing`: as in Overview."""
+    """The results of all processes that have answered. `workers`, `missing`: as in Overview."""
 
     workers: list[tuple[int, Found]]
     missing: list[int] = []
@@ -178,28 +180,28 @@ class Fleet(Protocol):
     """All processes of a gateway. Raises GatewayError where something cannot be done."""
 
     async def reload(self) -> Reload:
-        """Read the configuration's file again, and have all processes follow it, or none."""
+        """Reads the configuration's file again, and has all processes apply it, or none."""
 
     async def exposition(self, format: Format) -> bytes | None:
-        """The metrics of all of them; None where there is only this one."""
+        """Returns the metrics of all processes; None if there is only this one."""
 
     async def targets(self) -> Targets:
-        """The state of the targets in each process."""
+        """Returns the state of the targets in each process."""
 
     async def overview(self) -> Overview:
-        """How all of them do, in short."""
+        """Returns the state of all processes in short."""
 
     async def calls(self, query: CallQuery) -> RecentCalls:
-        """The last calls that each of them remembers."""
+        """Returns the last calls that each process remembers."""
 
     async def switch(self, label: str, state: str | None) -> None:
-        """Switch a target ("upstream/model") off ("disabled", "draining") or on (None), in all of them."""
+        """Switches a target ("upstream/model") off ("disabled", "draining") or on (None), in all processes."""
 
     async def status(self) -> dict[str, Any]:
-        """Which processes there are, and what they do."""
+        """Returns the processes, and what each is doing."""
 
     async def restart(self) -> None:
-        """Begin to replace the workers, one after another. Raises Conflict where that cannot be."""
+        """Starts replacing the workers, one after another. Raises Conflict if that is not possible."""
 
     async def drain(self) -> None:
-        """Begin to end, as by SIGTERM."""
+        """Starts a drain, like SIGTERM."""

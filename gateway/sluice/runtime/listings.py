@@ -1,7 +1,7 @@
-"""The lists of models that upstreams have, for wildcard aliases that are to be shown as what they stand for (`expand`).
+"""Fetches upstreams' lists of models, for wildcard aliases that are shown as what they stand for (`expand`).
 
-Nobody waits for a list: it is asked for in the background, kept while the upstream does not answer, and bounded. What an
-upstream says of its models beside their names is kept, too.
+Nothing waits for a list: it is fetched in the background, kept while the upstream does not answer, and
+bounded. What an upstream reports about its models besides their names is kept, too.
 """
 
 import asyncio
@@ -17,17 +17,18 @@ from sluice.model.facts import NOTHING, Facts
 from sluice.runtime.wildcards import may_be_a_model
 
 EVERY, AGAIN = 600.0, 60.0
-"""Seconds until a list is asked for anew, and where it could not be had."""
+"""Seconds until a list is fetched again, after success and after a failure."""
 BODY = 8 << 20
 MOST = 4000
-"""Bytes of a list, and models of it that are kept."""
+"""Maximum bytes of a list, and of its models that are kept."""
 ReportFailure = Callable[[str], None]
-"""Why a list could not be had; told once, until there is another reason."""
+"""Called with the reason why a list could not be fetched, once until the reason changes."""
 
 
 class Listing(msgspec.Struct, eq=False):
-    """What one upstream lists. `models`: by name, in its order; nothing until its first list has come. `failed`: why the latest
-    one could not be had."""
+    """One upstream's list. `models`: by name, in its order; empty until the first list has arrived. `failed`:
+    why the latest one could not be fetched.
+    """
 
     models: Mapping[str, Facts] = {}
     failed: str = ""
@@ -48,7 +49,7 @@ async def follow(
     report: ReportFailure,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
-    """Keep a list current until cancelled."""
+    """Keeps a list current until cancelled."""
     while True:
         try:
             listing.models = models_in(await _fetched(transport, request, timeouts))
@@ -111,7 +112,7 @@ _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def models_in(body: bytes) -> Mapping[str, Facts]:
-    """The models of a list, in any of the forms that upstreams have for it. Raises UpstreamError for what is none."""
+    """Returns the models of a list, in any of the upstreams' formats. Raises UpstreamError for anything else."""
     try:
         listed = _list_of(body)
     except _MALFORMED:
@@ -133,12 +134,14 @@ def _first(figures: tuple[Any, ...]) -> int:
 
 
 def listed_by(alias: Alias) -> Target | None:
-    """The target whose upstream lists the models that a wildcard alias stands for: the first that the caller's name reaches."""
+    """Returns the target whose upstream lists the models of a wildcard alias: the first that gets the caller's name."""
     return next((target for target in targets_of(alias.tiers[0]) if "*" in target.model), None)
 
 
 def names_in(listing: Mapping[str, Facts], alias: str, model: str) -> list[tuple[str, str]]:
-    """Of a wildcard alias whose target has this `model`: the names that callers use, each with the upstream's own."""
+    """Returns the names that callers use for the models of a wildcard alias, each with the upstream's own;
+    `model` is the target's.
+    """
     before, _, behind = model.partition("*")
     least = len(before) + len(behind)
     own = [name for name in listing if name.startswith(before) and name.endswith(behind) and len(name) > least]

@@ -1,5 +1,6 @@
-"""What a configuration allows, as gauges: limits, budgets, queues, connections. A dashboard draws the line that is not to be
-reached from them, and an alert compares with them."""
+"""Shows the configured maxima as gauges: limits, budgets, queues, connections. Dashboards and alerts compare
+with them.
+"""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -15,7 +16,7 @@ Maxima = dict[tuple[Gauge, tuple[str, ...]], float]
 
 
 def show_maxima(metrics: Metrics, config: Config, config_before: Config | None = None) -> None:
-    """Show what `config` allows, and no more what only the one before it named."""
+    """Shows those of `config`, and removes those that only the configuration before it had."""
     now = maxima_of(config)
     if config_before is not None:
         for name, labels in maxima_of(config_before).keys() - now.keys():
@@ -25,7 +26,7 @@ def show_maxima(metrics: Metrics, config: Config, config_before: Config | None =
 
 
 def maxima_of(config: Config) -> Maxima:
-    """By gauge and labels. Limits of keys are among them only where `metrics.key_label` is set."""
+    """Returns the values by gauge and labels. Limits of keys are included only if `metrics.key_label` is set."""
     found: Maxima = {}
     for name, upstream in config.upstreams.items():
         found["upstream_connections_max", (name,)] = upstream.max_connections
@@ -40,7 +41,7 @@ def maxima_of(config: Config) -> Maxima:
 
 
 def _owners(config: Config) -> Iterator[tuple[str, str, CallLimits]]:
-    """All that limits are given to: the scope, the name within it, the limits."""
+    """Yields everything that has limits: the scope, the name within it, the limits."""
     yield "overall", "", config.limits.overall
     if config.limits.end_users is not None:
         yield END_USER, "", config.limits.end_users
@@ -60,7 +61,7 @@ def _owners(config: Config) -> Iterator[tuple[str, str, CallLimits]]:
 
 
 def _limits(scope: str, name: str, limits: CallLimits) -> Maxima:
-    """The gauges of one owner. A window is named by its seconds, a budget's by its period."""
+    """Yields the gauges of one owner. A window is named by its seconds, a budget's by its period."""
     found: Maxima = {}
     for resource, windows in windows_by_resource(limits):
         for limit in windows:

@@ -1,7 +1,7 @@
 """Sends metrics to an OTLP receiver over HTTP every so often (https://opentelemetry.io/docs/specs/otlp/#otlphttp).
 
-They are cumulative: a request that failed is not sent again, for the next one has all that it had. Of several workers one sends
-those of all.
+Metrics are cumulative, so a failed request is not repeated: the next one has the same data. One of several workers
+sends the metrics of all.
 """
 
 import asyncio
@@ -21,16 +21,18 @@ DEADLINE = 10.0
 """Seconds for one request."""
 
 Collect = Callable[[], Awaitable[bytes]]
-"""Gives the metrics of now, as fields of ScopeMetrics; nothing where another process sends them."""
+"""Returns the current metrics as fields of ScopeMetrics; empty if another process sends them."""
 
 
 def metrics_url(endpoint: str) -> str:
-    """Where metrics go at a receiver whose base is `endpoint`; an address that names their path already is left alone."""
+    """Returns the URL for metrics at a receiver with the base URL `endpoint`; an address with the path
+    already in it is unchanged.
+    """
     return endpoint if urlsplit(endpoint).path.endswith("/v1/metrics") else f"{endpoint.rstrip('/')}/v1/metrics"
 
 
 class MetricsPusher:
-    """`count` is called with what became of each request (ok, failed), and why it failed, in a word."""
+    """`count` is called with the result of each request (ok, failed), and the reason of a failure."""
 
     def __init__(self, config: MetricsPush, collect: Collect, count: Callable[[str, str], object]) -> None:
         self._url = metrics_url(config.endpoint)
@@ -45,7 +47,7 @@ class MetricsPusher:
         }  # fmt: skip
 
     async def run(self) -> None:
-        """Send them every so often, until it is cancelled; then once more."""
+        """Sends metrics periodically until cancelled; then once more."""
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE)) as session:
             try:
                 while True:

@@ -1,7 +1,8 @@
-"""Which options a running process cannot change: what they say is built once, with the process's state and its listeners.
+"""Lists the options that a running process cannot change, because its state and its listeners are built from
+them once.
 
-A configuration that says something else about them is refused as a whole: nobody should have to find out which half of a
-file holds.
+A configuration that changes one of them is refused as a whole, so that nobody has to find out which half of a
+file is in effect.
 """
 
 from collections.abc import Mapping
@@ -32,7 +33,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 
 class NeedsRestart(ConfigError):
-    """The configuration has other values for `options` (by their paths), which only a restart can change."""
+    """The configuration changes `options` (by their paths), which needs a restart."""
 
     def __init__(self, options: list[str]) -> None:
         super().__init__([f"{option}: only a restart can change it" for option in options])
@@ -40,13 +41,13 @@ class NeedsRestart(ConfigError):
 
 
 def refuse_restart(old: Config, new: Config) -> None:
-    """Raises NeedsRestart where a process that was started with `old` cannot follow `new`."""
+    """Raises NeedsRestart if a process that was started with `old` cannot apply `new`."""
     if found := needs_restart(old, new):
         raise NeedsRestart(found)
 
 
 def needs_restart(old: Config, new: Config) -> list[str]:
-    """The options, by their paths, that `new` has other values for and that only a restart can change."""
+    """Returns the paths of options that `new` changes and that need a restart."""
     found = [
         f"{section}.{option}"
         for section, options in FIXED.items()
@@ -56,8 +57,9 @@ def needs_restart(old: Config, new: Config) -> list[str]:
 
 
 def effective(old: Config, new: Config) -> Config:
-    """`new` with the old values of what needs a restart: a worker's differ from the file's, for its ports are bound and its
-    limits are shared with the others."""
+    """Returns `new` with the old values of options that need a restart: a worker's differ from the file's,
+    because its ports are bound and its limits are shared with other workers.
+    """
     sections = {section: _kept(getattr(old, section), getattr(new, section), options) for section, options in FIXED.items()}
     return msgspec.structs.replace(_kept(old, new, FIXED_AT_TOP), **sections)
 

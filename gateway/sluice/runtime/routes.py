@@ -27,9 +27,9 @@ from sluice.wire.forwarding import Allowed, shown_target
 
 
 class Routes:
-    """Builds the routes of a configuration, as it was `loaded`, and as the process can follow it (`config`).
+    """Builds the routes of a configuration. `loaded`: as in the file; `config`: as the process can apply it.
 
-    What it takes of the process's state is let go of when `stack` is left.
+    What it takes of the process's state is released when `stack` is closed.
     """
 
     def __init__(self, config: Config, loaded: Loaded, state: ProcessState, stack: AsyncExitStack) -> None:
@@ -42,7 +42,7 @@ class Routes:
         self._stack = stack
         self._metrics = state.metrics
         self.standings: dict[tuple[str, str], ModelState] = {}
-        """Of each target, by upstream and model."""
+        """By upstream and model, for each target."""
         self.transports: dict[str, Transport] = {
             name: state.transports.take(stack, name, config.upstreams[name], backend, loaded.credentials.get(name, ()))
             for name, backend in loaded.backends.items()
@@ -50,7 +50,7 @@ class Routes:
         self.routes: dict[str, Route] = {name: self._route(name, alias) for name, alias in config.aliases.items()}
 
     def route_of(self, name: str, model: str) -> Route:
-        """The route of one model of a wildcard alias: what is counted is counted for the names of the configuration."""
+        """Returns the route of one model of a wildcard alias; it is counted under the configured names."""
         return self._route(name, self._config.aliases[name], model)
 
     def _route(self, name: str, alias: Alias, called: str = "") -> Route:
@@ -107,8 +107,10 @@ class Routes:
         return None if self._config.prices.unknown == "refuse" and not shadow.prices else shadow
 
     def _target(self, spec: TargetConfig, alias: Alias, by_ttft: bool = False, rest: str = "") -> Target:
-        """`by_ttft`: its time to the first token decides about routes, so whole answers have to be streamed to us, too. `rest`:
-        what stands for * in its model; its standing and its metrics are those of the model as it is configured."""
+        """Builds a target. `by_ttft`: the time to its first token affects routing, so whole answers are
+        streamed to us, too. `rest`: the text for * in its model; health and metrics are those of the
+        configured model.
+        """
         upstream, backend = self._config.upstreams[spec.upstream], self._backends[spec.upstream]
         standing = self._standing(spec, upstream, backend)
         model = spec.model.replace("*", rest) if rest else spec.model
@@ -146,7 +148,7 @@ class Routes:
         )
 
     def _dropping(self, label: str, spec: TargetConfig) -> Callable[[str], None]:
-        """Counts fields of requests that a target does not get."""
+        """Returns the counter of request fields that a target does not get."""
         metrics, log = self._metrics, self._state.log
 
         def dropped(name: str) -> None:
@@ -156,7 +158,9 @@ class Routes:
         return dropped
 
     def _standing(self, spec: TargetConfig, upstream: Upstream, backend: Backend) -> ModelState:
-        """The shared state of a target: all aliases that use a model of an upstream share its health and load."""
+        """Returns the shared state of a target: all aliases that use a model of an upstream share its health
+        and load.
+        """
         state, name = self._state, (spec.upstream, spec.model)
         known = self.standings.get(name)
         if known is not None:
@@ -179,26 +183,27 @@ class Routes:
 
 
 def forward_of(upstream: Upstream, backend: Backend) -> Allowed:
-    """The callers' headers that an upstream gets: those of its dialect, where its backend names some (`forwards`), and those of
-    its option `forward`."""
+    """Returns the callers' headers that are forwarded to an upstream: those of its dialect, if its backend
+    names some (`forwards`), and those of its option `forward`.
+    """
     of_dialect: Allowed = getattr(backend, "forwards", {})
     return {**of_dialect, **{header.lower(): allowed for header, allowed in upstream.forward.items()}}
 
 
 def spared_of(upstream: Upstream, spec: TargetConfig) -> frozenset[str]:
-    """The fields that the configuration itself leaves out."""
+    """Returns the fields that the configuration itself drops."""
     return frozenset(name for name in (*upstream.drop, *spec.drop) if not name.startswith("!"))
 
 
 def rules_for(table: ModelTable, spec: TargetConfig, upstream: Upstream, backend: Backend) -> ModelRules:
-    """The rules of a target: of the table, then its upstream's options, then its own."""
+    """Returns the rules of a target: those of the table, then its upstream's options, then its own."""
     host = urlsplit(getattr(backend, "base_url", "")).hostname or ""
     options = [Overrides(of.drop, of.rename, of.default, of.force, of.roles) for of in (upstream, spec)]
     return rules_of(table.rules, options, upstream.backend, host, spec.model, vendor=upstream.vendor)
 
 
 def _takes_every_call(tiers: list[RoutedTier]) -> bool:
-    """Whether nothing of a call can decide about its route: there is one target, and it has no conditions."""
+    """Returns whether a call cannot affect its route: there is one target, and it has no conditions."""
     targets = [target for routed in tiers for target in routed.targets]
     spec = targets[0].spec
     return len(targets) == 1 and spec.vision and spec.tools and spec.context is None

@@ -1,7 +1,7 @@
-"""Objects that snapshots share: made for the first snapshot that needs one, closed after the last.
+"""Objects that snapshots share: made for the first snapshot that uses one, closed after the last.
 
 A swap makes a snapshot beside the one that is in use. Where both need the same thing (the pool of an upstream whose address
-has not changed) they get the same object: connections stay open, and what was learned is not forgotten.
+has not changed) they get the same object: connections stay open, and learned state is kept.
 """
 
 from collections.abc import Awaitable, Callable, Hashable
@@ -20,7 +20,9 @@ class _Kept(msgspec.Struct, Generic[T], eq=False):
 
 
 class Shared(Generic[T]):
-    """Things by name and terms: two of the same name differ in their terms. `close` ends one that nobody uses any more."""
+    """Keeps objects by name and terms: two of one name have different terms. `close` ends one that is no
+    longer used.
+    """
 
     def __init__(self, close: Callable[[T], Awaitable[object]] | None = None) -> None:
         self._close = close
@@ -30,7 +32,9 @@ class Shared(Generic[T]):
         return sum(map(len, self._kept.values()))
 
     def take(self, stack: AsyncExitStack, name: Hashable, terms: object, make: Callable[[], T]) -> T:
-        """The one of this name and these terms, made if there is none yet. It is let go of when `stack` is left."""
+        """Returns the object of this name and these terms, made if there is none yet. It is released when
+        `stack` is closed.
+        """
         named = self._kept.get(name, [])
         kept = next((kept for kept in named if kept.terms == terms), None)
         if kept is None:
@@ -41,7 +45,7 @@ class Shared(Generic[T]):
         return kept.value
 
     def named(self, name: Hashable) -> list[T]:
-        """All of this name that are in use, the newest last."""
+        """Returns all objects of this name that are in use, the newest last."""
         return [kept.value for kept in self._kept.get(name, ())]
 
     async def _let_go(self, name: Hashable, kept: _Kept[T]) -> None:

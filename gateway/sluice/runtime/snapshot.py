@@ -1,6 +1,7 @@
-"""One configuration, ready to answer: routes, keys, rules, prices. A request takes a snapshot once and keeps it to its end.
+"""One configuration, ready to answer calls: routes, keys, rules, prices. A request uses one snapshot from its
+beginning to its end.
 
-What a request looks up stands on the snapshot itself, also where it is the process's (`sluice.runtime.state`).
+A snapshot has all that a request looks up, including what belongs to the process (`sluice.runtime.state`).
 """
 
 import asyncio
@@ -44,7 +45,7 @@ from sluice.wire.baseurl import endpoint
 
 
 class Names(msgspec.Struct, frozen=True):
-    """The configured names that metrics have as labels.
+    """The configured names that are labels of metrics.
 
     `targets`: upstream and model. `credentials`: upstream and name.
     """
@@ -58,7 +59,7 @@ class Names(msgspec.Struct, frozen=True):
     frontends: frozenset[str] = frozenset()
 
     def without(self, others: "Iterable[Names]") -> "Names":
-        """The names that none of the other snapshots has."""
+        """Returns the names that none of the other snapshots has."""
         found = [getattr(self, field) for field in self.__struct_fields__]
         for other in others:
             found = [names - getattr(other, field) for names, field in zip(found, self.__struct_fields__, strict=True)]
@@ -66,9 +67,9 @@ class Names(msgspec.Struct, frozen=True):
 
 
 class Snapshot:
-    """`async with` builds it, beside others of the same `state`; leaving it ends what is left of its calls.
+    """`async with` builds it, beside others of the same `state`, and ends its remaining calls at the exit.
 
-    Raises ConfigError, ValueError or OSError where the configuration cannot be followed; what was built of it is closed then.
+    Raises ConfigError, ValueError or OSError if the configuration cannot be applied; what was built is closed then.
     `config` is the loaded one, as this process can follow it (`sluice.runtime.restart`).
     """
 
@@ -167,7 +168,7 @@ class Snapshot:
         state, config = self.state, self.config
         priced = [Priced(time.time)] if config.prices.unknown == "refuse" else []
         return Pipeline(
-            [*priced, state.turns, state.kept, self.limits],  # who waits for a turn holds no place and is charged nothing
+            [*priced, state.turns, state.kept, self.limits],  # waiting calls take no slot and are not charged
             claims=self.limits.upstream_claims,
             clock=state.clock,
             wall=time.time,
@@ -183,7 +184,7 @@ class Snapshot:
         )
 
     def _start(self, stack: AsyncExitStack) -> None:
-        """Begin to fetch key sets and to probe upstreams, as the configuration asks for; nothing waits for either."""
+        """Starts fetching key sets and probing upstreams, if configured; nothing waits for either."""
         for issuer in self.names.issuers:
             for keys in self.state.key_sets.named(issuer):
                 keys.start()
@@ -194,7 +195,7 @@ class Snapshot:
                 self._probe(stack, name, upstream.probe, endpoint(base_url, upstream.probe.path, endings))
 
     def _listings(self, stack: AsyncExitStack) -> dict[str, Listing]:
-        """Of the wildcard aliases that are to be expanded: what their upstreams list, which is asked for from now on."""
+        """Returns the upstreams' lists for wildcard aliases that are expanded; they are fetched from now on."""
         found: dict[str, Listing] = {}
         for name, alias in self.config.aliases.items():
             target = listed_by(alias) if alias.expand else None
@@ -221,11 +222,11 @@ class Snapshot:
 
     @property
     def queues(self) -> set[tuple[str, Queue]]:
-        """The aliases that have one."""
+        """The aliases that have a queue."""
         return {(name, alias.queue) for name, alias in self.config.aliases.items() if alias.queue is not None}
 
     def take_over(self, before: "Snapshot | None" = None) -> None:
-        """New requests take this one from now on; those of `before` go on to their ends."""
+        """Makes this the snapshot of new requests; requests of `before` go on to their ends."""
         state = self.state
         state.keys.table.configure(self.names.keys)
         use_keys(state.seals, self.config)
@@ -246,7 +247,7 @@ class Snapshot:
                 look_at_alias(state.notices, alias, of_alias)
 
     async def idle(self) -> None:
-        """Waits until none of its calls is in flight, of those that go on without their clients or are shadows, too."""
+        """Waits until none of its calls is in flight, including shadows and calls without their clients."""
         await self.pipeline.idle()
         while self.detached.tasks:
             await asyncio.wait([*self.detached.tasks])
@@ -260,7 +261,7 @@ def _listed(transport: Transport, request: UpstreamRequest, timeouts: Timeouts, 
 
 
 def _log_failed_list(log: Any, upstream: str, reason: str) -> None:
-    """Log that an upstream's list of models could not be had; what was known of it before is shown meanwhile."""
+    """Logs that an upstream's list of models could not be fetched; the previous list is shown meanwhile."""
     log.warning("models_not_listed", upstream=upstream, reason=reason)
 
 
@@ -280,5 +281,5 @@ def names_of(loaded: Loaded) -> Names:
 
 
 def _with(health: Health, healths: dict[str, list[Health]]) -> dict[str, list[Health]]:
-    """The aliases that have this target."""
+    """Returns the aliases that have this target."""
     return {alias: of_alias for alias, of_alias in healths.items() if health in of_alias}

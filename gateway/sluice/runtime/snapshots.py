@@ -1,4 +1,4 @@
-"""The snapshot that new requests take, and those before it whose calls have not ended."""
+"""The snapshot of new requests, and older ones whose calls have not ended."""
 
 import asyncio
 from collections.abc import Callable, Collection
@@ -12,7 +12,7 @@ from sluice.runtime.snapshot import Snapshot
 from sluice.runtime.state import ProcessState
 
 TICK = 0.05
-"""Seconds between two looks at the deadlines of the calls in flight."""
+"""Seconds between two checks of the deadlines of calls in flight."""
 
 Answering = Collection["asyncio.Task[None]"]
 """The tasks of requests that have begun."""
@@ -27,7 +27,7 @@ class Snapshots:
         """Oldest first: the last one is `current`."""
         self._loaded = loaded
         self._building: list[Snapshot] = []
-        """What is being built, and what has been prepared and not been taken yet."""
+        """Snapshots that are being built, or are prepared and not yet taken."""
         self._retiring: set[asyncio.Task[None]] = set()
         self._swapping = asyncio.Lock()
         self._closed = False
@@ -43,7 +43,7 @@ class Snapshots:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._closed = True
-        if self._pushing is not None:  # it sends the last figures before their series are forgotten
+        if self._pushing is not None:  # the last figures are sent before their series are removed
             self._pushing.cancel()
             await asyncio.wait([self._pushing])
         async with AsyncExitStack() as stack:
@@ -59,9 +59,9 @@ class Snapshots:
                 stack.push_async_callback(self._close, snapshot)
 
     async def prepare(self, loaded: Loaded) -> Snapshot:
-        """A snapshot of another configuration, beside the current one. It has to be given to `take` or to `discard`.
+        """Builds a snapshot of another configuration, beside the current one. Pass it to `take` or `discard`.
 
-        Raises what is wrong with the configuration; then nothing has changed.
+        Raises what is wrong with the configuration; nothing has changed then.
         """
         async with self._swapping:
             self.state.deferred.flush()
@@ -73,11 +73,11 @@ class Snapshots:
             return fresh
 
     def take(self, fresh: Snapshot, serve: Callable[[Snapshot], Answering]) -> None:
-        """Have new requests answered by a prepared snapshot.
+        """Makes a prepared snapshot the one of new requests.
 
-        `serve` is called: from then on new requests are to take that one. It returns the tasks of those that have begun. What
-        the snapshot before has alone is closed when they and their calls have ended. Raises RuntimeError where the gateway is
-        closing, which closes what was prepared.
+        `serve` is called to switch new requests over. It returns the tasks of the requests that have begun.
+        What only the previous snapshot uses is closed when they and their calls have ended. Raises
+        RuntimeError if the gateway is closing, which closes what was prepared.
         """
         if fresh not in self._building:
             raise RuntimeError("The gateway is closing")
@@ -91,7 +91,7 @@ class Snapshots:
         retiring.add_done_callback(self._retiring.discard)
 
     async def discard(self, fresh: Snapshot) -> None:
-        """Close a prepared snapshot that nobody takes."""
+        """Closes a prepared snapshot that is not taken."""
         if fresh in self._building:
             await self._close(fresh)
 
@@ -118,11 +118,11 @@ class Snapshots:
             for place in (self.living, self._building):
                 if snapshot in place:
                     place.remove(snapshot)
-            if not self._closed:  # what a process that ends has counted stays: other workers share the series
+            if not self._closed:  # the counts of a process that ends stay: other workers share the series
                 self._forget(snapshot)
 
     def _forget(self, snapshot: Snapshot) -> None:
-        """Drop what is counted and queued by names that no other snapshot has."""
+        """Removes series and queues of names that no other snapshot has."""
         state, others = self.state, [other for other in (*self.living, *self._building) if other is not snapshot]
         gone = snapshot.names.without(other.names for other in others)
         state.deferred.flush()  # it may count some more
@@ -155,7 +155,7 @@ class Snapshots:
             await asyncio.gather(*(snapshot.pipeline.idle() for snapshot in self.living))
 
     async def tick(self, sweep: Callable[[float], None]) -> None:
-        """Look at the deadlines of all calls, again and again; run until cancelled. `sweep` is called once a second."""
+        """Checks the deadlines of all calls periodically, until cancelled. `sweep` is called once a second."""
         state, clock = self.state, self.state.clock
         due = clock() + TICK
         swept = due

@@ -1,8 +1,8 @@
-"""What a process has once, and what outlives every snapshot: log, metrics, stores, connections to upstreams, and what was
-learned of targets.
+"""The process's state, which outlives every snapshot: log, metrics, stores, connections to upstreams, and
+learned state of targets.
 
-It is built from the configuration that the process starts with. What that says about stores, log and listeners holds to the
-end (`sluice.runtime.restart`); everything else is the snapshots' (`sluice.runtime.snapshot`).
+It is built from the configuration that the process starts with. The options of stores, log and listeners hold
+to the end (`sluice.runtime.restart`); everything else belongs to snapshots (`sluice.runtime.snapshot`).
 """
 
 import asyncio
@@ -83,8 +83,8 @@ class ModelState(msgspec.Struct, frozen=True, eq=False):
 class ProcessState:
     """`async with` opens stores and reads the dynamic keys; leaving it closes everything, in the reverse order.
 
-    Log lines go to `lines`. Snapshots are to be closed before it. `slot`: where it counts, if it is one of several processes.
-    `clock` in seconds, monotonic.
+    Log lines go to `lines`. Snapshots are to be closed before it. `slot`: the place of its counters, if it is one
+    of several processes. `clock` in seconds, monotonic.
     """
 
     def __init__(
@@ -98,17 +98,17 @@ class ProcessState:
         config = self.config = loaded.config
         self._frontends = [*loaded.frontends]
         self.following = ConfigStatus(loaded.hash, time.time())
-        """Which configuration is followed; `show` sets it."""
+        """The current configuration; set by `show`."""
         self.lines = lines
         self.clock = clock
         self.started = int(time.time())
         self.draining = False
         self.off: dict[str, str] = {}
-        """Labels of targets that operators have switched off: "disabled" or "draining"."""
+        """Labels of targets that are switched off: "disabled" or "draining"."""
         self.tracer: Tracer | None = None
         self.recorder: Recorder | None = None
         self.fleet: Fleet | None = None
-        """What operators may have the gateway do; None: nothing, it is part of somebody else's process."""
+        """Operations for operators; None: none, the gateway is part of another program's process."""
         self.seed = loaded.seed
         self.recent: RecentCalls | None = None
         self._made: dict[str, Any] = {}
@@ -154,7 +154,7 @@ class ProcessState:
         await self._closing.aclose()
 
     def _build(self, stack: AsyncExitStack) -> None:
-        """Everything that has to be closed. Raises OSError and the like, where a store cannot be opened."""
+        """Opens everything that has to be closed. Raises OSError and the like if a store cannot be opened."""
         config, metrics = self.config, self.metrics
         stack.callback(self.flush)
         self._thread = ThreadPoolExecutor(1, "beside")
@@ -223,7 +223,7 @@ class ProcessState:
         return Tracer(tracing, vendor, counted, clock=self.clock, wall=time.time, exemplify=exemplify)
 
     def push(self) -> "asyncio.Task[None] | None":
-        """Begin to send metrics, where `metrics.push` says so; to be cancelled while all that is counted is still shown."""
+        """Starts sending metrics, if `metrics.push` is configured. Cancel it while all counters are still shown."""
         push = self.config.metrics.push
         return asyncio.create_task(self._pusher(push).run()) if push is not None else None
 
@@ -250,7 +250,7 @@ class ProcessState:
         return MetricsPusher(push, collect, counted)
 
     def _recorder(self) -> "Recorder":
-        """Raises OSError where a sink's file or directory cannot be used."""
+        """Opens the sinks. Raises OSError if a sink's file or directory cannot be used."""
         from sluice.sinks.recorder import Recorder
 
         return Recorder(self.config, self.metrics, self.log, clock=self.clock, wall=time.time)
@@ -261,7 +261,7 @@ class ProcessState:
         return Sweeper(self.conversations, kept, self.records.swept, self.records.not_kept, wall=time.time)
 
     async def _greet(self) -> None:
-        """Ask stores once, so that a wrong password and the like is said at the start and not by the first caller."""
+        """Sends one request to each store, so that a wrong password shows at the start and not at the first call."""
         if isinstance(self.store, Remote):
             await self.store.greet()
         if self.config.state.reveal() != "memory":
@@ -275,14 +275,14 @@ class ProcessState:
             newest, _ = await self.conversations.newest(1)
             for conversation in newest:
                 await self.conversations.recent(conversation.id, 1)
-        except ConversationsFailed as error:  # else the store's watch has said so
+        except ConversationsFailed as error:  # other errors have been reported by the store's watch
             if error.reason == "key":
                 self.log.error("conversations_unreadable", problem=PROBLEMS["key"])
         except OSError as error:
             self.records.not_kept("open", error)
 
     def key_set(self, stack: AsyncExitStack, issuer: Issuer) -> "RemoteKeys":
-        """The keys of an issuer that publishes them. They are not fetched before they are started."""
+        """Returns the key set of an issuer. It is not fetched before it is started."""
         from sluice.identity.remote import RemoteKeys
 
         terms = (issuer.jwks_url, issuer.discovery, issuer.algorithms)
@@ -291,7 +291,7 @@ class ProcessState:
     # --- what happens
 
     def show(self, following: ConfigStatus) -> None:
-        """Have metrics and probes say which configuration is followed, and what became of the last attempt at another one."""
+        """Shows the current configuration, and the result of the last reload, in metrics and probes."""
         self.following = following
         last, metrics = following.last, self.metrics
         metrics.zero("config_last_reload_timestamp_seconds").set(last.at if last is not None else following.since)
@@ -302,23 +302,23 @@ class ProcessState:
             metrics.zero("config_reloads", result).value = float(following.counts.get(result, 0))
 
     def scrape(self, format: Format = "text") -> Iterator[bytes]:
-        """/metrics, in pieces that each hold the event loop up for some two milliseconds."""
+        """Yields /metrics in pieces that each take some two milliseconds of the event loop."""
         self.deferred.flush()
         return self.metrics.slices(self.clock, format)
 
     def exposition(self) -> bytes:
-        """All of it at once."""
+        """Returns all of /metrics at once."""
         return b"".join(self.scrape())
 
     def publish(self, now: float) -> None:
-        """Show other processes that this one is alive, and what is looked up only when somebody asks."""
+        """Publishes that this process is alive, and the values of gauges that are computed on demand."""
         if self.slot is not None:
             self.slot.beat(now)
             self.metrics.publish()
 
     @property
     def ready(self) -> bool:
-        """Whether new calls may come: of several workers those that are replaced are no reason to say no."""
+        """Returns whether new calls may be sent; workers that are being replaced do not make the gateway unready."""
         return not (self.draining if self.slot is None else self.slot.stopping)
 
     def once(self, name: str, make: Callable[[], T]) -> T:
@@ -329,14 +329,15 @@ class ProcessState:
         return found
 
     def flush(self) -> None:
-        """Count what has ended, and write its lines."""
+        """Counts finished calls, and writes their log lines."""
         self.deferred.flush()
         self.lines.flush()
 
     async def beside(self, work: Callable[..., T], *args: object) -> T:
-        """The result of `work(*args)`, done in a thread while the event loop goes on: pure Python that would take long.
+        """Returns the result of `work(*args)`, run in a thread while the event loop goes on: for slow pure
+        Python.
 
-        One at a time: each piece of such work that is done in C keeps the interpreter from the loop, and several would add up.
+        One at a time: each keeps the interpreter from the event loop at times, and several would add up.
         """
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
 

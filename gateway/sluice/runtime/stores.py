@@ -31,7 +31,7 @@ from sluice.usage.memory import MemoryUsage
 
 
 class StoreWatches(dict[str, StoreWatch]):
-    """By the store's name: who is told what becomes of its calls."""
+    """Makes the watches of stores. By the store's name: the function that gets the results of its calls."""
 
     def __init__(self, metrics: Metrics, log: Any, clock: Callable[[], float]) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class StoreWatches(dict[str, StoreWatch]):
         self._clock = clock
 
     def begin(self, name: str, kind: str) -> StoreWatch:
-        """The watch of a store of this kind."""
+        """Starts the watch of a store of this kind."""
 
         def count(reason: Reason) -> None:
             self._metrics.child("store_errors", reason, name).inc()
@@ -94,7 +94,7 @@ def bucket_store(config: Config, metrics: Metrics, log: Any, watches: StoreWatch
 
 
 def journals(config: Config, not_journaled: Callable[[], object], watches: StoreWatches) -> Journals:
-    """`not_journaled` is told of each failure of the store."""
+    """Opens the journals; `not_journaled` is called for each failure of the store."""
     url = config.resume.reveal()
     kind = store_of(url).kind
     watch = watches.begin("resume", kind)
@@ -110,7 +110,7 @@ def journals(config: Config, not_journaled: Callable[[], object], watches: Store
 
 
 def usage_ledger(config: Config, metrics: Metrics, log: Any, watches: StoreWatches) -> UsageLedger:
-    """Counts what calls use, for the store of usage."""
+    """Returns the ledger that counts what calls use, for the store of usage."""
     errors, aside = metrics.child("usage_store_errors"), metrics.child("usage_put_aside")
     watch = watches.begin("usage", store_of(admin_store(config)).kind)
 
@@ -186,13 +186,13 @@ def _shared_conversations(config: Config, kind: str, seals: Seals) -> SharedConv
 
 
 def use_keys(seals: Seals, config: Config) -> None:
-    """Have entries encrypted, and decrypted, as the configuration says from now on."""
+    """Encrypts new entries, and decrypts old ones, as configured from now on."""
     keys = config.encryption.keys
     seals.use(keys.keys() if keys is not None else (), unsealed=config.encryption.plaintext == "read")
 
 
 def retention(config: Config) -> Retention:
-    """The configured `retention` in the form that stores take."""
+    """Returns the configured `retention` in the form that stores take."""
     kept = config.retention
     return Retention(float(kept.age) if kept.age is not None else None, kept.messages, kept.conversations)
 
@@ -206,7 +206,7 @@ def _local_conversations(place: Local, seals: Seals) -> ConversationStore:
 
 
 def response_store(config: Config, watches: StoreWatches, seals: Seals) -> ResponseStore | None:
-    """The store of responses that callers want kept; None if nothing is kept."""
+    """Returns the store of kept responses; None if nothing is kept."""
     if config.responses.store is None:
         return None
     address, keep = config.responses.store.reveal(), float(config.responses.keep)
@@ -237,12 +237,14 @@ def _stored_responses(config: Config, address: str, keep: float) -> ResponseStor
 
 
 def admin_store(config: Config) -> str:
-    """The address of the store of dynamic keys and usage: "memory", "sqlite:PATH" or a URL. It may hold a password."""
+    """Returns the address of the store of dynamic keys and usage: "memory", "sqlite:PATH" or a URL. It may
+    hold a password.
+    """
     return config.admin.store.reveal() if config.admin.store is not None else config.state.reveal()
 
 
 def key_follower(config: Config, metrics: Metrics, watches: StoreWatches) -> Follower:
-    """Keeps the table of dynamic keys what the store of keys is."""
+    """Returns the follower that keeps the table of dynamic keys equal to the store."""
     pepper = config.admin.pepper.reveal().encode() if config.admin.pepper is not None else b""
     table = KeyTable(pepper=pepper, configured=frozenset(key.id for key in config.keys), clock=time.time)
     errors = metrics.child("key_store_errors")

@@ -8,7 +8,7 @@ from sluice.runtime.state import ProcessState
 
 
 def states_of(snapshot: Snapshot, state: ProcessState) -> list[TargetState]:
-    """All targets of the configuration that is followed, in its order."""
+    """Returns the state of all targets of the current configuration, in its order."""
     now, aliases = state.clock(), aliases_of(snapshot)
     found = []
     for (upstream, model), standing in snapshot.standings.items():
@@ -31,7 +31,7 @@ def states_of(snapshot: Snapshot, state: ProcessState) -> list[TargetState]:
 
 
 def aliases_of(snapshot: Snapshot) -> dict[str, list[str]]:
-    """The aliases that lead to each target, by its label."""
+    """Returns the aliases that lead to each target, by its label."""
     found: dict[str, list[str]] = {}
     for name, route in snapshot.routes.items():
         for label in dict.fromkeys(target.label for target in route.targets):
@@ -40,7 +40,9 @@ def aliases_of(snapshot: Snapshot) -> dict[str, list[str]]:
 
 
 def merged(states: list[TargetState]) -> TargetState:
-    """One target as several processes know it: its calls summed, the worst breaker, the longest wait, the latest error."""
+    """Merges one target's state in several processes: the sum of its calls, the worst breaker, the longest
+    wait, the latest error.
+    """
     known = [state.first_token for state in states if state.first_token is not None]
     failed = min((state for state in states if state.failed_ago is not None), key=lambda s: s.failed_ago or 0.0, default=None)
     return msgspec.structs.replace(

@@ -1,4 +1,4 @@
-"""Connections to upstreams, the same for all snapshots that reach an upstream in the same way."""
+"""Connections to upstreams, shared by all snapshots that reach an upstream in the same way."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,7 +31,7 @@ class Transports:
         return len(self._shared)
 
     def named(self, upstream: str) -> list[Transport]:
-        """All that are open to this upstream: of snapshots that reach it in different ways."""
+        """Returns all open transports to this upstream: several, if snapshots reach it in different ways."""
         return self._shared.named(upstream)
 
     def take(
@@ -42,10 +42,10 @@ class Transports:
         backend: Backend,
         credentials: Sequence[ConfiguredCredential] = (),
     ) -> Transport:
-        """The transport to the upstream of this name; it is let go of when `stack` is left.
+        """Returns the transport to the upstream of this name; it is released when `stack` is closed.
 
-        Two upstreams never share one: each has a bound and figures of its own. Raises ValueError for an address that cannot
-        be used.
+        Two upstreams never share one: each has its own bound and figures. Raises ValueError for an address
+        that cannot be used.
         """
         own = backend.transport()
         if own is not None:
@@ -57,7 +57,7 @@ class Transports:
         origin = origin_of(base_url)
         proxy = proxy_for(upstream.proxy.reveal(), origin, os.environ) if upstream.proxy is not None else None
         tls, max_age = upstream.tls, upstream.max_connection_age
-        # What signs requests and reads refusals knows its backend: with another one it is another transport.
+        # requests are signed and refusals read by the backend, so another backend needs another transport
         proof: Any = (tuple(credentials), backend) if credentials else backend.credentials()
         terms = (origin, upstream.max_connections, proxy, tls, max_age, proof)
 
@@ -85,11 +85,13 @@ class Transports:
         return WatchedTls(options, failed, replaced)
 
     def connections(self, upstream: str, state: str) -> int:
-        """The number of "open" or "idle" connections to this upstream, or of calls "waiting" for one."""
+        """Returns the number of "open" or "idle" connections to this upstream, or of calls "waiting" for one."""
         return sum(getattr(transport, state, 0) for transport in self.named(upstream))
 
     def follow(self, transports: Mapping[str, Transport], before: Mapping[str, Transport]) -> None:
-        """Show the credentials of these by upstream, and those of `before` no longer where they are others."""
+        """Shows the state of these credentials by upstream, and stops showing those of `before` that are not
+        among them.
+        """
         for name, transport in before.items():
             if transports.get(name) is not transport:
                 self._accounts.mute(transport)

@@ -1,4 +1,4 @@
-"""What one process shows operators of itself, and what several show together."""
+"""The views for operators: of one process, and merged over several."""
 
 import os
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ def view_of(snapshot: Snapshot, state: ProcessState) -> ProcessView:
 
 
 def overview_of(snapshot: Snapshot, state: ProcessState) -> Overview:
-    """Of a process that is alone."""
+    """Returns the overview of a single process."""
     state.deferred.flush()
     series = [*state.records.series.values()]
     requests = {code: int(sum(one.requests[code].value for one in series)) for code in CODES}
@@ -24,7 +24,7 @@ def overview_of(snapshot: Snapshot, state: ProcessState) -> Overview:
 
 
 def calls_of(state: ProcessState, query: CallQuery) -> Found:
-    """The last calls of this process; none where none are remembered."""
+    """Returns the last calls of this process; none if none are remembered."""
     state.deferred.flush()
     recent, before, process = state.recent, query.before, os.getpid()
     if recent is None:
@@ -34,7 +34,7 @@ def calls_of(state: ProcessState, query: CallQuery) -> Found:
 
 
 def targets_of_all(workers: Iterable[list[TargetState]]) -> dict[tuple[str, str], TargetState]:
-    """Each target as all processes together know it."""
+    """Returns each target's state, merged over all processes."""
     known: dict[tuple[str, str], list[TargetState]] = {}
     for states in workers:
         for state in states:
@@ -43,7 +43,7 @@ def targets_of_all(workers: Iterable[list[TargetState]]) -> dict[tuple[str, str]
 
 
 def breakers(targets: Iterable[TargetState]) -> dict[str, int]:
-    """How many targets there are by the state of their breaker."""
+    """Returns the number of targets by the state of their breaker."""
     found: dict[str, int] = dict.fromkeys(BREAKERS, 0)
     for target in targets:
         found[target.breaker] += 1
@@ -51,7 +51,7 @@ def breakers(targets: Iterable[TargetState]) -> dict[str, int]:
 
 
 def stores_of_all(views: Iterable[ProcessView]) -> dict[str, Any]:
-    """Each store as the worst off sees it: failing, where one of them cannot use it."""
+    """Returns the state of each store: failing, if one of the processes cannot use it."""
     found: dict[str, Any] = {}
     for view in views:
         for name, state in view.stores.items():

@@ -1,8 +1,8 @@
-"""Aliases that stand for all names that begin alike: the route of each, made when it is first asked for.
+"""Wildcard aliases stand for all names with their prefix: the route of each name is made at its first use.
 
-The part behind the prefix comes from callers and goes to upstreams as the model, so it is bounded in length and characters, and
-cannot climb in a URL's path. It is never a metric's label, nor a key of usage: those have the alias and the target as they are
-configured.
+The rest of the name comes from callers and is sent to upstreams as the model, so its length and characters
+are bounded, and it cannot climb in a URL's path. It is never a label of a metric or a key of usage: those
+have the configured alias and target.
 """
 
 import re
@@ -12,12 +12,12 @@ from sluice.config.types import covering
 from sluice.proxy.target import Route
 
 KEPT = 512
-"""Routes that are kept; with more models than that all are forgotten and made anew."""
+"""Routes that are cached; beyond it the cache is emptied."""
 may_be_a_model = re.compile(r"(?!.*(?:\.\.|//))[A-Za-z0-9](?:[A-Za-z0-9._:/@+-]{0,126}[A-Za-z0-9._:@+-])?\Z").match
 
 
 class Wildcards:
-    """The wildcards among `names`. `build` makes the route of a configured name and the name that a caller gave."""
+    """The wildcards among `names`. `build` makes the route, given the configured name and the caller's."""
 
     def __init__(self, names: Iterable[str], build: Callable[[str, str], Route]) -> None:
         self._names = [name for name in names if name.endswith("*")]
@@ -25,8 +25,9 @@ class Wildcards:
         self._kept: dict[str, Route] = {}
 
     def route_of(self, called: str, may: Callable[[str], bool]) -> Route | None:
-        """The route of a name that is no alias; None where no wildcard has it or its caller may not use it. Nothing is made for
-        callers who may not."""
+        """Returns the route of a name that is no alias; None if no wildcard covers it, or the caller may not
+        use it. Nothing is made for callers who may not.
+        """
         if not self._names:
             return None
         found = self._kept.get(called)
