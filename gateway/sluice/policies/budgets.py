@@ -81,7 +81,7 @@ def budget_claims(
     day, week, month.
 
     Take them with all others of the call, behind them. They are in the order that `soft_marks` expects.
-    `holder`: who reserves the amount until it is settled.
+    `holder`: the name under which the amount is reserved until it is settled.
     """
     return tuple(
         [
@@ -92,7 +92,7 @@ def budget_claims(
 
 
 def seconds_left(claim: Claim, wall: float) -> float:
-    """Seconds until the period of a budget's claim ends: the Retry-After of a spent one."""
+    """Returns the seconds until the period of a budget's claim ends: the Retry-After of a spent budget."""
     return max(0.0, claim.expires - MARGIN - wall)
 
 

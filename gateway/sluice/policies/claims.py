@@ -99,7 +99,9 @@ class ClaimPlan(msgspec.Struct, frozen=True, eq=False):
     requests_only: bool
 
     def amounts(self, amounts: Amounts, wall: float, holder: str = "") -> list[Claim]:
-        """The claims of `holder` whose amounts vary, last those on budgets at the time `wall` (seconds since the epoch)."""
+        """Returns the claims of `holder` with varying amounts; those on budgets at the time `wall` (seconds
+        since the epoch) come last.
+        """
         claims = [amounted(claim, amounts.of(claim)) for claim in self.metered]
         for view, budget in self.budgets:
             prefix = budget_prefix(view.scope, view.name)
@@ -107,13 +109,17 @@ class ClaimPlan(msgspec.Struct, frozen=True, eq=False):
         return claims
 
     def budgets_left(self, levels: Sequence[Level]) -> str:
-        """The rest of the narrowest scope's budget, in US dollars: "day 4.2, month 103". `levels` as for `marks`."""
+        """Returns the rest of the narrowest scope's budget, in US dollars: "day 4.2, month 103". `levels` as
+        for `marks`.
+        """
         _, budget = self.budgets[0]
         pairs = zip(periods(budget), levels, strict=False)
         return ", ".join(f"{period} {_dollars(level.remaining)}" for period, level in pairs)
 
     def marks(self, levels: Sequence[Level]) -> list[tuple[str, list[SoftMark]]]:
-        """The scopes whose soft marks are passed, with these marks, the narrowest first. `levels` are those of the budgets."""
+        """Returns the scopes whose soft marks are passed, with these marks, the narrowest first. `levels` are
+        those of the budgets.
+        """
         found = []
         for view, budget in self.budgets:
             count = sum(dollars is not None for dollars in (budget.day, budget.week, budget.month))
@@ -124,7 +130,9 @@ class ClaimPlan(msgspec.Struct, frozen=True, eq=False):
 
 
 def plan_of(views: Sequence[View], address: Limit | None, count: Counter) -> ClaimPlan:
-    """The plan of calls under all these `views`, the narrowest first. With `address` an address's claim comes first."""
+    """Returns the plan of calls under all these `views`, the narrowest first. With `address` an address's
+    claim comes first.
+    """
     fixed = [claim for resource in PER_CALL for view in views for claim in _windows(view, resource)]
     metered = [claim for resource in METERED for view in views for claim in _windows(view, resource)]
     budgets = [(view, view.limits.budget) for view in views if view.limits.budget is not None]
@@ -146,7 +154,9 @@ def plan_of(views: Sequence[View], address: Limit | None, count: Counter) -> Cla
 
 
 def bucket_of(limit: LimitConfig) -> Limit:
-    """The token bucket for a configured limit. Equal ones are one object, so that a store need not compare them."""
+    """Returns the token bucket for a configured limit. Equal ones are one object, so that a store need not
+    compare them.
+    """
     return rule_of(Limit(limit.capacity, float(limit.rate))).limit
 
 
@@ -155,7 +165,7 @@ def claim_of_address(address: str, limit: Limit) -> Claim:
 
 
 def denied_of(claims: Sequence[Claim], slots: Sequence[Slot], verdict: Verdict) -> Claim | Slot:
-    """The claim or slot that was refused."""
+    """Returns the claim or slot that was refused."""
     index = verdict.denied
     return claims[index] if index < len(claims) else slots[index - len(claims)]
 
@@ -181,7 +191,7 @@ def window_key(view: View, resource: str, number: int) -> str:
 
 
 def _dollars(amount: float) -> str:
-    """To the millionth, without zeros at the end."""
+    """Returns the amount to the millionth, without zeros at the end."""
     return f"{amount:.6f}".rstrip("0").rstrip(".")
 
 
@@ -197,10 +207,12 @@ MOST_TOKENS = 10**9
 
 
 def reserved(chat: ChatRequest, targets: Iterable[Target], output: int, wall: float) -> Amounts:
-    """The most that a call may use: its prompt and the longest answer of any of its targets, at the highest price.
+    """Returns the maximum that a call may use: its prompt and the longest answer of any of its targets, at
+    the highest price.
 
-    The longest answer is the caller's maximum. Without one (a maximum of zero or less counts as none: providers refuse or
-    ignore it) it is `output` tokens, or the maximum that the target's backend then sends, if that is more.
+    The longest answer is the caller's maximum. Without one (a maximum of zero or less counts as none:
+    providers refuse or ignore it) it is `output` tokens, or the maximum that the target's backend then sends,
+    if that is more.
     """
     prompt = chat.estimated_tokens()
     maximum = max_output(chat)
@@ -216,7 +228,9 @@ def reserved(chat: ChatRequest, targets: Iterable[Target], output: int, wall: fl
 
 
 def max_output(chat: ChatRequest) -> int:
-    """The request's maximum of output tokens; 0: none. Of several fields the highest, as an upstream may read any of them."""
+    """Returns the request's maximum of output tokens; 0: none. Of several fields the highest, because an
+    upstream may read any of them.
+    """
     maximum = chat.sampling.max_tokens or 0
     if chat.wire is not None:
         maximum = max(maximum, *(_whole(chat.wire.get(name)) for name in ("max_tokens", "max_completion_tokens")))
@@ -228,7 +242,9 @@ def _whole(value: object) -> int:
 
 
 def used(attempts: Iterable[Attempt]) -> Amounts:
-    """The sum of what the attempts were billed or, without a report, the estimate for their text; 0 if they generated none."""
+    """Returns the sum of what the attempts were billed or, without a report, the estimate for their text; 0
+    if they generated none.
+    """
     tokens, money = 0, 0.0
     for attempt in attempts:
         tokens += attempt.used.input + attempt.used.output
@@ -237,7 +253,7 @@ def used(attempts: Iterable[Attempt]) -> Amounts:
 
 
 def differences(claims: Iterable[Claim], amounts: Amounts) -> list[Claim]:
-    """The settlement of claims by the amounts used: every reservation, and others whose amount differs."""
+    """Returns the settlement of claims by the amounts used: every reservation, and others whose amount differs."""
     found = []
     for claim in claims:
         used = amounts.of(claim)
@@ -249,7 +265,7 @@ def differences(claims: Iterable[Claim], amounts: Amounts) -> list[Claim]:
 
 
 def ended(claim: Claim, used: float) -> Claim:
-    """The settlement of a reservation, of which `used` was used."""
+    """Returns the settlement of a reservation of which `used` was used."""
     return msgspec.structs.replace(claim, amount=used, held=claim.amount)
 
 
@@ -270,7 +286,9 @@ def _narrowest(claims: Sequence[Claim], resource: str) -> tuple[Shown, ...]:
 
 
 def headers_of(shown: Iterable[Sequence[Shown]], levels: Sequence[Level]) -> list[Header]:
-    """`x-ratelimit-*` in OpenAI's names, of the window with the least share left; reset in seconds until it is full."""
+    """Returns `x-ratelimit-*` in OpenAI's names, of the window with the least share left; reset in seconds
+    until it is full.
+    """
     headers: list[Header] = []
     for windows in shown:
         window = windows[0] if len(windows) == 1 else min(windows, key=lambda w: levels[w.index].remaining / w.capacity)

@@ -1,8 +1,8 @@
-"""Tells end users apart: the people that a key's owner acts for, each under limits of its own.
+"""Distinguishes end users: the people for whom a key's owner sends calls, each under limits of its own.
 
-Names come from callers, so two things are bounded. A name is known by a digest alone, so that no store has it, nor a long key.
-And only so many end users of a tenant are told apart at a time: all others of the tenant share the limits of one. Who has
-been silent until everything that it took has been refilled needs no place any more.
+Names come from callers, so two things are bounded. A name is known only by a digest, so that no store has the
+name or a long key. And only a bounded number of end users per tenant is tracked at a time: all others share
+the limits of one. An end user is forgotten once everything that it took has been refilled.
 """
 
 import hashlib
@@ -17,20 +17,20 @@ from sluice.model.chat import ChatRequest
 
 END_USER = "end_user"
 BODY, TOKEN, HEADER = "body", "token", "header:"
-"""Sources of the name: the body's field, the caller's token, a header of the request."""
+"""Sources of the name: the body's field, the caller's token, a request header."""
 OTHERS = "other"
-"""Who all are that are not told apart."""
+"""The shared name of all end users that are not tracked."""
 LONGEST = 1024
-"""Characters of a name; a longer one is not told apart."""
+"""Maximum characters of a name; a longer one is not tracked."""
 TOTAL = 100_000
-"""End users that a process tells apart, of all tenants together."""
+"""End users that a process tracks, of all tenants together."""
 SHORTEST = 3600.0
-"""Seconds for which a silent end user keeps its place at least."""
+"""Minimum seconds for which a silent end user stays tracked."""
 PERIODS = {"day": 86400.0, "week": 7 * 86400.0, "month": 31 * 86400.0}
 
 
 class TrackedUsers:
-    """The end users that a process tells apart, by when each was last seen. `clock` gives seconds and is monotonic."""
+    """The end users that a process tracks, by the time of their last call. `clock` gives seconds and is monotonic."""
 
     def __init__(self, clock: Callable[[], float], total: int = TOTAL) -> None:
         self._clock = clock
@@ -42,9 +42,9 @@ class TrackedUsers:
         return len(self._seen)
 
     def admit(self, tenant: str, user: str, most: int, idle: float) -> bool:
-        """Whether this one is told apart from the tenant's others, of whom at most `most` are.
+        """Returns whether this end user is tracked, among at most `most` of the tenant.
 
-        Who was silent for `idle` seconds loses its place.
+        One that was silent for `idle` seconds is forgotten.
         """
         now, seen = self._clock(), self._seen
         place = tenant, user
@@ -65,7 +65,7 @@ class TrackedUsers:
 
 
 class EndUserNames:
-    """Reads who a call is for. `folded` is called for each call of somebody who is not told apart."""
+    """Reads the end user of a call. `folded` is called for each call of one that is not tracked."""
 
     def __init__(self, config: EndUsers, tracked: TrackedUsers, folded: Callable[[], object] = lambda: None) -> None:
         self._tracked = tracked
@@ -76,7 +76,9 @@ class EndUserNames:
         self._sources = config.source
 
     def owner(self, principal: Principal, chat: ChatRequest, headers: Mapping[str, str]) -> str:
-        """Whose limits this call is under; "" where it names nobody. Raises BadRequest if it has to."""
+        """Returns the owner of the end user's limits for this call; "" if it names none. Raises BadRequest if
+        it must name one.
+        """
         name = next(filter(None, (_named(source, principal, chat, headers) for source in self._sources)), "")
         if not name:
             if self._refuses:
@@ -89,9 +91,10 @@ class EndUserNames:
         return end_user(principal.tenant, user)
 
     def known(self, principal: Principal, name: str, headers: Mapping[str, str]) -> str:
-        """The same for who asks what is left: of the end user of this `name`, or of whom its token or a header names.
+        """Returns the owner for a query of limits: of the end user of this `name`, or of the one that its
+        token or a header names.
 
-        Nobody gets a place by being asked for.
+        A query does not make an end user tracked.
         """
         others = (_named(source, principal, None, headers) for source in self._sources)
         name = name or next(filter(None, others), "")
@@ -99,19 +102,21 @@ class EndUserNames:
 
 
 def end_user(tenant: str, user: str) -> str:
-    """The owner of an end user's limits. A digest has no "|", so different pairs never make the same name."""
+    """Returns the owner of an end user's limits. A digest has no "|", so different pairs never make the same name."""
     return f"{tenant}|{user}"
 
 
 def digest_of_user(name: str) -> str:
-    """By what a name is known: 128 bits in hex, or OTHERS."""
+    """Returns the digest of a name: 128 bits in hex, or OTHERS."""
     if len(name) > LONGEST:
         return OTHERS
     return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def longest_refill(limits: CallLimits) -> float:
-    """Seconds after which everything that one call took has been refilled, or its budget's period has ended."""
+    """Returns the seconds after which everything that one call took has been refilled, or its budget's period
+    has ended.
+    """
     times = [window.capacity / window.rate for _, windows in windows_by_resource(limits) for window in windows]
     if (budget := limits.budget) is not None:
         times += [seconds for period, seconds in PERIODS.items() if getattr(budget, period) is not None]
@@ -127,7 +132,7 @@ def _named(source: str, principal: Principal, chat: ChatRequest | None, headers:
 
 
 def _in_body(chat: ChatRequest) -> str:
-    """OpenAI's `user` (or `safety_identifier`), Anthropic's `metadata.user_id`."""
+    """Returns OpenAI's `user` (or `safety_identifier`), or Anthropic's `metadata.user_id`."""
     if chat.user or chat.wire is None:
         return chat.user.strip()
     found = chat.wire.get("user") or chat.wire.get("safety_identifier")

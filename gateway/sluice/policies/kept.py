@@ -1,8 +1,9 @@
-"""Responses that are kept: what a request refers to is put before it, and its answer is kept when it is complete.
+"""Kept responses: puts the conversation that a request refers to before it, and keeps its answer when that is
+complete.
 
-Without a store, requests that refer to something are refused, and all others pass. The end of an answer is sent when it has
-been kept, so that a client that has read it can refer to it at once, at any process that shares the store; where the store
-takes longer than PATIENCE, or fails, the end is sent all the same.
+Without a store, requests that refer to a response are refused, and all others pass. The end of an answer is
+sent when it has been stored, so that a client that has read it can refer to it at once, at any process that
+shares the store; if the store takes longer than PATIENCE, or fails, the end is sent anyway.
 """
 
 import asyncio
@@ -21,14 +22,14 @@ from sluice.proxy.call import Call
 T = TypeVar("T")
 BROKEN = (OSError, TimeoutError, RuntimeError)
 MOST_BEFORE = 512
-"""Responses before a request that are followed."""
+"""Maximum responses before a request that are followed."""
 MOST_BYTES = 32 << 20
-"""Bytes of what they hold."""
+"""Maximum bytes of these responses."""
 MOST_REFERENCES = 1000
 PATIENCE = 1.0
-"""Seconds for which the end of an answer waits until it is kept."""
+"""Seconds for which the end of an answer waits until it is stored."""
 CLOSING = 10.0
-"""Seconds for which `close` waits for answers that are being kept."""
+"""Seconds for which `close` waits for answers that are being stored."""
 
 _encode = msgspec.json.Encoder().encode
 _items = msgspec.json.Decoder(list[Any]).decode
@@ -59,7 +60,9 @@ class KeptResponses:
         return _Kept(self, self.store, call, keep) if keep.previous or keep.references or keep.wanted else None
 
     async def completed(self, store: ResponseStore, call: Call, keep: Keep) -> None:
-        """Put what the request refers to before it. Raises BadRequest, NotFound; Unavailable where the store is down."""
+        """Puts the conversation that the request refers to before it. Raises BadRequest, NotFound;
+        Unavailable if the store is down.
+        """
         tenant = call.principal.tenant
         named = await self.guarded(_named(store, tenant, keep.references))
         before = await self.guarded(conversation(store, tenant, keep.previous)) if keep.previous else []
@@ -76,7 +79,7 @@ class KeptResponses:
             raise Unavailable("The store of responses is not available") from None
 
     def keep(self, store: ResponseStore, call: Call, keep: Keep) -> "asyncio.Task[None] | None":
-        """Keep the answer. Returns the task that does it; None: there is none."""
+        """Stores the answer. Returns the task that does it; None: there is none."""
         response = keep.response
         if response is None or not isinstance(response.get("id"), str):
             return None
@@ -98,7 +101,7 @@ class KeptResponses:
             self._failed("append", error)
 
     async def close(self) -> None:
-        """Wait for the answers that are being kept, for CLOSING seconds at most, and close the store."""
+        """Waits for the answers that are being stored, for at most CLOSING seconds, and closes the store."""
         if self._keeping:
             _, late = await asyncio.wait(list(self._keeping), timeout=CLOSING)
             for task in late:
@@ -179,7 +182,7 @@ def _refused(param: str, reason: str) -> BadRequest:
 
 
 async def conversation(store: ResponseStore, tenant: str, id: str) -> list[Item]:
-    """All that was said up to the end of this response, its output included. Raises NotFound, BadRequest."""
+    """Returns all items up to the end of this response, its output included. Raises NotFound, BadRequest."""
     found: list[list[Item]] = []
     size = 0
     while id:
@@ -195,7 +198,7 @@ async def conversation(store: ResponseStore, tenant: str, id: str) -> list[Item]
 
 
 async def _named(store: ResponseStore, tenant: str, references: Sequence[str]) -> Mapping[str, Item]:
-    """The items that have these ids. Raises BadRequest where one is not kept."""
+    """Returns the items with these ids. Raises BadRequest if one is not kept."""
     if len(references) > MOST_REFERENCES:
         raise _refused("input", f"refers to more than {MOST_REFERENCES} items")
     found: dict[str, Item] = {}
@@ -215,7 +218,7 @@ def _output(kept: KeptResponse) -> list[Item]:
 
 
 def _reference(item: Any) -> str:
-    """The id of the item that this one refers to; "" where it is one itself."""
+    """Returns the id of the item that this one refers to; "" if it is an item itself."""
     match item:
         case {"type": "item_reference", "id": str(id)}:
             return id
@@ -226,5 +229,5 @@ def _reference(item: Any) -> str:
 
 
 def shown(id: str) -> str:
-    """An id as it may stand in an error."""
+    """Returns an id in the form that may be repeated in an error."""
     return id if len(id) <= 128 and id.isascii() and id.replace("_", "").replace("-", "").isalnum() else "that was sent"

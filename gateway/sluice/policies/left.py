@@ -19,7 +19,7 @@ from sluice.policies.end_users import END_USER
 from sluice.policies.scopes import KEY_ALIAS
 
 NEVER = Claim("never", Limit(1.0, 1.0), 2.0)
-"""A claim that exceeds its bucket: with it nothing is admitted, and nothing is taken."""
+"""A claim that exceeds its bucket, so that a call with it is never admitted, and nothing is taken."""
 
 
 class OwnLimit(msgspec.Struct, frozen=True):
@@ -85,6 +85,6 @@ def _owner(view: View) -> dict[str, str]:
 
 
 def _rounded(amount: float) -> float | int:
-    """To the billionth, as costs are kept; whole numbers without a fraction."""
+    """Rounds to the billionth, as costs are stored; whole numbers have no fraction."""
     rounded = round(amount, 9)
     return int(rounded) if rounded == int(rounded) else rounded

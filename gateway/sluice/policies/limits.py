@@ -121,7 +121,9 @@ class Limiter:
         return None
 
     def admit(self, plan: ClaimPlan, call: Call, claims: Sequence[Claim], verdict: Verdict) -> None:
-        """Count the verdict on a call that has nothing to settle, and add its headers. Raises RateLimited if it was refused."""
+        """Counts the verdict on a call that has nothing to settle, and adds its headers. Raises RateLimited
+        if it was refused.
+        """
         if not verdict.admitted:
             raise self.refusal(plan.shown, claims, (), verdict)
         for series in plan.admitted:
@@ -129,18 +131,19 @@ class Limiter:
         call.headers += headers_of(plan.shown, verdict.levels)
 
     def upstream_claims(self, attempt: Attempt, chat: ChatRequest) -> AbstractAsyncContextManager[None] | None:
-        """An attempt's claims on its upstream's limits; None if that has none. Entering it raises NoRoom."""
+        """Returns an attempt's claims on its upstream's limits; None if there are none. Entering it raises NoRoom."""
         plan = self._upstreams.get(attempt.target.upstream)
         return None if plan is None else _UpstreamClaims(self, plan, attempt, chat)
 
     async def close(self) -> None:
-        """Wait for settlements under way."""
+        """Waits for settlements under way."""
         await self.settlements.close()
 
     async def left(self, principal: Principal, route: Route | None, user: str) -> list[dict[str, Any]]:
-        """The remaining limits of this caller, of all or of the alias behind `route`; see `sluice.policies.left`.
+        """Returns the remaining limits of this caller, of all or of the alias behind `route`; see
+        `sluice.policies.left`.
 
-        `user`: the owner of an end user's limits that are told, too.
+        `user`: the owner of an end user's limits, which are included.
         """
         aliases = principal.limits.aliases
         single = [single_alias(aliases, route)] if route is not None else [*aliases]
@@ -163,7 +166,7 @@ class Limiter:
         raise RateLimited(left, scope="address", resource="requests", headers=refusal.headers)
 
     async def charge(self, address: str) -> None:
-        """Charge this client address for a request that is no call. Raises RateLimited if its limit is used up."""
+        """Charges this client address for a request that is no call. Raises RateLimited if its limit is used up."""
         self.check(address)
         if self._address is None:
             return
@@ -181,7 +184,7 @@ class Limiter:
     # --- calls
 
     def claims(self, plan: ClaimPlan, call: Call) -> tuple[Claim, ...]:
-        """The claims of a call whose amounts are fixed, its address's first."""
+        """Returns the claims of a call with fixed amounts, its address's first."""
         if self._address is None:
             return plan.fixed
         claim = self._of_addresses.get(call.address)
@@ -200,7 +203,7 @@ class Limiter:
     def settle(
         self, metered: Sequence[Claim], slots: Sequence[Slot], attempts: Sequence[Attempt], by: BucketStore | None
     ) -> None:
-        """Charge what these attempts used instead of what was reserved for them, and release their slots.
+        """Charges what these attempts used instead of what was reserved for them, and releases their slots.
 
         If the difference cannot be computed, the reserved amounts stay charged; reservations end and slots are released.
         """
@@ -212,7 +215,8 @@ class Limiter:
             self.settlements.settle(changes, slots, by)
 
     def warnings(self, plan: ClaimPlan, metered: Sequence[Claim], levels: Sequence[Level]) -> list[Header]:
-        """`x-sluice-budget` for the narrowest scope beyond a soft mark, if any, and what is left, if callers are to be told.
+        """Returns `x-sluice-budget` for the narrowest scope beyond a soft mark, if any, and what is left, if
+        callers are shown it.
 
         Budgets' claims are the last ones.
         """
@@ -228,11 +232,11 @@ class Limiter:
         return headers
 
     def holder(self, plan: ClaimPlan) -> str:
-        """A new holder's name for slots and reservations; "" if the plan has neither."""
+        """Makes a new holder's name for slots and reservations; "" if the plan has neither."""
         return next(self._holders) if plan.slots or plan.budgets else ""
 
     async def take(self, call: Call, claims: Sequence[Claim], slots: Sequence[Slot]) -> Verdict:
-        """Take the claims at once; if the alias has a queue, wait there for capacity."""
+        """Takes the claims at once; if the alias has a queue, waits there for capacity."""
         config = call.route.config.queue
         if config is None:
             return await self.settlements.take(claims, slots)
@@ -245,7 +249,7 @@ class Limiter:
     def refusal(
         self, shown: Sequence[Sequence[Shown]], claims: Sequence[Claim], slots: Sequence[Slot], verdict: Verdict
     ) -> RateLimited:
-        """The error for the caller. Its headers show, for the refused resource, the bucket that refused it."""
+        """Returns the error for the caller. Its headers show, for the refused resource, the bucket that refused it."""
         denied = denied_of(claims, slots, verdict)
         self._count(denied.scope, denied.resource, "refused").inc()
         if denied.resource in SHOWN and isinstance(denied, Claim):

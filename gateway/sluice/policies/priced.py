@@ -14,7 +14,7 @@ class Priced:
         self._wall = wall
 
     def __call__(self, call: Call) -> None:
-        """Raises Forbidden where none of the route's targets has a price; those without one are skipped later."""
+        """Raises Forbidden if none of the route's targets has a price; those without one are skipped later."""
         now = self._wall()
         if all(price_at(target.prices, now) is None for target in call.route.targets):
             raise Forbidden("What this model costs is not known", code="price_unknown")

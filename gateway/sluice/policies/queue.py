@@ -61,7 +61,7 @@ class FairQueue(Generic[T]):
         return self._count
 
     def join(self, key: str, weight: float, item: T) -> WaitingLine[T]:
-        """Append to the key's line, which it returns."""
+        """Appends to the key's line, and returns the line."""
         line = self._lines.get(key)
         if line is None:
             line = self._lines[key] = WaitingLine(key, weight, self._virtual + 1 / weight)
@@ -70,11 +70,11 @@ class FairQueue(Generic[T]):
         return line
 
     def lines(self) -> list[WaitingLine[T]]:
-        """All lines in the order of service; of equal finish times the oldest line first."""
+        """Yields all lines in the order of service; of equal finish times the oldest line first."""
         return sorted(self._lines.values(), key=lambda line: line.finish)
 
     def serve(self, line: WaitingLine[T]) -> T:
-        """Remove the line's head, which it returns."""
+        """Removes and returns the line's head."""
         self._virtual = max(self._virtual, line.finish)
         line.finish = self._virtual + 1 / line.weight
         item = line.items.popleft()
@@ -82,7 +82,7 @@ class FairQueue(Generic[T]):
         return item
 
     def leave(self, line: WaitingLine[T], item: T) -> None:
-        """Remove an item anywhere in the line. Raises ValueError if it is not there."""
+        """Removes an item anywhere in the line. Raises ValueError if it is not there."""
         head = line.items[0] is item if line.items else False
         line.items.remove(item)
         self._gone(line, head=head)
@@ -128,7 +128,7 @@ class AliasQueue:
         return len(self._queue)
 
     async def admit(self, key: str, weight: float, claims: Sequence[Claim], slots: Sequence[Slot]) -> Verdict:
-        """Wait for admission, or for the timeout's refusal. Safe to cancel at any point. Raises Unavailable."""
+        """Waits for admission, or for the timeout's refusal. Safe to cancel at any point. Raises Unavailable."""
         verdict, wakes = None, self._wakes
         if not self._queue:
             verdict = await self._settlements.take(claims, slots)
@@ -144,7 +144,7 @@ class AliasQueue:
         return answer if answer is not None else await self._peek(claims, slots)
 
     def wake(self, keys: Collection[str]) -> None:
-        """These buckets and slots may have capacity again."""
+        """Tries waiting calls again: these buckets and slots may have capacity."""
         self._wakes += 1
         for line in self._queue.lines():
             if line.blocked_by in keys:
@@ -197,7 +197,7 @@ class AliasQueue:
             self._serving = asyncio.create_task(self._serve())
 
     async def _serve(self) -> None:
-        """Admit heads while there is capacity, and set the timer for when there may be some for the next."""
+        """Admits heads while there is capacity, and sets the timer for the next attempt."""
         due = math.inf
         while self._again:
             self._again, due = False, math.inf
@@ -213,8 +213,9 @@ class AliasQueue:
         self._arm(due)
 
     async def _try_head(self, line: WaitingLine[_Waiter]) -> bool:
-        """Try to admit the line's head. Returns whether it stays blocked; False: it was admitted, refused for good or
-        has left, or is to be tried again at once."""
+        """Tries to admit the line's head. Returns whether it stays blocked; False: it was admitted, refused
+        for good or has left, or is to be tried again at once.
+        """
         waiter, wakes = line.items[0], self._wakes
         if waiter.answer.done():  # cancelled, but its task has not run yet
             self._queue.leave(line, waiter)
@@ -247,7 +248,9 @@ class AliasQueue:
             self._timer = asyncio.get_running_loop().call_later(max(TIMER, due - self._clock()), self._serve_soon)
 
     async def _peek(self, claims: Sequence[Claim], slots: Sequence[Slot]) -> Verdict:
-        """A refusal with the present levels: takes nothing, as waiting calls come first. Free slots are unknown here."""
+        """Returns a refusal with the present levels, without taking anything, because waiting calls come
+        first. Free slots are unknown here.
+        """
         found = await self._settlements.take([amounted(claim, 0.0) for claim in claims])
         waits = [_wait(claim, level) for claim, level in zip(claims, found.levels, strict=True)]
         waits += [SLOT_WAIT] * len(slots)
@@ -266,11 +269,13 @@ class AliasQueues:
         self._queues: dict[tuple[str, Queue], AliasQueue] = {}
 
     def __len__(self) -> int:
-        """Calls that wait, in all of them."""
+        """The number of waiting calls in all queues."""
         return sum(map(len, self._queues.values()))
 
     def queue(self, alias: str, config: Queue, settlements: Settlements, waiting: Callable[[int], Any]) -> AliasQueue:
-        """The queue of this alias, with this configuration; `waiting` as AliasQueue's, the same for all queues of an alias."""
+        """Returns the queue of this alias with this configuration; `waiting` as AliasQueue's, the same for
+        all queues of an alias.
+        """
         queue = self._queues.get((alias, config))
         if queue is None:
             queue = self._queues[alias, config] = AliasQueue(config, settlements, waiting, self._clock)
@@ -287,7 +292,7 @@ class AliasQueues:
 
 
 def _wait(claim: Claim, level: Level) -> float:
-    """Seconds until the bucket has the claimed amount."""
+    """Returns the seconds until the bucket has the claimed amount."""
     missing = claim.amount - level.remaining
     if missing <= 0:
         return 0.0

@@ -1,4 +1,5 @@
-"""Says whose limits a call is under: its end user's, its caller's (of one alias, of all), its tenant's, teams', alias's …
+"""The scopes of limits that apply to a call: its end user, its caller (for one alias, for all), its tenant,
+teams, alias …
 
 The order is from the narrowest to the widest: response headers show the first scope that has limits. Pure.
 """
@@ -16,9 +17,10 @@ TEAM = "team"
 
 
 def single_alias(limited: Collection[str], route: Route) -> str:
-    """Which of the aliases that a caller has limits for this route is one of; "" for none.
+    """Returns the alias under which the caller has limits for this route; "" for none.
 
-    It is the name that the caller gave, else the configured alias's, else the longest name with * at its end that covers it.
+    It is the name that the caller gave, else the configured alias's, else the longest name with * at its end
+    that covers it.
     """
     if route.called in limited:
         return route.called
@@ -31,12 +33,14 @@ def named_alias(limited: Collection[str], alias: str) -> str:
 
 
 def key_alias(bucket: str, alias: str) -> str:
-    """The owner of a caller's limits for one alias. No alias has "|" in it, so different pairs never make the same name."""
+    """Returns the owner of a caller's limits for one alias. No alias has "|" in it, so different pairs never
+    make the same name.
+    """
     return f"{bucket}|{alias}"
 
 
 def teams_above(tenant: Tenant | None, teams: Mapping[str, Team]) -> Iterator[str]:
-    """The names of the tenant's team and of the teams above it, the nearest first."""
+    """Returns the names of the tenant's team and of the teams above it, the nearest first."""
     name = tenant.team if tenant is not None else None
     while name is not None and (team := teams.get(name)) is not None:
         yield name
@@ -58,15 +62,17 @@ class Scopes:
         }
 
     def of_call(self, principal: Principal, route: Route, single: str, user: str = "") -> list[View]:
-        """All that a call is under but its address and its upstream.
+        """Returns all scopes of a call except its address and its upstream.
 
-        `single` is what `single_alias` gives for it, `user` the owner of its end user's limits.
+        `single` is the result of `single_alias`, `user` the owner of its end user's limits.
         """
         of_caller = self.of_caller(principal, [single] if single else [], user)
         return [*of_caller, View("alias", route.name, route.config.limits), self._overall]
 
     def of_caller(self, principal: Principal, single: Iterable[str] = (), user: str = "") -> list[View]:
-        """Those of its end user, of the caller's `single` aliases, of the caller, of its tenant and of the teams above."""
+        """Returns the scopes of its end user, of the caller's `single` aliases, of the caller, of its tenant
+        and of the teams above.
+        """
         bucket, limits = principal.bucket, principal.limits
         of_user = [View(END_USER, user, self._end_users)] if user and self._end_users is not None else []
         of_aliases = [View(KEY_ALIAS, key_alias(bucket, name), limits.aliases[name]) for name in single]

@@ -31,7 +31,8 @@ class Settlements:
         return len(self._settling)
 
     async def take(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:
-        """Take all claims and slots, or none. Slots and reservations have one holder, and are renewed until they are settled.
+        """Takes all claims and slots, or none. Slots and reservations have one holder, and are renewed until
+        they are settled.
 
         Claims that reserve come after all others. Raises Unavailable.
         """
@@ -46,7 +47,7 @@ class Settlements:
         return verdict
 
     def settle(self, claims: Sequence[Claim], slots: Sequence[Slot] = (), by: BucketStore | None = None) -> None:
-        """Charge or refund, and give the slots back, in one call of the store that decided (`Verdict.by`)."""
+        """Charges or refunds, and releases the slots, in one call of the store that decided (`Verdict.by`)."""
         if not claims and not slots:
             return
         if holder := slots[0].holder if slots else claims[-1].holder:
@@ -56,7 +57,7 @@ class Settlements:
         task.add_done_callback(self._settling.discard)
 
     def undo(self, claims: Sequence[Claim], slots: Sequence[Slot] = (), by: BucketStore | None = None) -> None:
-        """Refund everything, as if it had never been taken."""
+        """Refunds everything, as if it had never been taken."""
         refunds = [
             Claim(c.key, c.limit, 0.0 if c.holder else -c.amount, c.scope, c.resource, c.expires, c.holder, c.amount)
             for c in claims

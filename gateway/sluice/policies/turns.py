@@ -66,7 +66,7 @@ class Turns:
         return self._turnstile.turn(call.principal.tenant, session, call.waiting)
 
     async def prepare(self, call: Call, session: str) -> tuple[Turn, Lease | None]:
-        """Put the history before the user's message. Returns the turn that this call adds, and its lease."""
+        """Puts the history before the user's message. Returns the turn that this call adds, and its lease."""
         message, sent_at = call.chat.messages[-1], self._wall()
         turns, lease = await self._history(call, call.principal.tenant, session)
         # a session has no `wire`, so the messages are all there is
@@ -74,7 +74,9 @@ class Turns:
         return Turn("user", message.text, sent_at), lease
 
     async def _history(self, call: Call, tenant: str, session: str) -> tuple[list[Turn], Lease | None]:
-        """The session's earlier turns. If the store is down, the call goes on without them, and a header says so."""
+        """Returns the session's earlier turns. If the store is down, the call goes on without them, and a
+        header reports it.
+        """
         limit = call.route.config.history.messages
         try:
             if self._leases is not None:
@@ -93,7 +95,7 @@ class Turns:
     def store(
         self, call: Call, session: str, question: Turn, text: str, *, complete: bool, lease: Lease | None
     ) -> "asyncio.Task[None] | None":
-        """Store the question and the answer, if there is one, and give the lease back.
+        """Stores the question and the answer, if there is one, and releases the lease.
 
         Returns the task that does it; None: there is nothing to wait for.
         """
@@ -128,7 +130,9 @@ class Turns:
             self._failed("append", error)
 
     async def close(self) -> None:
-        """Wait for the turns that are being stored, for CLOSING seconds at most; what is left then is reported as failed."""
+        """Waits for the turns that are being stored, for at most CLOSING seconds; those left then are
+        reported as failed.
+        """
         if self._storing:
             _, late = await asyncio.wait(list(self._storing), timeout=CLOSING)
             for task in late:
@@ -175,7 +179,7 @@ class _Turn:
         return self._end(text, complete=True)
 
     def _end(self, text: str, *, complete: bool) -> "asyncio.Task[None] | None":
-        """Store the turn, at the first call only."""
+        """Stores the turn, at the first call only."""
         if not self._ended:
             self._ended = True
             self._storing = self._turns.store(
@@ -189,12 +193,12 @@ class _Turn:
 
 @lru_cache(1024)
 def _system(text: str) -> tuple[Message, ...]:
-    """The alias's own system message. Cached: the aliases of a configuration are few."""
+    """Returns the alias's own system message. Cached: the aliases of a configuration are few."""
     return (Message("system", (Text(text),)),) if text else ()
 
 
 def _window(turns: list[Turn], history: History) -> list[Message]:
-    """The most recent messages within the token budget (estimated), beginning with a user's."""
+    """Returns the most recent messages within the token budget (estimated), beginning with a user's."""
     if not turns:
         return []
     budget = history.tokens * CHARACTERS_PER_TOKEN
@@ -219,7 +223,7 @@ MAX_THOUGHTS = 256 << 10
 
 
 def _written(thoughts: Sequence[Thought]) -> str:
-    """The thoughts in the history's format, JSON; "" for none."""
+    """Returns the thoughts in the history's format, JSON; "" for none."""
     if not thoughts:
         return ""
     text = msgspec.json.encode([[thought.text, thought.signature, thought.redacted] for thought in thoughts]).decode()

@@ -1,4 +1,4 @@
-"""A gateway of one process, as operators control it."""
+"""Operations on a gateway of a single process."""
 
 import asyncio
 import hashlib
@@ -21,11 +21,13 @@ from sluice.runtime.views import calls_of, overview_of
 from sluice.telemetry.formats import Format
 
 SHOWN = 20
-"""Problems of a file that one log line tells; the admin API tells them all."""
+"""Maximum problems of a file in one log line; the admin API lists all of them."""
 
 
 class Alone:
-    """`loaded` is what the process was started with. `stop` has it drain and end; `manager` is told of reloads."""
+    """`loaded`: the configuration that the process was started with. `stop` starts the drain; `manager` gets
+    the state of reloads.
+    """
 
     def __init__(
         self, gateway: Gateway, source: ConfigSource, loaded: Loaded, stop: Callable[[], None], manager: ServiceManager
@@ -98,7 +100,7 @@ class Alone:
         self._stop()
 
     async def watch(self) -> None:
-        """Reload whenever the file was changed, where `server.watch` says so; until cancelled."""
+        """Reloads when the file has changed, if `server.watch` is set; until cancelled."""
         while True:
             await asyncio.sleep(LOOK_EVERY)
             if self._gateway.snapshots.current.config.server.watch and self._watch.look(
@@ -108,14 +110,16 @@ class Alone:
 
 
 class Read(msgspec.Struct, frozen=True):
-    """A file that can be followed, as far as it tells, and its bytes."""
+    """A valid configuration, and the bytes of its file."""
 
     loaded: Loaded
     data: bytes
 
 
 def read_again(source: ConfigSource, started: Loaded) -> Read | Reload:
-    """Loads the file's present content, or the reason why a process that was `started` otherwise cannot apply it."""
+    """Loads the file again. Returns the configuration, or why a process that was `started` with another one
+    cannot apply it.
+    """
     try:
         data = source.read()
     except OSError as error:
@@ -128,13 +132,13 @@ def read_again(source: ConfigSource, started: Loaded) -> Read | Reload:
         return Reload("needs_restart", named, problems=tuple(error.problems), needs_restart=tuple(error.options))
     except ConfigError as error:
         return Reload("invalid", named, problems=tuple(error.problems))
-    except Exception as error:  # a fault of a plugin's: what runs goes on
+    except Exception as error:  # an error in a plugin: the running configuration stays
         return Reload("failed", named, problems=problems_of(error))
     return Read(loaded, data)
 
 
 def problems_of(error: Exception) -> tuple[str, ...]:
-    """The log's fields for a configuration that could not be applied."""
+    """Returns the log fields for a configuration that could not be applied."""
     if isinstance(error, ConfigError):
         return tuple(error.problems)
     words = str(error) if isinstance(error, ValueError | OSError | RuntimeError) else ""
@@ -142,7 +146,7 @@ def problems_of(error: Exception) -> tuple[str, ...]:
 
 
 def log_reload(log: Any, done: Reload) -> None:
-    """One line: that another configuration is followed, or why not."""
+    """Logs the result of a reload in one line."""
     if done.ok:
         log.info("config_reloaded", hash=done.hash, seconds=round(done.seconds, 3), warnings=list(done.warnings[:SHOWN]))
     else:

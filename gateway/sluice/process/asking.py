@@ -1,7 +1,7 @@
-"""Asks a running gateway for something, by its admin API: what `sluice reload`, `drain`, `restart` and `status` do.
+"""Sends requests to a running gateway's admin API, for `sluice reload`, `drain`, `restart` and `status`.
 
-By the API and not by signals to a process whose number is in a file: it answers what became of it, it works from another
-container, and nobody ends a stranger that has got the number meanwhile.
+Unlike a signal to a process id from a file, the API answers with the result, works from another container,
+and cannot hit a stranger that has got the id meanwhile.
 """
 
 import os
@@ -18,12 +18,13 @@ LARGEST = 16 << 20
 
 
 class NoAdminAnswer(Exception):
-    """There is no answer, and why."""
+    """The gateway did not answer; the text says why."""
 
 
 def admin_url(listen: str) -> str:
-    """The base URL of the admin port that is configured as `listen`, or unix:/path; on this machine where it is every
-    interface's."""
+    """Returns the base URL of the admin port that is configured as `listen`, or unix:/path; the loopback
+    address for a port on every interface.
+    """
     if listen.startswith("unix:"):
         return listen
     host, _, port = listen.rpartition(":")
@@ -31,7 +32,7 @@ def admin_url(listen: str) -> str:
 
 
 def ask(url: str, method: str, path: str, timeout: float = 60.0, *, body: object = None) -> tuple[int, Any]:
-    """The answer's status and its JSON. The key is $SLUICE_ADMIN_KEY. Raises NotAsked."""
+    """Returns the response's status and JSON. The key is $SLUICE_ADMIN_KEY. Raises NoAdminAnswer."""
     try:
         with _opened(url, method, path, timeout, body) as response:
             return response.status, _decoded(response.read(LARGEST))
@@ -44,8 +45,9 @@ def ask(url: str, method: str, path: str, timeout: float = 60.0, *, body: object
 
 
 def copy(url: str, path: str, out: BinaryIO, timeout: float = 60.0) -> None:
-    """Write the body of an answer to `out`, however long it is. `timeout` in seconds of silence. Raises NotAsked where it is
-    refused or ends too early, and what `out` raises."""
+    """Writes the body of a response of any length to `out`. `timeout`: seconds of silence. Raises
+    NoAdminAnswer if the request is refused or the body ends early, and what `out` raises.
+    """
     try:
         response = _opened(url, "GET", path, timeout, None)
     except HTTPError as answer:
@@ -86,7 +88,7 @@ def _opened(url: str, method: str, path: str, timeout: float, body: object) -> A
 
 
 def _unix_handler(path: str) -> HTTPHandler:
-    """What opens http:// addresses by a Unix socket, whatever their host is."""
+    """Returns the handler that opens http:// addresses by a Unix socket, whatever their host is."""
 
     class Connection(HTTPConnection):
         def connect(self) -> None:

@@ -1,7 +1,7 @@
 """Requests and replies between a worker and its supervisor, in both directions, over a pair of sockets.
 
-A message is four bytes of length (big-endian) and MessagePack. The supervisor is the only one who has the other ends, so
-what arrives is believed.
+A message is four bytes of length (big-endian) and MessagePack. Only the supervisor has the other ends, so messages
+are trusted.
 """
 
 import socket
@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 
 CHUNK = 256 << 10
-"""Bytes of one read or write."""
+"""Maximum bytes of one read or write."""
 
 
 class ChannelRequest(msgspec.Struct, tag="ask", array_like=True):
-    """`id` is the asker's, for the answer; 0: none is wanted."""
+    """`id`: chosen by the sender, for the reply; 0: no reply is wanted."""
 
     id: int
     what: str
@@ -24,7 +24,7 @@ class ChannelRequest(msgspec.Struct, tag="ask", array_like=True):
 
 
 class ChannelReply(msgspec.Struct, tag="answer", array_like=True):
-    """`problem`: why it was not done; "" where it was."""
+    """`problem`: why the request failed; "": it succeeded."""
 
     id: int
     body: Any = None
@@ -37,13 +37,15 @@ _decode = msgspec.msgpack.Decoder(Message).decode
 
 
 def framed(message: Message) -> tuple[bytes, bytes]:
-    """The message as it is sent: its length and its body, which may be megabytes of metrics and so is not copied."""
+    """Returns the parts of a message to send: its length and its body, which may be megabytes of metrics and
+    is not copied.
+    """
     body = _encode(message)
     return len(body).to_bytes(4, "big"), body
 
 
 class Frames:
-    """Bytes as they come -> messages."""
+    """Splits a stream of bytes into messages."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -61,7 +63,7 @@ class Frames:
 
 
 class ChannelEnd:
-    """An end of the pair that never waits: what does not fit yet is kept for the next `flush`."""
+    """One end of the pair, which never waits: bytes that do not fit yet are kept for the next `flush`."""
 
     def __init__(self, end: socket.socket) -> None:
         end.setblocking(False)
@@ -75,11 +77,11 @@ class ChannelEnd:
 
     @property
     def full(self) -> bool:
-        """Whether something waits to be sent."""
+        """Whether bytes wait to be sent."""
         return bool(self._waiting)
 
     def send(self, message: Message) -> None:
-        """Once the other end is gone, what is sent is dropped."""
+        """Sends a message. It is dropped if the other end is closed."""
         self._waiting += map(memoryview, framed(message))
         self.flush()
 
@@ -89,7 +91,7 @@ class ChannelEnd:
                 sent = self._end.send(self._waiting[0][:CHUNK])
             except (BlockingIOError, InterruptedError):
                 return
-            except OSError:  # its end is read, too, and says so
+            except OSError:  # the read of this end reports it
                 self._waiting.clear()
                 return
             self._waiting[0] = self._waiting[0][sent:]
@@ -97,7 +99,7 @@ class ChannelEnd:
                 self._waiting.popleft()
 
     def receive(self) -> list[Message]:
-        """The messages that have arrived. Sets `closed` when the other end is gone."""
+        """Returns the messages that have arrived. Sets `closed` when the other end is closed."""
         found: list[Message] = []
         while not self.closed:
             try:

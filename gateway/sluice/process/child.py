@@ -1,4 +1,4 @@
-"""A worker process, as its supervisor knows it."""
+"""The supervisor's record of a worker process."""
 
 import msgspec
 
@@ -9,25 +9,25 @@ from sluice.process.watchdog import CrashTrace
 class Child(msgspec.Struct):
     number: int
     started: float
-    """On the monotonic clock."""
+    """The start time, on the monotonic clock."""
     status: int
-    """Descriptor on which the worker reports that it listens, and that it accepts no more; -1: closed."""
+    """The descriptor on which the worker reports that it listens, and that it stops accepting; -1: closed."""
     wire: ChannelEnd
-    """The supervisor's end of what the two ask each other by."""
+    """The supervisor's end of the channel to the worker."""
     slot: int
-    """Where it counts, and shows that it is alive."""
+    """The place of the worker's counters and of its sign of life."""
     trace: CrashTrace
     listens: bool = False
     silent: bool = False
-    """It did nothing for too long, and is being ended."""
+    """It was silent for too long, and is being killed."""
     replaced: bool = False
-    """It was told to end, for another one to take its place."""
+    """It was sent SIGTERM, to be replaced by another worker."""
     kill_at: float | None = None
-    """When it is to be killed, because it does not end by itself."""
+    """The time at which it is killed if it has not ended."""
     leaves: bool = False
-    """It accepts no more, and ends when its calls have."""
+    """It accepts no connections any more, and ends when its calls have."""
     again_in: float | None = None
-    """Pause in seconds before its replacement starts; None: it is not being replaced."""
+    """Seconds before its replacement starts; None: it is not being replaced."""
 
     @property
     def serves(self) -> bool:
@@ -35,7 +35,7 @@ class Child(msgspec.Struct):
 
     @property
     def state(self) -> str:
-        """A description for people."""
+        """The state in words, for people."""
         if self.silent:
             return "silent"
         return "leaving" if self.leaves else "draining" if self.replaced else "serving" if self.listens else "starting"

@@ -1,4 +1,4 @@
-"""Answers operators' requests in the supervisor of several workers: by itself, or by a request to all of them."""
+"""Answers operators' requests in the supervisor of several workers, by itself or by requests to all workers."""
 
 import os
 import time
@@ -20,12 +20,12 @@ from sluice.telemetry.metrics import CODES, Metrics
 from sluice.version import VERSION
 
 TELL = 1.0
-"""Seconds that workers have to tell how their targets stand; who has not by then is left out, and named."""
+"""Seconds within which workers report their targets; those that have not are left out, and listed as missing."""
 SWITCH = 3.0
 
 
 class Crew(Protocol):
-    """The workers, as the supervisor has them: by process id."""
+    """The workers of the supervisor, by process id."""
 
     @property
     def children(self) -> Mapping[int, Child]: ...
@@ -34,17 +34,17 @@ class Crew(Protocol):
     def stopping(self) -> bool: ...
 
     def say(self, pid: int, message: ChannelRequest | ChannelReply) -> None:
-        """Send a worker something."""
+        """Sends a message to a worker."""
 
     def replace(self, pid: int) -> None:
-        """Have a worker end, once it has finished what it does, and another take its place."""
+        """Replaces a worker: it ends after its calls, and another one takes its place."""
 
     def stop(self) -> None:
-        """Drain all of them, and end."""
+        """Drains all workers, and ends."""
 
 
 class Desk:
-    """`given` is the configuration as in the file, `used` as workers follow it. `off`: targets that are switched off."""
+    """`given`: the configuration as in the file; `used`: as workers apply it. `off`: targets that are switched off."""
 
     def __init__(self, crew: Crew, source: ConfigSource, given: Loaded, used: Loaded, board: Board, log: Any) -> None:
         self._crew = crew
@@ -61,18 +61,18 @@ class Desk:
         self._merged = MergedExposition(board, lambda: [os.getpid(), *crew.children])
         self._counted = {0}
         self._restarting: list[int] = []
-        """Numbers of the workers that are still to be replaced, the one whose successor has not listened yet first."""
+        """Numbers of the workers that are still to be replaced; the first one's successor does not listen yet."""
 
     # --- what happens
 
     @property
     def due(self) -> list[float]:
-        """When `tick` has something to do."""
+        """The time at which `tick` has something to do."""
         times = [self._looked + LOOK_EVERY] if self._watching else []
         return times if self._rounds.due is None else [*times, self._rounds.due]
 
     def tick(self) -> None:
-        """To be called when something is due."""
+        """Handles what is due."""
         now = time.monotonic()
         if self._watching and now >= self._looked + LOOK_EVERY:
             self._looked = now
@@ -81,15 +81,15 @@ class Desk:
         self._rounds.tick()
 
     def tidy(self) -> None:
-        """To be called about once a second."""
+        """Cleans up; to be called about once a second."""
         self._merged.prepare(*self._slots())
 
     def started(self, slot: int) -> None:
-        """A worker was started, which counts there."""
+        """Notes that a worker was started, and the place of its counters."""
         self._counted.add(slot)
 
     def listens(self, number: int) -> None:
-        """A worker accepts connections."""
+        """Notes that a worker accepts connections."""
         if self._restarting and self._restarting[0] == number:
             del self._restarting[0]
             self._replace_next()
@@ -102,20 +102,20 @@ class Desk:
         return self.rollout.used.config.server.watch and not self._crew.stopping
 
     def _members(self) -> dict[int, Send]:
-        """How to ask each worker that takes requests, or is about to."""
+        """Returns the functions that send a request to each worker that accepts requests, or is about to."""
         return {pid: partial(self._crew.say, pid) for pid, child in self._crew.children.items() if not child.leaves}
 
     # --- what is asked
 
     def heard(self, pid: int, message: ChannelRequest | ChannelReply) -> None:
-        """A worker has said something."""
+        """Handles a message from a worker."""
         if isinstance(message, ChannelReply):
             self._rounds.answered(pid, message)
         else:
             self._answer_worker(pid, message)
 
     def _answer_worker(self, pid: int, request: ChannelRequest) -> None:
-        """Have answered what a worker asks, as an operator has asked it."""
+        """Answers an operator's request that a worker has passed on."""
 
         def reply(body: object = None, problem: str = "") -> None:
             self._crew.say(pid, ChannelReply(request.id, body, problem))
@@ -150,7 +150,7 @@ class Desk:
             self.rollout.begin(done)
 
     def restart(self) -> bool:
-        """Replace all workers, one after another. False where that is under way already."""
+        """Starts replacing all workers, one after another. Returns False if a restart is under way already."""
         if self._restarting or self._crew.stopping:
             return False
         self._restarting = sorted({child.number for child in self._crew.children.values()})
@@ -166,14 +166,16 @@ class Desk:
                 self._crew.replace(serving[0])
                 return
             if any(child.number == number and not child.leaves for child in self._crew.children.values()):
-                return  # it has just been started: it is new when it listens
+                return  # it has just been started, and is new when it listens
             del self._restarting[0]
         self._log.info("restarted")
 
     def _ask_all(
         self, what: str, body: object, reply: Callable[..., None], more: Callable[[], Mapping[str, object]] = dict
     ) -> None:
-        """Reply what each worker answers, by its number, and then `more`; who has not answered in time is named."""
+        """Replies with each worker's answer, by its number, and `more`; workers that have not answered in
+        time are listed as missing.
+        """
 
         def done(round: Round) -> None:
             numbers = {pid: child.number for pid, child in self._crew.children.items()}
@@ -186,7 +188,9 @@ class Desk:
         self._rounds.ask(self._members(), what, body, TELL, done)
 
     def _figures(self) -> Mapping[str, object]:
-        """What workers have counted, those that have ended too: complete once those that run have been asked."""
+        """Replies with the counters of all workers, including those that have ended, after those that run
+        have updated theirs.
+        """
         every, lively = self._slots()
         requests = self._merged.totals("requests", "code", every)
         in_flight = sum(self._merged.totals("streams_in_flight", "alias", lively).values())
@@ -194,7 +198,7 @@ class Desk:
         return {"requests": counted, "in_flight": int(in_flight)}
 
     def _switch(self, change: Any, reply: Callable[..., None]) -> None:
-        """Switch a target off or on, in all workers; those that start later know it, too."""
+        """Switches a target off or on, in all workers and in those that start later."""
         label, state = change
         if state is None:
             self.off.pop(label, None)
@@ -223,16 +227,18 @@ class Desk:
         }
 
     def _pushes(self, pid: int) -> bool:
-        """Whether this worker is the one that pushes the metrics of all: the first of those that serve, or of those left."""
+        """Returns whether this worker sends the metrics of all: the first of those that serve, or else of
+        those that are left.
+        """
         children = self._crew.children
         candidates = [of for of, child in children.items() if child.serves] or [*children]
         return min(candidates, key=lambda of: children[of].number, default=None) == pid
 
     def _exposition(self, format: Format) -> bytes:
-        """The metrics of all workers, of those that have ended and of this process."""
+        """Returns the metrics of all workers, of those that have ended, and of this process."""
         self.metrics.child("workers").set(float(sum(child.serves for child in self._crew.children.values())))
         return self._merged.text(*self._slots(), format)
 
     def _slots(self) -> tuple[list[int], list[int]]:
-        """Those in which anything was counted, and those of the processes that run."""
+        """Returns the slots with counts, and those of running processes."""
         return sorted(self._counted), [0, *(child.slot for child in self._crew.children.values())]

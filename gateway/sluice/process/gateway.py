@@ -1,4 +1,4 @@
-"""A process's state, its snapshots and its two listeners: what serves, whoever runs it."""
+"""The state, the snapshots and the two listeners of one process."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Prepared(msgspec.Struct, frozen=True, eq=False):
-    """A configuration that is ready to be followed: its snapshot, and the API of each port."""
+    """A configuration that is ready to be applied: its snapshot, and the API of each port."""
 
     snapshot: Snapshot
     clients: Api
@@ -35,10 +35,11 @@ class Prepared(msgspec.Struct, frozen=True, eq=False):
 
 
 class Gateway:
-    """A process's state, its snapshots and the two listeners. `async with` serves; leaving it closes what is left at once.
+    """A process's state, its snapshots and the two listeners. `async with` serves, and closes everything at the
+    exit.
 
-    It leaves the process's logging, signals and collector alone. Log lines go to `lines`. `ports`: those to listen on, where
-    they have been taken. `before_listening` is called as soon as `state` and `snapshots` are there.
+    It leaves the process's logging, signals and collector alone. Log lines go to `lines`. `ports`: the bound
+    sockets, if there are any. `before_listening` is called as soon as `state` and `snapshots` are there.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Gateway:
         self._certificate: WatchedCertificate | None = None
 
     async def __aenter__(self) -> Self:
-        """Raises CannotListen, and what ProcessState and Snapshot raise."""
+        """Opens everything. Raises CannotListen, and what ProcessState and Snapshot raise."""
         async with AsyncExitStack() as stack:
             state = self.state = await stack.enter_async_context(ProcessState(self._loaded, self._lines, self._slot))
             self.snapshots = await stack.enter_async_context(Snapshots(self._loaded, state))
@@ -107,7 +108,7 @@ class Gateway:
             stack.callback(ports.close)
             bound = ((self.operators, ports.admin), (self.clients, ports.api))
             self._acceptors = [self._accepting(stack, listener, port) for listener, port in bound]
-        except OSError as error:  # another process was quicker
+        except OSError as error:  # another process has bound it first
             raise CannotListen(f"cannot listen on {server.listen}: {error.strerror or error}") from None
 
     def _accepting(self, stack: AsyncExitStack, listener: Listener, port: socket.socket) -> Acceptor:
@@ -124,7 +125,7 @@ class Gateway:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port of the API, as bound."""
+        """The API's host and port, as bound."""
         return self._acceptors[1].address
 
     @property
@@ -132,16 +133,16 @@ class Gateway:
         return self._acceptors[0].address
 
     async def swap(self, loaded: Loaded) -> None:
-        """Answer requests that come from now on by another configuration; those that have begun end by theirs.
+        """Applies another configuration to new requests; running ones keep theirs.
 
-        Raises NeedsRestart, and ConfigError, ValueError or OSError where the configuration cannot be followed; then nothing
-        has changed.
+        Raises NeedsRestart, and ConfigError, ValueError or OSError if the configuration cannot be applied;
+        nothing has changed then.
         """
         refuse_restart(self.state.config, loaded.config)
         self.commit(await self.prepare(loaded))
 
     async def prepare(self, loaded: Loaded) -> "Prepared":
-        """Build what `commit` or `discard` is to be called with. Raises ConfigError, ValueError or OSError; see `swap`."""
+        """Builds the argument of `commit` or `discard`. Raises ConfigError, ValueError or OSError; see `swap`."""
         if self._certificate is not None:
             await self._certificate.look()
         fresh = await self.snapshots.prepare(loaded)
@@ -152,7 +153,7 @@ class Gateway:
             raise
 
     def commit(self, prepared: "Prepared") -> None:
-        """Have new requests answered by what was prepared. Raises RuntimeError where the gateway is closing."""
+        """Applies the prepared configuration to new requests. Raises RuntimeError if the gateway is closing."""
         self.snapshots.take(prepared.snapshot, lambda _: self._take(prepared))
 
     async def discard(self, prepared: "Prepared") -> None:
@@ -163,7 +164,8 @@ class Gateway:
         return self.clients.answering() | self.operators.answering()
 
     async def drain(self, hurry: asyncio.Event, leaves: Callable[[], None] = lambda: None) -> None:
-        """Serve on, but not ready, for the delay (or until `hurry`); then accept no connections and let running calls finish.
+        """Becomes unready but goes on serving for the delay (or until `hurry`); then stops accepting, and
+        lets running calls finish.
 
         `leaves` is called as soon as no connection is accepted any more.
         """
@@ -184,7 +186,7 @@ class Gateway:
         await self.clients.shutdown(1.0)
 
     def let_go(self) -> None:
-        """Accept no more on either port: another process has them from now on."""
+        """Stops accepting on both ports: another process has them now."""
         for acceptor in self._acceptors:
             acceptor.finish()
 

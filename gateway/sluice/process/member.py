@@ -1,4 +1,4 @@
-"""A worker as operators control it: what is asked of it is asked of the supervisor, who has all workers do it."""
+"""Operators' requests to a worker: it passes them on to the supervisor, which carries them out in all workers."""
 
 import asyncio
 import itertools
@@ -28,13 +28,15 @@ from sluice.runtime.views import calls_of, view_of
 from sluice.telemetry.formats import Format
 
 PATIENCE = 30.0
-"""Seconds that the supervisor has for an answer."""
+"""Seconds that the supervisor has to answer."""
 
 Handler = Callable[[Any], Awaitable[Any]]
 
 
 class WorkerLink:
-    """`start` it in the event loop, and `close` it. `source` reads the bytes that the supervisor sends."""
+    """Call `start` in the event loop, and `close` at the end. `source` makes a configuration of the bytes
+    that the supervisor sends.
+    """
 
     def __init__(self, gateway: Gateway, wire: ChannelEnd, source: ConfigSource) -> None:
         self._gateway = gateway
@@ -100,7 +102,7 @@ class WorkerLink:
         await self.ask("drain")
 
     async def ask(self, what: str, body: object = None) -> Any:
-        """The supervisor's answer. Raises Unavailable where there is none."""
+        """Returns the supervisor's reply. Raises Unavailable if there is none."""
         id = next(self._ids)
         answer = self._requests[id] = self._loop.create_future()
         try:
@@ -118,7 +120,7 @@ class WorkerLink:
     # --- what the supervisor asks
 
     async def _prepare(self, data: bytes) -> None:
-        """Build a configuration of these bytes beside the one that is followed."""
+        """Builds a configuration from these bytes, beside the current one."""
         async with self._preparing:
             await self._discard_prepared()
             loaded = await asyncio.to_thread(self._source.load, data)
@@ -193,7 +195,7 @@ class WorkerLink:
             self._loop.remove_writer(self._wire)
 
     def _hang_up(self) -> None:
-        """The supervisor is gone, or this worker is about to be."""
+        """Handles the end of the supervisor, or of this worker."""
         if self._wire.fileno() >= 0:
             self._loop.remove_reader(self._wire)
             self._loop.remove_writer(self._wire)

@@ -29,9 +29,9 @@ from sluice.config.types import Server
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL)
 LOOK_AGAIN = 0.05
 PATIENCE = 30.0
-"""Seconds that workers whose supervisor was killed are given to let go of a port."""
+"""Seconds that workers of a killed supervisor have to release a port."""
 Inherited = Mapping[str, socket.socket]
-"""Sockets that another process has bound for this one, `api` and `admin`: they are in place of the configured addresses."""
+"""Sockets that another process has bound for this one, `api` and `admin`; they replace the configured addresses."""
 
 
 class CannotListen(Exception):
@@ -54,26 +54,26 @@ class Ports(msgspec.Struct, frozen=True):
 
 
 class Marks(msgspec.Struct, frozen=True):
-    """Descriptors of the two marks; -1: another process has it. They are held until they are closed."""
+    """Descriptors of the two marks; -1: another process has it. A mark is held until its descriptor is closed."""
 
     everybody: int
     supervisor: int
 
 
 def mark_ports(server: Server) -> Marks:
-    """Mark the ports as a supervisor's, who hands `everybody` to its workers."""
+    """Marks the ports as a supervisor's; its workers inherit `everybody`."""
     where = _where(server)
     return Marks(_mark(f"everybody/{where}"), _mark(f"supervisor/{where}"))
 
 
 def _where(server: Server) -> str:
-    """The port or, as names are short, a digest of the Unix socket's path."""
+    """Returns the port or, because names are short, a digest of the Unix socket's path."""
     path = unix_path(server.listen)
     return str(address(server.listen)[1]) if path is None else sha256(os.path.abspath(path).encode()).hexdigest()[:32]
 
 
 def _mark(name: str) -> int:
-    """A descriptor that holds the name, or -1 if another process holds it."""
+    """Returns a descriptor that holds the name, or -1 if another process holds it."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as mark:
         try:
             mark.bind(f"\0sluice/{name}")
@@ -89,7 +89,7 @@ def _is_marked(name: str) -> bool:
 
 
 def is_left_over(server: Server) -> bool:
-    """Whether the processes on the port are workers whose supervisor is gone."""
+    """Returns whether the processes on the port are workers without a supervisor."""
     where = _where(server)
     return sys.platform == "linux" and _is_marked(f"everybody/{where}") and not _is_marked(f"supervisor/{where}")
 
@@ -97,9 +97,10 @@ def is_left_over(server: Server) -> bool:
 def take_ports(
     server: Server, inherited: Inherited | None = None, *, left_over: Callable[[Server], bool] = is_left_over
 ) -> Ports:
-    """Bind both addresses, which must be free, but for those whose sockets are `inherited`. Raises CannotListen.
+    """Binds both addresses, which must be free, except those of `inherited` sockets. Raises CannotListen.
 
-    Waits up to PATIENCE seconds while `left_over` finds that the processes that listen there are about to stop.
+    Waits up to PATIENCE seconds while `left_over` returns that the processes which listen there are about to
+    stop.
     """
     deadline = time.monotonic() + PATIENCE
     while True:
@@ -112,20 +113,21 @@ def take_ports(
 
 
 def share_ports(server: Server, inherited: Inherited | None = None) -> Ports:
-    """Bind both addresses beside other processes of ours that have them by this function. Raises CannotListen."""
+    """Binds both addresses beside other processes that have bound them by this function. Raises CannotListen."""
     return _take_both(server, inherited or {}, shared=True)
 
 
 def share_port(server: Server) -> socket.socket:
-    """Bind the API's address alone, as `share_ports` does. Raises CannotListen."""
+    """Binds the API's address alone, like `share_ports`. Raises CannotListen."""
     return _take(server, "listen", shared=True)
 
 
 def shares(bound: socket.socket) -> bool:
-    """Whether further sockets can be bound to its address, among which the kernel deals connections out.
+    """Returns whether more sockets can be bound to its address, so that the kernel distributes connections
+    among them.
 
-    A Unix socket, and one that was inherited without SO_REUSEPORT, are one for all workers: who is free takes the next
-    connection.
+    A Unix socket, and an inherited one without SO_REUSEPORT, is shared by all workers: the next free one
+    accepts.
     """
     return bound.family != socket.AF_UNIX and bound.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) != 0
 
@@ -156,7 +158,9 @@ def _take(server: Server, option: str, *, shared: bool) -> socket.socket:
 
 
 def _bound(host: str, port: int, *, shared: bool) -> socket.socket:
-    """Raises OSError. No host is every interface, by IPv6 and IPv4; by IPv4 alone where the system has no IPv6."""
+    """Binds an address. Raises OSError. An empty host is every interface, by IPv6 and IPv4; by IPv4 alone if
+    the system has no IPv6.
+    """
     if host:
         return _bound_as(socket.AF_INET6 if ":" in host else socket.AF_INET, host, port, shared=shared)
     try:
@@ -184,7 +188,7 @@ def _bound_as(family: socket.AddressFamily, host: str, port: int, *, shared: boo
 
 
 def _bound_at(path: str, mode: int) -> socket.socket:
-    """A Unix socket, in place of one that nobody listens on. Raises OSError."""
+    """Binds a Unix socket, and replaces one that nobody listens on. Raises OSError."""
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         try:
@@ -203,9 +207,9 @@ def _bound_at(path: str, mode: int) -> socket.socket:
 
 
 def _abandoned(path: str) -> bool:
-    """Whether it is a Unix socket that nobody listens on."""
+    """Returns whether it is a Unix socket that nobody listens on."""
     if not stat.S_ISSOCK(os.lstat(path).st_mode):
         return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)  # of a full queue one does not wait for a place
+        probe.setblocking(False)  # so that a full queue does not block the probe
         return probe.connect_ex(path) == errno.ECONNREFUSED

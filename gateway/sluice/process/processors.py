@@ -10,7 +10,9 @@ QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def usable(quota: Path = QUOTA) -> int:
-    """Those that it may be scheduled on, or as many as its control group's quota is worth, rounded up."""
+    """Returns the number of processors in its scheduling mask, or its control group's quota if that is
+    smaller, rounded up.
+    """
     try:
         found = len(os.sched_getaffinity(0))
     except AttributeError:  # not Linux

@@ -1,8 +1,8 @@
-"""Takes another configuration in all workers, or in none.
+"""Applies another configuration in all workers, or in none.
 
-The supervisor reads the file and checks it; every worker builds what follows from its bytes beside what it has; only when all
-of them have, all are told to take it. Who cannot build it, or does not answer, has all throw it away. Workers that
-start later get what is followed then; while a rollout is under way none starts.
+The supervisor reads the file and checks it; every worker builds a snapshot from its bytes beside the current
+one. Only when all have succeeded, all are told to use it. If one fails, or does not answer, all discard it.
+Workers that start later get the current configuration; none starts during a rollout.
 """
 
 import time
@@ -20,14 +20,14 @@ from sluice.runtime.fleet import ConfigStatus, Reload
 from sluice.runtime.restart import effective
 
 BUILD = 15.0
-"""Seconds that workers have to build it: longer than a silent one is left alone."""
+"""Seconds that workers have to build it: longer than the watchdog lets a silent worker live."""
 TAKE = 5.0
 
 Done = Callable[[Reload], None]
 
 
 class Everybody(Protocol):
-    """Asks all workers at a time."""
+    """Sends a request to all workers."""
 
     def ask(
         self, members: Mapping[int, Send], what: str, body: object, seconds: float, done: Callable[[Round], None]
@@ -35,9 +35,10 @@ class Everybody(Protocol):
 
 
 class Rollout:
-    """`given` is the configuration that the gateway was started with, as in the file; `used` the same as workers follow it.
+    """`given`: the configuration that the gateway was started with, as in the file; `used`: the current one,
+    as workers apply it.
 
-    `members` are the workers of now. `used` and `status` are those of now.
+    `members` returns the current workers. `status`: the result of the latest reload.
     """
 
     def __init__(
@@ -58,14 +59,16 @@ class Rollout:
         self._log = log
         self._begun = 0.0
         self._wanted: list[Done] | None = None
-        """Who waits for the next one, which begins when the running one has ended; None: nobody wants one."""
+        """The callbacks of requests for the next rollout, which begins when the running one has ended; None:
+        no requests.
+        """
         self._done: list[Done] = []
         self.running = False
         self.changes: Callable[[bool], object] = lambda running: None
-        """Is called when one begins (True), and when it has ended (False)."""
+        """Called when a rollout begins (True) and when it has ended (False)."""
 
     def begin(self, done: Done = lambda reload: None) -> None:
-        """Read the file again. `done` is called with what became of it."""
+        """Reads the file again. `done` is called with the result."""
         self._wanted = [*(self._wanted or ()), done]
         if not self.running:
             self._next()
@@ -94,7 +97,7 @@ class Rollout:
         self._everybody.ask(self._members(), "commit", None, TAKE, lambda round: self._taken(loaded, round))
 
     def _taken(self, loaded: Loaded, round: Round) -> None:
-        if round.problem:  # it is about to end, or to be ended: its successor follows the new one
+        if round.problem:  # it is about to end: its successor gets the new configuration
             self._log.warning("config_not_taken", detail=round.problem)
         self._end(Reload("ok", loaded.hash, warnings=loaded.warnings))
 

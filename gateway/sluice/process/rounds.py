@@ -7,11 +7,11 @@ import msgspec
 from sluice.process.channel import ChannelReply, ChannelRequest
 
 Send = Callable[[ChannelRequest], None]
-"""Sends a question to one worker."""
+"""Sends a request to one worker."""
 
 
 class Round(msgspec.Struct, eq=False):
-    """One question to all. `answers` by process id; those of `waiting` have not answered yet."""
+    """One request to all workers. `answers` by process id; the workers in `waiting` have not answered yet."""
 
     done: Callable[["Round"], None]
     until: float
@@ -20,7 +20,7 @@ class Round(msgspec.Struct, eq=False):
 
     @property
     def problem(self) -> str:
-        """Why one of them could not do it; "" where all did."""
+        """Why a worker could not do it; "" if all could."""
         if self.waiting:
             return "a worker did not answer in time"
         return next((answer.problem for answer in self.answers.values() if answer.problem), "")
@@ -36,11 +36,11 @@ class Rounds:
 
     @property
     def due(self) -> float | None:
-        """When the first of them is to end without all answers."""
+        """The time at which the first of them ends without all answers."""
         return min((one.until for one in self._rounds.values()), default=None)
 
     def ask(self, members: Mapping[int, Send], what: str, body: object, seconds: float, done: Callable[[Round], None]) -> None:
-        """Ask all of them; `done` is called once, when all have answered or are gone, or after so many seconds."""
+        """Sends a request to all; `done` is called once, when all have answered or ended, or after the timeout."""
         self._number += 1
         one = self._rounds[self._number] = Round(done, self._clock() + seconds, set(members))
         for send in members.values():
@@ -48,7 +48,7 @@ class Rounds:
         self._end_if_complete(self._number, one)
 
     def answered(self, pid: int, answer: ChannelReply) -> None:
-        """A worker has answered; too late, where its round has ended."""
+        """Takes a worker's answer; ignored if its round has ended."""
         one = self._rounds.get(answer.id)
         if one is not None and pid in one.waiting:
             one.waiting.discard(pid)
@@ -56,14 +56,14 @@ class Rounds:
             self._end_if_complete(answer.id, one)
 
     def gone(self, pid: int) -> None:
-        """A worker has ended: what it did not answer counts no more."""
+        """Notes that a worker has ended: its answers are not waited for any more."""
         for number, one in list(self._rounds.items()):
             one.waiting.discard(pid)
             one.answers.pop(pid, None)
             self._end_if_complete(number, one)
 
     def tick(self) -> None:
-        """End those that are due."""
+        """Ends the rounds that are due."""
         now = self._clock()
         for number in [number for number, one in self._rounds.items() if one.until <= now]:
             one = self._rounds.pop(number)

@@ -39,9 +39,9 @@ from sluice.version import VERSION
 
 LISTENS, LEAVES = b"1", b"2"
 GRACE = 5.0
-"""Seconds that the end may take beyond the time that calls have to finish."""
+"""Seconds that shutting down may take beyond the drain timeout."""
 LAST_LINES = 1.0
-"""Seconds that the last log lines may wait for their reader at the end."""
+"""Seconds for the last log lines to be read at the end."""
 
 
 class Worker(msgspec.Struct, frozen=True):
@@ -49,7 +49,8 @@ class Worker(msgspec.Struct, frozen=True):
 
     It reports on the descriptor `status` that it listens (LISTENS), and that it accepts no more (LEAVES); `supervisor` is a
     descriptor that becomes readable when the supervisor is gone. `mark`: see `ports.py`; it is kept as long as the ports.
-    It counts in `slot`, and shows there that it is alive. Over `wire` the two ask each other; `following` is what the
+    Its counters and its sign of life are in `slot`. `wire` is the channel to the supervisor; `following` is what
+    the
     supervisor knew of reloads when the worker was started, `off` the targets that were switched off then.
     """
 
@@ -65,7 +66,7 @@ class Worker(msgspec.Struct, frozen=True):
 
 
 def run(loaded: Loaded, source: ConfigSource, worker: Worker | None = None) -> int:
-    """Serve until a signal ends it. Returns the process's exit code: 1 if it cannot listen on an address."""
+    """Serves until a signal ends it. Returns the process's exit code: 1 if it cannot listen on an address."""
     runner = asyncio.Runner(loop_factory=_loop_factory())
     with runner:
         return runner.run(_serve(loaded, source, worker))
@@ -92,7 +93,7 @@ async def _serve(loaded: Loaded, source: ConfigSource, worker: Worker | None) ->
         stop, hurry = asyncio.Event(), asyncio.Event()
         async with AsyncExitStack() as until_gone:
 
-            def before_listening() -> None:  # who can see that it listens may send a signal, or a request to its admin port
+            def before_listening() -> None:  # an operator who sees the port may send a signal or an admin request
                 if worker is not None:
                     until_gone.push_async_callback(join(gateway, source, worker).close)
                 else:
@@ -102,7 +103,7 @@ async def _serve(loaded: Loaded, source: ConfigSource, worker: Worker | None) ->
             gateway = Gateway(loaded, lines, ports, before_listening, worker.slot if worker is not None else None)
             async with gateway:
                 gc.collect()
-                gc.freeze()  # what is here now stays: no use in looking at it again and again
+                gc.freeze()  # long-lived objects need not be examined again
                 gc.set_threshold(20_000, 20, 100)  # calls leave no cycles behind: the default looks after every second one
                 gateway.state.metrics.child("worker").set(number)
                 if worker is not None:
@@ -130,7 +131,7 @@ async def _serve(loaded: Loaded, source: ConfigSource, worker: Worker | None) ->
 
 @contextlib.contextmanager
 def _beating(manager: ServiceManager) -> Iterator[None]:
-    """Show the service manager's watchdog that the event loop turns."""
+    """Reports to the service manager's watchdog that the event loop runs."""
     if manager.beat_every is None:
         yield
         return
@@ -148,7 +149,7 @@ async def _beat(manager: ServiceManager, every: float) -> None:
 
 
 def join(gateway: Gateway, source: ConfigSource, worker: Worker) -> WorkerLink:
-    """Let operators control the whole gateway by this worker, and the supervisor the worker."""
+    """Connects this worker to the supervisor, so that operators control the whole gateway by it."""
     state = gateway.state
     member = state.fleet = WorkerLink(gateway, worker.wire, source)
     state.show(worker.following)
@@ -158,13 +159,13 @@ def join(gateway: Gateway, source: ConfigSource, worker: Worker) -> WorkerLink:
 
 
 def control(alone: Alone, gateway: Gateway) -> "asyncio.Task[None]":
-    """Let operators control the only process. Returns what watches its file, to be cancelled."""
+    """Lets operators control the only process. Returns the task that watches the configuration's file."""
     gateway.state.fleet = alone
     return asyncio.create_task(alone.watch())
 
 
 def _leave(worker: Worker | None) -> None:
-    """Report that the worker accepts no more, and give up its mark on the ports."""
+    """Reports that the worker accepts no more, and releases its mark on the ports."""
     if worker is not None:
         _report(worker, LEAVES)
         if worker.mark >= 0:
@@ -172,7 +173,7 @@ def _leave(worker: Worker | None) -> None:
 
 
 def _report(worker: Worker, what: bytes) -> None:
-    with contextlib.suppress(OSError):  # its supervisor is gone
+    with contextlib.suppress(OSError):  # the supervisor has ended
         os.write(worker.status, what)
 
 
@@ -237,6 +238,6 @@ def _signals(stop: asyncio.Event, hurry: asyncio.Event, worker: Worker | None, g
 
 
 async def _quietly(work: Coroutine[Any, Any, object]) -> None:
-    """Do what a signal asked for; nobody waits for the answer, and what came of it is in the log."""
+    """Runs what a signal requested; the log has the result."""
     with contextlib.suppress(GatewayError):
         await work

@@ -1,4 +1,4 @@
-"""Puts what several workers share into the configuration that they get."""
+"""Replaces addresses and stores in the configuration by ones that several workers share."""
 
 import os
 import shutil
@@ -19,7 +19,9 @@ FOLDER = "sluice-workers-"
 
 
 def with_ports(loaded: Loaded, inherited: Inherited | None = None) -> tuple[Loaded, dict[int, Ports]]:
-    """The configuration with the bound ports (0 resolved), and a pair of sockets for each worker. Raises CannotListen."""
+    """Returns the configuration with bound ports (0 resolved), and a pair of sockets for each worker. Raises
+    CannotListen.
+    """
     server = loaded.config.server
     take_ports(server, inherited).close()  # SO_REUSEPORT would succeed beside another gateway
     ports: dict[int, Ports] = {}
@@ -43,8 +45,9 @@ def _with_port(given: str, bound: socket.socket) -> str:
 
 
 def with_stores(loaded: Loaded, log: Any) -> Loaded:
-    """Replaces stores `memory`, with which each worker would have its own: limits by an anonymous file, and where anybody
-    may use the admin API dynamic keys and usage by a file that `remove_stores` removes."""
+    """Replaces stores of kind `memory`, of which each worker would have its own: limits by an anonymous file,
+    and dynamic keys and usage by a file that `remove_stores` removes, if the admin API can be used.
+    """
     config = loaded.config
     if config.limits.store.reveal() == "memory":
         log.info("limits_store", configured="memory", used="shared memory of the workers")
@@ -64,7 +67,7 @@ def with_stores(loaded: Loaded, log: Any) -> Loaded:
 
 
 def remove_stores(loaded: Loaded) -> None:
-    """Remove what `with_stores` has made."""
+    """Removes the files of `with_stores`."""
     store = loaded.config.admin.store
     folder = Path(store.reveal().removeprefix("sqlite:")).parent if store is not None else Path()
     if folder.name.startswith(FOLDER):

@@ -1,8 +1,8 @@
-"""Which signals mean something. SIGTERM and SIGINT end the gateway, SIGHUP reloads its configuration, SIGUSR2
-replaces its workers one after another.
+"""Signals: SIGTERM and SIGINT end the gateway, SIGHUP reloads its configuration, SIGUSR2 replaces its workers
+one after another.
 
-Those with which other servers reopen or dump something (SIGQUIT and SIGUSR1) are ignored, and a line in the log reports
-that nothing was done. If the terminal is gone on which the process was started, SIGHUP ends it.
+SIGQUIT and SIGUSR1, with which other servers dump or reopen something, are ignored, with a line in the log.
+If the terminal on which the process was started is closed, SIGHUP ends it.
 """
 
 import os
@@ -13,23 +13,23 @@ UNUSED_SIGNALS = (signal.SIGQUIT, signal.SIGUSR1)
 
 
 def ignore_signals() -> None:
-    """Ignore all but SIGTERM and SIGINT, from the start until somebody handles them: their default action ends the process."""
+    """Ignores all but SIGTERM and SIGINT until handlers are installed: the default action would end the process."""
     for number in (signal.SIGHUP, signal.SIGUSR2, *UNUSED_SIGNALS):
         signal.signal(number, signal.SIG_IGN)
 
 
 def say_unused(log: Any, number: int) -> None:
-    """Log that the signal does nothing here."""
+    """Logs that the signal has no effect."""
     hint = "SIGHUP reloads the configuration, SIGUSR2 replaces the workers of a gateway that has several"
     log.warning("signal_ignored", signal=signal.Signals(number).name, hint=hint)
 
 
 class Terminal:
-    """The terminal that the process was started on, if it was."""
+    """The terminal on which the process was started, if any."""
 
     def __init__(self) -> None:
         self._there = os.isatty(1)
 
     def is_gone(self) -> bool:
-        """Whether it was closed: only then SIGHUP is the kernel's, not an operator's."""
+        """Returns whether it was closed: then SIGHUP comes from the kernel, not from an operator."""
         return self._there and not os.isatty(1)

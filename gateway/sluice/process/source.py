@@ -1,4 +1,4 @@
-"""The source of the configuration: a file, with the options of the command line in place of its own."""
+"""The source of the configuration: a file, with options of the command line replacing its own."""
 
 import os
 from pathlib import Path
@@ -14,23 +14,24 @@ State = tuple[int, int, int, int]
 
 
 class ConfigSource(msgspec.Struct, frozen=True):
-    """`workers`: the command line's number, where it gives one."""
+    """`workers`: the number on the command line, if given."""
 
     path: str
     workers: int | None = None
 
     def load(self, data: bytes | None = None) -> Loaded:
-        """The configuration; `data`: the file's bytes, where somebody has read them. Raises ConfigError."""
+        """Loads the configuration; `data`: the file's bytes, if they have been read already. Raises ConfigError."""
         loaded = load(self.path, data=data)
         return loaded if self.workers is None else with_workers(loaded, self.workers)
 
     def read(self) -> bytes:
-        """The file's bytes. Raises OSError."""
+        """Reads the file's bytes. Raises OSError."""
         return read_file(self.path)
 
     def state(self) -> State | None:
-        """A value that changes when the file is written to, replaced, or another one is put behind a symbolic
-        link; None: not there."""
+        """Returns a value that changes when the file is written, replaced, or a symbolic link points to
+        another one; None: no file.
+        """
         try:
             found = os.stat(self.path)
         except OSError:
@@ -42,10 +43,10 @@ class ConfigSource(msgspec.Struct, frozen=True):
 
 
 class FileWatch:
-    """Notices that a file was changed: once for each change, as soon as two looks have found the same.
+    """Detects that a file has changed: once for each change, as soon as two checks have found the same state.
 
-    So a file that is being written is not read in the middle. A file that is not there is no change: it may
-    be on its way.
+    So a file is not read while it is being written. A missing file is not a change: it may be about to be
+    replaced.
     """
 
     def __init__(self, state: State | None) -> None:
@@ -53,7 +54,7 @@ class FileWatch:
         self._seen = state
 
     def look(self, state: State | None) -> bool:
-        """Whether to read it now. Call it every LOOK_EVERY seconds with the file's state."""
+        """Returns whether to read the file now. Call it every LOOK_EVERY seconds with the file's state."""
         steady, self._seen = state == self._seen, state
         if state is None or not steady or state == self._taken:
             return False

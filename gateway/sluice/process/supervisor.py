@@ -43,11 +43,11 @@ from sluice.telemetry.logs import LogLines, open_log, standard_lines
 from sluice.telemetry.metrics import TABLE
 
 STEADY = 10.0
-"""Seconds that a worker must last to be started again without a pause."""
+"""Seconds that a worker must run to be restarted without a pause."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 GRACE = 5.0
 SLOTS = 4
-"""Processes for each worker at a time: it, and those before it that still finish their calls."""
+"""Processes per worker number at a time: the current one, and earlier ones that finish their calls."""
 GAUGES = frozenset(f"sluice_{name}" for name, spec in TABLE.items() if spec.kind == "gauge")
 LOG_PAUSE = 0.5
 """Seconds between attempts to write log lines while standard output does not accept them."""
@@ -57,7 +57,9 @@ Part = tuple[Loaded, Worker]
 
 
 def supervise(given: Loaded, source: ConfigSource) -> Part | int:
-    """Run `server.workers` workers. Returns in each of them its configuration and `Worker`; in the supervisor the exit code."""
+    """Runs `server.workers` workers. Returns each worker's configuration and `Worker` in its process, and the
+    exit code in the supervisor.
+    """
     try:
         inherited = inherited_sockets(os.environ)
         loaded, ports = with_ports(given, inherited)
@@ -92,19 +94,19 @@ class _Supervisor:
         self._marks = mark_ports(loaded.config.server)
         self._admin = ports[1].admin.dup()
         self._api = None if shares(ports[1].api) else ports[1].api.dup()
-        """The API's socket, where it is one for all workers."""
+        """The API's socket, if all workers share one."""
         self._terminal = Terminal()
         self._lines = lines
         self._log = log
         self._numbers = range(1, loaded.config.server.workers + 1)
         self._due: dict[int, float] = {1: 0.0}
-        """The time to start each worker that is not running, by number."""
+        """The time at which each missing worker is started, by number."""
         self._failures = dict.fromkeys(self._numbers, 0)
         self._code: int | None = None
-        """The exit code, once it is time to stop."""
+        """The exit code; None while running."""
         self._kill_at = 0.0
         self._unproven = set(self._numbers)
-        """Workers that have not listened yet."""
+        """Workers that do not listen yet."""
         self._orphans, self._alive = os.pipe()
         self._woken, self._wakes = socket.socketpair()
         self._selector = selectors.DefaultSelector()
@@ -124,7 +126,7 @@ class _Supervisor:
             for key, _ in self._selector.select(self._pause()):
                 if key.fileobj is self._woken:
                     self._signalled(self._woken.recv(256))
-                elif child := self.children.get(key.data):  # else it has been reaped just now
+                elif child := self.children.get(key.data):  # otherwise it has just been reaped
                     if key.fileobj is child.wire:
                         self._converse(key.data, child)
                     else:
@@ -140,11 +142,11 @@ class _Supervisor:
         return self._code
 
     def _reloads(self, running: bool) -> None:
-        """A reload has begun, or ended."""
+        """Notes that a reload has begun, or ended."""
         (self._manager.reloading if running else self._manager.ready)()
 
     def _beat(self) -> None:
-        """Show the service manager's watchdog that this loop turns; workers have a watchdog of ours."""
+        """Reports to the service manager's watchdog that this loop runs; workers have the supervisor's own watchdog."""
         now = time.monotonic()
         if self._manager.beat_every is not None and now >= self._beaten + self._manager.beat_every:
             self._beaten = now
@@ -158,7 +160,7 @@ class _Supervisor:
 
     @property
     def _loaded(self) -> Loaded:
-        """The configuration for workers that are started now."""
+        """Returns the configuration for workers that are started now."""
         return self._desk.rollout.used
 
     def say(self, pid: int, message: ChannelRequest | ChannelReply) -> None:
@@ -170,7 +172,7 @@ class _Supervisor:
 
     def replace(self, pid: int) -> None:
         self.children[pid].replaced = True
-        os.kill(pid, signal.SIGINT)  # without the delay: its port stays served
+        os.kill(pid, signal.SIGINT)  # without the drain delay: its port is served by others
 
     def stop(self) -> None:
         if self._code is None:
@@ -181,7 +183,7 @@ class _Supervisor:
         self._selector.modify(child.wire, events, pid)
 
     def _converse(self, pid: int, child: Child) -> None:
-        """Take what a worker says, and send what waits for it."""
+        """Reads a worker's messages, and sends those that wait."""
         child.wire.flush()
         for message in child.wire.receive():
             self._desk.heard(pid, message)
@@ -191,14 +193,14 @@ class _Supervisor:
             self._listen(pid, child)
 
     def _part(self, pid: int, child: Child) -> None:
-        """Nothing can be asked of a worker any more."""
+        """Closes the channel to a worker."""
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(child.wire)
         child.wire.close()
         self._desk.gone(pid)
 
     def _look_after(self) -> None:
-        """End workers that are silent, and kill those that do not end."""
+        """Kills silent workers, and those that do not end in time."""
         now = time.monotonic()
         for pid, child in self.children.items():
             if child.kill_at is not None and child.kill_at <= now:
@@ -224,11 +226,11 @@ class _Supervisor:
         return [number for number, due in sorted(self._due.items()) if due <= now]
 
     def _pause(self) -> float | None:
-        """Seconds until something is due; None: wait for a signal."""
+        """Returns the seconds until something is due; None: wait for a signal."""
         times = self._desk.due
         if self._code is not None:
             times.append(self._kill_at)
-        elif not self._desk.rollout.running:  # else nobody is started
+        elif not self._desk.rollout.running:  # otherwise no worker starts
             times += self._due.values()
         if self.children:
             times.append(self._watched + WATCH_EVERY)
@@ -240,9 +242,9 @@ class _Supervisor:
         return max(0.0, min(times) - time.monotonic()) if times else None
 
     def _fork(self, number: int) -> Part | None:
-        """Start a worker. Returns what it is to serve in the new process, None in the supervisor."""
+        """Starts a worker. Returns its `Worker` in the new process, None in the supervisor."""
         del self._due[number]
-        self._lines.flush()  # else the worker would write them, too
+        self._lines.flush()  # otherwise the worker would write them, too
         slot = self._free_slot()
         if slot is None:  # so many workers are still finishing their calls
             self._due[number] = time.monotonic() + LOOK_EVERY
@@ -298,17 +300,17 @@ class _Supervisor:
         return None
 
     def _new_ports(self) -> Ports:
-        """A socket for the API, of its own if that can be, and the admin port's. Raises CannotListen, OSError."""
+        """Returns a socket for the API, if possible of its own, and the admin port's. Raises CannotListen, OSError."""
         api = self._api.dup() if self._api is not None else share_port(self._loaded.config.server)
         return Ports(api, self._admin.dup())
 
     def _free_slot(self) -> int | None:
-        """Where the next worker counts: on, where another that has ended has counted."""
+        """Returns the place for the next worker's counters: it continues those of one that has ended."""
         taken = {child.slot for child in self.children.values()}
         return next((slot for slot in range(1, self._board.slots) if slot not in taken), None)
 
     def _become(self, worker: Worker) -> Part:
-        """In a new worker, close and reset what belongs to the supervisor."""
+        """Closes and resets what belongs to the supervisor, in a new worker."""
         os.setpgid(0, 0)
         signal.set_wakeup_fd(-1)
         for noted in SIGNALS:
@@ -337,7 +339,7 @@ class _Supervisor:
         return self._loaded, worker
 
     def _read_status(self, child: Child) -> None:
-        """Act on the worker's report that it listens, or accepts no more; end of file: it has ended."""
+        """Handles the worker's reports that it listens, and that it stops accepting; end of file: it has ended."""
         report = os.read(child.status, 16) if child.status >= 0 else b""
         if LISTENS in report:
             child.listens = True
@@ -362,7 +364,7 @@ class _Supervisor:
             child.status = -1
 
     def _replace(self, child: Child) -> None:
-        """Start another in its place: at once, or after a pause that doubles with each early end."""
+        """Starts a replacement: at once, or after a pause that doubles with each early end."""
         if child.replaced:
             child.again_in = 0.0
             return self._again(child.number, 0.0)
@@ -373,7 +375,9 @@ class _Supervisor:
         self._again(child.number, child.again_in)
 
     def _again(self, number: int, pause: float) -> None:
-        """Start worker `number` after a pause, which closes its sockets; at once, connections wait on them."""
+        """Starts worker `number` after a pause, in which its sockets are closed; without a pause connections
+        wait in them.
+        """
         self._due[number] = time.monotonic() + pause
         if pause and (ports := self._ports.pop(number, None)) is not None:
             ports.close()
@@ -438,7 +442,7 @@ class _Supervisor:
                 self._ended(child, pid, os.waitstatus_to_exitcode(status))
 
     def _ended(self, child: Child, pid: int, code: int) -> None:
-        self._read_status(child)  # a last report may be unread
+        self._read_status(child)  # its last report may be unread
         self._hang_up(child)
         self._part(pid, child)
         self._board.clear(child.slot, GAUGES)
@@ -447,7 +451,7 @@ class _Supervisor:
         if self._code is not None:
             return
         if child.number in self._unproven:
-            if code <= 0:  # else it has printed why
+            if code <= 0:  # otherwise it has printed the reason
                 how = f"was ended by signal {-code}" if code else "ended"
                 print(f"sluice: worker {child.number} {how} before it listened", file=sys.stderr)
             self._stop(code if code > 0 else 1)
@@ -461,4 +465,4 @@ class _Supervisor:
 
 
 def _noted(*_: object) -> None:
-    """Python needs a handler; the loop reads the number from the wakeup descriptor."""
+    """Does nothing: Python needs a handler, but the loop reads the signal's number from the wakeup descriptor."""

@@ -1,8 +1,8 @@
-"""What systemd gives a service and is told by it: sockets that it listens on already, readiness, the watchdog.
+"""The protocols of systemd services: inherited sockets, readiness, the watchdog.
 
-Both protocols are a few environment variables and datagrams (sd_listen_fds(3), sd_notify(3)), which other supervisors speak,
-too; without the variables nothing here does anything. They are taken out of the environment, so that programs that the
-gateway starts do not speak for it.
+Both protocols consist of a few environment variables and datagrams (sd_listen_fds(3), sd_notify(3)), and
+other supervisors use them, too. Without the variables nothing here does anything. The variables are removed
+from the environment, so that programs which the gateway starts do not use them.
 """
 
 import os
@@ -19,10 +19,11 @@ NAMES = ("api", "admin")
 
 
 def inherited_sockets(environ: MutableMapping[str, str], first: int = FIRST) -> Inherited:
-    """The sockets that the process was started with (LISTEN_FDS), for this process (LISTEN_PID). Raises CannotListen.
+    """Returns the sockets that the process was started with (LISTEN_FDS), if they are for this process
+    (LISTEN_PID). Raises CannotListen.
 
-    Their names (`FileDescriptorName=`) say which is which, `api` and `admin`; where they say neither, the first is the API's
-    and the second, if there is one, the admin port's.
+    Their names (`FileDescriptorName=`) are `api` and `admin`; without these names the first is the API's and
+    the second, if there is one, the admin port's.
     """
     pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
     names = environ.pop("LISTEN_FDNAMES", "").split(":")
@@ -50,10 +51,11 @@ def _inherited(descriptor: int, name: str) -> socket.socket:
 
 
 class ServiceManager:
-    """Tells the service manager how this process is (sd_notify). Sending never waits, and never fails.
+    """Reports the state of this process to the service manager (sd_notify). Sending never waits, and never
+    fails.
 
-    `beat_every`: seconds within which `alive` is to be called again and again, half of what the manager waits for; None: it
-    does not wait for that.
+    `beat_every`: seconds between calls of `alive`, half of the manager's watchdog timeout; None: it has no
+    watchdog.
     """
 
     def __init__(self, environ: MutableMapping[str, str]) -> None:
@@ -69,14 +71,14 @@ class ServiceManager:
                 self.beat_every = int(interval) / 2e6
 
     def ready(self) -> None:
-        """It serves, at first or again after `reloading`."""
+        """Reports that the process serves, at first or again after `reloading`."""
         self._send("READY=1\nSTATUS=serving")
 
     def reloading(self) -> None:
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}\nSTATUS=following another configuration")
 
     def stopping(self, seconds: float) -> None:
-        """It ends, and may take so long for that: the unit's TimeoutStopSec= is extended."""
+        """Reports that the process ends, and how long that may take: it extends the unit's TimeoutStopSec=."""
         self._send(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={int(seconds * 1e6)}\nSTATUS=draining")
 
     def alive(self) -> None:
@@ -89,5 +91,5 @@ class ServiceManager:
 
     def _send(self, text: str) -> None:
         if self._socket is not None:
-            with suppress(OSError):  # its queue is full, or it is gone
+            with suppress(OSError):  # the manager's queue is full, or it has ended
                 self._socket.sendto(text.encode(), self._address)

@@ -1,4 +1,4 @@
-"""The API's listener with TLS: what is logged and counted of its certificate and of handshakes."""
+"""The API's listener with TLS: logs and counts certificates and handshakes."""
 
 import time
 from collections.abc import Callable
@@ -12,7 +12,9 @@ DAY = 86400.0
 
 
 class CertificateNotices:
-    """Says what becomes of the certificate: a line and a figure when its files are replaced, a line a day when it ends soon."""
+    """Reports the certificate: a log line and a metric when its files are replaced, and a line per day when
+    it expires soon.
+    """
 
     def __init__(self, state: ProcessState, clock: Callable[[], float] = time.time) -> None:
         self._state = state
@@ -23,7 +25,7 @@ class CertificateNotices:
             state.metrics.zero("tls_files_replaced", result)
 
     def shows(self, served: Served) -> None:
-        """This is shown from now on."""
+        """Shows this certificate's dates from now on."""
         self._ends.set(served.ends)
         self._logged_at = 0.0
         self.look(served)
@@ -39,7 +41,7 @@ class CertificateNotices:
         self._state.notices.begin(("certificate",), "warning", "certificate_unusable", reason=reason)
 
     def look(self, served: Served) -> None:
-        """Say, once a day, that it ends soon."""
+        """Logs once a day that the certificate expires soon."""
         now = self._clock()
         if served.ends_soon(now) and now - self._logged_at >= DAY:
             self._logged_at = now
@@ -54,7 +56,7 @@ def _date(at: float) -> str:
 def tls_listener(
     api: Api, state: ProcessState, tls: ServerTls, warn: Callable[..., object]
 ) -> tuple[TlsListener, WatchedCertificate]:
-    """A listener and its certificate, which is to be watched. Raises ValueError where its files cannot be used."""
+    """Returns a listener and its certificate, which is to be watched. Raises ValueError if its files cannot be used."""
     notices = CertificateNotices(state)
     protocols = ("h2", "http/1.1") if state.config.server.http2 else ("http/1.1",)
     certificate = WatchedCertificate(tls, protocols, failed=notices.failed, replaced=notices.replaced, looked=notices.look)
@@ -63,7 +65,7 @@ def tls_listener(
 
     def broken_handshake(failure: Failure) -> None:
         failures[failure].inc()
-        if failure not in ("closed", "timeout"):  # every port scanner and load balancer's probe does that
+        if failure not in ("closed", "timeout"):  # port scanners and probes of load balancers cause these
             warn("tls_handshake_failed", reason=failure)
 
     listener = TlsListener(

@@ -1,7 +1,8 @@
-"""Finds workers whose event loop does nothing any more, and keeps what they were doing for the log. Pure, but for `CrashTrace`.
+"""Detects workers whose event loop has stopped, and keeps their stacks for the log. Pure, except
+`CrashTrace`.
 
-Silence is counted in looks, not in seconds: where the supervisor itself did not run (the machine slept, all of the group was
-stopped), nobody is blamed for that.
+Silence is counted in checks, not in seconds: if the supervisor itself did not run (the machine slept, the
+whole group was stopped), no worker is blamed.
 """
 
 import contextlib
@@ -10,22 +11,22 @@ import os
 from collections.abc import Mapping
 
 LOOK_EVERY = 1.0
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 SILENT_FOR = 10
-"""Looks without a sign of life after which a worker is replaced."""
+"""Checks without a sign of life after which a worker is replaced."""
 LAST_WORDS = 1.0
-"""Seconds that it then has to write down where it is."""
+"""Seconds that it then has to write its stacks."""
 LINES, BYTES = 60, 16 << 10
 
 
 class Watchdog:
-    """`look` at the latest signs of life, by process, every LOOK_EVERY seconds."""
+    """Call `look` with the latest signs of life, by process, every LOOK_EVERY seconds."""
 
     def __init__(self) -> None:
         self._seen: dict[int, tuple[float, int]] = {}
 
     def look(self, beats: Mapping[int, float]) -> list[int]:
-        """The processes that have been silent for too long, each once."""
+        """Returns the processes that have been silent for too long, each once."""
         found = []
         seen, self._seen = self._seen, {}
         for pid, beat in beats.items():
@@ -44,11 +45,11 @@ class CrashTrace:
         self._file = os.memfd_create("sluice-trace")
 
     def follow(self) -> None:
-        """In the worker."""
+        """Enables it, in the worker."""
         faulthandler.enable(self._file, all_threads=True)
 
     def lines(self) -> list[str]:
-        """The stacks written so far: names of files and functions, never values."""
+        """Returns the stacks written so far: names of files and functions, never values."""
         with contextlib.suppress(OSError):
             return os.pread(self._file, BYTES, 0).decode("utf-8", "replace").splitlines()[:LINES]
         return []
