@@ -69,7 +69,9 @@ class Client:
 
 def room_of(gateway: GatewayProcess) -> int:
     """Clients at a time, as the gateway says at its start."""
-    room: int = gateway.wait_for(lambda record: record["event"] == "max_connections")["used"]
+    line = gateway.wait_for(lambda record: record["event"] == "max_connections")
+    assert line["level"] == "warning", "so few"
+    room: int = line["used"]
     return room
 
 

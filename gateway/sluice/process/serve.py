@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 
 from sluice.config.loader import Loaded
+from sluice.config.types import Server
 from sluice.errors import GatewayError
 from sluice.process.alone import Alone
 from sluice.process.channel import ChannelEnd
@@ -42,6 +43,8 @@ GRACE = 5.0
 """Seconds that shutting down may take beyond the drain timeout."""
 LAST_LINES = 1.0
 """Seconds for the last log lines to be read at the end."""
+FEW_CONNECTIONS = 4096
+"""Fewer than these are a warning, although nobody has configured how many there shall be."""
 
 
 class Worker(msgspec.Struct, frozen=True):
@@ -110,7 +113,11 @@ async def _serve(loaded: Loaded, source: ConfigSource, worker: Worker | None) ->
                     _report(worker, LISTENS)
                 if gateway.state.places.clients < config.max_connections:
                     fits, files = gateway.state.places.clients, limit_of_files()
-                    log.warning("max_connections", configured=config.max_connections, used=fits, open_files=files)
+                    shown = {"configured": config.max_connections, "used": fits, "open_files": files}
+                    if config.max_connections == Server().max_connections and fits >= FEW_CONNECTIONS:
+                        log.info("max_connections", **shown)
+                    else:
+                        log.warning("max_connections", **shown)
                 log.info(
                     "started", version=VERSION, listen=config.listen, admin_listen=config.admin_listen, worker=number,
                     inherited=list(inherited), open_files=limit_of_files(), max_connections=gateway.state.places.clients,
