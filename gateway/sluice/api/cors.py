@@ -18,7 +18,7 @@ EXPOSED = (
     "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests",
     "x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens", "x-sluice-budget",
     "x-sluice-budget-remaining",
-    "x-sluice-cost-usd", "x-sluice-attempts", "x-sluice-target", "x-sluice-upstream-request-id",
+    "x-sluice-cost-usd", "x-sluice-attempts", "x-sluice-target", "x-sluice-pod", "x-sluice-upstream-request-id",
 )  # fmt: skip
 """Headers of the gateway's own that any page may read."""
 MAX_REQUESTED = 64

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from sluice.config.admin_checks import check_admin, discoverable
+from sluice.config.pod_checks import check_pods, check_pooled, check_strategies
 from sluice.config.price_file import check_date, check_order
 from sluice.config.problems import Path, Report, suggestion
 from sluice.config.record_checks import check_records, check_sink
@@ -29,6 +30,7 @@ from sluice.config.types import (
     Limit,
     Limits,
     NamedGrant,
+    Pods,
     Price,
     Prices,
     Probe,
@@ -140,6 +142,8 @@ class Checks:
             case Admin():
                 check_admin(self._report, path, section)
                 self._store((*path, "store"), section.store, *CONVERSATIONS)
+            case Pods():
+                check_pods(self._report.problem, path, section)
             case Probe():
                 self._above_zero((*path, "every"), section.every)
             case Canary():
@@ -230,6 +234,7 @@ class Checks:
         for name in ("max_before_content", "max_answer"):
             self._some_bytes((*path, name), getattr(upstream, name))
         self._above_zero((*path, "max_connection_age"), upstream.max_connection_age)
+        check_pooled(self._report.problem, path, upstream)
         address = upstream.options.get("base_url")
         if upstream.tls not in (UpstreamTls(), INVALID) and isinstance(address, str) and address.startswith("http://"):
             self._report.problem((*path, "tls"), "the address is an http:// one: nothing is spoken in TLS there")
@@ -379,6 +384,7 @@ class Checks:
         self._unused(config)
         check_teams(config, self._report)
         check_tags(config, self._report)
+        check_strategies(self._report.problem, config)
         self._addresses(config)
         self._development_key(config)
         self._demo(config)

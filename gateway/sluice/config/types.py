@@ -188,6 +188,21 @@ class Probe(_Section, frozen=True):
     every: Seconds = Seconds(10)  # time between two probes
 
 
+class Pods(_Section, frozen=True):
+    """The servers of an upstream that is several: pods of vLLM or SGLang with the same models, each asked by its own address.
+
+    Their queues are what the strategies `queue_depth` and `prefix_cache` go by.
+    """
+
+    addresses: tuple[str, ...] = ()  # host:port of each; none: all addresses of base_url's host (a headless service)
+    resolve: Seconds = Seconds(2)  # how often these addresses are looked up
+    metrics: str | None = "/metrics"  # path of each server's metrics (Prometheus); null: it has none
+    every: Seconds = Seconds(0.5)  # how often these are read, by each process
+    stale: Seconds = Seconds(3)  # older figures are ignored
+    max: Annotated[int, Meta(ge=1, le=1024)] = 256  # servers that are used at most
+    header: bool = False  # answers name the server that was asked, in x-sluice-pod
+
+
 class _Fitted(_Section, frozen=True, kw_only=True):
     """What is changed in requests, beside what the table of models says (config/models.yaml). Fields are named as in OpenAI's
     dialect, whatever the upstream speaks; "messages.x" is a field of messages. A null, or "!" before a name of `drop`, takes
@@ -246,7 +261,8 @@ class Upstream(_Fitted, frozen=True, kw_only=True):
     timeouts: Timeouts = Timeouts()  # deadlines by phase
     breaker: Breaker = Breaker()  # when its targets get no calls
     probe: Probe | None = None  # a cheap request every so often; null: none
-    max_connections: Count = 1024  # open and opening ones; further calls wait for one
+    pods: Pods | None = None  # the servers that it consists of, each asked by itself; null: one address, whatever is behind it
+    max_connections: Count = 1024  # open and opening ones (of pods: to each); further calls wait for one
     max_connection_age: Seconds | None = Seconds(600)  # older ones get no further call, so new addresses are seen; null: any
     rate_headers: bool = True  # calls go to another target while its answers say that nothing remains of a limit
     max_before_content: Bytes = Bytes(1 << 20)  # of a stream, before its first content
@@ -290,7 +306,9 @@ class Target(_Fitted, frozen=True, kw_only=True):
     canary: Canary | None = None  # callers for whom its weight differs
 
 
-Strategy = Literal["weighted", "round_robin", "least_in_flight", "lowest_ttft", "cheapest", "affinity"]
+Strategy = Literal[
+    "weighted", "round_robin", "least_in_flight", "lowest_ttft", "cheapest", "affinity", "queue_depth", "prefix_cache"
+]
 
 
 class Tier(_Section, frozen=True):

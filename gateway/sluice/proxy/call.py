@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
@@ -16,6 +16,9 @@ from sluice.proxy.attempt import Attempt
 from sluice.proxy.target import Route
 from sluice.routing.strategies import CallTraits
 from sluice.telemetry.metrics import CallSeries
+
+if TYPE_CHECKING:
+    from sluice.routing.pods import PodChoice
 
 LARGE = 256 << 10
 """Bytes of a request's body whose parsing and translation take a thread: for the largest one Python needs some 100 ms each."""
@@ -96,6 +99,7 @@ class Call(msgspec.Struct, eq=False):
     end_user: str = ""  # the owner of the end user's limits; "": none
     tags: Sequence[tuple[str, str]] = ()  # names and values that its usage is also counted by
     content: Content = "none"  # which of its texts its record has
+    pod_choice: "PodChoice | None" = None  # why it was sent to that server of its upstream
     detached: bool = False  # the client has left, and the call goes on
     store_turn: "Callable[[str], asyncio.Task[None] | None] | None" = None
 
@@ -127,8 +131,7 @@ class Call(msgspec.Struct, eq=False):
         if len(self.attempts) == 1:  # most answers
             headers = target.attribution
         else:
-            shown = (("x-sluice-target", target.shown),) if target.shown else ()
-            headers = (("x-sluice-attempts", str(len(self.attempts))), *shown)
+            headers = (("x-sluice-attempts", str(len(self.attempts))), *target.attribution[1:])
         return (*headers, ("x-sluice-upstream-request-id", provider_id)) if provider_id else headers
 
     @property

@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
 
+import msgspec
+
 from sluice.config.types import Hedge
 from sluice.errors import BadRequest, Forbidden, NoCapacity, Unavailable, UpstreamError
 from sluice.model.chat import ChatRequest, continued
@@ -104,8 +106,10 @@ class Failover:
     def _plan(self, call: Call) -> FailoverPlan[Target]:
         route = call.route
         queue: list[Target]
-        if route.single_target:  # noqa: SIM108 (the ignored type stays on its own line)
+        if route.single_target:
             queue = [*route.tiers[0].targets]  # type: ignore[list-item]
+        elif route.by_pods:
+            queue = self._by_pods(call)
         else:
             queue = queue_of(route.tiers, call.traits, self._chance)
         if len(queue) < sum(len(tier.targets) for tier in route.tiers):
@@ -119,6 +123,17 @@ class Failover:
             if not queue:
                 raise Forbidden("What this model costs is not known", code="price_unknown")
         return FailoverPlan(queue, self._chance, self.budget, route.retry)
+
+    def _by_pods(self, call: Call) -> list[Target]:
+        """The queue of a route on which queues or prompts decide: by the prompt as it is sent, with the history."""
+        from sluice.routing.pods import PodChoice
+
+        call.pod_choice = choice = PodChoice()
+        traits = msgspec.structs.replace(call.traits, chat=call.chat, choice=choice)
+        queue: list[Target] = queue_of(call.route.tiers, traits, self._chance)
+        if choice.how:
+            self._metrics.child("pod_choices", queue[0].upstream, choice.how).inc()
+        return queue
 
     def _next(
         self, call: Call, plan: FailoverPlan[Target], failed: Target, error: UpstreamError | BadRequest

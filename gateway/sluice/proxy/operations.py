@@ -18,12 +18,12 @@ def route_for(route: Route, operation: str, dialect: str) -> Route | None:
         carrying = [_carrying(target, operation, dialect) for target in tier.targets]  # type: ignore[arg-type]
         targets = [found for found in carrying if found is not None]
         if targets:
-            tiers.append(RoutedTier(targets, tier.strategy, tier.affinity))
+            tiers.append(RoutedTier(targets, tier.strategy, tier.affinity, pooled=tier.pooled))
     if not tiers:
         return None
     shadow = _carrying(route.shadow, operation, dialect) if route.shadow is not None else None
     only = tiers[0].targets[0] if len(tiers) == len(tiers[0].targets) == 1 else None
-    single_target = only is not None and only.spec.context is None
+    single_target = only is not None and only.spec.context is None and only.pods is None  # type: ignore[attr-defined]
     return msgspec.structs.replace(route, tiers=tiers, shadow=shadow, single_target=single_target, operation=operation)
 
 

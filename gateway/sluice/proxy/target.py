@@ -1,7 +1,7 @@
 """Targets, and an alias's route over them. Built from the configuration, then only read."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -20,6 +20,9 @@ from sluice.routing.strategies import RoutedTier
 from sluice.telemetry.metrics import TargetSeries
 from sluice.telemetry.series import Value
 from sluice.wire.forwarding import Allowed, with_forwarded
+
+if TYPE_CHECKING:
+    from sluice.routing.pods import Pod
 
 
 def _backends_own(*, verbatim: bool = False) -> Decoder:
@@ -64,6 +67,8 @@ class Target(msgspec.Struct, frozen=True, eq=False):
     heeds_limits: bool = False  # whether calls avoid it while it reports that its limits are used up
     answered: Value | None = None  # counts the calls that it answered, at its place in its alias
     decoder: Callable[..., Decoder] = _backends_own  # of streams: the backend's, or with the alias's stages behind it
+    pods: Callable[["Target"], Sequence["Target"]] | None = None  # one target for each server, if its upstream has several
+    pod: "Pod | None" = None  # the server, if it is one of these
 
     def __post_init__(self) -> None:
         if self.decoder is _backends_own:
@@ -90,6 +95,7 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     called: str = ""  # the name that the caller gave, if a wildcard covers it
     operation: str = ""  # the operation that it is the route of; "": chat
     single_target: bool = False  # one target without conditions: no property of a call affects the choice
+    by_pods: bool = False  # queues or prompts decide which server of an upstream is asked
 
     @property
     def targets(self) -> list[Target]:

@@ -24,6 +24,8 @@ ORDERS: Mapping[str, str] = {
     "least_in_flight": "the one with the fewest calls in flight for its weight",
     "lowest_ttft": "of two drawn at random, the one with the lower time to first token",
     "cheapest": "by price",
+    "queue_depth": "of all servers of its upstreams the one with the shortest queue",
+    "prefix_cache": "of all servers of its upstreams the one that has probably cached the prompt, unless it is busy",
     "affinity": "by consistent hash, so that the same {} stays on the same target",
 }
 

@@ -26,7 +26,7 @@ from typing import Generic
 import msgspec
 
 from sluice.errors import BadRequest, StaleConnection, UpstreamError, UpstreamErrorKind
-from sluice.routing.strategies import CallTraits, Chance, RoutedTier, T, ordered
+from sluice.routing.strategies import CallTraits, Chance, RoutedTier, T, ordered, over_pods
 
 ONCE_MORE: frozenset[UpstreamErrorKind] = frozenset({"server_error", "overloaded", "reset"})
 STREAMED = 200
@@ -92,7 +92,10 @@ def queue_of(tiers: Sequence[RoutedTier], traits: CallTraits, chance: Chance) ->
             why = why or unfit
             if not unfit:
                 fit.append(target)
-        queue += ordered(tier, fit, traits, chance)  # type: ignore[arg-type]
+        if tier.pooled:
+            queue += over_pods(tier, fit, traits, chance)
+        else:
+            queue += ordered(tier, fit, traits, chance)  # type: ignore[arg-type]
     if not queue:
         shorter = msgspec.structs.replace(traits, tokens=0)
         too_long = [target for tier in tiers for target in tier.targets if not shorter.unfit(target)]

@@ -6,7 +6,7 @@ Every strategy orders all targets of its tier, so that failover continues down t
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -14,6 +14,9 @@ from sluice.config.types import Strategy
 from sluice.config.types import Target as TargetConfig
 from sluice.model.chat import ChatRequest, Image
 from sluice.routing.health import Health, Load
+
+if TYPE_CHECKING:
+    from sluice.routing.pods import PodChoice
 
 
 class Routable(Protocol):
@@ -44,6 +47,8 @@ class CallTraits(msgspec.Struct, frozen=True):
     vision: bool = False
     tools: bool = False
     tokens: int = 0
+    chat: ChatRequest | None = None  # where the prompt decides which server of an upstream is asked
+    choice: "PodChoice | None" = None  # is told why that one was chosen
 
     def weight(self, target: Routable) -> float:
         """The target's weight for this caller."""
@@ -96,12 +101,29 @@ def traits_of(chat: ChatRequest, key: str = "", tenant: str = "", headers: Mappi
 
 
 class RoutedTier(msgspec.Struct):
-    """One tier: its targets, how they are ordered, and the number of calls that `round_robin` has ordered."""
+    """One tier: its targets, how they are ordered, and the number of calls that `round_robin` has ordered.
+
+    `pooled`: the upstreams of some are several servers, each of which becomes a target of its own for a call (`over_pods`).
+    """
 
     targets: Sequence[Routable]
     strategy: Strategy = "weighted"
     affinity: str = "session"
     turn: int = 0
+    pooled: bool = False
+
+
+PODS_TRIED = 3
+"""Servers of one tier that a call may be sent to, one after another: a request that kills servers must not visit all."""
+
+
+def over_pods(tier: RoutedTier, fit: Sequence[Any], traits: CallTraits, chance: Chance) -> list[Any]:
+    """The targets of a pooled tier in order, one for each server of their upstreams; those that are ready first."""
+    targets = [pod for target in fit for pod in (target.pods(target) if target.pods is not None else (target,))]
+    ready, others = list[Any](), list[Any]()
+    for target in ordered(tier, targets, traits, chance):
+        (ready if target.health.ready() else others).append(target)
+    return (ready + others)[:PODS_TRIED]
 
 
 def ordered(tier: RoutedTier, targets: list[T], traits: CallTraits, chance: Chance) -> list[T]:
@@ -155,13 +177,46 @@ def _affinity(tier: RoutedTier, targets: list[T], traits: CallTraits, chance: Ch
     if not key:
         return _weighted(tier, targets, traits, chance)
 
-    def score(target: T) -> float:
-        digest = hashlib.blake2b(f"{key}\0{target.label}".encode("utf-8", "replace"), digest_size=8).digest()
+    def score(target: Any) -> float:
+        name = target.label if not tier.pooled or target.pod is None else f"{target.label}@{target.pod.address}"
+        digest = hashlib.blake2b(f"{key}\0{name}".encode("utf-8", "replace"), digest_size=8).digest()
         uniform = (int.from_bytes(digest, "big") + 1) / (2**64 + 1)
         return -traits.weight(target) / math.log(uniform)
 
     return sorted(targets, key=score, reverse=True)
 
+
+def _queue_depth(tier: RoutedTier, targets: list[T], traits: CallTraits, chance: Chance) -> list[T]:
+    from sluice.routing.pod_order import by_queue
+
+    pooled: list[Any] = targets
+    if any(target.pod is None for target in pooled):  # no server of an upstream is known yet
+        return _least_in_flight(tier, targets, traits, chance)
+    order = by_queue([target.pod for target in pooled], chance, traits.choice)
+    return _wanted_first([targets[at] for at in order], traits)
+
+
+def _prefix_cache(tier: RoutedTier, targets: list[T], traits: CallTraits, chance: Chance) -> list[T]:
+    from sluice.routing.pod_order import by_prefix
+
+    pooled: list[Any] = targets
+    if traits.chat is None or not traits.chat.messages or any(target.pod is None for target in pooled):
+        return _queue_depth(tier, targets, traits, chance)
+    wanted: list[Any] = _wanted_first(pooled, traits)
+    order = by_prefix(
+        [target.pod for target in wanted],
+        lambda at: wanted[at].health.ready(),
+        traits.chat,
+        model=wanted[0].model,
+        session=traits.session,
+        chance=chance,
+        choice=traits.choice,
+    )
+    return _wanted_first([wanted[at] for at in order], traits)
+
+
+BY_PODS: frozenset[str] = frozenset({"queue_depth", "prefix_cache"})
+"""The strategies that need upstreams of several servers."""
 
 _STRATEGIES: Mapping[str, Callable[[RoutedTier, list[T], CallTraits, Chance], list[T]]] = {
     "weighted": _weighted,
@@ -170,4 +225,6 @@ _STRATEGIES: Mapping[str, Callable[[RoutedTier, list[T], CallTraits, Chance], li
     "lowest_ttft": _lowest_ttft,
     "cheapest": _cheapest,
     "affinity": _affinity,
+    "queue_depth": _queue_depth,
+    "prefix_cache": _prefix_cache,
 }

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
@@ -19,11 +20,14 @@ from sluice.proxy.fitting import Fitting
 from sluice.proxy.target import Route, Target, add_headers
 from sluice.routing.failover import RetryPolicy
 from sluice.routing.health import BreakerPolicy, Health, Load
-from sluice.routing.strategies import RoutedTier
+from sluice.routing.strategies import BY_PODS, RoutedTier
 from sluice.runtime.state import ModelState, ProcessState
 from sluice.telemetry.metrics import TargetSeries, zero_of_target
 from sluice.telemetry.notices import TargetNotices
 from sluice.wire.forwarding import Allowed, shown_target
+
+if TYPE_CHECKING:
+    from sluice.runtime.pods import PodPool
 
 
 class Routes:
@@ -47,7 +51,17 @@ class Routes:
             name: state.transports.take(stack, name, config.upstreams[name], backend, loaded.credentials.get(name, ()))
             for name, backend in loaded.backends.items()
         }
+        self.pools = self._pools()
         self.routes: dict[str, Route] = {name: self._route(name, alias) for name, alias in config.aliases.items()}
+
+    def _pools(self) -> "dict[str, PodPool]":
+        """The servers of those upstreams that are several."""
+        found = {}
+        for name, upstream in self._config.upstreams.items():
+            if upstream.pods is not None:
+                base_url = getattr(self._backends[name], "base_url", "")
+                found[name] = self._state.pool(self._stack, name, upstream.pods, base_url, self.transports[name])
+        return found
 
     def route_of(self, name: str, model: str) -> Route:
         """Returns the route of one model of a wildcard alias; it is counted under the configured names."""
@@ -67,7 +81,9 @@ class Routes:
                 )
                 for target in targets_of(tier)
             ]
-            tiers.append(RoutedTier(targets, tier.strategy, tier.affinity) if isinstance(tier, Tier) else RoutedTier(targets))
+            pooled = any(target.pods is not None for target in targets)
+            strategy, affinity = (tier.strategy, tier.affinity) if isinstance(tier, Tier) else ("weighted", "session")
+            tiers.append(RoutedTier(targets, strategy, affinity, pooled=pooled))
         retry = RetryPolicy(
             same_target=alias.retry.same_target,
             backoff=float(alias.retry.backoff),
@@ -98,6 +114,7 @@ class Routes:
             wildcard=name.endswith("*") and not called,
             called=called,
             single_target=_takes_every_call(tiers),
+            by_pods=any(tier.pooled and tier.strategy in BY_PODS for tier in tiers),
         )
 
     def _shadow(self, alias: Alias, rest: str = "") -> Target | None:
@@ -145,6 +162,7 @@ class Routes:
             dropped=dropped,
             tell=getattr(backend, "tell", add_headers),
             whole=backend if isinstance(backend, AnswersWhole) and not (backend.always_stream or by_ttft) else None,
+            pods=self.pools[spec.upstream].targets if spec.upstream in self.pools else None,
         )
 
     def _dropping(self, label: str, spec: TargetConfig) -> Callable[[str], None]:
@@ -174,12 +192,26 @@ class Routes:
 
         def begin() -> ModelState:
             notices = TargetNotices(state.notices, *name, count=partial(state.metrics.child, "breaker_transitions"))
+            if upstream.pods is not None:
+                return _pooled(state, notices, policy, name)
             return ModelState(Health(state.clock, policy, notices), Load(), notices)
 
-        standing = state.standings.take(self._stack, name, (getattr(backend, "base_url", ""), policy), begin)
+        terms = (getattr(backend, "base_url", ""), policy, upstream.pods is not None)
+        standing = state.standings.take(self._stack, name, terms, begin)
         zero_of_target(state.metrics, *name)
         self.standings[name] = standing
         return standing
+
+
+def _pooled(state: ProcessState, notices: TargetNotices, policy: BreakerPolicy, name: tuple[str, str]) -> ModelState:
+    """The standing of a model of an upstream that is several servers."""
+    from sluice.routing.pooled import PooledHealth, PooledLoad
+
+    def gone(address: str) -> None:
+        state.notices.forget(("breaker", *name, address))
+
+    health = PooledHealth(state.clock, policy, notices, server_watcher=notices.of_server, server_gone=gone)
+    return ModelState(health, PooledLoad(), notices)
 
 
 def forward_of(upstream: Upstream, backend: Backend) -> Allowed:
@@ -206,4 +238,5 @@ def _takes_every_call(tiers: list[RoutedTier]) -> bool:
     """Returns whether a call cannot affect its route: there is one target, and it has no conditions."""
     targets = [target for routed in tiers for target in routed.targets]
     spec = targets[0].spec
-    return len(targets) == 1 and spec.vision and spec.tools and spec.context is None
+    pooled = any(routed.pooled for routed in tiers)
+    return len(targets) == 1 and spec.vision and spec.tools and spec.context is None and not pooled

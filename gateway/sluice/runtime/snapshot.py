@@ -123,10 +123,10 @@ class Snapshot:
         state, config, records = self.state, self.config, self.state.records
         keys = [key.id for key in config.keys] if config.metrics.key_label else []
         records.expect(config.aliases, keys, self.frontends)
-        connections = state.transports.connections
         for name in config.upstreams:
             for condition in ("open", "idle", "waiting"):
-                state.metrics.computed("upstream_connections", partial(connections, name, condition), name, condition)
+                connections = partial(state.connections, name, condition)
+                state.metrics.computed("upstream_connections", connections, name, condition)
         built = Routes(config, self.loaded, state, stack)
         self.routes, self.standings, self.transports = built.routes, built.standings, built.transports
         self.wildcards = Wildcards(config.aliases, built.route_of)

@@ -18,7 +18,7 @@ import msgspec
 
 from sluice.aio.deferred import DeferredWork
 from sluice.config.loader import Loaded
-from sluice.config.types import Issuer, MetricsPush, Tracing
+from sluice.config.types import Issuer, MetricsPush, Pods, Tracing
 from sluice.conversations import ConversationsFailed, Retention
 from sluice.conversations.leases import Leases
 from sluice.conversations.measured import MeasuredShared
@@ -64,6 +64,7 @@ from sluice.version import VERSION
 if TYPE_CHECKING:
     from sluice.conversations.sweeper import Sweeper
     from sluice.identity.remote import RemoteKeys
+    from sluice.runtime.pods import PodPool
     from sluice.runtime.push import MetricsPusher
     from sluice.sinks.recorder import Recorder
     from sluice.telemetry.recent import RecentCalls
@@ -131,6 +132,7 @@ class ProcessState:
         self.standings: Shared[ModelState] = Shared()
         self.key_sets: Shared[RemoteKeys] = Shared(lambda keys: keys.close())
         self.probes: Shared[asyncio.Task[None]] = Shared(_stop)
+        self.pools: Shared[PodPool] = Shared(lambda pool: pool.close())
         self.listings: Shared[Listing] = Shared(lambda listing: listing.close())
 
     async def __aenter__(self) -> Self:
@@ -287,6 +289,33 @@ class ProcessState:
 
         terms = (issuer.jwks_url, issuer.discovery, issuer.algorithms)
         return self.key_sets.take(stack, issuer.issuer, terms, lambda: RemoteKeys(issuer, self.records.keys_fetched))
+
+    def pool(self, stack: AsyncExitStack, name: str, pods: Pods, base_url: str, transport: Any) -> "PodPool":
+        """The servers of an upstream, which are followed from now on; they are let go of when `stack` is left."""
+        from sluice.runtime.pods import PodPool
+
+        def begin() -> PodPool:
+            pool = PodPool(
+                name,
+                pods,
+                base_url,
+                transport,
+                metrics=self.metrics,
+                notices=self.notices,
+                log=self.log,
+                clock=self.clock,
+            )
+            pool.start()
+            return pool
+
+        taken = self.pools.take(stack, name, (pods, base_url, transport), begin)
+        stack.callback(taken.forget_targets)
+        return taken
+
+    def connections(self, upstream: str, condition: str) -> int:
+        """The number of connections to an upstream that are "open" or "idle", or of calls "waiting" for one."""
+        pooled = sum(pool.connections(condition) for pool in self.pools.named(upstream))
+        return self.transports.connections(upstream, condition) + pooled
 
     # --- what happens
 

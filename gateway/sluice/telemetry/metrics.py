@@ -120,6 +120,14 @@ TABLE: Mapping[str, Spec] = {
     "failovers": Spec("counter", ("alias", "from", "to", "cause"), "Calls that went on to a target past another, by why"),
     "recoveries": Spec("counter", ("alias", "how", "outcome"), "Tries to continue a cut stream on another target"),
     "breaker_state": Spec("gauge", ("upstream", "model"), "0 closed, 1 half-open, 2 open", merge="max"),
+    "pods": Spec(
+        "gauge", ("upstream", "state"), "Servers of an upstream with pods, by whether their figures are fresh", merge="max"
+    ),
+    "pod_requests_waiting": Spec(
+        "gauge", ("upstream",), "Requests that wait in an upstream's servers, as these report", merge="max"
+    ),
+    "pod_polls": Spec("counter", ("upstream", "result"), "Readings of servers' metrics: ok, or failed"),
+    "pod_choices": Spec("counter", ("upstream", "how"), "Calls by why they went to one of an upstream's servers"),
     "breaker_transitions": Spec(
         "counter", ("upstream", "model", "state"), "Changes of a target's breaker in any process, by its new state"
     ),

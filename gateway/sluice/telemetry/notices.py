@@ -128,14 +128,22 @@ class TargetNotices:
 
     def changed(self, state: BreakerState, why: UpstreamError | None) -> None:
         """The breaker opened, for this error, or closed. A half-open one is still open to the log."""
+        self._changed(state, why, {})
+
+    def of_server(self, address: str) -> "ServerNotices":
+        """What is told of one server, where the upstream is several."""
+        return ServerNotices(self, address)
+
+    def _changed(self, state: BreakerState, why: UpstreamError | None, server: Mapping[str, str]) -> None:
         if self._muted:
             return
         if self._count is not None:
             self._count(self._upstream, self._model, state.name.lower()).inc()
-        key = ("breaker", self._upstream, self._model)
+        key = ("breaker", self._upstream, self._model, *server.values())
         if state is BreakerState.OPEN:
             error = why.kind if why is not None else None
-            self._notices.begin(key, "warning", "breaker_open", upstream=self._upstream, model=self._model, error=error)
+            of = {"upstream": self._upstream, "model": self._model, **server}
+            self._notices.begin(key, "warning", "breaker_open", **of, error=error)
         elif state is BreakerState.CLOSED:
             self._notices.end(key, "breaker_closed")
         else:
@@ -156,6 +164,24 @@ class TargetNotices:
     def accepted(self) -> bool:
         """The provider accepted them. Returns whether the refusal is over."""
         return self._muted or self._notices.unseen(("credentials", self._upstream, self._model), "credentials_accepted")
+
+
+class ServerNotices:
+    """Logs changes of the health of one server of a target whose upstream is several."""
+
+    def __init__(self, target: TargetNotices, address: str) -> None:
+        self._target = target
+        self._server = {"pod": address}
+
+    def changed(self, state: BreakerState, why: UpstreamError | None) -> None:
+        """See `TargetNotices`."""
+        self._target._changed(state, why, self._server)
+
+    def refused(self, error: UpstreamError) -> None:
+        self._target.refused(error)
+
+    def accepted(self) -> bool:
+        return self._target.accepted()
 
 
 class CredentialNotices:

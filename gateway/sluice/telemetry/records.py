@@ -29,6 +29,8 @@ class CallLine(LogLine, kw_only=True):
     model: str | UnsetType = UNSET
     target: str | UnsetType | None = UNSET
     attempts: list[str] | UnsetType = UNSET
+    pod: str | UnsetType = UNSET
+    pod_choice: str | UnsetType = UNSET
     attempt_costs: list[float | None] | UnsetType = UNSET
     stream: bool | UnsetType = UNSET
     end: str = "client_gone"
@@ -51,6 +53,8 @@ class CallLine(LogLine, kw_only=True):
         if call.route.called:
             self.model = call.route.called
         self.attempts = [f"{attempt.target.label} {attempt.outcome}" for attempt in attempts]
+        if answered is not None and answered.target.pod is not None:
+            self._tell_pod(call, answered)
         self.stream = call.chat.stream
         self.end = call.end
         self.ttft = int(ttft * MICRO + 0.5) / MICRO if ttft is not None else None
@@ -67,6 +71,17 @@ class CallLine(LogLine, kw_only=True):
             self.upstream_status = (failed.status or None) if failed is not None else None
             if isinstance(error, TlsFailed):
                 self.tls_error = error.reason
+
+    def _tell_pod(self, call: Call, answered: Attempt) -> None:
+        """Which servers of its upstreams were asked, and why the first of them."""
+        pods = [attempt.target.pod for attempt in call.attempts]
+        self.attempts = [
+            f"{attempt} {pod.address}" if pod is not None else attempt
+            for attempt, pod in zip(self.attempts or (), pods, strict=True)
+        ]
+        self.pod = answered.target.pod.address if answered.target.pod is not None else UNSET
+        if call.pod_choice is not None and call.pod_choice.how:
+            self.pod_choice = str(call.pod_choice)
 
     def _tell_use(self, call: Call, answered: Attempt) -> None:
         """What the call used, and what that cost."""

@@ -14,6 +14,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
+from typing import Any
 
 import msgspec
 
@@ -38,6 +39,14 @@ class AuthorizedTransport:
         self.transport = transport
         self.pool = pool
         self.meaning = meaning
+        self._owner = True
+
+    def towards(self, host: str, port: int) -> "AuthorizedTransport":
+        """Another one with the same credentials, whose connections go to this address (`HttpTransport.towards`)."""
+        transport: Any = self.transport
+        other = AuthorizedTransport(transport.towards(host, port), self.pool, self.meaning)
+        other._owner = False
+        return other
 
     def send(
         self, request: UpstreamRequest, *, connect: float, headers: float, reader: Reader | None = None
@@ -52,7 +61,7 @@ class AuthorizedTransport:
             yield from member.credential.secrets()
 
     async def close(self) -> None:
-        for member in self.pool.members:
+        for member in self.pool.members if self._owner else ():
             await member.credential.close()
         await self.transport.close()
 

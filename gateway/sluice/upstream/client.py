@@ -4,6 +4,7 @@ The contract is `sluice.backends.transport.Transport`.
 """
 
 import asyncio
+import copy
 import math
 import random
 import ssl
@@ -79,6 +80,19 @@ class HttpTransport:
         self._buffer = memoryview(bytearray(READ))
         self._loop: asyncio.AbstractEventLoop | None = None
         self.dialed = 0
+
+    def towards(self, host: str, port: int) -> "HttpTransport":
+        """Another transport with these heads, credentials and bounds, whose connections go to this address.
+
+        Requests have the base URL's host in them all the same, and so has TLS. Proxies are not asked.
+        """
+        other = copy.copy(self)
+        other.pool = self.pool.alike()
+        other.dialer = self.dialer.towards(host, port)
+        other._buffer = memoryview(bytearray(READ))
+        other._loop = None
+        other.dialed = 0
+        return other
 
     def send(
         self, request: UpstreamRequest, *, connect: float, headers: float, reader: Reader | None = None

@@ -9,6 +9,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Iterable
 from typing import Any
+from urllib.parse import urlsplit
 
 from sluice.errors import UpstreamError
 
@@ -77,6 +78,25 @@ class Addresses:
         if not lookup.cancelled() and lookup.exception() is None:
             self._known = lookup.result()
             self._expires = self._clock() + self._ttl
+
+
+def host_and_port(text: str, port: int) -> tuple[str, int]:
+    """ "host:port" or "host" -> host and port (`port` where there is none); IPv6 stands in brackets. Raises ValueError."""
+    expected = "expected host:port, such as 10.0.0.7:8000 or [fd00::7]:8000"
+    try:
+        url = urlsplit(f"//{text}")
+        own = url.port
+    except ValueError:
+        raise ValueError(expected) from None
+    host = url.hostname
+    if not host or url.netloc != text or "@" in text or own == 0 or not text.isprintable() or " " in text:
+        raise ValueError(expected)
+    return host, own or port
+
+
+def joined(host: str, port: int) -> str:
+    """host:port, as it is shown."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def alternated(addresses: list[ResolvedAddress]) -> list[ResolvedAddress]:

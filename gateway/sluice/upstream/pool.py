@@ -45,6 +45,10 @@ class Pool:
         self._closed = False
         self.open = 0
 
+    def alike(self) -> "Pool":
+        """An empty one of the same bounds, for another address; idle connections are bounded together."""
+        return Pool(self._limit, self._keepalive, self._clock, self._together)
+
     @property
     def idle(self) -> int:
         return len(self._idle)

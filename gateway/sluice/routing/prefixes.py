@@ -1,0 +1,100 @@
+"""Prefixes of prompts: which server of an upstream has probably cached how much of a prompt. Pure.
+
+A prompt is cut into blocks of characters, and each block's digest is of all text up to its end, so equal digests mean equal
+beginnings. vLLM and SGLang cache by blocks of tokens; characters do for a guess, and need no tokenizer.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+
+from sluice.model.chat import ChatRequest, Image, Message, Other, Text
+
+BLOCK = 256
+"""Characters of a block: some 64 tokens."""
+BLOCKS = 512
+"""Blocks of a prompt at most: what comes behind 131,072 characters decides nothing."""
+SEEN = 16_384
+"""Blocks remembered of each server: some four million characters, in about 2 MB."""
+
+
+class SeenPrefixes:
+    """The blocks that were lately sent to one server, the longest unused ones forgotten first."""
+
+    __slots__ = ("_blocks", "_most")
+
+    def __init__(self, most: int = SEEN) -> None:
+        self._blocks: dict[bytes, None] = {}  # oldest first
+        self._most = most
+
+    def __len__(self) -> int:
+        return len(self._blocks)
+
+    def matched(self, blocks: list[bytes]) -> int:
+        """The number of a prompt's leading blocks that the server has seen."""
+        seen = self._blocks
+        for number, block in enumerate(blocks):
+            if block not in seen:
+                return number
+        return len(blocks)
+
+    def add(self, blocks: list[bytes]) -> None:
+        """Remembers a prompt, its beginning as what was used last: a block is of no use without those before it."""
+        seen = self._blocks
+        for block in reversed(blocks):
+            seen.pop(block, None)
+            seen[block] = None
+        while len(seen) > self._most:
+            del seen[next(iter(seen))]
+
+
+def blocks_of(chat: ChatRequest, model: str) -> list[bytes]:
+    """The digests of a prompt's whole blocks; of a shorter prompt there is one, of all of it."""
+    digest = hashlib.blake2b(model.encode("utf-8", "replace"), digest_size=8)
+    found = list[bytes]()
+    rest = ""
+    for text in _texts(chat):
+        rest = rest + text if rest else text
+        at = 0
+        while len(rest) - at >= BLOCK:
+            digest.update(rest[at : at + BLOCK].encode("utf-8", "replace"))
+            found.append(digest.digest())
+            at += BLOCK
+            if len(found) == BLOCKS:
+                return found
+        rest = rest[at:]
+    if not found:
+        digest.update(rest.encode("utf-8", "replace"))
+        found.append(digest.digest())
+    return found
+
+
+def root_of(chat: ChatRequest, model: str) -> bytes:
+    """The digest of a prompt up to its first message of a user: the same for all turns of a conversation."""
+    digest = hashlib.blake2b(model.encode("utf-8", "replace"), digest_size=8)
+    for text in _texts(chat, to_first_user=True):
+        digest.update(text[: BLOCK * BLOCKS].encode("utf-8", "replace"))
+    return digest.digest()
+
+
+def _texts(chat: ChatRequest, *, to_first_user: bool = False) -> Iterator[str]:
+    """The prompt's texts in the order of chat templates: tools, then messages."""
+    for tool in chat.tools:
+        yield f"\0tool\0{tool.name}\0{tool.description}"
+    for message in chat.messages:
+        yield f"\0{message.role}\0"
+        yield from _parts(message)
+        if to_first_user and message.role == "user":
+            return
+
+
+def _parts(message: Message) -> Iterable[str]:
+    for part in message.parts:
+        match part:
+            case Text():
+                yield part.text
+            case Image():
+                yield part.url
+            case Other():
+                yield part.type
+    for call in message.tool_calls:
+        yield f"{call.name}\0{call.arguments}"
