@@ -42,17 +42,24 @@ class ClusterNode(RedisServer):
         super().__init__(directory, binary, [*more, *options])
         self._bus = 0
         self.password: str | None = None
+        self.tls: Path | None = None
 
     def _command(self, port: int) -> list[str]:
         self._bus = self._bus or free_port()
-        return [*super()._command(port), "--cluster-port", str(self._bus)]
+        found = [*super()._command(port), "--cluster-port", str(self._bus)]
+        if self.tls is not None:
+            files = ("cert", f"{self.tls}/cert.pem"), ("key", f"{self.tls}/key.pem"), ("ca-cert", f"{self.tls}/ca.pem")
+            found += ["--port", "0", "--tls-port", str(port), "--tls-cluster", "yes", "--tls-replication", "yes"]
+            found += ["--tls-auth-clients", "no", *(word for name, file in files for word in (f"--tls-{name}-file", file))]
+        return found
 
     @property
     def bus(self) -> int:
         return self._bus
 
     def ask(self, *command: Any) -> Any:
-        with Redis(port=self.port, password=self.password, socket_timeout=30) as client:
+        tls: dict[str, Any] = {"ssl": True, "ssl_ca_certs": f"{self.tls}/ca.pem"} if self.tls is not None else {}
+        with Redis("127.0.0.1", self.port, password=self.password, socket_timeout=30, **tls) as client:
             return client.execute_command(*command)
 
     def says(self, what: str, *command: Any) -> bool:
@@ -161,9 +168,16 @@ def until(done: Callable[[], bool]) -> None:
 
 @contextmanager
 def redis_cluster(
-    binary: str | None = None, *options: str, timeout: int = PATIENT, password: str | None = None
+    binary: str | None = None,
+    *options: str,
+    timeout: int = PATIENT,
+    password: str | None = None,
+    tls: Path | None = None,
 ) -> Iterator[Cluster]:
-    """`timeout`: milliseconds without an answer after which a node has failed and its replica takes over."""
+    """`timeout`: milliseconds without an answer after which a node has failed and its replica takes over.
+
+    `tls`: the directory of ca.pem, cert.pem and key.pem, where it is spoken.
+    """
     if binary is None and not cluster_binaries():
         pytest.skip("no redis-server 7.0 or newer, nor valkey-server: Debian's redis-server package is not installed")
     with tempfile.TemporaryDirectory(prefix="cluster-") as directory, ExitStack() as stack:
@@ -172,7 +186,7 @@ def redis_cluster(
             own = Path(directory) / str(at)
             own.mkdir()
             node = ClusterNode(str(own), binary or cluster_binaries()[0], options)
-            node.password = password
+            node.password, node.tls = password, tls
             stack.callback(node.kill)
             node.start()
             nodes.append(node)

@@ -3,9 +3,11 @@
 import asyncio
 import itertools
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from sluice.limits import Claim, Limit, Slot
 from sluice.limits.redis import RedisStore
@@ -219,10 +221,17 @@ async def test_what_a_server_is_that_is_no_cluster(transaction: bool) -> None:
         await client.close()
 
 
-async def test_passwords_and_tls_are_those_of_all_nodes() -> None:
-    with redis_cluster(None, "--requirepass", PASSWORD, "--masterauth", PASSWORD, password=PASSWORD) as cluster:
-        for login, reason in ((f":{PASSWORD}@", None), (":wrong@", "wrongpass"), ("", "noauth")):
-            client = client_of(f"redis+cluster://{login}127.0.0.1:{cluster.nodes[2].port}?connect_timeout=30")
+async def test_passwords_and_tls_are_those_of_all_nodes(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    own = authority.issue_cert("127.0.0.1")
+    own.private_key_pem.write_to_path(tmp_path / "key.pem")
+    own.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    right, trust = f":{PASSWORD}@", f"&ssl_ca_certs={tmp_path}/ca.pem"
+    cases = ((right, trust, None), (":wrong@", trust, "wrongpass"), ("", trust, "noauth"), (right, "", "tls"))
+    with redis_cluster(None, "--requirepass", PASSWORD, "--masterauth", PASSWORD, password=PASSWORD, tls=tmp_path) as cluster:
+        for login, options, reason in cases:
+            client = client_of(f"rediss+cluster://{login}127.0.0.1:{cluster.nodes[2].port}?connect_timeout=30{options}")
             for number in range(9):
                 try:
                     async with client.asking(HANG) as raw:
