@@ -48,7 +48,7 @@ test-clients: dev ## other people's clients (a gigabyte of downloads) on a task 
 test-deploy: dev ## streams through nginx, HAProxy, Caddy, Traefik and Envoy (90 MB of downloads), with the files of deploy/
 	@scripts/test_tools.sh
 	.venv/bin/python scripts/programs.py scripts/locks/proxies.lock .cache/bin traefik envoy
-	SLUICE_TEST_DEPLOY=1 .venv/bin/python -m pytest --numprocesses $(TEST_WORKERS) --dist worksteal tests/deploy tests/e2e/test_nginx.py $(ARGS)
+	SLUICE_TEST_DEPLOY=1 .venv/bin/python -m pytest --numprocesses $(TEST_WORKERS) --dist worksteal tests/deploy/test_ingresses.py tests/e2e/test_nginx.py $(ARGS)
 
 bench: dev ## what a request and a token cost, beside the installed peers (FULL=1: the figures to quote; BEFORE=COMMIT: in turn with that); bench/REPORT.md
 	@FULL="$(FULL)" BEFORE="$(BEFORE)" ARGS="$(ARGS)" bench/bench.sh

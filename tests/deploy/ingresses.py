@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,7 @@ class Ingress:
 
     `gateway`: how that stands in its file. `idle`: the line of the file that says for how long it waits between two reads,
     and the same with a second; None: it has no such timer. `debian`: Debian has it.
+    `gone`: what its log says when it has found out by itself that the gateway takes nothing any more.
     """
 
     name = ""
@@ -40,6 +42,7 @@ class Ingress:
     gateway = "127.0.0.1:8080"
     idle: tuple[str, str] | None = None
     debian = True
+    gone = ""
 
     def __init__(self, directory: Path, gateway: int, *, hasty: bool) -> None:
         self.directory = directory
@@ -138,9 +141,11 @@ class Nginx(Ingress):
 class Haproxy(Ingress):
     name, program, file = "haproxy", "haproxy", "ingress/haproxy.cfg"
     idle = ("timeout server 600s", "timeout server 1s")
+    gone = "is DOWN"
 
     def changed(self, text: str) -> str:
-        return text.replace("bind :80\n", f"bind 127.0.0.1:{self.port}\n").replace("maxconn 100000", "maxconn 100")
+        text = text.replace("inter 2s", "inter 50ms").replace("maxconn 100000", "maxconn 100")
+        return text.replace("bind :80\n", f"bind 127.0.0.1:{self.port}\n")
 
     def start(self) -> None:
         self._run(self.binary(), "-W", "-f", str(self._write("haproxy.cfg", self.text())))
@@ -148,6 +153,9 @@ class Haproxy(Ingress):
     def reload(self, gateway: int) -> None:
         self._gateway = gateway
         self._write("haproxy.cfg", self.text())
+        deadline = time.monotonic() + 30
+        while "Loading success" not in self.log() and time.monotonic() < deadline:
+            time.sleep(0.02)  # the worker serves a moment before the master takes signals
         self._processes[0].send_signal(signal.SIGUSR2)
 
 
@@ -229,5 +237,8 @@ def ingress(kind: type[Ingress], gateway: int, *, hasty: bool = False) -> Iterat
         try:
             one.start()
             yield one
+        except TimeoutError:
+            print(one.log())
+            raise
         finally:
             one.stop()

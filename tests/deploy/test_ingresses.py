@@ -174,3 +174,17 @@ async def test_a_reload_of_the_proxy_cuts_no_stream(kind: type[Ingress]) -> None
         await calls[1].until(b"data: [DONE]")
         for call in calls:
             call.writer.close()
+
+
+@slow
+async def test_a_gateway_that_drains_finishes_its_streams_behind_a_proxy_that_knows(kind: type[Ingress]) -> None:
+    async with stack(kind) as (one, provider, _, gateway):
+        call = await Call.start(one.port, *OPENAI)
+        await call.until(b"tok0;")
+        gateway.process.terminate()
+        while await status(one.port, "/v1/models") not in (502, 503) or one.gone not in one.log():
+            await asyncio.sleep(0.02)
+        await counted(call, provider)
+        await call.until(b"data: [DONE]")
+        call.writer.close()
+        assert await asyncio.to_thread(gateway.process.wait, HANG) == 0
