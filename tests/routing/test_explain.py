@@ -1,10 +1,27 @@
+from typing import get_args
+
 import msgspec
 import pytest
 
-from sluice.config.types import Alias, Budget, Config, Hedge, Key, KeyLimits, Limit, Limits, Target, Tier, Timeouts, Upstream
+from sluice.config.types import (
+    Alias,
+    Budget,
+    Config,
+    Hedge,
+    Key,
+    KeyLimits,
+    Limit,
+    Limits,
+    Strategy,
+    Target,
+    Tier,
+    Timeouts,
+    Upstream,
+)
 from sluice.config.units import Rate, Seconds
 from sluice.model.chat import ChatRequest, Image, Message, Text
 from sluice.routing.explain import explain
+from sluice.routing.strategies import STRATEGIES
 
 BIG = Target(upstream="far", model="big", context=100_000)
 SMALL = Target(upstream="near", model="small", weight=3, vision=False, context=1000)
@@ -41,6 +58,15 @@ def test_says_why_a_target_is_left_out(asked: ChatRequest, reason: str) -> None:
 def test_says_when_nobody_can_take_the_request() -> None:
     only = msgspec.structs.replace(CONFIG, aliases={"chat": Alias(tiers=((SMALL,),))})
     assert any("would be refused" in line for line in explain(only, "chat", chat(Image("data:,"))))
+
+
+@pytest.mark.parametrize("strategy", get_args(Strategy))
+def test_every_strategy_has_an_order_and_says_so(strategy: Strategy) -> None:
+    tier = Tier(targets=(EVEN, BIG), strategy=strategy)
+    config = msgspec.structs.replace(CONFIG, aliases={"chat": Alias(tiers=(tier,))})
+    lines = list(explain(config, "chat"))
+    assert f"tier 1: {STRATEGIES[strategy].says.format('session')}" in lines
+    assert len(STRATEGIES) == len(get_args(Strategy))
 
 
 def test_names_the_strategy_of_a_tier() -> None:

@@ -3,7 +3,7 @@
 Health and load are those of a gateway that has just started; a running one skips unhealthy targets.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,19 +15,8 @@ from sluice.frontends.openai.dialect import OpenAI
 from sluice.frontends.widget.dialect import Widget
 from sluice.model.chat import ChatRequest
 from sluice.routing.health import Health, Load
-from sluice.routing.strategies import CallTraits, RoutedTier, ordered, traits_of
+from sluice.routing.strategies import STRATEGIES, CallTraits, RoutedTier, ordered, traits_of
 from sluice.wire.baseurl import base_of
-
-ORDERS: Mapping[str, str] = {
-    "weighted": "drawn by weight for each call",
-    "round_robin": "in turns",
-    "least_in_flight": "the one with the fewest calls in flight for its weight",
-    "lowest_ttft": "of two drawn at random, the one with the lower time to first token",
-    "cheapest": "by price",
-    "queue_depth": "of all servers of its upstreams the one with the shortest queue",
-    "prefix_cache": "of all servers of its upstreams the one that has probably cached the prompt, unless it is busy",
-    "affinity": "by consistent hash, so that the same {} stays on the same target",
-}
 
 
 class Explained(msgspec.Struct, frozen=True):
@@ -37,6 +26,7 @@ class Explained(msgspec.Struct, frozen=True):
     spec: Target
     health: Health
     load: Load
+    pod: None = None  # a gateway that has just started knows no server of an upstream
 
 
 def request_in(path: Path) -> ChatRequest:
@@ -94,7 +84,7 @@ def _dialect(upstream: Upstream) -> str:
 
 def _order(tier: tuple[Target, ...] | Tier) -> str:
     strategy, kind = (tier.strategy, tier.affinity) if isinstance(tier, Tier) else ("weighted", "session")
-    return "one target" if len(targets_of(tier)) == 1 else ORDERS[strategy].format(kind)
+    return "one target" if len(targets_of(tier)) == 1 else STRATEGIES[strategy].says.format(kind)
 
 
 def _share(fit: list[Explained], target: Explained, traits: CallTraits, tier: RoutedTier) -> str:

@@ -130,7 +130,7 @@ def ordered(tier: RoutedTier, targets: list[T], traits: CallTraits, chance: Chan
     """Orders `targets` (those of the tier that can serve the call): the first is tried first."""
     if len(targets) < 2:
         return targets
-    return _STRATEGIES[tier.strategy](tier, targets, traits, chance)
+    return _ORDERS[tier.strategy](tier, targets, traits, chance)
 
 
 def _weighted(tier: RoutedTier, targets: list[T], traits: CallTraits, chance: Chance) -> list[T]:
@@ -215,16 +215,33 @@ def _prefix_cache(tier: RoutedTier, targets: list[T], traits: CallTraits, chance
     return _wanted_first([wanted[at] for at in order], traits)
 
 
-BY_PODS: frozenset[str] = frozenset({"queue_depth", "prefix_cache"})
-"""The strategies that need upstreams of several servers."""
+class _Row(msgspec.Struct, frozen=True):
+    """How a strategy orders targets, and a clause that says so, for `sluice explain`; {} stands for the kind of affinity.
 
-_STRATEGIES: Mapping[str, Callable[[RoutedTier, list[T], CallTraits, Chance], list[T]]] = {
-    "weighted": _weighted,
-    "round_robin": _round_robin,
-    "least_in_flight": _least_in_flight,
-    "lowest_ttft": _lowest_ttft,
-    "cheapest": _cheapest,
-    "affinity": _affinity,
-    "queue_depth": _queue_depth,
-    "prefix_cache": _prefix_cache,
+    `by_pods`: it needs upstreams of several servers.
+    """
+
+    order: Callable[[RoutedTier, list[Any], CallTraits, Chance], list[Any]]
+    says: str
+    by_pods: bool = False
+
+
+STRATEGIES: Mapping[Strategy, _Row] = {
+    "weighted": _Row(_weighted, "drawn by weight for each call"),
+    "round_robin": _Row(_round_robin, "in turns"),
+    "least_in_flight": _Row(_least_in_flight, "the one with the fewest calls in flight for its weight"),
+    "lowest_ttft": _Row(_lowest_ttft, "of two drawn at random, the one with the lower time to first token"),
+    "cheapest": _Row(_cheapest, "by price"),
+    "affinity": _Row(_affinity, "by consistent hash, so that the same {} stays on the same target"),
+    "queue_depth": _Row(_queue_depth, "of all servers of its upstreams the one with the shortest queue", by_pods=True),
+    "prefix_cache": _Row(
+        _prefix_cache,
+        "of all servers of its upstreams the one that has probably cached the prompt, unless it is busy",
+        by_pods=True,
+    ),
+}
+BY_PODS = frozenset(name for name, row in STRATEGIES.items() if row.by_pods)
+"""The strategies that need upstreams of several servers."""
+_ORDERS: Mapping[str, Callable[[RoutedTier, list[Any], CallTraits, Chance], list[Any]]] = {
+    name: row.order for name, row in STRATEGIES.items()
 }
