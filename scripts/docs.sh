@@ -24,4 +24,4 @@ if grep --recursive --include='*.html' -nEo '<(script|img|iframe|link|source)[^>
     echo "docs: these load something from elsewhere" >&2
     exit 1
 fi
-echo "$(find "$site" -name '*.html' | wc -l) pages: $site/index.html"
+echo "$(find "$site" -name '*.html' | wc -l) pages: $site/index.html (with their search: make docs SERVE=1)"
