@@ -1,11 +1,11 @@
-"""The gateway's own HTTP/1.1 server: connections, requests, and how answers get onto a socket.
+"""The gateway's own HTTP/1.1 server: connections, requests, and responses.
 
     http1       request bytes -> heads, bodies, refusals. Pure
     connection  one socket: feeds the parser, runs one request at a time, closes what is slow or broken
-    bodies      how long a body may take, and how much of unfinished ones is kept. Pure
-    exchange    one request and its answer: what the routes hold
+    bodies      bounds the time of a body, and the memory of unfinished ones. Pure
+    exchange    one request and its response, as routes see them
     acceptor    takes connections from the listening socket
-    listener    the connections: how many there may be, how long they may be slow, and how they end
+    listener    the connections: their number, their deadlines, and their end
 
 Why not aiohttp's server, whose parser, tasks and response objects cost 40 µs more of a request (DECISIONS 24): the grammar
 is llhttp's here as there, and an answer is one write. When a client leaves, its handler's task is cancelled at once, and

@@ -1,8 +1,9 @@
-"""Takes connections from a listening socket, a few in each turn of the event loop.
+"""Accepts connections from a listening socket, a few in each turn of the event loop.
 
-The event loops' own servers accept all that waits before anybody can say no, and what is left of the descriptors with it
-(libuv closes the rest without a word; asyncio stops for a second). This one asks for each connection, rests where there
-are no descriptors, and at the end empties its queue: what the kernel has accepted for us is served, not reset.
+The event loops' own servers accept everything that waits, and exhaust the descriptors with it (libuv then
+closes connections silently; asyncio stops for a second). This one accepts connections one by one, pauses when
+there are no descriptors, and at the end empties its queue: connections that the kernel has accepted for us
+are served, not reset.
 """
 
 import asyncio
@@ -11,17 +12,18 @@ import socket
 from collections.abc import Callable
 
 BATCH = 32
-"""Connections in a turn: those that are being served have theirs in between."""
+"""Connections per turn, so that those being served have their turns in between."""
 BACKLOG = 4096
 REST = 0.1
-"""Seconds without accepting, where there is no descriptor or no memory for another connection."""
+"""Seconds of a pause when there is no descriptor or no memory for another connection."""
 _STARVED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Acceptor:
-    """Begins at once. `take` gets every connection; `starved` gets the error when none could be accepted. Raises OSError.
+    """Starts accepting at once. `take` gets every connection; `starved` gets the error if none could be accepted.
+    Raises OSError.
 
-    `listening` is bound and does not wait (`setblocking(False)`); it is closed by `finish`, and by `close`. `address`: host
+    `listening` is bound and non-blocking; it is closed by `finish`, and by `close`. `address`: host
     and port, as bound; the path of a Unix socket, and 0.
     """
 
@@ -39,13 +41,13 @@ class Acceptor:
         self._loop.add_reader(listening, self._accept, BATCH)
 
     def finish(self) -> None:
-        """Take what waits to be accepted, and stop."""
+        """Accepts the connections that wait, and stops."""
         if self.listening.fileno() >= 0:
             self._accept(BACKLOG)
             self.close()
 
     def close(self) -> None:
-        """Stop at once. Idempotent."""
+        """Stops at once. Idempotent."""
         if self._resting is not None:
             self._resting.cancel()
             self._resting = None
@@ -64,11 +66,11 @@ class Acceptor:
                     self._starved(error)
                     self._rest()
                     return
-                continue  # this connection's own trouble: it was gone before we came (accept(2))
+                continue  # an error of this connection alone: it was closed meanwhile (accept(2))
             self._take(accepted)
 
     def _rest(self) -> None:
-        """The socket stays readable: without a rest the loop would do nothing else."""
+        """Pauses: the socket stays readable, so the loop would otherwise spin."""
         if self._resting is None:
             self._loop.remove_reader(self.listening)
             self._resting = self._loop.call_later(REST, self._rested)

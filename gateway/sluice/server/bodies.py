@@ -3,7 +3,7 @@
 from typing import Protocol
 
 MIN_RATE = 1024
-"""Bytes a second that a body must come at, on average; no honest network is slower for long."""
+"""Minimum bytes per second of a body, on average; no honest network is slower for long."""
 
 
 class Pace:
@@ -21,7 +21,7 @@ class Pace:
         self.due = now + timeout
 
     def came(self, size: int, now: float) -> None:
-        """Count `size` more bytes."""
+        """Counts `size` more bytes."""
         self.due = min(self.due + size / MIN_RATE, now + self._timeout)
 
 
@@ -29,15 +29,15 @@ class Keeper(Protocol):
     """A connection that keeps parts of requests."""
 
     def give_up(self) -> None:
-        """Drop what is kept, and wake whoever waits for it with an error."""
+        """Drops what is kept, and raises an error in whoever waits for it."""
         ...
 
 
 class Unfinished:
-    """Bounds what all connections keep of requests that are incomplete, or wait for their turn: `limit` bytes at most.
+    """Bounds the bytes that all connections keep of incomplete or waiting requests: `limit` at most.
 
-    Beyond that the connection that has been silent for the longest time gives up what it keeps. Those are the ones that stall
-    or trickle; bodies that come as fast as their network allows are never silent for long.
+    Beyond it the connection that has been silent for the longest time drops its bytes. That hits connections
+    that stall or trickle; bodies that arrive as fast as their network allows are never silent for long.
     """
 
     __slots__ = ("_kept", "_limit", "size")
@@ -48,7 +48,7 @@ class Unfinished:
         self.size = 0
 
     def keep(self, keeper: Keeper, size: int) -> None:
-        """`keeper` keeps `size` bytes from now on, 0 or more."""
+        """Records that `keeper` keeps `size` bytes from now on."""
         self.size += size - self._kept.pop(keeper, 0)
         if size:
             self._kept[keeper] = size

@@ -1,7 +1,7 @@
 """One client's socket, as an asyncio protocol: bytes to the parser, one request at a time to a task of its own.
 
-Deadlines are time stamps that the listener's sweep looks at once a second: `since` is when the connection came into the
-state that it is in, and what that may last depends on the state:
+Deadlines are time stamps that the listener's sweep checks once a second: `since` is when the connection entered its
+state, and the maximum time depends on the state:
 
     head     a request's head is coming (a new connection: is to come)      header_timeout
     busy     a request is being answered                                    the exchange's own deadlines
@@ -25,9 +25,9 @@ from sluice.server.incoming import Incoming
 State = Literal["head", "busy", "idle", "unread", "linger"]
 LINGER = 2.0
 MAX_AHEAD = 512 << 10
-"""Bytes of a form that are kept before who takes it in pieces has taken any; then the client is not read."""
+"""Bytes of a form that are kept before it is read piece by piece; beyond it the client is not read."""
 OVERLOADED_WAIT = "1"
-"""Seconds, as Retry-After says them."""
+"""Seconds of the Retry-After."""
 OVERLOADED = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
 BAD_REQUEST = b'{"error":{"message":"The request is not valid HTTP","type":"invalid_request_error","code":"bad_http"}}'
 BAD = (
@@ -39,7 +39,7 @@ SLOW = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\
 
 
 class Owner(Terms, Protocol):
-    """What a connection needs of the listener that took it (`sluice.server.listener`)."""
+    """The listener's interface for its connections (`sluice.server.listener`)."""
 
     closing: bool
     send_buffer: int
@@ -55,7 +55,8 @@ class Owner(Terms, Protocol):
 
 
 class ServerConnection(asyncio.Protocol):
-    """`peer`: the address of the other end; "" where it has none (a Unix socket). `refused`: it is answered 503, unheard."""
+    """`peer`: the address of the other end; "" where it has none (a Unix socket). `refused`: it is answered 503,
+    unread."""
 
     __slots__ = (
         "_blocked", "_keeps", "_listener", "_parser", "_paused", "_refused", "exchange", "peer", "since", "state", "task",
@@ -69,7 +70,7 @@ class ServerConnection(asyncio.Protocol):
         self.task: asyncio.Task[None] | None = None
         self._paused = False
         self._blocked = False
-        self._keeps = 0  # bytes of unfinished requests, as the listener counts them
+        self._keeps = 0  # bytes of unfinished requests, as counted by the listener
         self.exchange: HttpExchange | None = None
         self.transport: asyncio.Transport | None = None
         self.peer = ""
@@ -96,7 +97,7 @@ class ServerConnection(asyncio.Protocol):
         self._listener.left(self)
         if self.task is not None:
             self._listener.cancel(self.task)
-        self.task = self.exchange = None  # which a task that never began would leave behind
+        self.task = self.exchange = None  # a cancelled task that never began would keep them
 
     def data_received(self, data: bytes) -> None:
         parser = self._parser
@@ -112,9 +113,9 @@ class ServerConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         if self.exchange is not None:
-            self.abort()  # else what is unsent would keep the call alive until it has been flushed
+            self.abort()  # otherwise unsent bytes would keep the call alive until they are flushed
         else:
-            self._listener.writes.flush()  # the event loop closes the transport behind this
+            self._listener.writes.flush()  # the event loop closes the transport after this
         return False
 
     def pause_writing(self) -> None:
@@ -136,7 +137,7 @@ class ServerConnection(asyncio.Protocol):
         return () if self.task is None else (self.task,)
 
     def look(self, now: float) -> None:
-        """Close it where it has been in its state for too long."""
+        """Closes the connection if it has been in its state for too long."""
         bound = self._listener.bounds.get(self.state)
         if bound is None or now - self.since <= bound:
             return
@@ -149,26 +150,28 @@ class ServerConnection(asyncio.Protocol):
             self.close()
 
     def close(self) -> None:
-        """After what is written has been sent, which may not take for ever."""
+        """Closes after everything written has been sent, within a time limit."""
         if self.transport is not None:
             self._enter("unread")
             self._listener.writes.flush()
             self.transport.close()
 
     def abort(self) -> None:
-        """At once, unsent bytes included; the handler is cancelled."""
+        """Closes at once, with unsent bytes; the handler is cancelled."""
         if self.transport is not None:
             self.transport.abort()
 
     def give_up(self) -> None:
-        """Answer its unfinished requests 503: it was silent for the longest time while their memory is used up."""
+        """Answers its unfinished requests 503: of all connections it was silent for the longest time, and the
+        memory is used up.
+        """
         self._keeps = 0
         self._parser.give_up()
         if self.exchange is not None:
             self.exchange.body_moved()
 
     def read_on(self) -> None:
-        """The exchange has taken of its body what has come."""
+        """Continues reading: the exchange has taken the bytes of the body that have arrived."""
         if self._keeps:
             self._count(self._parser.kept)
         self._resume()
@@ -188,7 +191,7 @@ class ServerConnection(asyncio.Protocol):
             exchange = self.exchange = exchange_of(parser.waiting.pop(0), self, listener)
             self.state = "busy"
             self.task = listener.loop.create_task(self._answer(exchange))
-            self._resume()  # for its body, and to hear the client leave
+            self._resume()  # for its body, and to notice when the client leaves
             if self._keeps:
                 self._count(parser.kept)
         elif parser.given_up:
@@ -203,7 +206,7 @@ class ServerConnection(asyncio.Protocol):
             self._resume()
 
     async def _answer(self, exchange: HttpExchange) -> None:
-        """The body of the request's task; afterwards the connection goes on, if it can."""
+        """Runs the request's handler in its task; afterwards the connection takes the next request, if it can."""
         self._listener.writes.users += 1
         try:
             await self._listener.dispatch(exchange)
@@ -235,7 +238,7 @@ class ServerConnection(asyncio.Protocol):
             self._next()
 
     def _refuse(self, answer: bytes) -> None:
-        """Send an error for what is no complete HTTP request, which quotes nothing of it, and close."""
+        """Sends an error for an invalid or incomplete request, without quoting it, and closes."""
         if self.transport is not None:
             self._listener.writes.write(self.transport, answer)
         self._linger()
@@ -247,7 +250,7 @@ class ServerConnection(asyncio.Protocol):
         self._count(0)
         if self.transport is not None:
             self._listener.writes.flush()
-            if self.transport.can_write_eof():  # TLS cannot close one direction: there the answer's length has to do
+            if self.transport.can_write_eof():  # TLS cannot close one direction: there the client relies on the length
                 self.transport.write_eof()
             self._resume()
 
@@ -267,6 +270,6 @@ class ServerConnection(asyncio.Protocol):
 
 
 def _in_pieces(request: Incoming) -> bool:
-    """Whether this body may be taken in pieces: it is a form that has not come to its end, and nobody wants it whole."""
+    """Returns whether this body may be read piece by piece: it is an incomplete form, and no handler wants it whole."""
     form = request.fields.get("content-type", "").lower().startswith("multipart/form-data")
     return form and not (request.over or request.whole or request.broken)

@@ -1,7 +1,7 @@
 """One request and its answer; the client's side of a call (`sluice.proxy.writer.ResponseWriter`).
 
-It writes head, chunks and end straight to the transport, one write per call, and pauses the upstream while the client
-does not read. Nothing here waits but for a body that has not come yet.
+It writes head, chunks and end straight to the transport, one write per call, and pauses the upstream while the
+client does not read. Only a body that has not arrived is waited for.
 """
 
 import asyncio
@@ -28,20 +28,20 @@ NOT_FOR_PAGES = (
     ("Referrer-Policy", "no-referrer"),
     ("Permissions-Policy", "camera=(), geolocation=(), microphone=()"),
 )
-"""No answer is a page: a browser that opens one does not guess its type, frame it, or send a referrer."""
+"""No response is a page: a browser that opens one must not guess its type, frame it, or send a referrer."""
 NO_STORE_FIELDS = (("Cache-Control", "no-store, no-transform"), ("X-Accel-Buffering", "no"), *NOT_FOR_PAGES)
-"""Of a streamed answer: nobody keeps it, and no proxy holds it back."""
+"""For streamed answers: no cache stores them, and no proxy buffers them."""
 _field = ": ".join
 _NOT_FOR_PAGES = "".join(f"{_field(field)}\r\n" for field in NOT_FOR_PAGES)
 NO_STORE = "".join(f"{_field(field)}\r\n" for field in NO_STORE_FIELDS)
 NO_PARAMETERS: Mapping[str, str] = MappingProxyType({})
 RETRY_AFTER = 1.0
-"""Retry-After in seconds for a body that was dropped for lack of memory."""
+"""Seconds of the Retry-After for a body that was dropped for lack of memory."""
 REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
 class ClientConnection(Protocol):
-    """What an exchange needs of the connection that its request came on."""
+    """The connection's interface for the exchange."""
 
     peer: str
     transport: asyncio.Transport | None
@@ -50,7 +50,7 @@ class ClientConnection(Protocol):
 
 
 class Terms(Protocol):
-    """What an exchange needs of the listener: bounds, and what all exchanges share."""
+    """The listener's interface for exchanges: bounds, and what all exchanges share."""
 
     loop: asyncio.AbstractEventLoop
     writes: WriteBatch
@@ -110,13 +110,15 @@ class HttpExchange(msgspec.Struct, eq=False):
         return self._connection.peer
 
     def body_now(self) -> bytes | None:
-        """The whole body, if it has arrived and is not too large; else None: `body` waits, or raises the error."""
+        """Returns the whole body if it has arrived and is not too large; else None: then `body` waits for it,
+        or raises the error.
+        """
         request = self.request
         return request.body() if request.over and request.size <= self._listener.body_limit else None
 
     async def body(self) -> bytes:
-        """The whole body. Raises PayloadTooLarge, RequestTimeout, BadRequest for broken framing, Unavailable if it was
-        dropped to free memory for others.
+        """The whole body. Raises PayloadTooLarge, RequestTimeout, BadRequest for invalid framing, Unavailable if it
+        was dropped to free memory for others.
 
         It may take `body_timeout` seconds, or longer while it comes at `bodies.MIN_RATE`.
         """
@@ -134,10 +136,11 @@ class HttpExchange(msgspec.Struct, eq=False):
         return request.body()
 
     async def pieces(self, limit: int) -> AsyncIterator[bytes]:
-        """The body as it comes, of `limit` bytes at most; whoever is slow to take it slows its client. Raises what `body`
-        does."""
+        """Yields the body as it arrives, at most `limit` bytes; a slow reader slows the client down. Raises
+        what `body` does.
+        """
         request = self.request
-        if request.size > len(request.content):  # too much came before anybody took it
+        if request.size > len(request.content):  # too much arrived before it was read
             raise self._too_large()
         request.limit = limit
         pace = Pace(self._listener.body_timeout, self._listener.loop.time())
@@ -169,7 +172,7 @@ class HttpExchange(msgspec.Struct, eq=False):
             await self._more(request, pace)
 
     def _go_ahead(self, request: Incoming) -> None:
-        """Tell a client that waits for it (RFC 9110 10.1.1) to send the body."""
+        """Tells a client that waits for it (RFC 9110 10.1.1) to send the body."""
         if request.over:
             return
         expected = request.version == (1, 1) and request.fields.get("expect", "").lower() == "100-continue"
@@ -191,11 +194,11 @@ class HttpExchange(msgspec.Struct, eq=False):
             async with asyncio.timeout_at(pace.due):
                 await self._moved
         finally:
-            self._moved = None  # cancelled, it holds the frame that holds us
+            self._moved = None  # when cancelled, the future refers to the frame that refers to this object
         pace.came(request.size - size, loop.time())
 
     def body_moved(self) -> None:
-        """More of the body has come, or it is found to be broken, or was given up."""
+        """Notes that more of the body has arrived, or that it is invalid or was dropped."""
         if self._moved is not None and not self._moved.done():
             self._moved.set_result(None)
 
@@ -208,14 +211,14 @@ class HttpExchange(msgspec.Struct, eq=False):
     def reply(
         self, status: int, body: bytes, headers: Sequence[tuple[str, str]] = (), content_type: str = "application/json"
     ) -> None:
-        """Head and body in one write. A `Cache-Control` that is the first of `headers` is in place of no-store."""
+        """Writes head and body at once. A `Cache-Control` that is the first of `headers` replaces no-store."""
         bodiless = status in (204, 304)
         content = "" if bodiless else f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
         store = "" if headers and headers[0][0] == "Cache-Control" else "Cache-Control: no-store\r\n"
         head = (
             f"HTTP/1.1 {status} {REASONS.get(status, '')}\r\nDate: {self._listener.date()}\r\n{content}"
             f"{store}{_NOT_FOR_PAGES}{self._fields(headers)}\r\n"
-        ).encode("latin-1")  # before any byte is written: what cannot be encoded can still be answered 500
+        ).encode("latin-1")  # encoded before anything is written, so that an error can still be answered 500
         self.status = status
         self.begun = self.complete = True
         self._write(head if self.method == "HEAD" else head + body)
@@ -236,7 +239,7 @@ class HttpExchange(msgspec.Struct, eq=False):
     # --- a streamed answer
 
     def begin(self, content_type: str, headers: Pairs = ()) -> None:
-        """The head of a 200; it leaves with the first chunk."""
+        """Sets the head of a 200; it is sent with the first chunk."""
         self._chunked = self.request.version == (1, 1)
         framing = "Transfer-Encoding: chunked\r\n\r\n" if self._chunked else "\r\n"
         self._head = (
@@ -247,7 +250,7 @@ class HttpExchange(msgspec.Struct, eq=False):
         self.begun = True
 
     def write(self, data: bytes, *, last: bool = False) -> None:
-        """One chunk (of no bytes: the head alone); `last` ends the body with it."""
+        """Writes one chunk (an empty one: the head alone); `last` ends the body with it."""
         if self._chunked and data:
             data = b"%x\r\n%b\r\n" % (len(data), data)
         if last:
@@ -263,11 +266,11 @@ class HttpExchange(msgspec.Struct, eq=False):
             self._listener.writes.write(transport, data)
 
     def fail(self, data: bytes) -> None:
-        """The error that ends an answer which has begun."""
+        """Writes the error that ends an answer which has begun."""
         self.write(data, last=True)
 
     def attach(self, upstream: UpstreamResponse | None) -> None:
-        """Set the upstream response to pause while the client does not read."""
+        """Sets the upstream response to pause while the client does not read."""
         self._upstream = upstream
         if upstream is not None and self.blocked_since:
             upstream.pause()
@@ -285,24 +288,24 @@ class HttpExchange(msgspec.Struct, eq=False):
             self._writable.set()
 
     async def writable(self) -> None:
-        """Waits while the client does not read; for answers without an upstream to pause."""
+        """Waits while the client does not read: for answers without an upstream to pause."""
         if self.blocked_since:
             self._writable = asyncio.Event()
             await self._writable.wait()
 
     def detach(self) -> None:
-        """The client has left, and the call goes on without it: nothing is written or paused any more."""
+        """Notes that the client has left, and the call goes on: nothing is written or paused any more."""
         self._transport = None
         self.unblocked()
 
     def abort(self) -> None:
-        """Close the connection at once, unsent bytes included; the handler is cancelled."""
+        """Closes the connection at once, with unsent bytes; the handler is cancelled."""
         if self._transport is not None:
             self._transport.abort()
 
 
 def exchange_of(request: Incoming, connection: ClientConnection, listener: Terms) -> HttpExchange:
-    """The exchange that this request of this connection begins."""
+    """Makes the exchange of a request."""
     target = request.target
     return HttpExchange(
         request,
@@ -318,7 +321,7 @@ def exchange_of(request: Incoming, connection: ClientConnection, listener: Terms
 
 
 def path_of(target: str) -> str:
-    """The path of a request's target in origin-form or absolute-form (RFC 9112 3.2)."""
+    """Returns the path of a request's target in origin-form or absolute-form (RFC 9112 3.2)."""
     path = target.partition("?")[0]
     if path.startswith("/"):
         return path
@@ -327,11 +330,11 @@ def path_of(target: str) -> str:
 
 
 def query_of(target: str) -> Mapping[str, str]:
-    """The query of a request's target. The last of each name counts; what cannot be read is left out."""
+    """Returns the query of a request's target. The last value of each name counts; invalid parts are ignored."""
     return dict(parse_qsl(target.partition("?")[2], keep_blank_values=True, max_num_fields=None))
 
 
 def unmapped(address: str) -> str:
-    """An IPv4 address as such, where it came to a socket of both families (RFC 4291 2.5.5.2)."""
+    """Returns an IPv4 address as such if it came from a dual-stack socket (RFC 4291 2.5.5.2)."""
     ipv4 = address.removeprefix("::ffff:")
     return address if ":" in ipv4 else ipv4

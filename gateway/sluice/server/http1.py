@@ -26,14 +26,20 @@ from sluice.wire.fields import by_name, simple_head
 
 MAX_LINE = 8190
 MAX_HEAD = 64 << 10
-"""Bytes of names and values, and FIELD for each of them (so there are at most 255; as HTTP/2 counts, RFC 9113 6.5.2)."""
+"""Maximum bytes of names and values, plus FIELD for each of them (so at most 255 fields; counted as in
+HTTP/2, RFC 9113 6.5.2).
+"""
 FIELD = 256
 MAX_FRUITLESS = 16 << 10
-"""Bytes of reads that complete no header and bring no byte of body: a header that does not end, chunk extensions."""
+"""Maximum bytes of reads that neither complete a header nor bring a byte of body: an endless header, chunk
+extensions.
+"""
 MAX_WAITING = 64
 MAX_KEPT = 1 << 20
-"""Requests of one connection that wait for their turn (pipelining), and bytes of their heads (counted as above) and bodies
-where they are several; more is refused, for a connection that was not read would not say when its client leaves."""
+"""Requests of one connection that may wait for their turn (pipelining), and bytes of their heads and bodies
+if there are several; more is refused, because a connection that is not read would not report that its
+client has left.
+"""
 
 MAX_SIMPLE = MAX_LINE
 """Bytes of a head that `_simple_request` reads, and MAX_FIELDS lines of it: within all bounds above."""
@@ -42,7 +48,7 @@ _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 _VERSIONS = {"1.1": (1, 1), "1.0": (1, 0)}
 is_host = re.compile(r"(?:\[[A-Za-z0-9:._~%-]+\]|[A-Za-z0-9._~!$&'()*+;=%-]*)(?::[0-9]*)?").fullmatch
-"""A host and a port, or nothing. Without the comma that joins repeated ones."""
+"""A host and a port, or nothing. No comma: it would join repeated fields."""
 
 
 class _Refused(Exception):
@@ -50,11 +56,11 @@ class _Refused(Exception):
 
 
 class RequestParser:
-    """The requests of one connection, one behind the other. `limit`: bytes of one body that are kept.
+    """Parses the requests of one connection, one after another. `limit`: bytes of one body that are kept.
 
-    `waiting`: those whose head is complete, for the connection to take. `error`: what came is not HTTP, and nothing more
-    will be read; requests in `waiting` are good all the same. `given_up`: the same for lack of memory, and nothing is left in
-    `waiting`. `begun`: a head has begun that is not complete.
+    `waiting`: requests with a complete head, for the connection to take. `error`: the input is invalid, and
+    nothing more is read; requests in `waiting` are still valid. `given_up`: the same for lack of memory, and
+    `waiting` is empty. `begun`: an incomplete head has begun.
     """
 
     __slots__ = (
@@ -84,8 +90,8 @@ class RequestParser:
         self._head_left = MAX_HEAD
         self._progress = (0, 0)
         self._fruitless = 0
-        self._host = ""  # the last one that was found to be good
-        self._between = True  # llhttp has nothing of a request, and may get another one
+        self._host = ""  # the last valid one
+        self._between = True  # llhttp is between requests
         self.waiting: list[Incoming] = []
         self.error = False
         self.given_up = False
@@ -96,12 +102,12 @@ class RequestParser:
 
     @property
     def unfinished(self) -> bool:
-        """Whether something is kept of requests that are not complete, or wait."""
+        """Whether incomplete or waiting requests are kept."""
         return self._body is not None or bool(self.waiting)
 
     @property
     def kept(self) -> int:
-        """How many bytes of them; a head that is not complete is not counted."""
+        """The bytes of these requests; an incomplete head is not counted."""
         size = _size(self.waiting)
         body = self._body
         if body is not None and not (self.waiting and self.waiting[-1] is body):
@@ -109,7 +115,7 @@ class RequestParser:
         return size
 
     def give_up(self) -> None:
-        """Drop requests that are not complete, or wait, and read no more: the memory for them is used up."""
+        """Drops incomplete and waiting requests, and reads no more: the memory for them is used up."""
         if self._body is not None:
             self._body.given_up = True
             self._body.content = b""
@@ -118,7 +124,7 @@ class RequestParser:
         self._stop()
 
     def feed(self, data: bytes) -> None:
-        """Never raises: see `waiting`, `error`, and the requests themselves."""
+        """Parses bytes. Never raises: see `waiting`, `error`, and the requests themselves."""
         if self.error:
             return
         if self._between and not self.waiting and (request := self._simple_request(data)) is not None:
@@ -146,7 +152,7 @@ class RequestParser:
     # --- inside
 
     def _simple_request(self, data: bytes) -> Incoming | None:
-        """The request that these bytes are; None where they are more than one, or less, or it is not plain."""
+        """Returns the request if these bytes are exactly one request with a simple head, else None."""
         text, end, body = data.partition(b"\r\n\r\n")
         head = simple_head(text) if end and len(text) <= MAX_SIMPLE else None
         if head is None:
@@ -170,14 +176,18 @@ class RequestParser:
         return Incoming(method, target, (1, 1), [], fields, True, size, weight, body, size, True)
 
     def _count_fruitless(self, size: int, progress: tuple[int, int]) -> None:
-        """`progress`: the bytes left for the head, and the bytes received of the body."""
+        """Bounds reads without progress. `progress`: the bytes left for the head, and the bytes received of
+        the body.
+        """
         self._fruitless = self._fruitless + size if progress == self._progress else 0
         self._progress = progress
         if self._fruitless > MAX_FRUITLESS:
             raise _Refused
 
     def _pass_over(self, rest: bytes) -> None:
-        """Behind the head of an upgrade, where llhttp has ended: another reads its body, if it has one, and what follows."""
+        """Skips the head of an upgrade, where llhttp has stopped: a new parser reads its body, if it has one,
+        and what follows.
+        """
         self._llhttp = httptools.HttpRequestParser(self)
         if self._passed_over is not None:
             length = self._passed_over.length
@@ -223,8 +233,8 @@ class RequestParser:
         self._head_left = left = self._head_left - size - FIELD
         if left < 0 or size > MAX_LINE:
             raise _Refused
-        if self._head is not None:  # else a trailer: bounded, of no use
-            # only spaces and tabs: llhttp lets no other white space through
+        if self._head is not None:  # otherwise a trailer: bounded, and ignored
+            # llhttp accepts no other white space
             self._head.pairs.append((name, value.rstrip()))
 
     def on_headers_complete(self) -> None:
@@ -278,7 +288,7 @@ def _size(requests: list[Incoming]) -> int:
 
 
 def _check(head: Incoming) -> None:
-    """What RFC 9112 leaves to the recipient's choice, or llhttp to its caller."""
+    """Checks what RFC 9112 leaves to the recipient, or llhttp to its caller."""
     fields = head.fields
     host = fields.get("host")
     if host is None:

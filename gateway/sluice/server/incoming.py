@@ -1,4 +1,4 @@
-"""One request, as far as it has come."""
+"""One request, as far as it has arrived."""
 
 import msgspec
 
@@ -32,11 +32,11 @@ class Incoming(msgspec.Struct, eq=False):
     __repr__ = object.__repr__  # it holds a key
 
     def taken(self) -> bytes:
-        """What has come of the body since it was taken for the last time."""
+        """Returns the bytes of the body that have arrived since the last call."""
         content, self.content = bytes(self.content), b""
         return content
 
     def body(self) -> bytes:
-        """The same object each time: the text of a call is in memory once."""
+        """The body, always the same object, so that the text of a call is in memory once."""
         content = self.content = bytes(self.content)
         return content

@@ -1,4 +1,4 @@
-"""A listening socket and its connections: how many there may be, how long they may be slow, and how they end.
+"""A listening socket and its connections: their number, their deadlines, and their end.
 
 Connections beyond the maximum are answered 503 and closed. Up to REFUSED of them at a time stay open until the client has read
 the answer; others are closed at once, which may reach the client before it has read it.
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 Dispatch = Callable[[HttpExchange], Awaitable[None]]
 REFUSED = 64
-"""Refused connections that stay open until their clients have read the answer."""
+"""Refused connections that stay open until their clients have read the response."""
 FRESH = 1.0
-"""Seconds for which a connection that is new, or has just been used, may be about to bring a request."""
+"""Seconds for which a new or just used connection is likely to bring a request."""
 
 
 class Listener:
     """Build it inside the event loop. `dispatch` answers a request, errors included.
 
-    `broken` gets the status of each answer to what is no request: no HTTP (400), too slow (408), one connection too many
-    (503). `warn` gets event and fields of each connection that could not be served. Bounds are `config`'s; what the kernel
-    has not sent yet and what waits here are bounded by `send_buffer` each.
+    `broken` gets the status of each response to an invalid request: no HTTP (400), too slow (408), one connection
+    too many (503). `warn` gets event and fields of each connection that could not be served. Bounds are `config`'s;
+    unsent bytes in the kernel and in this process are bounded by `send_buffer` each.
     `draining`: answers carry "Connection: close"; `closing`: connections close after their answer, with or without it.
     """
 
@@ -56,7 +56,9 @@ class Listener:
         self.date = Date()
         self.connections: set[ServerConnection | Http2Connection] = set()
         self.streams = 0
-        """Requests over HTTP/2 that are being answered: each needs what a connection of HTTP/1.1 does, so the bound is one."""
+        """Requests over HTTP/2 that are being answered: each costs as much as a connection of HTTP/1.1, so
+        the bound is the same.
+        """
         self.make: Callable[..., ServerConnection] = ServerConnection
         if config.http2:
             from sluice.server.http2.upgrade import EitherConnection
@@ -78,21 +80,21 @@ class Listener:
         }  # fmt: skip
 
     def listen(self, bound: socket.socket) -> Acceptor:
-        """Serve what comes to this socket, which is bound and does not wait. Raises OSError."""
+        """Serves connections to this socket, which is bound and non-blocking. Raises OSError."""
         if bound.family != socket.AF_UNIX:
             self._tune(bound)
         return Acceptor(bound, self.take, self._starved)
 
     def _tune(self, bound: socket.socket) -> None:
         bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit what is set here
-        # What may wait here for a slow reader is bounded, and what is on its way to a fast one is not: a bound of both
+        # Unsent bytes for a slow reader are bounded here, and those on their way to a fast one are not: a bound of both
         # (SO_SNDBUF) has the sender wait for acknowledgements, which come 40 ms late where whole segments are few.
         bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, self.send_buffer)
 
     # --- connections come
 
     def take(self, accepted: socket.socket) -> None:
-        """Serve a connection, or refuse it where there are `max_connections`."""
+        """Serves a connection, or refuses it if there are `max_connections`."""
         if len(self.connections) < self.max_connections:
             connection = self.make(self)
             self.connections.add(connection)
@@ -107,7 +109,7 @@ class Listener:
         self.begin(connection, accepted)
 
     def begin(self, connection: ServerConnection, accepted: socket.socket) -> None:
-        """Have the event loop read the connection."""
+        """Starts reading the connection in the event loop."""
         self.loop.create_task(self._begin(connection, accepted))
 
     async def _begin(self, connection: ServerConnection, accepted: socket.socket) -> None:
@@ -118,7 +120,9 @@ class Listener:
             self.left(connection)
 
     def turn_away(self, accepted: socket.socket) -> None:
-        """Answer 503 and close, at once. Reads what has arrived, as closing with unread bytes would be a reset."""
+        """Answers 503 and closes, at once. Reads what has arrived, because closing with unread bytes would be
+        a reset.
+        """
         with accepted, contextlib.suppress(OSError):
             accepted.setblocking(False)
             accepted.send(OVERLOADED)
@@ -129,15 +133,15 @@ class Listener:
         self._warn("accept_failed", reason=error.strerror)
 
     def sweep(self, now: float) -> None:
-        """Close connections that have been slow for too long. `now` on the monotonic clock."""
+        """Closes connections that have been slow for too long. `now` on the monotonic clock."""
         for connection in (*self.connections, *self._refused):
             connection.look(now)
 
     async def shutdown(self, timeout: float) -> None:
-        """Close all connections: idle ones now, those that are being answered within `timeout` seconds.
+        """Closes all connections: idle ones now, those that are being answered within `timeout` seconds.
 
-        Then wait until their requests' tasks have ended, for as long again: what they settle at their end must be under way
-        before the stores are closed.
+        Then waits for their requests' tasks for as long again: what they settle at their end must be under
+        way before the stores are closed.
         """
         self.draining = self.closing = True
         for connection in (*self.connections, *self._refused):
@@ -153,17 +157,17 @@ class Listener:
             await asyncio.wait(list(self._cancelled), timeout=timeout)
 
     def answering(self) -> set["asyncio.Task[None]"]:
-        """The tasks of the requests that are being answered, and of those whose clients have left."""
+        """Returns the tasks of requests that are being answered, and of those whose clients have left."""
         return {task for connection in self.connections for task in connection.tasks} | self._cancelled
 
     def cancel(self, task: "asyncio.Task[None]") -> None:
-        """End the task of a request whose client has left."""
+        """Cancels the task of a request whose client has left."""
         task.cancel()
         self._cancelled.add(task)
         task.add_done_callback(self._cancelled.discard)
 
     async def answered(self, fresh: float = FRESH) -> None:
-        """Returns when no request is being answered, and none is about to come.
+        """Waits until no request is being answered, and none is likely to arrive.
 
         A connection that is new, or was used less than FRESH seconds ago, is given `fresh` seconds to bring one: it is on its
         way as a rule, and would be reset by closing.
@@ -181,7 +185,7 @@ class Listener:
         )
 
     def left(self, connection: "ServerConnection | Http2Connection") -> None:
-        """A connection is closed, and its handler notified."""
+        """Removes a closed connection, whose handler has been notified."""
         self.connections.discard(connection)
         self._refused.discard(connection)
         if not self.connections and not self._refused and self._emptied is not None:
@@ -194,7 +198,7 @@ class Listener:
 
 
 class Date:
-    """The Date header's text (RFC 9110 5.6.7), made once a second."""
+    """The text of the Date header (RFC 9110 5.6.7), made once a second."""
 
     __slots__ = ("_second", "_text")
 

@@ -1,6 +1,6 @@
-"""TLS on a listener: the certificate that is shown, whose clients are let in, and what handshakes fail of.
+"""TLS on a listener: its certificate, the clients that are allowed, and the causes of failed handshakes.
 
-Imported only where `server.tls` is configured: a plain listener knows nothing of it. The handshake and the records are the
+Imported only if `server.tls` is configured. The handshake and the records are the
 event loop's (OpenSSL, through asyncio's or uvloop's protocol), above which a connection is what it is without TLS.
 
 Files may be replaced while the gateway runs. They are looked at once a second, in a thread, since a file system may hang;
@@ -24,17 +24,19 @@ from sluice.server.exchange import HttpExchange
 from sluice.server.listener import REFUSED, Listener
 
 LOOK_EVERY = 1.0
-"""Seconds between two looks at the files."""
+"""Seconds between two checks of the files."""
 SOON = 14 * 86400.0
-"""Seconds before a certificate's end from which on that is said; a third of its whole time where that is shorter."""
+"""Seconds before a certificate's end from which on it is reported; a third of its lifetime if that is shorter."""
 
 Failure = Literal["timeout", "closed", "no_tls", "version", "client_certificate", "other"]
-"""What a handshake failed of."""
+"""The causes of failed handshakes."""
 FAILURES: tuple[Failure, ...] = get_args(Failure)
 
 
 class Served(msgspec.Struct, frozen=True, eq=False):
-    """What new connections are given. `begins`, `ends`: of the certificate in the chain that ends first, in Unix time."""
+    """The certificate for new connections. `begins`, `ends`: of the certificate in the chain that ends first,
+    in Unix time.
+    """
 
     context: ssl.SSLContext
     begins: float
@@ -45,11 +47,11 @@ class Served(msgspec.Struct, frozen=True, eq=False):
 
 
 def served_by(options: ServerTls, protocols: tuple[str, ...] = ("http/1.1",)) -> Served:
-    """A listener's context. Raises ValueError for a file that cannot be used, naming it and why."""
+    """Makes a listener's context. Raises ValueError for a file that cannot be used, with its name and the reason."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = VERSIONS[options.min_version]
     context.set_alpn_protocols(list(protocols))
-    # A renegotiation is work that a client can order (CVE-2011-1473); compression tells of what is compressed (CRIME).
+    # Clients can cause work by renegotiation (CVE-2011-1473); compression leaks what it compresses (CRIME).
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     password = options.key_password
     identify(context, options.cert, options.key, lambda: password.reveal() if password is not None else "")
@@ -60,7 +62,7 @@ def served_by(options: ServerTls, protocols: tuple[str, ...] = ("http/1.1",)) ->
 
 
 def _lasts(path: str) -> tuple[float, float]:
-    """When the chain's certificate that ends first began and ends. OpenSSL has read the file already."""
+    """Returns the beginning and end of the chain's certificate that ends first. OpenSSL has read the file already."""
     with open(path, "rb") as file:
         chain = x509.load_pem_x509_certificates(file.read(MAX_FILE))
     first = min(chain, key=lambda certificate: certificate.not_valid_after_utc)
@@ -68,7 +70,8 @@ def _lasts(path: str) -> tuple[float, float]:
 
 
 class WatchedCertificate:
-    """What is served, made anew where one of its files has been replaced. Made outside the event loop; raises ValueError.
+    """The certificate that is served, loaded again when one of its files is replaced. Made outside the event loop;
+    raises ValueError.
 
     `failed` is called with the reason when replaced files turn out to be of no use and are still the same at the next look
     (a certificate and its key are seldom replaced in one moment), `replaced` when new ones are in use, `looked` behind each
@@ -90,20 +93,20 @@ class WatchedCertificate:
         self._replaced = replaced
         self._looked = looked
         self._files = [path for path in (options.cert, options.key, options.client_ca) if path is not None]
-        self._used = states(self._files)  # before they are read: what is replaced meanwhile is read again
+        self._used = states(self._files)  # before they are read, so that a later replacement is noticed
         self._refused: tuple[State, ...] | None = None
         self._problem = ""
         self._looking = asyncio.Lock()
         self.now = served_by(options, protocols)
 
     async def watch(self) -> None:
-        """Look again and again, until cancelled."""
+        """Checks the files periodically, until cancelled."""
         while True:
             await asyncio.sleep(LOOK_EVERY)
             await self.look()
 
     async def look(self) -> None:
-        """Use what is in the files now, where it can be used."""
+        """Loads the files if they have changed and can be used."""
         async with self._looking:
             seen = await asyncio.to_thread(states, self._files)
             if seen == self._refused:
@@ -160,7 +163,7 @@ class TlsListener(Listener):
                 accepted,
                 ssl=self._certificate.now.context,
                 ssl_handshake_timeout=self.bounds["head"],
-                # From `close` on: what is not sent yet must still have the time that a slow reader has.
+                # From `close` on, unsent bytes still have the time that a slow reader has.
                 ssl_shutdown_timeout=self.bounds["unread"],
             )
         except OSError as error:  # ssl.SSLError is one
@@ -168,7 +171,7 @@ class TlsListener(Listener):
             # asyncio's frames hold the future that holds the error that holds the frames: a port scan is no work for the gc
             error.__traceback__ = None
         finally:
-            if connection.transport is None:  # the event loop has never told it that it began, nor tells it that it ends
+            if connection.transport is None:  # the event loop reports neither its beginning nor its end
                 connection.connection_lost(None)
 
     def turn_away(self, accepted: socket.socket) -> None:
@@ -184,7 +187,7 @@ class TlsListener(Listener):
 
 
 def failure_of(error: OSError) -> Failure:
-    """What a handshake failed of."""
+    """Returns the cause of a failed handshake."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return "client_certificate"
     if not isinstance(error, ssl.SSLError):

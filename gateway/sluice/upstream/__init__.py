@@ -3,13 +3,13 @@
     http1       response bytes -> head, body, end, refusal. Pure
     request     UpstreamRequest -> request bytes. Pure
     connection  one socket: feeds the parser, calls the exchange
-    exchange    one request and its response: what the pipeline holds
+    exchange    one request and its response, as the pipeline sees them
     deadlines   one timer for many waits
-    pool        idle connections, and how many there may be
+    pool        idle connections, and bounds on their number
     dial        a new connection: name, TCP, proxy, TLS
     names       the addresses of a name
-    tls         whom we believe, who we are; what failures of TLS mean
-    proxies     which proxy there is
+    tls         verification, client certificates, causes of failures
+    proxies     the choice of a proxy
     socks       SOCKS 5. Pure
     tunnel      through a proxy
     client      the transport that puts them together

@@ -1,7 +1,7 @@
 """A transport whose requests are signed one by one, with one of several credentials.
 
-Signing is synchronous and adds header lines to a request. Only where there is no key or token yet (at the start, or after a
-long failure of whoever gives them) a request waits for it, within bounds. An answer that refuses the account and not the
+Signing is synchronous and adds header lines to a request. A request waits, within bounds, only if there is no key
+or token yet (at the start, or after a long failure of their source). An answer that refuses the account and not the
 request (401, 403, no money, 429) cools its credential down alone, and the request is sent again at once with the next one:
 each at most once in an attempt. Callers see one attempt and its last answer; what they see of a 429 is the wait until
 any credential is usable. A credential that has something new to send by then (a file that was replaced) is tried once more.
@@ -24,16 +24,17 @@ from sluice.errors import UpstreamError
 from sluice.upstream.credential_pool import CredentialPool, PooledCredential, Reason, reason_of
 
 BODY = 64 << 10
-"""Bytes of a refusal that are read."""
+"""Maximum bytes of a refusal that are read."""
 MEANING = 5.0
-"""Seconds that its body may take to come; then its status alone has to do."""
+"""Seconds within which its body has to arrive; otherwise its status alone has to do."""
 
 Meaning = Callable[[int, Mapping[str, str], bytes], UpstreamError]
-"""A backend's `error`."""
+"""The function `error` of a backend."""
 
 
 class AuthorizedTransport:
-    """Sends over `transport`, which has no credentials of its own, with those of `pool`. `meaning` reads refusals."""
+    """Sends over `transport`, which has no credentials of its own, with those of `pool`. `meaning` interprets
+    refusals."""
 
     def __init__(self, transport: Transport, pool: CredentialPool, meaning: Meaning) -> None:
         self.transport = transport
@@ -51,12 +52,12 @@ class AuthorizedTransport:
     def send(
         self, request: UpstreamRequest, *, connect: float, headers: float, reader: Reader | None = None
     ) -> AbstractAsyncContextManager[UpstreamResponse]:
-        """See `sluice.backends.transport.Transport`. Enter raises UpstreamError("bad_credentials"), too, where there is no
-        key or token to be had."""
+        """See `sluice.backends.transport.Transport`. Entering it may also raise UpstreamError("bad_credentials"),
+        if there is no key or token."""
         return AuthorizedExchange(self, request, connect, headers, reader)
 
     def secrets(self) -> Iterator[str]:
-        """What must not be read in errors."""
+        """Returns the secrets that error messages must not show."""
         for member in self.pool.members:
             yield from member.credential.secrets()
 
@@ -81,7 +82,7 @@ class AuthorizedTransport:
 
 
 class _Refusal(msgspec.Struct):
-    """A refusal whose body has been read: the response that callers see."""
+    """A refusal whose body has been read: the response that the caller sees."""
 
     status: int
     headers: Mapping[str, str]
@@ -104,7 +105,7 @@ class _Refusal(msgspec.Struct):
 
 
 class _Later:
-    """Reads a response's head unless it is a refusal: whether callers see that is decided when its body has been read."""
+    """Reads a response's head unless it is a refusal: the caller sees that only after its body has been read."""
 
     __slots__ = ("_reader",)
 
@@ -119,7 +120,7 @@ class _Later:
 
 
 def _refuses(status: int) -> bool:
-    """Whether an answer may be about the account: Google refuses a wrong key with a 400."""
+    """Returns whether a response may be about the account: Google refuses a wrong key with a 400."""
     return 400 <= status < 500
 
 
@@ -142,14 +143,14 @@ class AuthorizedExchange(msgspec.Struct, eq=False):
         while (member := pool.pick(tried)) is not None:
             tried.append(member)
             lines = member.credential.sign_now(self._request)
-            if lines is None:  # another may have something to send now
+            if lines is None:  # another one may have a key or token now
                 empty.append(member)
                 continue
             response, reason = await self._try(member, lines)
             if reason is None:
                 return response
             assert isinstance(response, _Refusal)
-            if not limited:  # of several refusals a 429 is reported: it has a wait, and an end
+            if not limited:  # of several refusals a 429 is reported: it has a wait, and ends by itself
                 refusal, limited = response, reason == "rate_limited"
         if refusal is None:
             return await self._waited(empty)
@@ -163,7 +164,9 @@ class AuthorizedExchange(msgspec.Struct, eq=False):
             await current.__aexit__(kind, error, traceback)
 
     async def _waited(self, empty: Sequence[PooledCredential]) -> UpstreamResponse:
-        """The answer with the first of these that gets something to send. Raises UpstreamError where none does."""
+        """Returns the response with the first of these credentials that gets a key or token. Raises
+        UpstreamError if none does.
+        """
         for member in empty:
             with contextlib.suppress(CredentialFailed):
                 await member.credential.ready()
@@ -174,7 +177,9 @@ class AuthorizedExchange(msgspec.Struct, eq=False):
         raise UpstreamError("bad_credentials", "The gateway has no credentials for this upstream at the moment")
 
     async def _try(self, member: PooledCredential, lines: bytes) -> "tuple[UpstreamResponse, Reason | None]":
-        """The answer to the request with this credential, and why that was refused. Once more where it has something new."""
+        """Returns the response to the request with this credential, and why it was refused. Tries once more
+        if the credential has changed.
+        """
         pool = self._client.pool
         response = await self._send(lines)
         if not isinstance(response, _Refusal):
@@ -192,7 +197,7 @@ class AuthorizedExchange(msgspec.Struct, eq=False):
         return response, reason
 
     async def _send(self, lines: bytes) -> UpstreamResponse:
-        """The answer; a refusal has been read and its connection given back."""
+        """Returns the response; a refusal has been read, and its connection returned to the pool."""
         request = msgspec.structs.replace(self._request, lines=self._request.lines + lines)
         reader = _Later(self._reader) if self._reader is not None else None
         current = self._client.transport.send(request, connect=self._connect, headers=self._headers, reader=reader)
@@ -220,6 +225,6 @@ async def _body(response: UpstreamResponse) -> bytes:
 
 
 def _until_usable(refusal: _Refusal, pool: CredentialPool) -> _Refusal:
-    """A 429 of one credential, as the wait until any is usable."""
+    """Returns the 429 of one credential with the wait until any is usable."""
     headers = {**refusal.headers, "retry-after-ms": str(max(1, round(pool.wait() * 1000)))}
     return msgspec.structs.replace(refusal, headers=headers)

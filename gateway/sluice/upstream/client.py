@@ -29,10 +29,10 @@ from sluice.version import VERSION
 
 KEEPALIVE = 60.0
 MAX_AGE = 600.0
-"""Seconds: by then a connection's upstream may have other addresses."""
+"""Maximum seconds of a connection's life: its upstream may have other addresses by then."""
 AGE_SPREAD = 0.2
 READ = 64 << 10
-"""Bytes of one read at most."""
+"""Maximum bytes of one read."""
 
 
 class HttpTransport:
@@ -105,13 +105,13 @@ class HttpTransport:
         return UpstreamExchange(self, request, self._heads.of(request), connect, headers, self._loop, self._heads_due, reader)
 
     async def close(self) -> None:
-        """Idle connections are closed now, those in use when their calls end."""
+        """Closes idle connections now, and others when their calls end."""
         self.pool.close()
         if self._loop is not None:
             self._heads_due.close()
 
     def secrets(self) -> Iterable[str]:
-        """What must not be read in errors: the values of the credentials."""
+        """Returns the values of the credentials, which error messages must not show."""
         return self._secrets
 
     # --- for metrics
@@ -139,7 +139,7 @@ class HttpTransport:
         return UpstreamConnection(parser, self._name, self.pool.closed_idle, self._buffer, self.writes, until)
 
     def give_back(self, connection: UpstreamConnection, *, ended: bool) -> None:
-        """A connection that nobody uses any more, with its place."""
+        """Takes back a connection that is no longer used, with its place."""
         first = not connection.used
         if ended and connection.rest():
             if first:
@@ -150,7 +150,9 @@ class HttpTransport:
             self.pool.release()
 
     def found_stale(self, connection: UpstreamConnection) -> StaleConnection:
-        """The error of a request that met a stale connection. Those that have been idle for longer are closed."""
+        """Returns the error for a request on a stale connection. Connections that have been idle for longer
+        are closed.
+        """
         self.pool.distrust(connection.idle_since)
         return StaleConnection(f"{self._name} closed a connection that had been idle when a request was sent on it")
 
@@ -159,7 +161,7 @@ class HttpTransport:
         return self._heads.of(request)
 
     def location_of(self, url: str, location: str) -> str:
-        """Where a redirect from `url` leads, if that is a place of the same origin that a request can be sent to; else ""."""
+        """Returns the target of a redirect from `url` if it has the same origin and can be requested; else ""."""
         try:
             target = urldefrag(urljoin(url, location)).url
             self._heads.check(target)

@@ -32,10 +32,11 @@ class Receiver(Protocol):
 
 class UpstreamConnection(asyncio.BufferedProtocol):
     """`used`: it has carried a request before this one. `answered`: a byte of this one's answer has come.
-    `idle_since`: when it last came to rest, on the pool's clock. `until`: it gets no further request from then on.
+    `idle_since`: when it last came to rest, on the pool's clock. `until`: the time after which it gets no further
+    request.
 
-    `buffer` is what sockets are read into, shared by any connections: its size bounds what one read can bring, and so
-    what is under way to a client that has just stopped reading (the event loops' own reads are of 256 KiB).
+    `buffer` is what sockets are read into, shared by any connections: its size bounds one read, and so the bytes on
+    their way to a client that has just stopped reading (the event loops' own reads are of 256 KiB).
     """
 
     __slots__ = (
@@ -74,7 +75,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._paused = False
         self._blocked = False
-        self._rest: Iterator[bytes] | None = None  # of a body that is sent in pieces
+        self._rest: Iterator[bytes] | None = None  # the rest of a body that is sent in pieces
         self.answered = False
         self.used = False
         self.closed = False
@@ -84,7 +85,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     # --- for the exchange
 
     def ask(self, method: str, head: bytes, body: bytes, receiver: Receiver, lines: bytes = b"") -> None:
-        """Send one request, in one write where it is small enough to be worth the copy. `lines`: more header lines."""
+        """Sends one request, in one write if it is small enough to be copied. `lines`: more header lines."""
         assert self._transport is not None
         assert self._receiver is None, "one request at a time"
         self._parser.expect(method)
@@ -95,7 +96,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._transport.writelines((b"%b%d\r\n%b\r\n" % (head, len(body), lines), body))
 
     def ask_in_pieces(self, method: str, head: bytes, body: Pieces, receiver: Receiver, lines: bytes = b"") -> None:
-        """Send one request whose body is not in memory: a piece at a time, as the upstream takes them."""
+        """Sends one request whose body is not in memory: a piece at a time, as the upstream reads them."""
         assert self._transport is not None
         assert self._receiver is None, "one request at a time"
         self._parser.expect(method)
@@ -105,7 +106,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._send_rest()
 
     def _send_rest(self) -> None:
-        """One piece in a turn of the event loop, and none while the upstream does not read."""
+        """Sends one piece per turn of the event loop, and none while the upstream does not read."""
         if self._rest is None or self._blocked or self.closed or self._transport is None:
             return
         try:
@@ -120,7 +121,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         asyncio.get_running_loop().call_soon(self._send_rest)
 
     def rest(self) -> bool:
-        """The request is over. True: the connection can serve another one; false: it has been closed."""
+        """Ends the request. Returns True if the connection can serve another one; otherwise it has been closed."""
         parser = self._parser
         transport = self._transport
         sent = self._rest is None and transport is not None and not transport.get_write_buffer_size()
@@ -143,7 +144,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
 
     def close(self) -> None:
-        """Idempotent. The receiver hears nothing any more."""
+        """Closes the socket. Idempotent. The receiver gets no more calls."""
         self._receiver = None
         self._rest = None
         if self.closed:
@@ -154,7 +155,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._transport.abort()
 
     def tls(self) -> object | None:
-        """The ssl.SSLObject, where there is one."""
+        """The ssl.SSLObject, if there is one."""
         return self._transport.get_extra_info("ssl_object") if self._transport is not None else None
 
     # --- for the event loop
@@ -175,7 +176,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if parser.status:
             body = parser.feed(bytes(self._buffer[:nbytes]))
         else:
-            if self._writes.holds(self._transport):  # no answer to a request that has not been sent
+            if self._writes.holds(self._transport):  # a response to a request that has not been sent
                 self._ended_by_peer(None)
                 return
             self.answered = True
@@ -228,7 +229,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             receiver.ended(error)
 
     def _drop(self) -> None:
-        """Closed while it was idle, or has become useless."""
+        """Handles an idle or unusable connection that was closed."""
         if not self.closed:
             self.close()
             self._on_closed_idle(self)

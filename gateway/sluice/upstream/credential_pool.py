@@ -14,12 +14,12 @@ from sluice.backends.credentials import Credential
 from sluice.errors import UpstreamError
 
 REFUSED_FOR, REFUSED_MAX = 15.0, 300.0
-"""Seconds of cool-down of a refused credential: at first, and at most."""
+"""Seconds of cool-down of a refused credential: the first one, and the maximum."""
 LIMITED_FOR, LIMITED_MAX = 1.0, 60.0
 """Seconds of cool-down after a 429: without a Retry-After, and at most with one."""
 
 Reason = Literal["bad_credentials", "billing", "rate_limited", "unavailable"]
-"""Why a request could not be made with a credential; `unavailable`: there was no key or token."""
+"""Why a credential could not be used; `unavailable`: it had no key or token."""
 REASONS: tuple[Reason, ...] = ("bad_credentials", "billing", "rate_limited", "unavailable")
 
 
@@ -34,10 +34,12 @@ class CredentialWatcher(Protocol):
     """Is notified of refusals of one credential."""
 
     def refused(self, reason: Reason, seconds: float) -> None:
-        """A request was refused, or could not be made; it is not used for `seconds`."""
+        """Notes that a request was refused, or could not be made; the credential is not used for `seconds`."""
 
     def accepted(self) -> bool:
-        """A request succeeded after `refused`. Returns whether the refusal is over; else the next success calls this, too."""
+        """Notes that a request succeeded after `refused`. Returns whether the refusal is over; else the next
+        success calls this, too.
+        """
         return True
 
 
@@ -67,7 +69,7 @@ class CredentialPool:
             member.current = member.weight * chance()
 
     def pick(self, tried: Collection[PooledCredential] = ()) -> PooledCredential | None:
-        """The credential to use. After a request's first try only a usable one, or None."""
+        """Returns the credential to use. After a request's first attempt only a usable one, or None."""
         if len(self.members) == 1:
             return None if tried else self.members[0]
         now = self._clock()
@@ -84,7 +86,7 @@ class CredentialPool:
         return best
 
     def refused(self, member: PooledCredential, reason: Reason, retry_after: float | None = None) -> None:
-        """Start a credential's cool-down."""
+        """Starts a credential's cool-down."""
         if reason == "rate_limited":
             seconds = min(retry_after or LIMITED_FOR, LIMITED_MAX)
         else:
@@ -97,14 +99,14 @@ class CredentialPool:
         member.watcher.refused(reason, seconds)
 
     def accepted(self, member: PooledCredential) -> None:
-        """A request with this one was answered."""
+        """Notes that a request with this credential was answered."""
         if member.troubled:
             member.refusals = 0
             member.cool_until = 0.0
             member.troubled = not member.watcher.accepted()
 
     def wait(self) -> float:
-        """Seconds until one is usable; 0.0 where one is."""
+        """Returns the seconds until one is usable; 0.0 if one is."""
         return max(0.0, min(member.cool_until for member in self.members) - self._clock())
 
     def standing(self, member: PooledCredential) -> CredentialState:
@@ -112,7 +114,7 @@ class CredentialPool:
 
 
 def reason_of(error: UpstreamError) -> Reason | None:
-    """Why the provider refused the account, rather than the request; None where it did not."""
+    """Returns why the provider refused the account, rather than the request; None if it did not."""
     match error.kind:
         case "bad_credentials" | "billing" | "rate_limited" as kind:
             return kind

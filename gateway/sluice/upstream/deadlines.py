@@ -1,4 +1,4 @@
-"""Deadlines of many waits that are alike: one timer for all of them, not one each.
+"""Deadlines of many similar waits, with one timer for all of them.
 
 A timer of the event loop costs a request more than its parsing does. Waits of the same length end in the order in which
 they began, so a queue for each length is enough, and its oldest entry says when to look next.

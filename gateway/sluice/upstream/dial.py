@@ -1,7 +1,9 @@
-"""A new connection to one origin: name, TCP, proxy, TLS. Each step's failure becomes the UpstreamError that names it.
+"""Opens a connection to one origin: name, TCP, proxy, TLS. A failure becomes the UpstreamError that names its
+step.
 
-Addresses are raced as RFC 8305 says (aiohappyeyeballs, the package under aiohttp), in the order of `sluice.upstream.names`:
-beginning with another one each time, so that load is spread over the upstream's addresses, those that failed last.
+Addresses are raced as in RFC 8305 (aiohappyeyeballs, the package under aiohttp), in the order of
+`sluice.upstream.names`: each time beginning with another one, so that load is spread over the upstream's
+addresses; those that have failed come last.
 
 The caller bounds the time: every await here may be cancelled, and leaves no socket behind.
 """
@@ -25,12 +27,13 @@ from sluice.upstream.tunnel import TlsTunnel, open_socks, open_tunnel
 
 RACE_DELAY = 0.25
 RECEIVE_BUFFER = 128 << 10
-"""Kernel's buffer for one connection: what an upstream can send ahead of a slow reader."""
+"""Size of the kernel's receive buffer of one connection: what an upstream can send ahead of a slow reader."""
 
 
 class Dialer:
-    """Opens connections to `origin`, through a tunnel where there is a `proxy`: then that one's name is looked up alone; for
-    socks5 the origin's is, too."""
+    """Opens connections to `origin`, through a tunnel if there is a `proxy`: then only the proxy's name is
+    looked up here; for socks5 also the origin's.
+    """
 
     def __init__(
         self,
@@ -58,7 +61,7 @@ class Dialer:
         return other
 
     async def dial(self, connection: UpstreamConnection) -> None:
-        """Connect it. Raises UpstreamError: dns_error, connect_error, tls_error."""
+        """Opens a connection. Raises UpstreamError: dns_error, connect_error, tls_error."""
         tls = await self._tls.context() if isinstance(self._tls, WatchedTls) else self._tls
         sock = await self._connect(await self._addresses.ordered())
         proxy = self._proxy
@@ -70,7 +73,9 @@ class Dialer:
         await self._start(connection, sock, tls)
 
     def remember(self, connection: UpstreamConnection) -> None:
-        """Keep the session that this connection's upstream has handed out (with TLS 1.3 that is after the handshake)."""
+        """Keeps the TLS session that this connection's upstream has issued (with TLS 1.3 that is after the
+        handshake).
+        """
         tls = connection.tls()
         if isinstance(tls, ssl.SSLObject) and isinstance(tls.context, TlsContext):
             tls.context.session = tls.session
@@ -149,7 +154,9 @@ class Dialer:
         outer: ssl.SSLContext,
         tls: ssl.SSLContext | None,
     ) -> None:
-        """Through a proxy that is spoken to in TLS itself: to an https upstream that is TLS within TLS."""
+        """Starts TLS within a tunnel of a proxy that speaks TLS itself: for an https upstream that is TLS
+        within TLS.
+        """
         loop = asyncio.get_running_loop()
         tunnel = TlsTunnel(self._origin, proxy)
         started = False

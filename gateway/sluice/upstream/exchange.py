@@ -35,15 +35,15 @@ if TYPE_CHECKING:
     from sluice.wire.content_coding import ContentDecoder
 
 MAX_EARLY = 64 << 10
-"""Body bytes kept between the head and `pump` before the socket is no longer read."""
+"""Body bytes that are kept between the head and `pump`; beyond it the socket is not read."""
 MAX_EXPANSION = 256
-"""Decompressed bytes per compressed byte at most; text, even in the same frames over and over, expands less."""
+"""Maximum decompressed bytes per compressed byte; text, even in the same frames over and over, expands less."""
 FREE_EXPANSION = 1 << 20
-"""Decompressed bytes before that is looked at."""
+"""Decompressed bytes from which on the ratio is checked."""
 
 
 class UpstreamClient(Protocol):
-    """What an exchange needs of the transport that it belongs to (`sluice.upstream.client`)."""
+    """The transport's interface for its exchanges (`sluice.upstream.client`)."""
 
     writes: WriteBatch
     pool: Pool
@@ -60,7 +60,9 @@ class UpstreamClient(Protocol):
 
 
 class UpstreamExchange(msgspec.Struct, eq=False):
-    """`status` and `headers` (lower case) are there once entered. A Struct, for it is made in a quarter of the time."""
+    """One request and its response. `status` and `headers` (lower case) are set once it has been entered. A
+    Struct, because that is made in a quarter of the time.
+    """
 
     _client: UpstreamClient
     _request: UpstreamRequest
@@ -83,10 +85,10 @@ class UpstreamExchange(msgspec.Struct, eq=False):
     _ended: bool = False
     _error: BaseException | None = None
     _decoder: "ContentDecoder | None" = None
-    _compressed: int = 0  # bytes that came
-    _decompressed: int = 0  # bytes that were made of them
+    _compressed: int = 0  # compressed bytes received
+    _decompressed: int = 0  # bytes made of them
     _followed: bool = False
-    _location: str = ""  # where a redirect leads that is to be followed
+    _location: str = ""  # the target of a redirect that is to be followed
     status: int = 0
     headers: Mapping[str, str] = {}
 
@@ -120,7 +122,7 @@ class UpstreamExchange(msgspec.Struct, eq=False):
                 raise self._stale() or self._error or UpstreamError("reset")
             entered = True
         finally:
-            if not entered:  # the head may have come, and the caller been cancelled before it could see it
+            if not entered:  # the head may have arrived before the caller was cancelled
                 self._leave()
         return self
 
@@ -159,11 +161,11 @@ class UpstreamExchange(msgspec.Struct, eq=False):
         self._connection = connection
 
     def _ask(self) -> bool:
-        """Whether there is an answer to be waited for."""
+        """Sends the request. Returns whether a response is to be waited for."""
         connection = self._connection
         assert connection is not None
         if connection.closed:
-            self._ended = True  # by the upstream, between opening and now
+            self._ended = True  # the upstream has closed it since it was opened
             self._error = self._client.closed_early()
             return False
         request = self._request
@@ -176,7 +178,7 @@ class UpstreamExchange(msgspec.Struct, eq=False):
         return True
 
     async def _follow(self) -> None:
-        """Send the request again to where a redirect leads."""
+        """Sends the request again to the target of a redirect."""
         connection, self._connection, self._placed = self._connection, None, False
         if connection is not None:
             self._client.give_back(connection, ended=self._ended)
@@ -193,11 +195,13 @@ class UpstreamExchange(msgspec.Struct, eq=False):
         if self._connection is None:
             await self._connect()
         self._placed = True
-        if self._error is None and self._ask():  # else the head's deadline has passed meanwhile
+        if self._error is None and self._ask():  # otherwise the head's deadline has passed meanwhile
             await self._wait()
 
     def _stale(self) -> StaleConnection | None:
-        """The error of a connection that was idle and was closed without a byte of an answer; None for any other end."""
+        """Returns the error for an idle connection that was closed without a byte of a response; None for any
+        other end.
+        """
         connection, error = self._connection, self._error
         if not self._was_idle or connection is None or connection.answered:
             return None
@@ -206,7 +210,7 @@ class UpstreamExchange(msgspec.Struct, eq=False):
         return self._client.found_stale(connection)
 
     def too_late(self) -> None:
-        """The head has not come in time."""
+        """Handles the deadline of the head."""
         if not self.status:
             self.abort(self._client.headers_timed_out(self._headers_timeout))
 
@@ -249,7 +253,7 @@ class UpstreamExchange(msgspec.Struct, eq=False):
             self._connection.resume()
 
     def abort(self, error: BaseException) -> None:
-        """See `sluice.backends.transport.UpstreamResponse`. A response that was read to its end is not aborted any more."""
+        """See `sluice.backends.transport.UpstreamResponse`. Does nothing once the response has been read to its end."""
         if self._error is None and (self._early or not self._ended):
             self._early.clear()
             self._fail(error)
@@ -282,7 +286,7 @@ class UpstreamExchange(msgspec.Struct, eq=False):
                 sink(data)
             else:
                 self._decompress(data, self._decoder, sink)
-        except Exception as error:  # the reader's, and raised to it: there it belongs
+        except Exception as error:  # the reader's error is raised to the reader
             self._fail(error)
 
     def ended(self, error: UpstreamError | None) -> None:
@@ -350,7 +354,7 @@ class UpstreamExchange(msgspec.Struct, eq=False):
 
 
 def _start_of(body: bytes, decoder: "ContentDecoder", limit: int) -> bytes:
-    """The first `limit` bytes of a compressed body, as far as it can be decompressed."""
+    """Returns the first `limit` bytes of a compressed body, as far as it can be decompressed."""
     from sluice.wire.content_coding import BrokenCoding
 
     start = bytearray()

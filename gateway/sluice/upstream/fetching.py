@@ -8,14 +8,15 @@ from sluice.errors import UpstreamError
 from sluice.upstream.client import HttpTransport
 
 DEADLINE, CONNECT = 10.0, 3.0
-"""Seconds: for all of it, and for connecting."""
+"""Seconds for the whole request, and for connecting."""
 BODY = 256 << 10
-"""Bytes of an answer."""
+"""Maximum bytes of a response."""
 
 
 async def fetch(request: UpstreamRequest) -> FetchedAnswer:
-    """The whole answer to one request. No redirect to another origin is followed, no proxy is used. Raises CredentialFailed,
-    which names the server but none of what was sent or answered."""
+    """Returns the whole response to one request. Follows no redirect to another origin, and uses no proxy.
+    Raises CredentialFailed, which names the server but nothing that was sent or received.
+    """
     try:
         transport = HttpTransport(request.url, max_connections=1)
     except ValueError as error:

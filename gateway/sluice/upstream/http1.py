@@ -25,11 +25,11 @@ _BODILESS = (204, 304)
 
 
 class _Refused(Exception):
-    """Stops llhttp from within a callback; why is in `error`, or the response was over already."""
+    """Stops llhttp from within a callback; the reason is in `error`, or the response was complete already."""
 
 
 class ResponseParser:
-    """The responses of one connection, one after the other; `expect` before each.
+    """Parses the responses of one connection, one after another; call `expect` before each.
 
     `status` is 0 and `headers` empty until the final head is complete; names are lower case, repeated ones joined by
     ", ". `over`: complete. `error`: refused or cut, and nothing more will come.
@@ -66,14 +66,14 @@ class ResponseParser:
         self.expect("POST")
 
     def expect(self, method: str) -> None:
-        """The next response is to a request of this method."""
+        """Prepares for the response to a request of this method."""
         self._method = method
         self.headers: dict[str, str] = {}
         self._pairs: list[tuple[bytes, bytes]] = []
         self._head_left = self._max_head
         self._headers_left = self._max_headers
         self._fruitless = 0
-        self._is_1_1 = False  # the first head, that is
+        self._is_1_1 = False  # until the first head is complete
         self._delimited = False
         self.status = 0
         self.over = False
@@ -81,7 +81,7 @@ class ResponseParser:
         self.error: UpstreamError | None = None
 
     def feed(self, data: bytes) -> bytes:
-        """The body bytes in `data`, chunks of one read joined. Never raises: see `error`, `over`, `status`."""
+        """Returns the body bytes in `data`, chunks of one read joined. Never raises: see `error`, `over`, `status`."""
         try:
             if self.status:
                 self._llhttp.feed_data(data)
@@ -101,7 +101,7 @@ class ResponseParser:
         return body
 
     def eof(self) -> None:
-        """The connection has ended in an orderly way. Sets `over` where that is the end of the body, else `error`."""
+        """Handles an orderly end of the connection. Sets `over` if that is the end of the body, else `error`."""
         if self.over or self.error is not None:
             return
         if not self.status:
@@ -112,7 +112,9 @@ class ResponseParser:
             self.over = True
 
     def close(self) -> None:
-        """No more responses. Breaks the reference cycle with llhttp's callbacks, so that nothing waits for the gc."""
+        """Ends parsing. Breaks the reference cycle with llhttp's callbacks, so that nothing is left for the
+        garbage collector.
+        """
         del self._llhttp
 
     # --- llhttp's callbacks
@@ -125,12 +127,12 @@ class ResponseParser:
         pairs = self._pairs
         if len(pairs) >= self._headers_left:
             self._refuse(f"more than {self._max_headers} headers")
-        pairs.append((name, value.strip()))  # trailers, too: counted, of no use
+        pairs.append((name, value.strip()))  # trailers, too: counted, not used
 
     def on_headers_complete(self) -> None:
         llhttp = self._llhttp
         status: int = llhttp.get_status_code()
-        version = "1.1" if self._is_1_1 else llhttp.get_http_version()  # which makes a text of two numbers each time
+        version = "1.1" if self._is_1_1 else llhttp.get_http_version()  # llhttp formats a text of two numbers each time
         if version not in _VERSIONS:
             self._refuse("an unknown HTTP version")
         if status < 200:

@@ -1,6 +1,7 @@
-"""The addresses of one name: looked up once for all who wait, kept for a while, and used in turns.
+"""The addresses of one name: looked up once for all waiting callers, cached for `ttl` seconds, and used in turns.
 
-The system's resolver does not tell how long its answer holds, so it is asked again after `ttl` seconds, and at once when no
+The system's resolver does not report how long its answer is valid, so the name is looked up again after `ttl`
+seconds, and at once when no
 address could be connected to. An address that failed, or was slower than the one that won the race, goes to the end of the
 order for `penalty` seconds: new connections then begin with those that work.
 """
@@ -36,25 +37,27 @@ class Addresses:
         self._lookup: asyncio.Task[list[ResolvedAddress]] | None = None
 
     async def ordered(self) -> list[ResolvedAddress]:
-        """All addresses, another one first each time, those that failed last. Raises UpstreamError("dns_error")."""
+        """Returns all addresses, beginning with another one each time; those that have failed come last.
+        Raises UpstreamError("dns_error").
+        """
         addresses = self._known
         if not addresses or self._clock() >= self._expires:
             if self._lookup is None:
                 self._lookup = asyncio.get_running_loop().create_task(self._look_up())
                 self._lookup.add_done_callback(self._looked_up)
             addresses = await asyncio.shield(self._lookup)
-        if self._known:  # another dial may have failed by now, and forgotten them
+        if self._known:  # another dial may have failed meanwhile, and cleared them
             self._known = addresses[1:] + addresses[:1]
         return alternated(addresses) if not self._late else self._penalized(addresses)
 
     def failed(self, addresses: Iterable[ResolvedAddress]) -> None:
-        """These did not win: they are tried last for a while."""
+        """Notes that these did not win: they come last for a while."""
         until = self._clock() + self._penalty
         for address in addresses:
             self._late[address] = until
 
     def forget(self) -> None:
-        """None could be connected to: the name is looked up anew."""
+        """Clears the addresses: none could be connected to, so the name is looked up again."""
         self._known = []
 
     def _penalized(self, addresses: list[ResolvedAddress]) -> list[ResolvedAddress]:
@@ -100,7 +103,7 @@ def joined(host: str, port: int) -> str:
 
 
 def alternated(addresses: list[ResolvedAddress]) -> list[ResolvedAddress]:
-    """One family after the other, beginning with the first one's (RFC 8305, 4)."""
+    """Returns the addresses with alternating families, beginning with the first one's (RFC 8305, 4)."""
     families: dict[int, list[ResolvedAddress]] = {}
     for address in addresses:
         families.setdefault(address[0], []).append(address)

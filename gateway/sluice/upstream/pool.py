@@ -1,4 +1,4 @@
-"""How many connections there may be to one upstream, and which of them are idle.
+"""Bounds the connections to one upstream, and keeps the idle ones.
 
 A place (one of `limit`) is taken by every connection being opened, used or idle, and by nothing else. Whoever holds a
 place gives it back with `put` (together with a connection that can be used again) or with `release`. Waiters are served
@@ -15,7 +15,7 @@ from sluice.upstream.connection import UpstreamConnection
 
 
 class IdleConnections:
-    """How many connections may be idle in several pools together: each keeps a file descriptor that a call may need."""
+    """Bounds the idle connections of several pools together: each keeps a file descriptor that a call may need."""
 
     __slots__ = ("count", "limit")
 
@@ -58,7 +58,7 @@ class Pool:
         return len(self._waiters)
 
     def take_now(self) -> UpstreamConnection | None:
-        """An idle connection with its place; None where one has to be waited for, by `place`."""
+        """Returns an idle connection with its place; None if one has to be waited for, by `place`."""
         while self._idle:
             connection, _ = self._idle.popitem()
             self._together.count -= 1
@@ -70,7 +70,9 @@ class Pool:
         return None
 
     async def place(self) -> UpstreamConnection | None:
-        """A place, waited for if need be: to open a connection in (None), or with one that was given back meanwhile."""
+        """Waits for a place, if necessary: for a new connection (None), or with one that has been returned
+        meanwhile.
+        """
         if self.open < self._limit and not self._waiters:
             self.open += 1
             return None
@@ -83,11 +85,11 @@ class Pool:
             return connection
         finally:
             self._waiters.pop(waiter, None)
-            if not received and not waiter.cancelled():  # it was given, and we were cancelled before we could take it
+            if not received and not waiter.cancelled():  # it was given to us when we had been cancelled
                 self._give_back(waiter.result())
 
     def put(self, connection: UpstreamConnection) -> None:
-        """Give a place back, with a connection at rest."""
+        """Returns a place, with an idle connection."""
         now = self._clock()
         if now >= connection.until:
             connection.close()
@@ -106,12 +108,12 @@ class Pool:
             self._sweep = asyncio.get_running_loop().call_later(self._keepalive, self._drop_old)
 
     def release(self) -> None:
-        """Give a place back, empty."""
+        """Returns a place without a connection."""
         if not self._hand_on(None):
             self.open -= 1
 
     def distrust(self, since: float) -> None:
-        """Close what has been idle since this time of the clock, or for longer."""
+        """Closes connections that have been idle since this time of the clock, or for longer."""
         while self._idle:
             oldest = next(iter(self._idle))
             if oldest.idle_since > since:
@@ -122,14 +124,14 @@ class Pool:
             self.release()
 
     def closed_idle(self, connection: UpstreamConnection) -> None:
-        """The upstream closed a connection that nobody was using."""
+        """Handles an idle connection that the upstream has closed."""
         if connection in self._idle:
             del self._idle[connection]
             self._together.count -= 1
             self.release()
 
     def close(self) -> None:
-        """Close what is idle; what is in use is closed when it is given back."""
+        """Closes idle connections; those in use are closed when they are returned."""
         self._closed = True
         if self._sweep is not None:
             self._sweep.cancel()

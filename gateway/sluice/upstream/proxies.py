@@ -1,4 +1,4 @@
-"""Which proxy an upstream is reached through: a URL, or what the environment says of it (`env`)."""
+"""Chooses the proxy to an upstream: a URL, or the one of the environment (`env`)."""
 
 import base64
 import ipaddress
@@ -40,7 +40,9 @@ class Proxy(msgspec.Struct, frozen=True):
 
 
 def proxy_of(url: str) -> Proxy:
-    """The proxy at scheme://[user:password@]host:port. Raises ValueError, without the URL: it may hold a password."""
+    """Parses a proxy's URL, scheme://[user:password@]host:port. Raises ValueError, without the URL: it may
+    hold a password.
+    """
     if not url.isprintable():
         raise ValueError(_FORM)
     parts = urlsplit(url)
@@ -58,14 +60,16 @@ def proxy_of(url: str) -> Proxy:
 
 
 def check_proxy(text: str) -> None:
-    """Raises ValueError for what `proxy` of an upstream may not be."""
+    """Raises ValueError for an invalid `proxy` of an upstream."""
     if text != FROM_ENVIRONMENT:
         proxy_of(text)
 
 
 def proxy_for(text: str, origin: Origin, environ: Mapping[str, str]) -> str | None:
-    """The URL of the proxy to `origin`: `text`, or for "env" that of HTTPS_PROXY (HTTP_PROXY for http upstreams, ALL_PROXY for
-    both, lower case first) unless NO_PROXY has the host. Raises ValueError for a URL there that cannot be used."""
+    """Returns the URL of the proxy to `origin`: `text`, or for "env" that of HTTPS_PROXY (HTTP_PROXY for http
+    upstreams, ALL_PROXY for both, lower case first) unless NO_PROXY has the host. Raises ValueError for an
+    invalid URL there.
+    """
     if text != FROM_ENVIRONMENT:
         return text
     names = ["https_proxy", "HTTPS_PROXY"] if origin.scheme == "https" else ["http_proxy", "HTTP_PROXY"]
@@ -81,7 +85,9 @@ def proxy_for(text: str, origin: Origin, environ: Mapping[str, str]) -> str | No
 
 
 def spared(no_proxy: str, origin: Origin) -> bool:
-    """Whether NO_PROXY has this host: "*", a name (with all below it), a network such as 10.0.0.0/8; each also with a port."""
+    """Returns whether NO_PROXY has this host: "*", a name (with all below it), a network such as 10.0.0.0/8;
+    each also with a port.
+    """
     for entry in no_proxy.replace(",", " ").lower().split():
         if entry == "*":
             return True

@@ -1,4 +1,4 @@
-"""Request bytes. Pure; what stays the same from one request to the next is built once.
+"""Builds the bytes of requests. Pure; parts that do not change between requests are built once.
 
 A backend's headers are a tuple that hardly ever changes, so the head of (method, URL, headers) is kept, all but the
 length. Nothing that could end a line gets into a head: names are tokens, values and targets have no control characters
@@ -39,7 +39,9 @@ class Origin(msgspec.Struct, frozen=True):
 
 
 def origin_of(url: str) -> Origin:
-    """The origin of an http or https URL. Raises ValueError (which never holds the URL: it may carry a password)."""
+    """Returns the origin of an http or https URL. Raises ValueError (which never holds the URL: it may carry
+    a password).
+    """
     if not url.isprintable() or " " in url:
         raise ValueError("the upstream's address has a character that must be escaped")
     try:
@@ -62,7 +64,7 @@ def origin_of(url: str) -> Origin:
 
 
 def _name_of(host: str) -> str:
-    """A host's name in ASCII, or its IPv4 address, that can be looked up (RFC 1123 2.1; RFC 3986 3.2.2)."""
+    """Returns a host's name in ASCII, or its IPv4 address, for look-up (RFC 1123 2.1; RFC 3986 3.2.2)."""
     try:
         name = host.encode("idna").decode("ascii")
     except UnicodeError:
@@ -74,8 +76,9 @@ def _name_of(host: str) -> str:
 
 
 class Heads:
-    """The request heads of one origin. `credentials` replace what a request calls by the same names, and of `signed` there is
-    nothing: these fields come with each request's own `lines`."""
+    """The request heads of one origin. `credentials` replace a request's own fields of the same names, and
+    fields in `signed` are left out: they come with each request's own `lines`.
+    """
 
     def __init__(self, origin: Origin, credentials: Headers, agent: str, signed: Iterable[str] = ()) -> None:
         check_fields(credentials)
@@ -86,7 +89,9 @@ class Heads:
         self._kept: dict[tuple[str, str, Headers], bytes] = {}
 
     def of(self, request: UpstreamRequest) -> bytes:
-        """The head, complete but for the length. Raises ValueError for a header or URL that cannot be sent."""
+        """Returns the head, complete except for the length. Raises ValueError for a header or URL that cannot
+        be sent.
+        """
         key = (request.method, request.url, request.headers)
         head = self._kept.get(key)
         if head is None:

@@ -1,27 +1,27 @@
 """SOCKS 5 (RFC 1928), with a user and password where they are asked for (RFC 1929). Sans-io.
 
-`conversation` is a generator: each step gives what is to be sent and how many bytes of an answer are wanted, and is sent
-those. It ends when the connection leads to the target; not a byte of what comes behind is asked for.
+`conversation` is a generator: each step yields the bytes to send and the number of bytes to read, and is sent
+those. It ends when the connection leads to the target; no byte beyond that is read.
 """
 
 import socket
 from collections.abc import Generator
 
 MAX_CREDENTIAL = 255
-"""Bytes of a user or a password (RFC 1929, 2)."""
+"""Maximum bytes of a user or a password (RFC 1929, 2)."""
 REPLIES = {
     1: "general failure", 2: "not allowed by its rules", 3: "the network is unreachable", 4: "the host is unreachable",
     5: "connection refused", 6: "the connection took too long", 7: "CONNECT is not supported",
     8: "this type of address is not supported",
 }  # fmt: skip
-"""RFC 1928, 6."""
+"""The replies of RFC 1928, 6."""
 _OPEN, _PASSWORD = 0, 2
 
 Steps = Generator[tuple[bytes, int], bytes, None]
 
 
 class SocksRefused(Exception):
-    """The proxy will not; the text says why. `target`: it tried, and could not reach the target."""
+    """The proxy refused; the text says why. `target`: it tried, and could not reach the target."""
 
     def __init__(self, text: str, *, target: bool = False) -> None:
         super().__init__(text)
@@ -29,8 +29,9 @@ class SocksRefused(Exception):
 
 
 def conversation(host: str, port: int, user: str = "", password: str = "") -> Steps:
-    """CONNECT to `host` (a name that the proxy looks up, or an address). Raises SocksRefused; ValueError for a name that is too
-    long."""
+    """Yields the steps of a CONNECT to `host` (a name that the proxy looks up, or an address). Raises
+    SocksRefused; ValueError for a name that is too long.
+    """
     methods = bytes([_OPEN, _PASSWORD] if user else [_OPEN])
     version, method = yield bytes([5, len(methods)]) + methods, 2
     if version != 5:

@@ -1,7 +1,8 @@
-"""TLS to an upstream: whom we believe, who we are, and what a failure means.
+"""TLS to an upstream: verification, client certificates, and the causes of failures.
 
-Files (an authority, a client's certificate and its key) may be replaced while the gateway runs: they are looked at before each
-new connection, in a thread, since a file system may hang, and connections that are open stay as they are. Kubernetes replaces
+Files (an authority, a client's certificate and its key) may be replaced while the gateway runs: they are checked
+before each new connection, in a thread, since a file system may hang, and connections that are open stay as they
+are. Kubernetes replaces
 a secret by pointing a symbolic link at another directory, so what a path leads to is compared, not the path's own entry. Files
 that cannot be used (half replaced: a certificate without its key) leave the last good ones in use until they can.
 """
@@ -18,7 +19,7 @@ from sluice.errors import TlsFailed, TlsReason
 class TlsContext(ssl.SSLContext):
     """A client's context that resumes the last session of its one origin: a round trip and a signature less.
 
-    asyncio has no parameter for sessions, but asks the context for its SSLObject: there the session is slipped in.
+    asyncio has no parameter for sessions, but it gets its SSLObject from the context, which sets the session.
     """
 
     session: ssl.SSLSession | None = None
@@ -35,12 +36,16 @@ class TlsContext(ssl.SSLContext):
 
 
 def tls_context(*, cafile: str | None = None) -> TlsContext:
-    """Verified TLS 1.2 or later, by the system's authorities or by those of `cafile`; ALPN http/1.1 only."""
+    """Makes a context: verified TLS 1.2 or later, by the system's authorities or those of `cafile`; ALPN
+    http/1.1 only.
+    """
     return context_of(UpstreamTls(ca=cafile))
 
 
 def context_of(options: UpstreamTls) -> TlsContext:
-    """A context by an upstream's options. Raises ValueError for a file that cannot be used, naming it and why."""
+    """Makes a context by an upstream's options. Raises ValueError for a file that cannot be used, with its
+    name and the reason.
+    """
     context = TlsContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificate and host name
     context.minimum_version = VERSIONS[options.min_version]
     context.set_alpn_protocols(["http/1.1"])
@@ -55,7 +60,7 @@ def context_of(options: UpstreamTls) -> TlsContext:
 
 
 class WatchedTls:
-    """An upstream's context, made anew where one of its files has been replaced.
+    """An upstream's context, made again when one of its files is replaced.
 
     Made outside the event loop; raises ValueError where the files cannot be used at first. `failed` is called with the reason
     each time that replaced files turn out to be of no use, and `replaced` when a new context is in use.
@@ -72,12 +77,12 @@ class WatchedTls:
         self._failed = failed
         self._replaced = replaced
         self._files = [path for path in (options.ca, options.cert, options.key) if path is not None]
-        self._seen = states(self._files)  # before they are read: what is replaced meanwhile is read again
+        self._seen = states(self._files)  # before they are read, so that a later replacement is noticed
         self._current = context_of(options)
         self._looking: asyncio.Task[None] | None = None
 
     async def context(self) -> ssl.SSLContext:
-        """The context for a connection that is opened now."""
+        """Returns the context for a connection that is opened now."""
         if self._files:
             if self._looking is None:
                 self._looking = asyncio.get_running_loop().create_task(self._follow())
@@ -96,7 +101,7 @@ class WatchedTls:
             self._looking = None
 
     def _again(self) -> TlsContext | None:
-        """A new context where a file is another one than before. Raises ValueError, once for each change."""
+        """Makes a new context if a file has changed. Raises ValueError, once for each change."""
         seen = states(self._files)
         if seen == self._seen:
             return None
@@ -111,11 +116,13 @@ _VERIFY: dict[int, TlsReason] = {  # OpenSSL's x509_vfy.h
     2: "unknown_ca", 20: "unknown_ca", 21: "unknown_ca", 27: "unknown_ca",
 }  # fmt: skip
 _OF_OURS = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "DECRYPT_ERROR")
-"""In the names of alerts (RFC 8446 6.2) that a server sends about the client's certificate."""
+"""The names of alerts (RFC 8446 6.2) that a server sends about the client's certificate."""
 
 
 def tls_failed(name: str, error: BaseException) -> TlsFailed:
-    """What TLS with `name` (host:port) failed of. TLS 1.3 tells of a refused client certificate behind the handshake."""
+    """Returns the error for a failed TLS handshake with `name` (host:port). TLS 1.3 reports a refused client
+    certificate after the handshake.
+    """
     if isinstance(error, ssl.SSLCertVerificationError):
         reason = _VERIFY.get(error.verify_code, "untrusted")
         return TlsFailed(reason, f"{name}: its certificate is not trusted ({error.verify_message})")

@@ -25,7 +25,7 @@ def connect_request(target: Origin, authorization: str = "") -> bytes:
 
 
 def refusal(head: bytes, proxy: Proxy) -> UpstreamError | None:
-    """What the head of the proxy's answer means: None where the tunnel is open."""
+    """Returns the error that the head of the proxy's response means; None if the tunnel is open."""
     found = _STATUS(head)
     if found is None:
         return UpstreamError("connect_error", f"The proxy {proxy.origin.name} did not answer in HTTP/1.1")
@@ -36,13 +36,13 @@ def refusal(head: bytes, proxy: Proxy) -> UpstreamError | None:
 
 
 async def open_tunnel(sock: socket.socket, target: Origin, proxy: Proxy) -> None:
-    """Have the HTTP proxy at the other end of `sock` connect it to `target`. Raises UpstreamError("connect_error")."""
+    """Asks the HTTP proxy at the other end of `sock` to connect to `target`. Raises UpstreamError("connect_error")."""
     loop = asyncio.get_running_loop()
     head = bytearray()
     try:
         await loop.sock_sendall(sock, connect_request(target, proxy.authorization))
         while not head.endswith(b"\r\n\r\n") and len(head) < MAX_HEAD:
-            piece = await loop.sock_recv(sock, 1 if head else 12)  # not a byte of what comes behind the head
+            piece = await loop.sock_recv(sock, 1 if head else 12)  # nothing beyond the head may be read
             if not piece:
                 raise _hung_up(proxy)
             head += piece
@@ -54,8 +54,9 @@ async def open_tunnel(sock: socket.socket, target: Origin, proxy: Proxy) -> None
 
 
 async def open_socks(sock: socket.socket, proxy: Proxy, steps: Steps) -> None:
-    """Follow the conversation with the SOCKS proxy at the other end of `sock`. Raises UpstreamError("connect_error"), caused by
-    SocksRefused where the proxy said no."""
+    """Runs the SOCKS conversation with the proxy at the other end of `sock`. Raises
+    UpstreamError("connect_error"), caused by SocksRefused if the proxy refused.
+    """
     loop = asyncio.get_running_loop()
     try:
         out, wanted = next(steps)
@@ -78,7 +79,7 @@ async def open_socks(sock: socket.socket, proxy: Proxy, steps: Steps) -> None:
 
 
 class TlsTunnel(asyncio.Protocol):
-    """CONNECT to a proxy that is spoken to in TLS itself; `opened` ends when bytes go through."""
+    """CONNECT through a proxy that speaks TLS itself; `opened` ends when the tunnel is open."""
 
     def __init__(self, target: Origin, proxy: Proxy) -> None:
         self._target = target

@@ -3,8 +3,7 @@
     upgrade     HTTP/1.1 or HTTP/2? By what TLS has agreed on (ALPN), or by the first bytes
     connection  one socket: frames to streams and back, bounds against floods, the end
     frames      bounds of frames and heads that are not complete. Pure
-    exchange    one stream's request and its answer, as the routes hold them
+    exchange    one stream's request and its response, as routes see them
 
-A stream is what a connection is in HTTP/1.1: a request, a task and an answer. Which routes there are, and what they do, does
-not differ.
+A stream is treated like a connection of HTTP/1.1: a request, a task and a response. Routes are the same.
 """

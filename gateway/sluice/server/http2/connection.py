@@ -1,10 +1,11 @@
 """One client's socket that speaks HTTP/2: frames to streams and back.
 
-h2 keeps the protocol's state, and refuses what breaks its rules. What it leaves to us:
+h2 keeps the protocol's state, and refuses violations of it. It leaves to us:
 
-    flow control   what a stream may not send yet waits here; where that is much, or the socket is full, the upstream is paused
+    flow control   bytes that a stream may not send yet wait here; if they are many, or if the socket is full, the
+                   upstream is paused
     bounds         streams of one connection (MAX_STREAMS) and of all (`max_connections`), heads (MAX_HEAD), bodies as over
-                   HTTP/1.1; streams that are reset as soon as they are begun (CVE-2023-44487), frames that bring nothing
+                   HTTP/1.1; streams that are reset as soon as they are begun (CVE-2023-44487), empty frames
     the end        GOAWAY with the last stream that is answered; later ones may be sent again elsewhere (RFC 9113 6.8)
 
 Deadlines are looked at once a second, as those of HTTP/1.1: a connection without streams is closed after `keepalive_timeout`
@@ -38,15 +39,15 @@ MAX_STREAMS = 100
 WINDOW, STREAM_WINDOW = 1 << 20, 256 << 10
 """Bytes of bodies that may be on their way: of one connection, and of each of its streams."""
 MAX_FRUITLESS = 1000
-"""Frames of a second that ask for nothing and bring nothing: pings, settings, empty data."""
+"""Frames per second without a request or content: pings, settings, empty data."""
 RESETS = 100
 SHORT = 1.0
-"""Streams that a client may reset within SHORT seconds of their beginning; beyond, half of all streams may end so."""
+"""Streams that a client may reset within SHORT seconds of their beginning; beyond it at most half of all streams."""
 _Code = h2.errors.ErrorCodes
 
 
 class Http2Owner(Owner, Protocol):
-    """What a connection needs of the listener that took it. `streams`: requests over HTTP/2 that are being answered."""
+    """The listener's interface for connections. `streams`: requests over HTTP/2 that are being answered."""
 
     streams: int
     max_connections: int
@@ -56,10 +57,11 @@ class Http2Owner(Owner, Protocol):
 
 
 class Http2Protocol(h2.connection.H2Connection):
-    """h2's, but that a client's GOAWAY does not end what it has begun.
+    """h2's connection, except that a client's GOAWAY does not end running streams.
 
-    It says that the client begins no more streams (RFC 9113 6.8), whereas h2 takes the connection for closed, and refuses what
-    the client sends behind it (acknowledgements, windows) and what it is sent. A test holds that this goes on working.
+    GOAWAY means that the client begins no more streams (RFC 9113 6.8), but h2 takes the connection for
+    closed: it refuses what the client sends afterwards (acknowledgements, windows), and what is sent to it. A
+    test checks that this workaround works.
     """
 
     def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[h2.events.Event]]:
@@ -70,9 +72,10 @@ class Http2Protocol(h2.connection.H2Connection):
 
 
 class Stream:
-    """One request and its answer. `waiting`: bytes of the answer that may not be sent yet; `last`: no more will come.
+    """One request and its response. `waiting`: bytes of the response that may not be sent yet; `last`: no
+    more will follow.
 
-    `since`: when it last could send something.
+    `since`: when it could last send something.
     """
 
     __slots__ = (
@@ -94,7 +97,7 @@ class Stream:
         self.started = self.since = time.monotonic()
 
     def go_on(self) -> None:
-        """Answer `Expect: 100-continue`."""
+        """Answers `Expect: 100-continue`."""
         self.connection.go_on(self)
 
     def send(self, head: Head | None, data: bytes, *, last: bool) -> None:
@@ -104,14 +107,16 @@ class Stream:
         self.connection.end(self, _Code.INTERNAL_ERROR)
 
     def give_up(self) -> None:
-        """It was silent for the longest time while the memory for unfinished bodies is used up."""
+        """Drops the body: of all requests it was silent for the longest time, and the memory for unfinished
+        bodies is used up.
+        """
         self.kept = 0
         self.request.given_up = True
         self.request.content = b""
         self.moved()
 
     def read_on(self) -> None:
-        """The exchange has taken of its body what has come, or wants all of it."""
+        """Continues reading: the exchange has taken the bytes of the body that have arrived, or wants all of it."""
         self.connection.read_on(self)
 
     def moved(self) -> None:
@@ -178,10 +183,10 @@ class Http2Connection(asyncio.Protocol):
         self._flush()
 
     def eof_received(self) -> bool:
-        return False  # a client that sends no more takes no more: it has left
+        return False  # a client that sends no more is treated as gone
 
     def pause_writing(self) -> None:
-        # Else what h2 answers to pings and settings would be kept without a bound, for a client that does not read it.
+        # otherwise h2's replies to pings and settings would be kept without a bound, for a client that does not read
         if self.transport is not None:
             self.transport.pause_reading()
         self._blocked_since = now = time.monotonic()
@@ -200,7 +205,7 @@ class Http2Connection(asyncio.Protocol):
 
     @property
     def exchange(self) -> Http2Exchange | None:
-        """One that is being answered, if there is any."""
+        """The exchange of one of the requests that are being answered, if there is any."""
         return next((stream.exchange for stream in self._streams.values() if stream.exchange is not None), None)
 
     @property
@@ -208,7 +213,7 @@ class Http2Connection(asyncio.Protocol):
         return [stream.task for stream in self._streams.values() if stream.task is not None]
 
     def look(self, now: float) -> None:
-        """Close what has taken too long; tell the client to leave where the listener is draining."""
+        """Closes what has taken too long; tells the client to leave if the listener is draining."""
         bounds = self._listener.bounds
         self._fruitless = 0
         for stream in list(self._streams.values()):
@@ -222,7 +227,7 @@ class Http2Connection(asyncio.Protocol):
             self.abort() if self.transport is not None and self.transport.is_closing() else self.close()
 
     def close(self) -> None:
-        """Tell the client to leave, and close behind what is written; where answers are under way, behind their ends."""
+        """Tells the client to leave, and closes after what is written; if answers are under way, after their ends."""
         self._leave()
         if self.transport is not None and not self._streams:
             self.state, self.since = "unread", time.monotonic()
@@ -234,14 +239,14 @@ class Http2Connection(asyncio.Protocol):
             self.transport.abort()
 
     def _leave(self) -> None:
-        """Send the one GOAWAY. Not by h2, which would send nothing more behind it."""
+        """Sends the one GOAWAY. Not by h2, which would send nothing more afterwards."""
         if not self._leaving and self.transport is not None:
             self._leaving = True
             frame = GoAwayFrame(0, last_stream_id=self._h2.highest_inbound_stream_id, error_code=int(_Code.NO_ERROR))
             self._listener.writes.write(self.transport, frame.serialize())
 
     def _refuse(self) -> None:
-        """Close behind h2's last frame; the streams end with the connection."""
+        """Closes after h2's last frame; the streams end with the connection."""
         self._flush()
         self._leaving = True
         if self.transport is not None:
@@ -305,7 +310,7 @@ class Http2Connection(asyncio.Protocol):
         if self._blocked_since and stream.exchange is not None:
             stream.exchange.blocked(self._blocked_since)
         stream.task = listener.loop.create_task(self._answer(stream, stream.exchange))
-        stream.task.add_done_callback(self._left)  # also where it was cancelled before it began
+        stream.task.add_done_callback(self._left)  # also if it was cancelled before it began
 
     def _body(self, event: h2.events.DataReceived) -> None:
         id, data = event.stream_id, event.data or b""
@@ -333,7 +338,7 @@ class Http2Connection(asyncio.Protocol):
             stream.moved()
 
     def read_on(self, stream: Stream) -> None:
-        """Let the client send as much again as has come: until somebody takes a body, a window's worth of it is kept."""
+        """Lets the client send as much again as has been taken: an unread body is kept up to one window."""
         self._count(stream, len(stream.request.content))
         self._acknowledge(stream)
         self._flush()
@@ -352,7 +357,7 @@ class Http2Connection(asyncio.Protocol):
     # --- answers go
 
     async def _answer(self, stream: Stream, exchange: Http2Exchange | None) -> None:
-        """The body of a request's task."""
+        """Runs the handler in the request's task."""
         listener = self._listener
         listener.writes.users += 1
         try:
@@ -379,13 +384,13 @@ class Http2Connection(asyncio.Protocol):
             self._done(stream)
 
     def send(self, stream: Stream, head: Head | None, data: bytes, *, last: bool) -> None:
-        """Write as much of an answer as the client takes, and keep the rest."""
+        """Writes as much of an answer as the client's windows allow, and keeps the rest."""
         if self.transport is None or self._streams.get(stream.id) is not stream:
             return
         if head is not None:
             try:
                 self._h2.send_headers(stream.id, head, end_stream=last and not data)
-            except h2.exceptions.ProtocolError:  # it was closed by what came in the same read
+            except h2.exceptions.ProtocolError:  # an earlier frame of the same read closed it
                 self._forget(stream)
                 return
             stream.ended = last and not data
@@ -409,7 +414,7 @@ class Http2Connection(asyncio.Protocol):
         self._flush()
 
     def _pump(self, stream: Stream) -> None:
-        """Give h2 what the windows let through."""
+        """Gives h2 the bytes that the windows allow."""
         waiting, id = stream.waiting, stream.id
         try:
             while waiting and not self._blocked_since:
@@ -425,7 +430,7 @@ class Http2Connection(asyncio.Protocol):
             if stream.last and not waiting and not stream.ended:
                 self._h2.end_stream(id)
                 stream.ended = True
-        except h2.exceptions.ProtocolError:  # it was closed by what came in the same read
+        except h2.exceptions.ProtocolError:  # an earlier frame of the same read closed it
             self._forget(stream)
             return
         exchange = stream.exchange
@@ -439,13 +444,13 @@ class Http2Connection(asyncio.Protocol):
             self._done(stream)
 
     def _done(self, stream: Stream) -> None:
-        """All of the answer is on its way; what is still to come of the request is not wanted (RFC 9113 8.1)."""
+        """Ends the stream: the whole answer is being sent, and the rest of the request is not wanted (RFC 9113 8.1)."""
         if not stream.request.over and stream.id in self._streams:
             self._reset(stream.id, _Code.NO_ERROR)
         self._forget(stream)
 
     def end(self, stream: Stream, code: h2.errors.ErrorCodes) -> None:
-        """Reset a stream, and end what it has begun."""
+        """Resets a stream, and ends its handler."""
         if self._streams.get(stream.id) is stream:
             self._reset(stream.id, code)
             self._forget(stream)
@@ -459,11 +464,11 @@ class Http2Connection(asyncio.Protocol):
         stream.waiting.clear()
         if stream.task is not None:
             self._listener.cancel(stream.task)
-            stream.task = None  # which a task that never began would leave behind
+            stream.task = None  # a cancelled task that never began would keep it
         self._after()
 
     def _after(self) -> None:
-        """Without streams it is idle, or has nothing left to do."""
+        """Handles the end of a stream: without streams the connection is idle, or can close."""
         if not self._streams and self.transport is not None and not self.transport.is_closing():
             self.state, self.since = "idle", time.monotonic()
             if self._leaving or self._listener.closing:
@@ -477,7 +482,9 @@ class Http2Connection(asyncio.Protocol):
 
 
 def _request_of(headers: list[tuple[bytes, bytes]]) -> Incoming | None:
-    """The request of a head that h2 has found well-formed; None where it has a form that HTTP/1.1 is refused for, too."""
+    """Returns the request of a head that h2 has found valid; None if it has a form for which HTTP/1.1
+    requests are refused, too.
+    """
     pseudo = {name: value for name, value in headers if name[:1] == b":"}
     pairs = [(bytes(name), bytes(value)) for name, value in headers if name[:1] != b":"]
     if b":authority" in pseudo and not any(name == b"host" for name, _ in pairs):

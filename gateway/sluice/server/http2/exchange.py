@@ -1,4 +1,4 @@
-"""One request on a stream, and its answer: the same as over HTTP/1.1 but for how it is written."""
+"""One request on an HTTP/2 stream, and its response: the same as over HTTP/1.1 except for how it is written."""
 
 import time
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ Head = list[tuple[bytes, bytes]]
 
 
 class Answering(ClientConnection, Protocol):
-    """The stream that an answer is written to."""
+    """The interface of the stream that an answer is written to."""
 
     def go_on(self) -> None: ...
     def send(self, head: Head | None, data: bytes, *, last: bool) -> None: ...
@@ -19,11 +19,11 @@ class Answering(ClientConnection, Protocol):
 
 
 class Http2Exchange(HttpExchange, eq=False):
-    """`stream` None: the client has left, and the call goes on without it."""
+    """`stream` is None once the client has left and the call goes on without it."""
 
     stream: Answering | None = None
     held: Head | None = None
-    """The head of a streamed answer, until its first bytes."""
+    """The head of a streamed answer, until its first bytes are written."""
 
     def _go_ahead(self, request: Incoming) -> None:
         expected = not request.over and request.fields.get("expect", "").lower() == "100-continue"
@@ -62,7 +62,9 @@ class Http2Exchange(HttpExchange, eq=False):
             self.stream.reset()
 
     def _head_of(self, status: int, fields: Pairs) -> Head:
-        """Raises UnicodeEncodeError before anything is sent: what cannot be encoded can still be answered 500."""
+        """Encodes a head. Raises UnicodeEncodeError before anything is sent, so that the error can still be
+        answered 500.
+        """
         pairs = ((":status", str(status)), ("date", self._listener.date()), *fields)
         return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
 
@@ -73,7 +75,7 @@ class Http2Exchange(HttpExchange, eq=False):
 
 
 def http2_exchange(request: Incoming, stream: Answering, listener: Terms) -> Http2Exchange:
-    """The exchange that a request begins."""
+    """Makes the exchange of a request."""
     exchange = Http2Exchange(
         request=request,
         method=request.method,

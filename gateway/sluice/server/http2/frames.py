@@ -1,20 +1,20 @@
-"""Bounds what h2 would keep of frames that are not complete. Pure.
+"""Bounds the incomplete frames that h2 would keep. Pure.
 
-h2 looks at a frame's length when all of the frame has come (up to 16 MiB), and at a head when all of its CONTINUATION frames
-have (64 frames): both are too much for each of thousands of connections.
+h2 checks a frame's length when all of the frame has arrived (up to 16 MiB), and a head when all of its
+CONTINUATION frames have (64 frames): both are too much for each of thousands of connections.
 """
 
 from sluice.server.http1 import MAX_HEAD
 
 MAX_FRAME = 16_384
-"""Bytes of a frame's payload: SETTINGS_MAX_FRAME_SIZE as it is by default (RFC 9113 6.5.2)."""
+"""Maximum bytes of a frame's payload: the default SETTINGS_MAX_FRAME_SIZE (RFC 9113 6.5.2)."""
 _PREFACE = 24
 _FRAME_HEAD = 9
 _HEADERS, _CONTINUATION = 1, 9
 
 
 class FrameBounds:
-    """Reads the heads of a client's frames, from its preface on."""
+    """Reads the headers of a client's frames, from its preface on."""
 
     __slots__ = ("_block", "_head", "_left")
 
@@ -24,7 +24,7 @@ class FrameBounds:
         self._block = 0
 
     def hold(self, data: bytes) -> bool:
-        """Whether all frames that begin in what comes next are small enough."""
+        """Returns whether all frames that begin in these bytes are small enough."""
         at, end = 0, len(data)
         while at < end:
             if self._left:

@@ -1,4 +1,4 @@
-"""HTTP/1.1 or HTTP/2: by what TLS has agreed on, or by the first bytes, which are always the same (RFC 9113 3.4)."""
+"""Chooses HTTP/1.1 or HTTP/2: by the ALPN protocol of TLS, or by the first bytes, the preface (RFC 9113 3.4)."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ PROTOCOLS = ("h2", "http/1.1")
 
 
 class EitherConnection(ServerConnection):
-    """A connection of HTTP/1.1, until it turns out to be one of HTTP/2."""
+    """A connection of HTTP/1.1, until the first bytes show that it is HTTP/2."""
 
     __slots__ = ("_first", "_owner")
 
@@ -40,7 +40,7 @@ class EitherConnection(ServerConnection):
             super().data_received(first)
 
     def _become_http2(self, first: bytes) -> None:
-        """Give the socket to another protocol; this one is as if its client had left."""
+        """Hands the socket to the HTTP/2 connection; for this one its client has left."""
         if self.transport is None or self.transport.is_closing():
             return
         self._first = None
