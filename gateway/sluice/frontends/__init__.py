@@ -1,8 +1,8 @@
 """The interface of frontends: each is one client dialect, as a plugin. Discovery is by entry point
 `sluice.frontends` (`registry.py`).
 
-A frontend brings its routes, how their requests are read, how answers and errors are written, and the names
-of headers that its clients know. It is pure: bytes -> ChatRequest, events -> bytes, errors -> a status and a
+A frontend has routes, reads their requests, writes answers and errors, and names the headers that its clients know.
+It is pure: bytes -> ChatRequest, events -> bytes, errors -> a status and a
 JSON object; no sockets, no clock.
 """
 
@@ -33,7 +33,7 @@ class Answer(msgspec.Struct, frozen=True):
 
     `model` is the alias; it is what the caller sees as the model unless `reveal` (then the target's own
     name). `created` in whole seconds since the epoch. `id` is the request's id. `clock` and `received` (when
-    the request came) are monotonic, in seconds: for dialects that tell how long an answer took.
+    the request came) are monotonic, in seconds: for dialects that report how long an answer took.
     """
 
     id: str
@@ -49,9 +49,9 @@ class Encoder(Protocol):
     """Events -> the client's bytes; sans-io.
 
     Of a stream: one per call, kept over failed attempts (nothing is fed before commit). Of a whole answer:
-    one per attempt, fed as the answer comes; it says nothing before the end. An encoder of frames that
-    another one could not go on from has `continues = False`: the answer, once cut, ends then. One of bytes in
-    which nothing can be told has `cuts = True`: an error behind the first of them closes the connection.
+    one per attempt, fed as the answer comes; it writes nothing before the end. An encoder of frames that another
+    one could not continue has `continues = False`: a cut answer then ends. One of raw bytes without a place for an
+    error has `cuts = True`: an error after the first of them closes the connection.
 
     One whose stream has a state (blocks that are open) also has `go_on_from(other)`: it is called where the
     attempt that continues a cut answer has another encoder than the cut one, which passed frames on.
@@ -60,32 +60,33 @@ class Encoder(Protocol):
     content_type: str
 
     def start(self) -> bytes:
-        """The bytes that may be sent before the model is called (b"" in dialects that send nothing then)."""
+        """Returns the bytes that may be sent before the model is called (b"" in dialects that send nothing then)."""
         ...
 
     def encode(self, events: Sequence[StreamEvent]) -> bytes:
-        """b"" = nothing to say yet. After Finished the answer is complete, terminator included."""
+        """Returns the client's bytes; b"": nothing yet. After Finished the answer is complete, terminator included."""
         ...
 
     def fail(self, error: GatewayError) -> bytes:
-        """The in-band error that ends a stream, terminator included; nothing may be encoded after it."""
+        """Returns the in-band error that ends a stream, terminator included; nothing may be encoded after it."""
         ...
 
     def resume(self, started: Started) -> None:
-        """Another attempt goes on with an answer that was cut: from here on it is this model's. Nothing is
-        said again."""
+        """Prepares for another attempt that continues a cut answer: from here on it is this model's. Nothing
+        is repeated.
+        """
         ...
 
     def restart(self) -> bytes:
-        """Tells the client to forget the text so far, because another answer begins; b"" where it could not
-        understand.
+        """Returns the bytes that tell the client to discard the text so far, because another answer begins;
+        b"" if it could not understand them.
 
-        Where something is returned, the encoder itself has forgotten the text, too.
+        If bytes are returned, the encoder itself has discarded the text, too.
         """
         ...
 
     def heartbeat(self) -> bytes:
-        """Bytes that every client skips; b"" where the dialect has none (whole answers)."""
+        """Returns bytes that every client skips; b"" if the dialect has none (whole answers)."""
         ...
 
 
@@ -93,9 +94,9 @@ class Encoder(Protocol):
 
 
 class RequestHead(Protocol):
-    """A request without its body: what a dialect may read beside it. Header names are lower case.
+    """A request without its body. Header names are lower case.
 
-    `parameters`: what stands in the path in place of its `{names}`, decoded.
+    `parameters`: the decoded values of the path's `{names}`.
     """
 
     @property
@@ -107,7 +108,7 @@ class RequestHead(Protocol):
 
 
 class Head(msgspec.Struct, frozen=True):
-    """A request's head, where there is no server that has one."""
+    """The head of a request that no server has received."""
 
     headers: Mapping[str, str] = NO_FIELDS
     query: Mapping[str, str] = NO_FIELDS
@@ -116,8 +117,9 @@ class Head(msgspec.Struct, frozen=True):
 
 Header = tuple[str, str]
 Parse = Callable[[Any, RequestHead], ChatRequest]
-"""Body and head -> the request, `stream` as the body, the path or the route has it. Raises BadRequest with a
-reason for anything wrong, never another error."""
+"""Parses body and head into the request, with `stream` from the body, the path or the route. Raises
+BadRequest with a reason for any invalid input, never another error.
+"""
 
 
 class AliasTerms(Protocol):
@@ -130,19 +132,19 @@ class AliasTerms(Protocol):
 
 
 Prepare = Callable[[ChatRequest, AliasTerms], ChatRequest]
-"""Makes of a request what its alias wants. Raises BadRequest."""
+"""Adapts a request to its alias's settings. Raises BadRequest."""
 
 
 class Uploaded(StoredForm, Protocol):
-    """A form of a `CallRoute` that takes stored ones."""
+    """A form for a `CallRoute` that takes stored forms."""
 
     @property
     def parts(self) -> Sequence[FormPart]: ...
 
 
 class CallRoute(msgspec.Struct, frozen=True, kw_only=True):
-    """A POST that is a call. `also`: other names of its path. `operation`: what is asked of upstreams, where
-    that is no chat; `parse` then gives an OperationRequest, and the answer is an upstream's own, which speaks
+    """A POST that is a call. `also`: other names of its path. `operation`: the operation of upstreams, if that is
+    not chat; `parse` then gives an OperationRequest, and the answer is an upstream's own, which speaks
     the request's `dialect`. `form`: its body is a form (multipart/form-data), and no JSON; a large one is
     given to `parse` as an `Uploaded`.
 
@@ -161,8 +163,7 @@ class CallRoute(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ResumeRoute(msgspec.Struct, frozen=True, kw_only=True):
-    """A GET that goes on with a stream: of the path's parameter `stream`, or without one of the header
-    `Last-Event-ID`."""
+    """A GET that resumes a stream: the one of the path's parameter `stream`, or else of the header `Last-Event-ID`."""
 
     path: str
     also: tuple[str, ...] = ()
@@ -175,20 +176,21 @@ class KeptForCaller(Protocol):
     down."""
 
     async def response(self, id: str) -> bytes:
-        """The Response object."""
+        """Returns the Response object."""
         ...
 
     async def input(self, id: str) -> list[dict[str, Any]]:
-        """The items that it answered, the first one first."""
+        """Returns the items that it answered, the first one first."""
         ...
 
     async def delete(self, id: str) -> None: ...
 
 
 class Inquiry(Protocol):
-    """A request to an endpoint, its caller recognized, and what an endpoint may know of the gateway.
+    """A request to an endpoint, with its caller identified, and the facts about the gateway that an endpoint
+    may use.
 
-    `started`: when the process was, in whole seconds since the epoch.
+    `started`: when the process started, in whole seconds since the epoch.
     """
 
     @property
@@ -201,20 +203,20 @@ class Inquiry(Protocol):
     def started(self) -> int: ...
     @property
     def models(self) -> Sequence[str]:
-        """The aliases that the caller may use, in the configuration's order."""
+        """Returns the aliases that the caller may use, in the configuration's order."""
         ...
 
     def facts(self, model: str) -> Facts:
-        """What is known of one of these."""
+        """Returns the facts about one of these."""
         return NOTHING_KNOWN
 
     @property
     def kept(self) -> "KeptForCaller | None":
-        """The responses that are kept for the caller; None where none are kept for anybody."""
+        """The responses that are kept for the caller; None if the gateway keeps none."""
         ...
 
     async def json(self) -> dict[str, Any]:
-        """The body, an object. Raises GatewayError: UnsupportedMediaType, PayloadTooLarge, BadRequest …"""
+        """Returns the body, an object. Raises GatewayError: UnsupportedMediaType, PayloadTooLarge, BadRequest …"""
         ...
 
 
@@ -226,8 +228,7 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """A route that is no call: a list of models and the like. `answer` raises GatewayError. HEAD comes with
-    GET.
+    """A route that is not a call, such as a list of models. `answer` raises GatewayError. GET includes HEAD.
 
     `open`: anybody is answered, without a key, within the limit of its address; there are no models then.
     """
@@ -244,7 +245,7 @@ PARAMETER = re.compile(r"\{(\+?)(\w+)\}")
 
 
 def shape_of(path: str) -> str:
-    """A route's path with `*` for its parameters: logs name it so."""
+    """Returns a route's path with `*` for its parameters, as logs name it."""
     return PARAMETER.sub("*", path)
 
 
@@ -255,7 +256,7 @@ class Envelope(Protocol):
     """Renders a dialect's errors. `name` is its label in metrics.
 
     `marker`: a header that all its clients send. Where two frontends have the same route, or claim, a request
-    with this header is the one's that has it as its marker. `id_headers` tell the request's id, beside
+    with this header is the one's that has it as its marker. `id_headers` carry the request's id, besides
     `x-request-id` and `request-id`.
     """
 
@@ -264,17 +265,18 @@ class Envelope(Protocol):
     id_headers: ClassVar[tuple[str, ...]] = ()
 
     def error(self, error: GatewayError, request_id: str) -> dict[str, Any]:
-        """The JSON object that is answered before a stream has begun; within one it is the encoder's to
-        `fail`."""
+        """Returns the JSON object of an error before a stream has begun; within one the encoder's `fail` writes it."""
         ...
 
     def status(self, error: GatewayError) -> int:
-        """The HTTP status that goes with it."""
+        """Returns the HTTP status of this error."""
         return status_of(error)
 
     def headers(self, pairs: Sequence[Header]) -> Sequence[Header]:
-        """An answer's own headers under the names that its clients know: limits are `x-ratelimit-*`, as
-        OpenAI has them, with `reset` as "12.345s". A dialect that leaves this alone pays nothing for it."""
+        """Returns an answer's own headers under the names that its clients know: limits are `x-ratelimit-*`,
+        as OpenAI has them, with `reset` as "12.345s". A dialect that does not override this pays nothing
+        for it.
+        """
         return pairs
 
 
@@ -304,22 +306,21 @@ class Frontend(Envelope, Protocol):
     def routes(self) -> Sequence[Route]: ...
 
     def encoder(self, chat: ChatRequest, answer: Answer, *, verbatim: bool = False) -> Encoder:
-        """Of a stream or of a whole answer, as `chat.stream` says."""
+        """Makes the encoder of a stream or of a whole answer, depending on `chat.stream`."""
         ...
 
     def other_name(self, model: str) -> str:
-        """How a model may also be called, where no alias is called `model`: clients of Ollama put ":latest"
-        behind it."""
+        """Returns another name of a model, for when no alias is called `model`: clients of Ollama append ":latest"."""
         return ""
 
 
 def in_query(name: str) -> str:
-    """What a parameter of the query that may hold a key is called among the headers that may."""
+    """Returns the header that corresponds to a query parameter that may hold a key."""
     return f"?{name}"
 
 
 def credential_names(frontends: Iterable[Frontend]) -> list[str]:
-    """Under which further names keys may come."""
+    """Returns further names of headers that may hold a key."""
     found: list[str] = []
     for frontend in frontends:
         found += [*frontend.credential_headers, *map(in_query, frontend.credential_parameters)]

@@ -14,12 +14,14 @@ _EXPECTED = re.compile(r"Expected `([^`]*)`, got `([^`]*)`")
 
 
 def refused(param: str, reason: str) -> BadRequest:
-    """The error for one field."""
+    """Returns the error for one field."""
     return BadRequest(f"{param}: {reason}", param=param, details=[{"field": param, "reason": reason}])
 
 
 def explained(text: str) -> BadRequest:
-    """msgspec's words with the path apart. Only types and our own names are repeated, for other words may hold values."""
+    """Returns msgspec's message, split into path and reason. Only types and our own names are repeated,
+    because other words may hold values.
+    """
     found = _PATH.search(text)
     path = found[1] if found else ""
     if missing := _MISSING.match(text):
@@ -31,7 +33,9 @@ def explained(text: str) -> BadRequest:
 
 
 def whole_number(value: float, name: str) -> int:
-    """A whole number as such, however it is written (1024.0 is one). Raises BadRequest for others, and for those too large."""
+    """Returns a whole number, however it is written (1024.0 is one). Raises BadRequest for others, and for
+    those too large.
+    """
     if value != int(value):
         raise refused(name, "must be a whole number")
     if value > LARGEST:
@@ -47,7 +51,7 @@ def check_names(found: dict[str, Any], known: frozenset[str], at: str) -> None:
         return
     seen = set()
     for name in found.keys() - known:
-        folded = name.upper().casefold()  # also what is no ASCII: a long s, the sign of Kelvin
+        folded = name.upper().casefold()  # this covers non-ASCII letters, too: a long s, the Kelvin sign
         if folded in known:
             raise refused(f"{at}{folded}", "must be written exactly so")
         if folded in seen:

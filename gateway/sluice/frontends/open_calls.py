@@ -1,4 +1,4 @@
-"""Results of tools find their calls, in dialects whose results may name them by the tool alone, or not at all."""
+"""Matches tool results to their calls, in dialects whose results may name only the tool, or nothing."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from sluice.model.chat import ToolCall
 
 
 class OpenCalls:
-    """The calls of the latest message with any, that have no result yet."""
+    """The calls of the latest message with calls that have no result yet."""
 
     __slots__ = ("_calls",)
 
@@ -17,7 +17,9 @@ class OpenCalls:
         self._calls = [*calls]
 
     def answered(self, id: str | None, name: str | None) -> str:
-        """The id of the call that a result belongs to: by its id, else the first of its tool, else the first of all."""
+        """Returns the id of the call that a result belongs to: by its id, else the first of its tool, else
+        the first of all.
+        """
         found = [call for call in self._calls if call.id == id] if id else []
         found = found or [call for call in self._calls if call.name == name] or ([] if name or id else self._calls[:1])
         if not found:

@@ -11,12 +11,12 @@ GROUP = "sluice.frontends"
 
 
 def installed() -> list[str]:
-    """The names of the frontends of this environment, in the alphabet's order."""
+    """Returns the names of the installed frontends, in alphabetical order."""
     return sorted(entrypoints.installed(GROUP))
 
 
 def find_frontend(name: str) -> Frontend:
-    """The frontend called `name`. Raises LookupError, saying which there are or why it cannot be loaded."""
+    """Returns the frontend called `name`. Raises LookupError, listing those that exist, or why it cannot be loaded."""
     found = entrypoints.load(GROUP, "frontend", name)
     called = getattr(found, "name", None)
     if not isinstance(found, type) or called != name:

@@ -1,4 +1,4 @@
-"""Tool calls put together, for dialects that tell a call once, whole, with its arguments as a JSON object."""
+"""Assembles tool calls, for dialects that write a call once, whole, with its arguments as a JSON object."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from sluice.wire.call_ids import new_call_id
 
 
 class WholeCall(msgspec.Struct, frozen=True):
-    """`arguments` is a JSON object in one line. `number` counts the calls that were told, from 0."""
+    """`arguments` is a JSON object in one line. `number` counts the calls that were written, from 0."""
 
     number: int
     id: str
@@ -19,7 +19,7 @@ class WholeCall(msgspec.Struct, frozen=True):
 
 
 class WholeCalls:
-    """The calls of one answer, told in their order, without tools that the provider ran itself: a client would run them."""
+    """The calls of one answer in their order, without tools that the provider ran itself: a client would run them."""
 
     __slots__ = ("_open", "returned", "unreadable")
 
@@ -29,7 +29,7 @@ class WholeCalls:
         self.unreadable = False
 
     def take(self, event: ToolCallStarted | ToolCallDelta) -> list[WholeCall]:
-        """The calls that are known to be complete: another one began behind them, and their arguments are an object."""
+        """Returns the calls that are known to be complete: another one has begun, and their arguments are an object."""
         if isinstance(event, ToolCallDelta):
             if event.index in self._open:
                 self._open[event.index][1].append(event.arguments)
@@ -41,7 +41,9 @@ class WholeCalls:
         return complete
 
     def rest(self) -> list[WholeCall]:
-        """The answer is over. `unreadable` is then whether a call is left out, because its arguments are no JSON object."""
+        """Returns the remaining calls, at the end of the answer. `unreadable` is then whether a call is left
+        out, because its arguments are not a JSON object.
+        """
         return self._complete(last=True) if self._open else []
 
     def _complete(self, *, last: bool) -> list[WholeCall]:
@@ -50,7 +52,7 @@ class WholeCalls:
             text = "".join(pieces).strip()
             arguments = _object(text or "{}") if text or last else None
             if arguments is None and not last:
-                break  # what follows it waits: providers may send the pieces of several calls by turns
+                break  # those after it wait: providers may send the pieces of several calls by turns
             del self._open[index]
             if arguments is None:
                 self.unreadable = True
@@ -61,7 +63,7 @@ class WholeCalls:
 
 
 def _object(text: str) -> msgspec.Raw | None:
-    """The text of a JSON object in one line (there are line ends between values alone); None for what is none."""
+    """Returns the text of a JSON object in one line (it has line ends only between values); None for anything else."""
     try:
         msgspec.json.decode(text, type=dict[str, Any])
         return msgspec.Raw(text.replace("\r", " ").replace("\n", " ").encode())

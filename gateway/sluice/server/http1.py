@@ -185,7 +185,7 @@ class RequestParser:
             raise _Refused
 
     def _pass_over(self, rest: bytes) -> None:
-        """Skips the head of an upgrade, where llhttp has stopped: a new parser reads its body, if it has one,
+        """Goes on after the head of an upgrade, where llhttp has stopped: a new parser reads its body, if it has one,
         and what follows.
         """
         self._llhttp = httptools.HttpRequestParser(self)

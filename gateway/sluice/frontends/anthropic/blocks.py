@@ -74,14 +74,16 @@ class Stream:
 
 
 class Position(msgspec.Struct):
-    """How far a stream has got: `index` of the newest content block (-1: none), and what it is while it is open ("" closed)."""
+    """The position of a stream: `index` of the newest content block (-1: none), and its kind while it is open
+    ("" if it is closed).
+    """
 
     index: int = -1
     open: str = ""
 
 
 class Blocks(Stream):
-    """A stream of our own making."""
+    """Writes a stream from events."""
 
     __slots__ = (
         "_at",
@@ -105,14 +107,15 @@ class Blocks(Stream):
         self._started = False
         self._characters = 0  # characters
         self._prefix = self._suffix = b""  # around a text
-        self._call = -1  # the open block's
+        self._call = -1  # the open block's call
         self._written: list[str] = []  # its arguments
-        self._held = ""  # what has come of them and is no object
+        self._held = ""  # arguments that have arrived but are not yet an object
         self._waiting: dict[int, tuple[ToolCallStarted, list[str]]] = {}
 
     def go_on_from(self, other: Encoder) -> None:
-        """Take over where another encoder of this stream has got to: an attempt continues an answer whose frames were passed
-        on."""
+        """Continues from another encoder's position in this stream: an attempt continues an answer whose
+        frames were forwarded.
+        """
         self._started = True
         position = getattr(other, "position", None)
         if isinstance(position, Position):
@@ -186,7 +189,7 @@ class Blocks(Stream):
         frames.append(frame("message_start", message=message))
 
     def _enter(self, kind: str, block: dict[str, Any], frames: list[bytes]) -> None:
-        """Open a block; what was open is closed, and what waited is said before."""
+        """Opens a block. Closes the open one, and writes waiting calls first."""
         if not self._started:
             self._start(Started(), frames)
         self._leave(frames)
@@ -203,7 +206,7 @@ class Blocks(Stream):
         self._prefix, self._suffix = probe[:at], probe[at + 2 :]
 
     def _leave(self, frames: list[bytes]) -> None:
-        """Close the open block, and say the calls that waited."""
+        """Closes the open block, and writes the calls that waited."""
         self._close(frames)
         while self._waiting:
             self._next_call(frames)
@@ -222,7 +225,7 @@ class Blocks(Stream):
         return frame("content_block_delta", index=self._at.index, delta=delta)
 
     def _sealed(self, block: ReasoningBlock, frames: list[bytes]) -> None:
-        """The end of a block of reasoning, whose text has been said; one without a visible text, or encrypted."""
+        """Writes the end of a block of reasoning after its text; also one without visible text, or encrypted."""
         if block.redacted:
             self._enter("redacted_thinking", {"type": "redacted_thinking", "data": block.redacted}, frames)
         else:
@@ -243,7 +246,7 @@ class Blocks(Stream):
         self._open_call(event, frames)
 
     def _open_call(self, event: ToolCallStarted, frames: list[bytes]) -> None:
-        if event.signature:  # clients send blocks of thinking back, and nothing more of a call than its own fields
+        if event.signature:  # clients send thinking blocks back, but of a call only its own fields
             self._open("thinking", {"type": "thinking", "thinking": "", "signature": ""}, frames)
             frames.append(self._delta({"type": "signature_delta", "signature": sealed_call(event.signature)}))
             self._close(frames)
@@ -269,8 +272,9 @@ class Blocks(Stream):
                 self._next_call(frames)
 
     def _write(self, arguments: str, frames: list[bytes]) -> None:
-        """Arguments are told as they come once they have begun as an object; SDKs fail at anything else, so that is told at the
-        block's end, as an object."""
+        """Writes arguments as they arrive once they have begun as an object. SDKs fail at anything else, so
+        that is written at the block's end, as an object.
+        """
         written = self._written
         if not written and not arguments.lstrip().startswith("{"):
             self._held += arguments
@@ -292,7 +296,7 @@ class Blocks(Stream):
 
 
 def _complete(pieces: list[str]) -> bool:
-    """Whether these pieces are a whole JSON object: nothing can follow."""
+    """Returns whether these pieces are a whole JSON object, so that nothing can follow."""
     text = "".join(pieces)
     if not text.rstrip().endswith("}"):
         return False

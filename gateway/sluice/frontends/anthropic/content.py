@@ -34,7 +34,7 @@ def cache_of(marker: Any) -> Cache | None:
 
 
 def texts_of(content: str | list[Block], at: str) -> tuple[Part, ...]:
-    """A system prompt: texts only. Raises BadRequest."""
+    """Returns the texts of a system prompt. Raises BadRequest if it has other blocks."""
     if isinstance(content, str):
         return (Text(content),)
     for index, block in enumerate(content):
@@ -44,7 +44,7 @@ def texts_of(content: str | list[Block], at: str) -> tuple[Part, ...]:
 
 
 def parts_of(content: str | list[Block], at: str) -> tuple[Part, ...]:
-    """The parts of a message's, or a tool result's, content. Raises BadRequest."""
+    """Returns the parts of the content of a message or a tool result. Raises BadRequest."""
     if isinstance(content, str):
         return (Text(content),)
     found: list[Part] = []
@@ -57,7 +57,9 @@ def parts_of(content: str | list[Block], at: str) -> tuple[Part, ...]:
 
 
 def user(content: str | list[Block], at: str) -> list[Message]:
-    """A user's message: its own parts, and one message for each tool result in it, in their order. Raises BadRequest."""
+    """Parses a user's message: its own parts, and one message for each tool result in it, in their order.
+    Raises BadRequest.
+    """
     if isinstance(content, str):
         return [Message("user", (Text(content),))]
     messages: list[Message] = []
@@ -76,13 +78,13 @@ def user(content: str | list[Block], at: str) -> list[Message]:
 
 
 def assistant(content: str | list[Block], at: str) -> list[Message]:
-    """An assistant's message, what it thought first. Raises BadRequest."""
+    """Parses an assistant's message, with its thinking first. Raises BadRequest."""
     if isinstance(content, str):
         return [Message("assistant", (Text(content),))]
     parts: list[Part] = []
     calls: list[ToolCall] = []
     thoughts: list[Thought] = []
-    seal = ""  # of the next call
+    seal = ""  # for the next call
     for index, block in enumerate(content):
         where = f"{at}[{index}]"
         match block.get("type"):
@@ -103,7 +105,7 @@ def assistant(content: str | list[Block], at: str) -> list[Message]:
 
 
 def system(content: str | list[Block], at: str) -> list[Message]:
-    """A message of role system in the middle of a conversation. Raises BadRequest."""
+    """Parses a message of role system in the middle of a conversation. Raises BadRequest."""
     return [Message("system", texts_of(content, at))]
 
 
@@ -202,7 +204,7 @@ def _file(file: Block, marker: Any) -> Other:
 
 
 def _search_result(block: Block, at: str) -> list[Part]:
-    """A result of the caller's own search, as texts: where it is from, and what it says."""
+    """Returns a result of the caller's own search as texts: its source and its content."""
     origin = "\n".join([text for name in ("title", "source") if isinstance(text := block.get(name), str)])
     content = block.get("content")
     return [Text(origin), *parts_of(content if isinstance(content, str | list) else [], f"{at}.content")]

@@ -1,4 +1,5 @@
-"""The request of `POST /v1/messages/count_tokens`: counted by an upstream that can, else about, as limits count.
+"""The request of `POST /v1/messages/count_tokens`: counted by an upstream that can, otherwise estimated, as
+for limits.
 
 Standard: https://platform.claude.com/docs/en/api/messages/count_tokens
 """
@@ -11,7 +12,7 @@ from sluice.wire.jsontext import checked_object, unambiguous_object
 
 
 def counted(body: bytes, head: RequestHead) -> OperationRequest:
-    """Nothing is generated, and nothing is billed: limits of tokens are not touched. Raises BadRequest."""
+    """Parses the request. Nothing is generated or billed, so limits of tokens do not apply. Raises BadRequest."""
     wire = unambiguous_object(body)
     chat = chat_of(checked_object(body)) if wire is None else chat_of(wire, body)
     tokens = prompt_tokens(chat)

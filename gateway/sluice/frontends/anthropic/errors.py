@@ -41,8 +41,9 @@ TOO_LONG = "prompt is too long"
 
 
 def error_object(error: GatewayError, request_id: str) -> dict[str, Any]:
-    """The envelope, before a stream or within one; `retry_after` (seconds) stands in it where it is known when the same request
-    may be answered: within a stream there is no header left to say so."""
+    """Returns the envelope, before a stream or within one. `retry_after` (seconds) is in it if it is known
+    when the same request may succeed: within a stream no header can carry it any more.
+    """
     fields: dict[str, Any] = {"type": error_type(error), "message": _message(error)}
     wait = wait_of(error)
     if wait is not None:

@@ -14,7 +14,7 @@ _LIMIT = re.compile(r"x-ratelimit-(limit|remaining|reset)-([a-z_]+)").fullmatch
 
 
 def renamed(pairs: Sequence[Header], now: float) -> Sequence[Header]:
-    """An answer's headers, `now` in seconds since the epoch."""
+    """Renames an answer's headers; `now` in seconds since the epoch."""
     return [_renamed(name, value, now) for name, value in pairs]
 
 
@@ -29,5 +29,5 @@ def _renamed(name: str, value: str, now: float) -> Header:
 
 
 def time_of(seconds: float) -> str:
-    """A time since the epoch, in whole seconds, never too early."""
+    """Formats a time since the epoch, in whole seconds, rounded up."""
     return datetime.fromtimestamp(math.ceil(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -21,10 +21,11 @@ OWN: Mapping[str, str] = {
     "end_turn": "stop", "stop_sequence": "stop", "pause_turn": "stop", "max_tokens": "length",
     "model_context_window_exceeded": "length", "tool_use": "tool_calls", "refusal": "content_filter",
 }  # fmt: skip
-"""Anthropic's stop reasons, and what each means here: a provider's own is told where it is one of them."""
+"""Anthropic's stop reasons, and their meanings here: a provider's own reason is passed on if it is one of them."""
 UNREADABLE = "INVALID_JSON"
-"""The member under which arguments that are no JSON object are told, as Anthropic's own pages advise for them
-(https://platform.claude.com/docs/en/agents-and-tools/tool-use/fine-grained-tool-streaming)."""
+"""The member that holds arguments which are not a JSON object, as Anthropic's own pages advise
+(https://platform.claude.com/docs/en/agents-and-tools/tool-use/fine-grained-tool-streaming).
+"""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -39,7 +40,7 @@ def message_head(answer: Answer, id: str, model: str) -> dict[str, Any]:
 
 
 def stop_of(finished: Finished) -> dict[str, Any]:
-    """`stop_reason` and `stop_sequence`."""
+    """Returns `stop_reason` and `stop_sequence`."""
     native = finished.native
     reason = native if OWN.get(native) == finished.reason else REASONS[finished.reason]
     if finished.stop_sequence and finished.reason == "stop":
@@ -60,7 +61,7 @@ def usage_object(usage: Usage) -> dict[str, Any]:
 
 
 def prompt_tokens(chat: ChatRequest) -> int:
-    """About how many tokens the prompt has, its tools among them; at least 1."""
+    """Estimates the tokens of the prompt, including its tools; at least 1."""
     return max(chat.estimated_tokens() + sum([_size_of_tool(tool) for tool in chat.tools]) // 4, 1)
 
 
@@ -70,7 +71,7 @@ def _size_of_tool(tool: Tool) -> int:
 
 
 def citation_of(title: str, url: str, quote: str, start: int, end: int) -> dict[str, Any]:
-    """A source as a citation: a page of the web, or the place in a document of the request."""
+    """Returns a source as a citation: a page of the web, or the place in a document of the request."""
     if url:
         return {
             "type": "web_search_result_location",

@@ -16,12 +16,12 @@ from sluice.model.facts import NOTHING
 
 PAGE = 20
 MOST = 1000
-"""Models of a page: as many where nobody asks for more, and at most."""
+"""Models per page: the default, and the maximum."""
 _json = msgspec.json.Encoder().encode
 
 
 async def models(inquiry: Inquiry) -> Reply:
-    """Raises BadRequest for a page that cannot be."""
+    """Lists models. Raises BadRequest for an invalid page."""
     page, more = page_of(inquiry.models, inquiry.head.query)
     listed = {
         "data": [_model(inquiry, name) for name in page],
@@ -33,7 +33,7 @@ async def models(inquiry: Inquiry) -> Reply:
 
 
 async def model(inquiry: Inquiry) -> Reply:
-    """Raises ModelNotFound."""
+    """Returns one model. Raises ModelNotFound."""
     name = inquiry.head.parameters["model"]
     if name not in inquiry.models:
         raise ModelNotFound("There is no such model, or this key may not use it", param="model")
@@ -41,7 +41,7 @@ async def model(inquiry: Inquiry) -> Reply:
 
 
 def page_of(names: Sequence[str], query: Mapping[str, str]) -> tuple[Sequence[str], bool]:
-    """One page of these names, and whether there are more in its direction. Raises BadRequest."""
+    """Returns one page of these names, and whether there are more in its direction. Raises BadRequest."""
     limit = _limit(query.get("limit", ""))
     after, before = query.get("after_id"), query.get("before_id")
     if after and before:

@@ -1,8 +1,8 @@
-"""The upstream's own frames, and its own whole messages, to callers of its dialect.
+"""Forwards the upstream's own frames, and its own whole messages, to callers of its dialect.
 
-What an answer needs is said where the upstream's frames lack it: a message_start, and at the end a stop reason and
-message_stop. Where an attempt brings events without frames (a whole message in place of a stream), they are written as a
-stream of our own making. How far the stream has got is followed, so that another attempt can go on from there.
+Missing parts of an answer are added: a message_start, and at the end a stop reason and message_stop. If an
+attempt yields events without frames (a whole message instead of a stream), they are written as a stream. The
+position in the stream is tracked, so that another attempt can continue it.
 """
 
 import json

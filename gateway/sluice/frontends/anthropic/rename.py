@@ -34,7 +34,7 @@ class Renaming:
         return END.join([self._frame(frame) for frame in data.split(END)])
 
     def document(self, data: bytes) -> bytes:
-        """One JSON object. What is none is given back as it is."""
+        """Renames one JSON object. Anything else is returned unchanged."""
         try:
             value: Any = value_of(data)
         except ValueError:
@@ -56,7 +56,7 @@ class Renaming:
         return b"%b%b%b" % (event, mark, self.document(payload))
 
     def _rename(self, value: Any) -> bool:
-        """Whether any name was replaced."""
+        """Renames the model in the object. Returns whether any name was replaced."""
         if type(value) is list:
             return any([self._rename(inner) for inner in value])
         if type(value) is not dict or value.get("type") in ("text", "tool_use", "tool_result"):

@@ -56,9 +56,9 @@ _EFFORTS: Mapping[str, Effort] = {
     "none": "none", "minimal": "minimal", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "max",
 }  # fmt: skip
 NAME_OF_SCHEMA = "answer"
-"""What a JSON Schema is called in OpenAI's `response_format`, which wants a name."""
+"""The name of a JSON Schema in OpenAI's `response_format`, which requires one."""
 LONGEST_KIND = 64
-"""Characters of a tool's type that are repeated in a message."""
+"""Characters of a tool's type that are repeated in an error."""
 
 
 def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
@@ -110,7 +110,7 @@ def _typed(wire: dict[str, Any]) -> _Request:
 
 
 def _positive(value: float | None, name: str) -> int | None:
-    """None where there is no bound, for which some callers write 0 and negative numbers."""
+    """Returns the number; None if it means no bound, for which some callers write 0 and negative numbers."""
     found = None if value is None else whole_number(max(value, 0), name)
     return found or None
 
@@ -130,7 +130,7 @@ def _messages(request: _Request, raw: list[dict[str, Any]]) -> tuple[Message, ..
 
 
 def _tools(tools: list[Block]) -> tuple[tuple[Tool, ...], str]:
-    """The caller's functions; and the first tool of another kind, which no other dialect can have."""
+    """Returns the caller's functions, and the first tool of another kind, which no other dialect can have."""
     found: list[Tool] = []
     bound = ""
     for index, tool in enumerate(tools):
@@ -155,7 +155,7 @@ def _tools(tools: list[Block]) -> tuple[tuple[Tool, ...], str]:
 
 
 def _tool_choice(choice: Block | None) -> tuple[str | tuple[str, str] | None, bool | None]:
-    """The choice, and whether calls may be parallel (None: not said)."""
+    """Returns the choice, and whether calls may be parallel (None: not given)."""
     if choice is None:
         return None, None
     check_names(choice, _CHOICE, "tool_choice.")
@@ -176,7 +176,7 @@ def _tool_choice(choice: Block | None) -> tuple[str | tuple[str, str] | None, bo
 
 
 def _reasoning(request: _Request) -> Reasoning | None:
-    """The reasoning to request: a budget, or the effort of `output_config`, which may also stand alone."""
+    """Returns the reasoning to request: a budget, or the effort of `output_config`, which may also stand alone."""
     config, thinking = request.output_config or {}, request.thinking
     if config:
         check_names(config, _CONFIG, "output_config.")
@@ -192,14 +192,14 @@ def _reasoning(request: _Request) -> Reasoning | None:
             return Reasoning(effort, budget)
         case {"type": "enabled" | "adaptive"}:
             return Reasoning(effort or "high")
-        case {"type": str()}:  # one that is newer than this
+        case {"type": str()}:  # a newer type than this code
             return Reasoning(effort) if effort else None
         case _:
             raise refused("thinking.type", "must be a string")
 
 
 def _format(request: _Request) -> dict[str, Any] | None:
-    """Structured outputs, in OpenAI's form; `output_format` is their first name."""
+    """Returns the format of structured outputs in OpenAI's form; `output_format` is their former name."""
     wanted = (request.output_config or {}).get("format") or request.output_format
     match wanted:
         case {"type": "json_schema", "schema": dict(schema)}:

@@ -50,7 +50,7 @@ class Message:
         return _json(error_object(error, self._answer.id))
 
     def resume(self, started: Started) -> None:
-        """Nothing of a whole answer is said before its end, so there is nothing to go on from."""
+        """Does nothing: nothing of a whole answer is written before its end."""
 
     def restart(self) -> bytes:
         return b""
@@ -141,7 +141,7 @@ class Whole(Message):
 
 
 def input_of(arguments: str) -> Block:
-    """A call's arguments as the object that clients expect."""
+    """Returns a call's arguments as the object that clients expect."""
     if not arguments.strip():
         return {}
     try:

@@ -1,7 +1,8 @@
 """Events -> the chunks of a GenerateContentResponse, as server-sent events or in a list, or one whole.
 
-Each chunk is a response with the next parts of its only candidate; what came together is told together. A call is told once
-it is complete, for its arguments are an object. The last chunk has the finish reason, the counts and the sources. There is no
+Each chunk is a response with the next parts of its only candidate; events of one read share a chunk. A call is
+written once it is complete, because its arguments are an object. The last chunk has the finish reason, the counts
+and the sources. There is no
 other terminator; behind an error's chunk there is none of these.
 
 A heartbeat is a chunk with an empty text: clients take comments of server-sent events for broken JSON.
@@ -43,7 +44,7 @@ GOOGLES_FILTERS = frozenset(
     {"SAFETY", "RECITATION", "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT",
      "IMAGE_RECITATION", "MODEL_ARMOR"}
 )  # fmt: skip
-"""Its own reasons to withhold an answer, told as they came."""
+"""Gemini's own reasons to withhold an answer, which are passed on."""
 UNREADABLE = "The model called a function with arguments that are no JSON object"
 Part = dict[str, Any]
 _json = msgspec.json.Encoder().encode
@@ -86,7 +87,7 @@ class _Responses:
             self._model = model
 
     def _parts(self, events: Sequence[StreamEvent]) -> list[Part]:
-        """The parts that these events make, texts of one kind joined."""
+        """Returns the parts for these events, with neighbouring texts of one kind joined."""
         parts: list[Part] = []
         for event in events:
             match event:
@@ -126,7 +127,7 @@ class _Responses:
         return {**fields, "modelVersion": self._model, "responseId": self._id or self._answer.id}
 
     def _fails(self, finished: Finished) -> bool:
-        """Whether a call had to be left out, though the answer was not cut by its limit."""
+        """Returns whether a call had to be left out, though the answer was not cut by its limit."""
         return self._calls is not None and self._calls.unreadable and finished.reason != "length"
 
 
@@ -182,11 +183,11 @@ class Events(_Responses):
         return self._chunk({"candidates": [{"content": {"role": "model", "parts": [{"text": ""}]}, "index": 0}]})
 
     def frame(self, chunk: bytes) -> bytes:
-        """A chunk as it stands in the stream."""
+        """Returns a chunk in the stream's framing."""
         return b"data: %b\r\n\r\n" % chunk
 
     def end(self) -> bytes:
-        """The bytes behind the last chunk."""
+        """Returns the bytes after the last chunk."""
         return b""
 
     def _chunk(self, response: dict[str, Any]) -> bytes:
@@ -194,7 +195,7 @@ class Events(_Responses):
 
 
 class JsonListEvents(Events):
-    """A JSON list, an element of which comes at a time: what is asked for without `alt=sse`."""
+    """Writes a JSON list, one element at a time: the format of requests without `alt=sse`."""
 
     __slots__ = ("begun",)
 
@@ -205,11 +206,11 @@ class JsonListEvents(Events):
         self.begun = False
 
     def go_on_from(self, other: Encoder) -> None:
-        """Another attempt goes on with the list that `other` has begun."""
+        """Continues the list that `other` has begun."""
         self.begun = bool(getattr(other, "begun", False))
 
     def heartbeat(self) -> bytes:
-        """White space may stand everywhere between values (RFC 8259 2)."""
+        """Returns white space, which is allowed everywhere between values (RFC 8259 2)."""
         return b"\n"
 
     def frame(self, chunk: bytes) -> bytes:
@@ -221,7 +222,7 @@ class JsonListEvents(Events):
 
 
 class Whole(_Responses):
-    """The whole answer, silent until it is complete."""
+    """Writes the whole answer at its end."""
 
     __slots__ = ("_whole",)
 
@@ -251,7 +252,7 @@ class Whole(_Responses):
 
 
 def _joined(parts: list[Part]) -> list[Part]:
-    """The parts with neighbouring texts of one kind as one."""
+    """Joins neighbouring texts of one kind."""
     found: list[Part] = []
     pieces: list[str] = []
     for part in parts:

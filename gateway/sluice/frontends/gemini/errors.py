@@ -1,7 +1,7 @@
 """Errors as Google's APIs have them: a code, a message, a status, and details that clients act upon.
 
 `RetryInfo` says when the same request may be answered, `BadRequest` which fields are wrong; `ErrorInfo.reason` is the stable
-code of ours. Google knows no 502: what an upstream failed at is UNAVAILABLE, what the gateway's own account is to blame for
+code of ours. Google has no 502: an upstream's failure is UNAVAILABLE, and an error of the gateway's own account
 INTERNAL.
 
 Standard: https://cloud.google.com/apis/design/errors and https://ai.google.dev/gemini-api/docs/troubleshooting
@@ -24,7 +24,7 @@ _RPC = "type.googleapis.com/google.rpc."
 
 
 def google_status(error: GatewayError) -> int:
-    """The HTTP status."""
+    """Returns the HTTP status."""
     status = status_of(error)
     if status != 502:
         return status
@@ -32,7 +32,7 @@ def google_status(error: GatewayError) -> int:
 
 
 def error_object(error: GatewayError) -> dict[str, Any]:
-    """Before a stream and in it."""
+    """Returns the JSON object of an error, before a stream or within one."""
     code = google_status(error)
     fields = {"code": code, "message": error.message, "status": STATUSES.get(code, "UNKNOWN"), "details": _details(error)}
     return {"error": fields}

@@ -1,4 +1,4 @@
-"""Sources of an answer as Gemini tells them: `groundingMetadata`.
+"""Sources of an answer in Gemini's form: `groundingMetadata`.
 
 Google counts places in bytes of UTF-8, and we in characters: so the text is kept, as the pieces that it came in.
 
@@ -10,13 +10,13 @@ from typing import Any
 from sluice.model.events import Cited
 
 FOLD = 256
-"""Pieces that are kept apart."""
+"""Pieces of text that are kept apart; beyond it they are joined."""
 MOST = 1000
-"""Sources of one answer that are told."""
+"""Maximum sources per answer."""
 
 
 class Sources:
-    """Of one answer; true where there is one."""
+    """The sources of one answer; true if there are any."""
 
     __slots__ = ("_chunks", "_pieces", "_supports")
 

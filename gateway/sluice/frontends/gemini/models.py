@@ -19,7 +19,7 @@ _json = msgspec.json.Encoder().encode
 
 
 async def models(inquiry: Inquiry) -> Reply:
-    """Raises BadRequest for a page that is none."""
+    """Lists models. Raises BadRequest for an invalid page."""
     query = inquiry.head.query
     size = min(MOST, _number(query, "pageSize", "page_size") or PAGE)
     start = _number(query, "pageToken", "page_token")
@@ -31,7 +31,7 @@ async def models(inquiry: Inquiry) -> Reply:
 
 
 async def model(inquiry: Inquiry) -> Reply:
-    """Raises ModelNotFound."""
+    """Returns one model. Raises ModelNotFound."""
     name = inquiry.head.parameters["model"]
     if name not in inquiry.models:
         raise ModelNotFound("There is no such model, or this key may not use it", param="model")

@@ -1,7 +1,8 @@
 """Operations beside chat: counts of tokens, and embeddings.
 
-Tokens are counted by the upstream where it can, else about, as limits count them. Embeddings are asked for as
-OpenAI's of those upstreams that carry them, and told as Google's. Only texts can be embedded; `taskType`, `title` and what else
+Tokens are counted by the upstream if it can, otherwise estimated, as for limits. Embeddings are requested in
+OpenAI's form from upstreams that carry them, and returned in Google's. Only texts can be embedded; `taskType`,
+`title` and what else
 OpenAI's dialect has no word for reaches Google's own upstreams (`own`), and is left out for others.
 
 Standard: https://ai.google.dev/api/tokens and https://ai.google.dev/api/embeddings
@@ -31,7 +32,7 @@ _json = msgspec.json.Encoder().encode
 
 
 def count(body: bytes, head: RequestHead) -> OperationRequest:
-    """Nothing is generated: limits of tokens are not touched. Raises BadRequest."""
+    """Parses the request. Nothing is generated, so limits of tokens do not apply. Raises BadRequest."""
     wire = proto(parse_object(body))
     inner = wire.get("generateContentRequest")
     model = head.parameters["model"]
@@ -132,7 +133,7 @@ _decode = msgspec.json.Decoder(_Document).decode
 
 
 class Passed:
-    """An upstream's own answer, as it came."""
+    """Forwards an upstream's own answer unchanged."""
 
     content_type = "application/json; charset=utf-8"
 
@@ -146,7 +147,7 @@ class Passed:
         return _json(error_object(error))
 
     def resume(self, started: Started) -> None:
-        """Nothing is said before the end, so there is nothing to go on from."""
+        """Does nothing: nothing is written before the end."""
 
     def restart(self) -> bytes:
         return b""
@@ -156,7 +157,7 @@ class Passed:
 
 
 class Vectors(Passed):
-    """OpenAI's document -> Google's. Vectors are passed on as they are written; `one`: of embedContent."""
+    """Translates OpenAI's document to Google's. Vectors are forwarded as written; `one`: the answer to embedContent."""
 
     def __init__(self, *, one: bool) -> None:
         self._one = one

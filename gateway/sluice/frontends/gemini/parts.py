@@ -1,8 +1,9 @@
 """`contents` -> messages.
 
-A turn's results of functions are messages of their own, before what else stands in it. A result that is nothing but `output`
-or `result` with a text is that text, one that is nothing but `error` has failed. Code that Google ran, and what came of it,
-is text for everybody else.
+A turn's function results are messages of their own, before the rest of the turn. A result that is nothing but
+`output`
+or `result` with a text is that text, one that is nothing but `error` has failed. Code that Google ran, and its
+result, is text for other upstreams.
 
 Standard: https://ai.google.dev/api/caching#Part
 """
@@ -79,7 +80,7 @@ _ROLES = {"": "user", "user": "user", "function": "user", "tool": "user", "model
 
 
 def messages_of(turns: Sequence[GeminiTurn]) -> list[Message]:
-    """Raises BadRequest."""
+    """Parses the contents. Raises BadRequest."""
     found: list[Message] = []
     waiting = OpenCalls()
     for index, turn in enumerate(turns):
@@ -115,7 +116,7 @@ def _turn_message(parts: Sequence[Part], index: int, at: str) -> Message:
         elif part.thoughtSignature:
             sealed.append(thought_of(part.thoughtSignature))
     unsigned = [Thought(part.text) for part in parts if part.thought and part.text and part.functionCall is None]
-    others = any(not thought.signature.startswith(GOOGLES) for thought in sealed)  # those have their text with them
+    others = any(not thought.signature.startswith(GOOGLES) for thought in sealed)  # these carry their text with them
     spoken = [part for part in parts if part.functionCall is None and not part.thought]
     return Message("assistant", content_of(spoken, at), tuple(calls), thoughts=tuple(sealed if others else unsigned + sealed))
 
@@ -146,7 +147,7 @@ def _result_text(response: Any) -> tuple[str, bool]:
 
 
 def _part(part: Part, at: str) -> Content | None:
-    """None for what says nothing: a signature by itself."""
+    """Parses a part. Returns None for one without content: a signature by itself."""
     if part.inlineData is not None:
         return _inline(part.inlineData, at)
     if part.fileData is not None:

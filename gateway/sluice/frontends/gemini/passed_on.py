@@ -1,8 +1,8 @@
-"""The upstream's own chunks, and its own whole answers, to callers of its dialect.
+"""Forwards the upstream's own chunks, and its own whole answers, to callers of its dialect.
 
-Chunks are passed on as they came, each as a server-sent event or as an element of a list. What the decoder tells beside them
-(sources, the end) is in them already. Where an attempt brings events without chunks, they are written as they are for any
-other upstream. `modelVersion` is the alias where the model's name is hidden.
+Chunks are forwarded unchanged, each as a server-sent event or as an element of a list. Other events of the
+decoder (sources, the end) are already in them. If an attempt yields events without chunks, they are written
+as for any other upstream. `modelVersion` is the alias if the model's name is hidden.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ Value = dict[str, Any]
 
 
 class PassedOn:
-    """A stream of the upstream's chunks. `own` writes what comes without them; `begun`: a chunk has been written."""
+    """A stream of the upstream's chunks. `own` writes events without chunks; `begun`: a chunk has been written."""
 
     __slots__ = ("_lists", "_name", "_own", "_translates", "begun", "content_type", "continues")
 
@@ -74,7 +74,7 @@ class PassedOn:
 
 
 class WholePassedOn:
-    """The upstream's own answer, or one put together of its chunks. `own` writes what comes without either."""
+    """The upstream's own answer, or one built from its chunks. `own` writes events that come with neither."""
 
     __slots__ = ("_chunks", "_name", "_own")
 
@@ -105,7 +105,7 @@ class WholePassedOn:
         return self._own.fail(error)
 
     def resume(self, started: Started) -> None:
-        """Nothing is said before the end, so there is nothing to go on from."""
+        """Does nothing: nothing is written before the end."""
 
     def restart(self) -> bytes:
         return b""
@@ -115,7 +115,7 @@ class WholePassedOn:
 
 
 def renamed(chunk: bytes, name: bytes) -> bytes:
-    """The response with this name (JSON) as its `modelVersion`, if it has one."""
+    """Returns the response with this name (JSON) as its `modelVersion`, if it has one."""
     edited = with_string(chunk, _KEY, name)
     if edited is not None:
         return edited
@@ -126,8 +126,9 @@ def renamed(chunk: bytes, name: bytes) -> bytes:
 
 
 def joined(chunks: Sequence[Any]) -> Value:
-    """One response of the chunks of a stream: parts one after the other, neighbouring texts of one kind as one, and of all
-    other fields what was told last."""
+    """Joins the chunks of a stream into one response: parts in order with neighbouring texts of one kind
+    joined, and the last value of every other field.
+    """
     whole: Value = {}
     candidates: dict[Any, Value] = {}
     for chunk in chunks:

@@ -25,9 +25,9 @@ from sluice.model.rules import Effort
 from sluice.wire.jsontext import parse_object
 
 LIST = "list"
-"""Stands in the `profile` of a stream without `alt=sse`: a JSON list."""
+"""The `profile` of a stream without `alt=sse`: a JSON list."""
 SILENT = "silent"
-"""Stands in the `profile` of a request whose caller wants to see no thoughts."""
+"""The `profile` of a request whose caller wants no thoughts."""
 
 
 class _CallingConfig(msgspec.Struct):
@@ -83,12 +83,12 @@ class _Request(msgspec.Struct):
 
 
 def whole(body: bytes, head: RequestHead) -> ChatRequest:
-    """Of `:generateContent`. Raises BadRequest, `param` naming the field."""
+    """Parses a request to `:generateContent`. Raises BadRequest, `param` naming the field."""
     return _read(body, head.parameters["model"], stream=False)
 
 
 def streamed(body: bytes, head: RequestHead) -> ChatRequest:
-    """Of `:streamGenerateContent`: server-sent events with `?alt=sse`, else a list."""
+    """Parses a request to `:streamGenerateContent`: server-sent events with `?alt=sse`, else a list."""
     chat = _read(body, head.parameters["model"], stream=True)
     return chat if head.query.get("alt") == "sse" else msgspec.structs.replace(chat, profile=chat.profile + LIST)
 
@@ -101,7 +101,7 @@ def _read(body: bytes, model: str, *, stream: bool) -> ChatRequest:
 
 
 def chat_of(wire: Mapping[str, Any], model: str, *, stream: bool) -> ChatRequest:
-    """The request that this object makes, whose names are in camelCase."""
+    """Returns the request of this object, whose names are in camelCase."""
     request: _Request = typed(wire, _Request)
     if not request.contents:
         raise refused("contents", "is required, and must not be empty")
@@ -125,7 +125,7 @@ def chat_of(wire: Mapping[str, Any], model: str, *, stream: bool) -> ChatRequest
 
 
 def typed(value: Any, kind: type[Any]) -> Any:
-    """The object as this type. Raises BadRequest."""
+    """Converts the object to this type. Raises BadRequest."""
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
@@ -137,12 +137,12 @@ def typed(value: Any, kind: type[Any]) -> Any:
 _AS_THEY_ARE = frozenset(
     {"args", "response", "parameters", "parametersJsonSchema", "responseSchema", "responseJsonSchema", "labels", "headers"}
 )
-"""Objects whose names are the caller's own, or are looked at elsewhere."""
+"""Objects whose names are the caller's own, or are checked elsewhere."""
 _LISTS = frozenset({"contents", "parts", "tools", "functionDeclarations", "stopSequences", "requests", "allowedFunctionNames"})
 
 
 def proto(value: Any) -> Any:
-    """The same with names in camelCase. Raises BadRequest for a name that is there twice.
+    """Returns the value with names in camelCase. Raises BadRequest for a duplicate name.
 
     https://protobuf.dev/programming-guides/json
     """
@@ -240,7 +240,7 @@ def _reasoning(thinking: _Thinking | None) -> Reasoning | None:
 
 
 def _tools(tools: Sequence[dict[str, Any]]) -> tuple[list[Tool], str]:
-    """The functions, and why only Gemini can have this request."""
+    """Returns the functions, and why only Gemini can handle this request."""
     found: list[Tool] = []
     only = ""
     for index, tool in enumerate(tools):
@@ -266,7 +266,7 @@ def _parameters(declaration: _Declaration) -> Mapping[str, Any] | None:
 
 
 def _choice(config: _ToolConfig | None, tools: list[Tool]) -> tuple[str | tuple[str, str] | None, list[Tool]]:
-    """The tool choice, and the tools that remain: of several that the model must choose from, only those."""
+    """Returns the tool choice, and the remaining tools: if the model must choose from several, only those."""
     calling = config.functionCallingConfig if config is not None else None
     mode = (calling.mode or "").upper() if calling is not None else ""
     allowed = (calling.allowedFunctionNames or ()) if calling is not None else ()

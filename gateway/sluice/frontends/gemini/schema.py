@@ -22,7 +22,7 @@ _WITHIN = frozenset({"items", "additionalProperties", "not"})
 
 
 def json_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON Schema of a Schema of Google's."""
+    """Returns the JSON Schema of a Schema of Google's."""
     found: dict[str, Any] = {}
     for given, value in schema.items():
         name = _NAMES.get(given, given)
@@ -57,7 +57,7 @@ def _schema(value: Any) -> Any:
 
 
 def _types(value: Any) -> Any:
-    """ "" for a type that is not specified."""
+    """Returns the type; "" for one that is not specified."""
     if isinstance(value, list):
         return [_types(inner) for inner in value]
     if not isinstance(value, str):

@@ -26,7 +26,9 @@ def signature_of(block: ReasoningBlock) -> str:
 
 
 def thought_of(signature: str) -> Thought:
-    """The block that a part's signature stands for. SDKs write base64 anew, in the alphabet for URLs."""
+    """Returns the block of reasoning that a part's signature carries. SDKs re-encode base64, in the URL-safe
+    alphabet.
+    """
     encoded = standard_base64(signature)
     if encoded.startswith("c2x1aWNlO"):  # the mark
         packed = b64decode(encoded)

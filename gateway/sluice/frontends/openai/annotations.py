@@ -1,4 +1,4 @@
-"""Sources of an answer, as OpenAI's models that search tell them.
+"""Sources of an answer, in the form of OpenAI's models that search.
 
 Standard: https://platform.openai.com/docs/guides/tools-web-search?api-mode=chat (message.annotations)
 """
@@ -10,8 +10,9 @@ from sluice.model.events import Cited
 
 
 def annotations(cited: Sequence[Cited]) -> list[dict[str, Any]]:
-    """Pages of the web; a document of the request has no place there. Where nobody says what a source stands for, both indexes
-    are 0."""
+    """Returns the pages of the web; a document of the request cannot be expressed. If the cited text is
+    unknown, both indexes are 0.
+    """
     return [_annotation(source) for source in cited if source.url]
 
 

@@ -1,6 +1,6 @@
 """OpenAI's dialect as Azure's clients send it: the deployment in the path is the model, the key comes in `api-key`.
 
-The query's `api-version` is not looked at. The v1 API, which is OpenAI's own under another path, is served as well.
+The query's `api-version` is ignored. The v1 API, which is OpenAI's own under another path, is served as well.
 
 Standard: https://learn.microsoft.com/azure/ai-foundry/openai/reference and https://aka.ms/openai-v1
 """
@@ -41,7 +41,7 @@ class Azure(OpenAI):
 
 
 def _deployed(parse: Parse) -> Parse:
-    """The same with the path's deployment as the model, whatever the body says."""
+    """Parses the request with the path's deployment as the model, whatever the body has."""
 
     def parsed(body: bytes, head: RequestHead) -> ChatRequest:
         return msgspec.structs.replace(parse(body, head), model=head.parameters["deployment"])

@@ -1,7 +1,8 @@
 """Events -> the chunks of a streamed chat completion, or the upstream's own chunks passed on.
 
 Reasoning goes out as `reasoning_content`, the name that most servers and clients of this dialect know (it is not OpenAI's).
-A block that its provider wants to have back (Anthropic's signatures) is told once, whole, at its end: as `thinking_blocks`
+A block that its provider expects back (Anthropic's signatures) is written once, whole, at its end: as
+`thinking_blocks`
 and `reasoning_details` (`reasoning`). With the model's name hidden, chunks are passed on under the alias's.
 Tools that the provider ran itself are not shown: a client would try to run them. After an error there is no `[DONE]`:
 the SDKs raise on the error's own frame and read no further, and a reader that waits for `[DONE]` must not find one.
@@ -43,14 +44,16 @@ _json = msgspec.json.Encoder().encode
 
 
 def sealed(call: ToolCallStarted) -> dict[str, Any]:
-    """Google's signature of a call, where Google's own OpenAI endpoint has it: clients send calls back as they came.
+    """Returns Google's signature of a call where Google's own OpenAI endpoint has it: clients send calls back
+    unchanged.
 
-    https://ai.google.dev/gemini-api/docs/thought-signatures"""
+    https://ai.google.dev/gemini-api/docs/thought-signatures
+    """
     return {"extra_content": {"google": {"thought_signature": call.signature}}} if call.signature else {}
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
-    """OpenAI's `usage`."""
+    """Returns OpenAI's `usage`."""
     return {
         "prompt_tokens": usage.input,
         "completion_tokens": usage.output,
@@ -105,7 +108,9 @@ class _Events:
 
 
 class PassedOn(_Events):
-    """The upstream's own frames. It withholds its usage and terminator, so that they can be said as this caller asked."""
+    """Forwards the upstream's own frames, except its usage and terminator, which are written as this caller
+    requested.
+    """
 
     __slots__ = ()
 
@@ -122,7 +127,7 @@ class PassedOn(_Events):
                 continue
             if kind is Verbatim:
                 frames.append(event.data)  # type: ignore[union-attr]
-            elif kind is Finished:  # its own frames may stand behind it in the batch
+            elif kind is Finished:  # its own frames may follow it in the batch
                 finished = event  # type: ignore[assignment]
             elif kind is Started:
                 self._id = event.id or self._id  # type: ignore[union-attr]
@@ -133,7 +138,7 @@ class PassedOn(_Events):
 
 
 class Renamed(PassedOn):
-    """The upstream's own frames under the alias's name in place of the model's."""
+    """Forwards the upstream's own frames with the alias's name instead of the model's."""
 
     __slots__ = ("_renaming",)
 
@@ -155,7 +160,7 @@ class Renamed(PassedOn):
 
 
 class Chunks(_Events):
-    """Chunks of our own making. What all of one answer's have in common is made once; a text costs its own encoding."""
+    """Writes chunks from events. The common part of one answer's chunks is made once; a text costs its own encoding."""
 
     __slots__ = ("_between", "_calls", "_prefix", "_suffix")
 
@@ -187,7 +192,7 @@ class Chunks(_Events):
         return b"%b%b%b%b" % (opening, self._prefix, without_separators(self._between.join(map(_json, texts))), self._suffix)
 
     def resume(self, started: Started) -> None:
-        """The role has been said: only the form of the texts follows."""
+        """Continues a cut answer: the role has been written, only the form of the texts follows."""
         self._open(started.model)
 
     def _frame(self, event: StreamEvent) -> bytes:
@@ -218,7 +223,7 @@ class Chunks(_Events):
                 return b""
 
     def _open(self, model: str) -> bytes:
-        """The first chunk, which says whose turn it is; from its form follow the bytes around each text."""
+        """Writes the first chunk, with the role; its form determines the bytes around each text."""
         if self._answer.reveal and model:
             self._model = model
         probe = self._delta({"content": ""})

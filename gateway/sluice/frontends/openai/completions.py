@@ -1,7 +1,7 @@
 """The request of `POST /v1/completions`, which continues a text: editors complete code with it.
 
-Upstreams that have this endpoint are asked as the caller asked (`completions` of the backend). Others are asked to chat, the
-prompt being the user's message; what a chat cannot do (a suffix, tokens for a prompt …) is refused by name then.
+Upstreams that have this endpoint get the caller's request (`completions` of the backend). Others get a chat with
+the prompt as the user's message; what a chat cannot do (a suffix, tokens for a prompt …) is refused by name then.
 
 Standard: https://platform.openai.com/docs/api-reference/completions/create
 """
@@ -46,7 +46,7 @@ _NAMES = frozenset(_Request.__struct_fields__)
 
 
 def completion_of(body: bytes, head: RequestHead) -> GeneratingRequest:
-    """Raises BadRequest, `param` naming the field."""
+    """Parses the request. Raises BadRequest, `param` naming the field."""
     wire = unambiguous_object(body)
     unescaped = wire is not None
     wire = checked_object(body) if wire is None else wire
@@ -85,7 +85,7 @@ def completion_of(body: bytes, head: RequestHead) -> GeneratingRequest:
 
 
 def _prompt(given: Any) -> tuple[str, int, str]:
-    """The text, about how many tokens it has, and why a chat cannot have it."""
+    """Returns the text, its estimated number of tokens, and why a chat cannot express it."""
     match given:
         case str(text):
             return text, text_size(text) // 4, ""

@@ -16,7 +16,7 @@ class _Growing(list[str]):
 
 
 def merge(kept: dict[str, Any], delta: dict[str, Any]) -> None:
-    """Continue `kept` by what `delta` holds; `joined` makes plain values of it."""
+    """Continues `kept` with the content of `delta`; `joined` returns the result."""
     for key, value in delta.items():
         kind = type(value)
         if value is None:
@@ -32,7 +32,7 @@ def merge(kept: dict[str, Any], delta: dict[str, Any]) -> None:
 
 
 def joined(value: Any) -> Any:
-    """The value with its continued strings joined."""
+    """Returns the value with its continued strings joined."""
     kind = type(value)
     if kind is _Growing:
         return "".join(value)
@@ -55,7 +55,7 @@ def _continue_text(kept: dict[str, Any], key: str, text: str) -> None:
 
 
 def _held(kept: dict[str, Any], key: str, kind: type[dict[str, Any]] | type[list[Any]]) -> Any:
-    """The object or list that is being continued; a text that goes on as a list of parts is its first one."""
+    """Returns the object or list that is being continued; a text that becomes a list of parts is its first part."""
     held = kept.get(key)
     if type(held) is kind:
         return held
@@ -77,7 +77,9 @@ def _continue_list(kept: list[Any], entries: list[Any]) -> None:
 
 
 def _continued(kept: list[Any], entry: dict[str, Any]) -> dict[str, Any] | None:
-    """The entry that this one continues: the last with its index, unless this one is plainly another tool call."""
+    """Returns the entry that this one continues: the last with its index, unless this one is clearly another
+    tool call.
+    """
     index = entry.get("index")
     if type(index) is not int:
         last = kept[-1] if kept else None

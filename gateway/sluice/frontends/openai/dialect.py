@@ -28,7 +28,7 @@ from sluice.wire.jsontext import checked_object, unambiguous_object
 STAINLESS = (
     "arch", "async", "lang", "os", "package-version", "retry-count", "runtime", "runtime-version", "timeout", "helper-method",
 )  # fmt: skip
-"""What the generator of its SDKs lets them tell of themselves (https://www.stainless.com)."""
+"""Headers by which the generator of its SDKs has them identify themselves (https://www.stainless.com)."""
 
 
 class OpenAI(Frontend):

@@ -1,7 +1,7 @@
 """The request of `POST /v1/embeddings`. Its answer is an upstream's own.
 
-Only what limits and routes need is looked at: the model, and how many tokens there are to be read. Lists of tokens may be long
-(LangChain sends a thousand chunks of a document so), so they are counted without being made into numbers.
+Only what limits and routes need is parsed: the model, and the number of tokens. Lists of tokens may be long
+(LangChain sends a thousand chunks of a document this way), so they are counted without being parsed as numbers.
 
 Standard: https://platform.openai.com/docs/api-reference/embeddings/create
 """
@@ -23,7 +23,7 @@ from sluice.model.operations import OperationRequest
 from sluice.wire.jsontext import checked_object, unambiguous_object
 
 SHORT = 32 << 10
-"""Bytes of a body whose lists of tokens may be made into numbers."""
+"""Maximum bytes of a body whose lists of tokens are parsed as numbers."""
 KINDS = "must be a string, a list of strings, a list of tokens (whole numbers) or a list of such lists"
 _TOKENS = re.compile(rb"\[[\[\]0-9,\s]*\]").fullmatch
 
@@ -72,7 +72,7 @@ def embeddings(body: bytes, head: RequestHead) -> OperationRequest:
 
 
 Read = tuple[dict[str, Any], list[int], bool]
-"""The object, about how many tokens each of its inputs has, and whether its names have no escapes."""
+"""Returns the object, the estimated tokens of each input, and whether its names have no escapes."""
 
 
 def _any(body: bytes) -> Read:
@@ -88,7 +88,7 @@ def _any(body: bytes) -> Read:
 
 
 def _size(item: object) -> int:
-    """About how many tokens one input has. Vendors' own objects (pictures at Jina and Voyage) are for them to judge."""
+    """Estimates the tokens of one input. Vendors' own objects (pictures at Jina and Voyage) are not checked."""
     match item:
         case str():
             return text_size(item) // 4
@@ -112,8 +112,9 @@ def _is_tokens(item: list[Any]) -> bool:
 
 
 def _long_lists(body: bytes) -> Read | None:
-    """What `_any` gives, with the input as its text; None for another input. All but the input is judged as any body is,
-    with a 0 in its place."""
+    """Returns the result of `_any` with the input as its text; None for another input. The rest of the body
+    is parsed as usual, with a 0 in the input's place.
+    """
     try:
         given = bytes(_input_of(body).input)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -125,7 +126,7 @@ def _long_lists(body: bytes) -> Read | None:
     wire = unambiguous_object(rest)
     unescaped = wire is not None
     wire = checked_object(rest) if wire is None else wire
-    if wire.get("input") != 0:  # these bytes stand elsewhere, too
+    if wire.get("input") != 0:  # these bytes occur elsewhere, too
         return None
     wire["input"] = msgspec.Raw(given)
     return wire, _counts(given), unescaped

@@ -25,8 +25,9 @@ _CODES: Mapping[str, str] = {
 
 
 def error_object(error: GatewayError) -> dict[str, Any]:
-    """The `{"error": …}` object for an error before or within a stream; `retry_after` (seconds) stands in it where it is known
-    when the same request may be answered: within a stream there is no header left to say so."""
+    """Returns the `{"error": …}` object for an error before or within a stream. `retry_after` (seconds) is in
+    it if it is known when the same request may succeed: within a stream no header can carry it any more.
+    """
     fields = {
         "message": error.message,
         "type": _type(error),
@@ -40,7 +41,7 @@ def error_object(error: GatewayError) -> dict[str, Any]:
 def _code(error: GatewayError) -> str:
     match error:
         case UpstreamError(kind="bad_request" | "stream_error", provider_code=str(code)) if code:
-            return code  # as a caller who asked the provider directly would read it
+            return code  # as for a caller of the provider itself
         case _:
             return _CODES.get(error.code, error.code)
 

@@ -1,6 +1,6 @@
 """Requests that are forms: `/v1/audio/transcriptions`, `/v1/audio/translations` and `/v1/images/edits`.
 
-A form goes to the upstream as it came, but for the model's name. It is kept until it was sent, a large one in a file
+A form is forwarded unchanged, except for the model's name. It is kept until it has been sent, a large one in a file
 (`Uploaded`): `server.form_limit` bounds it.
 
 Standards: https://platform.openai.com/docs/api-reference/audio/createTranscription,
@@ -19,7 +19,7 @@ from sluice.wire.multipart import MAX_VALUE, FormPart, boundary_of, parts_of
 TEXTS = ("text", "srt", "vtt")
 """Values of `response_format` that are no JSON."""
 BYTES_PER_TOKEN = 1000
-"""Of sound: about ten tokens a second, and ten thousand bytes of a usual file."""
+"""Estimate for sound: about ten tokens a second, and ten thousand bytes of a usual file."""
 LOOKED_AT = ("model", "response_format", "stream")
 Body = bytes | Uploaded
 
@@ -33,7 +33,7 @@ def translation(body: Body, head: RequestHead) -> FormRequest:
 
 
 def edit(body: Body, head: RequestHead) -> FormRequest:
-    """One answer with all its images."""
+    """Parses a request for edited images; the answer has all of them."""
     parts, values = _form(body, head)
     if values.get("stream", "").lower() in ("true", "1"):
         raise BadRequest("stream: images are answered in one piece here", param="stream", code="unsupported_parameter")
@@ -52,7 +52,9 @@ def _sound(operation: str, body: Body, head: RequestHead) -> FormRequest:
 
 
 def _form(body: Body, head: RequestHead) -> tuple[Sequence[FormPart], dict[str, str]]:
-    """The parts, and the values that are looked at. A name that another parser might take for one of them is refused."""
+    """Returns the parts, and the values that are read. A name that another parser might take for one of them
+    is refused.
+    """
     try:
         parts = parts_of(body, boundary_of(head.headers.get("content-type", ""))) if isinstance(body, bytes) else body.parts
     except ValueError as error:

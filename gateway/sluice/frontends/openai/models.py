@@ -12,7 +12,7 @@ from sluice.frontends import Inquiry, Reply
 from sluice.model.facts import NOTHING, Facts
 
 NAMES = {"pdf": "file"}
-"""What kinds of content are called there."""
+"""The names of kinds of content in that list."""
 _json = msgspec.json.Encoder().encode
 
 
@@ -21,7 +21,7 @@ async def models(inquiry: Inquiry) -> Reply:
 
 
 async def model(inquiry: Inquiry) -> Reply:
-    """Raises ModelNotFound."""
+    """Returns one model. Raises ModelNotFound."""
     name = inquiry.head.parameters["model"]
     if name not in inquiry.models:
         raise ModelNotFound("There is no such model, or this key may not use it", param="model")
@@ -35,7 +35,7 @@ def _model(inquiry: Inquiry, name: str) -> dict[str, Any]:
 
 
 def _known(facts: Facts) -> dict[str, Any]:
-    """The known facts, by OpenRouter's names, which editors and agents read; SDKs ignore them."""
+    """Returns the known facts under OpenRouter's names, which editors and agents read; SDKs ignore them."""
     fields: dict[str, Any] = {}
     if facts.context:
         fields["context_length"] = facts.context

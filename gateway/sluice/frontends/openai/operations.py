@@ -1,8 +1,8 @@
 """Requests of `/v1/moderations`, `/v1/images/generations`, `/v1/audio/speech` and `/v1/rerank` (`/v2/rerank`), whose answers
 are an upstream's own.
 
-Only what limits and routes need is looked at: the model, and about how many tokens there are to be read; all else is the
-provider's to judge, and goes to it as it came.
+Only what limits and routes need is parsed: the model, and the estimated number of tokens. The provider checks the
+rest, which is forwarded unchanged.
 
 Standards: https://platform.openai.com/docs/api-reference/moderations, https://platform.openai.com/docs/api-reference/images/create,
 https://platform.openai.com/docs/api-reference/audio/createSpeech,
@@ -30,7 +30,7 @@ NEEDS = "must be a string or a list that is not empty"
 
 
 def moderations(body: bytes, head: RequestHead) -> OperationRequest:
-    """Texts, or parts of content (`text`, `image_url`)."""
+    """Parses a request for moderations: texts, or parts of content (`text`, `image_url`)."""
     wire, unescaped = _object(body)
     given = wire.get("input")
     if not isinstance(given, str | list) or given == []:
@@ -40,7 +40,7 @@ def moderations(body: bytes, head: RequestHead) -> OperationRequest:
 
 
 def images(body: bytes, head: RequestHead) -> OperationRequest:
-    """One answer with all its images; partial images of a stream are not passed on."""
+    """Parses a request for images. The answer has all of them; partial images of a stream are not forwarded."""
     wire, unescaped = _object(body)
     prompt = wire.get("prompt")
     if not isinstance(prompt, str) or not prompt:
@@ -51,7 +51,7 @@ def images(body: bytes, head: RequestHead) -> OperationRequest:
 
 
 def speech(body: bytes, head: RequestHead) -> BytesRequest:
-    """Sound, which is passed on as it comes; with `stream_format: sse` it is events."""
+    """Parses a request for speech. Sound is forwarded as it arrives; with `stream_format: sse` it is events."""
     wire, unescaped = _object(body)
     text = wire.get("input")
     if not isinstance(text, str) or not text:
@@ -73,7 +73,7 @@ def speech(body: bytes, head: RequestHead) -> BytesRequest:
 
 
 def rerank(body: bytes, head: RequestHead) -> OperationRequest:
-    """A query and the documents to be put in order by it. Each document is read with the query."""
+    """Parses a query and the documents that are ranked by it. Each document is read together with the query."""
     wire, unescaped = _object(body)
     query, documents = wire.get("query"), wire.get("documents")
     if not isinstance(query, str | dict) or not query:
@@ -86,7 +86,7 @@ def rerank(body: bytes, head: RequestHead) -> OperationRequest:
 
 
 def _object(body: bytes) -> tuple[dict[str, Any], bool]:
-    """The object, and whether its names have no escapes."""
+    """Returns the object, and whether its names have no escapes."""
     wire = unambiguous_object(body)
     return (checked_object(body), False) if wire is None else (wire, True)
 
@@ -113,7 +113,7 @@ def _model(wire: dict[str, Any]) -> str | None:
 
 
 def _size(item: object, name: str) -> int:
-    """About how many tokens an input has. Vendors' own objects are for them to judge."""
+    """Estimates the tokens of an input. Vendors' own objects are not checked."""
     match item:
         case str(text) | {"text": str(text)}:
             return text_size(text) // 4
@@ -126,7 +126,7 @@ def _size(item: object, name: str) -> int:
 
 
 class Passed:
-    """Writes an answer that is bytes, as they come. Nothing can be told in them: once it has begun, an error cuts it."""
+    """Forwards an answer of raw bytes. It has no place for an error: once it has begun, an error cuts it."""
 
     continues: ClassVar[bool] = False
     cuts: ClassVar[bool] = True

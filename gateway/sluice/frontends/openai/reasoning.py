@@ -20,9 +20,9 @@ from sluice.model.rules import Effort
 THINKING = ("thinking", "redacted_thinking")
 """Types of Anthropic's blocks."""
 FORMAT = "anthropic-claude-v1"
-"""What OpenRouter calls blocks that Anthropic has sealed."""
+"""OpenRouter's types of blocks that Anthropic has sealed."""
 MAX_BLOCKS = 256
-"""Blocks of one message that are read."""
+"""Maximum blocks per message that are read."""
 
 _EFFORTS: dict[str, Effort] = {
     "none": "none", "off": "none", "disabled": "none", "minimal": "minimal", "low": "low", "medium": "medium",
@@ -31,7 +31,7 @@ _EFFORTS: dict[str, Effort] = {
 
 
 def reasoning_of(effort: str | None, reasoning: Any, thinking: Any) -> Reasoning | None:
-    """The reasoning that a caller requested; None if there is none, or none that is known."""
+    """Returns the reasoning that a caller requested; None if there is none, or an unknown one."""
     if effort is not None and (known := _EFFORTS.get(effort)):
         return Reasoning(known)
     match reasoning:
@@ -54,7 +54,9 @@ def reasoning_of(effort: str | None, reasoning: Any, thinking: Any) -> Reasoning
 
 
 def thoughts_of(blocks: Any, details: Any, text: Any) -> tuple[Thought, ...]:
-    """An assistant's thoughts, from the first of these that has any. What is not of its form is passed over."""
+    """Returns an assistant's thoughts from the first of these fields that has any. Entries of another form
+    are ignored.
+    """
     found = [thought for block in _entries(blocks) if (thought := _of_block(block))]
     if not found:
         found = _of_details(_entries(details))
@@ -80,7 +82,7 @@ def _of_block(block: Any) -> Thought | None:
 
 
 def _of_details(details: Sequence[Any]) -> list[Thought]:
-    """OpenRouter's entries: a block may have been told in pieces, which share an index, its signature in the last of them.
+    """OpenRouter's entries: a block may be split into pieces with one index, and its signature in the last of them.
 
     Seals of other vendors (`format`) are left out: only who made them can read them.
     """
@@ -111,7 +113,9 @@ def _text(value: Any) -> str:
 
 
 def thinking_blocks(blocks: Sequence[ReasoningBlock], *, indexed: bool) -> list[dict[str, Any]]:
-    """LiteLLM's `thinking_blocks`. `indexed`: of a delta, whose lists OpenAI's SDK puts together by their entries' index."""
+    """Returns LiteLLM's `thinking_blocks`. `indexed`: of a delta, whose lists OpenAI's SDK joins by their
+    entries' index.
+    """
     fields = []
     for block in blocks:
         if block.redacted:
@@ -123,7 +127,7 @@ def thinking_blocks(blocks: Sequence[ReasoningBlock], *, indexed: bool) -> list[
 
 
 def reasoning_details(blocks: Sequence[ReasoningBlock]) -> list[dict[str, Any]]:
-    """OpenRouter's `reasoning_details`."""
+    """Returns OpenRouter's `reasoning_details`."""
     fields: list[dict[str, Any]] = []
     for block in blocks:
         if block.redacted:

@@ -23,7 +23,7 @@ class Renaming:
         self._written = _encode(name)
 
     def frames(self, data: bytes) -> bytes:
-        """Complete frames of server-sent events."""
+        """Renames complete frames of server-sent events."""
         found = payloads(data)
         if found is not None:
             return b"".join([b"data: %b\n\n" % self.document(payload) for payload in found])
@@ -31,7 +31,7 @@ class Renaming:
         return b"".join([b"data: %b\n\n" % self.document(event.data).replace(b"\n", b"\ndata: ") for event in events])
 
     def document(self, data: bytes) -> bytes:
-        """One chunk, or one whole answer. What is no JSON object is given back as it is."""
+        """Renames one chunk, or one whole answer. Anything but a JSON object is returned unchanged."""
         edited = with_string(data, _KEY, self._written)
         if edited is not None:
             return edited

@@ -217,9 +217,9 @@ def _reasoning(request: _Request) -> Reasoning | None:
 
 
 def _limit(request: _Request, wire: dict[str, Any]) -> int | None:
-    """The maximum of output tokens: the smaller one if both names are given.
+    """Returns the maximum of output tokens: the smaller one if both names are given.
 
-    None where there is no maximum, for which callers write 0 and negative numbers, too (llama.cpp, LM Studio, Ollama: -1).
+    None if there is no maximum, for which callers also write 0 and negative numbers (llama.cpp, LM Studio, Ollama: -1).
     """
     if request.max_tokens is None or request.max_completion_tokens is None:
         name = "max_completion_tokens" if request.max_tokens is None else "max_tokens"
@@ -231,7 +231,7 @@ def _limit(request: _Request, wire: dict[str, Any]) -> int | None:
 
 
 def _top_k(value: float) -> int | None:
-    """None where it is 0 or less, which is no bound (vLLM: -1, llama.cpp: 0)."""
+    """Returns the number; None if it is 0 or less, which means no bound (vLLM: -1, llama.cpp: 0)."""
     found = _whole(value, "top_k")
     return found if found > 0 else None
 
@@ -265,7 +265,7 @@ def _typed(wire: dict[str, Any]) -> _Request:
 
 
 def _check_top(wire: dict[str, Any], messages: list[dict[str, Any]]) -> None:
-    """All but what stands within a message. Most requests have nothing but known names."""
+    """Checks all names except those within a message. Most requests have only known names."""
     if not set().union(*messages) <= _MESSAGE:
         for index, message in enumerate(messages):
             _check_names(message, _MESSAGE, f"messages[{index}].")
@@ -284,7 +284,7 @@ def _check_top(wire: dict[str, Any], messages: list[dict[str, Any]]) -> None:
 
 
 def _check_within(message: dict[str, Any], at: str) -> None:
-    """The parts of a message."""
+    """Checks the names in the parts of a message."""
     if type(parts := message.get("content")) is list:
         for index, part in enumerate(parts):
             _check_both(part, "image_url", _PART, f"{at}.content[{index}].")
@@ -295,7 +295,7 @@ def _check_within(message: dict[str, Any], at: str) -> None:
 
 
 def _check_both(outer: dict[str, Any], name: str, known: frozenset[str], at: str) -> None:
-    """An object, and the one that is its member `name`."""
+    """Checks the names of an object, and of its member `name`."""
     _check_names(outer, known, at)
     if type(inner := outer.get(name)) is dict:
         _check_names(inner, known, f"{at}{name}.")
@@ -305,8 +305,8 @@ def _check_both(outer: dict[str, Any], name: str, known: frozenset[str], at: str
 
 
 def _message(message: _Message, index: int, raw: list[dict[str, Any]]) -> Message:
-    """`raw`: all messages, as they came."""
-    if type(message.content) is str and (role := _TEXT_ROLES.get(message.role)):  # most are nothing but a text
+    """Parses a message. `raw`: all messages, unchanged."""
+    if type(message.content) is str and (role := _TEXT_ROLES.get(message.role)):  # most are only a text
         cache = message.cache_control
         return Message(role, (Text(message.content) if cache is None else Text(message.content, _cache(cache)),))
     at = f"messages[{index}]"
@@ -337,7 +337,7 @@ def _assistant(message: _Message, at: str) -> Message:
 
 
 def _thoughts(message: _Message) -> tuple[Thought, ...]:
-    """The message's thoughts, with seals if the caller has kept them."""
+    """Returns the message's thoughts, with their seals if the caller has kept them."""
     if type(message.content) is list and not message.thinking_blocks:
         message.thinking_blocks = [part for part in message.content if part.get("type") in THINKING]
     reasoning = message.reasoning_content or message.reasoning
@@ -402,7 +402,7 @@ def _part(part: dict[str, Any], at: str) -> Part:
 
 
 def _call(call: _ToolCall, at: str) -> ToolCall:
-    """Calls of a provider's own kind (custom …) are in `wire` alone; here they keep their place."""
+    """Parses a call. Calls of a provider's own kind (custom …) are in `wire` alone; here they keep their place."""
     if call.function is None:
         if call.type == "function":
             raise _bad(f"{at}.function", "is required")
@@ -429,7 +429,7 @@ def _tools(tools: list[_Tool]) -> tuple[Tool, ...]:
 
 
 _CHOICES = {"auto": "auto", "none": "none", "required": "required", "any": "required"}
-"""Mistral says "any"."""
+"""Mistral's name for it is "any"."""
 
 
 def _tool_choice(choice: str | dict[str, Any]) -> str | tuple[str, str] | None:

@@ -57,7 +57,9 @@ def _choice(text: str, reason: str | None) -> dict[str, Any]:
 
 
 class TextChunks(_Objects):
-    """The stream. Frames of an upstream's own are passed on; its usage and its end are told as this caller asked."""
+    """Writes the stream. An upstream's own frames are forwarded; its usage and its end are written as this
+    caller requested.
+    """
 
     __slots__ = ()
 
@@ -99,7 +101,7 @@ class TextChunks(_Objects):
 
 
 class WholeText(_Objects):
-    """The whole answer, silent until it is complete."""
+    """Writes the whole answer at its end."""
 
     __slots__ = ("_pieces",)
 

@@ -41,7 +41,7 @@ from sluice.wire.sse import EventStream, payloads
 _json = msgspec.json.Encoder().encode
 
 MAX_FRAMES = 64 << 20
-"""Bytes of frames in one piece: more than any upstream may send in one event."""
+"""Bytes of frames that may be parsed as one: more than any upstream may send in one event."""
 
 
 class _Completion:
@@ -60,7 +60,7 @@ class _Completion:
         return _json(error_object(error))
 
     def resume(self, started: Started) -> None:
-        """Nothing of a whole answer is said before its end, so there is nothing to go on from."""
+        """Does nothing: nothing of a whole answer is written before its end."""
 
     def restart(self) -> bytes:
         return b""
@@ -74,7 +74,7 @@ class _Completion:
 
 
 class Whole(_Completion):
-    """Of events. `usage` is null where the upstream did not report it."""
+    """Builds the completion from events. `usage` is null if the upstream did not report it."""
 
     __slots__ = ("_blocks", "_calls", "_cited", "_reasoning", "_text")
 
@@ -136,7 +136,7 @@ def _call(call: ToolCallStarted, arguments: list[str]) -> dict[str, Any]:
 
 
 class Accumulated(_Completion):
-    """Of the upstream's chunks, or its own whole answer."""
+    """Builds the completion from the upstream's chunks, or forwards its own whole answer."""
 
     __slots__ = ("_choices", "_renaming", "_stream", "_top")
 
@@ -150,7 +150,9 @@ class Accumulated(_Completion):
     def encode(self, events: Sequence[StreamEvent]) -> bytes:
         last = events[-1]
         if type(last) is Verbatim and last.whole:
-            renaming = self._renaming if not last.made else Renaming(self._answer.model)  # a made one names no model
+            renaming = (
+                self._renaming if not last.made else Renaming(self._answer.model)
+            )  # a built one has no name
             return last.data if renaming is None else renaming.document(last.data)
         finished: Finished | None = None
         for event in events:
@@ -218,7 +220,7 @@ def _without_index(call: Any) -> Any:
 
 
 def _value(data: bytes) -> Any:
-    """The decoder has read it already; what it passed over may be less than perfect JSON."""
+    """Parses the payload of a chunk; the decoder has read it already, but may have ignored invalid parts."""
     try:
         return value_of(data)
     except ValueError:

@@ -1,7 +1,7 @@
 """The input of a custom tool's call, out of the arguments in which another vendor's model wrote it: {"input": "…"}.
 
-It is told as it comes: of the JSON text only the string is passed on, its escapes resolved. Arguments of another form are kept
-to their end, and then told as they are understood: the only text in them, else all of it.
+It is written as it arrives: only the string of the JSON text is forwarded, with its escapes resolved. Arguments of
+another form are kept to their end, and then written: the only text in them, else all of it.
 """
 
 import re
@@ -12,7 +12,7 @@ from sluice.wire.lenient import parse, whole_characters
 _OPENING = re.compile(r'\s*\{\s*"input"\s*:\s*"')
 _PAIR = r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _WHOLE = re.compile(rf'(?:[^"\\]|{_PAIR}|\\u(?![dD][89abAB])[0-9a-fA-F]{{4}}|\\[^u])*', re.DOTALL)
-"""As much of a string as is sure: no part of an escape, no half of a surrogate pair."""
+"""The longest safe prefix of a string: without part of an escape, or half of a surrogate pair."""
 _LONGEST_OPENING = 64
 
 
@@ -28,7 +28,7 @@ class InputText:
         self._other: list[str] | None = None  # arguments of another form
 
     def feed(self, piece: str) -> str:
-        """The text that `piece` adds to the input; "" = nothing yet."""
+        """Returns the text that `piece` adds to the input; "": nothing yet."""
         if self._other is not None:
             self._other.append(piece)
             return ""
@@ -40,7 +40,7 @@ class InputText:
         return self._string()
 
     def close(self) -> str:
-        """The rest of the input, where the arguments have ended."""
+        """Returns the rest of the input, at the end of the arguments."""
         if self._within:
             rest, self._rest = self._rest, ""
             return "" if self._ended or not rest else _decoded(rest.rstrip("\\"))

@@ -75,7 +75,9 @@ class Responses(Frontend):
         return Reply(_json({"id": id, "object": "response", "deleted": True}))
 
     async def input_items(self, inquiry: Inquiry) -> Reply:
-        """The items that a kept response answered, in pages: `limit`, `order` (desc, asc) and `after` as OpenAI has them."""
+        """Lists the items that a kept response answered, in pages: `limit`, `order` (desc, asc) and `after`
+        as in OpenAI's API.
+        """
         items = await _kept_for(inquiry).input(inquiry.head.parameters["id"])
         listed = [{"id": f"item_{place}", **item} for place, item in enumerate(items)]
         return Reply(_json(_page(listed, inquiry.head.query)))

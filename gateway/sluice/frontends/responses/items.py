@@ -1,4 +1,4 @@
-"""The items of a Responses request -> messages. What an assistant said in one turn, item by item, becomes one message.
+"""The items of a Responses request -> messages. An assistant's items of one turn become one message.
 
 Items of kinds that only OpenAI runs (mcp_call, computer_call, image_generation_call …) cannot be given to another vendor; they
 are named, and stay where the request goes on as it came. Calls of its web search are left out elsewhere: they hold no results.
@@ -20,13 +20,13 @@ _ROLES: Mapping[str, Role] = {"user": "user", "system": "system", "developer": "
 _ITEM = frozenset({"type", "id", "role", "content", "call_id", "name", "arguments", "input", "output", "summary", "status"})
 _PART = frozenset({"type", "text", "refusal", "image_url", "file_id", "file_data", "file_url", "filename", "detail"})
 LEFT_OUT = frozenset({"web_search_call", "compaction_trigger"})
-"""Items that another vendor can do without."""
+"""Items that may be left out for other vendors."""
 MOST_PARTS = 4096
-"""Parts of a summary that are read."""
+"""Maximum parts of a summary that are read."""
 
 
 class _Turn:
-    """Collects the assistant's items since another role's message."""
+    """Collects the assistant's items since the last message of another role."""
 
     __slots__ = ("calls", "parts", "seal", "thoughts")
 
@@ -34,7 +34,7 @@ class _Turn:
         self.parts: list[Part] = []
         self.calls: list[ToolCall] = []
         self.thoughts: list[Thought] = []
-        self.seal = ""  # of the next call
+        self.seal = ""  # for the next call
 
     def message(self) -> Message | None:
         if not (self.parts or self.calls or self.thoughts):
@@ -43,7 +43,8 @@ class _Turn:
 
 
 class InputMessages:
-    """The messages of a request's `input`. `unsaid`: the items that only OpenAI understands, "" or "input[3]: an item of …"."""
+    """The messages of a request's `input`. `unsaid`: an item that only OpenAI understands: "" or "input[3]: an item
+    of …"."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
@@ -52,7 +53,7 @@ class InputMessages:
         self._turn = _Turn()
 
     def add(self, items: Sequence[Any]) -> None:
-        """Raises BadRequest, `param` naming the field as "input[0].content"."""
+        """Adds an item. Raises BadRequest, `param` naming the field as "input[0].content"."""
         for index, item in enumerate(items):
             at = f"input[{index}]"
             if type(item) is not dict:
@@ -113,7 +114,7 @@ class InputMessages:
         self._say("tool", parts, _text(item, "call_id", at))
 
     def reasoning(self, item: Value, at: str) -> None:
-        """Earlier reasoning, sealed where its content is encrypted."""
+        """Returns earlier reasoning, sealed if its content is encrypted."""
         sealed = item.get("encrypted_content")
         content = sealed if isinstance(sealed, str) else ""
         id = item.get("id")
@@ -173,7 +174,7 @@ _ITEMS: Mapping[str, Callable[[InputMessages, Value, str], None]] = {
 
 
 def shown(kind: str) -> str:
-    """A type's name as it may stand in an error: what is no name is not repeated."""
+    """Returns a type's name as it may be repeated in an error; anything else is not repeated."""
     return kind if len(kind) <= 64 and kind.replace("_", "").isalnum() and kind.isascii() else "an unknown name"
 
 
@@ -196,7 +197,7 @@ def _image(url: str, detail: Any, at: str) -> Image:
 
 
 def _file(part: Value) -> Value | None:
-    """A file in the form that our vocabulary has for it; None where only its id is known."""
+    """Returns a file in the vocabulary's form; None if only its id is known."""
     data = part.get("file_data") or part.get("file_url")
     if not isinstance(data, str) or not data:
         return None

@@ -1,4 +1,4 @@
-"""Events -> the items of an answer, and what is told of each step: one way for streams and for whole answers.
+"""Events -> the items of an answer, with an event for each step; used for streams and for whole answers.
 
 An item is opened by the first event that belongs to it and closed by the first that does not. Tool calls stay open beside each
 other, for some vendors write several at a time. Seals of reasoning travel in the reasoning items (`sluice.wire.seals`); that of
@@ -29,7 +29,7 @@ from sluice.wire.seals import sealed, sealed_call
 
 Value = dict[str, Any]
 Tell = Callable[[str, Value], None]
-"""Is told each step: the event's name behind "response.", and its fields."""
+"""Called with each step: the event's name after "response.", and its fields."""
 
 
 class MessageItem(msgspec.Struct, eq=False):
@@ -39,7 +39,7 @@ class MessageItem(msgspec.Struct, eq=False):
     pieces: list[str] = []
     annotations: list[Value] = []
 
-    __repr__ = object.__repr__  # it holds what was said
+    __repr__ = object.__repr__  # it holds content
 
 
 class _Reasoning(msgspec.Struct, eq=False):
@@ -51,7 +51,8 @@ class _Reasoning(msgspec.Struct, eq=False):
 
 
 class _Call(msgspec.Struct, eq=False):
-    """`named` is what its item says of the tool. `input`: of a custom one. `search`: it is a web search of the provider's."""
+    """`named`: the fields of its item that describe the tool. `input`: of a custom one. `search`: it is a web
+    search of the provider's."""
 
     id: str
     index: int
@@ -65,7 +66,9 @@ class _Call(msgspec.Struct, eq=False):
 
 
 class ResponseOutput:
-    """The items of one answer. `ids`: what theirs are made of; `tools`: those that are more than a function, by their names."""
+    """The items of one answer. `ids`: the prefix of their ids; `tools`: the tools that are more than a
+    function, by name.
+    """
 
     def __init__(self, ids: str, tools: Mapping[str, Tool], tell: Tell) -> None:
         self._ids = ids
@@ -84,7 +87,7 @@ class ResponseOutput:
         return [item for item in self._items if item is not None]
 
     def take(self, event: StreamEvent) -> None:
-        """An event that is neither the answer's beginning nor its end."""
+        """Takes any event except the answer's beginning and end."""
         match event:
             case TextDelta(text=text):
                 self.text(text)
@@ -102,7 +105,7 @@ class ResponseOutput:
                 pass
 
     def close(self, status: str) -> None:
-        """The answer is over. `status` of what is still open: "completed" or "incomplete"."""
+        """Ends the answer. `status` of the items that are still open: "completed" or "incomplete"."""
         self._close(status)
 
     # --- text
@@ -241,7 +244,7 @@ class ResponseOutput:
         elif call.input is not None:
             self._tell("custom_tool_call_input.done", {**_at(call), "input": written})
         else:
-            written = written or "{}"  # which clients read as JSON
+            written = written or "{}"  # clients parse it as JSON
             self._tell("function_call_arguments.done", {**_at(call), "name": call.named["name"], "arguments": written})
         self._done(call.index, _call_item(call, written, status))
 
@@ -254,7 +257,7 @@ class ResponseOutput:
             self._close_message(message, "completed")
 
     def _close(self, status: str) -> None:
-        """Close what is open; only the last of it has this status."""
+        """Closes the open items; only the last one has this status."""
         if self.message is not None:
             message, self.message = self.message, None
             self._close_message(message, status)
@@ -304,7 +307,7 @@ def _named(name: str, tool: Tool | None) -> Value:
 
 
 def _query(arguments: str) -> str:
-    """The search query, if the provider reports it."""
+    """Returns the search query, if the provider reports it."""
     try:
         value = msgspec.json.decode(arguments)
     except (msgspec.DecodeError, RecursionError):

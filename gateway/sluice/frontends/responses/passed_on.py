@@ -23,12 +23,12 @@ from sluice.wire.lenient import encoded
 from sluice.wire.sse import END, EventStream
 
 MAX_FRAMES = 64 << 20
-"""Bytes of frames in one piece: more than any upstream may send in one event."""
+"""Bytes of frames that may be parsed as one: more than any upstream may send in one event."""
 _json = msgspec.json.Encoder().encode
 
 
 class PassedOn:
-    """A stream. Of its frames the first and the last read are kept, for an end that the upstream does not say."""
+    """A stream. The first and the last read of its frames are kept, to write an end that the upstream omits."""
 
     __slots__ = ("_answer", "_chat", "_first", "_last")
 
@@ -70,7 +70,7 @@ class PassedOn:
         return _frame("error", number, {**named, "error": detail}) + _frame("response.failed", number + 1, {"response": failed})
 
     def resume(self, started: Started) -> None:
-        """It is never continued."""
+        """Does nothing: the answer is never continued."""
 
     def restart(self) -> bytes:
         return b""
@@ -80,7 +80,7 @@ class PassedOn:
 
 
 class Renamed(PassedOn):
-    """A stream under the alias's name in place of the model's."""
+    """Forwards a stream with the alias's name instead of the model's."""
 
     __slots__ = ()
 
@@ -106,7 +106,9 @@ class Renamed(PassedOn):
 
 
 class PassedOnWhole:
-    """A whole answer. Where the upstream sent a stream in its place, the Response at the stream's end is the answer."""
+    """Forwards a whole answer. If the upstream sent a stream instead, the Response at the stream's end is the
+    answer.
+    """
 
     content_type = "application/json"
 
@@ -132,7 +134,7 @@ class PassedOnWhole:
         return _json(error_object(error))
 
     def resume(self, started: Started) -> None:
-        """Nothing of a whole answer is said before its end, so there is nothing to go on from."""
+        """Does nothing: nothing of a whole answer is written before its end."""
 
     def restart(self) -> bytes:
         return b""
@@ -152,7 +154,7 @@ def _values(frames: bytes) -> list[dict[str, Any]]:
 
 
 def _value(data: bytes) -> Any:
-    """The decoder has read it already; what it passed over may be less than perfect JSON."""
+    """Parses a payload; the decoder has read it already, but may have ignored invalid parts."""
     try:
         return value_of(data)
     except ValueError:

@@ -25,7 +25,7 @@ DIALECT = "responses"
 
 
 class _Request(msgspec.Struct):
-    """Only what is interpreted."""
+    """The fields that are interpreted."""
 
     input: str | list[Any] | None = None
     model: str | None = None
@@ -99,7 +99,9 @@ def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
 
 
 def _completed(wire: dict[str, Any], before: Sequence[Item], named: Mapping[str, Item]) -> ChatRequest:
-    """The request with the items of what it follows before its own, and those that it names in their places."""
+    """Returns the request with the items of the response that it follows before its own, and those that it
+    refers to in their places.
+    """
     given = wire.get("input")
     own = [{"type": "message", "role": "user", "content": given}] if isinstance(given, str) else given or []
     whole = {name: value for name, value in wire.items() if name != "previous_response_id"}
@@ -128,7 +130,7 @@ def _check_state(request: _Request) -> None:
 
 
 def _messages(request: _Request, conversation: InputMessages) -> tuple[tuple[Message, ...], str]:
-    """The messages, and what only OpenAI understands of them."""
+    """Returns the messages, and the input that only OpenAI understands."""
     match request.instructions:
         case str(text) if text:
             conversation.messages.append(Message("system", (Text(text),)))
@@ -148,7 +150,7 @@ def _messages(request: _Request, conversation: InputMessages) -> tuple[tuple[Mes
 
 
 def _limit(request: _Request, wire: dict[str, Any]) -> int | None:
-    """The maximum of output tokens; None where it is 0 or less, by which callers mean that there is none."""
+    """Returns the maximum of output tokens; None if it is 0 or less, by which callers mean no maximum."""
     if request.max_output_tokens is None:
         return None
     limit = whole_number(max(wire["max_output_tokens"], 0), "max_output_tokens")

@@ -1,4 +1,4 @@
-"""The Response object: what of the request is told again, and the state and usage of the answer.
+"""The Response object: the fields of the request that it repeats, and the state and usage of the answer.
 
 Standard: https://platform.openai.com/docs/api-reference/responses/object
 """
@@ -14,7 +14,7 @@ from sluice.model.events import FinishReason, Usage
 
 Value = dict[str, Any]
 INCOMPLETE: Mapping[FinishReason, str] = {"length": "max_output_tokens", "content_filter": "content_filter"}
-"""Why an answer is incomplete; of other reasons it is complete."""
+"""Reasons for which an answer is incomplete; with others it is complete."""
 _REPEATED = (
     "instructions", "max_output_tokens", "max_tool_calls", "metadata", "parallel_tool_calls", "previous_response_id", "prompt",
     "prompt_cache_key", "prompt_cache_retention", "reasoning", "safety_identifier", "service_tier", "store", "temperature",
@@ -24,7 +24,7 @@ _REPEATED = (
 
 
 def completed_at(answer: Answer) -> int:
-    """When the answer was complete, in whole seconds since the epoch."""
+    """Returns when the answer was complete, in whole seconds since the epoch."""
     return answer.created + int(answer.clock() - answer.received)
 
 
@@ -33,7 +33,7 @@ def response_id(answer: Answer) -> str:
 
 
 def repeated(chat: ChatRequest) -> Value:
-    """The request's fields as a Response has them, with OpenAI's defaults for those that were not given."""
+    """Returns the request's fields that a Response repeats, with OpenAI's defaults for those that were not given."""
     wire = chat.wire
     if wire is None:
         wire = {"tools": [_tool(tool) for tool in chat.tools]}
@@ -64,7 +64,7 @@ def _tool(tool: Tool) -> Value:
 
 
 def usage_object(usage: Usage) -> Value:
-    """OpenAI's `usage` of a Response."""
+    """Returns OpenAI's `usage` of a Response."""
     return {
         "input_tokens": usage.input,
         "input_tokens_details": {"cached_tokens": usage.cached_input, "cache_write_tokens": usage.written_input},
@@ -75,12 +75,12 @@ def usage_object(usage: Usage) -> Value:
 
 
 def ended(reason: FinishReason) -> Value:
-    """The status of a complete answer, by the reason that it ended for."""
+    """Returns the status of a complete answer, by its finish reason."""
     why = INCOMPLETE.get(reason)
     return {"status": "incomplete", "incomplete_details": {"reason": why}} if why else {"status": "completed"}
 
 
 def failure(error: GatewayError) -> Value:
-    """`error` of a failed Response."""
+    """Returns the `error` of a failed Response."""
     fields = error_object(error)["error"]
     return {"code": fields["code"], "message": fields["message"]}

@@ -1,8 +1,8 @@
 """Events -> the server-sent events of a streamed Response: `response.created`, the items step by step, and one end.
 
 Each event has its `sequence_number`. An answer ends in `response.completed`, `response.incomplete` (too long, or filtered), or
-in an `error` event and `response.failed`, as OpenAI has them: some clients act on the one and some on the other. There is no
-`[DONE]`. What is said before the model is called is nothing, so that an error then is an HTTP error.
+in an `error` event and `response.failed`, as OpenAI has them: some clients act on the one and some on the other.
+There is no `[DONE]`. Nothing is written before the model is called, so that an error then is an HTTP error.
 
 Standard: https://platform.openai.com/docs/api-reference/responses-streaming
 """
@@ -26,7 +26,7 @@ _json = msgspec.json.Encoder().encode
 
 
 def _tools_of(chat: ChatRequest) -> dict[str, Tool]:
-    """The request's tools that are more than a function, by their names."""
+    """Returns the request's tools that are more than a function, by name."""
     return {tool.name: tool for tool in chat.tools if tool.custom or tool.namespace}
 
 
@@ -58,7 +58,7 @@ class Responding:
         }
 
     def _end(self, finished: Finished) -> Value:
-        """The Response at the answer's end."""
+        """Returns the Response at the answer's end."""
         state = ended(finished.reason)
         if state["status"] == "completed":
             state["completed_at"] = completed_at(self._answer)
@@ -70,7 +70,7 @@ class Responding:
 
 
 class Stream(Responding):
-    """A streamed Response. What all deltas of a text have in common is made once."""
+    """Writes a streamed Response. The common part of all deltas of a text is made once."""
 
     content_type = "text/event-stream; charset=utf-8"
 
@@ -134,7 +134,7 @@ class Stream(Responding):
             self._tell("in_progress", {"response": response})
 
     def _text(self, text: str) -> None:
-        """A piece of text: in a message that is open, its encoding and little else."""
+        """Writes a piece of text; in an open message that costs little more than its encoding."""
         message = self._output.message
         if message is None or message is not self._writing:
             self._open()
@@ -162,7 +162,7 @@ class Stream(Responding):
 
 
 class Whole(Responding):
-    """A whole Response, silent until it is complete."""
+    """Writes a whole Response at its end."""
 
     content_type = "application/json"
 
@@ -184,7 +184,7 @@ class Whole(Responding):
         return _json(error_object(error))
 
     def resume(self, started: Started) -> None:
-        """Nothing of a whole answer is said before its end, so there is nothing to go on from."""
+        """Does nothing: nothing of a whole answer is written before its end."""
 
     def restart(self) -> bytes:
         return b""

@@ -34,7 +34,7 @@ class ToolParam(msgspec.Struct):
 
 
 class Offered(msgspec.Struct):
-    """The tools of a request. `own`: types of those that another vendor cannot have; `unsaid` names the first of them."""
+    """The tools of a request. `own`: types of those that other vendors cannot have; `unsaid`: the first of them."""
 
     tools: list[Tool] = []
     own: list[str] = []
@@ -42,7 +42,7 @@ class Offered(msgspec.Struct):
 
 
 def tools_of(given: list[ToolParam], wire: list[Value]) -> Offered:
-    """Raises BadRequest, `param` naming the field as "tools[0].name"."""
+    """Parses the tools. Raises BadRequest, `param` naming the field as "tools[0].name"."""
     offered = Offered()
     for index, (tool, written) in enumerate(zip(given, wire, strict=True)):
         _offer(offered, tool, written, f"tools[{index}]", "")
@@ -71,7 +71,7 @@ def _name(tool: ToolParam, at: str) -> str:
 
 
 def within(namespace: str, name: str) -> str:
-    """A tool's name for models without namespaces."""
+    """Returns a tool's name for models without namespaces."""
     return f"{namespace}__{name}" if namespace else name
 
 
@@ -96,7 +96,7 @@ def _syntax(named: Any) -> str:
 
 
 def choice_of(choice: str | Value, tools: tuple[Tool, ...]) -> tuple[str | tuple[str, str] | None, tuple[Tool, ...], str]:
-    """The choice, the tools that it leaves, and what of it only OpenAI understands."""
+    """Returns the choice, the remaining tools, and the part of the choice that only OpenAI understands."""
     match choice:
         case str(word):
             if word not in ("auto", "none", "required"):
@@ -120,7 +120,7 @@ def choice_of(choice: str | Value, tools: tuple[Tool, ...]) -> tuple[str | tuple
 
 
 def format_of(text: Value) -> Value | None:
-    """`text.format` as OpenAI's `response_format`, None where it is plain text."""
+    """Returns `text.format` as OpenAI's `response_format`; None if it is text."""
     check_names(text, _TEXT, "text.")
     wanted = text.get("format")
     if wanted is None:

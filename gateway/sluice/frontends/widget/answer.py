@@ -27,7 +27,7 @@ from sluice.wire.call_ids import new_call_id
 from sluice.wire.separators import without_separators
 
 FOLD = 256
-"""Pieces that are kept apart: a string per token would cost ten times the text."""
+"""Pieces of text that are kept apart: a string per token would cost ten times the text."""
 
 _json = msgspec.json.Encoder().encode
 
@@ -58,7 +58,7 @@ class _Text:
 
     @property
     def _conversation(self) -> str:
-        """Where no history is kept, the request is all there is of a conversation."""
+        """The conversation's id; without a history, the request's."""
         return self._answer.conversation or self._answer.id
 
 
@@ -68,7 +68,7 @@ _BETWEEN = _END + _TOKEN
 
 
 class NdjsonLines(_Text):
-    """The stream. Of a batch that is nothing but text, one join makes the bytes."""
+    """Writes the stream. A batch of only texts is made into bytes by one join."""
 
     __slots__ = ("_full",)
 
@@ -162,7 +162,7 @@ def _line(value: dict[str, Any]) -> bytes:
 
 
 def _extra(event: StreamEvent) -> dict[str, Any]:
-    """The lines of the full profile."""
+    """Returns the lines of the full profile."""
     match event:
         case ReasoningDelta(text=text) if text:
             return {"type": "reasoning", "text": text}
@@ -184,7 +184,7 @@ def _source(cited: Cited) -> dict[str, Any]:
 
 
 class Whole(_Text):
-    """The whole answer, silent until it is complete."""
+    """Writes the whole answer at its end."""
 
     __slots__ = ()
 

@@ -50,17 +50,21 @@ class Widget(Frontend):
         return gateway_error_object(error, request_id)
 
     def status(self, error: GatewayError) -> int:
-        """The contract knows one status for everything of an upstream that is not the caller's."""
+        """Returns the HTTP status. The contract has one status for all errors of an upstream that are not the
+        caller's.
+        """
         status = status_of(error)
         return 500 if isinstance(error, UpstreamError) and status not in (400, 429) else status
 
 
 def prepared(chat: ChatRequest, alias: AliasTerms) -> ChatRequest:
-    """A turn as the alias wants it. Raises BadRequest where a message has more characters (code points) than it allows."""
+    """Applies the alias's settings to a turn. Raises BadRequest if a message has more characters (code
+    points) than it allows.
+    """
     most = alias.max_message_chars
     if any(len(message.text) > most for message in chat.messages if message.role == "user"):
         raise _refused([("message", f"must have 1 to {most} characters")])
-    return with_system(chat, alias.system) if chat.session is None else chat  # where there is a history, it opens that
+    return with_system(chat, alias.system) if chat.session is None else chat  # a history begins with it already
 
 
 # the request
