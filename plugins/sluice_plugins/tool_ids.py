@@ -65,7 +65,7 @@ def fitted_wire_ids(messages: Sequence[dict[str, Any]], form: ToolIds) -> list[d
 
 
 def ids_fit(messages: Sequence[Message], form: ToolIds) -> bool:
-    """Whether all ids of tool calls have this form ("": any) and stand for one call each."""
+    """Returns whether all ids of tool calls have this form ("": any) and stand for one call each."""
     ids = [call.id for message in messages for call in message.tool_calls]
     fits = re.compile(form or r"(?s).+").fullmatch
     return not ids or (len(set(ids)) == len(ids) and all([fits(id) for id in ids]))

@@ -37,7 +37,7 @@ class WriteBatch:
             waiting[transport] = data
 
     def holds(self, transport: asyncio.WriteTransport | None) -> bool:
-        """Whether something that was written to the transport has not been handed to it yet."""
+        """Returns whether something that was written to the transport has not been handed to it yet."""
         return transport in self._waiting
 
     def flush(self) -> None:

@@ -473,7 +473,7 @@ def not_shared(config: Config) -> Iterator[tuple[Path, str]]:
 
 
 def _on_loopback(listen: str) -> bool:
-    """Whether only this machine can reach a listener; an address that cannot be read has its own problem."""
+    """Returns whether only this machine can reach a listener; an address that cannot be read has its own problem."""
     if listen.startswith("unix:"):
         return True
     try:
@@ -529,7 +529,7 @@ def _origin(text: str) -> None:
 
 
 def _overlap(one: str, other: str) -> bool:
-    """Whether two names of aliases, each perhaps with * at its end, have a name in common."""
+    """Returns whether two names of aliases, each perhaps with * at its end, have a name in common."""
     return one == other or bool(covering([one], other) or covering([other], one))
 
 

@@ -75,7 +75,7 @@ def about_list(node: Node) -> str:
 
 
 def flat_tier(kind: type, node: Node) -> bool:
-    """Whether a target stands where a tier is expected."""
+    """Returns whether a target stands where a tier is expected."""
     return kind is Tier and isinstance(node, Mapping) and "upstream" in node.entries and "targets" not in node.entries
 
 

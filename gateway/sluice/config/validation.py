@@ -144,7 +144,7 @@ class Walk:
 
 
 def _shape_fits(node: Node, kind: inspect.Type) -> bool:
-    """Whether a section, a list or a single value is what this type is written as."""
+    """Returns whether a section, a list or a single value is what this type is written as."""
     match node:
         case Mapping():
             return isinstance(kind, inspect.StructType | inspect.DictType)

@@ -52,7 +52,7 @@ class Jwk(msgspec.Struct, frozen=True):
         return f"Jwk(kty={self.kty!r}, kid={self.kid!r}, alg={self.alg!r})"
 
     def verifies(self, algorithm: str) -> bool:
-        """Whether this key may check signatures made with `algorithm`."""
+        """Returns whether this key may check signatures made with `algorithm`."""
         return (
             self.use in (None, "sig")
             and (self.key_ops is None or "verify" in self.key_ops)
@@ -79,7 +79,7 @@ class KeySource(Protocol):
     def keys(self) -> tuple[Jwk, ...]: ...
 
     def worth_asking(self) -> bool:
-        """Whether `renew` might bring a key that is not among `keys`."""
+        """Returns whether `renew` might bring a key that is not among `keys`."""
         ...
 
     async def renew(self) -> None:
@@ -152,7 +152,7 @@ def issuer_keys(issuer: Issuer) -> tuple[Jwk, ...]:
 
 
 def is_remote(issuer: Issuer) -> bool:
-    """Whether its keys are fetched."""
+    """Returns whether its keys are fetched."""
     return issuer.jwks_url is not None or issuer.discovery
 
 

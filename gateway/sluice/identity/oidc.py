@@ -163,7 +163,7 @@ def leaving_url(metadata: Metadata, oidc: Oidc) -> str | None:
 
 
 def check_issuer(metadata: Metadata, given: str | None) -> None:
-    """Whether the answer is this provider's (RFC 9207 section 2.4). Raises SignInFailed."""
+    """Returns whether the answer is this provider's (RFC 9207 section 2.4). Raises SignInFailed."""
     if given is None and not metadata.authorization_response_iss_parameter_supported:
         return
     if given != metadata.issuer:
@@ -221,7 +221,7 @@ def operator_of(claims: Mapping[str, Any], roles: OidcRoles) -> Operator:
 
 
 def has_claim(claims: Mapping[str, Any], name: str) -> bool:
-    """Whether the claim that roles are given by is there at all."""
+    """Returns whether the claim that roles are given by is there at all."""
     return _found(claims, name) is not None
 
 

@@ -39,7 +39,7 @@ class Principal(msgspec.Struct, frozen=True):
         return f"{self.session_prefix}:{requested}" if self.own_sessions else None
 
     def may(self, alias: str) -> bool:
-        """Whether it may use this alias, or a name that a wildcard of its own covers."""
+        """Returns whether it may use this alias, or a name that a wildcard of its own covers."""
         return EVERY in self.aliases or alias in self.aliases or bool(covering(self.aliases, alias))
 
 

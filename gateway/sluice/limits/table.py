@@ -201,7 +201,7 @@ class BucketTable:
         return True
 
     def _free(self, first: int, count: int = 1) -> bool:
-        """Whether no other process holds any of these bytes."""
+        """Returns whether no other process holds any of these bytes."""
         found = fcntl.fcntl(self._file, fcntl.F_OFD_GETLK, _lock(fcntl.F_WRLCK, first, count))
         return bool(FLOCK.unpack(found)[0] == fcntl.F_UNLCK)
 

@@ -194,7 +194,7 @@ class MemoryJournals:
 
 
 async def _within(news: asyncio.Event, patience: float | None) -> bool:
-    """Whether there was news within `patience` seconds."""
+    """Returns whether there was news within `patience` seconds."""
     try:
         async with asyncio.timeout(patience):
             await news.wait()

@@ -162,11 +162,11 @@ class Health:
         return BreakerState.HALF_OPEN if self._probe or self._clock() >= self._open_until else BreakerState.OPEN
 
     def ready(self) -> bool:
-        """Whether a call may be sent now. Half-open: one probe at a time, until the next is due."""
+        """Returns whether a call may be sent now. Half-open: one probe at a time, until the next is due."""
         return self._clock() >= self.ready_at()
 
     def healthy(self) -> bool:
-        """Whether it is ready, and its latest call has not failed."""
+        """Returns whether it is ready, and its latest call has not failed."""
         return not self._failures and self.ready()
 
     def ready_at(self) -> float:

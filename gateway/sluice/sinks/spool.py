@@ -129,7 +129,7 @@ class Spool:
     # --- sending
 
     async def _send_next(self) -> bool:
-        """Whether there was a batch, and it needs no further try."""
+        """Returns whether there was a batch, and it needs no further try."""
         batch = await self._take()
         if batch is None:
             return False

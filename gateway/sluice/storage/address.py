@@ -93,7 +93,7 @@ def store_of(text: str, *kinds: Kind) -> Local | StoreAddress | PostgresAddress:
 
 
 def is_redis(text: str) -> bool:
-    """Whether the text claims to be an address of Redis: what is wrong with it then is for `address_of` to say."""
+    """Returns whether the text claims to be an address of Redis: what is wrong with it then is for `address_of` to say."""
     scheme, separator, _ = text.partition("://")
     base, form = _parts_of(scheme)
     return bool(separator) and (scheme == "unix" or (base in SCHEMES and form in ("", SENTINEL, CLUSTER)))

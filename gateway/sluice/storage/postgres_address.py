@@ -47,7 +47,7 @@ class PostgresAddress(msgspec.Struct, frozen=True):
 
 
 def is_postgres(text: str) -> bool:
-    """Whether the text claims to be an address of PostgreSQL."""
+    """Returns whether the text claims to be an address of PostgreSQL."""
     scheme, separator, _ = text.partition("://")
     return bool(separator) and scheme in SCHEMES
 

@@ -86,7 +86,7 @@ class Seals:
             raise Unreadable
 
     def is_current(self, stored: bytes) -> bool:
-        """Whether it is stored as it would be now."""
+        """Returns whether it is stored as it would be now."""
         head = _HEAD + self._first
         return stored[: len(head)] == head if self._first else not is_sealed(stored)
 

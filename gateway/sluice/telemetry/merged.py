@@ -215,7 +215,7 @@ def _found(data: list[bytes]) -> Found:
 
 
 def _differ(changes: list[tuple[bytes, bytes]], start: int, end: int) -> bool:
-    """Whether any of these pairs differ between the two bytes."""
+    """Returns whether any of these pairs differ between the two bytes."""
     for before, after in changes:  # noqa: SIM110  # any() of a generator takes five times as long
         if before[start:end] != after[start:end]:
             return True

@@ -58,7 +58,7 @@ class LogOutput:
         poll.poll(timeout * 1000)
 
     def isatty(self) -> bool:
-        """Whether it is a terminal."""
+        """Returns whether it is a terminal."""
         return self._terminal
 
     def close(self) -> None:

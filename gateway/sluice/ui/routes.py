@@ -151,5 +151,5 @@ class Ui:
 
 
 def _is_secure(request: Request) -> bool:
-    """Whether the browser talks TLS, to a proxy before us: it says so itself, in the origin of what it posts."""
+    """Returns whether the browser talks TLS, to a proxy before us: it says so itself, in the origin of what it posts."""
     return request.headers.get("origin", request.headers.get("referer", "")).startswith("https://")

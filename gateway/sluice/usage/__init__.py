@@ -74,7 +74,7 @@ LARGEST = 1 << 53
 
 
 def sound(row: Row) -> bool:
-    """Whether a store can be expected to keep the row: whole figures from 0 to LARGEST, and text that is Unicode."""
+    """Returns whether a store can be expected to keep the row: whole figures from 0 to LARGEST, and text that is Unicode."""
     subject, figures = row
     if not all(type(value) is int and 0 <= value <= LARGEST for value in msgspec.structs.astuple(figures)):
         return False

@@ -83,7 +83,7 @@ class MessageStream:
         return messages
 
     def close(self) -> bool:
-        """Whether the bytes ended at the end of a message."""
+        """Returns whether the bytes ended at the end of a message."""
         self._raise()
         return not self._buffer
 

@@ -77,7 +77,7 @@ def _replaced(text: bytes, key: bytes, at: int, value: bytes) -> bytes | None:
 
 
 def _is_own(text: bytes, at: int) -> bool:
-    """Whether a name at this place is the outermost object's (4)."""
+    """Returns whether a name at this place is the outermost object's (4)."""
     opened = _OPENED(text)
     if opened is None:
         return False

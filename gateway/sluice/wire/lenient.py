@@ -46,7 +46,7 @@ def parse(data: bytes | bytearray) -> Any:
 
 
 def is_object(data: bytes) -> bool:
-    """Whether these are all the bytes of a JSON object."""
+    """Returns whether these are all the bytes of a JSON object."""
     try:
         return type(parse(data)) is dict
     except ValueError:

@@ -179,7 +179,7 @@ _SAY_ERROR = frozenset(
 
 
 def tells_error(value: Any) -> bool:
-    """Whether a decoded frame or document that is no answer stands for an error, in any vendor's shape."""
+    """Returns whether a decoded frame or document that is no answer stands for an error, in any vendor's shape."""
     match value:
         case {"error": error} if error:
             return True
@@ -400,7 +400,7 @@ def _kind_of(reason: Reason) -> UpstreamErrorKind | None:
 
 
 def _stands(parts: tuple[str, ...], text: str) -> bool:
-    """Whether the parts of a phrase stand in the text, in their order and not far apart."""
+    """Returns whether the parts of a phrase stand in the text, in their order and not far apart."""
     start = text.find(parts[0])
     while start >= 0:
         end = start + len(parts[0])

@@ -514,7 +514,7 @@ def _values(data: bytes) -> dict[str, Any]:
 
 
 def _is_message(data: bytes) -> bool:
-    """Whether an event is a whole message, as a request without `stream` returns."""
+    """Returns whether an event is a whole message, as a request without `stream` returns."""
     return b'"message"' in data and _values(data).get("type") == "message"
 
 

@@ -120,7 +120,7 @@ def _is_prefill(turns: Sequence[Block]) -> bool:
 
 
 def _lacks_blocks(turns: Sequence[Block]) -> bool:
-    """Whether the last turn has tool results, but the turn with their calls lacks its thinking blocks."""
+    """Returns whether the last turn has tool results, but the turn with their calls lacks its thinking blocks."""
     if not any(block["type"] == "tool_result" for block in turns[-1]["content"]):
         return False
     calling = turns[-2]["content"] if len(turns) > 1 else []

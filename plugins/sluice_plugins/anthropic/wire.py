@@ -52,7 +52,7 @@ def edits_of(
 
 
 def is_own(thought: Thought) -> bool:
-    """Whether a block of thinking has a seal that can be Anthropic's."""
+    """Returns whether a block of thinking has a seal that can be Anthropic's."""
     return (
         thought.sealed
         and not thought.signature.startswith((GOOGLES, OPENAIS, OURS))
@@ -90,7 +90,7 @@ def _think(
 
 
 def _suits(given: Any, rules: ModelRules) -> bool:
-    """Whether the model takes this `thinking`. What nobody knows of suits."""
+    """Returns whether the model takes this `thinking`. What nobody knows of suits."""
     kind = given.get("type") if type(given) is dict else None
     match rules.thinking, kind:
         case _, None:
@@ -116,7 +116,7 @@ def _effort(effort: Any, chat: ChatRequest, rules: ModelRules) -> Any:
 
 
 def _has_foreign(chat: ChatRequest) -> bool:
-    """Whether there is a block that another vendor sealed: of its reasoning, or of a call."""
+    """Returns whether there is a block that another vendor sealed: of its reasoning, or of a call."""
     thoughts = any([not is_own(thought) for message in chat.messages for thought in message.thoughts])
     return thoughts or any([call.signature for message in chat.messages for call in message.tool_calls])
 

@@ -66,7 +66,7 @@ class NativeDecoder(ConverseDecoder):
 
     @staticmethod
     def knows(event: bytes) -> bool:
-        """Whether this is an event of one of these formats."""
+        """Returns whether this is an event of one of these formats."""
         try:
             value = parse(event)
         except (ValueError, RecursionError):

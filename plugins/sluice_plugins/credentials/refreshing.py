@@ -91,7 +91,7 @@ class Refreshed(Generic[T]):
                 raise CredentialFailed(self._why)
 
     async def renewed(self, refused: T | None) -> bool:
-        """Whether there is another value than the refused one; fetches it unless the last fetch was within SPACING."""
+        """Returns whether there is another value than the refused one; fetches it unless the last fetch was within SPACING."""
         if self.now() not in (None, refused):
             return True
         if self._setting.clock() - self._fetched_at >= SPACING:

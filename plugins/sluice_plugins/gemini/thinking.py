@@ -34,7 +34,7 @@ def generation(model: str) -> tuple[int, int]:
 
 
 def thinks(model: str) -> bool:
-    """Whether this is a model that can be told how to think."""
+    """Returns whether this is a model that can be told how to think."""
     return generation(model) >= (2, 5) and not ("image" in model or "embedding" in model or "tts" in model)
 
 

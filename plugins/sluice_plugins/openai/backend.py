@@ -221,11 +221,11 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return with_member(body, b'"stream_options":{"include_usage":true}')
 
     def _ids_stand(self, chat: ChatRequest) -> bool:
-        """Whether the ids of tool calls can stay: the target accepts any, or there are none."""
+        """Returns whether the ids of tool calls can stay: the target accepts any, or there are none."""
         return not self.rules.tool_ids or not any([message.tool_calls for message in chat.messages])
 
     def _limit_stands(self, chat: ChatRequest, wire: dict[str, Any]) -> bool:
-        """Whether the token limit can stay: given once, as an integer, under the required name."""
+        """Returns whether the token limit can stay: given once, as an integer, under the required name."""
         if "max_tokens" in wire:
             name = "" if "max_completion_tokens" in wire else "max_tokens"
         elif "max_completion_tokens" in wire:

@@ -96,7 +96,7 @@ class ReceivedCall:
         return bool(id) and id in (self.id, self.given)
 
     def is_another(self, delta: ToolCallPart, name: str, arguments: str, *, empty: bool) -> bool:
-        """Whether this delta begins another call with the same (or no) index."""
+        """Returns whether this delta begins another call with the same (or no) index."""
         same_id = self.is_named(delta.id)
         new_id = bool(delta.id) and bool(self.id or self.given) and not same_id
         begins_anew = empty or arguments.lstrip()[:1] == "{"

@@ -89,7 +89,7 @@ class EmbeddingsDecoder(Decoder):
 
 
 def _has_items(data: msgspec.Raw) -> bool:
-    """Whether this JSON text is an array that is not empty."""
+    """Returns whether this JSON text is an array that is not empty."""
     first = bytes(memoryview(data)[:64]).translate(None, b" \t\r\n")
     return first.startswith(b"[") and first != b"[" and not first.startswith(b"[]")
 

@@ -639,7 +639,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         return usage
 
     def _without_choices(self, chunk: Chunk, payload: bytes) -> bool:
-        """Whether to forward a chunk without choices: Azure's content filter results are, usage alone is not."""
+        """Returns whether to forward a chunk without choices: Azure's content filter results are, usage alone is not."""
         if chunk.usage is None or b'"base_resp"' in payload:
             error = reported_error(payload)
             if error is not None:

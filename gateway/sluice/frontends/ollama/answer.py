@@ -78,7 +78,7 @@ class _Objects:
         return self._calls.rest() if self._calls is not None else []
 
     def _fails(self, finished: Finished) -> bool:
-        """Whether a call had to be left out, though the answer was not cut by its limit."""
+        """Returns whether a call had to be left out, though the answer was not cut by its limit."""
         return self._calls is not None and self._calls.unreadable and finished.reason != "length"
 
     def _head(self) -> dict[str, Any]:

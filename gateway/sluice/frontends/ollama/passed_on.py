@@ -118,7 +118,7 @@ class WholePassedOn:
 
 
 def is_of(lines: bytes, *, generates: bool) -> bool:
-    """Whether an answer that begins with these lines is of /api/generate, or else of /api/chat."""
+    """Returns whether an answer that begins with these lines is of /api/generate, or else of /api/chat."""
     value = parse(lines.partition(b"\n")[0] if lines.endswith(b"\n") else lines)
     return type(value) is dict and (("response" in value and "message" not in value) is generates)
 

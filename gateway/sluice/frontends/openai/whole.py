@@ -150,9 +150,7 @@ class Accumulated(_Completion):
     def encode(self, events: Sequence[StreamEvent]) -> bytes:
         last = events[-1]
         if type(last) is Verbatim and last.whole:
-            renaming = (
-                self._renaming if not last.made else Renaming(self._answer.model)
-            )  # a built one has no name
+            renaming = self._renaming if not last.made else Renaming(self._answer.model)  # a built one has no name
             return last.data if renaming is None else renaming.document(last.data)
         finished: Finished | None = None
         for event in events:
