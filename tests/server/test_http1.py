@@ -579,7 +579,7 @@ def test_a_body_that_is_complete_is_nothing_that_is_kept() -> None:
 class ByLlhttp(RequestParser):
     """Reads all requests by llhttp."""
 
-    def _plain(self, data: bytes) -> Incoming | None:
+    def _simple_request(self, data: bytes) -> Incoming | None:
         return None
 
 
@@ -602,27 +602,27 @@ def both(data: bytes) -> tuple[tuple[object, ...], tuple[object, ...]]:
     return found[0], found[1]
 
 
-PLAIN = b"POST /v1/chat?a=b HTTP/1.1\r\nHost: a:1\r\ncontent-length: 2\r\nX-A:  b, c \r\nConnection: keep-alive\r\n\r\n{}"
+SIMPLE = b"POST /v1/chat?a=b HTTP/1.1\r\nHost: a:1\r\ncontent-length: 2\r\nX-A:  b, c \r\nConnection: keep-alive\r\n\r\n{}"
 
 
-def test_a_plain_request_is_read_without_llhttp() -> None:
-    head = RequestParser(LIMIT)._plain(PLAIN)
+def test_a_simple_request_is_read_without_llhttp() -> None:
+    head = RequestParser(LIMIT)._simple_request(SIMPLE)
     assert head is not None
     assert (head.method, head.target, head.body()) == ("POST", "/v1/chat?a=b", b"{}")
     assert head.fields == {"host": "a:1", "content-length": "2", "x-a": "b, c", "connection": "keep-alive"}
 
 
-@pytest.mark.parametrize("at", range(len(PLAIN)))
+@pytest.mark.parametrize("at", range(len(SIMPLE)))
 def test_every_byte_at_every_place_is_read_as_llhttp_reads_it(at: int) -> None:
     for byte in range(256):
         for data in (
-            PLAIN[:at] + bytes((byte,)) + PLAIN[at + 1 :],
-            PLAIN[:at] + bytes((byte,)) + PLAIN[at:],
+            SIMPLE[:at] + bytes((byte,)) + SIMPLE[at + 1 :],
+            SIMPLE[:at] + bytes((byte,)) + SIMPLE[at:],
         ):
-            plain, llhttp = both(data)
-            assert plain == llhttp, data
-    plain, llhttp = both(PLAIN[:at] + PLAIN[at + 1 :])
-    assert plain == llhttp
+            simple, llhttp = both(data)
+            assert simple == llhttp, data
+    simple, llhttp = both(SIMPLE[:at] + SIMPLE[at + 1 :])
+    assert simple == llhttp
 
 
 LINES = (
