@@ -27,7 +27,9 @@ def nodes(schema: Any) -> Iterator[dict[str, Any]]:
 
 def test_every_option_is_described() -> None:
     schema = json.loads(COMMITTED.read_text())
-    plugged = [option["then"] for name in ("Upstream", "Credential") for option in schema["$defs"][name]["allOf"]]
+    plugged = [
+        option["then"] for name in ("Upstream", "Credential", "Interceptor") for option in schema["$defs"][name]["allOf"]
+    ]
     sections = [schema, *schema["$defs"].values(), *plugged]
     bare = [
         name
@@ -39,7 +41,7 @@ def test_every_option_is_described() -> None:
 
 
 def test_the_committed_schema_is_current() -> None:
-    whole = json_schema(bundled(), bundled("sluice.credentials"))
+    whole = json_schema(bundled(), bundled("sluice.credentials"), interceptors=bundled("sluice.interceptors"))
     assert json.loads(COMMITTED.read_text()) == whole, "run: sluice config schema > config/schema.json"
 
 

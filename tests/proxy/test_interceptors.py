@@ -19,14 +19,6 @@ from tests.proxy.scripts import ANSWER, Scene, Script
 REPLY: list[StreamEvent] = [Started(model="memory"), TextDelta("po"), TextDelta("ng"), Finished("stop")]
 
 
-class Kind:
-    def __init__(self, interceptor: Interceptor) -> None:
-        self._interceptor = interceptor
-
-    def interceptor(self) -> Interceptor:
-        return self._interceptor
-
-
 def intercepted(scene: Scene, *interceptors: Interceptor) -> Pipeline:
     return Pipeline(
         [],
@@ -35,7 +27,7 @@ def intercepted(scene: Scene, *interceptors: Interceptor) -> Pipeline:
         metrics=scene.metrics,
         chance=lambda: 0.5,
         sleep=scene.world.sleep,
-        interceptors={"chat": [Kind(interceptor) for interceptor in interceptors]},
+        interceptors={"chat": interceptors},
     )
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterable
 
 from sluice.api.request import Request
+from sluice.config.resources import SHOWN
 from sluice.frontends import Frontend
 
 RENEW = "/v1/tokens/renew"
@@ -15,9 +16,8 @@ ALLOWED = ("authorization", "content-type", "accept", "x-api-key", "x-request-id
 """Headers that any page may send."""
 EXPOSED = (
     "x-request-id", "request-id", "retry-after", "retry-after-ms", "x-should-retry",
-    "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests",
-    "x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens", "x-sluice-budget",
-    "x-sluice-budget-remaining",
+    *(f"x-ratelimit-{what}-{resource}" for resource in SHOWN for what in ("limit", "remaining", "reset")),
+    "x-sluice-budget", "x-sluice-budget-remaining", "x-sluice-cache",
     "x-sluice-cost-usd", "x-sluice-attempts", "x-sluice-target", "x-sluice-pod", "x-sluice-upstream-request-id",
 )  # fmt: skip
 """Headers of the gateway's own that any page may read."""

@@ -6,7 +6,7 @@ Its settings: https://docs.litellm.ai/docs/proxy/config_settings
 from collections.abc import Mapping
 
 _CALLBACKS = "there are log lines, call records and metrics (docs/logs.md, docs/metrics.md); plugins see calls and answers"
-_CACHE = "there is no cache of answers; an interceptor can be one"
+_CACHE = "answers are cached by alias: interceptors: [{name: cache}]"
 _DATABASE = "no database is needed: dynamic keys and usage are kept by admin.store"
 _PAGES = "the pages are signed in to with the admin key, or by admin.oidc"
 _RETRIES = "which failures are tried again is fixed (README, Routing); how often: the alias's retry"

@@ -8,8 +8,8 @@ and an answer of their own is settled as a call that used nothing. Calls of alia
 to the targets.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from sluice.proxy.run import CallRun
 
@@ -30,8 +30,20 @@ class InterceptorKind(Protocol):
     """An interceptor with its options: what an entry point of the group names."""
 
     def interceptor(self) -> Interceptor:
-        """Makes an interceptor for all calls of one alias in this process."""
+        """Makes the one for all calls of one alias in this process (of each worker), in the event loop.
+
+        It is kept over reloads as long as the alias names an equal one (the same plugin, place and options), so it may hold
+        what is learned from calls, and tasks. If it has a method `close`, a coroutine, that is awaited when the last call of
+        the last configuration that names it is over.
+        """
         ...
+
+
+@runtime_checkable
+class Closing(Protocol):
+    """An interceptor that has something to end."""
+
+    async def close(self) -> None: ...
 
 
 def compose(interceptors: Sequence[Interceptor], ask: Next) -> Next:
@@ -51,12 +63,12 @@ def _link(interceptor: Interceptor, following: Next) -> Next:
     return ask
 
 
-def by_alias(kinds: Mapping[str, Iterable[InterceptorKind]], ask: Next) -> Next:
+def by_alias(interceptors: Mapping[str, Sequence[Interceptor]], ask: Next) -> Next:
     """Wraps `ask` in the interceptors of each chat's alias. If no alias has any, returns `ask` itself.
 
     Other operations bypass them: their requests have no messages, and their answers no events.
     """
-    composed = {alias: compose([kind.interceptor() for kind in of_alias], ask) for alias, of_alias in kinds.items()}
+    composed = {alias: compose(of_alias, ask) for alias, of_alias in interceptors.items()}
     if not composed:
         return ask
 

@@ -20,7 +20,7 @@ from sluice.errors import GatewayError, UpstreamError, without_frames
 from sluice.frontends import Answer
 from sluice.proxy.call import Call, end_of
 from sluice.proxy.failover import Failover
-from sluice.proxy.interceptors import InterceptorKind, by_alias
+from sluice.proxy.interceptors import Interceptor, by_alias
 from sluice.proxy.outcome import Bookkeeper
 from sluice.proxy.reader import Beside
 from sluice.proxy.run import CallRun
@@ -55,7 +55,7 @@ class Pipeline:
         prices: Prices | None = None,
         later: Schedule = at_once,
         beside: Beside | None = None,
-        interceptors: Mapping[str, Sequence[InterceptorKind]] | None = None,
+        interceptors: Mapping[str, Sequence[Interceptor]] | None = None,
         budget: RetryBudget | None = None,
         off: Mapping[str, str] | None = None,
     ) -> None:

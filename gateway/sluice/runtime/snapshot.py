@@ -7,7 +7,7 @@ A snapshot has all that a request looks up, including what belongs to the proces
 import asyncio
 import time
 from collections import ChainMap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
@@ -26,6 +26,7 @@ from sluice.identity.operators import Operators
 from sluice.policies.end_users import EndUserNames
 from sluice.policies.limits import Limiter
 from sluice.policies.priced import Priced
+from sluice.proxy.interceptors import Interceptor
 from sluice.proxy.pipeline import Pipeline
 from sluice.routing.health import Health
 from sluice.routing.probes import watch
@@ -160,11 +161,19 @@ class Snapshot:
             settlements=state.settlements,
             alias_queues=state.alias_queues,
         )
-        self.pipeline = self._pipeline()
+        self.pipeline = self._pipeline(self._interceptors(stack))
         stack.push_async_callback(self.pipeline.close)
         stack.push_async_callback(self.detached.close)
 
-    def _pipeline(self) -> Pipeline:
+    def _interceptors(self, stack: AsyncExitStack) -> dict[str, list[Interceptor]]:
+        """Those of each alias that has any. Equal ones of the snapshot before are used on."""
+        take = self.state.interceptors.take
+        return {
+            alias: [take(stack, (alias, place), kind, kind.interceptor) for place, kind in enumerate(kinds)]
+            for alias, kinds in self.loaded.interceptors.items()
+        }
+
+    def _pipeline(self, interceptors: Mapping[str, Sequence[Interceptor]]) -> Pipeline:
         state, config = self.state, self.config
         priced = [Priced(time.time)] if config.prices.unknown == "refuse" else []
         return Pipeline(
@@ -180,7 +189,7 @@ class Snapshot:
             beside=state.beside,
             budget=state.retries,
             off=state.off,
-            interceptors=self.loaded.interceptors,
+            interceptors=interceptors,
         )
 
     def _start(self, stack: AsyncExitStack) -> None:

@@ -30,6 +30,7 @@ from sluice.policies.kept import KeptResponses
 from sluice.policies.queue import AliasQueues
 from sluice.policies.settlements import Settlements
 from sluice.policies.turns import Turns
+from sluice.proxy.interceptors import Closing, Interceptor
 from sluice.routing.failover import RetryBudget
 from sluice.routing.health import Health, Load
 from sluice.runtime.credentials import Accounts
@@ -71,6 +72,8 @@ if TYPE_CHECKING:
     from sluice.tracing.tracer import Tracer
 
 T = TypeVar("T")
+CLOSING = 5.0
+"""Seconds that an interceptor may take to close."""
 
 
 class ModelState(msgspec.Struct, frozen=True, eq=False):
@@ -133,6 +136,7 @@ class ProcessState:
         self.key_sets: Shared[RemoteKeys] = Shared(lambda keys: keys.close())
         self.probes: Shared[asyncio.Task[None]] = Shared(_stop)
         self.pools: Shared[PodPool] = Shared(lambda pool: pool.close())
+        self.interceptors: Shared[Interceptor] = Shared(self._close_interceptor)
         self.listings: Shared[Listing] = Shared(lambda listing: listing.close())
 
     async def __aenter__(self) -> Self:
@@ -356,6 +360,15 @@ class ProcessState:
             self._made[name] = make()
         found: T = self._made[name]
         return found
+
+    async def _close_interceptor(self, interceptor: Interceptor) -> None:
+        """A plugin's fault is logged: what else is to be closed does not depend on it."""
+        if isinstance(interceptor, Closing):
+            try:
+                async with asyncio.timeout(CLOSING):
+                    await interceptor.close()
+            except Exception as error:
+                self.records.crashed(error, "")
 
     def flush(self) -> None:
         """Counts finished calls, and writes their log lines."""

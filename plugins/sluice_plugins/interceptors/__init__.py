@@ -1,0 +1,1 @@
+"""The interceptors that come along (`sluice.proxy.interceptors`), one file each, and its entry point."""
