@@ -257,6 +257,25 @@ async def test_after_a_failure_the_map_is_looked_up_at_others_first_and_not_all_
     assert len(nodes.lookups) == 2
 
 
+async def test_a_replica_that_failed_is_not_asked_again_before_others(clock: Clock) -> None:
+    """It may be a host that swallows packets: each question would take as long as a connection may."""
+    lost: set[Address] = set()
+
+    def answer(address: Address, command: tuple[Any, ...]) -> Any:
+        if address in lost:
+            return NoConnection("lost")
+        return HALVES if command[0] == "CLUSTER" else b"1"
+
+    cluster = cluster_of(nodes := Nodes(answer), clock)
+    await cluster.get(LOW)
+    lost |= {A, ("a", 101)}
+    for expected in ([A, A, ("a", 101), B], [A, A, ("a", 101), B, B]):
+        await cluster.leave()
+        clock.now += SOON
+        assert await cluster.get(HIGH) == b"1"
+        assert nodes.lookups == expected
+
+
 async def test_where_nobody_gives_the_map_the_old_one_holds(clock: Clock) -> None:
     cluster = cluster_of(nodes := Nodes(answers(("GET", b"1"))), clock)
     await cluster.get(LOW)

@@ -259,7 +259,10 @@ class Cluster(AsyncCoreCommands):
         self._known = known[:KNOWN]
         self._looked_at, self._due = self._clock(), math.inf
         for address in self._nodes.keys() - set(masters):
-            await self._drop(self._nodes.pop(address).pool)
+            node = self._nodes[address]
+            if not (node.failed and (address in known or address in self._seeds)):  # else it is the last to be asked again
+                del self._nodes[address]
+            await self._drop(node.pool)
 
     def _node(self, address: Address) -> Node:
         node = self._nodes.get(address)
