@@ -75,7 +75,7 @@ async def test_the_last_list_stays_while_the_upstream_fails() -> None:
 
     request = UpstreamRequest("http://u/models", (), b"", "GET")
     with pytest.raises(asyncio.CancelledError):
-        await follow(listing, up, request, Timeouts(), told=reasons.append, sleep=sleep)
+        await follow(listing, up, request, Timeouts(), report=reasons.append, sleep=sleep)
     assert seen == [["a"]] * 5 + [["b"]]
     assert waits == [EVERY, AGAIN, AGAIN, AGAIN, AGAIN, EVERY]
     assert reasons == ["reset", "server_error", "garbled"]

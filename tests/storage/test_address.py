@@ -4,49 +4,49 @@ import re
 
 import pytest
 
-from sluice.storage.address import Kind, Local, StoreAddress, address_of, is_redis, store_of
+from sluice.storage.address import Kind, Local, RedisAddress, address_of, is_redis, store_of
 
 SECRET = "geheim"
 
 GOOD = [
-    ("redis://a", StoreAddress((("a", 6379),))),
-    ("redis://a:1/", StoreAddress((("a", 1),))),
-    ("redis://a_b-c.d:65535/15", StoreAddress((("a_b-c.d", 65535),), db=15)),
-    ("redis://[::1]:7/3", StoreAddress((("::1", 7),), db=3)),
-    ("valkey://a", StoreAddress((("a", 6379),))),
-    ("rediss://a", StoreAddress((("a", 6379),), tls={})),
-    ("valkeys://a?ssl_cert_reqs=none", StoreAddress((("a", 6379),), tls={"ssl_cert_reqs": "none"})),
+    ("redis://a", RedisAddress((("a", 6379),))),
+    ("redis://a:1/", RedisAddress((("a", 1),))),
+    ("redis://a_b-c.d:65535/15", RedisAddress((("a_b-c.d", 65535),), db=15)),
+    ("redis://[::1]:7/3", RedisAddress((("::1", 7),), db=3)),
+    ("valkey://a", RedisAddress((("a", 6379),))),
+    ("rediss://a", RedisAddress((("a", 6379),), tls={})),
+    ("valkeys://a?ssl_cert_reqs=none", RedisAddress((("a", 6379),), tls={"ssl_cert_reqs": "none"})),
     ("rediss://a?ssl_ca_certs=/x%20y.pem&ssl_check_hostname=false",
-     StoreAddress((("a", 6379),), tls={"ssl_ca_certs": "/x y.pem", "ssl_check_hostname": False})),
-    ("redis://:p@a", StoreAddress((("a", 6379),), password="p")),
-    ("redis://u:p%40%23%2F%3F%25@a", StoreAddress((("a", 6379),), username="u", password="p@#/?%")),
-    ("redis://u:p@:q@a", StoreAddress((("a", 6379),), username="u", password="p@:q")),
-    ("redis://a?db=4", StoreAddress((("a", 6379),), db=4)),
-    ("redis://a?timeout=250ms&connect_timeout=2", StoreAddress((("a", 6379),), timeout=0.25, connect_timeout=2.0)),
-    ("redis://a?timeout=0.3", StoreAddress((("a", 6379),), timeout=0.3)),
-    ("redis://a?health_check_interval=30", StoreAddress((("a", 6379),), health_check_interval=30.0)),
-    ("unix:///run/redis.sock", StoreAddress(path="/run/redis.sock")),
-    ("unix:///run/a@b/redis%20.sock?db=2", StoreAddress(path="/run/a@b/redis .sock", db=2)),
-    ("unix://u:p@/run/redis.sock", StoreAddress(path="/run/redis.sock", username="u", password="p")),
-    ("redis+sentinel://a:1,b/main", StoreAddress((("a", 1), ("b", 26379)), "main")),
-    ("redis+sentinel://[::1]:7/main/3", StoreAddress((("::1", 7),), "main", db=3)),
+     RedisAddress((("a", 6379),), tls={"ssl_ca_certs": "/x y.pem", "ssl_check_hostname": False})),
+    ("redis://:p@a", RedisAddress((("a", 6379),), password="p")),
+    ("redis://u:p%40%23%2F%3F%25@a", RedisAddress((("a", 6379),), username="u", password="p@#/?%")),
+    ("redis://u:p@:q@a", RedisAddress((("a", 6379),), username="u", password="p@:q")),
+    ("redis://a?db=4", RedisAddress((("a", 6379),), db=4)),
+    ("redis://a?timeout=250ms&connect_timeout=2", RedisAddress((("a", 6379),), timeout=0.25, connect_timeout=2.0)),
+    ("redis://a?timeout=0.3", RedisAddress((("a", 6379),), timeout=0.3)),
+    ("redis://a?health_check_interval=30", RedisAddress((("a", 6379),), health_check_interval=30.0)),
+    ("unix:///run/redis.sock", RedisAddress(path="/run/redis.sock")),
+    ("unix:///run/a@b/redis%20.sock?db=2", RedisAddress(path="/run/a@b/redis .sock", db=2)),
+    ("unix://u:p@/run/redis.sock", RedisAddress(path="/run/redis.sock", username="u", password="p")),
+    ("redis+sentinel://a:1,b/main", RedisAddress((("a", 1), ("b", 26379)), "main")),
+    ("redis+sentinel://[::1]:7/main/3", RedisAddress((("::1", 7),), "main", db=3)),
     ("redis+sentinel://u:p%40@a/m?sentinel_password=x",
-     StoreAddress((("a", 26379),), "m", username="u", password="p@", sentinel_password="x")),
+     RedisAddress((("a", 26379),), "m", username="u", password="p@", sentinel_password="x")),
     ("redis+sentinel://:p@a/m/?sentinel_username=s&sentinel_password=x@y",
-     StoreAddress((("a", 26379),), "m", password="p", sentinel_username="s", sentinel_password="x@y")),
-    ("valkey+sentinel://a/m%20n?timeout=1s", StoreAddress((("a", 26379),), "m n", timeout=1.0)),
-    ("rediss+sentinel://a/m", StoreAddress((("a", 26379),), "m", tls={})),
-    ("redis+cluster://a", StoreAddress((("a", 6379),), cluster=True)),
-    ("redis+cluster://a:1,b,[::1]:7", StoreAddress((("a", 1), ("b", 6379), ("::1", 7)), cluster=True)),
-    ("redis-cluster://a:1,b:2/0?timeout=1s", StoreAddress((("a", 1), ("b", 2)), cluster=True, timeout=1.0)),
+     RedisAddress((("a", 26379),), "m", password="p", sentinel_username="s", sentinel_password="x@y")),
+    ("valkey+sentinel://a/m%20n?timeout=1s", RedisAddress((("a", 26379),), "m n", timeout=1.0)),
+    ("rediss+sentinel://a/m", RedisAddress((("a", 26379),), "m", tls={})),
+    ("redis+cluster://a", RedisAddress((("a", 6379),), cluster=True)),
+    ("redis+cluster://a:1,b,[::1]:7", RedisAddress((("a", 1), ("b", 6379), ("::1", 7)), cluster=True)),
+    ("redis-cluster://a:1,b:2/0?timeout=1s", RedisAddress((("a", 1), ("b", 2)), cluster=True, timeout=1.0)),
     ("valkeys+cluster://u:p%40@a/?ssl_cert_reqs=none",
-     StoreAddress((("a", 6379),), cluster=True, username="u", password="p@", tls={"ssl_cert_reqs": "none"})),
-    ("rediss-cluster://:p@a,b", StoreAddress((("a", 6379), ("b", 6379)), cluster=True, password="p", tls={})),
+     RedisAddress((("a", 6379),), cluster=True, username="u", password="p@", tls={"ssl_cert_reqs": "none"})),
+    ("rediss-cluster://:p@a,b", RedisAddress((("a", 6379), ("b", 6379)), cluster=True, password="p", tls={})),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "expected"), GOOD, ids=[text for text, _ in GOOD])
-def test_an_address_is_read_whole(text: str, expected: StoreAddress) -> None:
+def test_an_address_is_read_whole(text: str, expected: RedisAddress) -> None:
     assert is_redis(text)
     assert address_of(text) == expected
 
@@ -58,10 +58,10 @@ def test_an_address_is_read_whole(text: str, expected: StoreAddress) -> None:
         ("shared:/dev/shm/x", Local("shared", "/dev/shm/x")),
         ("sqlite:data/x.db", Local("sqlite", "data/x.db")),
         ("sqlite:redis://a", Local("sqlite", "redis://a")),
-        ("redis://a", StoreAddress((("a", 6379),))),
+        ("redis://a", RedisAddress((("a", 6379),))),
     ],
 )
-def test_a_store_is_of_its_kind(text: str, expected: Local | StoreAddress) -> None:
+def test_a_store_is_of_its_kind(text: str, expected: Local | RedisAddress) -> None:
     assert store_of(text) == expected
     assert store_of(text, expected.kind, "memory") == expected
 

@@ -57,7 +57,7 @@ from sluice.identity.keys import timestamp
 from sluice.limits import Limit as BucketLimit
 from sluice.limits.bucket import rule_of
 from sluice.proxy.fitting import OURS, check_values
-from sluice.storage.address import CONVERSATIONS, Kind, store_of
+from sluice.storage.address import CONVERSATIONS, DRIVERS, LIMITS, RESUME, Kind, store_of
 from sluice.wire.forwarding import check_forward
 
 DEVELOPMENT_KEYS = frozenset({"sha256:f54ca937b7efefe972b761a7b8dc7dd477c073770dec53b33fe59a66f6ef9a9f"})
@@ -136,7 +136,7 @@ class Checks:
             case BrowserTokens():
                 self._tokens(path, section)
             case Limits(store=store):
-                self._store((*path, "store"), store, "memory", "shared", "redis")
+                self._store((*path, "store"), store, *LIMITS)
             case Retention(age=age) if age is not None:
                 self._above_zero((*path, "age"), age)
             case Admin():
@@ -376,7 +376,7 @@ class Checks:
 
     def _whole(self, config: Config) -> None:
         self._store(("state",), config.state, *CONVERSATIONS)
-        self._store(("resume",), config.resume, "memory", "redis")
+        self._store(("resume",), config.resume, *RESUME)
         if isinstance(config.responses, Responses) and config.responses.store is not None:
             self._store(("responses", "store"), config.responses.store, *CONVERSATIONS)
         check_records(config, self._report)
@@ -484,8 +484,9 @@ def _on_loopback(listen: str) -> bool:
 
 
 def _installed(kind: Kind) -> None:
-    if kind == "postgres" and find_spec("asyncpg") is None:
-        raise ValueError("PostgreSQL's driver is not installed: pip install 'sluice-gateway[postgres]'")
+    module, engine, extra = DRIVERS.get(kind, ("", "", ""))
+    if module and find_spec(module) is None:
+        raise ValueError(f"{engine}'s driver is not installed: pip install 'sluice-gateway[{extra}]'")
 
 
 def _network(text: str) -> None:

@@ -1,33 +1,28 @@
-"""Builds the stores of a configuration. Modules of other stores are not imported."""
+"""Builds the stores of a configuration, with what watches over them (`sluice.runtime.engines` has a builder for each)."""
 
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from sluice.config.types import Config
-from sluice.conversations import ConversationStore, Retention, SharedConversations
+from sluice.conversations import Retention, SharedConversations
 from sluice.conversations.measured import Measured, MeasuredShared
-from sluice.conversations.memory import MemoryConversations
 from sluice.kept import ResponseStore
 from sluice.keystore import KeyStore
 from sluice.keystore.follower import Follower
-from sluice.keystore.memory import MemoryKeys
 from sluice.keystore.table import KeyTable
 from sluice.limits import BucketStore
 from sluice.limits.memory import MemoryStore
 from sluice.resume import Journals
-from sluice.resume.memory import MemoryJournals
+from sluice.runtime.engines import configured
 from sluice.storage import Reason
-from sluice.storage.address import CONVERSATIONS, Local, store_of
 from sluice.storage.sealing import Seals
 from sluice.storage.watch import StoreWatch
 from sluice.telemetry.metrics import Metrics
 from sluice.usage import SUBJECT, Row, UsageFailed, UsageStore
 from sluice.usage.ledger import UsageLedger
-from sluice.usage.memory import MemoryUsage
 
 
 class StoreWatches(dict[str, StoreWatch]):
@@ -50,9 +45,8 @@ class StoreWatches(dict[str, StoreWatch]):
 
 
 def bucket_store(config: Config, metrics: Metrics, log: Any, watches: StoreWatches) -> BucketStore:
-    url = config.limits.store.reveal()
-    place = store_of(url)
-    kind = place.kind
+    at = configured(config.limits.store.reveal(), config)
+    kind = at.kind
     watch = watches.begin("limits", kind)
     if kind == "memory":
         return MemoryStore()
@@ -60,17 +54,7 @@ def bucket_store(config: Config, metrics: Metrics, log: Any, watches: StoreWatch
 
     errors = metrics.child("ratelimit_store_errors", kind)
     seconds = metrics.child("ratelimit_store_seconds", kind)
-    store: BucketStore
-    timeout = TIMEOUT
-    if isinstance(place, Local):
-        from sluice.limits.shared import SharedStore
-
-        store = SharedStore(place.path, evicted=metrics.child("ratelimit_forgotten", kind).inc)
-    else:
-        from sluice.limits.redis import RedisStore
-
-        store = in_redis = RedisStore(url, prefix=config.limits.prefix)
-        timeout = in_redis.timeout
+    store, timeout = at.engine.buckets(at, metrics.child("ratelimit_forgotten", kind).inc)
 
     def failed(reason: Reason) -> None:
         errors.inc()
@@ -86,7 +70,7 @@ def bucket_store(config: Config, metrics: Metrics, log: Any, watches: StoreWatch
         MemoryStore(),
         config.limits.when_down,
         replicas=config.limits.replicas * config.server.workers,
-        timeout=timeout,
+        timeout=timeout if timeout is not None else TIMEOUT,
         failed=failed,
         decided=decided,
         switched=lambda down: log.warning("limits_store", down=down, mode=config.limits.when_down),
@@ -95,24 +79,20 @@ def bucket_store(config: Config, metrics: Metrics, log: Any, watches: StoreWatch
 
 def journals(config: Config, not_journaled: Callable[[], object], watches: StoreWatches) -> Journals:
     """Opens the journals; `not_journaled` is called for each failure of the store."""
-    url = config.resume.reveal()
-    kind = store_of(url).kind
-    watch = watches.begin("resume", kind)
-    if kind == "memory":
-        return MemoryJournals()
-    from sluice.resume.redis import RedisJournals
+    at = configured(config.resume.reveal(), config)
+    watch = watches.begin("resume", at.kind)
 
     def failed(reason: Reason) -> None:
         not_journaled()
         watch.failed(reason)
 
-    return RedisJournals(url, prefix=config.limits.prefix, failed=failed, succeeded=watch.succeeded)
+    return at.engine.journals(at, failed, watch.succeeded)
 
 
 def usage_ledger(config: Config, metrics: Metrics, log: Any, watches: StoreWatches) -> UsageLedger:
     """Returns the ledger that counts what calls use, for the store of usage."""
     errors, aside = metrics.child("usage_store_errors"), metrics.child("usage_put_aside")
-    watch = watches.begin("usage", store_of(admin_store(config)).kind)
+    watch = watches.begin("usage", configured(admin_store(config), config).kind)
 
     def failed(error: UsageFailed) -> None:
         errors.inc()
@@ -140,49 +120,17 @@ def usage_ledger(config: Config, metrics: Metrics, log: Any, watches: StoreWatch
 
 
 def usage_store(config: Config) -> UsageStore:
-    text = admin_store(config)
-    place = store_of(text)
-    if place.kind == "memory":
-        return MemoryUsage()
-    if isinstance(place, Local):
-        from sluice.usage.sqlite import SqliteUsage
-
-        return SqliteUsage(Path(place.path))
-    if place.kind == "postgres":
-        from sluice.usage.postgres import PostgresUsage
-
-        return PostgresUsage(text)
-    from sluice.usage.redis import RedisUsage
-
-    return RedisUsage(text, prefix=config.limits.prefix)
+    at = configured(admin_store(config), config)
+    return at.engine.usage(at)
 
 
 def conversation_store(config: Config, metrics: Metrics, watches: StoreWatches, seals: Seals) -> Measured:
-    place = store_of(config.state.reveal(), *CONVERSATIONS)
-    if isinstance(place, Local):
-        return Measured(_local_conversations(place, seals), metrics, place.kind, time.monotonic)
-    watch = watches.begin("conversations", place.kind)
-    shared = _shared_conversations(config, place.kind, seals)
-    return MeasuredShared(shared, metrics, place.kind, time.monotonic, watch=watch)
-
-
-def _shared_conversations(config: Config, kind: str, seals: Seals) -> SharedConversations:
-    text = config.state.reveal()
-    if kind == "postgres":
-        from sluice.conversations.postgres import PostgresConversations
-
-        return PostgresConversations(text, seals=seals)
-    from sluice.conversations.redis import KEEP, MAX_TURNS, RedisConversations
-
-    kept = retention(config)
-    return RedisConversations(
-        text,
-        prefix=config.limits.prefix,
-        keep=kept.age if kept.age is not None else KEEP,
-        messages=min(MAX_TURNS, kept.messages or MAX_TURNS),
-        by_tenant=kept.conversations is not None,
-        seals=seals,
-    )
+    at = configured(config.state.reveal(), config)
+    store = at.engine.conversations(at, retention(config), seals)
+    if not at.shared:
+        return Measured(store, metrics, at.kind, time.monotonic)
+    watch = watches.begin("conversations", at.kind)
+    return MeasuredShared(cast(SharedConversations, store), metrics, at.kind, time.monotonic, watch=watch)
 
 
 def use_keys(seals: Seals, config: Config) -> None:
@@ -197,43 +145,17 @@ def retention(config: Config) -> Retention:
     return Retention(float(kept.age) if kept.age is not None else None, kept.messages, kept.conversations)
 
 
-def _local_conversations(place: Local, seals: Seals) -> ConversationStore:
-    if place.kind == "sqlite":
-        from sluice.conversations.sqlite import SqliteConversations
-
-        return SqliteConversations(Path(place.path), seals)
-    return MemoryConversations()
-
-
 def response_store(config: Config, watches: StoreWatches, seals: Seals) -> ResponseStore | None:
     """Returns the store of kept responses; None if nothing is kept."""
     if config.responses.store is None:
         return None
-    address, keep = config.responses.store.reveal(), float(config.responses.keep)
-    place = store_of(address, *CONVERSATIONS)
-    if place.kind == "memory":
-        from sluice.kept.memory import MemoryResponses
-
-        return MemoryResponses(keep, time.time)
+    at, keep = configured(config.responses.store.reveal(), config), float(config.responses.keep)
+    store = at.engine.responses(at, keep)
+    if at.kind == "memory":
+        return store
     from sluice.kept.sealed import SealedResponses, WatchedResponses
 
-    store = SealedResponses(_stored_responses(config, address, keep), seals)
-    return WatchedResponses(store, watches.begin("responses", place.kind))
-
-
-def _stored_responses(config: Config, address: str, keep: float) -> ResponseStore:
-    place = store_of(address, *CONVERSATIONS)
-    if isinstance(place, Local):
-        from sluice.kept.sqlite import SqliteResponses
-
-        return SqliteResponses(Path(place.path), keep, time.time)
-    if place.kind == "postgres":
-        from sluice.kept.postgres import PostgresResponses
-
-        return PostgresResponses(address, keep, time.time)
-    from sluice.kept.redis import RedisResponses
-
-    return RedisResponses(address, keep, time.time, prefix=config.limits.prefix)
+    return WatchedResponses(SealedResponses(store, seals), watches.begin("responses", at.kind))
 
 
 def admin_store(config: Config) -> str:
@@ -248,7 +170,7 @@ def key_follower(config: Config, metrics: Metrics, watches: StoreWatches) -> Fol
     pepper = config.admin.pepper.reveal().encode() if config.admin.pepper is not None else b""
     table = KeyTable(pepper=pepper, configured=frozenset(key.id for key in config.keys), clock=time.time)
     errors = metrics.child("key_store_errors")
-    watch = watches.begin("keys", store_of(admin_store(config)).kind)
+    watch = watches.begin("keys", configured(admin_store(config), config).kind)
 
     def failed(reason: Reason) -> None:
         errors.inc()
@@ -258,18 +180,5 @@ def key_follower(config: Config, metrics: Metrics, watches: StoreWatches) -> Fol
 
 
 def key_store(config: Config) -> KeyStore:
-    kept = admin_store(config)
-    place = store_of(kept)
-    if place.kind == "memory":
-        return MemoryKeys()
-    if isinstance(place, Local):
-        from sluice.keystore.sqlite import SqliteKeys
-
-        return SqliteKeys(Path(place.path))
-    if place.kind == "postgres":
-        from sluice.keystore.postgres import PostgresKeys
-
-        return PostgresKeys(kept)
-    from sluice.keystore.redis import RedisKeys
-
-    return RedisKeys(kept, prefix=config.limits.prefix)
+    at = configured(admin_store(config), config)
+    return at.engine.keys(at)

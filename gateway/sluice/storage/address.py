@@ -32,7 +32,13 @@ MOST_DATABASES = 1 << 20
 
 Kind = Literal["memory", "shared", "sqlite", "redis", "postgres"]
 CONVERSATIONS: tuple[Kind, ...] = ("memory", "sqlite", "redis", "postgres")
-"""What can keep conversations; and likewise keys and usage."""
+"""What can keep conversations; and likewise responses, keys and usage."""
+LIMITS: tuple[Kind, ...] = ("memory", "shared", "redis")
+"""What can keep the buckets of limits."""
+RESUME: tuple[Kind, ...] = ("memory", "redis")
+"""What can keep resumable streams."""
+DRIVERS: Mapping[Kind, tuple[str, str, str]] = {"postgres": ("asyncpg", "PostgreSQL", "postgres")}
+"""Of engines whose driver does not come along: its module, the engine's name, and the extra that brings the driver."""
 WRITTEN: Mapping[Kind, str] = {
     "memory": "memory",
     "shared": "shared:PATH",
@@ -49,7 +55,7 @@ class Local(msgspec.Struct, frozen=True):
     path: str = ""
 
 
-class StoreAddress(msgspec.Struct, frozen=True):
+class RedisAddress(msgspec.Struct, frozen=True):
     """Where a Redis is and how to speak to it. `hosts` are the sentinels' where `service` is set, and where `cluster` is set
     those of its nodes that are asked for the others; `path` is a socket's.
 
@@ -74,20 +80,19 @@ class StoreAddress(msgspec.Struct, frozen=True):
     tls: Mapping[str, Any] | None = None
 
 
-def store_of(text: str, *kinds: Kind) -> Local | StoreAddress | PostgresAddress:
+def store_of(text: str, *kinds: Kind) -> Local | RedisAddress | PostgresAddress:
     """The store that `text` names; `kinds` are those that may stand there, in the order in which they are told (none: any).
 
     Raises ValueError with what is expected, or with what is wrong and at which character. It is never quoted.
     """
     kinds = kinds or tuple(WRITTEN)
     kind, _, path = text.partition(":")
-    if text == "memory" or (path and kind in ("shared", "sqlite")):
-        if kind in kinds:
-            return Local(cast(Literal["memory", "shared", "sqlite"], kind), path)
-    elif "redis" in kinds and is_redis(text):
-        return address_of(text)
-    elif "postgres" in kinds and postgres_address.is_postgres(text):
-        return postgres_address.address_of(text)
+    local = text == "memory" or (path and kind in ("shared", "sqlite"))
+    if local and kind in kinds:
+        return Local(cast(Literal["memory", "shared", "sqlite"], kind), path)
+    for kind_of_url, (claims, read) in _URLS.items():
+        if kind_of_url in kinds and claims(text):
+            return read(text)
     *others, last = map(WRITTEN.__getitem__, kinds)
     raise ValueError(f"expected {', '.join(others)} or {last}")
 
@@ -107,7 +112,7 @@ def _parts_of(scheme: str) -> tuple[str, str]:
     return base, form if form or not plus else plus
 
 
-def address_of(text: str) -> StoreAddress:
+def address_of(text: str) -> RedisAddress:
     """The address that `text` is. Raises ValueError, with what is wrong and at which character, but without quoting it."""
     scheme, _, rest = text.partition("://")
     if not is_redis(text):
@@ -149,7 +154,7 @@ class _Reader:
             raise ValueError(f'character {self._place_at}: a password is written as ":password@", a user as "user:password@"')
         return decoded_text(user, self._at) or None, decoded_text(password, self._at + len(user) + 1) or None
 
-    def address(self) -> StoreAddress:
+    def address(self) -> RedisAddress:
         options = self._options
         shared: dict[str, Any] = {
             "username": self._username,
@@ -164,7 +169,7 @@ class _Reader:
                 raise ValueError(
                     f"character {self._place_at + 1}: expected the path of a socket, such as unix:///run/redis.sock"
                 )
-            return StoreAddress(path=decoded_text(self._place, self._place_at), db=options.get("db", 0), **shared)
+            return RedisAddress(path=decoded_text(self._place, self._place_at), db=options.get("db", 0), **shared)
         scheme, form = _parts_of(self._scheme)
         tls = {name: value for name, value in options.items() if name.startswith("ssl_")} if SCHEMES[scheme] else None
         usual = (*USUAL, *(TLS if tls is not None else ()))
@@ -177,7 +182,7 @@ class _Reader:
                 raise ValueError(
                     f"character {path_at + 1}: expected the name of the service, as {self._scheme}://host:port/service"
                 )
-            return StoreAddress(
+            return RedisAddress(
                 hosts=self._hosts(hosts, SENTINEL_PORT),
                 service=decoded_text(service, path_at),
                 db=self._database(db, path_at + len(service) + 1),
@@ -190,11 +195,11 @@ class _Reader:
         if form == CLUSTER:
             if self._database(path, path_at):
                 raise ValueError("a cluster has the database 0 only")
-            return StoreAddress(hosts=self._hosts(hosts, PORT), cluster=True, tls=tls, **shared)
+            return RedisAddress(hosts=self._hosts(hosts, PORT), cluster=True, tls=tls, **shared)
         if "," in hosts:
             at = self._place_at + hosts.index(",") + 1
             raise ValueError(f"character {at}: several hosts are for redis+sentinel:// and redis+cluster://")
-        return StoreAddress(hosts=self._hosts(hosts, PORT), db=self._database(path, path_at), tls=tls, **shared)
+        return RedisAddress(hosts=self._hosts(hosts, PORT), db=self._database(path, path_at), tls=tls, **shared)
 
     def _only(self, options: Mapping[str, Any], *known: str) -> None:
         for name in options:
@@ -259,3 +264,8 @@ OPTIONS: Mapping[str, Callable[[str], Any]] = {
     "ssl_cert_reqs": _requirement,
     "ssl_check_hostname": flag_of,
 }
+_URLS: Mapping[Kind, tuple[Callable[[str], bool], Callable[[str], RedisAddress | PostgresAddress]]] = {
+    "redis": (is_redis, address_of),
+    "postgres": (postgres_address.is_postgres, postgres_address.address_of),
+}
+"""Of engines that are named by a URL: whether a text claims to be one, and what reads it."""

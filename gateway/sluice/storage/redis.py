@@ -25,7 +25,7 @@ from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as NoReply
 
 from sluice.storage import LEAVE, Reason
-from sluice.storage.address import StoreAddress
+from sluice.storage.address import RedisAddress
 
 CONNECT = 1.0
 """Seconds for a connection, with its password and database, where the address does not say."""
@@ -124,7 +124,7 @@ class RedisClient:
     deadline of its own (redis-py's costs a task per write): the caller has one.
     """
 
-    def __init__(self, address: StoreAddress, *, connections: int, wait: float, **options: Any) -> None:
+    def __init__(self, address: RedisAddress, *, connections: int, wait: float, **options: Any) -> None:
         connect = address.connect_timeout if address.connect_timeout is not None else max(CONNECT, address.timeout or 0.0)
         self._sentinel: Sentinel | None = None
         usual: dict[str, Any] = {
@@ -211,7 +211,7 @@ async def _drop(pool: Any) -> None:
         return
 
 
-def _cluster(address: StoreAddress, options: dict[str, Any]) -> Any:
+def _cluster(address: RedisAddress, options: dict[str, Any]) -> Any:
     from sluice.storage.redis_cluster import Cluster
 
     kind = redis.SSLConnection if address.tls is not None else redis.Connection
@@ -224,7 +224,7 @@ def _cluster(address: StoreAddress, options: dict[str, Any]) -> Any:
     return Cluster(address.hosts, pool, _drop, patience=options["socket_connect_timeout"])
 
 
-def _sentinel(address: StoreAddress, timeout: float) -> Sentinel:
+def _sentinel(address: RedisAddress, timeout: float) -> Sentinel:
     options: dict[str, Any] = {
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,

@@ -158,7 +158,9 @@ TABLE: Mapping[str, Spec] = {
     "ratelimit_store_errors": Spec("counter", ("store",), "Failed calls of the bucket store"),
     "ratelimit_forgotten": Spec("counter", ("store",), "Buckets forgotten before they were full, for want of room"),
     "ratelimit_store_seconds": Spec("histogram", ("store",), "Time for one decision of the bucket store", OVERHEAD),
-    "store_errors": Spec("counter", ("reason", "store"), "Failed calls of a store (limits, keys, usage, resume), by reason"),
+    "store_errors": Spec(
+        "counter", ("reason", "store"), "Failed calls of a store (conversations, responses, limits, keys, usage, resume)"
+    ),
     "dynamic_keys": Spec("gauge", (), "Keys of the admin API that this process knows", merge="max"),
     "key_store_errors": Spec("counter", (), "Failed calls of the store of dynamic keys"),
     "client_address_unreadable": Spec("counter", ("header",), "Requests whose proxies named the client illegibly"),
