@@ -245,7 +245,7 @@ class Ollama(Dialect):
         tools = frozenset(tool["function"]["name"] for tool in body.get("tools") or ())
         results = [message["content"] for message in body["messages"] if message["role"] == "tool"]
         for message in body["messages"]:
-            _check(isinstance(message["content"], str), "content must be a string")
+            _check(isinstance(message.get("content", ""), str), "content must be a string")
             for call in message.get("tool_calls") or ():
                 _check(isinstance(call["function"]["arguments"], dict), "arguments must be an object")
         return Asked(tools, results, body.get("stream") is not False)

@@ -240,7 +240,10 @@ def ended(recorded: corpus.Recorded, dialect: Dialect, held: Held) -> str:
         usage = usage[0], (recorded.expected.usage or {})["total_tokens"] - usage[0]  # type: ignore[operator]
     if dialect.anthropic and usage is None:
         got = None  # about what it was: this dialect has always a usage
-    return unequal(held.finish, finish(recorded, held)) or unequal(got, usage)
+    reason = finish(recorded, held)
+    if expected.refusal and reason == "stop" and (dialect.anthropic or dialect.google):
+        reason = "content_filter"  # these have no other word for a refusal
+    return unequal(held.finish, reason) or unequal(got, usage)
 
 
 def finish(recorded: corpus.Recorded, held: Held) -> str | int | None:

@@ -75,7 +75,7 @@ def difference(recorded: corpus.Recorded, shown: Shown) -> str:
             found, complete = [name for name, _ in found], [name for name, _ in complete]  # type: ignore[misc]
         if found != complete:
             return f"calls: {found}, not {complete}"
-    reason = finish_of(recorded)
+    reason = "content_filter" if expected.refusal else finish_of(recorded)
     return "" if ends_badly or STOPS[str(shown.finish)] == reason else f"finish: {shown.finish}, not {reason}"
 
 

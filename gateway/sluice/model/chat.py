@@ -26,8 +26,11 @@ BEDROCKS = "bedrock:"
 
 
 class Text(msgspec.Struct, frozen=True, gc=False):
+    """`refusal`: an assistant declined to answer by it."""
+
     text: str
     cache: Cache | None = None
+    refusal: bool = False
 
 
 class Image(msgspec.Struct, frozen=True, gc=False):

@@ -99,6 +99,11 @@ class TextDelta(msgspec.Struct, frozen=True, gc=False):
     text: str
 
 
+class RefusalDelta(TextDelta, frozen=True, gc=False):
+    """A piece of the text by which the model declines to answer (`refusal` of OpenAI's two APIs). It is a text to whoever does
+    not tell the two apart: dialects that have no place of its own for it, stages, sessions."""
+
+
 class ReasoningDelta(msgspec.Struct, frozen=True, gc=False):
     text: str
 
@@ -169,6 +174,12 @@ class Finished(msgspec.Struct, frozen=True, gc=False):
     stop_sequence: str = ""
 
 
+def with_refusal(reason: FinishReason, refused: bool) -> FinishReason:
+    """The finish reason in dialects that tell a refusal by nothing else (Anthropic's `refusal`, Gemini's `SAFETY`): OpenAI ends
+    an answer that is a refusal with `stop`. docs/models.md has what each dialect tells."""
+    return "content_filter" if refused and reason == "stop" else reason
+
+
 class Verbatim(msgspec.Struct, frozen=True, gc=False):
     """Complete frames of the upstream's bytes, to be forwarded unmodified (same dialect only).
 
@@ -183,6 +194,7 @@ class Verbatim(msgspec.Struct, frozen=True, gc=False):
 StreamEvent = (
     Started
     | TextDelta
+    | RefusalDelta
     | ReasoningDelta
     | ReasoningBlock
     | Working

@@ -34,6 +34,7 @@ from sluice.model.events import (
     Finished,
     ReasoningBlock,
     ReasoningDelta,
+    RefusalDelta,
     Started,
     StreamEvent,
     TextDelta,
@@ -257,6 +258,11 @@ class Relay(msgspec.Struct, eq=False):
     def _measure(self, event: StreamEvent) -> int:
         match event:
             case ReasoningDelta(text=text):
+                return len(text)
+            case RefusalDelta(text=text):
+                self.only_text = False  # another attempt could not go on with it
+                self._text.append(text)
+                self._counted -= 1  # it is counted there
                 return len(text)
             case ToolCallDelta(arguments=arguments):
                 return len(arguments)

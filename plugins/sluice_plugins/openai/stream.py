@@ -31,6 +31,7 @@ from sluice.model.events import (
     Finished,
     FinishReason,
     ReasoningDelta,
+    RefusalDelta,
     Started,
     StreamEvent,
     TextDelta,
@@ -453,7 +454,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
                     if text is not None and self.verbatim:
                         self._edit().set(text, "choices", position, key, "content")
             if delta.refusal:
-                events.append(TextDelta(delta.refusal))
+                events.append(RefusalDelta(delta.refusal))
                 state.content = True
             if delta.tool_calls:
                 for place, call in enumerate(delta.tool_calls):

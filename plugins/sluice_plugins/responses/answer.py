@@ -15,6 +15,7 @@ from sluice.model.events import (
     Cited,
     ReasoningBlock,
     ReasoningDelta,
+    RefusalDelta,
     StreamEvent,
     TextDelta,
     ToolCallDelta,
@@ -84,13 +85,13 @@ class Answer:
         self._ids.add(id)
         events.append(ToolCallStarted(state.call, id, name, "server" if server else "function"))
 
-    def text(self, index: int, text: str, events: list[StreamEvent]) -> None:
+    def text(self, index: int, text: str, events: list[StreamEvent], kind: type[TextDelta] = TextDelta) -> None:
         state = self._items.get(index) or self.begin(index, Item("message"), events)
         state.text += len(text)
         self._characters += len(text)
         if text:
             self.content = True
-            events.append(TextDelta(text))
+            events.append(kind(text))
 
     def think(self, index: int, text: str, kind: str, events: list[StreamEvent]) -> None:
         state = self._items.get(index) or self.begin(index, Item("reasoning"), events)
@@ -128,9 +129,12 @@ class Answer:
             self._end_call(index, state, item, events)
 
     def _end_message(self, index: int, state: _ItemState, parts: Sequence[ItemPart], events: list[StreamEvent]) -> None:
-        whole = "".join([part.text or part.refusal or "" for part in parts])
-        if len(whole) > state.text:
-            self.text(index, whole[state.text :], events)
+        before = state.text  # characters that were told in deltas
+        for part in parts:
+            whole = part.text or part.refusal or ""
+            if len(whole) > before:
+                self.text(index, whole[before:], events, TextDelta if part.text else RefusalDelta)
+            before = max(before - len(whole), 0)
         for annotation in [entry for part in parts for entry in part.annotations or ()][state.cited :]:
             self.cite(index, annotation, events)
 

@@ -74,9 +74,19 @@ def _assistant(message: Message) -> Iterable[Value]:
             if thought.signature.startswith(OPENAIS):
                 yield _reasoned(thought)
     if text:
-        yield {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]}
+        yield {"type": "message", "role": "assistant", "content": _content(message.parts, text)}
     for call in message.tool_calls:
         yield {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": call.arguments or "{}"}
+
+
+def _content(parts: Sequence[Part], text: str) -> list[Value]:
+    """An assistant's texts as one, and its refusal behind them."""
+    refusal = "".join([part.text for part in parts if isinstance(part, Text) and part.refusal])
+    if not refusal:
+        return [{"type": "output_text", "text": text}]
+    answer = "".join([part.text for part in parts if isinstance(part, Text) and not part.refusal])
+    said: list[Value] = [{"type": "output_text", "text": answer}] if answer else []
+    return [*said, {"type": "refusal", "refusal": refusal}]
 
 
 def _reasoned(thought: Thought) -> Value:

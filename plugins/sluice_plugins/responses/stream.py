@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from sluice.errors import UpstreamError, UpstreamGarbled, UpstreamTruncated
-from sluice.model.events import Finished, FinishReason, Started, StreamEvent, Usage, Verbatim, Working
+from sluice.model.events import Finished, FinishReason, RefusalDelta, Started, StreamEvent, Usage, Verbatim, Working
 from sluice.wire import sse
 from sluice.wire.lenient import REPLACEMENT, Halves, fit, is_object, parse, whole_characters
 from sluice.wire.upstream_errors import reported_error, stream_error
@@ -130,9 +130,12 @@ class ResponsesDecoder:
         index = event.output_index if event.output_index is not None else 0
         answer = self._answer
         match event.type.removeprefix("response."):
-            case "output_text.delta" | "refusal.delta":
+            case "output_text.delta":
                 self._start(None, events)
                 answer.text(index, event.delta or "", events)
+            case "refusal.delta":
+                self._start(None, events)
+                answer.text(index, event.delta or "", events, RefusalDelta)
             case "function_call_arguments.delta" | "custom_tool_call_input.delta" | "mcp_call_arguments.delta":
                 answer.arguments(index, event.delta or "", events)
             case "reasoning_summary_text.delta":
@@ -208,6 +211,8 @@ class ResponsesDecoder:
         for index, kind in pending:
             if kind == "response.output_text.delta":
                 self._answer.text(index or 0, REPLACEMENT, events)
+            elif kind == "response.refusal.delta":
+                self._answer.text(index or 0, REPLACEMENT, events, RefusalDelta)
 
     def _start(self, response: Response | None, events: list[StreamEvent]) -> None:
         if not self._started:

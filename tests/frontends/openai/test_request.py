@@ -157,8 +157,8 @@ def test_an_assistants_calls_and_refusals() -> None:
         Message("assistant", (), (ToolCall("c1", "f", "{}"),)),
         Message("assistant", (), (ToolCall("c1", "f", "{}"), ToolCall("c2", "custom", "{}"))),
         Message("assistant", (), (ToolCall("g", "g", "{1"),)),
-        Message("assistant", (Text("no"),)),
-        Message("assistant", (Text("never"),)),
+        Message("assistant", (Text("no", refusal=True),)),
+        Message("assistant", (Text("never", refusal=True),)),
     )
 
 

@@ -40,7 +40,7 @@ def test_messages_come_with_and_without_their_type_and_in_both_forms() -> None:
     ) == (
         Message("system", (Text("Be kind"),)),
         Message("user", (Text("a"), Text("b"))),
-        Message("assistant", (Text("c"), Text("d"))),
+        Message("assistant", (Text("c"), Text("d", refusal=True))),
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from sluice.model.chat import ChatRequest, Image, Message, Other, Sampling, Text
 from sluice.model.events import (
     Finished,
     ReasoningDelta,
+    RefusalDelta,
     Started,
     StreamEvent,
     TextDelta,
@@ -87,7 +88,7 @@ STREAMS: list[tuple[str, bytes, list[StreamEvent]]] = [
     ("a finish reason of the vendor's own", chunk({"content": "Hi"}, "eos"), [START, HI, Finished("stop", None, "eos")]),
     ("length", chunk({"content": "Hi"}, "max_tokens"), [START, HI, Finished("length", None, "max_tokens")]),
     ("filtered", chunk({"content": "Hi"}, "content_filter"), [START, HI, Finished("content_filter", None, "content_filter")]),
-    ("a refusal is text", chunk({"content": None, "refusal": "Hi"}, "stop"), [START, HI, STOP]),
+    ("a refusal is one", chunk({"content": None, "refusal": "Hi"}, "stop"), [START, RefusalDelta("Hi"), STOP]),
     ("not UTF-8", HI_FRAMES.replace(b"Hi", b"\xffHi"), [START, TextDelta("\N{REPLACEMENT CHARACTER}Hi"), STOP]),
     (
         "reasoning under either name",

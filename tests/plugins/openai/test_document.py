@@ -11,6 +11,7 @@ from sluice.frontends.openai.whole import Accumulated
 from sluice.model.events import (
     Finished,
     ReasoningDelta,
+    RefusalDelta,
     Started,
     StreamEvent,
     TextDelta,
@@ -58,7 +59,7 @@ ANSWERS: list[tuple[str, bytes, list[StreamEvent]]] = [
         completion({"content": [{"type": "thinking", "thinking": "Hm"}, {"type": "text", "text": "Hi"}]}),
         [START, ReasoningDelta("Hm"), TextDelta("Hi"), STOP],
     ),
-    ("a refusal", completion({"content": None, "refusal": "No"}), [START, TextDelta("No"), STOP]),
+    ("a refusal", completion({"content": None, "refusal": "No"}), [START, RefusalDelta("No"), STOP]),
     (
         "two calls without an index, of one name",
         completion({"content": None, "tool_calls": [call("a", "f", "{}"), call("b", "f", '{"x":1}')]}, "tool_calls"),

@@ -11,6 +11,7 @@ from sluice.model.events import (
     Finished,
     ReasoningBlock,
     ReasoningDelta,
+    RefusalDelta,
     Started,
     StreamEvent,
     TextDelta,
@@ -74,7 +75,7 @@ GRAMMAR: dict[str, tuple[bytes, list[StreamEvent]]] = {
     ),
     "refusal": (
         stream(added(0, MESSAGE), delta("refusal", 0, "No"), done(0, REFUSED)),
-        [STARTED, TextDelta("No"), STOP],
+        [STARTED, RefusalDelta("No"), STOP],
     ),
     "only the finished items": (
         stream(done(0, THOUGHT), done(1, SAID), done(2, CALLED), done(3, PATCH)),

@@ -26,6 +26,7 @@ from sluice.model.events import (
     Finished,
     ReasoningBlock,
     ReasoningDelta,
+    RefusalDelta,
     Started,
     StreamEvent,
     TextDelta,
@@ -93,6 +94,7 @@ class Blocks(Stream):
         "_held",
         "_model",
         "_prefix",
+        "_refused",
         "_started",
         "_suffix",
         "_waiting",
@@ -105,6 +107,7 @@ class Blocks(Stream):
         self._at = Position()
         self._model = ""
         self._started = False
+        self._refused = False
         self._characters = 0  # characters
         self._prefix = self._suffix = b""  # around a text
         self._call = -1  # the open block's call
@@ -158,6 +161,10 @@ class Blocks(Stream):
         match event:
             case Started():
                 self._start(event, frames)
+            case RefusalDelta(text=text):
+                self._refused = True
+                if text:
+                    self._texts([text], frames)
             case ReasoningDelta(text=text) if text:
                 self._characters += len(text)
                 if self._at.open != "thinking":
@@ -291,7 +298,7 @@ class Blocks(Stream):
             self._start(Started(), frames)
         self._leave(frames)
         usage = finished.usage or Usage(prompt_tokens(self._chat), max(self._characters // 4, 1))
-        frames.append(frame("message_delta", delta=stop_of(finished), usage=usage_object(usage)))
+        frames.append(frame("message_delta", delta=stop_of(finished, refused=self._refused), usage=usage_object(usage)))
         frames.append(STOP)
 
 

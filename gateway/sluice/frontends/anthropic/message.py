@@ -12,7 +12,7 @@ import msgspec
 
 from sluice.frontends import Answer
 from sluice.model.chat import ChatRequest, Tool, text_size
-from sluice.model.events import Finished, Usage
+from sluice.model.events import Finished, Usage, with_refusal
 
 REASONS: Mapping[str, str] = {
     "stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal",
@@ -39,10 +39,10 @@ def message_head(answer: Answer, id: str, model: str) -> dict[str, Any]:
     }
 
 
-def stop_of(finished: Finished) -> dict[str, Any]:
-    """Returns `stop_reason` and `stop_sequence`."""
-    native = finished.native
-    reason = native if OWN.get(native) == finished.reason else REASONS[finished.reason]
+def stop_of(finished: Finished, *, refused: bool = False) -> dict[str, Any]:
+    """Returns `stop_reason` and `stop_sequence`. `refused`: the answer's text is a refusal."""
+    native, meant = finished.native, with_refusal(finished.reason, refused)
+    reason = native if OWN.get(native) == meant else REASONS[meant]
     if finished.stop_sequence and finished.reason == "stop":
         reason = "stop_sequence"
     return {"stop_reason": reason, "stop_sequence": finished.stop_sequence or None}

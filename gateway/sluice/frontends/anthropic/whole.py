@@ -18,6 +18,7 @@ from sluice.model.events import (
     Finished,
     ReasoningBlock,
     ReasoningDelta,
+    RefusalDelta,
     Started,
     StreamEvent,
     TextDelta,
@@ -62,7 +63,7 @@ class Message:
 class Whole(Message):
     """Of events. `_pieces`: those of the last block's text, `_calls`: arguments by the call's index."""
 
-    __slots__ = ("_calls", "_characters", "_chat", "_content", "_id", "_model", "_pieces")
+    __slots__ = ("_calls", "_characters", "_chat", "_content", "_id", "_model", "_pieces", "_refused")
 
     def __init__(self, chat: ChatRequest, answer: Answer) -> None:
         super().__init__(answer)
@@ -73,11 +74,13 @@ class Whole(Message):
         self._pieces: list[str] = []
         self._calls: dict[int, tuple[Block, list[str]]] = {}
         self._characters = 0
+        self._refused = False
 
     def encode(self, events: Sequence[StreamEvent]) -> bytes:
         for event in events:
             match event:
                 case TextDelta(text=text) if text:
+                    self._refused = self._refused or type(event) is RefusalDelta
                     self._continue("text", text)
                 case ReasoningDelta(text=text) if text:
                     self._continue("thinking", text)
@@ -137,7 +140,9 @@ class Whole(Message):
             block["input"] = input_of(text)
         usage = finished.usage or Usage(prompt_tokens(self._chat), max(self._characters // 4, 1))
         head = message_head(self._answer, self._id, self._model)
-        return _json({**head, "content": self._content, **stop_of(finished), "usage": usage_object(usage)})
+        return _json(
+            {**head, "content": self._content, **stop_of(finished, refused=self._refused), "usage": usage_object(usage)}
+        )
 
 
 def input_of(arguments: str) -> Block:

@@ -27,6 +27,7 @@ from sluice.model.events import (
     FinishReason,
     ReasoningBlock,
     ReasoningDelta,
+    RefusalDelta,
     Started,
     StreamEvent,
     TextDelta,
@@ -34,6 +35,7 @@ from sluice.model.events import (
     ToolCallStarted,
     Usage,
     Working,
+    with_refusal,
 )
 from sluice.wire.separators import without_separators
 
@@ -66,7 +68,7 @@ def usage_metadata(usage: Usage) -> dict[str, int]:
 class _Responses:
     """Events -> parts, and parts -> responses."""
 
-    __slots__ = ("_answer", "_calls", "_id", "_model", "_shows_thoughts", "_sources")
+    __slots__ = ("_answer", "_calls", "_id", "_model", "_refused", "_shows_thoughts", "_sources")
 
     def __init__(self, answer: Answer, *, shows_thoughts: bool = True) -> None:
         self._answer = answer
@@ -74,6 +76,7 @@ class _Responses:
         self._id = ""
         self._shows_thoughts = shows_thoughts
         self._calls: WholeCalls | None = None
+        self._refused = False
         self._sources = Sources()
 
     def resume(self, started: Started) -> None:
@@ -92,6 +95,7 @@ class _Responses:
         for event in events:
             match event:
                 case TextDelta(text=text) if text:
+                    self._refused = self._refused or type(event) is RefusalDelta
                     self._sources.text_passed(text)
                     _say(parts, text)
                 case ReasoningDelta(text=text) if text and self._shows_thoughts:
@@ -118,7 +122,7 @@ class _Responses:
         candidate: dict[str, Any] = {"content": {"role": "model", "parts": parts}}
         fields: dict[str, Any] = {"candidates": [candidate]}
         if finished is not None:
-            candidate["finishReason"] = _reason(finished)
+            candidate["finishReason"] = _reason(finished, refused=self._refused)
             if self._sources:
                 candidate["groundingMetadata"] = self._sources.metadata()
             if finished.usage is not None:
@@ -150,10 +154,10 @@ def _function_call(call: WholeCall) -> Part:
     return {"functionCall": {"id": call.id, "name": call.name, "args": call.arguments}, **sealed}
 
 
-def _reason(finished: Finished) -> str:
+def _reason(finished: Finished, *, refused: bool) -> str:
     if finished.reason == "content_filter" and finished.native in GOOGLES_FILTERS:
         return finished.native
-    return FINISH_REASONS[finished.reason]
+    return FINISH_REASONS[with_refusal(finished.reason, refused)]
 
 
 class Events(_Responses):

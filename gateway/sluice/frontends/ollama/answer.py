@@ -23,6 +23,7 @@ from sluice.model.events import (
     Finished,
     FinishReason,
     ReasoningDelta,
+    RefusalDelta,
     Started,
     StreamEvent,
     TextDelta,
@@ -161,6 +162,8 @@ class OllamaLines(_Objects):
 
     def _event(self, event: StreamEvent) -> bytes:
         match event:
+            case RefusalDelta(text=text) if text:
+                return self._texts([text])
             case ReasoningDelta(text=text) if text:
                 return self._content(self._message_of("", text))
             case ToolCallStarted() | ToolCallDelta():

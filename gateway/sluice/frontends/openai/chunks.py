@@ -26,6 +26,7 @@ from sluice.model.events import (
     Finished,
     ReasoningBlock,
     ReasoningDelta,
+    RefusalDelta,
     Started,
     StreamEvent,
     TextDelta,
@@ -201,6 +202,8 @@ class Chunks(_Events):
                 return self._open(model)
             case ReasoningDelta(text=text) if text:
                 return self._delta({"reasoning_content": text})
+            case RefusalDelta(text=text) if text:
+                return self._delta({"refusal": text})
             case ReasoningBlock():
                 blocks = [event]
                 fields = {

@@ -332,7 +332,7 @@ def _assistant(message: _Message, at: str) -> Message:
         calls.append(ToolCall(legacy.name, legacy.name, legacy.arguments))
     parts = _content(message, at) if message.content else ()
     if message.refusal:
-        parts = (*parts, Text(message.refusal))
+        parts = (*parts, Text(message.refusal, refusal=True))
     return Message("assistant", parts, tuple(calls), "", _thoughts(message))
 
 
@@ -377,14 +377,16 @@ def _content(message: _Message, at: str) -> tuple[Part, ...]:
         case parts:
             found = [_part(part, f"{at}[{index}]") for index, part in enumerate(parts) if part.get("type") not in THINKING]
             if cache is not None and found and type(last := found[-1]) is Text:
-                found[-1] = Text(last.text, last.cache or cache)
+                found[-1] = Text(last.text, last.cache or cache, last.refusal)
             return tuple(found)
 
 
 def _part(part: dict[str, Any], at: str) -> Part:
     match part:
-        case {"type": "text", "text": str(text)} | {"type": "refusal", "refusal": str(text)}:
+        case {"type": "text", "text": str(text)}:
             return Text(text, _cache(part.get("cache_control")))
+        case {"type": "refusal", "refusal": str(text)}:
+            return Text(text, refusal=True)
         case {"type": "image_url", "image_url": {"url": str(url)} as image}:
             if not url[:8].lower().startswith(("https://", "http://", "data:")):
                 raise _bad(f"{at}.image_url.url", "must be an http(s) or data: URL")

@@ -25,6 +25,7 @@ from sluice.model.events import (
     Finished,
     ReasoningBlock,
     ReasoningDelta,
+    RefusalDelta,
     Started,
     StreamEvent,
     TextDelta,
@@ -76,11 +77,12 @@ class _Completion:
 class Whole(_Completion):
     """Builds the completion from events. `usage` is null if the upstream did not report it."""
 
-    __slots__ = ("_blocks", "_calls", "_cited", "_reasoning", "_text")
+    __slots__ = ("_blocks", "_calls", "_cited", "_reasoning", "_refusal", "_text")
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(answer)
         self._text: list[str] = []
+        self._refusal: list[str] = []
         self._reasoning: list[str] = []
         self._blocks: list[ReasoningBlock] = []
         self._cited: list[Cited] = []
@@ -89,6 +91,8 @@ class Whole(_Completion):
     def encode(self, events: Sequence[StreamEvent]) -> bytes:
         for event in events:
             match event:
+                case RefusalDelta(text=text):
+                    self._refusal.append(text)
                 case TextDelta(text=text):
                     self._text.append(text)
                 case ReasoningDelta(text=text):
@@ -116,8 +120,9 @@ class Whole(_Completion):
 
     def _message(self) -> dict[str, Any]:
         text = "".join(self._text)
-        content = text if text or not self._calls else None
-        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+        refusal = "".join(self._refusal) or None
+        content = text if text or not (self._calls or refusal) else None
+        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": refusal}
         if self._reasoning:
             message["reasoning_content"] = "".join(self._reasoning)
         if fields := annotations(self._cited):

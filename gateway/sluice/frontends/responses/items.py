@@ -143,7 +143,7 @@ class InputMessages:
             case {"type": "input_text" | "output_text" | "text" | "summary_text" | "reasoning_text", "text": str(text)}:
                 return Text(text)
             case {"type": "refusal", "refusal": str(text)}:
-                return Text(text)
+                return Text(text, refusal=True)
             case {"type": "input_image" | "computer_screenshot", "image_url": str(url)}:
                 return _image(url, part.get("detail"), at)
             case {"type": "input_file"} if file := _file(part):

@@ -19,6 +19,7 @@ from sluice.model.events import (
     Cited,
     ReasoningBlock,
     ReasoningDelta,
+    RefusalDelta,
     StreamEvent,
     TextDelta,
     ToolCallDelta,
@@ -40,6 +41,17 @@ class MessageItem(msgspec.Struct, eq=False):
     annotations: list[Value] = []
 
     __repr__ = object.__repr__  # it holds content
+
+
+class _Refusal(msgspec.Struct, eq=False):
+    """A message that ends in a refusal; `parts`: what is complete of it."""
+
+    id: str
+    index: int
+    parts: list[Value]
+    pieces: list[str] = []
+
+    __repr__ = object.__repr__
 
 
 class _Reasoning(msgspec.Struct, eq=False):
@@ -76,6 +88,7 @@ class ResponseOutput:
         self._tell = tell
         self._items: list[Value | None] = []
         self.message: MessageItem | None = None
+        self._refusal: _Refusal | None = None
         self._reasoning: _Reasoning | None = None
         self._calls: dict[int, _Call] = {}
         self._characters = 0  # of the text in items that are closed
@@ -89,6 +102,8 @@ class ResponseOutput:
     def take(self, event: StreamEvent) -> None:
         """Takes any event except the answer's beginning and end."""
         match event:
+            case RefusalDelta(text=text):
+                self._refuse(text)
             case TextDelta(text=text):
                 self.text(text)
             case ReasoningDelta(text=text) if text:
@@ -120,7 +135,7 @@ class ResponseOutput:
     def open_message(self) -> MessageItem:
         self._close("completed")
         message = self.message = MessageItem(self._id("msg"), self._place(), self._characters)
-        item = {"id": message.id, "type": "message", "status": "in_progress", "content": [], "role": "assistant"}
+        item = _message_item(message.id, [], "in_progress")
         self._tell("output_item.added", {"output_index": message.index, "item": item})
         self._tell("content_part.added", {**_at(message), "content_index": 0, "part": _part("", [])})
         for cited in self._uncited:
@@ -129,15 +144,53 @@ class ResponseOutput:
         return message
 
     def _close_message(self, message: MessageItem, status: str) -> None:
+        part = self._close_part(message)
+        self._done(message.index, _message_item(message.id, [part], status))
+
+    def _close_part(self, message: MessageItem) -> Value:
+        """The message's text is complete; returns its part."""
         text = "".join(message.pieces)
         self._characters += len(text)
         part = _part(text, message.annotations)
         at = {**_at(message), "content_index": 0}
         self._tell("output_text.done", {**at, "text": text, "logprobs": []})
         self._tell("content_part.done", {**at, "part": part})
-        self._done(
-            message.index, {"id": message.id, "type": "message", "status": status, "content": [part], "role": "assistant"}
-        )
+        return part
+
+    # --- a refusal: a part of its own behind the text, if there is one
+
+    def _refuse(self, text: str) -> None:
+        if not text:
+            return
+        refusal = self._refusal or self._open_refusal()
+        refusal.pieces.append(text)
+        self._tell("refusal.delta", {**_at(refusal), "content_index": len(refusal.parts), "delta": text})
+
+    def _open_refusal(self) -> _Refusal:
+        message, self.message = self.message, None
+        if message is not None:
+            refusal = _Refusal(message.id, message.index, [self._close_part(message)])
+        else:
+            self._close("completed")
+            refusal = _Refusal(self._id("msg"), self._place(), [])
+            item = _message_item(refusal.id, [], "in_progress")
+            self._tell("output_item.added", {"output_index": refusal.index, "item": item})
+        self._refusal = refusal
+        at = {**_at(refusal), "content_index": len(refusal.parts)}
+        self._tell("content_part.added", {**at, "part": {"type": "refusal", "refusal": ""}})
+        return refusal
+
+    def _close_refusal(self, status: str) -> None:
+        refusal, self._refusal = self._refusal, None
+        if refusal is None:
+            return
+        text = "".join(refusal.pieces)
+        self._characters += len(text)
+        at = {**_at(refusal), "content_index": len(refusal.parts)}
+        part = {"type": "refusal", "refusal": text}
+        self._tell("refusal.done", {**at, "refusal": text})
+        self._tell("content_part.done", {**at, "part": part})
+        self._done(refusal.index, _message_item(refusal.id, [*refusal.parts, part], status))
 
     def _cite(self, cited: Cited) -> None:
         if self.message is not None:
@@ -252,6 +305,7 @@ class ResponseOutput:
 
     def _close_text(self) -> None:
         self._close_reasoning()
+        self._close_refusal("completed")
         if self.message is not None:
             message, self.message = self.message, None
             self._close_message(message, "completed")
@@ -261,6 +315,7 @@ class ResponseOutput:
         if self.message is not None:
             message, self.message = self.message, None
             self._close_message(message, status)
+        self._close_refusal(status)
         self._close_reasoning()
         calls, self._calls = [*self._calls.values()], {}
         for call in calls:
@@ -278,8 +333,12 @@ class ResponseOutput:
         self._tell("output_item.done", {"output_index": index, "item": item})
 
 
-def _at(item: MessageItem | _Reasoning | _Call) -> Value:
+def _at(item: MessageItem | _Refusal | _Reasoning | _Call) -> Value:
     return {"item_id": item.id, "output_index": item.index}
+
+
+def _message_item(id: str, parts: list[Value], status: str) -> Value:
+    return {"id": id, "type": "message", "status": status, "content": parts, "role": "assistant"}
 
 
 def _part(text: str, annotations: list[Value]) -> Value:

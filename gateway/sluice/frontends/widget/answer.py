@@ -16,6 +16,7 @@ from sluice.model.events import (
     Cited,
     Finished,
     ReasoningDelta,
+    RefusalDelta,
     Started,
     StreamEvent,
     TextDelta,
@@ -126,6 +127,8 @@ class NdjsonLines(_Text):
         match event:
             case Finished():
                 return self._done(event)
+            case RefusalDelta(text=text):
+                return self._tokens([text]) if text else b""
             case Started() | Working():
                 self._started(event)
                 return b""
@@ -195,7 +198,7 @@ class Whole(_Text):
 
     def encode(self, events: Sequence[StreamEvent]) -> bytes:
         for event in events:
-            if type(event) is TextDelta:
+            if isinstance(event, TextDelta):
                 self._pieces.append(event.text)
                 if len(self._pieces) > FOLD:
                     self._fold()
