@@ -1,7 +1,7 @@
 /* load: an HTTP/1.1 load generator for streaming LLM gateways. One thread, epoll.
  *
  *   load --port P [--host 127.0.0.1] [--path /v1/chat/completions] --body JSON
- *        [--header 'k: v']... [--protocol sse|ndjson|anthropic|ollama]
+ *        [--header 'k: v']... [--protocol sse|ndjson|anthropic|ollama|responses|gemini]
  *        (--conns N | --rate R) [--duration S] [--requests N] [--ramp S]
  *        [--expect TOKENS] [--timeout S] [--vary request|conn]
  *
@@ -59,7 +59,8 @@ typedef struct Conn {
 
 static const char *host = "127.0.0.1", *path = "/v1/chat/completions", *body = "{}";
 static int port, ep, n_expect = -1;
-static enum { SSE, NDJSON, ANTHROPIC, OLLAMA } protocol;
+static enum { SSE, NDJSON, ANTHROPIC, OLLAMA, RESPONSES, GEMINI } protocol;
+static const char *names[] = {"sse", "ndjson", "anthropic", "ollama", "responses", "gemini"};
 static bool streaming_body;     /* the request asks for a stream */
 static size_t vary_at, vary_len; static bool vary_by_conn;
 static Buf request;
@@ -128,7 +129,12 @@ static void on_line(Conn *c, const char *p, size_t n, int64_t now) {
         } else if (memmem(p, n, "\"error\"", 7)) { c->status = -1; keep_sample("line", p, n); }
     } else if (streaming_body) {
         if (n < 5 || memcmp(p, "data:", 5)) return;
-        if (protocol == SSE ? n <= 13 && memmem(p, n, "[DONE]", 6) : memmem(p, n, "\"message_stop\"", 14) != NULL) { c->done = true; return; }
+        if (protocol == GEMINI) {       /* the end may stand in the chunk of the last token */
+            if (memmem(p, n, "\"finishReason\"", 14)) c->done = true;
+        } else if (protocol == RESPONSES) {
+            if (memmem(p, n, "\"type\":\"response.completed\"", 27)) c->done = true;
+            if (!memmem(p, n, "\"type\":\"response.output_text.delta\"", 35)) return;    /* others hold the whole text again */
+        } else if (protocol == SSE ? n <= 13 && memmem(p, n, "[DONE]", 6) : memmem(p, n, "\"message_stop\"", 14) != NULL) { c->done = true; return; }
     }
     n_lines++;
     const char *begin = p, *end = p + n;
@@ -285,7 +291,7 @@ int main(int argc, char **argv) {
         else if (!strcmp(o, "--path")) path = v;
         else if (!strcmp(o, "--body")) body = v;
         else if (!strcmp(o, "--header")) { buf_add(&extra, v, strlen(v)); buf_add(&extra, "\r\n", 2); }
-        else if (!strcmp(o, "--protocol")) protocol = !strcmp(v, "ndjson") ? NDJSON : !strcmp(v, "anthropic") ? ANTHROPIC : !strcmp(v, "ollama") ? OLLAMA : SSE;
+        else if (!strcmp(o, "--protocol")) for (size_t n = 0; n < sizeof names / sizeof *names; n++) { if (!strcmp(v, names[n])) protocol = n; }
         else if (!strcmp(o, "--vary")) vary_by_conn = !strcmp(v, "conn");
         else if (!strcmp(o, "--conns")) n_conns = atoi(v);
         else if (!strcmp(o, "--rate")) rate = atof(v);
@@ -297,7 +303,7 @@ int main(int argc, char **argv) {
         else { fprintf(stderr, "load: unknown option %s\n", o); return 2; }
     }
     if (!port || (!n_conns && rate <= 0)) { fprintf(stderr, "load: --port and one of --conns, --rate\n"); return 2; }
-    streaming_body = protocol == NDJSON || strstr(body, "\"stream\":true") || strstr(body, "\"stream\": true");
+    streaming_body = protocol == NDJSON || protocol == GEMINI || strstr(body, "\"stream\":true") || strstr(body, "\"stream\": true");
     bool open_loop = rate > 0;
     int closed = n_conns;
     if (open_loop) n_conns = 20000;

@@ -2,8 +2,9 @@
  *
  *   mock --port 9100 [--host 127.0.0.1] [--tokens 64] [--gap-us 0] [--ttft-us 0]
  *
- * The path picks the dialect: /v1/messages is Anthropic's, /api/chat is Ollama's (both only
- * stream), anything else OpenAI's chat completions.
+ * The path picks the dialect: /v1/messages is Anthropic's, /api/chat Ollama's, /v1/responses OpenAI's Responses,
+ * …:streamGenerateContent Gemini's, /v2/chat Cohere's, …/converse-stream Bedrock's (all of these only stream),
+ * anything else OpenAI's chat completions.
  * A request may override the defaults with words in its body, which every gateway
  * passes through: "tokens=64 gap_us=20000 ttft_us=0". Each content delta is
  * " w<n>@<µs>": its number in the stream, from 1, and the CLOCK_MONOTONIC time just before
@@ -13,7 +14,7 @@
  */
 #include "common.h"
 
-typedef enum { OPENAI, ANTHROPIC, OLLAMA } Dialect;
+typedef enum { OPENAI, ANTHROPIC, OLLAMA, RESPONSES, GEMINI, COHERE, BEDROCK } Dialect;
 typedef struct Conn {
     int fd, gen;            /* gen: bumped per stream, invalidates old timers */
     bool streaming, usage, blocked, ready;
@@ -103,7 +104,44 @@ static void add_chunk(Conn *c, const char *body, int n) {    /* one HTTP/1.1 chu
               "\"system_fingerprint\":\"fp_50cad350e4\",\"choices\":["
 #define EVENT(type) "event: " type "\ndata: {\"type\":\"" type "\","
 #define LINE "{\"model\":\"gpt-4o-mini\",\"created_at\":\"2025-11-24T16:00:00.000000Z\",\"message\":{\"role\":\"assistant\","
+#define PART "{\"candidates\":[{\"content\":{\"role\":\"model\",\"parts\":[{\"text\":\""
 enum { B = 640 };   /* bytes that the longest event may have */
+
+/* One message of AWS's event stream: lengths, headers, a JSON payload, and a CRC-32 of both. */
+static uint32_t crc32_of(const unsigned char *p, size_t n) {
+    static uint32_t table[256];
+    if (!table[1])
+        for (uint32_t i = 0; i < 256; i++) {
+            uint32_t c = i;
+            for (int k = 0; k < 8; k++) c = c & 1 ? 0xEDB88320u ^ c >> 1 : c >> 1;
+            table[i] = c;
+        }
+    uint32_t c = ~0u;
+    while (n--) c = table[(c ^ *p++) & 255] ^ c >> 8;
+    return ~c;
+}
+static char *big_endian(char *b, uint32_t v) {
+    for (int shift = 24; shift >= 0; shift -= 8) *b++ = (char)(v >> shift);
+    return b;
+}
+static char *aws_header(char *b, const char *name, const char *value) {
+    *b++ = (char)strlen(name);
+    b = stpcpy(b, name);
+    *b++ = 7; *b++ = 0; *b++ = (char)strlen(value);
+    return stpcpy(b, value);
+}
+static int aws(char *b, const char *type, const char *payload) {
+    char *h = aws_header(b + 12, ":event-type", type);
+    h = aws_header(h, ":content-type", "application/json");
+    h = aws_header(h, ":message-type", "event");
+    uint32_t headers = h - b - 12;
+    h = stpcpy(h, payload);
+    big_endian(b, h - b + 4);
+    big_endian(b + 4, headers);
+    big_endian(b + 8, crc32_of((unsigned char *)b, 8));
+    h = big_endian(h, crc32_of((unsigned char *)b, h - b));
+    return h - b;
+}
 
 /* Each writes one event into b and returns its length; 0 = this dialect has none here. */
 static int opening(const Conn *c, char *b) {
@@ -116,6 +154,16 @@ static int opening(const Conn *c, char *b) {
                         "\"content\":[],\"model\":\"claude-haiku-4-5\",\"stop_reason\":null,\"stop_sequence\":null,"
                         "\"usage\":{\"input_tokens\":12,\"output_tokens\":1}}}\n\n"
                         EVENT("content_block_start") "\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n", c->id);
+    case RESPONSES:
+        return snprintf(b, B, EVENT("response.created") "\"sequence_number\":0,\"response\":{\"id\":\"resp_1\",\"model\":\"gpt-4o-mini\","
+                        "\"status\":\"in_progress\",\"output\":[]}}\n\n"
+                        EVENT("response.output_item.added") "\"sequence_number\":1,\"output_index\":0,\"item\":{\"id\":\"msg_1\","
+                        "\"type\":\"message\",\"status\":\"in_progress\",\"content\":[],\"role\":\"assistant\"}}\n\n");
+    case COHERE:
+        return snprintf(b, B, EVENT("message-start") "\"id\":\"%s\",\"delta\":{\"message\":{\"role\":\"assistant\",\"content\":[]}}}\n\n"
+                        EVENT("content-start") "\"index\":0,\"delta\":{\"message\":{\"content\":{\"type\":\"text\",\"text\":\"\"}}}}\n\n", c->id);
+    case BEDROCK:
+        return aws(b, "messageStart", "{\"role\":\"assistant\"}");
     default:
         return 0;
     }
@@ -128,6 +176,20 @@ static int token(const Conn *c, int i, char *b) {
     case ANTHROPIC:
         return snprintf(b, B, EVENT("content_block_delta") "\"index\":0,\"delta\":{\"type\":\"text_delta\","
                         "\"text\":\" w%d@%" PRId64 "\"}}\n\n", i, now_us());
+    case RESPONSES:
+        return snprintf(b, B, EVENT("response.output_text.delta") "\"sequence_number\":%d,\"item_id\":\"msg_1\",\"output_index\":0,"
+                        "\"content_index\":0,\"delta\":\" w%d@%" PRId64 "\",\"logprobs\":[]}\n\n", i + 1, i, now_us());
+    case GEMINI:
+        return snprintf(b, B, "data: " PART " w%d@%" PRId64 "\"}]},\"index\":0}],\"modelVersion\":\"gpt-4o-mini\","
+                        "\"responseId\":\"r\"}\r\n\r\n", i, now_us());
+    case COHERE:
+        return snprintf(b, B, EVENT("content-delta") "\"index\":0,\"delta\":{\"message\":{\"content\":{\"text\":\" w%d@%" PRId64
+                        "\"}}}}\n\n", i, now_us());
+    case BEDROCK: {
+        char payload[128];
+        snprintf(payload, sizeof payload, "{\"contentBlockIndex\":0,\"delta\":{\"text\":\" w%d@%" PRId64 "\"}}", i, now_us());
+        return aws(b, "contentBlockDelta", payload);
+    }
     default:
         return snprintf(b, B, LINE "\"content\":\" w%d@%" PRId64 "\"},\"done\":false}\n", i, now_us());
     }
@@ -147,6 +209,27 @@ static void closing(Conn *c) {
                                  EVENT("message_delta") "\"delta\":{\"stop_reason\":\"end_turn\",\"stop_sequence\":null},"
                                  "\"usage\":{\"output_tokens\":%d}}\n\n" "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n", c->tokens));
         break;
+    case RESPONSES:
+        add_chunk(c, b, snprintf(b, B, EVENT("response.completed") "\"sequence_number\":%d,\"response\":{\"id\":\"resp_1\","
+                                 "\"model\":\"gpt-4o-mini\",\"status\":\"completed\",\"output\":[],\"usage\":{\"input_tokens\":12,"
+                                 "\"output_tokens\":%d,\"total_tokens\":%d}}}\n\n", c->tokens + 2, c->tokens, c->tokens + 12));
+        break;
+    case GEMINI:
+        add_chunk(c, b, snprintf(b, B, "data: " PART "\"}]},\"finishReason\":\"STOP\",\"index\":0}],\"usageMetadata\":"
+                                 "{\"promptTokenCount\":12,\"candidatesTokenCount\":%d,\"totalTokenCount\":%d},"
+                                 "\"modelVersion\":\"gpt-4o-mini\",\"responseId\":\"r\"}\r\n\r\n", c->tokens, c->tokens + 12));
+        break;
+    case COHERE:
+        add_chunk(c, b, snprintf(b, B, EVENT("content-end") "\"index\":0}\n\n" EVENT("message-end") "\"delta\":{\"finish_reason\":"
+                                 "\"COMPLETE\",\"usage\":{\"tokens\":{\"input_tokens\":12,\"output_tokens\":%d}}}}\n\n", c->tokens));
+        break;
+    case BEDROCK: {
+        char payload[128];
+        snprintf(payload, sizeof payload, "{\"usage\":{\"inputTokens\":12,\"outputTokens\":%d,\"totalTokens\":%d}}", c->tokens, c->tokens + 12);
+        add_chunk(c, b, aws(b, "messageStop", "{\"stopReason\":\"end_turn\"}"));
+        add_chunk(c, b, aws(b, "metadata", payload));
+        break;
+    }
     default:
         add_chunk(c, b, snprintf(b, B, LINE "\"content\":\"\"},\"done\":true,\"done_reason\":\"stop\",\"total_duration\":1000000,"
                                  "\"prompt_eval_count\":12,\"eval_count\":%d}\n", c->tokens));
@@ -191,10 +274,20 @@ static void reply(Conn *c, const char *status, const char *body, size_t n) {
     buf_add(&c->out, body, n);
 }
 
+static Dialect dialect_of(const char *head) {
+    static const struct { const char *path; Dialect dialect; } known[] = {
+        {"POST /v1/messages", ANTHROPIC}, {"POST /api/chat", OLLAMA}, {"POST /v1/responses", RESPONSES},
+        {"POST /v1beta/models/", GEMINI}, {"POST /v2/chat", COHERE}, {"POST /model/", BEDROCK},
+    };
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (!strncmp(head, known[i].path, strlen(known[i].path))) return known[i].dialect;
+    return OPENAI;
+}
+
 static void on_request(Conn *c, char *head, char *body) {
     char b[1024];
     n_requests++;
-    c->dialect = !strncmp(head, "POST /v1/messages", 17) ? ANTHROPIC : !strncmp(head, "POST /api/chat", 14) ? OLLAMA : OPENAI;
+    c->dialect = dialect_of(head);
     if (strncmp(head, "POST", 4)) {
         int n;
         if (!strncmp(head, "GET /stats", 10))
@@ -227,7 +320,8 @@ static void on_request(Conn *c, char *head, char *body) {
     }
     int n = snprintf(b, sizeof b, "HTTP/1.1 200 OK\r\nContent-Type: %s\r\nCache-Control: no-cache\r\n"
                      "Transfer-Encoding: chunked\r\nx-request-id: req_0123456789abcdef\r\n\r\n",
-                     c->dialect == OLLAMA ? "application/x-ndjson" : "text/event-stream; charset=utf-8");
+                     c->dialect == OLLAMA ? "application/x-ndjson"
+                         : c->dialect == BEDROCK ? "application/vnd.amazon.eventstream" : "text/event-stream; charset=utf-8");
     buf_add(&c->out, b, n);     /* leaves with the first event */
     n_streams++; n_active++;
     if (n_active > n_peak) n_peak = n_active;

@@ -15,6 +15,10 @@ UPSTREAMS = {
     "openai": "backend: openai, base_url: 'http://127.0.0.1:$mock/v1'",
     "anthropic": "backend: anthropic, base_url: 'http://127.0.0.1:$mock'",
     "ollama": "backend: ollama, base_url: 'http://127.0.0.1:$mock'",
+    "responses": "backend: responses, base_url: 'http://127.0.0.1:$mock/v1'",
+    "gemini": "backend: gemini, base_url: 'http://127.0.0.1:$mock'",
+    "cohere": "backend: cohere, base_url: 'http://127.0.0.1:$mock'",
+    "bedrock": "backend: bedrock, base_url: 'http://127.0.0.1:$mock', region: eu-central-1",
 }
 
 
