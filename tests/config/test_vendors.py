@@ -29,6 +29,8 @@ PLACES = {
 
 def checked(tmp_path: Path, section: str, *, blind: bool = False, **environ: str) -> Checked:
     file = tmp_path / "gateway.yaml"
+    if section.startswith("backend: inference_pool"):
+        section += ', picker: {address: "epp:9002"}'
     file.write_text(f"upstreams:\n  main: {{{section}}}\naliases: {{chat: {{tiers: [[{{upstream: main, model: m}}]]}}}}\n")
     known = bundled()
 

@@ -36,7 +36,7 @@ class Pod:
         return f"{self.host}:{self.port}"
 
     async def __aenter__(self) -> Self:
-        app = web.Application()
+        app = web.Application(client_max_size=8 << 20)
         app.router.add_post("/v1/chat/completions", self.chat)
         app.router.add_get("/metrics", self.metrics)
         self.runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
@@ -57,7 +57,13 @@ class Pod:
         return web.Response(text="".join(f"vllm:{name}{labels} {value}\n" for name, value in values.items()))
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
-        self.asked.append({"body": await request.json(), "host": request.headers["host"]})
+        self.asked.append(
+            {
+                "body": await request.json(),
+                "host": request.headers["host"],
+                "headers": {k.lower(): v for k, v in request.headers.items()},
+            }
+        )
         if self.broken:
             return web.json_response({"error": {"message": "out of memory"}}, status=500)
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})

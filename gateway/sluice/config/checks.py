@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from sluice.config.admin_checks import check_admin, discoverable
-from sluice.config.pod_checks import check_pods, check_pooled, check_strategies
+from sluice.config.pod_checks import check_picker, check_pods, check_pooled, check_strategies
 from sluice.config.price_file import check_date, check_order
 from sluice.config.problems import Path, Report, suggestion
 from sluice.config.record_checks import check_records, check_sink
@@ -235,6 +235,7 @@ class Checks:
             self._some_bytes((*path, name), getattr(upstream, name))
         self._above_zero((*path, "max_connection_age"), upstream.max_connection_age)
         check_pooled(self._report.problem, path, upstream)
+        check_picker(self._report.problem, path, upstream)
         address = upstream.options.get("base_url")
         if upstream.tls not in (UpstreamTls(), INVALID) and isinstance(address, str) and address.startswith("http://"):
             self._report.problem((*path, "tls"), "the address is an http:// one: nothing is spoken in TLS there")

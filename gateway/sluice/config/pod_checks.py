@@ -1,11 +1,13 @@
 """What has to hold of upstreams that are several servers, and of the tiers that go by their queues."""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 
 from sluice.config.problems import Path
-from sluice.config.types import Alias, Config, Pods, Tier, Upstream
+from sluice.config.types import Alias, Config, Picker, Pods, Tier, Upstream
 from sluice.routing.strategies import BY_PODS
 from sluice.upstream.names import host_and_port
+from sluice.upstream.tls import picker_tls
 
 Problem = Callable[[Path, str], object]
 
@@ -40,6 +42,37 @@ def check_pooled(problem: Problem, path: Path, upstream: Upstream) -> None:
         problem((*path, "probe"), "the metrics of its `pods` are read anyway: leave it out")
     if "base_url" not in upstream.options:
         problem((*path, "pods"), "needs a backend with a base_url, whose host, port and path its servers have in common")
+
+
+def check_picker(problem: Problem, path: Path, upstream: Upstream) -> None:
+    """Looks at an upstream whose servers are picked by somebody else."""
+    picker = upstream.picker
+    if upstream.vendor == "inference_pool" and picker is None:
+        problem((*path, "picker"), "is missing: the address of the pool's endpoint picker")
+    if not isinstance(picker, Picker):
+        return
+    if find_spec("h2") is None:
+        problem((*path, "picker"), "gRPC needs h2, which is not installed: pip install 'sluice-gateway[http2]'")
+    if upstream.pods is not None:
+        problem((*path, "picker"), "either the picker chooses, or the gateway among `pods`")
+    if upstream.proxy is not None:
+        problem((*path, "picker"), "servers behind a proxy cannot be asked one by one: leave out `proxy`")
+    if "base_url" not in upstream.options:
+        problem((*path, "picker"), "needs a backend with a base_url, whose host and path requests to its servers have")
+    if isinstance(picker.timeout, float) and picker.timeout <= 0:
+        problem((*path, "picker", "timeout"), "must be more than 0")
+    if picker.tls is False and (picker.ca is not None or picker.verify is False):
+        problem((*path, "picker", "tls"), "ca and verify are about TLS: write `tls: true`")
+    if isinstance(picker.address, str):
+        try:
+            host_and_port(picker.address, 9002)
+        except ValueError:
+            problem((*path, "picker", "address"), "expected host:port, such as llama-epp.models.svc:9002")
+    if isinstance(picker.ca, str) and picker.tls is True:
+        try:
+            picker_tls(picker)
+        except (OSError, ValueError) as error:
+            problem((*path, "picker", "ca"), f"cannot be used: {error}")
 
 
 def check_strategies(problem: Problem, config: Config) -> None:

@@ -203,6 +203,20 @@ class Pods(_Section, frozen=True):
     header: bool = False  # answers name the server that was asked, in x-sluice-pod
 
 
+class Picker(_Section, frozen=True):
+    """An endpoint picker (llm-d, Gateway API inference extension): says for each request which servers are to be asked.
+
+    It is asked by gRPC (Envoy's external processing).
+    """
+
+    address: str  # host:port of its gRPC service
+    tls: bool = False  # whether it is spoken to in TLS
+    ca: str | None = None  # a file of certificates (PEM) that its own may come from; null: the system's authorities
+    verify: bool = True  # false: any certificate will do, as pickers make their own at the start
+    timeout: Seconds = Seconds(10)  # for its answer; a picker may hold requests back until a server has room
+    when_down: Literal["refuse", "service"] = "refuse"  # without its answer: the next target, or base_url's own address
+
+
 class _Fitted(_Section, frozen=True, kw_only=True):
     """What is changed in requests, beside what the table of models says (config/models.yaml). Fields are named as in OpenAI's
     dialect, whatever the upstream speaks; "messages.x" is a field of messages. A null, or "!" before a name of `drop`, takes
@@ -262,6 +276,7 @@ class Upstream(_Fitted, frozen=True, kw_only=True):
     breaker: Breaker = Breaker()  # when its targets get no calls
     probe: Probe | None = None  # a cheap request every so often; null: none
     pods: Pods | None = None  # the servers that it consists of, each asked by itself; null: one address, whatever is behind it
+    picker: Picker | None = None  # who says for each request which of its servers are asked; null: nobody
     max_connections: Count = 1024  # open and opening ones (of pods: to each); further calls wait for one
     max_connection_age: Seconds | None = Seconds(600)  # older ones get no further call, so new addresses are seen; null: any
     rate_headers: bool = True  # calls go to another target while its answers say that nothing remains of a limit

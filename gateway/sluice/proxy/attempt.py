@@ -39,7 +39,13 @@ class Attempt(msgspec.Struct, eq=False):
     cost: float | None = None
     whole: Operation | None = None  # the operation, if the upstream was asked for one document instead of a stream
     provider_id: str = ""  # the provider's own id of the request
+    picked: str = ""  # the endpoint that served it, if a picker chose that
     probe: int = 0  # the number of the health probe that this attempt is; 0: it is none
+
+    @property
+    def server(self) -> str:
+        """The address of the server that was asked, if its upstream has several; else ""."""
+        return self.target.pod.address if self.target.pod is not None else self.picked
 
 
 class AnsweringAttempt(Protocol):

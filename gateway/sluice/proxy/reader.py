@@ -57,6 +57,10 @@ class AttemptReader(msgspec.Struct, eq=False):
         if self._relay is None and self.run.won is None:
             self._relay = self._make_relay()
 
+    def served(self, endpoint: str) -> None:
+        """An endpoint that a picker chose has answered."""
+        self.attempt.picked = endpoint
+
     def begin(self, response: UpstreamResponse) -> Sink | None:
         """The response's head has come."""
         answer = self.read(response)

@@ -52,6 +52,11 @@ class Routes:
             for name, backend in loaded.backends.items()
         }
         self.pools = self._pools()
+        self._reached = self.transports | {
+            name: state.picked(stack, name, upstream.picker, self.transports[name])
+            for name, upstream in config.upstreams.items()
+            if upstream.picker is not None
+        }
         self.routes: dict[str, Route] = {name: self._route(name, alias) for name, alias in config.aliases.items()}
 
     def _pools(self) -> "dict[str, PodPool]":
@@ -144,7 +149,7 @@ class Routes:
             model=model,
             spec=spec,
             backend=backend,
-            transport=self.transports[spec.upstream],
+            transport=self._reached[spec.upstream],
             timeouts=spec.timeouts or upstream.timeouts,
             health=standing.health,
             load=standing.load,

@@ -18,7 +18,7 @@ import msgspec
 
 from sluice.aio.deferred import DeferredWork
 from sluice.config.loader import Loaded
-from sluice.config.types import Issuer, MetricsPush, Pods, Tracing
+from sluice.config.types import Issuer, MetricsPush, Picker, Pods, Tracing
 from sluice.conversations import ConversationsFailed, Retention
 from sluice.conversations.leases import Leases
 from sluice.conversations.measured import MeasuredShared
@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from sluice.sinks.recorder import Recorder
     from sluice.telemetry.recent import RecentCalls
     from sluice.tracing.tracer import Tracer
+    from sluice.upstream.picked import PickedTransport
 
 T = TypeVar("T")
 CLOSING = 5.0
@@ -135,6 +136,7 @@ class ProcessState:
         self.standings: Shared[ModelState] = Shared()
         self.key_sets: Shared[RemoteKeys] = Shared(lambda keys: keys.close())
         self.probes: Shared[asyncio.Task[None]] = Shared(_stop)
+        self.pickers: Shared[PickedTransport] = Shared(lambda picked: picked.close())
         self.pools: Shared[PodPool] = Shared(lambda pool: pool.close())
         self.interceptors: Shared[Interceptor] = Shared(self._close_interceptor)
         self.listings: Shared[Listing] = Shared(lambda listing: listing.close())
@@ -316,10 +318,33 @@ class ProcessState:
         stack.callback(taken.forget_targets)
         return taken
 
+    def picked(self, stack: AsyncExitStack, name: str, picker: Picker, base: Any) -> "PickedTransport":
+        """The transport to an upstream whose servers a picker chooses; it is let go of when `stack` is left."""
+        from sluice.upstream.grpc import GrpcChannel
+        from sluice.upstream.names import host_and_port, joined
+        from sluice.upstream.picked import PickedTransport
+        from sluice.upstream.tls import picker_tls
+
+        def told(result: str) -> None:
+            self.metrics.child("picks", name, result).inc()
+            if result in ("failed", "bypassed"):
+                self.notices.begin(("picker", name), "warning", "picker_failed", upstream=name, when_down=picker.when_down)
+            else:
+                self.notices.end(("picker", name), "picker_answers")
+
+        def make() -> PickedTransport:
+            host, port = host_and_port(picker.address, 9002)
+            channel = GrpcChannel(host, port, joined(host, port), picker_tls(picker) if picker.tls else None)
+            to_service = picker.when_down == "service"
+            return PickedTransport(base, channel, timeout=float(picker.timeout), open_on_failure=to_service, told=told)
+
+        return self.pickers.take(stack, name, (picker, base), make)
+
     def connections(self, upstream: str, condition: str) -> int:
         """The number of connections to an upstream that are "open" or "idle", or of calls "waiting" for one."""
         pooled = sum(pool.connections(condition) for pool in self.pools.named(upstream))
-        return self.transports.connections(upstream, condition) + pooled
+        picked = sum(getattr(transport, condition) for transport in self.pickers.named(upstream))
+        return self.transports.connections(upstream, condition) + pooled + int(picked)
 
     # --- what happens
 

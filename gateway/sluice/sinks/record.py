@@ -61,8 +61,8 @@ def _attempt(attempt: Attempt, received: float) -> dict[str, Any]:
         "outcome": attempt.outcome,
         "started": round(attempt.started - received, _ROUND),
     }
-    if attempt.target.pod is not None:
-        fields["pod"] = attempt.target.pod.address
+    if server := attempt.server:
+        fields["pod"] = server
     if attempt.first_token is not None:
         fields["first_token"] = round(attempt.first_token, _ROUND)
     if attempt.model:

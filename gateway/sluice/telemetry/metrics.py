@@ -127,6 +127,11 @@ TABLE: Mapping[str, Spec] = {
         "gauge", ("upstream",), "Requests that wait in an upstream's servers, as these report", merge="max"
     ),
     "pod_polls": Spec("counter", ("upstream", "result"), "Readings of servers' metrics: ok, or failed"),
+    "picks": Spec(
+        "counter",
+        ("upstream", "result"),
+        "Answers of an upstream's endpoint picker: picked, refused; none: failed, bypassed",
+    ),
     "pod_choices": Spec("counter", ("upstream", "how"), "Calls by why they went to one of an upstream's servers"),
     "breaker_transitions": Spec(
         "counter", ("upstream", "model", "state"), "Changes of a target's breaker in any process, by its new state"

@@ -53,7 +53,7 @@ class CallLine(LogLine, kw_only=True):
         if call.route.called:
             self.model = call.route.called
         self.attempts = [f"{attempt.target.label} {attempt.outcome}" for attempt in attempts]
-        if answered is not None and answered.target.pod is not None:
+        if answered is not None and answered.server:
             self._tell_pod(call, answered)
         self.stream = call.chat.stream
         self.end = call.end
@@ -74,12 +74,11 @@ class CallLine(LogLine, kw_only=True):
 
     def _tell_pod(self, call: Call, answered: Attempt) -> None:
         """Which servers of its upstreams were asked, and why the first of them."""
-        pods = [attempt.target.pod for attempt in call.attempts]
         self.attempts = [
-            f"{attempt} {pod.address}" if pod is not None else attempt
-            for attempt, pod in zip(self.attempts or (), pods, strict=True)
+            f"{told} {attempt.server}" if attempt.server else told
+            for told, attempt in zip(self.attempts or (), call.attempts, strict=True)
         ]
-        self.pod = answered.target.pod.address if answered.target.pod is not None else UNSET
+        self.pod = answered.server
         if call.pod_choice is not None and call.pod_choice.how:
             self.pod_choice = str(call.pod_choice)
 

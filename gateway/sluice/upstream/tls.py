@@ -12,7 +12,7 @@ import ssl
 from collections.abc import Callable
 
 from sluice.certificates import VERSIONS, identify, states, trust
-from sluice.config.types import UpstreamTls
+from sluice.config.types import Picker, UpstreamTls
 from sluice.errors import TlsFailed, TlsReason
 
 
@@ -56,6 +56,21 @@ def context_of(options: UpstreamTls) -> TlsContext:
     if options.cert is not None:
         password = options.key_password
         identify(context, options.cert, options.key, lambda: password.reveal() if password is not None else "")
+    return context
+
+
+def picker_tls(options: Picker) -> ssl.SSLContext:
+    """TLS to an endpoint picker, ALPN h2. Raises OSError or ValueError for a file that cannot be used."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2"])
+    if not options.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif options.ca is not None:
+        trust(context, options.ca)
+    else:
+        context.load_default_certs()
     return context
 
 

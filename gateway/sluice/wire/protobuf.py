@@ -5,7 +5,7 @@ fields beside their names.
 """
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 _FIXED64 = struct.Struct("<Q")
 _DOUBLE = struct.Struct("<d")
@@ -60,3 +60,47 @@ def data(field: int, value: bytes) -> bytes:
 def text(field: int, value: str) -> bytes:
     """A text; "" is what is there without it."""
     return data(field, value.encode("utf-8", "replace")) if value else b""
+
+
+# --- reading
+
+
+class BadProtobuf(ValueError):
+    """What was to be read is no message."""
+
+
+def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """The fields of a message, in their order: number, and its value as a number or as bytes. Raises BadProtobuf."""
+    at, end = 0, len(message)
+    while at < end:
+        key, at = _read_varint(message, at)
+        field, wire = key >> 3, key & 7
+        match wire:
+            case 0:
+                value, at = _read_varint(message, at)
+                yield field, value
+                continue
+            case 1:
+                size = 8
+            case 2:
+                size, at = _read_varint(message, at)
+            case 5:
+                size = 4
+            case _:
+                raise BadProtobuf(f"wire type {wire}")
+        if field == 0 or at + size > end:
+            raise BadProtobuf("a field ends behind its message")
+        yield field, message[at : at + size]
+        at += size
+
+
+def _read_varint(message: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < len(message) and shift < 70:
+        byte = message[at]
+        value |= (byte & 0x7F) << shift
+        at += 1
+        if byte < 0x80:
+            return value & (1 << 64) - 1, at
+        shift += 7
+    raise BadProtobuf("a number does not end")

@@ -1,0 +1,286 @@
+"""Streams of gRPC over HTTP/2 (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md), as an endpoint picker is asked.
+
+h2 keeps the protocol's state. A connection carries many streams; a stream sends messages and receives them until the server
+ends it. Nothing is compressed, and nothing is sent twice from here. Imported only for an upstream with a `picker`; h2 is of the
+extra `http2`.
+"""
+
+import asyncio
+import contextlib
+import ssl
+from collections import deque
+from typing import cast
+
+import h2.config
+import h2.connection
+import h2.errors
+import h2.events
+import h2.exceptions
+import h2.settings
+
+from sluice.errors import UpstreamError
+
+WINDOW = 1 << 20
+"""Bytes that the server may have on their way to us: of a connection, and of each stream."""
+MAX_MESSAGE = 5 << 20
+MAX_RECEIVED = 64 << 20
+"""Bytes of one message, and of all that one stream receives."""
+CONNECTIONS = 8
+"""Connections to one server at most; another is opened where a server bounds the streams of each."""
+
+
+class GrpcFailed(UpstreamError):
+    """The server ended a stream with an error, or its connection broke."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__("connect_error", text)
+
+
+class GrpcStream:
+    """One call. `send` and `finish` never wait: what flow control holds back is kept, and is as much as was given to them."""
+
+    def __init__(self, connection: "GrpcConnection", id: int) -> None:
+        self._connection = connection
+        self.id = id
+        self.out = bytearray()
+        self.finished = False  # we send no more
+        self._in = bytearray()
+        self._received = 0
+        self._messages: deque[bytes] = deque()
+        self._ended = ""
+        self._waiter: asyncio.Future[None] | None = None
+
+    def send(self, message: bytes) -> None:
+        if not self.finished and not self._ended:
+            self.out += b"\0" + len(message).to_bytes(4, "big") + message
+            self._connection.pump(self)
+
+    def finish(self) -> None:
+        """Sends no more; the server ends the stream then, and nobody looks at what it still says."""
+        if not self.finished and not self._ended:
+            self.finished = True
+            self._connection.pump(self)
+
+    def cancel(self) -> None:
+        """Ends the stream at once, if it has not ended."""
+        self._connection.cancel(self)
+
+    async def receive(self) -> bytes:
+        """The next message. Raises GrpcFailed where the stream ends before there is one."""
+        while not self._messages:
+            if self._ended:
+                raise GrpcFailed(self._ended)
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return self._messages.popleft()
+
+    # --- from the connection
+
+    def came(self, data: bytes) -> bool:
+        """Whether this is what a server may send."""
+        self._received += len(data)
+        if self.finished:  # nobody will read it
+            return self._received <= MAX_RECEIVED
+        self._in += data
+        while len(self._in) >= 5:
+            size = int.from_bytes(self._in[1:5], "big")
+            if self._in[0] or size > MAX_MESSAGE:
+                return False
+            if len(self._in) < 5 + size:
+                break
+            self._messages.append(bytes(self._in[5 : 5 + size]))
+            del self._in[: 5 + size]
+        self._wake()
+        return self._received <= MAX_RECEIVED
+
+    def ended(self, why: str) -> None:
+        self._ended = self._ended or why
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class GrpcConnection(asyncio.Protocol):
+    """One connection. `usable`: new streams may begin on it."""
+
+    def __init__(self, name: str, scheme: str) -> None:
+        self._name, self._scheme = name, scheme
+        self._streams: dict[int, GrpcStream] = {}
+        self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="latin-1"))
+        self._transport: asyncio.Transport | None = None
+        self.usable = True
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        settings = {
+            h2.settings.SettingCodes.ENABLE_PUSH: 0,
+            h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: WINDOW,
+        }
+        self._h2.local_settings = h2.settings.Settings(client=True, initial_values=settings)
+        self._h2.initiate_connection()
+        self._h2.increment_flow_control_window(WINDOW - 65535)
+        self._flush()
+
+    @property
+    def free(self) -> bool:
+        return self.usable and len(self._streams) < self._h2.remote_settings.max_concurrent_streams
+
+    @property
+    def streams(self) -> int:
+        return len(self._streams)
+
+    def begin(self, path: str) -> GrpcStream:
+        """Raises GrpcFailed where the connection takes no more streams."""
+        try:
+            id = self._h2.get_next_available_stream_id()
+            self._h2.send_headers(id, [
+                (":method", "POST"), (":scheme", self._scheme), (":path", path), (":authority", self._name),
+                ("content-type", "application/grpc"), ("te", "trailers"), ("user-agent", "sluice"),
+            ])  # fmt: skip
+        except h2.exceptions.ProtocolError as error:
+            self.usable = False
+            raise GrpcFailed(f"{self._name} takes no more calls") from error
+        stream = self._streams[id] = GrpcStream(self, id)
+        self._flush()
+        return stream
+
+    def pump(self, stream: GrpcStream) -> None:
+        """Sends as much of a stream as flow control lets through."""
+        if self._streams.get(stream.id) is not stream:
+            return
+        try:
+            while stream.out:
+                size = min(self._h2.local_flow_control_window(stream.id), self._h2.max_outbound_frame_size, len(stream.out))
+                if size <= 0:
+                    break
+                self._h2.send_data(stream.id, bytes(stream.out[:size]))
+                del stream.out[:size]
+            if stream.finished and not stream.out:
+                self._h2.end_stream(stream.id)
+                del self._streams[stream.id]
+        except h2.exceptions.ProtocolError:
+            self._drop(stream, f"{self._name} ended the call")
+        self._flush()
+
+    def cancel(self, stream: GrpcStream) -> None:
+        if self._streams.pop(stream.id, None) is not None:
+            with contextlib.suppress(h2.exceptions.ProtocolError):
+                self._h2.reset_stream(stream.id, h2.errors.ErrorCodes.CANCEL)
+            self._flush()
+
+    def close(self) -> None:
+        self.usable = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    # --- for the event loop
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            events = self._h2.receive_data(data)
+        except h2.exceptions.ProtocolError:
+            self._flush()
+            self.close()
+            return
+        for event in events:
+            self._heard(event)
+        self._flush()
+        if not self.usable and not self._streams:
+            self.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.usable = False
+        self._transport = None
+        for stream in [*self._streams.values()]:
+            self._drop(stream, f"{self._name} closed the connection")
+
+    # --- inside
+
+    def _heard(self, event: h2.events.Event) -> None:
+        match event:
+            case h2.events.DataReceived():
+                self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                stream = self._streams.get(event.stream_id)
+                if stream is not None and not stream.came(event.data):
+                    self.cancel(stream)
+                    stream.ended(f"{self._name} sent what is no message")
+            case h2.events.ResponseReceived() | h2.events.TrailersReceived():
+                self._headers(event.stream_id, {str(name): str(value) for name, value in event.headers or ()})
+            case h2.events.StreamEnded() | h2.events.StreamReset():
+                self._drop(self._streams.get(event.stream_id), f"{self._name} ended the call")
+            case h2.events.WindowUpdated() | h2.events.RemoteSettingsChanged():
+                for waiting in [*self._streams.values()]:
+                    if waiting.out or waiting.finished:
+                        self.pump(waiting)
+            case h2.events.ConnectionTerminated():
+                self.usable = False
+                for left in [*self._streams.values()]:  # h2 sends nothing on them any more
+                    self._drop(left, f"{self._name} is going away")
+
+    def _headers(self, id: int, headers: dict[str, str]) -> None:
+        status, grpc = headers.get(":status", "200"), headers.get("grpc-status", "0")
+        if status != "200":
+            self._drop(self._streams.get(id), f"{self._name} answered {status}")
+        elif grpc != "0":
+            self._drop(self._streams.get(id), f"{self._name} ended the call with gRPC's status {grpc[:4]}")
+
+    def _drop(self, stream: GrpcStream | None, why: str) -> None:
+        if stream is not None:
+            self._streams.pop(stream.id, None)
+            stream.ended(why)
+
+    def _flush(self) -> None:
+        data = self._h2.data_to_send()
+        if data and self._transport is not None:
+            self._transport.write(data)
+
+
+class GrpcChannel:
+    """Connections to one server, opened when they are needed. `tls`: how, None: in the clear."""
+
+    def __init__(self, host: str, port: int, name: str, tls: ssl.SSLContext | None = None) -> None:
+        self._host, self._port, self.name = host, port, name
+        self._tls = tls
+        self._connections: list[GrpcConnection] = []
+        self._opening: asyncio.Task[GrpcConnection] | None = None
+
+    async def begin(self, path: str) -> GrpcStream:
+        """A new stream. Raises GrpcFailed; the caller bounds the time."""
+        self._connections = [connection for connection in self._connections if connection.usable]
+        free = next((connection for connection in self._connections if connection.free), None)
+        if free is None:
+            if len(self._connections) >= CONNECTIONS:
+                raise GrpcFailed(f"{self.name} takes no more calls at a time")
+            if self._opening is None:
+                self._opening = asyncio.get_running_loop().create_task(self._open())
+                self._opening.add_done_callback(self._opened)
+            free = await asyncio.shield(self._opening)
+        return free.begin(path)
+
+    def close(self) -> None:
+        if self._opening is not None:
+            self._opening.cancel()
+        for connection in self._connections:
+            connection.close()
+
+    async def _open(self) -> GrpcConnection:
+        loop = asyncio.get_running_loop()
+        scheme = "https" if self._tls is not None else "http"
+        try:
+            _, connection = await loop.create_connection(
+                lambda: GrpcConnection(self.name, scheme), self._host, self._port, ssl=self._tls
+            )
+        except (OSError, ssl.SSLError) as error:
+            raise GrpcFailed(f"{self.name} could not be connected to") from error
+        self._connections.append(connection)
+        return connection
+
+    def _opened(self, task: "asyncio.Task[GrpcConnection]") -> None:
+        self._opening = None
+        if not task.cancelled():
+            task.exception()  # whoever waits is told

@@ -1,0 +1,316 @@
+"""A transport whose requests go to the endpoints that a picker names for each (llm-d, Gateway API inference extension).
+
+    enter   the picker gets the request's headers and body, and answers with endpoints, or with what the caller is to be
+            answered (503, 429); the endpoints are tried in order until one begins to answer with anything but a 502, 503 or 504
+    then    the picker is told which one serves
+    exit    its stream is ended, so that it knows that the request is over
+
+The protocol is that of `sluice.wire.ext_proc`. Credentials are never sent to the picker.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Any, Protocol, Self
+from urllib.parse import urlsplit
+
+import msgspec
+
+from sluice.backends.transport import Reader, Sink, Transport, UpstreamRequest, UpstreamResponse
+from sluice.errors import StaleConnection, UpstreamError
+from sluice.upstream.grpc import GrpcChannel, GrpcFailed, GrpcStream
+from sluice.wire import ext_proc
+from sluice.wire.ext_proc import Endpoint, Pick, Refused
+from sluice.wire.fields import OURS, check_fields
+from sluice.wire.protobuf import BadProtobuf
+
+KEPT = 256
+"""Endpoints whose connections are kept; with more, those unused for longest are closed when idle."""
+BODY_WAIT = 0.25
+"""Seconds for which a picker that has named endpoints may begin to give the request's body back."""
+ELSEWHERE = frozenset({502, 503, 504})
+"""Statuses of an endpoint after which the next one is tried."""
+NEXT = frozenset({"connect_error", "connect_timeout", "tls_error", "reset"})
+"""Failures of an endpoint, before it answered, after which the next one is tried."""
+
+Told = Callable[[str], object]
+"""What became of a question to the picker: picked, refused, failed, or bypassed."""
+
+
+class Towards(Transport, Protocol):
+    """A transport that others to single addresses can be made of."""
+
+    def towards(self, host: str, port: int) -> Self: ...
+
+
+class PickedTransport:
+    """`base` reaches the upstream by its name: it is used itself where the picker fails and `open_on_failure` says so.
+
+    `timeout`, seconds: for the picker's answer, connecting to it included.
+    """
+
+    def __init__(
+        self, base: Towards, channel: GrpcChannel, *, timeout: float, open_on_failure: bool = False, told: Told = lambda _: None
+    ) -> None:
+        self.base, self.channel = base, channel
+        self._timeout = timeout
+        self._open_on_failure = open_on_failure
+        self._told = told
+        self._endpoints: dict[Endpoint, Towards] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def send(
+        self, request: UpstreamRequest, *, connect: float, headers: float, reader: Reader | None = None
+    ) -> AbstractAsyncContextManager[UpstreamResponse]:
+        """See `sluice.backends.transport.Transport`. Enter raises "connect_error", too, where the picker fails."""
+        return _PickedExchange(self, request, connect, headers, reader)
+
+    async def close(self) -> None:
+        """`base` is left to whoever opened it."""
+        self.channel.close()
+        for transport in self._endpoints.values():
+            await transport.close()
+
+    def secrets(self) -> Any:
+        return getattr(self.base, "secrets", tuple)()
+
+    @property
+    def open(self) -> int:
+        return self._sum("open")
+
+    @property
+    def idle(self) -> int:
+        return self._sum("idle")
+
+    @property
+    def waiting(self) -> int:
+        return self._sum("waiting")
+
+    def _sum(self, condition: str) -> int:
+        return sum(getattr(transport, condition, 0) for transport in self._endpoints.values())
+
+    # --- for the exchange
+
+    def towards(self, endpoint: Endpoint) -> Transport:
+        found = self._endpoints.pop(endpoint, None) or self.base.towards(endpoint.host, endpoint.port)
+        self._endpoints[endpoint] = found  # the last used stands last
+        if len(self._endpoints) > KEPT:
+            closing = asyncio.create_task(_close(self._endpoints.pop(next(iter(self._endpoints)))))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+        return found
+
+    async def pick(self, request: UpstreamRequest) -> tuple[Pick | None, GrpcStream | None]:
+        """What the picker says, and the stream on which it is to be told of the answer; nothing where it is bypassed."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                pick, stream = await self._ask(request)
+        except (GrpcFailed, TimeoutError, BadProtobuf) as error:
+            if self._open_on_failure:
+                self._told("bypassed")
+                return None, None
+            self._told("failed")
+            why = "did not answer in time" if isinstance(error, TimeoutError) else "failed"
+            raise UpstreamError("connect_error", f"The endpoint picker {self.channel.name} {why}") from error
+        self._told("refused" if pick.refused is not None else "picked")
+        return pick, stream
+
+    async def _ask(self, request: UpstreamRequest) -> tuple[Pick, GrpcStream]:
+        body = request.body if request.pieces is None else b""
+        stream = await self.channel.begin(ext_proc.METHOD)
+        answered = False
+        try:
+            stream.send(ext_proc.request_headers(_headers_of(request), body=bool(body)))
+            if body:
+                for message in ext_proc.request_body(body):
+                    stream.send(message)
+            pick = Pick(expects_body=bool(body))
+            while not pick.done:
+                # One that does not give the body back has nothing to change in it.
+                patience = BODY_WAIT if pick.endpoints and pick.answered and not pick.body else None
+                try:
+                    async with asyncio.timeout(patience):
+                        message = await stream.receive()
+                except TimeoutError:
+                    break
+                pick.feed(message)
+                if len(pick.body) > 2 * len(body) + (1 << 20):
+                    raise BadProtobuf("the picker's body is far longer than the request's")
+            if pick.refused is None and not pick.endpoints:
+                raise BadProtobuf("the picker named no endpoint")
+            answered = True
+        finally:
+            if not answered:
+                stream.cancel()
+        return pick, stream
+
+
+class _Immediate(msgspec.Struct):
+    """The picker's own answer, as callers see it."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    __repr__ = object.__repr__
+
+    async def pump(self, sink: Sink) -> None:
+        if self.body:
+            sink(self.body)
+
+    async def read(self, limit: int) -> bytes:
+        return self.body[:limit]
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def abort(self, error: BaseException) -> None: ...
+
+
+class _Waiting:
+    """Reads a response's head unless the next endpoint is to be tried because of it. Tells who serves, where it is wanted."""
+
+    __slots__ = ("_last", "_reader", "_served")
+
+    def __init__(self, reader: Reader, endpoint: Endpoint, *, last: bool) -> None:
+        self._reader, self._last = reader, last
+        self._served = (getattr(reader, "served", None), endpoint.name)
+
+    def sent(self) -> None:
+        self._reader.sent()
+
+    def begin(self, response: UpstreamResponse) -> Sink | None:
+        if response.status in ELSEWHERE and not self._last:
+            return None
+        served, name = self._served
+        if served is not None:
+            served(name)
+        return self._reader.begin(response)
+
+
+class _PickedExchange(msgspec.Struct, eq=False):
+    """One request, sent to one endpoint after another."""
+
+    _client: PickedTransport
+    _request: UpstreamRequest
+    _connect: float
+    _headers: float
+    _reader: Reader | None
+    _current: "AbstractAsyncContextManager[UpstreamResponse] | None" = None
+    _stream: GrpcStream | None = None
+
+    __repr__ = object.__repr__
+
+    async def __aenter__(self) -> UpstreamResponse:
+        pick, self._stream = await self._client.pick(self._request)
+        entered = False
+        try:
+            if pick is None:
+                response = await self._enter(self._client.base, self._request, self._reader)
+            elif pick.refused is not None:
+                response = _immediate(pick.refused)
+            else:
+                response = await self._try_all(pick)
+            entered = True
+            return response
+        finally:
+            if not entered:
+                self._end()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        current, self._current = self._current, None
+        self._end()
+        if current is not None:
+            await current.__aexit__(kind, error, traceback)
+
+    def _end(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.finish()
+
+    async def _try_all(self, pick: Pick) -> UpstreamResponse:
+        request = _changed(self._request, pick)
+        for number, endpoint in enumerate(pick.endpoints, 1):
+            last = number == len(pick.endpoints)
+            reader = _Waiting(self._reader, endpoint, last=last) if self._reader is not None else None
+            try:
+                response = await self._once_more(endpoint, request, reader)
+            except UpstreamError as error:
+                if last or error.kind not in NEXT:
+                    raise
+                continue
+            if response.status in ELSEWHERE and not last:
+                current, self._current = self._current, None
+                if current is not None:
+                    await current.__aexit__(None, None, None)
+                continue
+            if self._stream is not None:
+                self._stream.send(ext_proc.response_headers(response.status, _told_of(response.headers), endpoint))
+            return response
+        raise UpstreamError("connect_error", "The endpoint picker named no endpoint")
+
+    async def _once_more(self, endpoint: Endpoint, request: UpstreamRequest, reader: Reader | None) -> UpstreamResponse:
+        """The endpoint's answer; on a new connection where an idle one turned out to be closed."""
+        transport = self._client.towards(endpoint)
+        try:
+            return await self._enter(transport, request, reader)
+        except StaleConnection:
+            return await self._enter(transport, request, reader)
+
+    async def _enter(self, transport: Transport, request: UpstreamRequest, reader: Reader | None) -> UpstreamResponse:
+        current = transport.send(request, connect=self._connect, headers=self._headers, reader=reader)
+        response = await current.__aenter__()
+        self._current = current
+        return response
+
+
+async def _close(transport: Transport) -> None:
+    await transport.close()
+
+
+def _headers_of(request: UpstreamRequest) -> list[tuple[str, str]]:
+    """The request's headers for the picker, without credentials: these are the transport's."""
+    url = urlsplit(request.url)
+    path = (url.path or "/") + (f"?{url.query}" if url.query else "")
+    found = [
+        (":method", request.method),
+        (":path", path),
+        (":authority", url.netloc),
+        (":scheme", url.scheme),
+        *request.headers,
+    ]
+    for line in request.lines.decode("latin-1").split("\r\n"):
+        name, colon, value = line.partition(":")
+        if colon:
+            found.append((name.strip(), value.strip()))
+    return found
+
+
+def _told_of(headers: Mapping[str, str]) -> list[tuple[str, str]]:
+    """What a picker is told of the answer's headers."""
+    return [(name, headers[name]) for name in ("content-type",) if name in headers]
+
+
+def _immediate(refused: Refused) -> _Immediate:
+    return _Immediate(refused.status, refused.headers, refused.body)
+
+
+def _changed(request: UpstreamRequest, pick: Pick) -> UpstreamRequest:
+    """The request with the headers that the picker sets, and its body, if it gave one back. Raises UpstreamError."""
+    mine = {name.lower() for name, _ in request.headers}
+    more = [
+        (name, value)
+        for name, value in pick.headers.items()
+        if name not in OURS | mine and not name.startswith((":", "x-envoy"))
+    ]
+    try:
+        check_fields(more)
+    except ValueError as error:
+        raise UpstreamError("connect_error", "The endpoint picker sets a header that cannot be sent") from error
+    lines = "".join(f"{name}: {value}\r\n" for name, value in more).encode("latin-1")
+    body = bytes(pick.body) if pick.whole and pick.body else request.body
+    return msgspec.structs.replace(request, lines=request.lines + lines, body=body)
