@@ -9,7 +9,7 @@ import pytest
 from sluice.config import checks
 from sluice.config.loader import check
 from tests.e2e.gateway_process import DIGEST, KEY, GatewayProcess, serving
-from tests.server.test_server_tls import Pki
+from tests.server.test_tls import Pki
 
 REST = f"""
 keys: [{{id: test, digest: "{DIGEST}", default_alias: chat}}]

@@ -14,7 +14,7 @@ from sluice.config.loader import check
 from tests.e2e.answers import MODES, ask
 from tests.e2e.gateway_process import serving
 from tests.e2e.gateways import DIGEST, gateway
-from tests.server.test_server_tls import Pki
+from tests.server.test_tls import Pki
 
 REST = f"""
 keys: [{{id: test, digest: "{DIGEST}", aliases: ["*"], default_alias: chat}}]

@@ -31,7 +31,7 @@ class Scene:
         self.rounds = Rounds(lambda: self.now)
         self.sent: dict[int, list[ChannelRequest]] = {1: [], 2: [], 3: []}
         self.rollout = Rollout(
-            source, loaded, loaded, self.rounds, lambda: {pid: asked.append for pid, asked in self.sent.items()}, Log()
+            source, loaded, loaded, self.rounds, lambda: {pid: asked.append for pid, asked in self.sent.items()}, log=Log()
         )
         self.ended: list[Reload] = []
 

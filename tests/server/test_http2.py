@@ -23,7 +23,7 @@ from sluice.server.http2.upgrade import PREFACE
 from sluice.server.tls import WatchedCertificate
 from tests.server.served import Served, served
 from tests.server.test_connection import GET, Held, echo, get, post, refuse
-from tests.server.test_server_tls import Pki
+from tests.server.test_tls import Pki
 from tests.upstream.calls import until
 
 BLOCK = 10_000

@@ -46,7 +46,7 @@ class Crew(Protocol):
 class Desk:
     """`given`: the configuration as in the file; `used`: as workers apply it. `off`: targets that are switched off."""
 
-    def __init__(self, crew: Crew, source: ConfigSource, given: Loaded, used: Loaded, board: Board, log: Any) -> None:
+    def __init__(self, crew: Crew, source: ConfigSource, given: Loaded, used: Loaded, board: Board, *, log: Any) -> None:
         self._crew = crew
         self._log = log
         self._source = source
@@ -55,7 +55,7 @@ class Desk:
         self._started = time.time()
         self._board = board
         self._rounds = Rounds(time.monotonic)
-        self.rollout = Rollout(source, given, used, self._rounds, self._members, log)
+        self.rollout = Rollout(source, given, used, self._rounds, self._members, log=log)
         self.off: dict[str, str] = {}
         self.metrics = Metrics(VERSION, BoardSlot(board, 0))
         self._merged = MergedExposition(board, lambda: [os.getpid(), *crew.children])

@@ -48,6 +48,7 @@ class Rollout:
         used: Loaded,
         everybody: Everybody,
         members: Callable[[], Mapping[int, Send]],
+        *,
         log: Any,
     ) -> None:
         self.used = used

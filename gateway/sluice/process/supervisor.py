@@ -86,7 +86,7 @@ class _Supervisor:
         self.children: dict[int, Child] = {}
         self._manager = ServiceManager(os.environ)
         self._beaten = 0.0
-        self._desk = Desk(self, source, given, loaded, self._board, log)
+        self._desk = Desk(self, source, given, loaded, self._board, log=log)
         self._desk.rollout.changes = self._reloads
         lines.dropped = self._desk.metrics.child("log_errors").inc
         self._watchdog = Watchdog()

@@ -136,7 +136,7 @@ class HttpTransport:
         self.dialed += 1
         parser = ResponseParser(self._name, max_head=self._max_head, max_headers=self._max_headers)
         until = self._clock() + self._max_age * (1 - AGE_SPREAD * self._chance())
-        return UpstreamConnection(parser, self._name, self.pool.closed_idle, self._buffer, self.writes, until)
+        return UpstreamConnection(parser, self._name, self.pool.closed_idle, self._buffer, self.writes, until=until)
 
     def give_back(self, connection: UpstreamConnection, *, ended: bool) -> None:
         """Takes back a connection that is no longer used, with its place."""

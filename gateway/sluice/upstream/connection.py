@@ -64,6 +64,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         closed_idle: "Callable[[UpstreamConnection], None]",
         buffer: memoryview,
         writes: WriteBatch,
+        *,
         until: float = math.inf,
     ) -> None:
         self._buffer = buffer

@@ -49,15 +49,15 @@ class Dialer:
         self._peer = peer = proxy.origin if proxy is not None else origin
         self._tls = tls
         self._server_name = (tls.server_name if isinstance(tls, WatchedTls) else None) or origin.host
-        self._addresses = Addresses(peer.host, peer.port, peer.name, clock, ttl)
-        self._behind = Addresses(origin.host, origin.port, origin.name, clock, ttl)
+        self._addresses = Addresses(peer.host, peer.port, peer.name, clock, ttl=ttl)
+        self._behind = Addresses(origin.host, origin.port, origin.name, clock, ttl=ttl)
         self._to_proxy = tls_context() if proxy is not None and proxy.scheme == "https" else None
 
     def towards(self, host: str, port: int) -> "Dialer":
         """One whose connections go to this address, whatever the origin's is; TLS still asks for the origin's name."""
         other = copy.copy(self)
         other._peer = Origin(self._origin.scheme, host, port, self._origin.authority)
-        other._addresses = Addresses(host, port, other._peer.name, self._clock, self._ttl)
+        other._addresses = Addresses(host, port, other._peer.name, self._clock, ttl=self._ttl)
         return other
 
     async def dial(self, connection: UpstreamConnection) -> None:

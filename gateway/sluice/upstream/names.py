@@ -25,7 +25,7 @@ class Addresses:
     """Of one host and port; `name` is what errors call it. `clock` and `ttl` in seconds."""
 
     def __init__(
-        self, host: str, port: int, name: str, clock: Callable[[], float], ttl: float = DNS_TTL, penalty: float = PENALTY
+        self, host: str, port: int, name: str, clock: Callable[[], float], *, ttl: float = DNS_TTL, penalty: float = PENALTY
     ) -> None:
         self._host, self._port, self._name = host, port, name
         self._clock = clock
