@@ -137,7 +137,8 @@ class ResponseCache:
         principal = call.principal
         owner = {"key": principal.bucket, "tenant": principal.tenant, "alias": ""}[self._options.scope]
         try:
-            text = msgspec.json.encode([owner, chat.model, chat.profile, asked_of(chat)], order="deterministic")
+            asked = [owner, chat.model, chat.profile, dict(call.forward), asked_of(chat)]
+            text = msgspec.json.encode(asked, order="deterministic")
         except ValueError:  # half a surrogate pair
             return None
         return hashlib.blake2b(text, digest_size=16).digest()

@@ -127,11 +127,13 @@ aliases:
 """
 
 
-async def ask(g: Running, text: str = "hi", key: str = KEY, **fields: Any) -> tuple[str, str]:
+async def ask(
+    g: Running, text: str = "hi", key: str = KEY, headers: dict[str, str] | None = None, **fields: Any
+) -> tuple[str, str]:
     """The answer's text, and what the cache's header says."""
     body = {"model": "chat", "messages": [{"role": "user", "content": text}], **fields}
     async with (
-        aiohttp.ClientSession(g.url, headers={"x-api-key": key}) as client,
+        aiohttp.ClientSession(g.url, headers={"x-api-key": key, **(headers or {})}) as client,
         client.post("/v1/chat/completions", json=body) as response,
     ):
         data = await response.read()
@@ -178,6 +180,15 @@ async def test_what_an_answer_s_text_is_not_enough_for_goes_to_the_target(fields
     async with RawServer(upstream) as up, gateway(config(up.url)) as g:
         assert await ask(g, **fields) == ("answer 1", "")
         assert await ask(g, **fields) == ("answer 2", "")
+
+
+async def test_headers_that_an_upstream_gets_are_part_of_the_key() -> None:
+    async with RawServer(Upstream()) as up:
+        forwarding = config(up.url).replace('base_url: "', 'forward: {x-mode: any}, base_url: "')
+        async with gateway(forwarding) as g:
+            assert await ask(g, headers={"x-mode": "a"}) == ("answer 1", "miss")
+            assert await ask(g, headers={"x-mode": "b"}) == ("answer 2", "miss")
+            assert await ask(g, headers={"x-mode": "a", "x-other": "b"}) == ("answer 1", "hit")
 
 
 async def test_chats_with_tools_are_answered_where_the_options_say_so() -> None:
