@@ -476,7 +476,7 @@ async def test_one_foreign_value_in_a_burst_fails_one_call(redis: RedisServer) -
 
 
 async def test_closing_lets_go_of_whoever_waits(own_redis: RedisServer) -> None:
-    store = RedisStore(own_redis.url, timeout=HANG)
+    store = RedisStore(own_redis.url, timeout=1)
     await store.take([])
     own_redis.stop()
     waiting = [asyncio.create_task(store.take([Claim("k", LIMIT)])) for _ in range(5)]

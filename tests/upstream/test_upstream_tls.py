@@ -70,6 +70,7 @@ class AlertingServer:
         self.port = self._listener.getsockname()[1]
         self.url = f"https://localhost:{self.port}"
         self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._open: ssl.SSLSocket | None = None
 
     def __enter__(self) -> "AlertingServer":
         self._thread.start()
@@ -78,6 +79,9 @@ class AlertingServer:
     def __exit__(self, *_: object) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        with contextlib.suppress(OSError):  # the test's loop is not turning, so its end is not closed yet
+            if self._open is not None:
+                self._open.shutdown(socket.SHUT_RDWR)
         self._thread.join(10)
 
     def _serve(self) -> None:
@@ -88,6 +92,7 @@ class AlertingServer:
                 return
             plain.settimeout(10)
             sock = self._context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+            self._open = sock
             with contextlib.suppress(OSError):
                 try:
                     sock.do_handshake()
