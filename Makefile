@@ -1,6 +1,10 @@
 # The verbs; CI calls the same ones. A fresh clone needs Python 3.11 or newer, make and git.
 # TEST_WORKERS: processes that run tests (3). ARGS: more for pytest (make test ARGS="-k jwt"). PYTHON: the one for .venv.
+<<<<<<< HEAD
 .PHONY: help run test check dev bench bench-peers lock upgrade docs test-corpus test-model test-clients test-deploy clean
+=======
+.PHONY: help run test check dev bench bench-peers simulate-check lock upgrade docs test-corpus test-model test-clients clean
+>>>>>>> a3e809c (simulate: hold it against the gateway; docs: say how far it goes, measured and computed)
 .DEFAULT_GOAL := help
 
 TEST_WORKERS ?= 3
@@ -52,6 +56,9 @@ test-deploy: dev ## streams through nginx, HAProxy, Caddy, Traefik and Envoy (90
 
 bench: dev ## what a request and a token cost, beside the installed peers (FULL=1: the figures to quote; BEFORE=COMMIT: in turn with that); bench/REPORT.md
 	@FULL="$(FULL)" BEFORE="$(BEFORE)" ARGS="$(ARGS)" bench/bench.sh
+
+simulate-check: dev ## the simulation held against a running gateway, in seven scenarios of half a minute; some: ARGS="outage queue"
+	.venv/bin/python scripts/simulate_check.py $(ARGS)
 
 bench-peers: ## the peers that bench compares with, into .cache/peers
 	@bench/setup-peers.sh .cache/peers

@@ -6,6 +6,9 @@ import click
 
 from sluice.commands.admin_api import fail
 
+SELDOM = (100_000, 20, 20)
+"""The collector's thresholds: calls in flight are many objects, of which it finds none to free."""
+
 
 @click.command()
 @click.argument("trace")
@@ -48,6 +51,7 @@ def simulate(
     TRACE is a file (CSV, JSON lines, or the gateway's own call records), or a pattern that is generated: even, poisson, bursts,
     diurnal. Prints latencies, refusals, cost, and how many replicas that needs.
     """
+    import gc
     import json
 
     from sluice.simulate.driver import simulate as run
@@ -82,6 +86,8 @@ def simulate(
         if shows:
             click.echo(f"\r{calls} calls, {seconds:.0f} s simulated", nl=False, err=True)
 
+    gc.freeze()
+    gc.set_threshold(*SELDOM)
     simulated = run(ready.loaded, ready.scenario, ready.arrivals, began=ready.began, observed=ready.observed, told=told)
     if shows:
         click.echo("\r\033[K", nl=False, err=True)

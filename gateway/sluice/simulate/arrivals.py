@@ -93,7 +93,7 @@ def _diurnal(of: Arrivals, dice: Dice) -> Iterator[float]:
     highest, at = of.rate * (1 + of.swing), 0.0
     while True:
         at += dice.expovariate(highest)
-        if dice.random() * (1 + of.swing) <= 1 + of.swing * math.sin(2 * math.pi * at / of.day):
+        if dice.random() * (1 + of.swing) <= 1 + of.swing * math.sin(2 * math.pi * at / max(of.day, 1e-9)):
             yield at
 
 

@@ -22,6 +22,10 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
     return ordered[max(0, min(len(ordered), int(rank)) - 1)]
 
 
+LONGEST = 100 * 86400
+"""Seconds: what is later counts as then."""
+
+
 class Timeline:
     """Levels over time, one number a second: `add` raises the level between two moments."""
 
@@ -45,6 +49,7 @@ class Timeline:
         return found
 
     def _change(self, second: int, by: float) -> None:
+        second = min(second, LONGEST)
         missing = second + 1 - len(self._changes)
         if missing > 0:
             self._changes.frombytes(bytes(8 * (missing + 600)))

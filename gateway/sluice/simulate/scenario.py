@@ -146,7 +146,7 @@ class ReplicaModel(_Section, frozen=True):
 
     request: Seconds = Seconds(0.000358)  # of processor time for a call
     token: Seconds = Seconds(0.0000394)  # of processor time for a token that comes alone
-    stream: Bytes = Bytes(5 << 10)  # of memory for an open stream
+    stream: Bytes = Bytes(23 << 10)  # of memory for an open stream
     memory: Bytes = Bytes(512 << 20)  # that it may use
     idle: Bytes = Bytes(64 << 20)  # of it without any stream
     load: Annotated[float, Meta(gt=0, le=1)] = 0.6  # the share of one core that it shall use at most

@@ -3,7 +3,7 @@
 The provider's own limits are token buckets of the same kind as the gateway's (`sluice.limits.memory`).
 """
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Literal
 
@@ -58,7 +58,7 @@ class ModelledUpstream:
         self._first_token: Spread = first_token or model.first_token
         self._token: Spread = token or model.token
         self._limits = MemoryStore(clock, wall=clock)
-        self._waiting: deque[Callable[[], object]] = deque()
+        self._waiting: OrderedDict[Callable[[], object], None] = OrderedDict()
         self.asked = 0
         self.refused = 0
         """Calls that its own limits refused."""
@@ -131,7 +131,7 @@ class ModelledUpstream:
     def enter(self, start: Callable[[], object]) -> bool:
         """Whether there is a place now; if not, `start` is called when there is one."""
         if self.model.places is not None and self.streaming >= self.model.places:
-            self._waiting.append(start)
+            self._waiting[start] = None
             self.longest_line = max(self.longest_line, len(self._waiting))
             return False
         self._take_place()
@@ -140,11 +140,11 @@ class ModelledUpstream:
     def leave(self, start: Callable[[], object]) -> None:
         """The answer that entered with `start` is over, or is not wanted any more."""
         if start in self._waiting:
-            self._waiting.remove(start)
+            del self._waiting[start]
             return
         self.streaming -= 1
         if self._waiting:
-            following = self._waiting.popleft()
+            following, _ = self._waiting.popitem(last=False)
             self._take_place()
             following()
 
