@@ -17,6 +17,7 @@
     credential_pool   which of several credentials a request takes. Pure
     authorized        a transport that signs each request with one of them
     fetching          single requests of the gateway's own, for tokens
+    grpc, picked      an endpoint picker's stream, and the transport to the endpoints that it names
 
 Why not aiohttp's client: its price is 230 to 300 µs per request and a task switch per read (see `make bench`); here the
 socket's callback calls the sink itself. aiohttp's stays for everything that is not hot.
