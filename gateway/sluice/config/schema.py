@@ -94,7 +94,7 @@ class _Schemas:
         schema = self.of(field.type)
         if comment is not None:
             more = schema.get("description", "")
-            schema = {**schema, "description": f"{comment[0].upper()}{comment[1:]}. {more}".rstrip()}
+            schema = {**schema, "description": f"{_sentence(comment)}. {more}".rstrip()}
         match field.default:
             case None | bool() | int() | float() | str() if not isinstance(field.default, Secret):
                 return {**schema, "default": _builtin(field.default)}
@@ -182,6 +182,12 @@ def _bounds(kind: inspect.IntType | inspect.FloatType) -> Schema:
 
 def _or_reference(**schema: Any) -> Schema:
     return {"anyOf": [schema, {"type": "string", "pattern": f"^{_REFERENCE}$"}]}
+
+
+def _sentence(comment: str) -> str:
+    """The comment with a capital, except where it begins with the name or form of a value ("max_tokens", "sha256:…")."""
+    first = comment.split(" ", 1)[0]
+    return f"{comment[0].upper()}{comment[1:]}" if first.rstrip(",:;").translate({39: None, 45: None}).isalpha() else comment
 
 
 def _description(cls: type) -> str | None:
