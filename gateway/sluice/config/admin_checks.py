@@ -1,4 +1,4 @@
-"""What types cannot say about who may use the admin API: keys that are told apart, and an OpenID provider that can be used."""
+"""Checks of the admin API's options beyond their types: distinct keys, and a usable OpenID provider."""
 
 from urllib.parse import urlsplit
 

@@ -1,4 +1,4 @@
-"""What people write into the file by mistake, in the words that mend it: the forms of other gateways, and near misses.
+"""Hints for common mistakes in the file: options in the form of other gateways, and near misses.
 
 Each message shows what to write. Nothing here repeats a value of the file, which may be a secret in the wrong place.
 """

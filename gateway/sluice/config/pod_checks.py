@@ -1,4 +1,4 @@
-"""What has to hold of upstreams that are several servers, and of the tiers that go by their queues."""
+"""Checks upstreams with several servers, and the tiers that are ordered by the servers' queues."""
 
 from collections.abc import Callable
 from importlib.util import find_spec

@@ -1,4 +1,4 @@
-"""What a spool sends, and what it sends it by."""
+"""The interface between a spool and the sender of its batches."""
 
 from types import TracebackType
 from typing import Literal, Protocol, Self

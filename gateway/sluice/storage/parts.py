@@ -1,4 +1,5 @@
-"""What addresses are made of: hosts, escapes, options. Pure; nothing is quoted in an error, for it may be a password."""
+"""Parses the parts of addresses: hosts, escapes, options. Pure; nothing is quoted in an error, for it may be a
+password."""
 
 import re
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""What vendors' error codes and words mean: data, one row a code or phrase, each with the source where it was read.
+"""The meanings of vendors' error codes and phrases: one row each, with its source.
 
 `CODES` are names that decide by themselves; `TYPES` are coarse ones (vendors' `type` and gRPC's `status`), which count only
 where neither a code nor the words say more. `WORDS` are tried in their order, and the first that fits decides, so that a row

@@ -1,4 +1,4 @@
-"""Which header fields of a caller go on to an upstream, and which of an upstream come back. Pure.
+"""Selects the header fields that are forwarded from callers to upstreams, and back. Pure.
 
 Every upstream request carries the call's id and the caller's trace context (W3C Trace Context, level 1). Other fields go to
 an upstream whose `forward` names them, with the values that it allows; credentials and cookies never do.

@@ -1,4 +1,4 @@
-"""What callers may not read in a provider's words: secrets, and addresses inside of somebody's network.
+"""Masks secrets, and addresses of internal networks, in providers' error messages.
 
 A provider's message is shown to callers because it says what is wrong with their request. It may hold the gateway's own key,
 the account's number, a password in the address of a proxy, the address of a machine. Each becomes "***"; ordinary words stay

@@ -1,4 +1,4 @@
-"""How long an upstream asks to be left alone: in headers, in numbers of its body, or in its words.
+"""Reads how long an upstream wants callers to wait: from headers, from numbers in its body, or from its words.
 
 The wait is returned as sent, up to `LONGEST`: how long the gateway itself is willing to wait is decided where it
 waits (`sluice.routing.health`, `sluice.routing.failover`). Moments are measured against the answer's own Date header, so

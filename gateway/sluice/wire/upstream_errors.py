@@ -1,4 +1,4 @@
-"""What an upstream's error means, whichever vendor wrote it: words and a status in, an `UpstreamError` out.
+"""Interprets an upstream's error, whichever vendor it is from: a status and a body -> an `UpstreamError`.
 
 Vendors agree on little: `{"error": {"message", "type", "code"}}` (OpenAI, Anthropic, Azure, Google inside a list),
 `{"error": "text"}` (Ollama, xAI), `{"detail": …}` (FastAPI), `{"message": …}` (Mistral, Cohere, AWS), `{"object": "error"}`

@@ -1,4 +1,5 @@
-"""What Converse has no field of its own for, as each family of models takes it in `additionalModelRequestFields`. Pure.
+"""Options without a field in Converse, in the form that each family of models takes in
+`additionalModelRequestFields`. Pure.
 
 Claude takes Anthropic's fields: `thinking` and `output_config` (decided by `sluice_plugins.anthropic.thinking`), `top_k`,
 `tool_choice` where Converse has no word for it, `anthropic_beta`. Nova 2 takes an effort, and at the high one no sampling and

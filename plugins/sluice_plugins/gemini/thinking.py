@@ -1,4 +1,5 @@
-"""How hard a Gemini model thinks: a budget of tokens for Gemini 2.5, a level from Gemini 3 on. Models before do not think.
+"""Sets the reasoning of a Gemini model: a budget of tokens for Gemini 2.5, a level from Gemini 3 on. Models before
+do not think.
 
 Read on 2026-11-29:
   - https://ai.google.dev/gemini-api/docs/thinking: budgets of 2.5 Pro (128 to 32768, never none), 2.5 Flash (0 to 24576) and

@@ -50,20 +50,20 @@ class PassingDecoder(ChatDecoder):
             self._passed.clear()
 
     def _take(self, frame: bytes, events: list[StreamEvent]) -> None:
-        self._plain, self._odd = None, False
+        self._parsed, self._odd = None, False
         before, skipped = len(events), self.skipped
         try:
             super()._take(frame, events)
         except UpstreamError:
             if len(events) > before:
-                self._pass_content(self._plain if self._plain is not None else parse(frame))
+                self._pass_content(self._parsed if self._parsed is not None else parse(frame))
             raise
         if self.skipped > skipped:
             return
-        if self._plain is None and not self._odd:
+        if self._parsed is None and not self._odd:
             self._passed.append(b"%b\n" % without_separators(_one_line(frame)))
             return
-        values = self._plain if self._plain is not None else parse(frame)
+        values = self._parsed if self._parsed is not None else parse(frame)
         self._pass(_with_objects(values) if self._odd else values)
 
     def _decode(self, frame: bytes) -> Line | None:

@@ -75,7 +75,7 @@ class ChatDecoder(FrameDecoder[bytes]):
     fields of a wrong type, `finish_missing` answers without a done_reason."""
 
     __slots__ = (
-        "_calls", "_halves", "_keep_stop", "_lines", "_plain", "_started", "_strict",
+        "_calls", "_halves", "_keep_stop", "_lines", "_parsed", "_started", "_strict",
         "finish_missing", "skipped", "skipped_fields",
     )  # fmt: skip
 
@@ -84,7 +84,7 @@ class ChatDecoder(FrameDecoder[bytes]):
         super().__init__(LinesOrDocument(self._lines, max_event))
         self._calls = 0
         self._halves: Halves | None = None
-        self._plain: dict[str, Any] | None = None  # the last line that was read field by field
+        self._parsed: dict[str, Any] | None = None  # the last line that was read field by field
         self._started = False
         self._strict = strict
         self._keep_stop = keep_stop
@@ -139,7 +139,7 @@ class ChatDecoder(FrameDecoder[bytes]):
         except (ValueError, RecursionError):
             return None
         self.skipped_fields += odd
-        self._plain = values
+        self._parsed = values
         return msgspec.convert(values, Line)
 
     def _join_halves(self, values: dict[str, Any]) -> None:
