@@ -53,7 +53,8 @@ def identify(context: ssl.SSLContext, cert: str, key: str | None, password: Call
 
 
 def states(paths: Iterable[str]) -> tuple[State, ...]:
-    """What tells whether files have been replaced. Of what a path leads to, not of the path's own entry: Kubernetes replaces
+    """Returns values that change when the files are replaced. They are those of a symbolic link's target, not of
+    the link: Kubernetes replaces
     a secret by pointing a symbolic link at another directory."""
     return tuple(map(_state, paths))
 

@@ -55,7 +55,8 @@ def dimensions_of(chat: ChatRequest) -> int | None:
 
 
 def purpose_of(chat: ChatRequest, default: str) -> str:
-    """What the vectors are for, in Cohere's words: as the caller says (`input_type`, or `taskType` of Gemini's dialect), else
+    """Returns the purpose of the vectors, in Cohere's terms: as the caller says (`input_type`, or `taskType` of
+    Gemini's dialect), else
     `default`. Raises BadRequest where the texts of one request are for several purposes."""
     given = (chat.wire or {}).get("input_type")
     if type(given) is str and given:
@@ -68,7 +69,8 @@ def purpose_of(chat: ChatRequest, default: str) -> str:
 
 
 class Vectors(msgspec.Struct, frozen=True):
-    """What an answer holds: vectors as they are written, in their order. `tokens` were read; None where it is not said."""
+    """The content of an answer: vectors as they are written, in their order. `tokens`: of the input; None if not
+    reported."""
 
     vectors: Sequence[Raw]
     tokens: int | None = None

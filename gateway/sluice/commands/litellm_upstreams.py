@@ -83,7 +83,7 @@ class Upstreams:
         return name, model
 
     def _places(self, here: Path) -> Iterator[Path]:
-        """Where parameters of a deployment stand: in it, and in the entry of credential_list that it names."""
+        """Returns the places of a deployment's parameters: itself, and the entry of credential_list that it names."""
         yield (*here, "litellm_params")
         wanted = self._source.get(*here, "litellm_params", "litellm_credential_name")
         known = self._source.get("credential_list")

@@ -37,7 +37,7 @@ def node_of(value: Any) -> Node:
 
 
 def refusal(problems: list[Problem]) -> BadRequest:
-    """Which fields are wrong, and why."""
+    """The invalid fields, and the reasons."""
     details = [{"field": problem.path or "body", "reason": problem.message} for problem in problems]
     first = details[0]
     return BadRequest(f"{first['field']}: {first['reason']}", param=first["field"], details=details)

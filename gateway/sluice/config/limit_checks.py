@@ -21,7 +21,7 @@ def check_reservations(
     """Report each limit of what is metered whose burst is below the default reservation, at its own place in the file."""
 
     def of_target(target: TargetConfig, *, priced: bool) -> Amounts:
-        """What is reserved for a call without a maximum and with an empty prompt.
+        """Returns the reservation of a call without a maximum and with an empty prompt.
 
         Prices are looked up where a limit of money needs them alone: reading their table takes time.
         """

@@ -260,7 +260,8 @@ def with_workers(loaded: Loaded, workers: int) -> Loaded:
 
 
 def locate(given: str | None, environ: Environment[str, str] = os.environ) -> str:
-    """Which file: the one given, else $SLUICE_CONFIG, else the first of DEFAULTS that exists. Raises ConfigError."""
+    """Returns the path of the file: the one given, else $SLUICE_CONFIG, else the first of DEFAULTS that exists.
+    Raises ConfigError."""
     if chosen := given or environ.get("SLUICE_CONFIG"):
         return chosen
     for path in DEFAULTS:

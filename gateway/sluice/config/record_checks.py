@@ -73,7 +73,7 @@ def check_records(config: Config, report: Report) -> None:
 
 
 def _hashes(config: Config) -> list[Path]:
-    """Where the file says `hash`."""
+    """Returns the position of `hash` in the file."""
     found: list[Path] = [("log", "content")] if config.log.content == "hash" else []
     if isinstance(config.aliases, dict):
         aliases = config.aliases.items()

@@ -97,7 +97,7 @@ class Rate(float):
 
     @property
     def text(self) -> str:
-        """As it is written: `parse` makes the same rate of it."""
+        """The text of the rate, which `parse` reads back."""
         return f"{Decimal(f'{self * self.window:.15g}'):f}/{_WINDOWS[self.window]}"
 
 

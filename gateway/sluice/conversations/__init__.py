@@ -51,7 +51,8 @@ class Conversation(msgspec.Struct, frozen=True, gc=False):
 
 
 class Retention(msgspec.Struct, frozen=True):
-    """How much is kept. `age`: seconds since the last turn; `messages`: the latest of a conversation; `conversations`: of a
+    """The bounds of what is kept. `age`: seconds since the last turn; `messages`: the latest of a conversation;
+    `conversations`: of a
     tenant, those whose last turn is newest. None: no such bound."""
 
     age: float | None = None

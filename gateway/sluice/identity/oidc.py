@@ -157,7 +157,7 @@ def authorization_url(metadata: Metadata, oidc: Oidc, flow: Flow) -> str:
 
 
 def leaving_url(metadata: Metadata, oidc: Oidc) -> str | None:
-    """Where somebody can sign out of the provider, too (RP-Initiated Logout 1.0); None where it has no such place."""
+    """Returns the provider's URL for signing out (RP-Initiated Logout 1.0); None if it has none."""
     url = metadata.end_session_endpoint
     return None if url is None else f"{url}{'&' if '?' in url else '?'}{urlencode({'client_id': oidc.client_id})}"
 
@@ -212,7 +212,7 @@ def claims_of(token: str, keys: Sequence[Jwk], oidc: Oidc, *, nonce: str, now: f
 
 
 def operator_of(claims: Mapping[str, Any], roles: OidcRoles) -> Operator:
-    """Who somebody with these claims is. Raises SignInFailed("role") where no role is given to them."""
+    """Returns the person with these claims. Raises SignInFailed("role") if the claims give no role."""
     given = _values(claims, roles.claim)
     role = next((role for role in _ROLES if _has(given, getattr(roles, role))), None)
     if role is None:

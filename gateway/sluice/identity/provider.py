@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class Tokens(msgspec.Struct, frozen=True):
-    """What a code is exchanged for (Core 1.0 section 3.1.3.3), as far as it is used."""
+    """The token response for a code (Core 1.0 section 3.1.3.3), as far as it is used."""
 
     id_token: str
     access_token: str = ""
@@ -115,7 +115,8 @@ async def keys(metadata: Metadata) -> tuple[Jwk, ...]:
 
 
 async def userinfo(metadata: Metadata, tokens: Tokens, subject: object) -> Mapping[str, Any]:
-    """What userinfo says of this subject (Core 1.0 section 5.3); nothing where it cannot be asked. Raises SignInFailed."""
+    """Returns the userinfo claims of this subject (Core 1.0 section 5.3); none if the provider has no userinfo
+    endpoint. Raises SignInFailed."""
     url = metadata.userinfo_endpoint
     if url is None or not tokens.access_token:
         return {}
@@ -133,7 +134,7 @@ async def userinfo(metadata: Metadata, tokens: Tokens, subject: object) -> Mappi
 
 
 async def _within(ask: Callable[[aiohttp.ClientSession], Any]) -> bytes:
-    """What `ask` gives, in time. Raises SignInFailed("provider")."""
+    """Returns the result of `ask`, within the time limit. Raises SignInFailed("provider")."""
     try:
         async with asyncio.timeout(DEADLINE), client() as session:
             data: bytes = await ask(session)

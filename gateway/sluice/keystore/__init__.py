@@ -87,7 +87,7 @@ class KeyStore(Protocol):
 
 
 def encode(key: StoredKey) -> bytes:
-    """As it is kept: JSON, with rates as they are written."""
+    """Returns the JSON that is stored, with rates as text."""
     return _encode(key)
 
 

@@ -93,7 +93,7 @@ class Follower:
         return False
 
     async def delete(self, id: str, revision: int) -> bool:
-        """As `put`."""
+        """Like `put`."""
         async with self._changing():
             if await self._store.delete(id, revision):
                 self.table.drop(id)

@@ -55,7 +55,7 @@ class PostgresKeys:
         self._client = PostgresClient(address, TABLES, connections=CONNECTIONS, timeout=timeout)
 
     async def changes(self, since: int) -> Changes:
-        """Where nothing has changed, one statement that reads one row."""
+        """Reads the changes; if there are none, by one statement that reads one row."""
         async with self._asking() as connection:
             epoch, generation = await connection.fetchrow(self._client.statement(GENERATION))
             if generation <= since:

@@ -45,7 +45,7 @@ class MemoryStore:
         return len(self._buckets)
 
     async def take(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:
-        """As `take_now`."""
+        """Like `take_now`."""
         return self.take_now(claims, slots)
 
     def take_now(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:
@@ -123,7 +123,7 @@ class MemoryStore:
         """Nothing to do: slots and reservations live and die with this process."""
 
     async def balances(self, claims: Sequence[Claim]) -> list[Balance]:
-        """As BucketStore has it."""
+        """See BucketStore."""
         earliest, latest = _microseconds(self._clock())
         found = []
         for claim in claims:

@@ -40,13 +40,13 @@ class View(msgspec.Struct, frozen=True):
 
 
 class Amounts(msgspec.Struct, frozen=True, gc=False):
-    """What a call uses of each metered resource: tokens (input and output) and US dollars."""
+    """A call's use of each metered resource: tokens (input and output) and US dollars."""
 
     tokens: float = 0
     money: float = 0.0
 
     def of(self, claim: Claim) -> float:
-        """What is charged for this claim. Raises KeyError for a resource that is not metered."""
+        """Returns the amount to charge for this claim. Raises KeyError for a resource that is not metered."""
         amount: float = _FIELDS[claim.resource](self)
         return amount
 

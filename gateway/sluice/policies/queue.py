@@ -179,7 +179,7 @@ class AliasQueue:
             self._serve_soon()
 
     def _may_wait(self, verdict: Verdict, denied: Claim | Slot) -> bool:
-        """Whether waiting can help: what each call takes one of (requests) is never refunded, what is metered partly is."""
+        """Returns whether waiting can help: taken requests are never refunded, metered amounts partly are."""
         if verdict.retry_after == math.inf or denied.scope == "address":
             return False
         return denied.resource not in _NEVER_REFUNDED or verdict.retry_after <= self._config.timeout

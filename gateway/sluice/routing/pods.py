@@ -28,7 +28,7 @@ OTHERS = 64.0
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """What a server reports: requests waiting and running, and the share of its KV cache that is in use (0 to 1)."""
+    """A server's report: requests waiting and running, and the share of its KV cache that is in use (0 to 1)."""
 
     waiting: float
     running: float

@@ -10,7 +10,8 @@ from sluice.routing.health import BreakerPolicy, BreakerState, Health, HealthWat
 
 
 class PooledHealth(Health):
-    """That of the healthiest server; its own while no server is known, when the upstream is asked by its name.
+    """The health of the healthiest server; its own while no server is known, and the upstream is reached by its
+    name.
 
     `server_watcher` makes what is told of a server's changes, from its address; `server_gone` is called with that of one that
     is forgotten.
@@ -57,7 +58,7 @@ class PooledHealth(Health):
 
 
 class ServerHealth(Health):
-    """That of one server."""
+    """Returns the health of one server."""
 
     __slots__ = ("_whole",)
 

@@ -25,7 +25,8 @@ def stricter(*modes: Content | None) -> Content:
 
 
 class Texts(msgspec.Struct, frozen=True):
-    """What a call said, up to a number of characters. `prompt`: role and text of each message; `digest` is of all of both."""
+    """The texts of a call, up to a number of characters. `prompt`: role and text of each message; `digest` is of
+    all of both."""
 
     prompt: tuple[tuple[str, str], ...] = ()
     answer: str = ""

@@ -10,7 +10,7 @@ Outcome = Literal["delivered", "refused", "again"]
 
 
 class Delivered(msgspec.Struct, frozen=True):
-    """What became of a batch; `reason` says why it was not taken (a status, an error's name)."""
+    """The result of sending a batch; `reason`: why it was not accepted (a status, an error's name)."""
 
     outcome: Outcome
     reason: str = ""

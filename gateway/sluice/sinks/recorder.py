@@ -49,7 +49,7 @@ class Recorder:
         return spool
 
     def content(self, alias: Alias, principal: Principal) -> Content:
-        """What the record of a call of this alias by this caller has of its texts: the stricter of what both say."""
+        """Returns which texts the record of a call has: the stricter setting of the alias and the caller."""
         mode = stricter(alias.log_content or self._log_config.content, principal.log_content)
         return "none" if mode == "hash" and not self._hash_key else mode
 
@@ -77,7 +77,7 @@ class Recorder:
 
 
 def delivery_of(sink: SinkConfig, wall: Callable[[], float]) -> Delivery:
-    """What this sink is sent by. Raises OSError where its file cannot be opened."""
+    """Makes the sender of this sink. Raises OSError if its file cannot be opened."""
     if sink.file is not None:
         from sluice.sinks.files import RotatingFile
 

@@ -101,6 +101,6 @@ class Claimed:
 
 
 def _time_of(name: str) -> float:
-    """When a batch was made: its name begins with the milliseconds since the epoch."""
+    """Returns when a batch was made: its name begins with the milliseconds since the epoch."""
     number = name.partition("-")[0]
     return int(number) / 1000 if number.isascii() and number.isdigit() and len(number) < 15 else time.time()

@@ -67,7 +67,7 @@ class StoreTables(msgspec.Struct, frozen=True):
 
 
 def reason_of(error: BaseException) -> Reason:
-    """What an error of asyncpg's, or of the socket below it, means."""
+    """Returns the store's error for one of asyncpg's, or of the socket below it."""
     state = getattr(error, "sqlstate", None)
     if isinstance(error, asyncpg.PostgresError) and isinstance(state, str):
         return _CODES.get(state) or _CLASSES.get(state[:2], "reply")
@@ -179,7 +179,7 @@ class PostgresClient:
                 self._ready = True
 
     async def _version(self, connection: Any) -> tuple[int, int] | None:
-        """That of the part, and the one that a gateway must know at least."""
+        """Returns the schema version of the part, and the minimum version that a gateway must know."""
         found = await connection.fetchval("SELECT to_regclass($1)::text", f"{self.schema}.sluice_part")
         if found is None:
             return None
@@ -217,7 +217,7 @@ NOTE = """
 
 
 def _tls(address: PostgresAddress) -> Any:
-    """As asyncpg takes it. `verify-…` without `sslrootcert`: by the system's authorities."""
+    """Returns asyncpg's `ssl` argument. `verify-…` without `sslrootcert`: by the system's authorities."""
     if not address.sslmode.startswith("verify") and address.sslcert is None:
         return False if address.sslmode == "disable" else address.sslmode
     context = ssl.create_default_context(cafile=address.sslrootcert)

@@ -29,7 +29,7 @@ MODES: tuple[Mode, ...] = ("disable", "prefer", "require", "verify-ca", "verify-
 
 
 class PostgresAddress(msgspec.Struct, frozen=True):
-    """Where a PostgreSQL is and how to speak to it. Times in seconds; None: what the store finds usual."""
+    """The address and connection options of a PostgreSQL. Times in seconds; None: the store's default."""
 
     kind: ClassVar[Literal["postgres"]] = "postgres"
     hosts: tuple[tuple[str, int], ...]

@@ -25,7 +25,7 @@ _START = len(_HEAD) + _NAME + _NONCE
 
 
 class Unreadable(Exception):
-    """What is stored was sealed with a key that there is not, or it was changed; or it should have been sealed and is not."""
+    """The stored entry was sealed with an unknown key, or was changed; or it is not sealed but should be."""
 
 
 class Seals:
@@ -63,7 +63,7 @@ class Seals:
         return head + nonce + sealed
 
     def open(self, stored: bytes, owner: bytes, kind: bytes) -> bytes:
-        """What was sealed, or what is stored where that is not sealed. Raises Unreadable."""
+        """Returns the unsealed data; stored data that is not sealed is returned unchanged. Raises Unreadable."""
         if not is_sealed(stored):
             self.check_unsealed_allowed()
             return stored

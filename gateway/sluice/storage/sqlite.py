@@ -45,7 +45,7 @@ class SqliteFile:
             raise
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What `work` returns; it runs in the thread, where `database` may be used."""
+        """Runs `work` in the thread, where `database` may be used, and returns its result."""
         try:
             return await asyncio.wrap_future(self._thread.submit(work, *args, **kwargs))
         except sqlite3.Error as error:

@@ -64,7 +64,7 @@ class StoreWatch:
         self._line("store_well", now, reason=reason, failures=self._failures)
 
     def state(self) -> dict[str, Any]:
-        """As /readyz?verbose shows it: `since` and `last` in seconds ago."""
+        """Returns the fields of /readyz?verbose: `since` and `last` in seconds ago."""
         if self.failing is None:
             return {"kind": self.kind, "state": "ok"}
         now = self._clock()

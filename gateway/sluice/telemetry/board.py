@@ -120,7 +120,7 @@ class Board:
             self.records.append(record)
 
     def place(self, family: str, values: tuple[str, ...], size: int) -> int | None:
-        """Where the series has its cells, in every slot; None: there is no room for another one."""
+        """Returns the position of the series' cells in every slot; None: there is no space for another series."""
         found = self._known.get((family, values))
         if found is None or self.flags[found.at] == FORGOTTEN:
             with self._locked():
@@ -154,7 +154,7 @@ class Board:
 
 
 class BoardSlot:
-    """Where one process counts. `worker`: its number, from 1; 0: it is the supervisor."""
+    """The counters of one process. `worker`: its number, from 1; 0: it is the supervisor."""
 
     def __init__(self, board: Board, number: int, worker: int = 0) -> None:
         self.board = board
@@ -287,7 +287,7 @@ class SharedDistribution:
         cells[-1] += value
 
     def refine(self, ends: Sequence[float], cells: Cells) -> None:
-        """As `series.Distribution` does it."""
+        """Like `series.Distribution`."""
         self.ends, self.cells = ends, cells
         self.__class__ = SharedRefinedDistribution
 

@@ -256,7 +256,7 @@ def open_log(
 
 
 def open_lines(lines: LogLines, level: str = "info", wall: Callable[[], float] = time.time) -> Callable[[LogLine], None]:
-    """What writes `LogLine`s, as `open_log`'s logger writes its own."""
+    """Returns the function that writes `LogLine`s like the lines of `open_log`'s logger."""
     stamp, render, names = _Stamp(wall), lines.render, logging.getLevelNamesMapping()
     shown = {name.lower() for name, number in names.items() if number >= names[level.upper()]}
 

@@ -223,7 +223,8 @@ def _differ(changes: list[tuple[bytes, bytes]], start: int, end: int) -> bool:
 
 
 class _Processes(Collector):
-    """What prometheus-client tells of one process, summed over several, with the time of those that have ended."""
+    """The process metrics of prometheus-client, summed over several processes, with the CPU time of those that have
+    ended."""
 
     def __init__(self, pids: Callable[[], Iterable[int]]) -> None:
         self._pids = pids

@@ -322,7 +322,7 @@ class Metrics:
 
 
 def of_process(registry: CollectorRegistry, format: Format, times: Times | None = None) -> bytes:
-    """What prometheus-client's own collectors tell of a process, as the end of a scrape."""
+    """Returns the output of prometheus-client's own collectors, for the end of a scrape."""
     if times is not None:
         return points.foreign(registry.collect(), *times)
     if format == "protobuf":
@@ -358,7 +358,7 @@ UNCOUNTED = Uncounted()
 
 
 class CallSeries:
-    """What one (frontend, alias) pair counts. A shadow's call counts in none of them."""
+    """The series of one (frontend, alias) pair. Shadow calls count in none of them."""
 
     __slots__ = ("duration", "ends", "first_token", "in_flight", "overhead", "request_overhead", "requests", "unanswered")
 
@@ -395,7 +395,7 @@ def zero_of_target(metrics: Metrics, upstream: str, model: str) -> None:
 
 
 class TargetSeries:
-    """What one target (upstream, model) counts."""
+    """The series of one target (upstream, model)."""
 
     __slots__ = (
         "attempts",

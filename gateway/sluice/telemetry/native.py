@@ -36,7 +36,7 @@ class Grid(msgspec.Struct, frozen=True):
 
 
 class Native(msgspec.Struct, frozen=True):
-    """What a native histogram has counted. `spans`: the gap to the span before (of the first: its index), and its length.
+    """The counts of a native histogram. `spans`: the gap to the span before (of the first: its index), and its length.
     `deltas`: each count less the one before."""
 
     count: int

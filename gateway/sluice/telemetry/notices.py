@@ -131,7 +131,7 @@ class TargetNotices:
         self._changed(state, why, {})
 
     def of_server(self, address: str) -> "ServerNotices":
-        """What is told of one server, where the upstream is several."""
+        """The notices about one server of an upstream with several."""
         return ServerNotices(self, address)
 
     def _changed(self, state: BreakerState, why: UpstreamError | None, server: Mapping[str, str]) -> None:

@@ -251,7 +251,8 @@ class Family:
         return series
 
     def head(self, format: Format) -> bytes:
-        """What a family begins with in a text. OpenMetrics has no `_total` in the names of counters."""
+        """Returns the first lines of a family in the text format. OpenMetrics has no `_total` in the names of
+        counters."""
         help = self._help.replace("\\", "\\\\").replace("\n", "\\n")
         name = self._name
         if format == "openmetrics":
@@ -259,7 +260,7 @@ class Family:
         return f"# HELP {name} {help}\n# TYPE {name} {self._kind}\n".encode()
 
     def pieces(self, format: Format) -> Iterator[bytes]:
-        """What is written of each series; b"" of one that is not shown. Series may be added meanwhile."""
+        """Returns the lines of each series; b"" for one that is not shown. Series may be added meanwhile."""
         for values, series in self._now():
             if format == "text":
                 yield self.text(values, series)

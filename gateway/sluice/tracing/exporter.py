@@ -24,7 +24,8 @@ Count = Callable[[str, int], object]
 
 
 def traces_url(endpoint: str) -> str:
-    """Where traces go at a receiver whose base is `endpoint`; an address that names their path already is left alone."""
+    """Returns the URL for traces at a receiver with the base URL `endpoint`; an address with their path is
+    unchanged."""
     return endpoint if urlsplit(endpoint).path.endswith("/v1/traces") else f"{endpoint.rstrip('/')}/v1/traces"
 
 
@@ -94,7 +95,7 @@ class Exporter:
             self._waiting = batch + self._waiting  # cancelled meanwhile: what was not sent is the rest's
 
     async def _once(self, session: aiohttp.ClientSession, body: bytes) -> str:
-        """What became of a request: exported or failed; "" where it may be sent again."""
+        """Returns the result of a request: exported or failed; "": it may be sent again."""
         try:
             async with session.post(self._url, data=body, headers=self._headers, allow_redirects=False) as answer:
                 if answer.status // 100 == 2:

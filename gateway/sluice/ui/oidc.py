@@ -40,7 +40,7 @@ _json = msgspec.json.Encoder().encode
 
 
 class Desk(Protocol):
-    """What signing in needs of the pages."""
+    """The interface of the pages for signing in."""
 
     sessions: Sessions
     attempts: Attempts
@@ -71,7 +71,7 @@ class OidcSignIn:
         ]
 
     async def leaving(self) -> str | None:
-        """Where to sign out of the provider, too; None where it does not say."""
+        """Returns the provider's URL for signing out; None if it has none."""
         try:
             return leaving_url(await self._discovery.metadata(), self._oidc)
         except SignInFailed:
@@ -122,7 +122,7 @@ class OidcSignIn:
         return self._flows.back(ticket, request.query.get("state", ""))
 
     async def _operator(self, request: Request, flow: Flow) -> Operator:
-        """Who has come back. Raises SignInFailed."""
+        """Returns the person whom the provider has sent back. Raises SignInFailed."""
         query, oidc = request.query, self._oidc
         metadata = await self._discovery.metadata()
         check_issuer(metadata, query.get("iss"))

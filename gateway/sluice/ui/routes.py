@@ -100,7 +100,8 @@ class Ui:
         self._assets.answer(request, request.parameters.get("path", "") or "index.html")
 
     async def _session(self, request: Request, request_id: str) -> None:
-        """Whether the browser is signed in; one that is gets a new cookie when its own has lived for half of its time."""
+        """Returns whether the browser is signed in. If so, it gets a new cookie after half of the old one's
+        lifetime."""
         try:
             session = self.sessions.of(request.raw_headers)
         except Unauthorized:

@@ -32,7 +32,8 @@ _json = msgspec.json.Encoder().encode
 
 
 class Owner(msgspec.Struct, frozen=True, array_like=True):
-    """Whose a session is, as the cookie has it: by which way, and the name. `role` counts only for the provider's: a key's
+    """The owner of a session, as in its cookie: the way of signing in, and the name. `role` counts only for the
+    provider's: a key's
     stands in the configuration."""
 
     by: Literal["key", "oidc"]
@@ -102,7 +103,7 @@ class Sessions:
         return Session(f"{text}.{_mark(secret, 'cookie', text)}", token, begun, expires, owner, operator)
 
     def _known(self, owner: Owner) -> tuple[bytes, Operator]:
-        """What sessions of this owner are signed with, and who that is now. Raises Unauthorized."""
+        """Returns the key that signs this owner's sessions, and the owner's current identity. Raises Unauthorized."""
         if owner.by == "oidc":
             found = (self._oidc, Operator(owner.name, owner.role)) if self._oidc is not None else None
         else:
@@ -139,7 +140,7 @@ def cookies(headers: Iterable[tuple[bytes, bytes]], name: str) -> Iterator[str]:
 
 
 def _terms(oidc: Oidc) -> tuple[object, ...]:
-    """What of the provider's configuration decides who is let in, and in which role."""
+    """Returns the provider's options that decide who may sign in, and in which role."""
     return (oidc.issuer, oidc.client_id, oidc.roles.claim, oidc.roles.viewer, oidc.roles.operator)
 
 

@@ -25,7 +25,8 @@ ROUNDING = 1e-8
 def opening_charges(
     rows: Iterable[Row], config: Config, wall: float, others: Mapping[str, KeyLimits] | None = None
 ) -> list[Claim]:
-    """What was spent of each budget in the periods around `wall` (seconds since the epoch), as claims to settle.
+    """Returns the amounts spent of each budget in the periods around `wall` (seconds since the epoch), as claims to
+    settle.
 
     `others` are the limits of keys that do not stand in the configuration, by the key's id.
     """
@@ -83,7 +84,8 @@ async def reopen(
 
 
 class Budgets:
-    """Who has a budget. False where nobody has. `named`: all but the subjects of JWTs, whose names nobody knows.
+    """The owners with a budget; false if there are none. `named`: all but the subjects of JWTs, whose names nobody
+    knows.
 
     `others` are the limits of keys that do not stand in the configuration, by the key's id.
     """

@@ -28,7 +28,7 @@ NO_STORE = (("Cache-Control", "no-store, no-transform"), ("X-Accel-Buffering", "
 
 
 class Terms(Protocol):
-    """What an exchange needs of the gateway that answers it."""
+    """The gateway's interface for an exchange."""
 
     config: Config
     draining: bool

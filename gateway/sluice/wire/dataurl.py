@@ -31,7 +31,7 @@ def is_http(url: str) -> bool:
 
 
 def inline_data(url: str) -> Inline | None:
-    """What a data: URL holds, however it is spelled; None where it is not one in base64.
+    """Returns the content of a data: URL, however it is spelled; None if it is not one in base64.
 
     Media types ignore case (RFC 9110, 8.3.1), parameters may stand before ";base64" (RFC 2397), base64 may have line ends
     (RFC 2045, 6.8), be URL-safe or lack its padding (RFC 4648, 5 and 3.2), and all of it may be percent-encoded.

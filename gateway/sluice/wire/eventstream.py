@@ -92,7 +92,7 @@ class MessageStream:
             raise self._error
 
     def _end(self, at: int) -> int:
-        """Where the message that begins at `at` ends; 0 while its prelude is not complete."""
+        """Returns the end of the message that begins at `at`; 0 while its prelude is not complete."""
         if not self._size:
             if len(self._buffer) - at < _PRELUDE.size:
                 return 0

@@ -57,7 +57,8 @@ def own_lines(request_id: str, headers: Mapping[str, str]) -> bytes:
 
 
 def forwarded(allowed: Allowed, headers: Mapping[str, str], dropped: Callable[[str], object] = lambda name: None) -> Headers:
-    """What of a caller's headers an upstream gets that allows these; names are lower case. `dropped` is told the field's name
+    """Returns the caller's headers that an upstream gets, given those that it allows; names are lower case.
+    `dropped` is called with the field's name
     where members of its value are left out."""
     found = []
     for name, values in allowed.items():

@@ -64,7 +64,7 @@ def without_known_object(text: bytes, key: bytes) -> bytes | None:
 
 
 def _only(text: bytes, key: bytes) -> int:
-    """Where these bytes stand as a whole string (1), if they stand in the text once; else -1."""
+    """Returns the position of these bytes as a whole string (1), if they occur in the text once; else -1."""
     at = text.find(key)
     if at < 1 or text[at - 1] == 0x5C or text.find(key, at + 1) >= 0:
         return -1

@@ -31,7 +31,8 @@ _FEW = 1000
 
 
 def oversized(text: bytes | bytearray) -> str:
-    """Which bound this JSON text exceeds: "nests more than 200 arrays and objects", "holds more than 100000 values", or "".
+    """Returns the bound that this JSON text exceeds: "nests more than 200 arrays and objects", "holds more than
+    100000 values", or "".
 
     Nothing is parsed: a few searches in C see what stands outside of strings, at some 5 ms a MiB where that is much. Of bytes
     that are no JSON it may say either; the parser will refuse those.
@@ -55,7 +56,7 @@ def oversized(text: bytes | bytearray) -> str:
 
 
 def _outside_of_strings(text: bytes | bytearray) -> bytes | None:
-    """What stands outside of a JSON text's strings; None where it has more of them than MAX_NODES values can have."""
+    """Returns a JSON text without its strings; None if it has more of them than MAX_NODES values can have."""
     if b"\\" in text:
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
     if text.count(b'"') > 4 * MAX_NODES:  # a value is two strings at most: its key, and itself
@@ -90,7 +91,7 @@ _value = msgspec.json.Decoder().decode
 
 
 def value_of(text: bytes) -> Any:
-    """What this JSON text holds, by the decoder that is quick with it. Raises ValueError for what is no JSON."""
+    """Parses a JSON text by the decoder that is faster for it. Raises ValueError for what is no JSON."""
     try:
         return json.loads(text) if slow_numbers(text) else _value(text)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -146,7 +147,8 @@ def unambiguous_object(body: bytes) -> dict[str, Any] | None:
 
 
 def _as_many_keys(again: bytes, body: bytes) -> bool:
-    """Whether each colon in both belongs to a key, and they have the same number of them: a doubled key was lost on the way,
+    """Returns whether each colon in both belongs to a key, and they have the same number of them: a doubled key was
+    lost on the way,
     and is missing in the first; no text can have gained what it lacks (`_ODD` sees to that)."""
     for mark in _ODD:
         if mark in body:

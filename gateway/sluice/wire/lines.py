@@ -23,7 +23,7 @@ class DelimitedBlocks:
 
     @property
     def pending(self) -> bool:
-        """Whether anything of what came before is still to be said."""
+        """Returns whether earlier bytes are still waiting to be returned."""
         return bool(self._buffer) or self._garbled
 
     def feed(self, data: bytes) -> bytes:

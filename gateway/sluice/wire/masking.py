@@ -146,7 +146,8 @@ def masked(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def forms_of(secret: str) -> list[str]:
-    """How a secret may be written in a text; the longest first, so that none is found within another."""
+    """Returns the forms in which a secret may occur in a text; the longest first, so that none is found within
+    another."""
     raw = secret.encode()
     forms = {secret, quote(secret, safe=""), quote(secret)}
     forms |= {encoded(raw).decode().rstrip("=") for encoded in (b64encode, urlsafe_b64encode)}

@@ -149,7 +149,7 @@ class FormScanner:
         return True
 
     def _ended(self) -> bool:
-        """What follows is an epilogue."""
+        """Starts the epilogue."""
         self._drop(len(self._held))
         return False
 

@@ -42,7 +42,8 @@ class Signer:
     def headers(
         self, keys: AwsKeys, method: str, url: str, body: bytes, *, at: float, content_type: str = ""
     ) -> tuple[tuple[str, str], ...]:
-        """What is to be added to a request that is sent at the time `at` (seconds since the epoch) with this content type."""
+        """Returns the headers to add to a request that is sent at the time `at` (seconds since the epoch) with this
+        content type."""
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(at))
         added = [("x-amz-date", stamp)]
         if keys.token:
@@ -84,7 +85,7 @@ def _encoded_again(path: str) -> str:
 def canonical_request(
     method: str, url: str, signed: Mapping[str, str], body_hash: str, *, path: Callable[[str], str] = _encoded_again
 ) -> str:
-    """What is signed of a request, as text. `path`: how the service wants the path."""
+    """Returns the canonical request. `path`: in the form that the service requires."""
     place, query = _place(url, path)
     names = sorted(signed)
     lines = "".join(f"{name}:{' '.join(signed[name].split())}\n" for name in names)

@@ -116,7 +116,8 @@ _TAGS = re.compile(r"<[^<>]{0,400}>")
 
 
 class Reason(msgspec.Struct, frozen=True):
-    """What the provider said: its message, all its texts, its codes and types in lower case, the HTTP status where the body
+    """The provider's error: its message, all its texts, its codes and types in lower case, the HTTP status where
+    the body
     names one (else 0), how many seconds it wants to be left alone, where the body says so, and the first of its codes that is
     a name, as it wrote it."""
 
@@ -203,7 +204,8 @@ def tells_error(value: Any) -> bool:
 
 
 def read(body: bytes) -> Reason:
-    """What an error body says; an empty Reason where it says nothing. JSON, events of a stream, HTML and text are read."""
+    """Parses an error body; an empty Reason if it has no message or code. JSON, events of a stream, HTML and text
+    are read."""
     try:
         return reason_of(value_of(body))
     except ValueError:
@@ -224,7 +226,7 @@ def read(body: bytes) -> Reason:
 
 
 def reason_of(value: Any) -> Reason:
-    """What a decoded error object says, whichever vendor's shape it has."""
+    """Reads a decoded error object of any vendor's shape."""
     found = _Found()
     found.read(value, 0)
     message = found.message

@@ -84,7 +84,7 @@ class VertexAnthropic(Anthropic, frozen=True, forbid_unknown_fields=True, kw_onl
 
     @cached_property
     def _around(self) -> tuple[str, str]:
-        """What stands before the model in a request's URL, and its query."""
+        """Returns the part of a request's URL before the model, and its query."""
         base, query = base_of(self.base_url, self.endings)
         place = f"{base}/v1/projects/{self.project}/locations/{self.location}/publishers/anthropic/models/"
         return place, f"?{query}" if query else ""

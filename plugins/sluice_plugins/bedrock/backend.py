@@ -168,7 +168,7 @@ class Bedrock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     @cached_property
     def _around(self) -> tuple[str, str]:
-        """What stands before and behind the model in a request's URL."""
+        """Returns the parts of a request's URL before and after the model."""
         base, query = base_of(self.base_url, self.endings)
         return f"{base}/model/", "/converse-stream" + (f"?{query}" if query else "")
 

@@ -106,7 +106,7 @@ class BedrockAnthropic(Anthropic, frozen=True, forbid_unknown_fields=True, kw_on
 
     @cached_property
     def _around(self) -> tuple[str, str]:
-        """What stands before the model in a request's URL, and its query."""
+        """Returns the part of a request's URL before the model, and its query."""
         base, query = base_of(self.base_url, self.endings)
         return f"{base}/model/", f"?{query}" if query else ""
 

@@ -33,7 +33,8 @@ DEFAULT_MAX_TOKENS = 4096
 
 
 def takes_cache_points(model: str) -> bool:
-    """Whether a model has prompt caching by cache points. Of an inference profile's ARN nobody knows which model it is: it may.
+    """Returns whether a model may have prompt caching by cache points. An inference profile's ARN may stand for any
+    model.
 
     https://docs.aws.amazon.com/bedrock/latest/userguide/prompt-caching.html
     """
@@ -48,7 +49,7 @@ class Fields(msgspec.Struct):
 
 
 def fields_of(chat: ChatRequest, model: str, rules: ModelRules, extra: Mapping[str, Any], turns: Sequence[Block]) -> Fields:
-    """How much the model writes, how it samples and how it thinks. `extra` are the configuration's fields of the model."""
+    """Returns the options of length, sampling and reasoning. `extra` are the configuration's fields of the model."""
     sampling = chat.sampling
     stops = [stop for stop in sampling.stop if stop.strip() or rules.blank_stops]
     temperature = None if sampling.temperature is None else min(sampling.temperature, 1.0)

@@ -195,7 +195,7 @@ class Gemini(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     @cached_property
     def _around(self) -> tuple[str, str]:
-        """What stands before the model's path, and the query of the configuration's own."""
+        """Returns the part of the URL before the model's path, and the configuration's own query."""
         base, query = base_of(self.base_url, ("/models",))
         version = _VERSION.search(base)
         base = base if version is not None else f"{base}/{'v1' if self.project or self.vertex else 'v1beta'}"

@@ -160,7 +160,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     @cached_property
     def _asks_usage(self) -> bool:
-        """Whether usage is asked for; some vendors refuse to be asked, and tell it anyway."""
+        """Whether usage is requested; some vendors refuse that option, and report usage anyway."""
         return self.include_usage and "stream_options" not in self.rules.drop
 
     @cached_property

@@ -63,7 +63,8 @@ class NamedForm:
 
 
 def _splice(form: FormRequest, model: str) -> tuple[int, int, bytes]:
-    """Where in the form this model's name goes, and how it is written: in its place, or as a part of its own."""
+    """Returns the place of this model's name in the form, and its text: instead of the caller's, or as a part of
+    its own."""
     name = model.encode()
     if form.at is not None:
         return *form.at, name

@@ -58,7 +58,7 @@ class Answer:
 
     @property
     def begun(self) -> bool:
-        """Whether anything of an item was told."""
+        """Whether any item has begun."""
         return bool(self._items)
 
     def begin(self, index: int, item: Item, events: list[StreamEvent]) -> _ItemState:
