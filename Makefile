@@ -1,10 +1,6 @@
 # The verbs; CI calls the same ones. A fresh clone needs Python 3.11 or newer, make and git.
 # TEST_WORKERS: processes that run tests (3). ARGS: more for pytest (make test ARGS="-k jwt"). PYTHON: the one for .venv.
-<<<<<<< HEAD
-.PHONY: help run test check dev bench bench-peers lock upgrade docs test-corpus test-model test-clients test-deploy clean
-=======
-.PHONY: help run test check dev bench bench-peers simulate-check lock upgrade docs test-corpus test-model test-clients clean
->>>>>>> a3e809c (simulate: hold it against the gateway; docs: say how far it goes, measured and computed)
+.PHONY: help run test check dev bench bench-peers simulate-check lock upgrade docs test-corpus test-model test-clients test-deploy clean
 .DEFAULT_GOAL := help
 
 TEST_WORKERS ?= 3
